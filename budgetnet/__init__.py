@@ -1,0 +1,1 @@
+"""budgetnet: find the best small image classifier under a hard parameter budget, and say why it is best."""
