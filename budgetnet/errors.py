@@ -28,7 +28,7 @@ class BudgetnetError(Exception):
     exit_code = 1
 
 
-class InputError(BudgetnetError):
+class InputError(BudgetnetError, ValueError):
     """Something that was given is wrong.
 
     Attributes:

@@ -1,0 +1,146 @@
+"""The parts of a network as torch modules, each built from its place in the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from budgetnet.plan import BlockPlan, Layer, Plan
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": functional.relu,
+    "leaky_relu": functional.leaky_relu,
+    "silu": functional.silu,
+    "gelu": functional.gelu,
+}
+
+
+def conv(layer: Layer) -> nn.Conv2d:
+    """A convolution of the plan, padded by half its odd kernel."""
+    return nn.Conv2d(
+        layer.in_channels,
+        layer.out_channels,
+        layer.kernel_size,
+        stride=layer.stride,
+        padding=layer.kernel_size // 2,
+        groups=layer.groups,
+        bias=layer.bias,
+    )
+
+
+def norm(layer: Layer) -> nn.BatchNorm2d:
+    """A batch norm of the plan."""
+    return nn.BatchNorm2d(layer.out_channels)
+
+
+class SqueezeExcitation(nn.Module):
+    """Scales each channel by a gate computed from the pooled map (Hu et al. 2018, "Squeeze-and-Excitation Networks")."""
+
+    def __init__(self, layers: tuple[Layer, Layer], *, activation: str) -> None:
+        super().__init__()
+        self.reduce, self.expand = (conv(layer) for layer in layers)
+        self.activation = ACTIVATIONS[activation]
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Maps (batch, channels, height, width) to the same shape."""
+        pooled = maps.mean(dim=(2, 3), keepdim=True)
+        return maps * torch.sigmoid(self.expand(self.activation(self.reduce(pooled))))
+
+
+class Shortcut(nn.Module):
+    """The path around a block that changes the shape."""
+
+    def __init__(self, plan: BlockPlan) -> None:
+        super().__init__()
+        self.kind = plan.shortcut
+        self.stride = plan.output.stride
+        self.added_channels = plan.output.out_channels - plan.output.in_channels
+        self.conv = conv(plan.shortcut_conv) if plan.shortcut_conv else None
+        self.norm = norm(plan.shortcut_norm) if plan.shortcut_norm else None
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Maps (batch, in_channels, height, width) to the block's output shape."""
+        if self.kind == "padding":
+            return functional.pad(maps[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.added_channels))
+        if self.kind == "average-pool" and self.stride > 1:
+            # Windows that stand over the edge average what they cover, so the map's side is rounded up like the stride's.
+            maps = functional.avg_pool2d(maps, self.stride, ceil_mode=True, count_include_pad=False)
+        if self.conv is not None:
+            maps = self.conv(maps)
+        return maps if self.norm is None else self.norm(maps)
+
+
+class ResnetBlock(nn.Module):
+    """A residual block of any kind: convolutions with batch norm, and a shortcut around them."""
+
+    def __init__(self, plan: BlockPlan, *, activation: str) -> None:
+        super().__init__()
+        self.preact = plan.kind == "preact"
+        self.activation = ACTIVATIONS[activation]
+        self.depth = len(plan.convs)
+        for number, (conv_layer, norm_layer) in enumerate(zip(plan.convs, plan.norms, strict=True), 1):
+            self.add_module(f"conv{number}", conv(conv_layer))
+            self.add_module(f"norm{number}", norm(norm_layer))
+        self.squeeze_excitation = (
+            SqueezeExcitation(plan.squeeze_excitation, activation=activation) if plan.squeeze_excitation else None
+        )
+        self.has_shortcut = plan.shortcut != "none"
+        self.shortcut = Shortcut(plan) if plan.shortcut not in ("identity", "none") else None
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Maps (batch, in_channels, height, width) to (batch, out_channels, height / stride, width / stride)."""
+        around = maps
+        for number in range(1, self.depth + 1):
+            conv_module, norm_module = self.get_submodule(f"conv{number}"), self.get_submodule(f"norm{number}")
+            if self.preact:
+                maps = self.activation(norm_module(maps))
+                if number == 1 and self.shortcut is not None:
+                    around = maps
+                maps = conv_module(maps)
+            else:
+                maps = norm_module(conv_module(maps))
+                if number < self.depth:
+                    maps = self.activation(maps)
+        if self.squeeze_excitation is not None:
+            maps = self.squeeze_excitation(maps)
+        if self.has_shortcut:
+            maps = maps + (around if self.shortcut is None else self.shortcut(around))
+        return maps if self.preact else self.activation(maps)
+
+
+class Stem(nn.Module):
+    """The first convolution, with batch norm and activation unless pre-activation blocks follow."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__()
+        self.conv = conv(plan.stem_conv)
+        self.norm = norm(plan.stem_norm) if plan.stem_norm else None
+        self.activation = ACTIVATIONS[plan.activation]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (batch, channels, height, width) to maps."""
+        maps: Tensor = self.conv(images)
+        return maps if self.norm is None else self.activation(self.norm(maps))
+
+
+class Head(nn.Module):
+    """Global pooling, dropout and the linear classifier."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__()
+        self.norm = norm(plan.head_norm) if plan.head_norm else None
+        self.activation = ACTIVATIONS[plan.activation]
+        self.pooling = plan.pooling
+        self.dropout = nn.Dropout(plan.dropout)
+        self.linear = nn.Linear(plan.linear.in_channels, plan.linear.out_channels)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Maps (batch, channels, height, width) to logits (batch, num_classes)."""
+        if self.norm is not None:
+            maps = self.activation(self.norm(maps))
+        pooled = maps.mean(dim=(2, 3)) if self.pooling == "average" else maps.amax(dim=(2, 3))
+        logits: Tensor = self.linear(self.dropout(pooled))
+        return logits

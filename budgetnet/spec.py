@@ -1,0 +1,312 @@
+"""The declarative specification of a residual network: what a person writes, checked and frozen.
+
+A specification says what the network *is*; it knows nothing of torch. `budgetnet.plan` says what it means layer by
+layer, and everything else (cost, budget, network) folds over that plan.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from budgetnet.errors import InputError
+from budgetnet.fields import MAX_CHANNELS, Channels, Document, Positive, Real, whole_number
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from budgetnet.summary import Summary
+
+BlockKind = Literal["basic", "preact", "bottleneck"]
+Activation = Literal["relu", "leaky_relu", "silu", "gelu"]
+ShortcutKind = Literal["projection", "average-pool", "padding", "none"]
+
+
+def _odd_kernel(value: object) -> int:
+    size = whole_number(value)
+    if size < 1 or size > 31 or size % 2 == 0:
+        raise ValueError("must be an odd kernel size from 1 to 31, so that padding keeps the map's size")
+    return size
+
+
+def _pair(value: object) -> object:
+    """One kernel size for both convolutions may be written as one number."""
+    return value if isinstance(value, (list, tuple)) else (value, value)
+
+
+KernelSize = Annotated[int, BeforeValidator(_odd_kernel)]
+KernelSizes = Annotated[tuple[KernelSize, KernelSize], BeforeValidator(_pair)]
+Stride = Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=64)]
+ImageSide = Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=4096)]
+ImageChannels = Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=1024)]
+
+
+class Stem(Document):
+    """The first convolution. Batch norm and activation follow it, except before pre-activation blocks."""
+
+    channels: Channels = 64
+    """Output channels."""
+    kernel_size: KernelSize = 3
+    """Side of the square kernel, in pixels; odd."""
+    stride: Stride = 1
+    """Step of the kernel, in pixels."""
+
+
+class Stage(Document):
+    """A run of residual blocks of one width at one resolution."""
+
+    channels: Channels
+    """Output channels of every block of the stage."""
+    blocks: Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=256)] = 1
+    """Number of residual blocks."""
+    stride: Stride = 1
+    """Step of the first block, in pixels: 2 halves the map."""
+    kernel_sizes: KernelSizes = (3, 3)
+    """Kernel sizes of a block's two convolutions. A bottleneck has one spatial convolution: both entries are its size."""
+
+
+class Shortcut(Document):
+    """The path around a block's convolutions, where the block changes the shape; elsewhere it is the identity."""
+
+    kind: ShortcutKind = "projection"
+    """``projection``: strided convolution. ``average-pool``: pooling, then a convolution (ResNet-D). ``padding``:
+    subsampling and zero channels, free of parameters (option A of He et al. 2015). ``none``: no path around any block."""
+    kernel_size: KernelSize = 1
+    """Side of the convolution's kernel, for the two kinds that have one."""
+
+
+class Head(Document):
+    """Global pooling, dropout and the linear classifier."""
+
+    pooling: Literal["average", "max"] = "average"
+    """How the last map becomes one value for each channel."""
+    dropout: Annotated[Real, Field(ge=0, lt=1)] = 0.0
+    """Share of pooled features dropped in training."""
+
+
+class ModelSpec(Document):
+    """A residual network for image classification, as data.
+
+    Raises:
+        InputError: a field is unknown or breaks its rule; also when groups do not divide a width, a stride shrinks a map
+            below one pixel, or a padding shortcut would have to narrow.
+    """
+
+    schema_version: Literal[1] = 1
+    """Version of this format."""
+    name: Annotated[str, Field(max_length=100, pattern=r"^[\w.+-]*$")] = ""
+    """A label for people; two specifications that differ only in it are the same network."""
+    input_shape: tuple[ImageChannels, ImageSide, ImageSide] = (3, 32, 32)
+    """Image as (channels, height, width), in pixels."""
+    num_classes: Annotated[int, BeforeValidator(whole_number), Field(ge=2, le=1_000_000)] = 10
+    """Number of classes."""
+    stem: Stem = Stem()
+    """First convolution."""
+    block: BlockKind = "basic"
+    """``basic``: conv, norm, activation, conv, norm, add, activation (He et al. 2015). ``preact``: norm, activation, conv,
+    twice, add (He et al. 2016). ``bottleneck``: 1x1, spatial, 1x1."""
+    bottleneck_ratio: Annotated[Real, Field(gt=0, le=8)] | None = None
+    """Inner width of a bottleneck as a share of its output width; 0.25 if left out. Only for bottleneck blocks."""
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1, max_length=32)]
+    """Stages from the image to the head."""
+    groups: Positive = 1
+    """Groups of the blocks' spatial convolutions (Xie et al. 2017)."""
+    squeeze_excitation_ratio: Annotated[Real, Field(gt=0, le=1)] | None = None
+    """Hidden width of squeeze-and-excitation as a share of the block's width (Hu et al. 2018); none if left out."""
+    shortcut: Shortcut = Shortcut()
+    """Path around a block that changes the shape."""
+    activation: Activation = "relu"
+    """Activation function of the whole network."""
+    head: Head = Head()
+    """Pooling and classifier."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.block != "bottleneck" and self.bottleneck_ratio is not None:
+            raise InputError("bottleneck_ratio", self.bottleneck_ratio, f"only bottleneck blocks have one, not {self.block}")
+        if self.shortcut.kind in ("padding", "none") and self.shortcut.kernel_size != 1:
+            raise InputError(
+                "shortcut.kernel_size", self.shortcut.kernel_size, f"the {self.shortcut.kind} shortcut has no kernel"
+            )
+        width = self.stem.channels
+        for index, stage in enumerate(self.stages):
+            self._check_stage(index, stage, width)
+            width = stage.channels
+        feature_sizes(self)
+        return self
+
+    def _check_stage(self, index: int, stage: Stage, width: int) -> None:
+        """The rules between a stage, the width that enters it and the network's settings."""
+        path = f"stages[{index}]"
+        if self.block == "bottleneck":
+            if stage.kernel_sizes[0] != stage.kernel_sizes[1]:
+                rule = "a bottleneck has one spatial convolution: give one kernel size"
+                raise InputError(f"{path}.kernel_sizes", list(stage.kernel_sizes), rule)
+            if self.inner_channels(stage) % self.groups:
+                rule = f"must divide the bottleneck's {self.inner_channels(stage)} inner channels in {path}"
+                raise InputError("groups", self.groups, rule)
+        else:
+            for place, channels in ((f"the {width} channels that enter {path}", width), (f"{path}.channels", stage.channels)):
+                if channels % self.groups:
+                    value = "" if str(channels) in place else f" = {channels}"
+                    raise InputError("groups", self.groups, f"must divide {place}{value}")
+        if self.shortcut.kind == "padding" and stage.channels < width:
+            rule = f"a padding shortcut cannot narrow from {width} channels"
+            raise InputError(f"{path}.channels", stage.channels, rule)
+
+    def inner_channels(self, stage: Stage) -> int:
+        """Width of a stage's spatial convolution: the bottleneck's inner width, else the stage's own."""
+        if self.block != "bottleneck":
+            return stage.channels
+        ratio = 0.25 if self.bottleneck_ratio is None else self.bottleneck_ratio
+        return max(1, round(stage.channels * ratio))
+
+    @classmethod
+    def resnet(
+        cls,
+        *,
+        channels: Sequence[int],
+        blocks: Sequence[int] | int = 1,
+        strides: Sequence[int] | int | None = None,
+        kernel_sizes: Sequence[Any] | int = (3, 3),
+        stem: Stem | int | None = None,
+        **settings: Any,
+    ) -> Self:
+        """Builds a specification from a few lists, one entry for each stage.
+
+        Args:
+            channels: width of each stage.
+            blocks: residual blocks of each stage, or one number for all.
+            strides: stride of each stage, or one number for all; 1, then 2 in every later stage if left out.
+            kernel_sizes: the two convolutions' kernel sizes, for all stages or as one pair for each stage.
+            stem: the first convolution, or only its width; as wide as the first stage if left out.
+            settings: any other field of `ModelSpec`, such as ``block="preact"``.
+
+        Raises:
+            InputError: lists of different lengths, or a field that breaks its rule.
+        """
+        count = len(_sequence("channels", channels))
+        if strides is None:
+            strides = [1] + [2] * (count - 1)
+        lists = {"channels": channels, "blocks": blocks, "strides": strides, "kernel_sizes": kernel_sizes}
+        stages: list[dict[str, Any]] = [{} for _ in range(count)]
+        _spread(stages, lists)
+        mapping = {"stages": stages, **settings}
+        if isinstance(stem, (Stem, dict)):
+            mapping["stem"] = stem
+        elif stem is not None or (count and channels[0] in range(1, MAX_CHANNELS + 1)):
+            # A first stage of no valid width is left for the stages' own rule to name.
+            mapping["stem"] = {"channels": channels[0] if stem is None else stem}
+        return cls.from_mapping(mapping)
+
+    def replace(self, **changes: Any) -> Self:
+        """A changed copy, checked again.
+
+        Args:
+            changes: fields of `ModelSpec`; also ``channels``, ``blocks``, ``strides`` and ``kernel_sizes`` as in `resnet`.
+
+        Raises:
+            InputError: an unknown field, or a result that breaks a rule.
+        """
+        lists = {key: changes.pop(key) for key in ("channels", "blocks", "strides", "kernel_sizes") if key in changes}
+        mapping = self.model_dump()
+        mapping.update(changes)
+        if lists:
+            stages = [stage if isinstance(stage, dict) else stage.model_dump() for stage in mapping["stages"]]
+            _spread(stages, lists)
+            mapping["stages"] = stages
+        return type(self).from_mapping(mapping)
+
+    @property
+    def digest(self) -> str:
+        """Identity of the network: a hexadecimal SHA-256 over every field but the name."""
+        content = json.dumps(self.model_dump(mode="json", exclude={"name"}), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    @property
+    def label(self) -> str:
+        """The name, or the widths and blocks where there is none, as in ``preact-64x2-128x2``."""
+        shape = "-".join(f"{stage.channels}x{stage.blocks}" for stage in self.stages)
+        return self.name or f"{self.block}-{shape}"
+
+    @property
+    def params(self) -> int:
+        """Trainable parameters, in closed form."""
+        return self._cost().params
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of convolutions and the linear layer for one image, in closed form."""
+        return self._cost().macs
+
+    @property
+    def activations(self) -> int:
+        """Output elements of convolutions and the linear layer for one image, in closed form."""
+        return self._cost().activations
+
+    def _cost(self) -> Any:
+        from budgetnet.cost import cost_of
+
+        return cost_of(self)
+
+    def summary(self, *, input_size: int | None = None) -> Summary:
+        """Every layer with its output shape and cost; prints as text, shows as a table in notebooks.
+
+        Args:
+            input_size: side of a square image, in pixels, in place of the specification's own.
+        """
+        from budgetnet.summary import summarise
+
+        return summarise(self, input_size=input_size)
+
+    def build(self) -> nn.Module:
+        """The network, freshly initialised from torch's global generator."""
+        from budgetnet.build import build
+
+        return build(self)
+
+    def _repr_html_(self) -> str:
+        from budgetnet.display import spec_html
+
+        return spec_html(self)
+
+
+def feature_sizes(spec: ModelSpec, *, input_size: tuple[int, int] | None = None) -> list[tuple[int, int]]:
+    """Height and width, in pixels, of the map behind the stem and behind each stage.
+
+    Every kernel is odd and padded by half its size, so a stride of s turns a side of n into ceil(n / s).
+
+    Raises:
+        InputError: a stride is larger than the map it steps over, and would shrink it below one pixel.
+    """
+    height, width = input_size or spec.input_shape[1:]
+    sizes = []
+    for path, stride in [("stem", spec.stem.stride), *((f"stages[{i}]", s.stride) for i, s in enumerate(spec.stages))]:
+        if stride > min(height, width):
+            raise InputError(f"{path}.stride", stride, f"would shrink the {height}x{width} map below 1")
+        height, width = -(-height // stride), -(-width // stride)
+        sizes.append((height, width))
+    return sizes
+
+
+def _sequence(field: str, value: object) -> Sequence[Any]:
+    if isinstance(value, (str, bytes)) or not hasattr(value, "__len__"):
+        raise InputError(field, value, "must be a list with one entry for each stage")
+    return list(value)  # type: ignore[call-overload, no-any-return]
+
+
+def _spread(stages: list[dict[str, Any]], lists: dict[str, Any]) -> None:
+    """Writes per-stage lists, or one value for all stages, into the stages."""
+    names = {"channels": "channels", "blocks": "blocks", "strides": "stride", "kernel_sizes": "kernel_sizes"}
+    for field, value in lists.items():
+        one_pair = field == "kernel_sizes" and hasattr(value, "__len__") and not any(hasattr(v, "__len__") for v in value)
+        entries = [value] * len(stages) if one_pair or not hasattr(value, "__len__") else _sequence(field, value)
+        if len(entries) != len(stages):
+            raise InputError(field, value, f"must have one entry for each of the {len(stages)} stages")
+        for stage, entry in zip(stages, entries, strict=True):
+            stage[names[field]] = entry
+
