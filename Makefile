@@ -1,0 +1,118 @@
+# Everything runs in .venv, which each target makes, completes or renews first where that is needed.
+
+# The Python that .venv is made with; where none is named, the first of these that runs and is 3.11 or newer.
+PYTHON ?=
+PYTHONS = python3.11 python3.12 python3
+# Handed on to the command a target runs: make search ARGS="--trials 50", make test ARGS="-k stats".
+ARGS ?=
+# How many processes share the tests. Not one for each core: the machine may be shared, and each loads torch.
+PYTEST_WORKERS ?= 2
+
+# What `make setup` does with .venv. Its arguments are the extras wanted on top of what the package needs.
+#
+# .venv/installed tells what stands in .venv: the folder it was made in, its extras, and the checksums of the files it was
+# installed from. Modification times alone would miss a checkout of older files; the folder is there because scripts in a
+# virtual environment hold its absolute path. .venv/unfinished stands from before an install until after it. An install
+# that was cut off can leave packages that look whole and are not, so where it still stands .venv is made anew.
+define SETUP
+set -eu
+here=$$(pwd -P)
+sources=$$(cksum pyproject.toml constraints.txt)
+place=$$here extras= installed=
+if [ -f .venv/installed ]; then
+    { IFS= read -r place; IFS= read -r extras; installed=$$(cat); } < .venv/installed || place=unreadable
+fi
+
+wanted=$$extras
+for extra in "$$@"; do
+    case ",$$wanted," in *",$$extra,"*) ;; *) wanted=$${wanted:+$$wanted,}$$extra ;; esac
+done
+
+usable() {
+    [ ! -e .venv/unfinished ] && [ "$$place" = "$$here" ] && .venv/bin/python -c 'import pip' || return 1
+    [ -z "$$PYTHON" ] || [ "$$("$$PYTHON" --version)" = "$$(.venv/bin/python --version)" ]
+}
+
+current() {
+    [ "$$installed" = "$$sources" ] && [ "$$wanted" = "$$extras" ] || return 1
+    [ ! pyproject.toml -nt .venv/installed ] && [ ! constraints.txt -nt .venv/installed ]
+}
+
+if usable 2>/dev/null; then
+    if current; then exit 0; fi
+    echo "Bringing .venv up to date$${wanted:+ with the extras $$wanted}: seconds, or minutes where large packages changed"
+    rm -f .venv/installed
+else
+    if [ -n "$$PYTHON" ]; then set -- "$$PYTHON"; else set -- $(PYTHONS); fi
+    tried=$$* python=
+    for candidate in "$$@"; do
+        # Run, not only looked up: the name may be a shim that knows no such version. And without ensurepip no .venv.
+        if "$$candidate" -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
+            python=$$candidate
+            break
+        fi
+    done
+    if [ -z "$$python" ]; then
+        echo "No Python 3.11 or newer that can make a virtual environment (tried: $$tried); name one: make PYTHON=..." >&2
+        exit 1
+    fi
+    echo "Making .venv with $$("$$python" --version): downloads about 3 GB, fills about 6 GB and takes minutes"
+    rm -rf .venv
+    mkdir .venv
+    : > .venv/unfinished
+    "$$python" -m venv .venv
+fi
+
+: > .venv/unfinished
+# The build backend is installed apart from the rest: older versions of pip pin it by the first variable, newer ones by
+# the second. Both are relative because pip parts them at spaces.
+export PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
+.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".$${wanted:+[$$wanted]}"
+rm .venv/unfinished
+printf '%s\n' "$$here" "$$wanted" "$$sources" > .venv/installed
+endef
+export SETUP PYTHON
+
+.PHONY: help setup setup-test setup-lint search test lint format clean
+# Two targets asked for at once must not install into .venv at the same time.
+.NOTPARALLEL:
+
+help:
+	@echo "make setup    make .venv and install budgetnet, every version pinned; the other targets do so by themselves"
+	@echo "make search   search for the best network under 5 million parameters; options: ARGS=\"...\""
+	@echo "make test     run the tests; options: ARGS=\"...\", PYTEST_WORKERS=$(PYTEST_WORKERS)"
+	@echo "make lint     check style, types and which module may import which"
+	@echo "make format   put the code into the common format"
+	@echo "make clean    remove .venv and all caches"
+	@echo "PYTHON=...    the Python to make .venv with, 3.11 or newer"
+
+setup:
+	@sh -c "$$SETUP" setup
+
+setup-test:
+	@sh -c "$$SETUP" setup test
+
+# With the tests' packages, since the types of the tests are checked too.
+setup-lint:
+	@sh -c "$$SETUP" setup test lint
+
+search: setup
+	.venv/bin/budgetnet search --max-params 5e6 $(ARGS)
+
+# One thread for each worker, so that the workers do not fight over the cores.
+test: setup-test
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal $(ARGS)
+
+lint: setup-lint
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports --no-logo
+
+format: setup-lint
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	find budgetnet tests -name __pycache__ -type d -prune -exec rm -rf {} +
