@@ -54,7 +54,7 @@ def wilson_interval(successes: int, total: int, *, confidence: float = 0.95) -> 
     spread = z * z / total
     middle = (share + spread / 2) / (1 + spread)
     reach = math.sqrt(spread * (share * (1 - share) + spread / 4)) / (1 + spread)
-    # Where all were right the formula gives 1, which rounding misses by a hair. Its 0, where none were, survives rounding.
+    # Where all were right the formula gives 1, which rounding misses by a hair. Its 0 for none survives rounding.
     return Interval(low=middle - reach, high=1.0 if successes == total else middle + reach)
 
 
