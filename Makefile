@@ -38,9 +38,19 @@ current() {
     [ ! pyproject.toml -nt .venv/installed ] && [ ! constraints.txt -nt .venv/installed ]
 }
 
+# The build backend is installed apart from the rest: older versions of pip pin it by the first variable, newer ones by
+# the second. Both are relative because pip parts them at spaces.
+export PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
+install() {
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$$@" \
+        -e ".$${wanted:+[$$wanted]}"
+}
+
 if usable 2>/dev/null; then
     if current; then exit 0; fi
     echo "Bringing .venv up to date$${wanted:+ with the extras $$wanted}: seconds, or minutes where large packages changed"
+    # Tried without a change first: where that fails, as it does offline, what stands in .venv stays whole.
+    install --dry-run
     rm -f .venv/installed
 else
     if [ -n "$$PYTHON" ]; then set -- "$$PYTHON"; else set -- $(PYTHONS); fi
@@ -64,10 +74,7 @@ else
 fi
 
 : > .venv/unfinished
-# The build backend is installed apart from the rest: older versions of pip pin it by the first variable, newer ones by
-# the second. Both are relative because pip parts them at spaces.
-export PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
-.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".$${wanted:+[$$wanted]}"
+install
 rm .venv/unfinished
 printf '%s\n' "$$here" "$$wanted" "$$sources" > .venv/installed
 endef
