@@ -1,0 +1,64 @@
+"""Where a run ran: versions and hardware, written beside every result."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from budgetnet.errors import InputError
+
+_PACKAGES = ("budgetnet", "torch", "torchvision", "numpy", "optuna", "pydantic", "safetensors", "scikit-learn")
+DEVICES = ("auto", "cuda", "mps", "cpu")
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; ``auto`` takes the fastest kind that is there.
+
+    Raises:
+        InputError: the name is unknown, or this machine has no such device.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, found in there.items() if found))
+    if name not in DEVICES:
+        raise InputError("--device", name, f"must be one of {', '.join(DEVICES)}")
+    if not there[name]:
+        raise InputError("--device", name, "this machine has no such device; auto takes what is there")
+    return torch.device(name)
+
+
+def describe_environment(device: torch.device) -> dict[str, Any]:
+    """Versions, operating system and hardware, as plain data."""
+    environment: dict[str, Any] = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: version(name) for name in _PACKAGES},
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": device.type,
+    }
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        environment["gpu"] = {
+            "name": properties.name,
+            "memory_bytes": properties.total_memory,
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+        }
+    return environment
+
+
+def _processor() -> str:
+    """The processor's model where the system tells, else its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.processor() or platform.machine())

@@ -1,0 +1,131 @@
+"""The leaderboard: candidates ranked beside the published reference, with the spread that their numbers have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from budgetnet.published import REFERENCE, PublishedResult
+from budgetnet.stats import Interval, accuracy_count, difference_interval, exceeds_noise, wilson_interval
+from budgetnet.zoo import get
+
+
+class Candidate(NamedTuple):
+    """A trained network and how it was judged."""
+
+    name: str
+    architecture: str
+    params: int
+    """Trainable parameters."""
+    macs: int
+    """Multiply-accumulates for one image."""
+    correct: int
+    """Validation images classified rightly."""
+    images: int
+    """Validation images."""
+    run: str
+    """Name of the run's folder."""
+    seed: int
+
+
+class LeaderboardRow(NamedTuple):
+    """One line of the leaderboard."""
+
+    rank: int | None
+    """From 1; none for the published row, which was not trained here."""
+    name: str
+    architecture: str
+    params: int
+    macs: int
+    accuracy: float
+    """Share of images classified rightly: of validation images, and of test images in the published row."""
+    interval: Interval
+    """95 % Wilson interval of the accuracy."""
+    images: int
+    """Images behind the accuracy."""
+    gap: float
+    """Accuracy less the published one, as a share."""
+    gap_interval: Interval
+    """95 % Newcombe interval of the gap."""
+    comparable: bool
+    """Whether candidate and reference were judged on the same kind of images: original CIFAR-10."""
+    verdict: str
+    """What the gap is worth, in words."""
+    is_reference: bool = False
+    run: str | None = None
+    seed: int | None = None
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The line as plain data; accuracies and gaps as shares from 0 to 1."""
+        mapping = self._asdict()
+        mapping["interval"], mapping["gap_interval"] = list(self.interval), list(self.gap_interval)
+        mapping["exceeds_noise"] = self.exceeds_noise
+        return mapping
+
+    @property
+    def exceeds_noise(self) -> bool | None:
+        """Whether the gap's interval leaves zero out; none where a gap means nothing."""
+        return exceeds_noise(self.gap_interval) if self.comparable and not self.is_reference else None
+
+
+NOT_COMPARABLE = "not comparable"
+
+
+def rank(
+    candidates: Sequence[Candidate], *, comparable: bool, reference: PublishedResult = REFERENCE
+) -> list[LeaderboardRow]:
+    """Ranks candidates by validation accuracy, the one with fewer parameters first among equals.
+
+    The published row stands where its accuracy puts it when the data are original CIFAR-10, else last and marked.
+
+    Args:
+        candidates: what was trained.
+        comparable: whether they were judged on original CIFAR-10.
+        reference: the published result.
+    """
+    published = accuracy_count(reference.test_accuracy, reference.test_images)
+    ordered = sorted(candidates, key=lambda item: (-item.correct / item.images, item.params, item.name))
+    rows = []
+    for position, item in enumerate(ordered, 1):
+        gap_interval = difference_interval(item.correct, item.images, published, reference.test_images)
+        row = LeaderboardRow(
+            rank=position,
+            name=item.name,
+            architecture=item.architecture,
+            params=item.params,
+            macs=item.macs,
+            accuracy=item.correct / item.images,
+            interval=wilson_interval(item.correct, item.images),
+            images=item.images,
+            gap=item.correct / item.images - reference.test_accuracy,
+            gap_interval=gap_interval,
+            comparable=comparable,
+            verdict=NOT_COMPARABLE if not comparable else "beyond noise" if exceeds_noise(gap_interval) else "within noise",
+            run=item.run,
+            seed=item.seed,
+        )
+        rows.append(row)
+    place = len(rows)
+    if comparable:
+        place = sum(row.accuracy > reference.test_accuracy for row in rows)
+    rows.insert(place, _published_row(reference, published, comparable=comparable))
+    return rows
+
+
+def _published_row(reference: PublishedResult, correct: int, *, comparable: bool) -> LeaderboardRow:
+    spec = get(reference.spec)
+    return LeaderboardRow(
+        rank=None,
+        name=reference.name,
+        architecture=spec.label,
+        params=spec.params,
+        macs=spec.macs,
+        accuracy=reference.test_accuracy,
+        interval=wilson_interval(correct, reference.test_images),
+        images=reference.test_images,
+        gap=0.0,
+        gap_interval=Interval(0.0, 0.0),
+        comparable=comparable,
+        verdict="published" if comparable else NOT_COMPARABLE,
+        is_reference=True,
+    )

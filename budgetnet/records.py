@@ -1,0 +1,249 @@
+"""The run store: what one seeded run leaves behind, in one folder, written so that a crash at any instant loses little.
+
+    run.json                what the run is: specification, recipe, data, seed, device; its digest names the folder
+    spec.yaml, recipe.yaml  the same two, ready to be used again
+    environment.json        versions and hardware
+    curves.csv              one row an epoch
+    best.safetensors        weights of the epoch with the lowest validation loss
+    checkpoint.safetensors  all that is needed to go on; only while the run is unfinished
+    result.json             how it ended; only when it has
+
+Every file is replaced atomically. All tables and figures come from here, never from live objects.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+
+from pydantic import Field
+
+from budgetnet.errors import InputError, RecordError
+from budgetnet.fields import Document
+from budgetnet.files import read_mapping, write_json, write_text, write_yaml
+from budgetnet.recipe import Recipe
+from budgetnet.spec import ModelSpec
+
+Read = TypeVar("Read", bound=Document)
+
+VERSION = 1
+"""Version of the run folder's format."""
+
+
+class DataRecord(Document):
+    """Which images a run saw."""
+
+    name: str
+    """The data set as it was asked for."""
+    provenance: str
+    """Where its images come from, in words."""
+    fingerprint: str
+    """Hexadecimal SHA-256 over every image and label."""
+    is_original_cifar10: bool
+    """Whether the images are CIFAR-10's own, by their checksums."""
+    split_fingerprint: str
+    """Hexadecimal SHA-256 over the split into training and validation images."""
+    train_images: int
+    """Images trained on."""
+    validation_images: int
+    """Images held out, on which the run is judged."""
+
+
+class RunIdentity(Document):
+    """Everything that determines a run."""
+
+    schema_version: Literal[1] = VERSION
+    """Version of this format."""
+    spec: ModelSpec
+    """The network, with the data's input shape and classes."""
+    recipe: Recipe
+    """How it is trained."""
+    data: DataRecord
+    """What it is trained on."""
+    seed: int
+    """Seed of initialisation, order and augmentation."""
+    device: str
+    """Kind of device, on which the arithmetic depends: ``cpu``, ``cuda`` or ``mps``."""
+
+    @property
+    def digest(self) -> str:
+        """Hexadecimal SHA-256 over what determines the run; names and words for people do not."""
+        content = {
+            "spec": self.spec.digest,
+            "recipe": self.recipe.digest,
+            "data": [self.data.fingerprint, self.data.split_fingerprint],
+            "seed": self.seed,
+            "device": self.device,
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def run_id(self) -> str:
+        """Name of the run's folder."""
+        return f"{self.spec.label[:48]}-s{self.seed}-{self.digest[:10]}"
+
+
+class Epoch(NamedTuple):
+    """One epoch of a run: a row of the curves."""
+
+    epoch: int
+    """Counted from 1."""
+    cycle: int
+    """Cycle of the schedule, counted from 1."""
+    learning_rate: float
+    """At the epoch's last step."""
+    train_loss: float
+    """Mean cross-entropy over the augmented training images, in nats, while the weights move."""
+    train_accuracy: float
+    """Share of augmented training images classified rightly, while the weights move."""
+    validation_loss: float
+    """Mean cross-entropy over the validation images, in nats, behind the epoch."""
+    validation_accuracy: float
+    """Share of validation images classified rightly, behind the epoch."""
+    seconds: float
+    """Wall time of training and validation."""
+
+
+class RunResult(Document):
+    """How a run ended."""
+
+    schema_version: Literal[1] = VERSION
+    """Version of this format."""
+    status: Literal["complete", "diverged"]
+    """Whether there is a result, or the loss left the finite numbers."""
+    reason: Annotated[str, Field(max_length=500)]
+    """Why it ended, in words."""
+    params: int
+    """Trainable parameters."""
+    macs: int
+    """Multiply-accumulates for one image."""
+    activations: int
+    """Output elements of convolutions and the linear layer for one image."""
+    epochs: int
+    """Epochs trained."""
+    cycles: int
+    """Cycles of the schedule completed."""
+    best_epoch: int | None
+    """Epoch with the lowest validation loss, whose weights are kept."""
+    validation_loss: float | None
+    """Mean cross-entropy over the validation images at the best epoch, in nats."""
+    validation_correct: int | None
+    """Validation images classified rightly at the best epoch."""
+    validation_images: int
+    """Validation images."""
+    seconds: float
+    """Wall time of all epochs."""
+
+    @property
+    def validation_accuracy(self) -> float | None:
+        """Share of validation images classified rightly at the best epoch."""
+        return None if self.validation_correct is None else self.validation_correct / self.validation_images
+
+
+class RunRecord(NamedTuple):
+    """A run as it stands in its folder."""
+
+    folder: Path
+    identity: RunIdentity
+    result: RunResult | None
+    """None while the run is unfinished."""
+    curves: tuple[Epoch, ...]
+
+
+class RunFolder:
+    """One run's place on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.best = path / "best.safetensors"
+        self.checkpoint = path / "checkpoint.safetensors"
+        self._result = path / "result.json"
+        self._curves = path / "curves.csv"
+        self._identity = path / "run.json"
+
+    @classmethod
+    def of(cls, identity: RunIdentity, out: Path) -> RunFolder:
+        """The folder of a run below ``out``, whether it exists yet or not."""
+        return cls(out / identity.run_id)
+
+    def begin(self, identity: RunIdentity, environment: dict[str, Any]) -> None:
+        """Writes what the run is; ``run.json`` last, so that a folder that has it is whole.
+
+        Raises:
+            RecordError: the folder belongs to another run.
+        """
+        if self._identity.exists():
+            found = self._read_identity()
+            if found.digest != identity.digest:
+                raise RecordError("run folder", str(self.path), "belongs to another run")
+            return
+        write_yaml(self.path / "spec.yaml", identity.spec.to_mapping())
+        write_yaml(self.path / "recipe.yaml", identity.recipe.to_mapping())
+        write_json(self.path / "environment.json", environment)
+        write_json(self._identity, identity.to_mapping())
+
+    def write_curves(self, curves: list[Epoch]) -> None:
+        """Writes the curves so far."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(Epoch._fields)
+        writer.writerows(curves)
+        write_text(self._curves, text.getvalue())
+
+    def finish(self, result: RunResult) -> None:
+        """Writes how the run ended, and gives back the disk that only going on would need."""
+        write_json(self._result, result.to_mapping())
+        self.checkpoint.unlink(missing_ok=True)
+
+    def load(self) -> RunRecord:
+        """Reads the run back.
+
+        Raises:
+            RecordError: the folder is no run, is damaged, or was made by a newer version.
+        """
+        identity = self._read_identity()
+        result = None
+        if self._result.exists():
+            result = self._read(self._result, RunResult)
+        return RunRecord(self.path, identity, result, tuple(self._read_curves()))
+
+    def _read_identity(self) -> RunIdentity:
+        if not self._identity.exists():
+            raise RecordError("run folder", str(self.path), "holds no run: run.json is missing")
+        return self._read(self._identity, RunIdentity)
+
+    def _read(self, path: Path, kind: type[Read]) -> Read:
+        try:
+            mapping = read_mapping(path)
+            version = mapping.get("schema_version")
+            if isinstance(version, int) and version > VERSION:
+                raise RecordError(str(path), version, f"was made by a newer budgetnet; this one reads version {VERSION}")
+            return kind.from_mapping(mapping)
+        except RecordError:
+            raise
+        except InputError as error:
+            raise RecordError(str(path), error.value, f"is damaged: {error.field} {error.rule}") from None
+
+    def _read_curves(self) -> list[Epoch]:
+        if not self._curves.exists():
+            return []
+        try:
+            with self._curves.open(newline="", encoding="utf-8") as stream:
+                rows = list(csv.DictReader(stream))
+            return [
+                Epoch(**{key: int(row[key]) if key in ("epoch", "cycle") else float(row[key]) for key in Epoch._fields})
+                for row in rows
+            ]
+        except (KeyError, TypeError, ValueError) as error:
+            raise RecordError(str(self._curves), str(error), "is damaged: not the curves of a run") from None
+
+
+def find_runs(out: Path) -> list[RunFolder]:
+    """Every run folder directly below ``out``, by name."""
+    if not out.is_dir():
+        return []
+    return [RunFolder(path) for path in sorted(out.iterdir()) if (path / "run.json").exists()]

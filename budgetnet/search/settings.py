@@ -1,0 +1,59 @@
+"""What determines a study: the question that a search asks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Literal
+
+from budgetnet.budget import Budget
+from budgetnet.fields import Document
+from budgetnet.recipe import Recipe
+from budgetnet.records import DataRecord
+from budgetnet.space import SearchSpace
+
+
+class StudySettings(Document):
+    """The question that a study asks; candidates of one study are comparable because it never changes."""
+
+    schema_version: Literal[1] = 1
+    """Version of this format."""
+    space: SearchSpace = SearchSpace()
+    """What may be proposed."""
+    budget: Budget
+    """What a candidate may cost."""
+    recipe: Recipe
+    """How candidates are trained."""
+    data: DataRecord
+    """What they are trained on and judged by."""
+    seed: int
+    """Seed of proposals and of every candidate's run."""
+
+    @property
+    def digest(self) -> str:
+        """Identity of the question: a hexadecimal SHA-256; words for people do not count."""
+        content = {
+            "space": self.space.model_dump(mode="json", exclude={"name"}),
+            "budget": self.budget.to_mapping(),
+            "recipe": self.recipe.digest,
+            "data": [self.data.fingerprint, self.data.split_fingerprint],
+            "seed": self.seed,
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def default_name(self) -> str:
+        """Name of the study where the user gives none: the same question finds its study again."""
+        data = self.data.name.partition(":")[0]
+        return f"{data}-{self.digest[:8]}"
+
+    def differences(self, other: StudySettings) -> list[str]:
+        """Names of the parts in which two questions differ."""
+        differing = [field for field in ("space", "budget", "seed") if getattr(self, field) != getattr(other, field)]
+        if self.recipe.digest != other.recipe.digest:
+            differing.append("recipe or epochs")
+        if self.data.fingerprint != other.data.fingerprint:
+            differing.append("data")
+        elif self.data.split_fingerprint != other.data.split_fingerprint:
+            differing.append("train or validation size")
+        return differing

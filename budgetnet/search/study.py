@@ -1,0 +1,172 @@
+"""Studies in Optuna's storage: opened, found again, and read back as plain candidates."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from budgetnet.errors import InputError, RecordError
+from budgetnet.leaderboard import Candidate
+from budgetnet.search.settings import StudySettings
+
+SETTINGS_KEY = "budgetnet:settings"
+"""User attribute of a study that holds its settings as JSON."""
+
+
+def default_storage(out: Path) -> str:
+    """URL of the SQLite file in which studies live unless another storage is named."""
+    return f"sqlite:///{(out / 'studies.db').resolve()}"
+
+
+@contextmanager
+def storage_errors(url: str) -> Iterator[None]:
+    """Turns what a storage can complain of into one line."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        original = getattr(error, "orig", None) or error
+        raise RecordError("--storage", _shown_url(url), f"cannot be used: {original}") from None
+
+
+def _shown_url(url: str) -> str:
+    """The URL without its password."""
+    return make_url(url).render_as_string(hide_password=True)
+
+
+def open_storage(url: str, *, create: bool) -> RDBStorage:
+    """Opens a storage.
+
+    Args:
+        url: an SQLAlchemy URL, such as ``sqlite:///runs/studies.db``.
+        create: whether a missing SQLite file is made; a verb that only reads leaves no trace.
+
+    Raises:
+        InputError: the URL is malformed.
+        RecordError: the storage is missing, corrupt, locked, or of another version of Optuna.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        parsed = make_url(url)
+    except SQLAlchemyError:
+        raise InputError("--storage", url, "must be a URL such as sqlite:///runs/studies.db") from None
+    sqlite = parsed.get_backend_name() == "sqlite"
+    if sqlite and parsed.database:
+        file = Path(parsed.database)
+        if create:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        elif not file.exists():
+            raise RecordError("--storage", url, "no study is kept here yet; budgetnet search makes one")
+    try:
+        with storage_errors(url):
+            storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 30}} if sqlite else None)
+    except (ImportError, RuntimeError) as error:
+        raise RecordError("--storage", _shown_url(url), f"cannot be used: {' '.join(str(error).split())}") from None
+    if sqlite:
+        event.listen(storage.engine, "connect", _tune_sqlite)
+        storage.engine.dispose()
+    return storage
+
+
+def _tune_sqlite(connection: Any, _record: Any) -> None:
+    """One write ahead log instead of a rollback file for each commit: safe against kills, and several times as fast."""
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
+
+
+def open_study(storage: RDBStorage, name: str, settings: StudySettings) -> optuna.Study:
+    """Opens the study of that name, or makes it.
+
+    Raises:
+        RecordError: the study exists and asks another question.
+    """
+    study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
+    if SETTINGS_KEY not in study.user_attrs:
+        if study.get_trials(deepcopy=False):
+            raise RecordError("--study", name, "was not made by budgetnet; name another")
+        study.set_user_attr(SETTINGS_KEY, json.dumps(settings.to_mapping()))
+        return study
+    found = study_settings(study)
+    if found.digest != settings.digest:
+        differing = ", ".join(found.differences(settings))
+        raise RecordError("--study", name, f"was made with another {differing}; name another study or leave --study out")
+    return study
+
+
+def study_settings(study: optuna.Study) -> StudySettings:
+    """The question that a study asks.
+
+    Raises:
+        RecordError: the study was not made by budgetnet, or by a newer version.
+    """
+    try:
+        return StudySettings.from_mapping(json.loads(study.user_attrs[SETTINGS_KEY]))
+    except KeyError:
+        raise RecordError("STUDY", study.study_name, "was not made by budgetnet") from None
+    except InputError as error:
+        rule = f"cannot be read by this version of budgetnet: {error.field} {error.rule}"
+        raise RecordError("STUDY", study.study_name, rule) from None
+
+
+def find_study(storage: RDBStorage, name: str | None) -> optuna.Study:
+    """The study of that name, or the one that was worked on last.
+
+    Raises:
+        RecordError: there is no such study, or none at all.
+    """
+    summaries = optuna.get_all_study_summaries(storage, include_best_trial=False)
+    known = {summary.study_name: summary for summary in summaries}
+    if not known:
+        raise RecordError("STUDY", name, "no study is kept here yet; budgetnet search makes one")
+    if name is None:
+        started = [summary for summary in summaries if summary.datetime_start is not None] or summaries
+        name = max(started, key=_last_worked_on(storage)).study_name
+    elif name not in known:
+        raise RecordError("STUDY", name, f"no such study; there are {', '.join(sorted(known))}")
+    return optuna.load_study(study_name=name, storage=storage)
+
+
+def _last_worked_on(storage: RDBStorage) -> Any:
+    def key(summary: Any) -> tuple[str, int]:
+        study_id = storage.get_study_id_from_name(summary.study_name)
+        trials = storage.get_all_trials(study_id, deepcopy=False)
+        return max((str(trial.datetime_start or "") for trial in trials), default=""), study_id
+
+    return key
+
+
+def is_trained(trial: FrozenTrial) -> bool:
+    """Whether training time went into the trial and it came to an end."""
+    return trial.state.is_finished() and bool(trial.user_attrs.get("trained"))
+
+
+def is_over_budget(trial: FrozenTrial) -> bool:
+    """Whether the trial was turned away before training."""
+    return trial.state == TrialState.PRUNED and any(value > 0 for value in trial.constraints.values())
+
+
+def candidates(study: optuna.Study) -> list[Candidate]:
+    """Every candidate with a result, in the order of their trials."""
+    return [
+        Candidate(
+            name=f"#{trial.number}",
+            architecture=trial.user_attrs["architecture"],
+            params=trial.user_attrs["params"],
+            macs=trial.user_attrs["macs"],
+            correct=trial.user_attrs["validation_correct"],
+            images=trial.user_attrs["validation_images"],
+            run=trial.user_attrs["run"],
+            seed=trial.user_attrs["seed"],
+        )
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if is_trained(trial)
+    ]

@@ -1,0 +1,325 @@
+"""One seeded run: a network trained by a recipe on a data set, into a run folder, resumable after any epoch.
+
+The test set plays no part here: learning, early stopping and the choice of the best epoch see training and validation
+images only.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
+
+from budgetnet.build import ResNet, build
+from budgetnet.checkpoint import load_tensors, save_tensors
+from budgetnet.cost import cost_of
+from budgetnet.data import DataSet, split
+from budgetnet.data.device import ResidentImages, batches, resident
+from budgetnet.environment import describe_environment
+from budgetnet.evaluate import Evaluation, autocast, evaluate
+from budgetnet.recipe import Recipe
+from budgetnet.records import DataRecord, Epoch, RunFolder, RunIdentity, RunRecord, RunResult
+from budgetnet.seeds import derive_seed
+from budgetnet.spec import ModelSpec
+
+
+class TrainingData(NamedTuple):
+    """Training and validation images on a device, shared by every run that has the same split."""
+
+    train: ResidentImages
+    validation: ResidentImages
+    record: DataRecord
+    input_shape: tuple[int, int, int]
+    """Image as (channels, height, width)."""
+    num_classes: int
+
+    @classmethod
+    def prepare(
+        cls,
+        dataset: DataSet,
+        recipe: Recipe,
+        *,
+        device: torch.device,
+        train_size: int | None = None,
+        validation_size: int | None = None,
+    ) -> TrainingData:
+        """Splits a data set as the recipe says and copies both parts to the device.
+
+        Args:
+            dataset: the data set; its test images are left alone.
+            recipe: its validation fraction and split seed are used.
+            device: where to.
+            train_size: images to learn from, in the same shares of classes; all that are not held out if left out.
+            validation_size: images to be judged on; all that are held out if left out.
+
+        Raises:
+            DataError: a size is larger than what there is, or too small for the number of classes.
+        """
+        parts = split(
+            dataset.train_labels,
+            validation_fraction=recipe.validation_fraction,
+            seed=recipe.split_seed,
+            train_size=train_size,
+            validation_size=validation_size,
+        )
+        train, validation = (
+            resident(
+                dataset.train_images, dataset.train_labels, indices, device=device, mean=dataset.mean, std=dataset.std
+            )
+            for indices in (parts.train, parts.validation)
+        )
+        record = DataRecord(
+            name=dataset.name,
+            provenance=dataset.provenance,
+            fingerprint=dataset.fingerprint,
+            is_original_cifar10=dataset.is_original_cifar10,
+            split_fingerprint=parts.fingerprint,
+            train_images=len(train),
+            validation_images=len(validation),
+        )
+        return cls(train, validation, record, dataset.input_shape, dataset.num_classes)
+
+    def adapt(self, spec: ModelSpec) -> ModelSpec:
+        """The specification with this data's image shape and number of classes.
+
+        Raises:
+            InputError: at this image size a stride would shrink a map below one pixel.
+        """
+        if (spec.input_shape, spec.num_classes) == (self.input_shape, self.num_classes):
+            return spec
+        return spec.replace(input_shape=self.input_shape, num_classes=self.num_classes, name=spec.name)
+
+
+class _Progress(NamedTuple):
+    """What a run knows behind an epoch, besides its weights: enough, with them, to go on."""
+
+    epoch: int = 0
+    best_epoch: int | None = None
+    best_loss: float | None = None
+    best_correct: int | None = None
+    patience_loss: float | None = None
+    """Validation loss from which early stopping counts improvement."""
+    stale_epochs: int = 0
+    """Epochs since that improvement."""
+
+
+def train(
+    spec: ModelSpec,
+    data: TrainingData,
+    recipe: Recipe,
+    *,
+    seed: int,
+    out: Path,
+    on_epoch: Callable[[Epoch], None] | None = None,
+    on_step: Callable[[int, float], None] | None = None,
+) -> RunRecord:
+    """Trains a network, or goes on with a run that was interrupted, or answers from the record of a finished one.
+
+    Args:
+        spec: the network; its image shape and classes are replaced by the data's.
+        data: what to train on, on the device to train on.
+        recipe: how.
+        seed: of initialisation, order and augmentation.
+        out: folder in which the run's own folder lies.
+        on_epoch: called behind each epoch.
+        on_step: called behind each step with the epoch, counted from 1, and the share of it that is done.
+
+    Raises:
+        RecordError: the run's folder is damaged or belongs to another run.
+    """
+    device = data.train.images.device
+    identity = RunIdentity(spec=data.adapt(spec), recipe=recipe, data=data.record, seed=seed, device=device.type)
+    folder = RunFolder.of(identity, out)
+    folder.begin(identity, describe_environment(device))
+    record = folder.load()
+    if record.result is not None:
+        return record
+    run = _Run(identity, data, folder)
+    run.resume(record.curves)
+    cuda = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        folder.finish(run.to_the_end(on_epoch, on_step))
+    return folder.load()
+
+
+class _Run:
+    """The moving parts of one run."""
+
+    def __init__(self, identity: RunIdentity, data: TrainingData, folder: RunFolder) -> None:
+        self.identity, self.data, self.folder = identity, data, folder
+        self.recipe = recipe = identity.recipe
+        self.device = data.train.images.device
+        self.network = initialise(identity.spec, identity.seed).to(self.device, memory_format=torch.channels_last)
+        self.optimizer = torch.optim.SGD(
+            self.network.parameters(),
+            lr=recipe.learning_rate,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+        )
+        self.schedule = None
+        if recipe.schedule.kind == "cosine-restarts":
+            self.schedule = CosineAnnealingWarmRestarts(
+                self.optimizer,
+                T_0=recipe.schedule.first_cycle,
+                T_mult=recipe.schedule.cycle_factor,
+                eta_min=recipe.schedule.minimum,
+            )
+        self.generator = torch.Generator(device=self.device)
+        self.progress = _Progress()
+        self.curves: list[Epoch] = []
+
+    def to_the_end(
+        self, on_epoch: Callable[[Epoch], None] | None, on_step: Callable[[int, float], None] | None
+    ) -> RunResult:
+        """Trains until the recipe's last epoch, early stopping, or a loss that is no finite number."""
+        stopping = self.recipe.early_stopping
+        while self.progress.epoch < self.recipe.epochs:
+            if stopping and self.progress.stale_epochs >= stopping.patience:
+                return self._result(
+                    "complete", f"early stopping: validation loss did not fall for {stopping.patience} epochs"
+                )
+            epoch, validation = self._epoch(on_step)
+            if not (math.isfinite(epoch.train_loss) and math.isfinite(epoch.validation_loss)):
+                return self._result("diverged", f"the loss was no finite number in epoch {epoch.epoch}")
+            self._keep(epoch, validation)
+            if on_epoch:
+                on_epoch(epoch)
+        return self._result("complete", f"all {self.recipe.epochs} epochs")
+
+    def _epoch(self, on_step: Callable[[int, float], None] | None) -> tuple[Epoch, Evaluation]:
+        """One pass over the training images, then validation."""
+        began, number, recipe = time.perf_counter(), self.progress.epoch + 1, self.recipe
+        # Each epoch has its own streams, so that a resumed run draws what an uninterrupted one would have drawn.
+        self.generator.manual_seed(derive_seed(self.identity.seed, "images", number))
+        torch.manual_seed(derive_seed(self.identity.seed, "dropout", number))
+        steps = -(-len(self.data.train) // recipe.batch_size)
+        loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
+        correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        seen = 0
+        self.network.train()
+        shuffled = batches(
+            self.data.train,
+            batch_size=recipe.batch_size,
+            shuffle=True,
+            crop_padding=recipe.augmentation.crop_padding,
+            flip=recipe.augmentation.flip,
+            generator=self.generator,
+        )
+        for step, (inputs, labels) in enumerate(shuffled):
+            if len(labels) == 1 and seen:
+                continue  # batch norm has no variance over a single value
+            if self.schedule:
+                self.schedule.step(number - 1 + step / steps)
+            loss, right = self._step(inputs, labels)
+            loss_sum += loss * len(labels)
+            correct += right
+            seen += len(labels)
+            if on_step:
+                on_step(number, (step + 1) / steps)
+        validation = evaluate(self.network, self.data.validation)
+        return Epoch(
+            epoch=number,
+            cycle=len(recipe.schedule.cycle_ends(number - 1)) + 1,
+            learning_rate=self.optimizer.param_groups[0]["lr"],
+            train_loss=loss_sum.item() / seen,
+            train_accuracy=correct.item() / seen,
+            validation_loss=validation.loss,
+            validation_accuracy=validation.accuracy,
+            seconds=time.perf_counter() - began,
+        ), validation
+
+    def _step(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """One update; gives the batch's mean loss and number of right answers, left on the device."""
+        self.optimizer.zero_grad(set_to_none=True)
+        with autocast(self.device):
+            logits = self.network(inputs)
+        loss = functional.cross_entropy(logits.float(), labels)
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach(), (logits.detach().argmax(dim=1) == labels).sum()
+
+    def _keep(self, epoch: Epoch, validation: Evaluation) -> None:
+        """Takes an epoch into the books and onto the disk."""
+        stopping, now = self.recipe.early_stopping, self.progress
+        best = now.best_loss is None or validation.loss < now.best_loss
+        fallen = now.patience_loss is None or validation.loss < now.patience_loss - (stopping.min_delta if stopping else 0)
+        self.progress = now._replace(
+            epoch=epoch.epoch,
+            best_epoch=epoch.epoch if best else now.best_epoch,
+            best_loss=validation.loss if best else now.best_loss,
+            best_correct=validation.correct if best else now.best_correct,
+            patience_loss=validation.loss if fallen else now.patience_loss,
+            stale_epochs=0 if fallen else now.stale_epochs + 1,
+        )
+        self.curves.append(epoch)
+        self.folder.write_curves(self.curves)
+        self._write_checkpoint()
+        # The checkpoint comes first: if the best weights are lost to a crash in between, it still holds them.
+        if best:
+            self._write_best()
+
+    def _write_checkpoint(self) -> None:
+        tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        for name, parameter in self.network.named_parameters():
+            momentum = self.optimizer.state[parameter].get("momentum_buffer")
+            if momentum is not None:
+                tensors[f"momentum.{name}"] = momentum
+        save_tensors(self.folder.checkpoint, tensors, about=self.progress._asdict())
+
+    def _write_best(self) -> None:
+        save_tensors(self.folder.best, self.network.state_dict(), about={"epoch": self.progress.epoch})
+
+    def resume(self, curves: tuple[Epoch, ...]) -> None:
+        """Goes back to the state behind the last epoch that was written, if there is one."""
+        if not self.folder.checkpoint.exists():
+            return
+        tensors, about = load_tensors(self.folder.checkpoint)
+        self.progress = _Progress(**about)
+        self.curves = list(curves[: self.progress.epoch])
+        network = {key.removeprefix("network."): value for key, value in tensors.items() if key.startswith("network.")}
+        self.network.load_state_dict(network)
+        for name, parameter in self.network.named_parameters():
+            if f"momentum.{name}" in tensors:
+                momentum = tensors[f"momentum.{name}"].to(self.device)
+                self.optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum)
+        best_written = load_tensors(self.folder.best)[1].get("epoch") if self.folder.best.exists() else None
+        if best_written != self.progress.best_epoch:
+            self._write_best()
+
+    def _result(self, status: str, reason: str) -> RunResult:
+        progress, spec = self.progress, self.identity.spec
+        facts: dict[str, Any] = cost_of(spec)._asdict()
+        return RunResult(
+            status=status,
+            reason=reason,
+            epochs=progress.epoch,
+            cycles=len(self.recipe.schedule.cycle_ends(progress.epoch)),
+            best_epoch=progress.best_epoch,
+            validation_loss=progress.best_loss,
+            validation_correct=progress.best_correct,
+            validation_images=len(self.data.validation),
+            seconds=sum(epoch.seconds for epoch in self.curves),
+            **facts,
+        )
+
+
+def initialise(spec: ModelSpec, seed: int) -> ResNet:
+    """The network with weights drawn from the seed, layer by layer.
+
+    Each layer has its own stream, named by its path: two networks start alike wherever path and shape agree, so that
+    variants with the same seed are comparable in pairs.
+    """
+    with torch.random.fork_rng(devices=[]):
+        network = build(spec)
+        for path, module in network.named_modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear, nn.BatchNorm2d)):
+                torch.manual_seed(derive_seed(seed, "initialisation", path))
+                module.reset_parameters()
+    return network
