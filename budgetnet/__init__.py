@@ -1,1 +1,62 @@
-"""budgetnet: find the best small image classifier under a hard parameter budget, and say why it is best."""
+"""budgetnet: find the best small image classifier under a hard parameter budget, and say why it is best.
+
+    >>> import budgetnet as bn
+    >>> spec = bn.ModelSpec.resnet(channels=[32, 64, 128], blocks=2)
+    >>> spec.params
+    696618
+    >>> bn.check(spec, max_params="5M").fits
+    True
+
+Importing it loads no torch; building a network does.
+"""
+
+from budgetnet import zoo
+from budgetnet.budget import Budget, Verdict
+from budgetnet.errors import BudgetnetError, DataError, InputError, OverBudgetError, RecordError
+from budgetnet.recipe import Augmentation, EarlyStopping, Recipe, Schedule
+from budgetnet.spec import Head, ModelSpec, Shortcut, Stage, Stem
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Augmentation",
+    "Budget",
+    "BudgetnetError",
+    "DataError",
+    "EarlyStopping",
+    "Head",
+    "InputError",
+    "ModelSpec",
+    "OverBudgetError",
+    "Recipe",
+    "RecordError",
+    "Schedule",
+    "Shortcut",
+    "Stage",
+    "Stem",
+    "Verdict",
+    "check",
+    "zoo",
+]
+
+
+def check(
+    spec: ModelSpec,
+    *,
+    max_params: float | str | None = None,
+    max_macs: float | str | None = None,
+    max_activations: float | str | None = None,
+) -> Verdict:
+    """The verdict of a budget on a network, from its closed-form cost; builds nothing.
+
+    Args:
+        spec: the network.
+        max_params: most trainable parameters, such as 5e6 or "5M"; does not bind if left out.
+        max_macs: most multiply-accumulates for one image.
+        max_activations: most output elements of convolutions and the linear layer for one image.
+
+    Raises:
+        InputError: a limit is not a whole number of at least 1.
+    """
+    limits = {"max_params": max_params, "max_macs": max_macs, "max_activations": max_activations}
+    return Budget.from_mapping(limits).check(spec)

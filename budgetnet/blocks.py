@@ -37,7 +37,7 @@ def norm(layer: Layer) -> nn.BatchNorm2d:
 
 
 class SqueezeExcitation(nn.Module):
-    """Scales each channel by a gate computed from the pooled map (Hu et al. 2018, "Squeeze-and-Excitation Networks")."""
+    """Scales each channel by a gate computed from the pooled map (Hu et al. 2018, Squeeze-and-Excitation Networks)."""
 
     def __init__(self, layers: tuple[Layer, Layer], *, activation: str) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class Shortcut(nn.Module):
         if self.kind == "padding":
             return functional.pad(maps[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.added_channels))
         if self.kind == "average-pool" and self.stride > 1:
-            # Windows that stand over the edge average what they cover, so the map's side is rounded up like the stride's.
+            # Windows over the edge average what they cover, so the map's side is rounded up as the stride's is.
             maps = functional.avg_pool2d(maps, self.stride, ceil_mode=True, count_include_pad=False)
         if self.conv is not None:
             maps = self.conv(maps)

@@ -72,8 +72,8 @@ class Verdict:
     def edits(self) -> tuple[Edit, ...]:
         """When over: for each way to shrink the network, its smallest step that fits, the least loss first.
 
-        Every edit was counted and fits; the next smaller step of the same kind does not. Empty when the network fits, or
-        when no single edit is enough.
+        Every edit was counted and fits; the next smaller step of the same kind does not. Empty when the network fits,
+        or when no single edit is enough.
         """
         return () if self.fits else tuple(_smallest_edits(self.spec, self.budget))
 
@@ -85,9 +85,7 @@ class Verdict:
         """
         over = [limit for limit in self.limits if limit.headroom < 0]
         if over:
-            parts = (
-                f"{limit.used:,} {limit.limit}, {-limit.headroom:,} over the {limit.allowed:,} allowed" for limit in over
-            )
+            parts = [f"{limit.used:,} {limit.limit} exceed the {limit.allowed:,} allowed" for limit in over]
             raise OverBudgetError(f"{self.spec.label}: {'; '.join(parts)}")
 
     def to_mapping(self) -> dict[str, Any]:
@@ -247,4 +245,3 @@ def _kernels(spec: ModelSpec, which: int) -> _EditFamily:
 
     place = "every" if together else ("every block's first", "every block's second")[which]
     return _EditFamily(levels, apply, lambda cap: f"{place} kernel: {largest} -> {cap}")
-

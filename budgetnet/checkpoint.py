@@ -63,7 +63,7 @@ def authors_keys(spec: ModelSpec) -> dict[str, str]:
         raise InputError("squeeze_excitation_ratio", spec.squeeze_excitation_ratio, rule)
     parts = {"conv1": "conv1", "norm1": "bn1", "conv2": "conv2", "norm2": "bn2"}
     parts |= {"shortcut.conv": "residual.0", "shortcut.norm": "residual.1"}
-    keys = {}
+    keys: dict[str, str] = {}
     for layer in lower(spec).layers():
         if layer.kind == "block":
             continue

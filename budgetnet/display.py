@@ -35,7 +35,8 @@ def spec_html(spec: ModelSpec) -> str:
     cost = cost_of(spec)
     sizes = [f"{height}x{width}" for height, width in feature_sizes(spec)]
     stem = spec.stem
-    rows: list[Sequence[object]] = [("stem", stem.channels, "", stem.stride, f"{stem.kernel_size}x{stem.kernel_size}", sizes[0])]
+    kernel = f"{stem.kernel_size}x{stem.kernel_size}"
+    rows: list[Sequence[object]] = [("stem", stem.channels, "", stem.stride, kernel, sizes[0])]
     for number, stage in enumerate(spec.stages, 1):
         kernels = ", ".join(f"{size}x{size}" for size in dict.fromkeys(stage.kernel_sizes))
         rows.append((f"stage {number}", stage.channels, stage.blocks, stage.stride, kernels, sizes[number]))

@@ -1,10 +1,10 @@
 """The exception tree: every error a person can cause, and the exit code the command line gives it.
 
-    BudgetnetError          1   anything budgetnet raises on purpose
-    ├── InputError          2   something that was given is wrong: names the field, the value and the rule
-    │   ├── DataError       2   a data set is missing, corrupt or not what it was declared to be
-    │   └── RecordError     2   a run folder or a study cannot be read, or belongs to something else
-    └── OverBudgetError     3   a network does not fit its budget
+BudgetnetError          1   anything budgetnet raises on purpose
+├── InputError          2   something that was given is wrong: names the field, the value and the rule
+│   ├── DataError       2   a data set is missing, corrupt or not what it was declared to be
+│   └── RecordError     2   a run folder or a study cannot be read, or belongs to something else
+└── OverBudgetError     3   a network does not fit its budget
 """
 
 from __future__ import annotations

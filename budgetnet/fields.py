@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -18,7 +18,7 @@ MAX_CHANNELS = 65_536
 
 def whole_number(value: object) -> int:
     """Accepts what is a whole number (also numpy's, and 64.0) and nothing that merely converts to one."""
-    if isinstance(value, bool) or isinstance(value, str) or value is None:
+    if isinstance(value, bool | str) or value is None:
         raise ValueError("must be a whole number")
     try:
         number = int(value)  # type: ignore[call-overload]
@@ -48,6 +48,9 @@ class Document(BaseModel):
         InputError: on construction, when a field is unknown, missing or breaks its rule.
     """
 
+    document_kind: ClassVar[str] = "document"
+    """What a file that holds one is called in an error."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     def __init__(self, **data: Any) -> None:
@@ -75,7 +78,11 @@ class Document(BaseModel):
         Raises:
             InputError: the file is missing or malformed, or what it holds breaks a rule.
         """
-        return cls.from_mapping(read_mapping(Path(path), field=cls.__name__))
+        mapping = read_mapping(Path(path), field=cls.document_kind)
+        try:
+            return cls.from_mapping(mapping)
+        except InputError as error:
+            raise InputError(f"{path}: {error.field}", error.value, error.rule) from None
 
     def to_mapping(self) -> dict[str, Any]:
         """The document as plain data, ready for YAML or JSON."""

@@ -26,11 +26,12 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[object] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
                 raise yaml.constructor.ConstructorError(None, None, "keys must be text", key_node.start_mark)
             if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
+                problem = f"the key {key!r} stands twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep=deep)
 
@@ -56,7 +57,8 @@ def read_mapping(path: Path, *, field: str = "file") -> dict[str, Any]:
         raise InputError(field, str(path), f"must be at most {MAX_TEXT_BYTES:,} bytes")
     try:
         text = raw.decode("utf-8")
-        value = _parse_json(text) if path.suffix.lower() == ".json" else yaml.load(text, Loader=_StrictLoader)  # noqa: S506
+        # The loader is a safe one.
+        value = _parse_json(text) if path.suffix.lower() == ".json" else yaml.load(text, _StrictLoader)  # noqa: S506
     except UnicodeDecodeError:
         raise InputError(field, str(path), "must be UTF-8 text") from None
     except yaml.YAMLError as error:
@@ -90,7 +92,8 @@ def _yaml_problem(error: yaml.YAMLError) -> str:
 
 
 def _kind(value: object) -> str:
-    names = {type(None): "nothing", list: "a list", str: "text", bool: "a yes or no", int: "a number", float: "a number"}
+    names: dict[type, str] = {type(None): "nothing", list: "a list", str: "text", bool: "a yes or no"}
+    names |= {int: "a number", float: "a number"}
     return names.get(type(value), type(value).__name__)
 
 

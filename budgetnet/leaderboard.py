@@ -100,7 +100,7 @@ def rank(
             gap=item.correct / item.images - reference.test_accuracy,
             gap_interval=gap_interval,
             comparable=comparable,
-            verdict=NOT_COMPARABLE if not comparable else "beyond noise" if exceeds_noise(gap_interval) else "within noise",
+            verdict=_verdict(gap_interval) if comparable else NOT_COMPARABLE,
             run=item.run,
             seed=item.seed,
         )
@@ -110,6 +110,10 @@ def rank(
         place = sum(row.accuracy > reference.test_accuracy for row in rows)
     rows.insert(place, _published_row(reference, published, comparable=comparable))
     return rows
+
+
+def _verdict(gap_interval: Interval) -> str:
+    return "beyond noise" if exceeds_noise(gap_interval) else "within noise"
 
 
 def _published_row(reference: PublishedResult, correct: int, *, comparable: bool) -> LeaderboardRow:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from budgetnet.errors import InputError
-from budgetnet.spec import ModelSpec, feature_sizes
+from budgetnet.spec import ModelSpec, Stage, feature_sizes
 
 LayerKind = Literal["conv", "norm", "linear", "block"]
 
@@ -111,9 +111,11 @@ def lower(spec: ModelSpec, *, input_size: int | tuple[int, int] | None = None) -
     for index, stage in enumerate(spec.stages):
         blocks = []
         for position in range(stage.blocks):
-            stride = stage.stride if position == 0 else 1
-            path = f"stages.{index}.{position}"
-            blocks.append(_block(spec, path, channels, index, stride, before=sizes[index], after=sizes[index + 1]))
+            # Only a stage's first block changes the map's size.
+            first = position == 0
+            before, after = sizes[index if first else index + 1], sizes[index + 1]
+            place = _Place(f"stages.{index}.{position}", channels, stage.stride if first else 1, before, after)
+            blocks.append(_block(spec, stage, place))
             channels = stage.channels
         stages.append(tuple(blocks))
     return Plan(
@@ -134,24 +136,25 @@ def _norm(path: str, layer: Layer) -> Layer:
     return Layer(path, "norm", layer.out_channels, layer.out_channels, layer.height, layer.width)
 
 
-def _block(
-    spec: ModelSpec,
-    path: str,
-    channels: int,
-    index: int,
-    stride: int,
-    *,
-    before: tuple[int, int],
-    after: tuple[int, int],
-) -> BlockPlan:
-    """One block of stage ``index`` that ``channels`` channels enter; only a stage's first block changes the map's size."""
-    stage, groups = spec.stages[index], spec.groups
-    width = stage.channels
-    entry = before if stride > 1 else after
+class _Place(NamedTuple):
+    """Where a block stands and what enters it."""
+
+    path: str
+    channels: int
+    stride: int
+    before: tuple[int, int]
+    """Height and width of the map that enters."""
+    after: tuple[int, int]
+    """Height and width of the map that leaves."""
+
+
+def _block(spec: ModelSpec, stage: Stage, place: _Place) -> BlockPlan:
+    path, channels, stride, entry, after = place
+    width, groups = stage.channels, spec.groups
     first, second = stage.kernel_sizes
     if spec.block == "bottleneck":
         inner = spec.inner_channels(stage)
-        convs = (
+        convs: tuple[Layer, ...] = (
             Layer(f"{path}.conv1", "conv", channels, inner, *entry),
             Layer(f"{path}.conv2", "conv", inner, inner, *after, first, stride, groups),
             Layer(f"{path}.conv3", "conv", inner, width, *after),
@@ -169,13 +172,11 @@ def _block(
     else:
         norms = tuple(_norm(f"{path}.norm{number}", conv) for number, conv in enumerate(convs, 1))
     changes = stride > 1 or channels != width
-    kind = "none" if spec.shortcut.kind == "none" else spec.shortcut.kind if changes else "identity"
+    kind = spec.shortcut.kind if changes or spec.shortcut.kind == "none" else "identity"
     shortcut_conv = shortcut_norm = None
     if kind in ("projection", "average-pool"):
         step = stride if kind == "projection" else 1
-        shortcut_conv = Layer(
-            f"{path}.shortcut.conv", "conv", channels, width, *after, spec.shortcut.kernel_size, step
-        )
+        shortcut_conv = Layer(f"{path}.shortcut.conv", "conv", channels, width, *after, spec.shortcut.kernel_size, step)
         # A pre-activation block's shortcut starts from the normalised input and has no norm of its own.
         shortcut_norm = None if spec.block == "preact" else _norm(f"{path}.shortcut.norm", shortcut_conv)
     return BlockPlan(

@@ -23,7 +23,7 @@ class PublishedResult(NamedTuple):
 
 
 REFERENCE = PublishedResult(
-    name="published reference",
+    name="published",
     spec="reference",
     params=4_662_346,
     test_accuracy=0.9141,

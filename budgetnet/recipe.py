@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field
 
@@ -62,6 +62,8 @@ class Recipe(Document):
         InputError: a field is unknown or breaks its rule.
     """
 
+    document_kind: ClassVar[str] = "recipe"
+
     schema_version: Literal[1] = 1
     """Version of this format."""
     name: Annotated[str, Field(max_length=100, pattern=r"^[\w.+-]*$")] = ""
@@ -97,7 +99,7 @@ class Recipe(Document):
             InputError: fewer than one epoch.
         """
         changes: dict[str, Any] = {"epochs": epochs}
-        if self.schedule.kind == "cosine-restarts" and isinstance(epochs, int) and 0 < epochs < self.schedule.first_cycle:
+        if self.schedule.kind == "cosine-restarts" and 0 < epochs < self.schedule.first_cycle:
             changes["schedule"] = {**self.schedule.model_dump(), "first_cycle": epochs}
         return self.from_mapping({**self.model_dump(), **changes})
 
@@ -115,8 +117,8 @@ NAMED: dict[str, Recipe] = {
     "digits": Recipe(
         name="digits",
         learning_rate=0.05,
-        epochs=10,
-        schedule=Schedule(first_cycle=10),
+        epochs=4,
+        schedule=Schedule(first_cycle=4),
         augmentation=Augmentation(crop_padding=1, flip=False),
     ),
 }

@@ -56,7 +56,7 @@ class DataRecord(Document):
 class RunIdentity(Document):
     """Everything that determines a run."""
 
-    schema_version: Literal[1] = VERSION
+    schema_version: Literal[1] = 1
     """Version of this format."""
     spec: ModelSpec
     """The network, with the data's input shape and classes."""
@@ -111,7 +111,7 @@ class Epoch(NamedTuple):
 class RunResult(Document):
     """How a run ended."""
 
-    schema_version: Literal[1] = VERSION
+    schema_version: Literal[1] = 1
     """Version of this format."""
     status: Literal["complete", "diverged"]
     """Whether there is a result, or the loss left the finite numbers."""
@@ -145,12 +145,11 @@ class RunResult(Document):
 
 
 class RunRecord(NamedTuple):
-    """A run as it stands in its folder."""
+    """A finished run, as it stands in its folder."""
 
     folder: Path
     identity: RunIdentity
-    result: RunResult | None
-    """None while the run is unfinished."""
+    result: RunResult
     curves: tuple[Epoch, ...]
 
 
@@ -199,17 +198,21 @@ class RunFolder:
         write_json(self._result, result.to_mapping())
         self.checkpoint.unlink(missing_ok=True)
 
+    @property
+    def finished(self) -> bool:
+        """Whether the run has come to its end."""
+        return self._result.exists()
+
     def load(self) -> RunRecord:
-        """Reads the run back.
+        """Reads a finished run back.
 
         Raises:
-            RecordError: the folder is no run, is damaged, or was made by a newer version.
+            RecordError: the folder is no run, is unfinished or damaged, or was made by a newer version.
         """
         identity = self._read_identity()
-        result = None
-        if self._result.exists():
-            result = self._read(self._result, RunResult)
-        return RunRecord(self.path, identity, result, tuple(self._read_curves()))
+        if not self.finished:
+            raise RecordError("run folder", str(self.path), "is unfinished: result.json is missing")
+        return RunRecord(self.path, identity, self._read(self._result, RunResult), tuple(self.read_curves()))
 
     def _read_identity(self) -> RunIdentity:
         if not self._identity.exists():
@@ -221,21 +224,27 @@ class RunFolder:
             mapping = read_mapping(path)
             version = mapping.get("schema_version")
             if isinstance(version, int) and version > VERSION:
-                raise RecordError(str(path), version, f"was made by a newer budgetnet; this one reads version {VERSION}")
+                rule = f"was made by a newer budgetnet; this one reads version {VERSION}"
+                raise RecordError(str(path), version, rule)
             return kind.from_mapping(mapping)
         except RecordError:
             raise
         except InputError as error:
             raise RecordError(str(path), error.value, f"is damaged: {error.field} {error.rule}") from None
 
-    def _read_curves(self) -> list[Epoch]:
+    def read_curves(self) -> list[Epoch]:
+        """Reads the curves so far; empty before the first epoch has ended.
+
+        Raises:
+            RecordError: the file is damaged.
+        """
         if not self._curves.exists():
             return []
         try:
             with self._curves.open(newline="", encoding="utf-8") as stream:
                 rows = list(csv.DictReader(stream))
             return [
-                Epoch(**{key: int(row[key]) if key in ("epoch", "cycle") else float(row[key]) for key in Epoch._fields})
+                Epoch(int(row["epoch"]), int(row["cycle"]), *(float(row[key]) for key in Epoch._fields[2:]))
                 for row in rows
             ]
         except (KeyError, TypeError, ValueError) as error:

@@ -1,9 +1,9 @@
-"""What a search may propose: a flat space in which every parameter is always drawn, and how a draw becomes a network."""
+"""What a search may propose: a flat space whose parameters are all drawn each time, and what a draw stands for."""
 
 from __future__ import annotations
 
 import functools
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from pydantic import Field, model_validator
@@ -26,13 +26,15 @@ class SearchSpace(Document):
         InputError: a range is empty or a field breaks its rule.
     """
 
+    document_kind: ClassVar[str] = "space"
+
     schema_version: Literal[1] = 1
     """Version of this format."""
     name: Annotated[str, Field(max_length=100, pattern=r"^[\w.+-]*$")] = "resnet"
     """A label for people."""
     stages: tuple[Positive, Positive] = (3, 5)
     """Fewest and most stages."""
-    channels: tuple[Channels, Channels] = (16, 64)
+    channels: tuple[Channels, Channels] = (32, 96)
     """Narrowest and widest first stage; the stem is as wide."""
     channel_step: Positive = 8
     """Widths are multiples of this."""

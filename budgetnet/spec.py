@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -19,6 +19,7 @@ from budgetnet.fields import MAX_CHANNELS, Channels, Document, Positive, Real, w
 if TYPE_CHECKING:
     from torch import nn
 
+    from budgetnet.cost import Cost
     from budgetnet.summary import Summary
 
 BlockKind = Literal["basic", "preact", "bottleneck"]
@@ -45,6 +46,10 @@ ImageSide = Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=4096)]
 ImageChannels = Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=1024)]
 
 
+_PER_STAGE = {"channels": "channels", "blocks": "blocks", "strides": "stride", "kernel_sizes": "kernel_sizes"}
+"""Lists with one entry for each stage, as builders take them, and the field of the stage that each fills."""
+
+
 class Stem(Document):
     """The first convolution. Batch norm and activation follow it, except before pre-activation blocks."""
 
@@ -66,7 +71,7 @@ class Stage(Document):
     stride: Stride = 1
     """Step of the first block, in pixels: 2 halves the map."""
     kernel_sizes: KernelSizes = (3, 3)
-    """Kernel sizes of a block's two convolutions. A bottleneck has one spatial convolution: both entries are its size."""
+    """Kernel sizes of a block's two convolutions; in a bottleneck, with its one spatial convolution, twice the same."""
 
 
 class Shortcut(Document):
@@ -74,7 +79,7 @@ class Shortcut(Document):
 
     kind: ShortcutKind = "projection"
     """``projection``: strided convolution. ``average-pool``: pooling, then a convolution (ResNet-D). ``padding``:
-    subsampling and zero channels, free of parameters (option A of He et al. 2015). ``none``: no path around any block."""
+    subsampling and zero channels, free of parameters (option A of He et al. 2015). ``none``: no path around a block."""
     kernel_size: KernelSize = 1
     """Side of the convolution's kernel, for the two kinds that have one."""
 
@@ -92,9 +97,11 @@ class ModelSpec(Document):
     """A residual network for image classification, as data.
 
     Raises:
-        InputError: a field is unknown or breaks its rule; also when groups do not divide a width, a stride shrinks a map
-            below one pixel, or a padding shortcut would have to narrow.
+        InputError: a field is unknown or breaks its rule; also when groups do not divide a width, a stride shrinks a
+            map below one pixel, or a padding shortcut would have to narrow.
     """
+
+    document_kind: ClassVar[str] = "spec"
 
     schema_version: Literal[1] = 1
     """Version of this format."""
@@ -107,8 +114,8 @@ class ModelSpec(Document):
     stem: Stem = Stem()
     """First convolution."""
     block: BlockKind = "basic"
-    """``basic``: conv, norm, activation, conv, norm, add, activation (He et al. 2015). ``preact``: norm, activation, conv,
-    twice, add (He et al. 2016). ``bottleneck``: 1x1, spatial, 1x1."""
+    """``basic``: conv, norm, activation, conv, norm, add, activation (He et al. 2015). ``preact``: norm, activation and
+    conv, twice, then add (He et al. 2016). ``bottleneck``: 1x1, spatial, 1x1."""
     bottleneck_ratio: Annotated[Real, Field(gt=0, le=8)] | None = None
     """Inner width of a bottleneck as a share of its output width; 0.25 if left out. Only for bottleneck blocks."""
     stages: Annotated[tuple[Stage, ...], Field(min_length=1, max_length=32)]
@@ -127,11 +134,11 @@ class ModelSpec(Document):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.block != "bottleneck" and self.bottleneck_ratio is not None:
-            raise InputError("bottleneck_ratio", self.bottleneck_ratio, f"only bottleneck blocks have one, not {self.block}")
+            rule = f"only bottleneck blocks have one, not {self.block}"
+            raise InputError("bottleneck_ratio", self.bottleneck_ratio, rule)
         if self.shortcut.kind in ("padding", "none") and self.shortcut.kernel_size != 1:
-            raise InputError(
-                "shortcut.kernel_size", self.shortcut.kernel_size, f"the {self.shortcut.kind} shortcut has no kernel"
-            )
+            rule = f"the {self.shortcut.kind} shortcut has no kernel"
+            raise InputError("shortcut.kernel_size", self.shortcut.kernel_size, rule)
         width = self.stem.channels
         for index, stage in enumerate(self.stages):
             self._check_stage(index, stage, width)
@@ -149,11 +156,10 @@ class ModelSpec(Document):
             if self.inner_channels(stage) % self.groups:
                 rule = f"must divide the bottleneck's {self.inner_channels(stage)} inner channels in {path}"
                 raise InputError("groups", self.groups, rule)
-        else:
-            for place, channels in ((f"the {width} channels that enter {path}", width), (f"{path}.channels", stage.channels)):
-                if channels % self.groups:
-                    value = "" if str(channels) in place else f" = {channels}"
-                    raise InputError("groups", self.groups, f"must divide {place}{value}")
+        elif width % self.groups:
+            raise InputError("groups", self.groups, f"must divide the {width} channels that enter {path}")
+        elif stage.channels % self.groups:
+            raise InputError("groups", self.groups, f"must divide {path}.channels = {stage.channels}")
         if self.shortcut.kind == "padding" and stage.channels < width:
             rule = f"a padding shortcut cannot narrow from {width} channels"
             raise InputError(f"{path}.channels", stage.channels, rule)
@@ -204,17 +210,16 @@ class ModelSpec(Document):
         return cls.from_mapping(mapping)
 
     def replace(self, **changes: Any) -> Self:
-        """A changed copy, checked again.
+        """A changed copy, checked again; it loses the name, as it is another network, unless one is given.
 
         Args:
-            changes: fields of `ModelSpec`; also ``channels``, ``blocks``, ``strides`` and ``kernel_sizes`` as in `resnet`.
+            changes: fields of `ModelSpec`; also ``channels``, ``blocks``, ``strides``, ``kernel_sizes`` as in `resnet`.
 
         Raises:
             InputError: an unknown field, or a result that breaks a rule.
         """
-        lists = {key: changes.pop(key) for key in ("channels", "blocks", "strides", "kernel_sizes") if key in changes}
-        mapping = self.model_dump()
-        mapping.update(changes)
+        lists = {key: changes.pop(key) for key in _PER_STAGE if key in changes}
+        mapping = {**self.model_dump(exclude={"name"}), **changes}
         if lists:
             stages = [stage if isinstance(stage, dict) else stage.model_dump() for stage in mapping["stages"]]
             _spread(stages, lists)
@@ -236,19 +241,21 @@ class ModelSpec(Document):
     @property
     def params(self) -> int:
         """Trainable parameters, in closed form."""
-        return self._cost().params
+        return self.cost.params
 
     @property
     def macs(self) -> int:
         """Multiply-accumulates of convolutions and the linear layer for one image, in closed form."""
-        return self._cost().macs
+        return self.cost.macs
 
     @property
     def activations(self) -> int:
         """Output elements of convolutions and the linear layer for one image, in closed form."""
-        return self._cost().activations
+        return self.cost.activations
 
-    def _cost(self) -> Any:
+    @property
+    def cost(self) -> Cost:
+        """Parameters, MACs and activations together, counted once."""
         from budgetnet.cost import cost_of
 
         return cost_of(self)
@@ -301,12 +308,11 @@ def _sequence(field: str, value: object) -> Sequence[Any]:
 
 def _spread(stages: list[dict[str, Any]], lists: dict[str, Any]) -> None:
     """Writes per-stage lists, or one value for all stages, into the stages."""
-    names = {"channels": "channels", "blocks": "blocks", "strides": "stride", "kernel_sizes": "kernel_sizes"}
     for field, value in lists.items():
-        one_pair = field == "kernel_sizes" and hasattr(value, "__len__") and not any(hasattr(v, "__len__") for v in value)
-        entries = [value] * len(stages) if one_pair or not hasattr(value, "__len__") else _sequence(field, value)
+        single = not hasattr(value, "__len__")
+        one_pair = field == "kernel_sizes" and not single and not any(hasattr(entry, "__len__") for entry in value)
+        entries = [value] * len(stages) if single or one_pair else _sequence(field, value)
         if len(entries) != len(stages):
             raise InputError(field, value, f"must have one entry for each of the {len(stages)} stages")
         for stage, entry in zip(stages, entries, strict=True):
-            stage[names[field]] = entry
-
+            stage[_PER_STAGE[field]] = entry

@@ -52,13 +52,14 @@ class Summary(NamedTuple):
 
     def __str__(self) -> str:
         lines = [f"{'Layer':<18}{'Output shape':<22}{'Parameters':>12}{'MACs':>15}"]
-        lines += [
-            f"{row.layer:<18}{list(row.output_shape)!s:<22}{row.cost.params:>12,}{row.cost.macs:>15,}" for row in self.rows
-        ]
+        for row in self.rows:
+            shape = str(list(row.output_shape))
+            lines.append(f"{row.layer:<18}{shape:<22}{row.cost.params:>12,}{row.cost.macs:>15,}")
         lines.append(f"{'Total':<40}{self.total.params:>12,}{self.total.macs:>15,}")
         return "\n".join(lines)
 
-    __repr__ = __str__
+    def __repr__(self) -> str:
+        return str(self)
 
     def _repr_html_(self) -> str:
         from budgetnet.display import summary_html

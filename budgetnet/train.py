@@ -138,11 +138,10 @@ def train(
     identity = RunIdentity(spec=data.adapt(spec), recipe=recipe, data=data.record, seed=seed, device=device.type)
     folder = RunFolder.of(identity, out)
     folder.begin(identity, describe_environment(device))
-    record = folder.load()
-    if record.result is not None:
-        return record
+    if folder.finished:
+        return folder.load()
     run = _Run(identity, data, folder)
-    run.resume(record.curves)
+    run.resume()
     cuda = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
         folder.finish(run.to_the_end(on_epoch, on_step))
@@ -156,7 +155,8 @@ class _Run:
         self.identity, self.data, self.folder = identity, data, folder
         self.recipe = recipe = identity.recipe
         self.device = data.train.images.device
-        self.network = initialise(identity.spec, identity.seed).to(self.device, memory_format=torch.channels_last)
+        network = initialise(identity.spec, identity.seed).to(self.device)
+        self.network: ResNet = network.to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.SGD(
             self.network.parameters(),
             lr=recipe.learning_rate,
@@ -241,7 +241,7 @@ class _Run:
         with autocast(self.device):
             logits = self.network(inputs)
         loss = functional.cross_entropy(logits.float(), labels)
-        loss.backward()
+        torch.autograd.backward(loss)
         self.optimizer.step()
         return loss.detach(), (logits.detach().argmax(dim=1) == labels).sum()
 
@@ -249,7 +249,8 @@ class _Run:
         """Takes an epoch into the books and onto the disk."""
         stopping, now = self.recipe.early_stopping, self.progress
         best = now.best_loss is None or validation.loss < now.best_loss
-        fallen = now.patience_loss is None or validation.loss < now.patience_loss - (stopping.min_delta if stopping else 0)
+        min_delta = stopping.min_delta if stopping else 0.0
+        fallen = now.patience_loss is None or validation.loss < now.patience_loss - min_delta
         self.progress = now._replace(
             epoch=epoch.epoch,
             best_epoch=epoch.epoch if best else now.best_epoch,
@@ -276,13 +277,13 @@ class _Run:
     def _write_best(self) -> None:
         save_tensors(self.folder.best, self.network.state_dict(), about={"epoch": self.progress.epoch})
 
-    def resume(self, curves: tuple[Epoch, ...]) -> None:
+    def resume(self) -> None:
         """Goes back to the state behind the last epoch that was written, if there is one."""
         if not self.folder.checkpoint.exists():
             return
         tensors, about = load_tensors(self.folder.checkpoint)
         self.progress = _Progress(**about)
-        self.curves = list(curves[: self.progress.epoch])
+        self.curves = self.folder.read_curves()[: self.progress.epoch]
         network = {key.removeprefix("network."): value for key, value in tensors.items() if key.startswith("network.")}
         self.network.load_state_dict(network)
         for name, parameter in self.network.named_parameters():

@@ -13,12 +13,11 @@ from optuna.trial import Trial
 
 from budgetnet.budget import Verdict
 from budgetnet.errors import BudgetnetError, OverBudgetError, RecordError
+from budgetnet.published import REFERENCE
 from budgetnet.records import Epoch, RunFolder, RunIdentity, RunResult
 from budgetnet.search.proposals import Proposal, Proposals
 from budgetnet.search.settings import StudySettings
 from budgetnet.search.study import is_trained, open_study
-from budgetnet.published import REFERENCE
-from budgetnet.spec import ModelSpec
 from budgetnet.train import TrainingData, train
 
 MAX_TURNED_AWAY = 1_000
@@ -28,11 +27,11 @@ MAX_TURNED_AWAY = 1_000
 class Observer(Protocol):
     """What a search tells of its progress."""
 
-    def turned_away(self, verdict: Verdict) -> None:
+    def turned_away(self) -> None:
         """A candidate did not fit and was closed without training."""
 
-    def begun(self, spec: ModelSpec, verdict: Verdict, *, number: int, of: int) -> None:
-        """Training of a candidate begins; ``number`` counts trained candidates from 1."""
+    def begun(self, verdict: Verdict, *, trained: int) -> None:
+        """Training of a candidate begins, behind so many trained ones."""
 
     def stepped(self, epoch: int, share: float) -> None:
         """A step of training ended; ``share`` of the epoch is done."""
@@ -88,22 +87,20 @@ def search(
         raise RecordError("--study", study_name, "another search is at work on this study") from None
     with lock:
         study = open_study(storage, study_name, settings)
-        proposals = Proposals(
-            study, storage, settings, input_shape=data.input_shape, num_classes=data.num_classes
-        )
+        proposals = Proposals(study, storage, settings, input_shape=data.input_shape, num_classes=data.num_classes)
         trained = sum(is_trained(trial) for trial in study.get_trials(deepcopy=False))
         turned_away = 0
         while trained < trials and turned_away < MAX_TURNED_AWAY:
             proposal = proposals.next()
             if not proposal.verdict.fits:
                 proposals.reject(proposal)
-                observer.turned_away(proposal.verdict)
+                observer.turned_away()
                 turned_away += 1
             elif proposal.spec.digest in proposals.results:
                 proposals.repeat(proposal)
                 turned_away += 1
             else:
-                observer.begun(proposal.spec, proposal.verdict, number=trained + 1, of=trials)
+                observer.begun(proposal.verdict, trained=trained)
                 trained += _train_candidate(proposals, proposal, settings, data, out, observer)
                 turned_away = 0
         return SearchOutcome(study, trained, exhausted=trained < trials)
@@ -162,7 +159,6 @@ def _train_candidate(
     except (BudgetnetError, OSError, RuntimeError) as error:
         proposals.fail(proposal, trial, reason=f"{type(error).__name__}: {error}"[:500])
         raise
-    assert record.result is not None
     _finish(proposals, proposal, trial, record.result)
     observer.ended(record.result)
     return True

@@ -1,7 +1,7 @@
 """Proposals: the sampler works in memory, and the storage is told of each candidate once, when its fate is known.
 
-Optuna's storages take a write for every parameter drawn. Drawing in memory and writing the finished trial in one go makes
-a candidate that is turned away cost next to nothing, and leaves nothing half drawn when the process is killed.
+Optuna's storages take a write for every parameter drawn. Drawing in memory and writing the trial in one go makes a
+candidate that is turned away cheap, and leaves nothing half drawn when the process is killed.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Proposals:
 
     def next(self) -> Proposal:
         """Draws a candidate, or takes up an interrupted one, and asks for the budget's verdict."""
-        began = datetime.now()  # noqa: DTZ005 - Optuna keeps local times without a zone
+        began = datetime.now()
         retry_of = None
         space = self._settings.space
         if self._interrupted:
@@ -141,9 +141,7 @@ class Proposals:
         self._storage.set_trial_user_attr(trial_id, "ended", INTERRUPTED)
         self._study.tell(number, state=TrialState.FAIL)
 
-    def _write(
-        self, proposal: Proposal, state: TrialState, *, value: float | None = None, **user_attrs: Any
-    ) -> int:
+    def _write(self, proposal: Proposal, state: TrialState, *, value: float | None = None, **user_attrs: Any) -> int:
         """Writes a candidate's whole trial at once; gives its id in the storage."""
         spec, verdict = proposal.spec, proposal.verdict
         facts = {

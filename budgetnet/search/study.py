@@ -98,7 +98,8 @@ def open_study(storage: RDBStorage, name: str, settings: StudySettings) -> optun
     found = study_settings(study)
     if found.digest != settings.digest:
         differing = ", ".join(found.differences(settings))
-        raise RecordError("--study", name, f"was made with another {differing}; name another study or leave --study out")
+        rule = f"was made with another {differing}; name another study or leave --study out"
+        raise RecordError("--study", name, rule)
     return study
 
 
@@ -170,3 +171,13 @@ def candidates(study: optuna.Study) -> list[Candidate]:
         for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if is_trained(trial)
     ]
+
+
+def tally(study: optuna.Study) -> dict[str, int]:
+    """How many candidates met which fate: ``trained``, ``over_budget``, ``repeated`` and ``no_result``."""
+    trials = study.get_trials(deepcopy=False)
+    trained = [trial for trial in trials if is_trained(trial)]
+    over = sum(is_over_budget(trial) for trial in trials)
+    repeated = sum(trial.state == TrialState.COMPLETE and not is_trained(trial) for trial in trials)
+    no_result = sum(trial.state in (TrialState.PRUNED, TrialState.FAIL) for trial in trials) - over
+    return {"trained": len(trained), "over_budget": over, "repeated": repeated, "no_result": no_result}

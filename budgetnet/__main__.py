@@ -1,0 +1,7 @@
+"""``python -m budgetnet``."""
+
+import sys
+
+from budgetnet.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,124 @@
+"""Verbs that only count and print: check, summary, specs, schema. Torch is loaded by ``check --verify`` alone."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from budgetnet.cli.options import (
+    Json,
+    MaxActivations,
+    MaxMacs,
+    MaxParams,
+    SpecArgument,
+    print_json,
+    read_budget,
+    read_spec,
+)
+from budgetnet.errors import BudgetnetError, InputError, OverBudgetError
+from budgetnet.fields import Document, parse_count
+from budgetnet.spec import ModelSpec
+
+
+def check(
+    spec: SpecArgument,
+    max_params: MaxParams = None,
+    max_macs: MaxMacs = None,
+    max_activations: MaxActivations = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Also build the network and count it with torch and thop.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Does a network fit a budget? Counted in closed form; ends with 3 when it does not."""
+    network = read_spec(spec)
+    verdict = read_budget(max_params, max_macs, max_activations).check(network)
+    counts = _verify(network) if verify else None
+    if as_json:
+        print_json({**verdict.to_mapping(), **({} if counts is None else {"verified": counts})})
+    else:
+        from budgetnet.cli.tables import console, edits_table, verdict_table
+
+        output = console()
+        output.print(verdict_table(verdict))
+        if verdict.edits:
+            output.print(edits_table(verdict))
+        elif not verdict.fits:
+            output.print("no single edit of widths, blocks or kernels would fit")
+        if counts is not None:
+            output.print(
+                f"built and counted: {counts['built_params']:,} parameters, thop {counts['thop_params']:,}; "
+                f"{counts['torch_macs']:,} MACs by torch's counter: all agree"
+            )
+    if not verdict.fits:
+        raise typer.Exit(OverBudgetError.exit_code)
+
+
+def _verify(spec: ModelSpec) -> dict[str, Any]:
+    """Counts the built network in independent ways.
+
+    Raises:
+        BudgetnetError: a count differs from the closed form, which would be a fault of budgetnet.
+    """
+    from budgetnet.verify import count_built
+
+    counts = count_built(spec)
+    expected = {"built_params": spec.params, "thop_params": spec.params, "torch_macs": spec.macs}
+    if counts != expected:
+        raise BudgetnetError(f"the closed form is wrong for {spec.label}: expected {expected}, counted {counts}")
+    return counts
+
+
+def summary(
+    spec: SpecArgument,
+    input_size: Annotated[
+        str | None, typer.Option("--input-size", metavar="N", help="Side of a square image, in pixels.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Every layer of a network with its output shape and cost, as in the paper's Table 1."""
+    size = None if input_size is None else parse_count(input_size, field="--input-size")
+    if size is not None and size > 4096:
+        raise InputError("--input-size", size, "must be at most 4096 pixels")
+    table = read_spec(spec).summary(input_size=size)
+    if as_json:
+        print_json(table.to_mapping())
+    else:
+        typer.echo(str(table))
+
+
+def specs(as_json: Json = False) -> None:
+    """The networks that have names."""
+    from budgetnet.zoo import ENTRIES, get
+
+    entries = [
+        {"name": name, **get(name).cost._asdict(), "inferred": entry.inferred, "source": entry.source}
+        for name, entry in ENTRIES.items()
+    ]
+    if as_json:
+        print_json(entries)
+        return
+    from rich.table import Table
+
+    from budgetnet.cli.tables import console, short_count
+
+    table = Table("name", "params", "MACs", "source")
+    table.columns[1].justify = table.columns[2].justify = "right"
+    for entry in entries:
+        source = f"{entry['source']}{' (layout inferred)' if entry['inferred'] else ''}"
+        table.add_row(entry["name"], f"{entry['params']:,}", short_count(entry["macs"]), source)
+    console().print(table)
+
+
+def schema(
+    document: Annotated[str, typer.Argument(metavar="spec|recipe|space", help="Which kind of file.")] = "spec",
+) -> None:
+    """The JSON schema of a specification, recipe or search space file."""
+    from budgetnet.recipe import Recipe
+    from budgetnet.space import SearchSpace
+
+    kinds: dict[str, type[Document]] = {"spec": ModelSpec, "recipe": Recipe, "space": SearchSpace}
+    if document not in kinds:
+        raise InputError("document", document, "must be spec, recipe or space")
+    print_json(kinds[document].model_json_schema())

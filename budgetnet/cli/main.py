@@ -1,0 +1,76 @@
+"""The ``budgetnet`` command: its verbs, and what happens when one fails."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from budgetnet import __version__
+from budgetnet.cli.inspect import check, schema, specs, summary
+from budgetnet.cli.search import leaderboard, search
+from budgetnet.cli.train import train
+from budgetnet.errors import BudgetnetError
+
+_HELP = "Find the best small image classifier under a hard parameter budget."
+_EPILOG = (
+    "SPEC is a name from `budgetnet specs` or a YAML or JSON file. Numbers may be written 5e6, 5M or 5000000. "
+    "Exit codes: 0 fine, 1 unexpected, 2 bad input, 3 over budget, 130 interrupted."
+)
+# Typer carries its own copy of click in some versions and not in others; the base of its public exceptions is in both.
+_UsageError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+app = typer.Typer(
+    help=_HELP,
+    epilog=_EPILOG,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for verb in (check, summary, specs, schema, train, search, leaderboard):
+    app.command()(verb)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"budgetnet {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options of the command itself."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and gives its exit code; what a person can cause is told in one line, no traceback."""
+    try:
+        code = app(args=arguments, prog_name="budgetnet", standalone_mode=False)
+    except BudgetnetError as error:
+        return _fail(str(error), error.exit_code)
+    except _UsageError as error:
+        # Asked for nothing, click raises the help text itself as its complaint.
+        message = error.format_message() if hasattr(error, "format_message") else str(error)
+        return _fail(message, 2)
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo("interrupted", err=True)
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe has gone; what is still buffered must not complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        return _fail(f"{error.filename or 'system'}: {error.strerror or error}", 1)
+    return code if isinstance(code, int) else 0
+
+
+def _fail(message: str, code: int) -> int:
+    typer.echo(f"error: {' '.join(message.split())}", err=True)
+    return code

@@ -1,0 +1,112 @@
+"""Arguments and options that several verbs share, and how they are read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from budgetnet.budget import Budget
+from budgetnet.fields import parse_count
+from budgetnet.recipe import NAMED, Recipe, named_recipe
+from budgetnet.spec import ModelSpec
+from budgetnet.zoo import ENTRIES, get
+
+SpecArgument = Annotated[
+    str, typer.Argument(metavar="SPEC", help="A name from `budgetnet specs`, or a YAML or JSON file.")
+]
+MaxParams = Annotated[str | None, typer.Option("--max-params", metavar="N", help="Most trainable parameters.")]
+MaxMacs = Annotated[
+    str | None, typer.Option("--max-macs", metavar="N", help="Most multiply-accumulates for one image.")
+]
+MaxActivations = Annotated[
+    str | None,
+    typer.Option("--max-activations", metavar="N", help="Most output elements of convolutions for one image."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Data = Annotated[
+    str,
+    typer.Option("--data", metavar="DATA", help="digits, cifar10, cifar10:PATH, folder:PATH or arrays:PATH.npz."),
+]
+RecipeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        metavar="RECIPE",
+        help=f"{', '.join(NAMED)}, or a YAML or JSON file. Left out: digits for the digits, else paper.",
+    ),
+]
+Epochs = Annotated[
+    str | None,
+    typer.Option("--epochs", metavar="N", help="Epochs in place of the recipe's; a longer first cycle is shortened."),
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of everything that is drawn.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cuda, mps or cpu.")]
+TrainSize = Annotated[
+    str | None, typer.Option("--train-size", metavar="N", help="Train on so many of the training images.")
+]
+ValidationSize = Annotated[
+    str | None, typer.Option("--validation-size", metavar="N", help="Validate on so many of the held-out images.")
+]
+Out = Annotated[Path, typer.Option("--out", help="Folder of run folders and of the study's SQLite file.")]
+Storage = Annotated[
+    str | None,
+    typer.Option("--storage", metavar="URL", help="Where studies live instead: any SQLAlchemy URL."),
+]
+
+
+def read_spec(text: str) -> ModelSpec:
+    """The specification of that name or in that file.
+
+    Raises:
+        InputError: no such name or file, or a file that breaks a rule.
+    """
+    if text not in ENTRIES and _names_a_file(text):
+        return ModelSpec.load(text)
+    return get(text)
+
+
+def read_recipe(text: str | None, *, data: str, epochs: str | None) -> Recipe:
+    """The recipe of that name or in that file, for so many epochs; the data set's own where none is named.
+
+    Raises:
+        InputError: no such name or file, a file that breaks a rule, or a number of epochs that is none.
+    """
+    name = text or ("digits" if data == "digits" else "paper")
+    recipe = Recipe.load(name) if name not in NAMED and _names_a_file(name) else named_recipe(name)
+    return recipe if epochs is None else recipe.for_epochs(parse_count(epochs, field="--epochs"))
+
+
+def _names_a_file(text: str) -> bool:
+    path = Path(text)
+    return path.suffix.lower() in (".yaml", ".yml", ".json") or path.exists() or len(path.parts) > 1
+
+
+def read_budget(max_params: str | None, max_macs: str | None, max_activations: str | None) -> Budget:
+    """The budget that the three options describe.
+
+    Raises:
+        InputError: a limit is not a whole number of at least 1.
+    """
+    options = {"--max-params": max_params, "--max-macs": max_macs, "--max-activations": max_activations}
+    limits = {
+        option[2:].replace("-", "_"): None if text is None else parse_count(text, field=option)
+        for option, text in options.items()
+    }
+    return Budget(**limits)
+
+
+def read_size(text: str | None, *, option: str) -> int | None:
+    """A number of images, where one is given.
+
+    Raises:
+        InputError: it is not a whole number of at least 1.
+    """
+    return None if text is None else parse_count(text, field=option)
+
+
+def print_json(value: Any) -> None:
+    """Prints plain data as indented JSON."""
+    typer.echo(json.dumps(value, indent=2, allow_nan=False))

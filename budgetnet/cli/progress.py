@@ -1,0 +1,81 @@
+"""Progress in a terminal: one bar for candidates, one for the epochs of the one in training. Quiet elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from budgetnet.budget import Verdict
+from budgetnet.cli.tables import percent, short_count
+from budgetnet.records import Epoch, RunResult
+
+
+class TerminalProgress:
+    """Shows the progress of a run or of a search on standard error, if that is a terminal."""
+
+    def __init__(self, *, candidates: int | None = None, epochs: int) -> None:
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=not sys.stderr.isatty(),
+        )
+        self._search = None
+        if candidates is not None:
+            self._search = self._bars.add_task("candidates", total=candidates)
+        self._epochs = epochs
+        self._run = self._bars.add_task("waiting", total=epochs, visible=False)
+        self._turned_away = 0
+        self._best: float | None = None
+        self._label = ""
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def turned_away(self) -> None:
+        """Counts a candidate that did not fit."""
+        self._turned_away += 1
+        self._describe_search()
+
+    def begun(self, verdict: Verdict, *, trained: int) -> None:
+        """Starts the bar of a candidate, or of a run on its own."""
+        if self._search is not None:
+            self._bars.update(self._search, completed=trained)
+        self._label = f"{verdict.spec.label[:40]} · {short_count(verdict.cost.params)} parameters"
+        self._bars.reset(self._run, total=self._epochs, description=self._label, visible=True)
+
+    def stepped(self, epoch: int, share: float) -> None:
+        """Moves the bar within an epoch."""
+        self._bars.update(self._run, completed=round(epoch - 1 + share, 1))
+
+    def epoch_ended(self, epoch: Epoch) -> None:
+        """Shows an epoch's accuracy."""
+        description = f"{self._label} · {percent(epoch.validation_accuracy)} %"
+        self._bars.update(self._run, completed=epoch.epoch, description=description)
+
+    def ended(self, result: RunResult | None) -> None:
+        """Moves the candidates' bar."""
+        if result is not None and result.validation_accuracy is not None:
+            self._best = max(self._best or 0.0, result.validation_accuracy)
+        if self._search is not None:
+            self._bars.advance(self._search, 0 if result is None else 1)
+            self._describe_search()
+
+    def _describe_search(self) -> None:
+        if self._search is not None:
+            best = "" if self._best is None else f" · best {percent(self._best)} %"
+            description = f"candidates{best} · {self._turned_away} over budget"
+            self._bars.update(self._search, description=description)

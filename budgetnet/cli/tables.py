@@ -1,0 +1,104 @@
+"""How results look in a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from budgetnet.budget import Verdict
+from budgetnet.leaderboard import LeaderboardRow
+from budgetnet.stats import Interval
+
+_PLAIN_WIDTH = 120
+"""Columns to fill where the output is no terminal."""
+
+
+def console() -> Console:
+    """Standard output, as wide as the terminal."""
+    return Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH, highlight=False)
+
+
+def short_count(number: int) -> str:
+    """A large count in three figures or so: ``793.4M``."""
+    for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if number >= size:
+            return f"{number / size:.1f}{unit}"
+    return str(number)
+
+
+def percent(share: float) -> str:
+    """A share in per cent, to a hundredth."""
+    return f"{100 * share:.2f}"
+
+
+def with_interval(share: float, interval: Interval) -> str:
+    """A share with its interval, both in per cent: ``91.41 [90.84, 91.94]``."""
+    return f"{percent(share)} [{percent(interval.low)}, {percent(interval.high)}]"
+
+
+def verdict_table(verdict: Verdict) -> Table:
+    """Every limit, how much of it is used, and what is left."""
+    table = Table(title=f"{verdict.spec.label}: {'fits' if verdict.fits else 'over budget'}", title_justify="left")
+    for heading in ("limit", "used", "allowed", "headroom", ""):
+        table.add_column(heading, justify="left" if heading in ("limit", "") else "right")
+    for limit in verdict.limits:
+        share = limit.used / limit.allowed
+        bar = "█" * min(20, round(20 * share)) + "░" * (20 - min(20, round(20 * share)))
+        colour = "green" if limit.headroom >= 0 else "red"
+        table.add_row(
+            limit.limit,
+            f"{limit.used:,}",
+            f"{limit.allowed:,}",
+            Text(f"{limit.headroom:,}", colour),
+            Text(f"{bar} {100 * share:.1f} %", colour),
+        )
+    if not verdict.limits:
+        for name, used in verdict.cost._asdict().items():
+            table.add_row(name, f"{used:,}", "no limit", "", "")
+    return table
+
+
+def edits_table(verdict: Verdict) -> Table:
+    """The smallest edits that would let the network in."""
+    table = Table(title="smallest edits that fit, each counted", title_justify="left")
+    for heading in ("edit", "params", "MACs", "activations"):
+        table.add_column(heading, justify="left" if heading == "edit" else "right")
+    for edit in verdict.edits:
+        table.add_row(edit.description, *(f"{number:,}" for number in edit.cost))
+    return table
+
+
+def leaderboard_table(rows: Sequence[LeaderboardRow], *, title: str) -> Table:
+    """Candidates and the published reference, the best first."""
+    table = Table(title=title, title_justify="left", expand=False)
+    table.add_column("rank", justify="right")
+    table.add_column("candidate")
+    table.add_column("architecture", overflow="fold")
+    table.add_column("params", justify="right", no_wrap=True)
+    table.add_column("MACs", justify="right", no_wrap=True)
+    table.add_column("accuracy % [95 %]", justify="right", no_wrap=True)
+    table.add_column("gap", justify="right", no_wrap=True)
+    table.add_column("beyond noise?", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            "-" if row.rank is None else str(row.rank),
+            row.name,
+            row.architecture,
+            f"{row.params:,}",
+            short_count(row.macs),
+            with_interval(row.accuracy, row.interval),
+            "" if row.is_reference else f"{100 * row.gap:+.2f}",
+            _verdict_text(row),
+            style="bold" if row.rank == 1 else "cyan" if row.is_reference else None,
+        )
+    return table
+
+
+def _verdict_text(row: LeaderboardRow) -> Text:
+    words = {"beyond noise": "yes", "within noise": "no"}.get(row.verdict, row.verdict)
+    colour = "" if row.exceeds_noise is None else ("green" if row.gap > 0 else "red") if row.exceeds_noise else "yellow"
+    return Text(words, colour)

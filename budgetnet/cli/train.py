@@ -1,0 +1,85 @@
+"""The verb that trains one network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from budgetnet.budget import Budget
+from budgetnet.cli.options import (
+    Data,
+    Device,
+    Epochs,
+    Json,
+    Out,
+    RecipeOption,
+    Seed,
+    SpecArgument,
+    TrainSize,
+    ValidationSize,
+    print_json,
+    read_recipe,
+    read_size,
+    read_spec,
+)
+from budgetnet.errors import BudgetnetError
+
+
+def train(
+    spec: SpecArgument,
+    recipe: RecipeOption = None,
+    data: Data = "digits",
+    epochs: Epochs = None,
+    seed: Seed = 0,
+    out: Out = Path("runs"),
+    device: Device = "auto",
+    train_size: TrainSize = None,
+    validation_size: ValidationSize = None,
+    as_json: Json = False,
+) -> None:
+    """Train one network into a run folder; the same command goes on where it stopped."""
+    network = read_spec(spec)
+    how = read_recipe(recipe, data=data, epochs=epochs)
+    sizes = {
+        "train_size": read_size(train_size, option="--train-size"),
+        "validation_size": read_size(validation_size, option="--validation-size"),
+    }
+    from budgetnet import train as training
+    from budgetnet.cli.progress import TerminalProgress
+    from budgetnet.cli.tables import console, with_interval
+    from budgetnet.data import load_dataset
+    from budgetnet.environment import choose_device
+    from budgetnet.stats import wilson_interval
+
+    chosen = choose_device(device)
+    prepared = training.TrainingData.prepare(load_dataset(data), how, device=chosen, **sizes)
+    network = prepared.adapt(network)
+    with TerminalProgress(epochs=how.epochs) as progress:
+        progress.begun(Budget().check(network), trained=0)
+        try:
+            record = training.train(
+                network, prepared, how, seed=seed, out=out, on_epoch=progress.epoch_ended, on_step=progress.stepped
+            )
+        except KeyboardInterrupt:
+            typer.echo("interrupted: the same command goes on behind the last epoch that was finished", err=True)
+            raise
+    result = record.result
+    if result.validation_correct is None:
+        raise BudgetnetError(f"{network.label}: training came to no result: {result.reason} ({record.folder})")
+    accuracy = result.validation_correct / result.validation_images
+    interval = wilson_interval(result.validation_correct, result.validation_images)
+    if as_json:
+        summary = {"folder": str(record.folder), "name": network.label, "seed": seed}
+        summary["data"] = prepared.record.to_mapping()
+        summary |= {"validation_accuracy": accuracy, "interval": list(interval), **result.to_mapping()}
+        print_json(summary)
+        return
+    output = console()
+    output.print(f"{network.label}: {result.params:,} parameters, {result.macs:,} MACs, seed {seed}, on {chosen.type}")
+    output.print(f"data: {prepared.record.name}: {prepared.record.provenance}")
+    output.print(
+        f"validation accuracy {with_interval(accuracy, interval)} % (95 % interval, {result.validation_images:,} "
+        f"images), epoch {result.best_epoch} of {result.epochs}; {result.reason}; the test set stays sealed"
+    )
+    output.print(f"run folder: {record.folder}")
