@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib import metadata
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
     environment: dict[str, Any] = {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: metadata.distribution(name).version for name in _PACKAGES},
+        "packages": {name: distribution(name).version for name in _PACKAGES},
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),

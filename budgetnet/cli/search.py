@@ -39,7 +39,7 @@ def search(
     data: Data = "digits",
     trials: Annotated[
         str, typer.Option("--trials", metavar="N", help="Trained candidates that the study shall have, in all.")
-    ] = "8",
+    ] = "6",
     epochs: Epochs = None,
     recipe: RecipeOption = None,
     space: Annotated[Path | None, typer.Option("--space", help="A search space as a YAML or JSON file.")] = None,

@@ -1,0 +1,11 @@
+"""Data sets: loading them, splitting them once and for all, and keeping the test set sealed; none of it needs torch.
+
+What puts images on a device and augments them there is in ``budgetnet.data.device``, which does.
+"""
+
+from budgetnet.data.dataset import DataSet
+from budgetnet.data.load import load_dataset
+from budgetnet.data.sealed import SealedTestSet, read_openings
+from budgetnet.data.split import Split, split
+
+__all__ = ["DataSet", "SealedTestSet", "Split", "load_dataset", "read_openings", "split"]
