@@ -10,8 +10,19 @@ BudgetnetError          1   anything budgetnet raises on purpose
 from __future__ import annotations
 
 import reprlib
+from typing import Any
 
-_shortener = reprlib.Repr()
+
+class _Shortener(reprlib.Repr):
+    def repr_int(self, x: int, level: int) -> str:
+        try:
+            return super().repr_int(x, level)
+        except ValueError:
+            # Python writes no integer of more than some thousands of digits.
+            return f"a number of {x.bit_length()} bits"
+
+
+_shortener = _Shortener()
 _shortener.maxstring = _shortener.maxother = 80
 _shortener.maxlevel = 2
 
@@ -44,6 +55,10 @@ class InputError(BudgetnetError, ValueError):
         self.field = field
         self.value = value
         self.rule = rule
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The default would hand on the message alone, and an error could not come back from another process.
+        return type(self), (self.field, self.value, self.rule)
 
 
 class DataError(InputError):

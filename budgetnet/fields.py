@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import numbers
 import re
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from budgetnet.errors import InputError
-from budgetnet.files import read_mapping, write_yaml
+from budgetnet.errors import InputError, shown
+from budgetnet.files import read_mapping, write_json, write_yaml
 
 MAX_CHANNELS = 65_536
 """The widest layer a specification may ask for: far beyond any budget, near enough to stop a slip of the pen."""
@@ -18,7 +20,8 @@ MAX_CHANNELS = 65_536
 
 def whole_number(value: object) -> int:
     """Accepts what is a whole number (also numpy's, and 64.0) and nothing that merely converts to one."""
-    if isinstance(value, bool | str) or value is None:
+    # Registered numbers only: text and bytes convert to one but are none, and numpy's booleans equal 0 and 1.
+    if isinstance(value, bool) or not isinstance(value, numbers.Number):
         raise ValueError("must be a whole number")
     try:
         number = int(value)  # type: ignore[call-overload]
@@ -31,9 +34,10 @@ def whole_number(value: object) -> int:
 
 def real_number(value: object) -> object:
     """Refuses yes and no as numbers; text such as ``1e-4`` passes, because YAML 1.1 reads it as text."""
-    if isinstance(value, bool):
+    if isinstance(value, bool) or not isinstance(value, (numbers.Number, str)):
         raise ValueError("must be a number")
-    return value
+    # Minus zero equals zero, so it must be written, and digested, like it.
+    return 0.0 if not isinstance(value, str) and not value else value
 
 
 Positive = Annotated[int, BeforeValidator(whole_number), Field(ge=1)]
@@ -53,7 +57,7 @@ class Document(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    def __init__(self, **data: Any) -> None:
+    def __init__(self, /, **data: Any) -> None:
         try:
             super().__init__(**data)
         except ValidationError as error:
@@ -89,14 +93,18 @@ class Document(BaseModel):
         return self.model_dump(mode="json")
 
     def save(self, path: str | Path) -> None:
-        """Writes the document as YAML, atomically."""
-        write_yaml(Path(path), self.to_mapping())
+        """Writes the document atomically: as JSON where the file's name ends so, else as YAML."""
+        write = write_json if Path(path).suffix.lower() == ".json" else write_yaml
+        write(Path(path), self.to_mapping())
 
 
 def field_path(location: tuple[int | str, ...]) -> str:
     """A location inside a document as a person would write it: ``stages[2].channels``."""
     path = ""
     for part in location:
+        if isinstance(part, str) and (len(part) > 80 or not part.isprintable()):
+            # The name of an unknown field can be anything.
+            part = shown(part)  # noqa: PLW2901
         path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
     return path
 
@@ -124,12 +132,19 @@ _RULES = {
 
 def input_error(error: ValidationError) -> InputError:
     """The first of a validation's complaints as one line, and how many more there are."""
-    complaints = error.errors(include_url=False)
+    # Where an entry of a list is wrong, pydantic also counts the list as too short by it.
+    complaints = [
+        complaint
+        for complaint in error.errors(include_url=False)
+        if complaint["type"] != "too_short" or len(complaint["input"]) < complaint["ctx"]["min_length"]
+    ]
     first = complaints[0]
     context = first.get("ctx", {})
     inner = context.get("error")
     field = field_path(first["loc"])
-    value, rule = first["input"], _RULES.get(first["type"], first["msg"]).format(**context)
+    value = first["input"]
+    # Only our own words are templates: pydantic's may quote a value, and that may hold braces.
+    rule = _RULES[first["type"]].format(**context) if first["type"] in _RULES else first["msg"]
     if isinstance(inner, InputError):
         joint = "." if field and inner.field and not inner.field.startswith("[") else ""
         field, value, rule = f"{field}{joint}{inner.field}", inner.value, inner.rule
@@ -142,8 +157,12 @@ def input_error(error: ValidationError) -> InputError:
     return InputError(field or "document", value, rule)
 
 
-_COUNT = re.compile(r"(?P<number>[+-]?(\d[\d_,]*\.?\d*|\.\d+)([eE][+-]?\d{1,3})?)\s*(?P<unit>[kKmMgGbB]?)")
+# A comma parts thousands and nothing else: "1,5M" would mean 1.5M to some and must not become 15M.
+_COUNT = re.compile(
+    r"(?P<number>[+-]?((\d{1,3}(,\d{3})+|\d+(_\d+)*)\.?\d*|\.\d+)([eE][+-]?\d{1,3})?)\s*(?P<unit>[kKmMgGbB]?)"
+)
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
+_MAX_COUNT = 10**18
 
 
 def parse_count(value: object, *, field: str) -> int:
@@ -154,13 +173,19 @@ def parse_count(value: object, *, field: str) -> int:
         field: what to call it in an error, for example ``--max-params``.
 
     Raises:
-        InputError: it is not a number, not whole, or below 1.
+        InputError: it is not a number, not whole, below 1, or above 10^18.
     """
     rule = "must be a whole number of at least 1, such as 5000000, 5e6 or 5M"
-    match = _COUNT.fullmatch(str(value).strip()) if not isinstance(value, bool) else None
+    try:
+        match = _COUNT.fullmatch(str(value).strip()) if not isinstance(value, bool) else None
+    except ValueError:  # An integer of too many digits to be written.
+        match = None
     if match is None:
         raise InputError(field, value, rule)
-    number = Decimal(re.sub("[_,]", "", match["number"])) * _UNITS[match["unit"].lower()]
-    if number < 1 or number != number.to_integral_value():
+    # Exact: decimals would round to 28 digits when they are multiplied.
+    number = Fraction(Decimal(re.sub("[_,]", "", match["number"]))) * _UNITS[match["unit"].lower()]
+    if number < 1 or number.denominator != 1:
         raise InputError(field, value, rule)
+    if number > _MAX_COUNT:
+        raise InputError(field, value, "must be at most 10^18")
     return int(number)

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from budgetnet.errors import InputError
+from budgetnet.errors import InputError, shown
 
 MAX_TEXT_BYTES = 1 << 20
 """The largest specification, recipe or record read, in bytes; anything larger is not one of them."""
@@ -30,7 +30,7 @@ class _StrictLoader(yaml.SafeLoader):
             if not isinstance(key, str):
                 raise yaml.constructor.ConstructorError(None, None, "keys must be text", key_node.start_mark)
             if key in seen:
-                problem = f"the key {key!r} stands twice"
+                problem = f"the key {shown(key)} stands twice"
                 raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep=deep)
@@ -53,6 +53,8 @@ def read_mapping(path: Path, *, field: str = "file") -> dict[str, Any]:
         raise InputError(field, str(path), "no such file") from None
     except OSError as error:
         raise InputError(field, str(path), f"cannot be read: {error.strerror}") from None
+    except ValueError as error:  # A path that no file can have.
+        raise InputError(field, str(path), f"cannot be read: {error}") from None
     if len(raw) > MAX_TEXT_BYTES:
         raise InputError(field, str(path), f"must be at most {MAX_TEXT_BYTES:,} bytes")
     try:
@@ -65,7 +67,8 @@ def read_mapping(path: Path, *, field: str = "file") -> dict[str, Any]:
         raise InputError(field, str(path), f"must be well-formed YAML: {_yaml_problem(error)}") from None
     except RecursionError:
         raise InputError(field, str(path), "is nested too deeply") from None
-    except ValueError as error:
+    except (ValueError, LookupError, AttributeError) as error:
+        # What the YAML loader lets through where a tag does not suit its value, such as !!bool maybe.
         kind = "JSON" if path.suffix.lower() == ".json" else "YAML"
         raise InputError(field, str(path), f"must be well-formed {kind}: {error}") from None
     if not isinstance(value, dict):
@@ -79,7 +82,7 @@ def _parse_json(text: str) -> Any:
         if len(mapping) < len(pairs):
             names = [key for key, _ in pairs]
             twice = next(name for name in names if names.count(name) > 1)
-            raise ValueError(f"the key {twice!r} stands twice")
+            raise ValueError(f"the key {shown(twice)} stands twice")
         return mapping
 
     return json.loads(text, object_pairs_hook=unique)

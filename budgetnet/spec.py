@@ -195,7 +195,8 @@ class ModelSpec(Document):
         Raises:
             InputError: lists of different lengths, or a field that breaks its rule.
         """
-        count = len(_sequence("channels", channels))
+        channels = _sequence("channels", channels)
+        count = len(channels)
         if strides is None:
             strides = [1] + [2] * (count - 1)
         lists = {"channels": channels, "blocks": blocks, "strides": strides, "kernel_sizes": kernel_sizes}
