@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from bisect import bisect_left
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from functools import cache, cached_property
+from itertools import pairwise
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import BeforeValidator
@@ -135,11 +137,14 @@ class Budget(Document):
 
 
 class _EditFamily(NamedTuple):
-    """One way to shrink a network: levels from the smallest step to the largest, each cheaper than the one before."""
+    """One way to shrink a network: levels from the smallest step to the largest."""
 
     levels: Sequence[Any]
     apply: Callable[[Any], ModelSpec]
     describe: Callable[[Any], str]
+    pattern: Callable[[Any], Hashable] = lambda _: None
+    """Where neighbouring widths are equal. That spares a shortcut its convolution, so a narrower level can cost more
+    than such a wider one; among levels of one pattern each is cheaper than the one before."""
 
 
 def _smallest_edits(spec: ModelSpec, budget: Budget) -> list[Edit]:
@@ -152,17 +157,22 @@ def _smallest_edits(spec: ModelSpec, budget: Budget) -> list[Edit]:
 
 
 def _first_that_fits(family: _EditFamily, budget: Budget) -> Edit | None:
-    """Bisects the levels: cost falls from each to the next."""
-    low, high, found = 0, len(family.levels), None
-    while low < high:
-        middle = (low + high) // 2
-        level = family.levels[middle]
-        edited = family.apply(level)
-        cost = cost_of(edited)
-        if budget.admits(cost):
-            high, found = middle, Edit(family.describe(level), edited, cost)
-        else:
-            low = middle + 1
+    """Bisects the levels of each pattern, along which cost falls, and takes the smallest step of all."""
+    patterns: dict[Hashable, list[int]] = {}
+    for position, level in enumerate(family.levels):
+        patterns.setdefault(family.pattern(level), []).append(position)
+    first, found = len(family.levels), None
+    for positions in patterns.values():
+        low, high = 0, bisect_left(positions, first)
+        while low < high:
+            middle = (low + high) // 2
+            level = family.levels[positions[middle]]
+            edited = family.apply(level)
+            cost = cost_of(edited)
+            if budget.admits(cost):
+                high, first, found = middle, positions[middle], Edit(family.describe(level), edited, cost)
+            else:
+                low = middle + 1
     return found
 
 
@@ -188,14 +198,15 @@ def _divides(spec: ModelSpec, index: int, width: int) -> bool:
 
 def _stage_channels(spec: ModelSpec, index: int) -> _EditFamily:
     stage = spec.stages[index]
-    floor = 1
-    if spec.shortcut.kind == "padding":
-        floor = spec.stages[index - 1].channels if index else spec.stem.channels
+    before = spec.stages[index - 1].channels if index else spec.stem.channels
+    after = spec.stages[index + 1].channels if index + 1 < len(spec.stages) else None
+    floor = before if spec.shortcut.kind == "padding" else 1
     widths = [width for width in range(stage.channels - 1, floor - 1, -1) if _divides(spec, index, width)]
     return _EditFamily(
         widths,
         lambda width: _with_stage(spec, index, channels=width),
         lambda width: f"stage {index + 1}: {stage.channels} -> {width} channels",
+        lambda width: (width == before, width == after),
     )
 
 
@@ -222,12 +233,23 @@ def _all_widths(spec: ModelSpec) -> _EditFamily:
         above = (width for width in range(target + 1, widest + 1) if _divides(spec, index, width))
         return next(below, None) or next(above)
 
-    def apply(thousandths: int) -> ModelSpec:
-        stem = {**spec.stem.model_dump(), "channels": stem_width(thousandths)}
-        widths = [stage_width(index, thousandths) for index in range(len(spec.stages))]
-        return spec.replace(stem=stem, channels=widths)
+    @cache
+    def all_widths(thousandths: int) -> list[int]:
+        stages = [stage_width(index, thousandths) for index in range(len(spec.stages))]
+        stem = stem_width(thousandths)
+        # A bottleneck's groups bind its stages but not the stem, and a padding shortcut cannot narrow.
+        return [min(stem, stages[0]) if spec.shortcut.kind == "padding" else stem, *stages]
 
-    return _EditFamily(range(999, 0, -1), apply, lambda thousandths: f"all widths x {thousandths / 1000:g}")
+    def apply(thousandths: int) -> ModelSpec:
+        stem, *stages = all_widths(thousandths)
+        return spec.replace(stem={**spec.stem.model_dump(), "channels": stem}, channels=stages)
+
+    return _EditFamily(
+        range(999, 0, -1),
+        apply,
+        lambda thousandths: f"all widths x {thousandths / 1000:g}",
+        lambda thousandths: tuple(width == narrower for width, narrower in pairwise(all_widths(thousandths))),
+    )
 
 
 def _kernels(spec: ModelSpec, which: int) -> _EditFamily:
