@@ -9,11 +9,13 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 from pydantic import Field, model_validator
 
 from budgetnet.errors import InputError
-from budgetnet.fields import Channels, Document, Positive, Real
+from budgetnet.fields import MAX_CHANNELS, Channels, Document, Positive, Real
 from budgetnet.spec import BlockKind, KernelSize, ModelSpec
 
 Ratio = Annotated[Real, Field(ge=0, le=1)]
 Growth = Annotated[Real, Field(gt=0, le=8)]
+StageCount = Annotated[Positive, Field(le=32)]
+BlockCount = Annotated[Positive, Field(le=256)]
 
 
 class SearchSpace(Document):
@@ -32,7 +34,7 @@ class SearchSpace(Document):
     """Version of this format."""
     name: Annotated[str, Field(max_length=100, pattern=r"^[\w.+-]*$")] = "resnet"
     """A label for people."""
-    stages: tuple[Positive, Positive] = (3, 5)
+    stages: tuple[StageCount, StageCount] = (3, 5)
     """Fewest and most stages."""
     channels: tuple[Channels, Channels] = (32, 96)
     """Narrowest and widest first stage; the stem is as wide."""
@@ -40,7 +42,7 @@ class SearchSpace(Document):
     """Widths are multiples of this."""
     growth: Annotated[tuple[Growth, ...], Field(min_length=1)] = (1.0, 1.5, 2.0)
     """Width of a later stage as a multiple of the one before: networks that never narrow need no wide, large maps."""
-    blocks: tuple[Positive, Positive] = (1, 2)
+    blocks: tuple[BlockCount, BlockCount] = (1, 2)
     """Fewest and most blocks of a stage."""
     full_size_stages: tuple[Positive, Positive] = (1, 2)
     """Fewest and most stages at the image's own resolution; each later stage halves the map while it can be halved."""
@@ -61,6 +63,10 @@ class SearchSpace(Document):
                 raise InputError(field, [low, high], "must name the smaller number first")
         if self.channels[0] % self.channel_step:
             raise InputError("channels", list(self.channels), f"must start at a multiple of {self.channel_step}")
+        widest = self.channels[1] * max(1.0, max(self.growth) ** (self.stages[1] - 1))
+        if widest > MAX_CHANNELS:
+            rule = f"lets {self.stages[1]} stages grow to {widest:,.0f} channels; must be at most {MAX_CHANNELS:,}"
+            raise InputError("growth", list(self.growth), rule)
         if "bottleneck" in self.block_kinds and set(self.first_kernel_sizes) != set(self.second_kernel_sizes):
             rule = "a bottleneck has one spatial convolution, so both kernel sizes must have the same choices"
             raise InputError("block_kinds", list(self.block_kinds), rule)
@@ -122,9 +128,11 @@ class SearchSpace(Document):
             for name, distribution in self.distributions.items()
             if name != "block"
         }
+        # More stages can have fewer parameters, where widths fall and there are many classes.
         candidates = [
-            self.spec({**params, "block": kind}, input_shape=input_shape, num_classes=num_classes)
+            self.spec({**params, "block": kind, "stages": count}, input_shape=input_shape, num_classes=num_classes)
             for kind in self.block_kinds
+            for count in range(self.stages[0], self.stages[1] + 1)
         ]
         return min(candidates, key=lambda spec: spec.params)
 

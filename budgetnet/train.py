@@ -23,6 +23,7 @@ from budgetnet.cost import cost_of
 from budgetnet.data import DataSet, split
 from budgetnet.data.device import ResidentImages, batches, resident
 from budgetnet.environment import describe_environment
+from budgetnet.errors import InputError, RecordError
 from budgetnet.evaluate import Evaluation, autocast, evaluate
 from budgetnet.recipe import Recipe
 from budgetnet.records import DataRecord, Epoch, RunFolder, RunIdentity, RunRecord, RunResult
@@ -281,18 +282,32 @@ class _Run:
         """Goes back to the state behind the last epoch that was written, if there is one."""
         if not self.folder.checkpoint.exists():
             return
-        tensors, about = load_tensors(self.folder.checkpoint)
-        self.progress = _Progress(**about)
-        self.curves = self.folder.read_curves()[: self.progress.epoch]
+        tensors, about = self._load(self.folder.checkpoint)
         network = {key.removeprefix("network."): value for key, value in tensors.items() if key.startswith("network.")}
-        self.network.load_state_dict(network)
+        try:
+            self.progress = _Progress(**about)
+            self.network.load_state_dict(network)
+        except (TypeError, RuntimeError):
+            raise RecordError("checkpoint", str(self.folder.checkpoint), "is damaged: not of this run") from None
+        self.curves = self.folder.read_curves()[: self.progress.epoch]
+        if len(self.curves) < self.progress.epoch:
+            raise RecordError("run folder", str(self.folder.path), "is damaged: curves.csv lacks epochs")
         for name, parameter in self.network.named_parameters():
             if f"momentum.{name}" in tensors:
                 momentum = tensors[f"momentum.{name}"].to(self.device)
                 self.optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum)
-        best_written = load_tensors(self.folder.best)[1].get("epoch") if self.folder.best.exists() else None
+        best_written = self._load(self.folder.best)[1].get("epoch") if self.folder.best.exists() else None
         if best_written != self.progress.best_epoch:
+            if self.progress.epoch != self.progress.best_epoch:
+                rule = f"must hold the weights of epoch {self.progress.best_epoch}, and the checkpoint is beyond them"
+                raise RecordError("best weights", str(self.folder.best), rule)
             self._write_best()
+
+    def _load(self, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        try:
+            return load_tensors(path)
+        except InputError as error:
+            raise RecordError("checkpoint", str(path), f"is damaged: {error.rule}") from None
 
     def _result(self, status: str, reason: str) -> RunResult:
         progress, spec = self.progress, self.identity.spec

@@ -56,9 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BudgetnetError as error:
         return _fail(str(error), error.exit_code)
     except _UsageError as error:
-        # Asked for nothing, click raises the help text itself as its complaint.
+        # Asked for nothing, typer prints the help text and complains without a word.
         message = error.format_message() if hasattr(error, "format_message") else str(error)
-        return _fail(message, 2)
+        return _fail(message, 2) if message else 2
     except (KeyboardInterrupt, typer.Abort):
         typer.echo("interrupted", err=True)
         return 130

@@ -68,7 +68,7 @@ class TerminalProgress:
 
     def ended(self, result: RunResult | None) -> None:
         """Moves the candidates' bar."""
-        if result is not None and result.validation_accuracy is not None:
+        if result is not None and result.status == "complete" and result.validation_accuracy is not None:
             self._best = max(self._best or 0.0, result.validation_accuracy)
         if self._search is not None:
             self._bars.advance(self._search, 0 if result is None else 1)

@@ -73,6 +73,8 @@ def search(
     chosen = choose_device(device)
     prepared = TrainingData.prepare(load_dataset(data), how, device=chosen, **sizes)
     settings = searching.StudySettings(space=candidates, budget=budget, recipe=how, data=prepared.record, seed=seed)
+    # Before the storage is opened, so that a budget that nothing fits leaves no files.
+    searching.require_feasible(settings, prepared)
     kept = searching.open_storage(storage or searching.default_storage(out), create=True)
     with TerminalProgress(candidates=wanted, epochs=how.epochs) as progress:
         try:
@@ -109,7 +111,8 @@ def leaderboard(
     from budgetnet import search as searching
 
     kept = searching.open_storage(storage or searching.default_storage(out), create=False)
-    _print_leaderboard(searching.find_study(kept, study), as_json=as_json)
+    with searching.storage_errors(str(kept.url)):
+        _print_leaderboard(searching.find_study(kept, study), as_json=as_json)
 
 
 def _print_leaderboard(study: optuna.Study, *, as_json: bool) -> None:

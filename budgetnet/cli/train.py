@@ -65,7 +65,7 @@ def train(
             typer.echo("interrupted: the same command goes on behind the last epoch that was finished", err=True)
             raise
     result = record.result
-    if result.validation_correct is None:
+    if result.status != "complete" or result.validation_correct is None:
         raise BudgetnetError(f"{network.label}: training came to no result: {result.reason} ({record.folder})")
     accuracy = result.validation_correct / result.validation_images
     interval = wilson_interval(result.validation_correct, result.validation_images)

@@ -1,8 +1,16 @@
 """The search: Optuna proposes, the budget decides, the trainer trains, and everything is written down."""
 
-from budgetnet.search.driver import MAX_TURNED_AWAY, Observer, SearchOutcome, search
+from budgetnet.search.driver import MAX_TURNED_AWAY, Observer, SearchOutcome, require_feasible, search
 from budgetnet.search.settings import StudySettings
-from budgetnet.search.study import candidates, default_storage, find_study, open_storage, study_settings, tally
+from budgetnet.search.study import (
+    candidates,
+    default_storage,
+    find_study,
+    open_storage,
+    storage_errors,
+    study_settings,
+    tally,
+)
 
 __all__ = [
     "MAX_TURNED_AWAY",
@@ -13,7 +21,9 @@ __all__ = [
     "default_storage",
     "find_study",
     "open_storage",
+    "require_feasible",
     "search",
+    "storage_errors",
     "study_settings",
     "tally",
 ]

@@ -17,7 +17,7 @@ from budgetnet.published import REFERENCE
 from budgetnet.records import Epoch, RunFolder, RunIdentity, RunResult
 from budgetnet.search.proposals import Proposal, Proposals
 from budgetnet.search.settings import StudySettings
-from budgetnet.search.study import is_trained, open_study
+from budgetnet.search.study import is_trained, lock_path, open_study, storage_errors
 from budgetnet.train import TrainingData, train
 
 MAX_TURNED_AWAY = 1_000
@@ -78,14 +78,14 @@ def search(
         OverBudgetError: not even the smallest network of the space fits.
         RecordError: the study asks another question, or another search is at work on it.
     """
-    _require_feasible(settings, data)
+    require_feasible(settings, data)
     out.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out / f".{study_name}.lock")
+    lock = FileLock(lock_path(storage, study_name, out))
     try:
         lock.acquire(timeout=0)
     except Timeout:
         raise RecordError("--study", study_name, "another search is at work on this study") from None
-    with lock:
+    with lock, storage_errors(str(storage.url)):
         study = open_study(storage, study_name, settings)
         proposals = Proposals(study, storage, settings, input_shape=data.input_shape, num_classes=data.num_classes)
         trained = sum(is_trained(trial) for trial in study.get_trials(deepcopy=False))
@@ -106,7 +106,12 @@ def search(
         return SearchOutcome(study, trained, exhausted=trained < trials)
 
 
-def _require_feasible(settings: StudySettings, data: TrainingData) -> None:
+def require_feasible(settings: StudySettings, data: TrainingData) -> None:
+    """Lets a question pass that has an answer.
+
+    Raises:
+        OverBudgetError: not even the smallest network of the space fits.
+    """
     smallest = settings.space.smallest(input_shape=data.input_shape, num_classes=data.num_classes)
     try:
         settings.budget.check(smallest).require()

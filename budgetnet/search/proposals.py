@@ -56,16 +56,15 @@ class Proposals:
         self._study, self._storage, self._settings = study, storage, settings
         self._study_id = storage.get_study_id_from_name(study.study_name)
         self._input_shape, self._num_classes = input_shape, num_classes
-        past = [trial for trial in study.get_trials(deepcopy=False) if _teaches(trial)]
-        # A sampler seeded alike on every start would draw its first candidates again.
-        sampler = optuna.samplers.TPESampler(seed=derive_seed(settings.seed, "sampler", len(past)) % 2**32)
+        trials = study.get_trials(deepcopy=False)
+        past = [trial for trial in trials if _teaches(trial)]
+        # A sampler seeded alike on every start would draw its first candidates again, and one that broke down for ever.
+        sampler = optuna.samplers.TPESampler(seed=derive_seed(settings.seed, "sampler", len(trials)) % 2**32)
         self._memory = optuna.create_study(sampler=sampler, direction="maximize")
         self._memory.add_trials(past)
         self._interrupted = self._reclaim()
-        self.results = {
-            trial.user_attrs["spec"]: trial.value for trial in past if is_trained(trial) and trial.value is not None
-        }
-        """Validation accuracy of each network trained so far, by the digest of its specification."""
+        self.results = {trial.user_attrs["spec"]: trial.value for trial in past if is_trained(trial)}
+        """Validation accuracy of each network trained so far, by the digest of its specification; none without one."""
 
     def _reclaim(self) -> list[FrozenTrial]:
         """Closes trials that this machine's killed searches left running; lists those not taken up again since."""
@@ -104,8 +103,9 @@ class Proposals:
     def repeat(self, proposal: Proposal) -> None:
         """Answers a candidate that was trained before from the record."""
         value = self.results[proposal.spec.digest]
-        self._memory.tell(proposal.drawn, value)
-        self._write(proposal, TrialState.COMPLETE, value=value, ended="answered from the record")
+        state = _state(value)
+        self._memory.tell(proposal.drawn, value, state=state)
+        self._write(proposal, state, value=value, ended="answered from the record")
 
     def begin(self, proposal: Proposal, *, run: str, seed: int) -> Trial:
         """Writes a candidate down as running and gives its trial in the storage."""
@@ -116,14 +116,13 @@ class Proposals:
 
     def finish(self, proposal: Proposal, trial: Trial, *, value: float | None, facts: dict[str, Any]) -> None:
         """Closes a trained candidate: complete with its validation accuracy, or pruned where it came to no result."""
-        state = TrialState.PRUNED if value is None else TrialState.COMPLETE
+        state = _state(value)
         with storage_errors(str(self._storage.url)):
             for key, fact in facts.items():
                 trial.set_user_attr(key, fact)
             self._study.tell(trial.number, value, state=state)
         self._memory.tell(proposal.drawn, value, state=state)
-        if value is not None:
-            self.results[proposal.spec.digest] = value
+        self.results[proposal.spec.digest] = value
 
     def interrupt(self, proposal: Proposal, trial: Trial) -> None:
         """Closes a candidate whose training was broken off; the next search takes it up again."""
@@ -165,6 +164,11 @@ class Proposals:
 
 def _constraints(verdict: Verdict) -> dict[str, float]:
     return {limit.limit: limit.violation for limit in verdict.limits}
+
+
+def _state(value: float | None) -> TrialState:
+    """How a trained candidate ends: complete with its value, pruned without one."""
+    return TrialState.PRUNED if value is None else TrialState.COMPLETE
 
 
 def _teaches(trial: FrozenTrial) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event
@@ -33,8 +35,9 @@ def storage_errors(url: str) -> Iterator[None]:
     """Turns what a storage can complain of into one line."""
     try:
         yield
-    except SQLAlchemyError as error:
-        original = getattr(error, "orig", None) or error
+    except (SQLAlchemyError, StorageInternalError) as error:
+        cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+        original = getattr(cause, "orig", None) or cause or error
         raise RecordError("--storage", _shown_url(url), f"cannot be used: {original}") from None
 
 
@@ -81,6 +84,21 @@ def _tune_sqlite(connection: Any, _record: Any) -> None:
     """One write ahead log instead of a rollback file for each commit: safe against kills, and several times as fast."""
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
+
+
+def lock_path(storage: RDBStorage, study: str, out: Path) -> Path:
+    """The file that keeps two searches off one study: beside an SQLite file, else in the folder of runs.
+
+    The name is a digest, because a study may be called what no file can.
+    """
+    database = storage.engine.url.database if storage.engine.url.get_backend_name() == "sqlite" else None
+    if database and database != ":memory:":
+        file = Path(database).resolve()
+        folder, place = file.parent, file.name
+    else:
+        folder, place = out, str(storage.engine.url)
+    content = f"{place}\n{study}"
+    return folder / f".study-{hashlib.sha256(content.encode()).hexdigest()[:16]}.lock"
 
 
 def open_study(storage: RDBStorage, name: str, settings: StudySettings) -> optuna.Study:
