@@ -1,0 +1,71 @@
+"""Random specifications, valid by construction: nothing that is drawn is thrown away."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+from budgetnet.spec import ModelSpec
+
+# The same examples every time, so that a failure on one machine is a failure on all; slow machines are no failure.
+thorough = settings(
+    max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], print_blob=False
+)
+
+kernels = st.sampled_from([1, 3, 5, 7])
+names = st.text(st.sampled_from("abzABZ019_.+-éß中"), max_size=8)
+
+
+@st.composite
+def strides_for(draw: st.DrawFn, height: int, width: int, *, count: int) -> list[int]:
+    """Strides of the stem and of each stage, none larger than the map it steps over."""
+    strides = []
+    for _ in range(count + 1):
+        stride = draw(st.integers(1, min(3, height, width)))
+        strides.append(stride)
+        height, width = -(-height // stride), -(-width // stride)
+    return strides
+
+
+@st.composite
+def specs(draw: st.DrawFn, *, max_side: int = 11, max_multiple: int = 4) -> ModelSpec:
+    """Networks of every kind of block, shortcut, kernel, activation and head, small enough to build in milliseconds."""
+    block = draw(st.sampled_from(["basic", "preact", "bottleneck"]))
+    groups = draw(st.sampled_from([1, 1, 2, 3]))
+    kind = draw(st.sampled_from(["projection", "average-pool", "padding", "none"]))
+    count = draw(st.integers(1, 3))
+    ratio = draw(st.sampled_from([None, 0.25, 0.5, 0.6, 1.0, 2.0])) if block == "bottleneck" else None
+    if block == "bottleneck":
+        # Python rounds halves to even, and a width is never below 1.
+        inner = {width: max(1, round(width * (ratio or 0.25))) for width in range(1, 16 * max_multiple)}
+        allowed = [width for width in inner if inner[width] % groups == 0][: 4 * max_multiple]
+    else:
+        allowed = [groups * multiple for multiple in range(1, max_multiple + 1)]
+    widths = draw(st.lists(st.sampled_from(allowed), min_size=count + 1, max_size=count + 1))
+    if kind == "padding":
+        widths.sort()
+    height, width = draw(st.integers(1, max_side)), draw(st.integers(1, max_side))
+    strides = draw(strides_for(height, width, count=count))
+    stages: list[dict[str, Any]] = []
+    for channels, stride in zip(widths[1:], strides[1:], strict=True):
+        first = draw(kernels)
+        second = first if block == "bottleneck" else draw(kernels)
+        blocks = draw(st.integers(1, 2))
+        stages.append({"channels": channels, "blocks": blocks, "stride": stride, "kernel_sizes": [first, second]})
+    mapping: dict[str, Any] = {
+        "name": draw(names),
+        "input_shape": [draw(st.integers(1, 4)), height, width],
+        "num_classes": draw(st.integers(2, 7)),
+        "stem": {"channels": widths[0], "kernel_size": draw(kernels), "stride": strides[0]},
+        "block": block,
+        "bottleneck_ratio": ratio,
+        "stages": stages,
+        "groups": groups,
+        "squeeze_excitation_ratio": draw(st.sampled_from([None, 0.0625, 0.25, 0.7, 1.0])),
+        "shortcut": {"kind": kind, "kernel_size": 1 if kind in ("padding", "none") else draw(kernels)},
+        "activation": draw(st.sampled_from(["relu", "leaky_relu", "silu", "gelu"])),
+        "head": {"pooling": draw(st.sampled_from(["average", "max"])), "dropout": draw(st.floats(0, 0.99))},
+    }
+    return ModelSpec.from_mapping(mapping)
