@@ -30,6 +30,7 @@ class Proposal(NamedTuple):
     drawn: Trial
     """The trial in the sampler's memory."""
     began: datetime
+    """When it had been drawn, in local time without a zone, as Optuna keeps times."""
     verdict: Verdict
     """How it stands to the budget."""
     retry_of: int | None = None
@@ -81,7 +82,6 @@ class Proposals:
 
     def next(self) -> Proposal:
         """Draws a candidate, or takes up an interrupted one, and asks for the budget's verdict."""
-        began = datetime.now()
         retry_of = None
         space = self._settings.space
         if self._interrupted:
@@ -89,6 +89,7 @@ class Proposals:
             retry_of = trial.number
             self._memory.enqueue_trial(trial.params)
         drawn = self._memory.ask(space.distributions)
+        began = datetime.now()
         spec = space.spec(drawn.params, input_shape=self._input_shape, num_classes=self._num_classes)
         return Proposal(drawn, began, self._settings.budget.check(spec), retry_of)
 
