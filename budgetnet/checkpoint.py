@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +97,8 @@ def load_weights(network: nn.Module, path: str | Path, *, keys: dict[str, str] |
     tensors = load_tensors(path)[0] if path.suffix == ".safetensors" else _load_torch(path)
     ours = network.state_dict()
     found = {(keys or {}).get(name, name): tensor for name, tensor in tensors.items()}
+    if len(found) < len(tensors):
+        raise InputError("checkpoint", str(path), "holds two tensors for one place of the network")
     # Checkpoints older than this counter lack it; it does not enter inference.
     needed = [name for name in ours if name in found or not name.endswith("num_batches_tracked")]
     missing = [name for name in needed if name not in found]
@@ -118,11 +119,14 @@ def _load_torch(path: Path) -> dict[str, Tensor]:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError("checkpoint", str(path), "no such file") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError, KeyError, IndexError):
+    except Exception:
+        # Damaged bytes lead torch's readers to errors of any kind, assertions among them.
         raise InputError("checkpoint", str(path), "must be a state dict of tensors, saved by torch") from None
     for wrapper in ("state_dict", "model_state_dict", "model", "net"):
         if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
             loaded = loaded[wrapper]
     if not isinstance(loaded, dict) or not all(isinstance(tensor, Tensor) for tensor in loaded.values()):
         raise InputError("checkpoint", str(path), "must be a state dict of tensors, saved by torch")
-    return {str(name).removeprefix("module."): tensor for name, tensor in loaded.items()}
+    names = [str(name) for name in loaded]
+    prefix = "module." if all(name.startswith("module.") for name in names) else ""
+    return {name.removeprefix(prefix): tensor for name, tensor in zip(names, loaded.values(), strict=True)}
