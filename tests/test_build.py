@@ -45,7 +45,7 @@ class PlainPreact(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         activated = torch.relu(self.a_norm(x))
-        y = self.b(torch.relu(self.b_norm(self.a(activated))))
+        y: Tensor = self.b(torch.relu(self.b_norm(self.a(activated))))
         return y + (x if self.around is None else self.around(activated))
 
 

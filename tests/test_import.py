@@ -1,0 +1,83 @@
+"""The public names, and that counting needs no torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import budgetnet
+
+PUBLIC = [
+    "Augmentation",
+    "Budget",
+    "BudgetnetError",
+    "DataError",
+    "EarlyStopping",
+    "Head",
+    "InputError",
+    "ModelSpec",
+    "OverBudgetError",
+    "Recipe",
+    "RecordError",
+    "Schedule",
+    "Shortcut",
+    "Stage",
+    "Stem",
+    "Verdict",
+    "check",
+    "zoo",
+]
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+def test_public_names_are_these_and_exist() -> None:
+    assert sorted(budgetnet.__all__) == sorted(PUBLIC)
+    assert all(hasattr(budgetnet, name) for name in PUBLIC)
+
+
+def test_every_error_is_documented_with_its_exit_code() -> None:
+    codes = {"BudgetnetError": 1, "InputError": 2, "DataError": 2, "RecordError": 2, "OverBudgetError": 3}
+    assert {name: getattr(budgetnet, name).exit_code for name in codes} == codes
+    assert issubclass(budgetnet.InputError, ValueError)
+
+
+COMMANDS = [
+    ["check", "reference", "--max-params", "5M"],
+    ["check", "reference", "--max-params", "4M", "--json"],
+    ["summary", "reference"],
+    ["specs"],
+    ["schema", "spec"],
+]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import budgetnet",
+        "import budgetnet.cli.main",
+        "import budgetnet; budgetnet.zoo.reference._repr_html_(); budgetnet.zoo.reference.summary()._repr_html_()",
+        "import budgetnet; assert budgetnet.check(budgetnet.zoo.reference, max_params='4M').edits",
+        *(f"from budgetnet.cli.main import main; assert main({command}) in (0, 3)" for command in COMMANDS),
+    ],
+)
+def test_counting_never_imports_torch(code: str) -> None:
+    done = run(f"{code}\nimport sys\nassert not {{'torch', 'torchvision', 'thop'}} & set(sys.modules), 'torch'")
+    assert done.returncode == 0, done.stderr
+
+
+def test_building_does_import_torch() -> None:
+    code = "import budgetnet, sys; budgetnet.zoo.resnet20.build(); sys.exit('torch' not in sys.modules)"
+    assert run(code).returncode == 0
+
+
+@pytest.mark.parametrize(("limit", "code"), [("5M", 0), ("4662346", 0), ("4662345", 3), ("none", 2)])
+def test_check_ends_with_the_documented_code(limit: str, code: int) -> None:
+    command = [sys.executable, "-m", "budgetnet", "check", "reference", "--max-params", limit]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr

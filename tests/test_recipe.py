@@ -1,0 +1,149 @@
+"""Recipes: the paper's own values, the ends of cycles against a simulated schedule, and training of another length."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import thorough
+
+from budgetnet.errors import InputError
+from budgetnet.recipe import NAMED, Recipe, Schedule, named_recipe
+
+
+def test_paper_recipe_has_the_values_of_paper_and_notebook() -> None:
+    recipe = named_recipe("paper")
+    assert (recipe.learning_rate, recipe.momentum, recipe.weight_decay) == (0.01, 0.9, 5e-4)
+    assert recipe.batch_size == 128
+    assert recipe.epochs == 150
+    schedule = recipe.schedule
+    assert (schedule.kind, schedule.first_cycle, schedule.cycle_factor, schedule.minimum) == (
+        "cosine-restarts",
+        100,
+        1,
+        0,
+    )
+    assert recipe.early_stopping is not None
+    assert (recipe.early_stopping.patience, recipe.early_stopping.min_delta) == (10, 1e-4)
+    assert (recipe.augmentation.crop_padding, recipe.augmentation.flip) == (4, True)
+    assert recipe.validation_fraction == 0.2
+
+
+def test_digits_are_never_mirrored() -> None:
+    assert not named_recipe("digits").augmentation.flip
+
+
+def ends_by_walking(epochs: int, first: int, factor: int) -> list[int]:
+    """Walks epoch by epoch, as torch's CosineAnnealingWarmRestarts does, and notes where a restart follows."""
+    ends, position, length = [], 0, first
+    for epoch in range(1, epochs + 1):
+        position += 1
+        if position == length:
+            ends.append(epoch)
+            position, length = 0, length * factor
+    return ends
+
+
+@thorough
+@given(st.integers(1, 400), st.integers(1, 120), st.integers(1, 4))
+def test_cycle_ends_are_those_of_a_walk(epochs: int, first: int, factor: int) -> None:
+    schedule = Schedule(first_cycle=first, cycle_factor=factor)
+    assert schedule.cycle_ends(epochs) == ends_by_walking(epochs, first, factor)
+
+
+def test_a_constant_rate_has_no_cycles() -> None:
+    assert Schedule(kind="constant", first_cycle=1).cycle_ends(10) == []
+
+
+@pytest.mark.parametrize(
+    ("epochs", "first_cycle"),
+    [(1, 1), (99, 99), (100, 100), (101, 100), (500, 100)],
+)
+def test_another_length_shortens_a_longer_first_cycle_and_keeps_a_shorter(epochs: int, first_cycle: int) -> None:
+    recipe = named_recipe("paper").for_epochs(epochs)
+    assert (recipe.epochs, recipe.schedule.first_cycle) == (epochs, first_cycle)
+    kept = {"epochs", "schedule"}
+    assert recipe.model_dump(exclude=kept) == named_recipe("paper").model_dump(exclude=kept)
+    assert recipe.schedule.cycle_factor == 1
+    if epochs <= 100:
+        assert recipe.schedule.cycle_ends(epochs) == [epochs]
+
+
+def test_another_length_leaves_a_constant_schedule_alone() -> None:
+    recipe = Recipe(schedule=Schedule(kind="constant"))
+    assert recipe.for_epochs(3).schedule == recipe.schedule
+
+
+@pytest.mark.parametrize("epochs", [0, -1, 1.5, True, 100_001])
+def test_a_length_that_is_none_is_refused(epochs: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        named_recipe("paper").for_epochs(epochs)
+    assert caught.value.field == "epochs"
+
+
+@pytest.mark.parametrize(
+    ("field", "mapping"),
+    [
+        ("learning_rate", {"learning_rate": 0}),
+        ("learning_rate", {"learning_rate": float("nan")}),
+        ("learning_rate", {"learning_rate": "fast"}),
+        ("learning_rate", {"learning_rate": True}),
+        ("momentum", {"momentum": 1}),
+        ("momentum", {"momentum": -0.1}),
+        ("weight_decay", {"weight_decay": float("inf")}),
+        ("batch_size", {"batch_size": 1}),
+        ("batch_size", {"batch_size": 1.5}),
+        ("epochs", {"epochs": 0}),
+        ("schedule.kind", {"schedule": {"kind": "linear"}}),
+        ("schedule.first_cycle", {"schedule": {"first_cycle": 0}}),
+        ("schedule.cycle_factor", {"schedule": {"cycle_factor": 1.5}}),
+        ("schedule.minimum", {"schedule": {"minimum": -1}}),
+        ("early_stopping.patience", {"early_stopping": {"patience": 0}}),
+        ("augmentation.crop_padding", {"augmentation": {"crop_padding": -1}}),
+        ("augmentation.flip", {"augmentation": {"flip": "perhaps"}}),
+        ("validation_fraction", {"validation_fraction": 0}),
+        ("validation_fraction", {"validation_fraction": 1}),
+        ("split_seed", {"split_seed": 2**32}),
+        ("optimizer", {"optimizer": "adam"}),
+        ("schema_version", {"schema_version": 2}),
+    ],
+)
+def test_a_broken_rule_names_its_field(field: str, mapping: dict[str, Any]) -> None:
+    with pytest.raises(InputError) as caught:
+        Recipe.from_mapping(mapping)
+    assert caught.value.field == field
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("suffix", [".yaml", ".json"])
+def test_a_saved_recipe_comes_back(tmp_path: Path, name: str, suffix: str) -> None:
+    recipe = named_recipe(name)
+    recipe.save(tmp_path / f"recipe{suffix}")
+    loaded = Recipe.load(tmp_path / f"recipe{suffix}")
+    assert loaded == recipe
+    assert loaded.digest == recipe.digest
+
+
+def test_yaml_reads_exponents_as_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("learning_rate: 1e-2\nweight_decay: 5e-4\nearly_stopping: null\n")
+    recipe = Recipe.load(path)
+    assert (recipe.learning_rate, recipe.weight_decay, recipe.early_stopping) == (0.01, 5e-4, None)
+
+
+def test_the_name_alone_does_not_enter_the_digest() -> None:
+    assert Recipe(name="a").digest == Recipe(name="b").digest
+    assert Recipe(split_seed=1).digest != Recipe().digest
+    assert Recipe(early_stopping=None).digest != Recipe().digest
+
+
+@pytest.mark.parametrize(("name", "hint"), [("papers", "did you mean paper?"), ("x", "there are paper, digits")])
+def test_an_unknown_recipe_suggests_what_exists(name: str, hint: str) -> None:
+    with pytest.raises(InputError) as caught:
+        named_recipe(name)
+    assert caught.value.field == "recipe"
+    assert hint in caught.value.rule
