@@ -1,0 +1,148 @@
+"""What several test files share: tiny networks and spaces, real processes, and conditions that are waited for."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+
+from budgetnet.data import DataSet
+from budgetnet.recipe import Augmentation, EarlyStopping, Recipe, Schedule
+from budgetnet.space import SearchSpace
+from budgetnet.spec import ModelSpec
+from budgetnet.train import TrainingData
+
+Found = TypeVar("Found")
+
+
+class Told(NamedTuple):
+    """What the command line answered."""
+
+    code: int
+    out: str
+    err: str
+
+
+Tell = Callable[..., Told]
+
+TINY = ModelSpec.resnet(channels=[8], input_shape=(1, 8, 8))
+"""A network that an epoch of a few digits takes milliseconds for."""
+
+TINY_SPACE: dict[str, Any] = {
+    "stages": [1, 2],
+    "channels": [8, 64],
+    "growth": [1.0, 2.0],
+    "blocks": [1, 2],
+    "full_size_stages": [1, 1],
+    "first_kernel_sizes": [3],
+}
+"""Networks of about 1,300 to 400,000 parameters."""
+
+PAIR_SPACE: dict[str, Any] = {
+    "stages": [1, 1],
+    "channels": [8, 16],
+    "growth": [1.0],
+    "blocks": [1, 1],
+    "full_size_stages": [1, 1],
+    "first_kernel_sizes": [3],
+    "block_kinds": ["basic"],
+    "squeeze_excitation_ratios": [0.0],
+}
+"""Exactly two networks."""
+
+
+def tiny_recipe(**changes: Any) -> Recipe:
+    """Two epochs at a constant rate, without augmentation or early stopping."""
+    settings: dict[str, Any] = {
+        "learning_rate": 0.05,
+        "batch_size": 16,
+        "epochs": 2,
+        "schedule": Schedule(kind="constant"),
+        "early_stopping": None,
+        "augmentation": Augmentation(crop_padding=0, flip=False),
+    }
+    return Recipe(**{**settings, **changes})
+
+
+def prepare(dataset: DataSet, recipe: Recipe, *, train_size: int = 64, validation_size: int = 40) -> TrainingData:
+    device = torch.device("cpu")
+    sizes = {"train_size": train_size, "validation_size": validation_size}
+    return TrainingData.prepare(dataset, recipe, device=device, **sizes)
+
+
+def restarts(first_cycle: int, *, cycle_factor: int = 1, minimum: float = 0.0) -> Schedule:
+    return Schedule(first_cycle=first_cycle, cycle_factor=cycle_factor, minimum=minimum)
+
+
+def patient(patience: int, *, min_delta: float = 0.0) -> EarlyStopping:
+    return EarlyStopping(patience=patience, min_delta=min_delta)
+
+
+def write_space(path: Path, space: dict[str, Any]) -> str:
+    SearchSpace.from_mapping(space).save(path)
+    return str(path)
+
+
+def start(*arguments: str, cwd: Path, stderr: int = subprocess.PIPE, stdout: int = subprocess.PIPE) -> Any:
+    """Starts the command line in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "budgetnet", *arguments],
+        cwd=cwd,
+        stdout=stdout,
+        stderr=stderr,
+        text=True,
+        env=child_environment(),
+    )
+
+
+def child_environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+
+
+@contextmanager
+def started(*arguments: str, cwd: Path) -> Iterator[Any]:
+    """A process of the command line that does not outlive the block."""
+    process = start(*arguments, cwd=cwd)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def finished(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Runs the command line to its end."""
+    with started(*arguments, cwd=cwd) as process:
+        stdout, stderr = process.communicate(timeout=300)
+        return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
+
+
+def wait_for(condition: Callable[[], Found | None], *, process: Any, timeout: float = 240) -> Found:
+    """Polls until a condition gives something; fails at once when the process is over without it."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        over = process.poll() is not None
+        found = condition()
+        if found:
+            return found
+        if over:
+            raise AssertionError(f"the process was over too soon: {process.communicate()}")
+        time.sleep(0.005)
+    raise AssertionError("the condition did not come true in time")
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Every file below a folder with its modification time and content."""
+    return {
+        str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes())
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }

@@ -1,0 +1,106 @@
+"""The leaderboard: its order, its intervals against scipy, and where the published row may stand."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from budgetnet.leaderboard import Candidate, LeaderboardRow, rank
+
+
+def candidate(name: str, correct: int, images: int = 10_000, params: int = 1_000) -> Candidate:
+    return Candidate(name, f"net-{name}", params, 2 * params, correct, images, f"run-{name}", 7)
+
+
+def wilson(correct: int, images: int) -> tuple[float, float]:
+    interval = binomtest(correct, images).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def ranked(*candidates: Candidate, comparable: bool = True) -> tuple[list[LeaderboardRow], int]:
+    """The candidates' rows, and the place among all rows at which the published one stands."""
+    rows = rank(candidates, comparable=comparable)
+    (place,) = [index for index, row in enumerate(rows) if row.is_reference]
+    return [row for row in rows if not row.is_reference], place
+
+
+def test_the_best_accuracy_comes_first_and_among_equals_the_fewest_parameters() -> None:
+    rows, _ = ranked(
+        candidate("a", 90, 100, 500),
+        candidate("b", 92, 100, 900),
+        candidate("c", 180, 200, 400),
+        candidate("e", 92, 100, 800),
+        candidate("d", 92, 100, 800),
+    )
+    assert [row.name for row in rows] == ["d", "e", "b", "c", "a"]
+    assert [row.rank for row in rows] == [1, 2, 3, 4, 5]
+
+
+def test_the_published_row_has_the_published_numbers() -> None:
+    (row,) = rank([], comparable=True)
+    assert (row.is_reference, row.rank, row.run, row.seed) == (True, None, None, None)
+    assert (row.params, row.macs) == (4_662_346, 793_446_912)
+    assert (row.accuracy, row.images, row.gap) == (0.9141, 10_000, 0.0)
+    assert row.interval == pytest.approx(wilson(9_141, 10_000), abs=1e-12)
+    assert row.exceeds_noise is None
+    assert row.verdict == "published"
+
+
+@given(st.integers(1, 20_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_intervals_are_wilsons_and_newcombes(count: tuple[int, int]) -> None:
+    correct, images = count
+    ((row,), _) = ranked(candidate("a", correct, images))
+    share, low, high = correct / images, *wilson(correct, images)
+    published, published_low, published_high = 0.9141, *wilson(9_141, 10_000)
+    assert row.interval == pytest.approx((low, high), abs=1e-12)
+    assert row.gap == pytest.approx(share - published, abs=1e-12)
+    expected_low = row.gap - math.sqrt((share - low) ** 2 + (published_high - published) ** 2)
+    expected_high = row.gap + math.sqrt((high - share) ** 2 + (published - published_low) ** 2)
+    assert row.gap_interval == pytest.approx((expected_low, expected_high), abs=1e-12)
+    beyond = expected_low > 0 or expected_high < 0
+    assert row.exceeds_noise is beyond
+    assert row.verdict == ("beyond noise" if beyond else "within noise")
+
+
+@pytest.mark.parametrize(
+    ("correct", "verdict", "sign"),
+    [(9_500, "beyond noise", 1), (9_150, "within noise", 1), (9_130, "within noise", -1), (8_000, "beyond noise", -1)],
+)
+def test_the_gap_has_the_sign_of_the_difference(correct: int, verdict: str, sign: int) -> None:
+    ((row,), place) = ranked(candidate("a", correct))
+    assert math.copysign(1, row.gap) == sign
+    assert row.verdict == verdict
+    assert place == (1 if sign > 0 else 0)
+
+
+def test_the_published_row_stands_where_its_accuracy_puts_it() -> None:
+    rows, place = ranked(candidate("a", 9_300), candidate("b", 9_000), candidate("c", 9_200))
+    assert [row.name for row in rows] == ["a", "c", "b"]
+    assert place == 2
+    assert ranked(candidate("equal", 9_141))[1] == 0
+
+
+def test_on_other_images_nothing_is_compared() -> None:
+    ((row,), place) = ranked(candidate("a", 288, 288), comparable=False)
+    assert place == 1, "not comparable, the published row stands last"
+    assert row.rank == 1
+    assert (row.verdict, row.exceeds_noise, row.comparable) == ("not comparable", None, False)
+    assert rank([], comparable=False)[0].verdict == "not comparable"
+
+
+def test_rows_are_plain_json() -> None:
+    rows = rank([candidate("a", 9_300)], comparable=True)
+    mappings: list[dict[str, Any]] = json.loads(json.dumps([row.to_mapping() for row in rows], allow_nan=False))
+    assert {*mappings[0]} == {*LeaderboardRow._fields, "exceeds_noise"}
+    assert mappings[0]["rank"] == 1
+    assert mappings[0]["accuracy"] == 0.93
+    assert mappings[0]["interval"] == pytest.approx(wilson(9_300, 10_000))
+    assert mappings[0]["gap_interval"][0] < mappings[0]["gap"] < mappings[0]["gap_interval"][1]
+    assert (mappings[0]["run"], mappings[0]["seed"]) == ("run-a", 7)
+    assert mappings[1]["is_reference"] is True

@@ -1,0 +1,209 @@
+"""The run store: what a run's identity hangs on, and folders that are whole, foreign, damaged or of the future."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from support import TINY, prepare, tiny_recipe
+
+from budgetnet.data import DataSet
+from budgetnet.errors import RecordError
+from budgetnet.recipe import Recipe
+from budgetnet.records import DataRecord, Epoch, RunFolder, RunIdentity, RunRecord, RunResult, find_runs
+from budgetnet.spec import ModelSpec
+from budgetnet.train import train
+
+DATA = DataRecord(
+    name="digits",
+    provenance="bundled",
+    fingerprint="a" * 64,
+    is_original_cifar10=False,
+    split_fingerprint="b" * 64,
+    train_images=64,
+    validation_images=40,
+)
+IDENTITY = RunIdentity(spec=TINY, recipe=tiny_recipe(), data=DATA, seed=3, device="cpu")
+EPOCHS = [Epoch(number, 1, 0.1 / 3, 2.0 / 3, 1 / 7, 1e-17 * number, 0.5, 0.125) for number in (1, 2)]
+RESULT = RunResult(
+    status="complete",
+    reason="all 2 epochs",
+    params=1,
+    macs=2,
+    activations=3,
+    epochs=2,
+    cycles=0,
+    best_epoch=1,
+    validation_loss=1e-17,
+    validation_correct=20,
+    validation_images=40,
+    seconds=0.25,
+)
+
+
+def written(out: Path) -> RunFolder:
+    folder = RunFolder.of(IDENTITY, out)
+    folder.begin(IDENTITY, {"python": "3"})
+    folder.write_curves(EPOCHS)
+    folder.finish(RESULT)
+    return folder
+
+
+def changed(**changes: Any) -> RunIdentity:
+    return IDENTITY.model_copy(update=changes)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        changed(spec=TINY.replace(activation="gelu")),
+        changed(recipe=tiny_recipe(momentum=0.5)),
+        changed(data=DATA.model_copy(update={"fingerprint": "c" * 64})),
+        changed(data=DATA.model_copy(update={"split_fingerprint": "c" * 64})),
+        changed(seed=4),
+        changed(device="cuda"),
+    ],
+)
+def test_whatever_determines_a_run_gives_it_a_folder_of_its_own(other: RunIdentity) -> None:
+    assert other.digest != IDENTITY.digest
+    assert other.run_id != IDENTITY.run_id
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        changed(spec=TINY.replace(name="mine")),
+        changed(recipe=tiny_recipe(name="mine")),
+        changed(data=DATA.model_copy(update={"name": "arrays:x.npz", "provenance": "elsewhere"})),
+    ],
+)
+def test_words_for_people_do_not_make_another_run(other: RunIdentity) -> None:
+    assert other.digest == IDENTITY.digest
+
+
+def test_the_folder_is_named_by_label_seed_and_digest() -> None:
+    assert IDENTITY.run_id == f"basic-8x1-s3-{IDENTITY.digest[:10]}"
+    long_name = changed(spec=ModelSpec.resnet(channels=[8] * 32, strides=1)).run_id
+    assert len(long_name) < 100
+
+
+def test_what_was_written_is_read_back_exactly(tmp_path: Path) -> None:
+    record = written(tmp_path).load()
+    assert record == RunRecord(tmp_path / IDENTITY.run_id, IDENTITY, RESULT, tuple(EPOCHS))
+
+
+def test_a_trained_folder_is_complete_and_every_file_is_whole(digits: DataSet, tmp_path: Path) -> None:
+    recipe = tiny_recipe()
+    data = prepare(digits, recipe)
+    folder = train(TINY, data, recipe, seed=0, out=tmp_path).folder
+    names = {path.name for path in folder.iterdir()}
+    documents = {"run.json", "environment.json", "result.json", "spec.yaml", "recipe.yaml"}
+    assert names == {*documents, "curves.csv", "best.safetensors"}
+    found = {name: yaml.safe_load((folder / name).read_text()) for name in documents}
+    for name in documents:
+        if name.endswith(".json"):
+            assert json.loads((folder / name).read_text()) == found[name]
+    assert ModelSpec.load(folder / "spec.yaml") == TINY
+    assert Recipe.load(folder / "recipe.yaml") == recipe
+    assert found["run.json"]["spec"] == found["spec.yaml"]
+    assert found["run.json"]["recipe"] == found["recipe.yaml"]
+    assert found["run.json"]["data"]["fingerprint"] == digits.fingerprint
+    assert (found["run.json"]["seed"], found["run.json"]["device"]) == (0, "cpu")
+    assert set(found["environment.json"]["packages"]) >= {"torch", "numpy", "optuna"}
+    with (folder / "curves.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert found["result.json"]["seconds"] == pytest.approx(sum(float(row["seconds"]) for row in rows))
+    network = TINY.build()
+    assert found["result.json"]["params"] == sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_the_digest_is_that_of_the_parts_in_the_run_file(tmp_path: Path) -> None:
+    stored = json.loads((written(tmp_path).path / "run.json").read_text())
+
+    def digest(content: Any, **style: Any) -> str:
+        return hashlib.sha256(json.dumps(content, sort_keys=True, **style).encode()).hexdigest()
+
+    spec, recipe = ({k: v for k, v in stored[part].items() if k != "name"} for part in ("spec", "recipe"))
+    parts = {
+        "spec": digest(spec, separators=(",", ":")),
+        "recipe": digest(recipe, separators=(",", ":")),
+        "data": [stored["data"]["fingerprint"], stored["data"]["split_fingerprint"]],
+        "seed": stored["seed"],
+        "device": stored["device"],
+    }
+    assert digest(parts) == IDENTITY.digest
+
+
+def test_a_folder_of_another_run_is_refused_and_left_alone(tmp_path: Path) -> None:
+    folder = written(tmp_path)
+    before = (folder.path / "run.json").read_bytes()
+    with pytest.raises(RecordError, match="another run"):
+        folder.begin(changed(seed=9), {})
+    assert (folder.path / "run.json").read_bytes() == before
+
+
+def set_field(name: str, **fields: Any) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        path = folder / name
+        path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+    return edit
+
+
+def put(name: str, content: bytes) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        (folder / name).write_bytes(content)
+
+    return edit
+
+
+def remove(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).unlink()
+
+
+@pytest.mark.parametrize(
+    ("harm", "rule"),
+    [
+        (set_field("run.json", schema_version=2), "newer budgetnet"),
+        (set_field("result.json", schema_version=99), "newer budgetnet"),
+        (set_field("run.json", schema_version="x"), "damaged"),
+        (set_field("run.json", surprise=1), "damaged"),
+        (set_field("result.json", params="many"), "damaged"),
+        (put("run.json", b'{"spec": '), "damaged"),
+        (put("run.json", b"[]"), "damaged"),
+        (put("run.json", b""), "damaged"),
+        (put("run.json", b"\xff\xfe"), "damaged"),
+        (put("result.json", b"\x00"), "damaged"),
+        (put("curves.csv", b"epoch,cycle\n1,1\n"), "damaged"),
+        (put("curves.csv", b"epoch,cycle,learning_rate\nx,y,z\n"), "damaged"),
+        (put("curves.csv", b"\xff\xfe\x00"), "damaged"),
+        (remove("run.json"), "holds no run"),
+        (remove("result.json"), "unfinished"),
+    ],
+)
+def test_a_harmed_folder_is_told_in_one_line(tmp_path: Path, harm: Callable[[Path], None], rule: str) -> None:
+    folder = written(tmp_path)
+    harm(folder.path)
+    with pytest.raises(RecordError, match=rule) as caught:
+        folder.load()
+    assert "\n" not in str(caught.value)
+
+
+def test_runs_are_found_by_their_run_file(tmp_path: Path) -> None:
+    assert find_runs(tmp_path / "nowhere") == []
+    folder = written(tmp_path)
+    (tmp_path / "not-a-run").mkdir()
+    (tmp_path / "studies.db").touch()
+    assert [found.path for found in find_runs(tmp_path)] == [folder.path]
+
+
+def test_the_accuracy_is_the_share_of_right_answers() -> None:
+    assert RESULT.validation_accuracy == 0.5
+    assert RESULT.model_copy(update={"validation_correct": None}).validation_accuracy is None

@@ -1,0 +1,143 @@
+"""The search space: what it draws, what a draw means, and that its smallest network is the smallest."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import optuna
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.distributions import CategoricalDistribution, IntDistribution
+from support import PAIR_SPACE, TINY_SPACE
+
+from budgetnet.errors import InputError
+from budgetnet.space import SearchSpace
+from budgetnet.spec import ModelSpec
+
+IMAGE: dict[str, Any] = {"input_shape": (3, 32, 32), "num_classes": 10}
+SPACES = [SearchSpace(), SearchSpace(**TINY_SPACE), SearchSpace(**PAIR_SPACE)]
+
+
+def choices(distribution: object) -> list[Any]:
+    if isinstance(distribution, IntDistribution):
+        return list(range(distribution.low, distribution.high + 1, distribution.step))
+    assert isinstance(distribution, CategoricalDistribution)
+    return list(distribution.choices)
+
+
+@st.composite
+def draws(draw: st.DrawFn) -> tuple[SearchSpace, dict[str, Any]]:
+    space = draw(st.sampled_from(SPACES))
+    return space, {name: draw(st.sampled_from(choices(where))) for name, where in space.distributions.items()}
+
+
+def everything(space: SearchSpace, **image: Any) -> Iterator[ModelSpec]:
+    names = list(space.distributions)
+    for values in itertools.product(*(choices(space.distributions[name]) for name in names)):
+        yield space.spec(dict(zip(names, values, strict=True)), **image)
+
+
+def test_a_draw_means_what_its_parameters_say() -> None:
+    params = {"stages": 3, "full_size_stages": 1, "channels": 40, "block": "preact"}
+    params |= {"first_kernel_size": 5, "second_kernel_size": 3, "squeeze_excitation_ratio": 0.25}
+    params |= {"blocks_1": 2, "blocks_2": 1, "blocks_3": 2, "blocks_4": 2, "blocks_5": 2}
+    params |= {"growth_2": 1.5, "growth_3": 2.0, "growth_4": 1.0, "growth_5": 2.0}
+    spec = SearchSpace().spec(params, **IMAGE)
+    assert [stage.channels for stage in spec.stages] == [40, 64, 120]  # 40, 60 and 120, to multiples of 8
+    assert [stage.blocks for stage in spec.stages] == [2, 1, 2]
+    assert [stage.stride for stage in spec.stages] == [1, 2, 2]
+    assert {stage.kernel_sizes for stage in spec.stages} == {(5, 3)}
+    assert (spec.stem.channels, spec.block, spec.squeeze_excitation_ratio) == (40, "preact", 0.25)
+    assert (spec.input_shape, spec.num_classes) == ((3, 32, 32), 10)
+
+
+@given(draws(), st.sampled_from([(1, 1, 1), (1, 8, 8), (3, 3, 9), (3, 32, 32)]))
+def test_every_draw_is_a_network_that_never_narrows_and_halves_maps_that_can_be(
+    drawn: tuple[SearchSpace, dict[str, Any]], shape: tuple[int, int, int]
+) -> None:
+    space, params = drawn
+    spec = space.spec(params, input_shape=shape, num_classes=7)
+    widths = [stage.channels for stage in spec.stages]
+    assert widths == sorted(widths)
+    assert all(width % space.channel_step == 0 for width in widths)
+    assert space.channels[0] <= widths[0] <= space.channels[1]
+    assert space.stages[0] <= len(widths) <= space.stages[1]
+    side = min(shape[1:])
+    for index, stage in enumerate(spec.stages):
+        assert stage.stride == (2 if index >= params["full_size_stages"] and side >= 2 else 1)
+        side = -(-side // stage.stride)
+    assert (spec.input_shape, spec.num_classes) == (shape, 7)
+
+
+def test_every_parameter_is_drawn_each_time() -> None:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(20):
+        assert list(study.ask(SearchSpace().distributions).params) == list(SearchSpace().distributions)
+
+
+def test_a_widest_width_off_the_grid_is_lowered_to_it() -> None:
+    assert choices(SearchSpace(channels=(8, 30)).distributions["channels"]) == [8, 16, 24]
+
+
+@pytest.mark.parametrize(
+    ("changes", "num_classes"),
+    [
+        ({}, 10),
+        ({"block_kinds": ["preact"]}, 10),
+        ({"block_kinds": ["bottleneck", "basic"], "second_kernel_sizes": [3]}, 10),
+        ({"first_kernel_sizes": [5, 3]}, 10),
+        ({"squeeze_excitation_ratios": [0.25, 0.5]}, 10),
+        # Widths that fall make the classifier of the deeper network the smaller one.
+        ({"growth": [0.125], "channels": [64, 64]}, 100_000),
+        ({"growth": [0.5, 1.0], "channels": [64, 64], "stages": [1, 3], "blocks": [1, 1]}, 1_000),
+    ],
+)
+def test_the_smallest_network_is_the_smallest_of_all(changes: dict[str, Any], num_classes: int) -> None:
+    space = SearchSpace(**{**TINY_SPACE, "channels": [8, 16], **changes})
+    image: dict[str, Any] = {"input_shape": (1, 8, 8), "num_classes": num_classes}
+    assert space.smallest(**image).params == min(spec.params for spec in everything(space, **image))
+
+
+def test_the_pair_is_a_pair() -> None:
+    image: dict[str, Any] = {"input_shape": (1, 8, 8), "num_classes": 10}
+    assert len({spec.digest for spec in everything(SearchSpace(**PAIR_SPACE), **image)}) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"stages": [3, 2]}, "stages"),
+        ({"stages": [1, 33]}, "stages"),
+        ({"channels": [64, 32]}, "channels"),
+        ({"channels": [30, 64]}, "channels"),
+        ({"channels": [0, 64]}, "channels"),
+        ({"blocks": [0, 1]}, "blocks"),
+        ({"blocks": [1, 257]}, "blocks"),
+        ({"full_size_stages": [2, 1]}, "full_size_stages"),
+        ({"growth": []}, "growth"),
+        ({"growth": [0]}, "growth"),
+        ({"growth": [8.0], "stages": [5, 5]}, "growth"),
+        ({"first_kernel_sizes": [4]}, "first_kernel_sizes"),
+        ({"block_kinds": ["inception"]}, "block_kinds"),
+        ({"block_kinds": []}, "block_kinds"),
+        ({"block_kinds": ["bottleneck"]}, "block_kinds"),
+        ({"squeeze_excitation_ratios": [2]}, "squeeze_excitation_ratios"),
+        ({"channel_step": 0}, "channel_step"),
+        ({"surprise": 1}, "surprise"),
+        ({"schema_version": 2}, "schema_version"),
+    ],
+)
+def test_a_space_that_breaks_a_rule_names_the_field(changes: dict[str, Any], field: str) -> None:
+    with pytest.raises(InputError) as caught:
+        SearchSpace.from_mapping(changes)
+    assert caught.value.field.startswith(field)
+    assert "\n" not in str(caught.value)
+
+
+@given(draws())
+def test_a_network_of_the_space_can_always_be_counted(drawn: tuple[SearchSpace, dict[str, Any]]) -> None:
+    space, params = drawn
+    assert space.spec(params, **IMAGE).params >= space.smallest(**IMAGE).params
