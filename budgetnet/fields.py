@@ -182,10 +182,14 @@ def parse_count(value: object, *, field: str) -> int:
         match = None
     if match is None:
         raise InputError(field, value, rule)
+    written = Decimal(re.sub("[_,]", "", match["number"]))
+    too_large = InputError(field, value, "must be at most 10^18")
+    if written.adjusted() > 18:
+        raise too_large
     # Exact: decimals would round to 28 digits when they are multiplied.
-    number = Fraction(Decimal(re.sub("[_,]", "", match["number"]))) * _UNITS[match["unit"].lower()]
+    number = Fraction(written) * _UNITS[match["unit"].lower()]
     if number < 1 or number.denominator != 1:
         raise InputError(field, value, rule)
     if number > _MAX_COUNT:
-        raise InputError(field, value, "must be at most 10^18")
+        raise too_large
     return int(number)
