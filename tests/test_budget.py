@@ -177,6 +177,21 @@ def test_every_edit_is_the_smallest_of_its_family_and_none_is_missed(pair: tuple
     assert len(edits) == len(expected)
 
 
+@pytest.mark.parametrize("kind", ["projection", "average-pool", "padding"])
+@pytest.mark.parametrize("channels", [[5, 9], [9, 5, 5], [7, 7]])
+def test_no_edit_is_stepped_over_at_any_limit(kind: str, channels: list[int]) -> None:
+    # Convolutions of 1x1 at one resolution: here the projections weigh most, and cost rises and falls with width.
+    if kind == "padding":
+        channels = sorted(channels)
+    spec = ModelSpec.resnet(channels=channels, stem=5, strides=1, kernel_sizes=1, shortcut={"kind": kind})
+    levels = [network for _, networks in families(spec) for network in networks if network is not None]
+    for limit in sorted({level.params for level in levels} - {spec.params}):
+        budget = Budget(max_params=limit)
+        if not budget.admits(spec.cost):
+            found = {family_of(edit): edit.spec for edit in budget.check(spec).edits}
+            assert found == smallest_edits(spec, budget.admits)
+
+
 @thorough
 @given(over_budget())
 def test_every_edit_is_a_network_that_fits_and_the_least_loss_comes_first(pair: tuple[ModelSpec, Budget]) -> None:
