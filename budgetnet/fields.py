@@ -9,7 +9,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, ValidationError
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from budgetnet.errors import InputError, shown
 from budgetnet.files import read_mapping, write_json, write_yaml
@@ -88,6 +90,12 @@ class Document(BaseModel):
         except InputError as error:
             raise InputError(f"{path}: {error.field}", error.value, error.rule) from None
 
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        schema = handler(core_schema)
+        _name_bounds(handler.resolve_ref_schema(schema)["properties"])
+        return schema
+
     def to_mapping(self) -> dict[str, Any]:
         """The document as plain data, ready for YAML or JSON."""
         return self.model_dump(mode="json")
@@ -96,6 +104,21 @@ class Document(BaseModel):
         """Writes the document atomically: as JSON where the file's name ends so, else as YAML."""
         write = write_json if Path(path).suffix.lower() == ".json" else write_yaml
         write(Path(path), self.to_mapping())
+
+
+_BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
+
+
+def _name_bounds(schema: Any) -> None:
+    """Names bounds as JSON schemas do; pydantic leaves its own names on fields with validators of their own."""
+    if isinstance(schema, list):
+        for part in schema:
+            _name_bounds(part)
+    elif isinstance(schema, dict):
+        for name in _BOUNDS.keys() & schema.keys():
+            schema[_BOUNDS[name]] = schema.pop(name)
+        for part in schema.values():
+            _name_bounds(part)
 
 
 def field_path(location: tuple[int | str, ...]) -> str:

@@ -198,7 +198,7 @@ class ModelSpec(Document):
         channels = _sequence("channels", channels)
         count = len(channels)
         if strides is None:
-            strides = [1] + [2] * (count - 1)
+            strides = [1 if index == 0 else 2 for index in range(count)]
         lists = {"channels": channels, "blocks": blocks, "strides": strides, "kernel_sizes": kernel_sizes}
         stages: list[dict[str, Any]] = [{} for _ in range(count)]
         _spread(stages, lists)
