@@ -239,6 +239,16 @@ def test_a_folder_in_the_files_place_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
+def test_the_old_content_is_replaced_never_overwritten(tmp_path: Path) -> None:
+    path, link = tmp_path / "x", tmp_path / "link"
+    write_bytes(path, b"old")
+    os.link(path, link)
+    with path.open("rb") as reader:
+        write_bytes(path, b"new")
+        assert reader.read() == link.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
+
+
 def run(code: str, *arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", f"import sys\nfrom pathlib import Path\n{code}", *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

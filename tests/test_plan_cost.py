@@ -153,6 +153,17 @@ def test_cost_of_a_layer_by_hand(layer: Layer, params: int, macs: int, activatio
     assert layer_cost(layer) == (params, macs, activations)
 
 
+@pytest.mark.parametrize(
+    ("channels", "ratio", "hidden"), [(16, 0.25, 4), (16, 0.0625, 1), (8, 0.01, 1), (6, 0.3, 2), (10, 0.25, 2)]
+)
+def test_squeeze_excitation_adds_two_convolutions_with_biases(channels: int, ratio: float, hidden: int) -> None:
+    plain = ModelSpec.resnet(channels=[channels], blocks=2)
+    gated = plain.replace(squeeze_excitation_ratio=ratio)
+    assert gated.params - plain.params == 2 * (2 * channels * hidden + hidden + channels)
+    assert gated.macs - plain.macs == 2 * 2 * channels * hidden
+    assert gated.activations - plain.activations == 2 * (hidden + channels)
+
+
 def test_input_size_of_the_plan_may_be_a_side_or_a_pair() -> None:
     spec = ModelSpec.resnet(channels=[4, 8])
     assert lower(spec, input_size=9) == lower(spec, input_size=(9, 9))
