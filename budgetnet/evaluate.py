@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from budgetnet.data.device import ResidentImages, batches
@@ -41,7 +41,7 @@ def evaluate(network: nn.Module, data: ResidentImages) -> Evaluation:
     device = data.images.device
     training = network.training
     network.eval()
-    loss = torch.zeros((), dtype=torch.float64, device=device)
+    loss = loss_accumulator(device)
     correct = torch.zeros((), dtype=torch.int64, device=device)
     for inputs, labels in batches(data, batch_size=EVALUATION_BATCH):
         with autocast(device):
@@ -50,6 +50,11 @@ def evaluate(network: nn.Module, data: ResidentImages) -> Evaluation:
         correct += (logits.argmax(dim=1) == labels).sum()
     network.train(training)
     return Evaluation(loss.item() / len(data), int(correct.item()), len(data))
+
+
+def loss_accumulator(device: torch.device) -> Tensor:
+    """A zero to add losses to, on the device, in the widest type it has: Apple's has no float64."""
+    return torch.zeros((), dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
 
 
 def autocast(device: torch.device) -> torch.autocast:

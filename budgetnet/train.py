@@ -20,82 +20,15 @@ from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 from budgetnet.build import ResNet, build
 from budgetnet.checkpoint import load_tensors, save_tensors
 from budgetnet.cost import cost_of
-from budgetnet.data import DataSet, split
-from budgetnet.data.device import ResidentImages, batches, resident
+from budgetnet.data.device import batches
 from budgetnet.environment import describe_environment
 from budgetnet.errors import InputError, RecordError
-from budgetnet.evaluate import Evaluation, autocast, evaluate
+from budgetnet.evaluate import Evaluation, autocast, evaluate, loss_accumulator
 from budgetnet.recipe import Recipe
-from budgetnet.records import DataRecord, Epoch, RunFolder, RunIdentity, RunRecord, RunResult
+from budgetnet.records import Epoch, RunFolder, RunIdentity, RunRecord, RunResult
 from budgetnet.seeds import derive_seed
 from budgetnet.spec import ModelSpec
-
-
-class TrainingData(NamedTuple):
-    """Training and validation images on a device, shared by every run that has the same split."""
-
-    train: ResidentImages
-    validation: ResidentImages
-    record: DataRecord
-    input_shape: tuple[int, int, int]
-    """Image as (channels, height, width)."""
-    num_classes: int
-
-    @classmethod
-    def prepare(
-        cls,
-        dataset: DataSet,
-        recipe: Recipe,
-        *,
-        device: torch.device,
-        train_size: int | None = None,
-        validation_size: int | None = None,
-    ) -> TrainingData:
-        """Splits a data set as the recipe says and copies both parts to the device.
-
-        Args:
-            dataset: the data set; its test images are left alone.
-            recipe: its validation fraction and split seed are used.
-            device: where to.
-            train_size: images to learn from, in the same shares of classes; all that are not held out if left out.
-            validation_size: images to be judged on; all that are held out if left out.
-
-        Raises:
-            DataError: a size is larger than what there is, or too small for the number of classes.
-        """
-        parts = split(
-            dataset.train_labels,
-            validation_fraction=recipe.validation_fraction,
-            seed=recipe.split_seed,
-            train_size=train_size,
-            validation_size=validation_size,
-        )
-        train, validation = (
-            resident(
-                dataset.train_images, dataset.train_labels, indices, device=device, mean=dataset.mean, std=dataset.std
-            )
-            for indices in (parts.train, parts.validation)
-        )
-        record = DataRecord(
-            name=dataset.name,
-            provenance=dataset.provenance,
-            fingerprint=dataset.fingerprint,
-            is_original_cifar10=dataset.is_original_cifar10,
-            split_fingerprint=parts.fingerprint,
-            train_images=len(train),
-            validation_images=len(validation),
-        )
-        return cls(train, validation, record, dataset.input_shape, dataset.num_classes)
-
-    def adapt(self, spec: ModelSpec) -> ModelSpec:
-        """The specification with this data's image shape and number of classes.
-
-        Raises:
-            InputError: at this image size a stride would shrink a map below one pixel.
-        """
-        if (spec.input_shape, spec.num_classes) == (self.input_shape, self.num_classes):
-            return spec
-        return spec.replace(input_shape=self.input_shape, num_classes=self.num_classes, name=spec.name)
+from budgetnet.training_data import TrainingData
 
 
 class _Progress(NamedTuple):
@@ -201,7 +134,7 @@ class _Run:
         self.generator.manual_seed(derive_seed(self.identity.seed, "images", number))
         torch.manual_seed(derive_seed(self.identity.seed, "dropout", number))
         steps = -(-len(self.data.train) // recipe.batch_size)
-        loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
+        loss_sum = loss_accumulator(self.device)
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
         seen = 0
         self.network.train()

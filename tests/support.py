@@ -17,7 +17,7 @@ from budgetnet.data import DataSet
 from budgetnet.recipe import Augmentation, EarlyStopping, Recipe, Schedule
 from budgetnet.space import SearchSpace
 from budgetnet.spec import ModelSpec
-from budgetnet.train import TrainingData
+from budgetnet.training_data import TrainingData
 
 Found = TypeVar("Found")
 

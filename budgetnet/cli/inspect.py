@@ -45,9 +45,9 @@ def check(
         if verdict.edits:
             output.print(edits_table(verdict))
         elif not verdict.fits:
-            output.print("no single edit of widths, blocks or kernels would fit")
+            typer.echo("no single edit of widths, blocks or kernels would fit")
         if counts is not None:
-            output.print(
+            typer.echo(
                 f"built and counted: {counts['built_params']:,} parameters, thop {counts['thop_params']:,}; "
                 f"{counts['torch_macs']:,} MACs by torch's counter: all agree"
             )

@@ -67,7 +67,7 @@ def search(
     from budgetnet.data import load_dataset
     from budgetnet.environment import choose_device
     from budgetnet.space import SearchSpace
-    from budgetnet.train import TrainingData
+    from budgetnet.training_data import TrainingData
 
     candidates = SearchSpace() if space is None else SearchSpace.load(space)
     chosen = choose_device(device)
@@ -131,18 +131,17 @@ def _print_leaderboard(study: optuna.Study, *, as_json: bool) -> None:
     from budgetnet.cli.tables import console, leaderboard_table
 
     limits = ", ".join(f"{value:,} {key[4:]}" for key, value in settings.budget.to_mapping().items() if value)
-    output = console()
-    output.print(leaderboard_table(rows, title=f"{study.study_name}: at most {limits or 'anything'}"))
-    output.print(
+    console().print(leaderboard_table(rows, title=f"{study.study_name}: at most {limits or 'anything'}"))
+    typer.echo(
         f"{counts['trained']} trained, {counts['over_budget']} turned away over budget before any training, "
         f"{counts['repeated']} answered from the record, {counts['no_result']} without a result"
     )
-    output.print(
+    typer.echo(
         f"data: {settings.data.name}: {settings.data.provenance}; {settings.data.train_images:,} training and "
         f"{settings.data.validation_images:,} validation images; recipe {settings.recipe.name or 'from a file'}, "
         f"{settings.recipe.epochs} epochs, seed {settings.seed}"
     )
-    output.print(
+    typer.echo(
         "accuracy: on validation images, of one seed each; the published row on 10,000 test images"
         + ("" if comparable else "; not comparable, as these are not the original CIFAR-10 images")
     )

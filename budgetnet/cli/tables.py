@@ -18,8 +18,8 @@ _PLAIN_WIDTH = 120
 
 
 def console() -> Console:
-    """Standard output, as wide as the terminal."""
-    return Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH, highlight=False)
+    """Standard output, as wide as the terminal; takes text as it is, because names and paths may hold brackets."""
+    return Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH, highlight=False, markup=False, emoji=False)
 
 
 def short_count(number: int) -> str:

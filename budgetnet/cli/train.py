@@ -45,20 +45,21 @@ def train(
         "train_size": read_size(train_size, option="--train-size"),
         "validation_size": read_size(validation_size, option="--validation-size"),
     }
-    from budgetnet import train as training
     from budgetnet.cli.progress import TerminalProgress
-    from budgetnet.cli.tables import console, with_interval
+    from budgetnet.cli.tables import with_interval
     from budgetnet.data import load_dataset
     from budgetnet.environment import choose_device
     from budgetnet.stats import wilson_interval
+    from budgetnet.train import train as train_network
+    from budgetnet.training_data import TrainingData
 
     chosen = choose_device(device)
-    prepared = training.TrainingData.prepare(load_dataset(data), how, device=chosen, **sizes)
+    prepared = TrainingData.prepare(load_dataset(data), how, device=chosen, **sizes)
     network = prepared.adapt(network)
     with TerminalProgress(epochs=how.epochs) as progress:
         progress.begun(Budget().check(network), trained=0)
         try:
-            record = training.train(
+            record = train_network(
                 network, prepared, how, seed=seed, out=out, on_epoch=progress.epoch_ended, on_step=progress.stepped
             )
         except KeyboardInterrupt:
@@ -75,11 +76,10 @@ def train(
         summary |= {"validation_accuracy": accuracy, "interval": list(interval), **result.to_mapping()}
         print_json(summary)
         return
-    output = console()
-    output.print(f"{network.label}: {result.params:,} parameters, {result.macs:,} MACs, seed {seed}, on {chosen.type}")
-    output.print(f"data: {prepared.record.name}: {prepared.record.provenance}")
-    output.print(
+    typer.echo(f"{network.label}: {result.params:,} parameters, {result.macs:,} MACs, seed {seed}, on {chosen.type}")
+    typer.echo(f"data: {prepared.record.name}: {prepared.record.provenance}")
+    typer.echo(
         f"validation accuracy {with_interval(accuracy, interval)} % (95 % interval, {result.validation_images:,} "
         f"images), epoch {result.best_epoch} of {result.epochs}; {result.reason}; the test set stays sealed"
     )
-    output.print(f"run folder: {record.folder}")
+    typer.echo(f"run folder: {record.folder}")

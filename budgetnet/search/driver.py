@@ -18,7 +18,8 @@ from budgetnet.records import Epoch, RunFolder, RunIdentity, RunResult
 from budgetnet.search.proposals import Proposal, Proposals
 from budgetnet.search.settings import StudySettings
 from budgetnet.search.study import is_trained, lock_path, open_study, storage_errors
-from budgetnet.train import TrainingData, train
+from budgetnet.train import train
+from budgetnet.training_data import TrainingData
 
 MAX_TURNED_AWAY = 1_000
 """Candidates turned away in a row, over budget or trained before, after which the search gives up."""
