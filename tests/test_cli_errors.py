@@ -1,0 +1,197 @@
+"""Whatever a person gets wrong is told in one line, with the right exit code, and leaves no trace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from support import PAIR_SPACE, TINY, TINY_SPACE, Tell, snapshot, tiny_recipe, write_space
+
+SPEC = TINY.to_mapping()
+
+
+def with_stage(**fields: Any) -> dict[str, Any]:
+    return {**SPEC, "stages": [{**SPEC["stages"][0], **fields}]}
+
+
+FILES: dict[str, Any] = {
+    "unknown-field.yaml": {**SPEC, "chanels": 3},
+    "zero-channels.yaml": with_stage(channels=0),
+    "huge-stride.yaml": with_stage(stride=16),
+    "odd-groups.yaml": {**SPEC, "groups": 3},
+    "even-kernel.yaml": with_stage(kernel_sizes=[4, 4]),
+    "no-stages.yaml": {**SPEC, "stages": []},
+    "newer.yaml": {**SPEC, "schema_version": 2},
+    "list.yaml": [1, 2],
+    "empty.yaml": None,
+    "good.yaml": SPEC,
+    "bad-recipe.yaml": {"learning_rate": -1},
+    "bad-space.yaml": {"stages": [3, 2]},
+    "broken.yaml": "{spec: [",
+    "broken.json": '{"stages": ',
+    "twice.yaml": "name: a\nname: b\n",
+    "danger.yaml": "!!python/object/apply:os.system [touch danger]",
+    "binary.yaml": b"\xff\xfe\x00\x01",
+    "corrupt.npz": b"PK\x03\x04 no archive",
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name, content in FILES.items():
+        raw = content.encode() if isinstance(content, str) else content
+        (tmp_path / name).write_bytes(raw if isinstance(raw, bytes) else yaml.safe_dump(content).encode())
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+CHECK = [
+    (["wrn-16-5"], "did you mean wrn-16-4?"),
+    (["nonsense"], "the zoo has reference"),
+    ([""], "spec"),
+    (["unknown-field.yaml"], "chanels"),
+    (["zero-channels.yaml"], "stages[0].channels = 0: must be at least 1"),
+    (["huge-stride.yaml"], "stages[0].stride = 16: would shrink"),
+    (["odd-groups.yaml"], "groups"),
+    (["even-kernel.yaml"], "odd kernel size"),
+    (["no-stages.yaml"], "stages"),
+    (["newer.yaml"], "schema_version"),
+    (["list.yaml"], "must hold a mapping of fields, not a list"),
+    (["empty.yaml"], "must hold a mapping of fields, not nothing"),
+    (["broken.yaml"], "well-formed YAML"),
+    (["broken.json"], "well-formed JSON"),
+    (["twice.yaml"], "stands twice"),
+    (["danger.yaml"], "well-formed YAML"),
+    (["binary.yaml"], "UTF-8"),
+    (["missing.yaml"], "no such file"),
+    (["folder"], "cannot be read"),
+    (["good.yaml", "--max-params", "-5"], "--max-params = '-5'"),
+    (["good.yaml", "--max-params", "0"], "--max-params"),
+    (["good.yaml", "--max-macs", "1.5"], "--max-macs"),
+    (["good.yaml", "--max-activations", "many"], "--max-activations"),
+    (["good.yaml", "--max-params", "1e999"], "--max-params"),
+    (["good.yaml", "--bogus"], "--bogus"),
+    (["good.yaml", "extra"], "extra"),
+    (["good.yaml", "--max-params"], "--max-params"),
+    ([], "SPEC"),
+]
+SHARED = [
+    (["--epochs", "0"], "--epochs"),
+    (["--epochs", "2.5"], "--epochs"),
+    (["--epochs", "1e9"], "epochs"),
+    (["--seed", "-1"], "--seed"),
+    (["--seed", "4294967296"], "--seed"),
+    (["--seed", "x"], "--seed"),
+    (["--device", "tpu"], "--device"),
+    (["--device", "mps"], "--device"),
+    (["--train-size", "0"], "--train-size"),
+    (["--train-size", "9"], "train_size"),
+    (["--train-size", "100000"], "train_size"),
+    (["--validation-size", "x"], "--validation-size"),
+    (["--validation-size", "9999"], "validation_size"),
+    (["--data", "digit"], "did you mean digits?"),
+    (["--data", "mnist"], "data"),
+    (["--data", "arrays:missing.npz"], "no such file"),
+    (["--data", "arrays:corrupt.npz"], "must be a .npz file"),
+    (["--data", "folder:missing"], "data"),
+    (["--recipe", "papers"], "did you mean paper?"),
+    (["--recipe", "bad-recipe.yaml"], "learning_rate"),
+    (["--recipe", "missing.yaml"], "no such file"),
+]
+SEARCH = [
+    (["--trials", "0"], "--trials"),
+    (["--trials", "x"], "--trials"),
+    (["--space", "bad-space.yaml"], "stages"),
+    (["--space", "missing.yaml"], "no such file"),
+    (["--space", "list.yaml"], "mapping of fields"),
+    (["--storage", "nonsense"], "--storage"),
+    (["--storage", "foo://bar"], "--storage"),
+    (["--max-params", "none"], "--max-params"),
+    (["extra"], "extra"),
+]
+BAD_INPUT = [
+    *((["check", *arguments], hint) for arguments, hint in CHECK),
+    *((["summary", *arguments], hint) for arguments, hint in CHECK if not {*arguments} & {"--max-params", "good.yaml"}),
+    *((["summary", "good.yaml", "--input-size", size], "--input-size") for size in ("0", "-8", "x", "4097", "1e12")),
+    (["schema", "nonsense"], "must be spec, recipe or space"),
+    (["specs", "extra"], "extra"),
+    *((["train", "good.yaml", *arguments], hint) for arguments, hint in SHARED),
+    *((["train", *arguments], hint) for arguments, hint in (CHECK[0], CHECK[3], CHECK[17], CHECK[-1])),
+    *((["search", *arguments], hint) for arguments, hint in SHARED + SEARCH),
+    (["leaderboard"], "no study is kept here yet"),
+    (["leaderboard", "name", "--out", "nowhere"], "no study is kept here yet"),
+    (["leaderboard", "--storage", "nonsense"], "--storage"),
+    (["serch"], "Did you mean"),
+    (["--bogus"], "--bogus"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "hint"), BAD_INPUT, ids=[" ".join(arguments) for arguments, _ in BAD_INPUT])
+def test_bad_input_is_one_line_and_leaves_no_trace(folder: Path, tell: Tell, arguments: list[str], hint: str) -> None:
+    before = snapshot(folder)
+    answer = tell(*arguments)
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.startswith("error: ")
+    assert answer.err.count("\n") == 1
+    assert hint in answer.err
+    assert snapshot(folder) == before
+    assert {path.name for path in folder.iterdir()} == {*FILES, "folder"}
+
+
+def test_a_budget_that_nothing_fits_ends_with_three_and_makes_nothing(folder: Path, tell: Tell) -> None:
+    before = snapshot(folder)
+    answer = tell("search", "--max-params", "1000")
+    assert (answer.code, answer.out, answer.err.count("\n")) == (3, "", 1)
+    assert "no network of the space fits the budget" in answer.err
+    assert snapshot(folder) == before
+    assert not (folder / "runs").exists()
+
+
+@pytest.mark.parametrize("verb", [["train", "good.yaml"], ["search"], ["leaderboard"]])
+def test_a_file_where_the_folder_of_runs_should_be_is_told(folder: Path, tell: Tell, verb: list[str]) -> None:
+    before = snapshot(folder)
+    answer = (
+        tell(*verb, "--out", "good.yaml", "--epochs", "1")
+        if verb != ["leaderboard"]
+        else tell(*verb, "--out", "good.yaml")
+    )
+    assert answer.code in (1, 2)
+    assert (answer.out, answer.err.count("\n")) == ("", 1)
+    assert answer.err.startswith("error: ")
+    assert snapshot(folder) == before
+
+
+def small(*more: str) -> list[str]:
+    return ["--train-size", "64", "--validation-size", "40", "--recipe", "recipe.yaml", *more]
+
+
+@pytest.mark.parametrize("rate", [1e10, 1e30])
+def test_a_run_that_diverges_ends_with_one_and_one_line(folder: Path, tell: Tell, rate: float) -> None:
+    tiny_recipe(learning_rate=rate, epochs=20).save(folder / "recipe.yaml")
+    for _ in range(2):  # the second answer comes from the record
+        answer = tell("train", "good.yaml", *small())
+        assert (answer.code, answer.out, answer.err.count("\n")) == (1, "", 1)
+        assert "the loss was no finite number in epoch" in answer.err
+
+
+def test_a_study_asked_another_question_is_told(folder: Path, tell: Tell) -> None:
+    tiny_recipe(epochs=1).save(folder / "recipe.yaml")
+    write_space(folder / "space.yaml", TINY_SPACE)
+    write_space(folder / "pair.yaml", PAIR_SPACE)
+    assert tell("search", "--space", "space.yaml", "--study", "mine", "--trials", "1", *small()).code == 0
+    answer = tell("search", "--space", "pair.yaml", "--study", "mine", "--trials", "1", *small("--seed", "1"))
+    assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
+    assert "made with another space, seed; name another study or leave --study out" in answer.err
+    assert tell("leaderboard", "other").err.count("there are mine") == 1
+
+
+def test_a_corrupt_study_file_is_told(folder: Path, tell: Tell) -> None:
+    (folder / "runs").mkdir()
+    (folder / "runs" / "studies.db").write_bytes(b"SQLite format 3\x00" + bytes(range(256)) * 20)
+    for verb in ("search", "leaderboard"):
+        answer = tell(verb)
+        assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
+        assert "cannot be used" in answer.err
