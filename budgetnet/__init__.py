@@ -15,8 +15,7 @@ from budgetnet.budget import Budget, Verdict
 from budgetnet.errors import BudgetnetError, DataError, InputError, OverBudgetError, RecordError
 from budgetnet.recipe import Augmentation, EarlyStopping, Recipe, Schedule
 from budgetnet.spec import Head, ModelSpec, Shortcut, Stage, Stem
-
-__version__ = "0.1.0"
+from budgetnet.version import __version__ as __version__
 
 __all__ = [
     "Augmentation",

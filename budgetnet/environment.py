@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from budgetnet.errors import InputError
+from budgetnet.version import __version__
 
-_PACKAGES = ("budgetnet", "torch", "torchvision", "numpy", "optuna", "pydantic", "safetensors", "scikit-learn")
+_PACKAGES = ("torch", "torchvision", "numpy", "optuna", "pydantic", "safetensors", "scikit-learn")
 DEVICES = ("auto", "cuda", "mps", "cpu")
 
 
@@ -37,7 +38,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
     environment: dict[str, Any] = {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": {"budgetnet": __version__, **{name: distribution(name).version for name in _PACKAGES}},
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -53,13 +54,6 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         }
     return environment
 
-
-def _version(package: str) -> str | None:
-    """The version installed; none for budgetnet itself where it runs from a checkout that is not installed."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _processor() -> str:

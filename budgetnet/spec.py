@@ -168,8 +168,11 @@ class ModelSpec(Document):
         """Width of a stage's spatial convolution: the bottleneck's inner width, else the stage's own."""
         if self.block != "bottleneck":
             return stage.channels
-        ratio = 0.25 if self.bottleneck_ratio is None else self.bottleneck_ratio
-        return max(1, round(stage.channels * ratio))
+        return max(1, round(stage.channels * self._ratio))
+
+    @property
+    def _ratio(self) -> float:
+        return 0.25 if self.bottleneck_ratio is None else self.bottleneck_ratio
 
     @classmethod
     def resnet(
@@ -230,8 +233,10 @@ class ModelSpec(Document):
     @property
     def digest(self) -> str:
         """Identity of the network: a hexadecimal SHA-256 over every field but the name."""
-        content = json.dumps(self.model_dump(mode="json", exclude={"name"}), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(content.encode()).hexdigest()
+        fields = self.model_dump(mode="json", exclude={"name"})
+        # Left out, the ratio means its default, and the network is the same one.
+        fields["bottleneck_ratio"] = self._ratio if self.block == "bottleneck" else None
+        return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     @property
     def label(self) -> str:

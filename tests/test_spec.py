@@ -293,3 +293,9 @@ def test_the_schema_describes_every_field(document: Any) -> None:
     for part in [schema, *schema["$defs"].values()] if "$defs" in schema else [schema]:
         assert part["additionalProperties"] is False
         assert [name for name, field in part["properties"].items() if not {"description", "$ref"} & field.keys()] == []
+
+
+def test_a_bottleneck_ratio_left_out_is_the_same_network_as_its_default_written_out() -> None:
+    left_out = ModelSpec.resnet(channels=[64, 128], block="bottleneck")
+    assert left_out.digest == left_out.replace(bottleneck_ratio=0.25).digest
+    assert left_out.digest != left_out.replace(bottleneck_ratio=0.5).digest

@@ -9,11 +9,11 @@ from typing import Annotated
 
 import typer
 
-from budgetnet import __version__
 from budgetnet.cli.inspect import check, schema, specs, summary
 from budgetnet.cli.search import leaderboard, search
 from budgetnet.cli.train import train
 from budgetnet.errors import BudgetnetError
+from budgetnet.version import __version__
 
 _HELP = "Find the best small image classifier under a hard parameter budget."
 _EPILOG = (
