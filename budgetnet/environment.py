@@ -55,7 +55,6 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
     return environment
 
 
-
 def _processor() -> str:
     """The processor's model where the system tells, else its architecture."""
     try:
