@@ -20,6 +20,11 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+
+
 @pytest.fixture
 def tell(capsys: pytest.CaptureFixture[str]) -> Tell:
     """Runs the command line within this process."""
