@@ -168,13 +168,18 @@ def small(*more: str) -> list[str]:
     return ["--train-size", "64", "--validation-size", "40", "--recipe", "recipe.yaml", *more]
 
 
-@pytest.mark.parametrize("rate", [1e10, 1e30])
-def test_a_run_that_diverges_ends_with_one_and_one_line(folder: Path, tell: Tell, rate: float) -> None:
-    tiny_recipe(learning_rate=rate, epochs=20).save(folder / "recipe.yaml")
+# With so large a product of rate and decay, every step multiplies the weights by -9: epochs pass until they overflow.
+SLOW = {"learning_rate": 10.0, "weight_decay": 1.0, "momentum": 0.0}
+
+
+@pytest.mark.parametrize("settings", [{"learning_rate": 1e10}, {"learning_rate": 1e30}, SLOW])
+def test_a_run_that_diverges_ends_with_one_and_one_line(folder: Path, tell: Tell, settings: dict[str, float]) -> None:
+    tiny_recipe(epochs=40, **settings).save(folder / "recipe.yaml")
     for _ in range(2):  # the second answer comes from the record
         answer = tell("train", "good.yaml", *small())
         assert (answer.code, answer.out, answer.err.count("\n")) == (1, "", 1)
         assert "the loss was no finite number in epoch" in answer.err
+        assert ("in epoch 1 " in answer.err) is (settings is not SLOW)
 
 
 def test_a_study_asked_another_question_is_told(folder: Path, tell: Tell) -> None:

@@ -134,8 +134,8 @@ def test_an_interrupted_candidate_is_taken_up_again_where_it_stopped(
 
 def test_a_candidate_that_breaks_down_ends_the_search_and_is_not_drawn_again(ask: Question) -> None:
     with pytest.raises(RuntimeError):
-        ask(trials=2, watcher=Watcher(stop_at=1, error=RuntimeError))
-    trials = trials_of(ask(trials=2))
+        ask(trials=2, max_params=None, watcher=Watcher(stop_at=1, error=RuntimeError))
+    trials = trials_of(ask(trials=2, max_params=None))
     (broken,) = [trial for trial in trials if trial.state == TrialState.FAIL]
     assert "RuntimeError" in broken.user_attrs["ended"]
     assert all("retry_of" not in trial.user_attrs for trial in trials)
@@ -154,7 +154,10 @@ def test_known_networks_are_answered_from_the_record_until_the_search_gives_up(
     assert len(repeats) >= 12
     assert all(trial.value == values[trial.user_attrs["spec"]] for trial in repeats)
     assert {trial.user_attrs["ended"] for trial in repeats} == {"answered from the record"}
-    assert tally(outcome.study) == {"trained": 2, "over_budget": 0, "repeated": len(repeats), "no_result": 0}
+    watcher = Watcher()
+    assert ask(trials=5, space=PAIR_SPACE, watcher=watcher).trained == 2
+    assert not watcher.networks, "what an earlier search trained is known as well"
+    assert tally(outcome.study) == {"trained": 2, "over_budget": 0, "repeated": len(repeats) + 12, "no_result": 0}
 
 
 def test_diverged_candidates_end_alone_and_are_not_trained_twice(

@@ -57,8 +57,12 @@ def test_the_same_seed_gives_the_same_weights_curves_and_result(digits: DataSet,
     recipe = tiny_recipe(**AUGMENTED)
     data = prepare(digits, recipe)
     spec = TINY.replace(head={"dropout": 0.5})
-    first, second = (untimed(train(spec, data, recipe, seed=3, out=tmp_path / name)) for name in "ab")
-    other = untimed(train(spec, data, recipe, seed=4, out=tmp_path / "a"))
+    runs = []
+    for number in range(2):
+        torch.manual_seed(number)  # whatever was drawn before must not matter
+        runs.append(untimed(train(spec, data, recipe, seed=3, out=tmp_path / str(number))))
+    first, second = runs
+    other = untimed(train(spec, data, recipe, seed=4, out=tmp_path / "0"))
     assert first == second
     assert all(one != another for one, another in zip(first, other, strict=True))
 
@@ -154,17 +158,21 @@ def last_epoch(curves: list[float], patience: int, min_delta: float) -> int:
     return len(curves)
 
 
-@pytest.mark.parametrize(("patience", "min_delta"), [(1, 0.0), (2, 0.0), (3, 0.0), (1, 0.3), (2, 0.3), (4, 5.0)])
+@pytest.mark.parametrize(
+    ("rate", "patience", "min_delta"),
+    [(0.4, 1, 0.0), (0.4, 2, 0.0), (0.4, 3, 0.0), (0.01, 4, 5.0), (0.01, 1, 0.1), (0.01, 2, 0.2)],
+)
 def test_early_stopping_ends_where_the_losses_of_a_longer_run_say(
-    digits: DataSet, tmp_path: Path, patience: int, min_delta: float
+    digits: DataSet, tmp_path: Path, rate: float, patience: int, min_delta: float
 ) -> None:
-    free = tiny_recipe(epochs=20, learning_rate=0.4)
-    stopped = tiny_recipe(epochs=20, learning_rate=0.4, early_stopping=patient(patience, min_delta=min_delta))
+    free = tiny_recipe(epochs=20, learning_rate=rate)
+    stopped = tiny_recipe(epochs=20, learning_rate=rate, early_stopping=patient(patience, min_delta=min_delta))
     data = prepare(digits, free)
     losses = [epoch.validation_loss for epoch in train(TINY, data, free, seed=0, out=tmp_path).curves]
     record = train(TINY, data, stopped, seed=0, out=tmp_path)
     expected = last_epoch(losses, patience, min_delta)
     assert expected < 20, "the case must stop early to say anything"
+    assert not min_delta or expected < last_epoch(losses, patience, 0.0), "nor may it stop as without a smallest fall"
     assert [epoch.validation_loss for epoch in record.curves] == losses[:expected]
     assert record.result.best_epoch == 1 + losses[:expected].index(min(losses[:expected]))
     assert "early stopping" in record.result.reason

@@ -42,7 +42,8 @@ def run(digits: DataSet, out: Path, *, stop_after: int | None = None, recipe: Re
         if epoch.epoch == stop_after:
             raise StoppedError
 
-    return train(TINY, prepare(digits, recipe), recipe, seed=5, out=out, on_epoch=on_epoch)
+    spec = TINY.replace(head={"dropout": 0.3})
+    return train(spec, prepare(digits, recipe), recipe, seed=5, out=out, on_epoch=on_epoch)
 
 
 def broken_off(digits: DataSet, out: Path, epoch: int, recipe: Recipe = RECIPE) -> Path:
