@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import numbers
 import re
+from collections.abc import Mapping
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, ValidationError
 from pydantic.json_schema import JsonSchemaValue
@@ -15,6 +17,8 @@ from pydantic_core import CoreSchema
 
 from budgetnet.errors import InputError, shown
 from budgetnet.files import read_mapping, write_json, write_yaml
+
+Named = TypeVar("Named")
 
 MAX_CHANNELS = 65_536
 """The widest layer a specification may ask for: far beyond any budget, near enough to stop a slip of the pen."""
@@ -181,6 +185,25 @@ def input_error(error: ValidationError) -> InputError:
 
 
 # A comma parts thousands and nothing else: "1,5M" would mean 1.5M to some and must not become 15M.
+def look_up(name: str, known: Mapping[str, Named], *, field: str, missing: str) -> Named:
+    """What is known by a name.
+
+    Args:
+        name: the name.
+        known: everything that has one.
+        field: what to call the name in an error.
+        missing: what to say when nothing has it, before the nearest name or all of them.
+
+    Raises:
+        InputError: nothing has that name.
+    """
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+        raise InputError(field, name, f"{missing}; {hint}")
+    return known[name]
+
+
 _COUNT = re.compile(
     r"(?P<number>[+-]?((\d{1,3}(,\d{3})+|\d+(_\d+)*)\.?\d*|\.\d+)([eE][+-]?\d{1,3})?)\s*(?P<unit>[kKmMgGbB]?)"
 )

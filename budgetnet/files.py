@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import yaml
 
@@ -100,27 +102,32 @@ def _kind(value: object) -> str:
     return names.get(type(value), type(value).__name__)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file so that a reader, or a crash at any instant, finds the old content or the new, never a part."""
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A stream whose content takes a file's place when the block ends; if the block fails, the file stays as it was.
+
+    A reader, or a crash at any instant, finds the old content or the new, never a part.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
         with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        replace_file(Path(temporary), path)
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(temporary).chmod(0o666 & ~umask)
+        Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
 
 
-def replace_file(temporary: Path, path: Path) -> None:
-    """Moves a finished file of the same folder into its place, atomically, with ordinary permissions."""
-    umask = os.umask(0)
-    os.umask(umask)
-    temporary.chmod(0o666 & ~umask)
-    temporary.replace(path)
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes bytes atomically."""
+    with replacing(path) as stream:
+        stream.write(content)
 
 
 def write_text(path: Path, text: str) -> None:

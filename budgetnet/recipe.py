@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field
 
-from budgetnet.errors import InputError
-from budgetnet.fields import Document, Positive, Real, whole_number
+from budgetnet.fields import Document, Positive, Real, look_up, whole_number
 
 Share = Annotated[Real, Field(ge=0, lt=1)]
 
@@ -130,8 +128,4 @@ def named_recipe(name: str) -> Recipe:
     Raises:
         InputError: no recipe has that name.
     """
-    if name not in NAMED:
-        near = difflib.get_close_matches(name, NAMED, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(NAMED)}"
-        raise InputError("recipe", name, f"no such recipe, and no such file; {hint}")
-    return NAMED[name]
+    return look_up(name, NAMED, field="recipe", missing="no such recipe, and no such file")

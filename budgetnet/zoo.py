@@ -5,11 +5,10 @@
 
 from __future__ import annotations
 
-import difflib
 from functools import cache
 from typing import Any, NamedTuple
 
-from budgetnet.errors import InputError
+from budgetnet.fields import look_up
 from budgetnet.spec import ModelSpec
 
 _PAPER = "Inouye, Shah, Xhelollari: Deep Learning Mini Project, NYU Tandon"
@@ -88,11 +87,8 @@ def get(name: str) -> ModelSpec:
     Raises:
         InputError: no network has that name.
     """
-    if name not in ENTRIES:
-        near = difflib.get_close_matches(name, ENTRIES, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"the zoo has {', '.join(ENTRIES)}"
-        raise InputError("spec", name, f"no such network; {hint}")
-    return ModelSpec.resnet(name=name, **ENTRIES[name].settings)
+    entry = look_up(name, ENTRIES, field="spec", missing="no such network, and no such file")
+    return ModelSpec.resnet(name=name, **entry.settings)
 
 
 def __getattr__(name: str) -> ModelSpec:

@@ -131,7 +131,7 @@ def test_an_unknown_attribute_is_an_attribute_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"), [("refrence", "did you mean reference?"), ("x", "the zoo has reference, "), ("", "the zoo has")]
+    ("name", "hint"), [("refrence", "did you mean reference?"), ("x", "there are reference, "), ("", "there are ref")]
 )
 def test_an_unknown_name_suggests_what_exists(name: str, hint: str) -> None:
     with pytest.raises(InputError) as caught:

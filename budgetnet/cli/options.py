@@ -98,13 +98,17 @@ def read_budget(max_params: str | None, max_macs: str | None, max_activations: s
     return Budget(**limits)
 
 
-def read_size(text: str | None, *, option: str) -> int | None:
-    """A number of images, where one is given.
+def read_sizes(train_size: str | None, validation_size: str | None) -> dict[str, int | None]:
+    """The numbers of images that the two options ask for, as arguments of `TrainingData.prepare`.
 
     Raises:
-        InputError: it is not a whole number of at least 1.
+        InputError: a number is not whole or below 1.
     """
-    return None if text is None else parse_count(text, field=option)
+    texts = {"train_size": train_size, "validation_size": validation_size}
+    return {
+        name: None if text is None else parse_count(text, field=f"--{name.replace('_', '-')}")
+        for name, text in texts.items()
+    }
 
 
 def print_json(value: Any) -> None:

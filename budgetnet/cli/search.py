@@ -24,7 +24,7 @@ from budgetnet.cli.options import (
     print_json,
     read_budget,
     read_recipe,
-    read_size,
+    read_sizes,
 )
 from budgetnet.fields import parse_count
 
@@ -58,10 +58,7 @@ def search(
     budget = read_budget(max_params, max_macs, max_activations)
     how = read_recipe(recipe, data=data, epochs=epochs)
     wanted = parse_count(trials, field="--trials")
-    sizes = {
-        "train_size": read_size(train_size, option="--train-size"),
-        "validation_size": read_size(validation_size, option="--validation-size"),
-    }
+    sizes = read_sizes(train_size, validation_size)
     from budgetnet import search as searching
     from budgetnet.cli.progress import TerminalProgress
     from budgetnet.data import load_dataset

@@ -20,7 +20,7 @@ from budgetnet.cli.options import (
     ValidationSize,
     print_json,
     read_recipe,
-    read_size,
+    read_sizes,
     read_spec,
 )
 from budgetnet.errors import BudgetnetError
@@ -41,10 +41,7 @@ def train(
     """Train one network into a run folder; the same command goes on where it stopped."""
     network = read_spec(spec)
     how = read_recipe(recipe, data=data, epochs=epochs)
-    sizes = {
-        "train_size": read_size(train_size, option="--train-size"),
-        "validation_size": read_size(validation_size, option="--validation-size"),
-    }
+    sizes = read_sizes(train_size, validation_size)
     from budgetnet.cli.progress import TerminalProgress
     from budgetnet.cli.tables import with_interval
     from budgetnet.data import load_dataset

@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from budgetnet.files import replace_file
+from budgetnet.files import replacing
 
 Images = npt.NDArray[np.uint8]
 
@@ -66,23 +65,14 @@ def read_cache(path: Path, *, key: str) -> tuple[dict[str, Images], str] | None:
 def write_cache(path: Path, *, key: str, images: dict[str, Images], fingerprint: str) -> None:
     """Keeps decoded images; a reader finds the old file or the new one, whole. Where it cannot, it only logs that."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                np.savez(
-                    stream,
-                    allow_pickle=False,
-                    key=np.array(key),
-                    fingerprint=np.array(fingerprint),
-                    train_images=images["train"],
-                    test_images=images["test"],
-                )
-                stream.flush()
-                os.fsync(stream.fileno())
-            replace_file(Path(temporary), path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with replacing(path) as stream:
+            np.savez(
+                stream,
+                allow_pickle=False,
+                key=np.array(key),
+                fingerprint=np.array(fingerprint),
+                train_images=images["train"],
+                test_images=images["test"],
+            )
     except OSError as error:
         _log.warning("the decoded images cannot be kept in %s, the next load decodes them again: %s", path, error)
