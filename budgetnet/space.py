@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
@@ -12,6 +13,7 @@ from budgetnet.errors import InputError
 from budgetnet.fields import MAX_CHANNELS, Channels, Document, Positive, Real
 from budgetnet.spec import BlockKind, KernelSize, ModelSpec
 
+Measure = Literal["params", "macs", "activations"]
 Ratio = Annotated[Real, Field(ge=0, le=1)]
 Growth = Annotated[Real, Field(gt=0, le=8)]
 StageCount = Annotated[Positive, Field(le=32)]
@@ -121,20 +123,41 @@ class SearchSpace(Document):
             num_classes=num_classes,
         )
 
-    def smallest(self, *, input_shape: tuple[int, int, int], num_classes: int) -> ModelSpec:
-        """The network of the space with the fewest parameters: whatever does not fit it, nothing of the space does."""
+    def smallest(
+        self, *, input_shape: tuple[int, int, int], num_classes: int, measure: Measure = "params"
+    ) -> ModelSpec:
+        """The network of the space that needs the least: whatever does not fit it, nothing of the space does.
+
+        Args:
+            input_shape: image as (channels, height, width).
+            num_classes: number of classes.
+            measure: what it shall need the least of; few parameters and few multiply-accumulates are rivals, as a
+                stage that halves the map is cheap but may need a projection around it.
+        """
         params: dict[str, Any] = {
             name: distribution.low if isinstance(distribution, IntDistribution) else min(_choices(distribution))
             for name, distribution in self.distributions.items()
             if name != "block"
         }
-        # More stages can have fewer parameters, where widths fall and there are many classes.
-        candidates = [
-            self.spec({**params, "block": kind, "stages": count}, input_shape=input_shape, num_classes=num_classes)
-            for kind in self.block_kinds
-            for count in range(self.stages[0], self.stages[1] + 1)
-        ]
-        return min(candidates, key=lambda spec: spec.params)
+        growths = [name for name in params if name.startswith("growth_")]
+        # More stages can need less, where widths fall and there are many classes; narrowing needs projections, too.
+        structures = itertools.product(
+            self.block_kinds, _whole_range(self.stages), _whole_range(self.full_size_stages), self.growth
+        )
+        candidates = (
+            self.spec(
+                {**params, "block": kind, "stages": count, "full_size_stages": full} | dict.fromkeys(growths, growth),
+                input_shape=input_shape,
+                num_classes=num_classes,
+            )
+            for kind, count, full, growth in structures
+            if full <= max(count, self.full_size_stages[0])
+        )
+        return min(candidates, key=lambda spec: getattr(spec.cost, measure))
+
+
+def _whole_range(ends: tuple[int, int]) -> range:
+    return range(ends[0], ends[1] + 1)
 
 
 def _choices(distribution: BaseDistribution) -> tuple[Any, ...]:

@@ -198,9 +198,10 @@ def test_candidates_are_reported_at_the_ends_of_cycles_only(ask: Question, tmp_p
     assert trial.intermediate_values == {1: curves[0].validation_accuracy, 2: curves[2].validation_accuracy}
 
 
-def test_a_budget_that_nothing_fits_is_told_at_once(ask: Question, tmp_path: Path) -> None:
-    with pytest.raises(OverBudgetError, match="no network of the space fits"):
-        ask(trials=1, max_params=100, out=tmp_path / "out")
+@pytest.mark.parametrize("limits", [{"max_params": 100}, {"max_macs": 1_000}, {"max_activations": 50}])
+def test_a_budget_that_nothing_fits_is_told_at_once(ask: Question, tmp_path: Path, limits: Any) -> None:
+    with pytest.raises(OverBudgetError, match=f"no network of the space fits.* {next(iter(limits))[4:]} exceed"):
+        ask(trials=1, out=tmp_path / "out", **limits)
     assert not (tmp_path / "out").exists()
 
 

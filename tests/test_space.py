@@ -14,10 +14,11 @@ from optuna.distributions import CategoricalDistribution, IntDistribution
 from support import PAIR_SPACE, TINY_SPACE
 
 from budgetnet.errors import InputError
-from budgetnet.space import SearchSpace
+from budgetnet.space import Measure, SearchSpace
 from budgetnet.spec import ModelSpec
 
 IMAGE: dict[str, Any] = {"input_shape": (3, 32, 32), "num_classes": 10}
+MEASURES: tuple[Measure, ...] = ("params", "macs", "activations")
 SPACES = [SearchSpace(), SearchSpace(**TINY_SPACE), SearchSpace(**PAIR_SPACE)]
 
 
@@ -87,6 +88,9 @@ def test_a_widest_width_off_the_grid_is_lowered_to_it() -> None:
     [
         ({}, 10),
         ({"block_kinds": ["preact"]}, 10),
+        # A stage that halves the map at the same width needs a projection: more parameters, fewer operations.
+        ({"stages": [2, 2], "full_size_stages": [1, 2]}, 10),
+        ({"growth": [0.875, 1.0], "channels": [64, 64], "first_kernel_sizes": [1], "second_kernel_sizes": [1]}, 10),
         ({"block_kinds": ["bottleneck", "basic"], "second_kernel_sizes": [3]}, 10),
         ({"first_kernel_sizes": [5, 3]}, 10),
         ({"squeeze_excitation_ratios": [0.25, 0.5]}, 10),
@@ -98,7 +102,10 @@ def test_a_widest_width_off_the_grid_is_lowered_to_it() -> None:
 def test_the_smallest_network_is_the_smallest_of_all(changes: dict[str, Any], num_classes: int) -> None:
     space = SearchSpace(**{**TINY_SPACE, "channels": [8, 16], **changes})
     image: dict[str, Any] = {"input_shape": (1, 8, 8), "num_classes": num_classes}
-    assert space.smallest(**image).params == min(spec.params for spec in everything(space, **image))
+    costs = [spec.cost for spec in everything(space, **image)]
+    for measure in MEASURES:
+        least = min(getattr(cost, measure) for cost in costs)
+        assert getattr(space.smallest(**image, measure=measure).cost, measure) == least
 
 
 def test_the_pair_is_a_pair() -> None:
@@ -138,6 +145,8 @@ def test_a_space_that_breaks_a_rule_names_the_field(changes: dict[str, Any], fie
 
 
 @given(draws())
-def test_a_network_of_the_space_can_always_be_counted(drawn: tuple[SearchSpace, dict[str, Any]]) -> None:
+def test_no_draw_needs_less_than_the_smallest_network(drawn: tuple[SearchSpace, dict[str, Any]]) -> None:
     space, params = drawn
-    assert space.spec(params, **IMAGE).params >= space.smallest(**IMAGE).params
+    cost = space.spec(params, **IMAGE).cost
+    for measure in MEASURES:
+        assert getattr(cost, measure) >= getattr(space.smallest(**IMAGE, measure=measure).cost, measure)

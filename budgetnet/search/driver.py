@@ -11,13 +11,14 @@ from filelock import FileLock, Timeout
 from optuna.storages import RDBStorage
 from optuna.trial import Trial
 
-from budgetnet.budget import Verdict
+from budgetnet.budget import Budget, Verdict
 from budgetnet.errors import BudgetnetError, OverBudgetError, RecordError
 from budgetnet.published import REFERENCE
 from budgetnet.records import Epoch, RunFolder, RunIdentity, RunResult
 from budgetnet.search.proposals import Proposal, Proposals
 from budgetnet.search.settings import StudySettings
 from budgetnet.search.study import is_trained, lock_path, open_study, storage_errors
+from budgetnet.space import Measure
 from budgetnet.train import train
 from budgetnet.training_data import TrainingData
 
@@ -113,11 +114,14 @@ def require_feasible(settings: StudySettings, data: TrainingData) -> None:
     Raises:
         OverBudgetError: not even the smallest network of the space fits.
     """
-    smallest = settings.space.smallest(input_shape=data.input_shape, num_classes=data.num_classes)
-    try:
-        settings.budget.check(smallest).require()
-    except OverBudgetError as error:
-        raise OverBudgetError(f"no network of the space fits the budget; the smallest, {error}") from None
+    measures: tuple[Measure, ...] = ("params", "macs", "activations")
+    for measure in measures:
+        limit = Budget(**{f"max_{measure}": getattr(settings.budget, f"max_{measure}")})
+        smallest = settings.space.smallest(input_shape=data.input_shape, num_classes=data.num_classes, measure=measure)
+        try:
+            limit.check(smallest).require()
+        except OverBudgetError as error:
+            raise OverBudgetError(f"no network of the space fits the budget; the smallest, {error}") from None
 
 
 def _train_candidate(
