@@ -80,10 +80,11 @@ class ResnetBlock(nn.Module):
         super().__init__()
         self.preact = plan.kind == "preact"
         self.activation = ACTIVATIONS[activation]
-        self.depth = len(plan.convs)
-        for number, (conv_layer, norm_layer) in enumerate(zip(plan.convs, plan.norms, strict=True), 1):
-            self.add_module(f"conv{number}", conv(conv_layer))
-            self.add_module(f"norm{number}", norm(norm_layer))
+        # The pairs are bound here for speed; their weights are registered under the names that the plan gives them.
+        self.pairs = [(conv(layers[0]), norm(layers[1])) for layers in zip(plan.convs, plan.norms, strict=True)]
+        for number, (conv_module, norm_module) in enumerate(self.pairs, 1):
+            self.add_module(f"conv{number}", conv_module)
+            self.add_module(f"norm{number}", norm_module)
         self.squeeze_excitation = (
             SqueezeExcitation(plan.squeeze_excitation, activation=activation) if plan.squeeze_excitation else None
         )
@@ -93,8 +94,7 @@ class ResnetBlock(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """Maps (batch, in_channels, height, width) to (batch, out_channels, height / stride, width / stride)."""
         around = maps
-        for number in range(1, self.depth + 1):
-            conv_module, norm_module = self.get_submodule(f"conv{number}"), self.get_submodule(f"norm{number}")
+        for number, (conv_module, norm_module) in enumerate(self.pairs, 1):
             if self.preact:
                 maps = self.activation(norm_module(maps))
                 if number == 1 and self.shortcut is not None:
@@ -102,7 +102,7 @@ class ResnetBlock(nn.Module):
                 maps = conv_module(maps)
             else:
                 maps = norm_module(conv_module(maps))
-                if number < self.depth:
+                if number < len(self.pairs):
                     maps = self.activation(maps)
         if self.squeeze_excitation is not None:
             maps = self.squeeze_excitation(maps)

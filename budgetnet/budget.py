@@ -79,6 +79,17 @@ class Verdict:
         """
         return () if self.fits else tuple(_smallest_edits(self.spec, self.budget))
 
+    def __repr__(self) -> str:
+        limits = (f"{limit.used:,} of {limit.allowed:,} {limit.limit}" for limit in self.limits)
+        return (
+            f"Verdict({self.spec.label}: {'fits' if self.fits else 'over budget'}, {', '.join(limits) or 'no limit'})"
+        )
+
+    def _repr_html_(self) -> str:
+        from budgetnet.display import verdict_html
+
+        return verdict_html(self)
+
     def require(self) -> None:
         """Lets a network that fits pass.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from budgetnet.budget import Verdict
 from budgetnet.cost import cost_of
 from budgetnet.spec import ModelSpec, feature_sizes
 from budgetnet.summary import Summary
@@ -51,6 +52,20 @@ def spec_html(spec: ModelSpec) -> str:
         f"{escape(', '.join(settings))} · input {image} · {spec.num_classes} classes"
     )
     return _table(caption, ("", "channels", "blocks", "stride", "kernels", "output"), rows)
+
+
+def verdict_html(verdict: Verdict) -> str:
+    """A verdict as a table of its limits, with the smallest edits below when it is over."""
+    rows = [
+        (limit.limit, f"{limit.used:,}", f"{limit.allowed:,}", f"{limit.headroom:,}", f"{limit.violation + 1:.1%}")
+        for limit in verdict.limits
+    ]
+    caption = f"<b>{escape(verdict.spec.label)}</b> · {'fits' if verdict.fits else 'over budget'}"
+    table = _table(caption, ("limit", "used", "allowed", "headroom", "share"), rows)
+    if not verdict.edits:
+        return table
+    edits = [(edit.description, *(f"{number:,}" for number in edit.cost)) for edit in verdict.edits]
+    return table + _table("smallest edits that fit", ("edit", "parameters", "MACs", "activations"), edits)
 
 
 def summary_html(summary: Summary) -> str:

@@ -4,6 +4,7 @@ BudgetnetError          1   anything budgetnet raises on purpose
 ├── InputError          2   something that was given is wrong: names the field, the value and the rule
 │   ├── DataError       2   a data set is missing, corrupt or not what it was declared to be
 │   └── RecordError     2   a run folder or a study cannot be read, or belongs to something else
+│       └── BusyError   2   another process is at work on it
 └── OverBudgetError     3   a network does not fit its budget
 """
 
@@ -67,6 +68,10 @@ class DataError(InputError):
 
 class RecordError(InputError):
     """A run folder or a study cannot be read, or was made with other settings."""
+
+
+class BusyError(RecordError):
+    """Another process is at work on the run or the study."""
 
 
 class OverBudgetError(BudgetnetError):

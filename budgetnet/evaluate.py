@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -10,8 +11,8 @@ from torch.nn import functional
 
 from budgetnet.data.device import ResidentImages, batches
 
-EVALUATION_BATCH = 1000
-"""Images in a batch without gradients."""
+EVALUATION_PIXELS = 1000 * 32 * 32
+"""Pixels in a batch without gradients: a thousand small images, fewer of larger ones, so that maps fit into memory."""
 
 
 class Evaluation(NamedTuple):
@@ -41,9 +42,10 @@ def evaluate(network: nn.Module, data: ResidentImages) -> Evaluation:
     device = data.images.device
     training = network.training
     network.eval()
+    batch_size = max(1, min(1000, EVALUATION_PIXELS // math.prod(data.images.shape[2:])))
     loss = loss_accumulator(device)
     correct = torch.zeros((), dtype=torch.int64, device=device)
-    for inputs, labels in batches(data, batch_size=EVALUATION_BATCH):
+    for inputs, labels in batches(data, batch_size=batch_size):
         with autocast(device):
             logits = network(inputs)
         loss += functional.cross_entropy(logits.float(), labels, reduction="sum")

@@ -46,7 +46,7 @@ class LeaderboardRow(NamedTuple):
     gap: float
     """Accuracy less the published one, as a share."""
     gap_interval: Interval
-    """95 % Newcombe interval of the gap."""
+    """Newcombe interval of the gap, wide enough that all candidates' intervals hold together at 95 % (Šidák 1967)."""
     comparable: bool
     """Whether candidate and reference were judged on the same kind of images: original CIFAR-10."""
     verdict: str
@@ -76,6 +76,10 @@ def rank(
 ) -> list[LeaderboardRow]:
     """Ranks candidates by validation accuracy, the one with fewer parameters first among equals.
 
+    The best of many looks better than it is. So the intervals of the gaps are widened for the number of candidates,
+    and "beyond noise" can be said of the first row although it was chosen. They do not allow for the choice of each
+    run's best epoch on the same images.
+
     The published row stands where its accuracy puts it when the data are original CIFAR-10, else last and marked.
 
     Args:
@@ -84,10 +88,13 @@ def rank(
         reference: the published result.
     """
     published = accuracy_count(reference.test_accuracy, reference.test_images)
+    confidence = 0.95 ** (1 / max(1, len(candidates)))
     ordered = sorted(candidates, key=lambda item: (-item.correct / item.images, item.params, item.name))
     rows = []
     for position, item in enumerate(ordered, 1):
-        gap_interval = difference_interval(item.correct, item.images, published, reference.test_images)
+        gap_interval = difference_interval(
+            item.correct, item.images, published, reference.test_images, confidence=confidence
+        )
         row = LeaderboardRow(
             rank=position,
             name=item.name,

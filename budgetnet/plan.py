@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from budgetnet.errors import InputError
+from budgetnet.fields import whole_number
 from budgetnet.spec import ModelSpec, Stage, feature_sizes
 
 LayerKind = Literal["conv", "norm", "linear", "block"]
@@ -98,10 +99,9 @@ def lower(spec: ModelSpec, *, input_size: int | tuple[int, int] | None = None) -
     Raises:
         InputError: at this input size a stride would shrink a map below one pixel, or the size is below 1.
     """
-    if isinstance(input_size, int):
-        input_size = (input_size, input_size)
-    if input_size is not None and min(input_size) < 1:
-        raise InputError("input_size", input_size, "must be at least 1 pixel")
+    if input_size is not None:
+        given = input_size if isinstance(input_size, tuple) else (input_size, input_size)
+        input_size = (_side(given[0]), _side(given[1]))
     sizes = feature_sizes(spec, input_size=input_size)
     image = (spec.input_shape[0], *(input_size or spec.input_shape[1:]))
     preact = spec.block == "preact"
@@ -129,6 +129,17 @@ def lower(spec: ModelSpec, *, input_size: int | tuple[int, int] | None = None) -
         pooling=spec.head.pooling,
         dropout=spec.head.dropout,
     )
+
+
+def _side(value: object) -> int:
+    """A side in pixels."""
+    try:
+        side = whole_number(value)
+    except ValueError:
+        side = 0
+    if side < 1:
+        raise InputError("input_size", value, "must be a whole number of at least 1 pixel")
+    return side
 
 
 def _norm(path: str, layer: Layer) -> Layer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field
@@ -33,6 +34,21 @@ class Schedule(Document):
             length *= self.cycle_factor
             end += length
         return ends
+
+    def learning_rate(self, epochs: float, *, initial: float) -> float:
+        """The learning rate at a moment of training (Loshchilov and Hutter 2017, equation 5).
+
+        Args:
+            epochs: epochs that have passed, with the share of the one under way.
+            initial: learning rate at the start of each cycle.
+        """
+        if self.kind == "constant":
+            return initial
+        start, length = 0, self.first_cycle
+        while epochs - start >= length:
+            start += length
+            length *= self.cycle_factor
+        return self.minimum + (initial - self.minimum) * (1 + math.cos(math.pi * (epochs - start) / length)) / 2
 
 
 class EarlyStopping(Document):

@@ -2,7 +2,7 @@
 
     run.json                what the run is: specification, recipe, data, seed, device; its digest names the folder
     spec.yaml, recipe.yaml  the same two, ready to be used again
-    environment.json        versions and hardware
+    environment.json        versions and hardware, for each start that found others
     curves.csv              one row an epoch
     best.safetensors        weights of the epoch with the lowest validation loss
     checkpoint.safetensors  all that is needed to go on; only while the run is unfinished
@@ -17,12 +17,15 @@ import csv
 import hashlib
 import io
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
+from filelock import FileLock, Timeout
 from pydantic import Field
 
-from budgetnet.errors import InputError, RecordError
+from budgetnet.errors import BusyError, InputError, RecordError
 from budgetnet.fields import Document
 from budgetnet.files import read_mapping, write_json, write_text, write_yaml
 from budgetnet.recipe import Recipe
@@ -45,12 +48,21 @@ class DataRecord(Document):
     """Hexadecimal SHA-256 over every image and label."""
     is_original_cifar10: bool
     """Whether the images are CIFAR-10's own, by their checksums."""
+    mean: tuple[float, ...]
+    """What is subtracted from each channel's pixels, scaled to [0, 1]."""
+    std: tuple[float, ...]
+    """What each channel's pixels are then divided by."""
     split_fingerprint: str
     """Hexadecimal SHA-256 over the split into training and validation images."""
     train_images: int
     """Images trained on."""
     validation_images: int
     """Images held out, on which the run is judged."""
+
+    @property
+    def key(self) -> list[Any]:
+        """What tells one use of data from another, whatever the data are called."""
+        return [self.fingerprint, self.split_fingerprint, self.is_original_cifar10, self.mean, self.std]
 
 
 class RunIdentity(Document):
@@ -68,6 +80,8 @@ class RunIdentity(Document):
     """Seed of initialisation, order and augmentation."""
     device: str
     """Kind of device, on which the arithmetic depends: ``cpu``, ``cuda`` or ``mps``."""
+    trainer: int = 1
+    """Version of the trainer's arithmetic; a change that gives other numbers raises it."""
 
     @property
     def digest(self) -> str:
@@ -75,7 +89,8 @@ class RunIdentity(Document):
         content = {
             "spec": self.spec.digest,
             "recipe": self.recipe.digest,
-            "data": [self.data.fingerprint, self.data.split_fingerprint],
+            "data": self.data.key,
+            "trainer": self.trainer,
             "seed": self.seed,
             "device": self.device,
         }
@@ -84,7 +99,12 @@ class RunIdentity(Document):
     @property
     def run_id(self) -> str:
         """Name of the run's folder."""
-        return f"{self.spec.label[:48]}-s{self.seed}-{self.digest[:10]}"
+        return f"{self.spec.label[:48]}-s{self.seed}-{self.short_digest}"
+
+    @property
+    def short_digest(self) -> str:
+        """The end of the folder's name."""
+        return self.digest[:10]
 
 
 class Epoch(NamedTuple):
@@ -163,13 +183,34 @@ class RunFolder:
         self._result = path / "result.json"
         self._curves = path / "curves.csv"
         self._identity = path / "run.json"
+        self._environment = path / "environment.json"
 
     @classmethod
     def of(cls, identity: RunIdentity, out: Path) -> RunFolder:
-        """The folder of a run below ``out``, whether it exists yet or not."""
-        return cls(out / identity.run_id)
+        """The folder of a run below ``out``, whether it exists yet or not.
 
-    def begin(self, identity: RunIdentity, environment: dict[str, Any]) -> None:
+        The digest decides: a network that was trained under another name is found under that name.
+        """
+        found = sorted(out.glob(f"*-{identity.short_digest}"))
+        return cls(found[0] if found else out / identity.run_id)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other processes off the run, and clears away what a killed one left half written.
+
+        Raises:
+            BusyError: another process is training the run.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.path / ".lock", timeout=0):
+                for part in self.path.glob(".*.part"):
+                    part.unlink(missing_ok=True)
+                yield
+        except Timeout:
+            raise BusyError("run folder", str(self.path), "another process is training this run") from None
+
+    def begin(self, identity: RunIdentity) -> None:
         """Writes what the run is; ``run.json`` last, so that a folder that has it is whole.
 
         Raises:
@@ -182,8 +223,13 @@ class RunFolder:
             return
         write_yaml(self.path / "spec.yaml", identity.spec.to_mapping())
         write_yaml(self.path / "recipe.yaml", identity.recipe.to_mapping())
-        write_json(self.path / "environment.json", environment)
         write_json(self._identity, identity.to_mapping())
+
+    def note_environment(self, environment: dict[str, Any], *, first_epoch: int) -> None:
+        """Writes down where training goes on, if that is not where it was."""
+        entries = read_mapping(self._environment)["starts"] if self._environment.exists() else []
+        if not entries or {**entries[-1], "first_epoch": first_epoch} != {**environment, "first_epoch": first_epoch}:
+            write_json(self._environment, {"starts": [*entries, {"first_epoch": first_epoch, **environment}]})
 
     def write_curves(self, curves: list[Epoch]) -> None:
         """Writes the curves so far."""
@@ -249,10 +295,3 @@ class RunFolder:
             ]
         except (KeyError, TypeError, ValueError) as error:
             raise RecordError(str(self._curves), str(error), "is damaged: not the curves of a run") from None
-
-
-def find_runs(out: Path) -> list[RunFolder]:
-    """Every run folder directly below ``out``, by name."""
-    if not out.is_dir():
-        return []
-    return [RunFolder(path) for path in sorted(out.iterdir()) if (path / "run.json").exists()]

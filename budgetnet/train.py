@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 
 from budgetnet.build import ResNet, build
 from budgetnet.checkpoint import load_tensors, save_tensors
@@ -29,6 +28,8 @@ from budgetnet.records import Epoch, RunFolder, RunIdentity, RunRecord, RunResul
 from budgetnet.seeds import derive_seed
 from budgetnet.spec import ModelSpec
 from budgetnet.training_data import TrainingData
+
+_ANEW = "delete the run folder to train it anew"
 
 
 class _Progress(NamedTuple):
@@ -67,19 +68,21 @@ def train(
 
     Raises:
         RecordError: the run's folder is damaged or belongs to another run.
+        BusyError: another process is training the same run.
     """
     device = data.train.images.device
     identity = RunIdentity(spec=data.adapt(spec), recipe=recipe, data=data.record, seed=seed, device=device.type)
     folder = RunFolder.of(identity, out)
-    folder.begin(identity, describe_environment(device))
-    if folder.finished:
-        return folder.load()
-    run = _Run(identity, data, folder)
-    run.resume()
+    # The caller's random numbers are left as they were, on the CPU and on the device.
     cuda = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda):
-        folder.finish(run.to_the_end(on_epoch, on_step))
-    return folder.load()
+    with folder.locked(), torch.random.fork_rng(devices=cuda):
+        folder.begin(identity)
+        if not folder.finished:
+            run = _Run(identity, data, folder)
+            run.resume()
+            folder.note_environment(describe_environment(device), first_epoch=run.progress.epoch + 1)
+            folder.finish(run.to_the_end(on_epoch, on_step))
+        return folder.load()
 
 
 class _Run:
@@ -97,14 +100,6 @@ class _Run:
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
         )
-        self.schedule = None
-        if recipe.schedule.kind == "cosine-restarts":
-            self.schedule = CosineAnnealingWarmRestarts(
-                self.optimizer,
-                T_0=recipe.schedule.first_cycle,
-                T_mult=recipe.schedule.cycle_factor,
-                eta_min=recipe.schedule.minimum,
-            )
         self.generator = torch.Generator(device=self.device)
         self.progress = _Progress()
         self.curves: list[Epoch] = []
@@ -149,8 +144,9 @@ class _Run:
         for step, (inputs, labels) in enumerate(shuffled):
             if len(labels) == 1 and seen:
                 continue  # batch norm has no variance over a single value
-            if self.schedule:
-                self.schedule.step(number - 1 + step / steps)
+            self.optimizer.param_groups[0]["lr"] = recipe.schedule.learning_rate(
+                number - 1 + step / steps, initial=recipe.learning_rate
+            )
             loss, right = self._step(inputs, labels)
             loss_sum += loss * len(labels)
             correct += right
@@ -206,7 +202,8 @@ class _Run:
             momentum = self.optimizer.state[parameter].get("momentum_buffer")
             if momentum is not None:
                 tensors[f"momentum.{name}"] = momentum
-        save_tensors(self.folder.checkpoint, tensors, about=self.progress._asdict())
+        about = {"progress": self.progress._asdict(), "curves": [list(epoch) for epoch in self.curves]}
+        save_tensors(self.folder.checkpoint, tensors, about=about)
 
     def _write_best(self) -> None:
         save_tensors(self.folder.best, self.network.state_dict(), about={"epoch": self.progress.epoch})
@@ -218,13 +215,13 @@ class _Run:
         tensors, about = self._load(self.folder.checkpoint)
         network = {key.removeprefix("network."): value for key, value in tensors.items() if key.startswith("network.")}
         try:
-            self.progress = _Progress(**about)
+            self.progress = _Progress(**about["progress"])
+            self.curves = [Epoch(*row) for row in about["curves"]]
             self.network.load_state_dict(network)
-        except (TypeError, RuntimeError):
-            raise RecordError("checkpoint", str(self.folder.checkpoint), "is damaged: not of this run") from None
-        self.curves = self.folder.read_curves()[: self.progress.epoch]
-        if len(self.curves) < self.progress.epoch:
-            raise RecordError("run folder", str(self.folder.path), "is damaged: curves.csv lacks epochs")
+        except (KeyError, TypeError, RuntimeError):
+            raise RecordError("checkpoint", str(self.folder.checkpoint), f"is not of this run; {_ANEW}") from None
+        # The checkpoint knows the curves as well, so that no crash can leave the two apart.
+        self.folder.write_curves(self.curves)
         for name, parameter in self.network.named_parameters():
             if f"momentum.{name}" in tensors:
                 momentum = tensors[f"momentum.{name}"].to(self.device)
@@ -232,7 +229,7 @@ class _Run:
         best_written = self._load(self.folder.best)[1].get("epoch") if self.folder.best.exists() else None
         if best_written != self.progress.best_epoch:
             if self.progress.epoch != self.progress.best_epoch:
-                rule = f"must hold the weights of epoch {self.progress.best_epoch}, and the checkpoint is beyond them"
+                rule = f"must hold epoch {self.progress.best_epoch}, which the checkpoint has left behind; {_ANEW}"
                 raise RecordError("best weights", str(self.folder.best), rule)
             self._write_best()
 
@@ -240,7 +237,7 @@ class _Run:
         try:
             return load_tensors(path)
         except InputError as error:
-            raise RecordError("checkpoint", str(path), f"is damaged: {error.rule}") from None
+            raise RecordError("checkpoint", str(path), f"is damaged: {error.rule}; {_ANEW}") from None
 
     def _result(self, status: str, reason: str) -> RunResult:
         progress, spec = self.progress, self.identity.spec

@@ -63,6 +63,8 @@ class TrainingData(NamedTuple):
             provenance=dataset.provenance,
             fingerprint=dataset.fingerprint,
             is_original_cifar10=dataset.is_original_cifar10,
+            mean=dataset.mean,
+            std=dataset.std,
             split_fingerprint=parts.fingerprint,
             train_images=len(train),
             validation_images=len(validation),

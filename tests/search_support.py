@@ -11,7 +11,9 @@ from budgetnet.budget import Budget, Verdict
 from budgetnet.data import DataSet
 from budgetnet.recipe import Recipe
 from budgetnet.records import Epoch, RunResult
-from budgetnet.search import SearchOutcome, StudySettings, default_storage, open_storage, search
+from budgetnet.search.driver import SearchOutcome, search
+from budgetnet.search.settings import StudySettings
+from budgetnet.search.study import default_storage, open_storage
 from budgetnet.space import SearchSpace
 
 MAX_PARAMS = 20_000
@@ -63,7 +65,9 @@ class Question:
         recipe = recipe or tiny_recipe(epochs=1)
         data = prepare(self.digits, recipe)
         budget = Budget(max_params=max_params, **limits)
-        settings = StudySettings(space=SearchSpace(**space), budget=budget, recipe=recipe, data=data.record, seed=0)
+        settings = StudySettings(
+            space=SearchSpace(**space), budget=budget, recipe=recipe, data=data.record, seed=0, device="cpu"
+        )
         storage = open_storage(default_storage(self.out), create=True)
         try:
             return search(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -87,7 +89,7 @@ def test_parts_are_disjoint_whole_and_independent(
     except DataError:
         assume(False)
     assert sorted([*whole.train, *whole.validation]) == list(range(len(labels)))
-    assert len(whole.validation) == int(np.ceil(len(labels) * fraction))
+    assert len(whole.validation) == math.ceil(len(labels) * Fraction(repr(fraction)))
     for label, count in enumerate(counts):
         held_back = int((labels[whole.validation] == label).sum())
         assert abs(held_back - count * len(whole.validation) / len(labels)) < 1
@@ -154,3 +156,8 @@ def test_a_whole_part_can_be_asked_for_by_its_size() -> None:
     assert sized.fingerprint == whole.fingerprint
     one_less = split(labels, validation_fraction=0.2, seed=0, train_size=79)
     assert len(one_less.train) == 79
+
+
+def test_a_share_that_floating_point_exceeds_by_a_hair_holds_back_no_image_more() -> None:
+    assert 100 * 0.07 > 7
+    assert len(split(labels_of(50, 50), validation_fraction=0.07, seed=0).validation) == 7

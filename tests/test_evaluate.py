@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from budgetnet.data import DataSet
 from budgetnet.data.device import resident
-from budgetnet.evaluate import EVALUATION_BATCH, Evaluation, evaluate
+from budgetnet.evaluate import EVALUATION_PIXELS, Evaluation, evaluate
 
 
 class FirstPixels(nn.Module):
@@ -46,7 +46,7 @@ def test_loss_and_count_are_those_worked_out_by_hand(digits: DataSet, count: int
     assert found.accuracy == found.correct / count
     assert network.training is training
     assert sum(network.sizes) == count
-    assert max(network.sizes) <= EVALUATION_BATCH
+    assert max(network.sizes) * 64 <= EVALUATION_PIXELS
 
 
 def test_evaluation_leaves_weights_and_running_statistics_alone(digits: DataSet) -> None:

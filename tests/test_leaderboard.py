@@ -18,8 +18,8 @@ def candidate(name: str, correct: int, images: int = 10_000, params: int = 1_000
     return Candidate(name, f"net-{name}", params, 2 * params, correct, images, f"run-{name}", 7)
 
 
-def wilson(correct: int, images: int) -> tuple[float, float]:
-    interval = binomtest(correct, images).proportion_ci(0.95, method="wilson")
+def wilson(correct: int, images: int, level: float = 0.95) -> tuple[float, float]:
+    interval = binomtest(correct, images).proportion_ci(level, method="wilson")
     return float(interval.low), float(interval.high)
 
 
@@ -66,6 +66,19 @@ def test_intervals_are_wilsons_and_newcombes(count: tuple[int, int]) -> None:
     beyond = expected_low > 0 or expected_high < 0
     assert row.exceeds_noise is beyond
     assert row.verdict == ("beyond noise" if beyond else "within noise")
+
+
+def test_the_gaps_intervals_hold_together_for_all_candidates() -> None:
+    alone = rank([candidate("0", 9_225)], comparable=True)[0]
+    rows = rank([candidate(str(number), 9_225 - number) for number in range(20)], comparable=True)
+    assert (alone.exceeds_noise, rows[0].exceeds_noise) == (True, False)
+    assert rows[0].interval == alone.interval
+    # Each of 20 intervals has the level at which all hold together at 95 %.
+    share, published, level = 0.9225, 0.9141, 0.95 ** (1 / 20)
+    low, _ = wilson(9_225, 10_000, level)
+    _, high = wilson(9_141, 10_000, level)
+    expected = share - published - math.hypot(share - low, high - published)
+    assert rows[0].gap_interval.low == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize(

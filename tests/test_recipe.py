@@ -147,3 +147,10 @@ def test_an_unknown_recipe_suggests_what_exists(name: str, hint: str) -> None:
         named_recipe(name)
     assert caught.value.field == "recipe"
     assert hint in caught.value.rule
+
+
+def test_a_new_cycle_starts_at_the_initial_rate_however_long_the_cycles_grow() -> None:
+    schedule = Schedule(first_cycle=1, cycle_factor=3, minimum=0.0)
+    for end in schedule.cycle_ends(10_000):
+        assert schedule.learning_rate(end, initial=0.1) == 0.1
+        assert schedule.learning_rate(end - 1e-6, initial=0.1) < 1e-3

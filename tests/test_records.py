@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 import yaml
+from filelock import FileLock
 from support import TINY, prepare, tiny_recipe
 
 from budgetnet.data import DataSet
-from budgetnet.errors import RecordError
+from budgetnet.errors import BusyError, RecordError
 from budgetnet.recipe import Recipe
-from budgetnet.records import DataRecord, Epoch, RunFolder, RunIdentity, RunRecord, RunResult, find_runs
+from budgetnet.records import DataRecord, Epoch, RunFolder, RunIdentity, RunRecord, RunResult
 from budgetnet.spec import ModelSpec
 from budgetnet.train import train
 
@@ -26,6 +27,8 @@ DATA = DataRecord(
     fingerprint="a" * 64,
     is_original_cifar10=False,
     split_fingerprint="b" * 64,
+    mean=(0.25,),
+    std=(0.5,),
     train_images=64,
     validation_images=40,
 )
@@ -49,7 +52,8 @@ RESULT = RunResult(
 
 def written(out: Path) -> RunFolder:
     folder = RunFolder.of(IDENTITY, out)
-    folder.begin(IDENTITY, {"python": "3"})
+    folder.begin(IDENTITY)
+    folder.note_environment({"python": "3"}, first_epoch=1)
     folder.write_curves(EPOCHS)
     folder.finish(RESULT)
     return folder
@@ -66,8 +70,11 @@ def changed(**changes: Any) -> RunIdentity:
         changed(recipe=tiny_recipe(momentum=0.5)),
         changed(data=DATA.model_copy(update={"fingerprint": "c" * 64})),
         changed(data=DATA.model_copy(update={"split_fingerprint": "c" * 64})),
+        changed(data=DATA.model_copy(update={"std": (0.25,)})),
+        changed(data=DATA.model_copy(update={"is_original_cifar10": True})),
         changed(seed=4),
         changed(device="cuda"),
+        changed(trainer=2),
     ],
 )
 def test_whatever_determines_a_run_gives_it_a_folder_of_its_own(other: RunIdentity) -> None:
@@ -104,7 +111,7 @@ def test_a_trained_folder_is_complete_and_every_file_is_whole(digits: DataSet, t
     folder = train(TINY, data, recipe, seed=0, out=tmp_path).folder
     names = {path.name for path in folder.iterdir()}
     documents = {"run.json", "environment.json", "result.json", "spec.yaml", "recipe.yaml"}
-    assert names == {*documents, "curves.csv", "best.safetensors"}
+    assert names == {*documents, "curves.csv", "best.safetensors", ".lock"}
     found = {name: yaml.safe_load((folder / name).read_text()) for name in documents}
     for name in documents:
         if name.endswith(".json"):
@@ -115,7 +122,7 @@ def test_a_trained_folder_is_complete_and_every_file_is_whole(digits: DataSet, t
     assert found["run.json"]["recipe"] == found["recipe.yaml"]
     assert found["run.json"]["data"]["fingerprint"] == digits.fingerprint
     assert (found["run.json"]["seed"], found["run.json"]["device"]) == (0, "cpu")
-    assert set(found["environment.json"]["packages"]) >= {"torch", "numpy", "optuna"}
+    assert set(found["environment.json"]["starts"][0]["packages"]) >= {"torch", "numpy", "optuna"}
     with (folder / "curves.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [row["epoch"] for row in rows] == ["1", "2"]
@@ -134,7 +141,10 @@ def test_the_digest_is_that_of_the_parts_in_the_run_file(tmp_path: Path) -> None
     parts = {
         "spec": digest(spec, separators=(",", ":")),
         "recipe": digest(recipe, separators=(",", ":")),
-        "data": [stored["data"]["fingerprint"], stored["data"]["split_fingerprint"]],
+        "data": [
+            stored["data"][key] for key in ("fingerprint", "split_fingerprint", "is_original_cifar10", "mean", "std")
+        ],
+        "trainer": 1,
         "seed": stored["seed"],
         "device": stored["device"],
     }
@@ -145,7 +155,7 @@ def test_a_folder_of_another_run_is_refused_and_left_alone(tmp_path: Path) -> No
     folder = written(tmp_path)
     before = (folder.path / "run.json").read_bytes()
     with pytest.raises(RecordError, match="another run"):
-        folder.begin(changed(seed=9), {})
+        folder.begin(changed(seed=9))
     assert (folder.path / "run.json").read_bytes() == before
 
 
@@ -196,12 +206,30 @@ def test_a_harmed_folder_is_told_in_one_line(tmp_path: Path, harm: Callable[[Pat
     assert "\n" not in str(caught.value)
 
 
-def test_runs_are_found_by_their_run_file(tmp_path: Path) -> None:
-    assert find_runs(tmp_path / "nowhere") == []
+def test_a_run_is_found_whatever_its_network_is_called(tmp_path: Path) -> None:
     folder = written(tmp_path)
-    (tmp_path / "not-a-run").mkdir()
-    (tmp_path / "studies.db").touch()
-    assert [found.path for found in find_runs(tmp_path)] == [folder.path]
+    renamed = changed(spec=TINY.replace(name="another-name"))
+    assert renamed.run_id != IDENTITY.run_id
+    assert RunFolder.of(renamed, tmp_path).path == folder.path
+
+
+def test_one_process_at_a_time_works_on_a_run_and_clears_up_behind_a_killed_one(tmp_path: Path) -> None:
+    folder = written(tmp_path)
+    left = folder.path / ".best.safetensors.x.part"
+    left.touch()
+    with FileLock(folder.path / ".lock"), pytest.raises(BusyError, match="another process"), folder.locked():
+        pytest.fail("the run is locked")
+    assert left.exists()
+    with folder.locked():
+        assert not left.exists()
+
+
+def test_a_start_elsewhere_is_noted_and_one_alike_is_not(tmp_path: Path) -> None:
+    folder = written(tmp_path)
+    folder.note_environment({"python": "3"}, first_epoch=2)
+    folder.note_environment({"python": "4"}, first_epoch=3)
+    starts = json.loads((folder.path / "environment.json").read_text())["starts"]
+    assert starts == [{"first_epoch": 1, "python": "3"}, {"first_epoch": 3, "python": "4"}]
 
 
 def test_the_accuracy_is_the_share_of_right_answers() -> None:

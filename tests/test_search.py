@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,23 @@ import torch
 from filelock import FileLock
 from optuna.trial import FrozenTrial, TrialState
 from search_support import MAX_PARAMS, Question, Watcher
-from support import PAIR_SPACE, TINY_SPACE, restarts, snapshot, tiny_recipe
+from support import PAIR_SPACE, TINY_SPACE, prepare, restarts, snapshot, tiny_recipe
 
 from budgetnet.data import DataSet
 from budgetnet.errors import OverBudgetError, RecordError
 from budgetnet.records import RunFolder
-from budgetnet.search import SearchOutcome, default_storage, open_storage, tally
-from budgetnet.search.study import lock_path
+from budgetnet.search.driver import SearchOutcome
+from budgetnet.search.proposals import Proposals
+from budgetnet.search.study import default_storage, lock_path, open_storage, study_settings, tally
 from budgetnet.space import SearchSpace
 from budgetnet.train import train
+
+
+class FullDiskError(OSError):
+    """What a disk without space raises."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.ENOSPC, "No space left on device")
 
 
 @pytest.fixture
@@ -189,6 +198,41 @@ def test_a_candidate_without_memory_to_train_in_ends_alone(ask: Question, monkey
     first = next(trial for trial in trials_of(outcome) if "run" in trial.user_attrs)
     assert (first.state, first.user_attrs["ended"]) == (TrialState.PRUNED, "out of memory")
     assert outcome.trained == 2
+
+
+def test_a_search_whose_every_candidate_lacks_memory_gives_up(ask: Question, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacks_memory(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("MPS backend out of memory")
+
+    monkeypatch.setattr("budgetnet.search.driver.train", lacks_memory)
+    monkeypatch.setattr("budgetnet.search.driver.MAX_TURNED_AWAY", 4)
+    outcome = ask(trials=1, max_params=None)
+    assert (outcome.trained, outcome.exhausted) == (0, True)
+
+
+def test_a_candidate_that_a_full_disk_stops_is_taken_up_again(ask: Question) -> None:
+    with pytest.raises(OSError, match="No space"):
+        ask(trials=1, max_params=None, watcher=Watcher(stop_at=1, error=FullDiskError))
+    first, second = trials_of(ask(trials=1, max_params=None))
+    assert (first.state, second.state) == (TrialState.FAIL, TrialState.COMPLETE)
+    assert second.user_attrs["retry_of"] == first.number
+    assert second.user_attrs["run"] == first.user_attrs["run"]
+
+
+def test_a_report_before_divergence_is_no_result_after_a_restart(ask: Question) -> None:
+    study = ask(trials=1, max_params=None).study
+    storage = open_storage(default_storage(ask.out), create=False)
+    data = prepare(ask.digits, tiny_recipe(epochs=1))
+    options: dict[str, Any] = {"input_shape": data.input_shape, "num_classes": data.num_classes}
+    proposals = Proposals(study, storage, study_settings(study), **options)
+    proposal = proposals.next()
+    trial = proposals.begin(proposal, run="run", seed=0)
+    proposals.report(proposal, trial, value=0.9, step=1)
+    proposals.finish(proposal, trial, value=None, facts={"trained": True, "ended": "diverged"})
+    again = Proposals(study, storage, study_settings(study), **options)
+    assert proposals.results[proposal.spec.digest] is None
+    assert again.results[proposal.spec.digest] is None
+    assert tally(study) == {"trained": 1, "over_budget": 0, "repeated": 0, "no_result": 1}
 
 
 def test_candidates_are_reported_at_the_ends_of_cycles_only(ask: Question, tmp_path: Path) -> None:

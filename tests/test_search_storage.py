@@ -16,8 +16,7 @@ from support import snapshot, tiny_recipe
 from budgetnet.data import DataSet
 from budgetnet.errors import BudgetnetError, RecordError
 from budgetnet.records import Epoch
-from budgetnet.search import candidates, default_storage, find_study, open_storage, storage_errors
-from budgetnet.search.study import lock_path
+from budgetnet.search.study import candidates, default_storage, find_study, lock_path, open_storage, storage_errors
 
 
 @pytest.fixture
@@ -62,13 +61,23 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:5000])
 
 
-@pytest.mark.parametrize("damage", [write_random, write_other_tables, write_other_version, truncate, Path.mkdir])
+@pytest.mark.parametrize("damage", [write_random, write_other_version, truncate, Path.mkdir])
 def test_a_storage_that_cannot_be_used_is_told_in_one_line(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     path = tmp_path / "studies.db"
     damage(path)
     with pytest.raises(RecordError, match="cannot be used") as caught:
         open_storage(f"sqlite:///{path}", create=False)
     assert "\n" not in str(caught.value)
+
+
+def test_a_verb_that_only_reads_leaves_a_foreign_database_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "other.db"
+    write_other_tables(path)
+    before = path.read_bytes()
+    with pytest.raises(RecordError, match="no study is kept here"):
+        open_storage(f"sqlite:///{path}", create=False)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
 @pytest.mark.parametrize(

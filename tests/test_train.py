@@ -114,6 +114,7 @@ def test_the_update_is_that_of_momentum_and_weight_decay_written_by_hand(
         (2, 2, 0.001, {2, 6}),
         (1, 1, 0.01, {1, 2, 3, 4, 5, 6}),
         (1, 2, 0.0, {1, 3}),
+        (1, 3, 0.0, {1, 4}),
         (9, 1, 0, set()),
     ],
 )

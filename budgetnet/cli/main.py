@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -51,6 +52,10 @@ def _options(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and gives its exit code; what a person can cause is told in one line, no traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal or pipe that lacks a character, such as a bar's, gets a question mark and no traceback.
+            stream.reconfigure(errors="replace")
     try:
         code = app(args=arguments, prog_name="budgetnet", standalone_mode=False)
     except BudgetnetError as error:

@@ -81,7 +81,12 @@ def read_recipe(text: str | None, *, data: str, epochs: str | None) -> Recipe:
 
 def _names_a_file(text: str) -> bool:
     path = Path(text)
-    return path.suffix.lower() in (".yaml", ".yml", ".json") or path.exists() or len(path.parts) > 1
+    if path.suffix.lower() in (".yaml", ".yml", ".json") or len(path.parts) > 1:
+        return True
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # Too long, or of characters that no file's name has.
+        return False
 
 
 def read_budget(max_params: str | None, max_macs: str | None, max_activations: str | None) -> Budget:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -61,7 +63,8 @@ def split(
     rarest = int(counts.argmin())
     if counts[rarest] < 2:
         raise DataError("labels", int(classes[rarest]), "each class needs at least 2 images to be split, this has 1")
-    held_back = int(np.ceil(len(labels) * validation_fraction))
+    # Exact, because 100 * 0.07 is a little more than 7 in floating point.
+    held_back = math.ceil(len(labels) * Fraction(str(float(validation_fraction))))
     if not len(classes) <= held_back <= len(labels) - len(classes):
         rule = f"must leave both parts of {len(labels)} images at least one for each of {len(classes)} classes"
         raise DataError("validation_fraction", validation_fraction, rule)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -12,7 +14,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import Trial
 
 from budgetnet.budget import Budget, Verdict
-from budgetnet.errors import BudgetnetError, OverBudgetError, RecordError
+from budgetnet.errors import BudgetnetError, BusyError, OverBudgetError
 from budgetnet.published import REFERENCE
 from budgetnet.records import Epoch, RunFolder, RunIdentity, RunResult
 from budgetnet.search.proposals import Proposal, Proposals
@@ -78,16 +80,12 @@ def search(
 
     Raises:
         OverBudgetError: not even the smallest network of the space fits.
-        RecordError: the study asks another question, or another search is at work on it.
+        RecordError: the study asks another question.
+        BusyError: another search is at work on the study.
     """
     require_feasible(settings, data)
     out.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(lock_path(storage, study_name, out))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise RecordError("--study", study_name, "another search is at work on this study") from None
-    with lock, storage_errors(str(storage.url)):
+    with _locked(lock_path(storage, study_name, out), study_name), storage_errors(str(storage.url)):
         study = open_study(storage, study_name, settings)
         proposals = Proposals(study, storage, settings, input_shape=data.input_shape, num_classes=data.num_classes)
         trained = sum(is_trained(trial) for trial in study.get_trials(deepcopy=False))
@@ -103,9 +101,20 @@ def search(
                 turned_away += 1
             else:
                 observer.begun(proposal.verdict, trained=trained)
-                trained += _train_candidate(proposals, proposal, settings, data, out, observer)
-                turned_away = 0
+                ended = _train_candidate(proposals, proposal, settings, data, out, observer)
+                trained += ended
+                turned_away = 0 if ended else turned_away + 1
         return SearchOutcome(study, trained, exhausted=trained < trials)
+
+
+@contextmanager
+def _locked(path: Path, study_name: str) -> Iterator[None]:
+    """Keeps other searches off a study; the lock falls with the process, however it ends."""
+    try:
+        with FileLock(path, timeout=0):
+            yield
+    except Timeout:
+        raise BusyError("--study", study_name, "another search is at work on this study") from None
 
 
 def require_feasible(settings: StudySettings, data: TrainingData) -> None:
@@ -146,7 +155,7 @@ def _train_candidate(
     def on_epoch(epoch: Epoch) -> None:
         # Only at the end of a cycle, where the learning rate is at its minimum, are candidates worth comparing.
         if epoch.epoch in cycle_ends:
-            trial.report(epoch.validation_accuracy, step=epoch.cycle)
+            proposals.report(proposal, trial, value=epoch.validation_accuracy, step=epoch.cycle)
         observer.epoch_ended(epoch)
 
     try:
@@ -159,19 +168,27 @@ def _train_candidate(
             on_epoch=on_epoch,
             on_step=observer.stepped,
         )
-    except torch.OutOfMemoryError:
-        proposals.finish(proposal, trial, value=None, facts={"ended": "out of memory"})
-        observer.ended(None)
-        return False
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, OSError, BusyError):
+        # What passes, such as a full disk: the candidate is taken up again.
         proposals.interrupt(proposal, trial)
         raise
-    except (BudgetnetError, OSError, RuntimeError) as error:
+    except (BudgetnetError, RuntimeError) as error:
+        if _is_out_of_memory(error):
+            proposals.finish(proposal, trial, value=None, facts={"ended": "out of memory"})
+            observer.ended(None)
+            torch.cuda.empty_cache()
+            return False
         proposals.fail(proposal, trial, reason=f"{type(error).__name__}: {error}"[:500])
         raise
     _finish(proposals, proposal, trial, record.result)
     observer.ended(record.result)
     return True
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether a device has no memory left, which torch says by type on some devices and in words on others."""
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(phrase in str(error) for phrase in words)
 
 
 def _finish(proposals: Proposals, proposal: Proposal, trial: Trial, result: RunResult) -> None:

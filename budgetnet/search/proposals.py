@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from budgetnet.budget import Verdict
 from budgetnet.search.settings import StudySettings
-from budgetnet.search.study import is_trained, storage_errors
+from budgetnet.search.study import REPEATED, is_trained, storage_errors
 from budgetnet.seeds import derive_seed
 from budgetnet.spec import ModelSpec
 
@@ -64,7 +64,7 @@ class Proposals:
         self._memory = optuna.create_study(sampler=sampler, direction="maximize")
         self._memory.add_trials(past)
         self._interrupted = self._reclaim()
-        self.results = {trial.user_attrs["spec"]: trial.value for trial in past if is_trained(trial)}
+        self.results = {trial.user_attrs["spec"]: _accuracy(trial) for trial in past if is_trained(trial)}
         """Validation accuracy of each network trained so far, by the digest of its specification; none without one."""
 
     def _reclaim(self) -> list[FrozenTrial]:
@@ -106,7 +106,7 @@ class Proposals:
         value = self.results[proposal.spec.digest]
         state = _state(value)
         self._memory.tell(proposal.drawn, value, state=state)
-        self._write(proposal, state, value=value, ended="answered from the record")
+        self._write(proposal, state, value=value, ended=REPEATED)
 
     def begin(self, proposal: Proposal, *, run: str, seed: int) -> Trial:
         """Writes a candidate down as running and gives its trial in the storage."""
@@ -114,6 +114,11 @@ class Proposals:
         if proposal.retry_of is not None:
             extra["retry_of"] = proposal.retry_of
         return Trial(self._study, self._write(proposal, TrialState.RUNNING, **extra))
+
+    def report(self, proposal: Proposal, trial: Trial, *, value: float, step: int) -> None:
+        """Tells of a candidate's validation accuracy at the end of a cycle."""
+        trial.report(value, step=step)
+        proposal.drawn.report(value, step=step)
 
     def finish(self, proposal: Proposal, trial: Trial, *, value: float | None, facts: dict[str, Any]) -> None:
         """Closes a trained candidate: complete with its validation accuracy, or pruned where it came to no result."""
@@ -170,6 +175,11 @@ def _constraints(verdict: Verdict) -> dict[str, float]:
 def _state(value: float | None) -> TrialState:
     """How a trained candidate ends: complete with its value, pruned without one."""
     return TrialState.PRUNED if value is None else TrialState.COMPLETE
+
+
+def _accuracy(trial: FrozenTrial) -> float | None:
+    """The result of a trained candidate; Optuna gives a pruned trial its last report for a value, which is none."""
+    return trial.value if trial.state == TrialState.COMPLETE else None
 
 
 def _teaches(trial: FrozenTrial) -> bool:

@@ -28,6 +28,8 @@ class StudySettings(Document):
     """What they are trained on and judged by."""
     seed: int
     """Seed of proposals and of every candidate's run."""
+    device: str
+    """Kind of device that trains: candidates trained on different kinds are not ranked together."""
 
     @property
     def digest(self) -> str:
@@ -36,8 +38,9 @@ class StudySettings(Document):
             "space": self.space.model_dump(mode="json", exclude={"name"}),
             "budget": self.budget.to_mapping(),
             "recipe": self.recipe.digest,
-            "data": [self.data.fingerprint, self.data.split_fingerprint],
+            "data": self.data.key,
             "seed": self.seed,
+            "device": self.device,
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -49,11 +52,13 @@ class StudySettings(Document):
 
     def differences(self, other: StudySettings) -> list[str]:
         """Names of the parts in which two questions differ."""
-        differing = [field for field in ("space", "budget", "seed") if getattr(self, field) != getattr(other, field)]
+        differing = [
+            field for field in ("space", "budget", "seed", "device") if getattr(self, field) != getattr(other, field)
+        ]
         if self.recipe.digest != other.recipe.digest:
             differing.append("recipe or epochs")
-        if self.data.fingerprint != other.data.fingerprint:
+        if self.data.split_fingerprint != other.data.split_fingerprint:
+            differing.append("data, or train or validation size")
+        elif self.data.key != other.data.key:
             differing.append("data")
-        elif self.data.split_fingerprint != other.data.split_fingerprint:
-            differing.append("train or validation size")
         return differing

@@ -13,13 +13,16 @@ import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import event
-from sqlalchemy.engine import make_url
+from sqlalchemy import create_engine, event, inspect
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from budgetnet.errors import InputError, RecordError
 from budgetnet.leaderboard import Candidate
 from budgetnet.search.settings import StudySettings
+
+REPEATED = "answered from the record"
+"""How a trial ended whose network had been trained before."""
 
 SETTINGS_KEY = "budgetnet:settings"
 """User attribute of a study that holds its settings as JSON."""
@@ -27,7 +30,7 @@ SETTINGS_KEY = "budgetnet:settings"
 
 def default_storage(out: Path) -> str:
     """URL of the SQLite file in which studies live unless another storage is named."""
-    return f"sqlite:///{(out / 'studies.db').resolve()}"
+    return URL.create("sqlite", database=str((out / "studies.db").resolve())).render_as_string()
 
 
 @contextmanager
@@ -71,10 +74,16 @@ def open_storage(url: str, *, create: bool) -> RDBStorage:
             raise RecordError("--storage", url, "no study is kept here yet; budgetnet search makes one")
     try:
         with storage_errors(url):
-            storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 30}} if sqlite else None)
+            if not create and not inspect(create_engine(url)).has_table("studies"):
+                raise RecordError("--storage", _shown_url(url), "no study is kept here yet; budgetnet search makes one")
+            storage = RDBStorage(
+                url,
+                engine_kwargs={"connect_args": {"timeout": 30}} if sqlite else None,
+                skip_table_creation=not create,
+            )
     except (ImportError, RuntimeError) as error:
         raise RecordError("--storage", _shown_url(url), f"cannot be used: {' '.join(str(error).split())}") from None
-    if sqlite:
+    if sqlite and create:
         event.listen(storage.engine, "connect", _tune_sqlite)
         storage.engine.dispose()
     return storage
@@ -194,8 +203,15 @@ def candidates(study: optuna.Study) -> list[Candidate]:
 def tally(study: optuna.Study) -> dict[str, int]:
     """How many candidates met which fate: ``trained``, ``over_budget``, ``repeated`` and ``no_result``."""
     trials = study.get_trials(deepcopy=False)
-    trained = [trial for trial in trials if is_trained(trial)]
-    over = sum(is_over_budget(trial) for trial in trials)
-    repeated = sum(trial.state == TrialState.COMPLETE and not is_trained(trial) for trial in trials)
-    no_result = sum(trial.state in (TrialState.PRUNED, TrialState.FAIL) for trial in trials) - over
-    return {"trained": len(trained), "over_budget": over, "repeated": repeated, "no_result": no_result}
+    retried = {trial.user_attrs.get("retry_of") for trial in trials}
+    fates = {"trained": 0, "over_budget": 0, "repeated": 0, "no_result": 0}
+    for trial in trials:
+        if is_over_budget(trial):
+            fates["over_budget"] += 1
+        elif trial.user_attrs.get("ended") == REPEATED:
+            fates["repeated"] += 1
+        elif trial.state == TrialState.COMPLETE:
+            fates["trained"] += 1
+        elif trial.state.is_finished() and trial.number not in retried:
+            fates["no_result"] += 1
+    return fates

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,15 +75,6 @@ def test_best_weights_lost_behind_the_checkpoint_are_taken_from_it(digits: DataS
         assert untimed(run(digits, out)) == untimed(whole)
 
 
-def test_curves_a_row_ahead_of_the_checkpoint_are_written_anew(digits: DataSet, tmp_path: Path) -> None:
-    """The curves are written first, so a kill in between leaves them an epoch ahead."""
-    whole = untimed(run(digits, tmp_path / "whole"))
-    folder = broken_off(digits, tmp_path / "broken", 2)
-    curves = folder / "curves.csv"
-    curves.write_text(curves.read_text() + "3,2,0.1,9.0,0.1,9.0,0.1,1.0\n")
-    assert untimed(run(digits, tmp_path / "broken")) == whole
-
-
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
@@ -104,6 +96,20 @@ def nonsense(path: Path) -> None:
     path.write_text("epoch,cycle\nx,y\n")
 
 
+def a_row_ahead(path: Path) -> None:
+    path.write_text(path.read_text() + "3,2,0.1,9.0,0.1,9.0,0.1,1.0\n")
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, first_two_lines, nonsense, a_row_ahead])
+def test_curves_that_are_not_those_of_the_checkpoint_are_written_anew(
+    digits: DataSet, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    """The curves are written first, so a kill in between leaves them an epoch ahead."""
+    whole = untimed(run(digits, tmp_path / "whole"))
+    damage(broken_off(digits, tmp_path / "broken", 2) / "curves.csv")
+    assert untimed(run(digits, tmp_path / "broken")) == whole
+
+
 @pytest.mark.parametrize(
     ("file", "damage"),
     [
@@ -112,9 +118,6 @@ def nonsense(path: Path) -> None:
         ("checkpoint.safetensors", with_unknown_facts),
         ("checkpoint.safetensors", nonsense),
         ("best.safetensors", truncate),
-        ("curves.csv", Path.unlink),
-        ("curves.csv", first_two_lines),
-        ("curves.csv", nonsense),
         ("run.json", truncate),
         ("run.json", nonsense),
     ],
@@ -147,6 +150,7 @@ def test_a_finished_run_is_answered_without_training(digits: DataSet, tmp_path: 
     before = {path.name: path.stat().st_mtime_ns for path in record.folder.iterdir()}
     assert set(before) == {
         "run.json", "spec.yaml", "recipe.yaml", "environment.json", "curves.csv", "best.safetensors", "result.json",
+        ".lock",
     }  # fmt: skip
     assert run(digits, tmp_path, stop_after=1) == record
     assert {path.name: path.stat().st_mtime_ns for path in record.folder.iterdir()} == before
