@@ -34,6 +34,12 @@ def shown(value: object) -> str:
     return " ".join(text.split())
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a machine or a device had no memory left, which torch says by type on some devices, in words on all."""
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError) or any(phrase in str(error) for phrase in words)
+
+
 class BudgetnetError(Exception):
     """Base of everything budgetnet raises on purpose; ``exit_code`` is what the command line ends with."""
 

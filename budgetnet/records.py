@@ -258,7 +258,14 @@ class RunFolder:
         identity = self._read_identity()
         if not self.finished:
             raise RecordError("run folder", str(self.path), "is unfinished: result.json is missing")
-        return RunRecord(self.path, identity, self._read(self._result, RunResult), tuple(self.read_curves()))
+        result, curves = self._read(self._result, RunResult), tuple(self.read_curves())
+        if len(curves) != result.epochs:
+            raise RecordError(
+                str(self._curves), len(curves), f"is damaged: must have a row for each of {result.epochs} epochs"
+            )
+        if result.best_epoch is not None and not self.best.exists():
+            raise RecordError("run folder", str(self.path), "is damaged: best.safetensors is missing")
+        return RunRecord(self.path, identity, result, curves)
 
     def _read_identity(self) -> RunIdentity:
         if not self._identity.exists():
@@ -293,5 +300,5 @@ class RunFolder:
                 Epoch(int(row["epoch"]), int(row["cycle"]), *(float(row[key]) for key in Epoch._fields[2:]))
                 for row in rows
             ]
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, csv.Error) as error:
             raise RecordError(str(self._curves), str(error), "is damaged: not the curves of a run") from None

@@ -51,11 +51,11 @@ class Summary(NamedTuple):
         }
 
     def __str__(self) -> str:
-        lines = [f"{'Layer':<18}{'Output shape':<22}{'Parameters':>12}{'MACs':>15}"]
+        lines = [f"{'Layer':<18}{'Output shape':<22}{'Parameters':>16}{'MACs':>20}"]
         for row in self.rows:
             shape = str(list(row.output_shape))
-            lines.append(f"{row.layer:<18}{shape:<22}{row.cost.params:>12,}{row.cost.macs:>15,}")
-        lines.append(f"{'Total':<40}{self.total.params:>12,}{self.total.macs:>15,}")
+            lines.append(f"{row.layer:<18}{shape:<22}{row.cost.params:>16,}{row.cost.macs:>20,}")
+        lines.append(f"{'Total':<40}{self.total.params:>16,}{self.total.macs:>20,}")
         return "\n".join(lines)
 
     def __repr__(self) -> str:

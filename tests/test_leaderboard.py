@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from scipy.stats import binomtest
 
+from budgetnet.cli.tables import leaderboard_table
 from budgetnet.leaderboard import Candidate, LeaderboardRow, rank
 
 
@@ -117,3 +120,17 @@ def test_rows_are_plain_json() -> None:
     assert mappings[0]["gap_interval"][0] < mappings[0]["gap"] < mappings[0]["gap_interval"][1]
     assert (mappings[0]["run"], mappings[0]["seed"]) == ("run-a", 7)
     assert mappings[1]["is_reference"] is True
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_table_can_be_read_at_every_width_of_a_terminal(width: int) -> None:
+    architecture = "preact-72x2-144x2-144x2-216x1"
+    rows = rank([candidate("1", 9_600)._replace(architecture=architecture, params=4_250_980)], comparable=False)
+    printed = io.StringIO()
+    console = Console(file=printed, width=width)
+    console.print(leaderboard_table(rows, title="title", width=width))
+    lines = printed.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    assert len(lines) <= 12
+    for part in (architecture[:12], "4,250,980", "96.00", "+4.59", "91.41", "4,662,346", "not"):
+        assert part in printed.getvalue()

@@ -55,6 +55,7 @@ def written(out: Path) -> RunFolder:
     folder.begin(IDENTITY)
     folder.note_environment({"python": "3"}, first_epoch=1)
     folder.write_curves(EPOCHS)
+    folder.best.write_bytes(b"weights")
     folder.finish(RESULT)
     return folder
 
@@ -194,6 +195,9 @@ def remove(name: str) -> Callable[[Path], None]:
         (put("curves.csv", b"epoch,cycle\n1,1\n"), "damaged"),
         (put("curves.csv", b"epoch,cycle,learning_rate\nx,y,z\n"), "damaged"),
         (put("curves.csv", b"\xff\xfe\x00"), "damaged"),
+        (put("curves.csv", b"epoch,cycle\n" + b"1" * 200_000), "damaged"),
+        (lambda path: (path / "curves.csv").unlink(), "a row for each of 2 epochs"),
+        (lambda path: (path / "best.safetensors").unlink(), "best.safetensors is missing"),
         (remove("run.json"), "holds no run"),
         (remove("result.json"), "unfinished"),
     ],

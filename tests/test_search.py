@@ -269,7 +269,7 @@ def test_the_same_question_draws_the_same_candidates(digits: DataSet, tmp_path: 
     assert drawn[0] == drawn[1]
 
 
-def test_a_running_trial_of_another_machine_is_left_alone(ask: Question, tmp_path: Path) -> None:
+def test_in_a_file_a_running_trial_was_killed_whatever_its_machine_was_called(ask: Question, tmp_path: Path) -> None:
     study = ask(trials=1).study
     trained = next(trial for trial in study.get_trials() if trial.user_attrs.get("trained"))
     far = optuna.trial.create_trial(
@@ -280,5 +280,7 @@ def test_a_running_trial_of_another_machine_is_left_alone(ask: Question, tmp_pat
     )
     storage = open_storage(default_storage(tmp_path), create=False)
     storage.create_new_trial(storage.get_study_id_from_name("study"), template_trial=far)
-    states = [trial.state for trial in trials_of(ask(trials=2))]
-    assert states.count(TrialState.RUNNING) == 1
+    trials = trials_of(ask(trials=2))
+    (left,) = [trial for trial in trials if trial.user_attrs.get("host") == "another-machine"]
+    assert (left.state, left.user_attrs["ended"]) == (TrialState.FAIL, "interrupted")
+    assert [trial.user_attrs.get("retry_of") for trial in trials].count(left.number) == 1

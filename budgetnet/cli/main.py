@@ -13,7 +13,7 @@ import typer
 from budgetnet.cli.inspect import check, schema, specs, summary
 from budgetnet.cli.search import leaderboard, search
 from budgetnet.cli.train import train
-from budgetnet.errors import BudgetnetError
+from budgetnet.errors import BudgetnetError, is_out_of_memory
 from budgetnet.version import __version__
 
 _HELP = "Find the best small image classifier under a hard parameter budget."
@@ -58,24 +58,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     try:
         code = app(args=arguments, prog_name="budgetnet", standalone_mode=False)
+        return code if isinstance(code, int) else 0
     except BudgetnetError as error:
-        return _fail(str(error), error.exit_code)
+        message, code = str(error), error.exit_code
     except _UsageError as error:
         # Asked for nothing, typer prints the help text and complains without a word.
-        message = error.format_message() if hasattr(error, "format_message") else str(error)
-        return _fail(message, 2) if message else 2
+        message, code = (error.format_message() if hasattr(error, "format_message") else str(error)), 2
     except (KeyboardInterrupt, typer.Abort):
-        typer.echo("interrupted", err=True)
-        return 130
+        message, code = "interrupted", 130
     except BrokenPipeError:
         # The reader of a pipe has gone; what is still buffered must not complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        message, code = "", 1
     except OSError as error:
-        return _fail(f"{error.filename or 'system'}: {error.strerror or error}", 1)
-    return code if isinstance(code, int) else 0
-
-
-def _fail(message: str, code: int) -> int:
-    typer.echo(f"error: {' '.join(message.split())}", err=True)
+        message, code = f"{error.filename or 'system'}: {error.strerror or error}", 1
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        message, code = "the network is too large for the memory of this machine or device", 1
+    if message:
+        typer.echo(message if code == 130 else f"error: {' '.join(message.split())}", err=True)
     return code

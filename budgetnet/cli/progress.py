@@ -11,7 +11,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from budgetnet.budget import Verdict
 from budgetnet.cli.tables import percent, short_count
+from budgetnet.data import DataSet, load_dataset
 from budgetnet.records import Epoch, RunResult
+
+
+def load_shown(name: str) -> DataSet:
+    """Loads a data set by name, with a bar on a terminal while an image folder is decoded.
+
+    Raises:
+        DataError: the name is unknown, or the data set is missing or damaged.
+    """
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bars:
+        task = bars.add_task(f"loading {name}", total=None)
+        return load_dataset(name, progress=lambda done, of: bars.update(task, completed=done, total=of))
 
 
 class TerminalProgress:

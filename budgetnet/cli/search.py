@@ -59,8 +59,7 @@ def search(
     how = read_recipe(recipe, data=data, epochs=epochs)
     wanted = parse_count(trials, field="--trials")
     sizes = read_sizes(train_size, validation_size)
-    from budgetnet.cli.progress import TerminalProgress
-    from budgetnet.data import load_dataset
+    from budgetnet.cli.progress import TerminalProgress, load_shown
     from budgetnet.environment import choose_device
     from budgetnet.search.driver import MAX_TURNED_AWAY, require_feasible
     from budgetnet.search.driver import search as run_search
@@ -71,15 +70,15 @@ def search(
 
     candidates = SearchSpace() if space is None else SearchSpace.load(space)
     chosen = choose_device(device)
-    prepared = TrainingData.prepare(load_dataset(data), how, device=chosen, **sizes)
+    prepared = TrainingData.prepare(load_shown(data), how, device=chosen, **sizes)
     settings = StudySettings(
         space=candidates, budget=budget, recipe=how, data=prepared.record, seed=seed, device=chosen.type
     )
     # Before the storage is opened, so that a budget that nothing fits leaves no files.
     require_feasible(settings, prepared)
     kept = open_storage(storage or default_storage(out), create=True)
-    with TerminalProgress(candidates=wanted, epochs=how.epochs) as progress:
-        try:
+    try:
+        with TerminalProgress(candidates=wanted, epochs=how.epochs) as progress:
             outcome = run_search(
                 settings,
                 prepared,
@@ -89,9 +88,10 @@ def search(
                 trials=wanted,
                 observer=progress,
             )
-        except KeyboardInterrupt:
-            typer.echo("interrupted: nothing is lost, the same command goes on where it stopped", err=True)
-            raise
+    except KeyboardInterrupt:
+        # Said when the bars have gone, which would write over it.
+        typer.echo("interrupted: nothing is lost, the same command goes on where it stopped", err=True)
+        raise
     if outcome.exhausted:
         typer.echo(
             f"gave up at {outcome.trained} of {wanted} candidates: {MAX_TURNED_AWAY} proposals in a row were "
@@ -133,7 +133,9 @@ def _print_leaderboard(study: optuna.Study, *, out: Path, as_json: bool) -> None
     from budgetnet.cli.tables import console, leaderboard_table
 
     limits = ", ".join(f"{value:,} {key[4:]}" for key, value in settings.budget.to_mapping().items() if value)
-    console().print(leaderboard_table(rows, title=f"{study.study_name}: at most {limits or 'anything'}"))
+    output = console()
+    title = f"{study.study_name}: at most {limits or 'anything'}"
+    output.print(leaderboard_table(rows, title=title, width=output.width))
     typer.echo(
         f"{counts['trained']} trained, {counts['over_budget']} turned away over budget before any training, "
         f"{counts['repeated']} answered from the record, {counts['no_result']} without a result"

@@ -72,28 +72,28 @@ def edits_table(verdict: Verdict) -> Table:
     return table
 
 
-def leaderboard_table(rows: Sequence[LeaderboardRow], *, title: str) -> Table:
-    """Candidates and the published reference, the best first."""
+def leaderboard_table(rows: Sequence[LeaderboardRow], *, title: str, width: int) -> Table:
+    """Candidates and the published reference, the best first; on narrow terminals without what can be looked up."""
+    wide = width >= _PLAIN_WIDTH - 10
     table = Table(title=title, title_justify="left", expand=False)
-    table.add_column("rank", justify="right")
-    table.add_column("candidate")
-    table.add_column("architecture", overflow="fold")
+    table.add_column("rank", justify="right", no_wrap=True)
+    if wide:
+        table.add_column("candidate", no_wrap=True)
+    table.add_column("architecture", overflow="fold", min_width=12)
     table.add_column("params", justify="right", no_wrap=True)
-    table.add_column("MACs", justify="right", no_wrap=True)
-    table.add_column("accuracy % [95 %]", justify="right", no_wrap=True)
+    if wide:
+        table.add_column("MACs", justify="right", no_wrap=True)
+    table.add_column("accuracy % [95 %]", justify="right", no_wrap=wide)
     table.add_column("gap", justify="right", no_wrap=True)
-    table.add_column("beyond noise?", no_wrap=True)
+    table.add_column("beyond noise?" if wide else "noise?", no_wrap=wide)
     for row in rows:
+        cells: list[str | Text] = ["-" if row.rank is None else str(row.rank)]
+        cells += [row.name] if wide else []
+        cells += [row.name if row.is_reference and not wide else row.architecture, f"{row.params:,}"]
+        cells += [short_count(row.macs)] if wide else []
+        cells += [with_interval(row.accuracy, row.interval), "" if row.is_reference else f"{100 * row.gap:+.2f}"]
         table.add_row(
-            "-" if row.rank is None else str(row.rank),
-            row.name,
-            row.architecture,
-            f"{row.params:,}",
-            short_count(row.macs),
-            with_interval(row.accuracy, row.interval),
-            "" if row.is_reference else f"{100 * row.gap:+.2f}",
-            _verdict_text(row),
-            style="bold" if row.rank == 1 else "cyan" if row.is_reference else None,
+            *cells, _verdict_text(row), style="bold" if row.rank == 1 else "cyan" if row.is_reference else None
         )
     return table
 

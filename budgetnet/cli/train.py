@@ -42,26 +42,25 @@ def train(
     network = read_spec(spec)
     how = read_recipe(recipe, data=data, epochs=epochs)
     sizes = read_sizes(train_size, validation_size)
-    from budgetnet.cli.progress import TerminalProgress
+    from budgetnet.cli.progress import TerminalProgress, load_shown
     from budgetnet.cli.tables import with_interval
-    from budgetnet.data import load_dataset
     from budgetnet.environment import choose_device
     from budgetnet.stats import wilson_interval
     from budgetnet.train import train as train_network
     from budgetnet.training_data import TrainingData
 
     chosen = choose_device(device)
-    prepared = TrainingData.prepare(load_dataset(data), how, device=chosen, **sizes)
+    prepared = TrainingData.prepare(load_shown(data), how, device=chosen, **sizes)
     network = prepared.adapt(network)
-    with TerminalProgress(epochs=how.epochs) as progress:
-        progress.begun(Budget().check(network), trained=0)
-        try:
+    try:
+        with TerminalProgress(epochs=how.epochs) as progress:
+            progress.begun(Budget().check(network), trained=0)
             record = train_network(
                 network, prepared, how, seed=seed, out=out, on_epoch=progress.epoch_ended, on_step=progress.stepped
             )
-        except KeyboardInterrupt:
-            typer.echo("interrupted: the same command goes on behind the last epoch that was finished", err=True)
-            raise
+    except KeyboardInterrupt:
+        typer.echo("interrupted: the same command goes on after the last epoch that was finished", err=True)
+        raise
     result = record.result
     if result.status != "complete" or result.validation_correct is None:
         raise BudgetnetError(f"{network.label}: training came to no result: {result.reason} ({record.folder})")

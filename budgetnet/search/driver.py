@@ -14,7 +14,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import Trial
 
 from budgetnet.budget import Budget, Verdict
-from budgetnet.errors import BudgetnetError, BusyError, OverBudgetError
+from budgetnet.errors import BudgetnetError, BusyError, OverBudgetError, is_out_of_memory
 from budgetnet.published import REFERENCE
 from budgetnet.records import Epoch, RunFolder, RunIdentity, RunResult
 from budgetnet.search.proposals import Proposal, Proposals
@@ -173,7 +173,7 @@ def _train_candidate(
         proposals.interrupt(proposal, trial)
         raise
     except (BudgetnetError, RuntimeError) as error:
-        if _is_out_of_memory(error):
+        if isinstance(error, torch.OutOfMemoryError) or is_out_of_memory(error):
             proposals.finish(proposal, trial, value=None, facts={"ended": "out of memory"})
             observer.ended(None)
             torch.cuda.empty_cache()
@@ -183,12 +183,6 @@ def _train_candidate(
     _finish(proposals, proposal, trial, record.result)
     observer.ended(record.result)
     return True
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether a device has no memory left, which torch says by type on some devices and in words on others."""
-    words = ("out of memory", "can't allocate memory", "not enough memory")
-    return isinstance(error, torch.OutOfMemoryError) or any(phrase in str(error) for phrase in words)
 
 
 def _finish(proposals: Proposals, proposal: Proposal, trial: Trial, result: RunResult) -> None:

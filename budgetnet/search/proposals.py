@@ -68,10 +68,15 @@ class Proposals:
         """Validation accuracy of each network trained so far, by the digest of its specification; none without one."""
 
     def _reclaim(self) -> list[FrozenTrial]:
-        """Closes trials that this machine's killed searches left running; lists those not taken up again since."""
+        """Closes trials that killed searches left running; lists those not taken up again since.
+
+        On SQLite the study's lock tells that no other search is at work, whatever this machine is called by now; on a
+        server only this machine's own trials are known to be left over.
+        """
+        alone = self._storage.engine.url.get_backend_name() == "sqlite"
         trials = self._study.get_trials(deepcopy=False)
         for trial in trials:
-            if trial.state == TrialState.RUNNING and trial.user_attrs.get("host") == socket.gethostname():
+            if trial.state == TrialState.RUNNING and (alone or trial.user_attrs.get("host") == socket.gethostname()):
                 self._close_interrupted(trial.number)
         retried = {trial.user_attrs.get("retry_of") for trial in trials}
         return [
@@ -110,10 +115,8 @@ class Proposals:
 
     def begin(self, proposal: Proposal, *, run: str, seed: int) -> Trial:
         """Writes a candidate down as running and gives its trial in the storage."""
-        extra: dict[str, Any] = {"run": run, "seed": seed, "host": socket.gethostname()}
-        if proposal.retry_of is not None:
-            extra["retry_of"] = proposal.retry_of
-        return Trial(self._study, self._write(proposal, TrialState.RUNNING, **extra))
+        host = socket.gethostname()
+        return Trial(self._study, self._write(proposal, TrialState.RUNNING, run=run, seed=seed, host=host))
 
     def report(self, proposal: Proposal, trial: Trial, *, value: float, step: int) -> None:
         """Tells of a candidate's validation accuracy at the end of a cycle."""
@@ -155,6 +158,8 @@ class Proposals:
             **verdict.cost._asdict(),
             "budget_used": round(self._settings.budget.share_used(verdict.cost), 6),
         }
+        if proposal.retry_of is not None:
+            facts["retry_of"] = proposal.retry_of
         trial = create_trial(
             state=state,
             value=value,

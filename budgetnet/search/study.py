@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import optuna
+from filelock import FileLock
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
@@ -76,11 +77,13 @@ def open_storage(url: str, *, create: bool) -> RDBStorage:
         with storage_errors(url):
             if not create and not inspect(create_engine(url)).has_table("studies"):
                 raise RecordError("--storage", _shown_url(url), "no study is kept here yet; budgetnet search makes one")
-            storage = RDBStorage(
-                url,
-                engine_kwargs={"connect_args": {"timeout": 30}} if sqlite else None,
-                skip_table_creation=not create,
-            )
+            # Two searches that start at once must not both make the tables.
+            with FileLock(f"{parsed.database}.lock", timeout=60) if sqlite and create else nullcontext():
+                storage = RDBStorage(
+                    url,
+                    engine_kwargs={"connect_args": {"timeout": 30}} if sqlite else None,
+                    skip_table_creation=not create,
+                )
     except (ImportError, RuntimeError) as error:
         raise RecordError("--storage", _shown_url(url), f"cannot be used: {' '.join(str(error).split())}") from None
     if sqlite and create:
