@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 import torch
 from support import Tell, Told
@@ -18,6 +20,12 @@ def digits() -> DataSet:
 def one_thread() -> None:
     """Sums of floats depend on the number of threads, and several test processes share the cores."""
     torch.set_num_threads(1)
+
+
+def pytest_configure() -> None:
+    # A shell runs background jobs with SIGINT ignored; commands that tests start would inherit that, but not a handler.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -100,13 +99,7 @@ def start(*arguments: str, cwd: Path, stderr: int = subprocess.PIPE, stdout: int
         stderr=stderr,
         text=True,
         env=child_environment(),
-        preexec_fn=listen_to_interrupts,
     )
-
-
-def listen_to_interrupts() -> None:
-    """A test run in the background may have been told to ignore SIGINT, and its children would inherit that."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def child_environment() -> dict[str, str]:
