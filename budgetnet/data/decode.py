@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -57,10 +58,8 @@ def decode_images(
         with reader.opened(files[0]) as first:
             size, grey = first.size, first.mode in _GREY_MODES
         if grey:
-            try:
+            with contextlib.suppress(_NotGrey):
                 return _decode(files, reader, size=size, mode="L", progress=progress)
-            except _NotGrey:
-                pass
         return _decode(files, reader, size=size, mode="RGB", progress=progress)
 
 
