@@ -201,10 +201,9 @@ def _with_stage(spec: ModelSpec, index: int, **changes: Any) -> ModelSpec:
     return spec.replace(stages=stages)
 
 
-def _divides(spec: ModelSpec, index: int, width: int) -> bool:
+def _divides(spec: ModelSpec, width: int) -> bool:
     """Whether the groups allow a stage this width."""
-    stage = spec.stages[index].model_copy(update={"channels": width})
-    return width > 0 and spec.inner_channels(stage) % spec.groups == 0
+    return width > 0 and spec.inner_channels(width) % spec.groups == 0
 
 
 def _stage_channels(spec: ModelSpec, index: int) -> _EditFamily:
@@ -212,7 +211,7 @@ def _stage_channels(spec: ModelSpec, index: int) -> _EditFamily:
     before = spec.stages[index - 1].channels if index else spec.stem.channels
     after = spec.stages[index + 1].channels if index + 1 < len(spec.stages) else None
     floor = before if spec.shortcut.kind == "padding" else 1
-    widths = [width for width in range(stage.channels - 1, floor - 1, -1) if _divides(spec, index, width)]
+    widths = [width for width in range(stage.channels - 1, floor - 1, -1) if _divides(spec, width)]
     return _EditFamily(
         widths,
         lambda width: _with_stage(spec, index, channels=width),
@@ -240,8 +239,8 @@ def _all_widths(spec: ModelSpec) -> _EditFamily:
     def stage_width(index: int, thousandths: int) -> int:
         widest = spec.stages[index].channels
         target = max(1, widest * thousandths // 1000)
-        below = (width for width in range(target, 0, -1) if _divides(spec, index, width))
-        above = (width for width in range(target + 1, widest + 1) if _divides(spec, index, width))
+        below = (width for width in range(target, 0, -1) if _divides(spec, width))
+        above = (width for width in range(target + 1, widest + 1) if _divides(spec, width))
         return next(below, None) or next(above)
 
     @cache

@@ -1,4 +1,7 @@
-"""What a network costs, in closed form: folded over the plan, with nothing built.
+"""What a network costs, with nothing built: in closed form stage by stage, or folded over its plan.
+
+`cost_of` needs no plan and answers in microseconds. `plan_cost` adds up the plan's layers; it is what summaries print
+and what tests hold the closed form to.
 
 Units, for one image:
 
@@ -12,10 +15,16 @@ Units, for one image:
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from budgetnet.plan import Layer, Plan, lower
-from budgetnet.spec import ModelSpec
+from budgetnet.plan import Layer, Plan, read_input_size
+from budgetnet.spec import BlockKind, ModelSpec, feature_sizes
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Count = TypeVar("Count", int, "NDArray[Any]")
+"""One network's number, or many networks' as an array of 64-bit integers."""
 
 
 class Cost(NamedTuple):
@@ -39,7 +48,7 @@ def layer_cost(layer: Layer) -> Cost:
 
 
 def plan_cost(plan: Plan) -> Cost:
-    """Cost of a whole network."""
+    """Cost of a whole network, layer by layer."""
     params = macs = activations = 0
     for layer in plan.layers():
         part = layer_cost(layer)
@@ -49,11 +58,143 @@ def plan_cost(plan: Plan) -> Cost:
     return Cost(params, macs, activations)
 
 
+def stage_cost(
+    kind: BlockKind,
+    groups: int,
+    *,
+    blocks: Count,
+    entering: Count,
+    width: Count,
+    inner: Count,
+    hidden: Count,
+    first: Count,
+    second: Count,
+    shortcut: Count,
+    before: Count,
+    after: Count,
+) -> tuple[Count, Count, Count]:
+    """Parameters, MACs and activations of a stage: its first block and the equal ones behind it.
+
+    Plain arithmetic, so that it takes Python's integers and arrays of them alike. A stage of no blocks whose width and
+    map stay what they were costs nothing.
+
+    Args:
+        kind: kind of residual block.
+        groups: groups of the spatial convolutions.
+        blocks: number of blocks.
+        entering: channels that enter the first block.
+        width: channels that leave every block.
+        inner: width of a bottleneck's spatial convolution; other kinds do not read it.
+        hidden: hidden width of squeeze-and-excitation; 0 without it.
+        first: pixels under the kernel of a block's first spatial convolution.
+        second: pixels under the kernel of the second; a bottleneck does not read it.
+        shortcut: pixels under the kernel of the first block's shortcut; 0 where that has no convolution.
+        before: pixels of the map that enters the first block.
+        after: pixels of the map that leaves every block.
+    """
+    inputs = entering + (blocks - 1) * width
+    outputs = blocks * width
+    if kind == "bottleneck":
+        # The first block's narrowing convolution still runs on the map that enters; its stride comes behind it.
+        narrowing = entering * inner
+        others = (inputs - entering + blocks * (inner // groups * first + width)) * inner
+        params = narrowing + others + 4 * blocks * inner + 2 * outputs
+        macs = narrowing * before + others * after
+        activations = inner * before + ((2 * blocks - 1) * inner + outputs) * after
+    else:
+        weights = width // groups * (inputs * first + outputs * second)
+        # The norms before a pre-activation block's convolutions are as wide as what enters.
+        params = weights + (2 * (inputs + outputs) if kind == "preact" else 4 * outputs)
+        macs = weights * after
+        activations = 2 * outputs * after
+    projection = shortcut * entering * width
+    projected = (shortcut > 0) * width
+    gates = 2 * outputs * hidden
+    gate_outputs = blocks * hidden + (hidden > 0) * outputs
+    return (
+        params + projection + (0 if kind == "preact" else 2) * projected + gates + gate_outputs,
+        macs + projection * after + gates,
+        activations + projected * after + gate_outputs,
+    )
+
+
+def ends_cost(
+    kind: BlockKind,
+    num_classes: int,
+    *,
+    image_channels: int,
+    stem_kernel: int,
+    stem_pixels: int,
+    stem: Count,
+    last: Count,
+) -> tuple[Count, Count, Count]:
+    """Parameters, MACs and activations of what stands around the stages; plain arithmetic like `stage_cost`.
+
+    Args:
+        kind: kind of residual block.
+        num_classes: number of classes.
+        image_channels: channels of the image.
+        stem_kernel: pixels under the stem's kernel.
+        stem_pixels: pixels of the map that leaves the stem.
+        stem: width of the stem.
+        last: width of the last stage.
+    """
+    weights = image_channels * stem_kernel * stem
+    linear = num_classes * last
+    # One norm: behind the stem, or in front of the head where blocks begin with their own.
+    norm = 2 * (last if kind == "preact" else stem)
+    return (
+        weights + norm + linear + num_classes,
+        weights * stem_pixels + linear,
+        stem * stem_pixels + num_classes,
+    )
+
+
 def cost_of(spec: ModelSpec, *, input_size: int | tuple[int, int] | None = None) -> Cost:
     """Cost of the network that a specification describes.
 
     Args:
         spec: the network.
         input_size: image side, or (height, width), in pixels, in place of the specification's own.
+
+    Raises:
+        InputError: at this input size a stride would shrink a map below one pixel, or the size is below 1.
     """
-    return plan_cost(lower(spec, input_size=input_size))
+    sizes = feature_sizes(spec, input_size=None if input_size is None else read_input_size(input_size))
+    kind, groups, shortcut = spec.block, spec.groups, spec.shortcut.kernel_area
+    gated = spec.squeeze_excitation_ratio is not None
+    entering = spec.stem.channels
+    height, breadth = sizes[0]
+    before = height * breadth
+    params, macs, activations = ends_cost(
+        kind,
+        spec.num_classes,
+        image_channels=spec.input_shape[0],
+        stem_kernel=spec.stem.kernel_size**2,
+        stem_pixels=before,
+        stem=entering,
+        last=spec.stages[-1].channels,
+    )
+    for stage, (height, breadth) in zip(spec.stages, sizes[1:], strict=True):
+        width = stage.channels
+        first, second = stage.kernel_sizes
+        after = height * breadth
+        stage_params, stage_macs, stage_activations = stage_cost(
+            kind,
+            groups,
+            blocks=stage.blocks,
+            entering=entering,
+            width=width,
+            inner=spec.inner_channels(width) if kind == "bottleneck" else width,
+            hidden=spec.gate_channels(width) if gated else 0,
+            first=first * first,
+            second=second * second,
+            shortcut=shortcut if stage.stride > 1 or entering != width else 0,
+            before=before,
+            after=after,
+        )
+        params += stage_params
+        macs += stage_macs
+        activations += stage_activations
+        entering, before = width, after
+    return Cost(params, macs, activations)

@@ -1,6 +1,6 @@
 """What a specification means: every layer in order, with its shapes. Pure data.
 
-The plan is lowered once; counting, building and printing all fold over it, so they cannot disagree.
+The plan is lowered once; building and printing fold over it, and the closed form of the cost is held to its sum by tests.
 """
 
 from __future__ import annotations
@@ -99,11 +99,9 @@ def lower(spec: ModelSpec, *, input_size: int | tuple[int, int] | None = None) -
     Raises:
         InputError: at this input size a stride would shrink a map below one pixel, or the size is below 1.
     """
-    if input_size is not None:
-        given = input_size if isinstance(input_size, tuple) else (input_size, input_size)
-        input_size = (_side(given[0]), _side(given[1]))
-    sizes = feature_sizes(spec, input_size=input_size)
-    image = (spec.input_shape[0], *(input_size or spec.input_shape[1:]))
+    size = None if input_size is None else read_input_size(input_size)
+    sizes = feature_sizes(spec, input_size=size)
+    image = (spec.input_shape[0], *(size or spec.input_shape[1:]))
     preact = spec.block == "preact"
     stem = spec.stem
     stem_conv = Layer("stem.conv", "conv", image[0], stem.channels, *sizes[0], stem.kernel_size, stem.stride)
@@ -129,6 +127,16 @@ def lower(spec: ModelSpec, *, input_size: int | tuple[int, int] | None = None) -
         pooling=spec.head.pooling,
         dropout=spec.head.dropout,
     )
+
+
+def read_input_size(input_size: int | tuple[int, int]) -> tuple[int, int]:
+    """Height and width, in pixels, of an image given by its side or by both.
+
+    Raises:
+        InputError: a side is not a whole number of at least 1.
+    """
+    height, width = input_size if isinstance(input_size, tuple) else (input_size, input_size)
+    return _side(height), _side(width)
 
 
 def _side(value: object) -> int:
@@ -164,7 +172,7 @@ def _block(spec: ModelSpec, stage: Stage, place: _Place) -> BlockPlan:
     width, groups = stage.channels, spec.groups
     first, second = stage.kernel_sizes
     if spec.block == "bottleneck":
-        inner = spec.inner_channels(stage)
+        inner = spec.inner_channels(width)
         convs: tuple[Layer, ...] = (
             Layer(f"{path}.conv1", "conv", channels, inner, *entry),
             Layer(f"{path}.conv2", "conv", inner, inner, *after, first, stride, groups),
@@ -194,7 +202,7 @@ def _block(spec: ModelSpec, stage: Stage, place: _Place) -> BlockPlan:
         kind=spec.block,
         convs=convs,
         norms=norms,
-        squeeze_excitation=_squeeze_excitation(spec, path, width),
+        squeeze_excitation=_squeeze_excitation(path, width, spec.gate_channels(width)),
         shortcut=kind,
         shortcut_conv=shortcut_conv,
         shortcut_norm=shortcut_norm,
@@ -202,10 +210,9 @@ def _block(spec: ModelSpec, stage: Stage, place: _Place) -> BlockPlan:
     )
 
 
-def _squeeze_excitation(spec: ModelSpec, path: str, width: int) -> tuple[Layer, Layer] | None:
-    if spec.squeeze_excitation_ratio is None:
+def _squeeze_excitation(path: str, width: int, hidden: int) -> tuple[Layer, Layer] | None:
+    if not hidden:
         return None
-    hidden = max(1, round(width * spec.squeeze_excitation_ratio))
     return (
         Layer(f"{path}.squeeze_excitation.reduce", "conv", width, hidden, 1, 1, bias=True),
         Layer(f"{path}.squeeze_excitation.expand", "conv", hidden, width, 1, 1, bias=True),

@@ -1,7 +1,7 @@
 """The declarative specification of a residual network: what a person writes, checked and frozen.
 
 A specification says what the network *is*; it knows nothing of torch. `budgetnet.plan` says what it means layer by
-layer, and everything else (cost, budget, network) folds over that plan.
+layer, and what is built and printed folds over that plan; `budgetnet.cost` counts it stage by stage.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ Stride = Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=64)]
 ImageSide = Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=4096)]
 ImageChannels = Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=1024)]
 
+DEFAULT_BOTTLENECK_RATIO = 0.25
+"""Inner width of a bottleneck as a share of its output width, where a specification leaves it out."""
 
 _PER_STAGE = {"channels": "channels", "blocks": "blocks", "strides": "stride", "kernel_sizes": "kernel_sizes"}
 """Lists with one entry for each stage, as builders take them, and the field of the stage that each fills."""
@@ -82,6 +84,11 @@ class Shortcut(Document):
     subsampling and zero channels, free of parameters (option A of He et al. 2015). ``none``: no path around a block."""
     kernel_size: KernelSize = 1
     """Side of the convolution's kernel, for the two kinds that have one."""
+
+    @property
+    def kernel_area(self) -> int:
+        """Pixels under the convolution's kernel; 0 for the kinds that have none."""
+        return self.kernel_size**2 if self.kind in ("projection", "average-pool") else 0
 
 
 class Head(Document):
@@ -153,8 +160,9 @@ class ModelSpec(Document):
             if stage.kernel_sizes[0] != stage.kernel_sizes[1]:
                 rule = "a bottleneck has one spatial convolution: give one kernel size"
                 raise InputError(f"{path}.kernel_sizes", list(stage.kernel_sizes), rule)
-            if self.inner_channels(stage) % self.groups:
-                rule = f"must divide the bottleneck's {self.inner_channels(stage)} inner channels in {path}"
+            inner = self.inner_channels(stage.channels)
+            if inner % self.groups:
+                rule = f"must divide the bottleneck's {inner} inner channels in {path}"
                 raise InputError("groups", self.groups, rule)
         elif width % self.groups:
             raise InputError("groups", self.groups, f"must divide the {width} channels that enter {path}")
@@ -164,15 +172,18 @@ class ModelSpec(Document):
             rule = f"a padding shortcut cannot narrow from {width} channels"
             raise InputError(f"{path}.channels", stage.channels, rule)
 
-    def inner_channels(self, stage: Stage) -> int:
-        """Width of a stage's spatial convolution: the bottleneck's inner width, else the stage's own."""
-        if self.block != "bottleneck":
-            return stage.channels
-        return max(1, round(stage.channels * self._ratio))
+    def inner_channels(self, width: int) -> int:
+        """Width of the spatial convolutions in a stage of that width: a bottleneck's inner width, else the same."""
+        return max(1, round(width * self._ratio)) if self.block == "bottleneck" else width
+
+    def gate_channels(self, width: int) -> int:
+        """Hidden width of squeeze-and-excitation in a stage of that width; 0 without it."""
+        ratio = self.squeeze_excitation_ratio
+        return 0 if ratio is None else max(1, round(width * ratio))
 
     @property
     def _ratio(self) -> float:
-        return 0.25 if self.bottleneck_ratio is None else self.bottleneck_ratio
+        return DEFAULT_BOTTLENECK_RATIO if self.bottleneck_ratio is None else self.bottleneck_ratio
 
     @classmethod
     def resnet(
@@ -297,11 +308,14 @@ def feature_sizes(spec: ModelSpec, *, input_size: tuple[int, int] | None = None)
         InputError: a stride is larger than the map it steps over, and would shrink it below one pixel.
     """
     height, width = input_size or spec.input_shape[1:]
-    sizes = []
-    for path, stride in [("stem", spec.stem.stride), *((f"stages[{i}]", s.stride) for i, s in enumerate(spec.stages))]:
-        if stride > min(height, width):
-            raise InputError(f"{path}.stride", stride, f"would shrink the {height}x{width} map below 1")
-        height, width = -(-height // stride), -(-width // stride)
+    sizes: list[tuple[int, int]] = []
+    for stride in [spec.stem.stride, *[stage.stride for stage in spec.stages]]:
+        # No more than needed, and the path named only for an error: every count of a network asks for the sizes.
+        if stride > 1:
+            if stride > height or stride > width:
+                path = f"stages[{len(sizes) - 1}]" if sizes else "stem"
+                raise InputError(f"{path}.stride", stride, f"would shrink the {height}x{width} map below 1")
+            height, width = -(-height // stride), -(-width // stride)
         sizes.append((height, width))
     return sizes
 

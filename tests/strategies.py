@@ -30,8 +30,8 @@ def strides_for(draw: st.DrawFn, height: int, width: int, *, count: int) -> list
 
 
 @st.composite
-def specs(draw: st.DrawFn, *, max_side: int = 11, max_multiple: int = 4) -> ModelSpec:
-    """Networks of every kind of block, shortcut, kernel, activation and head, small enough to build in milliseconds."""
+def specs(draw: st.DrawFn, *, max_side: int = 11, max_multiple: int = 4, max_blocks: int = 2) -> ModelSpec:
+    """Networks of every kind of block, shortcut, kernel, activation and head; by default built in milliseconds."""
     block = draw(st.sampled_from(["basic", "preact", "bottleneck"]))
     groups = draw(st.sampled_from([1, 1, 2, 3]))
     kind = draw(st.sampled_from(["projection", "average-pool", "padding", "none"]))
@@ -52,7 +52,7 @@ def specs(draw: st.DrawFn, *, max_side: int = 11, max_multiple: int = 4) -> Mode
     for channels, stride in zip(widths[1:], strides[1:], strict=True):
         first = draw(kernels)
         second = first if block == "bottleneck" else draw(kernels)
-        blocks = draw(st.integers(1, 2))
+        blocks = draw(st.integers(1, max_blocks))
         stages.append({"channels": channels, "blocks": blocks, "stride": stride, "kernel_sizes": [first, second]})
     mapping: dict[str, Any] = {
         "name": draw(names),
