@@ -1,41 +1,37 @@
-"""Image files to one array, in parallel, without ever holding more than that array and a few images."""
+"""Image files to one array, on all cores, without ever holding more than that array and a few images."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
 
+from budgetnet.data.processes import DecodingProcess, can_start
+from budgetnet.data.reader import Images, NotGrey, Reader, UnreadableError, doubtful_sizes_refused, look_at
 from budgetnet.errors import DataError
 
-Images = npt.NDArray[np.uint8]
+_log = logging.getLogger(__name__)
 
-# Named, because Pillow otherwise goes by content, and would hand a disguised PostScript file to an interpreter.
-_FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
-
-_GREY_MODES = ("1", "L")
-_DEEP_MODES = ("I", "F")  # and I;16 in its variants: more than 8 bits a channel, which Pillow would cut off
 _CHUNK = 256
+"""How many images are asked for at a time."""
 
 _SMALL = 64 * 64
 """Pixels below which opening a file costs more than decoding it. Threads then only wait for the interpreter's lock."""
 
-
-class _NotGrey(Exception):  # noqa: N818 - a turn in the reading, not an error
-    """An image has colour where all before were grey."""
+_FILES_A_PROCESS = 2_000
+"""What a process must be given to be worth its start: that takes as long as decoding 1,000 small files or so."""
 
 
 def decode_images(
     files: Sequence[str], *, root: Path, name: str, progress: Callable[[int, int], None] | None = None
 ) -> Images:
-    """Decodes image files of one common size.
+    """Decodes image files of one common size: some thousands in processes, one a core, fewer in this one.
 
     Args:
         files: at least one image file, as a path from the root on.
@@ -48,98 +44,67 @@ def decode_images(
 
     Raises:
         DataError: a file is no sound image, is larger than Pillow deems safe, has more than 8 bits a channel, or has
-            another size than the first; or there is not enough memory for all of them.
+            another size than the first; there is not enough memory for all of them; or a process was killed.
     """
-    reader = _Reader(root=root, name=name)
-    # Pillow warns of images it finds doubtfully large and refuses larger ones; here both are refused. Warning filters
-    # belong to the process, so this is set around the threads, not in them.
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with reader.opened(files[0]) as first:
-            size, grey = first.size, first.mode in _GREY_MODES
-        if grey:
-            with contextlib.suppress(_NotGrey):
-                return _decode(files, reader, size=size, mode="L", progress=progress)
-        return _decode(files, reader, size=size, mode="RGB", progress=progress)
-
-
-def _decode(
-    files: Sequence[str],
-    reader: _Reader,
-    *,
-    size: tuple[int, int],
-    mode: str,
-    progress: Callable[[int, int], None] | None,
-) -> Images:
-    width, height = size
-    shape = (len(files), len(mode), height, width)
+    folder = os.fspath(root)
     try:
-        images = np.empty(shape, dtype=np.uint8)
+        with doubtful_sizes_refused():
+            size, grey = look_at(folder, files[0])
+            if grey:
+                with contextlib.suppress(NotGrey):
+                    return _decode(files, Reader(root=folder, first=files[0], size=size, mode="L"), progress)
+            return _decode(files, Reader(root=folder, first=files[0], size=size, mode="RGB"), progress)
+    except UnreadableError as error:
+        raise DataError("data", name, str(error)) from None
+
+
+def _decode(files: Sequence[str], reader: Reader, progress: Callable[[int, int], None] | None) -> Images:
+    width, height = reader.size
+    try:
+        images = np.empty((len(files), len(reader.mode), height, width), dtype=np.uint8)
     except MemoryError:
         rule = f"{len(files):,} images of {width}x{height} do not fit into memory; make them smaller"
-        raise DataError("data", reader.name, rule) from None
+        raise UnreadableError(rule) from None
+    with contextlib.ExitStack() as ending:
+        decoders = _decoders(len(files), reader, ending)
+        idle: SimpleQueue[Reader | DecodingProcess] = SimpleQueue()
+        for decoder in decoders:
+            idle.put(decoder)
 
-    def decode_chunk(start: int) -> int:
-        stop = min(start + _CHUNK, len(files))
-        for position in range(start, stop):
-            images[position] = reader.pixels(files[position], first=files[0], size=size, mode=mode)
-        return stop
+        def decode_chunk(start: int) -> int:
+            stop = min(start + _CHUNK, len(files))
+            decoder = idle.get()
+            try:
+                decoder.fill(files[start:stop], images[start:stop])
+            finally:
+                idle.put(decoder)
+            return stop
 
-    max_workers = 1 if width * height < _SMALL else os.cpu_count()
-    workers = ThreadPoolExecutor(max_workers=max_workers, thread_name_prefix="decode")
-    try:
-        for decoded in workers.map(decode_chunk, range(0, len(files), _CHUNK)):
+        threads = ThreadPoolExecutor(len(decoders), thread_name_prefix="decode")
+        ending.callback(threads.shutdown, cancel_futures=True)
+        for decoder in decoders:
+            if isinstance(decoder, DecodingProcess):
+                # Before the threads are waited for, as they wait for it: the last put on the stack is the first taken.
+                ending.callback(decoder.kill)
+        for decoded in threads.map(decode_chunk, range(0, len(files), _CHUNK)):
             if progress:
                 progress(decoded, len(files))
-    finally:
-        workers.shutdown(cancel_futures=True)
     return images
 
 
-class _Reader:
-    """Opens one image at a time and turns whatever goes wrong into an error that names the file."""
-
-    def __init__(self, *, root: Path, name: str) -> None:
-        self.root = root
-        self.name = name
-
-    def error(self, file: str, problem: str) -> DataError:
-        return DataError("data", self.name, f"{file} {problem}")
-
-    def opened(self, file: str) -> Image.Image:
-        """The image with its header read."""
+def _decoders(count: int, reader: Reader, ending: contextlib.ExitStack) -> Sequence[Reader | DecodingProcess]:
+    """Who decodes so many files, each in a thread of this process; processes among them are closed with the stack."""
+    cores = os.cpu_count() or 1
+    processes = min(cores, count // _FILES_A_PROCESS)
+    if processes > 1 and can_start():
+        started: list[DecodingProcess] = []
         try:
-            return Image.open(self.root / file, formats=_FORMATS)
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-            raise self.error(file, "has too many pixels to be decoded safely") from None
-        except Exception as error:  # decoders answer broken bytes with nearly any exception
-            raise self.error(file, f"is not a sound image: {_cause(error)}") from None
-
-    def pixels(self, file: str, *, first: str, size: tuple[int, int], mode: str) -> Images:
-        """The pixels (channels, height, width) of an image, whose size must be that of the first."""
-        with self.opened(file) as image:
-            if image.size != size:
-                sizes = f"{image.width}x{image.height}, but {first} is {size[0]}x{size[1]}"
-                raise self.error(file, f"is {sizes}; all images must have the same size")
-            if image.mode.startswith(_DEEP_MODES):
-                raise self.error(file, f"must have 8 bits a channel, not Pillow's mode {image.mode}")
-            if mode == "L" and image.mode not in _GREY_MODES:
-                raise _NotGrey
-            try:
-                array = np.asarray(_converted(image, mode))
-            except Exception as error:  # as above
-                raise self.error(file, f"is not a sound image: {_cause(error)}") from None
-        return array[np.newaxis] if array.ndim == 2 else array.transpose(2, 0, 1)
-
-
-def _converted(image: Image.Image, mode: str) -> Image.Image:
-    if image.mode == mode:
-        return image
-    if image.mode == "P" and "transparency" in image.info:
-        return image.convert("RGBA").convert(mode)  # the direct way warns
-    return image.convert(mode)
-
-
-def _cause(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if text and not isinstance(error, UnidentifiedImageError) else "its content is of no known kind"
+            for _ in range(processes):
+                started.append(DecodingProcess(reader))
+                ending.callback(started[-1].close)
+        except OSError as error:
+            _log.info("no more than %d processes for decoding can be started: %s", len(started), error)
+        if started:
+            return started
+    width, height = reader.size
+    return [reader] * (1 if width * height < _SMALL else cores)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,8 @@ import numpy as np
 
 from budgetnet.data.cache import cache_file, read_cache, write_cache
 from budgetnet.data.dataset import DataSet, make_dataset
-from budgetnet.data.decode import Images, decode_images
+from budgetnet.data.decode import decode_images
+from budgetnet.data.reader import Images
 from budgetnet.errors import DataError
 
 Progress = Callable[[int, int], None]
@@ -120,17 +121,22 @@ def _list_folder(name: str, path: Path) -> _Listing:
     files: dict[str, list[str]] = {}
     labels: dict[str, list[int]] = {}
     for part in _PARTS:
-        found: list[tuple[str, int, os.stat_result]] = []
+        names: list[str] = []
+        states: list[str] = []
+        label_of: list[int] = []
         for label, class_name in enumerate(class_names):
-            folder = path / part / class_name
-            found += [(file, label, status) for file, status in _image_files(name, folder)]
-        if not found:
+            for file, state in _image_files(name, path / part / class_name):
+                names.append(file)
+                states.append(state)
+                label_of.append(label)
+        if not names:
             raise DataError("data", name, f"{part} must hold at least one image ({', '.join(SUFFIXES)})")
-        found.sort(key=lambda entry: entry[:2])
-        files[part] = [f"{part}/{class_names[label]}/{file}" for file, label, _ in found]
-        labels[part] = [label for _, label, _ in found]
-        for file, (_, _, status) in zip(files[part], found, strict=True):
-            digest.update(b"%s\0%d\0%d\n" % (os.fsencode(file), status.st_size, status.st_mtime_ns))
+        # By name alone: sorting keeps the order of those that are equal, and they come class by class.
+        order = sorted(range(len(names)), key=names.__getitem__)
+        files[part] = [f"{part}/{class_names[label_of[number]]}/{names[number]}" for number in order]
+        labels[part] = [label_of[number] for number in order]
+        lines = [f"{file}\0{states[number]}\n" for file, number in zip(files[part], order, strict=True)]
+        digest.update(os.fsencode("".join(lines)))
     return _Listing(class_names=class_names, files=files, labels=labels, key=digest.hexdigest())
 
 
@@ -144,9 +150,11 @@ def _class_folders(name: str, folder: Path) -> list[str]:
         raise DataError("data", name, f"{folder} cannot be read: {error.strerror}") from None
 
 
-def _image_files(name: str, folder: Path) -> list[tuple[str, os.stat_result]]:
-    """The image files of a class with what says whether they changed."""
-    found = []
+def _image_files(name: str, folder: Path) -> Iterator[tuple[str, str]]:
+    """The image files of a class, in no order, each with a text that is another one when the file has changed.
+
+    It keeps no more of a file than the two texts: tens of thousands of status objects are slow to make room for.
+    """
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -154,7 +162,6 @@ def _image_files(name: str, folder: Path) -> list[tuple[str, os.stat_result]]:
                     continue
                 status = entry.stat()
                 if stat.S_ISREG(status.st_mode):
-                    found.append((entry.name, status))
+                    yield entry.name, f"{status.st_size}\0{status.st_mtime_ns}"
     except OSError as error:
         raise DataError("data", name, f"{error.filename or folder} cannot be read: {error.strerror}") from None
-    return found
