@@ -127,6 +127,16 @@ def test_statistics_agree_with_those_of_floats() -> None:
     np.testing.assert_allclose(std, scaled.std(axis=(0, 2, 3)), rtol=1e-12)
 
 
+def test_statistics_of_bright_pixels_are_exact() -> None:
+    # The squares of one image add up to more than 2^24, beyond which float32 leaves whole numbers out.
+    images = np.random.default_rng(2).integers(250, 256, (31, 1, 24, 24), dtype=np.uint8)
+    values = images.ravel().tolist()
+    count, total, total_of_squares = len(values), sum(values), sum(value * value for value in values)
+    (mean,), (std,) = pixel_statistics(images)
+    assert mean == total / count / 255
+    assert std == (count * total_of_squares - total * total) ** 0.5 / count / 255
+
+
 def test_a_channel_of_one_value_has_deviation_one() -> None:
     images = np.full((3, 2, 4, 4), 77, dtype=np.uint8)
     images[0, 1, 0, 0] = 78
