@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 from importlib.metadata import distribution
@@ -31,6 +32,39 @@ def choose_device(name: str) -> torch.device:
     if not there[name]:
         raise InputError("--device", name, "this machine has no such device; auto takes what is there")
     return torch.device(name)
+
+
+def choose_precision(wanted: str, device: torch.device) -> str:
+    """The precision that a recipe's setting stands for on a device: ``float32`` or ``bfloat16``.
+
+    Raises:
+        InputError: the device cannot compute in that precision.
+    """
+    if wanted == "bfloat16" and device.type == "mps":
+        raise InputError("precision", wanted, "is not supported on mps; auto takes what the device does well")
+    if wanted != "auto":
+        return wanted
+    native = {"cuda": _cuda_has_bfloat16, "cpu": _cpu_has_bfloat16}
+    return "bfloat16" if device.type in native and native[device.type]() else "float32"
+
+
+def _cuda_has_bfloat16() -> bool:
+    return torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+@functools.cache
+def _cpu_has_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 by instructions of its own.
+
+    Without them torch computes in bfloat16 all the same, but slower than in float32. Where the system does not tell, it
+    is taken to have none.
+    """
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    flags = next((line.split() for line in text.splitlines() if line.startswith(("flags", "Features"))), [])
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
 
 
 def describe_environment(device: torch.device) -> dict[str, Any]:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from budgetnet.data.device import ResidentImages, batches
+from budgetnet.data.device import ResidentImages, normalise
+from budgetnet.replay import Replay
 
 EVALUATION_PIXELS = 1000 * 32 * 32
 """Pixels in a batch without gradients: a thousand small images, fewer of larger ones, so that maps fit into memory."""
@@ -30,28 +31,66 @@ class Evaluation(NamedTuple):
         return self.correct / self.images
 
 
-@torch.no_grad()
-def evaluate(network: nn.Module, data: ResidentImages) -> Evaluation:
-    """Loss and accuracy of a network, in evaluation mode, without augmentation.
+class Evaluator:
+    """Judges one network on one set of images, as often as asked."""
 
-    Args:
-        network: takes images (batch, channels, height, width), gives logits (batch, num_classes); left in training mode
-            if it was in it.
-        data: the images, on the network's device.
-    """
-    device = data.images.device
-    training = network.training
-    network.eval()
-    batch_size = max(1, min(1000, EVALUATION_PIXELS // math.prod(data.images.shape[2:])))
-    loss = loss_accumulator(device)
-    correct = torch.zeros((), dtype=torch.int64, device=device)
-    for inputs, labels in batches(data, batch_size=batch_size):
-        with autocast(device):
-            logits = network(inputs)
-        loss += functional.cross_entropy(logits.float(), labels, reduction="sum")
-        correct += (logits.argmax(dim=1) == labels).sum()
-    network.train(training)
-    return Evaluation(loss.item() / len(data), int(correct.item()), len(data))
+    def __init__(
+        self,
+        network: nn.Module,
+        data: ResidentImages,
+        *,
+        precision: torch.dtype = torch.float32,
+        flip: bool = False,
+        record: bool = False,
+    ) -> None:
+        """Nothing is judged yet.
+
+        Args:
+            network: takes images (batch, channels, height, width), gives logits (batch, num_classes).
+            data: the images, on the network's device.
+            precision: of convolutions and matrix products.
+            flip: whether each image and its mirror image are judged, and their probabilities averaged.
+            record: whether batches are recorded as a CUDA graph and replayed, on a device that can; it pays from the
+                second evaluation on.
+        """
+        self.network, self.data, self.precision, self.flip = network, data, precision, flip
+        self.device = data.images.device
+        self.batch_size = max(1, min(1000, EVALUATION_PIXELS // math.prod(data.images.shape[2:])))
+        self._start = torch.zeros((), dtype=torch.int64, device=self.device)
+        self._positions = torch.arange(self.batch_size, device=self.device)
+        self._loss = loss_accumulator(self.device)
+        self._correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        self._full_batch = Replay(lambda: self._judge(self.batch_size), device=self.device, record=record)
+
+    @torch.no_grad()
+    def __call__(self) -> Evaluation:
+        """Loss and accuracy of the network as it is now, in evaluation mode; it is left in the mode it was in."""
+        training = self.network.training
+        self.network.eval()
+        for counter in (self._start, self._loss, self._correct):
+            counter.zero_()
+        full, rest = divmod(len(self.data), self.batch_size)
+        for _ in range(full):
+            self._full_batch()
+        if rest:
+            self._judge(rest)
+        self.network.train(training)
+        return Evaluation(self._loss.item() / len(self.data), int(self._correct.item()), len(self.data))
+
+    def _judge(self, size: int) -> None:
+        rows = self._start + self._positions[:size]
+        inputs = normalise(self.data.images.index_select(0, rows), self.data.mean, self.data.std)
+        labels = self.data.labels.index_select(0, rows)
+        with autocast(self.device, self.precision):
+            logits = self.network(inputs)
+            mirrored = self.network(inputs.flip(3)) if self.flip else None
+        scores = functional.log_softmax(logits.float(), dim=1)
+        if mirrored is not None:
+            other = functional.log_softmax(mirrored.float(), dim=1)
+            scores = torch.logaddexp(scores, other) - math.log(2)
+        self._loss += functional.nll_loss(scores, labels, reduction="sum")
+        self._correct += (scores.argmax(dim=1) == labels).sum()
+        self._start += size
 
 
 def loss_accumulator(device: torch.device) -> Tensor:
@@ -59,6 +98,6 @@ def loss_accumulator(device: torch.device) -> Tensor:
     return torch.zeros((), dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
 
 
-def autocast(device: torch.device) -> torch.autocast:
-    """Mixed precision in bfloat16 on a CUDA device, plain float32 elsewhere."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")
+def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
+    """Convolutions and matrix products in that precision, everything else in float32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16)

@@ -14,15 +14,15 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from budgetnet.build import ResNet, build
 from budgetnet.checkpoint import load_tensors, save_tensors
 from budgetnet.cost import cost_of
-from budgetnet.data.device import batches
-from budgetnet.environment import describe_environment
+from budgetnet.data.feed import Feed
+from budgetnet.environment import choose_precision, describe_environment
 from budgetnet.errors import InputError, RecordError
-from budgetnet.evaluate import Evaluation, autocast, evaluate, loss_accumulator
+from budgetnet.evaluate import Evaluation, Evaluator
+from budgetnet.learner import PRECISIONS, Execution, Learner, autotuned
 from budgetnet.recipe import Recipe
 from budgetnet.records import Epoch, RunFolder, RunIdentity, RunRecord, RunResult
 from budgetnet.seeds import derive_seed
@@ -52,6 +52,7 @@ def train(
     *,
     seed: int,
     out: Path,
+    execution: Execution | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
     on_step: Callable[[int, float], None] | None = None,
 ) -> RunRecord:
@@ -63,6 +64,7 @@ def train(
         recipe: how.
         seed: of initialisation, order and augmentation.
         out: folder in which the run's own folder lies.
+        execution: how steps are carried out; as fast as is safe for runs of any length if left out.
         on_epoch: called behind each epoch.
         on_step: called behind each step with the epoch, counted from 1, and the share of it that is done.
 
@@ -71,36 +73,52 @@ def train(
         BusyError: another process is training the same run.
     """
     device = data.train.images.device
-    identity = RunIdentity(spec=data.adapt(spec), recipe=recipe, data=data.record, seed=seed, device=device.type)
+    execution = execution or Execution()
+    identity = identify(spec, data, recipe, seed=seed)
     folder = RunFolder.of(identity, out)
     # The caller's random numbers are left as they were, on the CPU and on the device.
     cuda = [device] if device.type == "cuda" else []
-    with folder.locked(), torch.random.fork_rng(devices=cuda):
+    with folder.locked(), torch.random.fork_rng(devices=cuda), autotuned(execution.autotune):
         folder.begin(identity)
         if not folder.finished:
-            run = _Run(identity, data, folder)
+            run = _Run(identity, data, folder, execution)
             run.resume()
-            folder.note_environment(describe_environment(device), first_epoch=run.progress.epoch + 1)
+            environment = {**describe_environment(device), "execution": execution._asdict()}
+            folder.note_environment(environment, first_epoch=run.progress.epoch + 1)
             folder.finish(run.to_the_end(on_epoch, on_step))
         return folder.load()
+
+
+def identify(spec: ModelSpec, data: TrainingData, recipe: Recipe, *, seed: int) -> RunIdentity:
+    """What determines the run that `train` would train with these arguments."""
+    device = data.train.images.device
+    return RunIdentity(
+        spec=data.adapt(spec),
+        recipe=recipe,
+        data=data.record,
+        seed=seed,
+        device=device.type,
+        precision=choose_precision(recipe.precision, device),
+    )
 
 
 class _Run:
     """The moving parts of one run."""
 
-    def __init__(self, identity: RunIdentity, data: TrainingData, folder: RunFolder) -> None:
+    def __init__(self, identity: RunIdentity, data: TrainingData, folder: RunFolder, execution: Execution) -> None:
         self.identity, self.data, self.folder = identity, data, folder
         self.recipe = recipe = identity.recipe
         self.device = data.train.images.device
+        precision = PRECISIONS[identity.precision]
         network = initialise(identity.spec, identity.seed).to(self.device)
         self.network: ResNet = network.to(memory_format=torch.channels_last)
-        self.optimizer = torch.optim.SGD(
-            self.network.parameters(),
-            lr=recipe.learning_rate,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
+        feed = Feed(data.train, recipe.augmentation, batch_size=recipe.batch_size, seed=identity.seed)
+        self.learner = Learner(self.network, feed, recipe, precision=precision, execution=execution)
+        self.judged = self.learner.average or self.network
+        """What is validated and kept: the network, or the moving average of its weights."""
+        self.evaluator = Evaluator(
+            self.judged, data.validation, precision=precision, flip=recipe.test_time_flip, record=execution.record
         )
-        self.generator = torch.Generator(device=self.device)
         self.progress = _Progress()
         self.curves: list[Epoch] = []
 
@@ -126,54 +144,30 @@ class _Run:
         """One pass over the training images, then validation."""
         began, number, recipe = time.perf_counter(), self.progress.epoch + 1, self.recipe
         # Each epoch has its own streams, so that a resumed run draws what an uninterrupted one would have drawn.
-        self.generator.manual_seed(derive_seed(self.identity.seed, "images", number))
         torch.manual_seed(derive_seed(self.identity.seed, "dropout", number))
-        steps = -(-len(self.data.train) // recipe.batch_size)
-        loss_sum = loss_accumulator(self.device)
-        correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        seen = 0
-        self.network.train()
-        shuffled = batches(
-            self.data.train,
-            batch_size=recipe.batch_size,
-            shuffle=True,
-            crop_padding=recipe.augmentation.crop_padding,
-            flip=recipe.augmentation.flip,
-            generator=self.generator,
-        )
-        for step, (inputs, labels) in enumerate(shuffled):
-            if len(labels) == 1 and seen:
-                continue  # batch norm has no variance over a single value
-            self.optimizer.param_groups[0]["lr"] = recipe.schedule.learning_rate(
-                number - 1 + step / steps, initial=recipe.learning_rate
-            )
-            loss, right = self._step(inputs, labels)
-            loss_sum += loss * len(labels)
-            correct += right
-            seen += len(labels)
+        sizes = self.learner.feed.sizes
+        batches = len(self.data.train) / recipe.batch_size
+        rates = [
+            recipe.schedule.learning_rate(number - 1 + step / math.ceil(batches), initial=recipe.learning_rate)
+            for step in range(len(sizes))
+        ]
+        self.learner.begin(number, rates=rates)
+        for step, size in enumerate(sizes, 1):
+            self.learner.learn(size)
             if on_step:
-                on_step(number, (step + 1) / steps)
-        validation = evaluate(self.network, self.data.validation)
+                on_step(number, step / len(sizes))
+        train_loss, train_accuracy = self.learner.totals()
+        validation = self.evaluator()
         return Epoch(
             epoch=number,
             cycle=len(recipe.schedule.cycle_ends(number - 1)) + 1,
-            learning_rate=self.optimizer.param_groups[0]["lr"],
-            train_loss=loss_sum.item() / seen,
-            train_accuracy=correct.item() / seen,
+            learning_rate=rates[-1],
+            train_loss=train_loss,
+            train_accuracy=train_accuracy,
             validation_loss=validation.loss,
             validation_accuracy=validation.accuracy,
             seconds=time.perf_counter() - began,
         ), validation
-
-    def _step(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """One update; gives the batch's mean loss and number of right answers, left on the device."""
-        self.optimizer.zero_grad(set_to_none=True)
-        with autocast(self.device):
-            logits = self.network(inputs)
-        loss = functional.cross_entropy(logits.float(), labels)
-        torch.autograd.backward(loss)
-        self.optimizer.step()
-        return loss.detach(), (logits.detach().argmax(dim=1) == labels).sum()
 
     def _keep(self, epoch: Epoch, validation: Evaluation) -> None:
         """Takes an epoch into the books and onto the disk."""
@@ -197,35 +191,38 @@ class _Run:
             self._write_best()
 
     def _write_checkpoint(self) -> None:
-        tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
-        for name, parameter in self.network.named_parameters():
-            momentum = self.optimizer.state[parameter].get("momentum_buffer")
-            if momentum is not None:
-                tensors[f"momentum.{name}"] = momentum
         about = {"progress": self.progress._asdict(), "curves": [list(epoch) for epoch in self.curves]}
-        save_tensors(self.folder.checkpoint, tensors, about=about)
+        save_tensors(self.folder.checkpoint, self._state(), about=about)
 
     def _write_best(self) -> None:
-        save_tensors(self.folder.best, self.network.state_dict(), about={"epoch": self.progress.epoch})
+        save_tensors(self.folder.best, self.judged.state_dict(), about={"epoch": self.progress.epoch})
+
+    def _state(self) -> dict[str, Tensor]:
+        """Every tensor that the next epoch starts from."""
+        state = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        state |= {f"momentum.{name}": tensor for name, tensor in self.learner.momenta.items()}
+        if self.learner.average is not None:
+            state |= {f"average.{name}": tensor for name, tensor in self.learner.average.state_dict().items()}
+        return state
 
     def resume(self) -> None:
         """Goes back to the state behind the last epoch that was written, if there is one."""
         if not self.folder.checkpoint.exists():
             return
         tensors, about = self._load(self.folder.checkpoint)
-        network = {key.removeprefix("network."): value for key, value in tensors.items() if key.startswith("network.")}
+        state = self._state()
         try:
             self.progress = _Progress(**about["progress"])
             self.curves = [Epoch(*row) for row in about["curves"]]
-            self.network.load_state_dict(network)
+            if tensors.keys() != state.keys():
+                raise KeyError
+            for name, tensor in state.items():
+                tensor.copy_(tensors[name])
         except (KeyError, TypeError, RuntimeError):
             raise RecordError("checkpoint", str(self.folder.checkpoint), f"is not of this run; {_ANEW}") from None
+        self.learner.updates = self.progress.epoch * len(self.learner.feed.sizes)
         # The checkpoint knows the curves as well, so that no crash can leave the two apart.
         self.folder.write_curves(self.curves)
-        for name, parameter in self.network.named_parameters():
-            if f"momentum.{name}" in tensors:
-                momentum = tensors[f"momentum.{name}"].to(self.device)
-                self.optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum)
         best_written = self._load(self.folder.best)[1].get("epoch") if self.folder.best.exists() else None
         if best_written != self.progress.best_epoch:
             if self.progress.epoch != self.progress.best_epoch:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from budgetnet.data import DataSet
 from budgetnet.data.device import resident
-from budgetnet.evaluate import EVALUATION_PIXELS, Evaluation, evaluate
+from budgetnet.evaluate import EVALUATION_PIXELS, Evaluation, Evaluator
 
 
 class FirstPixels(nn.Module):
@@ -35,7 +35,7 @@ def test_loss_and_count_are_those_worked_out_by_hand(digits: DataSet, count: int
     images, labels = digits.train_images[:count], digits.train_labels[:count]
     data = resident(images, labels, device="cpu", mean=digits.mean, std=digits.std)
     network = FirstPixels().train(training)
-    found = evaluate(network, data)
+    found = Evaluator(network, data)()
 
     logits = 3 * (images.reshape(count, -1)[:, :10].astype(np.float64) / 255 - digits.mean[0]) / digits.std[0]
     shares: Any = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -53,12 +53,44 @@ def test_evaluation_leaves_weights_and_running_statistics_alone(digits: DataSet)
     data = resident(digits.train_images, digits.train_labels, device="cpu", mean=digits.mean, std=digits.std)
     network = TINY.build()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    first = evaluate(network, data)
+    first = Evaluator(network, data)()
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
-    assert evaluate(network, data) == first
+    assert Evaluator(network, data)() == first
 
 
 def test_a_loss_beyond_the_numbers_is_told_as_such(digits: DataSet) -> None:
     data = resident(digits.train_images[:5], digits.train_labels[:5], device="cpu", mean=(0.0,), std=(0.0,))
-    assert not np.isfinite(evaluate(FirstPixels(), data).loss)
+    assert not np.isfinite(Evaluator(FirstPixels(), data)().loss)
     assert Evaluation(loss=1.0, correct=1, images=4).accuracy == 0.25
+
+
+def test_an_image_and_its_mirror_image_are_judged_by_their_mean_probability(digits: DataSet) -> None:
+    # Noise, as the digits' first pixels are mostly equal, and sums of equal logits may differ in their last bit.
+    images = np.random.default_rng(0).integers(0, 256, (300, 1, 8, 8), dtype=np.uint8)
+    labels = digits.train_labels[:300]
+    data = resident(images, labels, device="cpu", mean=digits.mean, std=digits.std)
+    found = Evaluator(FirstPixels(), data, flip=True)()
+
+    def shares(seen: Any) -> Any:
+        logits = 3 * (seen.reshape(300, -1)[:, :10].astype(np.float64) / 255 - digits.mean[0]) / digits.std[0]
+        return np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+
+    mean = (shares(images) + shares(images[:, :, :, ::-1])) / 2
+    assert found.loss == pytest.approx(-np.log(mean[np.arange(300), labels]).mean(), rel=1e-6)
+    assert found.correct == int((mean.argmax(axis=1) == labels).sum())
+    assert found != Evaluator(FirstPixels(), data)()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("flip", [True, False])
+def test_recorded_evaluation_follows_the_weights(digits: DataSet, flip: bool) -> None:
+    data = resident(digits.train_images, digits.train_labels, device="cuda", mean=digits.mean, std=digits.std)
+    network = TINY.build().cuda()
+    evaluators = [Evaluator(network, data, flip=flip, record=record) for record in (True, False)]
+    for _ in range(6):
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.mul_(1.1)
+        recorded, plain = (evaluator() for evaluator in evaluators)
+        assert recorded.loss == pytest.approx(plain.loss, rel=1e-5)
+        assert recorded.correct == plain.correct

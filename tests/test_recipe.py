@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import thorough
 
 from budgetnet.errors import InputError
-from budgetnet.recipe import NAMED, Recipe, Schedule, named_recipe
+from budgetnet.recipe import NAMED, Augmentation, Policy, Recipe, Schedule, named_recipe
 
 
 def test_paper_recipe_has_the_values_of_paper_and_notebook() -> None:
@@ -77,6 +79,47 @@ def test_another_length_leaves_a_constant_schedule_alone() -> None:
     assert recipe.for_epochs(3).schedule == recipe.schedule
 
 
+def test_a_single_cycle_spans_a_training_of_any_length() -> None:
+    recipe = Recipe(epochs=20, schedule=Schedule(kind="one-cycle", first_cycle=20))
+    for epochs in (1, 5, 20, 77):
+        changed = recipe.for_epochs(epochs)
+        assert (changed.epochs, changed.schedule.first_cycle) == (epochs, epochs)
+        assert changed.schedule.cycle_ends(epochs) == [epochs]
+        assert changed.schedule.cycle_ends(epochs - 1) == []
+        assert changed.schedule.cycle_ends(3 * epochs) == [epochs]
+
+
+@pytest.mark.parametrize(("epochs", "steps", "warmup"), [(1, 40, 0.3), (5, 8, 0.25), (10, 1, 0.1)])
+def test_a_single_cycle_is_that_of_torch(epochs: int, steps: int, warmup: float) -> None:
+    total = epochs * steps
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    # Theirs reaches the end at the last step, ours behind it; one step more brings the two together, and the share of
+    # the rise is one step off for the same reason.
+    theirs = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        max_lr=0.4,
+        total_steps=total + 1,
+        pct_start=(warmup * total + 1) / (total + 1),
+        cycle_momentum=False,
+        final_div_factor=16,
+    )
+    schedule = Schedule(kind="one-cycle", first_cycle=epochs, warmup_fraction=warmup, minimum=0.001)
+    for step in range(total):
+        rate = schedule.learning_rate(step / steps, initial=0.4)
+        assert rate == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+        optimizer.step()
+        theirs.step()
+    assert schedule.learning_rate(epochs, initial=0.4) == 0.001
+    assert schedule.learning_rate(2 * epochs, initial=0.4) == 0.001
+
+
+def test_a_single_cycle_without_a_rise_is_the_first_of_those_with_restarts() -> None:
+    single = Schedule(kind="one-cycle", first_cycle=9, warmup_fraction=0.0)
+    restarting = Schedule(first_cycle=9)
+    for step in range(90):
+        assert single.learning_rate(step / 10, initial=0.1) == restarting.learning_rate(step / 10, initial=0.1)
+
+
 @pytest.mark.parametrize("epochs", [0, -1, 1.5, True, 100_001])
 def test_a_length_that_is_none_is_refused(epochs: Any) -> None:
     with pytest.raises(InputError) as caught:
@@ -98,6 +141,18 @@ def test_a_length_that_is_none_is_refused(epochs: Any) -> None:
         ("batch_size", {"batch_size": 1.5}),
         ("epochs", {"epochs": 0}),
         ("schedule.kind", {"schedule": {"kind": "linear"}}),
+        ("schedule.warmup_fraction", {"schedule": {"warmup_fraction": 1}}),
+        ("nesterov", {"nesterov": True, "momentum": 0}),
+        ("label_smoothing", {"label_smoothing": 1}),
+        ("weight_average", {"weight_average": 1}),
+        ("precision", {"precision": "float16"}),
+        ("augmentation.alternating_flip", {"augmentation": {"flip": False, "alternating_flip": True}}),
+        ("augmentation.cutout", {"augmentation": {"cutout": -1}}),
+        ("augmentation.policy.kind", {"augmentation": {"policy": {"kind": "auto-augment"}}}),
+        ("augmentation.policy.operations", {"augmentation": {"policy": {"operations": 0}}}),
+        ("augmentation.policy.magnitude", {"augmentation": {"policy": {"magnitude": 31}}}),
+        ("augmentation.mixing.kind", {"augmentation": {"mixing": {"kind": "blend"}}}),
+        ("augmentation.mixing.alpha", {"augmentation": {"mixing": {"alpha": 0}}}),
         ("schedule.first_cycle", {"schedule": {"first_cycle": 0}}),
         ("schedule.cycle_factor", {"schedule": {"cycle_factor": 1.5}}),
         ("schedule.minimum", {"schedule": {"minimum": -1}}),
@@ -139,6 +194,22 @@ def test_the_name_alone_does_not_enter_the_digest() -> None:
     assert Recipe(name="a").digest == Recipe(name="b").digest
     assert Recipe(split_seed=1).digest != Recipe().digest
     assert Recipe(early_stopping=None).digest != Recipe().digest
+    assert Recipe(augmentation=Augmentation(policy=Policy())).digest != Recipe().digest
+
+
+def test_a_recipe_from_before_a_field_was_added_keeps_its_digest() -> None:
+    """Of two fields, written as the first version of the format would have hashed it."""
+    content = '{"epochs":3,"learning_rate":0.5}'
+    assert Recipe(epochs=3, learning_rate=0.5).digest == hashlib.sha256(content.encode()).hexdigest()
+
+
+def test_what_betters_a_search_is_off_in_the_paper_recipe() -> None:
+    recipe = named_recipe("paper")
+    off = [recipe.nesterov, recipe.label_smoothing, recipe.weight_average, recipe.test_time_flip]
+    parts = recipe.augmentation
+    off.extend([parts.alternating_flip, parts.policy, parts.cutout, parts.mixing])
+    assert not any(off)
+    assert len(off) == 8
 
 
 @pytest.mark.parametrize(("name", "hint"), [("papers", "did you mean paper?"), ("x", "there are paper, digits")])

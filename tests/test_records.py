@@ -75,7 +75,8 @@ def changed(**changes: Any) -> RunIdentity:
         changed(data=DATA.model_copy(update={"is_original_cifar10": True})),
         changed(seed=4),
         changed(device="cuda"),
-        changed(trainer=2),
+        changed(trainer=1),
+        changed(precision="bfloat16"),
     ],
 )
 def test_whatever_determines_a_run_gives_it_a_folder_of_its_own(other: RunIdentity) -> None:
@@ -138,16 +139,25 @@ def test_the_digest_is_that_of_the_parts_in_the_run_file(tmp_path: Path) -> None
     def digest(content: Any, **style: Any) -> str:
         return hashlib.sha256(json.dumps(content, sort_keys=True, **style).encode()).hexdigest()
 
-    spec, recipe = ({k: v for k, v in stored[part].items() if k != "name"} for part in ("spec", "recipe"))
+    def differing(fields: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+        return {
+            key: differing(value, defaults[key]) if isinstance(value, dict) else value
+            for key, value in fields.items()
+            if value != defaults[key] and key != "name"
+        }
+
+    spec = {key: value for key, value in stored["spec"].items() if key != "name"}
+    recipe = differing(stored["recipe"], Recipe().to_mapping())
     parts = {
         "spec": digest(spec, separators=(",", ":")),
         "recipe": digest(recipe, separators=(",", ":")),
         "data": [
             stored["data"][key] for key in ("fingerprint", "split_fingerprint", "is_original_cifar10", "mean", "std")
         ],
-        "trainer": 1,
+        "trainer": 2,
         "seed": stored["seed"],
         "device": stored["device"],
+        "precision": "float32",
     }
     assert digest(parts) == IDENTITY.digest
 

@@ -16,12 +16,12 @@ from optuna.trial import Trial
 from budgetnet.budget import Budget, Verdict
 from budgetnet.errors import BudgetnetError, BusyError, OverBudgetError, is_out_of_memory
 from budgetnet.published import REFERENCE
-from budgetnet.records import Epoch, RunFolder, RunIdentity, RunResult
+from budgetnet.records import Epoch, RunFolder, RunResult
 from budgetnet.search.proposals import Proposal, Proposals
 from budgetnet.search.settings import StudySettings
 from budgetnet.search.study import is_trained, lock_path, open_study, storage_errors
 from budgetnet.space import Measure
-from budgetnet.train import train
+from budgetnet.train import identify, train
 from budgetnet.training_data import TrainingData
 
 MAX_TURNED_AWAY = 1_000
@@ -142,13 +142,7 @@ def _train_candidate(
     observer: Observer,
 ) -> bool:
     """Trains one candidate and writes down how it ended; tells whether it counts as trained."""
-    identity = RunIdentity(
-        spec=proposal.spec,
-        recipe=settings.recipe,
-        data=data.record,
-        seed=settings.seed,
-        device=data.train.images.device.type,
-    )
+    identity = identify(proposal.spec, data, settings.recipe, seed=settings.seed)
     trial = proposals.begin(proposal, run=RunFolder.of(identity, out).path.name, seed=settings.seed)
     cycle_ends = settings.recipe.schedule.cycle_ends(settings.recipe.epochs)
 

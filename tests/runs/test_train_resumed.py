@@ -15,7 +15,7 @@ from support import TINY, Tell, patient, prepare, restarts, started, tiny_recipe
 from budgetnet.build import build
 from budgetnet.data import DataSet
 from budgetnet.errors import RecordError
-from budgetnet.recipe import Augmentation, Recipe
+from budgetnet.recipe import Augmentation, Mixing, Policy, Recipe
 from budgetnet.records import Epoch, RunFolder, RunRecord
 from budgetnet.train import train
 
@@ -53,11 +53,25 @@ def broken_off(digits: DataSet, out: Path, epoch: int, recipe: Recipe = RECIPE) 
     return next(path for path in out.iterdir() if path.is_dir())
 
 
+EVERYTHING = RECIPE.model_copy(
+    update={
+        "nesterov": True,
+        "weight_average": 0.9,
+        "precision": "bfloat16",
+        "test_time_flip": True,
+        "augmentation": Augmentation(
+            crop_padding=1, alternating_flip=True, policy=Policy(), cutout=2, mixing=Mixing(kind="cutmix")
+        ),
+    }
+)
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, EVERYTHING], ids=["plain", "everything"])
 @pytest.mark.parametrize("epoch", [1, 2, 3, 4])
-def test_going_on_ends_as_if_never_broken_off(digits: DataSet, tmp_path: Path, epoch: int) -> None:
-    whole = untimed(run(digits, tmp_path / "whole"))
-    broken_off(digits, tmp_path / "broken", epoch)
-    assert untimed(run(digits, tmp_path / "broken")) == whole
+def test_going_on_ends_as_if_never_broken_off(digits: DataSet, tmp_path: Path, epoch: int, recipe: Recipe) -> None:
+    whole = untimed(run(digits, tmp_path / "whole", recipe=recipe))
+    broken_off(digits, tmp_path / "broken", epoch, recipe)
+    assert untimed(run(digits, tmp_path / "broken", recipe=recipe)) == whole
 
 
 def test_best_weights_lost_behind_the_checkpoint_are_taken_from_it(digits: DataSet, tmp_path: Path) -> None:

@@ -1,0 +1,157 @@
+"""What learns: a network with its optimiser, its running counts and the step that moves them all."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from budgetnet.data.feed import Batch, Feed
+from budgetnet.evaluate import autocast, loss_accumulator
+from budgetnet.recipe import Recipe
+from budgetnet.replay import Replay
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+"""Precisions of convolutions and matrix products, by the name that runs are recorded under."""
+
+
+class Execution(NamedTuple):
+    """How steps are carried out; the same numbers come out up to rounding."""
+
+    record: bool = True
+    """Whether steps are recorded as CUDA graphs and replayed, on a device that can."""
+    compile: bool = False
+    """Whether torch.compile turns the network into code of its own: minutes of preparation for faster steps."""
+    autotune: bool = True
+    """Whether cuDNN tries its algorithms on the first steps and keeps the fastest."""
+
+
+@contextmanager
+def autotuned(wanted: bool) -> Iterator[None]:
+    """Lets cuDNN try its algorithms, or not, and leaves the setting as it was."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = wanted
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+class Learner:
+    """A network that learns from a feed by stochastic gradient descent, an epoch at a time.
+
+    Nothing in an epoch waits for the device: learning rates are laid out on it beforehand, loss and right answers add
+    up on it, and the number of the step lies on it, so that a step can be replayed.
+    """
+
+    def __init__(
+        self, network: nn.Module, feed: Feed, recipe: Recipe, *, precision: torch.dtype, execution: Execution
+    ) -> None:
+        """Nothing is learned yet.
+
+        Args:
+            network: on the feed's device, its weights changed in place.
+            feed: what to learn from.
+            recipe: its optimiser, label smoothing and weight average are used.
+            precision: of convolutions and matrix products.
+            execution: how steps are carried out.
+        """
+        self.network, self.feed, self.recipe, self.precision = network, feed, recipe, precision
+        self.device = feed.device
+        self.average: nn.Module | None = None
+        """The moving average of the network, where the recipe has one."""
+        self.updates = 0
+        """Steps behind the weights, since the beginning of the run."""
+        if recipe.weight_average is not None:
+            self.average = copy.deepcopy(network).requires_grad_(requires_grad=False)
+        self._forward = torch.compile(network) if execution.compile else network
+        self._rate = torch.zeros((), dtype=torch.float32, device=self.device)
+        self.optimizer = torch.optim.SGD(
+            network.parameters(),
+            lr=self._rate,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            nesterov=recipe.nesterov,
+            fused=self.device.type in ("cpu", "cuda"),
+        )
+        # Zeros are what the first step would start from. Here already, they stay in one place, which a recording needs.
+        self.momenta: dict[str, Tensor] = {}
+        if recipe.momentum:
+            for name, parameter in network.named_parameters():
+                self.momenta[name] = torch.zeros_like(parameter)
+                self.optimizer.state[parameter]["momentum_buffer"] = self.momenta[name]
+        self._rates = torch.zeros(len(feed.sizes), dtype=torch.float32, device=self.device)
+        self._step = torch.zeros((), dtype=torch.int64, device=self.device)
+        self._loss = loss_accumulator(self.device)
+        self._correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        self.full_step = Replay(
+            lambda: self._learn(feed.batch_size), device=self.device, record=execution.record and len(feed.sizes) > 1
+        )
+
+    def begin(self, epoch: int, *, rates: list[float]) -> None:
+        """Goes to the start of an epoch.
+
+        Args:
+            epoch: counted from 1.
+            rates: learning rate of each of its steps.
+        """
+        self.feed.begin(epoch)
+        self.network.train()
+        self._rates.copy_(torch.tensor(rates, dtype=torch.float32))
+        for counter in (self._step, self._loss, self._correct):
+            counter.zero_()
+
+    def learn(self, size: int) -> None:
+        """One step.
+
+        Args:
+            size: images in it.
+        """
+        if size == self.feed.batch_size:
+            self.full_step()
+        else:
+            self._learn(size)
+        self.updates += 1
+        if self.average is not None:
+            self._update_average(self.average)
+
+    def totals(self) -> tuple[float, float]:
+        """Mean loss, in nats, and share of right answers since the epoch began; waits for the device."""
+        return self._loss.item() / self.feed.images, self._correct.item() / self.feed.images
+
+    def _learn(self, size: int) -> None:
+        batch = self.feed.batch(self._step, size=size)
+        self._rate.copy_(self._rates.index_select(0, self._step.view(1))[0])
+        self.optimizer.zero_grad(set_to_none=True)
+        with autocast(self.device, self.precision):
+            logits = self._forward(batch.inputs)
+        loss = self._mean_loss(logits.float(), batch)
+        torch.autograd.backward(loss)
+        self.optimizer.step()
+        self._loss += loss.detach() * size
+        self._correct += (logits.detach().argmax(dim=1) == batch.labels).sum()
+        self._step += 1
+
+    def _mean_loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        smoothing = self.recipe.label_smoothing
+        loss = functional.cross_entropy(logits, batch.labels, label_smoothing=smoothing)
+        if batch.mixed_in is None or batch.share is None:
+            return loss
+        other = functional.cross_entropy(logits, batch.mixed_in, label_smoothing=smoothing)
+        return batch.share * loss + (1 - batch.share) * other
+
+    @torch.no_grad()
+    def _update_average(self, average: nn.Module) -> None:
+        """Moves the average towards the weights; faster at first, so that it soon forgets where they started."""
+        decay = min(self.recipe.weight_average or 0.0, (1 + self.updates) / (10 + self.updates))
+        theirs = [*average.parameters(), *average.buffers()]
+        ours = [*self.network.parameters(), *self.network.buffers()]
+        moving = [pair for pair in zip(theirs, ours, strict=True) if pair[0].is_floating_point()]
+        move = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        move([their for their, _ in moving], [our for _, our in moving], self.updates)
