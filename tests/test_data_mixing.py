@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from device_support import NoWaiting
 from scipy import stats
 from torchvision.transforms import v2
 
@@ -146,6 +147,20 @@ def test_cutout_centres_are_uniform_over_all_pixels() -> None:
     assert stats.chisquare(counts.numpy()).pvalue > 0.001
     assert torch.equal(centres, draw_cutout(40_000, size=(5, 7), device="cpu", generator=seeded(0)))
     assert not torch.equal(centres, draw_cutout(40_000, size=(5, 7), device="cpu", generator=seeded(1)))
+
+
+def test_mixing_and_cutting_never_make_the_host_wait() -> None:
+    inputs = inputs_of(6, 3, 12, 17)
+    centres = draw_cutout(6, size=(12, 17), device="cpu", generator=seeded(0))
+    for kind in KINDS:
+        draws = drawn(1, kind)
+        # On the second, tensors have no values to wait for.
+        for device in ("cpu", "meta"):
+            share, box = draws.shares[0].to(device), draws.boxes[0].to(device)
+            given, (rows, columns) = inputs.to(device), centres.to(device).unbind(1)
+            with NoWaiting():  # type: ignore[no-untyped-call]
+                mixed = mix(given, kind=kind, share=share, box=box)
+                cut_out(mixed, rows=rows, columns=columns, length=4)
 
 
 @pytest.mark.gpu

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from device_support import NoWaiting
 from scipy import stats
-from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as reference
@@ -180,17 +180,6 @@ def test_a_magnitude_that_there_is_not_is_refused(magnitude: int) -> None:
         )
 
 
-class NoWaiting(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Fails on what makes the host wait for the device, or copies from the host."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        name = func.overloadpacket.__name__
-        assert name not in {"_local_scalar_dense", "nonzero", "masked_select", "bincount", "lift_fresh", "equal"}, name
-        if name in {"index", "index_put_"}:
-            assert all(index.dtype != torch.bool for index in args[1] if index is not None)
-        return func(*args, **kwargs or {})
-
-
 def test_applying_never_makes_the_host_wait() -> None:
     images = varied_images(3, 8, 8)
     draws = draw_policy(
@@ -198,6 +187,9 @@ def test_applying_never_makes_the_host_wait() -> None:
     )
     with NoWaiting():  # type: ignore[no-untyped-call]
         apply_policy(images, draws)
+    # Tensors without values have none to wait for.
+    valueless = PolicyDraws(operations=draws.operations.to("meta"), magnitudes=draws.magnitudes.to("meta"))
+    assert apply_policy(images.to("meta"), valueless).shape == images.shape
     for forbidden in (lambda: images.max().item(), lambda: images[images > 3], lambda: torch.tensor([1.0])):
         with NoWaiting(), pytest.raises(AssertionError):  # type: ignore[no-untyped-call]
             forbidden()
