@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import multiprocessing
 import os
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -159,7 +160,10 @@ def test_two_workers_prepare_the_batches_and_are_gone_after_the_end() -> None:
     # With another thread, as a program that measures may have: Python remarks on copying such a process.
     with ThreadPoolExecutor(1) as thread, plain_loop() as loop:
         thread.submit(int)
-        loop.step()
+        with warnings.catch_warnings(record=True) as remarks:
+            warnings.simplefilter("always")  # as an error, this one would be lost
+            loop.step()
+        assert not remarks
         workers = [worker.pid for worker in multiprocessing.active_children()]
         assert len(workers) == 2
         for _ in range(4):  # into the next epoch, which has workers of its own
