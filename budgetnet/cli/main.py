@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from budgetnet.cli.bench import bench
 from budgetnet.cli.inspect import check, schema, specs, summary
 from budgetnet.cli.search import leaderboard, search
 from budgetnet.cli.train import train
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 for verb in (check, summary, specs, schema, train, search, leaderboard):
     app.command()(verb)
+app.add_typer(bench, name="bench")
 
 
 def _print_version(wanted: bool) -> None:

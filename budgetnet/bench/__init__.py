@@ -1,0 +1,1 @@
+"""Measurements of budgetnet beside other tools, made on the machine where they are asked for."""
