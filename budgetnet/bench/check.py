@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from budgetnet.bench.measure import Measurement, Task, measure, ratios
+from budgetnet.bench.measure import Goal, Measurement, Task, measure, ratios
 from budgetnet.cost import Cost, cost_of, plan_cost
 from budgetnet.errors import BudgetnetError
 from budgetnet.plan import lower
@@ -40,17 +40,6 @@ class Counted(NamedTuple):
     cost: Cost
     agreed: tuple[str, ...]
     """Who counted."""
-
-
-class Goal(NamedTuple):
-    """Something the measurement was to show."""
-
-    goal: str
-    unit: str
-    """``times`` or ``seconds``."""
-    measured: float
-    limit: float
-    met: bool
 
 
 class CheckBenchmark(NamedTuple):

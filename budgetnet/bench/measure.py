@@ -37,6 +37,17 @@ class Measurement(NamedTuple):
     """Calls in a sample, whose mean is the sample's time."""
 
 
+class Goal(NamedTuple):
+    """Something that a benchmark is to show."""
+
+    goal: str
+    unit: str
+    """``times``, ``seconds`` or ``bytes``."""
+    measured: float
+    limit: float
+    met: bool
+
+
 def measure(
     tasks: Mapping[str, Task], *, seconds: float, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, Measurement]:

@@ -1,0 +1,82 @@
+"""Where the time of a training step goes, by class of work."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from budgetnet.bench.hardware import synchronise
+
+CLASSES: dict[str, tuple[str, ...]] = {
+    "convolution": ("conv", "cudnn", "mkldnn", "xmma", "implicit", "wgrad", "dgrad", "fprop", "sm90_", "cutlass"),
+    "batch norm": ("batch_norm", "batchnorm", "bn_fw", "bn_bw"),
+    "optimiser": ("sgd", "multi_tensor"),
+    "matrix product": ("gemm", "gemv", "addmm", "aten::mm", "aten::linear"),
+    "loss and metrics": ("softmax", "nll_loss", "cross_entropy", "argmax", "reduce"),
+    "copies and casts": ("copy", "memcpy", "memset", "nchwtonhwc", "nhwctonchw", "cat", "_to_", "fill"),
+    "gathering and augmentation": ("index", "gather", "randperm", "random", "pad", "where", "roll", "arange"),
+    "activation and sums": ("threshold", "clamp", "relu", "add", "elementwise", "mul", "div", "sub"),
+}
+"""Parts of the names of operations and kernels that tell their class; the first that fits decides."""
+OTHER = "other"
+_STEPS = 10
+
+
+class Share(NamedTuple):
+    """What one class of work took."""
+
+    work: str
+    seconds_per_step: float
+    share: float
+    """Of the time that all operations took."""
+    largest: str
+    """The operation or kernel of the class that took the most."""
+
+
+class Profile(NamedTuple):
+    """Where the time of a step went."""
+
+    seconds_per_step: float
+    """Sum over all operations; on a GPU, of its kernels."""
+    shares: list[Share]
+    """The largest first."""
+
+
+def classify(name: str) -> str:
+    """The class of work that an operation or kernel belongs to, by its name."""
+    lowered = name.lower()
+    return next((work for work, parts in CLASSES.items() if any(part in lowered for part in parts)), OTHER)
+
+
+def profiled(step: Callable[[], None], *, device: torch.device, steps: int = _STEPS) -> Profile:
+    """Runs training steps under torch's profiler and sums up what they did.
+
+    Args:
+        step: one training step, such as `budgetnet.bench.training.learning` gives.
+        device: that it runs on; of a GPU its kernels are counted, of a CPU its operations.
+        steps: to run, behind a few that are not counted.
+    """
+    for _ in range(5):
+        step()
+    synchronise(device)
+    on_gpu = device.type == "cuda"
+    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * on_gpu
+    with profile(activities=activities) as recorded:
+        for _ in range(steps):
+            step()
+        synchronise(device)
+    taken: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for event in recorded.key_averages():
+        microseconds = event.self_device_time_total if on_gpu else event.self_cpu_time_total
+        if microseconds > 0 and (not on_gpu or event.device_type == torch.autograd.DeviceType.CUDA):
+            taken[classify(event.key)][event.key] += microseconds / 1e6 / steps
+    total = sum(seconds for operations in taken.values() for seconds in operations.values())
+    shares = [
+        Share(work, sum(operations.values()), sum(operations.values()) / total, max(operations, key=operations.__getitem__))
+        for work, operations in taken.items()
+    ]
+    return Profile(total, sorted(shares, key=lambda share: -share.seconds_per_step))
