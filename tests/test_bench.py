@@ -43,10 +43,10 @@ class Clock:
 
 def test_tasks_take_turns_after_a_warm_up() -> None:
     clock = Clock()
-    tasks = {"slow": Task(clock.task("slow", 100.0, 4.0, 1.0, 3.0, 2.0)), "even": Task(clock.task("even", 1.0))}
+    tasks = {"slow": Task(clock.task("slow", 100.0, 4.0, 1.0, 6.0, 2.0)), "even": Task(clock.task("even", 1.0))}
     found = measure(tasks, seconds=0.5, clock=clock)
     assert clock.calls == [*["slow"] * 2, *["even"] * 2, *["slow", "even"] * 3]
-    assert found["slow"] == Measurement(median=2.0, minimum=1.0, maximum=3.0, samples=3, calls=1)
+    assert found["slow"] == Measurement(median=2.0, minimum=1.0, maximum=6.0, samples=3, calls=1)
     assert found["even"] == Measurement(median=1.0, minimum=1.0, maximum=1.0, samples=3, calls=1)
     assert ratios(found, to="even") == {"slow": 2.0}
 

@@ -60,6 +60,8 @@ COMMANDS = [
     [
         "import budgetnet",
         "import budgetnet.cli.main",
+        "import budgetnet.bench.check",
+        "import numpy, budgetnet.space as s; s.SearchSpace().draw(count=9, generator=numpy.random.default_rng(0))",
         "import budgetnet; budgetnet.zoo.reference._repr_html_(); budgetnet.zoo.reference.summary()._repr_html_()",
         "import budgetnet; assert budgetnet.check(budgetnet.zoo.reference, max_params='4M').edits",
         *(f"from budgetnet.cli.main import main; assert main({command}) in (0, 3)" for command in COMMANDS),
