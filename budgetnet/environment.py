@@ -44,12 +44,11 @@ def choose_precision(wanted: str, device: torch.device) -> str:
         raise InputError("precision", wanted, "is not supported on mps; auto takes what the device does well")
     if wanted != "auto":
         return wanted
-    native = {"cuda": _cuda_has_bfloat16, "cpu": _cpu_has_bfloat16}
-    return "bfloat16" if device.type in native and native[device.type]() else "float32"
-
-
-def _cuda_has_bfloat16() -> bool:
-    return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cuda":
+        native = bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    else:
+        native = device.type == "cpu" and _cpu_has_bfloat16()
+    return "bfloat16" if native else "float32"
 
 
 @functools.cache

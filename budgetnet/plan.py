@@ -1,7 +1,7 @@
 """What a specification means: every layer in order, with its shapes. Pure data.
 
-The plan is lowered once; building and printing fold over it. The cost has a closed form of its own, held by tests to the
-sum over the plan.
+The plan is lowered once; building and printing fold over it. The cost has a closed form of its own, held by tests to
+the sum over the plan.
 """
 
 from __future__ import annotations

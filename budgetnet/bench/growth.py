@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import torch
 from budgetnet.bench.training import Setting, Speed, Variant, learning, speeds
 from budgetnet.environment import choose_precision
 from budgetnet.errors import InputError
+from budgetnet.files import write_bytes, write_text
 from budgetnet.learner import Execution
 from budgetnet.recipe import Recipe
 from budgetnet.spec import ModelSpec
@@ -89,19 +91,33 @@ def draw(points: list[Point], path: Path) -> None:
     """Draws images a second and peak memory along each axis, as a page that needs no network, or as SVG or PNG.
 
     Raises:
-        InputError: the file's name ends in none of these, or what draws SVG and PNG is not installed.
+        InputError: as `require_drawable`, or no browser is there to draw with.
+    """
+    require_drawable(path)
+    figure = _figure(points)
+    if path.suffix.lower() == ".html":
+        write_text(path, figure.to_html(include_plotlyjs=True, full_html=True))
+        return
+    try:
+        write_bytes(path, figure.to_image(format=path.suffix[1:].lower()))
+    except (ValueError, RuntimeError) as error:
+        rule = f"cannot be drawn; .html needs no browser: {' '.join(str(error).split())[:200]}"
+        raise InputError("--plot", str(path), rule) from None
+
+
+def require_drawable(path: Path) -> None:
+    """Refuses a figure's file before anything is measured for it.
+
+    Raises:
+        InputError: the file's name ends in no format that is known, its folder is missing, or what draws SVG and PNG is
+            not installed.
     """
     if path.suffix.lower() not in FIGURE_SUFFIXES:
         raise InputError("--plot", str(path), f"must end in {', '.join(FIGURE_SUFFIXES)}")
-    figure = _figure(points)
-    if path.suffix.lower() == ".html":
-        figure.write_html(path, include_plotlyjs=True, full_html=True)
-        return
-    try:
-        figure.write_image(path)
-    except (ImportError, ValueError, RuntimeError) as error:
-        rule = f"needs the extra budgetnet[figures] and Chromium: {' '.join(str(error).split())[:200]}"
-        raise InputError("--plot", str(path), rule) from None
+    if not path.parent.is_dir():
+        raise InputError("--plot", str(path), "must lie in a folder that exists")
+    if path.suffix.lower() != ".html" and find_spec("kaleido") is None:
+        raise InputError("--plot", str(path), "needs the extra budgetnet[figures], and Chromium; .html needs neither")
 
 
 def _figure(points: list[Point]) -> Any:

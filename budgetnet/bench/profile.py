@@ -72,11 +72,11 @@ def profiled(step: Callable[[], None], *, device: torch.device, steps: int = _ST
     taken: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for event in recorded.key_averages():
         microseconds = event.self_device_time_total if on_gpu else event.self_cpu_time_total
-        if microseconds > 0 and (not on_gpu or event.device_type == torch.autograd.DeviceType.CUDA):
+        if microseconds > 0 and (not on_gpu or event.device_type.name == "CUDA"):
             taken[classify(event.key)][event.key] += microseconds / 1e6 / steps
-    total = sum(seconds for operations in taken.values() for seconds in operations.values())
-    shares = [
-        Share(work, sum(operations.values()), sum(operations.values()) / total, max(operations, key=operations.__getitem__))
-        for work, operations in taken.items()
-    ]
+    total = sum(sum(operations.values()) for operations in taken.values())
+    shares = []
+    for work, operations in taken.items():
+        seconds = sum(operations.values())
+        shares.append(Share(work, seconds, seconds / total, max(operations, key=operations.__getitem__)))
     return Profile(total, sorted(shares, key=lambda share: -share.seconds_per_step))

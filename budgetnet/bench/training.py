@@ -30,7 +30,7 @@ _PASSES = 3
 _CALLS = 5
 """Calls that a measurement needs at least: two before it and three in it."""
 _VARIANTS = 2.7
-"""What one call of every variant takes, in steps of this package in float32: the plain loop takes longer, bfloat16 less."""
+"""What one call of each way takes together, in steps of this package in float32; the plain loop takes longer."""
 
 
 class Setting(NamedTuple):

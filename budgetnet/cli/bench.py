@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from budgetnet.cli.bench_output import print_goals, print_machine, require_seconds
 from budgetnet.cli.options import Json, print_json
-from budgetnet.errors import InputError
 
 if TYPE_CHECKING:
     from budgetnet.bench.check import CheckBenchmark
@@ -24,9 +24,7 @@ def check(
     as_json: Json = False,
 ) -> None:
     """How long counting a network takes: in closed form, by thop, by torch's counter; all counts compared first."""
-    # What is no number compares as false.
-    if not 0 < seconds <= 3600:
-        raise InputError("--seconds", seconds, "must be more than 0 and at most 3600")
+    require_seconds(seconds)
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -48,7 +46,6 @@ def check(
 
 def _print_check(measured: CheckBenchmark) -> None:
     from rich.table import Table
-    from rich.text import Text
 
     from budgetnet.bench.check import CLOSED_FORM
     from budgetnet.cli.tables import console, short_seconds
@@ -73,13 +70,6 @@ def _print_check(measured: CheckBenchmark) -> None:
     output.print(table)
     output.print("ratio: median time over that of the closed form of the same network")
     output.print("before it was timed, everything that counts agreed on every network")
-    for goal in measured.goals:
-        word = Text("met    ", "green") if goal.met else Text("not met", "red")
-        value, limit = (
-            short_seconds(n) if goal.unit == "seconds" else f"{n:,.0f}" for n in (goal.measured, goal.limit)
-        )
-        output.print(Text.assemble(word, f"  {goal.goal}: {value} (goal {limit})"))
-    machine, packages = measured.environment, measured.environment["packages"]
-    output.print(f"{machine['processor']}, {machine['cores']} cores")
-    output.print(f"everything on one thread; threaded: {machine['threads']}; Python {machine['python']}")
-    output.print(", ".join(f"{name} {packages[name]}" for name in ("budgetnet", "torch", "thop", "numpy", "pydantic")))
+    print_goals(output, measured.goals)
+    output.print("everything on one thread, where it does not say threaded")
+    print_machine(output, measured.environment, packages=("torch", "thop", "numpy", "pydantic"))

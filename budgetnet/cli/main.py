@@ -11,6 +11,8 @@ from typing import Annotated
 import typer
 
 from budgetnet.cli.bench import bench
+from budgetnet.cli.bench_training import growth, profile
+from budgetnet.cli.bench_training import train as bench_train
 from budgetnet.cli.inspect import check, schema, specs, summary
 from budgetnet.cli.search import leaderboard, search
 from budgetnet.cli.train import train
@@ -34,6 +36,8 @@ app = typer.Typer(
 )
 for verb in (check, summary, specs, schema, train, search, leaderboard):
     app.command()(verb)
+for measurement in (bench_train, growth, profile):
+    bench.command()(measurement)
 app.add_typer(bench, name="bench")
 
 

@@ -1,0 +1,184 @@
+"""Verbs that measure training: ``bench train``, ``bench growth`` and ``bench profile``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from budgetnet.cli.bench_output import memory, print_goals, print_machine, require_seconds, told
+from budgetnet.cli.options import Device, Json, SpecArgument, print_json, read_spec
+from budgetnet.errors import InputError
+from budgetnet.fields import parse_count
+
+if TYPE_CHECKING:
+    from budgetnet.bench.training import TrainBenchmark
+
+Batch = Annotated[str | None, typer.Option("--batch", metavar="N", help="Images in a step.")]
+Compile = Annotated[bool, typer.Option("--compile", help="Measure torch.compile as well: minutes of preparation.")]
+
+
+def train(
+    spec: SpecArgument = "reference",
+    batch: Batch = None,
+    device: Device = "auto",
+    seconds: Annotated[
+        float,
+        typer.Option("--seconds", metavar="N", help="About how long to measure; three steps a way at least."),
+    ] = 40.0,
+    compiled: Compile = False,
+    as_json: Json = False,
+) -> None:
+    """How fast a network is trained, beside a plain loop with PIL and a DataLoader; in turn, on images of noise."""
+    network = read_spec(spec)
+    batch_size = _read_batch(batch)
+    require_seconds(seconds)
+    from budgetnet.bench.training import run
+    from budgetnet.environment import choose_device
+
+    chosen = choose_device(device)
+    with told("loading torch") as tell:
+        measured = run(network, device=chosen, seconds=seconds, batch_size=batch_size, compiled=compiled, progress=tell)
+    if as_json:
+        print_json(measured.to_mapping())
+    else:
+        _print_train(measured)
+
+
+def growth(
+    device: Device = "auto",
+    seconds: Annotated[
+        float,
+        typer.Option("--seconds", metavar="N", help="About how long to measure a point; three samples at least."),
+    ] = 1.0,
+    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw it: .html, .svg or .png.")] = None,
+    as_json: Json = False,
+) -> None:
+    """How the cost of a training step grows with parameters (0.1M to 5M), batch (64 to 1,024) and image (16 to 64)."""
+    require_seconds(seconds)
+    from rich.table import Table
+
+    from budgetnet.bench.growth import draw, grown, require_drawable
+    from budgetnet.cli.tables import console, percent, short_count, short_seconds
+    from budgetnet.environment import choose_device, describe_environment
+
+    if plot:
+        require_drawable(plot)
+    chosen = choose_device(device)
+    with told("loading torch") as tell:
+        points = grown(device=chosen, seconds=seconds, progress=lambda what, done, of: tell(f"{done + 1}/{of}: {what}"))
+    environment = describe_environment(chosen)
+    if plot:
+        draw(points, plot)
+    if as_json:
+        rows = [{**point._asdict(), "speed": _plain(point.speed)} for point in points]
+        print_json({"benchmark": "growth", "environment": environment, "rows": rows})
+        return
+    table = Table(title="Training step, one of three sizes varied at a time", title_justify="left")
+    for heading in ("params", "batch", "image", "MACs", "step", "images/s", "of peak", "memory"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for number, point in enumerate(points):
+        speed = point.speed
+        table.add_row(
+            short_count(point.params),
+            str(point.batch_size),
+            str(point.image_size),
+            short_count(point.macs),
+            short_seconds(speed.seconds_per_step.median),
+            f"{speed.images_per_second:,.0f}",
+            percent(speed.share_of_peak),
+            memory(speed.peak_memory),
+            end_section=number + 1 < len(points) and points[number + 1].axis != point.axis,
+        )
+    output = console()
+    output.print(table)
+    print_machine(output, environment)
+
+
+def profile(
+    spec: SpecArgument = "reference",
+    batch: Batch = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Where the time of a training step goes, by class of work: convolution, batch norm, optimiser and so on."""
+    network = read_spec(spec)
+    batch_size = _read_batch(batch)
+    from rich.table import Table
+
+    from budgetnet.bench.profile import profiled
+    from budgetnet.bench.training import Setting, learning
+    from budgetnet.cli.tables import console, percent, short_seconds
+    from budgetnet.environment import choose_device, choose_precision, describe_environment
+    from budgetnet.learner import Execution
+    from budgetnet.recipe import Recipe
+
+    chosen = choose_device(device)
+    batch_size = batch_size or (32 if chosen.type == "cpu" else 128)
+    setting = Setting(network, Recipe(), batch_size, chosen)
+    with told(f"steps of {batch_size} images under torch's profiler"):
+        # Replayed, a step is a single launch, and tells nothing of its parts on some versions of the profiler.
+        step = learning(setting, precision=choose_precision("auto", chosen), execution=Execution(record=False))
+        found = profiled(step, device=chosen)
+    environment = describe_environment(chosen)
+    if as_json:
+        rows = [share._asdict() for share in found.shares]
+        facts = {"network": network.label, "batch_size": batch_size, "seconds_per_step": found.seconds_per_step}
+        print_json({"benchmark": "profile", "environment": environment, **facts, "rows": rows})
+        return
+    title = f"{network.label}, {batch_size} images: {short_seconds(found.seconds_per_step)} of work a step"
+    table = Table(title=title, title_justify="left")
+    table.add_column("class of work", no_wrap=True)
+    for heading in ("a step", "share"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("most in", overflow="ellipsis", no_wrap=True, max_width=44)
+    for share in found.shares:
+        table.add_row(share.work, short_seconds(share.seconds_per_step), percent(share.share), share.largest)
+    output = console()
+    output.print(table)
+    print_machine(output, environment)
+
+
+def _read_batch(text: str | None) -> int | None:
+    if text is None:
+        return None
+    size = parse_count(text, field="--batch")
+    if not 2 <= size <= 65_536:
+        raise InputError("--batch", size, "must be from 2 to 65,536")
+    return size
+
+
+def _plain(speed: Any) -> dict[str, Any]:
+    return {**speed._asdict(), "seconds_per_step": speed.seconds_per_step._asdict()}
+
+
+def _print_train(measured: TrainBenchmark) -> None:
+    from rich.table import Table
+
+    from budgetnet.cli.tables import console, percent, short_count, short_seconds
+
+    spec, device = measured.spec, measured.environment["device"]
+    batch_size = measured.speeds[0].batch_size
+    title = f"{spec.label}, {short_count(spec.params)} parameters, {batch_size} images a step, on {device}"
+    table = Table(title=title, title_justify="left")
+    table.add_column("way to train", no_wrap=True)
+    for heading in ("step", "min", "max", "images/s", "ratio", "of peak", "memory"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for speed in measured.speeds:
+        times, ratio = speed.seconds_per_step, measured.ratios.get(speed.variant)
+        table.add_row(
+            speed.variant,
+            *(short_seconds(time) for time in times[:3]),
+            f"{speed.images_per_second:,.1f}",
+            "" if ratio is None else f"{ratio:.2f}",
+            percent(speed.share_of_peak),
+            memory(speed.peak_memory),
+            style="green" if speed is measured.speeds[-1] else None,
+        )
+    output = console()
+    output.print(table)
+    output.print(f"{measured.speeds[-1].precision} is this device's own precision; medians of steps made in turn")
+    output.print("of peak: multiply-accumulates over those of a large matrix product in the same precision (MFU)")
+    print_goals(output, measured.goals)
+    print_machine(output, measured.environment)
