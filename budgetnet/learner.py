@@ -129,8 +129,10 @@ class Learner:
         batch = self.feed.batch(self._step, size=size)
         self._rate.copy_(self._rates.index_select(0, self._step.view(1))[0])
         self.optimizer.zero_grad(set_to_none=True)
+        # Another size would have the network compiled once more, for a single step of an epoch.
+        forward = self._forward if size == self.feed.batch_size else self.network
         with autocast(self.device, self.precision):
-            logits = self._forward(batch.inputs)
+            logits = forward(batch.inputs)
         loss = self._mean_loss(logits.float(), batch)
         torch.autograd.backward(loss)
         self.optimizer.step()

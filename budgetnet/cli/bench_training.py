@@ -76,7 +76,7 @@ def growth(
         print_json({"benchmark": "growth", "environment": environment, "rows": rows})
         return
     table = Table(title="Training step, one of three sizes varied at a time", title_justify="left")
-    for heading in ("params", "batch", "image", "MACs", "step", "images/s", "of peak", "memory"):
+    for heading in ("params", "batch", "image", "MACs", "step", "images/s", "of peak, %", "memory"):
         table.add_column(heading, justify="right", no_wrap=True)
     for number, point in enumerate(points):
         speed = point.speed
@@ -130,7 +130,7 @@ def profile(
     title = f"{network.label}, {batch_size} images: {short_seconds(found.seconds_per_step)} of work a step"
     table = Table(title=title, title_justify="left")
     table.add_column("class of work", no_wrap=True)
-    for heading in ("a step", "share"):
+    for heading in ("a step", "share, %"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("most in", overflow="ellipsis", no_wrap=True, max_width=44)
     for share in found.shares:
@@ -163,7 +163,7 @@ def _print_train(measured: TrainBenchmark) -> None:
     title = f"{spec.label}, {short_count(spec.params)} parameters, {batch_size} images a step, on {device}"
     table = Table(title=title, title_justify="left")
     table.add_column("way to train", no_wrap=True)
-    for heading in ("step", "min", "max", "images/s", "ratio", "of peak", "memory"):
+    for heading in ("step", "min", "max", "images/s", "ratio", "of peak, %", "memory"):
         table.add_column(heading, justify="right", no_wrap=True)
     for speed in measured.speeds:
         times, ratio = speed.seconds_per_step, measured.ratios.get(speed.variant)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -23,7 +24,7 @@ from budgetnet.cli.options import (
     read_sizes,
     read_spec,
 )
-from budgetnet.errors import BudgetnetError
+from budgetnet.errors import BudgetnetError, is_out_of_memory
 
 
 def train(
@@ -36,6 +37,9 @@ def train(
     device: Device = "auto",
     train_size: TrainSize = None,
     validation_size: ValidationSize = None,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Let torch.compile prepare the steps: for long runs, as it takes minutes.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Train one network into a run folder; the same command goes on where it stopped."""
@@ -45,6 +49,7 @@ def train(
     from budgetnet.cli.progress import TerminalProgress, load_shown
     from budgetnet.cli.tables import with_interval
     from budgetnet.environment import choose_device
+    from budgetnet.learner import Execution
     from budgetnet.stats import wilson_interval
     from budgetnet.train import train as train_network
     from budgetnet.training_data import TrainingData
@@ -56,8 +61,19 @@ def train(
         with TerminalProgress(epochs=how.epochs) as progress:
             progress.begun(Budget().check(network), trained=0)
             record = train_network(
-                network, prepared, how, seed=seed, out=out, on_epoch=progress.epoch_ended, on_step=progress.stepped
+                network,
+                prepared,
+                how,
+                seed=seed,
+                out=out,
+                execution=Execution(compile=compiled),
+                on_epoch=progress.epoch_ended,
+                on_step=progress.stepped,
             )
+    except RuntimeError as error:
+        if not compiled or is_out_of_memory(error):
+            raise
+        raise BudgetnetError(f"--compile: torch.compile failed here: {str(error).strip().splitlines()[0]}") from None
     except KeyboardInterrupt:
         typer.echo("interrupted: the same command goes on after the last epoch that was finished", err=True)
         raise
