@@ -205,9 +205,9 @@ def test_a_recipe_from_before_a_field_was_added_keeps_its_digest() -> None:
 
 def test_what_betters_a_search_is_off_in_the_paper_recipe() -> None:
     recipe = named_recipe("paper")
-    off = [recipe.nesterov, recipe.label_smoothing, recipe.weight_average, recipe.test_time_flip]
     parts = recipe.augmentation
-    off.extend([parts.alternating_flip, parts.policy, parts.cutout, parts.mixing])
+    off: list[object] = [recipe.nesterov, recipe.label_smoothing, recipe.weight_average, recipe.test_time_flip]
+    off += [parts.alternating_flip, parts.policy, parts.cutout, parts.mixing]
     assert not any(off)
     assert len(off) == 8
 

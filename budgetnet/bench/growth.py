@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,9 +17,6 @@ from budgetnet.learner import Execution
 from budgetnet.recipe import Recipe
 from budgetnet.spec import ModelSpec
 
-PARAMETERS = (100_000, 300_000, 1_000_000, 2_000_000, 5_000_000)
-BATCHES = (64, 128, 256, 512, 1024)
-IMAGE_SIZES = (16, 24, 32, 48, 64)
 MIDDLE = (1_000_000, 128, 32)
 """Parameters, batch and image size where another one is varied."""
 FIGURE_SUFFIXES = (".html", ".svg", ".png")
@@ -53,22 +50,22 @@ def network_of(params: int, *, image_size: int) -> ModelSpec:
 
 def grown(
     *,
+    parameters: Sequence[int],
+    batches: Sequence[int],
+    image_sizes: Sequence[int],
     device: torch.device,
     seconds: float,
-    progress: Callable[[str, int, int], None] | None = None,
-    parameters: tuple[int, ...] = PARAMETERS,
-    batches: tuple[int, ...] = BATCHES,
-    image_sizes: tuple[int, ...] = IMAGE_SIZES,
+    progress: Callable[[str, int, int], None],
 ) -> list[Point]:
     """Measures training along each axis, the other two at their middle.
 
     Args:
-        device: where to train.
-        seconds: how long each point may take behind its first steps; three samples are taken at least.
-        progress: is told the point, how many are done, and of how many.
         parameters: to measure at.
         batches: batch sizes to measure at.
         image_sizes: sides of square images, in pixels, to measure at.
+        device: where to train.
+        seconds: how long each point may take behind its first steps; three samples are taken at least.
+        progress: is told the point, how many are done, and of how many.
     """
     params, batch_size, image_size = MIDDLE
     wanted = [("params", number, batch_size, image_size) for number in parameters]
@@ -77,8 +74,7 @@ def grown(
     precision = choose_precision("auto", device)
     points = []
     for done, (axis, count, batch, side) in enumerate(wanted):
-        if progress:
-            progress(f"{count:,} parameters, batch {batch}, image {side}", done, len(wanted))
+        progress(f"{count:,} parameters, batch {batch}, image {side}", done, len(wanted))
         spec = network_of(count, image_size=side)
         setting = Setting(spec, Recipe(), batch, device)
         variant = Variant("budgetnet", precision, learning(setting, precision=precision, execution=Execution()))

@@ -12,8 +12,8 @@ from torch.profiler import ProfilerActivity, profile
 from budgetnet.bench.hardware import synchronise
 
 CLASSES: dict[str, tuple[str, ...]] = {
-    "convolution": ("conv", "cudnn", "mkldnn", "xmma", "implicit", "wgrad", "dgrad", "fprop", "sm90_", "cutlass"),
     "batch norm": ("batch_norm", "batchnorm", "bn_fw", "bn_bw"),
+    "convolution": ("conv", "cudnn", "mkldnn", "xmma", "implicit", "wgrad", "dgrad", "fprop", "sm90_", "cutlass"),
     "optimiser": ("sgd", "multi_tensor"),
     "matrix product": ("gemm", "gemv", "addmm", "aten::mm", "aten::linear"),
     "loss and metrics": ("softmax", "nll_loss", "cross_entropy", "argmax", "reduce"),

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from budgetnet.errors import InputError
+from budgetnet.fields import parse_count
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,6 +25,27 @@ def require_seconds(seconds: float) -> None:
     # What is no number compares as false.
     if not 0 < seconds <= 3600:
         raise InputError("--seconds", seconds, "must be more than 0 and at most 3600")
+
+
+def read_counts(text: str, *, field: str, least: int = 1, most: int) -> list[int]:
+    """Whole numbers from a list with commas, each as `read_count` reads it.
+
+    Raises:
+        InputError: one of them is no whole number, or out of bounds.
+    """
+    return [read_count(part, field=field, least=least, most=most) for part in text.split(",")]
+
+
+def read_count(text: str, *, field: str, least: int = 1, most: int) -> int:
+    """A whole number, as `parse_count` reads it.
+
+    Raises:
+        InputError: it is no whole number, or out of bounds.
+    """
+    count = parse_count(text, field=field)
+    if not least <= count <= most:
+        raise InputError(field, count, f"must be from {least:,} to {most:,}")
+    return count
 
 
 @contextmanager
