@@ -149,6 +149,15 @@ def test_a_profile_adds_up() -> None:
     assert [share.share for share in found.shares] == sorted((share.share for share in found.shares), reverse=True)
 
 
+def test_a_profile_tells_what_a_step_of_two_images_takes(tell: Tell, tmp_path: Path) -> None:
+    TINY.save(tmp_path / "tiny.yaml")
+    told = tell("bench", "profile", str(tmp_path / "tiny.yaml"), "--batch", "64", "--json")
+    assert told.code == 0, told.err
+    wall = json.loads(told.out)["wall"]
+    assert wall["all images"]["samples"] >= 3
+    assert 0 < wall["two images"]["minimum"] <= wall["all images"]["maximum"]
+
+
 @pytest.mark.parametrize("params", [100_000, 300_000, 1_000_000, 2_000_000, 5_000_000])
 def test_the_family_has_networks_near_every_size(params: int) -> None:
     built = network_of(params, image_size=32).build()

@@ -52,6 +52,12 @@ def classify(name: str) -> str:
     return next((work for work, parts in CLASSES.items() if any(part in lowered for part in parts)), OTHER)
 
 
+def finished(step: Callable[[], None], *, device: torch.device) -> None:
+    """A training step, until the device has done it."""
+    step()
+    synchronise(device)
+
+
 def profiled(step: Callable[[], None], *, device: torch.device, steps: int = _STEPS) -> Profile:
     """Runs training steps under torch's profiler and sums up what they did.
 

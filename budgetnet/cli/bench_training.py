@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -134,7 +135,8 @@ def profile(
     batch_size = _read_batch(batch)
     from rich.table import Table
 
-    from budgetnet.bench.profile import profiled
+    from budgetnet.bench.measure import Task, measure
+    from budgetnet.bench.profile import finished, profiled
     from budgetnet.bench.training import Setting, learning
     from budgetnet.cli.tables import console, percent, short_seconds
     from budgetnet.environment import choose_device, choose_precision, describe_environment
@@ -146,12 +148,18 @@ def profile(
     setting = Setting(network, Recipe(), batch_size, chosen)
     with told(f"steps of {batch_size} images under torch's profiler"):
         # Replayed, a step is a single launch, and tells nothing of its parts on some versions of the profiler.
-        step = learning(setting, precision=choose_precision("auto", chosen), execution=Execution(record=False))
-        found = profiled(step, device=chosen)
+        way: dict[str, Any] = {"precision": choose_precision("auto", chosen), "execution": Execution(record=False)}
+        found = profiled(learning(setting, **way), device=chosen)
+        times = {
+            name: Task(partial(finished, learning(setting._replace(batch_size=size), **way), device=chosen))
+            for name, size in (("all images", batch_size), ("two images", 2))
+        }
+        measured = measure(times, seconds=2)
     environment = describe_environment(chosen)
     if as_json:
         rows = [share._asdict() for share in found.shares]
         facts = {"network": network.label, "batch_size": batch_size, "seconds_per_step": found.seconds_per_step}
+        facts |= {"wall": {name: times._asdict() for name, times in measured.items()}}
         print_json({"benchmark": "profile", "environment": environment, **facts, "rows": rows})
         return
     title = f"{network.label}, {batch_size} images: {short_seconds(found.seconds_per_step)} of work a step"
@@ -164,6 +172,11 @@ def profile(
         table.add_row(share.work, short_seconds(share.seconds_per_step), percent(share.share), share.largest)
     output = console()
     output.print(table)
+    whole, two = (times.median for times in measured.values())
+    output.print(f"by the clock, without the profiler: {short_seconds(whole)} a step")
+    output.print(
+        f"with two images {short_seconds(two)}: Python and launching take {percent(two / whole)} % at the most"
+    )
     print_machine(output, environment)
 
 

@@ -11,6 +11,8 @@ from typing import Annotated
 import typer
 
 from budgetnet.cli.bench import bench
+from budgetnet.cli.bench_search import search as bench_search
+from budgetnet.cli.bench_search import start, workers
 from budgetnet.cli.bench_training import growth, profile
 from budgetnet.cli.bench_training import train as bench_train
 from budgetnet.cli.inspect import check, schema, specs, summary
@@ -36,7 +38,7 @@ app = typer.Typer(
 )
 for verb in (check, summary, specs, schema, train, search, leaderboard):
     app.command()(verb)
-for measurement in (bench_train, growth, profile):
+for measurement in (bench_train, growth, profile, workers, bench_search, start):
     bench.command()(measurement)
 app.add_typer(bench, name="bench")
 
