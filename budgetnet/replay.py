@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import torch
 
 from budgetnet.errors import is_out_of_memory
+
+_log = logging.getLogger(__name__)
 
 _CALLS_BEFORE_RECORDING = 3
 """Calls in which libraries choose their algorithms and allocate what they keep, which a recording must not see."""
@@ -67,5 +70,6 @@ class Replay:
                 raise
             # Nothing was done while recording, so the work can go on as it stands.
             self.refused = " ".join(str(error).split())
+            _log.warning("work cannot be recorded as a CUDA graph, and is launched piece by piece: %s", self.refused)
             return
         self._graph = graph

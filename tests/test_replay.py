@@ -39,7 +39,7 @@ def test_each_call_of_recorded_work_does_it_once() -> None:
 
 
 @pytest.mark.gpu
-def test_work_that_cannot_be_recorded_is_done_as_it_stands() -> None:
+def test_work_that_cannot_be_recorded_is_done_as_it_stands(caplog: pytest.LogCaptureFixture) -> None:
     counter = torch.zeros((), device="cuda")
 
     def work() -> None:
@@ -51,4 +51,4 @@ def test_work_that_cannot_be_recorded_is_done_as_it_stands() -> None:
         replay()
         assert counter.item() == number
     assert not replay.replays
-    assert replay.refused
+    assert replay.refused in caplog.text
