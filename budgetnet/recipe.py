@@ -204,6 +204,18 @@ class Recipe(Document):
 NAMED: dict[str, Recipe] = {
     # As the paper is written; the values that it leaves open are those of its public notebook.
     "paper": Recipe(name="paper"),
+    # Options that paid in a measured comparison (docs/performance.md), for a training of fixed length.
+    "modern": Recipe(
+        name="modern",
+        learning_rate=0.05,
+        nesterov=True,
+        label_smoothing=0.1,
+        test_time_flip=True,
+        epochs=60,
+        schedule=Schedule(kind="one-cycle", first_cycle=60, warmup_fraction=0.2),
+        early_stopping=None,
+        augmentation=Augmentation(alternating_flip=True),
+    ),
     # The paper's optimiser for 8x8 digits: mirrored digits are other signs, and 4 pixels of padding hide half of one.
     "digits": Recipe(
         name="digits",

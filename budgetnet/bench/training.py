@@ -107,7 +107,8 @@ def variants(setting: Setting, *, compiled: bool) -> Iterator[list[Variant]]:
     recording = setting.device.type == "cuda"
     ways = [("budgetnet, float32", "float32", Execution(record=False))] if best != "float32" else []
     if recording:
-        ways.append(("budgetnet, without replay", best, Execution(record=False)))
+        ways.append(("budgetnet, no replay", best, Execution(record=False)))
+        ways.append(("budgetnet, no autotuning", best, Execution(autotune=False)))
     if compiled:
         ways.append(("budgetnet, compiled", best, Execution(compile=True)))
     ways.append(("budgetnet", best, Execution()))

@@ -1,0 +1,47 @@
+"""The one command that measures all that needs a GPU, at sizes for a CPU."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def measured(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    script = ROOT / "studies" / "gpu-speed" / "measure.py"
+    command = [sys.executable, str(script), "--data", "digits", "--device", "cpu", "--out", str(out), "--small"]
+    return subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, timeout=500, check=False)
+
+
+@pytest.mark.slow
+def test_every_part_runs_once_and_is_summed_up(tmp_path: Path) -> None:
+    first = measured(tmp_path)
+    assert first.returncode == 0, first.stderr
+    summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
+    assert summary in first.stdout
+    assert "failed" not in summary
+    assert "not run" not in summary
+    parts = {path.stem for path in tmp_path.glob("*.json")}
+    assert {"train-resnet20", "start", "profile", "workers", "growth", "search", "check"} <= parts
+    assert len(parts) == 7 + 4, "and two recipes with two seeds"
+    rows = json.loads((tmp_path / "train-resnet20.json").read_text())["rows"]
+    assert all(f"{row['images_per_second']:,.0f} images/s" in summary for row in rows)
+    runs = [json.loads((tmp_path / f"resnet20-paper-seed-{seed}.json").read_text()) for seed in (0, 1)]
+    mean = sum(100 * run["validation_accuracy"] for run in runs) / 2
+    assert f"| resnet20 | paper | 2 | {mean:.2f} |" in summary
+    again = measured(tmp_path)
+    assert again.returncode == 0
+    assert again.stdout.strip() == summary.strip(), "nothing is measured twice"
+
+
+def test_without_time_nothing_is_run_and_that_is_said(tmp_path: Path) -> None:
+    told = measured(tmp_path, "--minutes", "0")
+    assert told.returncode == 0
+    assert told.stdout.count("not run: no time left") == 11
+    assert "| resnet20 | modern | 0 | not run | - | - |" in told.stdout
+    assert not list(tmp_path.glob("*.json"))
