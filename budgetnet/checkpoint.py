@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from budgetnet.errors import InputError
-from budgetnet.files import write_bytes
+from budgetnet.files import replacing_file
 from budgetnet.plan import lower
 from budgetnet.spec import ModelSpec
 
@@ -20,7 +20,8 @@ from budgetnet.spec import ModelSpec
 def save_tensors(path: Path, tensors: dict[str, Tensor], *, about: dict[str, Any]) -> None:
     """Writes tensors and a few facts about them, atomically, as safetensors."""
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(path, save(ready, metadata={"about": json.dumps(about)}))
+    with replacing_file(path) as temporary:
+        save_file(ready, temporary, metadata={"about": json.dumps(about)})
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -103,25 +103,33 @@ def _kind(value: object) -> str:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A stream whose content takes a file's place when the block ends; if the block fails, the file stays as it was.
+def replacing_file(path: Path) -> Iterator[Path]:
+    """A path to write to, whose content takes a file's place when the block ends; if that fails, the file stays.
 
     A reader, or a crash at any instant, finds the old content or the new, never a part.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(descriptor)
+    temporary = Path(name)
     try:
-        with os.fdopen(descriptor, "wb") as stream:
-            yield stream
-            stream.flush()
+        yield temporary
+        with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
         umask = os.umask(0)
         os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)
-        Path(temporary).replace(path)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """As `replacing_file`, with a stream to write to."""
+    with replacing_file(path) as temporary, temporary.open("wb") as stream:
+        yield stream
 
 
 def write_bytes(path: Path, content: bytes) -> None:
