@@ -16,6 +16,7 @@ from budgetnet.bench import searching, starting
 from budgetnet.bench.searching import Candidate, Rejection, SearchBenchmark
 from budgetnet.bench.starting import Start, StartBenchmark
 from budgetnet.cli.bench_search import IMPORTED_BY_TRAIN
+from budgetnet.search.proposals import Proposal, Proposals
 from budgetnet.zoo import get
 
 SEARCH = ["bench", "search", "--trials", "1", "--max-params", "70k", "--epochs", "1", "--device", "cpu"]
@@ -26,8 +27,17 @@ def test_a_search_is_measured_with_what_it_costs_besides_training(
 ) -> None:
     monkeypatch.setattr(searching, "REJECTED", 12)
     monkeypatch.chdir(tmp_path)
+    rejected: list[bool] = []
+
+    class Watched(Proposals):
+        def reject(self, proposal: Proposal) -> None:
+            rejected.append(proposal.verdict.fits)
+            super().reject(proposal)
+
+    monkeypatch.setattr(searching, "Proposals", Watched)
     answer = tell(*SEARCH, "--json")
     assert (answer.code, answer.err) == (0, "")
+    assert rejected == [False] * 12
     found = json.loads(answer.out)
     assert list(found) == [
         *("benchmark", "environment", "data", "budget", "recipe", "rows", "turned_away", "seconds"),
