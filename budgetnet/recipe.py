@@ -214,7 +214,6 @@ NAMED: dict[str, Recipe] = {
         epochs=60,
         schedule=Schedule(kind="one-cycle", first_cycle=60, warmup_fraction=0.2),
         early_stopping=None,
-        augmentation=Augmentation(alternating_flip=True),
     ),
     # The paper's optimiser for 8x8 digits: mirrored digits are other signs, and 4 pixels of padding hide half of one.
     "digits": Recipe(
