@@ -13,7 +13,7 @@ Importing it loads no torch; building a network does.
 from budgetnet import zoo
 from budgetnet.budget import Budget, Verdict
 from budgetnet.errors import BudgetnetError, DataError, InputError, OverBudgetError, RecordError
-from budgetnet.recipe import Augmentation, EarlyStopping, Recipe, Schedule
+from budgetnet.recipe import Augmentation, EarlyStopping, Mixing, Policy, Recipe, Schedule
 from budgetnet.spec import Head, ModelSpec, Shortcut, Stage, Stem
 from budgetnet.version import __version__ as __version__
 
@@ -25,8 +25,10 @@ __all__ = [
     "EarlyStopping",
     "Head",
     "InputError",
+    "Mixing",
     "ModelSpec",
     "OverBudgetError",
+    "Policy",
     "Recipe",
     "RecordError",
     "Schedule",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,18 @@ from budgetnet.spec import ModelSpec
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], *, about: dict[str, Any]) -> None:
-    """Writes tensors and a few facts about them, atomically, as safetensors."""
+    """Writes tensors and a few facts about them, atomically, as safetensors.
+
+    Raises:
+        OSError: the file cannot be written, such as on a full disk.
+    """
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing_file(path) as temporary:
-        save_file(ready, temporary, metadata={"about": json.dumps(about)})
+        try:
+            save_file(ready, temporary, metadata={"about": json.dumps(about)})
+        except SafetensorError as error:
+            # What the system said comes wrapped up, in words only.
+            raise OSError(errno.EIO, str(error), str(path)) from None
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import platform
 from importlib.metadata import distribution
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import torch
 
+from budgetnet.cores import available_cores
 from budgetnet.errors import InputError
 from budgetnet.version import __version__
 
@@ -73,7 +73,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         "platform": platform.platform(),
         "packages": {"budgetnet": __version__, **{name: distribution(name).version for name in _PACKAGES}},
         "processor": _processor(),
-        "cores": os.cpu_count(),
+        "cores": available_cores(),
         "threads": torch.get_num_threads(),
         "device": device.type,
     }

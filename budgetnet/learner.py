@@ -33,14 +33,16 @@ class Execution(NamedTuple):
 
 
 @contextmanager
-def autotuned(wanted: bool) -> Iterator[None]:
-    """Lets cuDNN try its algorithms, or not, and leaves the setting as it was."""
-    before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = wanted
+def cudnn_settings(execution: Execution) -> Iterator[None]:
+    """Lets cuDNN try its algorithms, or not, and compute float32 as such; leaves its settings as they were."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.allow_tf32
+    # TensorFloat-32 has 10 bits where float32 has 23; who asks for float32 shall get it.
+    cudnn.benchmark, cudnn.allow_tf32 = execution.autotune, False
     try:
         yield
     finally:
-        torch.backends.cudnn.benchmark = before
+        cudnn.benchmark, cudnn.allow_tf32 = before
 
 
 class Learner:
@@ -68,8 +70,13 @@ class Learner:
         """The moving average of the network, where the recipe has one."""
         self.updates = 0
         """Steps behind the weights, since the beginning of the run."""
+        self._moving: tuple[list[Tensor], list[Tensor]] = [], []
         if recipe.weight_average is not None:
             self.average = copy.deepcopy(network).requires_grad_(requires_grad=False)
+            for theirs, ours in zip(_values(self.average), _values(network), strict=True):
+                if theirs.is_floating_point():
+                    self._moving[0].append(theirs)
+                    self._moving[1].append(ours)
         self._forward = torch.compile(network) if execution.compile else network
         self._rate = torch.zeros((), dtype=torch.float32, device=self.device)
         self.optimizer = torch.optim.SGD(
@@ -119,7 +126,7 @@ class Learner:
             self._learn(size)
         self.updates += 1
         if self.average is not None:
-            self._update_average(self.average)
+            self._update_average()
 
     def totals(self) -> tuple[float, float]:
         """Mean loss, in nats, and share of right answers since the epoch began; waits for the device."""
@@ -149,11 +156,11 @@ class Learner:
         return batch.share * loss + (1 - batch.share) * other
 
     @torch.no_grad()
-    def _update_average(self, average: nn.Module) -> None:
+    def _update_average(self) -> None:
         """Moves the average towards the weights; faster at first, so that it soon forgets where they started."""
         decay = min(self.recipe.weight_average or 0.0, (1 + self.updates) / (10 + self.updates))
-        theirs = [*average.parameters(), *average.buffers()]
-        ours = [*self.network.parameters(), *self.network.buffers()]
-        moving = [pair for pair in zip(theirs, ours, strict=True) if pair[0].is_floating_point()]
-        move = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-        move([their for their, _ in moving], [our for _, our in moving], self.updates)
+        get_ema_multi_avg_fn(decay)(*self._moving, self.updates)  # type: ignore[no-untyped-call]
+
+
+def _values(network: nn.Module) -> list[Tensor]:
+    return [*network.parameters(), *network.buffers()]

@@ -185,9 +185,12 @@ class Recipe(Document):
         return self.from_mapping({**self.model_dump(), **changes})
 
     @model_validator(mode="after")
-    def _lookahead(self) -> Self:
+    def _consistent(self) -> Self:
         if self.nesterov and not self.momentum:
             raise InputError("nesterov", True, "needs a momentum above 0")
+        if self.schedule.kind == "one-cycle" and self.schedule.first_cycle != self.epochs:
+            rule = f"must be the training's {self.epochs} epochs where it is the only cycle"
+            raise InputError("schedule.first_cycle", self.schedule.first_cycle, rule)
         return self
 
     @property

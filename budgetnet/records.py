@@ -36,6 +36,9 @@ Read = TypeVar("Read", bound=Document)
 VERSION = 1
 """Version of the run folder's format."""
 
+TRAINER = 2
+"""Version of the trainer's arithmetic; a change that gives other numbers raises it."""
+
 
 class DataRecord(Document):
     """Which images a run saw."""
@@ -82,8 +85,8 @@ class RunIdentity(Document):
     """Kind of device, on which the arithmetic depends: ``cpu``, ``cuda`` or ``mps``."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of convolutions and matrix products."""
-    trainer: int = 2
-    """Version of the trainer's arithmetic; a change that gives other numbers raises it."""
+    trainer: int = TRAINER
+    """Version of the trainer's arithmetic."""
 
     @property
     def digest(self) -> str:

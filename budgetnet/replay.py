@@ -7,8 +7,6 @@ from collections.abc import Callable
 
 import torch
 
-from budgetnet.errors import is_out_of_memory
-
 _log = logging.getLogger(__name__)
 
 _CALLS_BEFORE_RECORDING = 3
@@ -35,6 +33,8 @@ class Replay:
         """Why calls are not replayed; empty where they are."""
         self._calls = 0
         self._graph: torch.cuda.CUDAGraph | None = None
+        if not self.refused:
+            self._side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
     @property
     def replays(self) -> bool:
@@ -54,21 +54,23 @@ class Replay:
         """Does the work on another stream, as a recording needs it, or records it without doing it."""
         self._calls += 1
         if self._calls <= _CALLS_BEFORE_RECORDING:
-            side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
+            self._side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self._side):
                 self.work()
-            torch.cuda.current_stream().wait_stream(side)
+            torch.cuda.current_stream().wait_stream(self._side)
             return
+        stream = torch.cuda.current_stream()
         graph = torch.cuda.CUDAGraph()
         try:
             # Other threads, such as one that draws progress bars, may go on meanwhile.
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self.work()
         except RuntimeError as error:
-            if is_out_of_memory(error):
-                raise
-            # Nothing was done while recording, so the work can go on as it stands.
+            # Nothing was done while recording, so the work can go on as it stands; also where memory did not suffice,
+            # as a recording keeps its own. Some versions of torch stay on the stream that they recorded on.
+            torch.cuda.set_stream(stream)
+            del graph
+            torch.cuda.empty_cache()
             self.refused = " ".join(str(error).split())
             _log.warning("work cannot be recorded as a CUDA graph, and is launched piece by piece: %s", self.refused)
             return

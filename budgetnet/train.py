@@ -6,6 +6,7 @@ images only.
 
 from __future__ import annotations
 
+import gc
 import math
 import time
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from budgetnet.data.feed import Feed
 from budgetnet.environment import choose_precision, describe_environment
 from budgetnet.errors import InputError, RecordError
 from budgetnet.evaluate import Evaluation, Evaluator
-from budgetnet.learner import PRECISIONS, Execution, Learner, autotuned
+from budgetnet.learner import PRECISIONS, Execution, Learner, cudnn_settings
 from budgetnet.recipe import Recipe
 from budgetnet.records import Epoch, RunFolder, RunIdentity, RunRecord, RunResult
 from budgetnet.seeds import derive_seed
@@ -76,9 +77,9 @@ def train(
     execution = execution or Execution()
     identity = identify(spec, data, recipe, seed=seed)
     folder = RunFolder.of(identity, out)
-    # The caller's random numbers are left as they were, on the CPU and on the device.
+    # The caller's random numbers are left as they were, on the CPU and on the CUDA device that trains.
     cuda = [device] if device.type == "cuda" else []
-    with folder.locked(), torch.random.fork_rng(devices=cuda), autotuned(execution.autotune):
+    with folder.locked(), torch.random.fork_rng(devices=cuda), cudnn_settings(execution):
         folder.begin(identity)
         if not folder.finished:
             run = _Run(identity, data, folder, execution)
@@ -86,6 +87,9 @@ def train(
             environment = {**describe_environment(device), "execution": execution._asdict()}
             folder.note_environment(environment, first_epoch=run.progress.epoch + 1)
             folder.finish(run.to_the_end(on_epoch, on_step))
+            del run
+            # A step and what repeats it hold each other; on a device the next network needs their memory now.
+            gc.collect()
         return folder.load()
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from support import TINY_SPACE, prepare, tiny_recipe
 
 from budgetnet.budget import Budget, Verdict
 from budgetnet.data import DataSet
+from budgetnet.environment import choose_precision
 from budgetnet.recipe import Recipe
 from budgetnet.records import Epoch, RunResult
 from budgetnet.search.driver import SearchOutcome, search
@@ -66,7 +68,13 @@ class Question:
         data = prepare(self.digits, recipe)
         budget = Budget(max_params=max_params, **limits)
         settings = StudySettings(
-            space=SearchSpace(**space), budget=budget, recipe=recipe, data=data.record, seed=0, device="cpu"
+            space=SearchSpace(**space),
+            budget=budget,
+            recipe=recipe,
+            data=data.record,
+            seed=0,
+            device="cpu",
+            precision=choose_precision(recipe.precision, torch.device("cpu")),
         )
         storage = open_storage(default_storage(self.out), create=True)
         try:

@@ -6,6 +6,8 @@ import io
 import json
 import os
 import random
+import subprocess
+import sys
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
@@ -304,3 +306,26 @@ def test_facts_that_are_no_json_are_refused(tmp_path: Path) -> None:
         load_tensors(tmp_path / "x.safetensors")
     save_file({"a": torch.zeros(1)}, tmp_path / "x.safetensors", metadata={"about": json.dumps({"a": 1})})
     assert load_tensors(tmp_path / "x.safetensors")[1] == {"a": 1}
+
+
+def test_a_disk_that_is_full_is_an_error_of_the_system_and_keeps_the_old_file(tmp_path: Path) -> None:
+    """A limit on the size of files stands in for the disk, in a process of its own, as it cannot be lifted again."""
+    path = tmp_path / "weights.safetensors"
+    save_tensors(path, {"weight": torch.ones(4)}, about={})
+    before = path.read_bytes()
+    program = """
+import resource, signal, sys
+from pathlib import Path
+import torch
+from budgetnet.checkpoint import save_tensors
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    save_tensors(Path(sys.argv[1]), {"weight": torch.ones(1000)}, about={})
+except OSError as error:
+    print(error.filename)
+"""
+    told = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == str(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]

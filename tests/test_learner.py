@@ -173,6 +173,7 @@ def test_the_gpu_gives_the_losses_of_the_cpu(digits: DataSet) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_no_step_waits_for_the_device(digits: DataSet) -> None:
     recipe = tiny_recipe(batch_size=32, augmentation=EVERYTHING, weight_average=0.9)
     learner = on_gpu(digits, recipe, record=False)

@@ -142,6 +142,7 @@ def test_a_length_that_is_none_is_refused(epochs: Any) -> None:
         ("epochs", {"epochs": 0}),
         ("schedule.kind", {"schedule": {"kind": "linear"}}),
         ("schedule.warmup_fraction", {"schedule": {"warmup_fraction": 1}}),
+        ("schedule.first_cycle", {"epochs": 30, "schedule": {"kind": "one-cycle"}}),
         ("nesterov", {"nesterov": True, "momentum": 0}),
         ("label_smoothing", {"label_smoothing": 1}),
         ("weight_average", {"weight_average": 1}),
@@ -212,7 +213,9 @@ def test_what_betters_a_search_is_off_in_the_paper_recipe() -> None:
     assert len(off) == 8
 
 
-@pytest.mark.parametrize(("name", "hint"), [("papers", "did you mean paper?"), ("x", "there are paper, modern, digits")])
+@pytest.mark.parametrize(
+    ("name", "hint"), [("papers", "did you mean paper?"), ("x", "there are paper, modern, digits")]
+)
 def test_an_unknown_recipe_suggests_what_exists(name: str, hint: str) -> None:
     with pytest.raises(InputError) as caught:
         named_recipe(name)

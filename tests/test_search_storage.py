@@ -118,6 +118,7 @@ def test_a_storage_damaged_while_a_candidate_trains_is_told_in_one_line(ask: Que
         ({"max_params": 30_000}, "budget"),
         ({"max_macs": 10**9}, "budget"),
         ({"recipe": tiny_recipe(epochs=2)}, "recipe or epochs"),
+        ({"recipe": tiny_recipe(epochs=1, precision="bfloat16")}, "precision.* recipe or epochs"),
         ({"space": {"stages": [1, 1]}}, "space"),
     ],
 )

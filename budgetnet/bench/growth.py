@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -75,6 +76,8 @@ def grown(
     points = []
     for done, (axis, count, batch, side) in enumerate(wanted):
         progress(f"{count:,} parameters, batch {batch}, image {side}", done, len(wanted))
+        # What trained at the last point holds itself in a circle, and its memory with it.
+        gc.collect()
         spec = network_of(count, image_size=side)
         setting = Setting(spec, Recipe(), batch, device)
         variant = Variant("budgetnet", precision, learning(setting, precision=precision, execution=Execution()))

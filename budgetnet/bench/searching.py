@@ -16,7 +16,7 @@ from optuna.storages import RDBStorage
 
 from budgetnet.budget import Budget, Verdict
 from budgetnet.data import DataSet
-from budgetnet.environment import describe_environment
+from budgetnet.environment import choose_precision, describe_environment
 from budgetnet.errors import BudgetnetError
 from budgetnet.recipe import Recipe
 from budgetnet.records import Epoch, RunResult
@@ -172,7 +172,14 @@ def run(
         BudgetnetError: no candidate came to a result.
     """
     data = TrainingData.prepare(dataset, recipe, device=device)
-    settings = StudySettings(budget=budget, recipe=recipe, data=data.record, seed=_SEED, device=device.type)
+    settings = StudySettings(
+        budget=budget,
+        recipe=recipe,
+        data=data.record,
+        seed=_SEED,
+        device=device.type,
+        precision=choose_precision(recipe.precision, device),
+    )
     with TemporaryDirectory(prefix="budgetnet-bench-") as name:
         folder = Path(name)
         storage = open_storage(default_storage(folder), create=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -17,14 +18,18 @@ from budgetnet.cost import cost_of
 from budgetnet.data.device import resident
 from budgetnet.data.feed import Feed
 from budgetnet.environment import choose_precision, describe_environment
-from budgetnet.learner import PRECISIONS, Execution, Learner, autotuned
+from budgetnet.errors import InputError
+from budgetnet.learner import PRECISIONS, Execution, Learner, cudnn_settings
 from budgetnet.recipe import Recipe
 from budgetnet.spec import ModelSpec
 from budgetnet.train import initialise
 from budgetnet.zoo import get
 
+_IMAGES, _BYTES = 40_000, 2**27
+"""Most images of an epoch, as many as the paper trains on, and the most memory they may take: what happens once an
+epoch, such as a DataLoader's start, shall weigh what it weighs in earnest."""
 _BATCHES = 8
-"""Batches of images that are trained on, again and again."""
+"""Fewest batches of an epoch."""
 _PASSES = 3
 """A training step multiplies three times what inference does: forward, and backward to inputs and to weights."""
 _CALLS = 5
@@ -63,13 +68,18 @@ class Speed(NamedTuple):
     share_of_peak: float
     """Multiply-accumulates done a second, over those of a large matrix product in the same precision (MFU)."""
     peak_memory: int | None
-    """Bytes: of the device, or resident in this process; None where the system does not tell."""
+    """Bytes while this way trained: of the device, or resident in this process, the weights and images of the other
+    ways included; None where the system does not tell."""
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The measurement as plain data."""
+        return {**self._asdict(), "seconds_per_step": self.seconds_per_step._asdict()}
 
 
 def learning(setting: Setting, *, precision: str, execution: Execution) -> Callable[[], None]:
     """A function that does one step of this package's training on images of noise, without end."""
     spec, device = setting.spec, setting.device
-    images, labels = noise(spec, setting.batch_size * _BATCHES)
+    images, labels = noise(spec, epoch_images(setting))
     data = resident(images, labels, device=device, mean=(0.5,) * len(images[0]), std=(0.25,) * len(images[0]))
     feed = Feed(data, setting.recipe.augmentation, batch_size=setting.batch_size, seed=0)
     network = initialise(spec, 0).to(device).to(memory_format=torch.channels_last)
@@ -87,10 +97,16 @@ def learning(setting: Setting, *, precision: str, execution: Execution) -> Calla
     endless = steps()
 
     def step() -> None:
-        with autotuned(execution.autotune):
+        with cudnn_settings(execution):
             next(endless)
 
     return step
+
+
+def epoch_images(setting: Setting) -> int:
+    """How many images an epoch of a measurement has: whole batches, as near to those of a real one as memory allows."""
+    most = min(_IMAGES, _BYTES // math.prod(setting.spec.input_shape))
+    return max(_BATCHES, most // setting.batch_size) * setting.batch_size
 
 
 def noise(spec: ModelSpec, count: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -101,18 +117,23 @@ def noise(spec: ModelSpec, count: int) -> tuple[np.ndarray[Any, Any], np.ndarray
 
 
 @contextmanager
-def variants(setting: Setting, *, compiled: bool) -> Iterator[list[Variant]]:
-    """The plain loop and this package's ways to train, the last the one it takes by itself."""
+def variants(setting: Setting, *, compiled: bool, autotune: bool = True) -> Iterator[list[Variant]]:
+    """The plain loop and this package's ways to train, the last the one it takes by itself.
+
+    Args:
+        setting: what they train.
+        compiled: whether torch.compile is one of the ways.
+        autotune: whether cuDNN tries its algorithms; not a way of its own, as what it finds is kept by the process.
+    """
     best = choose_precision("auto", setting.device)
     recording = setting.device.type == "cuda"
-    ways = [("budgetnet, float32", "float32", Execution(record=False))] if best != "float32" else []
+    ways = [("budgetnet, float32", "float32", Execution(record=False, autotune=autotune))] if best != "float32" else []
     if recording:
-        ways.append(("budgetnet, no replay", best, Execution(record=False)))
-        ways.append(("budgetnet, no autotuning", best, Execution(autotune=False)))
+        ways.append(("budgetnet, no replay", best, Execution(record=False, autotune=autotune)))
     if compiled:
-        ways.append(("budgetnet, compiled", best, Execution(compile=True)))
-    ways.append(("budgetnet", best, Execution()))
-    images, labels = noise(setting.spec, setting.batch_size * _BATCHES)
+        ways.append(("budgetnet, compiled", best, Execution(compile=True, autotune=autotune)))
+    ways.append(("budgetnet", best, Execution(autotune=autotune)))
+    images, labels = noise(setting.spec, epoch_images(setting))
     with ExitStack() as stack:
         plain = PlainLoop(
             setting.spec,
@@ -212,7 +233,7 @@ class TrainBenchmark(NamedTuple):
             "benchmark": "train",
             "environment": self.environment,
             "network": {"name": self.spec.label, **self.spec.cost._asdict()},
-            "rows": [speed._asdict() | {"seconds_per_step": speed.seconds_per_step._asdict()} for speed in self.speeds],
+            "rows": [speed.to_mapping() for speed in self.speeds],
             "ratios": self.ratios,
             "goals": [goal._asdict() for goal in self.goals],
         }
@@ -225,6 +246,7 @@ def run(
     seconds: float,
     batch_size: int | None = None,
     compiled: bool = False,
+    autotune: bool = True,
     progress: Callable[[str], None],
 ) -> TrainBenchmark:
     """Trains a network in every way there is on this device, in turn, on images of noise.
@@ -236,13 +258,21 @@ def run(
         batch_size: images in a step; if left out, as many as the paper's 128, or fewer where three steps of each way
             would take longer than that.
         compiled: whether torch.compile is one of the ways.
+        autotune: whether cuDNN tries its algorithms.
         progress: is told what is being done.
+
+    Raises:
+        InputError: the network's images are neither grey nor of three colours, as the plain loop needs them.
     """
+    if spec.input_shape[0] not in (1, 3):
+        raise InputError(
+            "input_shape", list(spec.input_shape), "must have 1 or 3 channels, as the plain loop reads images"
+        )
     setting = Setting(spec, Recipe(), batch_size or Recipe().batch_size, device)
     if batch_size is None and device.type == "cpu":
         progress("finding a batch size that three steps of each way fit into the time with")
         setting = setting._replace(batch_size=fitting_batch(setting, seconds=seconds))
-    with variants(setting, compiled=compiled) as found:
+    with variants(setting, compiled=compiled, autotune=autotune) as found:
         return TrainBenchmark(
             describe_environment(device), spec, speeds(setting, found, seconds=seconds / 2, progress=progress)
         )

@@ -18,6 +18,7 @@ import torch
 from budgetnet.bench.growth import network_of
 from budgetnet.bench.hardware import PeakMemory, synchronise
 from budgetnet.bench.training import Setting, learning
+from budgetnet.cores import available_cores
 from budgetnet.environment import choose_precision, describe_environment
 from budgetnet.errors import BudgetnetError, InputError, is_out_of_memory
 from budgetnet.learner import Execution
@@ -26,7 +27,6 @@ from budgetnet.spec import ModelSpec
 
 IMAGE_SIZE = 32
 """Side of the square images, in pixels."""
-MOST_WORKERS = 64
 _READY, _OUT_OF_MEMORY = "ready", "out of memory"
 """What a process tells besides what it trained."""
 
@@ -154,7 +154,7 @@ def run(
         spec = network_of(params, image_size=IMAGE_SIZE)
         for count in counts:
             progress(f"{spec.params:,} parameters in {count} process{'es' if count > 1 else ''}")
-            threads = max(1, (os.cpu_count() or 1) // count) if device.type == "cpu" else None
+            threads = max(1, available_cores() // count) if device.type == "cpu" else None
             job = _Job(Setting(spec, Recipe(), batch_size, device), precision, threads, seconds)
             runs.append(Together(spec, threads, _train_together(job, count)))
     return WorkersBenchmark(describe_environment(device), batch_size, precision, runs)

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from budgetnet.cli.bench_output import memory, print_goals, print_machine, require_seconds, told
+from budgetnet.cli.bench_output import (
+    memory,
+    print_goals,
+    print_machine,
+    read_count,
+    read_counts,
+    require_seconds,
+    told,
+)
 from budgetnet.cli.options import (
     Data,
     Device,
@@ -19,7 +27,6 @@ from budgetnet.cli.options import (
     read_recipe,
     read_spec,
 )
-from budgetnet.errors import InputError
 from budgetnet.fields import parse_count
 
 if TYPE_CHECKING:
@@ -56,9 +63,9 @@ def workers(
     as_json: Json = False,
 ) -> None:
     """Whether training several networks at once, each in its own process, trains on more images a second in all."""
-    wanted = [_whole(part, field="--workers", most=64) for part in counts.split(",")]
-    sizes = [parse_count(part, field="--params") for part in params.split(",")]
-    batch_size = None if batch is None else _whole(batch, field="--batch", least=2, most=65_536)
+    wanted = read_counts(counts, field="--workers", most=64)
+    sizes = read_counts(params, field="--params", most=10**9)
+    batch_size = None if batch is None else read_count(batch, field="--batch", least=2, most=65_536)
     require_seconds(seconds)
     with told("loading torch") as tell:
         from budgetnet.bench.workers import run
@@ -111,7 +118,7 @@ def start(
     """How long `budgetnet train` takes to the end of its first training step, part by part, in fresh interpreters."""
     network = read_spec(spec)
     recipe = read_recipe(None, data=data, epochs=None)
-    times = _whole(repeat, field="--repeat", most=1000)
+    times = read_count(repeat, field="--repeat", most=1000)
     with told("loading torch") as tell:
         from budgetnet.bench.starting import run
         from budgetnet.data import load_dataset
@@ -129,18 +136,6 @@ def start(
         print_json(measured.to_mapping())
     else:
         _print_start(measured)
-
-
-def _whole(text: str, *, field: str, most: int, least: int = 1) -> int:
-    """A whole number within bounds.
-
-    Raises:
-        InputError: it is none, or beyond them.
-    """
-    number = parse_count(text, field=field)
-    if not least <= number <= most:
-        raise InputError(field, text, f"must be from {least:,} to {most:,}")
-    return number
 
 
 def _print_workers(measured: WorkersBenchmark) -> None:

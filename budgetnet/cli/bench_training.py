@@ -17,7 +17,7 @@ from budgetnet.cli.bench_output import (
     require_seconds,
     told,
 )
-from budgetnet.cli.options import Device, Json, SpecArgument, print_json, read_spec
+from budgetnet.cli.options import Device, Json, SpecArgument, compiling, print_json, read_spec
 
 if TYPE_CHECKING:
     from budgetnet.bench.training import TrainBenchmark
@@ -35,18 +35,27 @@ def train(
         typer.Option("--seconds", metavar="N", help="About how long to measure; three steps a way at least."),
     ] = 40.0,
     compiled: Compile = False,
+    autotune: Annotated[bool, typer.Option(help="Whether cuDNN tries its algorithms and keeps the fastest.")] = True,
     as_json: Json = False,
 ) -> None:
     """How fast a network is trained, beside a plain loop with PIL and a DataLoader; in turn, on images of noise."""
     network = read_spec(spec)
     batch_size = _read_batch(batch)
     require_seconds(seconds)
-    from budgetnet.bench.training import run
-    from budgetnet.environment import choose_device
-
-    chosen = choose_device(device)
     with told("loading torch") as tell:
-        measured = run(network, device=chosen, seconds=seconds, batch_size=batch_size, compiled=compiled, progress=tell)
+        from budgetnet.bench.training import run
+        from budgetnet.environment import choose_device
+
+        with compiling(wanted=compiled):
+            measured = run(
+                network,
+                device=choose_device(device),
+                seconds=seconds,
+                batch_size=batch_size,
+                compiled=compiled,
+                autotune=autotune,
+                progress=tell,
+            )
     if as_json:
         print_json(measured.to_mapping())
     else:
@@ -100,7 +109,7 @@ def growth(
     if plot:
         draw(points, plot)
     if as_json:
-        rows = [{**point._asdict(), "speed": _plain(point.speed)} for point in points]
+        rows = [{**point._asdict(), "speed": point.speed.to_mapping()} for point in points]
         print_json({"benchmark": "growth", "environment": environment, "rows": rows})
         return
     table = Table(title="Training step, one of three sizes varied at a time", title_justify="left")
@@ -182,10 +191,6 @@ def profile(
 
 def _read_batch(text: str | None) -> int | None:
     return None if text is None else read_count(text, field="--batch", least=2, most=65_536)
-
-
-def _plain(speed: Any) -> dict[str, Any]:
-    return {**speed._asdict(), "seconds_per_step": speed.seconds_per_step._asdict()}
 
 
 def _print_train(measured: TrainBenchmark) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from budgetnet.budget import Budget
+from budgetnet.errors import BudgetnetError
 from budgetnet.fields import parse_count
 from budgetnet.recipe import NAMED, Recipe, named_recipe
 from budgetnet.spec import ModelSpec
@@ -114,6 +117,24 @@ def read_sizes(train_size: str | None, validation_size: str | None) -> dict[str,
         name: None if text is None else parse_count(text, field=f"--{name.replace('_', '-')}")
         for name, text in texts.items()
     }
+
+
+@contextmanager
+def compiling(*, wanted: bool) -> Iterator[None]:
+    """Tells in one line when torch.compile, asked for by ``--compile``, does not work on this machine.
+
+    Raises:
+        BudgetnetError: it does not.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        # What it raises are errors of many kinds; all of them come from modules of its own.
+        homes = [kind.__module__ for kind in type(error).__mro__]
+        if not wanted or not any(home.startswith(("torch._dynamo", "torch._inductor")) for home in homes):
+            raise
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BudgetnetError(f"--compile: torch.compile does not work here: {first}") from None
 
 
 def print_json(value: Any) -> None:

@@ -60,7 +60,7 @@ def search(
     wanted = parse_count(trials, field="--trials")
     sizes = read_sizes(train_size, validation_size)
     from budgetnet.cli.progress import TerminalProgress, load_shown
-    from budgetnet.environment import choose_device
+    from budgetnet.environment import choose_device, choose_precision
     from budgetnet.search.driver import MAX_TURNED_AWAY, require_feasible
     from budgetnet.search.driver import search as run_search
     from budgetnet.search.settings import StudySettings
@@ -72,7 +72,13 @@ def search(
     chosen = choose_device(device)
     prepared = TrainingData.prepare(load_shown(data), how, device=chosen, **sizes)
     settings = StudySettings(
-        space=candidates, budget=budget, recipe=how, data=prepared.record, seed=seed, device=chosen.type
+        space=candidates,
+        budget=budget,
+        recipe=how,
+        data=prepared.record,
+        seed=seed,
+        device=chosen.type,
+        precision=choose_precision(how.precision, chosen),
     )
     # Before the storage is opened, so that a budget that nothing fits leaves no files.
     require_feasible(settings, prepared)

@@ -19,12 +19,13 @@ from budgetnet.cli.options import (
     SpecArgument,
     TrainSize,
     ValidationSize,
+    compiling,
     print_json,
     read_recipe,
     read_sizes,
     read_spec,
 )
-from budgetnet.errors import BudgetnetError, is_out_of_memory
+from budgetnet.errors import BudgetnetError
 
 
 def train(
@@ -40,6 +41,9 @@ def train(
     compiled: Annotated[
         bool, typer.Option("--compile", help="Let torch.compile prepare the steps: for long runs, as it takes minutes.")
     ] = False,
+    replay: Annotated[
+        bool, typer.Option(help="Whether steps are recorded as CUDA graphs and replayed, on a device that can.")
+    ] = True,
     as_json: Json = False,
 ) -> None:
     """Train one network into a run folder; the same command goes on where it stopped."""
@@ -58,7 +62,7 @@ def train(
     prepared = TrainingData.prepare(load_shown(data), how, device=chosen, **sizes)
     network = prepared.adapt(network)
     try:
-        with TerminalProgress(epochs=how.epochs) as progress:
+        with TerminalProgress(epochs=how.epochs) as progress, compiling(wanted=compiled):
             progress.begun(Budget().check(network), trained=0)
             record = train_network(
                 network,
@@ -66,14 +70,10 @@ def train(
                 how,
                 seed=seed,
                 out=out,
-                execution=Execution(compile=compiled),
+                execution=Execution(record=replay, compile=compiled),
                 on_epoch=progress.epoch_ended,
                 on_step=progress.stepped,
             )
-    except RuntimeError as error:
-        if not compiled or is_out_of_memory(error):
-            raise
-        raise BudgetnetError(f"--compile: torch.compile failed here: {str(error).strip().splitlines()[0]}") from None
     except KeyboardInterrupt:
         typer.echo("interrupted: the same command goes on after the last epoch that was finished", err=True)
         raise

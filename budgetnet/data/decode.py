@@ -12,6 +12,7 @@ from queue import SimpleQueue
 
 import numpy as np
 
+from budgetnet.cores import available_cores
 from budgetnet.data.processes import DecodingProcess, can_start
 from budgetnet.data.reader import Images, NotGrey, Reader, UnreadableError, doubtful_sizes_refused, look_at
 from budgetnet.errors import DataError
@@ -94,7 +95,7 @@ def _decode(files: Sequence[str], reader: Reader, progress: Callable[[int, int],
 
 def _decoders(count: int, reader: Reader, ending: contextlib.ExitStack) -> Sequence[Reader | DecodingProcess]:
     """Who decodes so many files, each in a thread of this process; processes among them are closed with the stack."""
-    cores = os.cpu_count() or 1
+    cores = available_cores()
     processes = min(cores, count // _FILES_A_PROCESS)
     if processes > 1 and can_start():
         started: list[DecodingProcess] = []

@@ -81,8 +81,8 @@ def _inverse_matrices(operations: Tensor, magnitudes: Tensor, *, height: int, wi
     Returns:
         float32 (n, 2, 3): from pixels to halves of the image's width, then of its height, as ``grid_sample`` counts.
     """
-    # In float64, as Python computes them for a single image; only n numbers.
-    exact = magnitudes.double()
+    # In float64, as Python computes them for a single image; only n numbers. Apple's GPUs have none.
+    exact = magnitudes if magnitudes.device.type == "mps" else magnitudes.double()
     angle = torch.deg2rad(_only(Operation.ROTATE, operations, exact))
     shear_x = _only(Operation.SHEAR_X, operations, exact)
     shear_y = _only(Operation.SHEAR_Y, operations, exact)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -170,6 +171,8 @@ def _train_candidate(
         if isinstance(error, torch.OutOfMemoryError) or is_out_of_memory(error):
             proposals.finish(proposal, trial, value=None, facts={"ended": "out of memory"})
             observer.ended(None)
+            # What trained the candidate holds itself in a circle, and the device's memory with it.
+            gc.collect()
             torch.cuda.empty_cache()
             return False
         proposals.fail(proposal, trial, reason=f"{type(error).__name__}: {error}"[:500])

@@ -9,7 +9,7 @@ from typing import Literal
 from budgetnet.budget import Budget
 from budgetnet.fields import Document
 from budgetnet.recipe import Recipe
-from budgetnet.records import DataRecord
+from budgetnet.records import TRAINER, DataRecord
 from budgetnet.space import SearchSpace
 
 
@@ -30,6 +30,10 @@ class StudySettings(Document):
     """Seed of proposals and of every candidate's run."""
     device: str
     """Kind of device that trains: candidates trained on different kinds are not ranked together."""
+    precision: Literal["float32", "bfloat16"]
+    """Arithmetic of convolutions and matrix products that the recipe's setting comes to on this device."""
+    trainer: int = TRAINER
+    """Version of the trainer's arithmetic."""
 
     @property
     def digest(self) -> str:
@@ -41,6 +45,8 @@ class StudySettings(Document):
             "data": self.data.key,
             "seed": self.seed,
             "device": self.device,
+            "precision": self.precision,
+            "trainer": self.trainer,
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -52,9 +58,8 @@ class StudySettings(Document):
 
     def differences(self, other: StudySettings) -> list[str]:
         """Names of the parts in which two questions differ."""
-        differing = [
-            field for field in ("space", "budget", "seed", "device") if getattr(self, field) != getattr(other, field)
-        ]
+        fields = ("space", "budget", "seed", "device", "precision", "trainer")
+        differing = [field for field in fields if getattr(self, field) != getattr(other, field)]
         if self.recipe.digest != other.recipe.digest:
             differing.append("recipe or epochs")
         if self.data.split_fingerprint != other.data.split_fingerprint:

@@ -44,7 +44,7 @@ FULL = Sizes(
     growth=["--seconds", "0.5"],
     workers=["--workers", "1,2,4", "--params", "0.3M,1M,5M", "--seconds", "3"],
     check=["--seconds", "4"],
-    search=["--trials", "3"],
+    search=["--trials", "3", "--epochs", "5", "--max-params", "1M"],
     training=["--epochs", "60"],
     seeds=SEEDS,
 )
@@ -80,11 +80,11 @@ def parts(sizes: Sizes, *, data: str, device: str, out: Path) -> list[Part]:
     found.append(Part("profile", ["bench", "profile", first, *on]))
     found.append(Part("workers", ["bench", "workers", *sizes.workers, *on]))
     found.append(Part("growth", ["bench", "growth", *sizes.growth, "--plot", str(out / "growth.html"), *on]))
-    found.append(Part("search", ["bench", "search", *sizes.search, *on]))
+    found.append(Part("search", ["bench", "search", *sizes.search, "--data", data, *on]))
     found.append(Part("check", ["bench", "check", *sizes.check, "--json"]))
     if device == "cuda":
-        compiled = ["bench", "train", first, *sizes.speed, "--compile", *on]
-        found.append(Part("compiled", compiled))
+        found.append(Part("without autotuning", ["bench", "train", first, *sizes.speed, "--no-autotune", *on]))
+        found.append(Part("compiled", ["bench", "train", first, *sizes.speed, "--compile", *on]))
     return found
 
 
@@ -119,7 +119,9 @@ def run(part: Part, *, out: Path, deadline: float) -> dict[str, Any] | str:
     seconds = time.monotonic() - began
     print(f"{part.name}: {seconds:.0f} s, exit code {done.returncode}", flush=True)
     if done.returncode:
-        lines = (done.stderr.strip() or done.stdout.strip()).splitlines() or ["without a word"]
+        # Tests say at the end of their output why they failed, everything else on standard error.
+        told = (done.stdout, done.stderr) if "pytest" in command else (done.stderr, done.stdout)
+        lines = next((text.strip().splitlines() for text in told if text.strip()), ["without a word"])
         return f"failed: {lines[-1][:300]}"
     result = {"result": done.stdout.strip().splitlines()[-1]} if "pytest" in command else json.loads(done.stdout)
     result["command_seconds"] = seconds
@@ -157,7 +159,7 @@ def sentence(name: str, found: dict[str, Any] | str) -> list[str]:
 
 def accuracies(sizes: Sizes, results: dict[str, dict[str, Any] | str]) -> list[str]:
     """Validation accuracy of each recipe on each network, over the seeds that were trained."""
-    lines = ["| network | recipe | n | mean, % | sd | seconds, median |", "|---|---|---|---|---|---|"]
+    lines = ["| network | recipe | n | mean, % | sd | seconds of training, median |", "|---|---|---|---|---|---|"]
     for network in sizes.networks:
         for recipe in RECIPES:
             runs = [results.get(f"{network}, {recipe}, seed {seed}") for seed in sizes.seeds]
@@ -165,7 +167,7 @@ def accuracies(sizes: Sizes, results: dict[str, dict[str, Any] | str]) -> list[s
             scores = [100 * run["validation_accuracy"] for run in made]
             spread = f"{statistics.stdev(scores):.2f}" if len(scores) > 1 else "-"
             mean = f"{statistics.mean(scores):.2f}" if scores else "not run"
-            seconds = f"{statistics.median(run['command_seconds'] for run in made):.0f}" if made else "-"
+            seconds = f"{statistics.median(run['seconds'] for run in made):.0f}" if made else "-"
             lines.append(f"| {network} | {recipe} | {len(scores)} | {mean} | {spread} | {seconds} |")
     return lines
 
