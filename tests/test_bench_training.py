@@ -17,7 +17,7 @@ from budgetnet import zoo
 from budgetnet.bench.growth import Point, draw, network_of
 from budgetnet.bench.hardware import PeakMemory, peak_macs_per_second
 from budgetnet.bench.measure import Measurement
-from budgetnet.bench.profile import CLASSES, OTHER, classify, profiled
+from budgetnet.bench.profile import CLASSES, OTHER, classify, fixed_seconds, profiled
 from budgetnet.bench.training import Setting, Speed, TrainBenchmark, fitting_batch, learning, variants
 from budgetnet.errors import InputError
 from budgetnet.learner import Execution
@@ -156,6 +156,12 @@ def test_a_profile_tells_what_a_step_of_two_images_takes(tell: Tell, tmp_path: P
     wall = json.loads(told.out)["wall"]
     assert wall["all images"]["samples"] >= 3
     assert 0 < wall["two images"]["minimum"] <= wall["all images"]["maximum"]
+
+
+def test_what_grows_with_no_image_lies_on_the_line_through_two_steps() -> None:
+    assert fixed_seconds(3 + 128 * 0.5, 3 + 2 * 0.5, batch_size=128) == pytest.approx(3)
+    assert fixed_seconds(10.0, 0.1, batch_size=4) == 0
+    assert fixed_seconds(1.0, 1.0, batch_size=2) == 1
 
 
 @pytest.mark.parametrize("params", [100_000, 300_000, 1_000_000, 2_000_000, 5_000_000])

@@ -68,6 +68,17 @@ def finished(step: Callable[[], None], *, device: torch.device) -> None:
     synchronise(device)
 
 
+def fixed_seconds(whole: float, two: float, *, batch_size: int) -> float:
+    """What a step would take with no image at all, along the line through two measurements.
+
+    Args:
+        whole: seconds of a step of ``batch_size`` images.
+        two: seconds of a step of two images.
+        batch_size: images of the larger step.
+    """
+    return max(0.0, two - 2 * (whole - two) / (batch_size - 2)) if batch_size > 2 else two
+
+
 def profiled(step: Callable[[], None], *, device: torch.device, steps: int = _STEPS) -> Profile:
     """Runs training steps under torch's profiler and sums up what they did.
 

@@ -92,7 +92,7 @@ def growth(
     from rich.table import Table
 
     from budgetnet.bench.growth import draw, grown, require_drawable
-    from budgetnet.cli.tables import console, percent, short_count, short_seconds
+    from budgetnet.cli.tables import console, short_count, short_seconds
     from budgetnet.environment import choose_device, describe_environment
 
     if plot:
@@ -113,7 +113,7 @@ def growth(
         print_json({"benchmark": "growth", "environment": environment, "rows": rows})
         return
     table = Table(title="Training step, one of three sizes varied at a time", title_justify="left")
-    for heading in ("params", "batch", "image", "MACs", "step", "images/s", "of peak, %", "memory"):
+    for heading in ("params", "batch", "image", "step", "min", "max", "images/s", "memory"):
         table.add_column(heading, justify="right", no_wrap=True)
     for number, point in enumerate(points):
         speed = point.speed
@@ -121,10 +121,8 @@ def growth(
             short_count(point.params),
             str(point.batch_size),
             str(point.image_size),
-            short_count(point.macs),
-            short_seconds(speed.seconds_per_step.median),
+            *(short_seconds(time) for time in speed.seconds_per_step[:3]),
             f"{speed.images_per_second:,.0f}",
-            percent(speed.share_of_peak),
             memory(speed.peak_memory),
             end_section=number + 1 < len(points) and points[number + 1].axis != point.axis,
         )
@@ -145,7 +143,7 @@ def profile(
     from rich.table import Table
 
     from budgetnet.bench.measure import Task, measure
-    from budgetnet.bench.profile import finished, profiled
+    from budgetnet.bench.profile import finished, fixed_seconds, profiled
     from budgetnet.bench.training import Setting, learning
     from budgetnet.cli.tables import console, percent, short_seconds
     from budgetnet.environment import choose_device, choose_precision, describe_environment
@@ -182,9 +180,12 @@ def profile(
     output = console()
     output.print(table)
     whole, two = (times.median for times in measured.values())
-    output.print(f"by the clock, without the profiler: {short_seconds(whole)} a step")
+    fixed = fixed_seconds(whole, two, batch_size=batch_size)
     output.print(
-        f"with two images {short_seconds(two)}: Python and launching take {percent(two / whole)} % at the most"
+        f"by the clock, without the profiler: {short_seconds(whole)} a step, {short_seconds(two)} for two images"
+    )
+    output.print(
+        f"so {short_seconds(fixed)}, {percent(fixed / whole)} %, are for no image: Python, launching, the optimiser"
     )
     print_machine(output, environment)
 
