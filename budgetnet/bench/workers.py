@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -225,11 +226,19 @@ def _deaf() -> Iterator[None]:
         return
     # A helper of Python's own, which would open the ears again if it came up in between.
     resource_tracker.ensure_running()
+    caught: list[int] = []
+    # Blocked for this thread, which processes inherit; another thread, such as one that draws a bar, may hear it.
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, lambda number, _: caught.append(number)) if main else None
     heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, heard)
+        if main:
+            signal.signal(signal.SIGINT, before)
+    if caught and before is not signal.SIG_IGN:
+        raise KeyboardInterrupt
 
 
 def _answers(workers: Sequence[_Worker], job: _Job) -> list[Any]:

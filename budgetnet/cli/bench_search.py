@@ -64,7 +64,7 @@ def workers(
 ) -> None:
     """Whether training several networks at once, each in its own process, trains on more images a second in all."""
     wanted = read_counts(counts, field="--workers", most=64)
-    sizes = read_counts(params, field="--params", most=10**9)
+    sizes = read_counts(params, field="--params", most=10**18)
     batch_size = None if batch is None else read_count(batch, field="--batch", least=2, most=65_536)
     require_seconds(seconds)
     with told("loading torch") as tell:
