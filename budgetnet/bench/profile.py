@@ -92,7 +92,8 @@ def profiled(step: Callable[[], None], *, device: torch.device, steps: int = _ST
     synchronise(device)
     on_gpu = device.type == "cuda"
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * on_gpu
-    with profile(activities=activities) as recorded:
+    # Where events are not kept, some versions of torch warn that they are not, though there is but one cycle of them.
+    with profile(activities=activities, acc_events=True) as recorded:
         for _ in range(steps):
             step()
         synchronise(device)
