@@ -203,10 +203,11 @@ def test_growth_is_drawn_without_a_page(tmp_path: Path, suffix: str, start: byte
     assert (tmp_path / f"growth{suffix}").read_bytes().startswith(start)
 
 
-@pytest.mark.parametrize("name", ["growth.gif", "growth", "missing/growth.html"])
+@pytest.mark.parametrize("name", ["growth.gif", "growth", "missing/growth.html", "folder.svg"])
 def test_a_figure_that_cannot_be_drawn_is_refused_before_anything_is_measured(
     tell: Tell, tmp_path: Path, name: str
 ) -> None:
+    (tmp_path / "folder.svg").mkdir()
     told = tell("bench", "growth", "--plot", str(tmp_path / name))
     assert told.code == 2
     assert told.err.startswith("error: --plot")
@@ -246,3 +247,4 @@ def test_tables_are_told_in_80_columns(tell: Tell, tmp_path: Path, monkeypatch: 
         told = tell("bench", *verb)
         assert told.code == 0, told.err
         assert "torch" in told.out
+        assert max(len(line) for line in told.out.splitlines() if line.startswith("│")) <= 80

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -113,8 +114,8 @@ def require_drawable(path: Path) -> None:
     """
     if path.suffix.lower() not in FIGURE_SUFFIXES:
         raise InputError("--plot", str(path), f"must end in {', '.join(FIGURE_SUFFIXES)}")
-    if not path.parent.is_dir():
-        raise InputError("--plot", str(path), "must lie in a folder that exists")
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise InputError("--plot", str(path), "must be a file in a folder that exists and can be written to")
     if path.suffix.lower() != ".html" and find_spec("kaleido") is None:
         raise InputError("--plot", str(path), "needs the extra budgetnet[figures], and Chromium; .html needs neither")
 

@@ -120,7 +120,9 @@ def run(
     starts = []
     for number in range(repeat):
         progress(f"start {number + 1} of {repeat}")
-        starts.append(_start(json.dumps({**task, "imports": list(imports)})))
+        # Made here, so that it goes away even where the interpreter is killed.
+        with TemporaryDirectory(prefix="budgetnet-bench-") as folder:
+            starts.append(_start(json.dumps({**task, "imports": list(imports), "out": folder})))
     return StartBenchmark(describe_environment(device), spec, data, starts)
 
 
@@ -166,11 +168,10 @@ def first_step(up: float) -> None:
         moments.append(time.time())
         raise _Stepped
 
-    with TemporaryDirectory(prefix="budgetnet-bench-") as folder:
-        try:
-            train(ModelSpec.from_mapping(task["spec"]), data, recipe, seed=0, out=Path(folder), on_step=stop)
-        except _Stepped:
-            sys.stdout.write(json.dumps(moments) + "\n")
+    try:
+        train(ModelSpec.from_mapping(task["spec"]), data, recipe, seed=0, out=Path(task["out"]), on_step=stop)
+    except _Stepped:
+        sys.stdout.write(json.dumps(moments) + "\n")
 
 
 class _Stepped(Exception):  # noqa: N818 - not an error: the first step is done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -140,6 +141,8 @@ def profile(
     """Where the time of a training step goes, by class of work: convolution, batch norm, optimiser and so on."""
     network = read_spec(spec)
     batch_size = _read_batch(batch)
+    # Read when torch is loaded: the profiler's own log would otherwise call a machine without a GPU an error.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     from rich.table import Table
 
     from budgetnet.bench.measure import Task, measure
@@ -197,29 +200,29 @@ def _read_batch(text: str | None) -> int | None:
 def _print_train(measured: TrainBenchmark) -> None:
     from rich.table import Table
 
-    from budgetnet.cli.tables import console, percent, short_count, short_seconds
+    from budgetnet.cli.tables import console, short_count, short_seconds
 
     spec, device = measured.spec, measured.environment["device"]
     batch_size = measured.speeds[0].batch_size
     title = f"{spec.label}, {short_count(spec.params)} parameters, {batch_size} images a step, on {device}"
     table = Table(title=title, title_justify="left")
-    table.add_column("way to train", no_wrap=True)
-    for heading in ("step", "min", "max", "images/s", "ratio", "of peak, %", "memory"):
+    table.add_column("way", no_wrap=True)
+    for heading in ("step", "min", "max", "images/s", "ratio", "peak %", "GB"):
         table.add_column(heading, justify="right", no_wrap=True)
     for speed in measured.speeds:
         times, ratio = speed.seconds_per_step, measured.ratios.get(speed.variant)
         table.add_row(
-            speed.variant,
+            speed.variant.removeprefix("budgetnet, "),
             *(short_seconds(time) for time in times[:3]),
             f"{speed.images_per_second:,.1f}",
             "" if ratio is None else f"{ratio:.2f}",
-            percent(speed.share_of_peak),
-            memory(speed.peak_memory),
+            f"{100 * speed.share_of_peak:.1f}",
+            memory(speed.peak_memory).removesuffix(" GB"),
             style="green" if speed is measured.speeds[-1] else None,
         )
     output = console()
     output.print(table)
     output.print(f"{measured.speeds[-1].precision} is this device's own precision; medians of steps made in turn")
-    output.print("of peak: multiply-accumulates over those of a large matrix product in the same precision (MFU)")
+    output.print("peak %: multiply-accumulates over those of a large matrix product (MFU); GB: peak memory")
     print_goals(output, measured.goals)
     print_machine(output, measured.environment)

@@ -6,6 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -60,6 +61,11 @@ def _options(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and gives its exit code; what a person can cause is told in one line, no traceback."""
+    # Started with a stream closed, a command has none at all; what it says then goes nowhere.
+    if sys.stdout is None:
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for as long as the process lives
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - likewise
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A terminal or pipe that lacks a character, such as a bar's, gets a question mark and no traceback.

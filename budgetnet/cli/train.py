@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -39,7 +40,11 @@ def train(
     train_size: TrainSize = None,
     validation_size: ValidationSize = None,
     compiled: Annotated[
-        bool, typer.Option("--compile", help="Let torch.compile prepare the steps: for long runs, as it takes minutes.")
+        bool,
+        typer.Option(
+            "--compile",
+            help="Let torch.compile prepare the steps: for long runs, as it takes minutes; the run is the same.",
+        ),
     ] = False,
     replay: Annotated[
         bool, typer.Option(help="Whether steps are recorded as CUDA graphs and replayed, on a device that can.")
@@ -54,13 +59,17 @@ def train(
     from budgetnet.cli.tables import with_interval
     from budgetnet.environment import choose_device
     from budgetnet.learner import Execution
+    from budgetnet.records import RunFolder
     from budgetnet.stats import wilson_interval
+    from budgetnet.train import identify
     from budgetnet.train import train as train_network
     from budgetnet.training_data import TrainingData
 
     chosen = choose_device(device)
     prepared = TrainingData.prepare(load_shown(data), how, device=chosen, **sizes)
     network = prepared.adapt(network)
+    if RunFolder.of(identify(network, prepared, how, seed=seed), out).finished and sys.stderr.isatty():
+        typer.echo("already trained: answered from its record", err=True)
     try:
         with TerminalProgress(epochs=how.epochs) as progress, compiling(wanted=compiled):
             progress.begun(Budget().check(network), trained=0)

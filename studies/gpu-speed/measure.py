@@ -193,12 +193,12 @@ def write(out: Path, sizes: Sizes, results: dict[str, dict[str, Any] | str], dev
 def main() -> None:
     """Measures what is missing, in the time there is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="cifar10")
-    parser.add_argument("--out", type=Path, default=Path("gpu-speed"))
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--minutes", type=float, default=9.0)
+    parser.add_argument("--data", default="cifar10", help="as budgetnet names data; cifar10 unless told")
+    parser.add_argument("--out", type=Path, default=Path("gpu-speed"), help="folder of what is measured; gpu-speed")
+    parser.add_argument("--device", default="cuda", help="cuda unless told")
+    parser.add_argument("--minutes", type=float, default=9.0, help="time for all parts together; 9")
     parser.add_argument("--at-once", type=int, default=2, help="runs trained at once, when recipes are compared")
-    parser.add_argument("--small", action="store_true")
+    parser.add_argument("--small", action="store_true", help="sizes that a CPU does in minutes")
     options = parser.parse_args()
     deadline = time.monotonic() + 60 * options.minutes
     sizes: Sizes = SMALL if options.small else FULL

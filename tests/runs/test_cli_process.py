@@ -97,3 +97,19 @@ def test_progress_is_shown_in_a_terminal_and_nowhere_else(folder: Path, argument
     elsewhere = finished(*arguments, cwd=folder)
     assert (elsewhere.returncode, elsewhere.stderr) == (0, "")
     assert elsewhere.stdout == stdout
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_a_closed_stream_is_no_error(closed: str) -> None:
+    command = f'"{sys.executable}" -m budgetnet check reference --max-params 5M {closed}'
+    told = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert told.returncode == 0
+    assert "Traceback" not in told.stdout + told.stderr
+
+
+@pytest.mark.slow
+def test_a_run_that_is_done_says_in_a_terminal_that_it_answers_from_its_record(folder: Path) -> None:
+    first, again = (in_a_terminal(folder, TRAIN) for _ in range(2))
+    assert (first[:2], first[0]) == (again[:2], 0)
+    assert "already trained" not in first[2]
+    assert "already trained: answered from its record" in again[2]
