@@ -177,7 +177,7 @@ def profile(
     table.add_column("class of work", no_wrap=True)
     for heading in ("a step", "share, %"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("most in", overflow="ellipsis", no_wrap=True, max_width=44)
+    table.add_column("most in", overflow="ellipsis", no_wrap=True, max_width=26)
     for share in found.shares:
         table.add_row(share.work, short_seconds(share.seconds_per_step), percent(share.share), share.largest)
     output = console()
