@@ -230,7 +230,11 @@ def test_a_width_at_which_a_shortcut_loses_its_convolution_is_found() -> None:
 def test_scaling_a_grouped_bottleneck_with_padding_shortcuts_never_narrows() -> None:
     settings_of_it: dict[str, Any] = {"block": "bottleneck", "bottleneck_ratio": 0.5, "groups": 4}
     spec = ModelSpec.resnet(channels=[16], blocks=2, shortcut={"kind": "padding"}, **settings_of_it)
-    assert edit_named(spec, Budget(max_params=spec.params // 2), "all widths") is not None
+    edit = edit_named(spec, Budget(max_params=spec.params // 2), "all widths")
+    assert edit is not None
+    # Where widths narrowed, the padding shortcut could not be built, and nothing could be counted.
+    built = sum(parameter.numel() for parameter in edit.spec.build().parameters())
+    assert built == edit.cost.params <= spec.params // 2
 
 
 def test_no_single_edit_may_be_enough() -> None:
