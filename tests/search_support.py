@@ -5,16 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from support import TINY_SPACE, prepare, tiny_recipe
 
 from budgetnet.budget import Budget, Verdict
 from budgetnet.data import DataSet
-from budgetnet.environment import choose_precision
 from budgetnet.recipe import Recipe
 from budgetnet.records import Epoch, RunResult
-from budgetnet.search.driver import SearchOutcome, search
-from budgetnet.search.settings import StudySettings
+from budgetnet.search.driver import SearchOutcome, question, search
 from budgetnet.search.study import default_storage, open_storage
 from budgetnet.space import SearchSpace
 
@@ -67,15 +64,7 @@ class Question:
         recipe = recipe or tiny_recipe(epochs=1)
         data = prepare(self.digits, recipe)
         budget = Budget(max_params=max_params, **limits)
-        settings = StudySettings(
-            space=SearchSpace(**space),
-            budget=budget,
-            recipe=recipe,
-            data=data.record,
-            seed=0,
-            device="cpu",
-            precision=choose_precision(recipe.precision, torch.device("cpu")),
-        )
+        settings = question(data, recipe, budget=budget, seed=0, space=SearchSpace(**space))
         storage = open_storage(default_storage(self.out), create=True)
         try:
             return search(

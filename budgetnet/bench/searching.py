@@ -16,11 +16,11 @@ from optuna.storages import RDBStorage
 
 from budgetnet.budget import Budget, Verdict
 from budgetnet.data import DataSet
-from budgetnet.environment import choose_precision, describe_environment
+from budgetnet.environment import describe_environment
 from budgetnet.errors import BudgetnetError
 from budgetnet.recipe import Recipe
 from budgetnet.records import Epoch, RunResult
-from budgetnet.search.driver import search
+from budgetnet.search.driver import question, search
 from budgetnet.search.proposals import Proposals
 from budgetnet.search.settings import StudySettings
 from budgetnet.search.study import default_storage, open_storage, open_study
@@ -172,14 +172,7 @@ def run(
         BudgetnetError: no candidate came to a result.
     """
     data = TrainingData.prepare(dataset, recipe, device=device)
-    settings = StudySettings(
-        budget=budget,
-        recipe=recipe,
-        data=data.record,
-        seed=_SEED,
-        device=device.type,
-        precision=choose_precision(recipe.precision, device),
-    )
+    settings = question(data, recipe, budget=budget, seed=_SEED)
     with TemporaryDirectory(prefix="budgetnet-bench-") as name:
         folder = Path(name)
         storage = open_storage(default_storage(folder), create=True)

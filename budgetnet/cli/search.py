@@ -60,10 +60,9 @@ def search(
     wanted = parse_count(trials, field="--trials")
     sizes = read_sizes(train_size, validation_size)
     from budgetnet.cli.progress import TerminalProgress, load_shown
-    from budgetnet.environment import choose_device, choose_precision
-    from budgetnet.search.driver import MAX_TURNED_AWAY, require_feasible
+    from budgetnet.environment import choose_device
+    from budgetnet.search.driver import MAX_TURNED_AWAY, question, require_feasible
     from budgetnet.search.driver import search as run_search
-    from budgetnet.search.settings import StudySettings
     from budgetnet.search.study import default_storage, open_storage
     from budgetnet.space import SearchSpace
     from budgetnet.training_data import TrainingData
@@ -71,15 +70,7 @@ def search(
     candidates = SearchSpace() if space is None else SearchSpace.load(space)
     chosen = choose_device(device)
     prepared = TrainingData.prepare(load_shown(data), how, device=chosen, **sizes)
-    settings = StudySettings(
-        space=candidates,
-        budget=budget,
-        recipe=how,
-        data=prepared.record,
-        seed=seed,
-        device=chosen.type,
-        precision=choose_precision(how.precision, chosen),
-    )
+    settings = question(prepared, how, budget=budget, seed=seed, space=candidates)
     # Before the storage is opened, so that a budget that nothing fits leaves no files.
     require_feasible(settings, prepared)
     kept = open_storage(storage or default_storage(out), create=True)

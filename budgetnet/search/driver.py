@@ -15,13 +15,15 @@ from optuna.storages import RDBStorage
 from optuna.trial import Trial
 
 from budgetnet.budget import Budget, Verdict
+from budgetnet.environment import choose_precision
 from budgetnet.errors import BudgetnetError, BusyError, OverBudgetError, is_out_of_memory
 from budgetnet.published import REFERENCE
+from budgetnet.recipe import Recipe
 from budgetnet.records import Epoch, RunFolder, RunResult
 from budgetnet.search.proposals import Proposal, Proposals
 from budgetnet.search.settings import StudySettings
 from budgetnet.search.study import is_trained, lock_path, open_study, storage_errors
-from budgetnet.space import Measure
+from budgetnet.space import Measure, SearchSpace
 from budgetnet.train import identify, train
 from budgetnet.training_data import TrainingData
 
@@ -56,6 +58,30 @@ class SearchOutcome(NamedTuple):
     """Trained candidates of the study, those of earlier searches included."""
     exhausted: bool
     """Whether the search gave up because nothing new that fits was proposed any more."""
+
+
+def question(
+    data: TrainingData, recipe: Recipe, *, budget: Budget, seed: int, space: SearchSpace | None = None
+) -> StudySettings:
+    """The question that a search with these arguments asks, with the device and the precision that it would train in.
+
+    Args:
+        data: training and validation images, on the device to train on.
+        recipe: how candidates are trained.
+        budget: what a candidate may cost.
+        seed: of proposals and of every candidate's run.
+        space: what may be proposed; the default space if left out.
+    """
+    device = data.train.images.device
+    return StudySettings(
+        space=space or SearchSpace(),
+        budget=budget,
+        recipe=recipe,
+        data=data.record,
+        seed=seed,
+        device=device.type,
+        precision=choose_precision(recipe.precision, device),
+    )
 
 
 def search(
