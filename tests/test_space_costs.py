@@ -19,7 +19,7 @@ IMAGE: dict[str, Any] = {"input_shape": (3, 32, 32), "num_classes": 10}
 
 
 def some(choices: list[Any]) -> st.SearchStrategy[list[Any]]:
-    return st.lists(st.sampled_from(choices), min_size=1, max_size=3)
+    return st.lists(st.sampled_from(choices), min_size=1, max_size=3, unique=True)
 
 
 @st.composite
