@@ -14,7 +14,8 @@ from budgetnet.budget import LIMITS, Budget
 from budgetnet.cost import ends_cost, stage_cost
 from budgetnet.errors import InputError
 from budgetnet.fields import MAX_CHANNELS
-from budgetnet.space import Measure, SearchSpace, Sizing
+from budgetnet.space import SearchSpace, Sizing
+from budgetnet.space.smallest import MEASURES
 from budgetnet.space.structure import (
     hidden_width,
     inner_width,
@@ -30,7 +31,6 @@ from budgetnet.spec import ModelSpec
 FITTING = 1
 """Version of how widths are found; another one may give the same draw another network."""
 
-_MEASURES: tuple[Measure, ...] = ("params", "macs", "activations")
 _MOST_SECANTS = 8
 """Guesses before the search for the common width falls back on halving."""
 
@@ -87,7 +87,7 @@ def fit(
 
 def _smallest(space: SearchSpace, budget: Budget, image: dict[str, Any]) -> ModelSpec:
     """The first of the space's smallest networks, one for each measure, that is within the budget; else the first."""
-    least = [space.smallest(**image, measure=measure) for measure in _MEASURES]
+    least = [space.smallest(**image, measure=measure) for measure in MEASURES]
     return next((spec for spec in least if budget.admits(spec.cost)), least[0])
 
 

@@ -12,12 +12,14 @@ from typing import Annotated
 import typer
 
 from budgetnet.cli.bench import bench
+from budgetnet.cli.bench_proposals import proposals
 from budgetnet.cli.bench_search import search as bench_search
 from budgetnet.cli.bench_search import start, workers
 from budgetnet.cli.bench_training import growth, profile
 from budgetnet.cli.bench_training import train as bench_train
 from budgetnet.cli.inspect import check, schema, specs, summary
 from budgetnet.cli.search import leaderboard, search
+from budgetnet.cli.space import space
 from budgetnet.cli.train import train
 from budgetnet.errors import BudgetnetError, is_out_of_memory
 from budgetnet.version import __version__
@@ -37,9 +39,9 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (check, summary, specs, schema, train, search, leaderboard):
+for verb in (check, summary, specs, space, schema, train, search, leaderboard):
     app.command()(verb)
-for measurement in (bench_train, growth, profile, workers, bench_search, start):
+for measurement in (bench_train, growth, profile, workers, proposals, bench_search, start):
     bench.command()(measurement)
 app.add_typer(bench, name="bench")
 

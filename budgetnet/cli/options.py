@@ -6,16 +6,19 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from budgetnet.budget import Budget
-from budgetnet.errors import BudgetnetError
+from budgetnet.errors import BudgetnetError, InputError
 from budgetnet.fields import parse_count
 from budgetnet.recipe import NAMED, Recipe, named_recipe
 from budgetnet.spec import ModelSpec
 from budgetnet.zoo import ENTRIES, get
+
+if TYPE_CHECKING:
+    from budgetnet.space import SearchSpace
 
 SpecArgument = Annotated[
     str, typer.Argument(metavar="SPEC", help="A name from `budgetnet specs`, or a YAML or JSON file.")
@@ -29,6 +32,13 @@ MaxActivations = Annotated[
     typer.Option("--max-activations", metavar="N", help="Most output elements of convolutions for one image."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+SpaceArgument = Annotated[
+    str, typer.Argument(metavar="SPACE", help="resnet, paper, or a search space as a YAML or JSON file.")
+]
+InputShape = Annotated[
+    str, typer.Option("--input-shape", metavar="C,H,W", help="Channels, height and width of an image, in pixels.")
+]
+Classes = Annotated[str, typer.Option("--classes", metavar="N", help="Number of classes.")]
 Data = Annotated[
     str,
     typer.Option("--data", metavar="DATA", help="digits, cifar10, cifar10:PATH, folder:PATH or arrays:PATH.npz."),
@@ -80,6 +90,38 @@ def read_recipe(text: str | None, *, data: str, epochs: str | None) -> Recipe:
     name = text or ("digits" if data == "digits" else "paper")
     recipe = Recipe.load(name) if name not in NAMED and _names_a_file(name) else named_recipe(name)
     return recipe if epochs is None else recipe.for_epochs(parse_count(epochs, field="--epochs"))
+
+
+def read_space(text: str) -> SearchSpace:
+    """The search space of that name or in that file.
+
+    Raises:
+        InputError: no such name or file, or a file that breaks a rule.
+    """
+    # Here, because the sampler's library takes a while to load, and most verbs need no space.
+    from budgetnet.space import SearchSpace
+    from budgetnet.spaces import NAMED as SPACES
+    from budgetnet.spaces import named_space
+
+    return SearchSpace.load(text) if text not in SPACES and _names_a_file(text) else named_space(text)
+
+
+def read_image(input_shape: str, classes: str) -> dict[str, Any]:
+    """The shape of images and the number of classes, as `SearchSpace.spec` takes them.
+
+    Raises:
+        InputError: no three whole numbers, or a number that no specification may have.
+    """
+    parts = input_shape.split(",")
+    if len(parts) != 3:
+        raise InputError("--input-shape", input_shape, "must be channels, height and width, such as 3,32,32")
+    shape = tuple(parse_count(part, field="--input-shape") for part in parts)
+    try:
+        ModelSpec.resnet(channels=[1], input_shape=shape, num_classes=parse_count(classes, field="--classes"))
+    except InputError as error:
+        option = "--classes" if error.field == "num_classes" else "--input-shape"
+        raise InputError(option, error.value, error.rule) from None
+    return {"input_shape": shape, "num_classes": parse_count(classes, field="--classes")}
 
 
 def _names_a_file(text: str) -> bool:

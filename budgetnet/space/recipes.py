@@ -32,7 +32,15 @@ VARIABLE = (
 candidates that train longer or are judged otherwise would not be comparable."""
 
 Choice = bool | int | float | None
-Number = Annotated[int | float, BeforeValidator(real_number)]
+
+
+def _number(value: object) -> object:
+    """A number that stays whole where it is: zero, too, which `real_number` makes a fraction."""
+    checked = real_number(value)
+    return value if isinstance(value, int) else checked
+
+
+Number = Annotated[int | float, BeforeValidator(_number)]
 
 
 class Range(Document):
@@ -85,7 +93,7 @@ def _values(name: str, given: object) -> RecipeValues:
     if isinstance(_default(name), bool):
         raise InputError(name, dict(given), "is on or off: must be a list of choices")
     try:
-        asked = Range.from_mapping({**dict(given)})
+        asked = Range.from_mapping(dict(given))
     except InputError as error:
         raise InputError(f"{name}.{error.field}", error.value, error.rule) from None
     # Through the recipe's own field, so that what is whole there is whole here.

@@ -22,14 +22,15 @@ if TYPE_CHECKING:
     from budgetnet.space.document import SearchSpace
 
 Measure = Literal["params", "macs", "activations"]
-_MEASURES: tuple[Measure, ...] = ("params", "macs", "activations")
+MEASURES: tuple[Measure, ...] = ("params", "macs", "activations")
+"""Everything that a network may need little of."""
 
 
 def smallest_of(
     space: SearchSpace, *, input_shape: tuple[int, int, int], num_classes: int, measure: Measure
 ) -> dict[str, Any]:
     """The draw that needs the least, as `SearchSpace.spec` takes it."""
-    search = _Search(space, input_shape, num_classes, _MEASURES.index(measure))
+    search = _Search(space, input_shape, num_classes, MEASURES.index(measure))
     low, high = space.full_size_stages
     # More than there are stages are as good as all.
     fullest = range(low, max(low, min(high, space.stages[1])) + 1)

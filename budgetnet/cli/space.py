@@ -1,0 +1,153 @@
+"""The verb that shows a search space: what is drawn, how much there is, and how much of it a budget admits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, get_args
+
+from budgetnet.cli.options import (
+    Classes,
+    InputShape,
+    Json,
+    MaxActivations,
+    MaxMacs,
+    MaxParams,
+    Seed,
+    SpaceArgument,
+    print_json,
+    read_budget,
+    read_image,
+    read_space,
+)
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+    from budgetnet.budget import Budget
+    from budgetnet.space import SearchSpace
+    from budgetnet.space.share import ShareWithin
+
+
+def space(
+    space: SpaceArgument = "resnet",
+    max_params: MaxParams = None,
+    max_macs: MaxMacs = None,
+    max_activations: MaxActivations = None,
+    input_shape: InputShape = "3,32,32",
+    classes: Classes = "10",
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """What a search space holds, and how much of it fits a budget; ends with 3 where nothing does."""
+    candidates = read_space(space)
+    budget = read_budget(max_params, max_macs, max_activations)
+    image = read_image(input_shape, classes)
+    from budgetnet.space.share import require_feasible, share_within
+
+    least = require_feasible(candidates, budget, **image)
+    limited = any(value is not None for value in budget.to_mapping().values())
+    share = share_within(candidates, budget, **image, seed=seed) if limited else None
+    if as_json:
+        print_json(
+            {
+                "space": candidates.to_mapping(),
+                **image,
+                "parameters": _parameters(candidates),
+                "size": candidates.size,
+                "smallest": {
+                    measure: {"architecture": spec.label, **spec.cost._asdict()} for measure, spec in least.items()
+                },
+                "budget": budget.to_mapping(),
+                "within": None if share is None else {**share._asdict(), "share": share.share},
+            }
+        )
+        return
+    from rich.table import Table
+
+    from budgetnet.cli.tables import console, short_count
+
+    table = Table(title=f"search space {candidates.name or space}", title_justify="left")
+    for heading in ("parameter", "values", "choices", "drawn to"):
+        table.add_column(heading, justify="right" if heading == "choices" else "left", overflow="fold")
+    for row in _joined(_parameters(candidates)):
+        table.add_row(*row)
+    output = console()
+    output.print(table)
+    output.print(f"{candidates.size:,} draws of the network ({short_count(candidates.size)}); of recipe values, more")
+    for measure, spec in least.items():
+        output.print(f"fewest {measure}: {getattr(spec.cost, measure):,}, of {spec.label}")
+    if share is not None:
+        output.print(_share_line(share, budget))
+
+
+def _parameters(space: SearchSpace) -> list[dict[str, Any]]:
+    """Every parameter as plain data, and the sizings that draw it."""
+    from budgetnet.space import Sizing
+
+    proposed = {sizing: space.proposed(sizing) for sizing in get_args(Sizing)}
+    everything: dict[str, BaseDistribution] = {}
+    for distributions in proposed.values():
+        everything |= distributions
+    # As a space lists them, with what only a scaled one has at the end.
+    ordered = [*space.distributions, *(name for name in everything if name not in space.distributions)]
+    return [
+        {
+            "name": name,
+            **_described(everything[name]),
+            "sizings": [sizing for sizing, distributions in proposed.items() if name in distributions],
+        }
+        for name in ordered
+    ]
+
+
+def _described(where: BaseDistribution) -> dict[str, Any]:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if isinstance(where, CategoricalDistribution):
+        return {"choices": list(where.choices), "count": len(where.choices)}
+    assert isinstance(where, (IntDistribution, FloatDistribution))  # noqa: S101 - tells the type
+    described = {"low": where.low, "high": where.high, "step": where.step, "log": where.log}
+    count = None if isinstance(where, FloatDistribution) else (where.high - where.low) // where.step + 1
+    return {**described, "count": count}
+
+
+def _joined(parameters: list[dict[str, Any]]) -> list[tuple[str, str, str, str]]:
+    """A row for each parameter; those that differ in the number of their stage alone share one."""
+    rows: dict[tuple[str, str, str], list[str]] = {}
+    for parameter in parameters:
+        stem, _, number = parameter["name"].rpartition("_")
+        label = stem if number.isdigit() else parameter["name"]
+        count = parameter["count"]
+        sizings = parameter["sizings"]
+        cells = (_values(parameter), "continuous" if count is None else f"{count:,}")
+        drawn = "all" if len(sizings) == 3 else ", ".join(sizings)
+        rows.setdefault((label, *cells, drawn)[:1] + cells, [drawn]).append(number if number.isdigit() else "")
+    return [_row(key, drawn, numbers) for key, (drawn, *numbers) in rows.items()]
+
+
+def _row(key: tuple[str, ...], drawn: str, numbers: list[str]) -> tuple[str, str, str, str]:
+    label, values, count = key
+    if numbers == [""]:
+        return label, values, count, drawn
+    return f"{label}_{numbers[0]} to {numbers[-1]}", values, f"{count} each", drawn
+
+
+def _values(parameter: dict[str, Any]) -> str:
+    if "choices" in parameter:
+        return ", ".join(_word(choice) for choice in parameter["choices"])
+    low, high, step = parameter["low"], parameter["high"], parameter["step"]
+    by = f" by {step}" if step not in (None, 1) else ""
+    return f"{low:g} to {high:g}{by}{', log' if parameter['log'] else ''}"
+
+
+def _word(choice: Any) -> str:
+    return {True: "yes", False: "no"}[choice] if isinstance(choice, bool) else "none" if choice is None else str(choice)
+
+
+def _share_line(share: ShareWithin, budget: Budget) -> str:
+    from budgetnet.cli.tables import percent, with_interval
+
+    limits = ", ".join(f"{value:,} {name[4:]}" for name, value in budget.to_mapping().items() if value)
+    if share.interval is None:
+        return f"within {limits}: {percent(share.share)} %, {share.within:,} of all draws"
+    shown = with_interval(share.share, share.interval)
+    return f"within {limits}: {shown} % of {share.draws:,} sampled draws, with a 95 % interval"
