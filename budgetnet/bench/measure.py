@@ -42,7 +42,7 @@ class Goal(NamedTuple):
 
     goal: str
     unit: str
-    """``times``, ``seconds`` or ``bytes``."""
+    """``times``, ``percent``, ``seconds`` or ``bytes``."""
     measured: float
     limit: float
     met: bool

@@ -62,7 +62,7 @@ def _print_proposals(measured: ProposalsBenchmark) -> None:
     title = f"Proposals from {measured.space.name or 'a file'}: at most {limits}; images {shape}"
     table = Table(title=title, title_justify="left")
     table.add_column("sizing", no_wrap=True)
-    for heading in ("count", "within % [95 %]", "median use %", "5 % use %", "mean time"):
+    for heading in ("count", "within % [95 %]", "use %", "low use %", "time"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in measured.rows:
         uses = ("-" if use is None else percent(use) for use in (row.median_use, row.low_use))
@@ -70,7 +70,7 @@ def _print_proposals(measured: ProposalsBenchmark) -> None:
         table.add_row(row.sizing, f"{row.proposals:,}", within, *uses, short_seconds(row.seconds_per_proposal))
     output = console()
     output.print(table)
-    output.print("use: of the tightest limit, by the proposals within the budget; 5 %: a twentieth uses less")
-    output.print("time: of drawing parameters, making the specification and checking it, one proposal")
+    output.print("use: of the tightest limit, median of the proposals within the budget")
+    output.print("low use: a twentieth of them uses less; time: mean, of draw, specification, check")
     print_goals(output, measured.goals)
     print_machine(output, measured.environment, packages=("optuna",))

@@ -63,16 +63,17 @@ def space(
         return
     from rich.table import Table
 
-    from budgetnet.cli.tables import console, short_count
+    from budgetnet.cli.tables import console
 
     table = Table(title=f"search space {candidates.name or space}", title_justify="left")
-    for heading in ("parameter", "values", "choices", "drawn to"):
+    for heading in ("parameter", "values", "choices", "drawn for"):
         table.add_column(heading, justify="right" if heading == "choices" else "left", overflow="fold")
-    for row in _joined(_parameters(candidates)):
+    for row in _rows(_parameters(candidates)):
         table.add_row(*row)
     output = console()
     output.print(table)
-    output.print(f"{candidates.size:,} draws of the network ({short_count(candidates.size)}); of recipe values, more")
+    besides = "; recipe values come on top" if candidates.recipe else ""
+    output.print(f"{candidates.size:,} draws of the network's parameters{besides}")
     for measure, spec in least.items():
         output.print(f"fewest {measure}: {getattr(spec.cost, measure):,}, of {spec.label}")
     if share is not None:
@@ -110,25 +111,23 @@ def _described(where: BaseDistribution) -> dict[str, Any]:
     return {**described, "count": count}
 
 
-def _joined(parameters: list[dict[str, Any]]) -> list[tuple[str, str, str, str]]:
+def _rows(parameters: list[dict[str, Any]]) -> list[tuple[str, str, str, str]]:
     """A row for each parameter; those that differ in the number of their stage alone share one."""
-    rows: dict[tuple[str, str, str], list[str]] = {}
+    numbers: dict[tuple[str, str, str, str], list[str]] = {}
     for parameter in parameters:
         stem, _, number = parameter["name"].rpartition("_")
-        label = stem if number.isdigit() else parameter["name"]
-        count = parameter["count"]
-        sizings = parameter["sizings"]
-        cells = (_values(parameter), "continuous" if count is None else f"{count:,}")
-        drawn = "all" if len(sizings) == 3 else ", ".join(sizings)
-        rows.setdefault((label, *cells, drawn)[:1] + cells, [drawn]).append(number if number.isdigit() else "")
-    return [_row(key, drawn, numbers) for key, (drawn, *numbers) in rows.items()]
-
-
-def _row(key: tuple[str, ...], drawn: str, numbers: list[str]) -> tuple[str, str, str, str]:
-    label, values, count = key
-    if numbers == [""]:
-        return label, values, count, drawn
-    return f"{label}_{numbers[0]} to {numbers[-1]}", values, f"{count} each", drawn
+        count, sizings = parameter["count"], parameter["sizings"]
+        choices = "continuous" if count is None else f"{count:,}"
+        drawn_for = "all" if len(sizings) == 3 else ", ".join(sizings)
+        name = stem if number.isdigit() else parameter["name"]
+        row = (name, _values(parameter), choices, drawn_for)
+        numbers.setdefault(row, []).extend([number] if number.isdigit() else [])
+    return [
+        (f"{name}_{stages[0]} to {stages[-1]}", values, f"{choices} each", drawn_for)
+        if len(stages) > 1
+        else ("_".join([name, *stages]), values, choices, drawn_for)
+        for (name, values, choices, drawn_for), stages in numbers.items()
+    ]
 
 
 def _values(parameter: dict[str, Any]) -> str:
@@ -148,6 +147,7 @@ def _share_line(share: ShareWithin, budget: Budget) -> str:
 
     limits = ", ".join(f"{value:,} {name[4:]}" for name, value in budget.to_mapping().items() if value)
     if share.interval is None:
-        return f"within {limits}: {percent(share.share)} %, {share.within:,} of all draws"
-    shown = with_interval(share.share, share.interval)
-    return f"within {limits}: {shown} % of {share.draws:,} sampled draws, with a 95 % interval"
+        shown, counted = percent(share.share), f"{share.within:,} of all draws, counted one by one"
+    else:
+        shown, counted = with_interval(share.share, share.interval), f"{share.draws:,} sampled draws, 95 % interval"
+    return f"at most {limits}: {shown} % of draws\n({counted}; widths drawn, as reject has it)"
