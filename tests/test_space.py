@@ -6,15 +6,17 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from optuna.distributions import CategoricalDistribution, IntDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from support import PAIR_SPACE, TINY_SPACE
 
 from budgetnet.errors import InputError
 from budgetnet.space import Measure, SearchSpace
+from budgetnet.spaces import NAMED, named_space
 from budgetnet.spec import ModelSpec
 
 IMAGE: dict[str, Any] = {"input_shape": (3, 32, 32), "num_classes": 10}
@@ -80,6 +82,69 @@ def test_every_parameter_is_drawn_each_time() -> None:
         assert list(study.ask(SearchSpace().distributions).params) == list(SearchSpace().distributions)
 
 
+def test_a_bottleneck_takes_the_first_kernel_size_for_its_only_one() -> None:
+    space = SearchSpace(block_kinds=("bottleneck",), first_kernel_sizes=(7,), second_kernel_sizes=(3, 5))
+    params = space.params_at(space.draw(count=1, generator=np.random.default_rng(0)), 0)
+    assert {stage.kernel_sizes for stage in space.spec(params, **IMAGE).stages} == {(7, 7)}
+
+
+@pytest.mark.parametrize(
+    ("block", "groups", "channels"),
+    [
+        # 40, 60 and 120 channels to multiples of 8, 24, and of 4 x 6 and 8 together.
+        ("basic", 1, [40, 64, 120]),
+        ("basic", 4, [40, 64, 120]),
+        ("preact", 3, [48, 48, 120]),
+        ("bottleneck", 1, [40, 64, 120]),
+        ("bottleneck", 4, [32, 64, 128]),
+        ("bottleneck", 6, [48, 48, 120]),
+        ("basic", 200, [200, 200, 200]),
+    ],
+)
+def test_widths_are_rounded_to_what_groups_divide(block: str, groups: int, channels: list[int]) -> None:
+    space = SearchSpace.from_mapping({"block_kinds": [block], "groups": [groups], "growth": [1.5, 2.0]})
+    columns = space.draw(count=1, generator=np.random.default_rng(0))
+    params = {**space.params_at(columns, 0), "stages": 3, "channels": 40, "growth_2": 1.5, "growth_3": 2.0}
+    spec = space.spec(params, **IMAGE)
+    assert [stage.channels for stage in spec.stages] == channels
+    assert (spec.groups, spec.stem.channels) == (groups, channels[0])
+
+
+def test_a_sizing_draws_what_it_needs() -> None:
+    space = SearchSpace(groups=(1, 2), budget_shares=(0.25, 0.5), recipe={"batch_size": [64, 128]})
+    drawn = list(space.distributions)
+    assert {"channels", "groups", "shortcut", "recipe.batch_size"} <= set(drawn)
+    assert space.proposed("reject") == space.distributions
+    assert list(space.proposed("fit")) == [name for name in drawn if name != "channels"]
+    assert list(space.proposed("scale")) == [*space.proposed("fit"), "budget_share"]
+    assert space.proposed("scale")["budget_share"] == FloatDistribution(0.25, 0.5, log=True)
+    assert space.proposed("fit") is space.proposed("fit")
+
+
+def test_a_space_is_enumerated_draw_by_draw() -> None:
+    space = SearchSpace(**PAIR_SPACE, groups=(1, 2))
+    assert space.size == 4
+    drawn = [space.params_at(space.enumerate(row, row + 1), 0) for row in range(4)]
+    assert [(params["channels"], params["groups"]) for params in drawn] == [(8, 1), (8, 2), (16, 1), (16, 2)]
+    columns = space.enumerate(0, 4)
+    assert [space.params_at(columns, row) for row in range(4)] == drawn
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_named_spaces_are_drawn_and_written(name: str) -> None:
+    space = named_space(name)
+    assert space.name == name
+    assert SearchSpace.from_mapping(space.to_mapping()) == space
+    columns = space.draw(count=20, generator=np.random.default_rng(0))
+    for row in range(20):
+        assert space.spec(space.params_at(columns, row), **IMAGE).params > 0
+
+
+def test_a_space_that_nobody_named_is_told_beside_the_nearest() -> None:
+    with pytest.raises(InputError, match=r"space = 'resnt': no such space, and no such file; did you mean resnet\?"):
+        named_space("resnt")
+
+
 def test_a_widest_width_off_the_grid_is_lowered_to_it() -> None:
     assert choices(SearchSpace(channels=(8, 30)).distributions["channels"]) == [8, 16, 24]
 
@@ -95,6 +160,11 @@ def test_a_widest_width_off_the_grid_is_lowered_to_it() -> None:
         ({"block_kinds": ["bottleneck", "basic"], "second_kernel_sizes": [3]}, 10),
         ({"first_kernel_sizes": [5, 3]}, 10),
         ({"squeeze_excitation_ratios": [0.25, 0.5]}, 10),
+        ({"groups": [2, 1], "shortcuts": ["average-pool", "none"]}, 10),
+        # Steps of 16 and 48 channels: groups make convolutions small, and projections large beside them.
+        ({"groups": [16, 48], "growth": [1.0, 1.25, 2.0], "stages": [2, 3], "channels": [16, 48]}, 10),
+        ({"groups": [4], "block_kinds": ["bottleneck"], "growth": [0.5, 1.25], "stages": [1, 3]}, 10),
+        ({"growth": [0.5, 1.0], "stages": [3, 3], "blocks": [1, 1], "channels": [16, 64]}, 500),
         # Widths that fall make the classifier of the deeper network the smaller one.
         ({"growth": [0.125], "channels": [64, 64]}, 100_000),
         ({"growth": [0.5, 1.0], "channels": [64, 64], "stages": [1, 3], "blocks": [1, 1]}, 1_000),
@@ -131,6 +201,22 @@ def test_the_pair_is_a_pair() -> None:
         ({"first_kernel_sizes": [4]}, "first_kernel_sizes"),
         ({"block_kinds": ["inception"]}, "block_kinds"),
         ({"block_kinds": []}, "block_kinds"),
+        ({"block_kinds": ["basic", "basic"]}, "block_kinds"),
+        ({"growth": [1, 2, 1.0]}, "growth"),
+        ({"first_kernel_sizes": [3, 3]}, "first_kernel_sizes"),
+        ({"second_kernel_sizes": [3, 5, 3]}, "second_kernel_sizes"),
+        ({"squeeze_excitation_ratios": [0, 0.0]}, "squeeze_excitation_ratios"),
+        ({"groups": [2, 2]}, "groups"),
+        ({"groups": []}, "groups"),
+        ({"groups": [0]}, "groups"),
+        ({"groups": [16_385], "block_kinds": ["bottleneck"]}, "groups"),
+        ({"shortcuts": ["padding", "padding"]}, "shortcuts"),
+        ({"shortcuts": ["padding"], "growth": [1.0, 0.5]}, "shortcuts"),
+        ({"shortcuts": ["detour"]}, "shortcuts"),
+        ({"budget_shares": [0, 1]}, "budget_shares"),
+        ({"budget_shares": [0.5, 1.5]}, "budget_shares"),
+        ({"budget_shares": [0.5, 0.25]}, "budget_shares"),
+        ({"recipe": {"epochs": [3, 4]}}, "recipe.epochs"),
         ({"squeeze_excitation_ratios": [2]}, "squeeze_excitation_ratios"),
         ({"channel_step": 0}, "channel_step"),
         ({"surprise": 1}, "surprise"),

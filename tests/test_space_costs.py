@@ -14,6 +14,7 @@ from strategies import thorough
 from budgetnet.cost import Cost
 from budgetnet.errors import InputError
 from budgetnet.space import Costs, SearchSpace
+from budgetnet.verify import count_built
 
 IMAGE: dict[str, Any] = {"input_shape": (3, 32, 32), "num_classes": 10}
 
@@ -31,19 +32,21 @@ def spaces(draw: st.DrawFn) -> SearchSpace:
 
     step = draw(st.sampled_from([1, 2, 4, 5, 8]))
     narrowest = step * draw(st.integers(1, 6))
-    kinds = draw(some(["basic", "preact", "bottleneck"]))
-    kernels = draw(some([1, 3, 5, 7]))
+    growth = draw(some([0.1, 0.25, 0.5, 0.875, 1.0, 1.25, 1.5, 2.0, 2.5]))
+    shortcuts = ["projection", "average-pool", "none"] + (["padding"] if min(growth) >= 1 else [])
     return SearchSpace.from_mapping(
         {
             "stages": ends(1, 6),
             "channels": [narrowest, narrowest + draw(st.integers(0, 40))],
             "channel_step": step,
-            "growth": draw(some([0.1, 0.25, 0.5, 0.875, 1.0, 1.25, 1.5, 2.0, 2.5])),
+            "growth": growth,
             "blocks": ends(1, 5),
             "full_size_stages": ends(1, 7),
-            "first_kernel_sizes": kernels,
-            "second_kernel_sizes": kernels if "bottleneck" in kinds else draw(some([1, 3, 5])),
-            "block_kinds": kinds,
+            "first_kernel_sizes": draw(some([1, 3, 5, 7])),
+            "second_kernel_sizes": draw(some([1, 3, 5])),
+            "block_kinds": draw(some(["basic", "preact", "bottleneck"])),
+            "groups": draw(some([1, 2, 3, 4, 8, 32])),
+            "shortcuts": draw(some(shortcuts)),
             "squeeze_excitation_ratios": draw(some([0.0, 0.01, 0.0625, 0.25, 0.3, 0.5, 1.0])),
         }
     )
@@ -67,10 +70,39 @@ sides = st.sampled_from([1, 2, 3, 5, 7, 8, 9, 17, 32, 33, 100])
 def test_many_draws_cost_what_each_would_alone(
     space: SearchSpace, channels: int, height: int, width: int, num_classes: int, seed: int
 ) -> None:
-    event(", ".join(sorted(set(space.block_kinds))))
+    event(", ".join(sorted(space.block_kinds)))
+    event(f"groups: {max(space.groups) > 1}, shortcuts: {len(space.shortcuts)}")
     image: dict[str, Any] = {"input_shape": (channels, height, width), "num_classes": num_classes}
     columns = space.draw(count=12, generator=np.random.default_rng(seed))
     assert rows_of(space.costs(columns, **image)) == costs_one_by_one(space, columns, **image)
+
+
+GROUPED: dict[str, Any] = {
+    "stages": [2, 3],
+    "channels": [8, 40],
+    "block_kinds": ["basic", "preact", "bottleneck"],
+    "groups": [1, 2, 3],
+    "shortcuts": ["projection", "average-pool", "padding", "none"],
+    "second_kernel_sizes": [1, 3],
+}
+
+
+@pytest.mark.parametrize("row", range(12))
+def test_many_draws_cost_what_the_built_networks_have(row: int) -> None:
+    space = SearchSpace.from_mapping(GROUPED)
+    image: dict[str, Any] = {"input_shape": (2, 8, 9), "num_classes": 5}
+    columns = space.draw(count=12, generator=np.random.default_rng(4))
+    spec = space.spec(space.params_at(columns, row), **image)
+    counts = count_built(spec)
+    costs = space.costs(columns, **image)
+    assert (counts["built_params"], counts["torch_macs"]) == (costs.params[row], costs.macs[row])
+
+
+def test_the_draws_that_are_built_have_groups_and_shortcuts_of_all_kinds() -> None:
+    columns = SearchSpace.from_mapping(GROUPED).draw(count=12, generator=np.random.default_rng(4))
+    drawn = set(zip(columns["block"].tolist(), columns["groups"].tolist(), strict=True))
+    assert {("basic", 3), ("bottleneck", 2)} <= drawn
+    assert set(columns["shortcut"].tolist()) == {"projection", "average-pool", "padding", "none"}
 
 
 def test_more_draws_than_are_counted_at_a_time_keep_their_order() -> None:

@@ -71,6 +71,6 @@ def _print_proposals(measured: ProposalsBenchmark) -> None:
     output = console()
     output.print(table)
     output.print("use: of the tightest limit, median of the proposals within the budget")
-    output.print("low use: a twentieth of them uses less; time: mean, of draw, specification, check")
+    output.print("low use: a twentieth of them uses less; time: mean, to draw, size, check")
     print_goals(output, measured.goals)
     print_machine(output, measured.environment, packages=("optuna",))
