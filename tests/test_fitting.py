@@ -63,15 +63,20 @@ def step_of(space: SearchSpace, params: dict[str, Any]) -> int:
     return math.lcm(space.channel_step, 4 * groups if params["block"] == "bottleneck" else groups)
 
 
+def in_order(channels: list[int], params: dict[str, Any]) -> bool:
+    """Whether stages grow and narrow, if they do, where the draw's do."""
+    growths = [params[f"growth_{number}"] for number in range(2, len(channels) + 1)]
+    pairs = zip(itertools.pairwise(channels), growths, strict=True)
+    return all(before <= after if growth >= 1 else before >= after for (before, after), growth in pairs)
+
+
 def widened(spec: ModelSpec, params: dict[str, Any], step: int) -> list[ModelSpec]:
     """Every network that has one stage a step wider and stages that still grow and narrow where the draw's do."""
-    growths = [params[f"growth_{number}"] for number in range(2, len(spec.stages) + 1)]
     channels = [stage.channels for stage in spec.stages]
     found = []
     for index in range(len(channels)):
         wider = [width + step * (place == index) for place, width in enumerate(channels)]
-        pairs = zip(itertools.pairwise(wider), growths, strict=True)
-        if all(before <= after if growth >= 1 else before >= after for (before, after), growth in pairs):
+        if in_order(wider, params):
             found.append(spec.replace(channels=wider, stem={"channels": wider[0]}))
     return found
 
@@ -98,6 +103,7 @@ def test_a_fitted_network_is_within_the_budget_and_no_step_more_is(budget: Budge
                 continue
             if not is_smallest(space, spec, image):
                 filled += 1
+                assert in_order(channels, params)
                 assert not any(budget.admits(cost_of(wider)) for wider in widened(spec, params, step))
     assert filled > 100
 
@@ -180,6 +186,16 @@ def test_a_single_stage_is_as_wide_as_the_limit_allows() -> None:
     for limit, width in ((19_241, 24), (19_242, 32), (29_809, 32), (29_810, 40)):
         spec = fit(PLAIN, {**TWO_STAGES, "stages": 1}, budget=Budget(max_params=limit), sizing="fit", **SMALL)
         assert [stage.channels for stage in spec.stages] == [width]
+
+
+def test_what_is_left_goes_first_to_the_stage_furthest_behind_its_share() -> None:
+    space = SearchSpace.from_mapping({**PLAIN.to_mapping(), "stages": [3, 3]})
+    params = {**TWO_STAGES, "stages": 3, "blocks_3": 1, "growth_3": 2.0}
+    # Widths a, b and c put out 192a + 48b + 12c + 10 elements. A common width of 42 is 40, 80 and 168 on the grid,
+    # which leaves as much as one step of stage 2 or four of stage 3 need.
+    spec = fit(space, params, budget=Budget(max_activations=13_930), sizing="fit", **SMALL)
+    assert [stage.channels for stage in spec.stages] == [40, 88, 168]
+    assert spec.activations == 13_930
 
 
 def test_no_width_is_beyond_what_a_specification_may_have() -> None:

@@ -24,6 +24,15 @@ MEASURES: tuple[Measure, ...] = ("params", "macs", "activations")
 SPACES = [SearchSpace(), SearchSpace(**TINY_SPACE), SearchSpace(**PAIR_SPACE)]
 
 
+TWO_FLAT: dict[str, Any] = {
+    "stages": [2, 2],
+    "full_size_stages": [2, 2],
+    "first_kernel_sizes": [1],
+    "second_kernel_sizes": [1],
+}
+"""Two stages on one map, whose convolutions are no larger than a projection."""
+
+
 def choices(distribution: object) -> list[Any]:
     if isinstance(distribution, IntDistribution):
         return list(range(distribution.low, distribution.high + 1, distribution.step))
@@ -165,6 +174,9 @@ def test_a_widest_width_off_the_grid_is_lowered_to_it() -> None:
         ({"groups": [16, 48], "growth": [1.0, 1.25, 2.0], "stages": [2, 3], "channels": [16, 48]}, 10),
         ({"groups": [4], "block_kinds": ["bottleneck"], "growth": [0.5, 1.25], "stages": [1, 3]}, 10),
         ({"growth": [0.5, 1.0], "stages": [3, 3], "blocks": [1, 1], "channels": [16, 64]}, 500),
+        # A narrower stage is the larger one, by the projection around it; so is a narrower beginning of two stages.
+        ({"growth": [0.875, 1.0], **TWO_FLAT, "channels": [64, 64]}, 10),
+        ({"growth": [1.25], **TWO_FLAT, "channels": [40, 48], "groups": [32]}, 10),
         # Widths that fall make the classifier of the deeper network the smaller one.
         ({"growth": [0.125], "channels": [64, 64]}, 100_000),
         ({"growth": [0.5, 1.0], "channels": [64, 64], "stages": [1, 3], "blocks": [1, 1]}, 1_000),

@@ -110,7 +110,8 @@ def test_many_draws_hold_to_their_ranges() -> None:
     assert 0.45 < (columns["recipe.learning_rate"] < (0.01 * 0.2) ** 0.5).mean() < 0.55
     assert 0.45 < (columns["recipe.weight_decay"] < 5e-4).mean() < 0.55
     assert set(columns["recipe.augmentation.cutout"].tolist()) == set(range(1, 17))
-    assert (columns["recipe.augmentation.cutout"] <= 4).mean() > 0.5
+    # From half below the smallest to half above the largest, as Optuna has it: 31.4 % are the smallest.
+    assert 0.29 < (columns["recipe.augmentation.cutout"] == 1).mean() < 0.34
     assert set(columns["recipe.augmentation.crop_padding"].tolist()) == set(range(5))
 
 

@@ -72,7 +72,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_space_is_told_as_data(folder: Path, tell: Tell) -> None:
-    answer = tell("space", "pair.yaml", "--max-params", "2k", "--input-shape", "1,8,8", "--json")
+    answer = tell("space", "pair.yaml", "--max-params", "1362", "--input-shape", "1,8,8", "--json")
     assert (answer.code, answer.err) == (0, "")
     told = json.loads(answer.out)
     assert SearchSpace.from_mapping(told["space"]) == SearchSpace(**PAIR_SPACE)
