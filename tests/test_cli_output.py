@@ -118,7 +118,7 @@ def test_help_and_version(tell: Tell) -> None:
         answer = tell(*arguments)
         assert (answer.code, answer.err) == (0, "")
         assert all(verb in answer.out for verb in ("check", "summary", "specs", "schema", "train", "search"))
-    for verb in ("check", "summary", "specs", "schema", "train", "search", "leaderboard"):
+    for verb in ("check", "summary", "specs", "space", "schema", "train", "search", "leaderboard"):
         answer = tell(verb, "--help")
         assert (answer.code, answer.err) == (0, "")
         assert "Usage" in answer.out

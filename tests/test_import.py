@@ -54,6 +54,7 @@ COMMANDS = [
     ["summary", "reference"],
     ["specs"],
     ["schema", "spec"],
+    ["space", "paper", "--max-params", "5M"],
 ]
 
 
