@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import platform
 from importlib.metadata import distribution
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from budgetnet import processor
 from budgetnet.cores import available_cores
 from budgetnet.errors import InputError
 from budgetnet.version import __version__
@@ -24,6 +23,7 @@ def choose_device(name: str) -> torch.device:
     Raises:
         InputError: the name is unknown, or this machine has no such device.
     """
+    processor.avoid_broken_tiles()
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return torch.device(next(kind for kind, found in there.items() if found))
@@ -47,23 +47,8 @@ def choose_precision(wanted: str, device: torch.device) -> str:
     if device.type == "cuda":
         native = bool(torch.cuda.is_bf16_supported(including_emulation=False))
     else:
-        native = device.type == "cpu" and _cpu_has_bfloat16()
+        native = device.type == "cpu" and processor.has_bfloat16()
     return "bfloat16" if native else "float32"
-
-
-@functools.cache
-def _cpu_has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 by instructions of its own.
-
-    Without them torch computes in bfloat16 all the same, but slower than in float32. Where the system does not tell, it
-    is taken to have none.
-    """
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
-    flags = next((line.split() for line in text.splitlines() if line.startswith(("flags", "Features"))), [])
-    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
 
 
 def describe_environment(device: torch.device) -> dict[str, Any]:
@@ -72,7 +57,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {"budgetnet": __version__, **{name: distribution(name).version for name in _PACKAGES}},
-        "processor": _processor(),
+        "processor": processor.name(),
         "cores": available_cores(),
         "threads": torch.get_num_threads(),
         "device": device.type,
@@ -86,13 +71,3 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
             "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
         }
     return environment
-
-
-def _processor() -> str:
-    """The processor's model where the system tells, else its architecture."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(models, platform.processor() or platform.machine())

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from budgetnet import processor
 from budgetnet.data.device import ResidentImages, normalise
 from budgetnet.replay import Replay
 
@@ -53,6 +54,7 @@ class Evaluator:
             record: whether batches are recorded as a CUDA graph and replayed, on a device that can; it pays from the
                 second evaluation on.
         """
+        processor.avoid_broken_tiles()
         self.network, self.data, self.precision, self.flip = network, data, precision, flip
         self.device = data.images.device
         self.batch_size = max(1, min(1000, EVALUATION_PIXELS // math.prod(data.images.shape[2:])))

@@ -132,6 +132,15 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         yield stream
 
 
+def cache_root() -> Path | None:
+    """The folder for what can be made again: ``$BUDGETNET_CACHE``, else ``~/.cache/budgetnet``; None without a home."""
+    given = os.environ.get("BUDGETNET_CACHE")
+    try:
+        return Path(given).expanduser() if given else Path.home() / ".cache" / "budgetnet"
+    except RuntimeError:
+        return None
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes bytes atomically."""
     with replacing(path) as stream:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from budgetnet import processor
 from budgetnet.data.feed import Batch, Feed
 from budgetnet.evaluate import autocast, loss_accumulator
 from budgetnet.recipe import Recipe
@@ -22,7 +23,7 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class Execution(NamedTuple):
-    """How steps are carried out; the same numbers come out up to rounding."""
+    """How steps are carried out; the same numbers come out up to rounding, but for ``parts``."""
 
     record: bool = True
     """Whether steps are recorded as CUDA graphs and replayed, on a device that can."""
@@ -30,6 +31,9 @@ class Execution(NamedTuple):
     """Whether torch.compile turns the network into code of its own: minutes of preparation for faster steps."""
     autotune: bool = True
     """Whether cuDNN tries its algorithms on the first steps and keeps the fastest."""
+    parts: int = 1
+    """Parts of a batch that go through the network one after the other, their gradients added up, for a device without
+    memory for the whole; batch norm then knows a part's statistics, not the batch's."""
 
 
 @contextmanager
@@ -64,7 +68,9 @@ class Learner:
             precision: of convolutions and matrix products.
             execution: how steps are carried out.
         """
+        processor.avoid_broken_tiles()
         self.network, self.feed, self.recipe, self.precision = network, feed, recipe, precision
+        self._parts = execution.parts
         self.device = feed.device
         self.average: nn.Module | None = None
         """The moving average of the network, where the recipe has one."""
@@ -138,13 +144,15 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         # Another size would have the network compiled once more, for a single step of an epoch.
         forward = self._forward if size == self.feed.batch_size else self.network
-        with autocast(self.device, self.precision):
-            logits = forward(batch.inputs)
-        loss = self._mean_loss(logits.float(), batch)
-        torch.autograd.backward(loss)
+        for part in batch.parts(self._parts):
+            with autocast(self.device, self.precision):
+                logits = forward(part.inputs)
+            # The mean over the batch is that of its parts by their sizes, and so is its gradient.
+            loss = self._mean_loss(logits.float(), part) * (len(part.labels) / size)
+            torch.autograd.backward(loss)
+            self._loss += loss.detach() * size
+            self._correct += (logits.detach().argmax(dim=1) == part.labels).sum()
         self.optimizer.step()
-        self._loss += loss.detach() * size
-        self._correct += (logits.detach().argmax(dim=1) == batch.labels).sum()
         self._step += 1
 
     def _mean_loss(self, logits: Tensor, batch: Batch) -> Tensor:

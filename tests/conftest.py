@@ -9,6 +9,7 @@ import pytest
 import torch
 from support import Tell, Told
 
+from budgetnet import processor
 from budgetnet.data import DataSet, load_dataset
 
 
@@ -24,6 +25,8 @@ def one_thread() -> None:
 
 
 def pytest_configure() -> None:
+    # Before any test computes: torch's kernels ask only once what they may use.
+    processor.avoid_broken_tiles()
     # A shell runs background jobs with SIGINT ignored; commands that tests start would inherit that, but not a handler.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

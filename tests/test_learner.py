@@ -185,3 +185,41 @@ def test_no_step_waits_for_the_device(digits: DataSet) -> None:
             learner.learn(size)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def without_norms(learner: Learner) -> Learner:
+    """The learner with fixed scales in place of batch norm, so that an image's loss hangs on no other image."""
+    for module in learner.network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.train = lambda *_, norm=module: norm  # type: ignore[method-assign]
+            module.training = False
+    return learner
+
+
+@pytest.mark.parametrize("parts", [2, 3, 7])
+def test_gradients_of_parts_add_up_to_those_of_the_batch(digits: DataSet, parts: int) -> None:
+    mixed = Augmentation(crop_padding=0, flip=False, mixing=Mixing(kind="cutmix"))
+    # Batches of 16 and a last one of 8: neither is divided evenly by 3 or 7.
+    recipe = tiny_recipe(batch_size=16, label_smoothing=0.1, augmentation=mixed)
+    whole = without_norms(learner_of(digits, recipe))
+    cut = without_norms(learner_of(digits, recipe, execution=Execution(parts=parts)))
+    assert losses(cut, 2) == pytest.approx(losses(whole, 2), rel=1e-5)
+    for name, expected in weights(whole).items():
+        torch.testing.assert_close(weights(cut)[name], expected, rtol=1e-4, atol=1e-6, msg=name)
+    assert cut.totals()[1] == whole.totals()[1]
+
+
+def test_a_batch_is_cut_into_parts_that_batch_norm_can_take(digits: DataSet) -> None:
+    batch = learner_of(digits, tiny_recipe(batch_size=5, augmentation=Augmentation(mixing=Mixing()))).feed.batch(
+        torch.tensor(0), size=5
+    )
+    assert [len(part.labels) for part in batch.parts(2)] == [3, 2]
+    assert [len(part.labels) for part in batch.parts(4)] == [3, 2], "a part of one image has no variance"
+    assert batch.parts(1) == [batch]
+    first, second = batch.parts(2)
+    assert torch.equal(torch.cat([first.inputs, second.inputs]), batch.inputs)
+    assert torch.equal(torch.cat([first.labels, second.labels]), batch.labels)
+    assert first.mixed_in is not None
+    assert second.mixed_in is not None
+    assert batch.mixed_in is not None
+    assert torch.equal(torch.cat([first.mixed_in, second.mixed_in]), batch.mixed_in)

@@ -10,21 +10,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from budgetnet.files import replacing
+from budgetnet.files import cache_root, replacing
 
 Images = npt.NDArray[np.uint8]
 
 _log = logging.getLogger(__name__)
-
-
-def cache_root() -> Path | None:
-    """The folder for what can be made again: ``$BUDGETNET_CACHE``, else ``~/.cache/budgetnet``; None without a home."""
-    given = os.environ.get("BUDGETNET_CACHE")
-    try:
-        return Path(given).expanduser() if given else Path.home() / ".cache" / "budgetnet"
-    except RuntimeError:
-        _log.info("no home folder, so no cache of decoded images")
-        return None
 
 
 def cache_file(folder: Path) -> Path | None:

@@ -37,6 +37,19 @@ class Batch(NamedTuple):
     share: Tensor | None = None
     """float32, a single number: how much of each image, and so of its label, is its own."""
 
+    def parts(self, count: int) -> list[Batch]:
+        """The batch in parts of nearly the same size.
+
+        Args:
+            count: how many; fewer come of a small batch, as batch norm has no variance over a single value.
+        """
+        count = max(1, min(count, len(self.labels) // 2))
+        if count == 1:
+            return [self]
+        mixed_in = [None] * count if self.mixed_in is None else self.mixed_in.tensor_split(count)
+        inputs, labels = self.inputs.tensor_split(count), self.labels.tensor_split(count)
+        return [Batch(*tensors, self.share) for tensors in zip(inputs, labels, mixed_in, strict=True)]
+
 
 class Feed:
     """Training images, an epoch after the other."""

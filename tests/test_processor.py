@@ -1,0 +1,77 @@
+"""What the processor says it can do, tried out in processes that really end as they would on a machine without it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from budgetnet import processor
+
+LISTED = ["model name : Some Processor", "flags : fpu avx512_bf16 amx_bf16 amx_tile"]
+FINE, ILLEGAL = "pass", f"import os; os.kill(os.getpid(), {int(signal.SIGILL)})"
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A machine with tiles, on which nothing was tried out yet."""
+    monkeypatch.setenv("BUDGETNET_CACHE", str(tmp_path))
+    # Set first, so that it is taken away again behind the test.
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "")
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
+    monkeypatch.setattr(processor, "_description", lambda: LISTED)
+
+
+def limit() -> str | None:
+    """What torch's kernels may use behind a new start."""
+    os.environ.pop("ONEDNN_MAX_CPU_ISA", None)
+    processor.avoid_broken_tiles.__wrapped__()
+    return os.environ.get("ONEDNN_MAX_CPU_ISA")
+
+
+def test_tiles_that_end_a_process_are_avoided_and_others_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processor, "_PROBE", ILLEGAL)
+    assert limit() == "AVX512_CORE_FP16"
+
+
+def test_tiles_that_work_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processor, "_PROBE", FINE)
+    assert limit() is None
+
+
+def test_a_probe_that_fails_by_itself_says_nothing_of_the_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processor, "_PROBE", "import a_module_that_is_not_there")
+    assert limit() is None
+
+
+@pytest.mark.parametrize(("first", "then", "found"), [(ILLEGAL, FINE, "AVX512_CORE_FP16"), (FINE, ILLEGAL, None)])
+def test_what_was_found_once_is_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, first: str, then: str, found: str | None
+) -> None:
+    monkeypatch.setattr(processor, "_PROBE", first)
+    assert limit() == found
+    monkeypatch.setattr(processor, "_PROBE", then)
+    assert limit() == found
+    (file,) = (tmp_path / "tiles").iterdir()
+    file.write_text("neither of the two")
+    assert limit() != found, "what is no answer is found anew"
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "tiles").write_text("a file where the folder should be")
+    monkeypatch.setattr(processor, "_PROBE", ILLEGAL)
+    assert limit() == "AVX512_CORE_FP16"
+
+
+def test_nothing_is_tried_out_without_tiles_or_where_a_limit_is_set(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(processor, "_PROBE", ILLEGAL)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    processor.avoid_broken_tiles.__wrapped__()
+    assert os.environ["ONEDNN_MAX_CPU_ISA"] == "AVX2"
+    monkeypatch.setattr(processor, "_description", lambda: ["flags : fpu avx512_bf16"])
+    assert limit() is None
+    assert list(tmp_path.iterdir()) == []
