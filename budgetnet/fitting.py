@@ -86,8 +86,8 @@ def fit(
 
 
 def _smallest(space: SearchSpace, budget: Budget, image: dict[str, Any]) -> ModelSpec:
-    """The first of the space's smallest networks, one for each measure, that is within the budget; else the first."""
-    least = [space.smallest(**image, measure=measure) for measure in MEASURES]
+    """The first of the smallest networks, one for each measure, that is within the budget; else the first."""
+    least = [space.narrowest.smallest(**image, measure=measure) for measure in MEASURES]
     return next((spec for spec in least if budget.admits(spec.cost)), least[0])
 
 

@@ -72,7 +72,11 @@ NOT_COMPARABLE = "not comparable"
 
 
 def rank(
-    candidates: Sequence[Candidate], *, comparable: bool, reference: PublishedResult = REFERENCE
+    candidates: Sequence[Candidate],
+    *,
+    comparable: bool,
+    among: int | None = None,
+    reference: PublishedResult = REFERENCE,
 ) -> list[LeaderboardRow]:
     """Ranks candidates by validation accuracy, the one with fewer parameters first among equals.
 
@@ -85,10 +89,11 @@ def rank(
     Args:
         candidates: what was trained.
         comparable: whether they were judged on original CIFAR-10.
+        among: how many the candidates were chosen from, those pruned on the way included; they alone if left out.
         reference: the published result.
     """
     published = accuracy_count(reference.test_accuracy, reference.test_images)
-    confidence = 0.95 ** (1 / max(1, len(candidates)))
+    confidence = 0.95 ** (1 / max(1, len(candidates), among or 0))
     ordered = sorted(candidates, key=lambda item: (-item.correct / item.images, item.params, item.name))
     rows = []
     for position, item in enumerate(ordered, 1):

@@ -218,12 +218,21 @@ NAMED: dict[str, Recipe] = {
         schedule=Schedule(kind="one-cycle", first_cycle=60, warmup_fraction=0.2),
         early_stopping=None,
     ),
+    # For candidates of a search: cycles of 2, 4, 8 and 16 epochs, at whose ends they are compared.
+    "search": Recipe(
+        name="search",
+        learning_rate=0.05,
+        nesterov=True,
+        label_smoothing=0.1,
+        epochs=30,
+        schedule=Schedule(first_cycle=2, cycle_factor=2),
+    ),
     # The paper's optimiser for 8x8 digits: mirrored digits are other signs, and 4 pixels of padding hide half of one.
     "digits": Recipe(
         name="digits",
         learning_rate=0.05,
-        epochs=4,
-        schedule=Schedule(first_cycle=4),
+        epochs=7,
+        schedule=Schedule(first_cycle=1, cycle_factor=2),
         augmentation=Augmentation(crop_padding=1, flip=False),
     ),
 }

@@ -7,6 +7,7 @@
     best.safetensors        weights of the epoch with the lowest validation loss
     checkpoint.safetensors  all that is needed to go on; only while the run is unfinished
     result.json             how it ended; only when it has
+    test.json               what it did on the test set; only when that was opened for it
 
 Every file is replaced atomically. All tables and figures come from here, never from live objects.
 """
@@ -20,7 +21,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from filelock import FileLock, Timeout
 from pydantic import Field
@@ -139,8 +140,8 @@ class RunResult(Document):
 
     schema_version: Literal[1] = 1
     """Version of this format."""
-    status: Literal["complete", "diverged"]
-    """Whether there is a result, or the loss left the finite numbers."""
+    status: Literal["complete", "diverged", "stopped"]
+    """Whether there is a result, the loss left the finite numbers, or a search pruned the run before its end."""
     reason: Annotated[str, Field(max_length=500)]
     """Why it ended, in words."""
     params: int
@@ -170,6 +171,29 @@ class RunResult(Document):
         return None if self.validation_correct is None else self.validation_correct / self.validation_images
 
 
+class TestResult(Document):
+    """What a run's network did on the test set, once that was opened for it."""
+
+    __test__: ClassVar[bool] = False
+    """No test, whatever pytest makes of the name."""
+
+    schema_version: Literal[1] = 1
+    """Version of this format."""
+    loss: float
+    """Mean cross-entropy over the test images, in nats."""
+    correct: int
+    """Test images classified rightly."""
+    images: int
+    """Test images."""
+    reason: Annotated[str, Field(max_length=500)]
+    """Why the test set was opened."""
+
+    @property
+    def accuracy(self) -> float:
+        """Share of test images classified rightly."""
+        return self.correct / self.images
+
+
 class RunRecord(NamedTuple):
     """A finished run, as it stands in its folder."""
 
@@ -177,6 +201,8 @@ class RunRecord(NamedTuple):
     identity: RunIdentity
     result: RunResult
     curves: tuple[Epoch, ...]
+    test: TestResult | None = None
+    """What it did on the test set; none where that was not opened for it."""
 
 
 class RunFolder:
@@ -187,6 +213,7 @@ class RunFolder:
         self.best = path / "best.safetensors"
         self.checkpoint = path / "checkpoint.safetensors"
         self._result = path / "result.json"
+        self._test = path / "test.json"
         self._curves = path / "curves.csv"
         self._identity = path / "run.json"
         self._environment = path / "environment.json"
@@ -250,6 +277,14 @@ class RunFolder:
         write_json(self._result, result.to_mapping())
         self.checkpoint.unlink(missing_ok=True)
 
+    def write_test(self, test: TestResult) -> None:
+        """Writes what the run's network did on the test set."""
+        write_json(self._test, test.to_mapping())
+
+    def reopen(self) -> None:
+        """Takes the end back of a run that was stopped before its time; what only going on needs is gone."""
+        self._result.unlink(missing_ok=True)
+
     @property
     def finished(self) -> bool:
         """Whether the run has come to its end."""
@@ -271,7 +306,8 @@ class RunFolder:
             )
         if result.best_epoch is not None and not self.best.exists():
             raise RecordError("run folder", str(self.path), "is damaged: best.safetensors is missing")
-        return RunRecord(self.path, identity, result, curves)
+        test = self._read(self._test, TestResult) if self._test.exists() else None
+        return RunRecord(self.path, identity, result, curves, test)
 
     def _read_identity(self) -> RunIdentity:
         if not self._identity.exists():

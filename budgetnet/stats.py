@@ -12,13 +12,17 @@ Sources:
     Statistical Association 22(158), 209-212.
     R. G. Newcombe (1998), "Interval Estimation for the Difference Between Independent Proportions: Comparison of Eleven
     Methods", Statistics in Medicine 17(8), 873-890.
+    Student (1908), "The Probable Error of a Mean", Biometrika 6(1), 1-25.
+    G. Y. Zou, A. Donner (2008), "Construction of Confidence Limits about Effect Measures: A General Approach",
+    Statistics in Medicine 27(10), 1693-1702.
 """
 
 from __future__ import annotations
 
 import math
 import operator
-from statistics import NormalDist
+from collections.abc import Sequence
+from statistics import NormalDist, fmean, stdev
 from typing import NamedTuple
 
 from budgetnet.errors import InputError
@@ -84,10 +88,45 @@ def difference_interval(
     share_a, share_b = successes_a / total_a, successes_b / total_b
     interval_a = wilson_interval(successes_a, total_a, confidence=confidence)
     interval_b = wilson_interval(successes_b, total_b, confidence=confidence)
-    difference = share_a - share_b
+    return gap_interval(share_a, interval_a, share_b, interval_b)
+
+
+def mean_interval(values: Sequence[float], *, confidence: float = 0.95) -> Interval:
+    """Student's interval of the mean of a normal variable, from a few draws of it (Student 1908).
+
+    Args:
+        values: the draws, at least two.
+        confidence: the two-sided confidence level, between 0 and 1.
+
+    Returns:
+        The interval; of shares it may reach beyond 0 and 1.
+
+    Raises:
+        InputError: fewer than two draws, or a confidence level out of range.
+    """
+    if len(values) < 2:
+        raise InputError("values", list(values), "must be at least two: one alone shows no spread")
+    _normal_quantile(confidence)
+    from scipy.stats import t
+
+    middle = fmean(values)
+    reach = float(t.ppf((1 + confidence) / 2, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
+    return Interval(middle - reach, middle + reach)
+
+
+def gap_interval(value: float, interval: Interval, other: float, other_interval: Interval) -> Interval:
+    """Interval of the difference of two independent estimates from their own (Zou and Donner 2008, "MOVER").
+
+    Args:
+        value: the first estimate.
+        interval: its interval.
+        other: the second estimate, which is taken away.
+        other_interval: its interval, of the same confidence level.
+    """
+    difference = value - other
     return Interval(
-        low=difference - math.hypot(share_a - interval_a.low, interval_b.high - share_b),
-        high=difference + math.hypot(interval_a.high - share_a, share_b - interval_b.low),
+        low=difference - math.hypot(value - interval.low, other_interval.high - other),
+        high=difference + math.hypot(interval.high - value, other - other_interval.low),
     )
 
 

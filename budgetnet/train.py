@@ -9,9 +9,9 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,20 @@ class _Progress(NamedTuple):
     """Epochs since that improvement."""
 
 
+class Judge(Protocol):
+    """Decides behind each epoch whether a run goes on; what it gives is the reason not to."""
+
+    @property
+    def stands(self) -> bool:
+        """Whether a record of a run that was stopped tells of this judge's own word, and so is an answer."""
+
+    def resumed(self, curves: Sequence[Epoch]) -> str | None:
+        """Hears of the epochs of an earlier start, before the first one of this start."""
+
+    def behind(self, epoch: Epoch) -> str | None:
+        """Hears of an epoch that has just ended."""
+
+
 def train(
     spec: ModelSpec,
     data: TrainingData,
@@ -56,8 +70,11 @@ def train(
     execution: Execution | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
     on_step: Callable[[int, float], None] | None = None,
+    judge: Judge | None = None,
 ) -> RunRecord:
     """Trains a network, or goes on with a run that was interrupted, or answers from the record of a finished one.
+
+    The record of a run that was stopped is an answer where the judge stands by it; else the run is trained anew.
 
     Args:
         spec: the network; its image shape and classes are replaced by the data's.
@@ -68,6 +85,7 @@ def train(
         execution: how steps are carried out; as fast as is safe for runs of any length if left out.
         on_epoch: called behind each epoch.
         on_step: called behind each step with the epoch, counted from 1, and the share of it that is done.
+        judge: may stop the run behind an epoch; nobody does if left out.
 
     Raises:
         RecordError: the run's folder is damaged or belongs to another run.
@@ -81,21 +99,25 @@ def train(
     cuda = [device] if device.type == "cuda" else []
     with folder.locked(), torch.random.fork_rng(devices=cuda), cudnn_settings(execution):
         folder.begin(identity)
+        if folder.finished and not (judge and judge.stands) and folder.load().result.status == "stopped":
+            folder.reopen()
         if not folder.finished:
             run = _Run(identity, data, folder, execution)
             run.resume()
             environment = {**describe_environment(device), "execution": execution._asdict()}
             folder.note_environment(environment, first_epoch=run.progress.epoch + 1)
-            folder.finish(run.to_the_end(on_epoch, on_step))
+            folder.finish(run.to_the_end(on_epoch, on_step, judge))
             del run
             # A step and what repeats it hold each other; on a device the next network needs their memory now.
             gc.collect()
         return folder.load()
 
 
-def identify(spec: ModelSpec, data: TrainingData, recipe: Recipe, *, seed: int) -> RunIdentity:
-    """What determines the run that `train` would train with these arguments."""
-    device = data.train.images.device
+def identify(
+    spec: ModelSpec, data: TrainingData, recipe: Recipe, *, seed: int, device: torch.device | None = None
+) -> RunIdentity:
+    """What determines the run that `train` would train with these arguments, there or on another device."""
+    device = device or data.train.images.device
     return RunIdentity(
         spec=data.adapt(spec),
         recipe=recipe,
@@ -127,11 +149,15 @@ class _Run:
         self.curves: list[Epoch] = []
 
     def to_the_end(
-        self, on_epoch: Callable[[Epoch], None] | None, on_step: Callable[[int, float], None] | None
+        self,
+        on_epoch: Callable[[Epoch], None] | None,
+        on_step: Callable[[int, float], None] | None,
+        judge: Judge | None,
     ) -> RunResult:
-        """Trains until the recipe's last epoch, early stopping, or a loss that is no finite number."""
+        """Trains to the recipe's last epoch, early stopping, the judge's word, or a loss that is no finite number."""
         stopping = self.recipe.early_stopping
-        while self.progress.epoch < self.recipe.epochs:
+        verdict = judge.resumed(self.curves) if judge and self.curves else None
+        while verdict is None and self.progress.epoch < self.recipe.epochs:
             if stopping and self.progress.stale_epochs >= stopping.patience:
                 return self._result(
                     "complete", f"early stopping: validation loss did not fall for {stopping.patience} epochs"
@@ -142,6 +168,9 @@ class _Run:
             self._keep(epoch, validation)
             if on_epoch:
                 on_epoch(epoch)
+            verdict = judge.behind(epoch) if judge else None
+        if verdict is not None and self.progress.epoch < self.recipe.epochs:
+            return self._result("stopped", verdict)
         return self._result("complete", f"all {self.recipe.epochs} epochs")
 
     def _epoch(self, on_step: Callable[[int, float], None] | None) -> tuple[Epoch, Evaluation]:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from budgetnet.data import DataSet, split
 from budgetnet.data.device import ResidentImages, resident
+from budgetnet.files import read_mapping, replacing, write_json
 from budgetnet.recipe import Recipe
 from budgetnet.records import DataRecord
 from budgetnet.spec import ModelSpec
+
+_FIELDS = tuple(field.name for field in fields(ResidentImages))
 
 
 class TrainingData(NamedTuple):
@@ -70,6 +76,35 @@ class TrainingData(NamedTuple):
             validation_images=len(validation),
         )
         return cls(train, validation, record, dataset.input_shape, dataset.num_classes)
+
+    def share(self, folder: Path) -> None:
+        """Writes the images into a folder, for other processes to open; one that lies there already is replaced."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, part in (("train", self.train), ("validation", self.validation)):
+            for field in _FIELDS:
+                with replacing(folder / f"{name}-{field}.npy") as stream:
+                    np.save(stream, getattr(part, field).cpu().numpy(), allow_pickle=False)
+        facts = {"record": self.record.to_mapping(), "input_shape": self.input_shape, "num_classes": self.num_classes}
+        write_json(folder / "data.json", facts)
+
+    @classmethod
+    def open_shared(cls, folder: Path, *, device: torch.device) -> TrainingData:
+        """Opens what another process shares: on a CPU the images lie in memory once for all of them.
+
+        Args:
+            folder: where they were written.
+            device: where to train.
+        """
+
+        def part(name: str) -> ResidentImages:
+            # Copied when written to, which nobody does: torch wants memory that it might write to.
+            arrays = {field: np.load(folder / f"{name}-{field}.npy", mmap_mode="c") for field in _FIELDS}
+            return ResidentImages(**{field: torch.from_numpy(array).to(device) for field, array in arrays.items()})
+
+        facts = read_mapping(folder / "data.json")
+        channels, height, width = facts["input_shape"]
+        record = DataRecord.from_mapping(facts["record"])
+        return cls(part("train"), part("validation"), record, (channels, height, width), facts["num_classes"])
 
     def adapt(self, spec: ModelSpec) -> ModelSpec:
         """The specification with this data's image shape and number of classes.

@@ -7,13 +7,15 @@ from typing import Any
 
 from support import TINY_SPACE, prepare, tiny_recipe
 
-from budgetnet.budget import Budget, Verdict
+from budgetnet.budget import Budget
 from budgetnet.data import DataSet
 from budgetnet.recipe import Recipe
 from budgetnet.records import Epoch, RunResult
-from budgetnet.search.driver import SearchOutcome, question, search
+from budgetnet.search.driver import Arrangement, Plan, SearchOutcome, question, search
+from budgetnet.search.observer import Announced
 from budgetnet.search.study import default_storage, open_storage
 from budgetnet.space import SearchSpace
+from budgetnet.spec import ModelSpec
 
 MAX_PARAMS = 20_000
 
@@ -23,23 +25,25 @@ class Watcher:
 
     def __init__(self, *, stop_at: int | None = None, error: type[BaseException] = KeyboardInterrupt) -> None:
         self.turned = 0
-        self.networks: list[Verdict] = []
+        self.networks: list[Announced] = []
+        self.epochs: list[Epoch] = []
         self.results: list[RunResult | None] = []
         self._stop_at, self._error = stop_at, error
 
-    def turned_away(self) -> None:
+    def turned_away(self, **_: int) -> None:
         self.turned += 1
 
-    def begun(self, verdict: Verdict, **_: int) -> None:
-        self.networks.append(verdict)
+    def begun(self, candidate: Announced, **_: int) -> None:
+        self.networks.append(candidate)
 
-    def stepped(self, epoch: int, share: float) -> None: ...
+    def stepped(self, epoch: int, share: float, **_: int) -> None: ...
 
-    def epoch_ended(self, _: Epoch) -> None:
+    def epoch_ended(self, epoch: Epoch, **_: int) -> None:
+        self.epochs.append(epoch)
         if len(self.networks) == self._stop_at:
             raise self._error
 
-    def ended(self, result: RunResult | None) -> None:
+    def ended(self, result: RunResult | None, **_: int) -> None:
         self.results.append(result)
 
 
@@ -59,23 +63,21 @@ class Question:
         name: str = "study",
         out: Path | None = None,
         max_params: int | None = MAX_PARAMS,
+        ways: dict[str, Any] | None = None,
+        by_hand: tuple[ModelSpec, ...] = (),
+        deadline: float | None = None,
         **limits: int,
     ) -> SearchOutcome:
+        """Searches with proposals as they come and nobody pruned, unless ``ways`` says otherwise."""
         recipe = recipe or tiny_recipe(epochs=1)
         data = prepare(self.digits, recipe)
         budget = Budget(max_params=max_params, **limits)
-        settings = question(data, recipe, budget=budget, seed=0, space=SearchSpace(**space))
+        asked: dict[str, Any] = {"sizing": "reject", "pruner": "none", **(ways or {})}
+        settings = question(data, recipe, budget=budget, seed=0, space=SearchSpace(**space), **asked)
         storage = open_storage(default_storage(self.out), create=True)
         try:
-            return search(
-                settings,
-                data,
-                study_name=name,
-                storage=storage,
-                out=out or self.out,
-                trials=trials,
-                observer=watcher or Watcher(),
-            )
+            place = Arrangement(settings, data, name, storage, out or self.out)
+            return search(place, Plan(trials, by_hand, deadline), watcher or Watcher())
         finally:
             storage.remove_session()
             storage.engine.dispose()

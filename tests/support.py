@@ -126,6 +126,16 @@ def finished(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
 
 
+def until(condition: Callable[[], Found | None], *, timeout: float = 60) -> Found:
+    """Polls until a condition gives something."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.005)
+    raise AssertionError("the condition did not come true in time")
+
+
 def wait_for(condition: Callable[[], Found | None], *, process: Any, timeout: float = 240) -> Found:
     """Polls until a condition gives something; fails at once when the process is over without it."""
     deadline = time.monotonic() + timeout

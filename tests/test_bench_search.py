@@ -13,9 +13,10 @@ import pytest
 from support import Tell, child_environment
 
 from budgetnet.bench import searching, starting
-from budgetnet.bench.searching import Candidate, Rejection, SearchBenchmark
+from budgetnet.bench.searching import Bookkeeping, Candidate, SearchBenchmark
 from budgetnet.bench.starting import Start, StartBenchmark
 from budgetnet.cli.bench_search import IMPORTED_BY_TRAIN
+from budgetnet.search.bulk import Written
 from budgetnet.search.proposals import Proposal, Proposals
 from budgetnet.zoo import get
 
@@ -25,23 +26,24 @@ SEARCH = ["bench", "search", "--trials", "1", "--max-params", "70k", "--epochs",
 def test_a_search_is_measured_with_what_it_costs_besides_training(
     tell: Tell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(searching, "REJECTED", 12)
+    monkeypatch.setattr(searching, "REPEATS", 12)
+    monkeypatch.setattr(searching, "KNOWN", 30)
     monkeypatch.chdir(tmp_path)
-    rejected: list[bool] = []
+    seen: list[tuple[bool, int]] = []
 
     class Watched(Proposals):
-        def reject(self, proposal: Proposal) -> None:
-            rejected.append(proposal.verdict.fits)
-            super().reject(proposal)
+        def written(self, proposal: Proposal, written: Written) -> None:
+            seen.append((proposal.entry.verdict.fits, written.number))
+            super().written(proposal, written)
 
     monkeypatch.setattr(searching, "Proposals", Watched)
     answer = tell(*SEARCH, "--json")
     assert (answer.code, answer.err) == (0, "")
-    assert rejected == [False] * 12
+    assert seen == [*((False, number) for number in range(12)), *((True, number) for number in range(30 + 12))]
     found = json.loads(answer.out)
     assert list(found) == [
         *("benchmark", "environment", "data", "budget", "recipe", "rows", "turned_away", "seconds"),
-        *("candidates_per_hour", "overhead_per_candidate", "overhead_share", "rejected", "closing"),
+        *("candidates_per_hour", "overhead_per_candidate", "overhead_share", "turning_away", "known", "late", "goals"),
     ]
     assert (found["benchmark"], found["data"], found["budget"]["max_params"]) == ("search", "digits", 70_000)
     assert (found["recipe"]["name"], found["recipe"]["epochs"]) == ("digits", 1)
@@ -52,21 +54,21 @@ def test_a_search_is_measured_with_what_it_costs_besides_training(
     assert found["candidates_per_hour"] == pytest.approx(3600 / found["seconds"])
     assert found["overhead_per_candidate"] == pytest.approx(found["seconds"] - row["training_seconds"])
     assert found["overhead_share"] == pytest.approx(1 - row["training_seconds"] / found["seconds"])
-    assert found["rejected"] == 12
-    assert list(found["closing"]) == ["draw", "verdict", "write", "all"]
-    for spread in found["closing"].values():
-        assert 0 <= spread["minimum"] <= spread["median"] <= spread["maximum"]
-    assert found["closing"]["all"]["minimum"] >= sum(
-        found["closing"][part]["minimum"] for part in ("draw", "verdict", "write")
-    )
+    for parts in (found["turning_away"], found["late"]):
+        assert list(parts) == ["proposal", "write", "all"]
+        for spread in parts.values():
+            assert 0 < spread["minimum"] <= spread["median"] <= spread["maximum"]
+        assert parts["all"]["minimum"] >= parts["proposal"]["minimum"] + parts["write"]["minimum"]
+    (goal,) = found["goals"]
+    assert (goal["measured"], goal["limit"]) == (found["late"]["all"]["median"], 0.03)
     assert list(tmp_path.iterdir()) == []
 
 
-REJECTIONS = [Rejection(0.5, 0.0, 0.25), Rejection(0.0, 0.5, 1.0), Rejection(0.25, 0.25, 0.5)]
+BOOKKEEPING = [Bookkeeping(0.5, 0.25), Bookkeeping(0.0, 1.0), Bookkeeping(0.25, 0.5)]
 
 
 def test_a_search_is_summed_up_over_its_candidates(tell: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(searching, "_reject", lambda *_: REJECTIONS)
+    monkeypatch.setattr(searching, "_keep_books", lambda *_, **__: BOOKKEEPING)
     kept: list[SearchBenchmark] = []
     run = searching.run
 
@@ -81,19 +83,27 @@ def test_a_search_is_summed_up_over_its_candidates(tell: Tell, monkeypatch: pyte
     measured = kept[0]
     assert (measured.candidates_per_hour, measured.overhead) == (72.0, 10.0)
     assert measured.overhead_share == pytest.approx(0.2)
-    assert measured.closing == {
-        "draw": (0.25, 0.0, 0.5),
-        "verdict": (0.25, 0.0, 0.5),
-        "write": (0.5, 0.25, 1.0),
-        "all": (1.0, 0.75, 1.5),
-    }
+    parts = {"proposal": (0.25, 0.0, 0.5), "write": (0.5, 0.25, 1.0), "all": (0.75, 0.75, 1.0)}
+    assert searching.summed_up(measured.late) == searching.summed_up(measured.turning_away) == parts
     *lines, _processor, _versions = answer.out.splitlines()
     assert max(len(line.rstrip()) for line in lines) <= 80
     assert "72 candidates an hour; 2 trained, 7 turned away" in answer.out
+    assert "candidate 1,001 of a study: 750 ms (goal 30.0 ms)" in answer.out
+
+
+@pytest.mark.parametrize(("seconds", "met"), [(105.0, True), (106.0, False)])
+def test_a_twentieth_besides_training_is_the_goal_from_thirty_candidates_on(seconds: float, met: bool) -> None:
+    candidate = Candidate("small", 70_000, 1, 100 / 30, 3.5)
+    few, many = (
+        SearchBenchmark({}, None, [candidate] * count, 0, seconds, BOOKKEEPING, BOOKKEEPING)  # type: ignore[arg-type]
+        for count in (29, 30)
+    )
+    assert len(few.goals) == 1
+    assert [goal.met for goal in many.goals] == [False, met]
 
 
 def test_a_budget_that_nothing_fits_is_not_searched(tell: Tell) -> None:
-    answer = tell("bench", "search", "--max-params", "1000", "--device", "cpu")
+    answer = tell("bench", "search", "--max-params", "100", "--device", "cpu")
     assert (answer.code, answer.out, answer.err.count("\n")) == (3, "", 1)
 
 

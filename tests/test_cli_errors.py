@@ -143,7 +143,7 @@ def test_bad_input_is_one_line_and_leaves_no_trace(folder: Path, tell: Tell, arg
 
 def test_a_budget_that_nothing_fits_ends_with_three_and_makes_nothing(folder: Path, tell: Tell) -> None:
     before = snapshot(folder)
-    answer = tell("search", "--max-params", "1000")
+    answer = tell("search", "--max-params", "100")
     assert (answer.code, answer.out, answer.err.count("\n")) == (3, "", 1)
     assert "no network of the space fits the budget" in answer.err
     assert snapshot(folder) == before

@@ -83,7 +83,7 @@ def widened(spec: ModelSpec, params: dict[str, Any], step: int) -> list[ModelSpe
 
 def is_smallest(space: SearchSpace, spec: ModelSpec, image: dict[str, Any]) -> bool:
     measures: Any = ("params", "macs", "activations")
-    return spec.digest in {space.smallest(**image, measure=measure).digest for measure in measures}
+    return spec.digest in {space.narrowest.smallest(**image, measure=measure).digest for measure in measures}
 
 
 @pytest.mark.parametrize("image", [LARGE, SMALL], ids=["32x32", "8x8"])
@@ -260,8 +260,8 @@ def test_where_nothing_like_the_draw_fits_a_smallest_network_of_the_space_answer
     # The one with fewest parameters has more multiply-accumulates than the one with fewest of those.
     space = SearchSpace.from_mapping({**PLAIN.to_mapping(), "stages": [2, 2], "full_size_stages": [1, 2]})
     params = {**params, "full_size_stages": 2}
-    few = space.smallest(**SMALL, measure="macs")
-    assert few.macs < space.smallest(**SMALL).macs
+    few = space.narrowest.smallest(**SMALL, measure="macs")
+    assert few.macs < space.narrowest.smallest(**SMALL).macs
     assert fit(space, params, budget=Budget(max_macs=few.macs), sizing="fit", **SMALL).digest == few.digest
 
 

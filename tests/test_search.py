@@ -12,15 +12,20 @@ import torch
 from filelock import FileLock
 from optuna.trial import FrozenTrial, TrialState
 from search_support import MAX_PARAMS, Question, Watcher
-from support import PAIR_SPACE, TINY_SPACE, prepare, restarts, snapshot, tiny_recipe
+from support import PAIR_SPACE, TINY_SPACE, restarts, snapshot, tiny_recipe
 
 from budgetnet.data import DataSet
 from budgetnet.errors import OverBudgetError, RecordError
+from budgetnet.files import read_mapping
+from budgetnet.learner import Execution
+from budgetnet.recipe import Schedule
 from budgetnet.records import RunFolder
 from budgetnet.search.driver import SearchOutcome
-from budgetnet.search.proposals import Proposals
-from budgetnet.search.study import default_storage, lock_path, open_storage, study_settings, tally
+from budgetnet.search.ledger import Ledger
+from budgetnet.search.presence import Presence
+from budgetnet.search.study import default_storage, open_storage, tally
 from budgetnet.space import SearchSpace
+from budgetnet.spec import ModelSpec
 from budgetnet.train import train
 
 
@@ -62,7 +67,7 @@ def test_what_exceeds_the_budget_is_pruned_with_its_violation_and_never_trained(
     runs = {path.name for path in tmp_path.iterdir() if path.is_dir()}
     assert runs == {trial.user_attrs["run"] for trial in trained}
     assert watcher.turned == len(over)
-    assert all(verdict.fits for verdict in watcher.networks)
+    assert all(candidate.params <= MAX_PARAMS for candidate in watcher.networks)
     best = outcome.study.best_trial
     assert best.user_attrs["params"] <= MAX_PARAMS
     assert best.value == max(trial.value for trial in trained if trial.value is not None)
@@ -102,7 +107,7 @@ def test_asked_again_nothing_is_trained_and_nothing_changes(ask: Question, tmp_p
     watcher = Watcher()
     again = ask(trials=3, watcher=watcher)
     assert again.trained == 3
-    assert not again.exhausted
+    assert again.end == "done"
     assert (watcher.networks, watcher.turned) == ([], 0)
     assert trials_of(again) == first
     assert {name: content for name, (_, content) in snapshot(tmp_path).items()} == {
@@ -157,7 +162,7 @@ def test_known_networks_are_answered_from_the_record_until_the_search_gives_up(
     monkeypatch.setattr("budgetnet.search.driver.MAX_TURNED_AWAY", 12)
     outcome = ask(trials=5, space=PAIR_SPACE)
     trials = trials_of(outcome)
-    assert (outcome.trained, outcome.exhausted) == (2, True)
+    assert (outcome.trained, outcome.end) == (2, "exhausted")
     values = {trial.user_attrs["spec"]: trial.value for trial in trials if trial.user_attrs.get("trained")}
     repeats = [trial for trial in trials if not trial.user_attrs.get("trained")]
     assert len(repeats) >= 12
@@ -166,7 +171,13 @@ def test_known_networks_are_answered_from_the_record_until_the_search_gives_up(
     watcher = Watcher()
     assert ask(trials=5, space=PAIR_SPACE, watcher=watcher).trained == 2
     assert not watcher.networks, "what an earlier search trained is known as well"
-    assert tally(outcome.study) == {"trained": 2, "over_budget": 0, "repeated": len(repeats) + 12, "no_result": 0}
+    assert tally(outcome.study) == {
+        "trained": 2,
+        "pruned": 0,
+        "over_budget": 0,
+        "repeated": len(repeats) + 12,
+        "no_result": 0,
+    }
 
 
 def test_diverged_candidates_end_alone_and_are_not_trained_twice(
@@ -176,28 +187,52 @@ def test_diverged_candidates_end_alone_and_are_not_trained_twice(
     watcher = Watcher()
     outcome = ask(trials=3, space=PAIR_SPACE, recipe=tiny_recipe(learning_rate=1e30), watcher=watcher)
     assert [result.status for result in watcher.results if result] == ["diverged", "diverged"]
-    assert (outcome.trained, outcome.exhausted) == (2, True)
+    assert (outcome.trained, outcome.end) == (2, "exhausted")
     assert {trial.state for trial in trials_of(outcome)} == {TrialState.PRUNED}
     with pytest.raises(ValueError, match="does not exist"):
         outcome.study.best_trial  # noqa: B018 - the property is what is asked
 
 
-def test_a_candidate_without_memory_to_train_in_ends_alone(ask: Question, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[Any] = []
+class ScarceMemory:
+    """A trainer on a device that cannot hold the first candidate's batches in fewer than so many parts."""
 
-    def lacks_memory_once(*arguments: Any, **options: Any) -> Any:
-        calls.append(arguments)
-        if len(calls) == 1:
+    def __init__(self, *, needed_parts: int) -> None:
+        self.parts: list[int] = []
+        self._needed = needed_parts
+        self._first: ModelSpec | None = None
+
+    def __call__(self, spec: ModelSpec, *arguments: Any, execution: Execution, **options: Any) -> Any:
+        self._first = self._first or spec
+        self.parts.append(execution.parts)
+        if spec == self._first and execution.parts < self._needed:
             raise torch.OutOfMemoryError("no device is small enough to be asked for real")
-        return train(*arguments, **options)
+        return train(spec, *arguments, execution=execution, **options)
 
-    monkeypatch.setattr("budgetnet.search.driver.train", lacks_memory_once)
+
+def test_a_candidate_without_memory_to_train_in_ends_alone(ask: Question, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = ScarceMemory(needed_parts=3)
+    monkeypatch.setattr("budgetnet.search.driver.train", trainer)
     watcher = Watcher()
     outcome = ask(trials=2, watcher=watcher)
     assert [result is None for result in watcher.results] == [True, False, False]
+    assert trainer.parts == [1, 2, 1, 1]
     first = next(trial for trial in trials_of(outcome) if "run" in trial.user_attrs)
     assert (first.state, first.user_attrs["ended"]) == (TrialState.PRUNED, "out of memory")
     assert outcome.trained == 2
+    assert tally(outcome.study)["no_result"] == 1
+
+
+def test_a_candidate_is_given_half_batches_before_it_is_given_up(
+    ask: Question, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("budgetnet.search.driver.train", ScarceMemory(needed_parts=2))
+    outcome = ask(trials=2)
+    halved, whole = (trial for trial in trials_of(outcome) if trial.user_attrs.get("trained"))
+    assert halved.user_attrs["batch_parts"] == 2
+    assert "batch_parts" not in whole.user_attrs
+    for trial, parts in ((halved, 2), (whole, 1)):
+        (start,) = read_mapping(tmp_path / trial.user_attrs["run"] / "environment.json")["starts"]
+        assert start["execution"]["parts"] == parts
 
 
 def test_a_search_whose_every_candidate_lacks_memory_gives_up(ask: Question, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,7 +242,7 @@ def test_a_search_whose_every_candidate_lacks_memory_gives_up(ask: Question, mon
     monkeypatch.setattr("budgetnet.search.driver.train", lacks_memory)
     monkeypatch.setattr("budgetnet.search.driver.MAX_TURNED_AWAY", 4)
     outcome = ask(trials=1, max_params=None)
-    assert (outcome.trained, outcome.exhausted) == (0, True)
+    assert (outcome.trained, outcome.end) == (0, "exhausted")
 
 
 def test_a_candidate_that_a_full_disk_stops_is_taken_up_again(ask: Question) -> None:
@@ -220,19 +255,16 @@ def test_a_candidate_that_a_full_disk_stops_is_taken_up_again(ask: Question) -> 
 
 
 def test_a_report_before_divergence_is_no_result_after_a_restart(ask: Question) -> None:
-    study = ask(trials=1, max_params=None).study
-    storage = open_storage(default_storage(ask.out), create=False)
-    data = prepare(ask.digits, tiny_recipe(epochs=1))
-    options: dict[str, Any] = {"input_shape": data.input_shape, "num_classes": data.num_classes}
-    proposals = Proposals(study, storage, study_settings(study), **options)
-    proposal = proposals.next()
-    trial = proposals.begin(proposal, run="run", seed=0)
-    proposals.report(proposal, trial, value=0.9, step=1)
-    proposals.finish(proposal, trial, value=None, facts={"trained": True, "ended": "diverged"})
-    again = Proposals(study, storage, study_settings(study), **options)
-    assert proposals.results[proposal.spec.digest] is None
-    assert again.results[proposal.spec.digest] is None
-    assert tally(study) == {"trained": 1, "over_budget": 0, "repeated": 0, "no_result": 1}
+    # The rate is 1e30 from the second epoch on: the first cycle is reported, then the loss is no number any more.
+    recipe = tiny_recipe(epochs=4, learning_rate=1e30, schedule=Schedule(first_cycle=1, minimum=0))
+    outcome = ask(trials=1, max_params=None, recipe=recipe)
+    (trial,) = trials_of(outcome)
+    assert trial.state == TrialState.PRUNED
+    assert trial.user_attrs["status"] == "diverged"
+    presence = Presence(open_storage(default_storage(ask.out), create=False), "study", ask.out)
+    ledger = Ledger(outcome.study, open_storage(default_storage(ask.out), create=False), presence)
+    ledger.refresh()
+    assert [known.value for known in ledger.results.values()] == [None]
 
 
 def test_candidates_are_reported_at_the_ends_of_cycles_only(ask: Question, tmp_path: Path) -> None:
@@ -254,7 +286,7 @@ def test_two_searches_cannot_work_on_one_study_at_once(ask: Question, tmp_path: 
     ask(trials=1)
     storage = open_storage(default_storage(tmp_path), create=False)
     out = tmp_path / folder if folder else None
-    with FileLock(lock_path(storage, "study", tmp_path)):
+    with FileLock(Presence(storage, "study", tmp_path).search_lock):
         with pytest.raises(RecordError, match="another search is at work"):
             ask(trials=2, out=out)
         assert ask(trials=1, name="other").trained == 1

@@ -16,7 +16,8 @@ from support import snapshot, tiny_recipe
 from budgetnet.data import DataSet
 from budgetnet.errors import BudgetnetError, RecordError
 from budgetnet.records import Epoch
-from budgetnet.search.study import candidates, default_storage, find_study, lock_path, open_storage, storage_errors
+from budgetnet.search.presence import Presence
+from budgetnet.search.study import candidates, default_storage, find_study, open_storage, storage_errors
 
 
 @pytest.fixture
@@ -104,7 +105,8 @@ def test_a_storage_damaged_while_it_is_read_is_told_in_one_line(ask: Question, t
 
 def test_a_storage_damaged_while_a_candidate_trains_is_told_in_one_line(ask: Question, tmp_path: Path) -> None:
     class Vandal(Watcher):
-        def epoch_ended(self, _: Epoch) -> None:
+        def epoch_ended(self, epoch: Epoch, **_: int) -> None:
+            super().epoch_ended(epoch)
             execute(tmp_path / "studies.db", "DROP TABLE trial_values")
 
     with pytest.raises(RecordError, match="no such table") as caught:
@@ -134,7 +136,7 @@ def test_a_study_of_another_question_is_refused_and_left_alone(
 
 def test_a_study_that_others_made_is_refused(ask: Question, tmp_path: Path) -> None:
     foreign = optuna.create_study(storage=open_storage(default_storage(tmp_path), create=True), study_name="study")
-    foreign.ask()
+    foreign.add_trial(optuna.trial.create_trial(value=1.0))
     with pytest.raises(RecordError, match="not made by budgetnet"):
         ask(trials=1)
     assert len(foreign.get_trials()) == 1
@@ -158,8 +160,8 @@ def test_a_study_may_have_any_name(ask: Question, tmp_path: Path, name: str) -> 
     assert ask(trials=1, name=name).trained == 1
     storage = open_storage(default_storage(tmp_path), create=False)
     assert find_study(storage, name).study_name == name
-    assert lock_path(storage, name, tmp_path).parent == tmp_path.resolve()
-    assert lock_path(storage, name, tmp_path) != lock_path(storage, name + "x", tmp_path)
+    assert Presence(storage, name, tmp_path).search_lock.parent == tmp_path.resolve()
+    assert Presence(storage, name, tmp_path).search_lock != Presence(storage, name + "x", tmp_path).search_lock
 
 
 def test_candidates_are_the_trained_ones(ask: Question) -> None:

@@ -4,30 +4,37 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
-from datetime import datetime
-from itertools import pairwise
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+import numpy as np
+import optuna
 import torch
-from optuna.storages import RDBStorage
 
-from budgetnet.budget import Budget, Verdict
+from budgetnet.bench.measure import Goal
+from budgetnet.budget import Budget
 from budgetnet.data import DataSet
 from budgetnet.environment import describe_environment
 from budgetnet.errors import BudgetnetError
 from budgetnet.recipe import Recipe
 from budgetnet.records import Epoch, RunResult
-from budgetnet.search.driver import question, search
+from budgetnet.search.bulk import Written
+from budgetnet.search.driver import Arrangement, Plan, question, search
+from budgetnet.search.ledger import Entry, Ledger
+from budgetnet.search.observer import Announced
 from budgetnet.search.proposals import Proposals
+from budgetnet.search.rungs import make_pruner
 from budgetnet.search.settings import StudySettings
-from budgetnet.search.study import default_storage, open_storage, open_study
+from budgetnet.search.study import default_storage, open_storage
 from budgetnet.training_data import TrainingData
 
-REJECTED = 50
-"""Candidates over budget that are drawn and closed."""
+REPEATS = 50
+"""Candidates of each kind whose bookkeeping is measured."""
+KNOWN = 1_000
+"""Trained candidates in the study whose next ones are measured."""
+_GOAL_CANDIDATES, _GOAL_PERCENT, _GOAL_LATE = 30, 5.0, 0.03
 _SEED = 0
 
 
@@ -44,15 +51,13 @@ class Candidate(NamedTuple):
     """Wall time from the verdict to its result, with all that is written down."""
 
 
-class Rejection(NamedTuple):
-    """Seconds that one candidate over budget took, from the draw until it was written down."""
+class Bookkeeping(NamedTuple):
+    """Seconds that the search itself took for one candidate."""
 
-    draw: float
-    """The sampler's choice."""
-    verdict: float
-    """Specification and count."""
+    proposal: float
+    """What others wrote is read, the sampler chooses, the network is sized and counted."""
     write: float
-    """The sampler is told, and the whole trial stands in the study's file, where a kill of the process leaves it."""
+    """What became of it stands in the study's file, where a kill of the process leaves it."""
 
 
 class Spread(NamedTuple):
@@ -73,7 +78,10 @@ class SearchBenchmark(NamedTuple):
     """Candidates of the search that did not fit."""
     seconds: float
     """Wall time of the whole search, once data and storage were there."""
-    rejections: list[Rejection]
+    turning_away: list[Bookkeeping]
+    """Of candidates over budget, in a study that holds little else."""
+    late: list[Bookkeeping]
+    """Of candidates that were not really trained, in a study that holds `KNOWN` trained ones."""
 
     @property
     def candidates_per_hour(self) -> float:
@@ -94,11 +102,14 @@ class SearchBenchmark(NamedTuple):
         return self.overhead * len(self.candidates) / self.seconds
 
     @property
-    def closing(self) -> dict[str, Spread]:
-        """What closing a candidate over budget takes, by part and in all."""
-        parts = {part: [getattr(each, part) for each in self.rejections] for part in Rejection._fields}
-        parts["all"] = [sum(each) for each in self.rejections]
-        return {part: Spread(statistics.median(times), min(times), max(times)) for part, times in parts.items()}
+    def goals(self) -> list[Goal]:
+        """What the search is to show of itself, as far as this measurement is long enough for it."""
+        late = summed_up(self.late)["all"].median
+        goals = [Goal(f"candidate {KNOWN + 1:,} of a study", "seconds", late, _GOAL_LATE, late <= _GOAL_LATE)]
+        if len(self.candidates) >= _GOAL_CANDIDATES:
+            share = 100 * self.overhead_share
+            goals.append(Goal("besides training", "percent", share, _GOAL_PERCENT, share <= _GOAL_PERCENT))
+        return goals
 
     def to_mapping(self) -> dict[str, Any]:
         """The benchmark as plain data; times in seconds."""
@@ -114,8 +125,10 @@ class SearchBenchmark(NamedTuple):
             "candidates_per_hour": self.candidates_per_hour,
             "overhead_per_candidate": self.overhead,
             "overhead_share": self.overhead_share,
-            "rejected": len(self.rejections),
-            "closing": {part: spread._asdict() for part, spread in self.closing.items()},
+            "turning_away": {part: spread._asdict() for part, spread in summed_up(self.turning_away).items()},
+            "known": KNOWN,
+            "late": {part: spread._asdict() for part, spread in summed_up(self.late).items()},
+            "goals": [goal._asdict() for goal in self.goals],
         }
 
 
@@ -126,26 +139,26 @@ class _Watcher:
         self.candidates: list[Candidate] = []
         self.rejected = 0
         self._progress, self._began = progress, 0.0
-        self._verdict: Verdict | None = None
+        self._label = ""
 
-    def turned_away(self) -> None:
+    def turned_away(self, **_: int) -> None:
         self.rejected += 1
 
-    def begun(self, verdict: Verdict, *, trained: int) -> None:
-        self._verdict, self._began = verdict, time.perf_counter()
-        self._progress(f"training candidate {trained + 1}: {verdict.spec.label}, {verdict.cost.params:,} parameters")
+    def begun(self, candidate: Announced, **_: int) -> None:
+        self._label, self._began = candidate.label, time.perf_counter()
+        number = candidate.trained + 1
+        self._progress(f"training candidate {number}: {candidate.label}, {candidate.params:,} parameters")
 
-    def stepped(self, epoch: int, share: float) -> None:
+    def stepped(self, epoch: int, share: float, **_: int) -> None:
         """Nothing is kept of a step."""
 
-    def epoch_ended(self, epoch: Epoch) -> None:
+    def epoch_ended(self, epoch: Epoch, **_: int) -> None:
         """Nothing is kept of an epoch."""
 
-    def ended(self, result: RunResult | None) -> None:
-        if result is not None and self._verdict is not None:
+    def ended(self, result: RunResult | None, **_: int) -> None:
+        if result is not None:
             seconds = time.perf_counter() - self._began
-            label = self._verdict.spec.label
-            self.candidates.append(Candidate(label, result.params, result.epochs, result.seconds, seconds))
+            self.candidates.append(Candidate(self._label, result.params, result.epochs, result.seconds, seconds))
 
 
 def run(
@@ -178,37 +191,79 @@ def run(
         storage = open_storage(default_storage(folder), create=True)
         try:
             watcher = _Watcher(progress)
+            place = Arrangement(settings, data, "searched", storage, folder)
             began = time.perf_counter()
-            search(settings, data, study_name="searched", storage=storage, out=folder, trials=trials, observer=watcher)
+            search(place, Plan(trials), watcher)
             seconds = time.perf_counter() - began
             if not watcher.candidates:
                 raise BudgetnetError("no candidate came to a result: all were too large for the device's memory")
-            progress(f"closing {REJECTED} candidates over budget")
-            rejections = _reject(storage, settings, data)
+            progress(f"turning {REPEATS} candidates away")
+            turning_away = _turn_away(place)
+            progress(f"writing down candidates behind {KNOWN:,} others")
+            late = _late(place)
         finally:
             # Or the file would still be open when the folder is taken away.
             storage.remove_session()
             storage.engine.dispose()
     environment = describe_environment(device)
-    return SearchBenchmark(environment, settings, watcher.candidates, watcher.rejected, seconds, rejections)
+    return SearchBenchmark(environment, settings, watcher.candidates, watcher.rejected, seconds, turning_away, late)
 
 
-def _reject(storage: RDBStorage, settings: StudySettings, data: TrainingData) -> list[Rejection]:
-    """Draws and closes candidates under a budget that nothing in the space fits, as a search would."""
-    shape, classes = data.input_shape, data.num_classes
+def summed_up(candidates: Sequence[Bookkeeping]) -> dict[str, Spread]:
+    """What bookkeeping took, by part and in all."""
+    parts = {part: [getattr(each, part) for each in candidates] for part in Bookkeeping._fields}
+    parts["all"] = [sum(each) for each in candidates]
+    return {part: Spread(statistics.median(times), min(times), max(times)) for part, times in parts.items()}
+
+
+def _turn_away(place: Arrangement) -> list[Bookkeeping]:
+    """Candidates under a budget that nothing in the space fits, as a search would turn them away."""
+    settings, data = place.settings, place.data
     # One less than the smallest network has, so that the sampler, which learns, cannot settle on what fits.
-    smallest = settings.space.smallest(input_shape=shape, num_classes=classes)
-    settings = settings.model_copy(update={"budget": Budget(max_params=smallest.params - 1)})
-    study = open_study(storage, "rejected", settings)
-    proposals = Proposals(study, storage, settings, input_shape=shape, num_classes=classes)
-    rejections = []
-    for _ in range(REJECTED):
-        began = datetime.now()
-        proposal = proposals.next()
-        judged = datetime.now()
-        proposals.reject(proposal)
-        written = datetime.now()
-        # A proposal knows when it had been drawn, which parts the draw from the verdict.
-        moments = (began, proposal.began, judged, written)
-        rejections.append(Rejection(*((later - moment).total_seconds() for moment, later in pairwise(moments))))
-    return rejections
+    smallest = settings.space.smallest(input_shape=data.input_shape, num_classes=data.num_classes)
+    hopeless = {"budget": Budget(max_params=smallest.params - 1), "sizing": "reject"}
+    place = place._replace(settings=settings.model_copy(update=hopeless), study_name="hopeless")
+
+    return _keep_books(place, Ledger.turn_away)
+
+
+def _late(place: Arrangement) -> list[Bookkeeping]:
+    """Candidates that end as soon as they begin, in a study with many behind it."""
+    place = place._replace(study_name="late")
+    cycles = len(place.settings.recipe.schedule.cycle_ends(place.settings.recipe.epochs))
+    chance = np.random.default_rng(_SEED)
+
+    def train_nothing(ledger: Ledger, entry: Entry) -> Written:
+        written = ledger.begin(entry, run="none", seed=_SEED)
+        if written is None:
+            raise BudgetnetError("nobody else is at work here, so nobody can have taken the candidate")
+        for cycle in range(1, cycles + 1):
+            ledger.report(written, value=chance.random(), step=cycle)
+        ledger.finish(written, value=chance.random(), facts={"trained": True, "ended": "at once", "status": "complete"})
+        return written
+
+    # Drawn by chance, as a sampler that learns would take its time for each.
+    first = place._replace(settings=place.settings.model_copy(update={"sampler": "random"}))
+    _keep_books(first, train_nothing, count=KNOWN)
+    return _keep_books(place, train_nothing)
+
+
+def _keep_books(
+    place: Arrangement, close: Callable[[Ledger, Entry], Written], *, count: int | None = None
+) -> list[Bookkeeping]:
+    """Proposes candidates and writes down what becomes of them, as a worker does, without training any."""
+    name, storage = place.study_name, place.storage
+    study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
+    kept = []
+    with place.presence as presence:
+        ledger = Ledger(study, storage, presence, pruner=make_pruner(place.settings.pruner, place.settings.recipe))
+        proposals = Proposals(ledger, place.settings, place.data)
+        for _ in range(count or REPEATS):
+            began = time.perf_counter()
+            with presence.gate():
+                ledger.refresh()
+                proposal = proposals.next()
+                proposed = time.perf_counter()
+                proposals.written(proposal, close(ledger, proposal.entry))
+            kept.append(Bookkeeping(proposed - began, time.perf_counter() - proposed))
+    return kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -30,7 +31,9 @@ from budgetnet.cli.options import (
 from budgetnet.fields import parse_count
 
 if TYPE_CHECKING:
-    from budgetnet.bench.searching import SearchBenchmark
+    from rich.table import Table
+
+    from budgetnet.bench.searching import SearchBenchmark, Spread
     from budgetnet.bench.starting import StartBenchmark
     from budgetnet.bench.workers import WorkersBenchmark
 
@@ -170,6 +173,7 @@ def _print_workers(measured: WorkersBenchmark) -> None:
 def _print_search(measured: SearchBenchmark) -> None:
     from rich.table import Table
 
+    from budgetnet.bench.searching import KNOWN, summed_up
     from budgetnet.cli.tables import console, percent, short_count, short_seconds
 
     settings = measured.settings
@@ -180,12 +184,6 @@ def _print_search(measured: SearchBenchmark) -> None:
     for each in measured.candidates:
         times = (short_seconds(each.training_seconds), short_seconds(each.seconds))
         table.add_row(each.architecture, short_count(each.params), str(each.epochs), *times)
-    closing = Table(title=f"Closing {len(measured.rejections)} candidates over budget", title_justify="left")
-    closing.add_column("part", no_wrap=True)
-    for heading in ("median", "min", "max"):
-        closing.add_column(heading, justify="right", no_wrap=True)
-    for part, spread in measured.closing.items():
-        closing.add_row(part, *(short_seconds(time) for time in spread))
     output = console()
     output.print(table)
     output.print(
@@ -196,8 +194,28 @@ def _print_search(measured: SearchBenchmark) -> None:
         f"besides training: {short_seconds(measured.overhead)} a trained candidate, "
         f"{percent(measured.overhead_share)} % of the search"
     )
-    output.print(closing)
+    titles = {
+        f"Turning {len(measured.turning_away)} candidates away over budget": measured.turning_away,
+        f"The search's own share of {len(measured.late)} candidates behind {KNOWN:,} others": measured.late,
+    }
+    for heading, candidates in titles.items():
+        output.print(_bookkeeping_table(heading, summed_up(candidates)))
+    print_goals(output, measured.goals)
     print_machine(output, measured.environment, packages=("torch", "optuna"))
+
+
+def _bookkeeping_table(title: str, parts: Mapping[str, Spread]) -> Table:
+    from rich.table import Table
+
+    from budgetnet.cli.tables import short_seconds
+
+    table = Table(title=title, title_justify="left")
+    table.add_column("part", no_wrap=True)
+    for heading in ("median", "min", "max"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for part, spread in parts.items():
+        table.add_row(part, *(short_seconds(time) for time in spread))
+    return table
 
 
 def _print_start(measured: StartBenchmark) -> None:

@@ -18,7 +18,8 @@ from budgetnet.cli.bench_search import start, workers
 from budgetnet.cli.bench_training import growth, profile
 from budgetnet.cli.bench_training import train as bench_train
 from budgetnet.cli.inspect import check, schema, specs, summary
-from budgetnet.cli.search import leaderboard, search
+from budgetnet.cli.leaderboard import leaderboard
+from budgetnet.cli.search import search
 from budgetnet.cli.space import space
 from budgetnet.cli.train import train
 from budgetnet.errors import BudgetnetError, is_out_of_memory

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import math
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -81,13 +83,13 @@ def read_spec(text: str) -> ModelSpec:
     return get(text)
 
 
-def read_recipe(text: str | None, *, data: str, epochs: str | None) -> Recipe:
-    """The recipe of that name or in that file, for so many epochs; the data set's own where none is named.
+def read_recipe(text: str | None, *, data: str, epochs: str | None, other: str = "paper") -> Recipe:
+    """The recipe of that name or in that file, for so many epochs; where none is named, that of the digits or another.
 
     Raises:
         InputError: no such name or file, a file that breaks a rule, or a number of epochs that is none.
     """
-    name = text or ("digits" if data == "digits" else "paper")
+    name = text or ("digits" if data == "digits" else other)
     recipe = Recipe.load(name) if name not in NAMED and _names_a_file(name) else named_recipe(name)
     return recipe if epochs is None else recipe.for_epochs(parse_count(epochs, field="--epochs"))
 
@@ -159,6 +161,34 @@ def read_sizes(train_size: str | None, validation_size: str | None) -> dict[str,
         name: None if text is None else parse_count(text, field=f"--{name.replace('_', '-')}")
         for name, text in texts.items()
     }
+
+
+_DURATION = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>s|m|h|d)?", re.IGNORECASE)
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def read_duration(text: str, *, field: str) -> float:
+    """A time in seconds, as people write it: ``90``, ``90s``, ``30m``, ``1.5h``.
+
+    Raises:
+        InputError: it is no time, or none at all.
+    """
+    match = _DURATION.fullmatch(text.strip())
+    seconds = float(match["number"]) * _SECONDS[(match["unit"] or "s").lower()] if match else 0.0
+    if not 0 < seconds < math.inf:
+        raise InputError(field, text, "must be a time above 0 such as 90s, 30m or 1.5h")
+    return seconds
+
+
+def one_of(text: str, choices: Sequence[str], *, field: str) -> str:
+    """The text, where it is one of those allowed.
+
+    Raises:
+        InputError: it is not.
+    """
+    if text not in choices:
+        raise InputError(field, text, f"must be one of {', '.join(choices)}")
+    return text
 
 
 @contextmanager

@@ -7,12 +7,20 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
-from budgetnet.budget import Verdict
 from budgetnet.cli.tables import percent, short_count
 from budgetnet.data import DataSet, load_dataset
 from budgetnet.records import Epoch, RunResult
+from budgetnet.search.observer import Announced
 
 
 def load_shown(name: str) -> DataSet:
@@ -43,10 +51,11 @@ class TerminalProgress:
         if candidates is not None:
             self._search = self._bars.add_task("candidates", total=candidates)
         self._epochs = epochs
-        self._run = self._bars.add_task("waiting", total=epochs, visible=False)
-        self._turned_away = 0
+        self._runs: dict[int, TaskID] = {}
+        """The bar of each worker."""
+        self._labels: dict[int, str] = {}
+        self._turned_away = self._pruned = 0
         self._best: float | None = None
-        self._label = ""
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -57,31 +66,34 @@ class TerminalProgress:
     ) -> None:
         self._bars.stop()
 
-    def turned_away(self) -> None:
+    def turned_away(self, *, worker: int = 0) -> None:  # noqa: ARG002 - all turn away for the same search
         """Counts a candidate that did not fit."""
         self._turned_away += 1
         self._describe_search()
 
-    def begun(self, verdict: Verdict, *, trained: int) -> None:
+    def begun(self, candidate: Announced, *, worker: int = 0) -> None:
         """Starts the bar of a candidate, or of a run on its own."""
         if self._search is not None:
-            self._bars.update(self._search, completed=trained)
-        self._label = f"{verdict.spec.label[:40]} · {short_count(verdict.cost.params)} parameters"
-        self._bars.reset(self._run, total=self._epochs, description=self._label, visible=True)
+            self._bars.update(self._search, completed=candidate.trained)
+        self._labels[worker] = f"{candidate.label[:40]} · {short_count(candidate.params)} parameters"
+        if worker not in self._runs:
+            self._runs[worker] = self._bars.add_task("", total=self._epochs)
+        self._bars.reset(self._runs[worker], total=self._epochs, description=self._labels[worker], visible=True)
 
-    def stepped(self, epoch: int, share: float) -> None:
+    def stepped(self, epoch: int, share: float, *, worker: int = 0) -> None:
         """Moves the bar within an epoch."""
-        self._bars.update(self._run, completed=round(epoch - 1 + share, 1))
+        self._bars.update(self._runs[worker], completed=round(epoch - 1 + share, 1))
 
-    def epoch_ended(self, epoch: Epoch) -> None:
+    def epoch_ended(self, epoch: Epoch, *, worker: int = 0) -> None:
         """Shows an epoch's accuracy."""
-        description = f"{self._label} · {percent(epoch.validation_accuracy)} %"
-        self._bars.update(self._run, completed=epoch.epoch, description=description)
+        description = f"{self._labels[worker]} · {percent(epoch.validation_accuracy)} %"
+        self._bars.update(self._runs[worker], completed=epoch.epoch, description=description)
 
-    def ended(self, result: RunResult | None) -> None:
+    def ended(self, result: RunResult | None, *, worker: int = 0) -> None:  # noqa: ARG002 - likewise
         """Moves the candidates' bar."""
         if result is not None and result.status == "complete" and result.validation_accuracy is not None:
             self._best = max(self._best or 0.0, result.validation_accuracy)
+        self._pruned += result is not None and result.status == "stopped"
         if self._search is not None:
             self._bars.advance(self._search, 0 if result is None else 1)
             self._describe_search()
@@ -89,5 +101,5 @@ class TerminalProgress:
     def _describe_search(self) -> None:
         if self._search is not None:
             best = "" if self._best is None else f" · best {percent(self._best)} %"
-            description = f"candidates{best} · {self._turned_away} over budget"
+            description = f"candidates{best} · {self._pruned} pruned · {self._turned_away} over budget"
             self._bars.update(self._search, description=description)

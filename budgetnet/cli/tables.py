@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from statistics import fmean
 
 from rich.console import Console
 from rich.table import Table
@@ -11,6 +12,7 @@ from rich.text import Text
 
 from budgetnet.budget import Verdict
 from budgetnet.leaderboard import LeaderboardRow
+from budgetnet.search.finalists import FinalResult
 from budgetnet.stats import Interval
 
 _PLAIN_WIDTH = 120
@@ -104,6 +106,31 @@ def leaderboard_table(rows: Sequence[LeaderboardRow], *, title: str, width: int)
         table.add_row(
             *cells, _verdict_text(row), style="bold" if row.rank == 1 else "cyan" if row.is_reference else None
         )
+    return table
+
+
+def finals_table(results: Sequence[FinalResult], *, width: int) -> Table:
+    """Finalists by mean validation accuracy, with what they did on the test set."""
+    wide = width >= _PLAIN_WIDTH - 10
+    table = Table(title="finalists", title_justify="left", expand=False)
+    table.add_column("rank", justify="right", no_wrap=True)
+    table.add_column("finalist", overflow="fold", min_width=9)
+    if wide:
+        table.add_column("architecture", overflow="fold", min_width=12)
+        table.add_column("params", justify="right", no_wrap=True)
+    table.add_column("seeds", justify="right", no_wrap=True)
+    table.add_column("validation %", justify="right")
+    table.add_column("test % [95 %]", justify="right", no_wrap=wide)
+    table.add_column("gap", justify="right", no_wrap=True)
+    for place, result in enumerate(results, 1):
+        cells = [str(place), result.finalist.name]
+        if wide:
+            cells += [result.finalist.spec.label, f"{result.finalist.spec.params:,}"]
+        cells += [str(len(result.records)), percent(fmean(result.validation)) if result.records else "no result"]
+        interval, gap = result.test_interval, result.gap
+        cells.append(with_interval(fmean(result.test), interval) if interval else "-")
+        cells.append(f"{100 * gap[0]:+.2f}" if gap else "")
+        table.add_row(*cells, style="bold" if place == 1 else None)
     return table
 
 

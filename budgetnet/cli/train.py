@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from budgetnet.budget import Budget
 from budgetnet.cli.options import (
     Data,
     Device,
@@ -60,6 +59,7 @@ def train(
     from budgetnet.environment import choose_device
     from budgetnet.learner import Execution
     from budgetnet.records import RunFolder
+    from budgetnet.search.observer import Announced
     from budgetnet.stats import wilson_interval
     from budgetnet.train import identify
     from budgetnet.train import train as train_network
@@ -72,7 +72,7 @@ def train(
         typer.echo("already trained: answered from its record", err=True)
     try:
         with TerminalProgress(epochs=how.epochs) as progress, compiling(wanted=compiled):
-            progress.begun(Budget().check(network), trained=0)
+            progress.begun(Announced(network.label, network.params, trained=0))
             record = train_network(
                 network,
                 prepared,

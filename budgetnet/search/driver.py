@@ -2,52 +2,83 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 import optuna
 import torch
-from filelock import FileLock, Timeout
 from optuna.storages import RDBStorage
-from optuna.trial import Trial
 
-from budgetnet.budget import Budget, Verdict
+from budgetnet.budget import Budget
+from budgetnet.cost import Cost
 from budgetnet.environment import choose_precision
-from budgetnet.errors import BudgetnetError, BusyError, OverBudgetError, is_out_of_memory
+from budgetnet.errors import BudgetnetError, BusyError, InputError
+from budgetnet.learner import Execution
 from budgetnet.published import REFERENCE
 from budgetnet.recipe import Recipe
-from budgetnet.records import Epoch, RunFolder, RunResult
-from budgetnet.search.proposals import Proposal, Proposals
-from budgetnet.search.settings import StudySettings
-from budgetnet.search.study import is_trained, lock_path, open_study, storage_errors
-from budgetnet.space import Measure, SearchSpace
+from budgetnet.records import RunFolder, RunRecord, RunResult
+from budgetnet.search.bulk import Written
+from budgetnet.search.fates import OUT_OF_MEMORY
+from budgetnet.search.judge import CycleJudge
+from budgetnet.search.ledger import Entry, Ledger
+from budgetnet.search.memory import with_memory
+from budgetnet.search.observer import Announced, Observer
+from budgetnet.search.presence import Presence, heartbeat
+from budgetnet.search.proposals import Proposals
+from budgetnet.search.rungs import make_pruner
+from budgetnet.search.settings import PrunerName, SamplerName, StudySettings
+from budgetnet.search.study import open_study, storage_errors
+from budgetnet.space import SearchSpace, Sizing
+from budgetnet.space import share as limits
+from budgetnet.spaces import named_space
+from budgetnet.spec import ModelSpec
 from budgetnet.train import identify, train
 from budgetnet.training_data import TrainingData
 
 MAX_TURNED_AWAY = 1_000
 """Candidates turned away in a row, over budget or trained before, after which the search gives up."""
 
+End = Literal["done", "time", "exhausted"]
+"""Why a worker ended: nothing is left to begin, the time is up, or nothing new that fits was proposed any more."""
 
-class Observer(Protocol):
-    """What a search tells of its progress."""
 
-    def turned_away(self) -> None:
-        """A candidate did not fit and was closed without training."""
+class Plan(NamedTuple):
+    """How far a search goes, apart from its question."""
 
-    def begun(self, verdict: Verdict, *, trained: int) -> None:
-        """Training of a candidate begins, behind so many trained ones."""
+    trials: int
+    """Trained candidates that the study shall have, those of earlier searches included."""
+    by_hand: tuple[ModelSpec, ...] = ()
+    """Networks to be trained first, each as it stands."""
+    deadline: float | None = None
+    """When to stop, as `time.time` counts; never if left out."""
 
-    def stepped(self, epoch: int, share: float) -> None:
-        """A step of training ended; ``share`` of the epoch is done."""
 
-    def epoch_ended(self, epoch: Epoch) -> None:
-        """An epoch of training ended."""
+class Arrangement(NamedTuple):
+    """A question, and where it is worked on."""
 
-    def ended(self, result: RunResult | None) -> None:
-        """Training of a candidate ended, with its result unless it broke down."""
+    settings: StudySettings
+    """The question: space, budget, recipe, data and seed."""
+    data: TrainingData
+    """Training and validation images, on the device to train on; several workers take them to theirs."""
+    study_name: str
+    """Name of the study in the storage."""
+    storage: RDBStorage
+    """Where the study lives."""
+    out: Path
+    """Folder of run folders."""
+    workers: int = 1
+    """Processes at work."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where candidates are trained."""
+        return torch.device(self.settings.device)
+
+    @property
+    def presence(self) -> Presence:
+        """The locks of the study."""
+        return Presence(self.storage, self.study_name, self.out)
 
 
 class SearchOutcome(NamedTuple):
@@ -56,12 +87,25 @@ class SearchOutcome(NamedTuple):
     study: optuna.Study
     trained: int
     """Trained candidates of the study, those of earlier searches included."""
-    exhausted: bool
-    """Whether the search gave up because nothing new that fits was proposed any more."""
+    end: End
+    """Why it ended."""
+
+
+class _TimeUpError(Exception):
+    """The time is up."""
 
 
 def question(
-    data: TrainingData, recipe: Recipe, *, budget: Budget, seed: int, space: SearchSpace | None = None
+    data: TrainingData,
+    recipe: Recipe,
+    *,
+    budget: Budget,
+    seed: int,
+    space: SearchSpace | None = None,
+    device: torch.device | None = None,
+    sizing: Sizing = "fit",
+    sampler: SamplerName = "tpe",
+    pruner: PrunerName = "asha",
 ) -> StudySettings:
     """The question that a search with these arguments asks, with the device and the precision that it would train in.
 
@@ -71,10 +115,17 @@ def question(
         budget: what a candidate may cost.
         seed: of proposals and of every candidate's run.
         space: what may be proposed; the default space if left out.
+        device: where candidates are trained; where the data lie if left out.
+        sizing: how a draw meets the budget.
+        sampler: what draws candidates.
+        pruner: what ends candidates at restarts.
     """
-    device = data.train.images.device
+    device = device or data.train.images.device
     return StudySettings(
-        space=space or SearchSpace(),
+        space=space or named_space("resnet"),
+        sizing=sizing,
+        sampler=sampler,
+        pruner=pruner,
         budget=budget,
         recipe=recipe,
         data=data.record,
@@ -84,25 +135,12 @@ def question(
     )
 
 
-def search(
-    settings: StudySettings,
-    data: TrainingData,
-    *,
-    study_name: str,
-    storage: RDBStorage,
-    out: Path,
-    trials: int,
-    observer: Observer,
-) -> SearchOutcome:
-    """Trains candidates until a study has as many as wanted; going on with an earlier search is the same call.
+def search(place: Arrangement, plan: Plan, observer: Observer) -> SearchOutcome:
+    """Trains candidates in this process until a study has as many as wanted; to go on is the same call.
 
     Args:
-        settings: the question: space, budget, recipe, data and seed.
-        data: training and validation images, on the device to train on.
-        study_name: name of the study in the storage.
-        storage: where the study lives.
-        out: folder for the candidates' run folders.
-        trials: trained candidates that the study shall have, those of earlier searches included.
+        place: the question, and where it is worked on.
+        plan: how far to go.
         observer: is told of progress.
 
     Raises:
@@ -110,111 +148,152 @@ def search(
         RecordError: the study asks another question.
         BusyError: another search is at work on the study.
     """
-    require_feasible(settings, data)
-    out.mkdir(parents=True, exist_ok=True)
-    with _locked(lock_path(storage, study_name, out), study_name), storage_errors(str(storage.url)):
-        study = open_study(storage, study_name, settings)
-        proposals = Proposals(study, storage, settings, input_shape=data.input_shape, num_classes=data.num_classes)
-        trained = sum(is_trained(trial) for trial in study.get_trials(deepcopy=False))
-        turned_away = 0
-        while trained < trials and turned_away < MAX_TURNED_AWAY:
-            proposal = proposals.next()
-            if not proposal.verdict.fits:
-                proposals.reject(proposal)
-                observer.turned_away()
-                turned_away += 1
-            elif proposal.spec.digest in proposals.results:
-                proposals.repeat(proposal)
-                turned_away += 1
-            else:
-                observer.begun(proposal.verdict, trained=trained)
-                ended = _train_candidate(proposals, proposal, settings, data, out, observer)
-                trained += ended
-                turned_away = 0 if ended else turned_away + 1
-        return SearchOutcome(study, trained, exhausted=trained < trials)
-
-
-@contextmanager
-def _locked(path: Path, study_name: str) -> Iterator[None]:
-    """Keeps other searches off a study; the lock falls with the process, however it ends."""
-    try:
-        with FileLock(path, timeout=0):
-            yield
-    except Timeout:
-        raise BusyError("--study", study_name, "another search is at work on this study") from None
+    require_feasible(place.settings, place.data)
+    place.out.mkdir(parents=True, exist_ok=True)
+    presence = place.presence
+    with presence.searching(), presence, storage_errors(place.storage):
+        study = open_study(place.storage, place.study_name, place.settings)
+        worker = Worker(place, study=study, presence=presence, observer=observer)
+        end = worker.work(plan)
+        return SearchOutcome(study, worker.ledger.trained, end)
 
 
 def require_feasible(settings: StudySettings, data: TrainingData) -> None:
     """Lets a question pass that has an answer.
 
     Raises:
-        OverBudgetError: not even the smallest network of the space fits.
+        OverBudgetError: not even the smallest network that may be proposed fits.
+        InputError: widths are to be fitted to a budget without limits.
     """
-    measures: tuple[Measure, ...] = ("params", "macs", "activations")
-    for measure in measures:
-        limit = Budget(**{f"max_{measure}": getattr(settings.budget, f"max_{measure}")})
-        smallest = settings.space.smallest(input_shape=data.input_shape, num_classes=data.num_classes, measure=measure)
+    space = settings.space if settings.sizing == "reject" else settings.space.narrowest
+    if settings.sizing != "reject" and not settings.budget.limits(Cost(0, 0, 0)):
+        raise InputError("--sizing", settings.sizing, "needs a limit to make networks for, such as --max-params 5e6")
+    limits.require_feasible(space, settings.budget, input_shape=data.input_shape, num_classes=data.num_classes)
+
+
+class Worker:
+    """One process at work on a study: begins a candidate behind the study's gate, trains it outside, and so on."""
+
+    def __init__(self, place: Arrangement, *, study: optuna.Study, presence: Presence, observer: Observer) -> None:
+        self._settings, self._data, self._storage, self._out = place.settings, place.data, place.storage, place.out
+        self._presence, self._observer = presence, observer
+        pruner = make_pruner(self._settings.pruner, self._settings.recipe)
+        self.ledger = Ledger(study, self._storage, presence, pruner=pruner)
+
+    def work(self, plan: Plan) -> End:
+        """Trains candidates until nothing is left to begin, or the time is up."""
+        with self._presence.gate():
+            self.ledger.refresh()
+        slot = self._presence.slot
+        proposals = Proposals(self.ledger, self._settings, self._data, by_hand=plan.by_hand, worker=slot)
+        turned_away = 0
+        while turned_away < MAX_TURNED_AWAY:
+            if plan.deadline is not None and time.time() >= plan.deadline:
+                return "time"
+            with self._presence.gate():
+                self.ledger.refresh()
+                if self.ledger.trained + len(self.ledger.running) >= plan.trials:
+                    return "done"
+                begun = self._begin_next(proposals)
+            if begun is None:
+                turned_away += 1
+                continue
+            try:
+                ended = self._train(*begun, plan)
+            except _TimeUpError:
+                return "time"
+            turned_away = 0 if ended else turned_away + 1
+        return "exhausted"
+
+    def _begin_next(self, proposals: Proposals) -> tuple[Entry, Written] | None:
+        """Proposes a candidate and begins it; none if it was turned away."""
+        proposal = proposals.next()
+        entry = proposal.entry
+        if not entry.verdict.fits:
+            proposals.written(proposal, self.ledger.turn_away(entry))
+            self._observer.turned_away(worker=self._presence.slot)
+            return None
+        if entry.key in self.ledger.results:
+            proposals.written(proposal, self.ledger.repeat(entry))
+            return None
+        if entry.key in self.ledger.running:
+            return None
+        run = RunFolder.of(self._identity(entry), self._out).path.name
+        written = self.ledger.begin(entry, run=run, seed=self._settings.seed)
+        if written is None:
+            return None
+        proposals.written(proposal, written)
+        return entry, written
+
+    def _identity(self, entry: Entry) -> Any:
+        return identify(entry.verdict.spec, self._data, entry.recipe, seed=self._settings.seed)
+
+    def _train(self, entry: Entry, written: Written, plan: Plan) -> bool:
+        """Trains one candidate and writes down how it ended; tells whether it counts as trained."""
+        slot, verdict = self._presence.slot, entry.verdict
+        announced = Announced(verdict.spec.label, verdict.cost.params, self.ledger.trained)
+        self._observer.begun(announced, worker=slot)
         try:
-            limit.check(smallest).require()
-        except OverBudgetError as error:
-            raise OverBudgetError(f"no network of the space fits the budget; the smallest, {error}") from None
+            with heartbeat(self._storage, written.trial_id):
+                record, parts = self._train_in_parts(entry, written, plan)
+        except (KeyboardInterrupt, SystemExit, OSError, BusyError, _TimeUpError):
+            # What passes, such as a full disk: the candidate is taken up again.
+            self.ledger.interrupt(written)
+            raise
+        except (BudgetnetError, RuntimeError) as error:
+            self.ledger.fail(written, reason=f"{type(error).__name__}: {error}"[:500])
+            raise
+        if record is None:
+            self.ledger.finish(written, value=None, facts={"ended": OUT_OF_MEMORY})
+        else:
+            self._finish(written, record.result, parts)
+        self._observer.ended(record.result if record else None, worker=slot)
+        return record is not None
 
+    def _train_in_parts(self, entry: Entry, written: Written, plan: Plan) -> tuple[RunRecord | None, int]:
+        """Trains a candidate; gives its record, none where memory did not suffice, and the parts of its batches."""
+        slot = self._presence.slot
 
-def _train_candidate(
-    proposals: Proposals,
-    proposal: Proposal,
-    settings: StudySettings,
-    data: TrainingData,
-    out: Path,
-    observer: Observer,
-) -> bool:
-    """Trains one candidate and writes down how it ended; tells whether it counts as trained."""
-    identity = identify(proposal.spec, data, settings.recipe, seed=settings.seed)
-    trial = proposals.begin(proposal, run=RunFolder.of(identity, out).path.name, seed=settings.seed)
-    cycle_ends = settings.recipe.schedule.cycle_ends(settings.recipe.epochs)
+        def on_step(epoch: int, share: float) -> None:
+            self._observer.stepped(epoch, share, worker=slot)
+            if plan.deadline is not None and time.time() >= plan.deadline:
+                raise _TimeUpError
 
-    def on_epoch(epoch: Epoch) -> None:
-        # Only at the end of a cycle, where the learning rate is at its minimum, are candidates worth comparing.
-        if epoch.epoch in cycle_ends:
-            proposals.report(proposal, trial, value=epoch.validation_accuracy, step=epoch.cycle)
-        observer.epoch_ended(epoch)
+        def attempt(execution: Execution) -> RunRecord:
+            return train(
+                entry.verdict.spec,
+                self._data,
+                entry.recipe,
+                seed=self._settings.seed,
+                out=self._out,
+                execution=execution,
+                on_epoch=lambda epoch: self._observer.epoch_ended(epoch, worker=slot),
+                on_step=on_step,
+                judge=judge,
+            )
 
-    try:
-        record = train(
-            proposal.spec,
-            data,
-            settings.recipe,
-            seed=settings.seed,
-            out=out,
-            on_epoch=on_epoch,
-            on_step=observer.stepped,
-        )
-    except (KeyboardInterrupt, OSError, BusyError):
-        # What passes, such as a full disk: the candidate is taken up again.
-        proposals.interrupt(proposal, trial)
-        raise
-    except (BudgetnetError, RuntimeError) as error:
-        if isinstance(error, torch.OutOfMemoryError) or is_out_of_memory(error):
-            proposals.finish(proposal, trial, value=None, facts={"ended": "out of memory"})
-            observer.ended(None)
-            # What trained the candidate holds itself in a circle, and the device's memory with it.
-            gc.collect()
-            torch.cuda.empty_cache()
-            return False
-        proposals.fail(proposal, trial, reason=f"{type(error).__name__}: {error}"[:500])
-        raise
-    _finish(proposals, proposal, trial, record.result)
-    observer.ended(record.result)
-    return True
+        judge = CycleJudge(self.ledger, written, entry.recipe, again=entry.retry_of is not None)
+        record, parts = with_memory(attempt)
+        if record is not None:
+            judge.catch_up(record.curves)
+        return record, parts
 
-
-def _finish(proposals: Proposals, proposal: Proposal, trial: Trial, result: RunResult) -> None:
-    accuracy = result.validation_accuracy if result.status == "complete" else None
-    facts: dict[str, Any] = {"trained": True, "ended": result.reason, "epochs": result.epochs}
-    if accuracy is not None:
-        facts |= {
-            "validation_correct": result.validation_correct,
-            "validation_images": result.validation_images,
-            "gap_to_reference": round(accuracy - REFERENCE.test_accuracy, 6),
+    def _finish(self, written: Written, result: RunResult, parts: int) -> None:
+        accuracy = result.validation_accuracy
+        facts: dict[str, Any] = {
+            "trained": True,
+            "ended": result.reason,
+            "status": result.status,
+            "epochs": result.epochs,
+            "cycles": result.cycles,
+            "seconds": round(result.seconds, 3),
         }
-    proposals.finish(proposal, trial, value=accuracy, facts=facts)
+        if parts > 1:
+            facts["batch_parts"] = parts
+        if accuracy is not None:
+            facts |= {
+                "validation_correct": result.validation_correct,
+                "validation_images": result.validation_images,
+                "gap_to_reference": round(accuracy - REFERENCE.test_accuracy, 6),
+            }
+        self.ledger.finish(written, value=accuracy if result.status == "complete" else None, facts=facts)

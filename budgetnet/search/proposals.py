@@ -1,4 +1,4 @@
-"""Proposals: the sampler works in memory, and the storage is told of each candidate once, when its fate is known.
+"""Proposals: the sampler works in memory, on a mirror of what the storage holds of the study.
 
 Optuna's storages take a write for every parameter drawn. Drawing in memory and writing the trial in one go makes a
 candidate that is turned away cheap, and leaves nothing half drawn when the process is killed.
@@ -6,187 +6,164 @@ candidate that is turned away cheap, and leaves nothing half drawn when the proc
 
 from __future__ import annotations
 
-import socket
 from datetime import datetime
 from typing import Any, NamedTuple
 
 import optuna
-from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from optuna.storages import InMemoryStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from budgetnet.budget import Verdict
+from budgetnet.fitting import fit
+from budgetnet.search.bulk import Written
+from budgetnet.search.fates import TAKEN
+from budgetnet.search.ledger import Entry, Ledger
+from budgetnet.search.samplers import IGNORES_PRUNED, make_sampler
 from budgetnet.search.settings import StudySettings
-from budgetnet.search.study import REPEATED, is_trained, storage_errors
 from budgetnet.seeds import derive_seed
 from budgetnet.spec import ModelSpec
-
-INTERRUPTED = "interrupted"
-"""Why a trial ended whose candidate is to be taken up again."""
+from budgetnet.training_data import TrainingData
 
 
 class Proposal(NamedTuple):
-    """A candidate that the sampler drew."""
+    """A candidate, and where it came from."""
 
-    drawn: Trial
-    """The trial in the sampler's memory."""
-    began: datetime
-    """When it had been drawn, in local time without a zone, as Optuna keeps times."""
-    verdict: Verdict
-    """How it stands to the budget."""
-    retry_of: int | None = None
-    """Number of the interrupted trial that it takes up again."""
-
-    @property
-    def spec(self) -> ModelSpec:
-        """The network."""
-        return self.verdict.spec
+    entry: Entry
+    drawn: int | None = None
+    """Its trial in the sampler's memory, if the sampler drew it."""
 
 
 class Proposals:
-    """Draws candidates for a study and writes down what became of each."""
+    """Draws candidates for a study, and lets the sampler know what became of each."""
 
     def __init__(
         self,
-        study: optuna.Study,
-        storage: RDBStorage,
+        ledger: Ledger,
         settings: StudySettings,
+        data: TrainingData,
         *,
-        input_shape: tuple[int, int, int],
-        num_classes: int,
+        by_hand: tuple[ModelSpec, ...] = (),
+        worker: int = 0,
     ) -> None:
-        self._study, self._storage, self._settings = study, storage, settings
-        self._study_id = storage.get_study_id_from_name(study.study_name)
-        self._input_shape, self._num_classes = input_shape, num_classes
-        trials = study.get_trials(deepcopy=False)
-        past = [trial for trial in trials if _teaches(trial)]
-        # A sampler seeded alike on every start would draw its first candidates again, and one that broke down for ever.
-        sampler = optuna.samplers.TPESampler(seed=derive_seed(settings.seed, "sampler", len(trials)) % 2**32)
-        self._memory = optuna.create_study(sampler=sampler, direction="maximize")
-        self._memory.add_trials(past)
-        self._interrupted = self._reclaim()
-        self.results = {trial.user_attrs["spec"]: _accuracy(trial) for trial in past if is_trained(trial)}
-        """Validation accuracy of each network trained so far, by the digest of its specification; none without one."""
+        """Starts with what the ledger knows.
 
-    def _reclaim(self) -> list[FrozenTrial]:
-        """Closes trials that killed searches left running; lists those not taken up again since.
-
-        On SQLite the study's lock tells that no other search is at work, whatever this machine is called by now; on a
-        server only this machine's own trials are known to be left over.
+        Args:
+            ledger: of the study.
+            settings: its question.
+            data: what its candidates are trained on.
+            by_hand: networks to propose first, each as it stands and with the question's own recipe.
+            worker: number of the worker; no two draw alike.
         """
-        alone = self._storage.engine.url.get_backend_name() == "sqlite"
-        trials = self._study.get_trials(deepcopy=False)
-        for trial in trials:
-            if trial.state == TrialState.RUNNING and (alone or trial.user_attrs.get("host") == socket.gethostname()):
-                self._close_interrupted(trial.number)
-        retried = {trial.user_attrs.get("retry_of") for trial in trials}
-        return [
-            trial
-            for trial in self._study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
-            if trial.user_attrs.get("ended") == INTERRUPTED and trial.number not in retried
-        ]
+        self._ledger, self._settings, self._data = ledger, settings, data
+        self._by_hand = [data.adapt(spec) for spec in by_hand]
+        self._space = settings.space.proposed(settings.sizing)
+        # A sampler seeded alike on every start would draw its first candidates again, and one that broke down for ever.
+        trials = len(ledger.study.get_trials(deepcopy=False))
+        sampler = make_sampler(settings.sampler, seed=derive_seed(settings.seed, "sampler", worker, trials))
+        self._memory = InMemoryStorage()
+        self.mirror = optuna.create_study(storage=self._memory, sampler=sampler, direction="maximize")
+        self._mirror_id = self._memory.get_study_id_from_name(self.mirror.study_name)
+        self._drawn: dict[int, int] = {}
+        """Number in the storage of what this sampler drew, and its trial in the sampler's memory."""
 
     def next(self) -> Proposal:
-        """Draws a candidate, or takes up an interrupted one, and asks for the budget's verdict."""
-        retry_of = None
-        space = self._settings.space
-        if self._interrupted:
-            trial = self._interrupted.pop(0)
-            retry_of = trial.number
-            self._memory.enqueue_trial(trial.params)
-        drawn = self._memory.ask(space.distributions)
-        began = datetime.now()
-        spec = space.spec(drawn.params, input_shape=self._input_shape, num_classes=self._num_classes)
-        return Proposal(drawn, began, self._settings.budget.check(spec), retry_of)
+        """Takes up an interrupted candidate, or the next one made by hand, or draws one."""
+        if self._ledger.interrupted:
+            return self._again(self._ledger.interrupted.pop(0))
+        while self._by_hand:
+            spec = self._by_hand.pop(0)
+            entry = self._entry(spec, {}, by_hand=True)
+            # What is known of it, or under way, was proposed before.
+            if entry.key not in self._ledger.results and entry.key not in self._ledger.running:
+                return Proposal(entry)
+        self._learn()
+        drawn = self.mirror.ask(self._space)
+        entry = self._entry(self._spec(drawn.params), drawn.params)
+        for limit in entry.verdict.limits:
+            drawn.set_constraint(limit.limit, limit.violation)
+        notes = _without_constraints(self._memory.get_trial(drawn._trial_id).system_attrs)
+        return Proposal(entry._replace(system_attrs=notes), drawn._trial_id)
 
-    def reject(self, proposal: Proposal) -> None:
-        """Closes a candidate that does not fit: pruned, with its constraint values, so that the sampler learns."""
-        constraints = _constraints(proposal.verdict)
-        for limit, value in constraints.items():
-            proposal.drawn.set_constraint(limit, value)
-        self._memory.tell(proposal.drawn, state=TrialState.PRUNED)
-        self._write(proposal, TrialState.PRUNED, ended="over budget")
+    def _again(self, trial: FrozenTrial) -> Proposal:
+        """An interrupted trial's candidate once more."""
+        by_hand = trial.user_attrs.get("by_hand")
+        spec = ModelSpec.from_mapping(by_hand) if by_hand else self._spec(trial.params)
+        entry = self._entry(spec, trial.params, by_hand=bool(by_hand))
+        return Proposal(entry._replace(system_attrs=_without_constraints(trial.system_attrs), retry_of=trial.number))
 
-    def repeat(self, proposal: Proposal) -> None:
-        """Answers a candidate that was trained before from the record."""
-        value = self.results[proposal.spec.digest]
-        state = _state(value)
-        self._memory.tell(proposal.drawn, value, state=state)
-        self._write(proposal, state, value=value, ended=REPEATED)
+    def _spec(self, params: dict[str, Any]) -> ModelSpec:
+        settings, data = self._settings, self._data
+        return fit(
+            settings.space,
+            params,
+            budget=settings.budget,
+            sizing=settings.sizing,
+            input_shape=data.input_shape,
+            num_classes=data.num_classes,
+        )
 
-    def begin(self, proposal: Proposal, *, run: str, seed: int) -> Trial:
-        """Writes a candidate down as running and gives its trial in the storage."""
-        host = socket.gethostname()
-        return Trial(self._study, self._write(proposal, TrialState.RUNNING, run=run, seed=seed, host=host))
+    def _entry(self, spec: ModelSpec, params: dict[str, Any], *, by_hand: bool = False) -> Entry:
+        settings = self._settings
+        return Entry(
+            settings.budget.check(spec),
+            settings.space.recipe_for(params, base=settings.recipe) if params else settings.recipe,
+            params,
+            self._space if params else {},
+            datetime.now(),
+            by_hand=by_hand,
+        )
 
-    def report(self, proposal: Proposal, trial: Trial, *, value: float, step: int) -> None:
-        """Tells of a candidate's validation accuracy at the end of a cycle."""
-        trial.report(value, step=step)
-        proposal.drawn.report(value, step=step)
+    def written(self, proposal: Proposal, written: Written) -> None:
+        """Notes where a proposal stands in the storage, from which the sampler is told of its end."""
+        if proposal.drawn is not None:
+            self._drawn[written.number] = proposal.drawn
 
-    def finish(self, proposal: Proposal, trial: Trial, *, value: float | None, facts: dict[str, Any]) -> None:
-        """Closes a trained candidate: complete with its validation accuracy, or pruned where it came to no result."""
-        state = _state(value)
-        with storage_errors(str(self._storage.url)):
-            for key, fact in facts.items():
-                trial.set_user_attr(key, fact)
-            self._study.tell(trial.number, value, state=state)
-        self._memory.tell(proposal.drawn, value, state=state)
-        self.results[proposal.spec.digest] = value
+    def _learn(self) -> None:
+        """Brings the sampler's mirror up to date with the ledger."""
+        news, self._ledger.news = self._ledger.news, []
+        for trial in news:
+            known = self._drawn.pop(trial.number, None)
+            # What was made by hand stands nowhere in the space.
+            if known is not None or (trial.params and trial.state != TrialState.FAIL):
+                self._mirror_end(trial, known)
+        for trial in self._ledger.running.values():
+            # Known of, so that nothing too close to it is drawn meanwhile.
+            if trial.params and trial.number not in self._drawn:
+                self._drawn[trial.number] = self._copy(trial, TrialState.RUNNING, None)
 
-    def interrupt(self, proposal: Proposal, trial: Trial) -> None:
-        """Closes a candidate whose training was broken off; the next search takes it up again."""
-        self._memory.tell(proposal.drawn, state=TrialState.FAIL)
-        self._close_interrupted(trial.number)
+    def _mirror_end(self, trial: FrozenTrial, known: int | None) -> None:
+        """Tells the sampler how a trial ended."""
+        state, value = self._as_told(trial)
+        if known is None:
+            self._copy(trial, state, value)
+            return
+        for step, report in trial.intermediate_values.items():
+            self._memory.set_trial_intermediate_value(known, step, report)
+        self._memory.set_trial_state_values(known, state=state, values=None if value is None else [value])
 
-    def fail(self, proposal: Proposal, trial: Trial, *, reason: str) -> None:
-        """Closes a candidate that broke down; it is not tried again."""
-        self._memory.tell(proposal.drawn, state=TrialState.FAIL)
-        trial.set_user_attr("ended", reason)
-        self._study.tell(trial.number, state=TrialState.FAIL)
-
-    def _close_interrupted(self, number: int) -> None:
-        trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
-        self._storage.set_trial_user_attr(trial_id, "ended", INTERRUPTED)
-        self._study.tell(number, state=TrialState.FAIL)
-
-    def _write(self, proposal: Proposal, state: TrialState, *, value: float | None = None, **user_attrs: Any) -> int:
-        """Writes a candidate's whole trial at once; gives its id in the storage."""
-        spec, verdict = proposal.spec, proposal.verdict
-        facts = {
-            "architecture": spec.label,
-            "spec": spec.digest,
-            **verdict.cost._asdict(),
-            "budget_used": round(self._settings.budget.share_used(verdict.cost), 6),
-        }
-        if proposal.retry_of is not None:
-            facts["retry_of"] = proposal.retry_of
-        trial = create_trial(
+    def _copy(self, trial: FrozenTrial, state: TrialState, value: float | None) -> int:
+        copy = create_trial(
             state=state,
             value=value,
-            params=proposal.drawn.params,
-            distributions=proposal.drawn.distributions,
-            constraints=_constraints(verdict),
-            user_attrs={**facts, **user_attrs},
+            params=trial.params,
+            distributions=trial.distributions,
+            intermediate_values=trial.intermediate_values if state != TrialState.RUNNING else None,
+            system_attrs=trial.system_attrs,
         )
-        trial.datetime_start = proposal.began
-        with storage_errors(str(self._storage.url)):
-            return self._storage.create_new_trial(self._study_id, template_trial=trial)
+        return self._memory.create_new_trial(self._mirror_id, template_trial=copy)
+
+    def _as_told(self, trial: FrozenTrial) -> tuple[TrialState, float | None]:
+        """State and value of a trial that has ended, as this sampler understands them."""
+        if trial.state == TrialState.COMPLETE:
+            return trial.state, trial.value
+        if trial.state == TrialState.FAIL or trial.user_attrs.get("ended") == TAKEN:
+            return TrialState.FAIL, None
+        if self._settings.sampler not in IGNORES_PRUNED:
+            return trial.state, None
+        # What was pruned got so far; what never came to a report is worth nothing.
+        reached = trial.intermediate_values
+        return TrialState.COMPLETE, reached[max(reached)] if reached else 0.0
 
 
-def _constraints(verdict: Verdict) -> dict[str, float]:
-    return {limit.limit: limit.violation for limit in verdict.limits}
-
-
-def _state(value: float | None) -> TrialState:
-    """How a trained candidate ends: complete with its value, pruned without one."""
-    return TrialState.PRUNED if value is None else TrialState.COMPLETE
-
-
-def _accuracy(trial: FrozenTrial) -> float | None:
-    """The result of a trained candidate; Optuna gives a pruned trial its last report for a value, which is none."""
-    return trial.value if trial.state == TrialState.COMPLETE else None
-
-
-def _teaches(trial: FrozenTrial) -> bool:
-    """Whether a sampler can learn from the trial: it has a result, or was pruned."""
-    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+def _without_constraints(system_attrs: dict[str, Any]) -> dict[str, Any]:
+    """A sampler's own notes on a trial; constraints are written from the verdict."""
+    return {key: value for key, value in system_attrs.items() if not key.startswith("constraints")}

@@ -8,9 +8,13 @@ from typing import Literal
 
 from budgetnet.budget import Budget
 from budgetnet.fields import Document
+from budgetnet.fitting import FITTING
 from budgetnet.recipe import Recipe
 from budgetnet.records import TRAINER, DataRecord
-from budgetnet.space import SearchSpace
+from budgetnet.space import SearchSpace, Sizing
+
+SamplerName = Literal["tpe", "gp", "nsga2", "random"]
+PrunerName = Literal["asha", "hyperband", "median", "none"]
 
 
 class StudySettings(Document):
@@ -20,6 +24,14 @@ class StudySettings(Document):
     """Version of this format."""
     space: SearchSpace = SearchSpace()
     """What may be proposed."""
+    sizing: Sizing = "fit"
+    """How a draw meets the budget."""
+    fitting: int = FITTING
+    """Version of how widths are fitted to a budget."""
+    sampler: SamplerName = "tpe"
+    """What draws candidates."""
+    pruner: PrunerName = "asha"
+    """What ends candidates at restarts."""
     budget: Budget
     """What a candidate may cost."""
     recipe: Recipe
@@ -40,6 +52,9 @@ class StudySettings(Document):
         """Identity of the question: a hexadecimal SHA-256; words for people do not count."""
         content = {
             "space": self.space.model_dump(mode="json", exclude={"name"}),
+            "sizing": [self.sizing, self.fitting],
+            "sampler": self.sampler,
+            "pruner": self.pruner,
             "budget": self.budget.to_mapping(),
             "recipe": self.recipe.digest,
             "data": self.data.key,
@@ -58,7 +73,7 @@ class StudySettings(Document):
 
     def differences(self, other: StudySettings) -> list[str]:
         """Names of the parts in which two questions differ."""
-        fields = ("space", "budget", "seed", "device", "precision", "trainer")
+        fields = ("space", "sizing", "fitting", "sampler", "pruner", "budget", "seed", "device", "precision", "trainer")
         differing = [field for field in fields if getattr(self, field) != getattr(other, field)]
         if self.recipe.digest != other.recipe.digest:
             differing.append("recipe or epochs")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -11,19 +11,18 @@ from typing import Any
 
 import optuna
 from filelock import FileLock
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from sqlalchemy import create_engine, event, inspect
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from budgetnet.errors import InputError, RecordError
 from budgetnet.leaderboard import Candidate
+from budgetnet.search.fates import REPEATED, TAKEN, is_interrupted, is_over_budget, is_stopped, is_trained
+from budgetnet.search.presence import GRACE_PERIOD, HEARTBEAT_INTERVAL
 from budgetnet.search.settings import StudySettings
-
-REPEATED = "answered from the record"
-"""How a trial ended whose network had been trained before."""
 
 SETTINGS_KEY = "budgetnet:settings"
 """User attribute of a study that holds its settings as JSON."""
@@ -35,13 +34,14 @@ def default_storage(out: Path) -> str:
 
 
 @contextmanager
-def storage_errors(url: str) -> Iterator[None]:
-    """Turns what a storage can complain of into one line."""
+def storage_errors(storage: RDBStorage | str) -> Iterator[None]:
+    """Turns what a storage, or the one of that URL, can complain of into one line."""
     try:
         yield
     except (SQLAlchemyError, StorageInternalError) as error:
         cause = error.__cause__ if isinstance(error, StorageInternalError) else error
         original = getattr(cause, "orig", None) or cause or error
+        url = storage if isinstance(storage, str) else str(storage.url)
         raise RecordError("--storage", _shown_url(url), f"cannot be used: {original}") from None
 
 
@@ -78,11 +78,15 @@ def open_storage(url: str, *, create: bool) -> RDBStorage:
             if not create and not inspect(create_engine(url)).has_table("studies"):
                 raise RecordError("--storage", _shown_url(url), "no study is kept here yet; budgetnet search makes one")
             # Two searches that start at once must not both make the tables.
-            with FileLock(f"{parsed.database}.lock", timeout=60) if sqlite and create else nullcontext():
+            alone = FileLock(f"{parsed.database}.lock", timeout=60) if sqlite and create else nullcontext()
+            with alone, warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
                 storage = RDBStorage(
                     url,
                     engine_kwargs={"connect_args": {"timeout": 30}} if sqlite else None,
                     skip_table_creation=not create,
+                    heartbeat_interval=HEARTBEAT_INTERVAL,
+                    grace_period=GRACE_PERIOD,
                 )
     except (ImportError, RuntimeError) as error:
         raise RecordError("--storage", _shown_url(url), f"cannot be used: {' '.join(str(error).split())}") from None
@@ -96,21 +100,6 @@ def _tune_sqlite(connection: Any, _record: Any) -> None:
     """One write ahead log instead of a rollback file for each commit: safe against kills, and several times as fast."""
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
-
-
-def lock_path(storage: RDBStorage, study: str, out: Path) -> Path:
-    """The file that keeps two searches off one study: beside an SQLite file, else in the folder of runs.
-
-    The name is a digest, because a study may be called what no file can.
-    """
-    database = storage.engine.url.database if storage.engine.url.get_backend_name() == "sqlite" else None
-    if database and database != ":memory:":
-        file = Path(database).resolve()
-        folder, place = file.parent, file.name
-    else:
-        folder, place = out, str(storage.engine.url)
-    content = f"{place}\n{study}"
-    return folder / f".study-{hashlib.sha256(content.encode()).hexdigest()[:16]}.lock"
 
 
 def open_study(storage: RDBStorage, name: str, settings: StudySettings) -> optuna.Study:
@@ -175,16 +164,6 @@ def _last_worked_on(storage: RDBStorage) -> Any:
     return key
 
 
-def is_trained(trial: FrozenTrial) -> bool:
-    """Whether training time went into the trial and it came to an end."""
-    return trial.state.is_finished() and bool(trial.user_attrs.get("trained"))
-
-
-def is_over_budget(trial: FrozenTrial) -> bool:
-    """Whether the trial was turned away before training."""
-    return trial.state == TrialState.PRUNED and any(value > 0 for value in trial.constraints.values())
-
-
 def candidates(study: optuna.Study) -> list[Candidate]:
     """Every candidate with a result, in the order of their trials."""
     return [
@@ -204,17 +183,21 @@ def candidates(study: optuna.Study) -> list[Candidate]:
 
 
 def tally(study: optuna.Study) -> dict[str, int]:
-    """How many candidates met which fate: ``trained``, ``over_budget``, ``repeated`` and ``no_result``."""
-    trials = study.get_trials(deepcopy=False)
-    retried = {trial.user_attrs.get("retry_of") for trial in trials}
-    fates = {"trained": 0, "over_budget": 0, "repeated": 0, "no_result": 0}
-    for trial in trials:
+    """How many candidates met which fate.
+
+    ``trained`` counts what training time went into, ``pruned`` those of them that ended at a restart, ``over_budget``
+    what was turned away, ``repeated`` what was answered from the record, and ``no_result`` what came to none: diverged,
+    too large for the device, or broken down.
+    """
+    fates = {"trained": 0, "pruned": 0, "over_budget": 0, "repeated": 0, "no_result": 0}
+    for trial in study.get_trials(deepcopy=False):
         if is_over_budget(trial):
             fates["over_budget"] += 1
         elif trial.user_attrs.get("ended") == REPEATED:
             fates["repeated"] += 1
-        elif trial.state == TrialState.COMPLETE:
-            fates["trained"] += 1
-        elif trial.state.is_finished() and trial.number not in retried:
-            fates["no_result"] += 1
+        elif is_stopped(trial):
+            fates["pruned"] += 1
+        elif trial.state in (TrialState.PRUNED, TrialState.FAIL) and trial.user_attrs.get("ended") != TAKEN:
+            fates["no_result"] += not is_interrupted(trial)
+        fates["trained"] += is_trained(trial)
     return fates

@@ -140,6 +140,11 @@ class SearchSpace(Document):
         return network
 
     @functools.cached_property
+    def narrowest(self) -> SearchSpace:
+        """The space that `fit` and `scale` choose from where a budget is tight: first stages as narrow as one step."""
+        return self.from_mapping({**self.model_dump(), "channels": [self.channel_step, self.channel_step]})
+
+    @functools.cached_property
     def distributions(self) -> dict[str, BaseDistribution]:
         """Every parameter of the space, by name: those of the network, then those of the recipe."""
         return self.network | recipe_distributions(self.recipe)

@@ -1,0 +1,86 @@
+"""The verb that shows what a study found, and how it is shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from budgetnet.cli.options import Json, Out, Storage, print_json
+
+if TYPE_CHECKING:
+    import optuna
+
+
+def leaderboard(
+    study: Annotated[
+        str | None, typer.Argument(metavar="[STUDY]", help="Name of the study; the last one worked on if left out.")
+    ] = None,
+    out: Out = Path("runs"),
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """The candidates of a study, ranked beside the published reference."""
+    from budgetnet.search.study import default_storage, find_study, open_storage, storage_errors
+
+    kept = open_storage(storage or default_storage(out), create=False)
+    with storage_errors(str(kept.url)):
+        print_leaderboard(find_study(kept, study), out=out, as_json=as_json)
+
+
+def print_leaderboard(study: optuna.Study, *, out: Path, as_json: bool) -> None:
+    """Prints a study's candidates, its finalists where it has any, and what they were judged by."""
+    from budgetnet.leaderboard import rank
+    from budgetnet.search.finalists import OPENINGS, kept_finals, read_results
+    from budgetnet.search.study import candidates, study_settings, tally
+
+    settings = study_settings(study)
+    comparable = settings.data.is_original_cifar10
+    counts = tally(study)
+    rows = rank(candidates(study), comparable=comparable, among=counts["trained"])
+    finals = kept_finals(study)
+    results = read_results(finals, out) if finals else []
+    if as_json:
+        facts: dict[str, Any] = {"study": study.study_name, "budget": settings.budget.to_mapping()}
+        facts |= {"data": settings.data.to_mapping(), "recipe": settings.recipe.to_mapping(), "seed": settings.seed}
+        facts |= {way: getattr(settings, way) for way in ("sizing", "sampler", "pruner")}
+        listed = {"rows": [row.to_mapping() for row in rows], "finals": [result.to_mapping() for result in results]}
+        print_json({**facts, "comparable": comparable, **counts, **listed})
+        return
+    from budgetnet.cli.tables import console, finals_table, leaderboard_table
+
+    limits = ", ".join(f"{value:,} {key[4:]}" for key, value in settings.budget.to_mapping().items() if value)
+    output = console()
+    title = f"{study.study_name}: at most {limits or 'anything'}"
+    output.print(leaderboard_table(rows, title=title, width=output.width))
+    typer.echo(
+        f"{counts['trained']} trained, {counts['pruned']} of them pruned at a restart, {counts['over_budget']} turned "
+        "away over budget before any training, "
+        f"{counts['repeated']} answered from the record, {counts['no_result']} without a result"
+    )
+    typer.echo(
+        f"data: {settings.data.name}: {settings.data.provenance}; {settings.data.train_images:,} training and "
+        f"{settings.data.validation_images:,} validation images; recipe {settings.recipe.name or 'from a file'}, "
+        f"{settings.recipe.epochs} epochs, seed {settings.seed}; "
+        f"space {settings.space.name or 'from a file'}, {settings.sizing}, {settings.sampler}, {settings.pruner}"
+    )
+    typer.echo(
+        "accuracy: on the validation images that also chose each run's best epoch, one seed each; published: on 10,000 "
+        "test images; "
+        + (
+            "beyond noise: at 95 % for all candidates together"
+            if comparable
+            else "not comparable, as these are not the original CIFAR-10 images"
+        )
+    )
+    best = next((row.run for row in rows if row.rank == 1), None)
+    if best:
+        typer.echo(f"best run: {out / best}")
+    if results:
+        output.print(finals_table(results, width=output.width))
+        typer.echo(
+            "ranked by mean validation accuracy; test: mean over seeds, with its 95 % interval (Student); gap: to the "
+            + ("published result" if comparable else "published result, on other images, so not comparable")
+            + f"; every opening of the test set is written down in {out / OPENINGS}"
+        )

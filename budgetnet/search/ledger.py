@@ -1,0 +1,236 @@
+"""The ledger: what a study's storage says of every candidate, and the one place that writes it there."""
+
+from __future__ import annotations
+
+import socket
+import warnings
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.pruners import BasePruner, NopPruner
+from optuna.storages import RDBStorage, fail_stale_trials
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from budgetnet.budget import Verdict
+from budgetnet.recipe import Recipe
+from budgetnet.search.bulk import Written, close_trial, insert_trial
+from budgetnet.search.fates import INTERRUPTED, OVER_BUDGET, REPEATED, TAKEN, is_interrupted, is_trained
+from budgetnet.search.presence import GRACE_PERIOD, Presence
+from budgetnet.search.study import storage_errors
+from budgetnet.spec import ModelSpec
+
+Key = str
+"""Identity of a candidate within its study: the digests of its network and of its recipe."""
+
+
+class Known(NamedTuple):
+    """What is known of a candidate that was trained."""
+
+    value: float | None
+    """Validation accuracy; none where it was pruned, or came to no result."""
+    reports: dict[int, float]
+    """Validation accuracy at the end of each cycle, by its number."""
+
+
+class Entry(NamedTuple):
+    """A candidate that is about to be written down."""
+
+    verdict: Verdict
+    recipe: Recipe
+    params: dict[str, Any]
+    """The sampler's draw; empty for a candidate made by hand."""
+    distributions: dict[str, Any]
+    began: datetime
+    """When it had been drawn, in local time without a zone, as Optuna keeps times."""
+    system_attrs: Mapping[str, Any] = MappingProxyType({})
+    """What the sampler keeps with a trial."""
+    retry_of: int | None = None
+    """Number of the interrupted trial that it takes up again."""
+    by_hand: bool = False
+    """Whether a person named it."""
+
+    @property
+    def key(self) -> Key:
+        """Identity of the candidate."""
+        return candidate_key(self.verdict.spec, self.recipe)
+
+
+def candidate_key(spec: ModelSpec, recipe: Recipe) -> Key:
+    """Identity of a network trained by a recipe."""
+    return f"{spec.digest[:32]}{recipe.digest[:32]}"
+
+
+class Ledger:
+    """What is known of a study's candidates. It is read, and candidates are begun, behind the study's gate."""
+
+    def __init__(
+        self, study: optuna.Study, storage: RDBStorage, presence: Presence, *, pruner: BasePruner | None = None
+    ) -> None:
+        """Nothing has been read yet.
+
+        Args:
+            study: the study.
+            storage: where it lives.
+            presence: who else is at work on it.
+            pruner: decides at the ends of cycles who goes on; everybody if left out.
+        """
+        self.study, self._storage, self._presence = study, storage, presence
+        self._pruner = pruner or NopPruner()
+        self._study_id = storage.get_study_id_from_name(study.study_name)
+        self._mine: set[int] = set()
+        self._read: set[int] = set()
+        self.news: list[FrozenTrial] = []
+        """Trials that have ended, as far as the sampler has not taken them yet."""
+        self.results: dict[Key, Known] = {}
+        """Every candidate trained so far."""
+        self.running: dict[Key, FrozenTrial] = {}
+        """Every candidate in training, this worker's own among them, and its trial."""
+        self.interrupted: list[FrozenTrial] = []
+        """Trials whose candidates wait to be taken up again, the oldest first."""
+        self.trained = 0
+        """Candidates that training time went into and that came to an end."""
+
+    def refresh(self) -> None:
+        """Reads what others wrote since, and closes what workers left behind that are no more."""
+        self._close_lost()
+        self.running, failed, retried = {}, list[FrozenTrial](), set[int]()
+        for trial in self.study.get_trials(deepcopy=False):
+            if "retry_of" in trial.user_attrs:
+                retried.add(trial.user_attrs["retry_of"])
+            if trial.state == TrialState.RUNNING:
+                self.running.setdefault(trial.user_attrs.get("candidate", ""), trial)
+                continue
+            if trial.state == TrialState.FAIL:
+                failed.append(trial)
+            if trial.number not in self._read:
+                self._learn(trial)
+        self.interrupted = [trial for trial in failed if is_interrupted(trial) and trial.number not in retried]
+
+    def _close_lost(self) -> None:
+        """Closes what workers in sight left behind, and what workers out of sight have been silent about for long."""
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if self._is_lost(trial):
+                self._interrupt(trial._trial_id)
+        if not self._presence.in_file:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                fail_stale_trials(self.study)
+
+    def _is_lost(self, trial: FrozenTrial) -> bool:
+        """Whether the worker of a running trial is no more."""
+        worker = trial.user_attrs.get("worker")
+        if worker == self._presence.worker:
+            return trial.number not in self._mine
+        if self._presence.in_sight(worker):
+            return not self._presence.is_alive(worker)
+        if worker is None:
+            # Written by other means than insert_trial, so no heartbeat may ever have come from it.
+            began = trial.datetime_start
+            return began is None or datetime.now() - began > timedelta(seconds=GRACE_PERIOD)
+        return False
+
+    def _learn(self, trial: FrozenTrial) -> None:
+        """Takes a trial that has ended into the books."""
+        self._read.add(trial.number)
+        self.news.append(trial)
+        if is_trained(trial):
+            self.trained += 1
+            # Optuna gives a pruned trial its last report for a value, which is none.
+            value = trial.value if trial.state == TrialState.COMPLETE else None
+            self.results[trial.user_attrs["candidate"]] = Known(value, trial.intermediate_values)
+
+    def turn_away(self, entry: Entry) -> Written:
+        """Writes down a candidate that does not fit: pruned, with its constraint values."""
+        return self._write(entry, TrialState.PRUNED, ended=OVER_BUDGET)
+
+    def repeat(self, entry: Entry) -> Written:
+        """Answers a candidate that was trained before from the record."""
+        known = self.results[entry.key]
+        return self._write(entry, _state(known.value), known=known, ended=REPEATED)
+
+    def begin(self, entry: Entry, *, run: str, seed: int) -> Written | None:
+        """Writes a candidate down as running; nothing is left to do if another worker was an instant faster."""
+        written = self._write(
+            entry,
+            TrialState.RUNNING,
+            run=run,
+            seed=seed,
+            host=socket.gethostname(),
+            worker=self._presence.worker,
+        )
+        self._mine.add(written.number)
+        # Workers out of sight of the gate: of those that took the same candidate, the first in the storage has it.
+        first = min(
+            trial.number
+            for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+            if trial.user_attrs.get("candidate") == entry.key
+        )
+        if first != written.number:
+            close_trial(
+                self._storage, written.trial_id, state=TrialState.PRUNED, value=None, user_attrs={"ended": TAKEN}
+            )
+            return None
+        return written
+
+    def report(self, written: Written, *, value: float, step: int) -> bool:
+        """Writes down a candidate's validation accuracy at the end of a cycle; tells whether it shall end there."""
+        # Not through Optuna's Trial, which would ask a sampler for a candidate first.
+        self._storage.set_trial_intermediate_value(written.trial_id, step, value)
+        return bool(self._pruner.prune(self.study, self._storage.get_trial(written.trial_id)))
+
+    def finish(self, written: Written, *, value: float | None, facts: dict[str, Any]) -> bool:
+        """Ends a candidate: complete with its validation accuracy, or pruned where it came to none.
+
+        Tells whether it was still this worker's: one that fell silent for long may have been given to another.
+        """
+        with storage_errors(self._storage):
+            return close_trial(self._storage, written.trial_id, state=_state(value), value=value, user_attrs=facts)
+
+    def interrupt(self, written: Written) -> None:
+        """Ends a candidate whose training was broken off; it is taken up again."""
+        self._interrupt(written.trial_id)
+
+    def fail(self, written: Written, *, reason: str) -> None:
+        """Ends a candidate that broke down; it is not tried again."""
+        close_trial(self._storage, written.trial_id, state=TrialState.FAIL, value=None, user_attrs={"ended": reason})
+
+    def _interrupt(self, trial_id: int) -> None:
+        ended = {"ended": INTERRUPTED}
+        close_trial(self._storage, trial_id, state=TrialState.FAIL, value=None, user_attrs=ended)
+
+    def _write(self, entry: Entry, state: TrialState, *, known: Known | None = None, **user_attrs: Any) -> Written:
+        """Writes a candidate's whole trial at once."""
+        spec, verdict = entry.verdict.spec, entry.verdict
+        facts = {
+            "architecture": spec.label,
+            "candidate": entry.key,
+            "spec": spec.digest,
+            **verdict.cost._asdict(),
+            "budget_used": round(verdict.budget.share_used(verdict.cost), 6),
+        }
+        if entry.retry_of is not None:
+            facts["retry_of"] = entry.retry_of
+        if entry.by_hand:
+            facts["by_hand"] = spec.to_mapping()
+        trial = create_trial(
+            state=state,
+            value=known.value if known else None,
+            params=entry.params,
+            distributions=entry.distributions,
+            constraints={limit.limit: limit.violation for limit in verdict.limits},
+            intermediate_values=known.reports if known else None,
+            user_attrs={**facts, **user_attrs},
+            system_attrs=dict(entry.system_attrs),
+        )
+        trial.datetime_start = entry.began
+        with storage_errors(self._storage):
+            return insert_trial(self._storage, self._study_id, trial)
+
+
+def _state(value: float | None) -> TrialState:
+    """How a trained candidate ends: complete with its value, pruned without one."""
+    return TrialState.PRUNED if value is None else TrialState.COMPLETE

@@ -1,0 +1,190 @@
+"""Searches with each arm of study.yaml and each seed, and sums up. Started again, it goes on.
+
+python studies/pruned-search/compare.py --out runs/pruned-search
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from scipy import stats
+
+from budgetnet.budget import Budget
+from budgetnet.data import load_dataset
+from budgetnet.environment import describe_environment
+from budgetnet.files import read_mapping, write_json
+from budgetnet.recipe import Recipe
+from budgetnet.records import Epoch, RunResult
+from budgetnet.search.driver import Arrangement, Plan, question, search
+from budgetnet.search.observer import Announced
+from budgetnet.search.study import default_storage, open_storage
+from budgetnet.space import SearchSpace
+from budgetnet.training_data import TrainingData
+
+HERE = Path(__file__).parent
+
+
+class Found(NamedTuple):
+    """A candidate that was trained to its end."""
+
+    epochs: int
+    """Epochs that the search had spent by then, on all candidates."""
+    accuracy: float
+    """Validation accuracy at its best epoch, as a share."""
+
+
+class Purse:
+    """Counts a search's epochs, keeps what it found, and ends it where they are spent."""
+
+    def __init__(self, epochs: int) -> None:
+        self.left, self.spent = epochs, 0
+        self.found: list[Found] = []
+        self.begun_candidates = 0
+
+    def turned_away(self, **_: int) -> None:
+        """Costs no epoch."""
+
+    def begun(self, candidate: Announced, **_: int) -> None:
+        """Counts a candidate, if there is an epoch left for it."""
+        if not self.left:
+            raise KeyboardInterrupt
+        self.begun_candidates += 1
+
+    def stepped(self, epoch: int, share: float, **_: int) -> None:
+        """Ends the search with the first step that no epoch is left for."""
+        if not self.left:
+            raise KeyboardInterrupt
+
+    def epoch_ended(self, epoch: Epoch, **_: int) -> None:
+        """Spends an epoch."""
+        self.left -= 1
+        self.spent += 1
+
+    def ended(self, result: RunResult | None, **_: int) -> None:
+        """Keeps a candidate that came to its end."""
+        if result is not None and result.status == "complete" and result.validation_accuracy is not None:
+            self.found.append(Found(self.spent, result.validation_accuracy))
+
+
+def main() -> None:
+    """Searches where nothing has been found yet and sums up all there is."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--study", type=Path, default=HERE / "study.yaml")
+    parser.add_argument("--seeds", type=int, nargs="*", help="only these; all, and a summary, if left out")
+    options = parser.parse_args()
+    # One thread, so that the numbers do not hang on the machine's cores.
+    torch.set_num_threads(1)
+    study = read_mapping(options.study)
+    results: dict[tuple[str, int], dict[str, Any]] = {}
+    for seed in options.seeds or study["seeds"]:
+        for arm in study["arms"]:
+            file = options.out / f"{arm}-{seed}.json"
+            if not file.exists():
+                write_json(file, run(study, arm, seed, options.out / f"{arm}-{seed}"))
+            results[arm, seed] = read_mapping(file)
+            best = max(found["accuracy"] for found in results[arm, seed]["found"])
+            print(f"{arm}, seed {seed}: best {best:.4f} of {results[arm, seed]['candidates']} candidates", flush=True)
+    if not options.seeds:
+        sum_up(study, results, options.out)
+
+
+def run(study: dict[str, Any], arm: str, seed: int, out: Path) -> dict[str, Any]:
+    """One search, from its beginning: what it found, and after how many epochs."""
+    recipe = Recipe.from_mapping(study["recipe"])
+    data = TrainingData.prepare(
+        load_dataset(study["data"]), recipe, device=torch.device("cpu"), train_size=study["train_size"]
+    )
+    space = SearchSpace.from_mapping(study["space"])
+    settings = question(
+        data, recipe, budget=Budget(max_params=study["max_params"]), seed=seed, space=space, **study["arms"][arm]
+    )
+    purse = Purse(study["candidates"] * recipe.epochs)
+    storage = open_storage(default_storage(out), create=True)
+    place = Arrangement(settings, data, "search", storage, out)
+    try:
+        search(place, Plan(10 * study["candidates"]), purse)
+    except KeyboardInterrupt:
+        if purse.left:
+            raise
+    return {
+        "arm": arm,
+        "seed": seed,
+        "epochs": purse.spent,
+        "candidates": purse.begun_candidates,
+        "found": [found._asdict() for found in purse.found],
+        "environment": describe_environment(torch.device("cpu")),
+    }
+
+
+def best_within(result: dict[str, Any], epochs: float) -> float:
+    """The best accuracy found by then, as a share; 0 before the first candidate."""
+    return max((found["accuracy"] for found in result["found"] if found["epochs"] <= epochs), default=0.0)
+
+
+def first_at(result: dict[str, Any], accuracy: float) -> float:
+    """Epochs until something as good was found; infinite where nothing was."""
+    return min((found["epochs"] for found in result["found"] if found["accuracy"] >= accuracy), default=math.inf)
+
+
+def sum_up(study: dict[str, Any], results: dict[tuple[str, int], dict[str, Any]], out: Path) -> None:
+    """Writes and prints each search, and each arm's paired difference to the plain one."""
+    rows, summary = [], {}
+    for arm in study["arms"]:
+        gains, speeds = [], []
+        for seed in study["seeds"]:
+            result, plain = results[arm, seed], results["plain", seed]
+            best, goal = best_within(result, math.inf), best_within(plain, math.inf)
+            reached, needed = first_at(result, goal), first_at(plain, goal)
+            gains.append(100 * (best - goal))
+            speeds.append(math.log(reached / needed))
+            rows.append(
+                {
+                    "arm": arm,
+                    "seed": seed,
+                    "epochs": result["epochs"],
+                    "candidates": result["candidates"],
+                    "to the end": len(result["found"]),
+                    "best %": f"{100 * best:.2f}",
+                    "epochs to the plain best": "never" if reached == math.inf else int(reached),
+                }
+            )
+        if arm != "plain":
+            reached_in = [speed for speed in speeds if speed < math.inf]
+            summary[arm] = {
+                "best, difference to plain in points": interval(gains),
+                "reached the plain best": f"{len(reached_in)} of {len(speeds)}",
+                # A ratio, so its logarithm is what is averaged; only over the pairs in which it is known.
+                "epochs to the plain best, ratio to plain": [math.exp(value) for value in interval(reached_in)],
+            }
+    with (out / "results.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    write_json(out / "summary.json", summary)
+    for row in rows:
+        print(" | ".join(str(value) for value in row.values()))
+    for arm, facts in summary.items():
+        print(arm)
+        for name, fact in facts.items():
+            shown = fact if isinstance(fact, str) else f"{fact[0]:.2f} [{fact[1]:.2f}, {fact[2]:.2f}]"
+            print(f"  {name}: {shown}")
+
+
+def interval(values: list[float]) -> list[float]:
+    """Mean and 95 % interval by Student's distribution; without spread where there are fewer than two."""
+    mean = float(np.mean(values)) if values else math.nan
+    if len(values) < 2:
+        return [mean, -math.inf, math.inf]
+    low, high = stats.t.interval(0.95, len(values) - 1, loc=mean, scale=stats.sem(values) or 1e-12)
+    return [mean, float(low), float(high)]
+
+
+if __name__ == "__main__":
+    main()
