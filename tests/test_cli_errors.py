@@ -102,6 +102,22 @@ SHARED = [
     (["--recipe", "missing.yaml"], "no such file"),
 ]
 SEARCH = [
+    (["--sizing", "big"], "--sizing = 'big': must be one of fit, scale, reject"),
+    (["--sampler", "cma"], "--sampler = 'cma': must be one of tpe, gp, nsga2, random"),
+    (["--pruner", "wilcoxon"], "--pruner = 'wilcoxon': must be one of asha, hyperband, median, none"),
+    (["--timeout", "soon"], "--timeout = 'soon': must be a time above 0"),
+    (["--timeout", "0s"], "--timeout"),
+    (["--timeout", "-5m"], "--timeout"),
+    (["--workers", "0"], "--workers"),
+    (["--workers", "many"], "--workers"),
+    (["--per-gpu", "0.5"], "--per-gpu"),
+    (["--finalists", "-1"], "--finalists"),
+    (["--final-seeds", "0"], "--final-seeds"),
+    (["--final-recipe", "papers"], "did you mean paper?"),
+    (["--final-epochs", "x"], "--final-epochs"),
+    (["--enqueue", "wrn-16-5"], "did you mean wrn-16-4?"),
+    (["--enqueue", "missing.yaml"], "no such file"),
+    (["--space", "resnets"], "did you mean resnet?"),
     (["--trials", "0"], "--trials"),
     (["--trials", "x"], "--trials"),
     (["--space", "bad-space.yaml"], "stages"),
@@ -148,6 +164,15 @@ def test_a_budget_that_nothing_fits_ends_with_three_and_makes_nothing(folder: Pa
     assert "no network of the space fits the budget" in answer.err
     assert snapshot(folder) == before
     assert not (folder / "runs").exists()
+
+
+def test_a_network_made_by_hand_that_is_over_budget_ends_with_three_and_makes_nothing(folder: Path, tell: Tell) -> None:
+    before = snapshot(folder)
+    answer = tell("search", "--enqueue", "reference", "--max-params", "100k")
+    assert (answer.code, answer.out, answer.err.count("\n")) == (3, "", 1)
+    # 1,152 fewer than on colour images: two channels less for each of 64 kernels of 3 by 3.
+    assert "reference: 4,661,194 params exceed the 100,000 allowed" in answer.err
+    assert snapshot(folder) == before
 
 
 @pytest.mark.parametrize("verb", [["train", "good.yaml"], ["search"], ["leaderboard"]])
