@@ -83,7 +83,9 @@ def read_spec(text: str) -> ModelSpec:
     return get(text)
 
 
-def read_recipe(text: str | None, *, data: str, epochs: str | None, other: str = "paper") -> Recipe:
+def read_recipe(
+    text: str | None, *, data: str, epochs: str | None, other: str = "paper", field: str = "--epochs"
+) -> Recipe:
     """The recipe of that name or in that file, for so many epochs; where none is named, that of the digits or another.
 
     Raises:
@@ -91,7 +93,7 @@ def read_recipe(text: str | None, *, data: str, epochs: str | None, other: str =
     """
     name = text or ("digits" if data == "digits" else other)
     recipe = Recipe.load(name) if name not in NAMED and _names_a_file(name) else named_recipe(name)
-    return recipe if epochs is None else recipe.for_epochs(parse_count(epochs, field="--epochs"))
+    return recipe if epochs is None else recipe.for_epochs(parse_count(epochs, field=field))
 
 
 def read_space(text: str) -> SearchSpace:

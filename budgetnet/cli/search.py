@@ -188,7 +188,7 @@ def search(
 
 
 def _read_finals(count: str, seeds: str, recipe: str | None, epochs: str | None, *, data: str) -> FinalsWanted:
-    how = read_recipe(recipe, data=data, epochs=epochs, other="modern")
+    how = read_recipe(recipe, data=data, epochs=epochs, other="modern", field="--final-epochs")
     return FinalsWanted(
         0 if count.strip() == "0" else parse_count(count, field="--finalists"),
         parse_count(seeds, field="--final-seeds"),
