@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from budgetnet.errors import InputError
-from budgetnet.stats import Interval, accuracy_count, difference_interval, exceeds_noise, wilson_interval
+from budgetnet.stats import (
+    Interval,
+    accuracy_count,
+    difference_interval,
+    exceeds_noise,
+    gap_interval,
+    mean_interval,
+    wilson_interval,
+)
 
 
 @st.composite
@@ -206,3 +214,38 @@ def test_numpy_counts_give_plain_numbers() -> None:
     interval = wilson_interval(np.int64(9_141), np.int64(10_000))  # type: ignore[arg-type]
     assert interval == wilson_interval(9_141, 10_000)
     assert all(type(end) is float for end in interval)
+
+
+# Two-sided 95 % points of Student's distribution, from a printed table.
+STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 10: 2.262, 30: 2.045}
+
+
+@pytest.mark.parametrize(("count", "point"), STUDENT.items())
+def test_the_interval_of_a_mean_is_students(count: int, point: float) -> None:
+    values = [0.9 + 0.01 * step for step in range(count)]
+    mean = sum(values) / count
+    spread = math.sqrt(sum((value - mean) ** 2 for value in values) / (count - 1))
+    low, high = mean_interval(values)
+    assert (low + high) / 2 == pytest.approx(mean)
+    assert high - mean == pytest.approx(point * spread / math.sqrt(count), rel=1e-3)
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+def test_the_interval_of_a_mean_covers_the_truth_as_often_as_it_says(confidence: float) -> None:
+    draws = np.random.default_rng(3).normal(0.93, 0.004, size=(4000, 3))
+    intervals = [mean_interval(list(row), confidence=confidence) for row in draws]
+    covered = sum(low <= 0.93 <= high for low, high in intervals) / len(intervals)
+    assert covered == pytest.approx(confidence, abs=0.02)
+
+
+@pytest.mark.parametrize("values", [[], [0.9]])
+def test_one_value_alone_has_no_spread(values: list[float]) -> None:
+    with pytest.raises(InputError, match="at least two"):
+        mean_interval(values)
+
+
+def test_the_interval_of_a_gap_of_normal_estimates_is_the_textbooks() -> None:
+    # Symmetric intervals of half widths 3 and 4 meet at right angles: the gap's has half width 5.
+    assert gap_interval(90, Interval(87, 93), 80, Interval(76, 84)) == (5, 15)
+    # Lopsided ones meet end by end: what could lower the first and raise the second lowers the gap.
+    assert gap_interval(90, Interval(87, 95), 80, Interval(68, 84)) == (5, 23)
