@@ -25,7 +25,8 @@ from budgetnet.errors import InputError, RecordError
 from budgetnet.evaluate import Evaluation, Evaluator
 from budgetnet.learner import PRECISIONS, Execution, Learner, cudnn_settings
 from budgetnet.recipe import Recipe
-from budgetnet.records import Epoch, RunFolder, RunIdentity, RunRecord, RunResult
+from budgetnet.records import Epoch, RunIdentity, RunRecord, RunResult
+from budgetnet.run_folder import RunFolder
 from budgetnet.seeds import derive_seed
 from budgetnet.spec import ModelSpec
 from budgetnet.training_data import TrainingData

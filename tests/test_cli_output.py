@@ -10,7 +10,7 @@ import pytest
 from support import TINY, TINY_SPACE, Tell, restarts, snapshot, tiny_recipe, write_space
 
 from budgetnet import __version__
-from budgetnet.records import RunFolder
+from budgetnet.run_folder import RunFolder
 from budgetnet.zoo import names
 
 

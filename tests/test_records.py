@@ -17,7 +17,8 @@ from support import TINY, prepare, tiny_recipe
 from budgetnet.data import DataSet
 from budgetnet.errors import BusyError, RecordError
 from budgetnet.recipe import Recipe
-from budgetnet.records import DataRecord, Epoch, RunFolder, RunIdentity, RunRecord, RunResult
+from budgetnet.records import DataRecord, Epoch, RunIdentity, RunRecord, RunResult
+from budgetnet.run_folder import RunFolder
 from budgetnet.spec import ModelSpec
 from budgetnet.train import train
 

@@ -19,7 +19,7 @@ from budgetnet.errors import OverBudgetError, RecordError
 from budgetnet.files import read_mapping
 from budgetnet.learner import Execution
 from budgetnet.recipe import Schedule
-from budgetnet.records import RunFolder
+from budgetnet.run_folder import RunFolder
 from budgetnet.search.driver import SearchOutcome
 from budgetnet.search.ledger import Ledger
 from budgetnet.search.presence import Presence

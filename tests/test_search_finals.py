@@ -18,7 +18,7 @@ from budgetnet.budget import Budget
 from budgetnet.data import DataSet
 from budgetnet.data.sealed import read_openings
 from budgetnet.errors import BudgetnetError
-from budgetnet.records import RunFolder
+from budgetnet.run_folder import RunFolder
 from budgetnet.search.driver import Arrangement, Plan, SearchOutcome, question, search
 from budgetnet.search.finalists import OPENINGS, FinalResult, Finals, kept_finals, read_results
 from budgetnet.search.finals import FinalRun, choose_finalists, hold_finals, train_runs

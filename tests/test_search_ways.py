@@ -13,7 +13,7 @@ from support import PAIR_SPACE, TINY, TINY_SPACE, prepare, restarts, tiny_recipe
 from budgetnet.budget import Budget
 from budgetnet.data import DataSet
 from budgetnet.errors import InputError
-from budgetnet.records import RunFolder
+from budgetnet.run_folder import RunFolder
 from budgetnet.search.driver import question
 from budgetnet.search.ledger import Ledger
 from budgetnet.search.presence import Presence

@@ -17,7 +17,8 @@ from budgetnet.errors import BudgetnetError, BusyError, InputError
 from budgetnet.learner import Execution
 from budgetnet.published import REFERENCE
 from budgetnet.recipe import Recipe
-from budgetnet.records import RunFolder, RunRecord, RunResult
+from budgetnet.records import RunRecord, RunResult
+from budgetnet.run_folder import RunFolder
 from budgetnet.search.bulk import Written
 from budgetnet.search.fates import OUT_OF_MEMORY
 from budgetnet.search.judge import CycleJudge

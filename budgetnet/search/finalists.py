@@ -12,7 +12,8 @@ from budgetnet.errors import InputError, RecordError
 from budgetnet.fields import Document
 from budgetnet.published import REFERENCE
 from budgetnet.recipe import Recipe
-from budgetnet.records import RunFolder, RunRecord
+from budgetnet.records import RunRecord
+from budgetnet.run_folder import RunFolder
 from budgetnet.spec import ModelSpec
 from budgetnet.stats import Interval, accuracy_count, gap_interval, mean_interval, wilson_interval
 

@@ -22,7 +22,8 @@ from budgetnet.evaluate import Evaluator
 from budgetnet.fields import Document
 from budgetnet.learner import PRECISIONS
 from budgetnet.recipe import Recipe
-from budgetnet.records import RunFolder, RunRecord, TestResult
+from budgetnet.records import RunRecord, TestResult
+from budgetnet.run_folder import RunFolder
 from budgetnet.search.driver import Arrangement
 from budgetnet.search.fates import is_trained
 from budgetnet.search.finalists import OPENINGS, Finalist, FinalResult, Finals, keep_finals, read_results

@@ -20,7 +20,7 @@ from support import TINY_SPACE, start, tiny_recipe, until, wait_for, write_space
 
 from budgetnet.checkpoint import load_tensors
 from budgetnet.errors import InputError
-from budgetnet.records import RunFolder
+from budgetnet.run_folder import RunFolder
 
 TRIALS, KILLS = 24, 20
 OPTIONS = ["search", "--space", "space.yaml", "--recipe", "recipe.yaml", "--max-params", "20k", "--device", "cpu"]

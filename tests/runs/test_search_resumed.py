@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from support import TINY_SPACE, Tell, started, tiny_recipe, wait_for, write_space
 
-from budgetnet.records import RunFolder
+from budgetnet.run_folder import RunFolder
 
 Trial = dict[str, Any]
 

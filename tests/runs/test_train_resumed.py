@@ -16,7 +16,8 @@ from budgetnet.build import build
 from budgetnet.data import DataSet
 from budgetnet.errors import RecordError
 from budgetnet.recipe import Augmentation, Mixing, Policy, Recipe
-from budgetnet.records import Epoch, RunFolder, RunRecord
+from budgetnet.records import Epoch, RunRecord
+from budgetnet.run_folder import RunFolder
 from budgetnet.train import train
 
 RECIPE = tiny_recipe(
