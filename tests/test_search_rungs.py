@@ -79,12 +79,13 @@ def test_every_rung_is_a_competition_of_its_own() -> None:
     assert not arrivals.report("e", {1: 0.1, 2: 0.1, 3: 0.95, 4: 0.1})
 
 
-def test_what_is_repeated_or_taken_up_again_counts_once() -> None:
+@pytest.mark.parametrize(("kind", "how"), [("ended", "answered from the record"), ("state", TrialState.FAIL)])
+def test_what_is_repeated_or_taken_up_again_counts_once(kind: str, how: Any) -> None:
     arrivals = Arrivals(RungPruner([1]))
     arrivals.report("a", {1: 0.5})
     for _ in range(5):
-        arrivals.report("a", {1: 0.5}, ended="answered from the record")
-        arrivals.report("a", {1: 0.5}, state=TrialState.FAIL)
+        # Counted, each of them would make room for one more of the better ones.
+        arrivals.report("z", {1: 0.1}, **{kind: how})
     arrivals.report("b", {1: 0.4})
     assert not arrivals.report("c", {1: 0.6}), "the first of three"
     assert arrivals.report("d", {1: 0.45}), "the third of four"
