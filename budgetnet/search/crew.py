@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
 import torch
@@ -56,8 +57,8 @@ class _Hand(NamedTuple):
             commands.write(f"{worker_program.STOP}\n")
             commands.flush()
 
-    def end(self) -> None:
-        """Waits for the process, and makes it end if it does not."""
+    def end(self) -> int:
+        """Waits for the process, and makes it end if it does not; gives its exit status."""
         try:
             self.process.wait(_END_PATIENCE)
         except subprocess.TimeoutExpired:
@@ -68,6 +69,7 @@ class _Hand(NamedTuple):
             if stream is not None:
                 with suppress(OSError):
                     stream.close()
+        return self.process.returncode
 
 
 class Crew:
@@ -123,7 +125,7 @@ class Crew:
             "storage": place.storage.url,
             "out": str(place.out),
             "data": str(shared),
-            "threads": max(1, available_cores() // place.workers) if on_cpu else None,
+            "threads": max(1, min(torch.get_num_threads(), available_cores() // place.workers)) if on_cpu else None,
         }
         try:
             place.data.share(shared)
@@ -160,7 +162,8 @@ class _Shift:
 
     def _start(self, slot: int) -> None:
         process = subprocess.Popen(  # noqa: S603 - this very Python, with nothing that was typed in
-            [sys.executable, "-m", worker_program.__name__],
+            # -P, or the working folder could slip modules of its own beneath the first imports.
+            [sys.executable, "-P", "-m", worker_program.__name__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -177,9 +180,11 @@ class _Shift:
             commands.flush()
 
     def _listen(self, slot: int, process: subprocess.Popen[str]) -> None:
-        for line in cast(IO[str], process.stdout):
-            event, slot, *values = json.loads(line)
-            self._reports.put(_Report(event, slot, values))
+        # A worker that is killed may leave half a line behind.
+        with suppress(ValueError):
+            for line in cast(IO[str], process.stdout):
+                event, slot, *values = json.loads(line)
+                self._reports.put(_Report(event, slot, values))
         self._reports.put(_Report("gone", slot, []))
 
     def _hear(self, report: _Report, ends: list[End]) -> None:
@@ -201,15 +206,16 @@ class _Shift:
             ends.append(values[0])
             self._dismiss(slot)
         elif event == "gone" and slot in self._hands:
-            self._dismiss(slot)
+            status = self._dismiss(slot)
             self._killed[slot] += 1
             if self._killed[slot] > MAX_KILLED:
                 rule = "the same command goes on where it stopped; fewer workers need less memory"
-                raise BudgetnetError(f"a worker was killed {self._killed[slot]} times in a row: {rule}")
+                times = f"{self._killed[slot]} times in a row, at last with status {status}"
+                raise BudgetnetError(f"a worker ended without a word {times}: {rule}")
             self._start(slot)
 
-    def _dismiss(self, slot: int) -> None:
-        self._hands.pop(slot).end()
+    def _dismiss(self, slot: int) -> int:
+        return self._hands.pop(slot).end()
 
 
 def _as_error(message: str, exit_code: int) -> BudgetnetError:
@@ -221,7 +227,7 @@ def _as_error(message: str, exit_code: int) -> BudgetnetError:
 def _environment(slot: int, *, cuda: bool) -> dict[str, str]:
     """The environment of a worker: with the same places to import from, and with one GPU in sight."""
     environment = dict(os.environ)
-    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    environment["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
     if cuda:
         seen = environment.get("CUDA_VISIBLE_DEVICES")
         devices = seen.split(",") if seen else [str(index) for index in range(torch.cuda.device_count())]
