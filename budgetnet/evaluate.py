@@ -79,6 +79,10 @@ class Evaluator:
         self.network.train(training)
         return Evaluation(self._loss.item() / len(self.data), int(self._correct.item()), len(self.data))
 
+    def release(self) -> None:
+        """Lets go of its memory: nothing can be judged any more."""
+        self._full_batch.release()
+
     def _judge(self, size: int) -> None:
         rows = self._start + self._positions[:size]
         inputs = normalise(self.data.images.index_select(0, rows), self.data.mean, self.data.std)

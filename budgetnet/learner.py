@@ -134,6 +134,10 @@ class Learner:
         if self.average is not None:
             self._update_average()
 
+    def release(self) -> None:
+        """Lets go of its memory: nothing can be learned any more."""
+        self.full_step.release()
+
     def totals(self) -> tuple[float, float]:
         """Mean loss, in nats, and share of right answers since the epoch began; waits for the device."""
         return self._loss.item() / self.feed.images, self._correct.item() / self.feed.images

@@ -13,6 +13,10 @@ _CALLS_BEFORE_RECORDING = 3
 """Calls in which libraries choose their algorithms and allocate what they keep, which a recording must not see."""
 
 
+def _nothing() -> None:
+    """Work that has been released."""
+
+
 class Replay:
     """A piece of device work that depends only on what lies on the device, and so is the same at every call.
 
@@ -49,6 +53,10 @@ class Replay:
             self._graph.replay()
         elif self.refused:
             self.work()
+
+    def release(self) -> None:
+        """Lets go of the work and of what was recorded of it; whoever owns both is then free to go at once."""
+        self.work, self._graph, self.refused = _nothing, None, "released"
 
     def _prepare(self) -> None:
         """Does the work on another stream, as a recording needs it, or records it without doing it."""

@@ -108,9 +108,13 @@ def train(
             environment = {**describe_environment(device), "execution": execution._asdict()}
             folder.note_environment(environment, first_epoch=run.progress.epoch + 1)
             folder.finish(run.to_the_end(on_epoch, on_step, judge))
+            # A step and what repeats it hold each other. Let go of, they go by themselves; on a device, where the next
+            # network needs their memory now, it is seen to that nothing else holds it.
+            run.learner.release()
+            run.evaluator.release()
             del run
-            # A step and what repeats it hold each other; on a device the next network needs their memory now.
-            gc.collect()
+            if device.type != "cpu":
+                gc.collect()
         return folder.load()
 
 
@@ -297,6 +301,7 @@ def initialise(spec: ModelSpec, seed: int) -> ResNet:
         network = build(spec)
         for path, module in network.named_modules():
             if isinstance(module, (nn.Conv2d, nn.Linear, nn.BatchNorm2d)):
-                torch.manual_seed(derive_seed(seed, "initialisation", path))
+                # Only the processor's generator, as the network is made there: to seed those of all devices takes long.
+                torch.default_generator.manual_seed(derive_seed(seed, "initialisation", path))
                 module.reset_parameters()
     return network

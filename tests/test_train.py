@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import shutil
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -262,3 +264,25 @@ def test_progress_is_told_step_by_step(digits: DataSet, tmp_path: Path) -> None:
     steps: list[tuple[int, float]] = []
     train(TINY, prepare(digits, recipe), recipe, seed=0, out=tmp_path, on_step=lambda *step: steps.append(step))
     assert steps == [(epoch, share) for epoch in (1, 2) for share in (0.25, 0.5, 0.75, 1.0)]
+
+
+@pytest.mark.parametrize("weight_average", [None, 0.9])
+def test_a_network_is_gone_with_the_end_of_its_run(
+    digits: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weight_average: float | None
+) -> None:
+    networks = []
+
+    def initialise_watched(spec: ModelSpec, seed: int) -> Any:
+        network = initialise(spec, seed)
+        networks.append(weakref.ref(network))
+        return network
+
+    monkeypatch.setattr("budgetnet.train.initialise", initialise_watched)
+    recipe = tiny_recipe(weight_average=weight_average)
+    gc.collect()
+    gc.disable()
+    try:
+        train(TINY, prepare(digits, recipe), recipe, seed=0, out=tmp_path)
+        assert [reference() for reference in networks] == [None], "without the collector, which takes its time"
+    finally:
+        gc.enable()
