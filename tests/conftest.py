@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from importlib.util import find_spec
+from typing import Any
 
 import pytest
 import torch
+from postgres_support import PostgresServer, server_programs
+from sqlalchemy import Pool, event
 from support import Tell, Told
 
 from budgetnet import processor
@@ -16,6 +21,37 @@ from budgetnet.data import DataSet, load_dataset
 @pytest.fixture(scope="session")
 def digits() -> DataSet:
     return load_dataset("digits")
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    programs = server_programs()
+    if programs is None:
+        pytest.skip("no PostgreSQL server is installed")
+    if find_spec("psycopg") is None:
+        pytest.skip("psycopg is not installed, which talks to PostgreSQL")
+    server = PostgresServer(programs)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def postgres(postgres_server: PostgresServer) -> Iterator[PostgresServer]:
+    """A PostgreSQL server; what a test leaves stopped is started again, and connections left open are closed."""
+    connections: list[Any] = []
+
+    def keep(connection: Any, _record: Any) -> None:
+        connections.append(connection)
+
+    event.listen(Pool, "connect", keep)
+    yield postgres_server
+    event.remove(Pool, "connect", keep)
+    for connection in connections:
+        connection.close()
+    postgres_server.start()
 
 
 @pytest.fixture(autouse=True)

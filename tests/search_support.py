@@ -50,8 +50,9 @@ class Watcher:
 class Question:
     """A study's question, to be asked again and again."""
 
-    def __init__(self, digits: DataSet, out: Path) -> None:
+    def __init__(self, digits: DataSet, out: Path, *, storage: str | None = None) -> None:
         self.digits, self.out = digits, out
+        self.storage = storage or default_storage(out)
 
     def __call__(
         self,
@@ -74,7 +75,7 @@ class Question:
         budget = Budget(max_params=max_params, **limits)
         asked: dict[str, Any] = {"sizing": "reject", "pruner": "none", **(ways or {})}
         settings = question(data, recipe, budget=budget, seed=0, space=SearchSpace(**space), **asked)
-        storage = open_storage(default_storage(self.out), create=True)
+        storage = open_storage(self.storage, create=True)
         try:
             place = Arrangement(settings, data, name, storage, out or self.out)
             return search(place, Plan(trials, by_hand, deadline), watcher or Watcher())

@@ -27,9 +27,11 @@ DISTRIBUTIONS: dict[str, Any] = {
 PARAMS = {"width": 24, "rate": 0.05, "block": "preact", "ratio": 0.25}
 
 
-@pytest.fixture
-def storage(tmp_path: Path) -> Iterator[RDBStorage]:
-    storage = open_storage(default_storage(tmp_path), create=True)
+@pytest.fixture(params=["sqlite", "postgresql"])
+def storage(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[RDBStorage]:
+    on_server = request.param == "postgresql"
+    url = request.getfixturevalue("postgres").new_database() if on_server else default_storage(tmp_path)
+    storage = open_storage(url, create=True)
     yield storage
     storage.remove_session()
     storage.engine.dispose()

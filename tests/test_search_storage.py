@@ -83,7 +83,21 @@ def test_a_verb_that_only_reads_leaves_a_foreign_database_as_it_is(tmp_path: Pat
 
 @pytest.mark.parametrize(
     "url",
-    ["nonsense", "", "sqlite", "foo://bar", "postgresql+nodriver://u:secret@h/db", "http://x/y", "sqlite:///x\0y"],
+    [
+        "nonsense",
+        "",
+        "sqlite",
+        "foo://bar",
+        "postgresql+nodriver://u:secret@h/db",
+        "http://x/y",
+        "sqlite:///x\0y",
+        # What goes wrong with the password in it; the last is a fine URL of a server that is not there.
+        "postgresql//u:secret@h/db",
+        "postgresql://u:secret@h:port/db",
+        "postgresql://u:to@secret@h/db",
+        "postgresql://u:to@secret:1@h/db",
+        "postgresql+psycopg://u@127.0.0.1:1/db?connect_timeout=1&password=secret",
+    ],
 )
 def test_what_is_no_url_of_a_storage_is_told_in_one_line(url: str) -> None:
     with pytest.raises((BudgetnetError, ValueError)) as caught:

@@ -195,7 +195,7 @@ class Worker:
                 self.ledger.refresh()
                 if self.ledger.trained + len(self.ledger.running) >= plan.trials:
                     return "done"
-                begun = self._begin_next(proposals)
+                begun = self._begin_next(proposals, plan)
             if begun is None:
                 turned_away += 1
                 continue
@@ -206,7 +206,7 @@ class Worker:
             turned_away = 0 if ended else turned_away + 1
         return "exhausted"
 
-    def _begin_next(self, proposals: Proposals) -> tuple[Entry, Written] | None:
+    def _begin_next(self, proposals: Proposals, plan: Plan) -> tuple[Entry, Written] | None:
         """Proposes a candidate and begins it; none if it was turned away."""
         proposal = proposals.next()
         entry = proposal.entry
@@ -220,7 +220,7 @@ class Worker:
         if entry.key in self.ledger.running:
             return None
         run = RunFolder.of(self._identity(entry), self._out).path.name
-        written = self.ledger.begin(entry, run=run, seed=self._settings.seed)
+        written = self.ledger.begin(entry, run=run, seed=self._settings.seed, trials=plan.trials)
         if written is None:
             return None
         proposals.written(proposal, written)

@@ -14,6 +14,10 @@ INTERRUPTED = "interrupted"
 """Training was broken off; the candidate is taken up again."""
 TAKEN = "taken by another worker"
 """Another worker had begun the candidate an instant before."""
+SURPLUS = "enough are in training"
+"""Others had begun as many candidates as were wanted an instant before."""
+GAVE_WAY = (TAKEN, SURPLUS)
+"""Ends of candidates that were left to others before any training."""
 
 
 def is_trained(trial: FrozenTrial) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -18,9 +19,17 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from budgetnet.budget import Verdict
 from budgetnet.recipe import Recipe
 from budgetnet.search.bulk import Written, close_trial, insert_trial
-from budgetnet.search.fates import INTERRUPTED, OVER_BUDGET, REPEATED, TAKEN, is_interrupted, is_trained
+from budgetnet.search.fates import (
+    INTERRUPTED,
+    OVER_BUDGET,
+    REPEATED,
+    SURPLUS,
+    TAKEN,
+    is_interrupted,
+    is_trained,
+)
 from budgetnet.search.presence import GRACE_PERIOD, Presence
-from budgetnet.search.study import storage_errors
+from budgetnet.search.study import STORAGE_ERRORS, storage_errors
 from budgetnet.spec import ModelSpec
 
 Key = str
@@ -99,7 +108,8 @@ class Ledger:
         self._close_lost()
         self.running, failed, retried = {}, list[FrozenTrial](), set[int]()
         for trial in self.study.get_trials(deepcopy=False):
-            if "retry_of" in trial.user_attrs:
+            # A retry that gave way because enough are in training left its candidate to nobody.
+            if "retry_of" in trial.user_attrs and trial.user_attrs.get("ended") != SURPLUS:
                 retried.add(trial.user_attrs["retry_of"])
             if trial.state == TrialState.RUNNING:
                 self.running.setdefault(trial.user_attrs.get("candidate", ""), trial)
@@ -152,8 +162,15 @@ class Ledger:
         known = self.results[entry.key]
         return self._write(entry, _state(known.value), known=known, ended=REPEATED)
 
-    def begin(self, entry: Entry, *, run: str, seed: int) -> Written | None:
-        """Writes a candidate down as running; nothing is left to do if another worker was an instant faster."""
+    def begin(self, entry: Entry, *, run: str, seed: int, trials: int | None = None) -> Written | None:
+        """Writes a candidate down as running; nothing is left to do if another worker was an instant faster.
+
+        Args:
+            entry: the candidate.
+            run: name of its run folder.
+            seed: of its run.
+            trials: trained candidates that the study shall have; any number if left out.
+        """
         written = self._write(
             entry,
             TrialState.RUNNING,
@@ -163,18 +180,28 @@ class Ledger:
             worker=self._presence.worker,
         )
         self._mine.add(written.number)
-        # Workers out of sight of the gate: of those that took the same candidate, the first in the storage has it.
-        first = min(
-            trial.number
-            for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-            if trial.user_attrs.get("candidate") == entry.key
-        )
-        if first != written.number:
-            close_trial(
-                self._storage, written.trial_id, state=TrialState.PRUNED, value=None, user_attrs={"ended": TAKEN}
-            )
-            return None
-        return written
+        reason = self._gives_way(written, entry.key, trials)
+        if reason is None:
+            return written
+        close_trial(self._storage, written.trial_id, state=TrialState.PRUNED, value=None, user_attrs={"ended": reason})
+        return None
+
+    def _gives_way(self, written: Written, key: Key, trials: int | None) -> str | None:
+        """Why a candidate that was just begun is left to workers out of sight of the gate; nothing if it is not.
+
+        The first in the storage go on. Numbers are given one after the other, so whoever comes later sees everybody
+        before it: of those that take the same candidate one remains, and no more are begun than are wanted.
+        """
+        ahead = 0
+        for trial in self.study.get_trials(deepcopy=False):
+            before = trial.state == TrialState.RUNNING and trial.number < written.number
+            trained = is_trained(trial)
+            # What had been trained when the candidate was proposed is known, and answered from the record.
+            news = before or (trained and trial.number not in self._read)
+            if news and trial.user_attrs.get("candidate") == key:
+                return TAKEN
+            ahead += before or trained
+        return SURPLUS if trials is not None and ahead >= trials else None
 
     def report(self, written: Written, *, value: float, step: int) -> bool:
         """Writes down a candidate's validation accuracy at the end of a cycle; tells whether it shall end there."""
@@ -192,11 +219,16 @@ class Ledger:
 
     def interrupt(self, written: Written) -> None:
         """Ends a candidate whose training was broken off; it is taken up again."""
-        self._interrupt(written.trial_id)
+        # Where the storage is away it stays as if its worker had been killed, and what broke it off is what is told.
+        with suppress(*STORAGE_ERRORS):
+            self._interrupt(written.trial_id)
 
     def fail(self, written: Written, *, reason: str) -> None:
         """Ends a candidate that broke down; it is not tried again."""
-        close_trial(self._storage, written.trial_id, state=TrialState.FAIL, value=None, user_attrs={"ended": reason})
+        with suppress(*STORAGE_ERRORS):
+            close_trial(
+                self._storage, written.trial_id, state=TrialState.FAIL, value=None, user_attrs={"ended": reason}
+            )
 
     def _interrupt(self, trial_id: int) -> None:
         ended = {"ended": INTERRUPTED}

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from budgetnet.fitting import fit
 from budgetnet.search.bulk import Written
-from budgetnet.search.fates import TAKEN
+from budgetnet.search.fates import GAVE_WAY
 from budgetnet.search.ledger import Entry, Ledger
 from budgetnet.search.samplers import IGNORES_PRUNED, make_sampler
 from budgetnet.search.settings import StudySettings
@@ -155,7 +155,7 @@ class Proposals:
         """State and value of a trial that has ended, as this sampler understands them."""
         if trial.state == TrialState.COMPLETE:
             return trial.state, trial.value
-        if trial.state == TrialState.FAIL or trial.user_attrs.get("ended") == TAKEN:
+        if trial.state == TrialState.FAIL or trial.user_attrs.get("ended") in GAVE_WAY:
             return TrialState.FAIL, None
         if self._settings.sampler not in IGNORES_PRUNED:
             return trial.state, None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -14,18 +15,25 @@ from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
-from sqlalchemy import create_engine, event, inspect
+from sqlalchemy import NullPool, create_engine, event, func, inspect, select, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from budgetnet.errors import InputError, RecordError
 from budgetnet.leaderboard import Candidate
-from budgetnet.search.fates import REPEATED, TAKEN, is_interrupted, is_over_budget, is_stopped, is_trained
+from budgetnet.search.fates import GAVE_WAY, REPEATED, is_interrupted, is_over_budget, is_stopped, is_trained
 from budgetnet.search.presence import GRACE_PERIOD, HEARTBEAT_INTERVAL
 from budgetnet.search.settings import StudySettings
 
 SETTINGS_KEY = "budgetnet:settings"
 """User attribute of a study that holds its settings as JSON."""
+STORAGE_ERRORS = (SQLAlchemyError, StorageInternalError)
+"""What storages complain with."""
+
+_ALONE_PATIENCE = 60
+"""Seconds to wait for another process to make tables or a study."""
+_ALONE_KEY = 0x6275646765746E74
+"""Number of the lock that processes take for that on a PostgreSQL server; nothing else there should have it."""
 
 
 def default_storage(out: Path) -> str:
@@ -38,16 +46,45 @@ def storage_errors(storage: RDBStorage | str) -> Iterator[None]:
     """Turns what a storage, or the one of that URL, can complain of into one line."""
     try:
         yield
-    except (SQLAlchemyError, StorageInternalError) as error:
+    except STORAGE_ERRORS as error:
         cause = error.__cause__ if isinstance(error, StorageInternalError) else error
         original = getattr(cause, "orig", None) or cause or error
         url = storage if isinstance(storage, str) else str(storage.url)
-        raise RecordError("--storage", _shown_url(url), f"cannot be used: {original}") from None
+        raise RecordError("--storage", _shown_url(url), f"cannot be used: {_one_line(original)}") from None
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
 
 
 def _shown_url(url: str) -> str:
-    """The URL without its password."""
-    return make_url(url).render_as_string(hide_password=True)
+    """The URL without its password, wherever it stands in it."""
+    try:
+        shown = make_url(url).render_as_string(hide_password=True)
+    except (SQLAlchemyError, ValueError):
+        # Nobody can tell where a password ends in what is no URL.
+        shown = re.sub(r".*@", "***@", url, flags=re.DOTALL)
+    # One with an @ in it ends too soon; and drivers take one behind the question mark as well.
+    shown = re.sub(r":\*\*\*@.*@", ":***@", shown, flags=re.DOTALL)
+    return re.sub(r"([?&][^=&]*pass[^=&]*=)[^&]*", r"\1***", shown, flags=re.IGNORECASE)
+
+
+@contextmanager
+def _alone(url: URL) -> Iterator[None]:
+    """One process at a time, as far as the storage has a way to tell: two must not both make the tables, or a study."""
+    backend = url.get_backend_name()
+    if backend == "sqlite" and url.database not in (None, "", ":memory:"):
+        with FileLock(f"{url.database}.lock", timeout=_ALONE_PATIENCE):
+            yield
+    elif backend == "postgresql":
+        engine = create_engine(url, poolclass=NullPool)
+        # The lock falls with the transaction, and so with the process.
+        with engine.begin() as connection:
+            connection.execute(text(f"SET LOCAL lock_timeout = '{_ALONE_PATIENCE}s'"))
+            connection.execute(select(func.pg_advisory_xact_lock(_ALONE_KEY)))
+            yield
+    else:
+        yield
 
 
 def open_storage(url: str, *, create: bool) -> RDBStorage:
@@ -64,8 +101,10 @@ def open_storage(url: str, *, create: bool) -> RDBStorage:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         parsed = make_url(url)
-    except SQLAlchemyError:
-        raise InputError("--storage", url, "must be a URL such as sqlite:///runs/studies.db") from None
+    except (SQLAlchemyError, ValueError):
+        raise InputError("--storage", _shown_url(url), "must be a URL such as sqlite:///runs/studies.db") from None
+    if "@" in (parsed.host or ""):
+        raise InputError("--storage", _shown_url(url), "an @ in a user's name or password is written %40 in a URL")
     sqlite = parsed.get_backend_name() == "sqlite"
     if sqlite and parsed.database:
         file = Path(parsed.database)
@@ -75,21 +114,20 @@ def open_storage(url: str, *, create: bool) -> RDBStorage:
             raise RecordError("--storage", url, "no study is kept here yet; budgetnet search makes one")
     try:
         with storage_errors(url):
-            if not create and not inspect(create_engine(url)).has_table("studies"):
+            if not create and not inspect(create_engine(url, poolclass=NullPool)).has_table("studies"):
                 raise RecordError("--storage", _shown_url(url), "no study is kept here yet; budgetnet search makes one")
-            # Two searches that start at once must not both make the tables.
-            alone = FileLock(f"{parsed.database}.lock", timeout=60) if sqlite and create else nullcontext()
-            with alone, warnings.catch_warnings():
+            with _alone(parsed) if create else nullcontext(), warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)
                 storage = RDBStorage(
                     url,
-                    engine_kwargs={"connect_args": {"timeout": 30}} if sqlite else None,
+                    # A server may have been started again since a connection was used last, hours ago maybe.
+                    engine_kwargs={"connect_args": {"timeout": 30}} if sqlite else {"pool_pre_ping": True},
                     skip_table_creation=not create,
                     heartbeat_interval=HEARTBEAT_INTERVAL,
                     grace_period=GRACE_PERIOD,
                 )
     except (ImportError, RuntimeError) as error:
-        raise RecordError("--storage", _shown_url(url), f"cannot be used: {' '.join(str(error).split())}") from None
+        raise RecordError("--storage", _shown_url(url), f"cannot be used: {_one_line(error)}") from None
     if sqlite and create:
         event.listen(storage.engine, "connect", _tune_sqlite)
         storage.engine.dispose()
@@ -108,12 +146,14 @@ def open_study(storage: RDBStorage, name: str, settings: StudySettings) -> optun
     Raises:
         RecordError: the study exists and asks another question.
     """
-    study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
-    if SETTINGS_KEY not in study.user_attrs:
-        if study.get_trials(deepcopy=False):
-            raise RecordError("--study", name, "was not made by budgetnet; name another")
-        study.set_user_attr(SETTINGS_KEY, json.dumps(settings.to_mapping()))
-        return study
+    # Between its making and its question a study looks like one that others made.
+    with _alone(storage.engine.url):
+        study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
+        if SETTINGS_KEY not in study.user_attrs:
+            if study.get_trials(deepcopy=False):
+                raise RecordError("--study", name, "was not made by budgetnet; name another")
+            study.set_user_attr(SETTINGS_KEY, json.dumps(settings.to_mapping()))
+            return study
     found = study_settings(study)
     if found.digest != settings.digest:
         differing = ", ".join(found.differences(settings))
@@ -197,7 +237,7 @@ def tally(study: optuna.Study) -> dict[str, int]:
             fates["repeated"] += 1
         elif is_stopped(trial):
             fates["pruned"] += 1
-        elif trial.state in (TrialState.PRUNED, TrialState.FAIL) and trial.user_attrs.get("ended") != TAKEN:
+        elif trial.state in (TrialState.PRUNED, TrialState.FAIL) and trial.user_attrs.get("ended") not in GAVE_WAY:
             fates["no_result"] += not is_interrupted(trial)
         fates["trained"] += is_trained(trial)
     return fates
