@@ -50,9 +50,8 @@ class _Progress(NamedTuple):
 class Judge(Protocol):
     """Decides behind each epoch whether a run goes on; what it gives is the reason not to."""
 
-    @property
-    def stands(self) -> bool:
-        """Whether a record of a run that was stopped tells of this judge's own word, and so is an answer."""
+    def stands_by(self, result: RunResult) -> bool:
+        """Whether the record of a run that was stopped tells of this judge's own word, and so is an answer."""
 
     def resumed(self, curves: Sequence[Epoch]) -> str | None:
         """Hears of the epochs of an earlier start, before the first one of this start."""
@@ -100,8 +99,10 @@ def train(
     cuda = [device] if device.type == "cuda" else []
     with folder.locked(), torch.random.fork_rng(devices=cuda), cudnn_settings(execution):
         folder.begin(identity)
-        if folder.finished and not (judge and judge.stands) and folder.load().result.status == "stopped":
-            folder.reopen()
+        if folder.finished:
+            found = folder.load().result
+            if found.status == "stopped" and not (judge and judge.stands_by(found)):
+                folder.reopen()
         if not folder.finished:
             run = _Run(identity, data, folder, execution)
             run.resume()

@@ -29,7 +29,8 @@ def load_shown(name: str) -> DataSet:
     Raises:
         DataError: the name is unknown, or the data set is missing or damaged.
     """
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bars:
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bars:
         task = bars.add_task(f"loading {name}", total=None)
         return load_dataset(name, progress=lambda done, of: bars.update(task, completed=done, total=of))
 
@@ -39,7 +40,7 @@ class TerminalProgress:
 
     def __init__(self, *, candidates: int | None = None, epochs: int) -> None:
         self._bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),

@@ -141,7 +141,7 @@ def search(
     from budgetnet.search.driver import search as run_search
     from budgetnet.search.finals import hold_finals
     from budgetnet.search.settings import PrunerName, SamplerName
-    from budgetnet.search.study import default_storage, open_storage
+    from budgetnet.search.study import default_storage, open_storage, storage_errors
     from budgetnet.space import Sizing
     from budgetnet.training_data import TrainingData
 
@@ -162,29 +162,30 @@ def search(
     require_feasible(settings, prepared)
     kept = open_storage(storage or default_storage(out), create=True)
     place = Arrangement(settings, prepared, study or settings.default_name, kept, out, count)
-    try:
-        with TerminalProgress(candidates=wanted, epochs=how.epochs) as progress:
-            plan = Plan(wanted, by_hand, deadline)
-            outcome = Crew(place, progress).search(plan) if count > 1 else run_search(place, plan, progress)
-        if finals.number and outcome.end != "time":
-            with TerminalProgress(epochs=finals.recipe.epochs) as progress:
-                hold_finals(outcome.study, place, dataset, _trainer(place, progress), **finals._asdict())
-    except KeyboardInterrupt:
-        # Said when the bars have gone, which would write over it.
-        typer.echo("interrupted: nothing is lost, the same command goes on where it stopped", err=True)
-        raise
-    if outcome.end == "exhausted":
-        typer.echo(
-            f"gave up at {outcome.trained} of {wanted} candidates: {MAX_TURNED_AWAY} proposals in a row were "
-            "over budget, trained before, or too large for the device",
-            err=True,
-        )
-    if outcome.end == "time":
-        waiting = "; finalists wait for the last candidate" if finals.number else ""
-        typer.echo(
-            f"time is up at {outcome.trained} of {wanted} candidates: the same command goes on{waiting}", err=True
-        )
-    print_leaderboard(outcome.study, out=out, as_json=as_json)
+    with storage_errors(kept):
+        try:
+            with TerminalProgress(candidates=wanted, epochs=how.epochs) as progress:
+                plan = Plan(wanted, by_hand, deadline)
+                outcome = Crew(place, progress).search(plan) if count > 1 else run_search(place, plan, progress)
+            if finals.number and outcome.end != "time" and outcome.trained:
+                with TerminalProgress(epochs=finals.recipe.epochs) as progress:
+                    hold_finals(outcome.study, place, dataset, _trainer(place, progress), **finals._asdict())
+        except KeyboardInterrupt:
+            # Said when the bars have gone, which would write over it.
+            typer.echo("interrupted: nothing is lost, the same command goes on where it stopped", err=True)
+            raise
+        if outcome.end == "exhausted":
+            typer.echo(
+                f"gave up at {outcome.trained} of {wanted} candidates: {MAX_TURNED_AWAY} proposals in a row were "
+                "over budget, trained before, or too large for the device",
+                err=True,
+            )
+        if outcome.end == "time":
+            waiting = "; finalists wait for the last candidate" if finals.number else ""
+            typer.echo(
+                f"time is up at {outcome.trained} of {wanted} candidates: the same command goes on{waiting}", err=True
+            )
+        print_leaderboard(outcome.study, out=out, as_json=as_json)
 
 
 def _read_finals(count: str, seeds: str, recipe: str | None, epochs: str | None, *, data: str) -> FinalsWanted:

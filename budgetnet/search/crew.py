@@ -107,16 +107,15 @@ class Crew:
         """As `budgetnet.search.finals.train_runs`.
 
         Raises:
-            BusyError: a search is at work on the study.
             BudgetnetError: a worker failed, or was killed again and again.
         """
-        with self._place.presence.searching():
-            self._work({"runs": [run.to_mapping() for run in runs]})
+        self._work({"runs": [run.to_mapping() for run in runs]})
 
     def _work(self, task: dict[str, Any]) -> End:
         """Shares the images, and lets the workers do what is to be done with them."""
         place = self._place
-        shared = place.out / f".data-{place.settings.digest[:12]}"
+        # By the study, which only one search works on at a time: what a killed one left behind is replaced.
+        shared = place.presence.shared_data
         on_cpu = place.settings.device == "cpu"
         job = {
             **task,
@@ -180,10 +179,9 @@ class _Shift:
             commands.flush()
 
     def _listen(self, slot: int, process: subprocess.Popen[str]) -> None:
-        # A worker that is killed may leave half a line behind.
-        with suppress(ValueError):
-            for line in cast(IO[str], process.stdout):
-                event, slot, *values = json.loads(line)
+        for line in cast(IO[str], process.stdout):
+            with suppress(ValueError):  # A worker that is killed may leave half a line behind.
+                event, _, *values = json.loads(line)
                 self._reports.put(_Report(event, slot, values))
         self._reports.put(_Report("gone", slot, []))
 

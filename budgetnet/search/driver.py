@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -13,7 +14,7 @@ from optuna.storages import RDBStorage
 from budgetnet.budget import Budget
 from budgetnet.cost import Cost
 from budgetnet.environment import choose_precision
-from budgetnet.errors import BudgetnetError, BusyError, InputError
+from budgetnet.errors import BudgetnetError, BusyError, InputError, RecordError
 from budgetnet.learner import Execution
 from budgetnet.published import REFERENCE
 from budgetnet.recipe import Recipe
@@ -37,8 +38,13 @@ from budgetnet.spec import ModelSpec
 from budgetnet.train import identify, train
 from budgetnet.training_data import TrainingData
 
+_log = logging.getLogger(__name__)
+
 MAX_TURNED_AWAY = 1_000
 """Candidates turned away in a row, over budget or trained before, after which the search gives up."""
+
+_LOOK_AGAIN = 2.0
+"""Seconds between two looks at what other machines are training."""
 
 End = Literal["done", "time", "exhausted"]
 """Why a worker ended: nothing is left to begin, the time is up, or nothing new that fits was proposed any more."""
@@ -189,13 +195,19 @@ class Worker:
         proposals = Proposals(self.ledger, self._settings, self._data, by_hand=plan.by_hand, worker=slot)
         turned_away = 0
         while turned_away < MAX_TURNED_AWAY:
-            if plan.deadline is not None and time.time() >= plan.deadline:
-                return "time"
             with self._presence.gate():
                 self.ledger.refresh()
-                if self.ledger.trained + len(self.ledger.running) >= plan.trials:
+                enough = self.ledger.trained + len(self.ledger.running) >= plan.trials
+                waiting = self.ledger.trained < plan.trials and self.ledger.others_out_of_sight
+                if enough and not waiting:
                     return "done"
-                begun = self._begin_next(proposals, plan)
+                if plan.deadline is not None and time.time() >= plan.deadline:
+                    return "time"
+                begun = None if enough else self._begin_next(proposals, plan)
+            if enough:
+                # Whether another machine's candidates come to their ends only the storage tells, when it is asked.
+                time.sleep(_LOOK_AGAIN)
+                continue
             if begun is None:
                 turned_away += 1
                 continue
@@ -237,7 +249,17 @@ class Worker:
         try:
             with heartbeat(self._storage, written.trial_id):
                 record, parts = self._train_in_parts(entry, written, plan)
-        except (KeyboardInterrupt, SystemExit, OSError, BusyError, _TimeUpError):
+        except BusyError:
+            # Another study's search is training the same run; this one goes on with others.
+            self.ledger.leave(written)
+            return False
+        except RecordError as error:
+            # Of this candidate alone: its folder is damaged, or of another version.
+            self.ledger.fail(written, reason=str(error)[:500])
+            _log.warning("%s is left out: %s", verdict.spec.label, error)
+            self._observer.ended(None, worker=slot)
+            return False
+        except (KeyboardInterrupt, SystemExit, OSError, _TimeUpError):
             # What passes, such as a full disk: the candidate is taken up again.
             self.ledger.interrupt(written)
             raise
@@ -273,7 +295,7 @@ class Worker:
                 judge=judge,
             )
 
-        judge = CycleJudge(self.ledger, written, entry.recipe, again=entry.retry_of is not None)
+        judge = CycleJudge(self.ledger, written, entry.recipe, retry_of=entry.retry_of)
         record, parts = with_memory(attempt)
         if record is not None:
             judge.catch_up(record.curves)

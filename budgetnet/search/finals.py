@@ -13,11 +13,12 @@ from typing import Any
 import optuna
 import torch
 from optuna.trial import FrozenTrial, TrialState
+from torch import nn
 
 from budgetnet.checkpoint import load_tensors
 from budgetnet.data import DataSet
 from budgetnet.data.device import resident
-from budgetnet.errors import BudgetnetError, BusyError, RecordError
+from budgetnet.errors import BudgetnetError, BusyError, InputError, RecordError
 from budgetnet.evaluate import Evaluator
 from budgetnet.fields import Document
 from budgetnet.learner import PRECISIONS
@@ -155,21 +156,29 @@ def open_test_set(
         waiting = [record for record in result.records if record.test is None]
         if not waiting:
             continue
+        # Before the test set is opened, which it must not be in vain.
+        networks = [_trained_network(record, device) for record in waiting]
         seeds = ", ".join(str(record.identity.seed) for record in waiting)
         reason = f"finalist {place} of {len(results)} of study {study_name}, trained with seeds {seeds}"
         images, labels = dataset.test.open(reason=reason, by=result.finalist.name, log=out / OPENINGS)
         test = resident(images, labels, device=device, mean=dataset.mean, std=dataset.std)
-        for record in waiting:
-            identity, folder = record.identity, RunFolder(record.folder)
-            network = initialise(identity.spec, identity.seed).to(device)
-            try:
-                network.load_state_dict(load_tensors(folder.best)[0])
-            except RuntimeError:
-                raise RecordError("best weights", str(folder.best), "are not those of this run's network") from None
-            judged = Evaluator(
-                network, test, precision=PRECISIONS[identity.precision], flip=identity.recipe.test_time_flip
-            )()
-            folder.write_test(TestResult(loss=judged.loss, correct=judged.correct, images=judged.images, reason=reason))
+        for record, network in zip(waiting, networks, strict=True):
+            precision, flip = PRECISIONS[record.identity.precision], record.identity.recipe.test_time_flip
+            judged = Evaluator(network, test, precision=precision, flip=flip)()
+            outcome = TestResult(loss=judged.loss, correct=judged.correct, images=judged.images, reason=reason)
+            RunFolder(record.folder).write_test(outcome)
+
+
+def _trained_network(record: RunRecord, device: torch.device) -> nn.Module:
+    """The network of a finished run with its best weights."""
+    path = RunFolder(record.folder).best
+    network = initialise(record.identity.spec, record.identity.seed).to(device)
+    try:
+        network.load_state_dict(load_tensors(path)[0])
+    except (InputError, RuntimeError):
+        rule = "is damaged: not the weights of this run's network; delete the run folder to train it anew"
+        raise RecordError("best weights", str(path), rule) from None
+    return network
 
 
 def hold_finals(
@@ -195,15 +204,17 @@ def hold_finals(
 
     Raises:
         BudgetnetError: nothing is there to choose from, or another process is training a finalist.
+        BusyError: a search is at work on the study.
     """
-    finals = choose_finalists(study, place, number=number, seeds=seeds, recipe=recipe)
-    if not finals.finalists:
-        raise BudgetnetError("no candidate came to a result, so there are no finalists")
-    keep_finals(study, finals)
-    train_all(final_runs(finals))
-    waited_for = [run for each in finals.finalists for run in each.runs if not RunFolder(place.out / run).finished]
-    if waited_for:
-        raise BudgetnetError(f"{len(waited_for)} trainings of finalists came to no end, such as {waited_for[0]}")
-    results = read_results(finals, place.out)
-    open_test_set(results, dataset, study_name=place.study_name, device=place.device, out=place.out)
-    return read_results(finals, place.out)
+    with place.presence.searching():
+        finals = choose_finalists(study, place, number=number, seeds=seeds, recipe=recipe)
+        if not finals.finalists:
+            raise BudgetnetError("no candidate came to a result, so there are no finalists")
+        keep_finals(study, finals)
+        train_all(final_runs(finals))
+        waited_for = [run for each in finals.finalists for run in each.runs if not RunFolder(place.out / run).finished]
+        if waited_for:
+            raise BudgetnetError(f"{len(waited_for)} trainings of finalists came to no end, such as {waited_for[0]}")
+        results = read_results(finals, place.out)
+        open_test_set(results, dataset, study_name=place.study_name, device=place.device, out=place.out)
+        return read_results(finals, place.out)

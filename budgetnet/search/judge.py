@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from budgetnet.recipe import Recipe
-from budgetnet.records import Epoch
+from budgetnet.records import Epoch, RunResult
 from budgetnet.search.bulk import Written
 from budgetnet.search.ledger import Ledger
 
@@ -13,20 +13,26 @@ from budgetnet.search.ledger import Ledger
 class CycleJudge:
     """Reports a candidate at the end of each cycle, where the learning rate is at its minimum, and hears the pruner."""
 
-    def __init__(self, ledger: Ledger, written: Written, recipe: Recipe, *, again: bool) -> None:
+    def __init__(self, ledger: Ledger, written: Written, recipe: Recipe, *, retry_of: int | None) -> None:
         """Nothing is reported yet.
 
         Args:
             ledger: of the study.
             written: the candidate's trial.
             recipe: how it is trained.
-            again: whether the trial takes an interrupted one of the same study up again.
+            retry_of: number of the interrupted trial that it takes up again, if it does.
         """
         self._ledger, self._written = ledger, written
         self._ends = recipe.schedule.cycle_ends(recipe.epochs)
         self._reported: set[int] = set()
-        self.stands = again
-        """Another study's pruner may have stopped the same candidate; its word does not count here."""
+        self._heard = ledger.reported_before(retry_of)
+
+    def stands_by(self, result: RunResult) -> bool:
+        """Whether this study's pruner may have stopped the run: it was told of the cycle that the run ended with.
+
+        Another study's pruner may have stopped the same candidate; its word does not count here.
+        """
+        return result.cycles in self._heard
 
     def resumed(self, curves: Sequence[Epoch]) -> str | None:
         """Reports the cycles of an earlier start, which stand in another trial; only the last can end it now."""

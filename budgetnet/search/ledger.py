@@ -153,6 +153,11 @@ class Ledger:
             value = trial.value if trial.state == TrialState.COMPLETE else None
             self.results[trial.user_attrs["candidate"]] = Known(value, trial.intermediate_values)
 
+    @property
+    def others_out_of_sight(self) -> bool:
+        """Whether candidates are in training whose workers nobody here would start again."""
+        return any(not self._presence.in_sight(trial.user_attrs.get("worker")) for trial in self.running.values())
+
     def turn_away(self, entry: Entry) -> Written:
         """Writes down a candidate that does not fit: pruned, with its constraint values."""
         return self._write(entry, TrialState.PRUNED, ended=OVER_BUDGET)
@@ -183,8 +188,11 @@ class Ledger:
         reason = self._gives_way(written, entry.key, trials)
         if reason is None:
             return written
-        close_trial(self._storage, written.trial_id, state=TrialState.PRUNED, value=None, user_attrs={"ended": reason})
+        self._close(written, reason)
         return None
+
+    def _close(self, written: Written, reason: str) -> None:
+        close_trial(self._storage, written.trial_id, state=TrialState.PRUNED, value=None, user_attrs={"ended": reason})
 
     def _gives_way(self, written: Written, key: Key, trials: int | None) -> str | None:
         """Why a candidate that was just begun is left to workers out of sight of the gate; nothing if it is not.
@@ -208,6 +216,19 @@ class Ledger:
         # Not through Optuna's Trial, which would ask a sampler for a candidate first.
         self._storage.set_trial_intermediate_value(written.trial_id, step, value)
         return bool(self._pruner.prune(self.study, self._storage.get_trial(written.trial_id)))
+
+    def reported_before(self, number: int | None) -> set[int]:
+        """The cycles that an interrupted trial, and those that it had taken up again, reported."""
+        trials = {trial.number: trial for trial in self.study.get_trials(deepcopy=False)} if number is not None else {}
+        cycles: set[int] = set()
+        while number in trials:
+            cycles |= set(trials[number].intermediate_values)
+            number = trials[number].user_attrs.get("retry_of")
+        return cycles
+
+    def leave(self, written: Written) -> None:
+        """Ends a candidate that another process is training for itself."""
+        self._close(written, TAKEN)
 
     def finish(self, written: Written, *, value: float | None, facts: dict[str, Any]) -> bool:
         """Ends a candidate: complete with its validation accuracy, or pruned where it came to none.

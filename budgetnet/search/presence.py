@@ -66,6 +66,11 @@ class Presence:
         return self._stem.with_name(f"{self._stem.name}{suffix}.lock")
 
     @property
+    def shared_data(self) -> Path:
+        """The folder in which a search lays out its images for its workers."""
+        return self._stem.with_name(f"{self._stem.name}-data")
+
+    @property
     def search_lock(self) -> Path:
         """The file that keeps two searches off one study."""
         return self._path("")

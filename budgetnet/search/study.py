@@ -106,6 +106,8 @@ def open_storage(url: str, *, create: bool) -> RDBStorage:
     if "@" in (parsed.host or ""):
         raise InputError("--storage", _shown_url(url), "an @ in a user's name or password is written %40 in a URL")
     sqlite = parsed.get_backend_name() == "sqlite"
+    if sqlite and parsed.database in (None, "", ":memory:"):
+        raise InputError("--storage", url, "must name a file: what is only in memory is lost with the command")
     if sqlite and parsed.database:
         file = Path(parsed.database)
         if create:

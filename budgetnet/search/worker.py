@@ -9,6 +9,7 @@ from __future__ import annotations
 import _thread
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -69,8 +70,11 @@ def _obey(stream: TextIO, working: threading.Event) -> None:
 
 def main() -> int:
     """Works until the job is done; gives the exit code."""
-    # What anything else prints must not be taken for a report.
-    reports, sys.stdout = sys.stdout, sys.stderr
+    # Started by a search that ignores interrupts, as in the background of a script, it must hear the word to stop.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # What anything else prints, also what is no Python, must not be taken for a report.
+    reports = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
     teller = _Teller(reports)
     line = sys.stdin.readline()
     if not line:

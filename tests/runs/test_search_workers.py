@@ -70,10 +70,19 @@ def test_two_workers_train_as_many_as_wanted_and_finish_the_finals(folder: Path)
     (final,) = answer["finals"]
     assert len(final["test"]) == len(final["validation"]) == 2
     assert len(read_openings(folder / "runs" / "test-openings.jsonl")) == 1
-    assert not list((folder / "runs").glob(".data-*")), "what was shared is gone"
+    assert not list((folder / "runs").glob(".study-*-data")), "what was shared is gone"
     again = finished(*SEARCH, "--trials", "6", *finals, "--json", cwd=folder)
     assert (again.returncode, json.loads(again.stdout)) == (0, answer)
     assert len(read_openings(folder / "runs" / "test-openings.jsonl")) == 1
+
+
+def test_what_libraries_print_is_no_report(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Printed by torch's kernels themselves, past Python.
+    monkeypatch.setenv("ONEDNN_VERBOSE", "1")
+    done = finished(*SEARCH, "--trials", "2", cwd=folder)
+    assert done.returncode == 0
+    assert "onednn_verbose" in done.stderr
+    assert "2 trained" in done.stdout
 
 
 def test_interrupted_all_workers_end_within_their_step(folder: Path) -> None:
