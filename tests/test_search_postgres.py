@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -324,10 +325,10 @@ def test_a_candidate_of_a_machine_that_fell_silent_is_taken_up_by_another(
             ask(trials=2, recipe=CYCLES, watcher=Watcher(stop_at=1, error=Killed))
     (left,) = postgres.execute(ask.storage, "SELECT trial_id FROM trials WHERE state = 'RUNNING'")
     there = tmp_path / "there"
-    patient = ask(trials=1, recipe=CYCLES, out=there)
-    assert (patient.trained, patient.end) == (0, "done"), "it may still be at work"
+    patient = ask(trials=1, recipe=CYCLES, out=there, deadline=time.time() + 1)
+    assert (patient.trained, patient.end) == (0, "time"), "it may still be at work, and is waited for"
     postgres.execute(ask.storage, "UPDATE trial_heartbeats SET heartbeat = heartbeat - interval '110 seconds'")
-    assert ask(trials=1, recipe=CYCLES, out=there).trained == 0
+    assert ask(trials=1, recipe=CYCLES, out=there, deadline=time.time() + 1).trained == 0
     postgres.execute(ask.storage, "UPDATE trial_heartbeats SET heartbeat = heartbeat - interval '41 seconds'")
     outcome = ask(trials=2, recipe=CYCLES, out=there)
     assert outcome.trained == 2

@@ -105,9 +105,11 @@ class Ledger:
 
     def refresh(self) -> None:
         """Reads what others wrote since, and closes what workers left behind that are no more."""
-        self._close_lost()
+        trials = self.study.get_trials(deepcopy=False)
+        if self._close_lost(trials):
+            trials = self.study.get_trials(deepcopy=False)
         self.running, failed, retried = {}, list[FrozenTrial](), set[int]()
-        for trial in self.study.get_trials(deepcopy=False):
+        for trial in trials:
             # A retry that gave way because enough are in training left its candidate to nobody.
             if "retry_of" in trial.user_attrs and trial.user_attrs.get("ended") != SURPLUS:
                 retried.add(trial.user_attrs["retry_of"])
@@ -120,15 +122,20 @@ class Ledger:
                 self._learn(trial)
         self.interrupted = [trial for trial in failed if is_interrupted(trial) and trial.number not in retried]
 
-    def _close_lost(self) -> None:
-        """Closes what workers in sight left behind, and what workers out of sight have been silent about for long."""
-        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+    def _close_lost(self, trials: list[FrozenTrial]) -> bool:
+        """Closes what workers in sight left behind, and what workers out of sight have been silent about for long.
+
+        Tells whether any trial may have been closed.
+        """
+        running = [trial for trial in trials if trial.state == TrialState.RUNNING]
+        for trial in running:
             if self._is_lost(trial):
                 self._interrupt(trial._trial_id)
         if not self._presence.in_file:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)
                 fail_stale_trials(self.study)
+        return bool(running)
 
     def _is_lost(self, trial: FrozenTrial) -> bool:
         """Whether the worker of a running trial is no more."""
@@ -185,7 +192,8 @@ class Ledger:
             worker=self._presence.worker,
         )
         self._mine.add(written.number)
-        reason = self._gives_way(written, entry.key, trials)
+        # Behind a file's gate everybody is known already.
+        reason = None if self._presence.in_file else self._gives_way(written, entry.key, trials)
         if reason is None:
             return written
         self._close(written, reason)

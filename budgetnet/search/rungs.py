@@ -66,6 +66,8 @@ class RungPruner(BasePruner):
 
     def bracket(self, trial: FrozenTrial) -> int:
         """The bracket of a trial, from its candidate's identity: one that is taken up again stays in its own."""
+        if self.brackets == 1:
+            return 0
         place = derive_seed(0, "bracket", str(trial.user_attrs.get("candidate"))) % sum(self._weights)
         bracket = 0
         while place >= self._weights[bracket]:
