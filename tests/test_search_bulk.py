@@ -1,4 +1,4 @@
-"""Whole trials written at once, against the same trials written by Optuna itself."""
+"""Whole trials written and read at once, against the same trials written and read by Optuna itself."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import text
@@ -37,9 +38,19 @@ def storage(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[RDBStora
     storage.engine.dispose()
 
 
+@pytest.fixture
+def plain(storage: RDBStorage) -> Iterator[RDBStorage]:
+    """The same storage as Optuna itself reads and writes it."""
+    plain = RDBStorage(storage.url)
+    yield plain
+    plain.remove_session()
+    plain.engine.dispose()
+
+
 def study_of(storage: RDBStorage, name: str = "study") -> tuple[optuna.Study, int]:
-    study = optuna.create_study(storage=storage, study_name=name, direction="maximize")
-    return study, storage.get_study_id_from_name(name)
+    """A study, to be read by Optuna itself, and its id."""
+    optuna.create_study(storage=storage, study_name=name, direction="maximize")
+    return optuna.load_study(storage=storage.url, study_name=name), storage.get_study_id_from_name(name)
 
 
 def trial_of(state: TrialState) -> FrozenTrial:
@@ -65,18 +76,27 @@ def facts(trial: FrozenTrial) -> dict[str, Any]:
     return kept | {"start": trial.datetime_start, "complete": trial.datetime_complete}
 
 
+def written_out(trials: list[FrozenTrial]) -> str:
+    """Trials in words, in which what is no number equals itself; their mappings in one order."""
+    ordered = (
+        {name: sorted(fact.items()) if isinstance(fact, dict) else fact for name, fact in facts(trial).items()}
+        for trial in trials
+    )
+    return "\n".join(map(repr, ordered))
+
+
 @pytest.mark.parametrize("state", [TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL])
-def test_a_trial_is_what_optuna_would_have_written(storage: RDBStorage, state: TrialState) -> None:
+def test_a_trial_is_what_optuna_would_have_written(storage: RDBStorage, plain: RDBStorage, state: TrialState) -> None:
     ours, ours_id = study_of(storage, "ours")
     theirs, theirs_id = study_of(storage, "theirs")
     for number in range(2):
         trial = trial_of(state)
         assert insert_trial(storage, ours_id, trial).number == number
-        storage.create_new_trial(theirs_id, template_trial=trial)
+        plain.create_new_trial(theirs_id, template_trial=trial)
     assert [facts(trial) for trial in ours.get_trials()] == [facts(trial) for trial in theirs.get_trials()]
 
 
-def test_a_trial_ends_as_optuna_would_have_ended_it(storage: RDBStorage) -> None:
+def test_a_trial_ends_as_optuna_would_have_ended_it(storage: RDBStorage, plain: RDBStorage) -> None:
     ours, ours_id = study_of(storage, "ours")
     theirs, theirs_id = study_of(storage, "theirs")
     for state, value in ((TrialState.COMPLETE, 0.9), (TrialState.PRUNED, None), (TrialState.FAIL, None)):
@@ -86,10 +106,10 @@ def test_a_trial_ends_as_optuna_would_have_ended_it(storage: RDBStorage) -> None
         before = datetime.now()
         assert close_trial(storage, written.trial_id, state=state, value=value, user_attrs=ended)
         assert before <= (ours.get_trials()[-1].datetime_complete or before) <= datetime.now()
-        other = storage.create_new_trial(theirs_id, template_trial=running)
+        other = plain.create_new_trial(theirs_id, template_trial=running)
         for key, fact in ended.items():
-            storage.set_trial_user_attr(other, key, fact)
-        storage.set_trial_state_values(other, state=state, values=None if value is None else [value])
+            plain.set_trial_user_attr(other, key, fact)
+        plain.set_trial_state_values(other, state=state, values=None if value is None else [value])
     pairs = zip(ours.get_trials(), theirs.get_trials(), strict=True)
     assert all(facts(one) | {"complete": 0} == facts(other) | {"complete": 0} for one, other in pairs)
 
@@ -101,6 +121,53 @@ def test_a_trial_ends_once(storage: RDBStorage) -> None:
     ended = study.get_trials()[0]
     assert not close_trial(storage, written.trial_id, state=TrialState.FAIL, value=None, user_attrs={"ended": "again"})
     assert study.get_trials()[0] == ended
+
+
+def test_trials_are_read_as_optuna_reads_them(storage: RDBStorage, plain: RDBStorage) -> None:
+    _, study_id = study_of(plain)
+    _, other = study_of(plain, "other")
+    for state in (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.WAITING):
+        trial = trial_of(state)
+        trial.intermediate_values |= {4: float("inf"), 5: float("-inf"), 6: float("nan"), 7: 0.1}
+        trial_id = plain.create_new_trial(study_id, template_trial=trial)
+        plain.create_new_trial(other, template_trial=trial)
+        assert written_out([storage.get_trial(trial_id)]) == written_out([plain.get_trial(trial_id)])
+    plain.create_new_trial(study_id)
+    assert written_out(storage.get_all_trials(study_id)) == written_out(plain.get_all_trials(study_id))
+    ended = (TrialState.COMPLETE, TrialState.FAIL)
+    ours, theirs = (kept.get_all_trials(study_id, states=ended) for kept in (storage, plain))
+    assert written_out(ours) == written_out(theirs)
+    assert len(ours) == 2
+    with pytest.raises(KeyError):
+        storage.get_all_trials(other + 1)
+    with pytest.raises(KeyError):
+        storage.get_trial(10_000)
+
+
+def test_a_study_that_is_read_again_has_what_others_wrote_meanwhile(storage: RDBStorage, plain: RDBStorage) -> None:
+    _, study_id = study_of(plain)
+    study = optuna.load_study(storage=storage, study_name="study")
+    first = plain.create_new_trial(study_id, template_trial=trial_of(TrialState.RUNNING))
+    assert [trial.state for trial in study.get_trials()] == [TrialState.RUNNING]
+    plain.create_new_trial(study_id, template_trial=trial_of(TrialState.COMPLETE))
+    assert [trial.state for trial in study.get_trials()] == [TrialState.RUNNING, TrialState.COMPLETE]
+    plain.set_trial_state_values(first, TrialState.COMPLETE, [0.25])
+    assert written_out(study.get_trials()) == written_out(plain.get_all_trials(study_id))
+
+
+def test_a_report_is_what_optuna_would_have_written(storage: RDBStorage, plain: RDBStorage) -> None:
+    _, study_id = study_of(plain)
+    ours, theirs = (plain.create_new_trial(study_id, template_trial=trial_of(TrialState.RUNNING)) for _ in range(2))
+    for written_by, trial_id in ((storage, ours), (plain, theirs)):
+        for step, value in ((1, 0.75), (2, 0.5), (4, float("nan")), (5, float("inf"))):
+            written_by.set_trial_intermediate_value(trial_id, step, value)
+    reports = [sorted(plain.get_trial(trial_id).intermediate_values.items()) for trial_id in (ours, theirs)]
+    assert repr(reports[0]) == repr(reports[1])
+    plain.set_trial_state_values(ours, TrialState.COMPLETE, [0.5])
+    with pytest.raises(UpdateFinishedTrialError):
+        storage.set_trial_intermediate_value(ours, 6, 0.5)
+    with pytest.raises(KeyError):
+        storage.set_trial_intermediate_value(10_000, 1, 0.5)
 
 
 def test_trials_written_at_once_have_numbers_of_their_own(storage: RDBStorage) -> None:

@@ -90,8 +90,12 @@ class Ledger:
         self.study, self._storage, self._presence = study, storage, presence
         self._pruner = pruner or NopPruner()
         self._study_id = storage.get_study_id_from_name(study.study_name)
-        self._mine: set[int] = set()
+        self._mine: dict[int, FrozenTrial] = {}
+        """Trials that this process began, by number, with what they have reported."""
         self._read: set[int] = set()
+        self._failed: list[FrozenTrial] = []
+        self._retried: set[int] = set()
+        """Numbers of interrupted trials whose candidates were taken up again."""
         self.news: list[FrozenTrial] = []
         """Trials that have ended, as far as the sampler has not taken them yet."""
         self.results: dict[Key, Known] = {}
@@ -108,19 +112,18 @@ class Ledger:
         trials = self.study.get_trials(deepcopy=False)
         if self._close_lost(trials):
             trials = self.study.get_trials(deepcopy=False)
-        self.running, failed, retried = {}, list[FrozenTrial](), set[int]()
+        self.running, taken_up = {}, set[int]()
         for trial in trials:
-            # A retry that gave way because enough are in training left its candidate to nobody.
-            if "retry_of" in trial.user_attrs and trial.user_attrs.get("ended") != SURPLUS:
-                retried.add(trial.user_attrs["retry_of"])
+            if trial.number in self._read:
+                continue
             if trial.state == TrialState.RUNNING:
                 self.running.setdefault(trial.user_attrs.get("candidate", ""), trial)
-                continue
-            if trial.state == TrialState.FAIL:
-                failed.append(trial)
-            if trial.number not in self._read:
+                taken_up.add(trial.user_attrs.get("retry_of", -1))
+            else:
                 self._learn(trial)
-        self.interrupted = [trial for trial in failed if is_interrupted(trial) and trial.number not in retried]
+        taken_up |= self._retried
+        waiting = (trial for trial in self._failed if trial.number not in taken_up)
+        self.interrupted = sorted(waiting, key=lambda trial: trial.number)
 
     def _close_lost(self, trials: list[FrozenTrial]) -> bool:
         """Closes what workers in sight left behind, and what workers out of sight have been silent about for long.
@@ -154,6 +157,11 @@ class Ledger:
         """Takes a trial that has ended into the books."""
         self._read.add(trial.number)
         self.news.append(trial)
+        if is_interrupted(trial):
+            self._failed.append(trial)
+        # A retry that gave way because enough are in training left its candidate to nobody.
+        if "retry_of" in trial.user_attrs and trial.user_attrs.get("ended") != SURPLUS:
+            self._retried.add(trial.user_attrs["retry_of"])
         if is_trained(trial):
             self.trained += 1
             # Optuna gives a pruned trial its last report for a value, which is none.
@@ -191,7 +199,6 @@ class Ledger:
             host=socket.gethostname(),
             worker=self._presence.worker,
         )
-        self._mine.add(written.number)
         # Behind a file's gate everybody is known already.
         reason = None if self._presence.in_file else self._gives_way(written, entry.key, trials)
         if reason is None:
@@ -223,7 +230,9 @@ class Ledger:
         """Writes down a candidate's validation accuracy at the end of a cycle; tells whether it shall end there."""
         # Not through Optuna's Trial, which would ask a sampler for a candidate first.
         self._storage.set_trial_intermediate_value(written.trial_id, step, value)
-        return bool(self._pruner.prune(self.study, self._storage.get_trial(written.trial_id)))
+        trial = self._mine[written.number]
+        trial.intermediate_values[step] = value
+        return bool(self._pruner.prune(self.study, trial))
 
     def reported_before(self, number: int | None) -> set[int]:
         """The cycles that an interrupted trial, and those that it had taken up again, reported."""
@@ -289,7 +298,11 @@ class Ledger:
         )
         trial.datetime_start = entry.began
         with storage_errors(self._storage):
-            return insert_trial(self._storage, self._study_id, trial)
+            written = insert_trial(self._storage, self._study_id, trial)
+        if state == TrialState.RUNNING:
+            trial.number = written.number
+            self._mine[written.number] = trial
+        return written
 
 
 def _state(value: float | None) -> TrialState:

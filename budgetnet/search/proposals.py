@@ -15,13 +15,21 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from budgetnet.fitting import fit
 from budgetnet.search.bulk import Written
-from budgetnet.search.fates import GAVE_WAY
+from budgetnet.search.fates import GAVE_WAY, is_over_budget
 from budgetnet.search.ledger import Entry, Ledger
 from budgetnet.search.samplers import IGNORES_PRUNED, make_sampler
 from budgetnet.search.settings import StudySettings
 from budgetnet.seeds import derive_seed
 from budgetnet.spec import ModelSpec
 from budgetnet.training_data import TrainingData
+
+REMEMBERED = 300
+"""Trials that a sampler which looks at all of them for each draw is left with when it has seen too many."""
+_FORGETS_AT = 400
+"""Trials at which it forgets."""
+_BEST = 25
+"""Trials never forgotten while nothing better comes: as many as Optuna's TPE takes for good ones at the most."""
+_LOOKS_AT_ALL = ("tpe", "gp")
 
 
 class Proposal(NamedTuple):
@@ -56,12 +64,20 @@ class Proposals:
         self._ledger, self._settings, self._data = ledger, settings, data
         self._by_hand = [data.adapt(spec) for spec in by_hand]
         self._space = settings.space.proposed(settings.sizing)
-        # A sampler seeded alike on every start would draw its first candidates again, and one that broke down for ever.
-        trials = len(ledger.study.get_trials(deepcopy=False))
-        sampler = make_sampler(settings.sampler, seed=derive_seed(settings.seed, "sampler", worker, trials))
+        self._worker = worker
+        self._begin_afresh()
+
+    def _begin_afresh(self) -> None:
+        """A sampler that knows of nothing yet."""
+        # One seeded alike on every start would draw its first candidates again, and one that broke down for ever.
+        trials = len(self._ledger.study.get_trials(deepcopy=False))
+        seed = derive_seed(self._settings.seed, "sampler", self._worker, trials)
         self._memory = InMemoryStorage()
-        self.mirror = optuna.create_study(storage=self._memory, sampler=sampler, direction="maximize")
+        self.mirror = optuna.create_study(
+            storage=self._memory, sampler=make_sampler(self._settings.sampler, seed=seed), direction="maximize"
+        )
         self._mirror_id = self._memory.get_study_id_from_name(self.mirror.study_name)
+        self._remembered = 0
         self._drawn: dict[int, int] = {}
         """Number in the storage of what this sampler drew, and its trial in the sampler's memory."""
 
@@ -120,6 +136,10 @@ class Proposals:
     def _learn(self) -> None:
         """Brings the sampler's mirror up to date with the ledger."""
         news, self._ledger.news = self._ledger.news, []
+        if self._settings.sampler in _LOOKS_AT_ALL and self._remembered + len(news) > _FORGETS_AT:
+            self._begin_afresh()
+            news = self._worth_remembering()
+        self._remembered += len(news)
         for trial in news:
             known = self._drawn.pop(trial.number, None)
             # What was made by hand stands nowhere in the space.
@@ -129,6 +149,20 @@ class Proposals:
             # Known of, so that nothing too close to it is drawn meanwhile.
             if trial.params and trial.number not in self._drawn:
                 self._drawn[trial.number] = self._copy(trial, TrialState.RUNNING, None)
+
+    def _worth_remembering(self) -> list[FrozenTrial]:
+        """Of all trials that have ended the best, as TPE ranks them, and the latest, in their order."""
+        states = (TrialState.COMPLETE, TrialState.PRUNED)
+        ended = [
+            trial
+            for trial in self._ledger.study.get_trials(deepcopy=False, states=states)
+            if trial.params and trial.user_attrs.get("ended") not in GAVE_WAY
+        ]
+        ranked = sorted(ended, key=_merit, reverse=True)
+        best = {trial.number for trial in ranked[:_BEST]}
+        others = [trial.number for trial in ended if trial.number not in best]
+        kept = best.union(others[len(best) - REMEMBERED :])
+        return [trial for trial in ended if trial.number in kept]
 
     def _mirror_end(self, trial: FrozenTrial, known: int | None) -> None:
         """Tells the sampler how a trial ended."""
@@ -162,6 +196,14 @@ class Proposals:
         # What was pruned got so far; what never came to a report is worth nothing.
         reached = trial.intermediate_values
         return TrialState.COMPLETE, reached[max(reached)] if reached else 0.0
+
+
+def _merit(trial: FrozenTrial) -> tuple[bool, bool, int, float]:
+    """What Optuna's TPE ranks by: within every limit, trained to the end, pruned late, with a high value."""
+    complete, reports = trial.state == TrialState.COMPLETE, trial.intermediate_values
+    last = 0 if complete or not reports else max(reports)
+    value = trial.value if complete else reports.get(last)
+    return not is_over_budget(trial), complete, last, value if value is not None else -1.0
 
 
 def _without_constraints(system_attrs: dict[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from budgetnet.errors import InputError, RecordError
 from budgetnet.leaderboard import Candidate
+from budgetnet.search.bulk import TrialStorage
 from budgetnet.search.fates import GAVE_WAY, REPEATED, is_interrupted, is_over_budget, is_stopped, is_trained
 from budgetnet.search.presence import GRACE_PERIOD, HEARTBEAT_INTERVAL
 from budgetnet.search.settings import StudySettings
@@ -120,7 +121,7 @@ def open_storage(url: str, *, create: bool) -> RDBStorage:
                 raise RecordError("--storage", _shown_url(url), "no study is kept here yet; budgetnet search makes one")
             with _alone(parsed) if create else nullcontext(), warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)
-                storage = RDBStorage(
+                storage = TrialStorage(
                     url,
                     # A server may have been started again since a connection was used last, hours ago maybe.
                     engine_kwargs={"connect_args": {"timeout": 30}} if sqlite else {"pool_pre_ping": True},
