@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from functools import cache
 from importlib.metadata import distribution
 from typing import Any
 
@@ -51,12 +52,18 @@ def choose_precision(wanted: str, device: torch.device) -> str:
     return "bfloat16" if native else "float32"
 
 
+@cache
+def _versions() -> dict[str, str]:
+    """Version of each package that runs rest on: looked up once, as each takes milliseconds to be found."""
+    return {name: distribution(name).version for name in _PACKAGES}
+
+
 def describe_environment(device: torch.device) -> dict[str, Any]:
     """Versions, operating system and hardware, as plain data."""
     environment: dict[str, Any] = {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {"budgetnet": __version__, **{name: distribution(name).version for name in _PACKAGES}},
+        "packages": {"budgetnet": __version__, **_versions()},
         "processor": processor.name(),
         "cores": available_cores(),
         "threads": torch.get_num_threads(),
