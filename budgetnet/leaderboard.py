@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from budgetnet.published import REFERENCE, PublishedResult
 from budgetnet.stats import Interval, accuracy_count, difference_interval, exceeds_noise, wilson_interval
 from budgetnet.zoo import get
+
+if TYPE_CHECKING:
+    from budgetnet.published import PublishedResult
 
 
 class Candidate(NamedTuple):
@@ -76,7 +78,7 @@ def rank(
     *,
     comparable: bool,
     among: int | None = None,
-    reference: PublishedResult = REFERENCE,
+    reference: PublishedResult | None = None,
 ) -> list[LeaderboardRow]:
     """Ranks candidates by validation accuracy, the one with fewer parameters first among equals.
 
@@ -90,16 +92,21 @@ def rank(
         candidates: what was trained.
         comparable: whether they were judged on original CIFAR-10.
         among: how many the candidates were chosen from, those pruned on the way included; they alone if left out.
-        reference: the published result.
+        reference: the published result; the paper's final network if left out.
+
+    Raises:
+        InputError: the published result has no known layout or number of images.
     """
-    published = accuracy_count(reference.test_accuracy, reference.test_images)
+    # Here, because tables of all kinds import this module, and most of them show no published result.
+    from budgetnet import published
+
+    reference = reference or published.reference()
+    images, correct = reference.known_images, accuracy_count(reference.accuracy, reference.known_images)
     confidence = 0.95 ** (1 / max(1, len(candidates), among or 0))
     ordered = sorted(candidates, key=lambda item: (-item.correct / item.images, item.params, item.name))
     rows = []
     for position, item in enumerate(ordered, 1):
-        gap_interval = difference_interval(
-            item.correct, item.images, published, reference.test_images, confidence=confidence
-        )
+        gap_interval = difference_interval(item.correct, item.images, correct, images, confidence=confidence)
         row = LeaderboardRow(
             rank=position,
             name=item.name,
@@ -109,7 +116,7 @@ def rank(
             accuracy=item.correct / item.images,
             interval=wilson_interval(item.correct, item.images),
             images=item.images,
-            gap=item.correct / item.images - reference.test_accuracy,
+            gap=item.correct / item.images - reference.accuracy,
             gap_interval=gap_interval,
             comparable=comparable,
             verdict=_verdict(gap_interval) if comparable else NOT_COMPARABLE,
@@ -119,8 +126,8 @@ def rank(
         rows.append(row)
     place = len(rows)
     if comparable:
-        place = sum(row.accuracy > reference.test_accuracy for row in rows)
-    rows.insert(place, _published_row(reference, published, comparable=comparable))
+        place = sum(row.accuracy > reference.accuracy for row in rows)
+    rows.insert(place, _published_row(reference, correct, comparable=comparable))
     return rows
 
 
@@ -129,16 +136,16 @@ def _verdict(gap_interval: Interval) -> str:
 
 
 def _published_row(reference: PublishedResult, correct: int, *, comparable: bool) -> LeaderboardRow:
-    spec = get(reference.spec)
+    spec = get(reference.known_spec)
     return LeaderboardRow(
         rank=None,
-        name=reference.name,
+        name="published",
         architecture=spec.label,
         params=spec.params,
         macs=spec.macs,
-        accuracy=reference.test_accuracy,
-        interval=wilson_interval(correct, reference.test_images),
-        images=reference.test_images,
+        accuracy=reference.accuracy,
+        interval=wilson_interval(correct, reference.known_images),
+        images=reference.known_images,
         gap=0.0,
         gap_interval=Interval(0.0, 0.0),
         comparable=comparable,

@@ -55,6 +55,7 @@ COMMANDS = [
     ["specs"],
     ["schema", "spec"],
     ["space", "paper", "--max-params", "5M"],
+    ["reproduce", "list"],
 ]
 
 

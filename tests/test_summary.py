@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from budgetnet import zoo
 from budgetnet.errors import InputError
+from budgetnet.published import table1
 from budgetnet.spec import ModelSpec
-
-TABLE_1 = Path(__file__).parent / "published" / "table1.csv"
 
 
 @pytest.fixture(scope="module")
 def published() -> list[tuple[str, list[int], int]]:
     """Layer, output shape and parameters of each row that the paper printed."""
-    with TABLE_1.open(newline="") as stream:
-        return [(row["layer"], json.loads(row["output_shape"]), int(row["params"])) for row in csv.DictReader(stream)]
+    return [(row.layer, list(row.output_shape), row.params) for row in table1()]
 
 
 def test_published_table_is_whole(published: list[tuple[str, list[int], int]]) -> None:

@@ -19,6 +19,7 @@ from budgetnet.cli.bench_training import growth, profile
 from budgetnet.cli.bench_training import train as bench_train
 from budgetnet.cli.inspect import check, schema, specs, summary
 from budgetnet.cli.leaderboard import leaderboard
+from budgetnet.cli.reproduce import reproduce
 from budgetnet.cli.search import search
 from budgetnet.cli.space import space
 from budgetnet.cli.train import train
@@ -45,6 +46,7 @@ for verb in (check, summary, specs, space, schema, train, search, leaderboard):
 for measurement in (bench_train, growth, profile, workers, proposals, bench_search, start):
     bench.command()(measurement)
 app.add_typer(bench, name="bench")
+app.add_typer(reproduce, name="reproduce")
 
 
 def _print_version(wanted: bool) -> None:

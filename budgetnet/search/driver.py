@@ -16,7 +16,7 @@ from budgetnet.cost import Cost
 from budgetnet.environment import choose_precision
 from budgetnet.errors import BudgetnetError, BusyError, InputError, RecordError
 from budgetnet.learner import Execution
-from budgetnet.published import REFERENCE
+from budgetnet.published import reference
 from budgetnet.recipe import Recipe
 from budgetnet.records import RunRecord, RunResult
 from budgetnet.run_folder import RunFolder
@@ -317,6 +317,6 @@ class Worker:
             facts |= {
                 "validation_correct": result.validation_correct,
                 "validation_images": result.validation_images,
-                "gap_to_reference": round(accuracy - REFERENCE.test_accuracy, 6),
+                "gap_to_reference": round(accuracy - reference().accuracy, 6),
             }
         self.ledger.finish(written, value=accuracy if result.status == "complete" else None, facts=facts)

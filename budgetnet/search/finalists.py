@@ -10,7 +10,6 @@ import optuna
 
 from budgetnet.errors import InputError, RecordError
 from budgetnet.fields import Document
-from budgetnet.published import REFERENCE
 from budgetnet.recipe import Recipe
 from budgetnet.records import RunRecord
 from budgetnet.run_folder import RunFolder
@@ -83,10 +82,13 @@ class FinalResult(NamedTuple):
         own = self.test_interval
         if own is None:
             return None
-        published = accuracy_count(REFERENCE.test_accuracy, REFERENCE.test_images)
-        other = wilson_interval(published, REFERENCE.test_images)
+        # Here, because tables of all kinds import this module, and most of them show no published result.
+        from budgetnet.published import reference
+
+        accuracy, images = reference().accuracy, reference().known_images
+        other = wilson_interval(accuracy_count(accuracy, images), images)
         mean = fmean(self.test)
-        return mean - REFERENCE.test_accuracy, gap_interval(mean, own, REFERENCE.test_accuracy, other)
+        return mean - accuracy, gap_interval(mean, own, accuracy, other)
 
     def to_mapping(self) -> dict[str, Any]:
         """The result as plain data; accuracies as shares from 0 to 1."""
