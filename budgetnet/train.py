@@ -20,6 +20,7 @@ from budgetnet.build import ResNet, build
 from budgetnet.checkpoint import load_tensors, save_tensors
 from budgetnet.cost import cost_of
 from budgetnet.data.feed import Feed
+from budgetnet.data.moving import MovingSplit
 from budgetnet.environment import choose_precision, describe_environment
 from budgetnet.errors import InputError, RecordError
 from budgetnet.evaluate import Evaluation, Evaluator
@@ -42,7 +43,7 @@ class _Progress(NamedTuple):
     best_loss: float | None = None
     best_correct: int | None = None
     patience_loss: float | None = None
-    """Validation loss from which early stopping counts improvement."""
+    """The monitored loss from which early stopping counts improvement."""
     stale_epochs: int = 0
     """Epochs since that improvement."""
 
@@ -144,12 +145,25 @@ class _Run:
         precision = PRECISIONS[identity.precision]
         network = initialise(identity.spec, identity.seed).to(self.device)
         self.network: ResNet = network.to(memory_format=torch.channels_last)
-        feed = Feed(data.train, recipe.augmentation, batch_size=recipe.batch_size, seed=identity.seed)
+        learned, held_out = data.train, data.validation
+        self.moving: MovingSplit | None = None
+        """Both parts of the split where they are made anew for each epoch."""
+        if recipe.validation_split == "each-epoch" or recipe.augmented_validation:
+            self.moving = MovingSplit(
+                learned,
+                held_out,
+                recipe.augmentation,
+                redrawn=recipe.validation_split == "each-epoch",
+                augmented=recipe.augmented_validation,
+                seed=identity.seed,
+            )
+            learned, held_out = self.moving.train, self.moving.validation
+        feed = Feed(learned, recipe.augmentation, batch_size=recipe.batch_size, seed=identity.seed)
         self.learner = Learner(self.network, feed, recipe, precision=precision, execution=execution)
         self.judged = self.learner.average or self.network
         """What is validated and kept: the network, or the moving average of its weights."""
         self.evaluator = Evaluator(
-            self.judged, data.validation, precision=precision, flip=recipe.test_time_flip, record=execution.record
+            self.judged, held_out, precision=precision, flip=recipe.test_time_flip, record=execution.record
         )
         self.progress = _Progress()
         self.curves: list[Epoch] = []
@@ -165,9 +179,8 @@ class _Run:
         verdict = judge.resumed(self.curves) if judge and self.curves else None
         while verdict is None and self.progress.epoch < self.recipe.epochs:
             if stopping and self.progress.stale_epochs >= stopping.patience:
-                return self._result(
-                    "complete", f"early stopping: validation loss did not fall for {stopping.patience} epochs"
-                )
+                loss = stopping.monitor.replace("-", " ")
+                return self._result("complete", f"early stopping: {loss} did not fall for {stopping.patience} epochs")
             epoch, validation = self._epoch(on_step)
             if not (math.isfinite(epoch.train_loss) and math.isfinite(epoch.validation_loss)):
                 return self._result("diverged", f"the loss was no finite number in epoch {epoch.epoch}")
@@ -190,6 +203,8 @@ class _Run:
             recipe.schedule.learning_rate(number - 1 + step / math.ceil(batches), initial=recipe.learning_rate)
             for step in range(len(sizes))
         ]
+        if self.moving is not None:
+            self.moving.begin(number)
         self.learner.begin(number, rates=rates)
         for step, size in enumerate(sizes, 1):
             self.learner.learn(size)
@@ -213,13 +228,14 @@ class _Run:
         stopping, now = self.recipe.early_stopping, self.progress
         best = now.best_loss is None or validation.loss < now.best_loss
         min_delta = stopping.min_delta if stopping else 0.0
-        fallen = now.patience_loss is None or validation.loss < now.patience_loss - min_delta
+        monitored = epoch.train_loss if stopping and stopping.monitor == "training-loss" else validation.loss
+        fallen = now.patience_loss is None or monitored < now.patience_loss - min_delta
         self.progress = now._replace(
             epoch=epoch.epoch,
             best_epoch=epoch.epoch if best else now.best_epoch,
             best_loss=validation.loss if best else now.best_loss,
             best_correct=validation.correct if best else now.best_correct,
-            patience_loss=validation.loss if fallen else now.patience_loss,
+            patience_loss=monitored if fallen else now.patience_loss,
             stale_epochs=0 if fallen else now.stale_epochs + 1,
         )
         self.curves.append(epoch)

@@ -34,6 +34,33 @@ def test_paper_recipe_has_the_values_of_paper_and_notebook() -> None:
     assert recipe.validation_fraction == 0.2
 
 
+def test_the_recipe_as_run_differs_from_the_papers_in_what_the_notebook_did() -> None:
+    recipe, paper = named_recipe("as-run"), named_recipe("paper")
+    assert (recipe.schedule.kind, recipe.validation_split, recipe.augmented_validation) == (
+        "constant",
+        "each-epoch",
+        True,
+    )
+    assert recipe.schedule.learning_rate(82.5, initial=recipe.learning_rate) == 0.01
+    assert recipe.early_stopping is not None
+    assert recipe.early_stopping.to_mapping() == {"patience": 10, "min_delta": 1e-4, "monitor": "training-loss"}
+    same = recipe.model_dump(exclude={"name", "schedule", "validation_split", "augmented_validation", "early_stopping"})
+    assert same.items() <= paper.model_dump().items()
+    assert (recipe.leaks, paper.leaks) == (True, False)
+
+
+def test_fields_that_came_later_leave_the_identity_of_earlier_recipes() -> None:
+    # Written down before there was any other split than a fixed one.
+    assert named_recipe("paper").digest == hashlib.sha256(b"{}").hexdigest()
+
+
+@pytest.mark.parametrize("augmentation", [{"cutout": 2}, {"policy": {}}, {"mixing": {}}, {"alternating_flip": True}])
+def test_validation_images_are_cropped_and_mirrored_only(augmentation: dict[str, Any]) -> None:
+    Recipe(augmented_validation=True)
+    with pytest.raises(InputError, match="augmented_validation = True: knows crops"):
+        Recipe.from_mapping({"augmented_validation": True, "augmentation": augmentation})
+
+
 def test_digits_are_never_mirrored() -> None:
     assert not named_recipe("digits").augmentation.flip
 
@@ -214,7 +241,7 @@ def test_what_betters_a_search_is_off_in_the_paper_recipe() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"), [("papers", "did you mean paper?"), ("x", "there are paper, modern, search, digits")]
+    ("name", "hint"), [("papers", "did you mean paper?"), ("x", "there are paper, as-run, modern, search, digits")]
 )
 def test_an_unknown_recipe_suggests_what_exists(name: str, hint: str) -> None:
     with pytest.raises(InputError) as caught:

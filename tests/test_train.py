@@ -22,7 +22,10 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from budgetnet.build import build
 from budgetnet.data import DataSet, split
 from budgetnet.data.dataset import make_dataset
-from budgetnet.recipe import Augmentation, Schedule
+from budgetnet.data.device import normalise
+from budgetnet.data.feed import Feed
+from budgetnet.data.moving import MovingSplit
+from budgetnet.recipe import Augmentation, EarlyStopping, Schedule
 from budgetnet.records import Epoch, RunRecord
 from budgetnet.spec import ModelSpec
 from budgetnet.train import initialise, train
@@ -179,6 +182,44 @@ def test_early_stopping_ends_where_the_losses_of_a_longer_run_say(
     assert [epoch.validation_loss for epoch in record.curves] == losses[:expected]
     assert record.result.best_epoch == 1 + losses[:expected].index(min(losses[:expected]))
     assert "early stopping" in record.result.reason
+
+
+def test_early_stopping_may_wait_for_the_loss_on_training_images(digits: DataSet, tmp_path: Path) -> None:
+    waiting = EarlyStopping(patience=2, min_delta=0.05, monitor="training-loss")
+    free = tiny_recipe(epochs=20, learning_rate=0.4)
+    stopped = free.model_copy(update={"early_stopping": waiting})
+    data = prepare(digits, free)
+    curves = train(TINY, data, free, seed=0, out=tmp_path).curves
+    record = train(TINY, data, stopped, seed=0, out=tmp_path)
+    expected = last_epoch([epoch.train_loss for epoch in curves], 2, 0.05)
+    assert expected not in (20, last_epoch([epoch.validation_loss for epoch in curves], 2, 0.05))
+    assert len(record.curves) == expected
+    assert record.result.reason == "early stopping: training loss did not fall for 2 epochs"
+    losses = [epoch.validation_loss for epoch in record.curves]
+    assert record.result.best_epoch == 1 + losses.index(min(losses)), "the weights kept are chosen as ever"
+
+
+def test_a_leaking_run_trains_and_validates_on_what_each_epoch_draws(digits: DataSet, tmp_path: Path) -> None:
+    moves = {"validation_split": "each-epoch", "augmented_validation": True, **AUGMENTED}
+    # With a learning rate of next to nothing only batch norm's averages move, by the images that are learned from.
+    leaking = tiny_recipe(epochs=3, learning_rate=1e-12, momentum=0.0, weight_decay=0.0, **moves)
+    data = prepare(digits, leaking)
+    curves = train(TINY, data, leaking, seed=3, out=tmp_path).curves
+    split = MovingSplit(data.train, data.validation, leaking.augmentation, redrawn=True, augmented=True, seed=3)
+    feed = Feed(split.train, leaking.augmentation, batch_size=16, seed=3)
+    network = initialise(TINY, 3)
+    for epoch in curves:
+        split.begin(epoch.epoch)
+        feed.begin(epoch.epoch)
+        network.train()
+        for step, size in enumerate(feed.sizes):
+            network(feed.batch(torch.tensor(step), size=size).inputs)
+        network.eval()
+        with torch.no_grad():
+            logits = network(normalise(split.validation.images, split.validation.mean, split.validation.std))
+        loss = functional.cross_entropy(logits, split.validation.labels).item()
+        assert epoch.validation_loss == pytest.approx(loss, rel=1e-4)
+    assert len({epoch.validation_loss for epoch in curves}) == 3
 
 
 def test_the_kept_weights_are_those_of_the_lowest_validation_loss(digits: DataSet, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from budgetnet.cli.options import (
 )
 from budgetnet.errors import InputError
 from budgetnet.fields import parse_count
-from budgetnet.recipe import Recipe
+from budgetnet.recipe import Recipe, require_sound
 from budgetnet.spec import ModelSpec
 from budgetnet.zoo import ENTRIES, get
 
@@ -190,6 +190,7 @@ def search(
 
 def _read_finals(count: str, seeds: str, recipe: str | None, epochs: str | None, *, data: str) -> FinalsWanted:
     how = read_recipe(recipe, data=data, epochs=epochs, other="modern", field="--final-epochs")
+    require_sound(how, field="--final-recipe")
     return FinalsWanted(
         0 if count.strip() == "0" else parse_count(count, field="--finalists"),
         parse_count(seeds, field="--final-seeds"),

@@ -26,6 +26,7 @@ from budgetnet.cli.options import (
     read_spec,
 )
 from budgetnet.errors import BudgetnetError
+from budgetnet.recipe import LEAKING
 
 
 def train(
@@ -95,6 +96,7 @@ def train(
         summary = {"folder": str(record.folder), "name": network.label, "seed": seed}
         summary["data"] = prepared.record.to_mapping()
         summary |= {"validation_accuracy": accuracy, "interval": list(interval), **result.to_mapping()}
+        summary["leaks"] = how.leaks
         print_json(summary)
         return
     typer.echo(f"{network.label}: {result.params:,} parameters, {result.macs:,} MACs, seed {seed}, on {chosen.type}")
@@ -103,4 +105,6 @@ def train(
         f"validation accuracy {with_interval(accuracy, interval)} % (95 % interval, {result.validation_images:,} "
         f"images), epoch {result.best_epoch} of {result.epochs}; {result.reason}; the test set stays sealed"
     )
+    if how.leaks:
+        typer.echo(LEAKING)
     typer.echo(f"run folder: {record.folder}")

@@ -17,7 +17,7 @@ from budgetnet.environment import choose_precision
 from budgetnet.errors import BudgetnetError, BusyError, InputError, RecordError
 from budgetnet.learner import Execution
 from budgetnet.published import reference
-from budgetnet.recipe import Recipe
+from budgetnet.recipe import Recipe, require_sound
 from budgetnet.records import RunRecord, RunResult
 from budgetnet.run_folder import RunFolder
 from budgetnet.search.bulk import Written
@@ -126,7 +126,11 @@ def question(
         sizing: how a draw meets the budget.
         sampler: what draws candidates.
         pruner: what ends candidates at restarts.
+
+    Raises:
+        InputError: the recipe leaks, so that candidates cannot be ranked.
     """
+    require_sound(recipe, field="--recipe")
     device = device or data.train.images.device
     return StudySettings(
         space=space or named_space("resnet"),

@@ -67,7 +67,10 @@ EVERYTHING = RECIPE.model_copy(
 )
 
 
-@pytest.mark.parametrize("recipe", [RECIPE, EVERYTHING], ids=["plain", "everything"])
+LEAKING = RECIPE.model_copy(update={"validation_split": "each-epoch", "augmented_validation": True})
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, EVERYTHING, LEAKING], ids=["plain", "everything", "leaking"])
 @pytest.mark.parametrize("epoch", [1, 2, 3, 4])
 def test_going_on_ends_as_if_never_broken_off(digits: DataSet, tmp_path: Path, epoch: int, recipe: Recipe) -> None:
     whole = untimed(run(digits, tmp_path / "whole", recipe=recipe))
