@@ -83,10 +83,29 @@ class Evaluator:
         """Lets go of its memory: nothing can be judged any more."""
         self._full_batch.release()
 
+    @torch.no_grad()
+    def log_probabilities(self) -> Tensor:
+        """What the network, as it is now and in evaluation mode, says of each image.
+
+        Returns:
+            float32 (n, num_classes): natural logarithms of its probabilities, on the device.
+        """
+        training = self.network.training
+        self.network.eval()
+        rows = torch.arange(len(self.data), device=self.device)
+        scores = torch.cat([self._scores(some) for some in torch.split(rows, self.batch_size)])
+        self.network.train(training)
+        return scores
+
     def _judge(self, size: int) -> None:
         rows = self._start + self._positions[:size]
+        scores, labels = self._scores(rows), self.data.labels.index_select(0, rows)
+        self._loss += functional.nll_loss(scores, labels, reduction="sum")
+        self._correct += (scores.argmax(dim=1) == labels).sum()
+        self._start += size
+
+    def _scores(self, rows: Tensor) -> Tensor:
         inputs = normalise(self.data.images.index_select(0, rows), self.data.mean, self.data.std)
-        labels = self.data.labels.index_select(0, rows)
         with autocast(self.device, self.precision):
             logits = self.network(inputs)
             mirrored = self.network(inputs.flip(3)) if self.flip else None
@@ -94,9 +113,7 @@ class Evaluator:
         if mirrored is not None:
             other = functional.log_softmax(mirrored.float(), dim=1)
             scores = torch.logaddexp(scores, other) - math.log(2)
-        self._loss += functional.nll_loss(scores, labels, reduction="sum")
-        self._correct += (scores.argmax(dim=1) == labels).sum()
-        self._start += size
+        return scores
 
 
 def loss_accumulator(device: torch.device) -> Tensor:

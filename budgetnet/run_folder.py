@@ -8,6 +8,7 @@
     checkpoint.safetensors  all that is needed to go on; only while the run is unfinished
     result.json             how it ended; only when it has
     test.json               what it did on the test set; only when that was opened for it
+    test-scores.safetensors what it said of each test image, likewise
 
 Every file is replaced atomically. All tables and figures come from here, never from live objects.
 """
@@ -22,16 +23,21 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
 
 from budgetnet.errors import BusyError, InputError, RecordError
 from budgetnet.fields import Document
-from budgetnet.files import read_mapping, write_json, write_text, write_yaml
+from budgetnet.files import read_mapping, write_bytes, write_json, write_text, write_yaml
 from budgetnet.records import Epoch, RunIdentity, RunRecord, RunResult, TestResult
+from budgetnet.scores import Scores
 
 Read = TypeVar("Read", bound=Document)
 
 VERSION = 1
 """Version of the run folder's format."""
+OPENINGS = "test-openings.jsonl"
+"""The file among the run folders in which every opening of a test set is written down."""
 
 
 class RunFolder:
@@ -43,6 +49,7 @@ class RunFolder:
         self.checkpoint = path / "checkpoint.safetensors"
         self._result = path / "result.json"
         self._test = path / "test.json"
+        self._scores = path / "test-scores.safetensors"
         self._curves = path / "curves.csv"
         self._identity = path / "run.json"
         self._environment = path / "environment.json"
@@ -109,6 +116,24 @@ class RunFolder:
     def write_test(self, test: TestResult) -> None:
         """Writes what the run's network did on the test set."""
         write_json(self._test, test.to_mapping())
+
+    def write_scores(self, scores: Scores) -> None:
+        """Writes what the run's network said of each test image, in the data set's order."""
+        write_bytes(self._scores, save({"probabilities": scores.probabilities, "labels": scores.labels}))
+
+    def read_scores(self) -> Scores | None:
+        """What the run's network said of each test image; none where that was not kept.
+
+        Raises:
+            RecordError: the file is damaged.
+        """
+        if not self._scores.exists():
+            return None
+        try:
+            tensors = load_file(self._scores)
+            return Scores(probabilities=tensors["probabilities"], labels=tensors["labels"])
+        except (SafetensorError, KeyError, ValueError, OSError) as error:
+            raise RecordError(str(self._scores), type(error).__name__, f"is damaged: {error}") from None
 
     def reopen(self) -> None:
         """Takes the end back of a run that was stopped before its time; what only going on needs is gone."""

@@ -9,10 +9,10 @@ from support import TINY_SPACE, prepare, tiny_recipe
 
 from budgetnet.budget import Budget
 from budgetnet.data import DataSet
+from budgetnet.observer import Announced
 from budgetnet.recipe import Recipe
 from budgetnet.records import Epoch, RunResult
 from budgetnet.search.driver import Arrangement, Plan, SearchOutcome, question, search
-from budgetnet.search.observer import Announced
 from budgetnet.search.study import default_storage, open_storage
 from budgetnet.space import SearchSpace
 from budgetnet.spec import ModelSpec

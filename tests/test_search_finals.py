@@ -14,14 +14,15 @@ import torch
 from search_support import Watcher
 from support import TINY, prepare, tiny_recipe
 
+from budgetnet.batch import PlannedRun, train_runs
 from budgetnet.budget import Budget
 from budgetnet.data import DataSet
 from budgetnet.data.sealed import read_openings
 from budgetnet.errors import BudgetnetError
-from budgetnet.run_folder import RunFolder
+from budgetnet.run_folder import OPENINGS, RunFolder
 from budgetnet.search.driver import Arrangement, Plan, SearchOutcome, question, search
-from budgetnet.search.finalists import OPENINGS, FinalResult, Finals, kept_finals, read_results
-from budgetnet.search.finals import FinalRun, choose_finalists, hold_finals, train_runs
+from budgetnet.search.finalists import FinalResult, Finals, kept_finals, read_results
+from budgetnet.search.finals import choose_finalists, hold_finals
 from budgetnet.search.study import default_storage, open_storage
 from budgetnet.space import SearchSpace
 
@@ -46,8 +47,8 @@ class Case:
         self.place = Arrangement(settings, data, "study", storage, out)
         self.outcome: SearchOutcome = search(self.place, Plan(4, **plan), Watcher())
 
-    def hold(self, *, number: int = 2, seeds: int = 2, trained: list[FinalRun] | None = None) -> list[FinalResult]:
-        def train_all(runs: Sequence[FinalRun]) -> None:
+    def hold(self, *, number: int = 2, seeds: int = 2, trained: list[PlannedRun] | None = None) -> list[FinalResult]:
+        def train_all(runs: Sequence[PlannedRun]) -> None:
             assert not read_openings(self.out / OPENINGS) or trained is not None, "sealed until all are trained"
             watcher = Watcher()
             train_runs(runs, self.place.data, out=self.out, observer=watcher)
@@ -110,7 +111,7 @@ def test_the_test_set_is_opened_once_for_each_finalist_behind_all_training(case:
 
 
 def test_held_again_nothing_is_trained_or_opened(case: Case) -> None:
-    first, trained = case.hold(), list[FinalRun]()
+    first, trained = case.hold(), list[PlannedRun]()
     openings = (case.out / OPENINGS).read_bytes()
     assert case.hold(trained=trained) == first
     assert (trained, (case.out / OPENINGS).read_bytes()) == ([], openings)

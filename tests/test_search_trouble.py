@@ -12,8 +12,7 @@ from test_search_finals import Case
 from budgetnet.data import DataSet
 from budgetnet.data.sealed import read_openings
 from budgetnet.errors import InputError, RecordError
-from budgetnet.run_folder import RunFolder
-from budgetnet.search.finalists import OPENINGS
+from budgetnet.run_folder import OPENINGS, RunFolder
 from budgetnet.search.study import open_storage, tally
 from budgetnet.train import identify
 

@@ -18,12 +18,12 @@ from budgetnet.budget import Budget
 from budgetnet.data import DataSet
 from budgetnet.environment import describe_environment
 from budgetnet.errors import BudgetnetError
+from budgetnet.observer import Announced
 from budgetnet.recipe import Recipe
 from budgetnet.records import Epoch, RunResult
 from budgetnet.search.bulk import Written
 from budgetnet.search.driver import Arrangement, Plan, question, search
 from budgetnet.search.ledger import Entry, Ledger
-from budgetnet.search.observer import Announced
 from budgetnet.search.proposals import Proposals
 from budgetnet.search.rungs import make_pruner
 from budgetnet.search.settings import StudySettings

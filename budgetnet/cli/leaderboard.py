@@ -32,7 +32,8 @@ def leaderboard(
 def print_leaderboard(study: optuna.Study, *, out: Path, as_json: bool) -> None:
     """Prints a study's candidates, its finalists where it has any, and what they were judged by."""
     from budgetnet.leaderboard import rank
-    from budgetnet.search.finalists import OPENINGS, kept_finals, read_results
+    from budgetnet.run_folder import OPENINGS
+    from budgetnet.search.finalists import kept_finals, read_results
     from budgetnet.search.study import candidates, study_settings, tally
 
     settings = study_settings(study)

@@ -19,8 +19,8 @@ from rich.progress import (
 
 from budgetnet.cli.tables import percent, short_count
 from budgetnet.data import DataSet, load_dataset
+from budgetnet.observer import Announced
 from budgetnet.records import Epoch, RunResult
-from budgetnet.search.observer import Announced
 
 
 def load_shown(name: str) -> DataSet:
@@ -76,10 +76,11 @@ class TerminalProgress:
         """Starts the bar of a candidate, or of a run on its own."""
         if self._search is not None:
             self._bars.update(self._search, completed=candidate.trained)
+        epochs = candidate.epochs or self._epochs
         self._labels[worker] = f"{candidate.label[:40]} · {short_count(candidate.params)} parameters"
         if worker not in self._runs:
-            self._runs[worker] = self._bars.add_task("", total=self._epochs)
-        self._bars.reset(self._runs[worker], total=self._epochs, description=self._labels[worker], visible=True)
+            self._runs[worker] = self._bars.add_task("", total=epochs)
+        self._bars.reset(self._runs[worker], total=epochs, description=self._labels[worker], visible=True)
 
     def stepped(self, epoch: int, share: float, *, worker: int = 0) -> None:
         """Moves the bar within an epoch."""

@@ -38,10 +38,10 @@ from budgetnet.spec import ModelSpec
 from budgetnet.zoo import ENTRIES, get
 
 if TYPE_CHECKING:
+    from budgetnet.batch import PlannedRun
     from budgetnet.budget import Budget
     from budgetnet.cli.progress import TerminalProgress
     from budgetnet.search.driver import Arrangement
-    from budgetnet.search.finals import FinalRun
     from budgetnet.training_data import TrainingData
 
 
@@ -224,9 +224,9 @@ def _fitting_zoo(budget: Budget, data: TrainingData) -> Iterator[ModelSpec]:
                 yield network
 
 
-def _trainer(place: Arrangement, progress: TerminalProgress) -> Callable[[Sequence[FinalRun]], None]:
+def _trainer(place: Arrangement, progress: TerminalProgress) -> Callable[[Sequence[PlannedRun]], object]:
+    from budgetnet.batch import train_runs
     from budgetnet.search.crew import Crew
-    from budgetnet.search.finals import train_runs
 
     if place.workers > 1:
         return Crew(place, progress).train

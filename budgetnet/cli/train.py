@@ -59,8 +59,8 @@ def train(
     from budgetnet.cli.tables import with_interval
     from budgetnet.environment import choose_device
     from budgetnet.learner import Execution
+    from budgetnet.observer import Announced
     from budgetnet.run_folder import RunFolder
-    from budgetnet.search.observer import Announced
     from budgetnet.stats import wilson_interval
     from budgetnet.train import identify
     from budgetnet.train import train as train_network

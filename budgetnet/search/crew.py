@@ -20,14 +20,14 @@ from typing import IO, Any, NamedTuple, cast
 
 import torch
 
+from budgetnet.batch import PlannedRun
 from budgetnet.cores import available_cores
 from budgetnet.errors import BudgetnetError
+from budgetnet.observer import Announced, Observer
 from budgetnet.records import Epoch, RunResult
 from budgetnet.search import worker as worker_program
 from budgetnet.search.driver import Arrangement, End, Plan, SearchOutcome, require_feasible
 from budgetnet.search.fates import is_trained
-from budgetnet.search.finals import FinalRun
-from budgetnet.search.observer import Announced, Observer
 from budgetnet.search.study import open_study, storage_errors
 
 MAX_KILLED = 3
@@ -103,8 +103,8 @@ class Crew:
             trained = sum(map(is_trained, study.get_trials(deepcopy=False)))
             return SearchOutcome(study, trained, end)
 
-    def train(self, runs: Sequence[FinalRun]) -> None:
-        """As `budgetnet.search.finals.train_runs`.
+    def train(self, runs: Sequence[PlannedRun]) -> None:
+        """As `budgetnet.batch.train_runs`.
 
         Raises:
             BudgetnetError: a worker failed, or was killed again and again.

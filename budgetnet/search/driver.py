@@ -16,6 +16,8 @@ from budgetnet.cost import Cost
 from budgetnet.environment import choose_precision
 from budgetnet.errors import BudgetnetError, BusyError, InputError, RecordError
 from budgetnet.learner import Execution
+from budgetnet.memory import with_memory
+from budgetnet.observer import Announced, Observer
 from budgetnet.published import reference
 from budgetnet.recipe import Recipe, require_sound
 from budgetnet.records import RunRecord, RunResult
@@ -24,8 +26,6 @@ from budgetnet.search.bulk import Written
 from budgetnet.search.fates import OUT_OF_MEMORY
 from budgetnet.search.judge import CycleJudge
 from budgetnet.search.ledger import Entry, Ledger
-from budgetnet.search.memory import with_memory
-from budgetnet.search.observer import Announced, Observer
 from budgetnet.search.presence import Presence, heartbeat
 from budgetnet.search.proposals import Proposals
 from budgetnet.search.rungs import make_pruner

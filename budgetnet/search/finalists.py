@@ -16,8 +16,6 @@ from budgetnet.run_folder import RunFolder
 from budgetnet.spec import ModelSpec
 from budgetnet.stats import Interval, accuracy_count, gap_interval, mean_interval, wilson_interval
 
-OPENINGS = "test-openings.jsonl"
-"""The file among the run folders in which every opening of a test set is written down."""
 FINALS_KEY = "budgetnet:finals"
 """User attribute of a study that holds its finals."""
 

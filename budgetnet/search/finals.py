@@ -8,42 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import optuna
 import torch
 from optuna.trial import FrozenTrial, TrialState
-from torch import nn
 
-from budgetnet.checkpoint import load_tensors
+from budgetnet.batch import PlannedRun
 from budgetnet.data import DataSet
-from budgetnet.data.device import resident
-from budgetnet.errors import BudgetnetError, BusyError, InputError, RecordError
-from budgetnet.evaluate import Evaluator
-from budgetnet.fields import Document
-from budgetnet.learner import PRECISIONS
+from budgetnet.errors import BudgetnetError
+from budgetnet.judging import judge
 from budgetnet.recipe import Recipe
-from budgetnet.records import RunRecord, TestResult
 from budgetnet.run_folder import RunFolder
 from budgetnet.search.driver import Arrangement
 from budgetnet.search.fates import is_trained
-from budgetnet.search.finalists import OPENINGS, Finalist, FinalResult, Finals, keep_finals, read_results
-from budgetnet.search.memory import with_memory
-from budgetnet.search.observer import Announced, Observer
-from budgetnet.spec import ModelSpec
-from budgetnet.train import identify, initialise, train
-from budgetnet.training_data import TrainingData
-
-
-class FinalRun(Document):
-    """One training of one finalist."""
-
-    spec: ModelSpec
-    """The network."""
-    recipe: Recipe
-    """How it is trained."""
-    seed: int
-    """Of initialisation, order and augmentation."""
+from budgetnet.search.finalists import Finalist, FinalResult, Finals, keep_finals, read_results
+from budgetnet.train import identify
 
 
 def choose_finalists(study: optuna.Study, place: Arrangement, *, number: int, seeds: int, recipe: Recipe) -> Finals:
@@ -93,47 +72,11 @@ def _finalist(trial: FrozenTrial, recipe: Recipe, seeds: Sequence[int], place: A
     )
 
 
-def final_runs(finals: Finals) -> list[FinalRun]:
+def final_runs(finals: Finals) -> list[PlannedRun]:
     """Every training of the finals, one seed of all finalists after the other."""
     return [
-        FinalRun(spec=each.spec, recipe=each.recipe, seed=seed) for seed in finals.seeds for each in finals.finalists
+        PlannedRun(spec=each.spec, recipe=each.recipe, seed=seed) for seed in finals.seeds for each in finals.finalists
     ]
-
-
-def train_runs(runs: Sequence[FinalRun], data: TrainingData, *, out: Path, observer: Observer, worker: int = 0) -> None:
-    """Trains what is not trained yet, and leaves to other workers what they are at.
-
-    Args:
-        runs: the trainings.
-        data: training and validation images, on the device to train on.
-        out: folder of run folders.
-        observer: is told of progress.
-        worker: number of the worker.
-    """
-    for run in runs:
-        if RunFolder.of(identify(run.spec, data, run.recipe, seed=run.seed), out).finished:
-            continue
-        observer.begun(Announced(run.spec.label, run.spec.params, trained=0), worker=worker)
-        try:
-            record, _ = with_memory(_attempt(run, data, out, observer, worker))
-        except BusyError:
-            continue
-        observer.ended(record.result if record else None, worker=worker)
-
-
-def _attempt(
-    run: FinalRun, data: TrainingData, out: Path, observer: Observer, worker: int
-) -> Callable[[Any], RunRecord]:
-    return lambda execution: train(
-        run.spec,
-        data,
-        run.recipe,
-        seed=run.seed,
-        out=out,
-        execution=execution,
-        on_epoch=lambda epoch: observer.epoch_ended(epoch, worker=worker),
-        on_step=lambda epoch, share: observer.stepped(epoch, share, worker=worker),
-    )
 
 
 def open_test_set(
@@ -153,39 +96,16 @@ def open_test_set(
         RecordError: a run's weights are damaged.
     """
     for place, result in enumerate(results, 1):
-        waiting = [record for record in result.records if record.test is None]
-        if not waiting:
-            continue
-        # Before the test set is opened, which it must not be in vain.
-        networks = [_trained_network(record, device) for record in waiting]
-        seeds = ", ".join(str(record.identity.seed) for record in waiting)
+        seeds = ", ".join(str(record.identity.seed) for record in result.records if record.test is None)
         reason = f"finalist {place} of {len(results)} of study {study_name}, trained with seeds {seeds}"
-        images, labels = dataset.test.open(reason=reason, by=result.finalist.name, log=out / OPENINGS)
-        test = resident(images, labels, device=device, mean=dataset.mean, std=dataset.std)
-        for record, network in zip(waiting, networks, strict=True):
-            precision, flip = PRECISIONS[record.identity.precision], record.identity.recipe.test_time_flip
-            judged = Evaluator(network, test, precision=precision, flip=flip)()
-            outcome = TestResult(loss=judged.loss, correct=judged.correct, images=judged.images, reason=reason)
-            RunFolder(record.folder).write_test(outcome)
-
-
-def _trained_network(record: RunRecord, device: torch.device) -> nn.Module:
-    """The network of a finished run with its best weights."""
-    path = RunFolder(record.folder).best
-    network = initialise(record.identity.spec, record.identity.seed).to(device)
-    try:
-        network.load_state_dict(load_tensors(path)[0])
-    except (InputError, RuntimeError):
-        rule = "is damaged: not the weights of this run's network; delete the run folder to train it anew"
-        raise RecordError("best weights", str(path), rule) from None
-    return network
+        judge(result.records, dataset, by=result.finalist.name, reason=reason, device=device, out=out)
 
 
 def hold_finals(
     study: optuna.Study,
     place: Arrangement,
     dataset: DataSet,
-    train_all: Callable[[Sequence[FinalRun]], None],
+    train_all: Callable[[Sequence[PlannedRun]], object],
     *,
     number: int,
     seeds: int,

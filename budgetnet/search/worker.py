@@ -107,8 +107,8 @@ def main() -> int:
 def _work(job: dict[str, Any], teller: _Teller) -> str:
     import torch
 
+    from budgetnet.batch import PlannedRun, train_runs
     from budgetnet.search.driver import Arrangement, Plan, Worker
-    from budgetnet.search.finals import FinalRun, train_runs
     from budgetnet.search.presence import Presence
     from budgetnet.search.settings import StudySettings
     from budgetnet.search.study import open_storage, open_study, storage_errors
@@ -122,7 +122,7 @@ def _work(job: dict[str, Any], teller: _Teller) -> str:
     out, storage = Path(job["out"]), open_storage(job["storage"], create=True)
     with Presence(storage, job["study"], out, slot=job["slot"]) as presence, storage_errors(storage):
         if job["runs"]:
-            runs = [FinalRun.from_mapping(run) for run in job["runs"]]
+            runs = [PlannedRun.from_mapping(run) for run in job["runs"]]
             train_runs(runs, data, out=out, observer=teller, worker=presence.slot)
             return "done"
         study = open_study(storage, job["study"], settings)

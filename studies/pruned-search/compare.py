@@ -19,10 +19,10 @@ from budgetnet.budget import Budget
 from budgetnet.data import load_dataset
 from budgetnet.environment import describe_environment
 from budgetnet.files import read_mapping, write_json
+from budgetnet.observer import Announced
 from budgetnet.recipe import Recipe
 from budgetnet.records import Epoch, RunResult
 from budgetnet.search.driver import Arrangement, Plan, question, search
-from budgetnet.search.observer import Announced
 from budgetnet.search.study import default_storage, open_storage
 from budgetnet.space import SearchSpace
 from budgetnet.training_data import TrainingData

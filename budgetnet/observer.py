@@ -1,4 +1,4 @@
-"""What a search tells of its progress, and to whom."""
+"""What a search, or any other batch of runs, tells of its progress, and to whom."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ class Announced(NamedTuple):
     """Trainable parameters."""
     trained: int
     """Candidates of the study trained so far."""
+    epochs: int | None = None
+    """Most epochs of its recipe, where runs have recipes of their own."""
 
 
 class Observer(Protocol):

@@ -1,0 +1,173 @@
+"""Several runs on one data set: trained in turn, shared with whoever trains the same, and judged when all stand.
+
+What an ablation, a reproduction and the finals of a search have in common: a list of runs, each with its folder, that
+can be broken off at any instant and gone on with, and a test set that is opened when all of them stand.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from budgetnet.data import DataSet
+from budgetnet.errors import BudgetnetError, BusyError
+from budgetnet.fields import Document
+from budgetnet.judging import judge
+from budgetnet.memory import with_memory
+from budgetnet.observer import Announced, Observer
+from budgetnet.recipe import Recipe
+from budgetnet.records import RunRecord
+from budgetnet.run_folder import RunFolder
+from budgetnet.spec import ModelSpec
+from budgetnet.train import identify, train
+from budgetnet.training_data import TrainingData
+
+_LOOK_AGAIN = 2.0
+"""Seconds between two looks at runs that another process is training."""
+
+
+class PlannedRun(Document):
+    """One training of one network."""
+
+    spec: ModelSpec
+    """The network."""
+    recipe: Recipe
+    """How it is trained."""
+    seed: int
+    """Of initialisation, order and augmentation."""
+
+
+def train_runs(
+    runs: Sequence[PlannedRun], data: TrainingData, *, out: Path, observer: Observer, worker: int = 0
+) -> list[PlannedRun]:
+    """Trains what is not trained yet, and leaves to other processes what they are at.
+
+    Args:
+        runs: the trainings.
+        data: training and validation images, on the device to train on.
+        out: folder of run folders.
+        observer: is told of progress.
+        worker: number of the worker.
+
+    Returns:
+        Runs that another process was training.
+    """
+    left = []
+    for run in runs:
+        if RunFolder.of(identify(run.spec, data, run.recipe, seed=run.seed), out).finished:
+            continue
+        observer.begun(Announced(run.spec.label, run.spec.params, trained=0, epochs=run.recipe.epochs), worker=worker)
+        try:
+            record, _ = with_memory(_attempt(run, data, out, observer, worker))
+        except BusyError:
+            left.append(run)
+            continue
+        observer.ended(record.result if record else None, worker=worker)
+    return left
+
+
+def _attempt(
+    run: PlannedRun, data: TrainingData, out: Path, observer: Observer, worker: int
+) -> Callable[[Any], RunRecord]:
+    return lambda execution: train(
+        run.spec,
+        data,
+        run.recipe,
+        seed=run.seed,
+        out=out,
+        execution=execution,
+        on_epoch=lambda epoch: observer.epoch_ended(epoch, worker=worker),
+        on_step=lambda epoch, share: observer.stepped(epoch, share, worker=worker),
+    )
+
+
+class Batch:
+    """Runs on one data set; recipes may split it in different ways."""
+
+    def __init__(
+        self,
+        dataset: DataSet,
+        *,
+        device: torch.device,
+        out: Path,
+        train_size: int | None = None,
+        validation_size: int | None = None,
+    ) -> None:
+        """Nothing is trained yet.
+
+        Args:
+            dataset: the data set, its test set under seal.
+            device: where to train and judge.
+            out: folder of run folders.
+            train_size: images to learn from; all that are not held out if left out.
+            validation_size: images to be judged on; all that are held out if left out.
+        """
+        self.dataset, self.device, self.out = dataset, device, out
+        self._sizes = {"train_size": train_size, "validation_size": validation_size}
+        self._prepared: dict[tuple[float, int], TrainingData] = {}
+
+    def data(self, recipe: Recipe) -> TrainingData:
+        """Training and validation images as a recipe splits them, on the device; recipes that split alike share them.
+
+        Raises:
+            DataError: a size is larger than what there is, or too small for the number of classes.
+        """
+        key = recipe.validation_fraction, recipe.split_seed
+        if key not in self._prepared:
+            self._prepared[key] = TrainingData.prepare(self.dataset, recipe, device=self.device, **self._sizes)
+        return self._prepared[key]
+
+    def folder(self, run: PlannedRun) -> RunFolder:
+        """Where a run lies, whether it exists yet or not."""
+        return RunFolder.of(identify(run.spec, self.data(run.recipe), run.recipe, seed=run.seed), self.out)
+
+    def train(self, runs: Sequence[PlannedRun], observer: Observer) -> list[RunRecord]:
+        """Trains what is not trained yet; the same call goes on where it was broken off.
+
+        Several processes may do so at once: each takes what nobody is training, and waits for the others at the end.
+
+        Args:
+            runs: the trainings.
+            observer: is told of progress.
+
+        Returns:
+            Their records, in the order of the runs; of runs that diverged, too.
+
+        Raises:
+            RecordError: a run's folder is damaged.
+            BudgetnetError: a network is too large for the device even with half batches.
+        """
+        left = list(runs)
+        while left:
+            busy = [run for run in left if train_runs([run], self.data(run.recipe), out=self.out, observer=observer)]
+            if len(busy) == len(left):
+                time.sleep(_LOOK_AGAIN)
+            left = busy
+        folders = [self.folder(run) for run in runs]
+        missing = next((folder for folder in folders if not folder.finished), None)
+        if missing is not None:
+            raise BudgetnetError(f"{missing.path.name}: the network is too large for the device's memory")
+        return [folder.load() for folder in folders]
+
+    def judge(self, records: Sequence[RunRecord], *, by: str, reason: str) -> list[RunRecord]:
+        """Opens the test set once for runs that stand; those judged before stay as they are.
+
+        Args:
+            records: runs of this batch; those that came to no result are left out.
+            by: who opens it.
+            reason: why.
+
+        Returns:
+            The records with what their networks did on the test set.
+
+        Raises:
+            DataError: the opening cannot be written down.
+            RecordError: a run's weights are damaged.
+        """
+        complete = [record for record in records if record.result.status == "complete"]
+        judge(complete, self.dataset, by=by, reason=reason, device=self.device, out=self.out)
+        return [RunFolder(record.folder).load() for record in records]

@@ -1,0 +1,97 @@
+"""Judging trained networks: on any images, and on the test set, whose opening is written down first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from budgetnet.checkpoint import load_tensors
+from budgetnet.data import DataSet
+from budgetnet.data.device import ResidentImages, resident
+from budgetnet.errors import InputError, RecordError
+from budgetnet.evaluate import Evaluator
+from budgetnet.learner import PRECISIONS
+from budgetnet.records import RunRecord, TestResult
+from budgetnet.run_folder import OPENINGS, RunFolder
+from budgetnet.scores import Scores
+from budgetnet.train import initialise
+
+
+def trained_network(record: RunRecord, device: torch.device) -> nn.Module:
+    """The network of a finished run with its best weights.
+
+    Raises:
+        RecordError: the weights are damaged, or not those of the run's network.
+    """
+    path = RunFolder(record.folder).best
+    network = initialise(record.identity.spec, record.identity.seed).to(device)
+    try:
+        network.load_state_dict(load_tensors(path)[0])
+    except (InputError, RuntimeError):
+        rule = "is damaged: not the weights of this run's network; delete the run folder to train it anew"
+        raise RecordError("best weights", str(path), rule) from None
+    return network
+
+
+def score(record: RunRecord, images: ResidentImages, *, flip: bool | None = None) -> Scores:
+    """What a run's network says of images, in the precision that it was trained in.
+
+    Args:
+        record: the run.
+        images: on the device to judge on.
+        flip: whether mirror images are judged as well and probabilities averaged; as the recipe says if left out.
+
+    Raises:
+        RecordError: the weights are damaged.
+    """
+    identity = record.identity
+    evaluator = Evaluator(
+        trained_network(record, images.images.device),
+        images,
+        precision=PRECISIONS[identity.precision],
+        flip=identity.recipe.test_time_flip if flip is None else flip,
+    )
+    # In double precision, so that no two classes that differ come out alike.
+    probabilities = np.exp(evaluator.log_probabilities().double().cpu().numpy())
+    return Scores(probabilities=probabilities, labels=images.labels.cpu().numpy())
+
+
+def judge(
+    records: Sequence[RunRecord], dataset: DataSet, *, by: str, reason: str, device: torch.device, out: Path
+) -> None:
+    """Judges runs on the test set, opened once for those that were not judged before.
+
+    What each network says of each image is kept beside its result, so that no later question needs another opening.
+
+    Args:
+        records: the runs, complete.
+        dataset: the data set that they were trained on.
+        by: who opens the test set.
+        reason: why.
+        device: where to judge.
+        out: folder of run folders, in which the opening is written down.
+
+    Raises:
+        DataError: the opening cannot be written down.
+        RecordError: a run's weights are damaged.
+    """
+    # As the folders stand now: a record may have been read before another process judged its run.
+    waiting = [record for record in records if RunFolder(record.folder).load().test is None]
+    if not waiting:
+        return
+    # Before the test set is opened, which it must not be in vain.
+    for record in waiting:
+        trained_network(record, torch.device("cpu"))
+    images, labels = dataset.test.open(reason=reason, by=by, log=out / OPENINGS)
+    test = resident(images, labels, device=device, mean=dataset.mean, std=dataset.std)
+    for record in waiting:
+        scores = score(record, test)
+        folder = RunFolder(record.folder)
+        # The result comes last: where it stands, the scores do as well.
+        folder.write_scores(scores)
+        result = TestResult(loss=scores.loss, correct=scores.correct, images=scores.images, reason=reason)
+        folder.write_test(result)

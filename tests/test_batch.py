@@ -1,0 +1,146 @@
+"""Batches of runs: resumed, shared between processes, and judged on a test set opened when all of them stand."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from search_support import Watcher
+from support import TINY, restarts, snapshot, tiny_recipe
+from torch.nn import functional
+
+from budgetnet import batch as batches
+from budgetnet.batch import Batch, PlannedRun
+from budgetnet.build import build
+from budgetnet.checkpoint import load_tensors
+from budgetnet.data import DataSet
+from budgetnet.data.sealed import read_openings
+from budgetnet.errors import RecordError
+from budgetnet.records import RunRecord, RunResult
+from budgetnet.run_folder import OPENINGS, RunFolder
+
+RECIPE = tiny_recipe(learning_rate=0.1, test_time_flip=True)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def batch(digits: DataSet, tmp_path: Path) -> Batch:
+    return Batch(digits, device=CPU, out=tmp_path, train_size=64, validation_size=40)
+
+
+def plan(count: int = 2) -> list[PlannedRun]:
+    return [PlannedRun(spec=TINY, recipe=RECIPE, seed=seed) for seed in range(count)]
+
+
+def test_runs_are_trained_once_and_come_back_in_their_order(batch: Batch, tmp_path: Path) -> None:
+    runs = [*plan(), PlannedRun(spec=TINY, recipe=RECIPE.for_epochs(1), seed=0)]
+    watcher = Watcher(stop_at=2)
+    with pytest.raises(KeyboardInterrupt):
+        batch.train(runs, watcher)
+    assert RunFolder(batch.folder(runs[0]).path).finished
+    before = snapshot(batch.folder(runs[0]).path)
+    watcher = Watcher()
+    records = batch.train(runs, watcher)
+    assert [announced.epochs for announced in watcher.networks] == [2, 1], "the first is there already"
+    assert [(record.identity.seed, record.result.epochs) for record in records] == [(0, 2), (1, 2), (0, 1)]
+    assert snapshot(batch.folder(runs[0]).path) == before
+    assert batch.train(runs, Watcher()) == records
+
+
+def test_recipes_may_split_in_different_ways(batch: Batch) -> None:
+    other = RECIPE.model_copy(update={"split_seed": 1})
+    runs = [PlannedRun(spec=TINY, recipe=recipe, seed=0) for recipe in (RECIPE, other)]
+    first, second = batch.train(runs, Watcher())
+    assert first.identity.data.split_fingerprint != second.identity.data.split_fingerprint
+    assert batch.data(RECIPE) is batch.data(RECIPE.for_epochs(1))
+
+
+def test_what_another_process_trains_is_waited_for(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "_LOOK_AGAIN", 0.01)
+    runs = plan()
+    taken, others_done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with batch.folder(runs[0]).locked():
+            taken.set()
+            others_done.wait(60)
+
+    class Ends(Watcher):
+        def ended(self, result: RunResult | None, **_: int) -> None:
+            super().ended(result)
+            others_done.set()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert taken.wait(60)
+    watcher = Ends()
+    records = batch.train(runs, watcher)
+    thread.join()
+    assert [record.identity.seed for record in records] == [0, 1]
+    assert len(watcher.networks) >= 2
+
+
+def by_hand(
+    record: RunRecord, digits: DataSet, log: Path
+) -> tuple[float, int, np.ndarray[tuple[int, int], np.dtype[np.float64]]]:
+    """Loss, right answers and probabilities on the test set, with mirror images, in double precision."""
+    images, labels = digits.test.open(reason="a test", by="an oracle", log=log)
+    mean, std = (np.array(values).reshape(1, -1, 1, 1) for values in (digits.mean, digits.std))
+    inputs = torch.from_numpy((images.astype(np.float64) / 255 - mean) / std)
+    network = build(TINY).double()
+    network.load_state_dict(load_tensors(record.folder / "best.safetensors")[0])
+    network.eval()
+    with torch.no_grad():
+        both = [functional.softmax(network(each), dim=1) for each in (inputs, inputs.flip(3))]
+    probabilities = ((both[0] + both[1]) / 2).numpy()
+    chosen = probabilities[np.arange(len(labels)), labels]
+    return float(-np.log(chosen).mean()), int((probabilities.argmax(axis=1) == labels).sum()), probabilities
+
+
+def test_the_test_set_is_opened_once_for_runs_that_stand(batch: Batch, digits: DataSet, tmp_path: Path) -> None:
+    records = batch.train(plan(), Watcher())
+    assert not (tmp_path / OPENINGS).exists()
+    judged = batch.judge(records, by="who asks", reason="to see")
+    assert [(each["by"], each["reason"], each["count"]) for each in read_openings(tmp_path / OPENINGS)] == [
+        ("who asks", "to see", 360)
+    ]
+    for record in judged:
+        loss, correct, probabilities = by_hand(record, digits, tmp_path / "oracle.jsonl")
+        assert record.test is not None
+        assert (record.test.correct, record.test.images) == (correct, 360)
+        assert record.test.loss == pytest.approx(loss, rel=1e-5)
+        scores = RunFolder(record.folder).read_scores()
+        assert scores is not None
+        np.testing.assert_allclose(scores.probabilities, probabilities, atol=1e-5)
+        assert scores.correct == correct
+    more = batch.train(plan(3), Watcher())
+    before = snapshot(judged[0].folder)
+    assert batch.judge(more, by="who asks", reason="again")[:2] == judged
+    assert [each["reason"] for each in read_openings(tmp_path / OPENINGS)] == ["to see", "again"]
+    assert snapshot(judged[0].folder) == before
+    batch.judge(more, by="who asks", reason="once more")
+    assert len(read_openings(tmp_path / OPENINGS)) == 2, "nothing is left to ask"
+
+
+def test_a_damaged_run_leaves_the_test_set_sealed(batch: Batch, tmp_path: Path) -> None:
+    records = batch.train(plan(), Watcher())
+    (records[1].folder / "best.safetensors").write_bytes(b"nothing")
+    with pytest.raises(RecordError, match="best weights"):
+        batch.judge(records, by="who asks", reason="to see")
+    assert not (tmp_path / OPENINGS).exists()
+    assert batch.judge(records[:1], by="who asks", reason="to see")[0].test is not None
+    scores = records[0].folder / "test-scores.safetensors"
+    scores.write_bytes(scores.read_bytes()[:-9])
+    with pytest.raises(RecordError, match="is damaged"):
+        RunFolder(records[0].folder).read_scores()
+
+
+def test_a_run_that_came_to_nothing_is_not_judged(batch: Batch, tmp_path: Path) -> None:
+    diverging = tiny_recipe(learning_rate=1e30, schedule=restarts(2))
+    records = batch.train([PlannedRun(spec=TINY, recipe=diverging, seed=0)], Watcher())
+    assert records[0].result.status == "diverged"
+    assert batch.judge(records, by="who asks", reason="to see")[0].test is None
+    assert not (tmp_path / OPENINGS).exists()
