@@ -42,7 +42,7 @@ class PlannedRun(Document):
 
 
 def train_runs(
-    runs: Sequence[PlannedRun], data: TrainingData, *, out: Path, observer: Observer, worker: int = 0
+    runs: Sequence[PlannedRun], data: TrainingData, *, out: Path, observer: Observer, worker: int = 0, trained: int = 0
 ) -> list[PlannedRun]:
     """Trains what is not trained yet, and leaves to other processes what they are at.
 
@@ -52,6 +52,7 @@ def train_runs(
         out: folder of run folders.
         observer: is told of progress.
         worker: number of the worker.
+        trained: how many runs are trained already, for the observer.
 
     Returns:
         Runs that another process was training.
@@ -60,7 +61,8 @@ def train_runs(
     for run in runs:
         if RunFolder.of(identify(run.spec, data, run.recipe, seed=run.seed), out).finished:
             continue
-        observer.begun(Announced(run.spec.label, run.spec.params, trained=0, epochs=run.recipe.epochs), worker=worker)
+        spec = data.adapt(run.spec)
+        observer.begun(Announced(spec.label, spec.params, trained, run.recipe.epochs), worker=worker)
         try:
             record, _ = with_memory(_attempt(run, data, out, observer, worker))
         except BusyError:
@@ -143,7 +145,10 @@ class Batch:
         """
         left = list(runs)
         while left:
-            busy = [run for run in left if train_runs([run], self.data(run.recipe), out=self.out, observer=observer)]
+            busy: list[PlannedRun] = []
+            for place, run in enumerate(left):
+                trained = len(runs) - len(left) + place - len(busy)
+                busy += train_runs([run], self.data(run.recipe), out=self.out, observer=observer, trained=trained)
             if len(busy) == len(left):
                 time.sleep(_LOOK_AGAIN)
             left = busy

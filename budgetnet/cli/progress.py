@@ -36,9 +36,16 @@ def load_shown(name: str) -> DataSet:
 
 
 class TerminalProgress:
-    """Shows the progress of a run or of a search on standard error, if that is a terminal."""
+    """Shows the progress of a run, of several or of a search on standard error, if that is a terminal."""
 
-    def __init__(self, *, candidates: int | None = None, epochs: int) -> None:
+    def __init__(self, *, candidates: int | None = None, runs: int | None = None, epochs: int) -> None:
+        """Nothing is shown yet.
+
+        Args:
+            candidates: how many a search trains.
+            runs: how many a batch trains, in place of a search.
+            epochs: of each training that says nothing else.
+        """
         self._bars = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
@@ -49,8 +56,9 @@ class TerminalProgress:
             disable=not sys.stderr.isatty(),
         )
         self._search = None
-        if candidates is not None:
-            self._search = self._bars.add_task("candidates", total=candidates)
+        self._is_batch = runs is not None
+        if candidates is not None or runs is not None:
+            self._search = self._bars.add_task("runs" if self._is_batch else "candidates", total=candidates or runs)
         self._epochs = epochs
         self._runs: dict[int, TaskID] = {}
         """The bar of each worker."""
@@ -101,7 +109,7 @@ class TerminalProgress:
             self._describe_search()
 
     def _describe_search(self) -> None:
-        if self._search is not None:
+        if self._search is not None and not self._is_batch:
             best = "" if self._best is None else f" · best {percent(self._best)} %"
             description = f"candidates{best} · {self._pruned} pruned · {self._turned_away} over budget"
             self._bars.update(self._search, description=description)

@@ -1,14 +1,114 @@
-"""Verbs about the published results: ``reproduce list`` and its like."""
+"""Verbs that reproduce what is published, and ``list``, which shows it."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from budgetnet.cli.options import Json, print_json
+from budgetnet.cli.options import (
+    Device,
+    Epochs,
+    Json,
+    Out,
+    Seed,
+    TrainSize,
+    ValidationSize,
+    one_of,
+    print_json,
+    read_recipe,
+    read_sizes,
+    read_spec,
+)
+from budgetnet.errors import InputError
+from budgetnet.fields import parse_count
+from budgetnet.recipe import Recipe
+from budgetnet.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from budgetnet.records import RunRecord
 
 reproduce = typer.Typer(help="Published results, and what becomes of them here.", no_args_is_help=True)
+
+PublishedData = Annotated[
+    str,
+    typer.Option("--data", metavar="DATA", help="cifar10, cifar10:PATH, digits, folder:PATH or arrays:PATH.npz."),
+]
+Declare = Annotated[
+    str | None,
+    typer.Option(
+        "--declare", metavar="cifar10", help="Vouch for the images being CIFAR-10; the verdict then says that you did."
+    ),
+]
+Seeds = Annotated[str, typer.Option("--seeds", metavar="S", help="Trainings of each network, one with each seed.")]
+PublishedRecipe = Annotated[
+    str, typer.Option("--recipe", metavar="RECIPE", help="paper, as-run, or another name or file.")
+]
+
+
+class _Group(NamedTuple):
+    """Trainings that differ in their seeds alone."""
+
+    spec: ModelSpec
+    recipe: Recipe
+
+
+class _Setting(NamedTuple):
+    """Options that every reproduction has."""
+
+    data: str
+    declare: str | None
+    seeds: str
+    first_seed: int
+    train_size: str | None
+    validation_size: str | None
+    out: Path
+    device: str
+
+    @property
+    def declared(self) -> bool:
+        """Whether the user vouches for the images."""
+        return self.declare is not None and bool(one_of(self.declare, ["cifar10"], field="--declare"))
+
+    def read_seeds(self) -> list[int]:
+        """The seeds to train with.
+
+        Raises:
+            InputError: their number is none, or they would run beyond what a seed may be.
+        """
+        count = parse_count(self.seeds, field="--seeds")
+        if count > 1_000 or self.first_seed + count > 2**32:
+            raise InputError("--seeds", self.seeds, "must be at most 1,000, and no seed above 2**32 - 1")
+        return list(range(self.first_seed, self.first_seed + count))
+
+
+def _trained(setting: _Setting, groups: Sequence[_Group], *, purpose: str) -> list[list[RunRecord]]:
+    """Trains every group with every seed and, when all of them stand, judges them on the test set."""
+    seeds, sizes, declared = setting.read_seeds(), read_sizes(setting.train_size, setting.validation_size), False
+    declared = setting.declared
+    from budgetnet.batch import Batch, PlannedRun
+    from budgetnet.cli.progress import TerminalProgress, load_shown
+    from budgetnet.data import declared_cifar10
+    from budgetnet.environment import choose_device
+
+    chosen = choose_device(setting.device)
+    dataset = load_shown(setting.data)
+    if declared:
+        dataset = declared_cifar10(dataset, field="--declare")
+    batch = Batch(dataset, device=chosen, out=setting.out, **sizes)
+    # One seed of all groups after the other: what is broken off still compares them on the seeds that it has.
+    runs = [PlannedRun(spec=group.spec, recipe=group.recipe, seed=seed) for seed in seeds for group in groups]
+    try:
+        with TerminalProgress(runs=len(runs), epochs=max(group.recipe.epochs for group in groups)) as progress:
+            records = batch.train(runs, progress)
+    except KeyboardInterrupt:
+        typer.echo("interrupted: nothing is lost, the same command goes on where it stopped", err=True)
+        raise
+    reason = f"{purpose}: {len(runs)} runs, seeds {', '.join(map(str, seeds))}"
+    records = batch.judge(records, by=f"reproduce {purpose}", reason=reason[:500])
+    return [records[place :: len(groups)] for place in range(len(groups))]
 
 
 @reproduce.command("list")
@@ -33,3 +133,94 @@ def list_published(
         print_contradictions(console(), published.contradictions())
     else:
         print_results(console(), list(published.results().values()))
+
+
+@reproduce.command()
+def reference(
+    recipe: PublishedRecipe = "paper",
+    seeds: Seeds = "1",
+    data: PublishedData = "cifar10",
+    declare: Declare = None,
+    epochs: Epochs = None,
+    seed: Seed = 0,
+    train_size: TrainSize = None,
+    validation_size: ValidationSize = None,
+    out: Out = Path("runs"),
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Train the reference and set it against 91.41 % and Table 1; ends with 4 when it is not reproduced."""
+    how = read_recipe(recipe, data=data, epochs=epochs)
+    setting = _Setting(data, declare, seeds, seed, train_size, validation_size, out, device)
+    (records,) = _trained(setting, [_Group(read_spec("reference"), how)], purpose="reference")
+    from budgetnet.reproduction.reference import reference_result
+
+    result = reference_result(records, declared=setting.declared)
+    if as_json:
+        print_json(result.to_mapping())
+    else:
+        from budgetnet.cli.reproduction import print_reference
+
+        print_reference(result, records, out=out)
+    if result.verdict.exit_code:
+        raise typer.Exit(result.verdict.exit_code)
+
+
+@reproduce.command()
+def leakage(
+    spec: Annotated[str, typer.Option("--spec", metavar="SPEC", help="The network; another is quicker.")] = "reference",
+    seeds: Seeds = "3",
+    data: PublishedData = "cifar10",
+    declare: Declare = None,
+    epochs: Epochs = None,
+    seed: Seed = 0,
+    train_size: TrainSize = None,
+    validation_size: ValidationSize = None,
+    out: Out = Path("runs"),
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Train as the notebook did and as the paper says, and show by how much the split of the former flatters."""
+    network = read_spec(spec)
+    groups = [_Group(network, read_recipe(name, data=data, epochs=epochs)) for name in ("as-run", "paper")]
+    setting = _Setting(data, declare, seeds, seed, train_size, validation_size, out, device)
+    leaking, sound = _trained(setting, groups, purpose="leakage")
+    from budgetnet.reproduction.leakage import leakage_result
+
+    result = leakage_result(leaking, sound)
+    if as_json:
+        print_json(result.to_mapping())
+    else:
+        from budgetnet.cli.reproduction import print_leakage
+
+        print_leakage(result, leaking, out=out)
+
+
+@reproduce.command()
+def ladder(
+    recipe: PublishedRecipe = "paper",
+    seeds: Seeds = "3",
+    data: PublishedData = "cifar10",
+    declare: Declare = None,
+    epochs: Epochs = None,
+    seed: Seed = 0,
+    train_size: TrainSize = None,
+    validation_size: ValidationSize = None,
+    out: Out = Path("runs"),
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Train the paper's four networks, and show whether each step up its ladder is one here as well."""
+    how = read_recipe(recipe, data=data, epochs=epochs)
+    from budgetnet.reproduction.ladder import ladder_result, rungs
+
+    groups = [_Group(read_spec(rung.known_spec), how) for rung in rungs()]
+    setting = _Setting(data, declare, seeds, seed, train_size, validation_size, out, device)
+    records = _trained(setting, groups, purpose="ladder")
+    result = ladder_result(records, declared=setting.declared)
+    if as_json:
+        print_json(result.to_mapping())
+    else:
+        from budgetnet.cli.reproduction import print_ladder
+
+        print_ladder(result, records[0], out=out)

@@ -3,9 +3,9 @@
 What puts images on a device and augments them there is in ``budgetnet.data.device``, which does.
 """
 
-from budgetnet.data.dataset import DataSet
+from budgetnet.data.dataset import DataSet, declared_cifar10
 from budgetnet.data.load import load_dataset
 from budgetnet.data.sealed import SealedTestSet, read_openings
 from budgetnet.data.split import Split, split
 
-__all__ = ["DataSet", "SealedTestSet", "Split", "load_dataset", "read_openings", "split"]
+__all__ = ["DataSet", "SealedTestSet", "Split", "declared_cifar10", "load_dataset", "read_openings", "split"]

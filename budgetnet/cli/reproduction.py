@@ -1,0 +1,162 @@
+"""How reproductions look in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from budgetnet.cli.tables import console, percent, with_interval
+from budgetnet.published import get
+from budgetnet.recipe import LEAKING
+from budgetnet.records import RunRecord
+from budgetnet.reproduction.ladder import LadderResult, Rung
+from budgetnet.reproduction.leakage import LeakageResult
+from budgetnet.reproduction.reference import ReferenceResult
+from budgetnet.reproduction.rows import RunRow
+from budgetnet.reproduction.verdict import Verdict
+from budgetnet.run_folder import OPENINGS
+from budgetnet.stats import Interval
+
+_COLOURS = {"reproduced": "green", "not reproduced": "red", "not comparable": "yellow"}
+
+
+def print_reference(result: ReferenceResult, records: Sequence[RunRecord], *, out: Path) -> None:
+    """Prints every run of the reference, the comparison with what is published, and the verdict."""
+    output, table, verdict = console(), result.table, result.verdict
+    output.print(_runs_table(result.rows, title="the published reference, trained here"))
+    agrees = "agrees" if table.agrees else "DIFFERS"
+    typer.echo(f"Table 1: {agrees}: {table.equal} of {table.rows} rows equal, {table.params:,} parameters")
+    comparison = verdict.comparison
+    spread = "" if comparison.standard_deviation is None else f" (sd {100 * comparison.standard_deviation:.2f})"
+    published = result.published
+    typer.echo(
+        f"test accuracy: {percent(comparison.mean)} %{spread} here, n = {comparison.n}; "
+        f"{percent(comparison.published)} published, {published.images:,} images, one run"
+    )
+    typer.echo(f"test loss: {result.loss:.3f} here, {published.loss} published")
+    _print_difference(verdict)
+    _print_verdict(output, verdict)
+    _print_provenance(records[0], out=out)
+
+
+def print_leakage(result: LeakageResult, records: Sequence[RunRecord], *, out: Path) -> None:
+    """Prints both recipes' runs, their gaps, and by how much the leak widens it."""
+    output = console()
+    output.print(_runs_table(result.rows, title="validation against test accuracy, with a leaking split and without"))
+    table = Table(title="means over the seeds, in per cent", title_justify="left")
+    for heading in ("recipe", "seeds", "training", "validation", "test", "validation - test [95 %]"):
+        table.add_column(heading, justify="left" if heading == "recipe" else "right")
+    for side in result.sides:
+        table.add_row(
+            f"{side.recipe}{' (leaking)' if side.leaks else ''}",
+            str(side.n),
+            percent(side.train_accuracy),
+            percent(side.validation_accuracy),
+            percent(side.test_accuracy),
+            _points(side.gap, side.gap_interval),
+        )
+    validation, test = get("leaking-validation").accuracy, get("reference").accuracy
+    published = ("published (leaking)", "1", "~98", percent(validation), percent(test), _points(result.published_gap))
+    table.add_row(*published, style="cyan")
+    output.print(table)
+    difference = result.difference
+    typer.echo(
+        f"the leak widens the gap by {_points(difference.mean, difference.interval)} points, n = {difference.n} paired "
+        f"seeds, {_p_value(difference.p_value)} ({difference.method})"
+    )
+    typer.echo(f"{result.sides[0].recipe} is {LEAKING}")
+    _print_provenance(records[0], out=out)
+
+
+def print_ladder(result: LadderResult, records: Sequence[RunRecord], *, out: Path) -> None:
+    """Prints the rungs in order, as stated and as found, with each step."""
+    output = console()
+    table = Table(title="the paper's ladder: what is stated, and what was found here", title_justify="left")
+    wide = output.width >= 100
+    headings = ["rung", "params", "seeds", "test %", "stated %", "step here", "step stated"]
+    headings += ["p (Holm)"] if wide else []
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "rung" else "right")
+    for rung in result.rungs:
+        table.add_row(*_rung_cells(rung, wide=wide))
+    output.print(table)
+    order = "the order is the paper's" if result.same_order else "the order is not the paper's"
+    typer.echo(f"{order}; steps and intervals in points, seed by seed; ~ about, as the paper states it")
+    verdicts = {rung.verdict.outcome for rung in result.rungs}
+    if verdicts == {"not comparable"}:
+        _print_verdict(output, result.rungs[0].verdict)
+    else:
+        for rung in result.rungs:
+            _print_difference(rung.verdict, name=rung.published.name)
+            _print_verdict(output, rung.verdict)
+    _print_provenance(records[0], out=out)
+
+
+def _rung_cells(rung: Rung, *, wide: bool) -> list[str]:
+    published, step = rung.published, rung.step
+    about = "~" if published.accuracy_is_approximate else ""
+    stated = f"{about}{100 * published.accuracy:.{0 if about else 2}f}"
+    test = with_interval(rung.test_accuracy, rung.interval) if rung.interval else percent(rung.test_accuracy)
+    cells = [published.name, f"{rung.params:,}", str(rung.n), test, stated]
+    cells += [_points(step.difference.mean, step.difference.interval), _points(step.published)] if step else ["", ""]
+    if wide:
+        cells.append("" if step is None or step.p_value is None else f"{step.p_value:.3g}")
+    return cells
+
+
+def _runs_table(rows: Sequence[RunRow], *, title: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    for heading in ("recipe", "seed", "epochs", "best", "train %", "valid. %", "test %", "gap"):
+        table.add_column(heading, justify="left" if heading == "recipe" else "right")
+    for row in rows:
+        accuracies = (row.train_accuracy, row.validation_accuracy, row.test_accuracy)
+        table.add_row(
+            f"{row.recipe}{' (leaking)' if row.leaks else ''}",
+            str(row.seed),
+            str(row.epochs),
+            "-" if row.best_epoch is None else str(row.best_epoch),
+            *("-" if accuracy is None else percent(accuracy) for accuracy in accuracies),
+            "-" if row.gap is None else _points(row.gap),
+        )
+    return table
+
+
+def _points(difference: float, interval: Interval | None = None) -> str:
+    """A difference of shares in points, with its interval: ``+0.53 [+0.08, +0.98]``."""
+    text = f"{100 * difference:+.2f}"
+    return text if interval is None else f"{text} [{100 * interval.low:+.2f}, {100 * interval.high:+.2f}]"
+
+
+def _p_value(p_value: float | None) -> str:
+    if p_value is None:
+        return "no p-value"
+    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
+
+
+def _print_difference(verdict: Verdict, *, name: str = "difference") -> None:
+    comparison = verdict.comparison
+    typer.echo(
+        f"{name}: {_points(comparison.difference, comparison.interval)} points, {_p_value(comparison.p_value)} "
+        f"({comparison.test})"
+    )
+
+
+def _print_verdict(output: Console, verdict: Verdict) -> None:
+    output.print(Text(f"verdict: {verdict.outcome}", f"bold {_COLOURS[verdict.outcome]}"))
+    for reason in verdict.reasons:
+        typer.echo(f"  as {reason}")
+    for remark in verdict.remarks:
+        typer.echo(f"  remark: {remark}")
+
+
+def _print_provenance(record: RunRecord, *, out: Path) -> None:
+    data = record.identity.data
+    typer.echo(
+        f"data: {data.name}: {data.provenance}; {data.train_images:,} training and {data.validation_images:,} "
+        f"validation images; run folders and every opening of the test set ({OPENINGS}) in {out}"
+    )
