@@ -87,13 +87,10 @@ def print_ladder(result: LadderResult, records: Sequence[RunRecord], *, out: Pat
     output.print(table)
     order = "the order is the paper's" if result.same_order else "the order is not the paper's"
     typer.echo(f"{order}; steps and intervals in points, seed by seed; ~ about, as the paper states it")
-    verdicts = {rung.verdict.outcome for rung in result.rungs}
-    if verdicts == {"not comparable"}:
-        _print_verdict(output, result.rungs[0].verdict)
-    else:
-        for rung in result.rungs:
-            _print_difference(rung.verdict, name=rung.published.name)
-            _print_verdict(output, rung.verdict)
+    # The last rung alone is published to the digit; the others are about so much.
+    top = result.rungs[-1].verdict
+    _print_difference(top, name=top.published.name)
+    _print_verdict(output, top)
     _print_provenance(records[0], out=out)
 
 

@@ -89,6 +89,8 @@ def obstacles(records: Sequence[RunRecord], published: PublishedResult, *, decla
         found.append(f"the network is not the published one, {published.spec}")
     if recipe.digest not in {NAMED[name].digest for name in ("paper", "as-run")}:
         found.append("trained by neither of the recipes paper and as-run as they stand")
+    if published.accuracy_is_approximate:
+        found.append(f"the published accuracy is only known to be about {100 * published.accuracy:.0f} %")
     if published.images is None:
         found.append("how many images are behind the published accuracy is not known")
     return found
