@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from budgetnet.cli.tables import console, percent, with_interval
+from budgetnet.cli.tables import console, percent, points, with_interval
 from budgetnet.published import get
 from budgetnet.recipe import LEAKING
 from budgetnet.records import RunRecord
@@ -20,7 +20,6 @@ from budgetnet.reproduction.reference import ReferenceResult
 from budgetnet.reproduction.rows import RunRow
 from budgetnet.reproduction.verdict import Verdict
 from budgetnet.run_folder import OPENINGS
-from budgetnet.stats import Interval
 
 _COLOURS = {"reproduced": "green", "not reproduced": "red", "not comparable": "yellow"}
 
@@ -58,15 +57,15 @@ def print_leakage(result: LeakageResult, records: Sequence[RunRecord], *, out: P
             percent(side.train_accuracy),
             percent(side.validation_accuracy),
             percent(side.test_accuracy),
-            _points(side.gap, side.gap_interval),
+            points(side.gap, side.gap_interval),
         )
     validation, test = get("leaking-validation").accuracy, get("reference").accuracy
-    published = ("published (leaking)", "1", "~98", percent(validation), percent(test), _points(result.published_gap))
+    published = ("published (leaking)", "1", "~98", percent(validation), percent(test), points(result.published_gap))
     table.add_row(*published, style="cyan")
     output.print(table)
     difference = result.difference
     typer.echo(
-        f"the leak widens the gap by {_points(difference.mean, difference.interval)} points, n = {difference.n} paired "
+        f"the leak widens the gap by {points(difference.mean, difference.interval)} points, n = {difference.n} paired "
         f"seeds, {_p_value(difference.p_value)} ({difference.method})"
     )
     typer.echo(f"{result.sides[0].recipe} is {LEAKING}")
@@ -100,7 +99,7 @@ def _rung_cells(rung: Rung, *, wide: bool) -> list[str]:
     stated = f"{about}{100 * published.accuracy:.{0 if about else 2}f}"
     test = with_interval(rung.test_accuracy, rung.interval) if rung.interval else percent(rung.test_accuracy)
     cells = [published.name, f"{rung.params:,}", str(rung.n), test, stated]
-    cells += [_points(step.difference.mean, step.difference.interval), _points(step.published)] if step else ["", ""]
+    cells += [points(step.difference.mean, step.difference.interval), points(step.published)] if step else ["", ""]
     if wide:
         cells.append("" if step is None or step.p_value is None else f"{step.p_value:.3g}")
     return cells
@@ -118,15 +117,9 @@ def _runs_table(rows: Sequence[RunRow], *, title: str) -> Table:
             str(row.epochs),
             "-" if row.best_epoch is None else str(row.best_epoch),
             *("-" if accuracy is None else percent(accuracy) for accuracy in accuracies),
-            "-" if row.gap is None else _points(row.gap),
+            "-" if row.gap is None else points(row.gap),
         )
     return table
-
-
-def _points(difference: float, interval: Interval | None = None) -> str:
-    """A difference of shares in points, with its interval: ``+0.53 [+0.08, +0.98]``."""
-    text = f"{100 * difference:+.2f}"
-    return text if interval is None else f"{text} [{100 * interval.low:+.2f}, {100 * interval.high:+.2f}]"
 
 
 def _p_value(p_value: float | None) -> str:
@@ -138,7 +131,7 @@ def _p_value(p_value: float | None) -> str:
 def _print_difference(verdict: Verdict, *, name: str = "difference") -> None:
     comparison = verdict.comparison
     typer.echo(
-        f"{name}: {_points(comparison.difference, comparison.interval)} points, {_p_value(comparison.p_value)} "
+        f"{name}: {points(comparison.difference, comparison.interval)} points, {_p_value(comparison.p_value)} "
         f"({comparison.test})"
     )
 

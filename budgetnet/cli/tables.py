@@ -51,6 +51,12 @@ def with_interval(share: float, interval: Interval) -> str:
     return f"{percent(share)} [{percent(interval.low)}, {percent(interval.high)}]"
 
 
+def points(difference: float, interval: Interval | None = None) -> str:
+    """A difference of shares in points, with its interval: ``+0.53 [+0.08, +0.98]``."""
+    text = f"{100 * difference:+.2f}"
+    return text if interval is None else f"{text} [{100 * interval.low:+.2f}, {100 * interval.high:+.2f}]"
+
+
 def verdict_table(verdict: Verdict) -> Table:
     """Every limit, how much of it is used, and what is left."""
     table = Table(title=f"{verdict.spec.label}: {'fits' if verdict.fits else 'over budget'}", title_justify="left")

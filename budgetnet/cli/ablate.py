@@ -1,0 +1,202 @@
+"""The verb that ablates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+
+import typer
+import yaml
+
+from budgetnet.cli.options import (
+    Device,
+    Epochs,
+    Json,
+    Out,
+    TrainSize,
+    ValidationSize,
+    one_of,
+    print_json,
+    read_sizes,
+)
+from budgetnet.errors import InputError
+from budgetnet.fields import parse_count
+from budgetnet.files import write_json, write_text
+
+if TYPE_CHECKING:
+    from budgetnet.ablation.results import AblationResult
+    from budgetnet.ablation.study import AblationStudy
+    from budgetnet.ablation.variants import Variant
+    from budgetnet.data import DataSet
+    from budgetnet.records import RunRecord
+
+STUDY_FILE = "study.yaml"
+"""The file that a study's folder is read from."""
+
+
+def ablate(
+    study: Annotated[
+        Path, typer.Argument(metavar="STUDY", help="A study as a YAML or JSON file, or its folder with a study.yaml.")
+    ],
+    data: Annotated[
+        str | None,
+        typer.Option("--data", metavar="DATA", help="As for train. Left out: what the study names, else digits."),
+    ] = None,
+    change: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--change",
+            metavar="PATH=VALUE",
+            help="Lay a value over the base, such as recipe.epochs=30 or spec=resnet20; again for more.",
+        ),
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option("--seeds", metavar="S", help="So many seeds from 0 on, in place of the study's.")
+    ] = None,
+    epochs: Epochs = None,
+    train_size: TrainSize = None,
+    validation_size: ValidationSize = None,
+    interval: Annotated[
+        str, typer.Option("--interval", help="t, or bootstrap for many seeds: how intervals and p-values are made.")
+    ] = "t",
+    out: Out = Path("runs"),
+    save: Annotated[
+        Path | None,
+        typer.Option("--save", metavar="DIR", help="Also write results.csv, results.json and forest.html here."),
+    ] = None,
+    list_only: Annotated[bool, typer.Option("--list", help="List the variants and train nothing.")] = False,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Train every variant of a study with the same seeds and show what each change is worth; resumable."""
+    from budgetnet.ablation.results import Method
+
+    method = cast(Method, one_of(interval, get_args(Method), field="--interval"))
+    question = _read_study(study, change or [], seeds=seeds, epochs=epochs)
+    sizes = {
+        name: given or getattr(question, name) for name, given in read_sizes(train_size, validation_size).items()
+    }
+    from budgetnet.cli.progress import load_shown
+
+    dataset = load_shown(data or question.data or "digits")
+    variants = question.variants(input_shape=dataset.input_shape, num_classes=dataset.num_classes)
+    if list_only:
+        _list(question, variants, as_json=as_json)
+        return
+    records = _train(question, variants, dataset, out=out, device=device, sizes=sizes)
+    from budgetnet.ablation.results import ablation_result
+
+    result = ablation_result(question, variants, records, method=method)
+    if save is not None:
+        _save(result, save)
+    if as_json:
+        print_json(result.to_mapping())
+        return
+    from budgetnet.cli.ablation import print_ablation
+
+    print_ablation(result, next(iter(records.values()))[0], out=out)
+    if save is not None:
+        typer.echo(f"written: results.csv, results.json and forest.html in {save}")
+
+
+def _read_study(path: Path, changes: Sequence[str], *, seeds: str | None, epochs: str | None) -> AblationStudy:
+    """The study in a file or folder, with what the command line lays over it.
+
+    Raises:
+        InputError: no such file, or one that breaks a rule, alone or with what is laid over it.
+    """
+    from budgetnet.ablation.study import AblationStudy
+
+    study = AblationStudy.load(path / STUDY_FILE if path.is_dir() else path)
+    laid_over = dict(_read_change(text) for text in changes)
+    if epochs is not None:
+        how = study.base.recipe.for_epochs(parse_count(epochs, field="--epochs"))
+        laid_over |= {"recipe.epochs": how.epochs, "recipe.schedule.first_cycle": how.schedule.first_cycle}
+    wanted: dict[str, Any] = {}
+    if laid_over:
+        wanted["changes"] = {**study.changes, **laid_over}
+    if seeds is not None:
+        wanted["seeds"] = parse_count(seeds, field="--seeds")
+    return study if not wanted else AblationStudy.from_mapping({**study.to_mapping(), **wanted})
+
+
+def _read_change(text: str) -> tuple[str, Any]:
+    path, sign, value = text.partition("=")
+    if not sign or not path.strip():
+        raise InputError("--change", text, "must be PATH=VALUE, such as recipe.epochs=30")
+    try:
+        return path.strip(), yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise InputError("--change", text, "must have a value as YAML writes it") from None
+
+
+def _train(
+    question: AblationStudy,
+    variants: Sequence[Variant],
+    dataset: DataSet,
+    *,
+    out: Path,
+    device: str,
+    sizes: dict[str, int | None],
+) -> dict[tuple[str, str], list[RunRecord]]:
+    """Trains every variant within the budget with every seed, and judges them where the study asks for it."""
+    from budgetnet.batch import Batch, PlannedRun
+    from budgetnet.cli.progress import TerminalProgress
+    from budgetnet.environment import choose_device
+
+    batch = Batch(dataset, device=choose_device(device), out=out, **sizes)
+    trained = [variant for variant in variants if variant.fits]
+    if not variants[0].fits:
+        variants[0].verdict.require()
+    # One seed of all variants after the other: what is broken off still compares them on the seeds that it has.
+    runs = [PlannedRun(spec=each.spec, recipe=each.recipe, seed=seed) for seed in question.seeds for each in trained]
+    try:
+        with TerminalProgress(runs=len(runs), epochs=question.base.recipe.epochs) as progress:
+            records = batch.train(runs, progress)
+    except KeyboardInterrupt:
+        typer.echo("interrupted: nothing is lost, the same command goes on where it stopped", err=True)
+        raise
+    if question.judged_on == "test":
+        seeds = ", ".join(map(str, question.seeds))
+        reason = f"ablation {question.name}: {len(trained)} variants, seeds {seeds}"
+        records = batch.judge(records, by=f"ablate {question.name}".strip(), reason=reason[:500])
+    return {variant.key: records[place :: len(trained)] for place, variant in enumerate(trained)}
+
+
+def _list(question: AblationStudy, variants: Sequence[Variant], *, as_json: bool) -> None:
+    if as_json:
+        from budgetnet.ablation.results import ablation_result
+
+        print_json(ablation_result(question, variants, {}).to_mapping())
+        return
+    from budgetnet.cli.ablation import print_variants
+
+    print_variants(question, variants)
+
+
+def _save(result: AblationResult, folder: Path) -> None:
+    from budgetnet.figures import ForestRow, forest, write_figure
+
+    rows = []
+    for row in result.rows:
+        if row.variant.is_base:
+            continue
+        difference = row.difference
+        low, high = (difference.interval if difference and difference.interval else None) or (None, None)
+        rows.append(
+            ForestRow(
+                row.variant.name,
+                difference.n if difference else 0,
+                difference.mean if difference else None,
+                low,
+                high,
+                row.significant,
+                row.variant.spec.params,
+                row.remark,
+            )
+        )
+    write_text(folder / "results.csv", result.to_csv())
+    write_json(folder / "results.json", result.to_mapping())
+    note = f"{result.study.judged_on} accuracy, {len(result.study.seeds)} paired seeds, Holm-corrected"
+    write_figure(forest(rows, title=f"{result.study.name}: difference to the base", note=note), folder / "forest.html")
