@@ -20,7 +20,7 @@ def _limit(value: object) -> int | None:
     return None if value is None else parse_count(value, field="")
 
 
-Limit = Annotated[int | None, BeforeValidator(_limit)]
+Limit = Annotated[int | None, BeforeValidator(_limit, json_schema_input_type=int | str | None)]
 
 LIMITS = ("params", "macs", "activations")
 """What can be limited: the fields of `Cost`."""

@@ -48,7 +48,7 @@ ImageChannels = Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=102
 DEFAULT_BOTTLENECK_RATIO = 0.25
 """Inner width of a bottleneck as a share of its output width, where a specification leaves it out."""
 
-_PER_STAGE = {"channels": "channels", "blocks": "blocks", "strides": "stride", "kernel_sizes": "kernel_sizes"}
+PER_STAGE = {"channels": "channels", "blocks": "blocks", "strides": "stride", "kernel_sizes": "kernel_sizes"}
 """Lists with one entry for each stage, as builders take them, and the field of the stage that each fills."""
 
 
@@ -215,7 +215,7 @@ class ModelSpec(Document):
             strides = [1 if index == 0 else 2 for index in range(count)]
         lists = {"channels": channels, "blocks": blocks, "strides": strides, "kernel_sizes": kernel_sizes}
         stages: list[dict[str, Any]] = [{} for _ in range(count)]
-        _spread(stages, lists)
+        spread_over_stages(stages, lists)
         mapping = {"stages": stages, **settings}
         if isinstance(stem, (Stem, dict)):
             mapping["stem"] = stem
@@ -233,11 +233,11 @@ class ModelSpec(Document):
         Raises:
             InputError: an unknown field, or a result that breaks a rule.
         """
-        lists = {key: changes.pop(key) for key in _PER_STAGE if key in changes}
+        lists = {key: changes.pop(key) for key in PER_STAGE if key in changes}
         mapping = {**self.model_dump(exclude={"name"}), **changes}
         if lists:
             stages = [stage if isinstance(stage, dict) else stage.model_dump() for stage in mapping["stages"]]
-            _spread(stages, lists)
+            spread_over_stages(stages, lists)
             mapping["stages"] = stages
         return type(self).from_mapping(mapping)
 
@@ -326,8 +326,16 @@ def _sequence(field: str, value: object) -> Sequence[Any]:
     return list(value)  # type: ignore[call-overload, no-any-return]
 
 
-def _spread(stages: list[dict[str, Any]], lists: dict[str, Any]) -> None:
-    """Writes per-stage lists, or one value for all stages, into the stages."""
+def spread_over_stages(stages: list[dict[str, Any]], lists: dict[str, Any]) -> None:
+    """Writes lists with one entry for each stage, or one value for all of them, into the stages.
+
+    Args:
+        stages: the fields of each stage, which are changed.
+        lists: values by the names of `PER_STAGE`.
+
+    Raises:
+        InputError: a list has not as many entries as there are stages.
+    """
     for field, value in lists.items():
         single = not hasattr(value, "__len__")
         one_pair = field == "kernel_sizes" and not single and not any(hasattr(entry, "__len__") for entry in value)
@@ -335,4 +343,4 @@ def _spread(stages: list[dict[str, Any]], lists: dict[str, Any]) -> None:
         if len(entries) != len(stages):
             raise InputError(field, value, f"must have one entry for each of the {len(stages)} stages")
         for stage, entry in zip(stages, entries, strict=True):
-            stage[_PER_STAGE[field]] = entry
+            stage[PER_STAGE[field]] = entry

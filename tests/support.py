@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -157,3 +158,33 @@ def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+KINDS: dict[str, type] = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool}
+KINDS |= {"null": type(None), "number": float}
+
+
+def matches(schema: dict[str, Any], value: Any, root: dict[str, Any]) -> bool:
+    """Whether a value fits a JSON schema: the part of the standard that ours use."""
+    if "$ref" in schema:
+        schema = {**root["$defs"][schema["$ref"].rpartition("/")[2]], **schema}
+    rules = [
+        type(value) is KINDS[schema["type"]] if "type" in schema else True,
+        value in schema.get("enum", [value]),
+        value == schema.get("const", value),
+        "anyOf" not in schema or any(matches(option, value, root) for option in schema["anyOf"]),
+    ]
+    if isinstance(value, (int, float)):
+        rules += [value >= schema.get("minimum", -math.inf), value > schema.get("exclusiveMinimum", -math.inf)]
+        rules += [value <= schema.get("maximum", math.inf), value < schema.get("exclusiveMaximum", math.inf)]
+    elif isinstance(value, list):
+        prefix = schema.get("prefixItems", [])
+        rules.append(schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", math.inf))
+        items = [*prefix, *[schema.get("items", {})] * (len(value) - len(prefix))]
+        rules += [matches(item, entry, root) for item, entry in zip(items, value, strict=False)]
+    elif isinstance(value, dict):
+        known = schema.get("properties", {})
+        rules.append(schema.get("additionalProperties", True) or value.keys() <= known.keys())
+        rules.append(set(schema.get("required", ())) <= value.keys())
+        rules += [matches(known.get(key, {}), entry, root) for key, entry in value.items()]
+    return all(rules)

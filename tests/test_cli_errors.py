@@ -132,7 +132,7 @@ BAD_INPUT = [
     *((["check", *arguments], hint) for arguments, hint in CHECK),
     *((["summary", *arguments], hint) for arguments, hint in CHECK if not {*arguments} & {"--max-params", "good.yaml"}),
     *((["summary", "good.yaml", "--input-size", size], "--input-size") for size in ("0", "-8", "x", "4097", "1e12")),
-    (["schema", "nonsense"], "must be spec, recipe or space"),
+    (["schema", "nonsense"], "must be spec, recipe, space or ablation"),
     (["specs", "extra"], "extra"),
     *((["train", "good.yaml", *arguments], hint) for arguments, hint in SHARED),
     *((["train", *arguments], hint) for arguments, hint in (CHECK[0], CHECK[3], CHECK[17], CHECK[-1])),

@@ -54,6 +54,7 @@ COMMANDS = [
     ["summary", "reference"],
     ["specs"],
     ["schema", "spec"],
+    ["schema", "ablation"],
     ["space", "paper", "--max-params", "5M"],
     ["reproduce", "list"],
 ]

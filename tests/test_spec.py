@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import specs, thorough
+from support import matches
 
 from budgetnet import zoo
+from budgetnet.ablation import AblationStudy
 from budgetnet.errors import InputError
 from budgetnet.recipe import Recipe
 from budgetnet.space import SearchSpace
@@ -242,36 +244,6 @@ def test_maps_shrink_to_the_side_over_the_stride_rounded_up() -> None:
     assert feature_sizes(spec) == [(9, 5), (9, 5), (5, 3), (2, 1)]
 
 
-KINDS: dict[str, type] = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool}
-KINDS |= {"null": type(None), "number": float}
-
-
-def matches(schema: dict[str, Any], value: Any, root: dict[str, Any]) -> bool:
-    """Whether a value fits a JSON schema: the part of the standard that ours use."""
-    if "$ref" in schema:
-        schema = {**root["$defs"][schema["$ref"].rpartition("/")[2]], **schema}
-    rules = [
-        type(value) is KINDS[schema["type"]] if "type" in schema else True,
-        value in schema.get("enum", [value]),
-        value == schema.get("const", value),
-        "anyOf" not in schema or any(matches(option, value, root) for option in schema["anyOf"]),
-    ]
-    if isinstance(value, (int, float)):
-        rules += [value >= schema.get("minimum", -math.inf), value > schema.get("exclusiveMinimum", -math.inf)]
-        rules += [value <= schema.get("maximum", math.inf), value < schema.get("exclusiveMaximum", math.inf)]
-    elif isinstance(value, list):
-        prefix = schema.get("prefixItems", [])
-        rules.append(schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", math.inf))
-        items = [*prefix, *[schema.get("items", {})] * (len(value) - len(prefix))]
-        rules += [matches(item, entry, root) for item, entry in zip(items, value, strict=False)]
-    elif isinstance(value, dict):
-        known = schema.get("properties", {})
-        rules.append(schema.get("additionalProperties", True) or value.keys() <= known.keys())
-        rules.append(set(schema.get("required", ())) <= value.keys())
-        rules += [matches(known.get(key, {}), entry, root) for key, entry in value.items()]
-    return all(rules)
-
-
 SPEC_SCHEMA: dict[str, Any] = json.loads(json.dumps(ModelSpec.model_json_schema()))
 
 
@@ -287,7 +259,7 @@ def test_the_schema_admits_every_specification_and_no_unknown_field(spec: ModelS
         assert not matches(schema, {**mapping, **wrong}, schema)
 
 
-@pytest.mark.parametrize("document", [ModelSpec, Recipe, SearchSpace])
+@pytest.mark.parametrize("document", [ModelSpec, Recipe, SearchSpace, AblationStudy])
 def test_the_schema_describes_every_field(document: Any) -> None:
     schema = document.model_json_schema()
     for part in [schema, *schema["$defs"].values()] if "$defs" in schema else [schema]:

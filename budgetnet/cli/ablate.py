@@ -18,7 +18,9 @@ from budgetnet.cli.options import (
     ValidationSize,
     one_of,
     print_json,
+    read_recipe,
     read_sizes,
+    read_spec,
 )
 from budgetnet.errors import InputError
 from budgetnet.fields import parse_count
@@ -74,9 +76,7 @@ def ablate(
 
     method = cast(Method, one_of(interval, get_args(Method), field="--interval"))
     question = _read_study(study, change or [], seeds=seeds, epochs=epochs)
-    sizes = {
-        name: given or getattr(question, name) for name, given in read_sizes(train_size, validation_size).items()
-    }
+    sizes = {name: given or getattr(question, name) for name, given in read_sizes(train_size, validation_size).items()}
     from budgetnet.cli.progress import load_shown
 
     dataset = load_shown(data or question.data or "digits")
@@ -106,7 +106,7 @@ def _read_study(path: Path, changes: Sequence[str], *, seeds: str | None, epochs
     Raises:
         InputError: no such file, or one that breaks a rule, alone or with what is laid over it.
     """
-    from budgetnet.ablation.study import AblationStudy
+    from budgetnet.ablation.study import MAX_SEEDS, AblationStudy
 
     study = AblationStudy.load(path / STUDY_FILE if path.is_dir() else path)
     laid_over = dict(_read_change(text) for text in changes)
@@ -118,15 +118,22 @@ def _read_study(path: Path, changes: Sequence[str], *, seeds: str | None, epochs
         wanted["changes"] = {**study.changes, **laid_over}
     if seeds is not None:
         wanted["seeds"] = parse_count(seeds, field="--seeds")
+        if wanted["seeds"] > MAX_SEEDS:
+            raise InputError("--seeds", seeds, f"must be at most {MAX_SEEDS:,}")
     return study if not wanted else AblationStudy.from_mapping({**study.to_mapping(), **wanted})
 
 
 def _read_change(text: str) -> tuple[str, Any]:
     path, sign, value = text.partition("=")
-    if not sign or not path.strip():
+    path = path.strip()
+    if not sign or not path:
         raise InputError("--change", text, "must be PATH=VALUE, such as recipe.epochs=30")
+    if path == "spec":
+        return path, read_spec(value).to_mapping()
+    if path == "recipe":
+        return path, read_recipe(value, data="", epochs=None).to_mapping()
     try:
-        return path.strip(), yaml.safe_load(value)
+        return path, yaml.safe_load(value)
     except yaml.YAMLError:
         raise InputError("--change", text, "must have a value as YAML writes it") from None
 

@@ -112,13 +112,19 @@ def specs(as_json: Json = False) -> None:
 
 
 def schema(
-    document: Annotated[str, typer.Argument(metavar="spec|recipe|space", help="Which kind of file.")] = "spec",
+    document: Annotated[str, typer.Argument(metavar="spec|recipe|space|ablation", help="Which kind of file.")] = "spec",
 ) -> None:
-    """The JSON schema of a specification, recipe or search space file."""
+    """The JSON schema of a specification, recipe, search space or ablation study file."""
+    from budgetnet.ablation import AblationStudy
     from budgetnet.recipe import Recipe
     from budgetnet.space import SearchSpace
 
-    kinds: dict[str, type[Document]] = {"spec": ModelSpec, "recipe": Recipe, "space": SearchSpace}
+    kinds: dict[str, type[Document]] = {
+        "spec": ModelSpec,
+        "recipe": Recipe,
+        "space": SearchSpace,
+        "ablation": AblationStudy,
+    }
     if document not in kinds:
-        raise InputError("document", document, "must be spec, recipe or space")
+        raise InputError("document", document, "must be spec, recipe, space or ablation")
     print_json(kinds[document].model_json_schema())

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from budgetnet.cli.ablate import ablate
 from budgetnet.cli.bench import bench
 from budgetnet.cli.bench_proposals import proposals
 from budgetnet.cli.bench_search import search as bench_search
@@ -41,7 +42,7 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (check, summary, specs, space, schema, train, search, leaderboard):
+for verb in (check, summary, specs, space, schema, train, search, leaderboard, ablate):
     app.command()(verb)
 for measurement in (bench_train, growth, profile, workers, proposals, bench_search, start):
     bench.command()(measurement)

@@ -15,6 +15,7 @@ import typer
 from budgetnet.budget import Budget
 from budgetnet.errors import BudgetnetError, InputError
 from budgetnet.fields import parse_count
+from budgetnet.files import names_a_file
 from budgetnet.recipe import NAMED, Recipe, named_recipe
 from budgetnet.spec import ModelSpec
 from budgetnet.zoo import ENTRIES, get
@@ -78,7 +79,7 @@ def read_spec(text: str) -> ModelSpec:
     Raises:
         InputError: no such name or file, or a file that breaks a rule.
     """
-    if text not in ENTRIES and _names_a_file(text):
+    if text not in ENTRIES and names_a_file(text):
         return ModelSpec.load(text)
     return get(text)
 
@@ -92,7 +93,7 @@ def read_recipe(
         InputError: no such name or file, a file that breaks a rule, or a number of epochs that is none.
     """
     name = text or ("digits" if data == "digits" else other)
-    recipe = Recipe.load(name) if name not in NAMED and _names_a_file(name) else named_recipe(name)
+    recipe = Recipe.load(name) if name not in NAMED and names_a_file(name) else named_recipe(name)
     return recipe if epochs is None else recipe.for_epochs(parse_count(epochs, field=field))
 
 
@@ -107,7 +108,7 @@ def read_space(text: str) -> SearchSpace:
     from budgetnet.spaces import NAMED as SPACES
     from budgetnet.spaces import named_space
 
-    return SearchSpace.load(text) if text not in SPACES and _names_a_file(text) else named_space(text)
+    return SearchSpace.load(text) if text not in SPACES and names_a_file(text) else named_space(text)
 
 
 def read_image(input_shape: str, classes: str) -> dict[str, Any]:
@@ -126,16 +127,6 @@ def read_image(input_shape: str, classes: str) -> dict[str, Any]:
         option = "--classes" if error.field == "num_classes" else "--input-shape"
         raise InputError(option, error.value, error.rule) from None
     return {"input_shape": shape, "num_classes": parse_count(classes, field="--classes")}
-
-
-def _names_a_file(text: str) -> bool:
-    path = Path(text)
-    if path.suffix.lower() in (".yaml", ".yml", ".json") or len(path.parts) > 1:
-        return True
-    try:
-        return path.exists()
-    except (OSError, ValueError):  # Too long, or of characters that no file's name has.
-        return False
 
 
 def read_budget(max_params: str | None, max_macs: str | None, max_activations: str | None) -> Budget:

@@ -1,0 +1,148 @@
+"""The verb that ablates, on real runs: what it trains, what it says, what it refuses, and that it goes on."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from support import TINY, Tell, snapshot, tiny_recipe
+
+from budgetnet.data import read_openings
+from budgetnet.run_folder import OPENINGS, RunFolder
+
+SMALL = ["--train-size", "64", "--validation-size", "40", "--device", "cpu"]
+STUDY: dict[str, Any] = {
+    "name": "tiny",
+    "spec": "spec.yaml",
+    "recipe": "recipe.yaml",
+    "factors": {"spec.stages[0].channels": [8, 16, 64], "recipe.learning_rate": [0.05, 0.2]},
+    "seeds": 2,
+    "budget": {"max_params": "20k"},
+    "data": "digits",
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "study").mkdir()
+    TINY.save(tmp_path / "study" / "spec.yaml")
+    tiny_recipe().save(tmp_path / "study" / "recipe.yaml")
+    (tmp_path / "study" / "study.yaml").write_text(yaml.safe_dump(STUDY, sort_keys=False))
+    return tmp_path
+
+
+def write_study(folder: Path, **changes: Any) -> str:
+    (folder / "study" / "other.yaml").write_text(yaml.safe_dump({**STUDY, **changes}, sort_keys=False))
+    return "study/other.yaml"
+
+
+def answered(tell: Tell, *arguments: str) -> Any:
+    answer = tell("ablate", *arguments, "--json")
+    assert (answer.code, answer.err) == (0, "")
+    return json.loads(answer.out, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+
+
+def test_every_variant_within_budget_is_trained_with_every_seed(folder: Path, tell: Tell) -> None:
+    found = answered(tell, "study", *SMALL)
+    names = [row["variant"] for row in found["rows"]]
+    assert names == ["base", "stages[0].channels=16", "stages[0].channels=64", "learning_rate=0.2"]
+    assert [row["n"] for row in found["rows"]] == [2, 2, 0, 2]
+    assert found["rows"][2]["remark"].startswith("over budget, not trained:")
+    assert len(list((folder / "runs").glob("*/result.json"))) == 6
+    for row in found["rows"]:
+        for cell in row["runs"]:
+            record = RunFolder(folder / "runs" / cell["run"]).load()
+            assert (record.identity.seed, record.result.validation_accuracy) == (cell["seed"], cell["accuracy"])
+            assert record.result.params == row["params"]
+    assert not (folder / "runs" / OPENINGS).exists()
+    before = snapshot(folder)
+    table = tell("ablate", "study/study.yaml", *SMALL)
+    assert snapshot(folder) == before, "answered from the records"
+    assert "tiny: validation accuracy in per cent" in table.out
+    assert "over budget" in table.out
+    assert max(map(len, table.out.splitlines()[:8])) <= 120
+
+
+def test_saving_writes_table_data_and_figure(folder: Path, tell: Tell) -> None:
+    found = answered(tell, "study", *SMALL, "--save", "saved")
+    with (folder / "saved" / "results.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["variant"] for row in rows] == [row["variant"] for row in found["rows"]]
+    assert [float(row["mean"]) for row in rows if row["mean"]] == pytest.approx(
+        [row["mean"] for row in found["rows"] if row["mean"] is not None]
+    )
+    assert json.loads((folder / "saved" / "results.json").read_text()) == found
+    page = (folder / "saved" / "forest.html").read_text()
+    assert "learning_rate=0.2" in page
+
+
+def test_the_test_set_is_opened_once_and_only_on_request(folder: Path, tell: Tell) -> None:
+    found = answered(tell, write_study(folder, judged_on="test"), *SMALL)
+    (opening,) = read_openings(folder / "runs" / OPENINGS)
+    assert (opening["by"], opening["reason"]) == ("ablate tiny", "ablation tiny: 3 variants, seeds 0, 1")
+    for cell in found["rows"][0]["runs"]:
+        record = RunFolder(folder / "runs" / cell["run"]).load()
+        assert record.test is not None
+        assert record.test.accuracy == cell["accuracy"]
+    assert "the test set was opened" in tell("ablate", "study/other.yaml", *SMALL).out
+    assert len(read_openings(folder / "runs" / OPENINGS)) == 1
+
+
+def test_options_are_laid_over_the_study(folder: Path, tell: Tell) -> None:
+    change = ["--change", "spec.stages[0].channels=12", "--change", "recipe.weight_decay=0", "--epochs", "1"]
+    found = answered(tell, "study", *SMALL, *change, "--seeds", "1")
+    record = RunFolder(folder / "runs" / found["rows"][0]["runs"][0]["run"]).load()
+    assert record.identity.spec.stages[0].channels == 12
+    assert (record.identity.recipe.weight_decay, record.identity.recipe.epochs) == (0, 1)
+    assert found["seeds"] == [0]
+    assert [row["difference"] is None for row in found["rows"]] == [True, False, False, True, False]
+    other = answered(tell, "study", *SMALL, "--change", "spec=ladder-small", "--list")
+    assert other["rows"][0]["architecture"] == "ladder-small"
+
+
+def test_listing_trains_nothing(folder: Path, tell: Tell) -> None:
+    before = snapshot(folder)
+    listed = tell("ablate", "study", "--list")
+    assert (listed.code, listed.err) == (0, "")
+    assert "3 of 4 variants are within budget; 2 seeds each" in listed.out
+    assert [row["fits"] for row in answered(tell, "study", "--list")["rows"]] == [True, True, False, True]
+    assert snapshot(folder) == before
+
+
+def test_a_leaking_variant_is_judged_on_the_test_set_and_marked(folder: Path, tell: Tell) -> None:
+    leak = {"factors": {"recipe.validation_split": ["fixed", "each-epoch"]}}
+    refused = tell("ablate", write_study(folder, **leak), *SMALL)
+    assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
+    assert "judged_on: test" in refused.err
+    shown = tell("ablate", write_study(folder, **leak, judged_on="test"), *SMALL)
+    assert shown.code == 0
+    assert "validation_split=each-epoch: leaking:" in shown.out
+
+
+BAD: list[tuple[list[str], int, str]] = [
+    (["nowhere.yaml"], 2, "ablation study = 'nowhere.yaml': no such file"),
+    (["study", "--change", "recipe.epochs"], 2, "--change = 'recipe.epochs': must be PATH=VALUE"),
+    (["study", "--change", "recipe.epoch=3"], 2, "changes"),
+    (["study", "--change", "recipe.epochs=[1"], 2, "--change"),
+    (["study", "--seeds", "0"], 2, "--seeds = '0'"),
+    (["study", "--seeds", "5000"], 2, "--seeds = '5000'"),
+    (["study", "--interval", "z"], 2, "--interval = 'z': must be one of t, bootstrap"),
+    (["study", "--data", "nowhere"], 2, "data"),
+    (["study", "--change", "spec.stages[0].channels=128"], 3, "basic-128x1"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "line"), BAD)
+def test_what_is_wrong_is_told_in_one_line_and_leaves_nothing(
+    folder: Path, tell: Tell, arguments: list[str], code: int, line: str
+) -> None:
+    before = snapshot(folder)
+    answer = tell("ablate", *arguments)
+    assert (answer.code, answer.out, answer.err.count("\n")) == (code, "", 1)
+    assert answer.err.startswith(f"error: {line}")
+    assert snapshot(folder) == before
