@@ -111,6 +111,10 @@ def test_an_outline_has_room_for_all_its_words_and_no_box_lies_on_another(count:
     rows = outline_rows(spec)
     assert len(boxes) == len(rows)
     assert all(above.y1 < below.y0 for above, below in pairwise(boxes))
+    arrows, sums = figure.data
+    assert len(arrows.y) == count + 3
+    ends = [box.y1 for box, row in zip(boxes, rows, strict=True) if row.shortcut]
+    assert all(end < place < end + 20 for end, place in zip(ends, sums.y, strict=True))
     written = " ".join(" ".join(texts(figure)).replace("\N{NO-BREAK SPACE}", " ").split())
     for box, row in zip(boxes, rows, strict=True):
         inside = [note for note in figure.layout.annotations if box.y0 < note.y < box.y1 and note.x < box.x1]
