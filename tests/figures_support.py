@@ -29,12 +29,13 @@ def curved(*, seed: int, losses: list[tuple[float, float]], cycles: list[int], b
 
 
 def forest_rows() -> list[ForestRow]:
-    """One row of every kind; all numbers are sums of powers of two in points."""
+    """Rows of every kind: beyond noise, within it, not judged, and without interval or result."""
     return [
         ForestRow("no cutout", 5, -0.0125, -0.02, -0.005, True, 4_662_346, ""),
         ForestRow("wide", 5, 0.0075, 0.0025, 0.0125, True, 4_900_000, ""),
         ForestRow("<b>bold</b> & x", 5, 0.005, -0.0025, 0.0125, False, None, "a remark"),
         ForestRow("alone", 1, 0.0025, None, None, None, 1_000, ""),
+        ForestRow("all seeds alike", 9, 0.01, None, None, True, 1_000, ""),
         ForestRow("huge", 0, None, None, None, None, 5_000_001, "over budget by 1"),
     ]
 

@@ -17,9 +17,7 @@ from budgetnet import zoo
 from budgetnet.errors import InputError
 from budgetnet.figures import (
     ForestRow,
-    ReliabilityBin,
     accuracy_curves,
-    calibration_gap,
     collect_curves,
     confusion,
     confusion_cells,
@@ -30,7 +28,9 @@ from budgetnet.figures import (
     reliability,
 )
 from budgetnet.figures.look import blank_figure, listed
+from budgetnet.recipe import LEAKING, named_recipe
 from budgetnet.run_folder import RunFolder
+from budgetnet.scores import Calibration, CalibrationBin
 from budgetnet.spec import ModelSpec
 
 
@@ -178,12 +178,19 @@ def test_a_loss_that_left_the_finite_numbers_is_a_gap_without_a_best_epoch() -> 
     assert "best by" not in figure.layout.meta["alt"]
 
 
-def test_what_has_to_be_known_stands_with_the_title_and_in_the_words() -> None:
-    note = "validated on images that were trained on"
-    figure = accuracy_curves(RunFolder(RUN).load(weights=False), note=note)
-    assert note in figure.layout.title.subtitle.text.replace("<br>", " ")
-    assert note in figure.layout.meta["note"]
-    assert note in figure.layout.meta["alt"]
+@pytest.mark.parametrize("draw", [accuracy_curves, loss_curves])
+def test_what_has_to_be_known_stands_with_the_title_and_in_the_words(draw: Any) -> None:
+    sound = RunFolder(RUN).load(weights=False)
+    recipe = named_recipe("as-run")
+    leaking = sound._replace(identity=sound.identity.model_copy(update={"recipe": recipe}))
+    for record, note, leaks in ((sound, "seen on a Sunday", False), (leaking, None, True), (leaking, "seen", True)):
+        figure = draw(record, note=note)
+        places = [
+            figure.layout.title.subtitle.text.replace("<br>", " "),
+            *(figure.layout.meta[key] for key in ("note", "alt")),
+        ]
+        assert [LEAKING in place for place in places] == [leaks] * 3
+        assert all((note or "") in place for place in places)
 
 
 def test_only_runs_that_differ_in_their_seed_share_a_figure() -> None:
@@ -196,35 +203,41 @@ def test_only_runs_that_differ_in_their_seed_share_a_figure() -> None:
 
 
 def test_a_forest_shows_each_kind_by_colour_and_by_mark() -> None:
-    rows = forest_rows()
-    figure = forest(rows)
-    traces = {trace.name: trace for trace in figure.data}
-    assert set(traces) == {"beyond noise", "within noise", "without interval"}
-    points = {name: list(trace.x) for name, trace in traces.items()}
-    assert points["beyond noise"] == pytest.approx([-1.25, 0.75])
-    assert points["within noise"] == pytest.approx([0.5])
-    assert points["without interval"] == pytest.approx([0.25])
-    beyond, within, single = (traces[name] for name in ("beyond noise", "within noise", "without interval"))
-    lows = [point - reach for point, reach in zip(beyond.x, beyond.error_x.arrayminus, strict=True)]
-    highs = [point + reach for point, reach in zip(beyond.x, beyond.error_x.array, strict=True)]
-    assert [*lows, *highs] == pytest.approx([-2.0, 0.25, -0.5, 1.25])
-    assert single.error_x.array is None
-    assert beyond.marker.color != within.marker.color
-    assert len({trace.marker.symbol for trace in traces.values()}) == 3
-    assert single.marker.symbol.endswith("-open")
+    figure = forest(forest_rows())
+    points = {trace.name: trace for trace in figure.data if trace.name != "interval"}
+    assert {name: list(trace.x) for name, trace in points.items()} == {
+        "beyond noise": pytest.approx([-1.25, 0.75]),
+        "within noise": pytest.approx([0.5]),
+        "not judged, no interval": pytest.approx([0.25]),
+        "beyond noise, no interval": pytest.approx([1.0]),
+    }
+    lines = [end for trace in figure.data if trace.name == "interval" for end in trace.x if end is not None]
+    assert lines == pytest.approx([-2.0, -0.5, 0.25, 1.25, -0.25, 1.25])
+    beyond, within, single, alike = points.values()
+    assert beyond.marker.color == alike.marker.color
+    assert len({trace.marker.color for trace in (beyond, within, single)}) == 3
+    assert len({trace.marker.symbol for trace in points.values()}) == 4
+    assert [trace.marker.symbol.endswith("-open") for trace in points.values()] == [False, False, True, True]
     low, high = figure.layout.xaxis.range
     assert low < -2.0 < 1.25 < high
     written = texts(figure)
-    assert [text for text in written if text.startswith("<b>")] == [
-        f"<b>{name}</b>" for name in ("no cutout", "wide", "&lt;b&gt;bold&lt;/b&gt; &amp; x", "alone", "huge")
-    ]
+    names = ("no cutout", "wide", "&lt;b&gt;bold&lt;/b&gt; &amp; x", "alone", "all seeds alike", "huge")
+    assert [text for text in written if text.startswith("<b>")] == [f"<b>{name}</b>" for name in names]
     assert "+0.50 [-0.25, +1.25]" in written
     assert "over budget by 1" in written
     assert written.count("no result") == 1
     assert figure.layout.meta["alt"] == (
-        "Differences of 5 variants to the base, in points of accuracy: beyond noise: no cutout -1.25 [-2.00, -0.50], "
-        "wide +0.75 [+0.25, +1.25], 1 within noise, 1 without interval and no result: huge (over budget by 1)."
+        "Differences of 6 variants to the base, in points of accuracy: beyond noise: no cutout -1.25 [-2.00, -0.50], "
+        "wide +0.75 [+0.25, +1.25], all seeds alike +1.00; 1 within noise; 1 not judged, no interval; "
+        "no result: huge (over budget by 1)."
     )
+
+
+def test_an_interval_that_does_not_hold_its_point_is_drawn_as_it_is() -> None:
+    # As bootstrapped ones may, of few and lopsided differences.
+    line, point = forest([ForestRow("a", 3, 0.03, 0.035, 0.04, True, None, "")]).data
+    assert list(line.x) == [pytest.approx(3.5), pytest.approx(4.0), None]
+    assert list(point.x) == pytest.approx([3.0])
 
 
 def test_zero_is_on_a_forest_even_where_all_differences_lie_on_one_side() -> None:
@@ -235,7 +248,7 @@ def test_zero_is_on_a_forest_even_where_all_differences_lie_on_one_side() -> Non
 
 
 @pytest.mark.parametrize(
-    ("difference", "low", "high"), [(0.1, 0.0, None), (0.1, 0.2, 0.3), (None, 0.1, 0.2), (0.1, 0.1, 0.05)]
+    ("difference", "low", "high"), [(0.1, 0.0, None), (0.1, None, 0.2), (None, 0.1, 0.2), (0.1, 0.1, 0.05)]
 )
 def test_an_interval_without_its_difference_is_refused(difference: Any, low: Any, high: Any) -> None:
     with pytest.raises(InputError, match=r"rows\[x\]"):
@@ -273,32 +286,24 @@ def test_what_is_no_confusion_matrix_is_refused(matrix: Any) -> None:
         confusion(matrix, ["a", "b"])
 
 
-BINS = [
-    ReliabilityBin(0.0, 0.5, 0.375, 0.5, 8),
-    ReliabilityBin(0.5, 0.75, float("nan"), float("nan"), 0),
-    ReliabilityBin(0.75, 1.0, 0.875, 0.75, 24),
-]
-
-
 def test_a_reliability_diagram_shows_accuracy_confidence_and_counts() -> None:
     # Both filled bins are an eighth apart from what they claim, in opposite directions.
-    assert calibration_gap(BINS) == 0.125
-    assert calibration_gap([]) == 0
-    figure = reliability(BINS)
+    bins = [
+        CalibrationBin(0.0, 0.5, 8, 0.375, 0.5),
+        CalibrationBin(0.5, 0.75, 0, None, None),
+        CalibrationBin(0.75, 1.0, 24, 0.875, 0.75),
+    ]
+    figure = reliability(Calibration(0.125, bins))
     accuracy, confidence, line, images = figure.data
-    assert (list(accuracy.x), list(accuracy.y), list(accuracy.width)) == ([25, 87.5], [50, 75], [50, 25])
-    assert (list(confidence.x), list(confidence.y)) == ([37.5, 87.5], [50, 75])
+    assert (list(accuracy.x), list(accuracy.width)) == ([25, 62.5, 87.5], [50, 25, 25])
+    assert (list(confidence.x), list(confidence.y)) == ([37.5, None, 87.5], [50, None, 75])
+    assert list(accuracy.y) == list(confidence.y)
     assert (list(line.x), list(line.y)) == ([0, 100], [0, 100])
     assert (list(images.y), images.yaxis) == ([8, 0, 24], "y2")
-    alt = figure.layout.meta["alt"]
-    assert "Over 32 images in 3 bins the mean confidence is 75.00 % and the accuracy 68.75 %" in alt
-    assert "too sure; within bins they differ by 12.50 points" in alt
-
-
-@pytest.mark.parametrize("bins", [[], BINS[::-1], [BINS[0]._replace(high=1.5)], [BINS[0], BINS[0]]])
-def test_bins_that_do_not_stand_side_by_side_are_refused(bins: list[ReliabilityBin]) -> None:
-    with pytest.raises(InputError, match="bins"):
-        reliability(bins)
+    assert figure.layout.meta["alt"] == (
+        "Over 32 images in 3 bins the mean confidence is 75.00 % and the accuracy 68.75 %: on the whole too sure; "
+        "within bins they differ by 12.50 points on average."
+    )
 
 
 def test_titles_are_parted_into_lines_that_fit_and_stay_text() -> None:

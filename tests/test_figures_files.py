@@ -22,7 +22,6 @@ from budgetnet import zoo
 from budgetnet.errors import InputError
 from budgetnet.figures import (
     ForestRow,
-    ReliabilityBin,
     accuracy_curves,
     confusion,
     forest,
@@ -33,6 +32,7 @@ from budgetnet.figures import (
 )
 from budgetnet.records import RunRecord
 from budgetnet.run_folder import RunFolder
+from budgetnet.scores import Calibration, CalibrationBin
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
@@ -44,7 +44,7 @@ FIGURES: dict[str, Callable[[], Any]] = {
     "accuracy": lambda: accuracy_curves(RunFolder(RUN).load(weights=False)),
     "forest": lambda: forest(HOSTILE_ROWS, title=HOSTILE, note=HOSTILE),
     "confusion": lambda: confusion([[3, 1], [2, 5]], [HOSTILE, "dog"]),
-    "reliability": lambda: reliability([ReliabilityBin(0.0, 1.0, 0.5, 0.5, 8)]),
+    "reliability": lambda: reliability(Calibration(0.0, [CalibrationBin(0.0, 1.0, 8, 0.5, 0.5)])),
 }
 
 
@@ -108,7 +108,8 @@ def drawn(page: Path, profile: Path) -> str:
         ("outline", {"annotation": 2 + 4 * 7 + 16 + 5, "point": 8 + 5}),
         # Two lines, drawn in the legend too; 5 epochs of each, and the best one.
         ("accuracy", {"js-line": 2 * 2, "point": 2 * 5 + 1, "legendtext": 3}),
-        ("forest", {"point": 1, "xerror": 1, "legendtext": 1}),
+        # A point, and the two ends of its interval.
+        ("forest", {"point": 1 + 2, "legendtext": 1}),
         ("confusion", {"hm": 1, "heatmap-label": 4}),
     ],
 )
@@ -165,7 +166,7 @@ def test_as_data_a_figure_is_what_was_drawn(tmp_path: Path) -> None:
     figure = forest(forest_rows())
     write_figure(figure, tmp_path / "forest.json")
     read = json.loads((tmp_path / "forest.json").read_text())
-    assert read["data"][1]["x"] == pytest.approx([0.5])
+    assert read["data"][1]["x"] == pytest.approx([-1.25, 0.75])
     assert read["layout"]["meta"]["alt"] == figure.layout.meta["alt"]
 
 

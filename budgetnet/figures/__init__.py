@@ -8,7 +8,7 @@ from budgetnet.figures.confusion import ConfusionCell, confusion, confusion_cell
 from budgetnet.figures.curves import Curve, Curves, accuracy_curves, collect_curves, loss_curves
 from budgetnet.figures.forest import ForestRow, forest
 from budgetnet.figures.outline import OutlineRow, outline, outline_rows
-from budgetnet.figures.reliability import ReliabilityBin, calibration_gap, reliability
+from budgetnet.figures.reliability import reliability
 from budgetnet.figures.write import SUFFIXES, require_writable, write_figure
 
 __all__ = [
@@ -18,9 +18,7 @@ __all__ = [
     "Curves",
     "ForestRow",
     "OutlineRow",
-    "ReliabilityBin",
     "accuracy_curves",
-    "calibration_gap",
     "collect_curves",
     "confusion",
     "confusion_cells",

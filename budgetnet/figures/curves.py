@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from budgetnet.errors import InputError
 from budgetnet.figures.look import BLACK, BLUE, FAINT, LEGEND_HEIGHT, ORANGE, blank_figure, listed
+from budgetnet.recipe import LEAKING
 from budgetnet.records import RunRecord
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class Curves(NamedTuple):
     """What the network is called."""
     data: str
     """What it was trained and validated on, in words."""
+    leaks: bool
+    """Whether validation images were trained on, as then every figure says."""
     runs: tuple[Curve, ...]
     """By seed."""
     mean: Curve | None
@@ -76,7 +79,7 @@ def collect_curves(records: RunRecord | Sequence[RunRecord], *, measure: Measure
     )
     restarts = {before.epoch for run in runs for before, after in pairwise(run.curves) if after.cycle > before.cycle}
     mean = _mean(curves) if len(curves) > 1 else None
-    return Curves(measure, first.spec.label, data, curves, mean, tuple(sorted(restarts)))
+    return Curves(measure, first.spec.label, data, first.recipe.leaks, curves, mean, tuple(sorted(restarts)))
 
 
 def accuracy_curves(records: RunRecord | Sequence[RunRecord], *, note: str | None = None) -> Figure:
@@ -84,8 +87,8 @@ def accuracy_curves(records: RunRecord | Sequence[RunRecord], *, note: str | Non
 
     Args:
         records: a run, or runs that differ in their seed alone, drawn thin with their mean.
-        note: what has to be known to read the numbers, such as that validation images were trained on; stands in the
-            subtitle and in the text alternative.
+        note: what else has to be known to read the numbers; stands in the subtitle and in the text alternative, as
+            it always does that validation images were trained on.
 
     Raises:
         InputError: as `collect_curves`.
@@ -125,10 +128,11 @@ _FEW = 20
 def _draw(curves: Curves, *, note: str | None) -> Figure:
     seeds = listed([str(curve.seed) for curve in curves.runs])
     what = f"{curves.label}, {'seed' if curves.mean is None else 'seeds'} {seeds}; {curves.data}"
+    known = [text for text in (LEAKING if curves.leaks else None, note) if text]
     figure = blank_figure(
         title=f"Training and validation {curves.measure}",
-        note=f"{what}; {note}" if note else what,
-        alt=_alt(curves, note),
+        note="; ".join([what, *known]),
+        alt=f"{'; '.join([_course(curves), *known])}.",
         height=400,
         above=LEGEND_HEIGHT,
     )
@@ -197,11 +201,12 @@ def _shown(values: Sequence[float], measure: Measure) -> list[float | None]:
     return [scale * value if math.isfinite(value) else None for value in values]
 
 
-def _alt(curves: Curves, note: str | None) -> str:
+def _course(curves: Curves) -> str:
+    """Where the curves start, where they end and where they are best."""
     main = curves.mean or curves.runs[0]
     subject = f"the mean of {len(curves.runs)} seeds" if curves.mean else f"seed {main.seed}"
     if not main.epochs:
-        return f"{curves.label}: no epoch was completed."
+        return f"{curves.label}: no epoch was completed"
 
     def told(value: float) -> str:
         return f"{100 * value:.2f} %" if curves.measure == "accuracy" else f"{value:.3f} nats"
@@ -218,4 +223,4 @@ def _alt(curves: Curves, note: str | None) -> str:
         if curve.best_epoch is not None
     ]
     chosen = f"; best by validation loss: {listed(best)} on the validation images" if best else ""
-    return f"{curves.label}, {subject}: over {len(main.epochs)} epochs {course}{chosen}{f'; {note}' if note else ''}."
+    return f"{curves.label}, {subject}: over {len(main.epochs)} epochs {course}{chosen}"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from budgetnet.errors import InputError
 from budgetnet.figures.look import (
+    BLACK,
     BLUE,
     FAINT,
     INK,
@@ -15,7 +17,6 @@ from budgetnet.figures.look import (
     VERMILLION,
     WASH,
     blank_figure,
-    listed,
     literal,
     shortened,
 )
@@ -52,9 +53,13 @@ class _Kind(NamedTuple):
     symbol: str
 
 
-_BEYOND = _Kind("beyond noise", VERMILLION, "diamond")
-_WITHIN = _Kind("within noise", BLUE, "circle")
-_SINGLE = _Kind("without interval", BLUE, "circle-open")
+_KINDS = {
+    True: _Kind("beyond noise", VERMILLION, "diamond"),
+    False: _Kind("within noise", BLUE, "circle"),
+    None: _Kind("not judged", BLACK, "square"),
+}
+_LINE = "interval"
+"""Name of the traces that hold intervals."""
 
 
 def forest(rows: Sequence[ForestRow], *, title: str = "Difference to the base", note: str = "") -> Figure:
@@ -66,18 +71,17 @@ def forest(rows: Sequence[ForestRow], *, title: str = "Difference to the base", 
         note: of what, to which base, at which confidence; stands below the title.
 
     Raises:
-        InputError: a row has one end of an interval alone, an interval without a difference, or one that does not hold
-            its difference.
+        InputError: a row has one end of an interval alone, its ends the wrong way round, or no difference to them.
     """
     for row in rows:
         _check(row)
     tops = list(accumulate((_height(row) for row in rows), initial=0))
     end = tops.pop() or _NAME_HEIGHT
     figure = blank_figure(title=title, note=note, alt=_alt(rows), height=end + _BELOW, above=LEGEND_HEIGHT)
-    for kind in (_BEYOND, _WITHIN, _SINGLE):
-        chosen = [(top, row) for top, row in zip(tops, rows, strict=True) if _kind(row) == kind]
-        if chosen:
-            figure.add_trace(_points(kind, chosen))
+    kinds = [_kind(row) for row in rows]
+    for kind in dict.fromkeys(kind for kind in kinds if kind):
+        chosen = [(top, row) for top, row, its in zip(tops, rows, kinds, strict=True) if its == kind]
+        figure.add_traces(_traces(kind, chosen))
     for number, (top, row) in enumerate(zip(tops, rows, strict=True)):
         _write(figure, top, row, striped=number % 2 == 0)
     figure.update_layout(margin={"l": 2, "r": 2, "b": _BELOW})
@@ -101,50 +105,46 @@ def _height(row: ForestRow) -> int:
     return _NAME_HEIGHT + interval + (_REMARK_HEIGHT if row.remark else 0)
 
 
-def _points(kind: _Kind, chosen: Sequence[tuple[int, ForestRow]]) -> Any:
-    """The points of one kind, with their intervals, as a trace."""
+def _traces(kind: _Kind, chosen: Sequence[tuple[int, ForestRow]]) -> list[Any]:
+    """The points of one kind, and behind them their intervals, which need not reach to both sides."""
     from plotly.graph_objects import Scatter
 
-    points = [100 * row.difference for _, row in chosen if row.difference is not None]
-    ends = [(100 * row.low, 100 * row.high) for _, row in chosen if row.low is not None and row.high is not None]
-    reach: dict[str, Any] | None = None
-    if ends:
-        reach = {
-            "type": "data",
-            "symmetric": False,
-            "array": [high - point for (_, high), point in zip(ends, points, strict=True)],
-            "arrayminus": [point - low for (low, _), point in zip(ends, points, strict=True)],
-            "thickness": 2,
-            "width": 5,
-            "color": kind.colour,
-        }
-    return Scatter(
-        x=points,
-        y=[top + _height(row) - _INTERVAL_HEIGHT / 2 - 2 for top, row in chosen],
+    places = [top + _height(row) - _INTERVAL_HEIGHT / 2 - 2 for top, row in chosen]
+    points = Scatter(
+        x=[100 * row.difference for _, row in chosen if row.difference is not None],
+        y=places,
         mode="markers",
         name=kind.name,
         marker={"color": kind.colour, "symbol": kind.symbol, "size": 12, "line": {"width": 2, "color": kind.colour}},
-        error_x=reach,
         text=[f"{literal(row.name)}: {_number(row)}" for _, row in chosen],
         hovertemplate="%{text}<extra></extra>",
     )
+    ends: list[float | None] = []
+    heights: list[float | None] = []
+    for place, (_, row) in zip(places, chosen, strict=True):
+        if row.low is not None and row.high is not None:
+            ends += [100 * row.low, 100 * row.high, None]
+            heights += [place, place, None]
+    tips = {"symbol": "line-ns", "size": 9, "line": {"width": 2, "color": kind.colour}}
+    silent = {"name": _LINE, "showlegend": False, "hoverinfo": "skip"}
+    look = {"mode": "lines+markers", "line": {"width": 2, "color": kind.colour}, "marker": tips}
+    return [Scatter(x=ends, y=heights, **look, **silent), points] if ends else [points]
 
 
 def _check(row: ForestRow) -> None:
+    ends = (row.low, row.high)
     if (row.low is None) != (row.high is None):
-        raise InputError(f"rows[{row.name}]", (row.low, row.high), "must have both ends of an interval, or none")
-    if row.low is None or row.high is None:
-        return
-    if row.difference is None or not row.low <= row.difference <= row.high:
-        raise InputError(f"rows[{row.name}]", (row.low, row.difference, row.high), "must hold the difference inside")
+        raise InputError(f"rows[{row.name}]", ends, "must have both ends of an interval, or none")
+    if row.low is not None and row.high is not None and (row.difference is None or row.low > row.high):
+        raise InputError(f"rows[{row.name}]", ends, "must run from low to high, and belong to a difference")
 
 
 def _kind(row: ForestRow) -> _Kind | None:
+    """The kind of a row's point, hollow without an interval; none without a point."""
     if row.difference is None:
         return None
-    if row.low is None:
-        return _SINGLE
-    return _BEYOND if row.significant else _WITHIN
+    kind = _KINDS[row.significant]
+    return kind if row.low is not None else _Kind(f"{kind.name}, no interval", kind.colour, f"{kind.symbol}-open")
 
 
 def _range(rows: Sequence[ForestRow]) -> list[float]:
@@ -189,11 +189,11 @@ def _number(row: ForestRow) -> str:
 
 
 def _alt(rows: Sequence[ForestRow]) -> str:
-    beyond = [f"{row.name} {_number(row)}" for row in rows if _kind(row) == _BEYOND]
-    counts = {kind.name: sum(_kind(row) == kind for row in rows) for kind in (_WITHIN, _SINGLE)}
+    beyond = [f"{row.name} {_number(row)}" for row in rows if row.difference is not None and row.significant]
+    others = Counter(kind.name for row in rows if (kind := _kind(row)) and not row.significant)
     nothing = [f"{row.name}{f' ({row.remark})' if row.remark else ''}" for row in rows if row.difference is None]
     told = [f"beyond noise: {', '.join(beyond)}" if beyond else "none is beyond noise"]
-    told += [f"{count} {name}" for name, count in counts.items() if count]
+    told += [f"{count} {name}" for name, count in others.items()]
     told += [f"no result: {', '.join(nothing)}"] if nothing else []
     variants = "1 variant" if len(rows) == 1 else f"{len(rows)} variants"
-    return f"Differences of {variants} to the base, in points of accuracy: {listed(told)}."
+    return f"Differences of {variants} to the base, in points of accuracy: {'; '.join(told)}."

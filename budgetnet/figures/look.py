@@ -74,7 +74,7 @@ def blank_figure(*, title: str, note: str, alt: str, height: int, width: int = W
         height=height + top,
         margin={"t": top, "r": 24, "b": 16, "l": 16},
         showlegend=True,
-        legend={"orientation": "h", "x": 0, "xanchor": "left", "y": 1.01, "yanchor": "bottom"},
+        legend={"font": {"size": 12}, "orientation": "h", "x": 0, "xanchor": "left", "y": 1.01, "yanchor": "bottom"},
         meta={"title": title, "note": note, "alt": alt, "width": width, "above": above},
     )
     style_axes(figure)

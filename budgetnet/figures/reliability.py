@@ -1,91 +1,65 @@
-"""Whether a network is as often right as it is sure: a calibration diagram."""
+"""Whether a network is as often right as it is sure: a calibration diagram, of what `budgetnet.scores` computed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from budgetnet.errors import InputError
 from budgetnet.figures.look import BLACK, BLUE, LEGEND_HEIGHT, SKY, VERMILLION, blank_figure, style_axes
+from budgetnet.scores import Calibration
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 
-class ReliabilityBin(NamedTuple):
-    """The images of which a network is about equally sure."""
-
-    low: float
-    """Lower edge of the bin's confidences, from 0."""
-    high: float
-    """Upper edge, up to 1."""
-    confidence: float
-    """Mean probability of the class that it decides for; of no meaning where the bin is empty."""
-    accuracy: float
-    """Share of the images that it classifies rightly; of no meaning where the bin is empty."""
-    images: int
-    """How many there are in the bin."""
-
-
-def calibration_gap(bins: Sequence[ReliabilityBin]) -> float:
-    """How far accuracy lies from confidence, as a mean over all images: the expected calibration error.
-
-    Source: C. Guo et al. (2017), "On Calibration of Modern Neural Networks", equation 3. 0 where there is no image.
-    """
-    total = sum(part.images for part in bins)
-    return sum(part.images * abs(part.accuracy - part.confidence) for part in bins if part.images) / max(1, total)
-
-
-def reliability(bins: Sequence[ReliabilityBin], *, note: str = "") -> Figure:
+def reliability(calibration: Calibration, *, note: str = "") -> Figure:
     """Accuracy over confidence, a bar a bin, beside the line on which they are equal; below, how many images.
 
     Args:
-        bins: side by side, the lowest first; an empty one leaves a gap.
+        calibration: the bins, of which an empty one leaves a gap, and the expected calibration error.
         note: of which network on which images; stands below the title.
-
-    Raises:
-        InputError: no bin, or bins that overlap or leave the range from 0 to 1.
     """
     from plotly.graph_objects import Bar, Scatter
 
-    edges = [edge for part in bins for edge in (part.low, part.high)]
-    if not edges or edges != sorted(edges) or edges[0] < 0 or edges[-1] > 1:
-        raise InputError("bins", edges, "must be at least one, side by side, from 0 to 1")
-    figure = blank_figure(title="Reliability", note=note, alt=_alt(bins), height=480, above=LEGEND_HEIGHT)
-    filled = [part for part in bins if part.images]
-    figure.add_trace(
-        Bar(
-            x=[50 * (part.low + part.high) for part in filled],
-            y=[100 * part.accuracy for part in filled],
-            width=[100 * (part.high - part.low) for part in filled],
-            name="accuracy",
-            marker={"color": SKY, "line": {"color": BLUE, "width": 1.5}},
-            hovertemplate="accuracy %{y:.2f} %<extra></extra>",
-        )
-    )
-    figure.add_trace(
-        Scatter(
-            x=[100 * part.confidence for part in filled],
-            y=[100 * part.accuracy for part in filled],
-            mode="markers",
-            name="mean confidence",
-            marker={"symbol": "diamond", "size": 9, "color": VERMILLION},
-            hovertemplate="accuracy %{y:.2f} % at a mean confidence of %{x:.2f} %<extra></extra>",
-        )
-    )
-    line = {"color": BLACK, "width": 1.5, "dash": "dash"}
-    figure.add_trace(Scatter(x=[0, 100], y=[0, 100], mode="lines", name="calibrated", line=line, hoverinfo="skip"))
-    figure.add_trace(
-        Bar(
-            x=[50 * (part.low + part.high) for part in bins],
-            y=[part.images for part in bins],
-            width=[100 * (part.high - part.low) for part in bins],
-            name="images",
-            yaxis="y2",
-            marker={"color": BLUE},
-            showlegend=False,
-            hovertemplate="%{y} images<extra></extra>",
-        )
+    bins = calibration.bins
+    middles = [50 * (part.low + part.high) for part in bins]
+    widths = [100 * (part.high - part.low) for part in bins]
+    accuracies = [None if part.accuracy is None else 100 * part.accuracy for part in bins]
+    confidences = [None if part.confidence is None else 100 * part.confidence for part in bins]
+    figure = blank_figure(title="Reliability", note=note, alt=_alt(calibration), height=480, above=LEGEND_HEIGHT)
+    bars = {"color": SKY, "line": {"color": BLUE, "width": 1.5}}
+    dots = {"symbol": "diamond", "size": 9, "color": VERMILLION}
+    equal = {"color": BLACK, "width": 1.5, "dash": "dash"}
+    figure.add_traces(
+        [
+            Bar(
+                x=middles,
+                y=accuracies,
+                width=widths,
+                name="accuracy",
+                marker=bars,
+                hovertemplate="accuracy %{y:.2f} %<extra></extra>",
+            ),
+            Scatter(
+                x=confidences,
+                y=accuracies,
+                mode="markers",
+                name="mean confidence",
+                marker=dots,
+                cliponaxis=False,
+                hovertemplate="accuracy %{y:.2f} % at a mean confidence of %{x:.2f} %<extra></extra>",
+            ),
+            Scatter(x=[0, 100], y=[0, 100], mode="lines", name="calibrated", line=equal, hoverinfo="skip"),
+            Bar(
+                x=middles,
+                y=[part.count for part in bins],
+                width=widths,
+                name="images",
+                yaxis="y2",
+                marker={"color": BLUE},
+                showlegend=False,
+                hovertemplate="%{y} images<extra></extra>",
+            ),
+        ]
     )
     figure.update_layout(
         xaxis={"title": {"text": "confidence, %"}, "range": [0, 100], "anchor": "y2"},
@@ -96,15 +70,16 @@ def reliability(bins: Sequence[ReliabilityBin], *, note: str = "") -> Figure:
     return figure
 
 
-def _alt(bins: Sequence[ReliabilityBin]) -> str:
-    total = sum(part.images for part in bins)
+def _alt(calibration: Calibration) -> str:
+    filled = [part for part in calibration.bins if part.count]
+    total = sum(part.count for part in filled)
     if not total:
         return "No image was judged."
-    sure = sum(part.images * part.confidence for part in bins if part.images) / total
-    right = sum(part.images * part.accuracy for part in bins if part.images) / total
+    sure = sum(part.count * (part.confidence or 0.0) for part in filled) / total
+    right = sum(part.count * (part.accuracy or 0.0) for part in filled) / total
     word = "too sure" if sure > right else "not sure enough" if sure < right else "neither too sure nor too careful"
     return (
-        f"Over {total:,} images in {len(bins)} bins the mean confidence is {100 * sure:.2f} % and the accuracy "
-        f"{100 * right:.2f} %: on the whole {word}; within bins they differ by {100 * calibration_gap(bins):.2f} "
+        f"Over {total:,} images in {len(calibration.bins)} bins the mean confidence is {100 * sure:.2f} % and the "
+        f"accuracy {100 * right:.2f} %: on the whole {word}; within bins they differ by {100 * calibration.ece:.2f} "
         "points on average."
     )
