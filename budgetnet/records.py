@@ -80,6 +80,11 @@ class RunIdentity(Document):
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property
+    def shared_digest(self) -> str:
+        """The digest of the same run with seed 0: what runs have in common that differ in their seed alone."""
+        return self.model_copy(update={"seed": 0}).digest
+
+    @property
     def run_id(self) -> str:
         """Name of the run's folder."""
         return f"{self.spec.label[:48]}-s{self.seed}-{self.short_digest}"

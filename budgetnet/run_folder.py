@@ -144,8 +144,11 @@ class RunFolder:
         """Whether the run has come to its end."""
         return self._result.exists()
 
-    def load(self) -> RunRecord:
+    def load(self, *, weights: bool = True) -> RunRecord:
         """Reads a finished run back.
+
+        Args:
+            weights: whether the best epoch's weights must be there, as they need not for what only shows numbers.
 
         Raises:
             RecordError: the folder is no run, is unfinished or damaged, or was made by a newer version.
@@ -158,7 +161,7 @@ class RunFolder:
             raise RecordError(
                 str(self._curves), len(curves), f"is damaged: must have a row for each of {result.epochs} epochs"
             )
-        if result.best_epoch is not None and not self.best.exists():
+        if weights and result.best_epoch is not None and not self.best.exists():
             raise RecordError("run folder", str(self.path), "is damaged: best.safetensors is missing")
         test = self._read(self._test, TestResult) if self._test.exists() else None
         return RunRecord(self.path, identity, result, curves, test)

@@ -221,6 +221,23 @@ def test_a_harmed_folder_is_told_in_one_line(tmp_path: Path, harm: Callable[[Pat
     assert "\n" not in str(caught.value)
 
 
+def test_without_weights_a_run_is_read_only_where_none_are_asked_for(tmp_path: Path) -> None:
+    folder = written(tmp_path)
+    whole = folder.load()
+    folder.best.unlink()
+    assert folder.load(weights=False) == whole
+    with pytest.raises(RecordError, match=r"best\.safetensors is missing"):
+        folder.load()
+
+
+def test_runs_that_differ_in_their_seed_alone_share_a_digest() -> None:
+    shared = IDENTITY.shared_digest
+    assert changed(seed=9).shared_digest == shared
+    assert changed(seed=0).digest == shared
+    assert changed(device="cuda").shared_digest != shared
+    assert changed(recipe=tiny_recipe(momentum=0.5)).shared_digest != shared
+
+
 def test_a_run_is_found_whatever_its_network_is_called(tmp_path: Path) -> None:
     folder = written(tmp_path)
     renamed = changed(spec=TINY.replace(name="another-name"))

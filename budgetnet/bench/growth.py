@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gc
-import os
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,15 +11,14 @@ import torch
 
 from budgetnet.bench.training import Setting, Speed, Variant, learning, speeds
 from budgetnet.environment import choose_precision
-from budgetnet.errors import InputError
-from budgetnet.files import write_bytes, write_text
+from budgetnet.figures.look import BLUE, blank_figure, style_axes
+from budgetnet.figures.write import require_writable, write_figure
 from budgetnet.learner import Execution
 from budgetnet.recipe import Recipe
 from budgetnet.spec import ModelSpec
 
 MIDDLE = (1_000_000, 128, 32)
 """Parameters, batch and image size where another one is varied."""
-FIGURE_SUFFIXES = (".html", ".svg", ".png")
 _AXES = {"params": "parameters", "batch_size": "batch size", "image_size": "image side, pixels"}
 
 
@@ -88,58 +85,43 @@ def grown(
 
 
 def draw(points: list[Point], path: Path) -> None:
-    """Draws images a second and peak memory along each axis, as a page that needs no network, or as SVG or PNG.
+    """Draws images a second and peak memory along each axis.
 
     Raises:
-        InputError: as `require_drawable`, or no browser is there to draw with.
+        InputError: as `write_figure`.
     """
-    require_drawable(path)
-    figure = _figure(points)
-    if path.suffix.lower() == ".html":
-        write_text(path, figure.to_html(include_plotlyjs=True, full_html=True))
-        return
-    try:
-        write_bytes(path, figure.to_image(format=path.suffix[1:].lower()))
-    except (ValueError, RuntimeError) as error:
-        rule = f"cannot be drawn; .html needs no browser: {' '.join(str(error).split())[:200]}"
-        raise InputError("--plot", str(path), rule) from None
-
-
-def require_drawable(path: Path) -> None:
-    """Refuses a figure's file before anything is measured for it.
-
-    Raises:
-        InputError: the file's name ends in no format that is known, its folder is missing, or what draws SVG and PNG is
-            not installed.
-    """
-    if path.suffix.lower() not in FIGURE_SUFFIXES:
-        raise InputError("--plot", str(path), f"must end in {', '.join(FIGURE_SUFFIXES)}")
-    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise InputError("--plot", str(path), "must be a file in a folder that exists and can be written to")
-    if path.suffix.lower() != ".html" and find_spec("kaleido") is None:
-        raise InputError("--plot", str(path), "needs the extra budgetnet[figures], and Chromium; .html needs neither")
+    require_writable(path, field="--plot")
+    write_figure(_figure(points), path, field="--plot")
 
 
 def _figure(points: list[Point]) -> Any:
     from plotly.graph_objects import Scatter
     from plotly.subplots import make_subplots
 
-    figure = make_subplots(rows=2, cols=len(_AXES), shared_xaxes=True, vertical_spacing=0.08, horizontal_spacing=0.07)
-    for column, (axis, label) in enumerate(_AXES.items(), 1):
+    rates = [point.speed.images_per_second for point in points]
+    params, batch_size, image_size = MIDDLE
+    figure = blank_figure(
+        title="Training as parameters, batch and image grow",
+        note=f"one varied at a time, the others at {_short(params)}, {batch_size} and {image_size}",
+        alt=f"From {min(rates):,.0f} to {max(rates):,.0f} images a second are trained on, at {len(points)} points "
+        "along parameters, batch size and image side.",
+        height=240 * len(_AXES),
+    )
+    make_subplots(rows=len(_AXES), cols=2, vertical_spacing=0.12, horizontal_spacing=0.22, figure=figure)
+    for row, (axis, label) in enumerate(_AXES.items(), 1):
         along = [point for point in points if point.axis == axis]
         places = [getattr(point, axis) for point in along]
-        rates = [point.speed.images_per_second for point in along]
+        speeds = [point.speed.images_per_second for point in along]
         memories = [None if point.speed.peak_memory is None else point.speed.peak_memory / 2**30 for point in along]
-        for row, values in enumerate((rates, memories), 1):
-            marks = {"mode": "lines+markers", "line": {"color": "#0072B2"}, "showlegend": False}
+        for column, values in enumerate((speeds, memories), 1):
+            marks = {"mode": "lines+markers", "line": {"color": BLUE}, "showlegend": False}
             figure.add_trace(Scatter(x=places, y=values, **marks), row=row, col=column)
-            ticks = {"tickvals": places, "ticktext": [_short(place) for place in places]}
-            figure.update_xaxes(type="log", **ticks, row=row, col=column)
-        figure.update_xaxes(title_text=label, row=2, col=column)
-    figure.update_yaxes(title_text="images a second", row=1, col=1)
-    figure.update_yaxes(title_text="peak memory, GiB", row=2, col=1)
+        ticks = {"tickvals": places, "ticktext": [_short(place) for place in places]}
+        figure.update_xaxes(type="log", title_text=label, **ticks, row=row)
+    style_axes(figure)
+    figure.update_yaxes(title_text="images a second", col=1)
+    figure.update_yaxes(title_text="peak memory, GiB", col=2)
     figure.update_yaxes(rangemode="tozero")
-    figure.update_layout(template="plotly_white", width=1000, height=560, margin={"t": 30, "r": 20})
     return figure
 
 

@@ -78,7 +78,9 @@ def growth(
     images: Annotated[
         str, typer.Option("--images", metavar="N,N", help="Sides of images, in pixels, to measure at.")
     ] = ("16,24,32,48,64"),
-    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw it: .html, .svg or .png.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Draw it: .html, .svg, .png or .json.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """How the cost of a training step grows with parameters, batch and image, one varied at a time, the others at 1M,
@@ -92,12 +94,13 @@ def growth(
     }
     from rich.table import Table
 
-    from budgetnet.bench.growth import draw, grown, require_drawable
+    from budgetnet.bench.growth import draw, grown
     from budgetnet.cli.tables import console, short_count, short_seconds
     from budgetnet.environment import choose_device, describe_environment
+    from budgetnet.figures import require_writable
 
     if plot:
-        require_drawable(plot)
+        require_writable(plot, field="--plot")
     chosen = choose_device(device)
     with told("loading torch") as tell:
         points = grown(

@@ -1,0 +1,76 @@
+"""The verb that draws what run folders hold: the network's outline, accuracy and loss over the epochs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from budgetnet.cli.options import one_of, read_spec
+from budgetnet.errors import InputError
+
+if TYPE_CHECKING:
+    from budgetnet.records import RunRecord
+
+_FORMATS = ("html", "svg", "png", "json")
+
+
+def figures(
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[RUN]...", help="Run folders; those that differ in their seed alone share a figure."),
+    ] = None,
+    spec: Annotated[
+        str | None, typer.Option("--spec", metavar="SPEC", help="Draw the outline of this network, with no run.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the figures.")] = Path("figures"),
+    formats: Annotated[
+        str,
+        typer.Option("--format", metavar="F,F", help="html, svg, png or json; svg and png need the extra figures."),
+    ] = "html",
+) -> None:
+    """Draw networks and runs: outline, accuracy and loss over the epochs."""
+    if not runs and spec is None:
+        raise InputError("RUN", "", "name at least one run folder, or a network with --spec")
+    suffixes = [one_of(text.strip(), _FORMATS, field="--format") for text in formats.split(",")]
+    network = None if spec is None else read_spec(spec)
+    records = _read(runs or [])
+
+    from budgetnet.figures import accuracy_curves, loss_curves, outline, require_writable, write_figure
+
+    drawn: dict[str, Any] = {} if network is None else {f"{network.label[:48]}-outline": outline(network)}
+    for name, group in records.items():
+        drawn[f"{name}-outline"] = outline(group[0].identity.spec)
+        drawn[f"{name}-accuracy"] = accuracy_curves(group)
+        drawn[f"{name}-loss"] = loss_curves(group)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError("--out", str(out), f"must be a folder that can be written to: {error.strerror}") from None
+    files = [(figure, out / f"{name}.{suffix}") for name, figure in drawn.items() for suffix in dict.fromkeys(suffixes)]
+    for _, path in files:
+        require_writable(path)
+    for figure, path in files:
+        write_figure(figure, path)
+        typer.echo(str(path))
+
+
+def _read(runs: list[Path]) -> dict[str, list[RunRecord]]:
+    """The runs, those together that differ in their seed alone, by what their figures are called."""
+    from budgetnet.run_folder import RunFolder
+
+    groups: dict[str, list[RunRecord]] = {}
+    # A folder named twice, as by a pattern and by hand, is one run.
+    for run in {path.resolve(): path for path in runs}.values():
+        record = RunFolder(run).load(weights=False)
+        groups.setdefault(record.identity.shared_digest, []).append(record)
+    named: dict[str, list[RunRecord]] = {}
+    for digest, group in groups.items():
+        first, count = group[0], len(group)
+        shared = f"{first.identity.spec.label[:48]}-{count}-seeds-{digest[:10]}"
+        name = first.folder.resolve().name if count == 1 else shared
+        if name in named:
+            raise InputError("RUN", str(first.folder), "is called as another run is, and so would be its figures")
+        named[name] = group
+    return named

@@ -1,0 +1,103 @@
+"""One look for every figure: colours that the colour-blind tell apart, a white ground, and words that say the same.
+
+Source of the colours:
+    M. Okabe, K. Ito (2008), "Color Universal Design: How to make figures and presentations that are friendly to
+    Colorblind people".
+"""
+
+from __future__ import annotations
+
+import textwrap
+from html import escape
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+BLACK = "#000000"
+ORANGE = "#E69F00"
+SKY = "#56B4E9"
+GREEN = "#009E73"
+YELLOW = "#F0E442"
+BLUE = "#0072B2"
+VERMILLION = "#D55E00"
+PURPLE = "#CC79A7"
+
+INK = "#222222"
+"""Text."""
+FAINT = "#595959"
+"""Lesser text: seven times as dark as the ground, as small print has to be."""
+RULE = "#D9D9D9"
+"""Grids and borders."""
+WASH = "#F4F6F8"
+"""Ground of what belongs together."""
+
+LEGEND_HEIGHT = 32
+"""Pixels of a legend of one line."""
+FONT = "Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
+WIDTH = 900
+"""Pixels of a picture; on a page, a figure is as wide as its reader's window, up to that."""
+
+
+def blank_figure(*, title: str, note: str, alt: str, height: int, width: int = WIDTH, above: int = 0) -> Figure:
+    """An empty figure in the common look, as wide as the place it is shown in.
+
+    Args:
+        title: what is shown, in a few words.
+        note: of what, under which conditions; stands below the title in smaller print.
+        alt: a sentence that says what the figure shows, for those who cannot see it.
+        height: of what is drawn with its axes, in pixels.
+        width: of a picture of it, in pixels, and the most on a page.
+        above: room for a legend between the note and what is drawn, in pixels.
+    """
+    from plotly.graph_objects import Figure
+
+    # Text within a figure does not wrap by itself; so many letters fit whatever the letters are.
+    head, notes = textwrap.wrap(title, width // 10), textwrap.wrap(note, width // 7)
+    top = 44 + 22 * len(head) + 17 * len(notes) + above
+    figure = Figure()
+    figure.update_layout(
+        template="plotly_white",
+        font={"family": FONT, "size": 14, "color": INK},
+        title={
+            "text": "<br>".join(map(literal, head)),
+            "font": {"size": 20},
+            "subtitle": {"text": "<br>".join(map(literal, notes)), "font": {"size": 13, "color": FAINT}},
+            "x": 0,
+            "xref": "paper",
+            "xanchor": "left",
+            "y": 1,
+            "yref": "container",
+            "yanchor": "top",
+            "pad": {"t": 16},
+        },
+        height=height + top,
+        margin={"t": top, "r": 24, "b": 16, "l": 16},
+        showlegend=True,
+        legend={"font": {"size": 12}, "orientation": "h", "x": 0, "xanchor": "left", "y": 1.01, "yanchor": "bottom"},
+        meta={"title": title, "note": note, "alt": alt, "width": width, "above": above},
+    )
+    style_axes(figure)
+    return figure
+
+
+def style_axes(figure: Figure) -> None:
+    """Gives all axes that a figure has by now their common look."""
+    common = {"linecolor": INK, "gridcolor": RULE, "zerolinecolor": RULE, "automargin": True, "title_font_size": 14}
+    figure.update_xaxes(ticks="outside", showgrid=False, zeroline=False, **common)
+    figure.update_yaxes(**common)
+
+
+def literal(text: str) -> str:
+    """A text that Plotly shows as it stands, whatever tags it seems to hold."""
+    return escape(text, quote=False)
+
+
+def shortened(text: str, most: int) -> str:
+    """A text cut to so many characters, the last of which then tells so."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def listed(parts: list[str]) -> str:
+    """Words as people list them: ``a, b and c``."""
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
