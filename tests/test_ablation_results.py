@@ -110,7 +110,9 @@ def test_table_and_csv_say_what_the_rows_say() -> None:
     assert list(frame["variant"]) == [row.variant.name for row in result.rows]
     assert frame["params"].tolist() == [row.variant.spec.params for row in result.rows]
     assert frame.loc[1, "seed 8"] == 0.899
-    assert frame.loc[1, ["low", "high"]].tolist() == pytest.approx(result.rows[1].difference.interval)  # type: ignore[union-attr]
+    difference = result.rows[1].difference
+    assert difference is not None
+    assert [frame["low"][1], frame["high"][1]] == pytest.approx(difference.interval)
     read = pd.read_csv(io.StringIO(result.to_csv()))
     assert list(read.columns) == list(frame.columns)
     assert read["mean"].tolist()[:3] == pytest.approx([row.mean for row in result.rows[:3]])
