@@ -82,7 +82,7 @@ class Scores:
     """The true classes (images,), from 0."""
 
     def __post_init__(self) -> None:
-        probabilities, labels = np.array(self.probabilities), np.array(self.labels)
+        probabilities, labels = np.asarray(self.probabilities), np.asarray(self.labels)
         if probabilities.ndim != 2 or not probabilities.size or probabilities.dtype.kind != "f":
             rule = "must be floating point numbers (images, num_classes), at least one"
             raise InputError("probabilities", f"{probabilities.dtype} {probabilities.shape}", rule)
@@ -90,7 +90,7 @@ class Scores:
             rule = f"must be whole numbers, one for each of {len(probabilities)} images"
             raise InputError("labels", f"{labels.dtype} {labels.shape}", rule)
         probabilities = probabilities.astype(np.float64)
-        _check_rows("probabilities", probabilities, (np.isfinite(probabilities) & (probabilities >= 0)).all(axis=1))
+        _check_rows("probabilities", probabilities, probabilities.min(axis=1) >= 0)
         _check_rows("probabilities", probabilities, np.abs(probabilities.sum(axis=1) - 1) <= _SUM_TOLERANCE)
         outside = np.flatnonzero((labels < 0) | (labels >= probabilities.shape[1]))
         if outside.size:
