@@ -31,7 +31,7 @@ from budgetnet.version import __version__
 _HELP = "Find the best small image classifier under a hard parameter budget."
 _EPILOG = (
     "SPEC is a name from `budgetnet specs` or a YAML or JSON file. Numbers may be written 5e6, 5M or 5000000. "
-    "Exit codes: 0 fine, 1 unexpected, 2 bad input, 3 over budget, 130 interrupted."
+    "Exit codes: 0 fine, 1 unexpected, 2 bad input, 3 over budget, 4 not reproduced, 130 interrupted."
 )
 # Typer carries its own copy of click in some versions and not in others; the base of its public exceptions is in both.
 _UsageError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
