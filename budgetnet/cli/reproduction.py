@@ -21,13 +21,15 @@ from budgetnet.reproduction.rows import RunRow
 from budgetnet.reproduction.verdict import Verdict
 from budgetnet.run_folder import OPENINGS
 
+_WIDE = 90
+"""Columns from which on everything has room."""
 _COLOURS = {"reproduced": "green", "not reproduced": "red", "not comparable": "yellow"}
 
 
 def print_reference(result: ReferenceResult, records: Sequence[RunRecord], *, out: Path) -> None:
     """Prints every run of the reference, the comparison with what is published, and the verdict."""
     output, table, verdict = console(), result.table, result.verdict
-    output.print(_runs_table(result.rows, title="the published reference, trained here"))
+    output.print(_runs_table(result.rows, title="the published reference, trained here", width=output.width))
     agrees = "agrees" if table.agrees else "DIFFERS"
     typer.echo(f"Table 1: {agrees}: {table.equal} of {table.rows} rows equal, {table.params:,} parameters")
     comparison = verdict.comparison
@@ -46,13 +48,14 @@ def print_reference(result: ReferenceResult, records: Sequence[RunRecord], *, ou
 def print_leakage(result: LeakageResult, records: Sequence[RunRecord], *, out: Path) -> None:
     """Prints both recipes' runs, their gaps, and by how much the leak widens it."""
     output = console()
-    output.print(_runs_table(result.rows, title="validation against test accuracy, with a leaking split and without"))
-    table = Table(title="means over the seeds, in per cent", title_justify="left")
-    for heading in ("recipe", "seeds", "training", "validation", "test", "validation - test [95 %]"):
-        table.add_column(heading, justify="left" if heading == "recipe" else "right")
+    title = "validation against test accuracy, with a leaking split and without"
+    output.print(_runs_table(result.rows, title=title, width=output.width))
+    table = Table(title="means over the seeds, in per cent; gap: validation less test [95 %]", title_justify="left")
+    for heading in ("recipe", "seeds", "train", "valid.", "test", "gap"):
+        table.add_column(heading, justify="left" if heading == "recipe" else "right", no_wrap=True)
     for side in result.sides:
         table.add_row(
-            f"{side.recipe}{' (leaking)' if side.leaks else ''}",
+            _recipe(side.recipe, leaks=side.leaks),
             str(side.n),
             percent(side.train_accuracy),
             percent(side.validation_accuracy),
@@ -60,8 +63,8 @@ def print_leakage(result: LeakageResult, records: Sequence[RunRecord], *, out: P
             points(side.gap, side.gap_interval),
         )
     validation, test = get("leaking-validation").accuracy, get("reference").accuracy
-    published = ("published (leaking)", "1", "~98", percent(validation), percent(test), points(result.published_gap))
-    table.add_row(*published, style="cyan")
+    name = _recipe("published", leaks=True)
+    table.add_row(name, "1", "~98", percent(validation), percent(test), points(result.published_gap), style="cyan")
     output.print(table)
     difference = result.difference
     typer.echo(
@@ -105,17 +108,24 @@ def _rung_cells(rung: Rung, *, wide: bool) -> list[str]:
     return cells
 
 
-def _runs_table(rows: Sequence[RunRow], *, title: str) -> Table:
+def _recipe(name: str, *, leaks: bool) -> str:
+    return f"{name} (leaking)" if leaks else name
+
+
+def _runs_table(rows: Sequence[RunRow], *, title: str, width: int) -> Table:
+    wide = width >= _WIDE
     table = Table(title=title, title_justify="left")
-    for heading in ("recipe", "seed", "epochs", "best", "train %", "valid. %", "test %", "gap"):
-        table.add_column(heading, justify="left" if heading == "recipe" else "right")
+    best = ["best"] if wide else []
+    for heading in ("recipe", "seed", "epochs", *best, "train %", "valid. %", "test %", "gap"):
+        table.add_column(heading, justify="left" if heading == "recipe" else "right", no_wrap=True)
     for row in rows:
         accuracies = (row.train_accuracy, row.validation_accuracy, row.test_accuracy)
+        best = ["-" if row.best_epoch is None else str(row.best_epoch)] if wide else []
         table.add_row(
-            f"{row.recipe}{' (leaking)' if row.leaks else ''}",
+            _recipe(row.recipe, leaks=row.leaks),
             str(row.seed),
             str(row.epochs),
-            "-" if row.best_epoch is None else str(row.best_epoch),
+            *best,
             *("-" if accuracy is None else percent(accuracy) for accuracy in accuracies),
             "-" if row.gap is None else points(row.gap),
         )
