@@ -1,4 +1,4 @@
-"""Files of studies that have not run here yet: at least they can be read, and their commands understood."""
+"""Studies: files of those that have not run can be read, and what was measured follows from the records beside it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from typing import Any
 import pytest
 from support import child_environment, finished
 
+from budgetnet.ablation.study import AblationStudy
 from budgetnet.budget import Budget
 from budgetnet.files import read_mapping, write_yaml
-from budgetnet.recipe import Recipe
+from budgetnet.recipe import Recipe, named_recipe
+from budgetnet.records import RunRecord
+from budgetnet.reproduction.leakage import leakage_result
+from budgetnet.run_folder import RunFolder
 from budgetnet.search.rungs import rung_cycles
 from budgetnet.space import SearchSpace
 from budgetnet.space.share import require_feasible
@@ -30,6 +34,38 @@ def test_the_spaces_of_studies_hold_networks_within_the_budget(path: Path) -> No
 def test_the_recipes_of_studies_can_be_read(path: Path) -> None:
     if path.stem in ("recipe", "final"):
         assert Recipe.load(path).name.startswith("cifar10-")
+
+
+def kept_runs(study: str) -> list[RunRecord]:
+    """The records of a study, by recipe and seed."""
+    records = [RunFolder(path).load(weights=False) for path in (STUDIES / study / "runs").iterdir()]
+    return sorted(records, key=lambda record: (record.identity.recipe.digest, record.identity.seed))
+
+
+def test_what_is_said_of_the_leak_follows_from_its_records() -> None:
+    records = kept_runs("leakage")
+    leaking = [record for record in records if record.identity.recipe.leaks]
+    sound = [record for record in records if not record.identity.recipe.leaks]
+    assert [record.identity.seed for record in leaking] == [record.identity.seed for record in sound] == [0, 1, 2, 3, 4]
+    for name, side in (("as-run", leaking), ("paper", sound)):
+        assert {record.identity.recipe.digest for record in side} == {named_recipe(name).digest}
+    found = leakage_result(leaking, sound).to_mapping()
+    kept = json.loads((STUDIES / "leakage" / "leakage.json").read_text())
+    assert found == kept
+    text = (STUDIES / "leakage" / "README.md").read_text()
+    for recipe in found["recipes"]:
+        for measure in ("train_accuracy", "validation_accuracy", "test_accuracy", "gap"):
+            assert f"{100 * recipe[measure]:.2f}" in text
+    assert f"{100 * found['difference_of_gaps']['mean']:.2f} points" in text
+
+
+@pytest.mark.parametrize("name", ["kernel-size", "paper-ladder", "schedule", "stages"])
+def test_ablation_studies_can_be_trained(name: str) -> None:
+    study = AblationStudy.load(STUDIES / name / "study.yaml")
+    variants = study.variants(input_shape=(3, 32, 32), num_classes=10)
+    assert (study.name, variants[0].is_base, variants[0].spec.params) == (name, True, 4_662_346)
+    assert sum(variant.fits for variant in variants) >= 4
+    assert {variant.recipe.leaks for variant in variants} == {False}
 
 
 def test_the_search_on_a_gpu_prunes_at_restarts_and_ends_on_one() -> None:
