@@ -55,8 +55,8 @@ def score(record: RunRecord, images: ResidentImages, *, flip: bool | None = None
         precision=PRECISIONS[identity.precision],
         flip=identity.recipe.test_time_flip if flip is None else flip,
     )
-    # In double precision, so that no two classes that differ come out alike.
-    probabilities = np.exp(evaluator.log_probabilities().double().cpu().numpy())
+    # In double precision, so that no two classes that differ come out alike; not on the device, which may have none.
+    probabilities = np.exp(evaluator.log_probabilities().cpu().double().numpy())
     return Scores(probabilities=probabilities, labels=images.labels.cpu().numpy())
 
 

@@ -6,10 +6,12 @@ import os
 import signal
 from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from evaluation_support import Runs, copy_runs, train_all
 from postgres_support import PostgresServer, server_programs
 from sqlalchemy import Pool, event
 from support import Tell, Told
@@ -21,6 +23,19 @@ from budgetnet.data import DataSet, load_dataset
 @pytest.fixture(scope="session")
 def digits() -> DataSet:
     return load_dataset("digits")
+
+
+@pytest.fixture(scope="session")
+def _trained(digits: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    train_all(digits, folder)
+    return folder
+
+
+@pytest.fixture
+def runs(_trained: Path, tmp_path: Path) -> Runs:
+    """Hands out trained runs by their names, each test's own copies."""
+    return lambda *names, out=None: copy_runs(_trained, out or tmp_path, *names)
 
 
 @pytest.fixture(scope="session")

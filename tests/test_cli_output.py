@@ -117,8 +117,14 @@ def test_help_and_version(tell: Tell) -> None:
     for arguments in (["--help"], ["-h"]):
         answer = tell(*arguments)
         assert (answer.code, answer.err) == (0, "")
-        assert all(verb in answer.out for verb in ("check", "summary", "specs", "schema", "train", "search"))
-    for verb in ("check", "summary", "specs", "space", "schema", "train", "search", "leaderboard"):
+        assert all(
+            verb in answer.out
+            for verb in ("check", "summary", "specs", "schema", "train", "evaluate", "ensemble", "search")
+        )
+    for verb in (
+        *("check", "summary", "specs", "space", "schema"),
+        *("train", "evaluate", "ensemble", "search", "leaderboard"),
+    ):
         answer = tell(verb, "--help")
         assert (answer.code, answer.err) == (0, "")
         assert "Usage" in answer.out

@@ -71,6 +71,24 @@ Storage = Annotated[
     str | None,
     typer.Option("--storage", metavar="URL", help="Where studies live instead: any SQLAlchemy URL."),
 ]
+RunsArgument = Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders.", show_default=False)]
+On = Annotated[
+    str,
+    typer.Option(
+        "--on", metavar="PART", help="validation, or test: opens the test set once, and writes the opening down."
+    ),
+]
+OtherData = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="DATA",
+        help="Where the runs' data set is now, or, with --on test, another one of such images and as many classes.",
+    ),
+]
+TestTimeAugmentation = Annotated[
+    str, typer.Option("--tta", metavar="HOW", help="flip: judge mirror images as well; none; recipe: as it says.")
+]
 
 
 def read_spec(text: str) -> ModelSpec:

@@ -1,0 +1,97 @@
+"""The verb that averages trained networks, and how that is shown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from budgetnet.cli.evaluate import evaluate_runs, print_images
+from budgetnet.cli.options import (
+    Device,
+    Json,
+    MaxParams,
+    On,
+    OtherData,
+    RunsArgument,
+    TestTimeAugmentation,
+    print_json,
+    read_budget,
+)
+from budgetnet.errors import InputError, OverBudgetError
+from budgetnet.recipe import LEAKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from budgetnet.evaluation import EnsembleResult
+    from budgetnet.scores import Scores
+
+
+def ensemble(
+    runs: RunsArgument,
+    max_params: MaxParams = None,
+    on: On = "validation",
+    data: OtherData = None,
+    tta: TestTimeAugmentation = "recipe",
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Trained networks whose probabilities are averaged, beside each of them; ends with 3 when over budget together."""
+    budget = read_budget(max_params, None, None)
+    if len(runs) < 2:
+        raise InputError("RUN", str(runs[0]), "must be two runs or more")
+    evaluated = evaluate_runs(runs, on=on, data=data, tta=tta, device=device, by="ensemble", together=True)
+    from budgetnet.evaluation import ENSEMBLE, ensemble_result
+
+    result = ensemble_result([(each.record, each.scores) for each in evaluated])
+    leaks = any(each.leaks for each in evaluated)
+    fits = budget.max_params is None or result.params <= budget.max_params
+    if as_json:
+        facts: dict[str, Any] = {"on": on, "max_params": budget.max_params, "fits": fits, "leaks": leaks}
+        facts["kept"] = all(each.kept for each in evaluated)
+        print_json({**facts, **result.to_mapping()})
+    else:
+        from budgetnet.cli.evaluation_tables import HOW_COMPARED, comparison_table
+        from budgetnet.cli.tables import console
+
+        output = console()
+        output.print(_table(result))
+        if leaks:
+            output.print(LEAKING, style="yellow")
+        numbers = {str(record.folder): str(number) for number, (record, _) in enumerate(result.members, 1)}
+        title = f"the ensemble less each member; the best member is {result.best + 1}"
+        output.print(comparison_table(result.comparisons, title=title, numbers={**numbers, ENSEMBLE: ENSEMBLE}))
+        output.print(HOW_COMPARED)
+        output.print(_in_all(result, budget.max_params), style=None if fits else "red")
+        print_images(output, evaluated)
+    if not fits:
+        raise typer.Exit(OverBudgetError.exit_code)
+
+
+def _in_all(result: EnsembleResult, allowed: int | None) -> str:
+    line = f"{result.params:,} parameters and {result.macs:,} MACs in all"
+    if allowed is None:
+        return line
+    spare = allowed - result.params
+    return f"{line}: {'fits' if spare >= 0 else 'over budget'}, {allowed:,} allowed, headroom {spare:,}"
+
+
+def _table(result: EnsembleResult) -> Table:
+    from budgetnet.cli.evaluation_tables import fold, titled_table
+    from budgetnet.cli.tables import percent, with_interval
+
+    table = titled_table("probabilities averaged", "", "run", "params", "accuracy % [95 %]", "loss", "ECE %")
+    fold(table, 1)
+
+    def measures(scores: Scores) -> list[str]:
+        accuracy = with_interval(scores.accuracy, scores.interval)
+        return [accuracy, f"{scores.loss:.4f}", percent(scores.calibration().ece)]
+
+    for number, (record, scores) in enumerate(result.members, 1):
+        table.add_row(str(number), record.folder.name, f"{record.result.params:,}", *measures(scores))
+    mean = [percent(result.mean_accuracy), f"{result.mean_loss:.4f}", percent(result.mean_ece())]
+    table.add_section()
+    table.add_row("", "mean member", "", *mean)
+    table.add_row("", "ensemble", f"{result.params:,}", *measures(result.scores), style="bold")
+    return table

@@ -1,0 +1,136 @@
+"""The verb that says what trained networks are worth, and how that is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from budgetnet.cli.options import (
+    Device,
+    Json,
+    On,
+    OtherData,
+    RunsArgument,
+    TestTimeAugmentation,
+    one_of,
+    print_json,
+)
+from budgetnet.recipe import LEAKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from budgetnet.evaluation import Evaluated, Part
+
+
+def evaluate(
+    runs: RunsArgument,
+    on: On = "validation",
+    data: OtherData = None,
+    tta: TestTimeAugmentation = "recipe",
+    device: Device = "auto",
+    bins: Annotated[int, typer.Option("--bins", min=1, max=1000, help="Bins of the calibration error.")] = 15,
+    as_json: Json = False,
+) -> None:
+    """What trained networks are worth, class by class and against each other; the test set stays sealed by itself."""
+    evaluated = evaluate_runs(runs, on=on, data=data, tta=tta, device=device, by="evaluate")
+    from budgetnet.evaluation import compare
+
+    comparisons = compare(evaluated)
+    if as_json:
+        shown = {"runs": [each.to_mapping(bins=bins) for each in evaluated]}
+        print_json({"on": on, **shown, "comparisons": [each.to_mapping() for each in comparisons]})
+        return
+    from budgetnet.cli.evaluation_tables import HOW_COMPARED, comparison_table, overview_table
+    from budgetnet.cli.tables import console
+
+    output = console()
+    for number, each in enumerate(evaluated, 1):
+        _print_run(output, each, number=number, bins=bins)
+    if len(evaluated) > 1:
+        output.print(overview_table(evaluated, bins=bins))
+        if any(each.leaks for each in evaluated):
+            output.print(LEAKING, style="yellow")
+        if comparisons:
+            numbers = {str(each.record.folder): str(number) for number, each in enumerate(evaluated, 1)}
+            title = "differences on the same images"
+            output.print(comparison_table(comparisons, title=title, numbers=numbers))
+            output.print(HOW_COMPARED)
+        if len(comparisons) < len(evaluated) * (len(evaluated) - 1) // 2:
+            output.print("runs that were judged on different images are not compared")
+    print_images(output, evaluated)
+
+
+def evaluate_runs(
+    runs: Sequence[Path], *, on: str, data: str | None, tta: str, device: str, by: str, together: bool = False
+) -> list[Evaluated]:
+    """What the runs' networks say of the images that the options ask about.
+
+    Args:
+        runs: their folders.
+        on: the option of that name, as are ``data``, ``tta`` and ``device``.
+        data: likewise.
+        tta: likewise.
+        device: likewise.
+        by: the verb.
+        together: whether all must be asked about the same images, and classes need no names.
+
+    Raises:
+        InputError: an option is none, a run cannot be asked, or the images are not to be had.
+    """
+    one_of(on, ("validation", "test"), field="--on")
+    flip = {"flip": True, "none": False, "recipe": None}[one_of(tta, ("flip", "none", "recipe"), field="--tta")]
+    from budgetnet.cli.progress import load_shown
+    from budgetnet.evaluation import require_common_images
+    from budgetnet.scoring import Question, ask, read_runs
+
+    part: Part = "test" if on == "test" else "validation"
+    records = read_runs(runs)
+    if together and (part == "validation" or data is None):
+        require_common_images(records, part)
+    question = Question(part, data=data, flip=flip, device=device, by=by, class_names=not together)
+    return ask(records, question, load=load_shown)
+
+
+def print_images(output: Console, evaluated: Sequence[Evaluated]) -> None:
+    """Prints which images the answers are about, and what became of the seal."""
+    from budgetnet.run_folder import OPENINGS
+
+    if evaluated[0].part == "validation":
+        output.print("validation images also chose each run's best epoch; the test set stays sealed")
+        return
+    opened = [each for each in evaluated if not each.kept]
+    if len(opened) < len(evaluated):
+        names = ", ".join(each.run for each in evaluated if each.kept)
+        output.print(f"answered from kept scores, without another opening of the test set: {names}")
+    if opened:
+        logs = ", ".join(dict.fromkeys(str(each.record.folder.parent / OPENINGS) for each in opened))
+        output.print(f"test set opened for {', '.join(each.run for each in opened)}; written down in {logs}")
+
+
+def _print_run(output: Console, evaluated: Evaluated, *, number: int, bins: int) -> None:
+    from budgetnet.cli.evaluation_tables import calibration_table, class_table, confusion_table
+    from budgetnet.cli.tables import percent, short_count, with_interval
+
+    record, scores = evaluated.record, evaluated.scores
+    identity, result = record.identity, record.result
+    calibration = scores.calibration(bins)
+    output.print(f"{number}: {record.folder}", style="bold")
+    output.print(
+        f"{identity.spec.label}: {result.params:,} parameters, {short_count(result.macs)} MACs; recipe "
+        f"{identity.recipe.name or 'from a file'}, seed {identity.seed}, weights of epoch {result.best_epoch} of "
+        f"{result.epochs}"
+    )
+    accuracy = f"accuracy {with_interval(scores.accuracy, scores.interval)} %"
+    output.print("; ".join([accuracy, *evaluated.remarks]), style="yellow" if evaluated.remarks else None)
+    output.print(
+        f"{scores.correct:,} of {scores.images:,} {evaluated.part} images{', mirrored too' if evaluated.flip else ''}; "
+        f"95 % interval by Wilson; loss {scores.loss:.4f}, ECE {percent(calibration.ece)} %"
+    )
+    output.print(class_table(scores, evaluated.class_names))
+    output.print(confusion_table(scores, evaluated.class_names, width=output.width))
+    output.print(calibration_table(calibration))
+    output.print()
