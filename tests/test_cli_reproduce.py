@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from support import TINY, Tell, snapshot, tiny_recipe
 
 from budgetnet.cost import cost_of
@@ -84,6 +84,29 @@ def test_the_ladder_trains_every_rung_with_the_same_seeds(folder: Path, tell: Te
     assert found["rungs"][-1]["params"] == 4_662_346 - 64 * 18
     assert {rung["verdict"]["outcome"] for rung in found["rungs"]} == {"not comparable"}
     assert [row["seed"] for row in found["runs"]] == [0] * 4
+
+
+def test_an_ensemble_averages_what_its_members_said_of_the_test_set(folder: Path, tell: Tell) -> None:
+    arguments = ["ensemble", "--spec", "spec.yaml", "--members", "3", *SMALL]
+    found = answered(tell, *arguments)
+    probabilities, right = [], []
+    for row in found["runs"]:
+        tensors = load_file(folder / "runs" / row["run"] / "test-scores.safetensors")
+        probabilities.append(tensors["probabilities"])
+        right.append((tensors["probabilities"].argmax(axis=1) == tensors["labels"]).mean())
+    together = (np.mean(probabilities, axis=0).argmax(axis=1) == tensors["labels"]).mean()
+    assert [row["test_accuracy"] for row in found["runs"]] == pytest.approx(right)
+    assert [member["accuracy"] for member in found["members"]] == pytest.approx(right)
+    assert found["mean"]["accuracy"] == pytest.approx(np.mean(right))
+    assert found["ensemble"]["accuracy"] == pytest.approx(together)
+    spec = TINY.replace(num_classes=10)
+    assert (found["ensemble"]["params"], found["fits"]) == (3 * spec.params, True)
+    assert (found["outcome"], found["published"]["accuracy"]) == ("not comparable", 0.85)
+    over = tell("reproduce", *arguments, "--max-params", str(3 * spec.params - 1))
+    assert (over.code, over.err) == (3, "")
+    assert "published: about 85 %" in over.out
+    assert len(read_openings(folder / "runs" / OPENINGS)) == 1
+    assert tell("reproduce", "ensemble", "--members", "1", "--data", "digits").err.startswith("error: --members = '1'")
 
 
 BAD = [

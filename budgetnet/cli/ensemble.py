@@ -22,6 +22,7 @@ from budgetnet.errors import InputError, OverBudgetError
 from budgetnet.recipe import LEAKING
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from budgetnet.evaluation import EnsembleResult
@@ -42,7 +43,7 @@ def ensemble(
     if len(runs) < 2:
         raise InputError("RUN", str(runs[0]), "must be two runs or more")
     evaluated = evaluate_runs(runs, on=on, data=data, tta=tta, device=device, by="ensemble", together=True)
-    from budgetnet.evaluation import ENSEMBLE, ensemble_result
+    from budgetnet.evaluation import ensemble_result
 
     result = ensemble_result([(each.record, each.scores) for each in evaluated])
     leaks = any(each.leaks for each in evaluated)
@@ -52,21 +53,29 @@ def ensemble(
         facts["kept"] = all(each.kept for each in evaluated)
         print_json({**facts, **result.to_mapping()})
     else:
-        from budgetnet.cli.evaluation_tables import HOW_COMPARED, comparison_table
         from budgetnet.cli.tables import console
 
         output = console()
-        output.print(_table(result))
-        if leaks:
-            output.print(LEAKING, style="yellow")
-        numbers = {str(record.folder): str(number) for number, (record, _) in enumerate(result.members, 1)}
-        title = f"the ensemble less each member; the best member is {result.best + 1}"
-        output.print(comparison_table(result.comparisons, title=title, numbers={**numbers, ENSEMBLE: ENSEMBLE}))
-        output.print(HOW_COMPARED)
-        output.print(_in_all(result, budget.max_params), style=None if fits else "red")
+        print_ensemble(output, result, max_params=budget.max_params, leaks=leaks)
         print_images(output, evaluated)
     if not fits:
         raise typer.Exit(OverBudgetError.exit_code)
+
+
+def print_ensemble(output: Console, result: EnsembleResult, *, max_params: int | None, leaks: bool) -> None:
+    """Prints each member, their mean and their ensemble, how they compare, and what they cost together."""
+    from budgetnet.cli.evaluation_tables import HOW_COMPARED, comparison_table
+    from budgetnet.evaluation import ENSEMBLE
+
+    output.print(_table(result))
+    if leaks:
+        output.print(LEAKING, style="yellow")
+    numbers = {str(record.folder): str(number) for number, (record, _) in enumerate(result.members, 1)}
+    title = f"the ensemble less each member; the best member is {result.best + 1}"
+    output.print(comparison_table(result.comparisons, title=title, numbers={**numbers, ENSEMBLE: ENSEMBLE}))
+    output.print(HOW_COMPARED)
+    over = max_params is not None and result.params > max_params
+    output.print(_in_all(result, max_params), style="red" if over else None)
 
 
 def _in_all(result: EnsembleResult, allowed: int | None) -> str:

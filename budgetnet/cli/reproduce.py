@@ -12,17 +12,19 @@ from budgetnet.cli.options import (
     Device,
     Epochs,
     Json,
+    MaxParams,
     Out,
     Seed,
     TrainSize,
     ValidationSize,
     one_of,
     print_json,
+    read_budget,
     read_recipe,
     read_sizes,
     read_spec,
 )
-from budgetnet.errors import InputError
+from budgetnet.errors import InputError, OverBudgetError
 from budgetnet.fields import parse_count
 from budgetnet.recipe import Recipe
 from budgetnet.spec import ModelSpec
@@ -224,3 +226,43 @@ def ladder(
         from budgetnet.cli.reproduction import print_ladder
 
         print_ladder(result, records[0], out=out)
+
+
+@reproduce.command()
+def ensemble(
+    spec: Annotated[
+        str, typer.Option("--spec", metavar="SPEC", help="The members' network; the paper names none.")
+    ] = "ladder-small",
+    members: Annotated[
+        str, typer.Option("--members", metavar="N", help="Networks to average, each trained with its own seed.")
+    ] = "5",
+    recipe: PublishedRecipe = "paper",
+    max_params: MaxParams = "5M",
+    data: PublishedData = "cifar10",
+    declare: Declare = None,
+    epochs: Epochs = None,
+    seed: Seed = 0,
+    train_size: TrainSize = None,
+    validation_size: ValidationSize = None,
+    out: Out = Path("runs"),
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Train members apart and average what they say of the test set; ends with 3 when over budget together."""
+    budget = read_budget(max_params, None, None)
+    if parse_count(members, field="--members") < 2:
+        raise InputError("--members", members, "must be two or more")
+    how = read_recipe(recipe, data=data, epochs=epochs)
+    setting = _Setting(data, declare, members, seed, train_size, validation_size, out, device)
+    (records,) = _trained(setting, [_Group(read_spec(spec), how)], purpose="ensemble")
+    from budgetnet.reproduction.ensemble import ensemble_reproduction
+
+    result = ensemble_reproduction(records, budget=budget)
+    if as_json:
+        print_json(result.to_mapping())
+    else:
+        from budgetnet.cli.reproduction import print_ensemble
+
+        print_ensemble(result, records, out=out)
+    if not result.fits:
+        raise typer.Exit(OverBudgetError.exit_code)

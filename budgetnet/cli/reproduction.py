@@ -10,10 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from budgetnet.cli import ensemble as ensembles
 from budgetnet.cli.tables import console, percent, points, with_interval
 from budgetnet.published import get
 from budgetnet.recipe import LEAKING
 from budgetnet.records import RunRecord
+from budgetnet.reproduction.ensemble import EnsembleReproduction
 from budgetnet.reproduction.ladder import LadderResult, Rung
 from budgetnet.reproduction.leakage import LeakageResult
 from budgetnet.reproduction.reference import ReferenceResult
@@ -93,6 +95,14 @@ def print_ladder(result: LadderResult, records: Sequence[RunRecord], *, out: Pat
     top = result.rungs[-1].verdict
     _print_difference(top, name=top.published.name)
     _print_verdict(output, top)
+    _print_provenance(records[0], out=out)
+
+
+def print_ensemble(result: EnsembleReproduction, records: Sequence[RunRecord], *, out: Path) -> None:
+    """Prints each member, their mean and their ensemble, with what the paper says of its own."""
+    output = console()
+    ensembles.print_ensemble(output, result.result, max_params=result.max_params, leaks=False)
+    typer.echo(f"published: about {100 * result.published.accuracy:.0f} %; {result.published.caveat}: not comparable")
     _print_provenance(records[0], out=out)
 
 
