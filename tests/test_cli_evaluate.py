@@ -294,6 +294,16 @@ def test_ten_classes_of_a_thousand_images_are_shown_in_eighty_columns() -> None:
         assert rows[name] == [str(count) if count else "." for count in expected]
 
 
+@pytest.mark.parametrize(("longest", "matrix"), [(20, True), (21, False)])
+def test_the_matrix_is_shown_where_it_has_just_enough_room(longest: int, matrix: bool) -> None:
+    # Fifteen columns of two figures and two spaces beside the labels.
+    names = ["x" * (longest - len("0 ")), *(f"kind {number}" for number in range(1, 15))]
+    labels = np.repeat(np.arange(15), 12)
+    text = shown(Scores(np.eye(15)[labels], labels), names, 80)
+    assert ("true in rows" in text, "most frequent" in text) == (matrix, not matrix)
+    assert "…" not in text
+
+
 def test_of_many_classes_the_most_frequent_confusions_are_listed() -> None:
     labels = np.repeat(np.arange(100), 4)
     said = labels.copy()

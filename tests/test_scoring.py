@@ -55,6 +55,9 @@ def test_a_run_that_leaks_is_asked_about_its_recipes_split_and_says_so(runs: Run
     recorded = answer.record.result.validation_correct
     assert recorded != answer.scores.correct, "or this test could not see the remark"
     assert f"in its training {recorded} of 40 were right" in answer.remarks[1]
+    (otherwise,) = ask([answer.record], VALIDATION._replace(flip=False))
+    assert otherwise.scores.correct != recorded, "or this test could not see that it is no remark"
+    assert len(otherwise.remarks) == 1, "judged in another way than in training"
     assert not ask([answer.record], TEST)[0].leaks
 
 

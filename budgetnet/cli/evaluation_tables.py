@@ -37,10 +37,11 @@ def confusion_table(scores: Scores, names: Sequence[str], *, width: int) -> Tabl
     confusion = scores.confusion().tolist()
     labels = [name if name == str(number) else f"{number} {name}" for number, name in enumerate(names)]
     digits = max(len(str(max(map(max, confusion)))), len(str(len(names) - 1)))
-    if max(map(len, labels)) + len(names) * (digits + 1) > width:
+    if max(map(len, labels)) + len(names) * (digits + 2) > width:
         return _confusions_table(scores, names)
     table = titled_table("confusion: true in rows, said in columns", "")
-    table.box, table.padding, table.pad_edge = box.SIMPLE_HEAD, (0, 1, 0, 0), False
+    table.box, table.padding, table.show_edge = box.SIMPLE_HEAD, (0, 1, 0, 0), False
+    table.pad_edge = False
     for number in range(len(names)):
         table.add_column(str(number), justify="right", no_wrap=True)
     for number, row in enumerate(confusion):
