@@ -59,7 +59,7 @@ def train_runs(
     """
     left = []
     for run in runs:
-        if RunFolder.of(identify(run.spec, data, run.recipe, seed=run.seed), out).finished:
+        if is_complete(RunFolder.of(identify(run.spec, data, run.recipe, seed=run.seed), out)):
             continue
         spec = data.adapt(run.spec)
         observer.begun(Announced(spec.label, spec.params, trained, run.recipe.epochs), worker=worker)
@@ -85,6 +85,15 @@ def _attempt(
         on_epoch=lambda epoch: observer.epoch_ended(epoch, worker=worker),
         on_step=lambda epoch, share: observer.stepped(epoch, share, worker=worker),
     )
+
+
+def is_complete(folder: RunFolder) -> bool:
+    """Whether a run has come to its own end: one that a search stopped before its time has not.
+
+    Raises:
+        RecordError: the folder is damaged.
+    """
+    return folder.finished and folder.load().result.status != "stopped"
 
 
 class Batch:
@@ -153,7 +162,7 @@ class Batch:
                 time.sleep(_LOOK_AGAIN)
             left = busy
         folders = [self.folder(run) for run in runs]
-        missing = next((folder for folder in folders if not folder.finished), None)
+        missing = next((folder for folder in folders if not is_complete(folder)), None)
         if missing is not None:
             raise BudgetnetError(f"{missing.path.name}: the network is too large for the device's memory")
         return [folder.load() for folder in folders]

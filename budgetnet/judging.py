@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import nn
 
 from budgetnet.checkpoint import load_tensors
@@ -79,19 +80,23 @@ def judge(
         DataError: the opening cannot be written down.
         RecordError: a run's weights are damaged.
     """
-    # As the folders stand now: a record may have been read before another process judged its run.
-    waiting = [record for record in records if RunFolder(record.folder).load().test is None]
-    if not waiting:
+    if all(record.test is not None for record in records):
         return
-    # Before the test set is opened, which it must not be in vain.
-    for record in waiting:
-        trained_network(record, torch.device("cpu"))
-    images, labels = dataset.test.open(reason=reason, by=by, log=out / OPENINGS)
-    test = resident(images, labels, device=device, mean=dataset.mean, std=dataset.std)
-    for record in waiting:
-        scores = score(record, test)
-        folder = RunFolder(record.folder)
-        # The result comes last: where it stands, the scores do as well.
-        folder.write_scores(scores)
-        result = TestResult(loss=scores.loss, correct=scores.correct, images=scores.images, reason=reason)
-        folder.write_test(result)
+    # One process at a time: another that trained some of the runs would open the test set for them once more.
+    with FileLock(out / f".{OPENINGS}.lock"):
+        waiting = [record for record in records if RunFolder(record.folder).load().test is None]
+        if not waiting:
+            return
+        # Before the test set is opened, which it must not be in vain.
+        for record in waiting:
+            trained_network(record, torch.device("cpu"))
+        names = [record.folder.name for record in waiting]
+        images, labels = dataset.test.open(reason=reason, by=by, log=out / OPENINGS, runs=names)
+        test = resident(images, labels, device=device, mean=dataset.mean, std=dataset.std)
+        for record in waiting:
+            scores = score(record, test)
+            folder = RunFolder(record.folder)
+            # The result comes last: where it stands, the scores do as well.
+            folder.write_scores(scores)
+            result = TestResult(loss=scores.loss, correct=scores.correct, images=scores.images, reason=reason)
+            folder.write_test(result)

@@ -36,6 +36,8 @@ Read = TypeVar("Read", bound=Document)
 
 VERSION = 1
 """Version of the run folder's format."""
+_ANEW = "delete the run folder to train it anew"
+_REMEDIES = {"test.json": "delete it to have the run judged anew"}
 OPENINGS = "test-openings.jsonl"
 """The file among the run folders in which every opening of a test set is written down."""
 
@@ -182,7 +184,8 @@ class RunFolder:
         except RecordError:
             raise
         except InputError as error:
-            raise RecordError(str(path), error.value, f"is damaged: {error.field} {error.rule}") from None
+            rule = f"is damaged: {error.field} {error.rule}; {_REMEDIES.get(path.name, _ANEW)}"
+            raise RecordError(str(path), error.value, rule) from None
 
     def read_curves(self) -> list[Epoch]:
         """Reads the curves so far; empty before the first epoch has ended.
@@ -200,4 +203,4 @@ class RunFolder:
                 for row in rows
             ]
         except (KeyError, TypeError, ValueError, csv.Error) as error:
-            raise RecordError(str(self._curves), str(error), "is damaged: not the curves of a run") from None
+            raise RecordError(str(self._curves), str(error), f"is damaged: not the curves of a run; {_ANEW}") from None

@@ -259,7 +259,8 @@ def _ask_anew(
 
     shared, log = datasets[records[0].folder], records[0].folder.parent / OPENINGS
     reason = f"{_reason(records, question)}, on {shared.name}"
-    images, labels = shared.test.open(reason=reason, by=question.by, log=log)
+    runs = [record.folder.name for record in records]
+    images, labels = shared.test.open(reason=reason, by=question.by, log=log, runs=runs)
     found = {}
     for record in records:
         own = datasets[record.folder]

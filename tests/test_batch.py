@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,9 @@ from budgetnet.checkpoint import load_tensors
 from budgetnet.data import DataSet
 from budgetnet.data.sealed import read_openings
 from budgetnet.errors import RecordError
-from budgetnet.records import RunRecord, RunResult
+from budgetnet.records import Epoch, RunRecord, RunResult
 from budgetnet.run_folder import OPENINGS, RunFolder
+from budgetnet.train import train
 
 RECIPE = tiny_recipe(learning_rate=0.1, test_time_flip=True)
 CPU = torch.device("cpu")
@@ -104,9 +106,9 @@ def test_the_test_set_is_opened_once_for_runs_that_stand(batch: Batch, digits: D
     records = batch.train(plan(), Watcher())
     assert not (tmp_path / OPENINGS).exists()
     judged = batch.judge(records, by="who asks", reason="to see")
-    assert [(each["by"], each["reason"], each["count"]) for each in read_openings(tmp_path / OPENINGS)] == [
-        ("who asks", "to see", 360)
-    ]
+    (opening,) = read_openings(tmp_path / OPENINGS)
+    assert (opening["by"], opening["reason"], opening["count"]) == ("who asks", "to see", 360)
+    assert opening["runs"] == [record.folder.name for record in records]
     for record in judged:
         loss, correct, probabilities = by_hand(record, digits, tmp_path / "oracle.jsonl")
         assert record.test is not None
@@ -119,7 +121,8 @@ def test_the_test_set_is_opened_once_for_runs_that_stand(batch: Batch, digits: D
     more = batch.train(plan(3), Watcher())
     before = snapshot(judged[0].folder)
     assert batch.judge(more, by="who asks", reason="again")[:2] == judged
-    assert [each["reason"] for each in read_openings(tmp_path / OPENINGS)] == ["to see", "again"]
+    again = read_openings(tmp_path / OPENINGS)[1:]
+    assert [(each["reason"], each["runs"]) for each in again] == [("again", [more[2].folder.name])], "the new one alone"
     assert snapshot(judged[0].folder) == before
     batch.judge(more, by="who asks", reason="once more")
     assert len(read_openings(tmp_path / OPENINGS)) == 2, "nothing is left to ask"
@@ -136,6 +139,46 @@ def test_a_damaged_run_leaves_the_test_set_sealed(batch: Batch, tmp_path: Path) 
     scores.write_bytes(scores.read_bytes()[:-9])
     with pytest.raises(RecordError, match="is damaged"):
         RunFolder(records[0].folder).read_scores()
+
+
+def test_two_processes_open_the_test_set_once_for_the_runs_that_they_share(batch: Batch, tmp_path: Path) -> None:
+    records = batch.train(plan(), Watcher())
+    both = threading.Barrier(2)
+    judged: list[list[RunRecord]] = []
+
+    def ask() -> None:
+        both.wait(60)
+        judged.append(batch.judge(records, by="one of two", reason="at once"))
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(read_openings(tmp_path / OPENINGS)) == 1
+    assert judged[0] == judged[1]
+    assert all(record.test for record in judged[0])
+
+
+def test_a_run_that_a_search_stopped_is_trained_to_its_end(batch: Batch) -> None:
+    class Stop:
+        """Ends a run behind its first epoch, as a search's pruner may."""
+
+        def stands_by(self, result: RunResult) -> bool:
+            return result.status == "stopped"
+
+        def resumed(self, curves: Sequence[Epoch]) -> str | None:
+            return self.behind(curves[-1])
+
+        def behind(self, epoch: Epoch) -> str | None:
+            return f"others were better behind epoch {epoch.epoch}"
+
+    run = plan(1)[0]
+    stopped = train(run.spec, batch.data(run.recipe), run.recipe, seed=run.seed, out=batch.out, judge=Stop())
+    assert (stopped.result.status, stopped.result.epochs) == ("stopped", 1)
+    (record,) = batch.train([run], Watcher())
+    assert record.folder == stopped.folder
+    assert (record.result.status, record.result.epochs) == ("complete", 2)
 
 
 def test_a_run_that_came_to_nothing_is_not_judged(batch: Batch, tmp_path: Path) -> None:

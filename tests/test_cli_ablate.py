@@ -84,7 +84,8 @@ def test_saving_writes_table_data_and_figure(folder: Path, tell: Tell) -> None:
 def test_the_test_set_is_opened_once_and_only_on_request(folder: Path, tell: Tell) -> None:
     found = answered(tell, write_study(folder, judged_on="test"), *SMALL)
     (opening,) = read_openings(folder / "runs" / OPENINGS)
-    assert (opening["by"], opening["reason"]) == ("ablate tiny", "ablation tiny: 3 variants, seeds 0, 1")
+    assert (opening["by"], opening["reason"]) == ("ablate tiny", "an ablation of 3 variants")
+    assert len(opening["runs"]) == 6
     for cell in found["rows"][0]["runs"]:
         record = RunFolder(folder / "runs" / cell["run"]).load()
         assert record.test is not None
@@ -101,6 +102,8 @@ def test_options_are_laid_over_the_study(folder: Path, tell: Tell) -> None:
     assert (record.identity.recipe.weight_decay, record.identity.recipe.epochs) == (0, 1)
     assert found["seeds"] == [0]
     assert [row["difference"] is None for row in found["rows"]] == [True, False, False, True, False]
+    longer = ["--change", "recipe=modern", "--epochs", "3", "--list"]
+    assert answered(tell, "study", *longer)["rows"][0]["variant"] == "base", "one cycle is made as long as the training"
     other = answered(tell, "study", *SMALL, "--change", "spec=ladder-small", "--list")
     assert other["rows"][0]["architecture"] == "ladder-small"
 
@@ -112,6 +115,23 @@ def test_listing_trains_nothing(folder: Path, tell: Tell) -> None:
     assert "3 of 4 variants are within budget; 2 seeds each" in listed.out
     assert [row["fits"] for row in answered(tell, "study", "--list")["rows"]] == [True, True, False, True]
     assert snapshot(folder) == before
+
+
+def test_validation_images_are_the_same_for_all_variants(folder: Path, tell: Tell) -> None:
+    for path, level in (("augmented_validation", True), ("split_seed", 1), ("validation_fraction", 0.5)):
+        study = write_study(folder, factors={f"recipe.{path}": [level]})
+        refused = tell("ablate", study, *SMALL)
+        assert (refused.code, refused.out) == (2, "")
+        assert "judged_on: test" in refused.err
+
+
+def test_few_pairs_and_a_hopeless_base_are_said_to_be_so(folder: Path, tell: Tell) -> None:
+    assert "a bootstrap of fewer than 10 pairs" in tell("ablate", "study", *SMALL, "--interval", "bootstrap").out
+    assert "a bootstrap of" not in tell("ablate", "study", *SMALL).out
+    assert (
+        "the base itself is over budget"
+        in tell("ablate", write_study(folder, budget={"max_params": 100}), "--list").out
+    )
 
 
 def test_a_leaking_variant_is_judged_on_the_test_set_and_marked(folder: Path, tell: Tell) -> None:
@@ -131,6 +151,8 @@ BAD: list[tuple[list[str], int, str]] = [
     (["study", "--change", "recipe.epochs=[1"], 2, "--change"),
     (["study", "--seeds", "0"], 2, "--seeds = '0'"),
     (["study", "--seeds", "5000"], 2, "--seeds = '5000'"),
+    (["study", "--out", "study/spec.yaml"], 2, "--out = 'study/spec.yaml': must be a folder"),
+    (["study", "--save", "study/spec.yaml/x"], 2, "--save = 'study/spec.yaml/x': must be a folder"),
     (["study", "--interval", "z"], 2, "--interval = 'z': must be one of t, bootstrap"),
     (["study", "--data", "nowhere"], 2, "data"),
     (["study", "--change", "spec.stages[0].channels=128"], 3, "basic-128x1"),

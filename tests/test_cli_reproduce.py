@@ -56,7 +56,8 @@ def test_the_leak_is_measured_in_pairs_and_every_number_stands_in_a_record(
         assert row["train_accuracy"] == record.curves[(record.result.best_epoch or 0) - 1].train_accuracy
         assert record.identity.recipe.epochs == 2
     (opening,) = read_openings(folder / "runs" / OPENINGS)
-    assert (opening["by"], opening["reason"]) == ("reproduce leakage", "leakage: 4 runs, seeds 0, 1")
+    assert (opening["by"], opening["reason"]) == ("reproduce leakage", "reproduction of what is published: leakage")
+    assert sorted(opening["runs"]) == sorted(row["run"] for row in found["runs"])
     before = snapshot(folder)
     table = tell("reproduce", *arguments)
     assert table.code == 0
@@ -116,11 +117,13 @@ BAD = [
     (["ladder", "--data", "digits", "--seeds", "5000"], "--seeds = '5000': must be at most 1,000"),
     (
         ["leakage", "--data", "digits", "--seed", "4294967295"],
-        "--seeds = '3': must be at most 1,000, and no",
+        "--seed = 4294967295: must leave room for 3 seeds",
     ),
     (["leakage", "--spec", "nonsense"], "spec = 'nonsense'"),
     (["reference", "--recipe", "nonsense"], "recipe = 'nonsense'"),
     (["reference", "--data", "nowhere"], "data"),
+    (["leakage", "--data", "digits", "--out", "spec.yaml"], "--out = 'spec.yaml': must be a folder"),
+    (["leakage", "--data", "digits", "--out", "spec.yaml/runs"], "--out = 'spec.yaml/runs': must be a folder"),
 ]
 
 
@@ -199,7 +202,7 @@ def test_the_verdict_decides_what_the_command_ends_with(
     answer = tell("reproduce", *arguments)
     assert (answer.code, answer.err) == (code, "")
     assert f"verdict: {outcome}\n" in answer.out
-    assert "Table 1: agrees: 44 of 44 rows equal, 4,662,346 parameters" in answer.out
+    assert "agrees: 44 of 44 rows equal, 4,662,346 parameters" in answer.out
     assert ("by the word of --declare cifar10 alone" in answer.out) == declared
     assert ("--declare cifar10 vouches for a copy" in answer.out) != declared
     mean = f"{sum(counts) / 300:.2f}"

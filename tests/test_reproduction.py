@@ -85,7 +85,10 @@ def test_a_single_run_is_compared_as_a_proportion() -> None:
     [
         ({"data": data_record(**COPY)}, "the images are not original CIFAR-10 but arrays:copy.npz"),
         ({"data": data_record(train_images=2_000)}, "trained and validated on 12,000 images"),
-        ({"spec": get("wrn-16-4")}, "the network is not the published one, reference"),
+        (
+            {"spec": get("wrn-16-4")},
+            "the network, for images of 3x32x32 in 10 classes, is not the published one, reference",
+        ),
         ({"recipe": named_recipe("paper").for_epochs(2)}, "trained by neither of the recipes paper and as-run"),
         ({"recipe": named_recipe("modern")}, "trained by neither of the recipes paper and as-run"),
     ],
@@ -150,6 +153,14 @@ def test_the_leak_is_the_difference_of_two_gaps_seed_by_seed() -> None:
     assert result.sides[0].gap_interval == pytest.approx((own.low, own.high))
     assert result.published_gap == pytest.approx(0.9798 - 0.9141)
     assert [row["gap"] for row in result.to_mapping()["runs"]] == pytest.approx([*gaps[0], *gaps[1]])
+
+
+def test_seeds_that_tie_show_no_spread_and_so_no_interval() -> None:
+    leaking = [run_record(seed=seed, recipe=AS_RUN, validation_correct=9_700) for seed in range(3)]
+    sound = [run_record(seed=seed, validation_correct=9_000 + seed) for seed in range(3)]
+    result = leakage_result(leaking, sound)
+    assert result.sides[0].gap_interval is None
+    assert result.sides[1].gap_interval is not None
 
 
 def test_a_seed_that_diverged_by_one_recipe_is_no_pair() -> None:

@@ -69,7 +69,7 @@ PLACES: dict[str, Place] = {
 }
 """Every path there is, with ``[]`` for any entry of a list."""
 
-_INDEX = re.compile(r"\[(\d{1,9})\]")
+_INDEX = re.compile(r"\[(0|[1-9]\d{0,8})\]")
 _PART = re.compile(r"\w+|\[\d+\]")
 
 

@@ -160,7 +160,7 @@ class AblationStudy(Document):
         if self.judged_on == "validation" and draft.setup.recipe.leaks:
             rule = f"would judge the variant {draft.name} on images that it trains on: set judged_on: test"
             raise InputError("recipe.validation_split", draft.setup.recipe.validation_split, rule)
-        for field in ("split_seed", "validation_fraction"):
+        for field in ("split_seed", "validation_fraction", "augmented_validation"):
             value = getattr(draft.setup.recipe, field)
             if self.judged_on == "validation" and value != getattr(self.base.recipe, field):
                 rule = f"would judge the variant {draft.name} on other images than the base: set judged_on: test"

@@ -21,6 +21,7 @@ from budgetnet.cli.options import (
     read_recipe,
     read_sizes,
     read_spec,
+    require_folder,
 )
 from budgetnet.errors import InputError
 from budgetnet.fields import parse_count
@@ -76,6 +77,9 @@ def ablate(
 
     method = cast(Method, one_of(interval, get_args(Method), field="--interval"))
     question = _read_study(study, change or [], seeds=seeds, epochs=epochs)
+    require_folder(out, field="--out")
+    if save is not None:
+        require_folder(save, field="--save")
     sizes = {name: given or getattr(question, name) for name, given in read_sizes(train_size, validation_size).items()}
     from budgetnet.cli.progress import load_shown
 
@@ -88,16 +92,17 @@ def ablate(
     from budgetnet.ablation.results import ablation_result
 
     result = ablation_result(question, variants, records, method=method)
-    if save is not None:
-        _save(result, save)
     if as_json:
         print_json(result.to_mapping())
-        return
-    from budgetnet.cli.ablation import print_ablation
+    else:
+        from budgetnet.cli.ablation import print_ablation
 
-    print_ablation(result, next(iter(records.values()))[0], out=out)
+        print_ablation(result, next(iter(records.values()))[0], out=out)
+    # Last, so that a full disk does not take the answer with it.
     if save is not None:
-        typer.echo(f"written: results.csv, results.json and forest.html in {save}")
+        _save(result, save)
+        if not as_json:
+            typer.echo(f"written: results.csv, results.json and forest.html in {save}")
 
 
 def _read_study(path: Path, changes: Sequence[str], *, seeds: str | None, epochs: str | None) -> AblationStudy:
@@ -109,18 +114,24 @@ def _read_study(path: Path, changes: Sequence[str], *, seeds: str | None, epochs
     from budgetnet.ablation.study import MAX_SEEDS, AblationStudy
 
     study = AblationStudy.load(path / STUDY_FILE if path.is_dir() else path)
-    laid_over = dict(_read_change(text) for text in changes)
+    study = _changed(study, dict(_read_change(text) for text in changes))
     if epochs is not None:
         how = study.base.recipe.for_epochs(parse_count(epochs, field="--epochs"))
-        laid_over |= {"recipe.epochs": how.epochs, "recipe.schedule.first_cycle": how.schedule.first_cycle}
+        length = {"recipe.epochs": how.epochs, "recipe.schedule.first_cycle": how.schedule.first_cycle}
+        study = _changed(study, length)
     wanted: dict[str, Any] = {}
-    if laid_over:
-        wanted["changes"] = {**study.changes, **laid_over}
     if seeds is not None:
         wanted["seeds"] = parse_count(seeds, field="--seeds")
         if wanted["seeds"] > MAX_SEEDS:
             raise InputError("--seeds", seeds, f"must be at most {MAX_SEEDS:,}")
     return study if not wanted else AblationStudy.from_mapping({**study.to_mapping(), **wanted})
+
+
+def _changed(study: AblationStudy, changes: dict[str, Any]) -> AblationStudy:
+    """A study with more laid over its base."""
+    if not changes:
+        return study
+    return study.from_mapping({**study.to_mapping(), "changes": {**study.changes, **changes}})
 
 
 def _read_change(text: str) -> tuple[str, Any]:
@@ -165,9 +176,8 @@ def _train(
         typer.echo("interrupted: nothing is lost, the same command goes on where it stopped", err=True)
         raise
     if question.judged_on == "test":
-        seeds = ", ".join(map(str, question.seeds))
-        reason = f"ablation {question.name}: {len(trained)} variants, seeds {seeds}"
-        records = batch.judge(records, by=f"ablate {question.name}".strip(), reason=reason[:500])
+        by = f"ablate {question.name}".strip()
+        records = batch.judge(records, by=by, reason=f"an ablation of {len(trained)} variants")
     return {variant.key: records[place :: len(trained)] for place, variant in enumerate(trained)}
 
 

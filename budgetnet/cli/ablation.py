@@ -17,6 +17,8 @@ from budgetnet.recipe import LEAKING
 from budgetnet.records import RunRecord
 from budgetnet.run_folder import OPENINGS
 
+_FEW = 10
+"""Pairs below which a bootstrapped interval holds the truth clearly less often than it says."""
 _WIDE = 110
 """Columns from which on everything has room."""
 
@@ -33,6 +35,8 @@ def print_variants(study: AblationStudy, variants: Sequence[Variant]) -> None:
     console().print(table)
     fitting = sum(variant.fits for variant in variants)
     typer.echo(f"{fitting} of {len(variants)} variants are within budget; {len(study.seeds)} seeds each")
+    if not variants[0].fits:
+        typer.echo("the base itself is over budget, so nothing can be compared with it: the study cannot be trained")
 
 
 def print_ablation(result: AblationResult, record: RunRecord, *, out: Path) -> None:
@@ -62,6 +66,8 @@ def print_ablation(result: AblationResult, record: RunRecord, *, out: Path) -> N
         f"seeds {', '.join(map(str, study.seeds))}, the same for all, so differences are of pairs "
         f"({', '.join(sorted(methods)) or 'no pairs'}); p corrected for all variants together (Holm)"
     )
+    if any(row.difference and row.difference.method == "bootstrap" and row.difference.n < _FEW for row in result.rows):
+        typer.echo(f"a bootstrap of fewer than {_FEW} pairs is too sure of itself: its intervals are too narrow")
     data = record.identity.data
     opened = f"; the test set was opened, see {out / OPENINGS}" if study.judged_on == "test" else ""
     typer.echo(

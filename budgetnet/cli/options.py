@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -218,6 +219,17 @@ def compiling(*, wanted: bool) -> Iterator[None]:
             raise
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BudgetnetError(f"--compile: torch.compile does not work here: {first}") from None
+
+
+def require_folder(path: Path, *, field: str) -> None:
+    """Refuses a place where no folder can be, or that cannot be written to, before any work is done for it.
+
+    Raises:
+        InputError: it is a file, or lies below one, or is closed.
+    """
+    nearest = next((each for each in (path, *path.absolute().parents) if each.exists()), path)
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise InputError(field, str(path), "must be a folder that can be written to, or a place for one")
 
 
 def print_json(value: Any) -> None:

@@ -23,6 +23,7 @@ from budgetnet.cli.options import (
     read_recipe,
     read_sizes,
     read_spec,
+    require_folder,
 )
 from budgetnet.errors import InputError, OverBudgetError
 from budgetnet.fields import parse_count
@@ -81,15 +82,18 @@ class _Setting(NamedTuple):
             InputError: their number is none, or they would run beyond what a seed may be.
         """
         count = parse_count(self.seeds, field="--seeds")
-        if count > 1_000 or self.first_seed + count > 2**32:
-            raise InputError("--seeds", self.seeds, "must be at most 1,000, and no seed above 2**32 - 1")
+        if count > 1_000:
+            raise InputError("--seeds", self.seeds, "must be at most 1,000")
+        if self.first_seed + count > 2**32:
+            raise InputError("--seed", self.first_seed, f"must leave room for {count} seeds up to 2**32 - 1")
         return list(range(self.first_seed, self.first_seed + count))
 
 
 def _trained(setting: _Setting, groups: Sequence[_Group], *, purpose: str) -> list[list[RunRecord]]:
     """Trains every group with every seed and, when all of them stand, judges them on the test set."""
-    seeds, sizes, declared = setting.read_seeds(), read_sizes(setting.train_size, setting.validation_size), False
+    seeds, sizes = setting.read_seeds(), read_sizes(setting.train_size, setting.validation_size)
     declared = setting.declared
+    require_folder(setting.out, field="--out")
     from budgetnet.batch import Batch, PlannedRun
     from budgetnet.cli.progress import TerminalProgress, load_shown
     from budgetnet.data import declared_cifar10
@@ -108,8 +112,7 @@ def _trained(setting: _Setting, groups: Sequence[_Group], *, purpose: str) -> li
     except KeyboardInterrupt:
         typer.echo("interrupted: nothing is lost, the same command goes on where it stopped", err=True)
         raise
-    reason = f"{purpose}: {len(runs)} runs, seeds {', '.join(map(str, seeds))}"
-    records = batch.judge(records, by=f"reproduce {purpose}", reason=reason[:500])
+    records = batch.judge(records, by=f"reproduce {purpose}", reason=f"reproduction of what is published: {purpose}")
     return [records[place :: len(groups)] for place in range(len(groups))]
 
 

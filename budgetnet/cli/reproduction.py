@@ -33,7 +33,8 @@ def print_reference(result: ReferenceResult, records: Sequence[RunRecord], *, ou
     output, table, verdict = console(), result.table, result.verdict
     output.print(_runs_table(result.rows, title="the published reference, trained here", width=output.width))
     agrees = "agrees" if table.agrees else "DIFFERS"
-    typer.echo(f"Table 1: {agrees}: {table.equal} of {table.rows} rows equal, {table.params:,} parameters")
+    counts = f"{table.equal} of {table.rows} rows equal, {table.params:,} parameters"
+    typer.echo(f"Table 1, beside the reference as it is for CIFAR-10: {agrees}: {counts}")
     comparison = verdict.comparison
     spread = "" if comparison.standard_deviation is None else f" (sd {100 * comparison.standard_deviation:.2f})"
     published = result.published

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -36,13 +37,16 @@ class SealedTestSet:
         """How many test images there are."""
         return len(self.__labels)
 
-    def open(self, *, reason: str, by: str, log: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    def open(
+        self, *, reason: str, by: str, log: Path, runs: Sequence[str] = ()
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
         """Writes the opening down, durably, and only then hands out the arrays.
 
         Args:
             reason: why the test set is opened, in words for whoever reads the log.
             by: who or what opens it, for example the name of a run.
             log: a file of one JSON object a line, appended to; it and its folders are created when missing.
+            runs: names of the run folders that it is opened for, if it is for runs.
 
         Returns:
             Images uint8 (n, channels, height, width) and labels int64 (n,), both read-only.
@@ -59,6 +63,7 @@ class SealedTestSet:
             "by": by,
             "fingerprint": self._fingerprint,
             "count": self.count,
+            **({"runs": list(runs)} if runs else {}),
         }
         try:
             _append_line(log, json.dumps(opening))

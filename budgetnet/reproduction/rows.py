@@ -65,5 +65,5 @@ def _row(record: RunRecord) -> RunRow:
 
 
 def interval_of(values: list[float]) -> Interval | None:
-    """Student's 95 % interval of a mean over seeds; none for a single one."""
-    return mean_interval(values) if len(values) > 1 else None
+    """Student's 95 % interval of a mean over seeds; none where there is no spread to make one from."""
+    return mean_interval(values) if len(set(values)) > 1 else None

@@ -86,7 +86,11 @@ def obstacles(records: Sequence[RunRecord], published: PublishedResult, *, decla
     if published.spec is None:
         found.append("the layout of the published network is not known")
     elif identity.spec.replace(name="").digest != get(published.spec).digest:
-        found.append(f"the network is not the published one, {published.spec}")
+        image = "x".join(map(str, identity.spec.input_shape))
+        found.append(
+            f"the network, for images of {image} in {identity.spec.num_classes} classes, is not the published one, "
+            f"{published.spec}"
+        )
     if recipe.digest not in {NAMED[name].digest for name in ("paper", "as-run")}:
         found.append("trained by neither of the recipes paper and as-run as they stand")
     if published.accuracy_is_approximate:

@@ -69,7 +69,8 @@ class FinalResult(NamedTuple):
     def test_interval(self) -> Interval | None:
         """95 % interval of the mean test accuracy: Student's over the seeds, Wilson's for a single one."""
         tests = [record.test for record in self.records if record.test]
-        if len(tests) > 1:
+        # Seeds that tie show no spread; that they never could differ is not what a single value says.
+        if len(set(self.test)) > 1:
             low, high = mean_interval(self.test)
             return Interval(max(0.0, low), min(1.0, high))
         return wilson_interval(tests[0].correct, tests[0].images) if tests else None

@@ -13,7 +13,7 @@ import optuna
 import torch
 from optuna.trial import FrozenTrial, TrialState
 
-from budgetnet.batch import PlannedRun
+from budgetnet.batch import PlannedRun, is_complete
 from budgetnet.data import DataSet
 from budgetnet.errors import BudgetnetError
 from budgetnet.judging import judge
@@ -132,7 +132,9 @@ def hold_finals(
             raise BudgetnetError("no candidate came to a result, so there are no finalists")
         keep_finals(study, finals)
         train_all(final_runs(finals))
-        waited_for = [run for each in finals.finalists for run in each.runs if not RunFolder(place.out / run).finished]
+        waited_for = [
+            run for each in finals.finalists for run in each.runs if not is_complete(RunFolder(place.out / run))
+        ]
         if waited_for:
             raise BudgetnetError(f"{len(waited_for)} trainings of finalists came to no end, such as {waited_for[0]}")
         results = read_results(finals, place.out)
