@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scipy.stats import ttest_rel
 from support import child_environment, finished
 
 from budgetnet.ablation.study import AblationStudy
@@ -57,6 +58,30 @@ def test_what_is_said_of_the_leak_follows_from_its_records() -> None:
         for measure in ("train_accuracy", "validation_accuracy", "test_accuracy", "gap"):
             assert f"{100 * recipe[measure]:.2f}" in text
     assert f"{100 * found['difference_of_gaps']['mean']:.2f} points" in text
+
+
+def test_what_is_said_of_the_schedule_follows_from_its_records() -> None:
+    kept = json.loads((STUDIES / "schedule" / "results" / "results.json").read_text())
+    folder = STUDIES / "schedule" / "runs"
+    base = [cell["accuracy"] for cell in kept["rows"][0]["runs"]]
+    text = (STUDIES / "schedule" / "README.md").read_text()
+    used = []
+    for row in kept["rows"]:
+        accuracies = []
+        for cell in row["runs"]:
+            record = RunFolder(folder / cell["run"]).load(weights=False)
+            assert (record.identity.seed, record.result.validation_accuracy) == (cell["seed"], cell["accuracy"])
+            assert (record.result.params, record.test) == (row["params"], None)
+            accuracies.append(cell["accuracy"])
+            used.append(cell["run"])
+        assert f"| 5 | {100 * sum(accuracies) / 5:.2f} |" in text
+        if not row["is_base"]:
+            test = ttest_rel(accuracies, base)
+            low, high = test.confidence_interval()
+            difference = 100 * (sum(accuracies) - sum(base)) / 5
+            assert f"{difference:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]" in text
+            assert row["p_value"] == pytest.approx(test.pvalue)
+    assert sorted(used) == sorted(path.name for path in folder.iterdir())
 
 
 @pytest.mark.parametrize("name", ["kernel-size", "paper-ladder", "schedule", "stages"])
