@@ -12,7 +12,6 @@ import pytest
 from scipy.stats import ttest_rel
 from support import child_environment, finished
 
-from budgetnet.ablation.study import AblationStudy
 from budgetnet.budget import Budget
 from budgetnet.files import read_mapping, write_yaml
 from budgetnet.recipe import Recipe, named_recipe
@@ -82,15 +81,6 @@ def test_what_is_said_of_the_schedule_follows_from_its_records() -> None:
             assert f"{difference:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]" in text
             assert row["p_value"] == pytest.approx(test.pvalue)
     assert sorted(used) == sorted(path.name for path in folder.iterdir())
-
-
-@pytest.mark.parametrize("name", ["kernel-size", "paper-ladder", "schedule", "stages"])
-def test_ablation_studies_can_be_trained(name: str) -> None:
-    study = AblationStudy.load(STUDIES / name / "study.yaml")
-    variants = study.variants(input_shape=(3, 32, 32), num_classes=10)
-    assert (study.name, variants[0].is_base, variants[0].spec.params) == (name, True, 4_662_346)
-    assert sum(variant.fits for variant in variants) >= 4
-    assert {variant.recipe.leaks for variant in variants} == {False}
 
 
 def test_the_search_on_a_gpu_prunes_at_restarts_and_ends_on_one() -> None:
