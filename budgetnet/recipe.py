@@ -269,10 +269,13 @@ def require_sound(recipe: Recipe, *, field: str) -> None:
     """Lets a recipe pass by whose validation accuracy networks can be ranked.
 
     Raises:
-        InputError: it leaks.
+        InputError: it leaks, or changes validation images at random.
     """
     if recipe.leaks:
         rule = "cannot rank networks: it validates on images that it trains on, so the best memory would win"
+        raise InputError(field, recipe.name or "recipe", rule)
+    if recipe.augmented_validation:
+        rule = "cannot rank networks: it validates on images that are cropped and mirrored at random"
         raise InputError(field, recipe.name or "recipe", rule)
 
 

@@ -416,7 +416,9 @@ def test_files_that_are_missing_or_wrong_are_named(tmp_path: Path) -> None:
     write_yaml(path, {**ON_PAPER, "spec": "net.yaml", "factors": FACTORS})
     with pytest.raises(InputError) as caught:
         AblationStudy.load(path)
-    assert str(caught.value) == f"{path}: spec = '{tmp_path / 'net.yaml'}': no such file"
+    # By its parts: in words a long path is shortened.
+    found = caught.value.field, caught.value.value, caught.value.rule
+    assert found == (f"{path}: spec", str(tmp_path / "net.yaml"), "no such file")
     (tmp_path / "net.yaml").write_text("stages: [{channels: 0}]")
     with pytest.raises(InputError) as caught:
         AblationStudy.load(path)

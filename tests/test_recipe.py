@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from strategies import thorough
 
 from budgetnet.errors import InputError
-from budgetnet.recipe import NAMED, Augmentation, Policy, Recipe, Schedule, named_recipe
+from budgetnet.recipe import NAMED, Augmentation, Policy, Recipe, Schedule, named_recipe, require_sound
 
 
 def test_paper_recipe_has_the_values_of_paper_and_notebook() -> None:
@@ -52,6 +52,17 @@ def test_the_recipe_as_run_differs_from_the_papers_in_what_the_notebook_did() ->
 def test_fields_that_came_later_leave_the_identity_of_earlier_recipes() -> None:
     # Written down before there was any other split than a fixed one.
     assert named_recipe("paper").digest == hashlib.sha256(b"{}").hexdigest()
+
+
+def test_networks_are_ranked_on_images_that_are_held_out_and_stay_as_they_are() -> None:
+    require_sound(named_recipe("paper"), field="--recipe")
+    for changes, rule in (
+        ({"validation_split": "each-epoch"}, "validates on images that it trains on"),
+        ({"augmented_validation": True}, "validates on images that are cropped and mirrored at random"),
+    ):
+        with pytest.raises(InputError, match=rule) as caught:
+            require_sound(Recipe.from_mapping(changes), field="--recipe")
+        assert (caught.value.field, caught.value.value) == ("--recipe", "recipe")
 
 
 @pytest.mark.parametrize("augmentation", [{"cutout": 2}, {"policy": {}}, {"mixing": {}}, {"alternating_flip": True}])
