@@ -31,7 +31,11 @@ def trained_network(record: RunRecord, device: torch.device) -> nn.Module:
     path = RunFolder(record.folder).best
     network = initialise(record.identity.spec, record.identity.seed).to(device)
     try:
-        network.load_state_dict(load_tensors(path)[0])
+        tensors, about = load_tensors(path)
+        ours = {"epoch": record.result.best_epoch, "run": record.identity.digest}
+        if {**ours, **about} != ours:
+            raise InputError("about", about, "must be of this run's best epoch")
+        network.load_state_dict(tensors)
     except (InputError, RuntimeError):
         rule = "is damaged: not the weights of this run's network; delete the run folder to train it anew"
         raise RecordError("best weights", str(path), rule) from None

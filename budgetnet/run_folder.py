@@ -135,7 +135,8 @@ class RunFolder:
             tensors = load_file(self._scores)
             return Scores(probabilities=tensors["probabilities"], labels=tensors["labels"])
         except (SafetensorError, KeyError, ValueError, OSError) as error:
-            raise RecordError(str(self._scores), type(error).__name__, f"is damaged: {error}") from None
+            rule = f"are damaged ({error}); delete them and test.json to have the run judged anew"
+            raise RecordError("kept scores", str(self._scores), rule) from None
 
     def reopen(self) -> None:
         """Takes the end back of a run that was stopped before its time; what only going on needs is gone."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from budgetnet.data import DataSet, load_dataset
 from budgetnet.errors import DataError, InputError, RecordError
@@ -235,7 +235,7 @@ def _open(records: Sequence[RunRecord], question: Question, data: _DataSets) -> 
         trained_network(record, torch.device("cpu"))
     found: dict[Path, Scores] = {}
     unjudged = [record for record in records if record.test is None and data.answers_from_record(record)]
-    for group in _groups(unjudged, lambda record: (record.folder.parent, str(record.identity.data.key))):
+    for group in _groups(unjudged, lambda record: (record.folder.parent, *_images_of(record))):
         dataset, out = datasets[group[0].folder], group[0].folder.parent
         judge(group, dataset, by=question.by, reason=_reason(group, question), device=device, out=out)
         found |= {record.folder: scores for record in group if (scores := _kept(record)) is not None}
@@ -274,6 +274,12 @@ def _groups(records: Sequence[RunRecord], key: Callable[[RunRecord], object]) ->
     for record in records:
         groups[key(record)].append(record)
     return list(groups.values())
+
+
+def _images_of(record: RunRecord) -> tuple[Any, ...]:
+    """What decides which test images a run is asked about, and how they are normalised."""
+    data = record.identity.data
+    return data.fingerprint, data.mean, data.std
 
 
 def _reason(records: Sequence[RunRecord], question: Question) -> str:

@@ -250,7 +250,11 @@ class _Run:
         save_tensors(self.folder.checkpoint, self._state(), about=about)
 
     def _write_best(self) -> None:
-        save_tensors(self.folder.best, self.judged.state_dict(), about={"epoch": self.progress.epoch})
+        save_tensors(self.folder.best, self.judged.state_dict(), about=self._about_best())
+
+    def _about_best(self) -> dict[str, Any]:
+        """What tells these weights from those of another run or epoch."""
+        return {"epoch": self.progress.epoch, "run": self.identity.digest}
 
     def _state(self) -> dict[str, Tensor]:
         """Every tensor that the next epoch starts from."""

@@ -137,7 +137,7 @@ def test_a_damaged_run_leaves_the_test_set_sealed(batch: Batch, tmp_path: Path) 
     assert batch.judge(records[:1], by="who asks", reason="to see")[0].test is not None
     scores = records[0].folder / "test-scores.safetensors"
     scores.write_bytes(scores.read_bytes()[:-9])
-    with pytest.raises(RecordError, match="is damaged"):
+    with pytest.raises(RecordError, match="are damaged"):
         RunFolder(records[0].folder).read_scores()
 
 
@@ -179,6 +179,14 @@ def test_a_run_that_a_search_stopped_is_trained_to_its_end(batch: Batch) -> None
     (record,) = batch.train([run], Watcher())
     assert record.folder == stopped.folder
     assert (record.result.status, record.result.epochs) == ("complete", 2)
+
+
+def test_weights_of_another_run_are_not_taken_for_its_own(batch: Batch, tmp_path: Path) -> None:
+    first, second = batch.train(plan(), Watcher())
+    (second.folder / "best.safetensors").write_bytes((first.folder / "best.safetensors").read_bytes())
+    with pytest.raises(RecordError, match="not the weights of this run"):
+        batch.judge([first, second], by="who asks", reason="to see")
+    assert not (tmp_path / OPENINGS).exists()
 
 
 def test_a_run_that_came_to_nothing_is_not_judged(batch: Batch, tmp_path: Path) -> None:

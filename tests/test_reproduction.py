@@ -205,6 +205,15 @@ def test_the_ladders_steps_are_differences_seed_by_seed_corrected_for_their_numb
     assert sorted(step.p_value or 0 for step in steps if step) == pytest.approx(holm)
 
 
+def test_rungs_without_a_seed_in_common_have_no_step_between_them() -> None:
+    runs = ladder([7_900, 7_950], [8_900, 8_930], [8_950, 8_990], [9_141, 9_150])
+    runs[1][0] = run_record(seed=0, spec=runs[1][0].identity.spec, validation_correct=None)
+    runs[2][1] = run_record(seed=1, spec=runs[2][1].identity.spec, validation_correct=None)
+    steps = [rung.step for rung in ladder_result(runs, declared=False).rungs]
+    assert [step is None for step in steps] == [True, False, True, False]
+    assert [step.difference.n for step in steps if step] == [1, 1]
+
+
 def test_a_rung_below_the_one_before_it_is_seen() -> None:
     result = ladder_result(ladder([7_900], [8_900], [8_800], [9_141]), declared=False)
     assert not result.same_order

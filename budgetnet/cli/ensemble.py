@@ -57,6 +57,10 @@ def ensemble(
 
         output = console()
         print_ensemble(output, result, max_params=budget.max_params, leaks=leaks)
+        for number, each in enumerate(evaluated, 1):
+            for remark in each.remarks:
+                if remark != LEAKING:
+                    output.print(f"{number}: {remark}")
         print_images(output, evaluated)
     if not fits:
         raise typer.Exit(OverBudgetError.exit_code)

@@ -45,7 +45,7 @@ class Rung(NamedTuple):
     """Student's, over the seeds; none for a single one."""
     verdict: Verdict
     step: Step | None
-    """From the rung below; none for the lowest."""
+    """From the rung below; none for the lowest, and where no seed came to a result on both."""
 
 
 class LadderResult(NamedTuple):
@@ -107,21 +107,21 @@ def ladder_result(records: Sequence[Sequence[RunRecord]], *, declared: bool) -> 
     published = rungs()
     verdicts = [verdict(runs, result, declared=declared) for runs, result in zip(records, published, strict=True)]
     differences = [_step(lower, higher) for lower, higher in pairwise(records)]
-    corrected = holm([difference.p_value for difference in differences])
+    corrected = holm([difference.p_value if difference else None for difference in differences])
     found = []
     for place, (runs, result) in enumerate(zip(records, published, strict=True)):
         tests = [record.test.accuracy for record in runs if record.test]
         step = None
-        if place:
-            stated = result.accuracy - published[place - 1].accuracy
-            step = Step(stated, differences[place - 1], corrected[place - 1])
+        difference = differences[place - 1] if place else None
+        if difference is not None:
+            step = Step(result.accuracy - published[place - 1].accuracy, difference, corrected[place - 1])
         params = runs[0].result.params
         found.append(Rung(result, params, len(tests), fmean(tests), interval_of(tests), verdicts[place], step))
     return LadderResult(run_rows(record for runs in records for record in runs), tuple(found))
 
 
-def _step(lower: Sequence[RunRecord], higher: Sequence[RunRecord]) -> Difference:
-    """The change of test accuracy, over the seeds that came to a result on both rungs."""
+def _step(lower: Sequence[RunRecord], higher: Sequence[RunRecord]) -> Difference | None:
+    """The change of test accuracy, over the seeds that came to a result on both rungs; none where none did."""
     pairs = [(one.test, other.test) for one, other in zip(higher, lower, strict=True)]
     both = [(one.accuracy, other.accuracy) for one, other in pairs if one and other]
-    return paired_difference([one for one, _ in both], [other for _, other in both])
+    return paired_difference([one for one, _ in both], [other for _, other in both]) if both else None
