@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import nn
 from budgetnet.checkpoint import load_tensors
 from budgetnet.data import DataSet
 from budgetnet.data.device import ResidentImages, resident
-from budgetnet.errors import InputError, RecordError
+from budgetnet.errors import DataError, InputError, RecordError
 from budgetnet.evaluate import Evaluator
 from budgetnet.learner import PRECISIONS
 from budgetnet.records import RunRecord, TestResult
@@ -65,6 +66,22 @@ def score(record: RunRecord, images: ResidentImages, *, flip: bool | None = None
     return Scores(probabilities=probabilities, labels=images.labels.cpu().numpy())
 
 
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """One process at a time; where none can be kept out, nobody comes in.
+
+    Raises:
+        DataError: the folder cannot be written to.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(FileLock(out / f".{OPENINGS}.lock"))
+        except OSError as error:
+            rule = f"cannot be written ({error.strerror or error}), so the test set stays sealed"
+            raise DataError("log", str(out / OPENINGS), rule) from None
+        yield
+
+
 def judge(
     records: Sequence[RunRecord], dataset: DataSet, *, by: str, reason: str, device: torch.device, out: Path
 ) -> None:
@@ -87,7 +104,7 @@ def judge(
     if all(record.test is not None for record in records):
         return
     # One process at a time: another that trained some of the runs would open the test set for them once more.
-    with FileLock(out / f".{OPENINGS}.lock"):
+    with _alone(out):
         waiting = [record for record in records if RunFolder(record.folder).load().test is None]
         if not waiting:
             return

@@ -19,7 +19,7 @@ from budgetnet.build import build
 from budgetnet.checkpoint import load_tensors
 from budgetnet.data import DataSet
 from budgetnet.data.sealed import read_openings
-from budgetnet.errors import RecordError
+from budgetnet.errors import DataError, RecordError
 from budgetnet.records import Epoch, RunRecord, RunResult
 from budgetnet.run_folder import OPENINGS, RunFolder
 from budgetnet.train import train
@@ -187,6 +187,15 @@ def test_weights_of_another_run_are_not_taken_for_its_own(batch: Batch, tmp_path
     with pytest.raises(RecordError, match="not the weights of this run"):
         batch.judge([first, second], by="who asks", reason="to see")
     assert not (tmp_path / OPENINGS).exists()
+
+
+def test_a_folder_that_takes_no_lock_leaves_the_test_set_sealed(batch: Batch, tmp_path: Path) -> None:
+    records = batch.train(plan(1), Watcher())
+    (tmp_path / f".{OPENINGS}.lock").mkdir()
+    with pytest.raises(DataError, match="so the test set stays sealed"):
+        batch.judge(records, by="who asks", reason="to see")
+    assert not (tmp_path / OPENINGS).exists()
+    assert not list(tmp_path.glob("*/test.json"))
 
 
 def test_a_run_that_came_to_nothing_is_not_judged(batch: Batch, tmp_path: Path) -> None:
