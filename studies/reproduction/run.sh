@@ -10,15 +10,16 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 common=(--data "$data" --out "$out" --device cuda)
 mkdir -p "$out"
 
-# Ends with 4 where the published number is not reproduced, which is an answer and no reason to stop.
+# Ends with 4 where the published number is not reproduced, with 3 where an ensemble's members are over budget together:
+# answers, and no reasons to stop.
 reproduce() {
     local name=$1 code=0
     shift
     budgetnet reproduce "$@" "${common[@]}" || code=$?
-    [[ $code -eq 0 || $code -eq 4 ]] || exit "$code"
+    [[ $code -eq 0 || $code -eq 3 || $code -eq 4 ]] || exit "$code"
     code=0
     budgetnet reproduce "$@" "${common[@]}" --json > "$out/$name.json" || code=$?
-    [[ $code -eq 0 || $code -eq 4 ]] || exit "$code"
+    [[ $code -eq 0 || $code -eq 3 || $code -eq 4 ]] || exit "$code"
 }
 
 reproduce reference-paper reference --recipe paper --seeds 3 "$@"
