@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from budgetnet.stats import Interval, accuracy_count, difference_interval, exceeds_noise, wilson_interval
+from budgetnet.trials import Trial
 from budgetnet.zoo import get
 
 if TYPE_CHECKING:
@@ -28,6 +29,24 @@ class Candidate(NamedTuple):
     run: str
     """Name of the run's folder."""
     seed: int
+
+
+def candidates(trials: Iterable[Trial]) -> list[Candidate]:
+    """Of a study's trials those that were trained to their end, as they are ranked."""
+    return [
+        Candidate(
+            name=trial.name,
+            architecture=trial.architecture,
+            params=trial.params,
+            macs=trial.macs,
+            correct=trial.correct,
+            images=trial.images,
+            run=trial.run or "",
+            seed=trial.seed or 0,
+        )
+        for trial in trials
+        if trial.fate == "complete" and trial.correct is not None and trial.images
+    ]
 
 
 class LeaderboardRow(NamedTuple):

@@ -23,10 +23,11 @@ from budgetnet.run_folder import RunFolder
 from budgetnet.search.driver import SearchOutcome
 from budgetnet.search.ledger import Ledger
 from budgetnet.search.presence import Presence
-from budgetnet.search.study import default_storage, open_storage, tally
+from budgetnet.search.study import default_storage, open_storage, read_trials
 from budgetnet.space import SearchSpace
 from budgetnet.spec import ModelSpec
 from budgetnet.train import train
+from budgetnet.trials import tally
 
 
 class FullDiskError(OSError):
@@ -171,7 +172,7 @@ def test_known_networks_are_answered_from_the_record_until_the_search_gives_up(
     watcher = Watcher()
     assert ask(trials=5, space=PAIR_SPACE, watcher=watcher).trained == 2
     assert not watcher.networks, "what an earlier search trained is known as well"
-    assert tally(outcome.study) == {
+    assert tally(read_trials(outcome.study)) == {
         "trained": 2,
         "pruned": 0,
         "over_budget": 0,
@@ -219,7 +220,7 @@ def test_a_candidate_without_memory_to_train_in_ends_alone(ask: Question, monkey
     first = next(trial for trial in trials_of(outcome) if "run" in trial.user_attrs)
     assert (first.state, first.user_attrs["ended"]) == (TrialState.PRUNED, "out of memory")
     assert outcome.trained == 2
-    assert tally(outcome.study)["no_result"] == 1
+    assert tally(read_trials(outcome.study))["no_result"] == 1
 
 
 def test_a_candidate_is_given_half_batches_before_it_is_given_up(

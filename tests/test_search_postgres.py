@@ -29,8 +29,9 @@ from budgetnet.search.driver import SearchOutcome, question
 from budgetnet.search.ledger import Entry, Ledger
 from budgetnet.search.presence import Presence
 from budgetnet.search.proposals import Proposal, Proposals
-from budgetnet.search.study import open_storage, open_study, tally
+from budgetnet.search.study import open_storage, open_study, read_trials
 from budgetnet.space import SearchSpace
+from budgetnet.trials import tally
 
 CYCLES: Recipe = tiny_recipe(epochs=4, schedule=restarts(2))
 """Reports to the storage behind every second epoch."""
@@ -219,7 +220,7 @@ def test_two_machines_train_no_candidate_more_than_wanted(
     assert len(runs_in(there)) == 3
     (late,) = [trial for trial in trials_of(outcome) if trial.user_attrs.get("ended") == "enough are in training"]
     assert (late.state, late.values) == (TrialState.PRUNED, None)
-    assert tally(outcome.study) | {"over_budget": 0} == {
+    assert tally(read_trials(outcome.study)) | {"over_budget": 0} == {
         "trained": 3,
         "pruned": 0,
         "over_budget": 0,

@@ -15,9 +15,10 @@ from support import snapshot, tiny_recipe
 
 from budgetnet.data import DataSet
 from budgetnet.errors import BudgetnetError, RecordError
+from budgetnet.leaderboard import candidates
 from budgetnet.records import Epoch
 from budgetnet.search.presence import Presence
-from budgetnet.search.study import candidates, default_storage, find_study, open_storage, storage_errors
+from budgetnet.search.study import default_storage, find_study, open_storage, read_trials, storage_errors
 
 
 @pytest.fixture
@@ -113,7 +114,7 @@ def test_a_storage_damaged_while_it_is_read_is_told_in_one_line(ask: Question, t
     study = find_study(open_storage(url, create=False), None)
     execute(tmp_path / "studies.db", "DROP TABLE trial_user_attributes")
     with pytest.raises(RecordError, match="no such table") as caught, storage_errors(url):
-        candidates(study)
+        read_trials(study)
     assert "\n" not in str(caught.value)
 
 
@@ -180,7 +181,7 @@ def test_a_study_may_have_any_name(ask: Question, tmp_path: Path, name: str) -> 
 
 def test_candidates_are_the_trained_ones(ask: Question) -> None:
     study = ask(trials=3).study
-    found = candidates(study)
+    found = candidates(read_trials(study))
     trained = [trial for trial in study.get_trials() if trial.user_attrs.get("trained")]
     assert [item.name for item in found] == [f"#{trial.number}" for trial in trained]
     assert [item.correct / item.images for item in found] == [trial.value for trial in trained]

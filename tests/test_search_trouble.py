@@ -13,8 +13,9 @@ from budgetnet.data import DataSet
 from budgetnet.data.sealed import read_openings
 from budgetnet.errors import InputError, RecordError
 from budgetnet.run_folder import OPENINGS, RunFolder
-from budgetnet.search.study import open_storage, tally
+from budgetnet.search.study import open_storage, read_trials
 from budgetnet.train import identify
+from budgetnet.trials import tally
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def test_a_candidate_whose_folder_is_damaged_is_left_out_and_the_search_goes_on(
     assert (outcome.trained, outcome.end) == (2, "done")
     assert [result is None for result in watcher.results] == [True, False, False]
     assert "is left out: checkpoint" in caplog.text
-    assert tally(outcome.study)["no_result"] == 1
+    assert tally(read_trials(outcome.study))["no_result"] == 1
     assert folder.checkpoint.read_bytes() == b"no checkpoint"
 
 
@@ -46,7 +47,7 @@ def test_a_run_that_another_study_is_training_is_left_to_it(ask: Question) -> No
     with folder_of(ask).locked():
         outcome = ask(trials=2, by_hand=(TINY,))
     assert outcome.trained == 2
-    assert tally(outcome.study)["no_result"] == 0
+    assert tally(read_trials(outcome.study))["no_result"] == 0
     first = outcome.study.get_trials()[0]
     assert (first.user_attrs["ended"], first.user_attrs.get("trained")) == ("taken by another worker", None)
 

@@ -19,9 +19,10 @@ from budgetnet.search.ledger import Ledger
 from budgetnet.search.presence import Presence
 from budgetnet.search.proposals import Proposals
 from budgetnet.search.rungs import rung_cycles
-from budgetnet.search.study import default_storage, open_storage, tally
+from budgetnet.search.study import default_storage, open_storage, read_trials
 from budgetnet.space import SearchSpace
 from budgetnet.train import train
+from budgetnet.trials import tally
 
 CYCLES = tiny_recipe(epochs=12, schedule=restarts(4, cycle_factor=2))
 BY_RATE = {
@@ -71,7 +72,7 @@ def test_candidates_end_at_rungs_and_nowhere_else(ask: Question, pruner: str) ->
             assert not RunFolder(record.folder).checkpoint.exists()
         else:
             assert (trial.state, record.result.epochs) == (TrialState.COMPLETE, 12)
-    assert tally(outcome.study) == {
+    assert tally(read_trials(outcome.study)) == {
         "trained": 10,
         "pruned": len(stopped),
         "over_budget": 0,

@@ -31,15 +31,17 @@ def leaderboard(
 
 def print_leaderboard(study: optuna.Study, *, out: Path, as_json: bool) -> None:
     """Prints a study's candidates, its finalists where it has any, and what they were judged by."""
-    from budgetnet.leaderboard import rank
+    from budgetnet.leaderboard import candidates, rank
     from budgetnet.run_folder import OPENINGS
     from budgetnet.search.finalists import kept_finals, read_results
-    from budgetnet.search.study import candidates, study_settings, tally
+    from budgetnet.search.study import read_trials, study_settings
+    from budgetnet.trials import tally
 
     settings = study_settings(study)
     comparable = settings.data.is_original_cifar10
-    counts = tally(study)
-    rows = rank(candidates(study), comparable=comparable, among=counts["trained"])
+    trials = read_trials(study)
+    counts = tally(trials)
+    rows = rank(candidates(trials), comparable=comparable, among=counts["trained"])
     finals = kept_finals(study)
     results = read_results(finals, out) if finals else []
     if as_json:

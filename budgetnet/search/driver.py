@@ -319,6 +319,7 @@ class Worker:
             facts["batch_parts"] = parts
         if accuracy is not None:
             facts |= {
+                "validation_accuracy": round(accuracy, 6),
                 "validation_correct": result.validation_correct,
                 "validation_images": result.validation_images,
                 "gap_to_reference": round(accuracy - reference().accuracy, 6),

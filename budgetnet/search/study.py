@@ -8,23 +8,24 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import optuna
 from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import NullPool, create_engine, event, func, inspect, select, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from budgetnet.errors import InputError, RecordError
-from budgetnet.leaderboard import Candidate
 from budgetnet.search.bulk import TrialStorage
 from budgetnet.search.fates import GAVE_WAY, REPEATED, is_interrupted, is_over_budget, is_stopped, is_trained
 from budgetnet.search.presence import GRACE_PERIOD, HEARTBEAT_INTERVAL
 from budgetnet.search.settings import StudySettings
+from budgetnet.trials import Fate, Trial
 
 SETTINGS_KEY = "budgetnet:settings"
 """User attribute of a study that holds its settings as JSON."""
@@ -207,40 +208,50 @@ def _last_worked_on(storage: RDBStorage) -> Any:
     return key
 
 
-def candidates(study: optuna.Study) -> list[Candidate]:
-    """Every candidate with a result, in the order of their trials."""
-    return [
-        Candidate(
-            name=f"#{trial.number}",
-            architecture=trial.user_attrs["architecture"],
-            params=trial.user_attrs["params"],
-            macs=trial.user_attrs["macs"],
-            correct=trial.user_attrs["validation_correct"],
-            images=trial.user_attrs["validation_images"],
-            run=trial.user_attrs["run"],
-            seed=trial.user_attrs["seed"],
-        )
-        for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        if is_trained(trial)
-    ]
+def read_trials(study: optuna.Study) -> list[Trial]:
+    """Every trial of a study, in their order; what other means than a search wrote there is left out."""
+    return [_row(trial) for trial in study.get_trials(deepcopy=False) if "architecture" in trial.user_attrs]
 
 
-def tally(study: optuna.Study) -> dict[str, int]:
-    """How many candidates met which fate.
+def _row(trial: FrozenTrial) -> Trial:
+    facts: dict[str, Any] = trial.user_attrs
+    correct, images = facts.get("validation_correct"), facts.get("validation_images")
+    kept: dict[str, Any] = {key: facts[key] for key in _ALWAYS} | {key: facts.get(key) for key in _TRAINED}
+    return Trial(
+        number=trial.number,
+        fate=_fate(trial),
+        # Of a candidate answered from the record only its value is written down again.
+        accuracy=trial.value if correct is None and trial.state == TrialState.COMPLETE else _share(correct, images),
+        correct=correct,
+        images=images,
+        gap=facts.get("gap_to_reference"),
+        trained=is_trained(trial),
+        by_hand="by_hand" in facts,
+        reports=MappingProxyType(trial.intermediate_values),
+        drawn=MappingProxyType(trial.params),
+        began=trial.datetime_start,
+        finished=trial.datetime_complete,
+        **kept,
+    )
 
-    ``trained`` counts what training time went into, ``pruned`` those of them that ended at a restart, ``over_budget``
-    what was turned away, ``repeated`` what was answered from the record, and ``no_result`` what came to none: diverged,
-    too large for the device, or broken down.
-    """
-    fates = {"trained": 0, "pruned": 0, "over_budget": 0, "repeated": 0, "no_result": 0}
-    for trial in study.get_trials(deepcopy=False):
-        if is_over_budget(trial):
-            fates["over_budget"] += 1
-        elif trial.user_attrs.get("ended") == REPEATED:
-            fates["repeated"] += 1
-        elif is_stopped(trial):
-            fates["pruned"] += 1
-        elif trial.state in (TrialState.PRUNED, TrialState.FAIL) and trial.user_attrs.get("ended") not in GAVE_WAY:
-            fates["no_result"] += not is_interrupted(trial)
-        fates["trained"] += is_trained(trial)
-    return fates
+
+_ALWAYS = ("architecture", "spec", "params", "macs", "activations", "budget_used")
+_TRAINED = ("epochs", "cycles", "seconds", "ended", "seed", "run")
+
+
+def _share(correct: int | None, images: int | None) -> float | None:
+    return None if correct is None or not images else correct / images
+
+
+def _fate(trial: FrozenTrial) -> Fate:
+    ended = trial.user_attrs.get("ended")
+    fates: tuple[tuple[bool, Fate], ...] = (
+        (not trial.state.is_finished(), "running"),
+        (is_over_budget(trial), "over budget"),
+        (ended == REPEATED, "repeated"),
+        (ended in GAVE_WAY, "left to another"),
+        (is_interrupted(trial), "interrupted"),
+        (is_stopped(trial), "pruned"),
+        (trial.state == TrialState.COMPLETE, "complete"),
+    )
+    return next((fate for holds, fate in fates if holds), "no result")
