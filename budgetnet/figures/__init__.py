@@ -4,29 +4,43 @@ Every figure is a Plotly one with a sentence that says the same, in ``figure.lay
 it as a page that needs no network, as SVG, as PNG or as Plotly's JSON.
 """
 
+from budgetnet.figures.budget_use import BudgetUseRow, budget_use, budget_use_rows
 from budgetnet.figures.confusion import ConfusionCell, confusion, confusion_cells
 from budgetnet.figures.curves import Curve, Curves, accuracy_curves, collect_curves, loss_curves
 from budgetnet.figures.forest import ForestRow, forest
+from budgetnet.figures.front import FrontRow, accuracy_front, front_rows
+from budgetnet.figures.importance import importance
 from budgetnet.figures.outline import OutlineRow, outline, outline_rows
 from budgetnet.figures.reliability import reliability
+from budgetnet.figures.rungs import RungRow, rung_rows, rungs
 from budgetnet.figures.write import SUFFIXES, require_writable, write_figure
 
 __all__ = [
     "SUFFIXES",
+    "BudgetUseRow",
     "ConfusionCell",
     "Curve",
     "Curves",
     "ForestRow",
+    "FrontRow",
     "OutlineRow",
+    "RungRow",
     "accuracy_curves",
+    "accuracy_front",
+    "budget_use",
+    "budget_use_rows",
     "collect_curves",
     "confusion",
     "confusion_cells",
     "forest",
+    "front_rows",
+    "importance",
     "loss_curves",
     "outline",
     "outline_rows",
     "reliability",
     "require_writable",
+    "rung_rows",
+    "rungs",
     "write_figure",
 ]
