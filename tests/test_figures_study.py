@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 import pytest
 from figures_support import HOSTILE, texts
-from optuna.distributions import FloatDistribution
+from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from budgetnet.budget import Budget
@@ -153,7 +153,7 @@ def test_names_are_shown_as_they_stand(draw: Any) -> None:
 
 
 def study_of(values: list[tuple[float, float, float]]) -> optuna.Study:
-    spans = {"matters": FloatDistribution(0, 1), "idle": FloatDistribution(0, 1)}
+    spans: dict[str, BaseDistribution] = {"matters": FloatDistribution(0, 1), "idle": FloatDistribution(0, 1)}
     study = optuna.create_study(direction="maximize")
     for value, matters, idle in values:
         study.add_trial(
@@ -165,7 +165,9 @@ def study_of(values: list[tuple[float, float, float]]) -> optuna.Study:
             )
         )
     # None of these is a result of the study's own.
-    for state, facts in ((TrialState.PRUNED, {"trained": True}), (TrialState.COMPLETE, {"ended": "answered"})):
+    ends: list[tuple[TrialState, dict[str, Any]]]
+    ends = [(TrialState.PRUNED, {"trained": True}), (TrialState.COMPLETE, {"ended": "answered"})]
+    for state, facts in ends:
         wild = {"matters": 0.0, "idle": 1.0}
         study.add_trial(create_trial(state=state, value=9.9, params=wild, distributions=spans, user_attrs=facts))
     return study

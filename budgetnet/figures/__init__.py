@@ -13,6 +13,7 @@ from budgetnet.figures.importance import importance
 from budgetnet.figures.outline import OutlineRow, outline, outline_rows
 from budgetnet.figures.reliability import reliability
 from budgetnet.figures.rungs import RungRow, rung_rows, rungs
+from budgetnet.figures.svg import outline_svg, silhouette_svg
 from budgetnet.figures.write import SUFFIXES, require_writable, write_figure
 
 __all__ = [
@@ -38,9 +39,11 @@ __all__ = [
     "loss_curves",
     "outline",
     "outline_rows",
+    "outline_svg",
     "reliability",
     "require_writable",
     "rung_rows",
     "rungs",
+    "silhouette_svg",
     "write_figure",
 ]

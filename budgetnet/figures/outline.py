@@ -6,7 +6,7 @@ import textwrap
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from budgetnet.cost import Cost, cost_of, layer_cost
+from budgetnet.cost import cost_of, layer_cost
 from budgetnet.figures.look import BLUE, FAINT, GREEN, INK, ORANGE, RULE, SKY, WASH, blank_figure, listed
 from budgetnet.plan import BlockPlan, Layer, Plan, lower
 from budgetnet.spec import ModelSpec
@@ -55,18 +55,13 @@ def outline(spec: ModelSpec) -> Figure:
     """The outline of a network as a figure: stem, stages with their blocks and shortcuts, head."""
     from plotly.graph_objects import Scatter
 
-    rows, cost = outline_rows(spec), cost_of(spec)
+    cost = cost_of(spec)
     order = _ORDER[spec.block].format(_words(spec.activation))
     image = "x".join(map(str, spec.input_shape))
     note = f"{cost.params:,} parameters, {cost.macs:,} MACs for an image of {image}; {spec.block} blocks: {order}"
-    drawing = _Drawing()
-    drawing.end(f"image {image}")
-    for part, boxes in groupby(rows, key=lambda row: row.part):
-        drawing.part(part, list(boxes), total=cost.params)
-    drawing.arrow()
-    drawing.end(f"{spec.num_classes} classes")
+    drawing = outline_drawing(spec)
     title, below = f"Outline of {spec.label}", 4
-    figure = blank_figure(title=title, note=note, alt=_alt(spec, cost), height=drawing.place + below, width=640)
+    figure = blank_figure(title=title, note=note, alt=outline_alt(spec), height=drawing.place + below, width=640)
     for places, symbol, size in ((drawing.tips, "triangle-down", 11), (drawing.sums, "circle-cross-open", 15)):
         marker = {"symbol": symbol, "size": size, "color": INK, "line": {"width": 1.5}}
         marks = {"mode": "markers", "marker": marker, "hoverinfo": "skip", "showlegend": False}
@@ -79,7 +74,20 @@ def outline(spec: ModelSpec) -> Figure:
     return figure
 
 
-def _alt(spec: ModelSpec, cost: Cost) -> str:
+def outline_drawing(spec: ModelSpec) -> Drawing:
+    """What an outline is drawn with: shapes, marks and words, from the image down to the classes."""
+    drawing, params = Drawing(), cost_of(spec).params
+    drawing.end(f"image {'x'.join(map(str, spec.input_shape))}")
+    for part, boxes in groupby(outline_rows(spec), key=lambda row: row.part):
+        drawing.part(part, list(boxes), total=params)
+    drawing.arrow()
+    drawing.end(f"{spec.num_classes} classes")
+    return drawing
+
+
+def outline_alt(spec: ModelSpec) -> str:
+    """A sentence that says what an outline shows."""
+
     def each(values: list[str]) -> str:
         return values[0] if len(set(values)) == 1 else listed(values)
 
@@ -91,7 +99,7 @@ def _alt(spec: ModelSpec, cost: Cost) -> str:
         f"{spec.label}: a stem of {spec.stem.channels} channels; {count} of {blocks} {spec.block} "
         f"block{'' if blocks == '1' else 's'} with {each([str(stage.channels) for stage in stages])} channels and "
         f"kernels of {kernels}; {spec.head.pooling} pooling and a linear layer to {spec.num_classes} classes; "
-        f"{cost.params:,} parameters in all."
+        f"{cost_of(spec).params:,} parameters in all."
     )
 
 
@@ -161,8 +169,11 @@ _CHARACTERS = 35
 """What fits on a line of a box in a window of 390 pixels."""
 
 
-class _Drawing:
-    """Shapes, marks and words from the top down."""
+class Drawing:
+    """Shapes, marks and words from the top down: across in shares of the width, down in pixels."""
+
+    middle = _MIDDLE
+    """Where the way from part to part runs."""
 
     def __init__(self) -> None:
         self.place = 0
