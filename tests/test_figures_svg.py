@@ -55,6 +55,13 @@ def test_a_silhouette_has_a_column_for_each_convolution_within_its_drawing(spec:
     assert words(svg) == ["stem", *(str(number + 1) for number in range(len(spec.stages))), "head"]
 
 
+def test_a_silhouette_of_hundreds_of_columns_stays_within_its_drawing() -> None:
+    deep = ModelSpec.resnet(channels=[8, 16, 16], blocks=[64, 64, 64])
+    widths = [float(each.get("width", "nan")) for each in parsed(silhouette_svg(deep)).iter(f"{SVG}rect")]
+    assert len(widths) == 2 * 3 * 64 + 2
+    assert min(widths) > 0
+
+
 def test_a_column_is_as_high_as_its_map_and_as_wide_as_its_channels_by_their_roots() -> None:
     spec = ModelSpec.resnet(channels=[16, 64], strides=[1, 2], input_shape=(3, 32, 32))
     _, narrow, *_, wide, _ = list(parsed(silhouette_svg(spec)).iter(f"{SVG}rect"))

@@ -66,8 +66,8 @@ def silhouette_svg(spec: ModelSpec, *, width: int = 640) -> str:
         began = left
         for channels, size, colour in part:
             wide, high = unit * math.sqrt(channels), rise * math.sqrt(size)
-            place = {"x": left, "y": (tall - high) / 2, "width": wide, "height": high}
-            _element(root, "rect", **place, fill=colour, fill_opacity=0.85)
+            top = (tall - high) / 2
+            _element(root, "rect", x=left, y=top, width=wide, height=high, fill=colour, fill_opacity=0.85)
             left += wide + gap * scale
         left += (between - gap) * scale
         middle = (began + left - between * scale) / 2
