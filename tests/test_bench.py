@@ -13,9 +13,9 @@ from support import Tell
 
 from budgetnet.bench import check as bench_check
 from budgetnet.bench.measure import Measurement, Task, measure, ratios
-from budgetnet.cli.tables import short_seconds
 from budgetnet.cost import Cost
 from budgetnet.errors import BudgetnetError
+from budgetnet.words import short_seconds
 from budgetnet.zoo import get
 
 

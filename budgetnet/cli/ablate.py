@@ -81,7 +81,7 @@ def ablate(
     if save is not None:
         require_folder(save, field="--save")
     sizes = {name: given or getattr(question, name) for name, given in read_sizes(train_size, validation_size).items()}
-    from budgetnet.cli.progress import load_shown
+    from budgetnet.progress import load_shown
 
     dataset = load_shown(data or question.data or "digits")
     variants = question.variants(input_shape=dataset.input_shape, num_classes=dataset.num_classes)
@@ -160,8 +160,8 @@ def _train(
 ) -> dict[tuple[str, str], list[RunRecord]]:
     """Trains every variant within the budget with every seed, and judges them where the study asks for it."""
     from budgetnet.batch import Batch, PlannedRun
-    from budgetnet.cli.progress import TerminalProgress
     from budgetnet.environment import choose_device
+    from budgetnet.progress import TerminalProgress
 
     batch = Batch(dataset, device=choose_device(device), out=out, **sizes)
     trained = [variant for variant in variants if variant.fits]

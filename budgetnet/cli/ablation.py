@@ -12,10 +12,11 @@ from rich.text import Text
 from budgetnet.ablation.results import AblationResult, Row
 from budgetnet.ablation.study import AblationStudy
 from budgetnet.ablation.variants import Variant
-from budgetnet.cli.tables import console, percent, points, short_count
+from budgetnet.cli.tables import console
 from budgetnet.recipe import LEAKING
 from budgetnet.records import RunRecord
 from budgetnet.run_folder import OPENINGS
+from budgetnet.words import percent, points, short_count
 
 _FEW = 10
 """Pairs below which a bootstrapped interval holds the truth clearly less often than it says."""

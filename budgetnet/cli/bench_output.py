@@ -77,7 +77,7 @@ def print_goals(output: Console, goals: Sequence[Goal]) -> None:
 
 
 def _quantity(number: float, *, unit: str) -> str:
-    from budgetnet.cli.tables import short_seconds
+    from budgetnet.words import short_seconds
 
     if unit == "seconds":
         return short_seconds(number)

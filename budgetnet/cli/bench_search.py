@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 IMPORTED_BY_TRAIN = (
     "budgetnet.cli.main",
-    "budgetnet.cli.progress",
+    "budgetnet.progress",
     "budgetnet.cli.tables",
     "budgetnet.environment",
     "budgetnet.stats",
@@ -144,7 +144,8 @@ def start(
 def _print_workers(measured: WorkersBenchmark) -> None:
     from rich.table import Table
 
-    from budgetnet.cli.tables import console, short_count
+    from budgetnet.cli.tables import console
+    from budgetnet.words import short_count
 
     device = measured.environment["device"]
     title = f"Processes that train at once on one {device}, {measured.batch_size} images a step, {measured.precision}"
@@ -174,7 +175,8 @@ def _print_search(measured: SearchBenchmark) -> None:
     from rich.table import Table
 
     from budgetnet.bench.searching import KNOWN, summed_up
-    from budgetnet.cli.tables import console, percent, short_count, short_seconds
+    from budgetnet.cli.tables import console
+    from budgetnet.words import percent, short_count, short_seconds
 
     settings = measured.settings
     table = Table(title=f"A search on {settings.data.name}, on {settings.device}", title_justify="left")
@@ -207,7 +209,7 @@ def _print_search(measured: SearchBenchmark) -> None:
 def _bookkeeping_table(title: str, parts: Mapping[str, Spread]) -> Table:
     from rich.table import Table
 
-    from budgetnet.cli.tables import short_seconds
+    from budgetnet.words import short_seconds
 
     table = Table(title=title, title_justify="left")
     table.add_column("part", no_wrap=True)
@@ -221,7 +223,8 @@ def _bookkeeping_table(title: str, parts: Mapping[str, Spread]) -> Table:
 def _print_start(measured: StartBenchmark) -> None:
     from rich.table import Table
 
-    from budgetnet.cli.tables import console, short_seconds
+    from budgetnet.cli.tables import console
+    from budgetnet.words import short_seconds
 
     device = measured.environment["device"]
     table = Table(title="From the command to the first step", title_justify="left")

@@ -95,9 +95,10 @@ def growth(
     from rich.table import Table
 
     from budgetnet.bench.growth import draw, grown
-    from budgetnet.cli.tables import console, short_count, short_seconds
+    from budgetnet.cli.tables import console
     from budgetnet.environment import choose_device, describe_environment
     from budgetnet.figures import require_writable
+    from budgetnet.words import short_count, short_seconds
 
     if plot:
         require_writable(plot, field="--plot")
@@ -151,10 +152,11 @@ def profile(
     from budgetnet.bench.measure import Task, measure
     from budgetnet.bench.profile import finished, fixed_seconds, profiled
     from budgetnet.bench.training import Setting, learning
-    from budgetnet.cli.tables import console, percent, short_seconds
+    from budgetnet.cli.tables import console
     from budgetnet.environment import choose_device, choose_precision, describe_environment
     from budgetnet.learner import Execution
     from budgetnet.recipe import Recipe
+    from budgetnet.words import percent, short_seconds
 
     chosen = choose_device(device)
     batch_size = batch_size or (32 if chosen.type == "cpu" else 128)
@@ -203,7 +205,8 @@ def _read_batch(text: str | None) -> int | None:
 def _print_train(measured: TrainBenchmark) -> None:
     from rich.table import Table
 
-    from budgetnet.cli.tables import console, short_count, short_seconds
+    from budgetnet.cli.tables import console
+    from budgetnet.words import short_count, short_seconds
 
     spec, device = measured.spec, measured.environment["device"]
     batch_size = measured.speeds[0].batch_size

@@ -92,7 +92,7 @@ def _in_all(result: EnsembleResult, allowed: int | None) -> str:
 
 def _table(result: EnsembleResult) -> Table:
     from budgetnet.cli.evaluation_tables import fold, titled_table
-    from budgetnet.cli.tables import percent, with_interval
+    from budgetnet.words import percent, with_interval
 
     table = titled_table("probabilities averaged", "", "run", "params", "accuracy % [95 %]", "loss", "ECE %")
     fold(table, 1)

@@ -83,8 +83,8 @@ def evaluate_runs(
     """
     one_of(on, ("validation", "test"), field="--on")
     flip = {"flip": True, "none": False, "recipe": None}[one_of(tta, ("flip", "none", "recipe"), field="--tta")]
-    from budgetnet.cli.progress import load_shown
     from budgetnet.evaluation import require_common_images
+    from budgetnet.progress import load_shown
     from budgetnet.scoring import Question, ask, read_runs
 
     part: Part = "test" if on == "test" else "validation"
@@ -113,7 +113,7 @@ def print_images(output: Console, evaluated: Sequence[Evaluated]) -> None:
 
 def _print_run(output: Console, evaluated: Evaluated, *, number: int, bins: int) -> None:
     from budgetnet.cli.evaluation_tables import calibration_table, class_table, confusion_table
-    from budgetnet.cli.tables import percent, short_count, with_interval
+    from budgetnet.words import percent, short_count, with_interval
 
     record, scores = evaluated.record, evaluated.scores
     identity, result = record.identity, record.result

@@ -8,9 +8,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from budgetnet.cli.tables import percent, with_interval
 from budgetnet.evaluation import Comparison, Evaluated, most_frequent_confusions
 from budgetnet.scores import Calibration, Scores
+from budgetnet.words import percent, with_interval
 
 HOW_COMPARED = (
     "difference: accuracy of the first less that of the second; only first, only second: images that it alone "

@@ -101,7 +101,8 @@ def specs(as_json: Json = False) -> None:
         return
     from rich.table import Table
 
-    from budgetnet.cli.tables import console, short_count
+    from budgetnet.cli.tables import console
+    from budgetnet.words import short_count
 
     table = Table("name", "params", "MACs", "source")
     table.columns[1].justify = table.columns[2].justify = "right"

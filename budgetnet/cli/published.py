@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from budgetnet.cli.tables import short_count
 from budgetnet.published import PublishedResult
 from budgetnet.published.contradiction import Contradiction, Statement
+from budgetnet.words import short_count
 
 _WIDE = 110
 """Columns from which on everything has room."""

@@ -95,9 +95,9 @@ def _trained(setting: _Setting, groups: Sequence[_Group], *, purpose: str) -> li
     declared = setting.declared
     require_folder(setting.out, field="--out")
     from budgetnet.batch import Batch, PlannedRun
-    from budgetnet.cli.progress import TerminalProgress, load_shown
     from budgetnet.data import declared_cifar10
     from budgetnet.environment import choose_device
+    from budgetnet.progress import TerminalProgress, load_shown
 
     chosen = choose_device(setting.device)
     dataset = load_shown(setting.data)

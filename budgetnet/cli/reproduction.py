@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from budgetnet.cli import ensemble as ensembles
-from budgetnet.cli.tables import console, percent, points, with_interval
+from budgetnet.cli.tables import console
 from budgetnet.published import get
 from budgetnet.recipe import LEAKING
 from budgetnet.records import RunRecord
@@ -22,6 +22,7 @@ from budgetnet.reproduction.reference import ReferenceResult
 from budgetnet.reproduction.rows import RunRow
 from budgetnet.reproduction.verdict import Verdict
 from budgetnet.run_folder import OPENINGS
+from budgetnet.words import percent, points, with_interval
 
 _WIDE = 90
 """Columns from which on everything has room."""

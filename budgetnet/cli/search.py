@@ -40,7 +40,7 @@ from budgetnet.zoo import ENTRIES, get
 if TYPE_CHECKING:
     from budgetnet.batch import PlannedRun
     from budgetnet.budget import Budget
-    from budgetnet.cli.progress import TerminalProgress
+    from budgetnet.progress import TerminalProgress
     from budgetnet.search.driver import Arrangement
     from budgetnet.training_data import TrainingData
 
@@ -134,8 +134,8 @@ def search(
     import torch
 
     from budgetnet.cli.leaderboard import print_leaderboard
-    from budgetnet.cli.progress import TerminalProgress, load_shown
     from budgetnet.environment import choose_device
+    from budgetnet.progress import TerminalProgress, load_shown
     from budgetnet.search.crew import Crew
     from budgetnet.search.driver import MAX_TURNED_AWAY, Arrangement, Plan, question, require_feasible
     from budgetnet.search.driver import search as run_search

@@ -143,7 +143,7 @@ def _word(choice: Any) -> str:
 
 
 def _share_line(share: ShareWithin, budget: Budget) -> str:
-    from budgetnet.cli.tables import percent, with_interval
+    from budgetnet.words import percent, with_interval
 
     limits = ", ".join(f"{value:,} {name[4:]}" for name, value in budget.to_mapping().items() if value)
     if share.interval is None:

@@ -55,16 +55,16 @@ def train(
     network = read_spec(spec)
     how = read_recipe(recipe, data=data, epochs=epochs)
     sizes = read_sizes(train_size, validation_size)
-    from budgetnet.cli.progress import TerminalProgress, load_shown
-    from budgetnet.cli.tables import with_interval
     from budgetnet.environment import choose_device
     from budgetnet.learner import Execution
     from budgetnet.observer import Announced
+    from budgetnet.progress import TerminalProgress, load_shown
     from budgetnet.run_folder import RunFolder
     from budgetnet.stats import wilson_interval
     from budgetnet.train import identify
     from budgetnet.train import train as train_network
     from budgetnet.training_data import TrainingData
+    from budgetnet.words import with_interval
 
     chosen = choose_device(device)
     prepared = TrainingData.prepare(load_shown(data), how, device=chosen, **sizes)

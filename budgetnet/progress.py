@@ -17,10 +17,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from budgetnet.cli.tables import percent, short_count
 from budgetnet.data import DataSet, load_dataset
 from budgetnet.observer import Announced
 from budgetnet.records import Epoch, RunResult
+from budgetnet.words import percent, short_count
 
 
 def load_shown(name: str) -> DataSet:
