@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
@@ -31,27 +29,11 @@ from budgetnet.cli.options import (
     read_space,
     read_spec,
 )
-from budgetnet.errors import InputError
 from budgetnet.fields import parse_count
-from budgetnet.recipe import Recipe, require_sound
-from budgetnet.spec import ModelSpec
-from budgetnet.zoo import ENTRIES, get
+from budgetnet.recipe import require_sound
 
 if TYPE_CHECKING:
-    from budgetnet.batch import PlannedRun
-    from budgetnet.budget import Budget
-    from budgetnet.progress import TerminalProgress
-    from budgetnet.search.driver import Arrangement
-    from budgetnet.training_data import TrainingData
-
-
-class FinalsWanted(NamedTuple):
-    """What is to become of the best candidates."""
-
-    number: int
-    """How many are trained in full."""
-    seeds: int
-    recipe: Recipe
+    from budgetnet.search.finalists import FinalsWanted
 
 
 def search(
@@ -131,45 +113,46 @@ def search(
     sharing = parse_count(per_gpu, field="--per-gpu")
     sizes = read_sizes(train_size, validation_size)
     candidates = read_space(space)
-    import torch
-
     from budgetnet.cli.leaderboard import print_leaderboard
     from budgetnet.environment import choose_device
     from budgetnet.progress import TerminalProgress, load_shown
-    from budgetnet.search.crew import Crew
-    from budgetnet.search.driver import MAX_TURNED_AWAY, Arrangement, Plan, question, require_feasible
-    from budgetnet.search.driver import search as run_search
-    from budgetnet.search.finals import hold_finals
+    from budgetnet.search.driver import MAX_TURNED_AWAY
+    from budgetnet.search.request import arrange, finish, run
     from budgetnet.search.settings import PrunerName, SamplerName
-    from budgetnet.search.study import default_storage, open_storage, storage_errors
+    from budgetnet.search.study import storage_errors
     from budgetnet.space import Sizing
-    from budgetnet.training_data import TrainingData
 
     ways: dict[str, Any] = {
         "sizing": cast(Sizing, one_of(sizing, get_args(Sizing), field="--sizing")),
         "sampler": cast(SamplerName, one_of(sampler, get_args(SamplerName), field="--sampler")),
         "pruner": cast(PrunerName, one_of(pruner, get_args(PrunerName), field="--pruner")),
+        **sizes,
     }
-    chosen = choose_device(device)
-    count = processes or (torch.cuda.device_count() * sharing if chosen.type == "cuda" else 1)
+    # A device that is not there is told before images are decoded for it.
+    choose_device(device)
     dataset = load_shown(data)
-    # Several workers take the images to their devices themselves.
-    where = chosen if count == 1 else torch.device("cpu")
-    prepared = TrainingData.prepare(dataset, how, device=where, **sizes)
-    settings = question(prepared, how, budget=budget, seed=seed, space=candidates, device=chosen, **ways)
-    by_hand = _networks(list(enqueue or []), budget, prepared)
-    # Before the storage is opened, so that a budget that nothing fits leaves no files.
-    require_feasible(settings, prepared)
-    kept = open_storage(storage or default_storage(out), create=True)
-    place = Arrangement(settings, prepared, study or settings.default_name, kept, out, count)
-    with storage_errors(kept):
+    request = arrange(
+        dataset,
+        how,
+        budget=budget,
+        space=candidates,
+        seed=seed,
+        out=out,
+        storage=storage,
+        study_name=study,
+        device=device,
+        workers=processes,
+        per_gpu=sharing,
+        enqueue=[name if name == "zoo" else read_spec(name) for name in enqueue or ()],
+        **ways,
+    )
+    with storage_errors(request.place.storage):
         try:
             with TerminalProgress(candidates=wanted, epochs=how.epochs) as progress:
-                plan = Plan(wanted, by_hand, deadline)
-                outcome = Crew(place, progress).search(plan) if count > 1 else run_search(place, plan, progress)
+                outcome = run(request, progress, trials=wanted, deadline=deadline)
             if finals.number and outcome.end != "time" and outcome.trained:
                 with TerminalProgress(epochs=finals.recipe.epochs) as progress:
-                    hold_finals(outcome.study, place, dataset, _trainer(place, progress), **finals._asdict())
+                    finish(request, outcome, dataset, progress, wanted=finals)
         except KeyboardInterrupt:
             # Said when the bars have gone, which would write over it.
             typer.echo("interrupted: nothing is lost, the same command goes on where it stopped", err=True)
@@ -191,43 +174,10 @@ def search(
 def _read_finals(count: str, seeds: str, recipe: str | None, epochs: str | None, *, data: str) -> FinalsWanted:
     how = read_recipe(recipe, data=data, epochs=epochs, other="modern", field="--final-epochs")
     require_sound(how, field="--final-recipe")
+    from budgetnet.search.finalists import FinalsWanted
+
     return FinalsWanted(
         0 if count.strip() == "0" else parse_count(count, field="--finalists"),
         parse_count(seeds, field="--final-seeds"),
         how,
     )
-
-
-def _networks(names: list[str], budget: Budget, data: TrainingData) -> tuple[ModelSpec, ...]:
-    """The networks to be trained first, at the data's image shape.
-
-    Raises:
-        InputError: no such network, or one that the images are too small for.
-        OverBudgetError: one does not fit the budget.
-    """
-    networks: list[ModelSpec] = []
-    for name in names:
-        if name == "zoo":
-            networks += _fitting_zoo(budget, data)
-            continue
-        network = data.adapt(read_spec(name))
-        budget.check(network).require()
-        networks.append(network)
-    return tuple(networks)
-
-
-def _fitting_zoo(budget: Budget, data: TrainingData) -> Iterator[ModelSpec]:
-    for name in ENTRIES:
-        with suppress(InputError):  # Made for larger images than these.
-            network = data.adapt(get(name))
-            if budget.check(network).fits:
-                yield network
-
-
-def _trainer(place: Arrangement, progress: TerminalProgress) -> Callable[[Sequence[PlannedRun]], object]:
-    from budgetnet.batch import train_runs
-    from budgetnet.search.crew import Crew
-
-    if place.workers > 1:
-        return Crew(place, progress).train
-    return lambda runs: train_runs(runs, place.data, out=place.out, observer=progress)

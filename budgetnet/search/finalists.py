@@ -48,6 +48,17 @@ class Finals(Document):
     """A training of each finalist with each."""
 
 
+class FinalsWanted(NamedTuple):
+    """What is to become of the best candidates."""
+
+    number: int
+    """How many are trained in full; nobody is if 0."""
+    seeds: int
+    """Trainings of each."""
+    recipe: Recipe
+    """How."""
+
+
 class FinalResult(NamedTuple):
     """A finalist and what its runs came to."""
 
