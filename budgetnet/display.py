@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
-from budgetnet.budget import Verdict
+from budgetnet.budget import LimitVerdict, Verdict
 from budgetnet.cost import cost_of
+from budgetnet.figures.look import GREEN, RULE, VERMILLION
+from budgetnet.figures.svg import silhouette_svg
+from budgetnet.leaderboard import LeaderboardRow
 from budgetnet.spec import ModelSpec, feature_sizes
 from budgetnet.summary import Summary
+from budgetnet.trials import Trial
+from budgetnet.words import percent, short_count, with_interval
 
 _CELL = "padding:2px 10px;text-align:{side};font-variant-numeric:tabular-nums"
 
@@ -32,7 +37,7 @@ def _table(caption: str, head: Sequence[str], rows: Iterable[Sequence[object]], 
 
 
 def spec_html(spec: ModelSpec) -> str:
-    """A specification as a table of its stages, with the whole network's cost above."""
+    """A specification as a table of its stages, the whole network's cost above and its silhouette below."""
     cost = cost_of(spec)
     sizes = [f"{height}x{width}" for height, width in feature_sizes(spec)]
     stem = spec.stem
@@ -51,21 +56,37 @@ def spec_html(spec: ModelSpec) -> str:
         f"<b>{escape(spec.label)}</b> · {cost.params:,} parameters · {cost.macs:,} MACs<br>"
         f"{escape(', '.join(settings))} · input {image} · {spec.num_classes} classes"
     )
-    return _table(caption, ("", "channels", "blocks", "stride", "kernels", "output"), rows)
+    table = _table(caption, ("", "channels", "blocks", "stride", "kernels", "output"), rows)
+    return f'{table}<div style="max-width:480px;padding:4px 10px">{silhouette_svg(spec, width=480)}</div>'
 
 
 def verdict_html(verdict: Verdict) -> str:
-    """A verdict as a table of its limits, with the smallest edits below when it is over."""
+    """A verdict as bars of its limits, with the smallest edits below when it is over."""
     rows = [
         (limit.limit, f"{limit.used:,}", f"{limit.allowed:,}", f"{limit.headroom:,}", f"{limit.violation + 1:.1%}")
         for limit in verdict.limits
     ]
     caption = f"<b>{escape(verdict.spec.label)}</b> · {'fits' if verdict.fits else 'over budget'}"
     table = _table(caption, ("limit", "used", "allowed", "headroom", "share"), rows)
+    table += "".join(map(_bar, verdict.limits))
     if not verdict.edits:
         return table
     edits = [(edit.description, *(f"{number:,}" for number in edit.cost)) for edit in verdict.edits]
     return table + _table("smallest edits that fit", ("edit", "parameters", "MACs", "activations"), edits)
+
+
+def _bar(limit: LimitVerdict) -> str:
+    """How much of a limit is used, as a bar; of one that is exceeded, with a mark where the limit lies."""
+    used = limit.violation + 1
+    fits = limit.headroom >= 0
+    words = f"{limit.limit}: {used:.1%} of {limit.allowed:,}, {'fits' if fits else 'over'}"
+    full = min(1.0, used)
+    mark = 1.0 if fits else 1 / used
+    ground = f"position:relative;width:320px;max-width:100%;height:10px;margin:4px 10px;background:{RULE}"
+    filled = f"width:{100 * full:.1f}%;height:100%;background:{GREEN if fits else VERMILLION}"
+    line = f"position:absolute;top:-2px;left:{100 * mark:.1f}%;width:2px;height:14px;background:#222"
+    parts = f'<div style="{filled}"></div><div style="{line}"></div>'
+    return f'<div role="img" aria-label="{escape(words)}" title="{escape(words)}" style="{ground}">{parts}</div>'
 
 
 def summary_html(summary: Summary) -> str:
@@ -77,3 +98,55 @@ def summary_html(summary: Summary) -> str:
     total = summary.total
     caption = f"<b>{escape(summary.name)}</b> · {total.params:,} parameters · {total.macs:,} MACs"
     return _table(caption, ("layer", "weights", "output", "parameters", "MACs"), rows, left=2)
+
+
+def leaderboard_html(rows: Sequence[LeaderboardRow], *, title: str, most: int | None = None) -> str:
+    """Ranked candidates beside the published result, as a table.
+
+    Args:
+        rows: the best first.
+        title: what they are candidates of.
+        most: candidates to show; all if left out.
+    """
+    shown = [row for row in rows if most is None or row.is_reference or (row.rank or 0) <= most]
+    cells = [
+        (
+            "" if row.rank is None else row.rank,
+            row.name,
+            row.architecture,
+            f"{row.params:,}",
+            short_count(row.macs),
+            with_interval(row.accuracy, row.interval),
+            "" if row.is_reference else f"{100 * row.gap:+.2f}",
+            row.verdict,
+        )
+        for row in shown
+    ]
+    left_out = len(rows) - len(shown)
+    caption = f"<b>{escape(title)}</b> · ranked by validation accuracy" + (f" · {left_out} more" if left_out else "")
+    head = ("rank", "candidate", "architecture", "params", "MACs", "accuracy % [95 %]", "gap", "beyond noise?")
+    return _table(caption, head, cells, left=3)
+
+
+def study_html(
+    rows: Sequence[LeaderboardRow], *, title: str, facts: Mapping[str, str], counts: Mapping[str, int]
+) -> str:
+    """A study: what it asks, how many candidates met which fate, and the best ten.
+
+    Args:
+        rows: its leaderboard.
+        title: its name.
+        facts: what it asks, by what that is.
+        counts: of fates.
+    """
+    fates = ", ".join(f"{count} {fate.replace('_', ' ')}" for fate, count in counts.items())
+    about = _table(f"study <b>{escape(title)}</b>", ("", ""), [*facts.items(), ("candidates", fates)], left=2)
+    return about + leaderboard_html(rows, title=title, most=10)
+
+
+def candidate_html(trial: Trial, spec: ModelSpec) -> str:
+    """A trained candidate: what came of it, and its network."""
+    accuracy = "no result" if trial.accuracy is None else f"{percent(trial.accuracy)} % validation accuracy"
+    use = f"{100 * trial.budget_used:.1f} % of the budget"
+    about = f"<p><b>{escape(trial.name)}</b> · {accuracy} · {use} · {escape(trial.ended or trial.fate)}</p>"
+    return about + spec_html(spec)

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from budgetnet import zoo
+from budgetnet import check, zoo
 from budgetnet.spec import ModelSpec
 
 HOSTILE = "<script>alert('1')</script>&amp;\"</td>"
@@ -51,7 +51,8 @@ def test_spec_shows_cost_settings_and_stages() -> None:
     ):
         assert part in reader.text
     assert reader.cells[6:12] == ["stem", "64", "", "1", "3x3", "32x32"]
-    assert reader.cells[-6:] == ["stage 5", "256", "1", "2", "5x5, 3x3", "4x4"]
+    assert reader.cells[-6:-1] == ["stage 5", "256", "1", "2", "5x5, 3x3"]
+    assert reader.cells[-1].startswith("4x4")
 
 
 def test_spec_shows_groups_and_squeeze_excitation_where_there_are_any() -> None:
@@ -77,7 +78,31 @@ def test_hostile_names_stay_text(kind: str) -> None:
     spec = zoo.get("resnet20").model_copy(update={"name": HOSTILE})
     reader = read(spec._repr_html_() if kind == "spec" else spec.summary()._repr_html_())
     assert HOSTILE in reader.text
-    assert set(reader.tags) <= {"table", "caption", "thead", "tbody", "tr", "th", "td", "b", "br"}
+    drawn = {"div", "svg", "title", "desc", "rect", "text"}
+    assert set(reader.tags) <= {"table", "caption", "thead", "tbody", "tr", "th", "td", "b", "br", *drawn}
+
+
+def test_a_network_is_drawn_below_its_table() -> None:
+    reader = read(zoo.reference._repr_html_())
+    # A column for the stem, each of the seven blocks' two convolutions, and the head.
+    assert reader.tags.count("rect") == 1 + 7 * 2 + 1
+
+
+@pytest.mark.parametrize(
+    ("limit", "words", "filled", "mark"),
+    [
+        ("5M", "params: 93.2% of 5,000,000, fits", "93.2%", "100.0%"),
+        ("4M", "params: 116.6% of 4,000,000, over", "100.0%", "85.8%"),
+    ],
+)
+def test_a_verdict_has_a_bar_for_each_limit(limit: str, words: str, filled: str, mark: str) -> None:
+    # 4,662,346 of 5,000,000 are 93.2 %; 4,000,000 of 4,662,346 are 85.8 %, where the limit lies in the bar.
+    html = check(zoo.reference, max_params=limit, max_macs="1G")._repr_html_()
+    assert html.count('role="img"') == 2
+    assert f'aria-label="{words}"' in html
+    bar = html[html.index(words) :]
+    assert f"width:{filled}" in bar.split("</div>")[0]
+    assert f"left:{mark}" in bar.split("</div>")[1]
 
 
 def test_an_unnamed_network_is_called_by_its_shape() -> None:

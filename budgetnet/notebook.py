@@ -1,0 +1,129 @@
+"""What a notebook begins: a search in one call, with the command line's options as arguments."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from budgetnet.budget import Budget
+from budgetnet.recipe import Recipe, named_recipe
+from budgetnet.search.finalists import FinalsWanted
+from budgetnet.search.settings import PrunerName, SamplerName
+from budgetnet.search.study import storage_errors
+from budgetnet.space import SearchSpace, Sizing
+from budgetnet.spaces import named_space
+from budgetnet.spec import ModelSpec
+from budgetnet.study import Study
+
+if TYPE_CHECKING:
+    from budgetnet.data import DataSet
+    from budgetnet.observer import Observer
+
+
+def search(
+    *,
+    max_params: float | str | None = "5M",
+    max_macs: float | str | None = None,
+    max_activations: float | str | None = None,
+    data: DataSet | str = "digits",
+    trials: int = 6,
+    timeout: float | None = None,
+    space: SearchSpace | str = "resnet",
+    sizing: Sizing = "fit",
+    sampler: SamplerName = "tpe",
+    pruner: PrunerName = "asha",
+    enqueue: Sequence[ModelSpec | str] = (),
+    recipe: Recipe | str | None = None,
+    epochs: int | None = None,
+    finalists: int = 0,
+    final_seeds: int = 3,
+    final_recipe: Recipe | str | None = None,
+    study: str | None = None,
+    storage: str | None = None,
+    seed: int = 0,
+    out: Path | str = "runs",
+    device: str = "auto",
+    workers: int | None = None,
+    train_size: int | None = None,
+    validation_size: int | None = None,
+    observer: Observer | None = None,
+) -> Study:
+    """Searches for the best network within a budget, as ``budgetnet search`` does; the same call goes on with it.
+
+    Args:
+        max_params: most trainable parameters, such as 5e6 or "5M"; does not bind if none.
+        max_macs: most multiply-accumulates for one image.
+        max_activations: most output elements of convolutions and the linear layer for one image.
+        data: a data set, or what ``--data`` takes: ``digits``, ``cifar10``, ``folder:PATH``, ``arrays:PATH.npz``.
+        trials: trained candidates that the study shall have, in all.
+        timeout: seconds after which to stop, within a step.
+        space: what may be proposed: ``resnet``, ``paper``, or a space.
+        sizing: ``fit``, ``scale`` or ``reject``: how a draw meets the budget.
+        sampler: what draws candidates.
+        pruner: what ends candidates at restarts.
+        enqueue: networks to be trained first, or their names; ``"zoo"`` stands for every named one that fits.
+        recipe: how candidates are trained; ``digits`` for the digits and else ``search`` if left out.
+        epochs: in place of the recipe's.
+        finalists: so many of the best are trained in full, and the test set is then opened for them.
+        final_seeds: trainings of each finalist.
+        final_recipe: how finalists are trained; ``digits`` for the digits and else ``modern`` if left out.
+        study: name of the study; the same question finds its own if left out.
+        storage: URL of the studies' storage; an SQLite file in `out` if left out.
+        seed: of everything that is drawn.
+        out: folder of run folders.
+        device: ``auto``, ``cuda``, ``mps`` or ``cpu``.
+        workers: processes; one on a CPU and on each GPU if left out.
+        train_size: train on so many of the training images.
+        validation_size: validate on so many of those held out.
+        observer: is told of progress; bars are shown on a terminal if left out.
+
+    Raises:
+        InputError: an argument breaks a rule.
+        DataError: the data set is missing or damaged.
+        OverBudgetError: not even the smallest network of the space fits.
+        RecordError: the study asks another question, or the storage cannot be used.
+        BusyError: another search is at work on the study.
+    """
+    deadline = None if timeout is None else time.time() + timeout
+    budget = Budget.from_mapping({"max_params": max_params, "max_macs": max_macs, "max_activations": max_activations})
+    from budgetnet.progress import TerminalProgress, load_shown
+    from budgetnet.search.request import arrange, finish, run
+
+    dataset = load_shown(data) if isinstance(data, str) else data
+    digits = dataset.name == "digits"
+    how = _recipe(recipe, default="digits" if digits else "search")
+    how = how if epochs is None else how.for_epochs(epochs)
+    request = arrange(
+        dataset,
+        how,
+        budget=budget,
+        space=named_space(space) if isinstance(space, str) else space,
+        seed=seed,
+        out=Path(out),
+        storage=storage,
+        study_name=study,
+        device=device,
+        workers=workers,
+        enqueue=enqueue,
+        train_size=train_size,
+        validation_size=validation_size,
+        sizing=sizing,
+        sampler=sampler,
+        pruner=pruner,
+    )
+    kept = request.place.storage
+    with storage_errors(kept):
+        with TerminalProgress(candidates=trials, epochs=how.epochs) as progress:
+            outcome = run(request, observer or progress, trials=trials, deadline=deadline)
+        if finalists and outcome.end != "time" and outcome.trained:
+            final = _recipe(final_recipe, default="digits" if digits else "modern")
+            with TerminalProgress(epochs=final.epochs) as progress:
+                wanted = FinalsWanted(finalists, final_seeds, final)
+                finish(request, outcome, dataset, observer or progress, wanted=wanted)
+    return Study(outcome.study, kept, Path(out))
+
+
+def _recipe(recipe: Recipe | str | None, *, default: str) -> Recipe:
+    return recipe if isinstance(recipe, Recipe) else named_recipe(recipe or default)
