@@ -7,8 +7,11 @@
     >>> bn.check(spec, max_params="5M").fits
     True
 
-Importing it loads no torch; building a network does.
+Importing it loads no torch; building a network does. What reads or makes studies is loaded when it is first named.
 """
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from budgetnet import zoo
 from budgetnet.budget import Budget, Verdict
@@ -16,6 +19,14 @@ from budgetnet.errors import BudgetnetError, DataError, InputError, OverBudgetEr
 from budgetnet.recipe import Augmentation, EarlyStopping, Mixing, Policy, Recipe, Schedule
 from budgetnet.spec import Head, ModelSpec, Shortcut, Stage, Stem
 from budgetnet.version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from budgetnet.notebook import search as search
+    from budgetnet.study import Study as Study
+    from budgetnet.study import open_study as open_study
+
+_LATER = {"Study": "budgetnet.study", "open_study": "budgetnet.study", "search": "budgetnet.notebook"}
+"""Names that are found where they live when they are first asked for: what they need takes a second to load."""
 
 __all__ = [
     "Augmentation",
@@ -35,10 +46,25 @@ __all__ = [
     "Shortcut",
     "Stage",
     "Stem",
+    "Study",
     "Verdict",
     "check",
+    "open_study",
+    "search",
     "zoo",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(importlib.import_module(_LATER[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def check(

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from budgetnet.budget import Budget
 from budgetnet.recipe import Recipe, named_recipe
-from budgetnet.search.finalists import FinalsWanted
-from budgetnet.search.settings import PrunerName, SamplerName
-from budgetnet.search.study import storage_errors
+from budgetnet.searching.finalists import FinalsWanted
+from budgetnet.searching.settings import PrunerName, SamplerName
+from budgetnet.searching.study import storage_errors
 from budgetnet.space import SearchSpace, Sizing
 from budgetnet.spaces import named_space
 from budgetnet.spec import ModelSpec
@@ -89,7 +89,7 @@ def search(
     deadline = None if timeout is None else time.time() + timeout
     budget = Budget.from_mapping({"max_params": max_params, "max_macs": max_macs, "max_activations": max_activations})
     from budgetnet.progress import TerminalProgress, load_shown
-    from budgetnet.search.request import arrange, finish, run
+    from budgetnet.searching.request import arrange, finish, run
 
     dataset = load_shown(data) if isinstance(data, str) else data
     digits = dataset.name == "digits"

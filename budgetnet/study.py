@@ -12,9 +12,9 @@ from budgetnet.leaderboard import LeaderboardRow, candidates, rank
 from budgetnet.recipe import Recipe
 from budgetnet.records import RunRecord
 from budgetnet.run_folder import RunFolder
-from budgetnet.search.finalists import FinalResult, kept_finals, read_results
-from budgetnet.search.settings import StudySettings
-from budgetnet.search.study import (
+from budgetnet.searching.finalists import FinalResult, kept_finals, read_results
+from budgetnet.searching.settings import StudySettings
+from budgetnet.searching.study import (
     default_storage,
     find_study,
     open_storage,
@@ -259,7 +259,7 @@ class Study:
 
     def _drawers(self) -> dict[str, Callable[[], Figure]]:
         from budgetnet import figures
-        from budgetnet.search.importance import parameter_importance
+        from budgetnet.searching.importance import parameter_importance
 
         def front_by(cost: CostName) -> Callable[[], Figure]:
             def draw() -> Figure:

@@ -12,8 +12,8 @@ from budgetnet.data import DataSet
 from budgetnet.observer import Announced
 from budgetnet.recipe import Recipe
 from budgetnet.records import Epoch, RunResult
-from budgetnet.search.driver import Arrangement, Plan, SearchOutcome, question, search
-from budgetnet.search.study import default_storage, open_storage
+from budgetnet.searching.driver import Arrangement, Plan, SearchOutcome, question, search
+from budgetnet.searching.study import default_storage, open_storage
 from budgetnet.space import SearchSpace
 from budgetnet.spec import ModelSpec
 

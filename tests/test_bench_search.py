@@ -16,8 +16,8 @@ from budgetnet.bench import searching, starting
 from budgetnet.bench.searching import Bookkeeping, Candidate, SearchBenchmark
 from budgetnet.bench.starting import Start, StartBenchmark
 from budgetnet.cli.bench_search import IMPORTED_BY_TRAIN
-from budgetnet.search.bulk import Written
-from budgetnet.search.proposals import Proposal, Proposals
+from budgetnet.searching.bulk import Written
+from budgetnet.searching.proposals import Proposal, Proposals
 from budgetnet.zoo import get
 
 SEARCH = ["bench", "search", "--trials", "1", "--max-params", "70k", "--epochs", "1", "--device", "cpu"]

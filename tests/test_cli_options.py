@@ -10,7 +10,7 @@ from support import PAIR_SPACE, Tell, tiny_recipe, write_space
 from budgetnet.cli.options import read_duration
 from budgetnet.data import DataSet
 from budgetnet.errors import InputError
-from budgetnet.search.study import default_storage, find_study, open_storage
+from budgetnet.searching.study import default_storage, find_study, open_storage
 from budgetnet.zoo import ENTRIES, get
 
 

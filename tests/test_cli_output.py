@@ -187,7 +187,7 @@ def test_a_search_answers_its_leaderboard_and_the_leaderboard_verb_the_same(fold
 def test_a_search_that_gives_up_says_so_and_still_answers(
     folder: Path, tell: Tell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("budgetnet.search.driver.MAX_TURNED_AWAY", 5)
+    monkeypatch.setattr("budgetnet.searching.driver.MAX_TURNED_AWAY", 5)
     write_space(folder / "space.yaml", {**TINY_SPACE, "channels": [8, 8], "stages": [1, 1], "block_kinds": ["basic"]})
     answer = tell(*SEARCH[: -len(SMALL)], "--trials", "9", *SMALL, "--json")
     assert answer.code == 0

@@ -23,7 +23,7 @@ from budgetnet.figures import (
     rungs,
 )
 from budgetnet.figures.budget_use import FATE_LOOKS
-from budgetnet.search.importance import LEAST_TRIALS, parameter_importance
+from budgetnet.searching.importance import LEAST_TRIALS, parameter_importance
 from budgetnet.trials import FATES, Fate, Trial
 
 

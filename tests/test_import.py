@@ -27,8 +27,11 @@ PUBLIC = [
     "Shortcut",
     "Stage",
     "Stem",
+    "Study",
     "Verdict",
     "check",
+    "open_study",
+    "search",
     "zoo",
 ]
 
@@ -75,6 +78,39 @@ COMMANDS = [
 def test_counting_never_imports_torch(code: str) -> None:
     done = run(f"{code}\nimport sys\nassert not {{'torch', 'torchvision', 'thop'}} & set(sys.modules), 'torch'")
     assert done.returncode == 0, done.stderr
+
+
+def test_importing_loads_nothing_that_takes_long() -> None:
+    done = run("import budgetnet, sys; print(*{name.partition('.')[0] for name in sys.modules})")
+    slow = {
+        "torch",
+        "optuna",
+        "pandas",
+        "plotly",
+        "scipy",
+        "sklearn",
+        "matplotlib",
+        "sqlalchemy",
+        "mlflow",
+        "tensorboard",
+    }
+    assert not slow & set(done.stdout.split())
+    assert "pydantic" in done.stdout.split()
+
+
+def test_opening_a_study_loads_no_torch() -> None:
+    done = run(
+        "import budgetnet, sys; budgetnet.open_study; assert 'optuna' in sys.modules; assert 'torch' not in sys.modules"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_names_that_are_loaded_later_stay_what_they_are() -> None:
+    code = "import budgetnet, budgetnet.searching.driver; assert budgetnet.search.__module__ == 'budgetnet.notebook'"
+    assert run(code).returncode == 0
+    assert {"search", "zoo"} <= set(dir(budgetnet))
+    with pytest.raises(AttributeError, match="has no attribute 'serch'"):
+        _ = budgetnet.serch
 
 
 def test_building_does_import_torch() -> None:

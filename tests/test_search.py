@@ -20,10 +20,10 @@ from budgetnet.files import read_mapping
 from budgetnet.learner import Execution
 from budgetnet.recipe import Schedule
 from budgetnet.run_folder import RunFolder
-from budgetnet.search.driver import SearchOutcome
-from budgetnet.search.ledger import Ledger
-from budgetnet.search.presence import Presence
-from budgetnet.search.study import default_storage, open_storage, read_trials
+from budgetnet.searching.driver import SearchOutcome
+from budgetnet.searching.ledger import Ledger
+from budgetnet.searching.presence import Presence
+from budgetnet.searching.study import default_storage, open_storage, read_trials
 from budgetnet.space import SearchSpace
 from budgetnet.spec import ModelSpec
 from budgetnet.train import train
@@ -160,7 +160,7 @@ def test_a_candidate_that_breaks_down_ends_the_search_and_is_not_drawn_again(ask
 def test_known_networks_are_answered_from_the_record_until_the_search_gives_up(
     ask: Question, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("budgetnet.search.driver.MAX_TURNED_AWAY", 12)
+    monkeypatch.setattr("budgetnet.searching.driver.MAX_TURNED_AWAY", 12)
     outcome = ask(trials=5, space=PAIR_SPACE)
     trials = trials_of(outcome)
     assert (outcome.trained, outcome.end) == (2, "exhausted")
@@ -184,7 +184,7 @@ def test_known_networks_are_answered_from_the_record_until_the_search_gives_up(
 def test_diverged_candidates_end_alone_and_are_not_trained_twice(
     ask: Question, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("budgetnet.search.driver.MAX_TURNED_AWAY", 12)
+    monkeypatch.setattr("budgetnet.searching.driver.MAX_TURNED_AWAY", 12)
     watcher = Watcher()
     outcome = ask(trials=3, space=PAIR_SPACE, recipe=tiny_recipe(learning_rate=1e30), watcher=watcher)
     assert [result.status for result in watcher.results if result] == ["diverged", "diverged"]
@@ -212,7 +212,7 @@ class ScarceMemory:
 
 def test_a_candidate_without_memory_to_train_in_ends_alone(ask: Question, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = ScarceMemory(needed_parts=3)
-    monkeypatch.setattr("budgetnet.search.driver.train", trainer)
+    monkeypatch.setattr("budgetnet.searching.driver.train", trainer)
     watcher = Watcher()
     outcome = ask(trials=2, watcher=watcher)
     assert [result is None for result in watcher.results] == [True, False, False]
@@ -226,7 +226,7 @@ def test_a_candidate_without_memory_to_train_in_ends_alone(ask: Question, monkey
 def test_a_candidate_is_given_half_batches_before_it_is_given_up(
     ask: Question, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("budgetnet.search.driver.train", ScarceMemory(needed_parts=2))
+    monkeypatch.setattr("budgetnet.searching.driver.train", ScarceMemory(needed_parts=2))
     outcome = ask(trials=2)
     halved, whole = (trial for trial in trials_of(outcome) if trial.user_attrs.get("trained"))
     assert halved.user_attrs["batch_parts"] == 2
@@ -240,8 +240,8 @@ def test_a_search_whose_every_candidate_lacks_memory_gives_up(ask: Question, mon
     def lacks_memory(*_: Any, **__: Any) -> Any:
         raise RuntimeError("MPS backend out of memory")
 
-    monkeypatch.setattr("budgetnet.search.driver.train", lacks_memory)
-    monkeypatch.setattr("budgetnet.search.driver.MAX_TURNED_AWAY", 4)
+    monkeypatch.setattr("budgetnet.searching.driver.train", lacks_memory)
+    monkeypatch.setattr("budgetnet.searching.driver.MAX_TURNED_AWAY", 4)
     outcome = ask(trials=1, max_params=None)
     assert (outcome.trained, outcome.end) == (0, "exhausted")
 

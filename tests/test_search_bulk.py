@@ -16,8 +16,8 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import text
 
-from budgetnet.search.bulk import close_trial, insert_trial
-from budgetnet.search.study import default_storage, open_storage
+from budgetnet.searching.bulk import close_trial, insert_trial
+from budgetnet.searching.study import default_storage, open_storage
 
 DISTRIBUTIONS: dict[str, Any] = {
     "width": IntDistribution(8, 64, step=8),

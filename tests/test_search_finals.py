@@ -20,10 +20,10 @@ from budgetnet.data import DataSet
 from budgetnet.data.sealed import read_openings
 from budgetnet.errors import BudgetnetError
 from budgetnet.run_folder import OPENINGS, RunFolder
-from budgetnet.search.driver import Arrangement, Plan, SearchOutcome, question, search
-from budgetnet.search.finalists import FinalResult, Finals, kept_finals, read_results
-from budgetnet.search.finals import choose_finalists, hold_finals
-from budgetnet.search.study import default_storage, open_storage
+from budgetnet.searching.driver import Arrangement, Plan, SearchOutcome, question, search
+from budgetnet.searching.finalists import FinalResult, Finals, kept_finals, read_results
+from budgetnet.searching.finals import choose_finalists, hold_finals
+from budgetnet.searching.study import default_storage, open_storage
 from budgetnet.space import SearchSpace
 
 SPACE = {

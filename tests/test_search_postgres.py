@@ -23,13 +23,13 @@ from budgetnet.errors import RecordError
 from budgetnet.recipe import Recipe
 from budgetnet.records import Epoch
 from budgetnet.run_folder import RunFolder
-from budgetnet.search import presence as presence_module
-from budgetnet.search.bulk import Written, insert_trial
-from budgetnet.search.driver import SearchOutcome, question
-from budgetnet.search.ledger import Entry, Ledger
-from budgetnet.search.presence import Presence
-from budgetnet.search.proposals import Proposal, Proposals
-from budgetnet.search.study import open_storage, open_study, read_trials
+from budgetnet.searching import presence as presence_module
+from budgetnet.searching.bulk import Written, insert_trial
+from budgetnet.searching.driver import SearchOutcome, question
+from budgetnet.searching.ledger import Entry, Ledger
+from budgetnet.searching.presence import Presence
+from budgetnet.searching.proposals import Proposal, Proposals
+from budgetnet.searching.study import open_storage, open_study, read_trials
 from budgetnet.space import SearchSpace
 from budgetnet.trials import tally
 
@@ -235,7 +235,7 @@ def test_what_another_machine_trained_an_instant_before_is_not_trained_again(
     ask: Question, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = tmp_path / "there"
-    monkeypatch.setattr("budgetnet.search.driver.MAX_TURNED_AWAY", 6)
+    monkeypatch.setattr("budgetnet.searching.driver.MAX_TURNED_AWAY", 6)
     meanwhile(monkeypatch, lambda: ask(trials=2, space=PAIR_SPACE, out=there))
     outcome = ask(trials=5, space=PAIR_SPACE)
     assert (outcome.trained, outcome.end) == (2, "exhausted")
@@ -308,7 +308,7 @@ def test_whoever_was_first_stays_although_another_comes_behind(
         return written
 
     with monkeypatch.context() as patch:
-        patch.setattr("budgetnet.search.ledger.insert_trial", insert_and_be_slow)
+        patch.setattr("budgetnet.searching.ledger.insert_trial", insert_and_be_slow)
         assert begin(one, first, trials=1)
     other.refresh()
     assert sorted(trial.number for trial in other.running.values()) == ([0] if same else [0, behind[0].number])
@@ -321,7 +321,7 @@ def test_a_candidate_of_a_machine_that_fell_silent_is_taken_up_by_another(
         """As little is written as when the process is killed."""
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("budgetnet.search.ledger.close_trial", lambda *_, **__: False)
+        patch.setattr("budgetnet.searching.ledger.close_trial", lambda *_, **__: False)
         with pytest.raises(Killed):
             ask(trials=2, recipe=CYCLES, watcher=Watcher(stop_at=1, error=Killed))
     (left,) = postgres.execute(ask.storage, "SELECT trial_id FROM trials WHERE state = 'RUNNING'")

@@ -17,17 +17,17 @@ from sqlalchemy import text
 from support import child_environment
 
 from budgetnet.errors import BusyError
-from budgetnet.search import presence as module
-from budgetnet.search.bulk import insert_trial
-from budgetnet.search.ledger import Ledger
-from budgetnet.search.presence import Presence, heartbeat
-from budgetnet.search.study import default_storage, open_storage
+from budgetnet.searching import presence as module
+from budgetnet.searching.bulk import insert_trial
+from budgetnet.searching.ledger import Ledger
+from budgetnet.searching.presence import Presence, heartbeat
+from budgetnet.searching.study import default_storage, open_storage
 
 HOLDER = """
 import sys
 from pathlib import Path
-from budgetnet.search.presence import Presence
-from budgetnet.search.study import open_storage
+from budgetnet.searching.presence import Presence
+from budgetnet.searching.study import open_storage
 with Presence(open_storage(sys.argv[1], create=True), "study", Path(sys.argv[2]), slot=1):
     print("there", flush=True)
     sys.stdin.read()

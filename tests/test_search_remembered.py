@@ -15,12 +15,12 @@ from support import TINY_SPACE, prepare, restarts, tiny_recipe
 
 from budgetnet.budget import Budget
 from budgetnet.data import DataSet
-from budgetnet.search.bulk import insert_trial
-from budgetnet.search.driver import question
-from budgetnet.search.ledger import Ledger
-from budgetnet.search.presence import Presence
-from budgetnet.search.proposals import REMEMBERED, Proposals
-from budgetnet.search.study import default_storage, open_storage, open_study
+from budgetnet.searching.bulk import insert_trial
+from budgetnet.searching.driver import question
+from budgetnet.searching.ledger import Ledger
+from budgetnet.searching.presence import Presence
+from budgetnet.searching.proposals import REMEMBERED, Proposals
+from budgetnet.searching.study import default_storage, open_storage, open_study
 from budgetnet.space import SearchSpace
 
 CYCLES = tiny_recipe(epochs=12, schedule=restarts(4, cycle_factor=2))

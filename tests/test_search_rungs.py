@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from support import restarts, tiny_recipe
 
 from budgetnet.recipe import NAMED
-from budgetnet.search.rungs import RungPruner, make_pruner, rung_cycles
+from budgetnet.searching.rungs import RungPruner, make_pruner, rung_cycles
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from budgetnet.data import DataSet
 from budgetnet.errors import BudgetnetError, RecordError
 from budgetnet.leaderboard import candidates
 from budgetnet.records import Epoch
-from budgetnet.search.presence import Presence
-from budgetnet.search.study import default_storage, find_study, open_storage, read_trials, storage_errors
+from budgetnet.searching.presence import Presence
+from budgetnet.searching.study import default_storage, find_study, open_storage, read_trials, storage_errors
 
 
 @pytest.fixture

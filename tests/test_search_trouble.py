@@ -13,7 +13,7 @@ from budgetnet.data import DataSet
 from budgetnet.data.sealed import read_openings
 from budgetnet.errors import InputError, RecordError
 from budgetnet.run_folder import OPENINGS, RunFolder
-from budgetnet.search.study import open_storage, read_trials
+from budgetnet.searching.study import open_storage, read_trials
 from budgetnet.train import identify
 from budgetnet.trials import tally
 

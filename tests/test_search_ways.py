@@ -14,12 +14,12 @@ from budgetnet.budget import Budget
 from budgetnet.data import DataSet
 from budgetnet.errors import InputError
 from budgetnet.run_folder import RunFolder
-from budgetnet.search.driver import question
-from budgetnet.search.ledger import Ledger
-from budgetnet.search.presence import Presence
-from budgetnet.search.proposals import Proposals
-from budgetnet.search.rungs import rung_cycles
-from budgetnet.search.study import default_storage, open_storage, read_trials
+from budgetnet.searching.driver import question
+from budgetnet.searching.ledger import Ledger
+from budgetnet.searching.presence import Presence
+from budgetnet.searching.proposals import Proposals
+from budgetnet.searching.rungs import rung_cycles
+from budgetnet.searching.study import default_storage, open_storage, read_trials
 from budgetnet.space import SearchSpace
 from budgetnet.train import train
 from budgetnet.trials import tally
@@ -181,7 +181,7 @@ def test_when_the_time_is_up_the_candidate_in_training_waits(ask: Question) -> N
 
     watcher = Clock()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("budgetnet.search.driver.time.time", lambda: watcher.now)
+        patch.setattr("budgetnet.searching.driver.time.time", lambda: watcher.now)
         outcome = ask(trials=4, watcher=watcher, deadline=50.0)
         assert (outcome.end, outcome.trained) == ("time", 1)
         assert ask(trials=4, watcher=watcher, deadline=50.0).end == "time", "which is up before anything begins"

@@ -18,7 +18,7 @@ from budgetnet.recipe import Recipe, named_recipe
 from budgetnet.records import RunRecord
 from budgetnet.reproduction.leakage import leakage_result
 from budgetnet.run_folder import RunFolder
-from budgetnet.search.rungs import rung_cycles
+from budgetnet.searching.rungs import rung_cycles
 from budgetnet.space import SearchSpace
 from budgetnet.space.share import require_feasible
 

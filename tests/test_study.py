@@ -12,12 +12,11 @@ from search_support import Watcher
 from support import TINY, TINY_SPACE, tiny_recipe
 from test_display import read
 
+from budgetnet import Study, open_study, search
 from budgetnet.data import DataSet
 from budgetnet.errors import InputError, OverBudgetError, RecordError
 from budgetnet.leaderboard import candidates, rank
-from budgetnet.notebook import search
 from budgetnet.space import SearchSpace
-from budgetnet.study import Study, open_study
 from budgetnet.training_data import TrainingData
 
 

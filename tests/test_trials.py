@@ -11,7 +11,7 @@ from search_support import Question
 
 from budgetnet.data import DataSet
 from budgetnet.errors import InputError
-from budgetnet.search.study import read_trials
+from budgetnet.searching.study import read_trials
 from budgetnet.trials import CostName, Fate, Trial, front, tally
 
 

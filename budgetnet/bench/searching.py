@@ -21,13 +21,13 @@ from budgetnet.errors import BudgetnetError
 from budgetnet.observer import Announced
 from budgetnet.recipe import Recipe
 from budgetnet.records import Epoch, RunResult
-from budgetnet.search.bulk import Written
-from budgetnet.search.driver import Arrangement, Plan, question, search
-from budgetnet.search.ledger import Entry, Ledger
-from budgetnet.search.proposals import Proposals
-from budgetnet.search.rungs import make_pruner
-from budgetnet.search.settings import StudySettings
-from budgetnet.search.study import default_storage, open_storage
+from budgetnet.searching.bulk import Written
+from budgetnet.searching.driver import Arrangement, Plan, question, search
+from budgetnet.searching.ledger import Entry, Ledger
+from budgetnet.searching.proposals import Proposals
+from budgetnet.searching.rungs import make_pruner
+from budgetnet.searching.settings import StudySettings
+from budgetnet.searching.study import default_storage, open_storage
 from budgetnet.training_data import TrainingData
 
 REPEATS = 50

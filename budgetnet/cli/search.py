@@ -33,7 +33,7 @@ from budgetnet.fields import parse_count
 from budgetnet.recipe import require_sound
 
 if TYPE_CHECKING:
-    from budgetnet.search.finalists import FinalsWanted
+    from budgetnet.searching.finalists import FinalsWanted
 
 
 def search(
@@ -116,10 +116,10 @@ def search(
     from budgetnet.cli.leaderboard import print_leaderboard
     from budgetnet.environment import choose_device
     from budgetnet.progress import TerminalProgress, load_shown
-    from budgetnet.search.driver import MAX_TURNED_AWAY
-    from budgetnet.search.request import arrange, finish, run
-    from budgetnet.search.settings import PrunerName, SamplerName
-    from budgetnet.search.study import storage_errors
+    from budgetnet.searching.driver import MAX_TURNED_AWAY
+    from budgetnet.searching.request import arrange, finish, run
+    from budgetnet.searching.settings import PrunerName, SamplerName
+    from budgetnet.searching.study import storage_errors
     from budgetnet.space import Sizing
 
     ways: dict[str, Any] = {
@@ -174,7 +174,7 @@ def search(
 def _read_finals(count: str, seeds: str, recipe: str | None, epochs: str | None, *, data: str) -> FinalsWanted:
     how = read_recipe(recipe, data=data, epochs=epochs, other="modern", field="--final-epochs")
     require_sound(how, field="--final-recipe")
-    from budgetnet.search.finalists import FinalsWanted
+    from budgetnet.searching.finalists import FinalsWanted
 
     return FinalsWanted(
         0 if count.strip() == "0" else parse_count(count, field="--finalists"),

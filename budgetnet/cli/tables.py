@@ -12,7 +12,7 @@ from rich.text import Text
 
 from budgetnet.budget import Verdict
 from budgetnet.leaderboard import LeaderboardRow
-from budgetnet.search.finalists import FinalResult
+from budgetnet.searching.finalists import FinalResult
 from budgetnet.words import percent, short_count, with_interval
 
 _PLAIN_WIDTH = 120

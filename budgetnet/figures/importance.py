@@ -19,8 +19,7 @@ def importance(shares: Mapping[str, float], *, note: str = "") -> Figure:
     """How much each drawn parameter tells of who is accurate, as bars, the most telling on top.
 
     Args:
-        shares: importance by parameter, such as `budgetnet.search.importance.parameter_importance` gives; they add up
-            to 1.
+        shares: importance by parameter, adding up to 1, such as `parameter_importance` of `budgetnet.searching` gives.
         note: how they were computed, and of which study; stands below the title.
     """
     from plotly.graph_objects import Bar

@@ -22,8 +22,8 @@ from budgetnet.files import read_mapping, write_json
 from budgetnet.observer import Announced
 from budgetnet.recipe import Recipe
 from budgetnet.records import Epoch, RunResult
-from budgetnet.search.driver import Arrangement, Plan, question, search
-from budgetnet.search.study import default_storage, open_storage
+from budgetnet.searching.driver import Arrangement, Plan, question, search
+from budgetnet.searching.study import default_storage, open_storage
 from budgetnet.space import SearchSpace
 from budgetnet.training_data import TrainingData
 

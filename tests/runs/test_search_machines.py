@@ -19,7 +19,7 @@ from postgres_support import PASSWORD, PostgresServer
 from support import TINY_SPACE, finished, started, tiny_recipe, wait_for, write_space
 
 from budgetnet.run_folder import RunFolder
-from budgetnet.search.study import find_study, open_storage
+from budgetnet.searching.study import find_study, open_storage
 
 SEARCH = ["search", "--space", "space.yaml", "--recipe", "recipe.yaml", "--max-params", "20k", "--device", "cpu"]
 SEARCH += ["--train-size", "200", "--validation-size", "40", "--study", "shared", "--json"]

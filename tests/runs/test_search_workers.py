@@ -16,7 +16,7 @@ from support import TINY_SPACE, child_environment, finished, started, tiny_recip
 from budgetnet.data import load_dataset
 from budgetnet.data.sealed import read_openings
 from budgetnet.run_folder import RunFolder
-from budgetnet.search.study import default_storage, find_study, open_storage
+from budgetnet.searching.study import default_storage, find_study, open_storage
 from budgetnet.training_data import TrainingData
 
 SEARCH = ["search", "--space", "space.yaml", "--recipe", "recipe.yaml", "--max-params", "20k", "--device", "cpu"]

@@ -25,10 +25,10 @@ from budgetnet.cores import available_cores
 from budgetnet.errors import BudgetnetError
 from budgetnet.observer import Announced, Observer
 from budgetnet.records import Epoch, RunResult
-from budgetnet.search import worker as worker_program
-from budgetnet.search.driver import Arrangement, End, Plan, SearchOutcome, require_feasible
-from budgetnet.search.fates import is_trained
-from budgetnet.search.study import open_study, storage_errors
+from budgetnet.searching import worker as worker_program
+from budgetnet.searching.driver import Arrangement, End, Plan, SearchOutcome, require_feasible
+from budgetnet.searching.fates import is_trained
+from budgetnet.searching.study import open_study, storage_errors
 
 MAX_KILLED = 3
 """Times in a row that a worker may be killed from outside, without a candidate in between, before the search ends."""
@@ -85,7 +85,7 @@ class Crew:
         self._place, self._observer = place, observer
 
     def search(self, plan: Plan) -> SearchOutcome:
-        """As `budgetnet.search.driver.search`.
+        """As `budgetnet.searching.driver.search`.
 
         Raises:
             OverBudgetError: not even the smallest network of the space fits.

@@ -9,7 +9,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import TrialState, create_trial
 
-from budgetnet.search.fates import is_trained
+from budgetnet.searching.fates import is_trained
 
 LEAST_TRIALS = 4
 """With fewer, no part of the trials would be the better one."""

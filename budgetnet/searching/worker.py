@@ -108,10 +108,10 @@ def _work(job: dict[str, Any], teller: _Teller) -> str:
     import torch
 
     from budgetnet.batch import PlannedRun, train_runs
-    from budgetnet.search.driver import Arrangement, Plan, Worker
-    from budgetnet.search.presence import Presence
-    from budgetnet.search.settings import StudySettings
-    from budgetnet.search.study import open_storage, open_study, storage_errors
+    from budgetnet.searching.driver import Arrangement, Plan, Worker
+    from budgetnet.searching.presence import Presence
+    from budgetnet.searching.settings import StudySettings
+    from budgetnet.searching.study import open_storage, open_study, storage_errors
     from budgetnet.spec import ModelSpec
     from budgetnet.training_data import TrainingData
 

@@ -14,11 +14,11 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from budgetnet.fitting import fit
-from budgetnet.search.bulk import Written
-from budgetnet.search.fates import GAVE_WAY, is_over_budget
-from budgetnet.search.ledger import Entry, Ledger
-from budgetnet.search.samplers import IGNORES_PRUNED, make_sampler
-from budgetnet.search.settings import StudySettings
+from budgetnet.searching.bulk import Written
+from budgetnet.searching.fates import GAVE_WAY, is_over_budget
+from budgetnet.searching.ledger import Entry, Ledger
+from budgetnet.searching.samplers import IGNORES_PRUNED, make_sampler
+from budgetnet.searching.settings import StudySettings
 from budgetnet.seeds import derive_seed
 from budgetnet.spec import ModelSpec
 from budgetnet.training_data import TrainingData

@@ -19,9 +19,9 @@ from budgetnet.errors import BudgetnetError
 from budgetnet.judging import judge
 from budgetnet.recipe import Recipe
 from budgetnet.run_folder import RunFolder
-from budgetnet.search.driver import Arrangement
-from budgetnet.search.fates import is_trained
-from budgetnet.search.finalists import Finalist, FinalResult, Finals, keep_finals, read_results
+from budgetnet.searching.driver import Arrangement
+from budgetnet.searching.fates import is_trained
+from budgetnet.searching.finalists import Finalist, FinalResult, Finals, keep_finals, read_results
 from budgetnet.train import identify
 
 

@@ -16,12 +16,12 @@ from budgetnet.environment import choose_device
 from budgetnet.errors import InputError
 from budgetnet.observer import Observer
 from budgetnet.recipe import Recipe
-from budgetnet.search.crew import Crew
-from budgetnet.search.driver import Arrangement, Plan, SearchOutcome, question, require_feasible, search
-from budgetnet.search.finalists import FinalResult, FinalsWanted
-from budgetnet.search.finals import hold_finals
-from budgetnet.search.settings import PrunerName, SamplerName
-from budgetnet.search.study import default_storage, open_storage
+from budgetnet.searching.crew import Crew
+from budgetnet.searching.driver import Arrangement, Plan, SearchOutcome, question, require_feasible, search
+from budgetnet.searching.finalists import FinalResult, FinalsWanted
+from budgetnet.searching.finals import hold_finals
+from budgetnet.searching.settings import PrunerName, SamplerName
+from budgetnet.searching.study import default_storage, open_storage
 from budgetnet.space import SearchSpace, Sizing
 from budgetnet.spec import ModelSpec
 from budgetnet.training_data import TrainingData

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from budgetnet.recipe import Recipe
 from budgetnet.records import Epoch, RunResult
-from budgetnet.search.bulk import Written
-from budgetnet.search.ledger import Ledger
+from budgetnet.searching.bulk import Written
+from budgetnet.searching.ledger import Ledger
 
 
 class CycleJudge:

@@ -13,8 +13,8 @@ from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.trial import FrozenTrial, TrialState
 
 from budgetnet.recipe import Recipe
-from budgetnet.search.fates import REPEATED
-from budgetnet.search.settings import PrunerName
+from budgetnet.searching.fates import REPEATED
+from budgetnet.searching.settings import PrunerName
 from budgetnet.seeds import derive_seed
 
 REDUCTION_FACTOR = 2

@@ -18,8 +18,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from budgetnet.budget import Verdict
 from budgetnet.recipe import Recipe
-from budgetnet.search.bulk import Written, close_trial, insert_trial
-from budgetnet.search.fates import (
+from budgetnet.searching.bulk import Written, close_trial, insert_trial
+from budgetnet.searching.fates import (
     INTERRUPTED,
     OVER_BUDGET,
     REPEATED,
@@ -28,8 +28,8 @@ from budgetnet.search.fates import (
     is_interrupted,
     is_trained,
 )
-from budgetnet.search.presence import GRACE_PERIOD, Presence
-from budgetnet.search.study import STORAGE_ERRORS, storage_errors
+from budgetnet.searching.presence import GRACE_PERIOD, Presence
+from budgetnet.searching.study import STORAGE_ERRORS, storage_errors
 from budgetnet.spec import ModelSpec
 
 Key = str

@@ -22,15 +22,15 @@ from budgetnet.published import reference
 from budgetnet.recipe import Recipe, require_sound
 from budgetnet.records import RunRecord, RunResult
 from budgetnet.run_folder import RunFolder
-from budgetnet.search.bulk import Written
-from budgetnet.search.fates import OUT_OF_MEMORY
-from budgetnet.search.judge import CycleJudge
-from budgetnet.search.ledger import Entry, Ledger
-from budgetnet.search.presence import Presence, heartbeat
-from budgetnet.search.proposals import Proposals
-from budgetnet.search.rungs import make_pruner
-from budgetnet.search.settings import PrunerName, SamplerName, StudySettings
-from budgetnet.search.study import open_study, storage_errors
+from budgetnet.searching.bulk import Written
+from budgetnet.searching.fates import OUT_OF_MEMORY
+from budgetnet.searching.judge import CycleJudge
+from budgetnet.searching.ledger import Entry, Ledger
+from budgetnet.searching.presence import Presence, heartbeat
+from budgetnet.searching.proposals import Proposals
+from budgetnet.searching.rungs import make_pruner
+from budgetnet.searching.settings import PrunerName, SamplerName, StudySettings
+from budgetnet.searching.study import open_study, storage_errors
 from budgetnet.space import SearchSpace, Sizing
 from budgetnet.space import share as limits
 from budgetnet.spaces import named_space

@@ -21,10 +21,10 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from budgetnet.errors import InputError, RecordError
-from budgetnet.search.bulk import TrialStorage
-from budgetnet.search.fates import GAVE_WAY, REPEATED, is_interrupted, is_over_budget, is_stopped, is_trained
-from budgetnet.search.presence import GRACE_PERIOD, HEARTBEAT_INTERVAL
-from budgetnet.search.settings import StudySettings
+from budgetnet.searching.bulk import TrialStorage
+from budgetnet.searching.fates import GAVE_WAY, REPEATED, is_interrupted, is_over_budget, is_stopped, is_trained
+from budgetnet.searching.presence import GRACE_PERIOD, HEARTBEAT_INTERVAL
+from budgetnet.searching.settings import StudySettings
 from budgetnet.trials import Fate, Trial
 
 SETTINGS_KEY = "budgetnet:settings"
