@@ -21,14 +21,23 @@ from budgetnet.spec import Head, ModelSpec, Shortcut, Stage, Stem
 from budgetnet.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from budgetnet.ablation import AblationStudy as AblationStudy
+    from budgetnet.notebook import ablate as ablate
     from budgetnet.notebook import search as search
     from budgetnet.study import Study as Study
     from budgetnet.study import open_study as open_study
 
-_LATER = {"Study": "budgetnet.study", "open_study": "budgetnet.study", "search": "budgetnet.notebook"}
+_LATER = {
+    "AblationStudy": "budgetnet.ablation",
+    "Study": "budgetnet.study",
+    "ablate": "budgetnet.notebook",
+    "open_study": "budgetnet.study",
+    "search": "budgetnet.notebook",
+}
 """Names that are found where they live when they are first asked for: what they need takes a second to load."""
 
 __all__ = [
+    "AblationStudy",
     "Augmentation",
     "Budget",
     "BudgetnetError",
@@ -48,6 +57,7 @@ __all__ = [
     "Stem",
     "Study",
     "Verdict",
+    "ablate",
     "check",
     "open_study",
     "search",

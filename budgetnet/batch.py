@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from budgetnet.ablation import AblationStudy, Variant
 from budgetnet.data import DataSet
 from budgetnet.errors import BudgetnetError, BusyError
 from budgetnet.fields import Document
@@ -185,3 +186,37 @@ class Batch:
         complete = [record for record in records if record.result.status == "complete"]
         judge(complete, self.dataset, by=by, reason=reason, device=self.device, out=self.out)
         return [RunFolder(record.folder).load() for record in records]
+
+
+def train_variants(
+    study: AblationStudy, variants: Sequence[Variant], batch: Batch, observer: Observer
+) -> dict[tuple[str, str], list[RunRecord]]:
+    """Trains every variant within the budget with every seed, and judges them where the study asks for it.
+
+    Args:
+        study: the ablation.
+        variants: of the study, the base first.
+        batch: where they are trained, and on what.
+        observer: is told of progress.
+
+    Returns:
+        The records of each variant in the order of the seeds, by the variant's key.
+
+    Raises:
+        OverBudgetError: the base does not fit.
+        RecordError: a run's folder is damaged.
+    """
+    variants[0].verdict.require()
+    trained = [variant for variant in variants if variant.fits]
+    # One seed of all variants after the other: what is broken off still compares them on the seeds that it has.
+    records = batch.train(planned(study, variants), observer)
+    if study.judged_on == "test":
+        by = f"ablate {study.name}".strip()
+        records = batch.judge(records, by=by, reason=f"an ablation of {len(trained)} variants")
+    return {variant.key: records[place :: len(trained)] for place, variant in enumerate(trained)}
+
+
+def planned(study: AblationStudy, variants: Sequence[Variant]) -> list[PlannedRun]:
+    """The trainings of an ablation: every variant within the budget, with every seed."""
+    fitting = [variant for variant in variants if variant.fits]
+    return [PlannedRun(spec=each.spec, recipe=each.recipe, seed=seed) for seed in study.seeds for each in fitting]

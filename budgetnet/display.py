@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
+from budgetnet.ablation.results import AblationResult
 from budgetnet.budget import LimitVerdict, Verdict
 from budgetnet.cost import cost_of
 from budgetnet.figures.look import GREEN, RULE, VERMILLION
@@ -13,7 +14,7 @@ from budgetnet.leaderboard import LeaderboardRow
 from budgetnet.spec import ModelSpec, feature_sizes
 from budgetnet.summary import Summary
 from budgetnet.trials import Trial
-from budgetnet.words import percent, short_count, with_interval
+from budgetnet.words import percent, points, short_count, with_interval
 
 _CELL = "padding:2px 10px;text-align:{side};font-variant-numeric:tabular-nums"
 
@@ -150,3 +151,32 @@ def candidate_html(trial: Trial, spec: ModelSpec) -> str:
     use = f"{100 * trial.budget_used:.1f} % of the budget"
     about = f"<p><b>{escape(trial.name)}</b> · {accuracy} · {use} · {escape(trial.ended or trial.fate)}</p>"
     return about + spec_html(spec)
+
+
+def ablation_html(result: AblationResult) -> str:
+    """An ablation as a table: every variant, the base first, with its difference to the base."""
+    cells = []
+    for row in result.rows:
+        difference = row.difference
+        told = (
+            "base"
+            if row.variant.is_base
+            else points(difference.mean, difference.interval)
+            if difference
+            else row.remark
+        )
+        cells.append(
+            (
+                row.variant.name,
+                f"{row.variant.spec.params:,}",
+                row.n,
+                "" if row.mean is None else percent(row.mean),
+                "" if row.standard_deviation is None else percent(row.standard_deviation),
+                "base" if row.variant.is_base else told,
+                "" if row.p_value is None else f"{row.p_value:.3f}",
+            )
+        )
+    study = result.study
+    caption = f"<b>{escape(study.name)}</b> · {study.judged_on} accuracy · {len(study.seeds)} paired seeds"
+    head = ("variant", "params", "n", "mean %", "sd", "difference, points [95 %]", "p (Holm)")
+    return _table(caption, head, cells)

@@ -1,4 +1,4 @@
-"""What a notebook begins: a search in one call, with the command line's options as arguments."""
+"""What a notebook begins: a search or an ablation in one call, with the command line's options as arguments."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from budgetnet.spec import ModelSpec
 from budgetnet.study import Study
 
 if TYPE_CHECKING:
+    from budgetnet.ablation import AblationStudy
+    from budgetnet.ablation.results import AblationResult, Method
     from budgetnet.data import DataSet
     from budgetnet.observer import Observer
 
@@ -123,6 +125,58 @@ def search(
                 wanted = FinalsWanted(finalists, final_seeds, final)
                 finish(request, outcome, dataset, observer or progress, wanted=wanted)
     return Study(outcome.study, kept, Path(out))
+
+
+def ablate(
+    study: AblationStudy | Path | str,
+    *,
+    data: DataSet | str | None = None,
+    interval: Method = "t",
+    out: Path | str = "runs",
+    device: str = "auto",
+    train_size: int | None = None,
+    validation_size: int | None = None,
+    observer: Observer | None = None,
+) -> AblationResult:
+    """Trains every variant of a study with the same seeds, as ``budgetnet ablate`` does; the same call goes on with it.
+
+    Args:
+        study: the ablation, or its YAML or JSON file.
+        data: a data set, or what ``--data`` takes; the study's, and else the digits, if left out.
+        interval: ``t``, or ``bootstrap`` for many seeds: how intervals and p-values are made.
+        out: folder of run folders.
+        device: ``auto``, ``cuda``, ``mps`` or ``cpu``.
+        train_size: train on so many of the training images; as the study says if left out.
+        validation_size: validate on so many of those held out; as the study says if left out.
+        observer: is told of progress; bars are shown on a terminal if left out.
+
+    Raises:
+        InputError: the study's file breaks a rule.
+        DataError: the data set is missing or damaged.
+        OverBudgetError: the base does not fit.
+        RecordError: a run's folder is damaged.
+    """
+    from budgetnet.ablation import AblationStudy
+    from budgetnet.ablation.results import ablation_result
+    from budgetnet.batch import Batch, planned, train_variants
+    from budgetnet.environment import choose_device
+    from budgetnet.progress import TerminalProgress, load_shown
+
+    question = study if isinstance(study, AblationStudy) else AblationStudy.load(study)
+    wanted = data or question.data or "digits"
+    dataset = load_shown(wanted) if isinstance(wanted, str) else wanted
+    variants = question.variants(input_shape=dataset.input_shape, num_classes=dataset.num_classes)
+    batch = Batch(
+        dataset,
+        device=choose_device(device),
+        out=Path(out),
+        train_size=train_size or question.train_size,
+        validation_size=validation_size or question.validation_size,
+    )
+    runs, epochs = planned(question, variants), question.base.recipe.epochs
+    with TerminalProgress(runs=len(runs), epochs=epochs) as progress:
+        records = train_variants(question, variants, batch, observer or progress)
+    return ablation_result(question, variants, records, method=interval)
 
 
 def _recipe(recipe: Recipe | str | None, *, default: str) -> Recipe:

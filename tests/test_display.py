@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
+from support import TINY, tiny_recipe
 
-from budgetnet import check, zoo
+from budgetnet import AblationStudy, ablate, check, zoo
+from budgetnet.data import DataSet
 from budgetnet.spec import ModelSpec
 
 HOSTILE = "<script>alert('1')</script>&amp;\"</td>"
@@ -107,3 +110,23 @@ def test_a_verdict_has_a_bar_for_each_limit(limit: str, words: str, filled: str,
 
 def test_an_unnamed_network_is_called_by_its_shape() -> None:
     assert "preact-8x1-16x1" in ModelSpec.resnet(channels=[8, 16], block="preact")._repr_html_()
+
+
+def test_an_ablation_shows_each_variant_beside_the_base(digits: DataSet, tmp_path: Path) -> None:
+    mapping = {
+        "name": "widths",
+        "spec": {**TINY.to_mapping(), "num_classes": 10},
+        "recipe": tiny_recipe(epochs=1).to_mapping(),
+        "factors": {"recipe.momentum": [0.5, 0.9]},
+        "seeds": 2,
+    }
+    result = ablate(AblationStudy.from_mapping(mapping), data=digits, out=tmp_path, device="cpu")
+    reader = read(result._repr_html_())
+    base, variant = result.rows
+    rows = [reader.cells[start : start + 7] for start in range(7, len(reader.cells), 7)]
+    assert [row[0] for row in rows] == [base.variant.name, variant.variant.name]
+    assert [row[2] for row in rows] == ["2", "2"]
+    assert rows[0][5] == "base"
+    shares = [[cell.accuracy or 0.0 for cell in row.cells] for row in (base, variant)]
+    mean = sum(other - one for one, other in zip(*shares, strict=True)) / 2
+    assert rows[1][5].startswith(f"{100 * mean:+.2f} [")

@@ -10,6 +10,7 @@ import pytest
 import budgetnet
 
 PUBLIC = [
+    "AblationStudy",
     "Augmentation",
     "Budget",
     "BudgetnetError",
@@ -29,6 +30,7 @@ PUBLIC = [
     "Stem",
     "Study",
     "Verdict",
+    "ablate",
     "check",
     "open_study",
     "search",

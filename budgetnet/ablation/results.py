@@ -108,6 +108,11 @@ class AblationResult(NamedTuple):
 
         return pd.DataFrame(self._flat())
 
+    def _repr_html_(self) -> str:
+        from budgetnet.display import ablation_html
+
+        return ablation_html(self)
+
     def to_csv(self) -> str:
         """The table as comma-separated values, one row for each variant, accuracies and differences as shares."""
         return str(self.frame().to_csv(index=False, lineterminator="\n"))

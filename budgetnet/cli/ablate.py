@@ -159,26 +159,18 @@ def _train(
     sizes: dict[str, int | None],
 ) -> dict[tuple[str, str], list[RunRecord]]:
     """Trains every variant within the budget with every seed, and judges them where the study asks for it."""
-    from budgetnet.batch import Batch, PlannedRun
+    from budgetnet.batch import Batch, planned, train_variants
     from budgetnet.environment import choose_device
     from budgetnet.progress import TerminalProgress
 
     batch = Batch(dataset, device=choose_device(device), out=out, **sizes)
-    trained = [variant for variant in variants if variant.fits]
-    if not variants[0].fits:
-        variants[0].verdict.require()
-    # One seed of all variants after the other: what is broken off still compares them on the seeds that it has.
-    runs = [PlannedRun(spec=each.spec, recipe=each.recipe, seed=seed) for seed in question.seeds for each in trained]
     try:
-        with TerminalProgress(runs=len(runs), epochs=question.base.recipe.epochs) as progress:
-            records = batch.train(runs, progress)
+        runs, epochs = planned(question, variants), question.base.recipe.epochs
+        with TerminalProgress(runs=len(runs), epochs=epochs) as progress:
+            return train_variants(question, variants, batch, progress)
     except KeyboardInterrupt:
         typer.echo("interrupted: nothing is lost, the same command goes on where it stopped", err=True)
         raise
-    if question.judged_on == "test":
-        by = f"ablate {question.name}".strip()
-        records = batch.judge(records, by=by, reason=f"an ablation of {len(trained)} variants")
-    return {variant.key: records[place :: len(trained)] for place, variant in enumerate(trained)}
 
 
 def _list(question: AblationStudy, variants: Sequence[Variant], *, as_json: bool) -> None:
