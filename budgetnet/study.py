@@ -128,6 +128,11 @@ class Leaderboard(tuple[LeaderboardRow, ...]):
         frame = pd.DataFrame([row.to_mapping() for row in self], columns=[*LeaderboardRow._fields, "exceeds_noise"])
         return frame.astype({"rank": "Int64", "seed": "Int64"})
 
+    def __repr__(self) -> str:
+        best = next((row for row in self if row.rank == 1), None)
+        told = f"best {best.name} {best.architecture}, {100 * best.accuracy:.2f} %" if best else "no candidate yet"
+        return f"Leaderboard({self.title}: {told})"
+
     def _repr_html_(self) -> str:
         from budgetnet.display import leaderboard_html
 
