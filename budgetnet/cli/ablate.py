@@ -185,27 +185,8 @@ def _list(question: AblationStudy, variants: Sequence[Variant], *, as_json: bool
 
 
 def _save(result: AblationResult, folder: Path) -> None:
-    from budgetnet.figures import ForestRow, forest, write_figure
+    from budgetnet.figures import ablation_forest, write_figure
 
-    rows = []
-    for row in result.rows:
-        if row.variant.is_base:
-            continue
-        difference = row.difference
-        low, high = (difference.interval if difference and difference.interval else None) or (None, None)
-        rows.append(
-            ForestRow(
-                row.variant.name,
-                difference.n if difference else 0,
-                difference.mean if difference else None,
-                low,
-                high,
-                row.significant,
-                row.variant.spec.params,
-                row.remark,
-            )
-        )
     write_text(folder / "results.csv", result.to_csv())
     write_json(folder / "results.json", result.to_mapping())
-    note = f"{result.study.judged_on} accuracy, {len(result.study.seeds)} paired seeds, Holm-corrected"
-    write_figure(forest(rows, title=f"{result.study.name}: difference to the base", note=note), folder / "forest.html")
+    write_figure(ablation_forest(result), folder / "forest.html")

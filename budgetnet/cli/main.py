@@ -23,6 +23,7 @@ from budgetnet.cli.evaluate import evaluate
 from budgetnet.cli.figures import figures
 from budgetnet.cli.inspect import check, schema, specs, summary
 from budgetnet.cli.leaderboard import leaderboard
+from budgetnet.cli.report import report
 from budgetnet.cli.reproduce import reproduce
 from budgetnet.cli.search import search
 from budgetnet.cli.space import space
@@ -45,7 +46,7 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (check, summary, specs, space, schema, train, evaluate, ensemble, figures, search, leaderboard, ablate):
+for verb in (check, summary, specs, space, schema, train, evaluate, ensemble, figures, search, leaderboard, report, ablate):
     app.command()(verb)
 for measurement in (bench_train, growth, profile, workers, proposals, bench_search, start):
     bench.command()(measurement)

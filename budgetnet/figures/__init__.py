@@ -4,6 +4,7 @@ Every figure is a Plotly one with a sentence that says the same, in ``figure.lay
 it as a page that needs no network, as SVG, as PNG or as Plotly's JSON.
 """
 
+from budgetnet.figures.ablation import ablation_forest, ablation_rows
 from budgetnet.figures.budget_use import BudgetUseRow, budget_use, budget_use_rows
 from budgetnet.figures.confusion import ConfusionCell, confusion, confusion_cells
 from budgetnet.figures.curves import Curve, Curves, accuracy_curves, collect_curves, loss_curves
@@ -14,7 +15,7 @@ from budgetnet.figures.outline import OutlineRow, outline, outline_rows
 from budgetnet.figures.reliability import reliability
 from budgetnet.figures.rungs import RungRow, rung_rows, rungs
 from budgetnet.figures.svg import outline_svg, silhouette_svg
-from budgetnet.figures.write import SUFFIXES, require_writable, write_figure
+from budgetnet.figures.write import SUFFIXES, bare, require_writable, write_figure
 
 __all__ = [
     "SUFFIXES",
@@ -26,8 +27,11 @@ __all__ = [
     "FrontRow",
     "OutlineRow",
     "RungRow",
+    "ablation_forest",
+    "ablation_rows",
     "accuracy_curves",
     "accuracy_front",
+    "bare",
     "budget_use",
     "budget_use_rows",
     "collect_curves",

@@ -71,13 +71,19 @@ def require_writable(path: Path, *, field: str = "figure") -> None:
         raise InputError(field, str(path), rule)
 
 
-def _page(figure: Figure) -> str:
-    """The figure as a page; title and note are the page's own, as those within a figure do not wrap."""
+def bare(figure: Figure) -> Figure:
+    """The figure without its title and note, for a page that has them: those within a figure do not wrap."""
     from plotly.graph_objects import Figure
 
     drawn, layout = Figure(figure), figure.layout
     top = 8 + layout.meta["above"]
     drawn.update_layout(title=None, margin={"t": top}, height=layout.height - layout.margin.t + top)
+    return drawn
+
+
+def _page(figure: Figure) -> str:
+    """The figure as a page."""
+    drawn, layout = bare(figure), figure.layout
     words = {key: escape(layout.meta[key]) for key in ("title", "note", "alt")}
     config = {"displayModeBar": False, "responsive": True}
     plot = drawn.to_html(full_html=False, include_plotlyjs=True, config=config)

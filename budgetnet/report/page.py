@@ -1,0 +1,176 @@
+"""A report as one HTML page: everything is in it, nothing is fetched, every text is escaped."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from budgetnet.errors import InputError
+from budgetnet.figures import (
+    ablation_forest,
+    accuracy_curves,
+    accuracy_front,
+    bare,
+    budget_use,
+    importance,
+    outline,
+    rungs,
+    silhouette_svg,
+)
+from budgetnet.files import write_text
+from budgetnet.published import get as published
+from budgetnet.recipe import LEAKING
+from budgetnet.report.content import Report
+from budgetnet.report.rejected import counted
+from budgetnet.report.words import (
+    FILTERS,
+    budget_words,
+    data_words,
+    environment_words,
+    fate_words,
+    final_verdict,
+    verdict_words,
+)
+from budgetnet.version import __version__
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+MOST_LISTED = 500
+"""Candidates that are not ranked and are listed one by one; of more, the table counts them alone."""
+
+
+class Drawn(NamedTuple):
+    """A figure as the page holds it."""
+
+    title: str
+    note: str
+    alt: str
+    width: int
+    """Most pixels across."""
+    height: int
+    """Pixels down."""
+    json: Markup
+    """For Plotly; holds nothing that could end the element that it stands in."""
+
+
+def require_page(path: Path, *, field: str = "-o") -> None:
+    """Refuses a report's file before any work is done for it.
+
+    Raises:
+        InputError: the file's name does not end in ``.html``, or its folder is missing or closed.
+    """
+    if path.suffix.lower() != ".html":
+        raise InputError(field, str(path), "must end in .html")
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise InputError(field, str(path), "must be a file in a folder that exists and can be written to")
+
+
+def write_report(report: Report, path: Path, *, field: str = "-o") -> None:
+    """Writes a report as a page, atomically; one that is there is replaced.
+
+    Raises:
+        InputError: as `require_page`.
+    """
+    require_page(path, field=field)
+    write_text(path, render(report))
+
+
+def render(report: Report) -> str:
+    """The report as an HTML page of its own."""
+    scripts = _scripts()
+    figures = _figures(report)
+    rejected = counted(report.rejections)
+    page: str = _templates().get_template("report.html.j2").render(
+        report=report,
+        figures=figures,
+        silhouette=None if report.best_spec is None else Markup(silhouette_svg(report.best_spec)),  # noqa: S704 - made of elements, in which every text is escaped
+        policy=_policy(scripts),
+        scripts=[Markup(script) for script in scripts],  # noqa: S704 - our own, and Plotly's
+        style=Markup(_asset("report.css")),  # noqa: S704 - our own
+        rejected=rejected,
+        listed=report.rejections[:MOST_LISTED],
+        budget=budget_words(report.settings.budget),
+        data=data_words(report.settings.data),
+        fates=fate_words(report.counts),
+        verdict=verdict_words(report),
+        final_verdict=final_verdict,
+        environments=[environment_words(each) for each in report.environments],
+        leaking=LEAKING,
+        leaking_accuracy=published("leaking-validation").accuracy,
+        version=__version__,
+    )
+    return page
+
+
+def _policy(scripts: list[str]) -> str:
+    """What the page may do: run its own scripts, known by their hashes, and fetch nothing."""
+    hashes = " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts
+    )
+    # Plotly writes its styles into the page, and lays pictures out as data.
+    return f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:"
+
+
+@cache
+def _scripts() -> list[str]:
+    from plotly.offline import get_plotlyjs
+
+    return [get_plotlyjs(), _asset("report.js")]
+
+
+def _asset(name: str) -> str:
+    return (Path(__file__).with_name("templates") / name).read_text(encoding="utf-8")
+
+
+@cache
+def _templates() -> Environment:
+    # Every template is a page or a part of one.
+    environment = Environment(
+        loader=PackageLoader("budgetnet.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(FILTERS)
+    return environment
+
+
+def _figures(report: Report) -> dict[str, Any]:
+    """The figures by section; those of which a section has several, as lists."""
+    trials, study = report.trials, report.study
+    common: dict[str, Any] = {"budget": report.settings.budget, "comparable": report.comparable, "note": study}
+    found: dict[str, Any] = {
+        "front": [_drawn(accuracy_front(trials, cost="params", **common)), _drawn(accuracy_front(trials, cost="macs", **common))],
+        "budget": _drawn(budget_use(trials, note=study)),
+        "rungs": _drawn(rungs(trials, note=study)),
+        "learning": [
+            _drawn(accuracy_curves(learning.records))._replace(title=learning.title) for learning in report.learning
+        ],
+        "ablations": [_drawn(ablation_forest(ablation.result)) for ablation in report.ablations],
+        "importance": None,
+        "outline": None,
+    }
+    if report.importance:
+        found["importance"] = _drawn(importance(report.importance, note=f"PED-ANOVA; {study}"))
+    if report.best_spec is not None:
+        found["outline"] = _drawn(outline(report.best_spec))
+    return found
+
+
+def _drawn(figure: Figure) -> Drawn:
+    shown, meta = bare(figure), figure.layout.meta
+    # As Jinja's own filter does it, for the script element that it stands in.
+    text = shown.to_json()
+    for character in "<>&'":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Drawn(meta["title"], meta["note"], meta["alt"], meta["width"], shown.layout.height, Markup(text))  # noqa: S704 - escaped above
