@@ -64,6 +64,7 @@ def collect(
     runs = [trial.run for trial in trials if trial.run] + [run for each in _finalists(finals) for run in each.runs]
     where = surroundings(runs, out)
     damaged = [f"{path.name}: {reason}" for path, reason in reader.left_out.items()]
+    asked = (("--ablation", ablations), ("--reproduction", reproductions))
     ablation_reader, reproduction_reader = Reader(), Reader()
     made = [read_ablation(folder, ablation_reader) for folder in ablations]
     reproduced = [read_reproduction(folder, reproduction_reader) for folder in reproductions]
@@ -95,6 +96,7 @@ def collect(
                 out=out,
                 storage=storage,
                 best_run=None if best is None else best.run,
+                shown=[word for option, folders in asked for folder in folders for word in (option, str(folder))],
             )
         ),
         left_out=(*damaged, *where.damaged),

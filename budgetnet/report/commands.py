@@ -26,6 +26,7 @@ def commands(
     out: Path,
     storage: str | None,
     best_run: str | None,
+    shown: Sequence[str] = (),
 ) -> list[Command]:
     """What made a study, shows it and makes its best network again.
 
@@ -40,13 +41,14 @@ def commands(
         out: its folder of run folders.
         storage: URL of its storage, where that is not the file in that folder.
         best_run: name of the best candidate's run folder.
+        shown: options that say what else the report shows.
     """
     where = ["--out", str(out)] + ([] if storage is None else ["--storage", storage])
     search = ["budgetnet", "search", *_question(settings, trials, out), *_finals(finals, out)]
     found = [
         Command("made it, and goes on where it stopped", _line([*search, "--study", study, *where])),
         Command("shows it in a terminal", _line(["budgetnet", "leaderboard", study, *where])),
-        Command("makes this page again", _line(["budgetnet", "report", study, "-o", "report.html", *where])),
+        Command("makes this page again", _line(["budgetnet", "report", study, "-o", "report.html", *where, *shown])),
     ]
     if best_run is not None and _kept(out / best_run / "spec.yaml"):
         folder = out / best_run

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from budgetnet.display import spec_html
 from budgetnet.errors import InputError
 from budgetnet.figures import (
     ablation_forest,
@@ -93,6 +94,7 @@ def render(report: Report) -> str:
         report=report,
         figures=figures,
         silhouette=None if report.best_spec is None else Markup(silhouette_svg(report.best_spec)),  # noqa: S704 - made of elements, in which every text is escaped
+        stages=None if report.best_spec is None else Markup(spec_html(report.best_spec)),  # noqa: S704 - likewise
         policy=_policy(scripts),
         scripts=[Markup(script) for script in scripts],  # noqa: S704 - our own, and Plotly's
         style=Markup(_asset("report.css")),  # noqa: S704 - our own
@@ -147,12 +149,12 @@ def _templates() -> Environment:
 
 def _figures(report: Report) -> dict[str, Any]:
     """The figures by section; those of which a section has several, as lists."""
-    trials, study = report.trials, report.study
-    common: dict[str, Any] = {"budget": report.settings.budget, "comparable": report.comparable, "note": study}
+    trials = report.trials
+    common: dict[str, Any] = {"budget": report.settings.budget, "comparable": report.comparable}
     found: dict[str, Any] = {
         "front": [_drawn(accuracy_front(trials, cost="params", **common)), _drawn(accuracy_front(trials, cost="macs", **common))],
-        "budget": _drawn(budget_use(trials, note=study)),
-        "rungs": _drawn(rungs(trials, note=study)),
+        "budget": _drawn(budget_use(trials)),
+        "rungs": _drawn(rungs(trials)),
         "learning": [
             _drawn(accuracy_curves(learning.records))._replace(title=learning.title) for learning in report.learning
         ],
@@ -161,7 +163,7 @@ def _figures(report: Report) -> dict[str, Any]:
         "outline": None,
     }
     if report.importance:
-        found["importance"] = _drawn(importance(report.importance, note=f"PED-ANOVA; {study}"))
+        found["importance"] = _drawn(importance(report.importance))
     if report.best_spec is not None:
         found["outline"] = _drawn(outline(report.best_spec))
     return found

@@ -10,19 +10,15 @@ from budgetnet.records import DataRecord
 from budgetnet.report.content import Environment, Report
 from budgetnet.search.finalists import FinalResult
 from budgetnet.stats import Interval, exceeds_noise
+from budgetnet.words import percent, points
 
 LIMIT_WORDS = {"params": "parameters", "macs": "MACs", "activations": "activations"}
 _MINUS = "\N{MINUS SIGN}"
 
 
-def percent(share: float) -> str:
-    """A share in per cent, to a hundredth."""
-    return f"{100 * share:.2f}"
-
-
-def points(difference: float) -> str:
-    """A difference of shares in points, with its sign."""
-    return f"{100 * difference:+.2f}".replace("-", _MINUS)
+def signed(difference: float) -> str:
+    """A difference of shares in points, with its sign as print has it."""
+    return points(difference).replace("-", _MINUS)
 
 
 def percent_interval(interval: Interval) -> str:
@@ -32,7 +28,7 @@ def percent_interval(interval: Interval) -> str:
 
 def points_interval(interval: Interval) -> str:
     """An interval of differences, in points."""
-    return f"[{points(interval.low)}, {points(interval.high)}]"
+    return f"[{signed(interval.low)}, {signed(interval.high)}]"
 
 
 def whole(number: int) -> str:
@@ -59,7 +55,7 @@ def duration(seconds: float) -> str:
 
 FILTERS: dict[str, Callable[..., str]] = {
     "percent": percent,
-    "points": points,
+    "points": signed,
     "percent_interval": percent_interval,
     "points_interval": points_interval,
     "whole": whole,
@@ -115,7 +111,7 @@ def verdict_words(report: Report) -> VerdictWords:
     side = "above" if row.gap > 0 else "below"
     return VerdictWords(
         row.verdict,
-        f"{points(row.gap)} points {points_interval(row.gap_interval)}: {side} {reference}, {row.verdict} at 95 % for "
+        f"{signed(row.gap)} points {points_interval(row.gap_interval)}: {side} {reference}, {row.verdict} at 95 % for "
         "all candidates together; on validation images, which also chose the run's best epoch.",
     )
 
@@ -129,7 +125,7 @@ def final_verdict(result: FinalResult, *, comparable: bool) -> VerdictWords:
         return VerdictWords("not comparable", "other images than the published result's")
     difference, interval = gap
     word = "beyond noise" if exceeds_noise(interval) else "within noise"
-    return VerdictWords(word, f"{points(difference)} {points_interval(interval)}")
+    return VerdictWords(word, f"{signed(difference)} {points_interval(interval)}")
 
 
 class EnvironmentWords(NamedTuple):
