@@ -46,7 +46,21 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (check, summary, specs, space, schema, train, evaluate, ensemble, figures, search, leaderboard, report, ablate):
+for verb in (
+    check,
+    summary,
+    specs,
+    space,
+    schema,
+    train,
+    evaluate,
+    ensemble,
+    figures,
+    search,
+    leaderboard,
+    report,
+    ablate,
+):
     app.command()(verb)
 for measurement in (bench_train, growth, profile, workers, proposals, bench_search, start):
     bench.command()(measurement)

@@ -41,8 +41,6 @@ def report(
     kept = open_storage(storage or default_storage(out), create=False)
     with storage_errors(str(kept.url)):
         found = find_study(kept, study)
-        collected = collect(
-            found, out=out, storage=storage, ablations=ablation or (), reproductions=reproduction or ()
-        )
+        collected = collect(found, out=out, storage=storage, ablations=ablation or (), reproductions=reproduction or ())
     write_report(collected, page)
     typer.echo(f"{collected.study}: {page}")

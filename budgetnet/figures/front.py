@@ -28,6 +28,8 @@ from budgetnet.zoo import get
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+_WIDE = 200
+"""Ratio of the largest cost to the smallest from which on powers of ten alone are named on the axis."""
 COST_WORDS: dict[CostName, str] = {"params": "parameters", "macs": "MACs", "activations": "activations"}
 
 
@@ -124,7 +126,10 @@ def accuracy_front(
         words_look = {"textangle": -90, "showarrow": False, "font": {"size": 12, "color": FAINT}}
         figure.add_annotation(text=f"budget {limit:,}", **place, **words_look)
     # What differs by a factor is as far apart among small networks as among large ones.
-    figure.update_xaxes(title_text=f"{words} (logarithmic)", type="log", tickformat="~s", dtick="D2")
+    costs = [there, *(row.cost for row in rows)]
+    # Over several powers of ten, steps between them would stand upon one another on a phone.
+    step = "D2" if max(costs) < _WIDE * min(costs) else 1
+    figure.update_xaxes(title_text=f"{words} (logarithmic)", type="log", tickformat="~s", dtick=step)
     figure.update_yaxes(title_text="validation accuracy, %")
     return figure
 

@@ -65,9 +65,7 @@ def read_ablation(folder: Path, reader: Reader) -> Ablation:
     )
 
 
-def _remarks(
-    variants: Sequence[Variant], trained: Sequence[Variant], *, others: int, unused: int
-) -> Iterator[str]:
+def _remarks(variants: Sequence[Variant], trained: Sequence[Variant], *, others: int, unused: int) -> Iterator[str]:
     for variant in variants:
         if variant.fits and variant not in trained:
             yield f"{variant.name} has no run here"

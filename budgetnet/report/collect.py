@@ -18,7 +18,7 @@ from budgetnet.report.reading import Reader
 from budgetnet.report.rejected import is_ranked, rejections
 from budgetnet.report.reproductions import read_reproduction
 from budgetnet.report.surroundings import surroundings
-from budgetnet.search.finalists import FinalResult, Finalist, Finals, kept_finals
+from budgetnet.search.finalists import Finalist, FinalResult, Finals, kept_finals
 from budgetnet.search.importance import parameter_importance
 from budgetnet.search.settings import StudySettings
 from budgetnet.search.study import read_trials, study_settings
@@ -133,4 +133,3 @@ def _results(finals: Finals, out: Path, reader: Reader) -> list[FinalResult]:
         records = [record for run in finalist.runs if (record := reader.read(out / run)) is not None]
         results.append(FinalResult(finalist, tuple(each for each in records if each.result.status == "complete")))
     return sorted(results, key=lambda each: -fmean(each.validation) if each.records else 0.0)
-

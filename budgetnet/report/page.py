@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -90,25 +89,29 @@ def render(report: Report) -> str:
     scripts = _scripts()
     figures = _figures(report)
     rejected = counted(report.rejections)
-    page: str = _templates().get_template("report.html.j2").render(
-        report=report,
-        figures=figures,
-        silhouette=None if report.best_spec is None else Markup(silhouette_svg(report.best_spec)),  # noqa: S704 - made of elements, in which every text is escaped
-        stages=None if report.best_spec is None else Markup(spec_html(report.best_spec)),  # noqa: S704 - likewise
-        policy=_policy(scripts),
-        scripts=[Markup(script) for script in scripts],  # noqa: S704 - our own, and Plotly's
-        style=Markup(_asset("report.css")),  # noqa: S704 - our own
-        rejected=rejected,
-        listed=report.rejections[:MOST_LISTED],
-        budget=budget_words(report.settings.budget),
-        data=data_words(report.settings.data),
-        fates=fate_words(report.counts),
-        verdict=verdict_words(report),
-        final_verdict=final_verdict,
-        environments=[environment_words(each) for each in report.environments],
-        leaking=LEAKING,
-        leaking_accuracy=published("leaking-validation").accuracy,
-        version=__version__,
+    page: str = (
+        _templates()
+        .get_template("report.html.j2")
+        .render(
+            report=report,
+            figures=figures,
+            silhouette=None if report.best_spec is None else Markup(silhouette_svg(report.best_spec)),  # noqa: S704 - made of elements, in which every text is escaped
+            stages=None if report.best_spec is None else Markup(spec_html(report.best_spec)),  # noqa: S704 - likewise
+            policy=_policy(scripts),
+            scripts=[Markup(script) for script in scripts],  # noqa: S704 - our own, and Plotly's
+            style=Markup(_asset("report.css")),  # noqa: S704 - our own
+            rejected=rejected,
+            listed=report.rejections[:MOST_LISTED],
+            budget=budget_words(report.settings.budget),
+            data=data_words(report.settings.data),
+            fates=fate_words(report.counts),
+            verdict=verdict_words(report),
+            final_verdict=final_verdict,
+            environments=[environment_words(each) for each in report.environments],
+            leaking=LEAKING,
+            leaking_accuracy=published("leaking-validation").accuracy,
+            version=__version__,
+        )
     )
     return page
 
@@ -152,7 +155,10 @@ def _figures(report: Report) -> dict[str, Any]:
     trials = report.trials
     common: dict[str, Any] = {"budget": report.settings.budget, "comparable": report.comparable}
     found: dict[str, Any] = {
-        "front": [_drawn(accuracy_front(trials, cost="params", **common)), _drawn(accuracy_front(trials, cost="macs", **common))],
+        "front": [
+            _drawn(accuracy_front(trials, cost="params", **common)),
+            _drawn(accuracy_front(trials, cost="macs", **common)),
+        ],
         "budget": _drawn(budget_use(trials)),
         "rungs": _drawn(rungs(trials)),
         "learning": [

@@ -13,8 +13,6 @@ from budgetnet.search.fates import OUT_OF_MEMORY
 from budgetnet.trials import Trial
 
 
-
-
 def is_ranked(trial: Trial, budget: Budget) -> bool:
     """Whether a candidate was trained to its end, judged, and counted again within the budget."""
     complete = trial.fate == "complete" and trial.correct is not None and bool(trial.images)
@@ -64,23 +62,27 @@ def _cost(trial: Trial) -> Cost:
 
 def _rejection(trial: Trial, budget: Budget, earlier: Trial | None) -> Rejection:
     if trial.fate == "over budget" or not budget.admits(_cost(trial)):
-        over = [limit for limit in budget.limits(_cost(trial)) if limit.headroom < 0]
-        parts = (
-            f"{-limit.headroom:,} {LIMIT_WORDS[limit.limit]} over the {limit.allowed:,} allowed, "
-            f"{limit.used / limit.allowed:,.2f} times as many"
-            for limit in over
-        )
-        return Rejection(trial, "over budget", "; ".join(parts))
-    if trial.fate == "pruned":
-        reached = "" if trial.accuracy is None else f", at {100 * trial.accuracy:.2f} %"
-        return Rejection(trial, "pruned", f"behind cycle {trial.cycles}{reached}: others were better there")
-    if trial.fate == "repeated":
-        known = f", as {earlier.name}" if earlier is not None and earlier.number != trial.number else ""
-        return Rejection(trial, "repeated", f"trained before{known}; answered from the record")
-    if trial.fate == "interrupted":
-        return Rejection(trial, "interrupted", "broken off, to be taken up again")
-    if trial.fate == "left to another":
-        return Rejection(trial, "left to another", trial.ended or "")
+        return Rejection(trial, "over budget", _excess(trial, budget))
+    reached = "" if trial.accuracy is None else f", at {100 * trial.accuracy:.2f} %"
+    known = f", as {earlier.name}" if earlier is not None and earlier.number != trial.number else ""
+    words: dict[str, tuple[RejectionKind, str]] = {
+        "pruned": ("pruned", f"behind cycle {trial.cycles}{reached}: others were better there"),
+        "repeated": ("repeated", f"trained before{known}; answered from the record"),
+        "interrupted": ("interrupted", "broken off, to be taken up again"),
+        "left to another": ("left to another", trial.ended or "another worker had it"),
+    }
+    if trial.fate in words:
+        return Rejection(trial, *words[trial.fate])
     if trial.ended == OUT_OF_MEMORY:
         return Rejection(trial, "out of memory", "too large for the device, with half batches as well")
     return Rejection(trial, "diverged" if trial.trained else "no result", trial.ended or "no reason was written down")
+
+
+def _excess(trial: Trial, budget: Budget) -> str:
+    """By how much a candidate is over each limit that it breaks."""
+    over = (limit for limit in budget.limits(_cost(trial)) if limit.headroom < 0)
+    return "; ".join(
+        f"{-limit.headroom:,} {LIMIT_WORDS[limit.limit]} over the {limit.allowed:,} allowed: "
+        f"{limit.used / limit.allowed:,.2f} times as many"
+        for limit in over
+    )

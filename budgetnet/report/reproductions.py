@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from budgetnet.budget import Budget
-from budgetnet.data import read_openings
+from budgetnet.data.sealed import read_openings
 from budgetnet.errors import BudgetnetError, RecordError
 from budgetnet.records import DataRecord, RunRecord
 from budgetnet.report.content import Reproduction

@@ -99,8 +99,10 @@ def verdict_words(report: Report) -> VerdictWords:
     """How the best candidate stands to the published result."""
     best, published = report.best, report.published
     if best is None:
-        return VerdictWords("", "No candidate was trained to its end yet, so there is nothing to set beside the reference.")
-    reference = f"the published {percent(published.accuracy)} %"
+        return VerdictWords(
+            "", "No candidate was trained to its end yet, so there is nothing to set beside the reference."
+        )
+    reference = f"the published {percent(published.accuracy)}\N{NO-BREAK SPACE}%"
     if not report.comparable:
         return VerdictWords(
             "not comparable",
