@@ -62,8 +62,10 @@ def told(first: str) -> Iterator[Callable[[str], None]]:
 
 
 def memory(size: int | None) -> str:
-    """Bytes in GB, or that they are not known."""
-    return "unknown" if size is None else f"{size / 1e9:.2f} GB"
+    """Bytes in GB, fewer than a tenth of one in MB, or that they are not known."""
+    if size is None:
+        return "unknown"
+    return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.2f} MB"
 
 
 def print_goals(output: Console, goals: Sequence[Goal]) -> None:

@@ -14,6 +14,7 @@ import typer
 from budgetnet.cli.ablate import ablate
 from budgetnet.cli.bench import bench
 from budgetnet.cli.bench_proposals import proposals
+from budgetnet.cli.bench_report import report as bench_report
 from budgetnet.cli.bench_search import search as bench_search
 from budgetnet.cli.bench_search import start, workers
 from budgetnet.cli.bench_training import growth, profile
@@ -62,7 +63,7 @@ for verb in (
     ablate,
 ):
     app.command()(verb)
-for measurement in (bench_train, growth, profile, workers, proposals, bench_search, start):
+for measurement in (bench_train, growth, profile, workers, proposals, bench_search, start, bench_report):
     bench.command()(measurement)
 app.add_typer(bench, name="bench")
 app.add_typer(reproduce, name="reproduce")
