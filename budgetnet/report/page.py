@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -39,6 +40,7 @@ from budgetnet.report.words import (
     final_verdict,
     verdict_words,
 )
+from budgetnet.trials import Trial
 from budgetnet.version import __version__
 
 if TYPE_CHECKING:
@@ -46,6 +48,10 @@ if TYPE_CHECKING:
 
 MOST_LISTED = 500
 """Candidates that are not ranked and are listed one by one; of more, the table counts them alone."""
+
+
+_MOST_TURNED_AWAY = 1_000
+"""Proposals over budget that a figure shows; of more, some."""
 
 
 class Drawn(NamedTuple):
@@ -97,6 +103,7 @@ def render(report: Report) -> str:
             figures=figures,
             silhouette=None if report.best_spec is None else Markup(silhouette_svg(report.best_spec)),  # noqa: S704 - made of elements, in which every text is escaped
             stages=None if report.best_spec is None else Markup(spec_html(report.best_spec)),  # noqa: S704 - likewise
+            look=_look(),
             policy=_policy(scripts),
             scripts=[Markup(script) for script in scripts],  # noqa: S704 - our own, and Plotly's
             style=Markup(_asset("report.css")),  # noqa: S704 - our own
@@ -159,7 +166,7 @@ def _figures(report: Report) -> dict[str, Any]:
             _drawn(accuracy_front(trials, cost="params", **common)),
             _drawn(accuracy_front(trials, cost="macs", **common)),
         ],
-        "budget": _drawn(budget_use(trials)),
+        "budget": _budget_use(trials),
         "rungs": _drawn(rungs(trials)),
         "learning": [
             _drawn(accuracy_curves(learning.records))._replace(title=learning.title) for learning in report.learning
@@ -175,10 +182,40 @@ def _figures(report: Report) -> dict[str, Any]:
     return found
 
 
-def _drawn(figure: Figure) -> Drawn:
-    shown, meta = bare(figure), figure.layout.meta
-    # As Jinja's own filter does it, for the script element that it stands in.
-    text = shown.to_json()
-    for character in "<>&'":
+def _budget_use(trials: Sequence[Trial]) -> Drawn:
+    """Every proposal, or, where too many were turned away to draw them all, some of those: spread over the search."""
+    drawn = _drawn(budget_use(trials))
+    away = [trial for trial in trials if trial.fate == "over budget"]
+    every = -(-len(away) // _MOST_TURNED_AWAY)
+    if every <= 1:
+        return drawn
+    shown = {trial.number for trial in away[::every]}
+    fewer = [trial for trial in trials if trial.fate != "over budget" or trial.number in shown]
+    note = f"of those turned away over budget {len(shown):,} of {len(away):,} are drawn"
+    return _drawn(budget_use(fewer))._replace(alt=drawn.alt, note=note)
+
+
+def _look() -> Markup:
+    """What all figures look like by themselves, for Plotly."""
+    from plotly.io import templates
+    from plotly.io.json import to_json_plotly
+
+    return Markup(_harmless(to_json_plotly(templates["plotly_white"])))  # noqa: S704 - escaped
+
+
+def _harmless(text: str) -> str:
+    """JSON in which nothing can end the script element that it stands in."""
+    for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def _drawn(figure: Figure) -> Drawn:
+    from plotly.io.json import to_json_plotly
+
+    shown, meta = bare(figure), figure.layout.meta
+    content = shown.to_plotly_json()
+    # The same for all figures, so that the page holds it once.
+    content["layout"].pop("template", None)
+    text = _harmless(to_json_plotly(content))
     return Drawn(meta["title"], meta["note"], meta["alt"], meta["width"], shown.layout.height, Markup(text))  # noqa: S704 - escaped above

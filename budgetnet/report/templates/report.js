@@ -39,9 +39,10 @@
   }
 
   async function draw() {
+    const look = document.getElementById("look").textContent;
     for (const place of document.querySelectorAll("[data-figure]")) {
       const figure = JSON.parse(document.getElementById(place.dataset.figure).textContent);
-      await Plotly.newPlot(place, figure.data, figure.layout, { displayModeBar: false, responsive: true });
+      await Plotly.newPlot(place, figure.data, { ...figure.layout, template: JSON.parse(look) }, { displayModeBar: false, responsive: true });
     }
     document.documentElement.dataset.drawn = "all";
   }
