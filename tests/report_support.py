@@ -1,0 +1,168 @@
+"""Studies written down by hand, with candidates of every fate, for what only reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState, create_trial
+from record_support import data_record
+
+from budgetnet.budget import Budget
+from budgetnet.recipe import Recipe, named_recipe
+from budgetnet.records import DataRecord, Epoch, RunIdentity, RunResult, TestResult
+from budgetnet.run_folder import RunFolder
+from budgetnet.search.finalists import Finalist, Finals, keep_finals
+from budgetnet.search.settings import StudySettings
+from budgetnet.search.study import default_storage, open_storage, open_study
+from budgetnet.spaces import named_space
+from budgetnet.spec import ModelSpec
+
+IMAGES = 10_000
+DIGITS = data_record(name="digits", provenance="scikit-learn's bundled digits", is_original_cifar10=False)
+ENVIRONMENT: dict[str, Any] = {
+    "python": "3.11.7",
+    "platform": "Linux",
+    "packages": {"torch": "2.15.0"},
+    "processor": "a processor",
+    "cores": 2,
+    "threads": 1,
+    "device": "cpu",
+}
+
+
+def network(*channels: int) -> ModelSpec:
+    return ModelSpec.resnet(channels=list(channels), blocks=[1] * len(channels))
+
+
+def write_run(
+    folder: RunFolder,
+    identity: RunIdentity,
+    *,
+    correct: int,
+    test: int | None = None,
+    environment: Mapping[str, Any] = ENVIRONMENT,
+) -> None:
+    """A run of two epochs as a search would have left it, without its weights."""
+    folder.note_environment(dict(environment), first_epoch=1)
+    folder.begin(identity)
+    share = correct / identity.data.validation_images
+    folder.write_curves([Epoch(number, number, 0.1, 1.0, share / 2, 1.0, share, 1.0) for number in (1, 2)])
+    folder.finish(
+        RunResult(
+            status="complete",
+            reason="all 2 epochs",
+            **identity.spec.cost._asdict(),
+            epochs=2,
+            cycles=2,
+            best_epoch=2,
+            validation_loss=1.0,
+            validation_correct=correct,
+            validation_images=identity.data.validation_images,
+            seconds=2.0,
+        )
+    )
+    if test is not None:
+        folder.write_test(TestResult(loss=0.25, correct=test, images=10_000, reason="a test"))
+
+
+class WrittenStudy:
+    """A study whose trials a test writes down one by one."""
+
+    def __init__(self, out: Path, *, name: str = "study", data: DataRecord = DIGITS, **limits: int) -> None:
+        self.out, self.recipe = out, named_recipe("paper")
+        self.budget = Budget(**(limits or {"max_params": 100_000, "max_macs": 25_000_000}))
+        self.settings = StudySettings(
+            space=named_space("resnet"),
+            budget=self.budget,
+            recipe=self.recipe,
+            data=data,
+            seed=0,
+            device="cpu",
+            precision="float32",
+        )
+        storage = open_storage(default_storage(out), create=True)
+        self.study: optuna.Study = open_study(storage, name, self.settings)
+
+    def identity(self, spec: ModelSpec, *, seed: int = 0, recipe: Recipe | None = None) -> RunIdentity:
+        data = self.settings.data
+        return RunIdentity(spec=spec, recipe=recipe or self.recipe, data=data, seed=seed, device="cpu")
+
+    def add(
+        self, spec: ModelSpec, state: TrialState, *, value: float | None = None, label: str = "", **facts: Any
+    ) -> int:
+        """Writes a trial down; gives its number."""
+        cost, reports = spec.cost, facts.pop("reports", {})
+        limits = self.budget.limits(cost)
+        kept: dict[str, Any] = {"architecture": label or spec.label, "candidate": spec.digest, "spec": spec.digest}
+        kept |= {**cost._asdict(), "budget_used": self.budget.share_used(cost), **facts}
+        trial = create_trial(
+            state=state,
+            value=value,
+            constraints={limit.limit: limit.violation for limit in limits},
+            intermediate_values=reports,
+            user_attrs=kept,
+        )
+        trial.datetime_start = datetime(2026, 1, 1)
+        self.study.add_trial(trial)
+        return len(self.study.get_trials(deepcopy=False)) - 1
+
+    def complete(self, spec: ModelSpec, correct: int, *, folder: bool = True, **facts: Any) -> int:
+        """A candidate that was trained to its end, with its run folder."""
+        identity = self.identity(spec)
+        run = facts.pop("run", identity.run_id)
+        if folder:
+            write_run(RunFolder(self.out / run), identity, correct=correct)
+        share = correct / IMAGES
+        ends = {"ended": "all 2 epochs", "status": "complete", "validation_correct": correct}
+        known = {**self._trained(run, epochs=2), **ends, "validation_images": IMAGES, "reports": {1: share, 2: share}}
+        return self.add(spec, TrialState.COMPLETE, value=share, **{**known, **facts})
+
+    def pruned(self, spec: ModelSpec, correct: int, *, cycle: int) -> int:
+        """A candidate that was given up at a restart."""
+        ended = f"pruned behind cycle {cycle} of 2: others were better there"
+        facts = {**self._trained("gone", epochs=cycle), "ended": ended, "status": "stopped"}
+        reports = dict.fromkeys(range(1, cycle + 1), correct / IMAGES)
+        judged = {"validation_correct": correct, "validation_images": IMAGES, "reports": reports}
+        return self.add(spec, TrialState.PRUNED, **{**facts, "cycles": cycle, **judged})
+
+    def _trained(self, run: str, *, epochs: int) -> dict[str, Any]:
+        return {"trained": True, "run": run, "seed": 0, "epochs": epochs, "cycles": epochs, "seconds": 1.5 * epochs}
+
+    def finals(self, number: int, specs: dict[int, ModelSpec], *, tests: list[int]) -> None:
+        """Finalists, each trained with as many seeds as there are results on the test set."""
+        finalists = []
+        for trial, spec in list(specs.items())[:number]:
+            runs = []
+            for seed, test in enumerate(tests):
+                identity = self.identity(spec, seed=seed)
+                write_run(RunFolder(self.out / identity.run_id), identity, correct=9_000 + trial, test=test + trial)
+                runs.append(identity.run_id)
+            finalists.append(Finalist(trial=trial, name=f"#{trial}", spec=spec, recipe=self.recipe, runs=tuple(runs)))
+        keep_finals(self.study, Finals(finalists=tuple(finalists), seeds=tuple(range(len(tests)))))
+
+
+def every_fate(out: Path, **options: Any) -> WrittenStudy:
+    """A study with three candidates that are ranked and one of every other fate, and two finalists."""
+    study = WrittenStudy(out, **options)
+    first, second, third = network(16), network(16, 24), network(24)
+    study.complete(first, 9_000)
+    study.complete(second, 9_300)
+    study.complete(third, 9_100)
+    study.pruned(network(8), 5_000, cycle=1)
+    study.pruned(network(8, 8), 6_000, cycle=2)
+    study.pruned(network(8, 16), 6_500, cycle=2)
+    study.add(network(128, 128), TrialState.PRUNED, ended="over budget")
+    study.add(network(32, 48), TrialState.PRUNED, ended="over budget")
+    diverged = {"trained": True, "run": "diverged", "seed": 0, "epochs": 1, "cycles": 0, "seconds": 1.0}
+    study.add(network(12), TrialState.PRUNED, ended="the loss was no finite number in epoch 2", **diverged)
+    study.add(network(14), TrialState.PRUNED, ended="out of memory", run="large", seed=0)
+    study.add(second, TrialState.COMPLETE, value=0.93, ended="answered from the record", reports={1: 0.93, 2: 0.93})
+    study.add(network(18), TrialState.RUNNING, run="under-way", seed=0)
+    study.add(network(20), TrialState.FAIL, ended="interrupted", run="broken", seed=0)
+    study.add(network(10), TrialState.FAIL, ended="RuntimeError: what broke", run="broken", seed=0)
+    study.finals(2, {1: second, 2: third}, tests=[9_200, 9_240])
+    return study
