@@ -39,6 +39,12 @@ def _table(caption: str, head: Sequence[str], rows: Iterable[Sequence[object]], 
 
 def spec_html(spec: ModelSpec) -> str:
     """A specification as a table of its stages, the whole network's cost above and its silhouette below."""
+    silhouette = silhouette_svg(spec, width=480)
+    return f'{stages_html(spec)}<div style="max-width:480px;padding:4px 10px">{silhouette}</div>'
+
+
+def stages_html(spec: ModelSpec) -> str:
+    """A specification as a table of its stages, with the whole network's cost."""
     cost = cost_of(spec)
     sizes = [f"{height}x{width}" for height, width in feature_sizes(spec)]
     stem = spec.stem
@@ -57,8 +63,7 @@ def spec_html(spec: ModelSpec) -> str:
         f"<b>{escape(spec.label)}</b> · {cost.params:,} parameters · {cost.macs:,} MACs<br>"
         f"{escape(', '.join(settings))} · input {image} · {spec.num_classes} classes"
     )
-    table = _table(caption, ("", "channels", "blocks", "stride", "kernels", "output"), rows)
-    return f'{table}<div style="max-width:480px;padding:4px 10px">{silhouette_svg(spec, width=480)}</div>'
+    return _table(caption, ("", "channels", "blocks", "stride", "kernels", "output"), rows)
 
 
 def verdict_html(verdict: Verdict) -> str:

@@ -157,7 +157,7 @@ def every_fate(out: Path, **options: Any) -> WrittenStudy:
     study.pruned(network(8, 16), 6_500, cycle=2)
     study.add(network(128, 128), TrialState.PRUNED, ended="over budget")
     study.add(network(32, 48), TrialState.PRUNED, ended="over budget")
-    diverged = {"trained": True, "run": "diverged", "seed": 0, "epochs": 1, "cycles": 0, "seconds": 1.0}
+    diverged: dict[str, Any] = {"trained": True, "run": "diverged", "seed": 0, "epochs": 1, "cycles": 0, "seconds": 1.0}
     study.add(network(12), TrialState.PRUNED, ended="the loss was no finite number in epoch 2", **diverged)
     study.add(network(14), TrialState.PRUNED, ended="out of memory", run="large", seed=0)
     study.add(second, TrialState.COMPLETE, value=0.93, ended="answered from the record", reports={1: 0.93, 2: 0.93})

@@ -292,7 +292,7 @@ def test_a_data_set_that_was_vouched_for_is_known_by_its_provenance() -> None:
 
     images = np.zeros((60_000, 32, 32, 3), dtype=np.uint8)
     labels = np.arange(60_000) % 10
-    parts = {"train_images": images[:50_000], "train_labels": labels[:50_000]}
+    parts: dict[str, Any] = {"train_images": images[:50_000], "train_labels": labels[:50_000]}
     parts |= {"test_images": images[50_000:], "test_labels": labels[50_000:]}
     copy = make_dataset(name="arrays:copy.npz", provenance="a copy", **parts)
     vouched = declared_cifar10(copy, field="--declare")

@@ -143,6 +143,27 @@ def test_a_script_that_slipped_into_the_page_would_not_run(browser: Browser, mad
         assert "Content Security Policy" in complaint
 
 
+@pytest.mark.parametrize("width", [PHONE, 620])
+def test_figures_fit_a_window_that_becomes_narrow(browser: Browser, made: tuple[Report, str], width: int) -> None:
+    with opened(browser, made[1]) as (page, _):
+        wait_until_drawn(page)
+        page.set_viewport_size({"width": width, "height": 900})
+        page.wait_for_function(f"document.documentElement.dataset.fitted === '{width}'")
+        assert overflow(page) == 0
+        for figure in page.locator("figure").all():
+            box = figure.locator("svg.main-svg").first.bounding_box()
+            place = figure.bounding_box()
+            assert box is not None
+            assert place is not None
+            assert abs(box["width"] - place["width"]) < 1
+            if figure.locator(".legend .bg").count():
+                legend, plot = (figure.locator(each).bounding_box() for each in (".legend .bg", ".nsewdrag"))
+                assert legend is not None
+                assert plot is not None
+                # Where it takes more lines than before, it must not lie over what is drawn.
+                assert legend["y"] + legend["height"] <= plot["y"] + 1
+
+
 @pytest.mark.parametrize("width", [DESKTOP, PHONE])
 def test_without_scripts_tables_and_words_are_all_there(browser: Browser, made: tuple[Report, str], width: int) -> None:
     report, address = made

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from budgetnet.display import spec_html
+from budgetnet.display import stages_html
 from budgetnet.errors import InputError
 from budgetnet.figures import (
     ablation_forest,
@@ -102,7 +102,7 @@ def render(report: Report) -> str:
             report=report,
             figures=figures,
             silhouette=None if report.best_spec is None else Markup(silhouette_svg(report.best_spec)),  # noqa: S704 - made of elements, in which every text is escaped
-            stages=None if report.best_spec is None else Markup(spec_html(report.best_spec)),  # noqa: S704 - likewise
+            stages=None if report.best_spec is None else Markup(stages_html(report.best_spec)),  # noqa: S704 - likewise
             look=_look(),
             policy=_policy(scripts),
             scripts=[Markup(script) for script in scripts],  # noqa: S704 - our own, and Plotly's

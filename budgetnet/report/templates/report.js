@@ -42,18 +42,30 @@
     const look = document.getElementById("look").textContent;
     for (const place of document.querySelectorAll("[data-figure]")) {
       const figure = JSON.parse(document.getElementById(place.dataset.figure).textContent);
-      await Plotly.newPlot(place, figure.data, { ...figure.layout, template: JSON.parse(look) }, { displayModeBar: false, responsive: true });
+      const layout = { ...figure.layout, template: JSON.parse(look) };
+      await Plotly.newPlot(place, figure.data, layout, { displayModeBar: false });
     }
     document.documentElement.dataset.drawn = "all";
   }
 
-  // A figure is drawn for the width that it has on paper, and again for the window's.
-  function fit() {
-    for (const place of document.querySelectorAll("[data-figure]")) if (place.data) Plotly.Plots.resize(place);
+  // A figure is drawn for the width that it has in the window or on paper.
+  async function fit() {
+    for (const place of document.querySelectorAll("[data-figure]")) {
+      if (!place.data || place.layout.width === place.clientWidth) continue;
+      await Plotly.relayout(place, { width: place.clientWidth });
+      // The room that a legend takes with more lines than before is seen in a second pass alone.
+      await Plotly.redraw(place);
+    }
+    document.documentElement.dataset.fitted = String(window.innerWidth);
   }
 
   document.documentElement.classList.add("scripted");
   document.querySelectorAll("table.sortable").forEach(sortable);
+  let waiting;
+  window.addEventListener("resize", () => {
+    clearTimeout(waiting);
+    waiting = setTimeout(fit, 150);
+  });
   window.addEventListener("beforeprint", fit);
   window.addEventListener("afterprint", fit);
   draw();
