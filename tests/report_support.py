@@ -15,9 +15,9 @@ from budgetnet.budget import Budget
 from budgetnet.recipe import Recipe, named_recipe
 from budgetnet.records import DataRecord, Epoch, RunIdentity, RunResult, TestResult
 from budgetnet.run_folder import RunFolder
-from budgetnet.search.finalists import Finalist, Finals, keep_finals
-from budgetnet.search.settings import StudySettings
-from budgetnet.search.study import default_storage, open_storage, open_study
+from budgetnet.searching.finalists import Finalist, Finals, keep_finals
+from budgetnet.searching.settings import StudySettings
+from budgetnet.searching.study import default_storage, open_storage, open_study
 from budgetnet.spaces import named_space
 from budgetnet.spec import ModelSpec
 

@@ -34,7 +34,7 @@ from budgetnet.report.rejected import counted
 from budgetnet.report.reproductions import is_declared, read_reproduction
 from budgetnet.report.surroundings import surroundings
 from budgetnet.run_folder import RunFolder
-from budgetnet.search.study import default_storage, find_study, open_storage
+from budgetnet.searching.study import default_storage, find_study, open_storage
 from budgetnet.zoo import get
 
 STUDIES = Path(__file__).parents[1] / "studies"

@@ -39,7 +39,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, str]:
 
 
 def wait_until_drawn(page: Page) -> None:
-    page.wait_for_function("document.documentElement.dataset.drawn === 'all'")
+    # By a selector, as the page's policy forbids the expressions that a browser would have to evaluate again and again.
+    page.locator("html[data-drawn='all']").wait_for(state="attached")
 
 
 def column(page: Page, name: str) -> list[str]:
@@ -148,7 +149,7 @@ def test_figures_fit_a_window_that_becomes_narrow(browser: Browser, made: tuple[
     with opened(browser, made[1]) as (page, _):
         wait_until_drawn(page)
         page.set_viewport_size({"width": width, "height": 900})
-        page.wait_for_function(f"document.documentElement.dataset.fitted === '{width}'")
+        page.locator(f"html[data-fitted='{width}']").wait_for(state="attached")
         assert overflow(page) == 0
         for figure in page.locator("figure").all():
             box = figure.locator("svg.main-svg").first.bounding_box()

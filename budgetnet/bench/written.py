@@ -16,11 +16,11 @@ from budgetnet.published import reference
 from budgetnet.recipe import Recipe, named_recipe
 from budgetnet.records import DataRecord, Epoch, RunIdentity, RunResult
 from budgetnet.run_folder import RunFolder
-from budgetnet.search.bulk import insert_trial
-from budgetnet.search.finalists import Finalist, Finals, keep_finals
-from budgetnet.search.ledger import candidate_key
-from budgetnet.search.settings import StudySettings
-from budgetnet.search.study import default_storage, open_storage, open_study
+from budgetnet.searching.bulk import insert_trial
+from budgetnet.searching.finalists import Finalist, Finals, keep_finals
+from budgetnet.searching.ledger import candidate_key
+from budgetnet.searching.settings import StudySettings
+from budgetnet.searching.study import default_storage, open_storage, open_study
 from budgetnet.spaces import named_space
 from budgetnet.spec import ModelSpec
 

@@ -36,7 +36,7 @@ def report(
     from budgetnet.report import collect, require_page, write_report
 
     require_page(page, field="-o")
-    from budgetnet.search.study import default_storage, find_study, open_storage, storage_errors
+    from budgetnet.searching.study import default_storage, find_study, open_storage, storage_errors
 
     kept = open_storage(storage or default_storage(out), create=False)
     with storage_errors(str(kept.url)):

@@ -18,10 +18,10 @@ from budgetnet.report.reading import Reader
 from budgetnet.report.rejected import is_ranked, rejections
 from budgetnet.report.reproductions import read_reproduction
 from budgetnet.report.surroundings import surroundings
-from budgetnet.search.finalists import Finalist, FinalResult, Finals, kept_finals
-from budgetnet.search.importance import parameter_importance
-from budgetnet.search.settings import StudySettings
-from budgetnet.search.study import read_trials, study_settings
+from budgetnet.searching.finalists import Finalist, FinalResult, Finals, kept_finals
+from budgetnet.searching.importance import parameter_importance
+from budgetnet.searching.settings import StudySettings
+from budgetnet.searching.study import read_trials, study_settings
 from budgetnet.trials import Trial, tally
 from budgetnet.zoo import get
 

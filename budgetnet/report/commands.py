@@ -9,8 +9,8 @@ from pathlib import Path
 from budgetnet.budget import LIMITS
 from budgetnet.recipe import NAMED, Recipe
 from budgetnet.report.content import Command
-from budgetnet.search.finalists import Finals
-from budgetnet.search.settings import StudySettings
+from budgetnet.searching.finalists import Finals
+from budgetnet.searching.settings import StudySettings
 from budgetnet.spaces import NAMED as SPACES
 from budgetnet.spaces import named_space
 from budgetnet.trials import Trial

@@ -13,8 +13,8 @@ from budgetnet.reproduction.ensemble import EnsembleReproduction
 from budgetnet.reproduction.ladder import LadderResult
 from budgetnet.reproduction.leakage import LeakageResult
 from budgetnet.reproduction.reference import ReferenceResult
-from budgetnet.search.finalists import FinalResult
-from budgetnet.search.settings import StudySettings
+from budgetnet.searching.finalists import FinalResult
+from budgetnet.searching.settings import StudySettings
 from budgetnet.spec import ModelSpec
 from budgetnet.trials import Trial
 

@@ -9,7 +9,7 @@ from budgetnet.budget import Budget
 from budgetnet.cost import Cost
 from budgetnet.report.content import Rejection, RejectionCount, RejectionKind
 from budgetnet.report.words import LIMIT_WORDS
-from budgetnet.search.fates import OUT_OF_MEMORY
+from budgetnet.searching.fates import OUT_OF_MEMORY
 from budgetnet.trials import Trial
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from budgetnet.budget import LIMITS, Budget
 from budgetnet.records import DataRecord
 from budgetnet.report.content import Environment, Report
-from budgetnet.search.finalists import FinalResult
+from budgetnet.searching.finalists import FinalResult
 from budgetnet.stats import Interval, exceeds_noise
 from budgetnet.words import percent, points
 
