@@ -18,6 +18,7 @@ from budgetnet.cli.bench_search import search as bench_search
 from budgetnet.cli.bench_search import start, workers
 from budgetnet.cli.bench_training import growth, profile
 from budgetnet.cli.bench_training import train as bench_train
+from budgetnet.cli.dashboard import dashboard
 from budgetnet.cli.ensemble import ensemble
 from budgetnet.cli.evaluate import evaluate
 from budgetnet.cli.figures import figures
@@ -45,7 +46,21 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (check, summary, specs, space, schema, train, evaluate, ensemble, figures, search, leaderboard, ablate):
+for verb in (
+    check,
+    summary,
+    specs,
+    space,
+    schema,
+    train,
+    evaluate,
+    ensemble,
+    figures,
+    search,
+    leaderboard,
+    dashboard,
+    ablate,
+):
     app.command()(verb)
 for measurement in (bench_train, growth, profile, workers, proposals, bench_search, start):
     bench.command()(measurement)
