@@ -8,7 +8,7 @@ from pathlib import Path
 
 from budgetnet.cost import Cost
 from budgetnet.dashboard.candidates import Candidate
-from budgetnet.dashboard.markdown import block, plain, table
+from budgetnet.dashboard.markdown import code, plain, table
 from budgetnet.leaderboard import NOT_COMPARABLE
 from budgetnet.published import reference
 from budgetnet.searching.settings import StudySettings
@@ -45,11 +45,11 @@ def trial_note(candidate: Candidate, settings: StudySettings) -> str:
     parts += [result, budget_table(trial, settings)]
     if trial.fate == "over budget":
         parts.append(_excess(candidate))
-    parts += [_network(candidate.spec)] if candidate.spec else []
-    parts += [_draw(trial)] if trial.drawn else []
+    # The draw itself stands beside the note; it is told in words where it is all that is known.
+    parts.append(_network(candidate.spec) if candidate.spec else _draw(trial))
     if candidate.record is not None:
         run = candidate.record.folder
-        parts += ["To train it again, into a folder of its own:", block(train_command(run, trial, settings))]
+        parts += ["To train it again, into a folder of its own:", code(train_command(run, trial, settings))]
         parts += _place_of_data(settings)
     return "\n\n".join(parts)
 
@@ -64,7 +64,7 @@ def _result(trial: Trial, settings: StudySettings) -> Iterator[list[str]]:
         interval = wilson_interval(trial.correct, trial.images)
         reached = "" if trial.fate != "pruned" else " when it was given up"
         counted = f"{trial.correct:,} of {trial.images:,} validation images{reached}"
-        yield ["accuracy [95 %]", f"{plain(with_interval(trial.accuracy, interval))} %; {counted}"]
+        yield ["accuracy", f"{plain(with_interval(trial.accuracy, interval))} % at 95 %; {counted}"]
     elif trial.accuracy is not None:
         yield ["accuracy", f"{percent(trial.accuracy)} % of the validation images"]
     if trial.gap is not None:
@@ -95,23 +95,23 @@ def budget_table(trial: Trial, settings: StudySettings) -> str:
     rows = []
     for name, used in cost._asdict().items():
         limit = limits.get(name)
-        row = [{"macs": "MACs"}.get(name, name), f"{used:,}"]
+        row = [_word(name), f"{used:,}"]
         if limit is None:
             row += ["no limit", "", ""]
         else:
-            share = f"{100 * limit.used / limit.allowed:.1f} %"
+            share = f"{100 * limit.used / limit.allowed:,.1f} %"
             row += [f"{limit.allowed:,}", f"{limit.headroom:,}", share if limit.headroom >= 0 else f"**{share}**"]
         rows.append(row)
     return table(["budget", "used", "allowed", "headroom", "share"], rows, right=range(1, 5))
 
 
 def _excess(candidate: Candidate) -> str:
-    over = (
-        f"{ {'macs': 'MACs'}.get(name, name) } by {100 * value:.1f} % of the limit (constraint value {value:.4f})"
-        for name, value in candidate.violations.items()
-        if value > 0
-    )
-    return f"Exceeded: {', '.join(over)}. Nothing was trained, and no training time was spent on it."
+    over = [f"{_word(name)}: {value:.4f}" for name, value in candidate.violations.items() if value > 0]
+    return f"Nothing was trained. Constraint values (used / allowed - 1) above 0: {', '.join(over)}."
+
+
+def _word(limit: str) -> str:
+    return "MACs" if limit == "macs" else limit
 
 
 def _network(spec: ModelSpec) -> str:

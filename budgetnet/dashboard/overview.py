@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from budgetnet import figures
-from budgetnet.dashboard.markdown import block, plain, table
+from budgetnet.dashboard.markdown import code, plain, table
 from budgetnet.leaderboard import candidates, rank
 from budgetnet.recipe import NAMED as RECIPES
 from budgetnet.searching.settings import StudySettings
@@ -18,6 +18,10 @@ from budgetnet.words import points, with_interval
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
+
+
+_CARD = 450
+"""Height of the card that the dashboard puts a figure on, in pixels; it is 340 or more wide."""
 
 
 class Overview:
@@ -41,7 +45,7 @@ class Overview:
         heading = study_heading(self._name)
         caveat = "Accuracies are on the validation images that also chose each run's best epoch, one seed each."
         parts = [heading, self._best(), f"{self._tally()} {caveat}", self._question()]
-        return "\n\n".join([*parts, "Commands:", block("\n".join(self._commands()))])
+        return "\n\n".join([*parts, "To rank it again, to serve this, and to go on:", *self._commands()])
 
     def figures(self) -> list[tuple[str, Figure]]:
         """The figures of the study by their ids."""
@@ -54,11 +58,13 @@ class Overview:
             )
             for cost in ("params", "macs")
         ]
-        return [
-            *drawn,
+        drawn += [
             ("budget-use", figures.budget_use(trials, note=note)),
             ("candidates-by-rung", figures.rungs(trials, note=note)),
         ]
+        for _, figure in drawn:
+            _fit_card(figure)
+        return drawn
 
     def _best(self) -> str:
         settings = self._settings
@@ -69,7 +75,7 @@ class Overview:
             return "No candidate was trained to its end yet."
         return (
             f"Best within the budget: **{best.name} {plain(best.architecture)}** with "
-            f"{plain(with_interval(best.accuracy, best.interval))} % [95 %] on {best.images:,} validation images and "
+            f"{plain(with_interval(best.accuracy, best.interval))} % at 95 % on {best.images:,} validation images and "
             f"{best.params:,} parameters; {points(best.gap)} points to the published result, {best.verdict}."
         )
 
@@ -102,7 +108,7 @@ class Overview:
         where = ["--out", str(self._out)] + (["--storage", self._storage] if self._storage else [])
         commands = [["budgetnet", "leaderboard", self._name, *where], ["budgetnet", "dashboard", self._name, *where]]
         more = self._search_command()
-        return [shlex.join(command) for command in [*commands, *([[*more, *where]] if more else [])]]
+        return [code(shlex.join(command)) for command in [*commands, *([[*more, *where]] if more else [])]]
 
     def _search_command(self) -> list[str] | None:
         """The command that goes on with the search; none where space or recipe have no name."""
@@ -125,3 +131,12 @@ class Overview:
 def study_heading(name: str) -> str:
     """The line with which a study's note begins."""
     return f"## Study {plain(name)}"
+
+
+def _fit_card(figure: Figure) -> None:
+    """Makes a figure fit its card: a short title, the legend below, and nothing that the look does not need."""
+    title = {"text": figure.layout.meta["title"], "font": {"size": 15}, "subtitle": {"text": ""}}
+    below = {"yref": "container", "y": 0, "yanchor": "bottom", "font": {"size": 11}}
+    figure.update_layout(title=title, height=_CARD, legend=below, margin={"t": 44, "b": 8, "l": 8, "r": 16})
+    # Most of a small figure would be the template; all that shows of it is the ground, which is white without it.
+    figure.update_layout(template={})
