@@ -42,7 +42,8 @@ def artifact_folder(out: Path) -> Path:
 def files_of(candidate: Candidate) -> list[ArtifactFile]:
     """Learning curves, outline, specification and recipe of a candidate, as far as they are known."""
     files = []
-    if candidate.record is not None and candidate.record.curves:
+    # What was answered from a record has its curves where that was made.
+    if candidate.record is not None and candidate.record.curves and candidate.answered_by is None:
         files.append(ArtifactFile("learning-curves.png", "image/png", curves_png(candidate.record)))
     if candidate.spec is not None:
         files.append(ArtifactFile("outline.svg", "image/svg+xml", outline_svg(candidate.spec).encode()))

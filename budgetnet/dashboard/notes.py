@@ -38,7 +38,7 @@ def trial_note(candidate: Candidate, settings: StudySettings) -> str:
     trial = candidate.trial
     parts = [trial_heading(trial), f"**{_FATES[trial.fate]}**"]
     if candidate.answered_by is not None:
-        parts.append(f"The numbers are those of trial #{candidate.answered_by}.")
+        parts.append(f"The numbers are those of trial #{candidate.answered_by}, which has the learning curves.")
     if candidate.trouble is not None:
         parts.append(f"Something is missing: {plain(candidate.trouble)}")
     result = table(["result", ""], _result(trial, settings))
@@ -49,7 +49,8 @@ def trial_note(candidate: Candidate, settings: StudySettings) -> str:
     parts.append(_network(candidate.spec) if candidate.spec else _draw(trial))
     if candidate.record is not None:
         run = candidate.record.folder
-        parts += ["To train it again, into a folder of its own:", code(train_command(run, trial, settings))]
+        how = "to its end" if trial.fate == "pruned" else "again"
+        parts += [f"To train it {how}, into a folder of its own:", code(train_command(run, trial, settings))]
         parts += _place_of_data(settings)
     return "\n\n".join(parts)
 

@@ -97,12 +97,16 @@ class Overview:
             ["data", f"{plain(data.name)}: {plain(data.provenance)}"],
             ["images", f"{data.train_images:,} for training, {data.validation_images:,} for validation"],
             ["recipe", f"{plain(recipe.name or 'from a file')}, {recipe.epochs} epochs"],
-            ["space", f"{plain(settings.space.name or 'from a file')}, sizing {settings.sizing}"],
+            ["space", f"{plain(self._space_name())}, sizing {settings.sizing}"],
             ["sampler, pruner", f"{settings.sampler}, {settings.pruner}"],
             ["seed", str(settings.seed)],
             ["device", f"{plain(settings.device)}, {settings.precision}"],
         ]
         return table(["question", ""], rows)
+
+    def _space_name(self) -> str:
+        space = self._settings.space
+        return space.name if SPACES.get(space.name) == space else f"{space.name or 'unnamed'}, from a file"
 
     def _commands(self) -> list[str]:
         where = ["--out", str(self._out)] + (["--storage", self._storage] if self._storage else [])
@@ -114,7 +118,7 @@ class Overview:
         """The command that goes on with the search; none where space or recipe have no name."""
         settings = self._settings
         space, recipe = settings.space.name, settings.recipe.name
-        if SPACES.get(space) != settings.space or recipe not in RECIPES:
+        if space != self._space_name() or recipe not in RECIPES:
             return None
         if RECIPES[recipe].for_epochs(settings.recipe.epochs).digest != settings.recipe.digest:
             return None
