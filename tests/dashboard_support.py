@@ -127,7 +127,12 @@ def _ignore(*_: Any) -> None: ...
 
 def copied(source: Path, out: Path) -> Copy:
     """A copy of a study."""
-    shutil.copytree(source, out, dirs_exist_ok=True)
+    shutil.copytree(source, out)
+    return opened(out)
+
+
+def opened(out: Path) -> Copy:
+    """The study in a folder."""
     storage = open_storage(default_storage(out), create=False)
     return Copy(out, storage, find_study(storage, NAME))
 

@@ -49,7 +49,7 @@ def dashboard(
             annotate_shown(found, kept, out, wait=False)
             notes.start()
             typer.echo(f"{found.study_name}: {server.address}/dashboard/studies/{found._study_id}")
-            typer.echo("Ctrl-C ends it")
+            typer.echo("Ctrl-C ends it", err=True)
             server.serve()
         except KeyboardInterrupt:
             typer.echo("the dashboard has ended", err=True)
