@@ -131,9 +131,9 @@ def copied(source: Path, out: Path) -> Copy:
     return opened(out)
 
 
-def opened(out: Path) -> Copy:
-    """The study in a folder."""
-    storage = open_storage(default_storage(out), create=False)
+def opened(out: Path, url: str | None = None) -> Copy:
+    """The study in a folder, or in another storage."""
+    storage = open_storage(url or default_storage(out), create=False)
     return Copy(out, storage, find_study(storage, NAME))
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from dashboard_support import EIGHT, NAME, RECIPE, Copy, all_fates, copied, opened
+from postgres_support import PASSWORD, PostgresServer
 from search_support import Question
 from support import child_environment, snapshot
 
@@ -250,3 +251,16 @@ def test_studies_of_others_are_left_alone(copy: Copy) -> None:
     with pytest.raises(RecordError, match="was not made by budgetnet"):
         Copy(copy.out, copy.storage, find_study(copy.storage, "not ours")).annotate()
     assert not (copy.out / "artifacts").exists()
+
+
+def test_it_is_the_same_on_a_postgresql_server(digits: DataSet, postgres: PostgresServer, tmp_path: Path) -> None:
+    url = postgres.new_database()
+    ways = {"sampler": "random"}
+    Question(digits, tmp_path, storage=url)(trials=2, name=NAME, space=EIGHT, recipe=RECIPE, ways=ways)
+    copy = opened(tmp_path, url)
+    assert copy.annotate() == (len(copy.trials), True)
+    require_whole(copy)
+    assert copy.annotate() == (0, False)
+    note = copy.shown()["note"]["body"]
+    assert "--storage" in note, "the commands find the study where it is"
+    assert PASSWORD not in note
