@@ -262,3 +262,4 @@ def test_figures_of_a_thousand_trials_stay_small(tmp_path: Path) -> None:
     sizes = {name: len(figure.to_json()) for name, figure in drawn}
     assert set(sizes) == {"accuracy-against-params", "accuracy-against-macs", "budget-use", "candidates-by-rung"}
     assert sum(sizes.values()) < 300_000, sizes
+    assert sizes["candidates-by-rung"] < 3_000, "three bars need no template of 7,000 characters"

@@ -143,4 +143,4 @@ def _fit_card(figure: Figure) -> None:
     below = {"yref": "container", "y": 0, "yanchor": "bottom", "font": {"size": 11}}
     figure.update_layout(title=title, height=_CARD, legend=below, margin={"t": 44, "b": 8, "l": 8, "r": 16})
     # Most of a small figure would be the template; all that shows of it is the ground, which is white without it.
-    figure.update_layout(template={})
+    figure.layout.template = {}
