@@ -177,6 +177,12 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
+def yaml_text(value: Any) -> str:
+    """A mapping as YAML in its own order."""
+    text: str = yaml.dump(value, Dumper=_DUMPER, sort_keys=False, default_flow_style=None, width=120)
+    return text
+
+
 def write_yaml(path: Path, value: Any) -> None:
     """Writes a mapping as YAML in its own order, atomically."""
-    write_text(path, yaml.dump(value, Dumper=_DUMPER, sort_keys=False, default_flow_style=None, width=120))
+    write_text(path, yaml_text(value))

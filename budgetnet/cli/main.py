@@ -19,6 +19,7 @@ from budgetnet.cli.bench_search import search as bench_search
 from budgetnet.cli.bench_search import start, workers
 from budgetnet.cli.bench_training import growth, profile
 from budgetnet.cli.bench_training import train as bench_train
+from budgetnet.cli.dashboard import dashboard
 from budgetnet.cli.ensemble import ensemble
 from budgetnet.cli.evaluate import evaluate
 from budgetnet.cli.figures import figures
@@ -59,6 +60,7 @@ for verb in (
     figures,
     search,
     leaderboard,
+    dashboard,
     report,
     ablate,
 ):

@@ -113,6 +113,7 @@ def search(
     sharing = parse_count(per_gpu, field="--per-gpu")
     sizes = read_sizes(train_size, validation_size)
     candidates = read_space(space)
+    from budgetnet.cli.dashboard import annotate_shown
     from budgetnet.cli.leaderboard import print_leaderboard
     from budgetnet.environment import choose_device
     from budgetnet.progress import TerminalProgress, load_shown
@@ -153,6 +154,7 @@ def search(
             if finals.number and outcome.end != "time" and outcome.trained:
                 with TerminalProgress(epochs=finals.recipe.epochs) as progress:
                     finish(request, outcome, dataset, progress, wanted=finals)
+            annotate_shown(outcome.study, request.place.storage, out)
         except KeyboardInterrupt:
             # Said when the bars have gone, which would write over it.
             typer.echo("interrupted: nothing is lost, the same command goes on where it stopped", err=True)

@@ -43,6 +43,21 @@ class Known(NamedTuple):
     """Validation accuracy; none where it was pruned, or came to no result."""
     reports: dict[int, float]
     """Validation accuracy at the end of each cycle, by its number."""
+    facts: dict[str, Any]
+    """What its trial says of its run."""
+
+
+_OF_THE_RUN = (
+    "run",
+    "seed",
+    "epochs",
+    "cycles",
+    "validation_accuracy",
+    "validation_correct",
+    "validation_images",
+    "gap_to_reference",
+)
+"""What is as true of a candidate answered from the record as of the trial that trained it."""
 
 
 class Entry(NamedTuple):
@@ -166,7 +181,9 @@ class Ledger:
             self.trained += 1
             # Optuna gives a pruned trial its last report for a value, which is none.
             value = trial.value if trial.state == TrialState.COMPLETE else None
-            self.results[trial.user_attrs["candidate"]] = Known(value, trial.intermediate_values)
+            facts = {key: trial.user_attrs[key] for key in _OF_THE_RUN if key in trial.user_attrs}
+            known = Known(value, trial.intermediate_values, {**facts, "repeat_of": trial.number})
+            self.results[trial.user_attrs["candidate"]] = known
 
     @property
     def others_out_of_sight(self) -> bool:
@@ -180,7 +197,7 @@ class Ledger:
     def repeat(self, entry: Entry) -> Written:
         """Answers a candidate that was trained before from the record."""
         known = self.results[entry.key]
-        return self._write(entry, _state(known.value), known=known, ended=REPEATED)
+        return self._write(entry, _state(known.value), known=known, ended=REPEATED, **known.facts)
 
     def begin(self, entry: Entry, *, run: str, seed: int, trials: int | None = None) -> Written | None:
         """Writes a candidate down as running; nothing is left to do if another worker was an instant faster.

@@ -1,0 +1,9 @@
+"""A study as optuna-dashboard shows it: notes on trials and on the study, their files and figures, and the server.
+
+Whatever is shown comes from the study's storage and from run folders; nothing here trains, searches or loads torch.
+"""
+
+from budgetnet.dashboard.annotate import Annotated, annotate
+from budgetnet.dashboard.server import DashboardServer
+
+__all__ = ["Annotated", "DashboardServer", "annotate"]

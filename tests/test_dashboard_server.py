@@ -1,0 +1,197 @@
+"""The verb that serves: real processes, what they say, where they listen and how they end."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+from dashboard_support import EIGHT, NAME, Copy, all_fates, copied, opened
+from support import Tell, started, wait_for, write_space
+
+__all__ = ["all_fates"]
+
+ADDRESS = re.compile(r"(?P<base>http://127\.0\.0\.1:(?P<port>\d+))/dashboard/studies/(?P<study>\d+)$")
+
+
+@pytest.fixture
+def copy(all_fates: Path, tmp_path: Path) -> Copy:
+    return copied(all_fates, tmp_path / "runs")
+
+
+@contextmanager
+def serving(out: Path, *arguments: str) -> Iterator[tuple[Any, re.Match[str]]]:
+    """A process that serves, and the address that it told."""
+    with started("dashboard", *arguments, "--port", "0", "--out", str(out), cwd=out) as process:
+        line = process.stdout.readline()
+        found = ADDRESS.search(line.strip())
+        assert found, (line, process.communicate())
+        yield process, found
+
+
+def ask(base: str, path: str) -> Any:
+    with urlopen(base + path, timeout=30) as answer:
+        return json.load(answer)
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_with_a_line_and_no_trouble(copy: Copy, end: signal.Signals) -> None:
+    with serving(copy.out, NAME) as (process, address):
+        assert ask(address["base"], f"/api/studies/{address['study']}")["name"] == NAME
+        with suppress(OSError):
+            urlopen(address["base"] + "/no/such/page", timeout=30)
+        process.send_signal(end)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert (out, err) == ("", "Ctrl-C ends it\nthe dashboard has ended\n"), "and no line for each request"
+    with pytest.raises(OSError, match="refused"):
+        urlopen(address["base"], timeout=5)
+
+
+def listening(port: int) -> set[str]:
+    """Addresses on which any process of this machine listens at a port, by the kernel's own table."""
+    found = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            _, local, _, state, *_ = line.split()
+            address, _, number = local.partition(":")
+            if state == "0A" and int(number, 16) == port:
+                found.add(address)
+    return found
+
+
+def test_nobody_else_s_machine_can_reach_it(copy: Copy) -> None:
+    with serving(copy.out, NAME) as (_, address):
+        # 127.0.0.1, least byte first.
+        assert listening(int(address["port"])) == {"0100007F"}
+
+
+def test_over_budget_and_given_up_candidates_are_never_the_best(copy: Copy) -> None:
+    with serving(copy.out, NAME) as (_, address):
+        shown = ask(address["base"], f"/api/studies/{address['study']}")
+    (best,) = shown["best_trials"]
+    complete = [trial for trial in copy.trials if trial.fate == "complete"]
+    highest = max(trial.accuracy or 0 for trial in complete)
+    fates = {trial.number: trial for trial in copy.trials}
+    found = fates[best["number"]]
+    assert (found.fate, found.accuracy, best["values"]) in [
+        (fate, highest, [highest]) for fate in ("complete", "repeated")
+    ]
+    states = {trial["number"]: trial["state"] for trial in shown["trials"]}
+    assert {states[trial.number] for trial in copy.trials if trial.fate in ("over budget", "pruned")} == {"Pruned"}
+
+
+@pytest.mark.slow
+def test_it_keeps_up_with_a_search(tmp_path: Path) -> None:
+    space = write_space(tmp_path / "space.yaml", {**EIGHT, "channels": [8, 512]})
+    search = ["search", "--space", space, "--max-params", "3M", "--sizing", "reject", "--trials", "60", "--epochs", "1"]
+    sizes = ["--train-size", "64", "--validation-size", "40", "--study", "live"]
+    with started(*search, *sizes, "--pruner", "none", cwd=tmp_path) as searching:
+        runs = tmp_path / "runs"
+        wait_for(lambda: list(runs.glob("*/result.json")), process=searching)
+        with serving(runs, "live") as (process, address):
+
+            def noted() -> int:
+                trials = ask(address["base"], f"/api/studies/{address['study']}")["trials"]
+                return sum(bool(trial["note"]["body"]) for trial in trials if trial["state"] != "Running")
+
+            first = wait_for(noted, process=process)
+            wait_for(lambda: noted() > first, process=process)
+            assert searching.poll() is None, "the search goes on"
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=60)
+        assert (process.returncode, err) == (0, "Ctrl-C ends it\nthe dashboard has ended\n")
+        searching.send_signal(signal.SIGINT)
+        _, err = searching.communicate(timeout=60)
+    assert searching.returncode == 130
+    assert "nothing is lost" in err
+
+
+def test_a_port_that_is_taken_is_one_line(copy: Copy, tell: Tell) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        told = tell("dashboard", NAME, "--port", str(port), "--out", str(copy.out))
+    assert told.code == 2
+    assert told.err == f"error: --port = {port}: is taken; name another, or 0 for any that is free\n"
+    assert not (copy.out / "artifacts").exists(), "nothing was done for it"
+
+
+@pytest.mark.parametrize("port", ["-1", "65536", "http", "8080.5", ""])
+def test_what_is_no_port_is_one_line(copy: Copy, tell: Tell, port: str) -> None:
+    told = tell("dashboard", NAME, f"--port={port}", "--out", str(copy.out))
+    assert (told.code, told.err.count("\n")) == (2, 1)
+    assert "must be a whole number from 0 to 65535" in told.err
+
+
+def test_a_study_that_is_missing_is_one_line(copy: Copy, tell: Tell, tmp_path: Path) -> None:
+    told = tell("dashboard", "other", "--out", str(copy.out))
+    assert (told.code, told.out) == (2, "")
+    assert "no such study; there are" in told.err
+    told = tell("dashboard", "--out", str(tmp_path / "nowhere"))
+    assert (told.code, told.out) == (2, "")
+    assert "no study is kept here yet" in told.err
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_search_leaves_notes_for_whoever_looks_later(tmp_path: Path, tell: Tell) -> None:
+    out = tmp_path / "runs"
+    told = tell(
+        "search",
+        "--trials",
+        "1",
+        "--epochs",
+        "1",
+        "--max-params",
+        "20k",
+        "--sizing",
+        "scale",
+        "--train-size",
+        "64",
+        "--validation-size",
+        "40",
+        "--study",
+        NAME,
+        "--out",
+        str(out),
+    )
+    assert told.code == 0
+    copy = opened(out)
+    assert copy.note(copy.trial("complete")).startswith("### #0 ")
+    assert "learning-curves.png" in copy.files(copy.trial("complete"))
+
+
+def test_notes_that_cannot_be_written_do_not_keep_the_leaderboard_back(tmp_path: Path, tell: Tell) -> None:
+    out = tmp_path / "runs"
+    out.mkdir()
+    (out / "artifacts").write_text("in the way")
+    told = tell(
+        "search",
+        "--trials",
+        "1",
+        "--epochs",
+        "1",
+        "--max-params",
+        "20k",
+        "--sizing",
+        "scale",
+        "--train-size",
+        "64",
+        "--validation-size",
+        "40",
+        "--study",
+        NAME,
+        "--out",
+        str(out),
+    )
+    assert told.code == 0
+    assert "best run: " in told.out
+    assert re.fullmatch(r"notes for the dashboard are not up to date: .*/artifacts: File exists\n", told.err)
