@@ -19,18 +19,19 @@ import pytest
 from optuna.trial import TrialState
 from report_support import ENVIRONMENT, IMAGES, WrittenStudy, every_fate, network, write_run
 from scipy.stats import ttest_rel
-from statsmodels.stats.proportion import proportion_confint
+from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 from support import Tell
 
 from budgetnet.bench.written import write_study
 from budgetnet.data.dataset import declared_cifar10, make_dataset
 from budgetnet.errors import RecordError
-from budgetnet.figures import accuracy_front
+from budgetnet.figures import ForestRow, accuracy_front, budget_use, forest
 from budgetnet.recipe import named_recipe
 from budgetnet.report import Report, collect, render, write_report
 from budgetnet.report.ablations import read_ablation
+from budgetnet.report.page import embedded
 from budgetnet.report.reading import Reader
-from budgetnet.report.rejected import counted
+from budgetnet.report.rejected import counted, rejections
 from budgetnet.report.reproductions import is_declared, read_reproduction
 from budgetnet.report.surroundings import surroundings
 from budgetnet.run_folder import RunFolder
@@ -64,6 +65,10 @@ def test_what_is_ranked_is_what_the_storage_has_complete_and_within_the_budget(t
         correct = trial.user_attrs["validation_correct"]
         assert standing.row.accuracy == trial.value
         assert standing.row.interval == pytest.approx(proportion_confint(correct, IMAGES, method="wilson"))
+        # Wide enough for all that were trained together: three to their ends, three pruned, one diverged.
+        confidence = 0.95 ** (1 / 7)
+        gap = confint_proportions_2indep(correct, IMAGES, 9_141, 10_000, method="newcomb", alpha=1 - confidence)
+        assert standing.row.gap_interval == pytest.approx(gap)
         shares = trial.user_attrs["params"] / 100_000, trial.user_attrs["macs"] / 25_000_000
         assert standing.budget_used == pytest.approx(max(shares))
         assert standing.cycles == 2
@@ -300,6 +305,13 @@ def test_a_data_set_that_was_vouched_for_is_known_by_its_provenance() -> None:
     assert not is_declared(DIGITS.model_copy(update={"provenance": copy.provenance}))
 
 
+@pytest.mark.parametrize("url", ["postgresql://me:secret@host/studies", "postgresql://host/studies?password=secret"])
+def test_passwords_stay_out_of_the_page(tmp_path: Path, url: str) -> None:
+    page = render(report_of(every_fate(tmp_path), storage=url))
+    assert "secret" not in page
+    assert "host/studies" in text_of(page)
+
+
 # The page.
 
 
@@ -381,6 +393,8 @@ def test_a_page_names_nothing_to_fetch_and_allows_its_own_scripts_alone(whole: R
     hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in programs]
     assert rules["script-src"] == " ".join(f"'sha256-{each}'" for each in hashes)
     assert len(programs) == 2
+    # What all figures look like takes seven kilobytes, which need not stand there for each of them.
+    assert sum('"colorway"' in script for script in elements.scripts if script not in programs) == 1
 
 
 def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
@@ -406,6 +420,13 @@ def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
     assert not any("onerror" in attributes for _, attributes in page.found)
 
 
+def test_a_figure_cannot_end_the_element_that_holds_it() -> None:
+    figure = forest([ForestRow(HOSTILE, 3, 0.01, 0.005, 0.02, True, None, HOSTILE)], title=HOSTILE, note=HOSTILE)
+    drawn = embedded(figure)
+    assert not set("<>&") & set(drawn.json)
+    assert json.loads(drawn.json)["layout"]["meta"]["title"] == drawn.title == HOSTILE
+
+
 def test_a_thousand_candidates_fit_into_six_megabytes(tmp_path: Path) -> None:
     write_study(tmp_path, trials=1_000, environment=ENVIRONMENT)
     study = find_study(open_storage(default_storage(tmp_path), create=False), None)
@@ -413,6 +434,23 @@ def test_a_thousand_candidates_fit_into_six_megabytes(tmp_path: Path) -> None:
     rows = [attributes for tag, attributes in Elements(page).found if tag == "tr"]
     assert len(rows) > 1_000
     assert len(page.encode()) <= 6_000_000
+
+
+def test_of_very_many_turned_away_some_are_drawn_and_listed_and_all_are_counted(whole: Report) -> None:
+    away = next(trial for trial in whole.trials if trial.fate == "over budget")
+    many = [away._replace(number=100 + place) for place in range(2_500)]
+    trials = [*whole.trials, *many]
+    report = whole._replace(trials=tuple(trials), rejections=tuple(rejections(trials, whole.settings.budget)))
+    page = render(report)
+    use = next(json.loads(each) for each in Elements(page).scripts if each.startswith("{") and "triangle-up" in each)
+    drawn = next(trace["x"] for trace in use["data"] if trace["name"] == "over budget")
+    assert 800 < len(drawn) <= 1_000
+    assert (min(drawn), max(drawn) > 2_500) == (6, True)
+    words = text_of(page)
+    assert f"of those turned away over budget {len(drawn)} of 2,502 are drawn" in words
+    assert " ".join(budget_use(trials).layout.meta["alt"].split()) in words
+    assert "The first 500 of 2,510; the others are counted above." in words
+    assert "over budget 2,502" in words
 
 
 # The command.

@@ -163,28 +163,28 @@ def _figures(report: Report) -> dict[str, Any]:
     common: dict[str, Any] = {"budget": report.settings.budget, "comparable": report.comparable}
     found: dict[str, Any] = {
         "front": [
-            _drawn(accuracy_front(trials, cost="params", **common)),
-            _drawn(accuracy_front(trials, cost="macs", **common)),
+            embedded(accuracy_front(trials, cost="params", **common)),
+            embedded(accuracy_front(trials, cost="macs", **common)),
         ],
         "budget": _budget_use(trials),
-        "rungs": _drawn(rungs(trials)),
+        "rungs": embedded(rungs(trials)),
         "learning": [
-            _drawn(accuracy_curves(learning.records))._replace(title=learning.title) for learning in report.learning
+            embedded(accuracy_curves(learning.records))._replace(title=learning.title) for learning in report.learning
         ],
-        "ablations": [_drawn(ablation_forest(ablation.result)) for ablation in report.ablations],
+        "ablations": [embedded(ablation_forest(ablation.result)) for ablation in report.ablations],
         "importance": None,
         "outline": None,
     }
     if report.importance:
-        found["importance"] = _drawn(importance(report.importance))
+        found["importance"] = embedded(importance(report.importance))
     if report.best_spec is not None:
-        found["outline"] = _drawn(outline(report.best_spec))
+        found["outline"] = embedded(outline(report.best_spec))
     return found
 
 
 def _budget_use(trials: Sequence[Trial]) -> Drawn:
     """Every proposal, or, where too many were turned away to draw them all, some of those: spread over the search."""
-    drawn = _drawn(budget_use(trials))
+    drawn = embedded(budget_use(trials))
     away = [trial for trial in trials if trial.fate == "over budget"]
     every = -(-len(away) // _MOST_TURNED_AWAY)
     if every <= 1:
@@ -192,7 +192,7 @@ def _budget_use(trials: Sequence[Trial]) -> Drawn:
     shown = {trial.number for trial in away[::every]}
     fewer = [trial for trial in trials if trial.fate != "over budget" or trial.number in shown]
     note = f"of those turned away over budget {len(shown):,} of {len(away):,} are drawn"
-    return _drawn(budget_use(fewer))._replace(alt=drawn.alt, note=note)
+    return embedded(budget_use(fewer))._replace(alt=drawn.alt, note=note)
 
 
 def _look() -> Markup:
@@ -210,7 +210,8 @@ def _harmless(text: str) -> str:
     return text
 
 
-def _drawn(figure: Figure) -> Drawn:
+def embedded(figure: Figure) -> Drawn:
+    """A figure as a page holds it: its title, note and sentence as the page's own, the rest as data for Plotly."""
     from plotly.io.json import to_json_plotly
 
     shown, meta = bare(figure), figure.layout.meta
