@@ -29,7 +29,7 @@ from budgetnet.figures import ForestRow, accuracy_front, budget_use, forest
 from budgetnet.recipe import named_recipe
 from budgetnet.report import Report, collect, render, write_report
 from budgetnet.report.ablations import read_ablation
-from budgetnet.report.page import embedded
+from budgetnet.report.drawings import embedded
 from budgetnet.report.reading import Reader
 from budgetnet.report.rejected import counted, rejections
 from budgetnet.report.reproductions import is_declared, read_reproduction
@@ -122,6 +122,7 @@ def test_nothing_over_budget_is_ranked_whatever_the_storage_says(tmp_path: Path)
     found = report_of(study)
     assert [each.row.name for each in found.standings if each.row.rank] == [f"#{small}"]
     assert [(each.trial.number, each.kind) for each in found.rejections] == [(large, "over budget")]
+    assert "Of 1 candidates trained to their end" in text_of(render(found))
 
 
 def test_the_finalists_are_those_of_the_records(tmp_path: Path) -> None:
