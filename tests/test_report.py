@@ -178,7 +178,7 @@ def test_a_damaged_run_folder_is_left_out_and_the_page_says_so(tmp_path: Path) -
     assert found.best is not None
     assert [len(result.records) for result in found.finals or ()] == [2, 1]
     words = text_of(render(found))
-    assert "1 records could not be read" in words
+    assert "1 record could not be read" in words
     assert broken in words
 
 
