@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from record_support import data_record
 from budgetnet.budget import Budget
 from budgetnet.recipe import Recipe, named_recipe
 from budgetnet.records import DataRecord, Epoch, RunIdentity, RunResult, TestResult
+from budgetnet.report import Report, collect
 from budgetnet.run_folder import RunFolder
 from budgetnet.searching.finalists import Finalist, Finals, keep_finals
 from budgetnet.searching.settings import StudySettings
@@ -166,3 +168,39 @@ def every_fate(out: Path, **options: Any) -> WrittenStudy:
     study.add(network(10), TrialState.FAIL, ended="RuntimeError: what broke", run="broken", seed=0)
     study.finals(2, {1: second, 2: third}, tests=[9_200, 9_240])
     return study
+
+
+def report_of(study: WrittenStudy, **options: Any) -> Report:
+    return collect(study.study, out=study.out, **options)
+
+
+class Elements(HTMLParser):
+    """A page's elements as a browser would see them before any script has run, and its words outside of scripts."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.scripts: list[str] = []
+        self._silent = False
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        self._silent = tag in ("script", "style")
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._silent = self._silent and tag not in ("script", "style")
+
+    def handle_data(self, data: str) -> None:
+        if not self._silent:
+            self.words.append(data)
+        elif self.found[-1][0] == "script":
+            self.scripts[-1] += data
+
+
+def text_of(page: str) -> str:
+    return " ".join(" ".join(Elements(page).words).split())

@@ -11,6 +11,7 @@ from budgetnet.recipe import NAMED, Recipe
 from budgetnet.report.content import Command
 from budgetnet.searching.finalists import Finals
 from budgetnet.searching.settings import StudySettings
+from budgetnet.searching.study import shown_url
 from budgetnet.spaces import NAMED as SPACES
 from budgetnet.spaces import named_space
 from budgetnet.trials import Trial
@@ -31,7 +32,7 @@ def commands(
     """What made a study, shows it and makes its best network again.
 
     Options that change no result, such as the number of workers, are left out. What came from a file has a name in
-    capitals where no run folder holds it.
+    capitals where no run folder holds it; a password in a URL is left out.
 
     Args:
         study: its name.
@@ -43,7 +44,7 @@ def commands(
         best_run: name of the best candidate's run folder.
         shown: options that say what else the report shows.
     """
-    where = ["--out", str(out)] + ([] if storage is None else ["--storage", storage])
+    where = ["--out", str(out)] + ([] if storage is None else ["--storage", shown_url(storage)])
     search = ["budgetnet", "search", *_question(settings, trials, out), *_finals(finals, out)]
     found = [
         Command("made it, and goes on where it stopped", _line([*search, "--study", study, *where])),

@@ -5,31 +5,20 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from budgetnet.display import stages_html
 from budgetnet.errors import InputError
-from budgetnet.figures import (
-    ablation_forest,
-    accuracy_curves,
-    accuracy_front,
-    bare,
-    budget_use,
-    importance,
-    outline,
-    rungs,
-    silhouette_svg,
-)
+from budgetnet.figures import silhouette_svg
 from budgetnet.files import write_text
 from budgetnet.published import get as published
 from budgetnet.recipe import LEAKING
 from budgetnet.report.content import Report
+from budgetnet.report.drawings import drawings, look
 from budgetnet.report.rejected import counted
 from budgetnet.report.words import (
     FILTERS,
@@ -40,32 +29,10 @@ from budgetnet.report.words import (
     final_verdict,
     verdict_words,
 )
-from budgetnet.trials import Trial
 from budgetnet.version import __version__
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
 
 MOST_LISTED = 500
 """Candidates that are not ranked and are listed one by one; of more, the table counts them alone."""
-
-
-_MOST_TURNED_AWAY = 1_000
-"""Proposals over budget that a figure shows; of more, some."""
-
-
-class Drawn(NamedTuple):
-    """A figure as the page holds it."""
-
-    title: str
-    note: str
-    alt: str
-    width: int
-    """Most pixels across."""
-    height: int
-    """Pixels down."""
-    json: Markup
-    """For Plotly; holds nothing that could end the element that it stands in."""
 
 
 def require_page(path: Path, *, field: str = "-o") -> None:
@@ -93,32 +60,29 @@ def write_report(report: Report, path: Path, *, field: str = "-o") -> None:
 def render(report: Report) -> str:
     """The report as an HTML page of its own."""
     scripts = _scripts()
-    figures = _figures(report)
-    rejected = counted(report.rejections)
-    page: str = (
-        _templates()
-        .get_template("report.html.j2")
-        .render(
-            report=report,
-            figures=figures,
-            silhouette=None if report.best_spec is None else Markup(silhouette_svg(report.best_spec)),  # noqa: S704 - made of elements, in which every text is escaped
-            stages=None if report.best_spec is None else Markup(stages_html(report.best_spec)),  # noqa: S704 - likewise
-            look=_look(),
-            policy=_policy(scripts),
-            scripts=[Markup(script) for script in scripts],  # noqa: S704 - our own, and Plotly's
-            style=Markup(_asset("report.css")),  # noqa: S704 - our own
-            rejected=rejected,
-            listed=report.rejections[:MOST_LISTED],
-            budget=budget_words(report.settings.budget),
-            data=data_words(report.settings.data),
-            fates=fate_words(report.counts),
-            verdict=verdict_words(report),
-            final_verdict=final_verdict,
-            environments=[environment_words(each) for each in report.environments],
-            leaking=LEAKING,
-            leaking_accuracy=published("leaking-validation").accuracy,
-            version=__version__,
-        )
+    best = report.best_spec
+    template = _templates().get_template("report.html.j2")
+    page: str = template.render(
+        report=report,
+        figures=drawings(report),
+        # Made of elements, in which every text is escaped.
+        silhouette=None if best is None else Markup(silhouette_svg(best)),  # noqa: S704
+        stages=None if best is None else Markup(stages_html(best)),  # noqa: S704
+        look=look(),
+        policy=_policy(scripts),
+        scripts=[Markup(script) for script in scripts],  # noqa: S704 - our own, and Plotly's
+        style=Markup(_asset("report.css")),  # noqa: S704 - our own
+        rejected=counted(report.rejections),
+        listed=report.rejections[:MOST_LISTED],
+        budget=budget_words(report.settings.budget),
+        data=data_words(report.settings.data),
+        fates=fate_words(report.counts),
+        verdict=verdict_words(report),
+        final_verdict=final_verdict,
+        environments=[environment_words(each) for each in report.environments],
+        leaking=LEAKING,
+        leaking_accuracy=published("leaking-validation").accuracy,
+        version=__version__,
     )
     return page
 
@@ -155,67 +119,3 @@ def _templates() -> Environment:
     )
     environment.filters.update(FILTERS)
     return environment
-
-
-def _figures(report: Report) -> dict[str, Any]:
-    """The figures by section; those of which a section has several, as lists."""
-    trials = report.trials
-    common: dict[str, Any] = {"budget": report.settings.budget, "comparable": report.comparable}
-    found: dict[str, Any] = {
-        "front": [
-            _drawn(accuracy_front(trials, cost="params", **common)),
-            _drawn(accuracy_front(trials, cost="macs", **common)),
-        ],
-        "budget": _budget_use(trials),
-        "rungs": _drawn(rungs(trials)),
-        "learning": [
-            _drawn(accuracy_curves(learning.records))._replace(title=learning.title) for learning in report.learning
-        ],
-        "ablations": [_drawn(ablation_forest(ablation.result)) for ablation in report.ablations],
-        "importance": None,
-        "outline": None,
-    }
-    if report.importance:
-        found["importance"] = _drawn(importance(report.importance))
-    if report.best_spec is not None:
-        found["outline"] = _drawn(outline(report.best_spec))
-    return found
-
-
-def _budget_use(trials: Sequence[Trial]) -> Drawn:
-    """Every proposal, or, where too many were turned away to draw them all, some of those: spread over the search."""
-    drawn = _drawn(budget_use(trials))
-    away = [trial for trial in trials if trial.fate == "over budget"]
-    every = -(-len(away) // _MOST_TURNED_AWAY)
-    if every <= 1:
-        return drawn
-    shown = {trial.number for trial in away[::every]}
-    fewer = [trial for trial in trials if trial.fate != "over budget" or trial.number in shown]
-    note = f"of those turned away over budget {len(shown):,} of {len(away):,} are drawn"
-    return _drawn(budget_use(fewer))._replace(alt=drawn.alt, note=note)
-
-
-def _look() -> Markup:
-    """What all figures look like by themselves, for Plotly."""
-    from plotly.io import templates
-    from plotly.io.json import to_json_plotly
-
-    return Markup(_harmless(to_json_plotly(templates["plotly_white"])))  # noqa: S704 - escaped
-
-
-def _harmless(text: str) -> str:
-    """JSON in which nothing can end the script element that it stands in."""
-    for character in "<>&":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
-
-
-def _drawn(figure: Figure) -> Drawn:
-    from plotly.io.json import to_json_plotly
-
-    shown, meta = bare(figure), figure.layout.meta
-    content = shown.to_plotly_json()
-    # The same for all figures, so that the page holds it once.
-    content["layout"].pop("template", None)
-    text = _harmless(to_json_plotly(content))
-    return Drawn(meta["title"], meta["note"], meta["alt"], meta["width"], shown.layout.height, Markup(text))  # noqa: S704 - escaped above

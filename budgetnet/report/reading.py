@@ -30,9 +30,9 @@ class Reader:
 
     def _load(self, path: Path) -> RunRecord | None:
         folder = RunFolder(path)
-        if not folder.finished and path.is_dir():
-            return None
         try:
+            if not folder.finished and path.is_dir():
+                return None
             return folder.load(weights=False)
         except RecordError as error:
             self.left_out[path] = " ".join(str(error).split())

@@ -36,11 +36,14 @@ def surroundings(runs: Iterable[str], out: Path) -> Surroundings:
     unknown, damaged = 0, []
     for run in dict.fromkeys(runs):
         path = out / run / _FILE
-        if not path.exists():
-            unknown += 1
-            continue
         try:
+            if not path.exists():
+                unknown += 1
+                continue
             starts = _starts(path)
+        except OSError as error:
+            damaged.append(f"{run[:80]}/{_FILE}: {error.strerror}")
+            continue
         except InputError as error:
             damaged.append(f"{run}/{_FILE}: {error.rule}")
             continue

@@ -36,6 +36,11 @@ def whole(number: int) -> str:
     return f"{number:,}"
 
 
+def counted(number: int, thing: str) -> str:
+    """So many of a thing: ``1 run``, ``2 runs``."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
 def p_value(p: float) -> str:
     """A p-value to three places."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
@@ -59,6 +64,7 @@ FILTERS: dict[str, Callable[..., str]] = {
     "percent_interval": percent_interval,
     "points_interval": points_interval,
     "whole": whole,
+    "counted": counted,
     "p_value": p_value,
     "duration": duration,
 }
@@ -145,7 +151,7 @@ def environment_words(environment: Environment) -> EnvironmentWords:
     """Hardware, system and versions, whatever of them was written down."""
     facts = dict(environment.facts)
     processor, cores, threads = (facts.pop(key, "unknown") for key in ("processor", "cores", "threads"))
-    hardware = [f"{processor}, {cores} cores, {threads} threads"]
+    hardware = [f"{processor}, cores: {cores}, threads: {threads}"]
     gpu, device = facts.pop("gpu", None), facts.pop("device", "unknown")
     if isinstance(gpu, dict):
         hardware.append(_listed(gpu))

@@ -53,7 +53,7 @@
     for (const place of document.querySelectorAll("[data-figure]")) {
       if (!place.data || place.layout.width === place.clientWidth) continue;
       await Plotly.relayout(place, { width: place.clientWidth });
-      // The room that a legend takes with more lines than before is seen in a second pass alone.
+      // The room that a legend takes with more lines than before, or fewer, is seen in a second pass alone.
       await Plotly.redraw(place);
     }
     document.documentElement.dataset.fitted = String(window.innerWidth);
