@@ -69,7 +69,8 @@ def test_everything_is_written_once(copy: Copy) -> None:
 
 
 def test_what_has_ended_since_is_added(digits: DataSet, tmp_path: Path) -> None:
-    ask, how = Question(digits, tmp_path), {"space": EIGHT, "recipe": RECIPE, "ways": {"sampler": "random"}}
+    ask = Question(digits, tmp_path)
+    how: dict[str, Any] = {"space": EIGHT, "recipe": RECIPE, "ways": {"sampler": "random"}}
     ask(trials=1, name=NAME, **how)
     copy = opened(tmp_path)
     first = copy.annotate().trials

@@ -94,6 +94,10 @@ def test_the_study_s_figures_are_drawn_within_their_cards(shown: Shown, width: i
                 assert box["y"] + box["height"] <= card["y"] + card["height"], name
             title, legend = (figure.locator(part).bounding_box() for part in (".gtitle", ".legend"))
             assert title["y"] + title["height"] < legend["y"], "the legend lies below, not over the title"
+        picture = Image.open(io.BytesIO(drawn(page, "candidates-by-rung").screenshot())).convert("RGB")
+        for colour in ((0x00, 0x72, 0xB2), (0xE6, 0x9F, 0x00)):
+            close = (np.abs(np.asarray(picture).astype(int) - colour) < 24).all(axis=2)
+            assert close.sum() > 300, "both kinds of bars are filled"
         require_quiet(watch)
 
 

@@ -221,7 +221,7 @@ def test_the_study_s_note_asks_the_question_and_names_the_best(annotated: Copy, 
 
 def test_the_command_that_goes_on_asks_the_same_question(digits: DataSet, tell: Tell, tmp_path: Path) -> None:
     ways = {"sizing": "scale", "sampler": "random", "pruner": "median"}
-    how = {"recipe": named_recipe("digits").for_epochs(1), "space": named_space("resnet").to_mapping()}
+    how: dict[str, Any] = {"recipe": named_recipe("digits").for_epochs(1), "space": named_space("resnet").to_mapping()}
     outcome = Question(digits, tmp_path)(trials=1, name="it's", ways=ways, max_macs=400_000, **how)
     storage = open_storage(default_storage(tmp_path), create=False)
     copy = Copy(tmp_path, storage, outcome.study)

@@ -45,8 +45,9 @@ def ask(base: str, path: str) -> Any:
 def test_a_signal_ends_it_with_a_line_and_no_trouble(copy: Copy, end: signal.Signals) -> None:
     with serving(copy.out, NAME) as (process, address):
         assert ask(address["base"], f"/api/studies/{address['study']}")["name"] == NAME
-        with suppress(OSError):
-            urlopen(address["base"] + "/no/such/page", timeout=30)
+        for path in ("param_importances", "plot/contour", "plot/edf", "no/such/page"):
+            with suppress(OSError):
+                urlopen(f"{address['base']}/api/studies/{address['study']}/{path}", timeout=60).read()
         process.send_signal(end)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 0

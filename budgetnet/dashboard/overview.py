@@ -142,5 +142,9 @@ def _fit_card(figure: Figure) -> None:
     title = {"text": figure.layout.meta["title"], "font": {"size": 15}, "subtitle": {"text": ""}}
     below = {"yref": "container", "y": 0, "yanchor": "bottom", "font": {"size": 11}}
     figure.update_layout(title=title, height=_CARD, legend=below, margin={"t": 44, "b": 8, "l": 8, "r": 16})
-    # Most of a small figure would be the template; all that shows of it is the ground, which is white without it.
-    figure.layout.template = {}
+    # Where numbers stand closer than they are wide, Plotly leaves some out, unless it was told which.
+    if figure.layout.xaxis.type == "log":
+        figure.layout.xaxis.dtick = None
+    # Most of a small figure would be the template, of which all that shows is how its own kinds of marks are drawn.
+    looks = figure.layout.template.data.to_plotly_json()
+    figure.layout.template = {"data": {kind: looks[kind] for kind in {each.type for each in figure.data} & set(looks)}}

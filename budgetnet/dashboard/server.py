@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import logging
 import sys
+import warnings
 from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
+import optuna
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.storages import RDBStorage
 
@@ -65,8 +68,12 @@ class DashboardServer:
         return f"http://{HOST}:{self._server.server_port}"
 
     def serve(self) -> None:
-        """Answers until it is interrupted."""
-        self._server.serve_forever(poll_interval=0.1)
+        """Answers until it is interrupted; what the dashboard has to remark on small studies is told to nobody."""
+        logging.getLogger("optuna_dashboard").setLevel(logging.ERROR)
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._server.serve_forever(poll_interval=0.1)
 
     def close(self) -> None:
         """Gives the port back."""
