@@ -38,6 +38,4 @@ def parameter_importance(study: optuna.Study) -> dict[str, float]:
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        # That few trials tell little is plain from how many there are, and is nothing to trouble a terminal with.
-        warnings.filterwarnings("ignore", message="Some regimes", category=UserWarning)
         return get_param_importances(mirror, evaluator=PedAnovaImportanceEvaluator())
