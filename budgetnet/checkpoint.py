@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,30 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], *, about: dict[str, Any
     Raises:
         OSError: the file cannot be written, such as on a full disk.
     """
-    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing_file(path) as temporary:
-        try:
-            save_file(ready, temporary, metadata={"about": json.dumps(about)})
-        except SafetensorError as error:
-            # What the system said comes wrapped up, in words only.
-            raise OSError(errno.EIO, str(error), str(path)) from None
+        write_safetensors(temporary, tensors, metadata={"about": json.dumps(about)}, named=path)
+
+
+def write_safetensors(
+    path: Path, tensors: Mapping[str, Tensor], *, metadata: dict[str, str], named: Path | None = None
+) -> None:
+    """Writes tensors from any device, and texts about them, into a file that nobody reads yet.
+
+    Args:
+        path: the file.
+        tensors: by name.
+        metadata: texts by name.
+        named: what to call the file in an error, where it is to become another one.
+
+    Raises:
+        OSError: the file cannot be written, such as on a full disk.
+    """
+    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    try:
+        save_file(ready, path, metadata=metadata)
+    except SafetensorError as error:
+        # What the system said comes wrapped up, in words only.
+        raise OSError(errno.EIO, str(error), str(named or path)) from None
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

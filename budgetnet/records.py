@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from budgetnet.fields import Document
 from budgetnet.recipe import Recipe
@@ -15,6 +15,16 @@ from budgetnet.spec import ModelSpec
 
 TRAINER = 2
 """Version of the trainer's arithmetic; a change that gives other numbers raises it."""
+
+
+def _printable(text: str) -> str:
+    """Names go to terminals and into pages, where other characters could do as they like."""
+    if not text.strip() or not text.isprintable():
+        raise ValueError("must be printable text")
+    return text
+
+
+ClassName = Annotated[str, AfterValidator(_printable)]
 
 
 class DataRecord(Document):
@@ -38,6 +48,8 @@ class DataRecord(Document):
     """Images trained on."""
     validation_images: int
     """Images held out, on which the run is judged."""
+    class_names: tuple[ClassName, ...] | None = None
+    """Name of each class; none in records of versions that kept no names, or where there are too many to keep."""
 
     @property
     def key(self) -> list[Any]:

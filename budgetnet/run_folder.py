@@ -165,7 +165,7 @@ class RunFolder:
                 str(self._curves), len(curves), f"is damaged: must have a row for each of {result.epochs} epochs"
             )
         if weights and result.best_epoch is not None and not self.best.exists():
-            raise RecordError("run folder", str(self.path), "is damaged: best.safetensors is missing")
+            raise RecordError("run folder", str(self.path), "keeps no network: best.safetensors is missing")
         test = self._read(self._test, TestResult) if self._test.exists() else None
         return RunRecord(self.path, identity, result, curves, test)
 

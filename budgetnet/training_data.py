@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
@@ -11,12 +12,17 @@ import torch
 
 from budgetnet.data import DataSet, split
 from budgetnet.data.device import ResidentImages, resident
-from budgetnet.files import read_mapping, replacing, write_json
+from budgetnet.files import MAX_TEXT_BYTES, read_mapping, replacing, write_json
 from budgetnet.recipe import Recipe
 from budgetnet.records import DataRecord
 from budgetnet.spec import ModelSpec
 
 _FIELDS = tuple(field.name for field in fields(ResidentImages))
+
+
+def _kept(class_names: tuple[str, ...]) -> tuple[str, ...] | None:
+    """The names where a record has room for them: what is written larger than files may be could not be read again."""
+    return class_names if len(json.dumps(class_names)) <= MAX_TEXT_BYTES // 4 else None
 
 
 class TrainingData(NamedTuple):
@@ -74,6 +80,7 @@ class TrainingData(NamedTuple):
             split_fingerprint=parts.fingerprint,
             train_images=len(train),
             validation_images=len(validation),
+            class_names=_kept(dataset.class_names),
         )
         return cls(train, validation, record, dataset.input_shape, dataset.num_classes)
 

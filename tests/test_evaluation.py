@@ -23,8 +23,8 @@ from budgetnet.evaluation import (
 )
 from budgetnet.files import read_mapping, write_json
 from budgetnet.records import RunRecord
+from budgetnet.run_data import read_runs
 from budgetnet.scores import Scores
-from budgetnet.scoring import read_runs
 
 
 def random_scores(images: int, seed: int, *, labels: Any = None) -> Scores:

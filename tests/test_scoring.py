@@ -13,8 +13,10 @@ from support import snapshot
 from budgetnet.data import DataSet, read_openings
 from budgetnet.errors import DataError, InputError, RecordError
 from budgetnet.files import read_mapping, write_json
+from budgetnet.records import RunRecord
+from budgetnet.run_data import Question, read_runs
 from budgetnet.run_folder import OPENINGS, RunFolder
-from budgetnet.scoring import Question, ask, read_runs
+from budgetnet.scoring import ask
 
 TEST = Question("test", device="cpu")
 VALIDATION = Question("validation", device="cpu")
@@ -236,8 +238,17 @@ def test_another_data_set_must_fit(
     assert not (tmp_path / OPENINGS).exists()
 
 
+def without_names(record: RunRecord, *, names: tuple[str, ...] | None = None) -> RunRecord:
+    """The record with other names of classes, or none."""
+    identity = record.identity
+    data = identity.data.model_copy(update={"class_names": names})
+    return record._replace(identity=identity.model_copy(update={"data": data}))
+
+
 def test_kept_answers_need_no_data_set(runs: Runs, digits: DataSet) -> None:
-    records = runs("good0")
+    kept = runs("good0")
+    # As written by versions that kept no names of classes.
+    records = [without_names(record) for record in kept]
     named = ask(records, TEST, load=lambda _: replace(digits, class_names=tuple("abcdefghij")))[0]
 
     def gone(name: str) -> DataSet:
@@ -248,6 +259,8 @@ def test_kept_answers_need_no_data_set(runs: Runs, digits: DataSet) -> None:
     assert answer.scores.probabilities.tolist() == named.scores.probabilities.tolist()
     assert named.class_names == tuple("abcdefghij")
     assert answer.class_names == tuple("0123456789")
+    named_itself = [without_names(record, names=tuple("qrstuvwxyz")) for record in kept]
+    assert ask(named_itself, TEST, load=gone)[0].class_names == tuple("qrstuvwxyz")
 
 
 def test_what_is_no_run_or_came_to_nothing_cannot_be_asked(runs: Runs, tmp_path: Path) -> None:

@@ -85,7 +85,8 @@ def evaluate_runs(
     flip = {"flip": True, "none": False, "recipe": None}[one_of(tta, ("flip", "none", "recipe"), field="--tta")]
     from budgetnet.evaluation import require_common_images
     from budgetnet.progress import load_shown
-    from budgetnet.scoring import Question, ask, read_runs
+    from budgetnet.run_data import Question, read_runs
+    from budgetnet.scoring import ask
 
     part: Part = "test" if on == "test" else "validation"
     records = read_runs(runs)

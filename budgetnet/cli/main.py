@@ -22,9 +22,11 @@ from budgetnet.cli.bench_training import train as bench_train
 from budgetnet.cli.dashboard import dashboard
 from budgetnet.cli.ensemble import ensemble
 from budgetnet.cli.evaluate import evaluate
+from budgetnet.cli.export import export
 from budgetnet.cli.figures import figures
 from budgetnet.cli.inspect import check, schema, specs, summary
 from budgetnet.cli.leaderboard import leaderboard
+from budgetnet.cli.predict import predict
 from budgetnet.cli.report import report
 from budgetnet.cli.reproduce import reproduce
 from budgetnet.cli.search import search
@@ -57,6 +59,8 @@ for verb in (
     train,
     evaluate,
     ensemble,
+    predict,
+    export,
     figures,
     search,
     leaderboard,

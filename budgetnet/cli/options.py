@@ -72,6 +72,7 @@ Storage = Annotated[
     str | None,
     typer.Option("--storage", metavar="URL", help="Where studies live instead: any SQLAlchemy URL."),
 ]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
 RunsArgument = Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders.", show_default=False)]
 On = Annotated[
     str,
@@ -86,6 +87,9 @@ OtherData = Annotated[
         metavar="DATA",
         help="Where the runs' data set is now, or, with --on test, another one of such images and as many classes.",
     ),
+]
+OwnData = Annotated[
+    str | None, typer.Option("--data", metavar="DATA", help="Where the run's data set is now, if not where it was.")
 ]
 TestTimeAugmentation = Annotated[
     str, typer.Option("--tta", metavar="HOW", help="flip: judge mirror images as well; none; recipe: as it says.")

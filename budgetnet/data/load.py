@@ -49,6 +49,18 @@ def load_dataset(name: str, *, progress: Progress | None = None) -> DataSet:
     raise DataError("data", name, _RULE + hint)
 
 
+def needs_download(name: str) -> bool:
+    """Whether a data set of that name would have to be fetched before it can be loaded.
+
+    Raises:
+        DataError: its path is none.
+    """
+    kind, _, where = name.partition(":")
+    if kind != "cifar10":
+        return False
+    return not ((_path(name, where) if where else _cifar10_folder(name)) / "cifar-10-batches-py").is_dir()
+
+
 def load_digits() -> DataSet:
     """scikit-learn's bundled digits: 1,797 grey images of 8x8 pixels in 10 classes.
 

@@ -78,9 +78,9 @@ class Reader:
             if self.mode == "L" and image.mode not in _GREY_MODES:
                 raise NotGrey
             try:
-                array = np.asarray(_converted(image, self.mode))
+                array = np.asarray(converted(image, self.mode))
             except Exception as error:  # decoders answer broken bytes with nearly any exception
-                raise UnreadableError(f"{file} is not a sound image: {_cause(error)}") from None
+                raise UnreadableError(f"{file} is not a sound image: {cause(error)}") from None
         return array[np.newaxis] if array.ndim == 2 else array.transpose(2, 0, 1)
 
 
@@ -113,10 +113,11 @@ def _opened(root: str, file: str) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UnreadableError(f"{file} has too many pixels to be decoded safely") from None
     except Exception as error:  # as above
-        raise UnreadableError(f"{file} is not a sound image: {_cause(error)}") from None
+        raise UnreadableError(f"{file} is not a sound image: {cause(error)}") from None
 
 
-def _converted(image: Image.Image, mode: str) -> Image.Image:
+def converted(image: Image.Image, mode: str) -> Image.Image:
+    """The image in one of Pillow's modes ``L`` and ``RGB``; transparency is dropped."""
     if image.mode == mode:
         return image
     if image.mode == "P" and "transparency" in image.info:
@@ -124,7 +125,8 @@ def _converted(image: Image.Image, mode: str) -> Image.Image:
     return image.convert(mode)
 
 
-def _cause(error: Exception) -> str:
+def cause(error: Exception) -> str:
+    """What a decoder said, as one line."""
     text = " ".join(str(error).split())
     return text if text and not isinstance(error, UnidentifiedImageError) else "its content is of no known kind"
 
