@@ -62,7 +62,7 @@ class Question:
         trials: int,
         space: dict[str, Any] = TINY_SPACE,
         recipe: Recipe | None = None,
-        watcher: Watcher | None = None,
+        watcher: Callback | None = None,
         name: str = "study",
         out: Path | None = None,
         max_params: int | None = MAX_PARAMS,

@@ -29,6 +29,6 @@ def make_tracker(text: str, *, out: Path, field: str) -> Tracker:
     try:
         if name == "tensorboard":
             return TensorBoard(place or out / "tensorboard")
-        return MLflow(place or f"sqlite:///{out / 'mlflow.db'}")
+        return MLflow(place or f"sqlite:///{(out / 'mlflow.db').resolve()}")
     except InputError as error:
         raise InputError(field, text, error.rule) from None

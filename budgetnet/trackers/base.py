@@ -14,6 +14,18 @@ from budgetnet.records import Epoch, RunResult
 
 _log = logging.getLogger(__name__)
 
+CURVES = {
+    "train/loss": "train_loss",
+    "train/accuracy": "train_accuracy",
+    "validation/loss": "validation_loss",
+    "validation/accuracy": "validation_accuracy",
+    "learning_rate": "learning_rate",
+}
+"""What is drawn of every epoch: the names of the curves, and of the fields of `Epoch`."""
+
+LENGTH = "epochs"
+"""The final value that says for how many epochs a run is kept to its end."""
+
 Kept = TypeVar("Kept")
 """What a tracker holds on to while a run trains."""
 
@@ -133,13 +145,7 @@ def _flat(mapping: Mapping[str, Any], path: str) -> dict[str, Any]:
 
 def curve_values(epoch: Epoch) -> dict[str, float]:
     """What is drawn of an epoch, by name."""
-    return {
-        "train/loss": epoch.train_loss,
-        "train/accuracy": epoch.train_accuracy,
-        "validation/loss": epoch.validation_loss,
-        "validation/accuracy": epoch.validation_accuracy,
-        "learning_rate": epoch.learning_rate,
-    }
+    return {name: getattr(epoch, field) for name, field in CURVES.items()}
 
 
 def final_values(result: RunResult) -> dict[str, float]:
@@ -148,7 +154,7 @@ def final_values(result: RunResult) -> dict[str, float]:
         "best/validation_loss": result.validation_loss,
         "best/validation_accuracy": result.validation_accuracy,
         "best/epoch": result.best_epoch,
-        "epochs": result.epochs,
+        LENGTH: result.epochs,
         "seconds": result.seconds,
     }
     return {name: float(value) for name, value in values.items() if value is not None}

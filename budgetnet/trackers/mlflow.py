@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from budgetnet.callbacks import Announced
 from budgetnet.errors import InputError
 from budgetnet.records import Epoch, RunResult
-from budgetnet.trackers.base import RunTracker, curve_values, describe, final_values, require_package
+from budgetnet.trackers.base import CURVES, LENGTH, RunTracker, curve_values, describe, final_values, require_package
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _DIGEST = "budgetnet.digest"
 """The tag that a run is found by: what determines it, whatever folder it lies in."""
+_SQLITE = "sqlite:///"
 _STATUS = {"complete": "FINISHED", "stopped": "KILLED", "diverged": "FAILED"}
 _QUIET = {
     # Nothing is sent to anybody but the store that was named.
@@ -34,6 +35,8 @@ _PATIENCE = {
 
 class _Kept(NamedTuple):
     run_id: str
+    length: float | None
+    """Epochs of the end that is kept already."""
 
 
 class MLflow(RunTracker[_Kept]):
@@ -69,22 +72,22 @@ class MLflow(RunTracker[_Kept]):
             [self._experiment_id], f"tags.`{_DIGEST}` = '{run.identity.digest}'", max_results=1
         )
         tags = _tags(run)
+        entry = found[0] if found else self._client.create_run(self._experiment_id, run_name=run.run, tags=tags)
+        run_id, known = entry.info.run_id, entry.data.params
         if found:
-            run_id, known = found[0].info.run_id, found[0].data.params
             self._client.update_run(run_id, status="RUNNING")
-        else:
-            run_id = self._client.create_run(self._experiment_id, run_name=run.run, tags=tags).info.run_id
-            known = {}
-        self._write(run_id, tags=tags, params={k: v for k, v in describe(run).items() if k not in known})
-        history = self._client.get_metric_history(run_id, "validation/loss")
-        return _Kept(run_id), {metric.step for metric in history}
+        facts = {name: value for name, value in describe(run).items() if name not in known}
+        self._write(run_id, tags=tags, params=facts)
+        # Every epoch is written whole, so one of its curves speaks for all.
+        history = self._client.get_metric_history(run_id, next(iter(CURVES)))
+        return _Kept(run_id, entry.data.metrics.get(LENGTH)), {metric.step for metric in history}
 
     def _keep(self, kept: _Kept, epochs: Sequence[Epoch]) -> None:
         for epoch in epochs:
             self._write(kept.run_id, metrics=curve_values(epoch), step=epoch.epoch)
 
     def _end(self, kept: _Kept, result: RunResult) -> None:
-        values = final_values(result)
+        values = final_values(result) if kept.length != result.epochs else {}
         self._write(kept.run_id, metrics=values, step=result.epochs, tags={"budgetnet.ended": result.reason})
         self._client.set_terminated(kept.run_id, _STATUS[result.status])
 
@@ -131,14 +134,15 @@ def _open(uri: str) -> MlflowClient:
     Raises:
         InputError: MLflow cannot use such a store.
     """
-    import sqlalchemy
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
-    if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).absolute().parent.mkdir(parents=True, exist_ok=True)
     try:
+        if uri.startswith(_SQLITE):
+            Path(uri.removeprefix(_SQLITE)).absolute().parent.mkdir(parents=True, exist_ok=True)
         return MlflowClient(tracking_uri=uri)
-    except (MlflowException, sqlalchemy.exc.SQLAlchemyError, ModuleNotFoundError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError("tracker", uri, f"is no store that MLflow can use: {first}") from None
+    except (MlflowException, SQLAlchemyError, OSError, ModuleNotFoundError) as error:
+        sentence = (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0]
+        rule = f"is no store that MLflow can use ({sentence}); {_SQLITE}FILE needs no server"
+        raise InputError("tracker", uri, rule) from None
