@@ -22,6 +22,7 @@ from budgetnet.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from budgetnet.ablation import AblationStudy as AblationStudy
+    from budgetnet.callbacks import Callback as Callback
     from budgetnet.notebook import ablate as ablate
     from budgetnet.notebook import search as search
     from budgetnet.study import Study as Study
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _LATER = {
     "AblationStudy": "budgetnet.ablation",
+    "Callback": "budgetnet.callbacks",
     "Study": "budgetnet.study",
     "ablate": "budgetnet.notebook",
     "open_study": "budgetnet.study",
@@ -41,6 +43,7 @@ __all__ = [
     "Augmentation",
     "Budget",
     "BudgetnetError",
+    "Callback",
     "DataError",
     "EarlyStopping",
     "Head",

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 
 from budgetnet.ablation import AblationStudy, Variant
+from budgetnet.callbacks import Callback, Occasion
 from budgetnet.data import DataSet
 from budgetnet.errors import BudgetnetError, BusyError
 from budgetnet.fields import Document
 from budgetnet.judging import judge
 from budgetnet.memory import with_memory
-from budgetnet.observer import Announced, Observer
 from budgetnet.recipe import Recipe
 from budgetnet.records import RunRecord
 from budgetnet.run_folder import RunFolder
@@ -43,7 +43,7 @@ class PlannedRun(Document):
 
 
 def train_runs(
-    runs: Sequence[PlannedRun], data: TrainingData, *, out: Path, observer: Observer, worker: int = 0, trained: int = 0
+    runs: Sequence[PlannedRun], data: TrainingData, *, out: Path, callback: Callback, worker: int = 0, trained: int = 0
 ) -> list[PlannedRun]:
     """Trains what is not trained yet, and leaves to other processes what they are at.
 
@@ -51,9 +51,9 @@ def train_runs(
         runs: the trainings.
         data: training and validation images, on the device to train on.
         out: folder of run folders.
-        observer: is told of progress.
+        callback: is told of the runs.
         worker: number of the worker.
-        trained: how many runs are trained already, for the observer.
+        trained: how many runs are trained already, for the callback.
 
     Returns:
         Runs that another process was training.
@@ -62,19 +62,15 @@ def train_runs(
     for run in runs:
         if is_complete(RunFolder.of(identify(run.spec, data, run.recipe, seed=run.seed), out)):
             continue
-        spec = data.adapt(run.spec)
-        observer.begun(Announced(spec.label, spec.params, trained, run.recipe.epochs), worker=worker)
         try:
-            record, _ = with_memory(_attempt(run, data, out, observer, worker))
+            with_memory(_attempt(run, data, out, callback, Occasion(worker, trained)))
         except BusyError:
             left.append(run)
-            continue
-        observer.ended(record.result if record else None, worker=worker)
     return left
 
 
 def _attempt(
-    run: PlannedRun, data: TrainingData, out: Path, observer: Observer, worker: int
+    run: PlannedRun, data: TrainingData, out: Path, callback: Callback, occasion: Occasion
 ) -> Callable[[Any], RunRecord]:
     return lambda execution: train(
         run.spec,
@@ -83,8 +79,8 @@ def _attempt(
         seed=run.seed,
         out=out,
         execution=execution,
-        on_epoch=lambda epoch: observer.epoch_ended(epoch, worker=worker),
-        on_step=lambda epoch, share: observer.stepped(epoch, share, worker=worker),
+        callback=callback,
+        occasion=occasion,
     )
 
 
@@ -137,14 +133,14 @@ class Batch:
         """Where a run lies, whether it exists yet or not."""
         return RunFolder.of(identify(run.spec, self.data(run.recipe), run.recipe, seed=run.seed), self.out)
 
-    def train(self, runs: Sequence[PlannedRun], observer: Observer) -> list[RunRecord]:
+    def train(self, runs: Sequence[PlannedRun], callback: Callback) -> list[RunRecord]:
         """Trains what is not trained yet; the same call goes on where it was broken off.
 
         Several processes may do so at once: each takes what nobody is training, and waits for the others at the end.
 
         Args:
             runs: the trainings.
-            observer: is told of progress.
+            callback: is told of the runs.
 
         Returns:
             Their records, in the order of the runs; of runs that diverged, too.
@@ -158,7 +154,7 @@ class Batch:
             busy: list[PlannedRun] = []
             for place, run in enumerate(left):
                 trained = len(runs) - len(left) + place - len(busy)
-                busy += train_runs([run], self.data(run.recipe), out=self.out, observer=observer, trained=trained)
+                busy += train_runs([run], self.data(run.recipe), out=self.out, callback=callback, trained=trained)
             if len(busy) == len(left):
                 time.sleep(_LOOK_AGAIN)
             left = busy
@@ -189,7 +185,7 @@ class Batch:
 
 
 def train_variants(
-    study: AblationStudy, variants: Sequence[Variant], batch: Batch, observer: Observer
+    study: AblationStudy, variants: Sequence[Variant], batch: Batch, callback: Callback
 ) -> dict[tuple[str, str], list[RunRecord]]:
     """Trains every variant within the budget with every seed, and judges them where the study asks for it.
 
@@ -197,7 +193,7 @@ def train_variants(
         study: the ablation.
         variants: of the study, the base first.
         batch: where they are trained, and on what.
-        observer: is told of progress.
+        callback: is told of the runs.
 
     Returns:
         The records of each variant in the order of the seeds, by the variant's key.
@@ -209,7 +205,7 @@ def train_variants(
     variants[0].verdict.require()
     trained = [variant for variant in variants if variant.fits]
     # One seed of all variants after the other: what is broken off still compares them on the seeds that it has.
-    records = batch.train(planned(study, variants), observer)
+    records = batch.train(planned(study, variants), callback)
     if study.judged_on == "test":
         by = f"ablate {study.name}".strip()
         records = batch.judge(records, by=by, reason=f"an ablation of {len(trained)} variants")

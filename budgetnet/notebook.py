@@ -20,8 +20,8 @@ from budgetnet.study import Study
 if TYPE_CHECKING:
     from budgetnet.ablation import AblationStudy
     from budgetnet.ablation.results import AblationResult, Method
+    from budgetnet.callbacks import Callback
     from budgetnet.data import DataSet
-    from budgetnet.observer import Observer
 
 
 def search(
@@ -50,7 +50,7 @@ def search(
     workers: int | None = None,
     train_size: int | None = None,
     validation_size: int | None = None,
-    observer: Observer | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Study:
     """Searches for the best network within a budget, as ``budgetnet search`` does; the same call goes on with it.
 
@@ -79,7 +79,7 @@ def search(
         workers: processes; one on a CPU and on each GPU if left out.
         train_size: train on so many of the training images.
         validation_size: validate on so many of those held out.
-        observer: is told of progress; bars are shown on a terminal if left out.
+        callbacks: are told of every run, trackers among them, beside the bars that a terminal shows.
 
     Raises:
         InputError: an argument breaks a rule.
@@ -90,6 +90,7 @@ def search(
     """
     deadline = None if timeout is None else time.time() + timeout
     budget = Budget.from_mapping({"max_params": max_params, "max_macs": max_macs, "max_activations": max_activations})
+    from budgetnet.callbacks import Callbacks
     from budgetnet.progress import TerminalProgress, load_shown
     from budgetnet.searching.request import arrange, finish, run
 
@@ -117,13 +118,13 @@ def search(
     )
     kept = request.place.storage
     with storage_errors(kept):
-        with TerminalProgress(candidates=trials, epochs=how.epochs) as progress:
-            outcome = run(request, observer or progress, trials=trials, deadline=deadline)
+        with TerminalProgress(candidates=trials) as progress:
+            outcome = run(request, Callbacks([progress, *callbacks]), trials=trials, deadline=deadline)
         if finalists and outcome.end != "time" and outcome.trained:
             final = _recipe(final_recipe, default="digits" if digits else "modern")
-            with TerminalProgress(epochs=final.epochs) as progress:
+            with TerminalProgress() as progress:
                 wanted = FinalsWanted(finalists, final_seeds, final)
-                finish(request, outcome, dataset, observer or progress, wanted=wanted)
+                finish(request, outcome, dataset, Callbacks([progress, *callbacks]), wanted=wanted)
     return Study(outcome.study, kept, Path(out))
 
 
@@ -136,7 +137,7 @@ def ablate(
     device: str = "auto",
     train_size: int | None = None,
     validation_size: int | None = None,
-    observer: Observer | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> AblationResult:
     """Trains every variant of a study with the same seeds, as ``budgetnet ablate`` does; the same call goes on with it.
 
@@ -148,7 +149,7 @@ def ablate(
         device: ``auto``, ``cuda``, ``mps`` or ``cpu``.
         train_size: train on so many of the training images; as the study says if left out.
         validation_size: validate on so many of those held out; as the study says if left out.
-        observer: is told of progress; bars are shown on a terminal if left out.
+        callbacks: are told of every run, trackers among them, beside the bars that a terminal shows.
 
     Raises:
         InputError: the study's file breaks a rule.
@@ -159,6 +160,7 @@ def ablate(
     from budgetnet.ablation import AblationStudy
     from budgetnet.ablation.results import ablation_result
     from budgetnet.batch import Batch, planned, train_variants
+    from budgetnet.callbacks import Callbacks
     from budgetnet.environment import choose_device
     from budgetnet.progress import TerminalProgress, load_shown
 
@@ -173,9 +175,8 @@ def ablate(
         train_size=train_size or question.train_size,
         validation_size=validation_size or question.validation_size,
     )
-    runs, epochs = planned(question, variants), question.base.recipe.epochs
-    with TerminalProgress(runs=len(runs), epochs=epochs) as progress:
-        records = train_variants(question, variants, batch, observer or progress)
+    with TerminalProgress(runs=len(planned(question, variants))) as progress:
+        records = train_variants(question, variants, batch, Callbacks([progress, *callbacks]))
     return ablation_result(question, variants, records, method=interval)
 
 

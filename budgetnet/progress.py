@@ -17,8 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from budgetnet.callbacks import Announced, Callback
 from budgetnet.data import DataSet, load_dataset
-from budgetnet.observer import Announced
 from budgetnet.records import Epoch, RunResult
 from budgetnet.words import percent, short_count
 
@@ -35,16 +35,15 @@ def load_shown(name: str) -> DataSet:
         return load_dataset(name, progress=lambda done, of: bars.update(task, completed=done, total=of))
 
 
-class TerminalProgress:
+class TerminalProgress(Callback):
     """Shows the progress of a run, of several or of a search on standard error, if that is a terminal."""
 
-    def __init__(self, *, candidates: int | None = None, runs: int | None = None, epochs: int) -> None:
+    def __init__(self, *, candidates: int | None = None, runs: int | None = None) -> None:
         """Nothing is shown yet.
 
         Args:
             candidates: how many a search trains.
             runs: how many a batch trains, in place of a search.
-            epochs: of each training that says nothing else.
         """
         self._bars = Progress(
             TextColumn("{task.description}", markup=False),
@@ -59,7 +58,6 @@ class TerminalProgress:
         self._is_batch = runs is not None
         if candidates is not None or runs is not None:
             self._search = self._bars.add_task("runs" if self._is_batch else "candidates", total=candidates or runs)
-        self._epochs = epochs
         self._runs: dict[int, TaskID] = {}
         """The bar of each worker."""
         self._labels: dict[int, str] = {}
@@ -75,37 +73,42 @@ class TerminalProgress:
     ) -> None:
         self._bars.stop()
 
-    def turned_away(self, *, worker: int = 0) -> None:  # noqa: ARG002 - all turn away for the same search
+    def turned_away(self, *, worker: int) -> None:  # noqa: ARG002 - all turn away for the same search
         """Counts a candidate that did not fit."""
         self._turned_away += 1
         self._describe_search()
 
-    def begun(self, candidate: Announced, *, worker: int = 0) -> None:
+    def begun(self, run: Announced, *, worker: int) -> None:
         """Starts the bar of a candidate, or of a run on its own."""
         if self._search is not None:
-            self._bars.update(self._search, completed=candidate.trained)
-        epochs = candidate.epochs or self._epochs
-        self._labels[worker] = f"{candidate.label[:40]} · {short_count(candidate.params)} parameters"
+            self._bars.update(self._search, completed=run.occasion.trained)
+        self._labels[worker] = f"{run.label[:40]} · {short_count(run.params)} parameters"
         if worker not in self._runs:
-            self._runs[worker] = self._bars.add_task("", total=epochs)
-        self._bars.reset(self._runs[worker], total=epochs, description=self._labels[worker], visible=True)
+            self._runs[worker] = self._bars.add_task("", total=run.epochs)
+        self._bars.reset(
+            self._runs[worker],
+            total=run.epochs,
+            completed=len(run.curves),
+            description=self._labels[worker],
+            visible=True,
+        )
 
-    def stepped(self, epoch: int, share: float, *, worker: int = 0) -> None:
+    def stepped(self, epoch: int, share: float, *, worker: int) -> None:
         """Moves the bar within an epoch."""
         self._bars.update(self._runs[worker], completed=round(epoch - 1 + share, 1))
 
-    def epoch_ended(self, epoch: Epoch, *, worker: int = 0) -> None:
+    def epoch_ended(self, epoch: Epoch, *, worker: int) -> None:
         """Shows an epoch's accuracy."""
         description = f"{self._labels[worker]} · {percent(epoch.validation_accuracy)} %"
         self._bars.update(self._runs[worker], completed=epoch.epoch, description=description)
 
-    def ended(self, result: RunResult | None, *, worker: int = 0) -> None:  # noqa: ARG002 - likewise
+    def ended(self, result: RunResult, *, worker: int) -> None:  # noqa: ARG002 - likewise
         """Moves the candidates' bar."""
-        if result is not None and result.status == "complete" and result.validation_accuracy is not None:
+        if result.status == "complete" and result.validation_accuracy is not None:
             self._best = max(self._best or 0.0, result.validation_accuracy)
-        self._pruned += result is not None and result.status == "stopped"
+        self._pruned += result.status == "stopped"
         if self._search is not None:
-            self._bars.advance(self._search, 0 if result is None else 1)
+            self._bars.advance(self._search)
             self._describe_search()
 
     def _describe_search(self) -> None:

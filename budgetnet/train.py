@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from budgetnet.build import ResNet, build
+from budgetnet.callbacks import Announced, Callback, Occasion, Teller
 from budgetnet.checkpoint import load_tensors, save_tensors
 from budgetnet.cost import cost_of
 from budgetnet.data.feed import Feed
@@ -69,8 +70,8 @@ def train(
     seed: int,
     out: Path,
     execution: Execution | None = None,
-    on_epoch: Callable[[Epoch], None] | None = None,
-    on_step: Callable[[int, float], None] | None = None,
+    callback: Callback | None = None,
+    occasion: Occasion | None = None,
     judge: Judge | None = None,
 ) -> RunRecord:
     """Trains a network, or goes on with a run that was interrupted, or answers from the record of a finished one.
@@ -84,8 +85,8 @@ def train(
         seed: of initialisation, order and augmentation.
         out: folder in which the run's own folder lies.
         execution: how steps are carried out; as fast as is safe for runs of any length if left out.
-        on_epoch: called behind each epoch.
-        on_step: called behind each step with the epoch, counted from 1, and the share of it that is done.
+        callback: is told of the run; what it raises breaks training off.
+        occasion: what the run is trained for, for the callback.
         judge: may stop the run behind an epoch; nobody does if left out.
 
     Raises:
@@ -96,6 +97,7 @@ def train(
     execution = execution or Execution()
     identity = identify(spec, data, recipe, seed=seed)
     folder = RunFolder.of(identity, out)
+    told = Teller(callback, Announced(identity, folder.path.name, occasion or Occasion()))
     # The caller's random numbers are left as they were, on the CPU and on the CUDA device that trains.
     cuda = [device] if device.type == "cuda" else []
     with folder.locked(), torch.random.fork_rng(devices=cuda), cudnn_settings(execution):
@@ -109,7 +111,10 @@ def train(
             run.resume()
             environment = {**describe_environment(device), "execution": execution._asdict()}
             folder.note_environment(environment, first_epoch=run.progress.epoch + 1)
-            folder.finish(run.to_the_end(on_epoch, on_step, judge))
+            with told.training(run.curves):
+                result = run.to_the_end(told, judge)
+                folder.finish(result)
+                told.ended(result)
             # A step and what repeats it hold each other. Let go of, they go by themselves; on a device, where the next
             # network needs their memory now, it is seen to that nothing else holds it.
             run.learner.release()
@@ -117,7 +122,11 @@ def train(
             del run
             if device.type != "cpu":
                 gc.collect()
-        return folder.load()
+            return folder.load()
+        record = folder.load()
+        with told.training(record.curves):
+            told.ended(record.result)
+        return record
 
 
 def identify(
@@ -168,12 +177,7 @@ class _Run:
         self.progress = _Progress()
         self.curves: list[Epoch] = []
 
-    def to_the_end(
-        self,
-        on_epoch: Callable[[Epoch], None] | None,
-        on_step: Callable[[int, float], None] | None,
-        judge: Judge | None,
-    ) -> RunResult:
+    def to_the_end(self, told: Teller, judge: Judge | None) -> RunResult:
         """Trains to the recipe's last epoch, early stopping, the judge's word, or a loss that is no finite number."""
         stopping = self.recipe.early_stopping
         verdict = judge.resumed(self.curves) if judge and self.curves else None
@@ -181,18 +185,17 @@ class _Run:
             if stopping and self.progress.stale_epochs >= stopping.patience:
                 loss = stopping.monitor.replace("-", " ")
                 return self._result("complete", f"early stopping: {loss} did not fall for {stopping.patience} epochs")
-            epoch, validation = self._epoch(on_step)
+            epoch, validation = self._epoch(told)
             if not (math.isfinite(epoch.train_loss) and math.isfinite(epoch.validation_loss)):
                 return self._result("diverged", f"the loss was no finite number in epoch {epoch.epoch}")
             self._keep(epoch, validation)
-            if on_epoch:
-                on_epoch(epoch)
+            told.epoch_ended(epoch)
             verdict = judge.behind(epoch) if judge else None
         if verdict is not None and self.progress.epoch < self.recipe.epochs:
             return self._result("stopped", verdict)
         return self._result("complete", f"all {self.recipe.epochs} epochs")
 
-    def _epoch(self, on_step: Callable[[int, float], None] | None) -> tuple[Epoch, Evaluation]:
+    def _epoch(self, told: Teller) -> tuple[Epoch, Evaluation]:
         """One pass over the training images, then validation."""
         began, number, recipe = time.perf_counter(), self.progress.epoch + 1, self.recipe
         # Each epoch has its own streams, so that a resumed run draws what an uninterrupted one would have drawn.
@@ -208,8 +211,7 @@ class _Run:
         self.learner.begin(number, rates=rates)
         for step, size in enumerate(sizes, 1):
             self.learner.learn(size)
-            if on_step:
-                on_step(number, step / len(sizes))
+            told.stepped(number, step / len(sizes))
         train_loss, train_accuracy = self.learner.totals()
         validation = self.evaluator()
         return Epoch(

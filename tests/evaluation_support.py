@@ -43,13 +43,13 @@ class Runs(Protocol):
 class StopAtOnce:
     """A judge that stops a run behind its first epoch."""
 
-    def stands_by(self, result: RunResult) -> bool:  # noqa: ARG002 - the signature is a judge's
+    def stands_by(self, result: RunResult) -> bool:
         return True
 
-    def resumed(self, curves: Sequence[Epoch]) -> str | None:  # noqa: ARG002 - the signature is a judge's
+    def resumed(self, curves: Sequence[Epoch]) -> str | None:
         return None
 
-    def behind(self, epoch: Epoch) -> str | None:  # noqa: ARG002 - the signature is a judge's
+    def behind(self, epoch: Epoch) -> str | None:
         return "others were better"
 
 

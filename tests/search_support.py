@@ -8,8 +8,8 @@ from typing import Any
 from support import TINY_SPACE, prepare, tiny_recipe
 
 from budgetnet.budget import Budget
+from budgetnet.callbacks import Announced, Callback
 from budgetnet.data import DataSet
-from budgetnet.observer import Announced
 from budgetnet.recipe import Recipe
 from budgetnet.records import Epoch, RunResult
 from budgetnet.searching.driver import Arrangement, Plan, SearchOutcome, question, search
@@ -20,31 +20,33 @@ from budgetnet.spec import ModelSpec
 MAX_PARAMS = 20_000
 
 
-class Watcher:
+class Watcher(Callback):
     """Keeps what a search tells."""
 
     def __init__(self, *, stop_at: int | None = None, error: type[BaseException] = KeyboardInterrupt) -> None:
         self.turned = 0
         self.networks: list[Announced] = []
         self.epochs: list[Epoch] = []
-        self.results: list[RunResult | None] = []
+        self.results: list[RunResult] = []
+        self.broken: list[str | None] = []
         self._stop_at, self._error = stop_at, error
 
-    def turned_away(self, **_: int) -> None:
+    def turned_away(self, *, worker: int) -> None:
         self.turned += 1
 
-    def begun(self, candidate: Announced, **_: int) -> None:
-        self.networks.append(candidate)
+    def begun(self, run: Announced, *, worker: int) -> None:
+        self.networks.append(run)
 
-    def stepped(self, epoch: int, share: float, **_: int) -> None: ...
-
-    def epoch_ended(self, epoch: Epoch, **_: int) -> None:
+    def epoch_ended(self, epoch: Epoch, *, worker: int) -> None:
         self.epochs.append(epoch)
         if len(self.networks) == self._stop_at:
             raise self._error
 
-    def ended(self, result: RunResult | None, **_: int) -> None:
+    def ended(self, result: RunResult, *, worker: int) -> None:
         self.results.append(result)
+
+    def broken_off(self, reason: str | None, *, worker: int) -> None:
+        self.broken.append(reason)
 
 
 class Question:
@@ -60,7 +62,7 @@ class Question:
         trials: int,
         space: dict[str, Any] = TINY_SPACE,
         recipe: Recipe | None = None,
-        watcher: Watcher | None = None,
+        watcher: Callback | None = None,
         name: str = "study",
         out: Path | None = None,
         max_params: int | None = MAX_PARAMS,

@@ -14,13 +14,25 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 
+from budgetnet.callbacks import Callback
 from budgetnet.data import DataSet
 from budgetnet.recipe import Augmentation, EarlyStopping, Recipe, Schedule
+from budgetnet.records import Epoch
 from budgetnet.space import SearchSpace
 from budgetnet.spec import ModelSpec
 from budgetnet.training_data import TrainingData
 
 Found = TypeVar("Found")
+
+
+class EachEpoch(Callback):
+    """Calls a function behind every epoch."""
+
+    def __init__(self, call: Callable[[Epoch], None]) -> None:
+        self._call = call
+
+    def epoch_ended(self, epoch: Epoch, *, worker: int) -> None:
+        self._call(epoch)
 
 
 class Told(NamedTuple):

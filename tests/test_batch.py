@@ -71,8 +71,8 @@ def test_what_another_process_trains_is_waited_for(batch: Batch, monkeypatch: py
             others_done.wait(60)
 
     class Ends(Watcher):
-        def ended(self, result: RunResult | None, **_: int) -> None:
-            super().ended(result)
+        def ended(self, result: RunResult, *, worker: int) -> None:
+            super().ended(result, worker=worker)
             others_done.set()
 
     thread = threading.Thread(target=hold)

@@ -24,7 +24,7 @@ class Reader(HTMLParser):
         self.cells: list[str] = []
         self.text = ""
 
-    def handle_starttag(self, tag: str, attrs: object) -> None:  # noqa: ARG002 - the signature is HTMLParser's
+    def handle_starttag(self, tag: str, attrs: object) -> None:
         self.tags.append(tag)
         if tag in ("td", "th"):
             self.cells.append("")

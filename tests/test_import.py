@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ PUBLIC = [
     "Augmentation",
     "Budget",
     "BudgetnetError",
+    "Callback",
     "DataError",
     "EarlyStopping",
     "Head",
@@ -98,6 +100,18 @@ def test_importing_loads_nothing_that_takes_long() -> None:
     }
     assert not slow & set(done.stdout.split())
     assert "pydantic" in done.stdout.split()
+
+
+def test_training_loads_no_tracker_that_was_not_asked_for(tmp_path: Path) -> None:
+    options = "'train', 'resnet20', '--epochs', '1', '--train-size', '20', '--validation-size', '20', '--device', 'cpu'"
+    code = f"from budgetnet.cli.main import main; assert main([{options}, '--out', {str(tmp_path)!r}]) == 0"
+    done = run(f"{code}\nimport sys\nassert not {{'tensorboard', 'mlflow', 'budgetnet.trackers'}} & set(sys.modules)")
+    assert done.returncode == 0, done.stderr
+
+
+def test_naming_the_trackers_loads_neither_of_their_packages() -> None:
+    done = run("import budgetnet.trackers, sys; assert not {'tensorboard', 'mlflow', 'torch'} & set(sys.modules)")
+    assert done.returncode == 0, done.stderr
 
 
 def test_opening_a_study_loads_no_torch() -> None:

@@ -51,7 +51,7 @@ class Case:
         def train_all(runs: Sequence[PlannedRun]) -> None:
             assert not read_openings(self.out / OPENINGS) or trained is not None, "sealed until all are trained"
             watcher = Watcher()
-            train_runs(runs, self.place.data, out=self.out, observer=watcher)
+            train_runs(runs, self.place.data, out=self.out, callback=watcher)
             if trained is not None:
                 trained.extend(runs[: len(watcher.networks)])
 
@@ -138,7 +138,7 @@ def test_no_finalist_sees_the_test_set_while_another_is_in_training(case: Case) 
             case.outcome.study,
             case.place,
             case.digits,
-            lambda runs: train_runs(runs, case.place.data, out=case.out, observer=Watcher()),
+            lambda runs: train_runs(runs, case.place.data, out=case.out, callback=Watcher()),
             number=2,
             seeds=1,
             recipe=recipe,

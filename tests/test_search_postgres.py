@@ -140,8 +140,8 @@ class Outage(Watcher):
         super().__init__()
         self._server, self._epoch, self._again, self._then = server, epoch, again, error
 
-    def epoch_ended(self, epoch: Epoch, **_: int) -> None:
-        super().epoch_ended(epoch)
+    def epoch_ended(self, epoch: Epoch, *, worker: int) -> None:
+        super().epoch_ended(epoch, worker=worker)
         if len(self.epochs) == self._epoch:
             self._server.stop()
             if self._again:

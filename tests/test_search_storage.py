@@ -120,8 +120,8 @@ def test_a_storage_damaged_while_it_is_read_is_told_in_one_line(ask: Question, t
 
 def test_a_storage_damaged_while_a_candidate_trains_is_told_in_one_line(ask: Question, tmp_path: Path) -> None:
     class Vandal(Watcher):
-        def epoch_ended(self, epoch: Epoch, **_: int) -> None:
-            super().epoch_ended(epoch)
+        def epoch_ended(self, epoch: Epoch, *, worker: int) -> None:
+            super().epoch_ended(epoch, worker=worker)
             execute(tmp_path / "studies.db", "DROP TABLE trial_values")
 
     with pytest.raises(RecordError, match="no such table") as caught:

@@ -37,7 +37,7 @@ def test_a_candidate_whose_folder_is_damaged_is_left_out_and_the_search_goes_on(
     watcher = Watcher()
     outcome = ask(trials=2, by_hand=(TINY,), watcher=watcher)
     assert (outcome.trained, outcome.end) == (2, "done")
-    assert [result is None for result in watcher.results] == [True, False, False]
+    assert len(watcher.networks) == len(watcher.results) == 2
     assert "is left out: checkpoint" in caplog.text
     assert tally(read_trials(outcome.study))["no_result"] == 1
     assert folder.checkpoint.read_bytes() == b"no checkpoint"

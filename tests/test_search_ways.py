@@ -175,8 +175,7 @@ def test_when_the_time_is_up_the_candidate_in_training_waits(ask: Question) -> N
 
         now = 0.0
 
-        def stepped(self, epoch: int, share: float, **_: int) -> None:
-            super().stepped(epoch, share)
+        def stepped(self, epoch: int, share: float, *, worker: int) -> None:
             self.now = 100.0 if len(self.networks) == 2 else 0.0
 
     watcher = Clock()

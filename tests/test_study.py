@@ -123,7 +123,7 @@ def test_a_study_is_opened_again_and_shows_itself(study: Study) -> None:
     assert "published" in read(study.leaderboard()._repr_html_()).cells
 
 
-def test_the_same_call_goes_on_and_tells_its_observer(study: Study, digits: DataSet) -> None:
+def test_the_same_call_goes_on_and_tells_its_callbacks(study: Study, digits: DataSet) -> None:
     watcher = Watcher()
     again = search(
         data=digits,
@@ -136,7 +136,7 @@ def test_the_same_call_goes_on_and_tells_its_observer(study: Study, digits: Data
         study="mine",
         out=study.out,
         device="cpu",
-        observer=watcher,
+        callbacks=[watcher],
     )
     assert len(watcher.results) == 1
     assert again.tally()["trained"] == 5

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from support import TINY, patient, prepare, restarts, tiny_recipe
+from support import TINY, EachEpoch, patient, prepare, restarts, tiny_recipe
 from torch.nn import functional
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from budgetnet.build import build
+from budgetnet.callbacks import Callback
 from budgetnet.data import DataSet, split
 from budgetnet.data.dataset import make_dataset
 from budgetnet.data.device import normalise
@@ -90,7 +91,7 @@ def test_the_update_is_that_of_momentum_and_weight_decay_written_by_hand(
     def keep(_: Epoch) -> None:
         shutil.copy(next(tmp_path.glob("*/checkpoint.safetensors")), tmp_path / "last")
 
-    record = train(TINY, prepare(digits, recipe), recipe, seed=1, out=tmp_path, on_epoch=keep)
+    record = train(TINY, prepare(digits, recipe), recipe, seed=1, out=tmp_path, callback=EachEpoch(keep))
     parts = split(digits.train_labels, validation_fraction=0.2, seed=0, train_size=64, validation_size=40)
     inputs, labels = pixels(digits, parts.train), torch.from_numpy(digits.train_labels[parts.train])
     network = initialise(TINY, 1)
@@ -229,7 +230,7 @@ def test_the_kept_weights_are_those_of_the_lowest_validation_loss(digits: DataSe
     def keep(epoch: Epoch) -> None:
         kept[epoch.epoch] = load_file(next(tmp_path.glob("*/checkpoint.safetensors")))
 
-    record = train(TINY, prepare(digits, recipe), recipe, seed=0, out=tmp_path, on_epoch=keep)
+    record = train(TINY, prepare(digits, recipe), recipe, seed=0, out=tmp_path, callback=EachEpoch(keep))
     losses = [epoch.validation_loss for epoch in record.curves]
     best = 1 + losses.index(min(losses))
     assert best < 8, "the last epoch must not be the best, or the case says nothing"
@@ -306,7 +307,12 @@ def test_the_network_takes_the_shape_and_classes_of_the_data(digits: DataSet, tm
 def test_progress_is_told_step_by_step(digits: DataSet, tmp_path: Path) -> None:
     recipe = tiny_recipe()
     steps: list[tuple[int, float]] = []
-    train(TINY, prepare(digits, recipe), recipe, seed=0, out=tmp_path, on_step=lambda *step: steps.append(step))
+
+    class Steps(Callback):
+        def stepped(self, epoch: int, share: float, *, worker: int) -> None:
+            steps.append((epoch, share))
+
+    train(TINY, prepare(digits, recipe), recipe, seed=0, out=tmp_path, callback=Steps())
     assert steps == [(epoch, share) for epoch in (1, 2) for share in (0.25, 0.5, 0.75, 1.0)]
 
 

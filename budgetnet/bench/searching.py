@@ -15,12 +15,12 @@ import torch
 
 from budgetnet.bench.measure import Goal
 from budgetnet.budget import Budget
+from budgetnet.callbacks import Announced, Callback
 from budgetnet.data import DataSet
 from budgetnet.environment import describe_environment
 from budgetnet.errors import BudgetnetError
-from budgetnet.observer import Announced
 from budgetnet.recipe import Recipe
-from budgetnet.records import Epoch, RunResult
+from budgetnet.records import RunResult
 from budgetnet.searching.bulk import Written
 from budgetnet.searching.driver import Arrangement, Plan, question, search
 from budgetnet.searching.ledger import Entry, Ledger
@@ -48,7 +48,7 @@ class Candidate(NamedTuple):
     training_seconds: float
     """Wall time of its epochs, by its record."""
     seconds: float
-    """Wall time from the verdict to its result, with all that is written down."""
+    """Wall time from its first step to its result, with all that its folder holds."""
 
 
 class Bookkeeping(NamedTuple):
@@ -132,7 +132,7 @@ class SearchBenchmark(NamedTuple):
         }
 
 
-class _Watcher:
+class _Watcher(Callback):
     """Keeps what a search tells of its candidates, and hands on how far it is."""
 
     def __init__(self, progress: Callable[[str], None]) -> None:
@@ -141,24 +141,16 @@ class _Watcher:
         self._progress, self._began = progress, 0.0
         self._label = ""
 
-    def turned_away(self, **_: int) -> None:
+    def turned_away(self, *, worker: int) -> None:  # noqa: ARG002 - there is but one
         self.rejected += 1
 
-    def begun(self, candidate: Announced, **_: int) -> None:
-        self._label, self._began = candidate.label, time.perf_counter()
-        number = candidate.trained + 1
-        self._progress(f"training candidate {number}: {candidate.label}, {candidate.params:,} parameters")
+    def begun(self, run: Announced, *, worker: int) -> None:  # noqa: ARG002 - likewise
+        self._label, self._began = run.label, time.perf_counter()
+        self._progress(f"training candidate {run.occasion.trained + 1}: {run.label}, {run.params:,} parameters")
 
-    def stepped(self, epoch: int, share: float, **_: int) -> None:
-        """Nothing is kept of a step."""
-
-    def epoch_ended(self, epoch: Epoch, **_: int) -> None:
-        """Nothing is kept of an epoch."""
-
-    def ended(self, result: RunResult | None, **_: int) -> None:
-        if result is not None:
-            seconds = time.perf_counter() - self._began
-            self.candidates.append(Candidate(self._label, result.params, result.epochs, result.seconds, seconds))
+    def ended(self, result: RunResult, *, worker: int) -> None:  # noqa: ARG002 - likewise
+        seconds = time.perf_counter() - self._began
+        self.candidates.append(Candidate(self._label, result.params, result.epochs, result.seconds, seconds))
 
 
 def run(

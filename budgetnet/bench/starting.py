@@ -149,6 +149,7 @@ def first_step(up: float) -> None:
     for module in task["imports"]:
         importlib.import_module(module)
     from budgetnet.bench.hardware import synchronise
+    from budgetnet.callbacks import Callback
     from budgetnet.data import load_dataset
     from budgetnet.environment import choose_device
     from budgetnet.train import train
@@ -163,13 +164,14 @@ def first_step(up: float) -> None:
     synchronise(device)
     moments.append(time.time())
 
-    def stop(_epoch: int, _share: float) -> None:
-        synchronise(device)
-        moments.append(time.time())
-        raise _Stepped
+    class FirstStep(Callback):
+        def stepped(self, epoch: int, share: float, *, worker: int) -> None:  # noqa: ARG002 - the first one is enough
+            synchronise(device)
+            moments.append(time.time())
+            raise _Stepped
 
     try:
-        train(ModelSpec.from_mapping(task["spec"]), data, recipe, seed=0, out=Path(task["out"]), on_step=stop)
+        train(ModelSpec.from_mapping(task["spec"]), data, recipe, seed=0, out=Path(task["out"]), callback=FirstStep())
     except _Stepped:
         sys.stdout.write(json.dumps(moments) + "\n")
 

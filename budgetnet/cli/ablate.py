@@ -14,6 +14,7 @@ from budgetnet.cli.options import (
     Epochs,
     Json,
     Out,
+    Track,
     TrainSize,
     ValidationSize,
     one_of,
@@ -21,6 +22,7 @@ from budgetnet.cli.options import (
     read_recipe,
     read_sizes,
     read_spec,
+    read_trackers,
     require_folder,
 )
 from budgetnet.errors import InputError
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from budgetnet.ablation.results import AblationResult
     from budgetnet.ablation.study import AblationStudy
     from budgetnet.ablation.variants import Variant
+    from budgetnet.callbacks import Callback
     from budgetnet.data import DataSet
     from budgetnet.records import RunRecord
 
@@ -70,6 +73,7 @@ def ablate(
     ] = None,
     list_only: Annotated[bool, typer.Option("--list", help="List the variants and train nothing.")] = False,
     device: Device = "auto",
+    track: Track = None,
     as_json: Json = False,
 ) -> None:
     """Train every variant of a study with the same seeds and show what each change is worth; resumable."""
@@ -81,6 +85,7 @@ def ablate(
     if save is not None:
         require_folder(save, field="--save")
     sizes = {name: given or getattr(question, name) for name, given in read_sizes(train_size, validation_size).items()}
+    trackers = [] if list_only else read_trackers(track, out=out)
     from budgetnet.progress import load_shown
 
     dataset = load_shown(data or question.data or "digits")
@@ -88,7 +93,7 @@ def ablate(
     if list_only:
         _list(question, variants, as_json=as_json)
         return
-    records = _train(question, variants, dataset, out=out, device=device, sizes=sizes)
+    records = _train(question, variants, dataset, out=out, device=device, sizes=sizes, trackers=trackers)
     from budgetnet.ablation.results import ablation_result
 
     result = ablation_result(question, variants, records, method=method)
@@ -157,17 +162,18 @@ def _train(
     out: Path,
     device: str,
     sizes: dict[str, int | None],
+    trackers: Sequence[Callback],
 ) -> dict[tuple[str, str], list[RunRecord]]:
     """Trains every variant within the budget with every seed, and judges them where the study asks for it."""
     from budgetnet.batch import Batch, planned, train_variants
+    from budgetnet.callbacks import Callbacks
     from budgetnet.environment import choose_device
     from budgetnet.progress import TerminalProgress
 
     batch = Batch(dataset, device=choose_device(device), out=out, **sizes)
     try:
-        runs, epochs = planned(question, variants), question.base.recipe.epochs
-        with TerminalProgress(runs=len(runs), epochs=epochs) as progress:
-            return train_variants(question, variants, batch, progress)
+        with TerminalProgress(runs=len(planned(question, variants))) as progress:
+            return train_variants(question, variants, batch, Callbacks([progress, *trackers]))
     except KeyboardInterrupt:
         typer.echo("interrupted: nothing is lost, the same command goes on where it stopped", err=True)
         raise

@@ -22,6 +22,7 @@ from budgetnet.spec import ModelSpec
 from budgetnet.zoo import ENTRIES, get
 
 if TYPE_CHECKING:
+    from budgetnet.callbacks import Callback
     from budgetnet.space import SearchSpace
 
 SpecArgument = Annotated[
@@ -71,6 +72,14 @@ Out = Annotated[Path, typer.Option("--out", help="Folder of run folders and of t
 Storage = Annotated[
     str | None,
     typer.Option("--storage", metavar="URL", help="Where studies live instead: any SQLAlchemy URL."),
+]
+Track = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--track",
+        metavar="TRACKER",
+        help="tensorboard[:FOLDER] or mlflow[:URI]; again for more. Left out: in OUT, where either is named alone.",
+    ),
 ]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
 RunsArgument = Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders.", show_default=False)]
@@ -194,6 +203,23 @@ def read_duration(text: str, *, field: str) -> float:
     if not 0 < seconds < math.inf:
         raise InputError(field, text, "must be a time above 0 such as 90s, 30m or 1.5h")
     return seconds
+
+
+def read_trackers(texts: Sequence[str] | None, *, out: Path) -> list[Callback]:
+    """The trackers that ``--track`` names, ready to be told of runs.
+
+    Args:
+        texts: their names, each with its place behind a colon or without one.
+        out: folder of run folders, in which they keep what has no place of its own.
+
+    Raises:
+        InputError: no such tracker, one whose package is not installed, or a place that it cannot use.
+    """
+    if not texts:
+        return []
+    from budgetnet.trackers import make_tracker
+
+    return [make_tracker(text, out=out, field="--track") for text in texts]
 
 
 def one_of(text: str, choices: Sequence[str], *, field: str) -> str:

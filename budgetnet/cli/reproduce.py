@@ -15,6 +15,7 @@ from budgetnet.cli.options import (
     MaxParams,
     Out,
     Seed,
+    Track,
     TrainSize,
     ValidationSize,
     one_of,
@@ -23,6 +24,7 @@ from budgetnet.cli.options import (
     read_recipe,
     read_sizes,
     read_spec,
+    read_trackers,
     require_folder,
 )
 from budgetnet.errors import InputError, OverBudgetError
@@ -69,6 +71,7 @@ class _Setting(NamedTuple):
     validation_size: str | None
     out: Path
     device: str
+    track: list[str] | None
 
     @property
     def declared(self) -> bool:
@@ -94,7 +97,9 @@ def _trained(setting: _Setting, groups: Sequence[_Group], *, purpose: str) -> li
     seeds, sizes = setting.read_seeds(), read_sizes(setting.train_size, setting.validation_size)
     declared = setting.declared
     require_folder(setting.out, field="--out")
+    trackers = read_trackers(setting.track, out=setting.out)
     from budgetnet.batch import Batch, PlannedRun
+    from budgetnet.callbacks import Callbacks
     from budgetnet.data import declared_cifar10
     from budgetnet.environment import choose_device
     from budgetnet.progress import TerminalProgress, load_shown
@@ -107,8 +112,8 @@ def _trained(setting: _Setting, groups: Sequence[_Group], *, purpose: str) -> li
     # One seed of all groups after the other: what is broken off still compares them on the seeds that it has.
     runs = [PlannedRun(spec=group.spec, recipe=group.recipe, seed=seed) for seed in seeds for group in groups]
     try:
-        with TerminalProgress(runs=len(runs), epochs=max(group.recipe.epochs for group in groups)) as progress:
-            records = batch.train(runs, progress)
+        with TerminalProgress(runs=len(runs)) as progress:
+            records = batch.train(runs, Callbacks([progress, *trackers]))
     except KeyboardInterrupt:
         typer.echo("interrupted: nothing is lost, the same command goes on where it stopped", err=True)
         raise
@@ -152,11 +157,12 @@ def reference(
     validation_size: ValidationSize = None,
     out: Out = Path("runs"),
     device: Device = "auto",
+    track: Track = None,
     as_json: Json = False,
 ) -> None:
     """Train the reference and set it against 91.41 % and Table 1; ends with 4 when it is not reproduced."""
     how = read_recipe(recipe, data=data, epochs=epochs)
-    setting = _Setting(data, declare, seeds, seed, train_size, validation_size, out, device)
+    setting = _Setting(data, declare, seeds, seed, train_size, validation_size, out, device, track)
     (records,) = _trained(setting, [_Group(read_spec("reference"), how)], purpose="reference")
     from budgetnet.reproduction.reference import reference_result
 
@@ -183,12 +189,13 @@ def leakage(
     validation_size: ValidationSize = None,
     out: Out = Path("runs"),
     device: Device = "auto",
+    track: Track = None,
     as_json: Json = False,
 ) -> None:
     """Train as the notebook did and as the paper says, and show by how much the split of the former flatters."""
     network = read_spec(spec)
     groups = [_Group(network, read_recipe(name, data=data, epochs=epochs)) for name in ("as-run", "paper")]
-    setting = _Setting(data, declare, seeds, seed, train_size, validation_size, out, device)
+    setting = _Setting(data, declare, seeds, seed, train_size, validation_size, out, device, track)
     leaking, sound = _trained(setting, groups, purpose="leakage")
     from budgetnet.reproduction.leakage import leakage_result
 
@@ -213,6 +220,7 @@ def ladder(
     validation_size: ValidationSize = None,
     out: Out = Path("runs"),
     device: Device = "auto",
+    track: Track = None,
     as_json: Json = False,
 ) -> None:
     """Train the paper's four networks, and show whether each step up its ladder is one here as well."""
@@ -220,7 +228,7 @@ def ladder(
     from budgetnet.reproduction.ladder import ladder_result, rungs
 
     groups = [_Group(read_spec(rung.known_spec), how) for rung in rungs()]
-    setting = _Setting(data, declare, seeds, seed, train_size, validation_size, out, device)
+    setting = _Setting(data, declare, seeds, seed, train_size, validation_size, out, device, track)
     records = _trained(setting, groups, purpose="ladder")
     result = ladder_result(records, declared=setting.declared)
     if as_json:
@@ -249,6 +257,7 @@ def ensemble(
     validation_size: ValidationSize = None,
     out: Out = Path("runs"),
     device: Device = "auto",
+    track: Track = None,
     as_json: Json = False,
 ) -> None:
     """Train members apart and average what they say of the test set; ends with 3 when over budget together."""
@@ -256,7 +265,7 @@ def ensemble(
     if parse_count(members, field="--members") < 2:
         raise InputError("--members", members, "must be two or more")
     how = read_recipe(recipe, data=data, epochs=epochs)
-    setting = _Setting(data, declare, members, seed, train_size, validation_size, out, device)
+    setting = _Setting(data, declare, members, seed, train_size, validation_size, out, device, track)
     (records,) = _trained(setting, [_Group(read_spec(spec), how)], purpose="ensemble")
     from budgetnet.reproduction.ensemble import ensemble_reproduction
 

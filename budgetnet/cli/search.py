@@ -19,6 +19,7 @@ from budgetnet.cli.options import (
     Out,
     Seed,
     Storage,
+    Track,
     TrainSize,
     ValidationSize,
     one_of,
@@ -28,6 +29,7 @@ from budgetnet.cli.options import (
     read_sizes,
     read_space,
     read_spec,
+    read_trackers,
 )
 from budgetnet.fields import parse_count
 from budgetnet.recipe import require_sound
@@ -101,6 +103,7 @@ def search(
     per_gpu: Annotated[str, typer.Option("--per-gpu", metavar="K", help="Processes that share a GPU.")] = "1",
     train_size: TrainSize = None,
     validation_size: ValidationSize = None,
+    track: Track = None,
     as_json: Json = False,
 ) -> None:
     """Search for the best network within a budget; the same command goes on where it stopped."""
@@ -113,6 +116,8 @@ def search(
     sharing = parse_count(per_gpu, field="--per-gpu")
     sizes = read_sizes(train_size, validation_size)
     candidates = read_space(space)
+    trackers = read_trackers(track, out=out)
+    from budgetnet.callbacks import Callbacks
     from budgetnet.cli.dashboard import annotate_shown
     from budgetnet.cli.leaderboard import print_leaderboard
     from budgetnet.environment import choose_device
@@ -149,11 +154,11 @@ def search(
     )
     with storage_errors(request.place.storage):
         try:
-            with TerminalProgress(candidates=wanted, epochs=how.epochs) as progress:
-                outcome = run(request, progress, trials=wanted, deadline=deadline)
+            with TerminalProgress(candidates=wanted) as progress:
+                outcome = run(request, Callbacks([progress, *trackers]), trials=wanted, deadline=deadline)
             if finals.number and outcome.end != "time" and outcome.trained:
-                with TerminalProgress(epochs=finals.recipe.epochs) as progress:
-                    finish(request, outcome, dataset, progress, wanted=finals)
+                with TerminalProgress() as progress:
+                    finish(request, outcome, dataset, Callbacks([progress, *trackers]), wanted=finals)
             annotate_shown(outcome.study, request.place.storage, out)
         except KeyboardInterrupt:
             # Said when the bars have gone, which would write over it.

@@ -17,6 +17,7 @@ from budgetnet.cli.options import (
     RecipeOption,
     Seed,
     SpecArgument,
+    Track,
     TrainSize,
     ValidationSize,
     compiling,
@@ -24,6 +25,7 @@ from budgetnet.cli.options import (
     read_recipe,
     read_sizes,
     read_spec,
+    read_trackers,
 )
 from budgetnet.errors import BudgetnetError
 from budgetnet.recipe import LEAKING
@@ -49,15 +51,17 @@ def train(
     replay: Annotated[
         bool, typer.Option(help="Whether steps are recorded as CUDA graphs and replayed, on a device that can.")
     ] = True,
+    track: Track = None,
     as_json: Json = False,
 ) -> None:
     """Train one network into a run folder; the same command goes on where it stopped."""
     network = read_spec(spec)
     how = read_recipe(recipe, data=data, epochs=epochs)
     sizes = read_sizes(train_size, validation_size)
+    trackers = read_trackers(track, out=out)
+    from budgetnet.callbacks import Callbacks
     from budgetnet.environment import choose_device
     from budgetnet.learner import Execution
-    from budgetnet.observer import Announced
     from budgetnet.progress import TerminalProgress, load_shown
     from budgetnet.run_folder import RunFolder
     from budgetnet.stats import wilson_interval
@@ -72,8 +76,7 @@ def train(
     if RunFolder.of(identify(network, prepared, how, seed=seed), out).finished and sys.stderr.isatty():
         typer.echo("already trained: answered from its record", err=True)
     try:
-        with TerminalProgress(epochs=how.epochs) as progress, compiling(wanted=compiled):
-            progress.begun(Announced(network.label, network.params, trained=0))
+        with TerminalProgress() as progress, compiling(wanted=compiled):
             record = train_network(
                 network,
                 prepared,
@@ -81,8 +84,7 @@ def train(
                 seed=seed,
                 out=out,
                 execution=Execution(record=replay, compile=compiled),
-                on_epoch=progress.epoch_ended,
-                on_step=progress.stepped,
+                callback=Callbacks([progress, *trackers]),
             )
     except KeyboardInterrupt:
         typer.echo("interrupted: the same command goes on after the last epoch that was finished", err=True)

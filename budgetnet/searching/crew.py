@@ -21,9 +21,9 @@ from typing import IO, Any, NamedTuple, cast
 import torch
 
 from budgetnet.batch import PlannedRun
+from budgetnet.callbacks import Announced, Callback, Callbacks
 from budgetnet.cores import available_cores
 from budgetnet.errors import BudgetnetError
-from budgetnet.observer import Announced, Observer
 from budgetnet.records import Epoch, RunResult
 from budgetnet.searching import worker as worker_program
 from budgetnet.searching.driver import Arrangement, End, Plan, SearchOutcome, require_feasible
@@ -75,14 +75,14 @@ class _Hand(NamedTuple):
 class Crew:
     """Workers on one study: processes that share its images, each with its share of the cores or with one GPU."""
 
-    def __init__(self, place: Arrangement, observer: Observer) -> None:
+    def __init__(self, place: Arrangement, callback: Callback) -> None:
         """Nobody is at work yet.
 
         Args:
             place: the question, where it is worked on, and by how many.
-            observer: is told of progress.
+            callback: is told of progress.
         """
-        self._place, self._observer = place, observer
+        self._place, self._callback = place, Callbacks([callback])
 
     def search(self, plan: Plan) -> SearchOutcome:
         """As `budgetnet.searching.driver.search`.
@@ -128,7 +128,7 @@ class Crew:
         }
         try:
             place.data.share(shared)
-            return _Shift(job, workers=place.workers, observer=self._observer).work()
+            return _Shift(job, workers=place.workers, callback=self._callback).work()
         finally:
             shutil.rmtree(shared, ignore_errors=True)
 
@@ -136,12 +136,14 @@ class Crew:
 class _Shift:
     """The workers while they do one job."""
 
-    def __init__(self, job: dict[str, Any], *, workers: int, observer: Observer) -> None:
-        self._job, self._workers, self._observer = job, workers, observer
+    def __init__(self, job: dict[str, Any], *, workers: int, callback: Callback) -> None:
+        self._job, self._workers, self._callback = job, workers, callback
         self._reports: queue.Queue[_Report] = queue.Queue()
         self._hands: dict[int, _Hand] = {}
         self._killed = dict.fromkeys(range(workers), 0)
         """Times in a row that each was killed."""
+        self._training: set[int] = set()
+        """Workers whose runs have begun and are not known to have ended."""
 
     def work(self) -> End:
         """Lets the workers work until none has anything left to begin."""
@@ -157,6 +159,8 @@ class _Shift:
                 hand.tell_to_stop()
             for hand in self._hands.values():
                 hand.end()
+            for slot in list(self._training):
+                self._break_off(slot, None)
         return next((end for end in ("time", "exhausted") if end in ends), "done")
 
     def _start(self, slot: int) -> None:
@@ -188,16 +192,20 @@ class _Shift:
     def _hear(self, report: _Report, ends: list[End]) -> None:
         event, slot, values = report
         if event == "turned_away":
-            self._observer.turned_away(worker=slot)
+            self._callback.turned_away(worker=slot)
         elif event == "begun":
-            self._observer.begun(Announced(*values[0]), worker=slot)
+            self._training.add(slot)
+            self._callback.begun(Announced.from_mapping(values[0]), worker=slot)
         elif event == "stepped":
-            self._observer.stepped(*values, worker=slot)
+            self._callback.stepped(*values, worker=slot)
         elif event == "epoch_ended":
-            self._observer.epoch_ended(Epoch(*values[0]), worker=slot)
+            self._callback.epoch_ended(Epoch(*values[0]), worker=slot)
         elif event == "ended":
             self._killed[slot] = 0
-            self._observer.ended(RunResult.from_mapping(values[0]) if values[0] else None, worker=slot)
+            self._training.discard(slot)
+            self._callback.ended(RunResult.from_mapping(values[0]), worker=slot)
+        elif event == "broken_off":
+            self._break_off(slot, values[0])
         elif event == "failed":
             raise _as_error(*values)
         elif event == "done":
@@ -205,12 +213,18 @@ class _Shift:
             self._dismiss(slot)
         elif event == "gone" and slot in self._hands:
             status = self._dismiss(slot)
+            if slot in self._training:
+                self._break_off(slot, None)
             self._killed[slot] += 1
             if self._killed[slot] > MAX_KILLED:
                 rule = "the same command goes on where it stopped; fewer workers need less memory"
                 times = f"{self._killed[slot]} times in a row, at last with status {status}"
                 raise BudgetnetError(f"a worker ended without a word {times}: {rule}")
             self._start(slot)
+
+    def _break_off(self, slot: int, reason: str | None) -> None:
+        self._training.discard(slot)
+        self._callback.broken_off(reason, worker=slot)
 
     def _dismiss(self, slot: int) -> int:
         return self._hands.pop(slot).end()

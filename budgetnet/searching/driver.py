@@ -12,12 +12,12 @@ import torch
 from optuna.storages import RDBStorage
 
 from budgetnet.budget import Budget
+from budgetnet.callbacks import Callback, Callbacks, Occasion
 from budgetnet.cost import Cost
 from budgetnet.environment import choose_precision
 from budgetnet.errors import BudgetnetError, BusyError, InputError, RecordError
 from budgetnet.learner import Execution
 from budgetnet.memory import with_memory
-from budgetnet.observer import Announced, Observer
 from budgetnet.published import reference
 from budgetnet.recipe import Recipe, require_sound
 from budgetnet.records import RunRecord, RunResult
@@ -102,6 +102,17 @@ class _TimeUpError(Exception):
     """The time is up."""
 
 
+class _Clock(Callback):
+    """Breaks training off within a step of the time that it shall stop at."""
+
+    def __init__(self, deadline: float | None) -> None:
+        self._deadline = deadline
+
+    def stepped(self, epoch: int, share: float, *, worker: int) -> None:  # noqa: ARG002 - time is the same to all
+        if self._deadline is not None and time.time() >= self._deadline:
+            raise _TimeUpError
+
+
 def question(
     data: TrainingData,
     recipe: Recipe,
@@ -146,13 +157,13 @@ def question(
     )
 
 
-def search(place: Arrangement, plan: Plan, observer: Observer) -> SearchOutcome:
+def search(place: Arrangement, plan: Plan, callback: Callback) -> SearchOutcome:
     """Trains candidates in this process until a study has as many as wanted; to go on is the same call.
 
     Args:
         place: the question, and where it is worked on.
         plan: how far to go.
-        observer: is told of progress.
+        callback: is told of progress; what it raises ends the search, and the candidate in training is taken up again.
 
     Raises:
         OverBudgetError: not even the smallest network of the space fits.
@@ -164,7 +175,7 @@ def search(place: Arrangement, plan: Plan, observer: Observer) -> SearchOutcome:
     presence = place.presence
     with presence.searching(), presence, storage_errors(place.storage):
         study = open_study(place.storage, place.study_name, place.settings)
-        worker = Worker(place, study=study, presence=presence, observer=observer)
+        worker = Worker(place, study=study, presence=presence, callback=callback)
         end = worker.work(plan)
         return SearchOutcome(study, worker.ledger.trained, end)
 
@@ -185,9 +196,9 @@ def require_feasible(settings: StudySettings, data: TrainingData) -> None:
 class Worker:
     """One process at work on a study: begins a candidate behind the study's gate, trains it outside, and so on."""
 
-    def __init__(self, place: Arrangement, *, study: optuna.Study, presence: Presence, observer: Observer) -> None:
+    def __init__(self, place: Arrangement, *, study: optuna.Study, presence: Presence, callback: Callback) -> None:
         self._settings, self._data, self._storage, self._out = place.settings, place.data, place.storage, place.out
-        self._presence, self._observer = presence, observer
+        self._presence, self._study_name, self._callback = presence, place.study_name, callback
         pruner = make_pruner(self._settings.pruner, self._settings.recipe)
         self.ledger = Ledger(study, self._storage, presence, pruner=pruner)
 
@@ -228,7 +239,7 @@ class Worker:
         entry = proposal.entry
         if not entry.verdict.fits:
             proposals.written(proposal, self.ledger.turn_away(entry))
-            self._observer.turned_away(worker=self._presence.slot)
+            self._callback.turned_away(worker=self._presence.slot)
             return None
         if entry.key in self.ledger.results:
             proposals.written(proposal, self.ledger.repeat(entry))
@@ -247,44 +258,43 @@ class Worker:
 
     def _train(self, entry: Entry, written: Written, plan: Plan) -> bool:
         """Trains one candidate and writes down how it ended; tells whether it counts as trained."""
-        slot, verdict = self._presence.slot, entry.verdict
-        announced = Announced(verdict.spec.label, verdict.cost.params, self.ledger.trained)
-        self._observer.begun(announced, worker=slot)
+        told = Callbacks([self._callback, _Clock(plan.deadline)])
         try:
             with heartbeat(self._storage, written.trial_id):
-                record, parts = self._train_in_parts(entry, written, plan)
-        except BusyError:
-            # Another study's search is training the same run; this one goes on with others.
-            self.ledger.leave(written)
-            return False
-        except RecordError as error:
-            # Of this candidate alone: its folder is damaged, or of another version.
-            self.ledger.fail(written, reason=str(error)[:500])
-            _log.warning("%s is left out: %s", verdict.spec.label, error)
-            self._observer.ended(None, worker=slot)
-            return False
-        except (KeyboardInterrupt, SystemExit, OSError, _TimeUpError):
-            # What passes, such as a full disk: the candidate is taken up again.
-            self.ledger.interrupt(written)
-            raise
-        except (BudgetnetError, RuntimeError) as error:
-            self.ledger.fail(written, reason=f"{type(error).__name__}: {error}"[:500])
+                record, parts = self._train_in_parts(entry, written, told)
+        except BaseException as error:
+            if self._goes_on(error, entry, written, of_callback=error is told.raised):
+                return False
             raise
         if record is None:
             self.ledger.finish(written, value=None, facts={"ended": OUT_OF_MEMORY})
         else:
             self._finish(written, record.result, parts)
-        self._observer.ended(record.result if record else None, worker=slot)
         return record is not None
 
-    def _train_in_parts(self, entry: Entry, written: Written, plan: Plan) -> tuple[RunRecord | None, int]:
-        """Trains a candidate; gives its record, none where memory did not suffice, and the parts of its batches."""
-        slot = self._presence.slot
+    def _goes_on(self, error: BaseException, entry: Entry, written: Written, *, of_callback: bool) -> bool:
+        """Writes down how a candidate broke off, and tells whether the search goes on without it."""
+        if of_callback or isinstance(error, (KeyboardInterrupt, SystemExit, OSError)):
+            # What passes, such as a full disk, or is no fault of the candidate's: it is taken up again.
+            self.ledger.interrupt(written)
+        elif isinstance(error, BusyError):
+            # Another study's search is training the same run; this one goes on with others.
+            self.ledger.leave(written)
+            return True
+        elif isinstance(error, RecordError):
+            # Of this candidate alone: its folder is damaged, or of another version.
+            self.ledger.fail(written, reason=str(error)[:500])
+            _log.warning("%s is left out: %s", entry.verdict.spec.label, error)
+            return True
+        elif isinstance(error, (BudgetnetError, RuntimeError)):
+            self.ledger.fail(written, reason=f"{type(error).__name__}: {error}"[:500])
+        return False
 
-        def on_step(epoch: int, share: float) -> None:
-            self._observer.stepped(epoch, share, worker=slot)
-            if plan.deadline is not None and time.time() >= plan.deadline:
-                raise _TimeUpError
+    def _train_in_parts(self, entry: Entry, written: Written, told: Callback) -> tuple[RunRecord | None, int]:
+        """Trains a candidate; gives its record, none where memory did not suffice, and the parts of its batches."""
+        occasion = Occasion(
+            self._presence.slot, self.ledger.trained, self._study_name, trial=written.number, drawn=entry.params
+        )
 
         def attempt(execution: Execution) -> RunRecord:
             return train(
@@ -294,8 +304,8 @@ class Worker:
                 seed=self._settings.seed,
                 out=self._out,
                 execution=execution,
-                on_epoch=lambda epoch: self._observer.epoch_ended(epoch, worker=slot),
-                on_step=on_step,
+                callback=told,
+                occasion=occasion,
                 judge=judge,
             )
 

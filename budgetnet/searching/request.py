@@ -11,10 +11,10 @@ import torch
 
 from budgetnet.batch import PlannedRun, train_runs
 from budgetnet.budget import Budget
+from budgetnet.callbacks import Callback
 from budgetnet.data import DataSet
 from budgetnet.environment import choose_device
 from budgetnet.errors import InputError
-from budgetnet.observer import Observer
 from budgetnet.recipe import Recipe
 from budgetnet.searching.crew import Crew
 from budgetnet.searching.driver import Arrangement, Plan, SearchOutcome, question, require_feasible, search
@@ -123,12 +123,12 @@ def _fitting_zoo(budget: Budget, data: TrainingData) -> Iterator[ModelSpec]:
                 yield network
 
 
-def run(request: Request, observer: Observer, *, trials: int, deadline: float | None = None) -> SearchOutcome:
+def run(request: Request, callback: Callback, *, trials: int, deadline: float | None = None) -> SearchOutcome:
     """Trains candidates until the study has as many as wanted; to go on is the same call.
 
     Args:
         request: the search.
-        observer: is told of progress.
+        callback: is told of progress.
         trials: trained candidates that the study shall have, in all.
         deadline: when to stop, as `time.time` counts; never if left out.
 
@@ -139,22 +139,22 @@ def run(request: Request, observer: Observer, *, trials: int, deadline: float | 
     """
     plan = Plan(trials, request.by_hand, deadline)
     if request.place.workers > 1:
-        return Crew(request.place, observer).search(plan)
-    return search(request.place, plan, observer)
+        return Crew(request.place, callback).search(plan)
+    return search(request.place, plan, callback)
 
 
 def finish(
-    request: Request, outcome: SearchOutcome, dataset: DataSet, observer: Observer, *, wanted: FinalsWanted
+    request: Request, outcome: SearchOutcome, dataset: DataSet, callback: Callback, *, wanted: FinalsWanted
 ) -> list[FinalResult]:
     """Trains the finalists of a search that has come to its end, and opens the test set for them.
 
     Raises:
         BudgetnetError: nothing is there to choose from, or another process is training a finalist.
     """
-    return hold_finals(outcome.study, request.place, dataset, _trainer(request.place, observer), **wanted._asdict())
+    return hold_finals(outcome.study, request.place, dataset, _trainer(request.place, callback), **wanted._asdict())
 
 
-def _trainer(place: Arrangement, observer: Observer) -> Callable[[Sequence[PlannedRun]], object]:
+def _trainer(place: Arrangement, callback: Callback) -> Callable[[Sequence[PlannedRun]], object]:
     if place.workers > 1:
-        return Crew(place, observer).train
-    return lambda runs: train_runs(runs, place.data, out=place.out, observer=observer)
+        return Crew(place, callback).train
+    return lambda runs: train_runs(runs, place.data, out=place.out, callback=callback)

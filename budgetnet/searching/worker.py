@@ -17,7 +17,9 @@ import traceback
 from pathlib import Path
 from typing import Any, TextIO
 
+from budgetnet.callbacks import Announced, Callback
 from budgetnet.errors import BudgetnetError
+from budgetnet.records import Epoch, RunResult
 
 STOP = "stop"
 """What a search tells a worker that shall end within its step."""
@@ -25,7 +27,7 @@ _QUIET_SECONDS = 0.2
 """Least time between two reports of steps."""
 
 
-class _Teller:
+class _Teller(Callback):
     """Tells a search what its worker sees."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -40,9 +42,9 @@ class _Teller:
         """Hands on a candidate that did not fit."""
         self.tell("turned_away", worker)
 
-    def begun(self, candidate: Any, *, worker: int) -> None:
-        """Hands on a candidate that begins."""
-        self.tell("begun", worker, list(candidate))
+    def begun(self, run: Announced, *, worker: int) -> None:
+        """Hands on a run that begins."""
+        self.tell("begun", worker, run.to_mapping())
 
     def stepped(self, epoch: int, share: float, *, worker: int) -> None:
         """Hands on a step, if the last one is some time ago."""
@@ -51,13 +53,17 @@ class _Teller:
             self._told = now
             self.tell("stepped", worker, epoch, share)
 
-    def epoch_ended(self, epoch: Any, *, worker: int) -> None:
+    def epoch_ended(self, epoch: Epoch, *, worker: int) -> None:
         """Hands on an epoch."""
         self.tell("epoch_ended", worker, list(epoch))
 
-    def ended(self, result: Any, *, worker: int) -> None:
-        """Hands on a candidate that ended."""
-        self.tell("ended", worker, None if result is None else result.to_mapping())
+    def ended(self, result: RunResult, *, worker: int) -> None:
+        """Hands on a run that ended."""
+        self.tell("ended", worker, result.to_mapping())
+
+    def broken_off(self, reason: str | None, *, worker: int) -> None:
+        """Hands on that a run broke off."""
+        self.tell("broken_off", worker, reason)
 
 
 def _obey(stream: TextIO, working: threading.Event) -> None:
@@ -123,11 +129,11 @@ def _work(job: dict[str, Any], teller: _Teller) -> str:
     with Presence(storage, job["study"], out, slot=job["slot"]) as presence, storage_errors(storage):
         if job["runs"]:
             runs = [PlannedRun.from_mapping(run) for run in job["runs"]]
-            train_runs(runs, data, out=out, observer=teller, worker=presence.slot)
+            train_runs(runs, data, out=out, callback=teller, worker=presence.slot)
             return "done"
         study = open_study(storage, job["study"], settings)
         place = Arrangement(settings, data, job["study"], storage, out)
-        worker = Worker(place, study=study, presence=presence, observer=teller)
+        worker = Worker(place, study=study, presence=presence, callback=teller)
         by_hand = tuple(ModelSpec.from_mapping(spec) for spec in job["by_hand"])
         return worker.work(Plan(job["trials"], by_hand, job["deadline"]))
 

@@ -16,10 +16,10 @@ import torch
 from scipy import stats
 
 from budgetnet.budget import Budget
+from budgetnet.callbacks import Announced, Callback
 from budgetnet.data import load_dataset
 from budgetnet.environment import describe_environment
 from budgetnet.files import read_mapping, write_json
-from budgetnet.observer import Announced
 from budgetnet.recipe import Recipe
 from budgetnet.records import Epoch, RunResult
 from budgetnet.searching.driver import Arrangement, Plan, question, search
@@ -39,7 +39,7 @@ class Found(NamedTuple):
     """Validation accuracy at its best epoch, as a share."""
 
 
-class Purse:
+class Purse(Callback):
     """Counts a search's epochs, keeps what it found, and ends it where they are spent."""
 
     def __init__(self, epochs: int) -> None:
@@ -47,28 +47,25 @@ class Purse:
         self.found: list[Found] = []
         self.begun_candidates = 0
 
-    def turned_away(self, **_: int) -> None:
-        """Costs no epoch."""
-
-    def begun(self, candidate: Announced, **_: int) -> None:
+    def begun(self, run: Announced, *, worker: int) -> None:
         """Counts a candidate, if there is an epoch left for it."""
         if not self.left:
             raise KeyboardInterrupt
         self.begun_candidates += 1
 
-    def stepped(self, epoch: int, share: float, **_: int) -> None:
+    def stepped(self, epoch: int, share: float, *, worker: int) -> None:
         """Ends the search with the first step that no epoch is left for."""
         if not self.left:
             raise KeyboardInterrupt
 
-    def epoch_ended(self, epoch: Epoch, **_: int) -> None:
+    def epoch_ended(self, epoch: Epoch, *, worker: int) -> None:
         """Spends an epoch."""
         self.left -= 1
         self.spent += 1
 
-    def ended(self, result: RunResult | None, **_: int) -> None:
+    def ended(self, result: RunResult, *, worker: int) -> None:
         """Keeps a candidate that came to its end."""
-        if result is not None and result.status == "complete" and result.validation_accuracy is not None:
+        if result.status == "complete" and result.validation_accuracy is not None:
             self.found.append(Found(self.spent, result.validation_accuracy))
 
 

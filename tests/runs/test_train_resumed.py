@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
-from support import TINY, Tell, patient, prepare, restarts, started, tiny_recipe, wait_for
+from support import TINY, EachEpoch, Tell, patient, prepare, restarts, started, tiny_recipe, wait_for
 
 from budgetnet.build import build
 from budgetnet.data import DataSet
@@ -45,7 +45,7 @@ def run(digits: DataSet, out: Path, *, stop_after: int | None = None, recipe: Re
             raise StoppedError
 
     spec = TINY.replace(head={"dropout": 0.3})
-    return train(spec, prepare(digits, recipe), recipe, seed=5, out=out, on_epoch=on_epoch)
+    return train(spec, prepare(digits, recipe), recipe, seed=5, out=out, callback=EachEpoch(on_epoch))
 
 
 def broken_off(digits: DataSet, out: Path, epoch: int, recipe: Recipe = RECIPE) -> Path:
