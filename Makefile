@@ -80,13 +80,14 @@ printf '%s\n' "$$here" "$$wanted" "$$sources" > .venv/installed
 endef
 export SETUP PYTHON
 
-.PHONY: help setup setup-test setup-lint search test lint format clean
+.PHONY: help setup setup-docs setup-test setup-lint search docs test lint format clean
 # Two targets asked for at once must not install into .venv at the same time.
 .NOTPARALLEL:
 
 help:
 	@echo "make setup    make .venv and install budgetnet, every version pinned; the other targets do so by themselves"
 	@echo "make search   search for the best network under 5 million parameters; options: ARGS=\"...\""
+	@echo "make docs     build the documentation into site/, which no network is needed to read"
 	@echo "make test     run the tests; options: ARGS=\"...\", PYTEST_WORKERS=$(PYTEST_WORKERS)"
 	@echo "make lint     check style, types and which module may import which"
 	@echo "make format   put the code into the common format"
@@ -95,6 +96,9 @@ help:
 
 setup:
 	@sh -c "$$SETUP" setup
+
+setup-docs:
+	@sh -c "$$SETUP" setup docs
 
 setup-test:
 	@sh -c "$$SETUP" setup test
@@ -105,6 +109,10 @@ setup-lint:
 
 search: setup
 	.venv/bin/budgetnet search --max-params 5e6 $(ARGS)
+
+# A link that leads nowhere is an error. The theme would announce a coming version of mkdocs, which is not the one pinned.
+docs: setup-docs
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict $(ARGS)
 
 # One thread for each worker, so that the workers do not fight over the cores.
 test: setup-test
@@ -121,5 +129,5 @@ format: setup-lint
 	.venv/bin/ruff format .
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
-	find budgetnet tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf .venv site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	find budgetnet tests docs -name __pycache__ -type d -prune -exec rm -rf {} +

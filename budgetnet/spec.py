@@ -39,7 +39,10 @@ def _pair(value: object) -> object:
     return value if isinstance(value, (list, tuple)) else (value, value)
 
 
-KernelSize = Annotated[int, BeforeValidator(_odd_kernel)]
+# The bounds and the rest are said once more for the schema; the validator has the words.
+KernelSize = Annotated[
+    int, BeforeValidator(_odd_kernel), Field(ge=1, le=31, json_schema_extra={"not": {"multipleOf": 2}})
+]
 KernelSizes = Annotated[tuple[KernelSize, KernelSize], BeforeValidator(_pair)]
 Stride = Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=64)]
 ImageSide = Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=4096)]

@@ -1,0 +1,50 @@
+"""What the documentation is given while it is built: references made from the code itself, and notebooks as pages.
+
+Nothing that is made here is kept, so no page can say other than the code does.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import nbformat
+from command_page import command_line_page
+from document_page import DOCUMENTS, document_page
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+from nbconvert import MarkdownExporter
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Adds the pages that are made from the code, and the notebooks."""
+    pages = {f"reference/{name}.md": document_page(name) for name in DOCUMENTS}
+    pages["reference/command-line.md"] = command_line_page()
+    for path in sorted((Path(config.docs_dir) / "notebooks").glob("*.ipynb")):
+        pages[f"notebooks/{path.stem}.md"] = notebook_page(path)
+    for place, content in pages.items():
+        files.append(File.generated(config, place, content=content))
+    return files
+
+
+_OUTSIDE = re.compile(r"\[(?P<words>[^\]]+)\]\((?:\.\./)+(?P<path>(?:studies|tests|budgetnet)/?[^)]*)\)")
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001 - as called
+    """Names the paths of what lies outside the documentation, in place of links that lead there in a checkout alone."""
+    return _OUTSIDE.sub(_named_path, markdown)
+
+
+def _named_path(link: re.Match[str]) -> str:
+    words, path = link["words"], link["path"].rstrip("/")
+    return words if path in words else f"{words} (`{path}`)"
+
+
+def notebook_page(path: Path) -> str:
+    """A notebook as a page, with a link to the notebook itself. Nothing in it is run."""
+    notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    body, _ = MarkdownExporter().from_notebook_node(notebook)  # type: ignore[no-untyped-call]
+    title, _, rest = body.strip().partition("\n")
+    note = f"The tests run this notebook. [Download it]({path.name}), run it, and see what it shows."
+    return f"{title}\n\n{note}\n{rest}\n"
