@@ -146,7 +146,8 @@ def filled_in(text: str, folder: Path) -> str:
     if "runs/RUN" in text:
         results = sorted(folder.glob("runs/*/result.json"), key=lambda path: path.stat().st_mtime_ns)
         trained = [path.parent for path in results if json.loads(path.read_text())["status"] == "complete"]
-        text = text.replace("runs/RUN", str(trained[0])).replace("runs/OTHER", str(trained[1]))
+        for name, path in zip(("runs/RUN", "runs/OTHER"), trained, strict=False):
+            text = text.replace(name, str(path))
     return text
 
 
