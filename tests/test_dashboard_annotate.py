@@ -216,6 +216,17 @@ def test_the_folder_of_artifacts_can_be_made_anew(copy: Copy) -> None:
     require_whole(copy)
 
 
+def test_files_of_another_version_give_way(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setattr("budgetnet.dashboard.annotate._FORMAT", 0)
+        earlier.setattr("budgetnet.dashboard.artifacts.curves_png", lambda _: b"drawn otherwise")
+        copy.annotate()
+    assert copy.files(copy.trial("complete"))["learning-curves.png"] == b"drawn otherwise"
+    assert copy.annotate() == (len(copy.trials), True)
+    require_whole(copy)
+    assert copy.files(copy.trial("complete"))["learning-curves.png"].startswith(b"\x89PNG")
+
+
 def test_what_a_person_wrote_stays(copy: Copy) -> None:
     from optuna_dashboard import save_note
 
