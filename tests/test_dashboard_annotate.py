@@ -18,7 +18,7 @@ from postgres_support import PASSWORD, PostgresServer
 from search_support import Question
 from support import child_environment, snapshot
 
-from budgetnet.dashboard.annotate import LOCK
+from budgetnet.dashboard.annotating import LOCK
 from budgetnet.dashboard.candidates import numbers_of, numbers_text
 from budgetnet.data import DataSet
 from budgetnet.errors import RecordError
@@ -214,6 +214,17 @@ def test_the_folder_of_artifacts_can_be_made_anew(copy: Copy) -> None:
     shutil.rmtree(copy.out / "artifacts")
     copy.annotate()
     require_whole(copy)
+
+
+def test_files_of_another_version_give_way(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setattr("budgetnet.dashboard.annotating._FORMAT", 0)
+        earlier.setattr("budgetnet.dashboard.artifacts.curves_png", lambda _: b"drawn otherwise")
+        copy.annotate()
+    assert copy.files(copy.trial("complete"))["learning-curves.png"] == b"drawn otherwise"
+    assert copy.annotate() == (len(copy.trials), True)
+    require_whole(copy)
+    assert copy.files(copy.trial("complete"))["learning-curves.png"].startswith(b"\x89PNG")
 
 
 def test_what_a_person_wrote_stays(copy: Copy) -> None:

@@ -3,7 +3,7 @@
 Whatever is shown comes from the study's storage and from run folders; nothing here trains, searches or loads torch.
 """
 
-from budgetnet.dashboard.annotate import Annotated, annotate
+from budgetnet.dashboard.annotating import Annotated, annotate
 from budgetnet.dashboard.server import DashboardServer
 
 __all__ = ["Annotated", "DashboardServer", "annotate"]

@@ -87,11 +87,10 @@ def annotate(
     """
     settings = study_settings(study)
     folder = artifact_folder(out)
-    afresh = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / LOCK, timeout=-1 if wait else 0):
-            return _Notes(study, settings, storage, out, afresh=afresh).write(progress, stopped)
+            return _Notes(study, settings, storage, out).write(progress, stopped)
     except Timeout:
         return Annotated(0, False)
 
@@ -99,17 +98,17 @@ def annotate(
 class _Notes:
     """One pass over a study, with the lock held."""
 
-    def __init__(
-        self, study: optuna.Study, settings: StudySettings, storage: RDBStorage, out: Path, *, afresh: bool
-    ) -> None:
+    def __init__(self, study: optuna.Study, settings: StudySettings, storage: RDBStorage, out: Path) -> None:
         self._name, self._settings, self._out = study.study_name, settings, out
         usual = str(storage.url) == default_storage(out)
         self._storage = None if usual else shown_url(str(storage.url))
         self._attributes = Attributes(storage, study._study_id)
         self._candidates = Candidates(study, settings, out)
         self._mark = _Mark.of(self._attributes.read(_KEY).get(_KEY))
-        # Where the folder of artifacts is new, what was written elsewhere is not in it.
-        self._again = set(self._mark.done) if afresh else set(self._mark.lacking)
+        # Where the folder of artifacts is empty, what was written elsewhere is not in it. Asked with the lock held:
+        # another process that found it so as well has filled it by then.
+        afresh = not any(path.name != LOCK for path in artifact_folder(out).iterdir())
+        self._again = set(self._mark.done if afresh else self._mark.lacking)
 
     def write(self, progress: Callable[[int, int], object] | None, stopped: Callable[[], bool]) -> Annotated:
         trials = self._candidates.trials
