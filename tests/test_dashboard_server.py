@@ -41,6 +41,33 @@ def ask(base: str, path: str) -> Any:
         return json.load(answer)
 
 
+QUICK = [
+    "--trials",
+    "1",
+    "--epochs",
+    "1",
+    "--max-params",
+    "20k",
+    "--sizing",
+    "scale",
+    "--train-size",
+    "64",
+    "--validation-size",
+    "40",
+]
+"""Options of a search for a single candidate."""
+
+
+def test_an_interrupt_ends_it_also_where_a_script_put_it_in_the_background(copy: Copy) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with serving(copy.out, NAME) as (process, _):
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=60) == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_with_a_line_and_no_trouble(copy: Copy, end: signal.Signals) -> None:
     with serving(copy.out, NAME) as (process, address):
@@ -149,25 +176,7 @@ def test_a_study_that_is_missing_is_one_line(copy: Copy, tell: Tell, tmp_path: P
 
 def test_a_search_leaves_notes_for_whoever_looks_later(tmp_path: Path, tell: Tell) -> None:
     out = tmp_path / "runs"
-    told = tell(
-        "search",
-        "--trials",
-        "1",
-        "--epochs",
-        "1",
-        "--max-params",
-        "20k",
-        "--sizing",
-        "scale",
-        "--train-size",
-        "64",
-        "--validation-size",
-        "40",
-        "--study",
-        NAME,
-        "--out",
-        str(out),
-    )
+    told = tell("search", *QUICK, "--study", NAME, "--out", str(out))
     assert told.code == 0
     copy = opened(out)
     assert copy.note(copy.trial("complete")).startswith("### #0 ")
@@ -178,25 +187,7 @@ def test_notes_that_cannot_be_written_do_not_keep_the_leaderboard_back(tmp_path:
     out = tmp_path / "runs"
     out.mkdir()
     (out / "artifacts").write_text("in the way")
-    told = tell(
-        "search",
-        "--trials",
-        "1",
-        "--epochs",
-        "1",
-        "--max-params",
-        "20k",
-        "--sizing",
-        "scale",
-        "--train-size",
-        "64",
-        "--validation-size",
-        "40",
-        "--study",
-        NAME,
-        "--out",
-        str(out),
-    )
+    told = tell("search", *QUICK, "--study", NAME, "--out", str(out))
     assert told.code == 0
     assert "best run: " in told.out
     assert re.fullmatch(r"notes for the dashboard are not up to date: .*/artifacts: File exists\n", told.err)

@@ -118,12 +118,17 @@ class _Notes:
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """Lets SIGTERM end a block as Ctrl-C does."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Lets SIGTERM end a block as Ctrl-C does, and Ctrl-C also where a script began it in the background.
+
+    A shell that is no terminal's lets what it puts there ignore the interrupt, and Python keeps to that.
+    """
+    ends = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(end, signal.default_int_handler) for end in ends]
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for end, handler in zip(ends, before, strict=True):
+            signal.signal(end, handler)
 
 
 def _read_port(text: str) -> int:
