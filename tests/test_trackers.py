@@ -82,10 +82,11 @@ def test_a_search_is_kept_as_its_run_folders_tell_it(
 
 def test_mlflow_knows_the_trial_of_a_run_and_what_was_drawn(ask: Question, make_store: Callable[[str], Store]) -> None:
     store = make_store("mlflow")
-    outcome = ask(trials=4, recipe=CYCLES, watcher=store.tracker(), ways={"pruner": "asha"}, by_hand=(TINY,))
+    outcome = ask(trials=6, recipe=CYCLES, watcher=store.tracker(), ways={"pruner": "asha"}, by_hand=(TINY,))
     trials = {trial.user_attrs["run"]: trial for trial in outcome.study.get_trials() if "run" in trial.user_attrs}
     runs = mlflow_runs(store.uri)
-    assert len(runs) == len(trials) == 4
+    assert len(runs) == len(trials) == 6
+    assert {run.info.status for run in runs} == {"FINISHED", "KILLED"}, "the case needs both"
     for run in runs:
         tags, params, trial = run.data.tags, run.data.params, trials[run.data.tags["budgetnet.run"]]
         assert run.info.run_name == tags["budgetnet.run"]
