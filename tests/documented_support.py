@@ -12,6 +12,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 NOT_RUN = re.compile(r"<!-- not run: (?P<reason>.+) -->")
 """What stands above a block that no test can run."""
+COMMAND = re.compile(r"\s*(?:\$ )?(?:budgetnet|make|python|pip|git|cat|\.) ")
+"""What looks like something to enter."""
 _FENCE = re.compile(r'```(?P<language>\w*)(?: title="(?P<title>[^"]+)")?')
 _INDENT = "    "
 
@@ -22,7 +24,7 @@ class Block(NamedTuple):
     line: int
     """Its first line on the page, counted from 1."""
     language: str
-    """As its fence names it; ``shell`` for a block that is indented."""
+    """As its fence names it; where it is indented, ``shell`` if it begins like a command, else ``text``."""
     title: str | None
     """Name of the file that it holds."""
     text: str
@@ -62,7 +64,7 @@ def _blocks(lines: list[str]) -> Iterator[Block]:
             while number < len(lines) and lines[number].startswith(_INDENT):
                 number += 1
             text = "\n".join(each.removeprefix(_INDENT) for each in lines[first:number])
-            yield Block(first + 1, "shell", None, text, reason)
+            yield Block(first + 1, "shell" if COMMAND.match(text) else "text", None, text, reason)
             reason = None
         elif line.strip():
             marked = NOT_RUN.fullmatch(line)

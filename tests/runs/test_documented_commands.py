@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from documented_support import NOT_RUN, PAGES, ROOT, Block, Command, blocks_of, commands_of, name_of
+from documented_support import COMMAND, NOT_RUN, PAGES, ROOT, Block, Command, blocks_of, commands_of, name_of
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -55,8 +54,6 @@ MODELS: dict[str, type[Document]] = {
     "space.yaml": SearchSpace,
     "study.yaml": AblationStudy,
 }
-SHOWN_WHERE_RUN = re.compile(r"\s*(?:\$ )?(?:budgetnet|make|python|pip|git|cat|\.) ")
-"""Lines that look like something to enter."""
 
 
 def left_out(command: Command) -> bool:
@@ -76,7 +73,7 @@ def test_whatever_looks_like_a_command_is_run_or_says_why_not(page: Path) -> Non
     seen = {command.line for block in blocks for command in commands_of(block)}
     inside = {line for block in blocks for line in range(block.line, block.line + block.text.count("\n") + 1)}
     lines = page.read_text(encoding="utf-8").splitlines()
-    looks = {number for number in inside if SHOWN_WHERE_RUN.match(lines[number - 1])}
+    looks = {number for number in inside if COMMAND.match(lines[number - 1])}
     assert looks <= seen
     # A reason stands right above the block that it is for, and that block would else be run.
     reasons = [block for block in blocks if block.reason is not None]

@@ -1,0 +1,289 @@
+"""The documentation as a site: built without a warning, whole, read without a network, and true of the code."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from functools import partial
+from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import typer.main
+import yaml
+from browser_support import DESKTOP, PHONE, launched, needs_chromium, opened, overflow
+from documented_support import PAGES, ROOT, blocks_of, commands_of, name_of
+
+from budgetnet.ablation import AblationStudy
+from budgetnet.cli.main import app
+from budgetnet.fields import Document
+from budgetnet.recipe import Recipe
+from budgetnet.space import SearchSpace
+from budgetnet.spec import ModelSpec
+
+DOCUMENTS: dict[str, type[Document]] = {
+    "spec": ModelSpec,
+    "recipe": Recipe,
+    "space": SearchSpace,
+    "ablation": AblationStudy,
+}
+FETCHED = {("script", "src"), ("link", "href"), ("img", "src"), ("iframe", "src"), ("source", "src"), ("video", "src")}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site as `make docs` builds it."""
+    folder = tmp_path_factory.mktemp("site")
+    told = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 0, told.stderr
+    assert "WARNING" not in told.stderr
+    return folder
+
+
+class _Fetched(HTMLParser):
+    """What a page fetches while it is opened, and its text by table rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.rows: list[list[str]] = []
+        self._inside = False
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        given = dict(attributes)
+        # Of links in the head, those to the site's own address are no more than names.
+        if not (tag == "link" and given.get("rel") in ("canonical", "prev", "next")):
+            self.addresses += [value or "" for name, value in attributes if (tag, name) in FETCHED]
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th") and self.rows:
+            self.rows[-1].append("")
+            self._inside = True
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("td", "th"):
+            self._inside = False
+
+    def handle_data(self, data: str) -> None:
+        if self._inside:
+            self.rows[-1][-1] += data
+
+
+def read(path: Path) -> _Fetched:
+    page = _Fetched()
+    page.feed(path.read_text(encoding="utf-8"))
+    return page
+
+
+def test_pages_fetch_nothing_from_elsewhere(site: Path) -> None:
+    pages = sorted(site.rglob("*.html"))
+    fetched = {address for page in pages for address in read(page).addresses}
+    assert len(pages) > 30
+    assert fetched
+    assert not {address for address in fetched if urlsplit(address).scheme or urlsplit(address).netloc}
+    sheets = "".join(path.read_text(encoding="utf-8") for path in site.rglob("*.css"))
+    assert not re.findall(r"(?:@import|url\()\s*[\"']?(?:https?:)?//", sheets)
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_a_reference_holds_every_field_with_its_default_and_its_meaning(site: Path, name: str) -> None:
+    rows = {tuple(cell.strip() for cell in row) for row in read(site / "reference" / f"{name}.html").rows}
+    for field, info in DOCUMENTS[name].model_fields.items():
+        (row,) = [row for row in rows if row[0] == field and row[3] == said(info.description or "")]
+        default = info.get_default(call_default_factory=True)
+        if info.is_required():
+            assert row[2] == "required"
+        elif isinstance(default, Document):
+            assert row[2] == f"{type(default).__name__} as it stands"
+        elif isinstance(default, str) and default:
+            assert row[2] == default
+        else:
+            assert json.loads(row[2]) == (list(default) if isinstance(default, tuple) else default)
+
+
+def said(text: str) -> str:
+    """A docstring as a reader sees it."""
+    return " ".join(text.replace("`", "").split())
+
+
+@pytest.mark.parametrize(
+    ("page", "field", "rule"),
+    [
+        # Read off the rules that tests of specification, recipe and space hold.
+        ("spec", "input_shape", "list of: whole number from 1 to 1,024; whole number from 1 to 4,096; whole number"),
+        ("spec", "kernel_sizes", "list of 2, each odd whole number from 1 to 31"),
+        ("spec", "bottleneck_ratio", "number above 0 and at most 8, or null"),
+        ("spec", "block", "basic or preact or bottleneck"),
+        ("recipe", "split_seed", "whole number at least 0 and below 4,294,967,296"),
+        ("space", "growth", "list of at least 1, each number above 0 and at most 8"),
+        ("ablation", "fit", "true or false, or both"),
+    ],
+)
+def test_a_reference_tells_rules_in_words(site: Path, page: str, field: str, rule: str) -> None:
+    assert any(
+        row[0].strip() == field and row[1].strip().startswith(rule)
+        for row in read(site / "reference" / f"{page}.html").rows
+    )
+
+
+def verbs(command: Any, context: Any, path: str = "") -> dict[str, set[str]]:
+    """Every verb with its options."""
+    found: dict[str, set[str]] = {}
+    for name in command.list_commands(context):
+        verb = command.get_command(context, name)
+        place = f"{path} {name}".strip()
+        if hasattr(verb, "list_commands"):
+            found |= verbs(verb, context, place)
+        else:
+            found[place] = {option for each in verb.params for option in (*each.opts, *each.secondary_opts)}
+    return found
+
+
+@pytest.fixture(scope="module")
+def options() -> dict[str, set[str]]:
+    command: Any = typer.main.get_command(app)
+    return verbs(command, command.make_context("budgetnet", [], resilient_parsing=True))
+
+
+def test_the_reference_of_the_command_line_holds_every_verb_and_option(
+    site: Path, options: dict[str, set[str]]
+) -> None:
+    text = (site / "reference" / "command-line.html").read_text(encoding="utf-8")
+    sections = dict(re.findall(r'<h[23] id="([^"]+)">(.*?)(?=<h[23] |</article>)', text, flags=re.DOTALL))
+    assert len(options) > 20
+    for verb, names in options.items():
+        section = sections[verb.replace(" ", "-")]
+        shown = set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", section))
+        assert {name for name in names if name.startswith("-")} <= shown | {"--help", "-h"}, verb
+
+
+def test_options_in_running_text_exist(options: dict[str, set[str]]) -> None:
+    known = {option for names in options.values() for option in names} | {"--version", "--help"}
+    # What other programs take.
+    others = {"--strict"}
+    for page in PAGES:
+        text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        for code in re.findall(r"`([^`]+)`", text):
+            for option in re.findall(r"(?<![\w-])--[a-z][\w-]*", code):
+                assert option in known | others, f"{name_of(page)}: {option}"
+            if verb := re.match(r"budgetnet ([a-z]+(?: [a-z]+)?)", code):
+                first = verb[1].partition(" ")[0]
+                assert any(name.partition(" ")[0] == first for name in options), f"{name_of(page)}: {code}"
+
+
+def test_every_page_and_notebook_is_in_the_navigation() -> None:
+    class Loader(yaml.SafeLoader):
+        """Passes by what only mkdocs knows."""
+
+    Loader.add_multi_constructor("!", lambda *_: None)
+
+    def listed(part: Any) -> list[str]:
+        if isinstance(part, str):
+            return [part]
+        parts = part.values() if isinstance(part, dict) else part
+        return [place for inner in parts for place in listed(inner)]
+
+    navigation = listed(yaml.load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"), Loader)["nav"])
+    docs = ROOT / "docs"
+    written = {str(path.relative_to(docs)) for path in docs.rglob("*.md")}
+    notebooks = {f"notebooks/{path.stem}.md" for path in (docs / "notebooks").glob("*.ipynb")}
+    references = {f"reference/{name}.md" for name in [*DOCUMENTS, "command-line"]}
+    assert sorted(navigation) == sorted(written | notebooks | references)
+
+
+def anchors(page: Path) -> set[str]:
+    """Names of a page's headings as GitHub and mkdocs make them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "studies").rglob("README.md"))], ids=name_of)
+def test_links_in_the_checkout_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    for link in links:
+        parts = urlsplit(link)
+        if parts.scheme:
+            continue
+        target = page.parent / unquote(parts.path) if parts.path else page
+        assert target.exists(), link
+        assert not parts.fragment or parts.fragment in anchors(target), link
+
+
+def test_links_from_the_documentation_to_code_and_studies_lead_somewhere() -> None:
+    outside = [
+        (page, link)
+        for page in PAGES[1:]
+        for link in re.findall(r"\]\(((?:\.\./)+(?:studies|tests|budgetnet)[^)#\s]*)", page.read_text(encoding="utf-8"))
+    ]
+    assert outside
+    assert not [f"{name_of(page)}: {link}" for page, link in outside if not (page.parent / link).exists()]
+
+
+def test_pages_name_paths_outside_in_place_of_links(site: Path) -> None:
+    text = (site / "reproduction.html").read_text(encoding="utf-8")
+    assert "study (<code>studies/leakage</code>)" in text
+    assert 'href="../studies' not in text
+
+
+def test_a_notebook_is_a_page_with_its_code_and_itself_beside_it(site: Path) -> None:
+    for path in (ROOT / "docs" / "notebooks").glob("*.ipynb"):
+        text = (site / "notebooks" / f"{path.stem}.html").read_text(encoding="utf-8")
+        assert f'href="{path.name}"' in text
+        assert (site / "notebooks" / path.name).read_bytes() == path.read_bytes()
+        code = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+        assert text.count('<div class="highlight">') >= len(code)
+
+
+def test_what_the_tutorial_enters_is_on_its_page(site: Path) -> None:
+    text = re.sub(r"<[^>]+>", "", (site / "tutorial.html").read_text(encoding="utf-8"))
+    commands = [each.text for block in blocks_of(ROOT / "docs" / "tutorial.md") for each in commands_of(block)]
+    assert len(commands) > 10
+    assert [command for command in commands if command not in text] == []
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        """Says nothing."""
+
+
+@pytest.mark.slow
+@needs_chromium
+def test_pages_fit_a_phone_and_are_found_without_a_network(site: Path) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(site)))
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        with launched() as browser:
+            address = f"http://127.0.0.1:{server.server_port}"
+            for place in ("index", "reference/spec", "reference/command-line", "notebooks/specs-and-budgets"):
+                for width in (DESKTOP, PHONE):
+                    with opened(browser, f"{address}/{place}.html", width=width) as (page, watch):
+                        page.wait_for_load_state("networkidle")
+                        assert (overflow(page), watch.complaints, watch.foreign) == (0, [], []), place
+            with opened(browser, f"{address}/index.html") as (page, watch):
+                page.wait_for_load_state("networkidle")
+                query = page.get_by_role("textbox", name="Search")
+                query.click()
+                query.press_sequentially("squeeze_excitation_ratio")
+                page.locator(".md-search-result__item").first.wait_for()
+                found = page.locator(".md-search-result__link").first.get_attribute("href")
+                assert "reference/" in str(found)
+                assert watch.foreign == []
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
