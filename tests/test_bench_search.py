@@ -162,7 +162,8 @@ from budgetnet.cli.bench_search import IMPORTED_BY_TRAIN
 for module in IMPORTED_BY_TRAIN:
     importlib.import_module(module)
 before = set(sys.modules)
-from budgetnet.cli import main, progress
+from budgetnet import progress
+from budgetnet.cli import main
 def stop(_name):
     packages = {name.partition(".")[0] for name in before} - {"budgetnet"}
     print([name for name in set(sys.modules) - before if name.partition(".")[0] not in packages])
