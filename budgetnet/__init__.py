@@ -81,7 +81,7 @@ def __dir__() -> list[str]:
 
 
 def check(
-    spec: ModelSpec,
+    spec: ModelSpec | str,
     *,
     max_params: float | str | None = None,
     max_macs: float | str | None = None,
@@ -90,13 +90,13 @@ def check(
     """The verdict of a budget on a network, from its closed-form cost; builds nothing.
 
     Args:
-        spec: the network.
+        spec: the network, or the name of one that has one.
         max_params: most trainable parameters, such as 5e6 or "5M"; does not bind if left out.
         max_macs: most multiply-accumulates for one image.
         max_activations: most output elements of convolutions and the linear layer for one image.
 
     Raises:
-        InputError: a limit is not a whole number of at least 1.
+        InputError: a limit is not a whole number of at least 1, or no network has that name.
     """
     limits = {"max_params": max_params, "max_macs": max_macs, "max_activations": max_activations}
-    return Budget.from_mapping(limits).check(spec)
+    return Budget.from_mapping(limits).check(zoo.get(spec) if isinstance(spec, str) else spec)

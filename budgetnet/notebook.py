@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from budgetnet.budget import Budget
+from budgetnet.errors import InputError
+from budgetnet.fields import parse_count
 from budgetnet.recipe import Recipe, named_recipe
 from budgetnet.searching.finalists import FinalsWanted
 from budgetnet.searching.settings import PrunerName, SamplerName
@@ -88,6 +90,11 @@ def search(
         RecordError: the study asks another question, or the storage cannot be used.
         BusyError: another search is at work on the study.
     """
+    _check_callbacks(callbacks)
+    trials, final_seeds = parse_count(trials, field="trials"), parse_count(final_seeds, field="final_seeds")
+    if finalists != 0:
+        finalists = parse_count(finalists, field="finalists")
+    workers = None if workers is None else parse_count(workers, field="workers")
     deadline = None if timeout is None else time.time() + timeout
     budget = Budget.from_mapping({"max_params": max_params, "max_macs": max_macs, "max_activations": max_activations})
     from budgetnet.callbacks import Callbacks
@@ -157,6 +164,7 @@ def ablate(
         OverBudgetError: the base does not fit.
         RecordError: a run's folder is damaged.
     """
+    _check_callbacks(callbacks)
     from budgetnet.ablation import AblationStudy
     from budgetnet.ablation.results import ablation_result
     from budgetnet.batch import Batch, planned, train_variants
@@ -178,6 +186,14 @@ def ablate(
     with TerminalProgress(runs=len(planned(question, variants))) as progress:
         records = train_variants(question, variants, batch, Callbacks([progress, *callbacks]))
     return ablation_result(question, variants, records, method=interval)
+
+
+def _check_callbacks(callbacks: Sequence[Callback]) -> None:
+    from budgetnet.callbacks import Callback
+
+    for each in callbacks:
+        if not isinstance(each, Callback):
+            raise InputError("callbacks", each, "must be instances of budgetnet.Callback, or of classes made from it")
 
 
 def _recipe(recipe: Recipe | str | None, *, default: str) -> Recipe:

@@ -160,6 +160,8 @@ class RunFolder:
         if not self.finished:
             raise RecordError("run folder", str(self.path), "is unfinished: result.json is missing")
         result, curves = self._read(self._result, RunResult), tuple(self.read_curves())
+        if result.epochs and not self._curves.exists():
+            raise RecordError("run folder", str(self.path), f"is damaged: curves.csv is missing; {_ANEW}")
         if len(curves) != result.epochs:
             raise RecordError(
                 str(self._curves), len(curves), f"is damaged: must have a row for each of {result.epochs} epochs"
@@ -203,5 +205,6 @@ class RunFolder:
                 Epoch(int(row["epoch"]), int(row["cycle"]), *(float(row[key]) for key in Epoch._fields[2:]))
                 for row in rows
             ]
-        except (KeyError, TypeError, ValueError, csv.Error) as error:
-            raise RecordError(str(self._curves), str(error), f"is damaged: not the curves of a run; {_ANEW}") from None
+        except (KeyError, TypeError, ValueError, csv.Error):
+            rule = f"is damaged: a row or a column is cut off or no number; {_ANEW}"
+            raise RecordError("curves", str(self._curves), rule) from None

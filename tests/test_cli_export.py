@@ -100,7 +100,10 @@ def test_what_cannot_be_exported_is_told_in_one_line(
         (["nowhere", *form], "holds no run: run.json is missing"),
         ([run, "--format", "tflite"], "--format = 'tflite': must be one of safetensors, onnx, torch-export, python"),
         ([run], "Missing option '--format'"),
-        ([run, *form, "-o", "net.bin"], "--out = 'net.bin': must end in .safetensors for safetensors, or be a folder"),
+        (
+            [run, *form, "-o", "net.bin"],
+            "--output = 'net.bin': must end in .safetensors for safetensors, or be a folder",
+        ),
         ([run, "--format", "python", "-o", "net.pt"], "must end in .py for python"),
         ([run, *form, "--data", "digit"], "did you mean digits?"),
     ]:

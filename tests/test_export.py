@@ -249,7 +249,7 @@ def test_a_literal_is_one_line_that_reads_as_the_text(text: str) -> None:
 def test_a_python_file_runs_where_budgetnet_cannot_be_imported(odd: DataSet, tmp_path: Path) -> None:
     record = made_run(spec_of("bottleneck"), odd, tmp_path)
     done = export(record.folder, format="python", to=tmp_path / "net.py", load=lambda _: odd)
-    assert [path.name for path in done.paths] == ["net.py", "net.safetensors"]
+    assert [path.name for path in done.paths] == ["net.py", "net.weights.safetensors"]
     images = images_of(odd, 7)
     torch.testing.assert_close(
         run_module(done.paths[0], images).double(), logits_by_hand(record, images), rtol=0, atol=1e-4

@@ -207,7 +207,7 @@ def remove(name: str) -> Callable[[Path], None]:
         (put("curves.csv", b"epoch,cycle,learning_rate\nx,y,z\n"), "damaged"),
         (put("curves.csv", b"\xff\xfe\x00"), "damaged"),
         (put("curves.csv", b"epoch,cycle\n" + b"1" * 200_000), "damaged"),
-        (lambda path: (path / "curves.csv").unlink(), "a row for each of 2 epochs"),
+        (lambda path: (path / "curves.csv").unlink(), "curves.csv is missing"),
         (lambda path: (path / "best.safetensors").unlink(), "best.safetensors is missing"),
         (remove("run.json"), "holds no run"),
         (remove("result.json"), "unfinished"),

@@ -101,6 +101,9 @@ def test_every_other_candidate_is_listed_once_with_its_reason(tmp_path: Path) ->
     }
     states = Counter(trial.state for trial in study.study.get_trials())
     assert found.counts["running"] == states[TrialState.RUNNING] == 1
+    alone = ("trained", "over_budget", "repeated", "interrupted", "left_to_others", "running")
+    untrained = sum(each.trial.fate == "no result" and not each.trial.trained for each in found.rejections)
+    assert sum(found.counts[key] for key in alone) + untrained == found.counts["proposed"]
     ranked = sum(not standing.row.is_reference for standing in found.standings)
     assert ranked + len(found.rejections) + found.counts["running"] == sum(states.values())
     table = {(count.kind, count.detail): count[2:] for count in counted(found.rejections)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -145,6 +146,23 @@ def test_the_same_call_goes_on_and_tells_its_callbacks(study: Study, digits: Dat
 def test_a_budget_that_nothing_fits_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(OverBudgetError):
         search(max_params=10, out=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rule"),
+    [
+        ({"trials": 0}, "trials = 0: must be"),
+        ({"trials": -1}, "trials = -1: must be"),
+        ({"finalists": 1, "final_seeds": 0}, "final_seeds = 0: must be"),
+        ({"workers": 0}, "workers = 0: must be"),
+        ({"callbacks": [3]}, "callbacks = 3: must be instances"),
+        ({"callbacks": [Watcher]}, "must be instances of budgetnet.Callback"),
+    ],
+)
+def test_a_call_that_breaks_a_rule_leaves_nothing_behind(arguments: dict[str, Any], rule: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=rule):
+        search(max_params="30k", out=tmp_path / "runs", **arguments)
     assert not (tmp_path / "runs").exists()
 
 

@@ -20,7 +20,7 @@ def export(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", "-o", metavar="PATH", help="The file, or its folder; here, by the run's name, if left out."
+            "--output", "-o", metavar="PATH", help="The file, or its folder; here, by the run's name, if left out."
         ),
     ] = None,
     data: OwnData = None,
@@ -35,7 +35,7 @@ def export(
     try:
         done = export_run(run, format=chosen, to=out, data=data, load=load_shown)
     except InputError as error:
-        option = {"to": "--out", "format": "--format"}.get(error.field)
+        option = {"to": "--output", "format": "--format"}.get(error.field)
         if option is None:
             raise
         raise InputError(option, error.value, error.rule) from None

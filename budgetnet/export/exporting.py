@@ -171,7 +171,7 @@ def _write_onnx(work: _Work) -> _Written:
 
 
 def _write_python(work: _Work) -> _Written:
-    weights = work.path.with_suffix(".safetensors")
+    weights = work.path.with_suffix(".weights.safetensors")
     write_safetensors(weights, work.network.state_dict(), metadata=as_texts(work.facts(NORMALISED)))
     work.path.write_text(python_source(work.record, class_names=work.class_names), encoding="utf-8")
     try:

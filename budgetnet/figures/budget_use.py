@@ -48,6 +48,8 @@ class BudgetUseRow(NamedTuple):
     """The largest share of a limit that it uses; above 1 it is over budget."""
 
 
+_FEW = 10
+"""Trials of which each has its number on the axis."""
 _FAR_OVER = 2.5
 """Share of the budget from which on the axis is logarithmic."""
 
@@ -89,7 +91,7 @@ def budget_use(trials: Sequence[Trial], *, note: str = "") -> Figure:
         )
     line = {"color": INK, "width": 1.5, "dash": "dash"}
     figure.add_shape(type="line", x0=0, x1=1, xref="paper", y0=100, y1=100, line=line, name="budget")
-    figure.update_xaxes(title_text="trial")
+    figure.update_xaxes(title_text="trial", tickformat=",d", dtick=1 if len(rows) <= _FEW else None)
     # What was turned away may be a hundred times too large, beside which nothing else would be seen.
     if any(row.used > _FAR_OVER for row in rows):
         ticks = {

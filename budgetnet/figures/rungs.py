@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 
+_FEW = 10
+"""Candidates up to which every whole number stands on the axis."""
+
+
 class RungRow(NamedTuple):
     """The end of a cycle, at which candidates are compared."""
 
@@ -78,8 +82,9 @@ def rungs(trials: Sequence[Trial], *, note: str = "") -> Figure:
         ]
     )
     figure.update_layout(barmode="stack", bargap=0.35)
-    figure.update_xaxes(title_text="cycle", dtick=1)
-    figure.update_yaxes(title_text="candidates", rangemode="tozero")
+    most = max((row.reached for row in rows), default=1)
+    figure.update_xaxes(title_text="cycle", dtick=1, range=[0.4, max(cycles, default=1) + 0.6])
+    figure.update_yaxes(title_text="candidates", rangemode="tozero", dtick=1 if most <= _FEW else None, tickformat=",d")
     return figure
 
 

@@ -105,7 +105,9 @@ def collect(
 
 def _counts(trials: Sequence[Trial]) -> dict[str, int]:
     fates = Counter(trial.fate for trial in trials)
-    return {**tally(trials), "proposed": len(trials), "running": fates["running"], "complete": fates["complete"]}
+    others = {"interrupted": fates["interrupted"], "left_to_others": fates["left to another"]}
+    seen = {"proposed": len(trials), "running": fates["running"], "complete": fates["complete"]}
+    return {**tally(trials), **others, **seen}
 
 
 def _standings(trials: Sequence[Trial], settings: StudySettings) -> list[Standing]:

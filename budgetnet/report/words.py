@@ -94,10 +94,12 @@ def data_words(data: DataRecord) -> str:
 
 def fate_words(counts: Mapping[str, int]) -> str:
     """What became of all proposals, in one sentence."""
+    others = {"in training": "running", "interrupted": "interrupted", "left to another worker": "left_to_others"}
+    rest = "".join(f", {counts[key]:,} {words}" for words, key in others.items() if counts[key])
     return (
         f"{counts['proposed']:,} proposed, {counts['trained']:,} trained, {counts['pruned']:,} of them pruned at a "
         f"restart; {counts['over_budget']:,} turned away over budget before any training, {counts['repeated']:,} "
-        f"answered from the record, {counts['no_result']:,} without a result"
+        f"answered from the record, {counts['no_result']:,} without a result{rest}"
     )
 
 

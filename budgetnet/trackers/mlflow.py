@@ -8,8 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from filelock import FileLock
+
 from budgetnet.callbacks import Announced
 from budgetnet.errors import InputError
+from budgetnet.files import replacing_file
 from budgetnet.records import Epoch, RunResult
 from budgetnet.trackers.base import CURVES, LENGTH, RunTracker, curve_values, describe, final_values, require_package
 
@@ -140,7 +143,13 @@ def _open(uri: str) -> MlflowClient:
 
     try:
         if uri.startswith(_SQLITE):
-            Path(uri.removeprefix(_SQLITE)).absolute().parent.mkdir(parents=True, exist_ok=True)
+            file = Path(uri.removeprefix(_SQLITE)).absolute()
+            file.parent.mkdir(parents=True, exist_ok=True)
+            # MLflow cannot go on with tables that it was killed at, so they are made whole before they get their name.
+            with FileLock(f"{file}.lock"):
+                if not file.exists():
+                    with replacing_file(file) as part:
+                        MlflowClient(tracking_uri=f"{_SQLITE}{part}")
         return MlflowClient(tracking_uri=uri)
     except (MlflowException, SQLAlchemyError, OSError, ModuleNotFoundError) as error:
         sentence = (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0]

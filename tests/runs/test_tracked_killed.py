@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -19,6 +20,7 @@ from budgetnet.records import Epoch, RunResult
 from budgetnet.run_folder import RunFolder
 from budgetnet.searching.request import arrange, run
 from budgetnet.space import SearchSpace
+from budgetnet.trackers import MLflow
 
 SEARCH = ["search", "--space", "space.yaml", "--recipe", "recipe.yaml", "--max-params", "20k", "--device", "cpu"]
 SEARCH += ["--train-size", "300", "--validation-size", "40", "--workers", "2", "--trials", "2", "--pruner", "none"]
@@ -140,3 +142,15 @@ def test_events_of_several_workers_come_in_their_order_though_one_is_killed(digi
     }
     assert listener.trials == trials
     assert {RunFolder(tmp_path / name).load().result.epochs for name in trials.values()} == {60}
+
+
+def test_a_store_that_was_being_made_when_it_was_killed_is_made_anew(tmp_path: Path) -> None:
+    file = tmp_path / "mlflow.db"
+    code = f"from budgetnet.trackers import MLflow; MLflow('sqlite:///{file}')"
+    making = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    wait_for(lambda: any(part.stat().st_size for part in tmp_path.glob(".*.part")) or None, process=making)
+    making.kill()
+    making.wait()
+    assert not file.exists(), "killed before it was whole"
+    MLflow(f"sqlite:///{file}")
+    assert file.exists()
