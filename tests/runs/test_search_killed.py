@@ -171,7 +171,7 @@ def test_a_search_killed_at_random_instants_loses_nothing_and_trains_nothing_twi
     assert len(done) == json.loads(out)["trained"] == TRIALS
     assert {trial["state"] for trial in trials} <= {*ENDED, "FAIL"}
     assert len({trial["candidate"] for trial in done}) == len({trial["run"] for trial in done}) == TRIALS
-    runs = {path.name for path in (tmp_path / "runs").iterdir() if path.is_dir()}
+    runs = {path.parent.name for path in (tmp_path / "runs").glob("*/run.json")}
     assert runs == {trial["run"] for trial in done}
     for trial in done:
         record = RunFolder(tmp_path / "runs" / trial["run"]).load()

@@ -108,7 +108,7 @@ def test_a_search_killed_and_interrupted_is_taken_up_where_it_stopped(
     runs = [trial["run"] for trial in completed(trials)]
     assert len(set(runs)) == 4
     assert killed_run in runs
-    assert {path.name for path in (tmp_path / "runs").iterdir() if path.is_dir()} == set(runs)
+    assert {path.parent.name for path in (tmp_path / "runs").glob("*/run.json")} == set(runs)
     assert all(RunFolder(tmp_path / "runs" / run).load().result.epochs == 12 for run in runs)
     for trial in trials:
         if "retry_of" in trial:
