@@ -21,6 +21,7 @@ from evaluation_support import STOPPED, Runs
 from export_support import images_of, logits_by_hand, made_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 from strategies import specs, thorough
@@ -259,6 +260,31 @@ def test_a_python_file_runs_where_budgetnet_cannot_be_imported(odd: DataSet, tmp
     traitor.write_text("def load(path):\n    import budgetnet\n    return budgetnet\n", encoding="utf-8")
     with pytest.raises(BudgetnetError, match="does not run by itself: ModuleNotFoundError: import of budgetnet"):
         proof.ask_stranger(traitor, done.paths[1], [images])
+
+
+def test_a_python_file_names_pictures_that_it_cannot_read_and_goes_on(odd: DataSet, tmp_path: Path) -> None:
+    record = made_run(spec_of("basic"), odd, tmp_path)
+    done = export(record.folder, format="python", to=tmp_path / "net.py", load=lambda _: odd)
+    Image.new("RGB", (20, 20)).save(tmp_path / "good.png")
+    (tmp_path / "empty.png").touch()
+    module = [sys.executable, "-I", str(done.paths[0])]
+    said = subprocess.run(
+        [*module, "nowhere.png", "empty.png", "good.png"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert said.returncode == 2
+    assert [line.partition(": ")[0] for line in said.stderr.splitlines()] == ["nowhere.png", "empty.png"]
+    assert said.stdout.startswith("good.png: ") and said.stdout.count("%") == 3
+    nothing = subprocess.run(module, capture_output=True, text=True, check=False)
+    assert (nothing.returncode, nothing.stderr) == (2, "usage: python FILE IMAGE...\n")
+
+
+def test_weights_of_another_network_beside_a_python_file_stay(odd: DataSet, tmp_path: Path) -> None:
+    record = made_run(spec_of("basic"), odd, tmp_path)
+    (weights,) = export(record.folder, format="safetensors", to=tmp_path / "net.safetensors", load=lambda _: odd).paths
+    before = weights.read_bytes()
+    other = made_run(spec_of("preact"), odd, tmp_path)
+    export(other.folder, format="python", to=tmp_path / "net.py", load=lambda _: odd)
+    assert weights.read_bytes() == before
 
 
 def facts_in(path: Path, form: Format) -> dict[str, Any]:
