@@ -1,17 +1,21 @@
-"""Run folders with networks of any kind in them, made without training."""
+"""Networks of every kind, images of odd sides, and run folders made of both without training."""
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from support import prepare, tiny_recipe
 from test_build import make_lively
-from torch import nn
+from torch import Tensor, nn
 
 from budgetnet.checkpoint import save_tensors
 from budgetnet.cost import cost_of
 from budgetnet.data import DataSet
+from budgetnet.data.dataset import make_dataset
 from budgetnet.data.device import ResidentImages, normalise
 from budgetnet.recipe import Recipe
 from budgetnet.records import DataRecord, Epoch, RunIdentity, RunRecord, RunResult
@@ -93,4 +97,58 @@ def logits_by_hand(record: RunRecord, images: torch.Tensor) -> torch.Tensor:
     network.load_state_dict(load_tensors(record.folder / "best.safetensors")[0])
     with torch.no_grad():
         said: torch.Tensor = network.eval()((images.double() - mean) / std)
+    return said
+
+
+SPECS: dict[str, dict[str, Any]] = {
+    "basic": {"shortcut": {"kind": "projection", "kernel_size": 3}, "kernel_sizes": (5, 1), "stem": {"stride": 2}},
+    "basic-pooled": {"shortcut": {"kind": "average-pool"}, "activation": "gelu", "head": {"dropout": 0.5}},
+    "basic-padded": {"shortcut": {"kind": "padding"}, "activation": "leaky_relu", "head": {"pooling": "max"}},
+    "basic-plain": {"shortcut": {"kind": "none"}, "squeeze_excitation_ratio": 0.5},
+    "preact": {"block": "preact", "groups": 2, "activation": "silu", "squeeze_excitation_ratio": 0.25},
+    "preact-pooled": {"block": "preact", "shortcut": {"kind": "average-pool", "kernel_size": 3}},
+    "preact-padded": {"block": "preact", "shortcut": {"kind": "padding"}, "stem": {"kernel_size": 7, "channels": 4}},
+    "preact-plain": {"block": "preact", "shortcut": {"kind": "none"}},
+    "bottleneck": {"block": "bottleneck", "bottleneck_ratio": 0.5, "groups": 4, "squeeze_excitation_ratio": 0.5},
+    "bottleneck-pooled": {"block": "bottleneck", "shortcut": {"kind": "average-pool"}, "activation": "silu"},
+    "bottleneck-depthwise": {
+        "block": "bottleneck",
+        "bottleneck_ratio": 1,
+        "groups": 8,
+        "shortcut": {"kind": "padding"},
+    },
+    "bottleneck-plain": {"block": "bottleneck", "shortcut": {"kind": "none"}, "head": {"pooling": "max"}},
+}
+"""A network of every kind of block and shortcut, with every other setting somewhere."""
+
+
+def spec_of(name: str) -> ModelSpec:
+    settings: dict[str, Any] = {"kernel_sizes": (3, 3), **SPECS[name]}
+    # The maps' sides, odd on the way, meet strides that do not divide them.
+    widths = [8, 8] if name == "bottleneck-depthwise" else [8, 16]
+    settings["stem"] = {"channels": 8, **settings.get("stem", {})}
+    return ModelSpec.resnet(channels=widths, blocks=[2, 1], strides=[1, 3], **settings)
+
+
+def odd_images() -> DataSet:
+    """Coloured images of odd sides, with names for their classes."""
+    generator = np.random.default_rng(2)
+
+    def part(count: int) -> Any:
+        return generator.integers(0, 256, (count, 7, 10, 3), dtype=np.uint8)
+
+    return make_dataset(
+        name="arrays:/home/somebody/odd.npz",
+        train_images=part(250),
+        train_labels=np.arange(250) % 3,
+        test_images=part(9),
+        test_labels=np.arange(9) % 3,
+        class_names=["a cat", "o'dog", 'the "bird"'],
+        provenance="made for a test",
+    )
+
+
+def run_module(path: Path, images: Tensor) -> Tensor:
+    with torch.no_grad():
+        said: Tensor = runpy.run_path(str(path))["load"]()(images)
     return said
