@@ -18,6 +18,7 @@ from budgetnet.callbacks import Announced, Callback
 from budgetnet.data import DataSet
 from budgetnet.records import Epoch, RunResult
 from budgetnet.run_folder import RunFolder
+from budgetnet.searching import worker as worker_program
 from budgetnet.searching.request import arrange, run
 from budgetnet.space import SearchSpace
 from budgetnet.trackers import MLflow
@@ -34,6 +35,12 @@ pytestmark = [
 
 def children_of(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def workers_of(pid: int) -> list[int]:
+    """A search's workers in the order of their start; a process that tests has other children as well."""
+    program = worker_program.__name__.encode()
+    return [child for child in children_of(pid) if program in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")]
 
 
 def is_gone(pid: int) -> bool:
@@ -89,7 +96,7 @@ class Listener(Callback):
         if not self.killed and epoch.epoch == 3:
             self.killed = True
             # Only its own number tells which of the processes a worker is: the first was started as worker 0.
-            os.kill(children_of(os.getpid())[worker], signal.SIGKILL)
+            os.kill(workers_of(os.getpid())[worker], signal.SIGKILL)
 
     def ended(self, result: RunResult, *, worker: int) -> None:
         self.events[worker].append(("ended", result.epochs))
