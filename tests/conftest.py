@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +42,6 @@ def postgres_server() -> Iterator[PostgresServer]:
     programs = server_programs()
     if programs is None:
         pytest.skip("no PostgreSQL server is installed")
-    if find_spec("psycopg") is None:
-        pytest.skip("psycopg is not installed, which talks to PostgreSQL")
     server = PostgresServer(programs)
     try:
         server.start()

@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 from optuna.storages import RDBStorage
 from search_support import Question, Watcher
 from sqlalchemy import text
-from support import TINY, restarts, tiny_recipe
+from support import PAIR_SPACE, TINY, restarts, tiny_recipe
 
 from budgetnet.dashboard import Annotated, annotate
 from budgetnet.data import DataSet
@@ -24,16 +24,7 @@ from budgetnet.trials import Trial
 
 NAME = "all fates | <b>`$x$`</b>"
 """A name of which Markdown would make what it is not."""
-EIGHT: dict[str, Any] = {
-    "stages": [1, 1],
-    "channels": [8, 64],
-    "growth": [1.0],
-    "blocks": [1, 1],
-    "full_size_stages": [1, 1],
-    "first_kernel_sizes": [3],
-    "block_kinds": ["basic"],
-    "squeeze_excitation_ratios": [0.0],
-}
+EIGHT: dict[str, Any] = {**PAIR_SPACE, "channels": [8, 64]}
 """Eight networks, of which those of 8, 16 and 24 channels have no more parameters than a study here allows."""
 RECIPE = tiny_recipe(epochs=3, schedule=restarts(1))
 BY_HAND = TINY.replace(channels=[4], name="by-hand")

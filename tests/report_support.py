@@ -24,6 +24,8 @@ from budgetnet.spaces import named_space
 from budgetnet.spec import ModelSpec
 
 IMAGES = 10_000
+STUDIES = Path(__file__).parents[1] / "studies"
+HOSTILE = "<script>alert('x')</script>&\"</table>"
 DIGITS = data_record(name="digits", provenance="scikit-learn's bundled digits", is_original_cifar10=False)
 ENVIRONMENT: dict[str, Any] = {
     "python": "3.11.7",

@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 from report_support import (
     ENVIRONMENT,
     IMAGES,
+    STUDIES,
     WrittenStudy,
     every_fate,
     network,
@@ -36,9 +37,6 @@ from budgetnet.report.reproductions import is_declared, read_reproduction
 from budgetnet.report.surroundings import surroundings
 from budgetnet.run_folder import RunFolder
 from budgetnet.zoo import get
-
-STUDIES = Path(__file__).parents[1] / "studies"
-HOSTILE = "<script>alert('x')</script>&\"</table>"
 
 
 def test_what_is_ranked_is_what_the_storage_has_complete_and_within_the_budget(tmp_path: Path) -> None:

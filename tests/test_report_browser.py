@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from browser_support import DESKTOP, PHONE, launched, needs_chromium, opened, overflow
-from report_support import every_fate, network
+from report_support import STUDIES, every_fate, network
 
 from budgetnet.report import Report, collect, write_report
 
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 
 pytestmark = needs_chromium
 DASH = "\N{EN DASH}"
-STUDIES = Path(__file__).parents[1] / "studies"
 
 
 @pytest.fixture(scope="module")

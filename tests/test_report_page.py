@@ -14,6 +14,8 @@ import pytest
 from optuna.trial import TrialState
 from report_support import (
     ENVIRONMENT,
+    HOSTILE,
+    STUDIES,
     Elements,
     WrittenStudy,
     every_fate,
@@ -31,9 +33,6 @@ from budgetnet.report.drawings import embedded
 from budgetnet.report.rejected import rejections
 from budgetnet.run_folder import RunFolder
 from budgetnet.searching.study import default_storage, find_study, open_storage
-
-STUDIES = Path(__file__).parents[1] / "studies"
-HOSTILE = "<script>alert('x')</script>&\"</table>"
 
 
 @pytest.fixture
