@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from budgetnet.budget import Budget
 from budgetnet.errors import InputError
 from budgetnet.fields import parse_count
-from budgetnet.recipe import Recipe, named_recipe
+from budgetnet.recipe import Recipe, default_recipe, named_recipe, require_sound
 from budgetnet.searching.finalists import FinalsWanted
 from budgetnet.searching.settings import PrunerName, SamplerName
 from budgetnet.searching.study import storage_errors
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from budgetnet.ablation.results import AblationResult, Method
     from budgetnet.callbacks import Callback
     from budgetnet.data import DataSet
+
+_log = logging.getLogger(__name__)
 
 
 def search(
@@ -98,13 +101,17 @@ def search(
     deadline = None if timeout is None else time.time() + timeout
     budget = Budget.from_mapping({"max_params": max_params, "max_macs": max_macs, "max_activations": max_activations})
     from budgetnet.callbacks import Callbacks
+    from budgetnet.dashboard import annotate_shown
     from budgetnet.progress import TerminalProgress, load_shown
     from budgetnet.searching.request import arrange, finish, run
 
     dataset = load_shown(data) if isinstance(data, str) else data
-    digits = dataset.name == "digits"
-    how = _recipe(recipe, default="digits" if digits else "search")
+    how = _recipe(recipe, default=default_recipe(dataset.name, other="search"))
     how = how if epochs is None else how.for_epochs(epochs)
+    final = _recipe(final_recipe, default=default_recipe(dataset.name, other="modern"))
+    # Before a search that would come to finals which nobody may rank.
+    require_sound(final, field="final_recipe")
+    wanted = FinalsWanted(finalists, final_seeds, final)
     request = arrange(
         dataset,
         how,
@@ -128,10 +135,11 @@ def search(
         with TerminalProgress(candidates=trials) as progress:
             outcome = run(request, Callbacks([progress, *callbacks]), trials=trials, deadline=deadline)
         if finalists and outcome.end != "time" and outcome.trained:
-            final = _recipe(final_recipe, default="digits" if digits else "modern")
             with TerminalProgress() as progress:
-                wanted = FinalsWanted(finalists, final_seeds, final)
                 finish(request, outcome, dataset, Callbacks([progress, *callbacks]), wanted=wanted)
+        # The study stands, whatever keeps the dashboard from showing it.
+        if trouble := annotate_shown(outcome.study, kept, Path(out)):
+            _log.warning("%s", trouble)
     return Study(outcome.study, kept, Path(out))
 
 

@@ -9,6 +9,7 @@ import optuna
 import pytest
 import torch
 from optuna.trial import TrialState
+from optuna_dashboard._note import get_note_from_system_attrs
 from search_support import Watcher
 from support import TINY, TINY_SPACE, tiny_recipe
 from test_display import read
@@ -124,6 +125,14 @@ def test_a_study_is_opened_again_and_shows_itself(study: Study) -> None:
     assert "published" in read(study.leaderboard()._repr_html_()).cells
 
 
+def test_a_search_leaves_notes_for_the_dashboard(study: Study) -> None:
+    storage = optuna.storages.RDBStorage(f"sqlite:///{study.out.resolve() / 'studies.db'}")
+    identity = storage.get_study_id_from_name(study.name)
+    attributes = storage.get_study_system_attrs(identity)
+    for trial in kept(study):
+        assert get_note_from_system_attrs(attributes, trial._trial_id)["body"].startswith(f"### #{trial.number} ")
+
+
 def test_the_same_call_goes_on_and_tells_its_callbacks(study: Study, digits: DataSet) -> None:
     watcher = Watcher()
     again = search(
@@ -155,6 +164,7 @@ def test_a_budget_that_nothing_fits_leaves_nothing_behind(tmp_path: Path) -> Non
         ({"trials": 0}, "trials = 0: must be"),
         ({"trials": -1}, "trials = -1: must be"),
         ({"finalists": 1, "final_seeds": 0}, "final_seeds = 0: must be"),
+        ({"finalists": 1, "final_recipe": "as-run"}, "final_recipe = "),
         ({"workers": 0}, "workers = 0: must be"),
         ({"callbacks": [3]}, "callbacks = 3: must be instances"),
         ({"callbacks": [Watcher]}, "must be instances of budgetnet.Callback"),

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from budgetnet.cli.options import Out, Storage
-from budgetnet.errors import BudgetnetError, InputError
+from budgetnet.errors import InputError
 
 if TYPE_CHECKING:
     import optuna
@@ -35,7 +34,7 @@ def dashboard(
 ) -> None:
     """Serve a study to the browser of this machine, while it is searched or later; Ctrl-C ends it."""
     number = _read_port(port)
-    from budgetnet.dashboard import DashboardServer
+    from budgetnet.dashboard import DashboardServer, annotate_shown
     from budgetnet.searching.study import default_storage, find_study, open_storage, storage_errors, study_settings
 
     kept = open_storage(storage or default_storage(out), create=False)
@@ -46,7 +45,8 @@ def dashboard(
     notes = _Notes(found, kept, out)
     with _ended_by_signals():
         try:
-            annotate_shown(found, kept, out, wait=False)
+            if trouble := annotate_shown(found, kept, out, wait=False):
+                typer.echo(trouble, err=True)
             notes.start()
             typer.echo(f"{found.study_name}: {server.address}/dashboard/studies/{found._study_id}")
             typer.echo("Ctrl-C ends it", err=True)
@@ -56,38 +56,6 @@ def dashboard(
         finally:
             server.close()
             notes.stop()
-
-
-def annotate_shown(study: optuna.Study, storage: RDBStorage, out: Path, *, wait: bool = True) -> None:
-    """Brings what the dashboard shows of a study up to date, with a bar on a terminal; trouble is told in one line."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    columns = TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), MofNCompleteColumn()
-    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bars:
-        task = bars.add_task("notes for the dashboard", total=None)
-        trouble = _try_annotate(
-            study, storage, out, wait=wait, progress=lambda done, of: bars.update(task, completed=done, total=of)
-        )
-    if trouble:
-        typer.echo(trouble, err=True)
-
-
-def _try_annotate(study: optuna.Study, storage: RDBStorage, out: Path, **how: Any) -> str | None:
-    """Writes notes; gives a line where that is not possible, as what is shown is worth less than what it shows."""
-    from budgetnet.dashboard import annotate
-    from budgetnet.searching.study import storage_errors
-
-    try:
-        with storage_errors(storage):
-            annotate(study, storage, out, **how)
-    except BudgetnetError as error:
-        reason = str(error)
-    except OSError as error:
-        reason = f"{error.filename or out}: {error.strerror or error}"
-    else:
-        return None
-    return f"notes for the dashboard are not up to date: {' '.join(reason.split())}"
 
 
 class _Notes:
@@ -102,9 +70,11 @@ class _Notes:
         self._thread.start()
 
     def _work(self) -> None:
+        from budgetnet.dashboard import try_annotate
+
         told = None
         while not self._over.wait(_LOOK_AGAIN):
-            trouble = _try_annotate(*self._what, wait=False, stopped=self._over.is_set)
+            trouble = try_annotate(*self._what, wait=False, stopped=self._over.is_set)
             if trouble is not None and trouble != told:
                 typer.echo(trouble, err=True)
             told = trouble or told

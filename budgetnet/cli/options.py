@@ -17,7 +17,7 @@ from budgetnet.budget import Budget
 from budgetnet.errors import BudgetnetError, InputError
 from budgetnet.fields import parse_count
 from budgetnet.files import names_a_file
-from budgetnet.recipe import NAMED, Recipe, named_recipe
+from budgetnet.recipe import NAMED, Recipe, default_recipe, named_recipe
 from budgetnet.spec import ModelSpec
 from budgetnet.zoo import ENTRIES, get
 
@@ -124,7 +124,7 @@ def read_recipe(
     Raises:
         InputError: no such name or file, a file that breaks a rule, or a number of epochs that is none.
     """
-    name = text or ("digits" if data == "digits" else other)
+    name = text or default_recipe(data, other=other)
     recipe = Recipe.load(name) if name not in NAMED and names_a_file(name) else named_recipe(name)
     return recipe if epochs is None else recipe.for_epochs(parse_count(epochs, field=field))
 

@@ -118,8 +118,8 @@ def search(
     candidates = read_space(space)
     trackers = read_trackers(track, out=out)
     from budgetnet.callbacks import Callbacks
-    from budgetnet.cli.dashboard import annotate_shown
     from budgetnet.cli.leaderboard import print_leaderboard
+    from budgetnet.dashboard import annotate_shown
     from budgetnet.environment import choose_device
     from budgetnet.progress import TerminalProgress, load_shown
     from budgetnet.searching.driver import MAX_TURNED_AWAY
@@ -159,7 +159,8 @@ def search(
             if finals.number and outcome.end != "time" and outcome.trained:
                 with TerminalProgress() as progress:
                     finish(request, outcome, dataset, Callbacks([progress, *trackers]), wanted=finals)
-            annotate_shown(outcome.study, request.place.storage, out)
+            if trouble := annotate_shown(outcome.study, request.place.storage, out):
+                typer.echo(trouble, err=True)
         except KeyboardInterrupt:
             # Said when the bars have gone, which would write over it.
             typer.echo("interrupted: nothing is lost, the same command goes on where it stopped", err=True)

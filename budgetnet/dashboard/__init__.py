@@ -5,5 +5,6 @@ Whatever is shown comes from the study's storage and from run folders; nothing h
 
 from budgetnet.dashboard.annotating import Annotated, annotate
 from budgetnet.dashboard.server import DashboardServer
+from budgetnet.dashboard.shown import annotate_shown, try_annotate
 
-__all__ = ["Annotated", "DashboardServer", "annotate"]
+__all__ = ["Annotated", "DashboardServer", "annotate", "annotate_shown", "try_annotate"]

@@ -17,7 +17,7 @@ from budgetnet.batch import PlannedRun, is_complete
 from budgetnet.data import DataSet
 from budgetnet.errors import BudgetnetError
 from budgetnet.judging import judge
-from budgetnet.recipe import Recipe
+from budgetnet.recipe import Recipe, require_sound
 from budgetnet.run_folder import RunFolder
 from budgetnet.searching.driver import Arrangement
 from budgetnet.searching.fates import is_trained
@@ -123,9 +123,11 @@ def hold_finals(
         recipe: how.
 
     Raises:
+        InputError: the recipe leaks, so that finalists cannot be ranked.
         BudgetnetError: nothing is there to choose from, or another process is training a finalist.
         BusyError: a search is at work on the study.
     """
+    require_sound(recipe, field="--final-recipe")
     with place.presence.searching():
         finals = choose_finalists(study, place, number=number, seeds=seeds, recipe=recipe)
         if not finals.finalists:
