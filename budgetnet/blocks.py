@@ -19,16 +19,18 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def conv(layer: Layer) -> nn.Conv2d:
-    """A convolution of the plan, padded by half its odd kernel."""
-    return nn.Conv2d(
+    """A convolution of the plan; the weights of a whitening convolution take no gradient."""
+    module = nn.Conv2d(
         layer.in_channels,
         layer.out_channels,
         layer.kernel_size,
         stride=layer.stride,
-        padding=layer.kernel_size // 2,
+        padding=layer.padding,
         groups=layer.groups,
         bias=layer.bias,
     )
+    module.weight.requires_grad = layer.kind != "whitening"
+    return module
 
 
 def norm(layer: Layer) -> nn.BatchNorm2d:
@@ -116,12 +118,15 @@ class Stem(nn.Module):
 
     def __init__(self, plan: Plan) -> None:
         super().__init__()
+        self.whitening = conv(plan.whitening) if plan.whitening else None
         self.conv = conv(plan.stem_conv)
         self.norm = norm(plan.stem_norm) if plan.stem_norm else None
         self.activation = ACTIVATIONS[plan.activation]
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (batch, channels, height, width) to maps."""
+        if self.whitening is not None:
+            images = self.activation(self.whitening(images))
         maps: Tensor = self.conv(images)
         return maps if self.norm is None else self.activation(self.norm(maps))
 

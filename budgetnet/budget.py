@@ -82,8 +82,15 @@ class Verdict:
     def __repr__(self) -> str:
         limits = (f"{limit.used:,} of {limit.allowed:,} {limit.limit}" for limit in self.limits)
         return (
-            f"Verdict({self.spec.label}: {'fits' if self.fits else 'over budget'}, {', '.join(limits) or 'no limit'})"
+            f"Verdict({self.spec.label}: {'fits' if self.fits else 'over budget'}, {', '.join(limits) or 'no limit'}"
+            f"{f', {self.note}' if self.note else ''})"
         )
+
+    @property
+    def note(self) -> str:
+        """What a reader should know of the counts; empty where there is nothing."""
+        frozen = self.spec.frozen_params
+        return f"{frozen:,} of {self.cost.params:,} params are frozen whitening weights, and count" if frozen else ""
 
     def _repr_html_(self) -> str:
         from budgetnet.display import verdict_html
@@ -107,6 +114,7 @@ class Verdict:
             "name": self.spec.label,
             "fits": self.fits,
             **self.cost._asdict(),
+            "frozen_params": self.spec.frozen_params,
             "limits": [{**limit._asdict(), "headroom": limit.headroom} for limit in self.limits],
             "edits": [
                 {"description": edit.description, **edit.cost._asdict(), "spec": edit.spec.to_mapping()}

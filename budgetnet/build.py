@@ -35,5 +35,5 @@ def build(spec: ModelSpec) -> ResNet:
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Trainable parameters that a built network really has."""
-    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+    """Parameters that a built network really has, frozen ones included."""
+    return sum(parameter.numel() for parameter in network.parameters())

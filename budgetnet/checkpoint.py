@@ -88,6 +88,9 @@ def authors_keys(spec: ModelSpec) -> dict[str, str]:
     if spec.squeeze_excitation_ratio is not None:
         rule = "the authors' checkpoint knows no squeeze-and-excitation"
         raise InputError("squeeze_excitation_ratio", spec.squeeze_excitation_ratio, rule)
+    if spec.stem.whitening is not None:
+        rule = "the authors' checkpoint knows no whitening convolution"
+        raise InputError("stem.whitening", spec.stem.whitening, rule)
     parts = {"conv1": "conv1", "norm1": "bn1", "conv2": "conv2", "norm2": "bn2"}
     parts |= {"shortcut.conv": "residual.0", "shortcut.norm": "residual.1"}
     keys: dict[str, str] = {}

@@ -5,8 +5,8 @@ and what tests hold the closed form to.
 
 Units, for one image:
 
-* parameters: trainable numbers: weights and biases of convolutions and linear layers, scale and shift of batch norm;
-  not the running statistics.
+* parameters: weights and biases of convolutions and linear layers, scale and shift of batch norm, also where training
+  leaves them as they are (a whitening convolution); not the running statistics.
 * MACs: multiply-accumulates of convolutions and linear layers. Left out: batch norm, activation functions, pooling,
   the residual sum, biases and the product of squeeze-and-excitation's gate.
 * activations: elements that convolutions and linear layers put out (Radosavovic et al. 2020, "Designing Network Design
@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from budgetnet.plan import Layer, Plan, read_input_size
-from budgetnet.spec import BlockKind, ModelSpec, feature_sizes
+from budgetnet.spec import BlockKind, ModelSpec, feature_sizes, whitened_size
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -127,6 +127,9 @@ def ends_cost(
     stem_pixels: int,
     stem: Count,
     last: Count,
+    whitening_filters: int = 0,
+    whitening_kernel: int = 0,
+    whitening_pixels: int = 0,
 ) -> tuple[Count, Count, Count]:
     """Parameters, MACs and activations of what stands around the stages; plain arithmetic like `stage_cost`.
 
@@ -138,16 +141,30 @@ def ends_cost(
         stem_pixels: pixels of the map that leaves the stem.
         stem: width of the stem.
         last: width of the last stage.
+        whitening_filters: output channels of the whitening convolution; 0 without it.
+        whitening_kernel: pixels under its kernel.
+        whitening_pixels: pixels of the map that leaves it.
     """
-    weights = image_channels * stem_kernel * stem
+    weights = (whitening_filters or image_channels) * stem_kernel * stem
+    whitening = image_channels * whitening_kernel * whitening_filters
     linear = num_classes * last
     # One norm: behind the stem, or in front of the head where blocks begin with their own.
     norm = 2 * (last if kind == "preact" else stem)
     return (
-        weights + norm + linear + num_classes,
-        weights * stem_pixels + linear,
-        stem * stem_pixels + num_classes,
+        whitening + whitening_filters + weights + norm + linear + num_classes,
+        whitening * whitening_pixels + weights * stem_pixels + linear,
+        whitening_filters * whitening_pixels + stem * stem_pixels + num_classes,
     )
+
+
+def _whitening(spec: ModelSpec, input_size: tuple[int, int] | None) -> dict[str, int]:
+    """The whitening convolution as `ends_cost` takes it."""
+    side = spec.stem.whitening
+    if side is None:
+        return {}
+    height, width = whitened_size(spec, input_size=input_size)
+    filters = spec.stem.whitening_filters(spec.input_shape[0])
+    return {"whitening_filters": filters, "whitening_kernel": side**2, "whitening_pixels": height * width}
 
 
 def cost_of(spec: ModelSpec, *, input_size: int | tuple[int, int] | None = None) -> Cost:
@@ -160,7 +177,8 @@ def cost_of(spec: ModelSpec, *, input_size: int | tuple[int, int] | None = None)
     Raises:
         InputError: at this input size a stride would shrink a map below one pixel, or the size is below 1.
     """
-    sizes = feature_sizes(spec, input_size=None if input_size is None else read_input_size(input_size))
+    size = None if input_size is None else read_input_size(input_size)
+    sizes = feature_sizes(spec, input_size=size)
     kind, groups, shortcut = spec.block, spec.groups, spec.shortcut.kernel_area
     gated = spec.squeeze_excitation_ratio is not None
     entering = spec.stem.channels
@@ -174,6 +192,7 @@ def cost_of(spec: ModelSpec, *, input_size: int | tuple[int, int] | None = None)
         stem_pixels=before,
         stem=entering,
         last=spec.stages[-1].channels,
+        **_whitening(spec, size),
     )
     for stage, (height, breadth) in zip(spec.stages, sizes[1:], strict=True):
         width = stage.channels

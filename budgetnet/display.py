@@ -54,6 +54,8 @@ def stages_html(spec: ModelSpec) -> str:
         kernels = ", ".join(f"{size}x{size}" for size in dict.fromkeys(stage.kernel_sizes))
         rows.append((f"stage {number}", stage.channels, stage.blocks, stage.stride, kernels, sizes[number]))
     settings = [f"{spec.block} blocks", spec.activation, f"{spec.shortcut.kind} shortcut"]
+    if stem.whitening:
+        settings.append(f"whitening {stem.whitening}x{stem.whitening}")
     if spec.groups > 1:
         settings.append(f"{spec.groups} groups")
     if spec.squeeze_excitation_ratio:
@@ -73,6 +75,7 @@ def verdict_html(verdict: Verdict) -> str:
         for limit in verdict.limits
     ]
     caption = f"<b>{escape(verdict.spec.label)}</b> · {'fits' if verdict.fits else 'over budget'}"
+    caption += f"<br>{escape(verdict.note)}" if verdict.note else ""
     table = _table(caption, ("limit", "used", "allowed", "headroom", "share"), rows)
     table += "".join(map(_bar, verdict.limits))
     if not verdict.edits:

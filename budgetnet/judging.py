@@ -16,11 +16,11 @@ from budgetnet.data import DataSet
 from budgetnet.data.device import ResidentImages, resident
 from budgetnet.errors import DataError, InputError, RecordError
 from budgetnet.evaluate import Evaluator
+from budgetnet.initialisation import initialise
 from budgetnet.learner import PRECISIONS
 from budgetnet.records import RunRecord, TestResult
 from budgetnet.run_folder import OPENINGS, RunFolder
 from budgetnet.scores import Scores
-from budgetnet.train import initialise
 
 
 def trained_network(record: RunRecord, device: torch.device) -> nn.Module:

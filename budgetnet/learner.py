@@ -15,6 +15,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from budgetnet import processor
 from budgetnet.data.feed import Batch, Feed
 from budgetnet.evaluate import autocast, loss_accumulator
+from budgetnet.optimizers import Optimizer, SlowWeights
 from budgetnet.recipe import Recipe
 from budgetnet.replay import Replay
 
@@ -77,6 +78,9 @@ class Learner:
         self.updates = 0
         """Steps behind the weights, since the beginning of the run."""
         self._moving: tuple[list[Tensor], list[Tensor]] = [], []
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = recipe.norm_momentum
         if recipe.weight_average is not None:
             self.average = copy.deepcopy(network).requires_grad_(requires_grad=False)
             for theirs, ours in zip(_values(self.average), _values(network), strict=True):
@@ -85,20 +89,12 @@ class Learner:
                     self._moving[1].append(ours)
         self._forward = torch.compile(network) if execution.compile else network
         self._rate = torch.zeros((), dtype=torch.float32, device=self.device)
-        self.optimizer = torch.optim.SGD(
-            network.parameters(),
-            lr=self._rate,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-            nesterov=recipe.nesterov,
-            fused=self.device.type in ("cpu", "cuda"),
-        )
-        # Zeros are what the first step would start from. Here already, they stay in one place, which a recording needs.
-        self.momenta: dict[str, Tensor] = {}
-        if recipe.momentum:
-            for name, parameter in network.named_parameters():
-                self.momenta[name] = torch.zeros_like(parameter)
-                self.optimizer.state[parameter]["momentum_buffer"] = self.momenta[name]
+        self.optimizer = Optimizer(network, recipe)
+        self.slow_weights: SlowWeights | None = None
+        """The slow average of Lookahead, where the recipe has it."""
+        if recipe.lookahead:
+            values = {name: value for name, value in network.state_dict().items() if value.is_floating_point()}
+            self.slow_weights = SlowWeights(values, recipe.lookahead, steps=recipe.epochs * len(feed.sizes))
         self._rates = torch.zeros(len(feed.sizes), dtype=torch.float32, device=self.device)
         self._step = torch.zeros((), dtype=torch.int64, device=self.device)
         self._loss = loss_accumulator(self.device)
@@ -131,6 +127,8 @@ class Learner:
         else:
             self._learn(size)
         self.updates += 1
+        if self.slow_weights is not None:
+            self.slow_weights.update(self.updates)
         if self.average is not None:
             self._update_average()
 
@@ -145,7 +143,7 @@ class Learner:
     def _learn(self, size: int) -> None:
         batch = self.feed.batch(self._step, size=size)
         self._rate.copy_(self._rates.index_select(0, self._step.view(1))[0])
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         # Another size would have the network compiled once more, for a single step of an epoch.
         forward = self._forward if size == self.feed.batch_size else self.network
         for part in batch.parts(self._parts):
@@ -156,7 +154,7 @@ class Learner:
             torch.autograd.backward(loss)
             self._loss += loss.detach() * size
             self._correct += (logits.detach().argmax(dim=1) == part.labels).sum()
-        self.optimizer.step()
+        self.optimizer.step(self._rate)
         self._step += 1
 
     def _mean_loss(self, logits: Tensor, batch: Batch) -> Tensor:

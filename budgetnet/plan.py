@@ -11,9 +11,9 @@ from typing import Literal, NamedTuple
 
 from budgetnet.errors import InputError
 from budgetnet.fields import whole_number
-from budgetnet.spec import ModelSpec, Stage, feature_sizes
+from budgetnet.spec import ModelSpec, Stage, feature_sizes, whitened_size
 
-LayerKind = Literal["conv", "norm", "linear", "block"]
+LayerKind = Literal["whitening", "conv", "norm", "linear", "block"]
 
 
 class Layer(NamedTuple):
@@ -22,7 +22,7 @@ class Layer(NamedTuple):
     path: str
     """Where the layer's weights stand in the built network's state dict, such as ``stages.0.1.conv2``."""
     kind: LayerKind
-    """Convolution, batch norm, linear layer, or the sum at the end of a residual block."""
+    """Frozen unpadded convolution, convolution, batch norm, linear layer, or the sum at the end of a residual block."""
     in_channels: int
     out_channels: int
     height: int
@@ -33,6 +33,11 @@ class Layer(NamedTuple):
     stride: int = 1
     groups: int = 1
     bias: bool = False
+
+    @property
+    def padding(self) -> int:
+        """Pixels of zeros on each side of a convolution's input."""
+        return 0 if self.kind == "whitening" else self.kernel_size // 2
 
 
 class BlockPlan(NamedTuple):
@@ -68,6 +73,7 @@ class Plan(NamedTuple):
 
     input_shape: tuple[int, int, int]
     """Image as (channels, height, width)."""
+    whitening: Layer | None
     stem_conv: Layer
     stem_norm: Layer | None
     stages: tuple[tuple[BlockPlan, ...], ...]
@@ -79,6 +85,8 @@ class Plan(NamedTuple):
 
     def layers(self) -> Iterator[Layer]:
         """Every layer in order."""
+        if self.whitening:
+            yield self.whitening
         yield self.stem_conv
         if self.stem_norm:
             yield self.stem_norm
@@ -104,8 +112,13 @@ def lower(spec: ModelSpec, *, input_size: int | tuple[int, int] | None = None) -
     sizes = feature_sizes(spec, input_size=size)
     image = (spec.input_shape[0], *(size or spec.input_shape[1:]))
     preact = spec.block == "preact"
-    stem = spec.stem
-    stem_conv = Layer("stem.conv", "conv", image[0], stem.channels, *sizes[0], stem.kernel_size, stem.stride)
+    stem, entering, whitening = spec.stem, image[0], None
+    if stem.whitening:
+        entering, size_after = stem.whitening_filters(image[0]), whitened_size(spec, input_size=size)
+        whitening = Layer(
+            "stem.whitening", "whitening", image[0], entering, *size_after, kernel_size=stem.whitening, bias=True
+        )
+    stem_conv = Layer("stem.conv", "conv", entering, stem.channels, *sizes[0], stem.kernel_size, stem.stride)
     stages, channels = [], stem.channels
     for index, stage in enumerate(spec.stages):
         blocks = []
@@ -119,6 +132,7 @@ def lower(spec: ModelSpec, *, input_size: int | tuple[int, int] | None = None) -
         stages.append(tuple(blocks))
     return Plan(
         input_shape=image,
+        whitening=whitening,
         stem_conv=stem_conv,
         stem_norm=None if preact else _norm("stem.norm", stem_conv),
         stages=tuple(stages),

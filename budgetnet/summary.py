@@ -8,7 +8,7 @@ from budgetnet.cost import Cost, layer_cost, plan_cost
 from budgetnet.plan import Layer, lower
 from budgetnet.spec import ModelSpec
 
-_TYPES = {"conv": "Conv2d", "norm": "BatchNorm2d", "linear": "Linear", "block": "ResnetBlock"}
+_TYPES = {"whitening": "Conv2d", "conv": "Conv2d", "norm": "BatchNorm2d", "linear": "Linear", "block": "ResnetBlock"}
 
 
 class SummaryRow(NamedTuple):

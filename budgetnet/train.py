@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from budgetnet.build import ResNet, build
+from budgetnet.build import ResNet
 from budgetnet.callbacks import Announced, Callback, Occasion, Teller
 from budgetnet.checkpoint import load_tensors, save_tensors
 from budgetnet.cost import cost_of
@@ -25,6 +25,7 @@ from budgetnet.data.moving import MovingSplit
 from budgetnet.environment import choose_precision, describe_environment
 from budgetnet.errors import InputError, RecordError
 from budgetnet.evaluate import Evaluation, Evaluator
+from budgetnet.initialisation import initialise, whiten
 from budgetnet.learner import PRECISIONS, Execution, Learner, cudnn_settings
 from budgetnet.recipe import Recipe
 from budgetnet.records import Epoch, RunIdentity, RunRecord, RunResult
@@ -152,7 +153,8 @@ class _Run:
         self.recipe = recipe = identity.recipe
         self.device = data.train.images.device
         precision = PRECISIONS[identity.precision]
-        network = initialise(identity.spec, identity.seed).to(self.device)
+        network = initialise(identity.spec, identity.seed, method=recipe.initialisation).to(self.device)
+        whiten(network, data.train)
         self.network: ResNet = network.to(memory_format=torch.channels_last)
         learned, held_out = data.train, data.validation
         self.moving: MovingSplit | None = None
@@ -261,9 +263,11 @@ class _Run:
     def _state(self) -> dict[str, Tensor]:
         """Every tensor that the next epoch starts from."""
         state = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
-        state |= {f"momentum.{name}": tensor for name, tensor in self.learner.momenta.items()}
+        state |= {f"momentum.{name}": tensor for name, tensor in self.learner.optimizer.momenta.items()}
         if self.learner.average is not None:
             state |= {f"average.{name}": tensor for name, tensor in self.learner.average.state_dict().items()}
+        if self.learner.slow_weights is not None:
+            state |= {f"lookahead.{name}": tensor for name, tensor in self.learner.slow_weights.average.items()}
         return state
 
     def resume(self) -> None:
@@ -312,19 +316,3 @@ class _Run:
             seconds=sum(epoch.seconds for epoch in self.curves),
             **facts,
         )
-
-
-def initialise(spec: ModelSpec, seed: int) -> ResNet:
-    """The network with weights drawn from the seed, layer by layer.
-
-    Each layer has its own stream, named by its path: two networks start alike wherever path and shape agree, so that
-    variants with the same seed are comparable in pairs.
-    """
-    with torch.random.fork_rng(devices=[]):
-        network = build(spec)
-        for path, module in network.named_modules():
-            if isinstance(module, (nn.Conv2d, nn.Linear, nn.BatchNorm2d)):
-                # Only the processor's generator, as the network is made there: to seed those of all devices takes long.
-                torch.default_generator.manual_seed(derive_seed(seed, "initialisation", path))
-                module.reset_parameters()
-    return network

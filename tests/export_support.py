@@ -17,11 +17,11 @@ from budgetnet.cost import cost_of
 from budgetnet.data import DataSet
 from budgetnet.data.dataset import make_dataset
 from budgetnet.data.device import ResidentImages, normalise
+from budgetnet.initialisation import initialise
 from budgetnet.recipe import Recipe
 from budgetnet.records import DataRecord, Epoch, RunIdentity, RunRecord, RunResult
 from budgetnet.run_folder import RunFolder
 from budgetnet.spec import ModelSpec
-from budgetnet.train import initialise
 
 
 def made_run(

@@ -13,10 +13,10 @@ from torch import Tensor
 from budgetnet.data import DataSet
 from budgetnet.data.device import resident
 from budgetnet.data.feed import Feed
+from budgetnet.initialisation import initialise
 from budgetnet.learner import PRECISIONS, Execution, Learner
 from budgetnet.recipe import Augmentation, Mixing, Policy, Recipe
 from budgetnet.spec import ModelSpec
-from budgetnet.train import initialise
 
 EVERYTHING = Augmentation(crop_padding=1, policy=Policy(), cutout=2, mixing=Mixing(), alternating_flip=True)
 

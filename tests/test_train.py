@@ -26,10 +26,11 @@ from budgetnet.data.dataset import make_dataset
 from budgetnet.data.device import normalise
 from budgetnet.data.feed import Feed
 from budgetnet.data.moving import MovingSplit
+from budgetnet.initialisation import initialise
 from budgetnet.recipe import Augmentation, EarlyStopping, Schedule
 from budgetnet.records import Epoch, RunRecord
 from budgetnet.spec import ModelSpec
-from budgetnet.train import initialise, train
+from budgetnet.train import train
 
 
 def untimed(record: RunRecord) -> tuple[Any, ...]:

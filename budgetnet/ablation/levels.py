@@ -52,6 +52,11 @@ REMOVED: dict[str, Any] = {
     "recipe.augmentation.mixing": None,
     "recipe.weight_average": None,
     "recipe.test_time_flip": False,
+    "recipe.norm_bias_rate": 1.0,
+    "recipe.freeze_norm_scales": False,
+    "recipe.lookahead": None,
+    "recipe.muon": None,
+    "spec.stem.whitening": None,
 }
 """What is left where a component was taken away; of a document, the fields that change."""
 

@@ -131,7 +131,7 @@ def _recipe(mapping: dict[str, Any], settings: Mapping[str, Any], before: Recipe
         return Recipe.from_mapping(mapping)
     if (mapping["epochs"], schedule.get("kind")) == (before.epochs, before.schedule.kind):
         return Recipe.from_mapping(mapping)
-    if schedule.get("kind") == "one-cycle":
+    if schedule.get("kind") in ("one-cycle", "linear"):
         mapping = {**mapping, "schedule": {**schedule, "first_cycle": mapping["epochs"]}}
     recipe = Recipe.from_mapping(mapping)
     return recipe.for_epochs(recipe.epochs)

@@ -19,10 +19,10 @@ from budgetnet.data.device import resident
 from budgetnet.data.feed import Feed
 from budgetnet.environment import choose_precision, describe_environment
 from budgetnet.errors import InputError
+from budgetnet.initialisation import initialise
 from budgetnet.learner import PRECISIONS, Execution, Learner, cudnn_settings
 from budgetnet.recipe import Recipe
 from budgetnet.spec import ModelSpec
-from budgetnet.train import initialise
 from budgetnet.zoo import get
 
 _IMAGES, _BYTES = 40_000, 2**27

@@ -125,6 +125,7 @@ def _network(spec: ModelSpec) -> str:
     rows.append([f"head, {spec.head.pooling} pooling", head, "", "", ""])
     settings = [f"{spec.block} blocks", f"{spec.shortcut.kind} shortcuts", spec.activation.replace("_", " ")]
     settings += [f"{spec.groups} groups"] if spec.groups > 1 else []
+    settings += [f"whitening of {spec.stem.whitening}x{spec.stem.whitening} patches"] if spec.stem.whitening else []
     if spec.squeeze_excitation_ratio:
         settings.append(f"squeeze-and-excitation at {spec.squeeze_excitation_ratio:g}")
     settings += [f"dropout {spec.head.dropout:g}"] if spec.head.dropout else []

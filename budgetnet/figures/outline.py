@@ -106,8 +106,11 @@ def outline_alt(spec: ModelSpec) -> str:
 def _stem(plan: Plan, activation: str) -> OutlineRow:
     conv, norm = plan.stem_conv, plan.stem_norm
     layers = [conv, norm] if norm else [conv]
-    steps = (_conv(conv), f"norm, {_words(activation)}") if norm else (_conv(conv),)
-    return OutlineRow("stem", 0, steps, "", (conv.out_channels, conv.height, conv.width), _params(layers))
+    steps = [_conv(conv), f"norm, {_words(activation)}"] if norm else [_conv(conv)]
+    if plan.whitening:
+        layers.append(plan.whitening)
+        steps = [f"whitening {_conv(plan.whitening)}, {_words(activation)}", *steps]
+    return OutlineRow("stem", 0, tuple(steps), "", (conv.out_channels, conv.height, conv.width), _params(layers))
 
 
 def _head(plan: Plan, activation: str) -> OutlineRow:
