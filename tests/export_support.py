@@ -104,11 +104,11 @@ SPECS: dict[str, dict[str, Any]] = {
     "basic": {"shortcut": {"kind": "projection", "kernel_size": 3}, "kernel_sizes": (5, 1), "stem": {"stride": 2}},
     "basic-pooled": {"shortcut": {"kind": "average-pool"}, "activation": "gelu", "head": {"dropout": 0.5}},
     "basic-padded": {"shortcut": {"kind": "padding"}, "activation": "leaky_relu", "head": {"pooling": "max"}},
-    "basic-plain": {"shortcut": {"kind": "none"}, "squeeze_excitation_ratio": 0.5},
+    "basic-plain": {"shortcut": {"kind": "none"}, "squeeze_excitation_ratio": 0.5, "stem": {"whitening": 2}},
     "preact": {"block": "preact", "groups": 2, "activation": "silu", "squeeze_excitation_ratio": 0.25},
     "preact-pooled": {"block": "preact", "shortcut": {"kind": "average-pool", "kernel_size": 3}},
     "preact-padded": {"block": "preact", "shortcut": {"kind": "padding"}, "stem": {"kernel_size": 7, "channels": 4}},
-    "preact-plain": {"block": "preact", "shortcut": {"kind": "none"}},
+    "preact-plain": {"block": "preact", "shortcut": {"kind": "none"}, "stem": {"whitening": 3}},
     "bottleneck": {"block": "bottleneck", "bottleneck_ratio": 0.5, "groups": 4, "squeeze_excitation_ratio": 0.5},
     "bottleneck-pooled": {"block": "bottleneck", "shortcut": {"kind": "average-pool"}, "activation": "silu"},
     "bottleneck-depthwise": {

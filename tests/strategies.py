@@ -47,7 +47,9 @@ def specs(draw: st.DrawFn, *, max_side: int = 11, max_multiple: int = 4, max_blo
     if kind == "padding":
         widths.sort()
     height, width = draw(st.integers(1, max_side)), draw(st.integers(1, max_side))
-    strides = draw(strides_for(height, width, count=count))
+    whitening = draw(st.sampled_from([None, None, *range(1, min(3, height, width) + 1)]))
+    smaller = 0 if whitening is None else whitening - 1
+    strides = draw(strides_for(height - smaller, width - smaller, count=count))
     stages: list[dict[str, Any]] = []
     for channels, stride in zip(widths[1:], strides[1:], strict=True):
         first = draw(kernels)
@@ -58,7 +60,7 @@ def specs(draw: st.DrawFn, *, max_side: int = 11, max_multiple: int = 4, max_blo
         "name": draw(names),
         "input_shape": [draw(st.integers(1, 4)), height, width],
         "num_classes": draw(st.integers(2, 7)),
-        "stem": {"channels": widths[0], "kernel_size": draw(kernels), "stride": strides[0]},
+        "stem": {"channels": widths[0], "kernel_size": draw(kernels), "stride": strides[0], "whitening": whitening},
         "block": block,
         "bottleneck_ratio": ratio,
         "stages": stages,

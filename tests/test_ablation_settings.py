@@ -302,7 +302,7 @@ def test_levels_are_not_shared_with_what_they_are_laid_over() -> None:
             "on",
             "recipe.weight_average = 'on': is not there in the base: give the value to set",
         ),
-        ("recipe.schedule", "linear", "recipe.schedule.kind = 'linear': must be 'cosine-restarts', 'one-cycle'"),
+        ("recipe.schedule", "steps", "recipe.schedule.kind = 'steps': must be 'cosine-restarts', 'one-cycle'"),
         ("recipe.schedule", 5, "recipe.schedule = 5: must be a mapping of fields"),
         (
             "recipe.augmentation.policy.kind",

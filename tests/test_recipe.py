@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -151,6 +152,20 @@ def test_a_single_cycle_is_that_of_torch(epochs: int, steps: int, warmup: float)
     assert schedule.learning_rate(2 * epochs, initial=0.4) == 0.001
 
 
+@pytest.mark.parametrize(("epochs", "steps", "warmup"), [(1, 40, 0.23), (9, 8, 0.1), (10, 1, 0.0)])
+def test_a_linear_schedule_is_two_straight_lines(epochs: int, steps: int, warmup: float) -> None:
+    schedule = Schedule(kind="linear", first_cycle=epochs, warmup_fraction=warmup, warmup_start=0.25, minimum=0.03)
+    moments = np.arange(epochs * steps + 1) / steps
+    corners = [0.0, warmup * epochs, epochs] if warmup else [0.0, epochs]
+    expected = np.interp(moments, corners, [0.25 * 0.4, 0.4, 0.03] if warmup else [0.4, 0.03])
+    assert [schedule.learning_rate(moment, initial=0.4) for moment in moments] == pytest.approx(list(expected))
+    assert schedule.learning_rate(2 * epochs, initial=0.4) == pytest.approx(0.03)
+    assert schedule.cycle_ends(3 * epochs) == [epochs]
+    with pytest.raises(InputError, match="only cycle"):
+        Recipe(epochs=epochs + 1, schedule=schedule)
+    assert Recipe(epochs=epochs, schedule=schedule).for_epochs(77).schedule.first_cycle == 77
+
+
 def test_a_single_cycle_without_a_rise_is_the_first_of_those_with_restarts() -> None:
     single = Schedule(kind="one-cycle", first_cycle=9, warmup_fraction=0.0)
     restarting = Schedule(first_cycle=9)
@@ -178,7 +193,7 @@ def test_a_length_that_is_none_is_refused(epochs: Any) -> None:
         ("batch_size", {"batch_size": 1}),
         ("batch_size", {"batch_size": 1.5}),
         ("epochs", {"epochs": 0}),
-        ("schedule.kind", {"schedule": {"kind": "linear"}}),
+        ("schedule.kind", {"schedule": {"kind": "steps"}}),
         ("schedule.warmup_fraction", {"schedule": {"warmup_fraction": 1}}),
         ("schedule.first_cycle", {"epochs": 30, "schedule": {"kind": "one-cycle"}}),
         ("nesterov", {"nesterov": True, "momentum": 0}),
@@ -240,6 +255,20 @@ def test_a_recipe_from_before_a_field_was_added_keeps_its_digest() -> None:
     """Of two fields, written as the first version of the format would have hashed it."""
     content = '{"epochs":3,"learning_rate":0.5}'
     assert Recipe(epochs=3, learning_rate=0.5).digest == hashlib.sha256(content.encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("name", "digest"),
+    [
+        ("paper", "44136fa355b3678a"),
+        ("as-run", "9a4a146241d73ad2"),
+        ("modern", "9d5286f666956dbf"),
+        ("search", "75cf73eaa36f2fde"),
+        ("digits", "4faf92288e5fe777"),
+    ],
+)
+def test_named_recipes_keep_the_digests_that_records_were_made_with(name: str, digest: str) -> None:
+    assert named_recipe(name).digest.startswith(digest)
 
 
 def test_what_betters_a_search_is_off_in_the_paper_recipe() -> None:

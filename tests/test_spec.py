@@ -16,10 +16,12 @@ from support import matches
 
 from budgetnet import zoo
 from budgetnet.ablation import AblationStudy
+from budgetnet.budget import Budget
 from budgetnet.errors import InputError
 from budgetnet.recipe import Recipe
 from budgetnet.space import SearchSpace
 from budgetnet.spec import Head, ModelSpec, Shortcut, Stage, Stem, feature_sizes
+from budgetnet.zoo import get
 
 STAGE = {"channels": 8}
 
@@ -271,3 +273,31 @@ def test_a_bottleneck_ratio_left_out_is_the_same_network_as_its_default_written_
     left_out = ModelSpec.resnet(channels=[64, 128], block="bottleneck")
     assert left_out.digest == left_out.replace(bottleneck_ratio=0.25).digest
     assert left_out.digest != left_out.replace(bottleneck_ratio=0.5).digest
+
+
+@pytest.mark.parametrize(
+    ("name", "digest"),
+    [("reference", "beb57389dfbb6cb6"), ("wrn-16-4", "d3613d404acada98"), ("resnet20", "6725ae6bf77feefe")],
+)
+def test_named_networks_keep_the_digests_that_records_were_made_with(name: str, digest: str) -> None:
+    assert get(name).digest.startswith(digest)
+
+
+def test_a_whitening_convolution_is_another_network_and_shrinks_the_map() -> None:
+    plain = ModelSpec.resnet(channels=[8, 16], strides=[2, 2])
+    whitened = plain.replace(stem={"channels": 8, "whitening": 3})
+    assert plain.replace(stem={"channels": 8, "whitening": None}).digest == plain.digest
+    assert whitened.digest != plain.digest
+    # 32 - 3 + 1 = 30 pixels, then halved twice.
+    assert feature_sizes(whitened) == [(30, 30), (15, 15), (8, 8)]
+    with pytest.raises(InputError, match=r"stem.whitening = 5: must be at most the side of the 4x4 image"):
+        ModelSpec.resnet(channels=[8], input_shape=(3, 4, 4), stem={"channels": 8, "whitening": 5})
+
+
+def test_the_verdict_says_that_frozen_weights_count() -> None:
+    whitened = ModelSpec.resnet(channels=[8], stem={"channels": 8, "whitening": 2})
+    verdict = Budget(max_params="1M").check(whitened)
+    assert verdict.note == f"288 of {whitened.params:,} params are frozen whitening weights, and count"
+    assert verdict.note in repr(verdict) and verdict.to_mapping()["frozen_params"] == 288
+    assert Budget(max_params=whitened.params - 1).check(whitened).fits is False
+    assert Budget(max_params="1M").check(get("reference")).note == ""

@@ -323,8 +323,8 @@ def test_a_network_is_gone_with_the_end_of_its_run(
 ) -> None:
     networks = []
 
-    def initialise_watched(spec: ModelSpec, seed: int) -> Any:
-        network = initialise(spec, seed)
+    def initialise_watched(spec: ModelSpec, seed: int, **options: Any) -> Any:
+        network = initialise(spec, seed, **options)
         networks.append(weakref.ref(network))
         return network
 

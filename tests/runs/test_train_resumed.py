@@ -15,7 +15,7 @@ from support import TINY, EachEpoch, Tell, patient, prepare, restarts, started, 
 from budgetnet.build import build
 from budgetnet.data import DataSet
 from budgetnet.errors import RecordError
-from budgetnet.recipe import Augmentation, Mixing, Policy, Recipe
+from budgetnet.recipe import Augmentation, Lookahead, Mixing, Muon, Policy, Recipe, Schedule
 from budgetnet.records import Epoch, RunRecord
 from budgetnet.run_folder import RunFolder
 from budgetnet.train import train
@@ -44,7 +44,7 @@ def run(digits: DataSet, out: Path, *, stop_after: int | None = None, recipe: Re
         if epoch.epoch == stop_after:
             raise StoppedError
 
-    spec = TINY.replace(head={"dropout": 0.3})
+    spec = TINY.replace(head={"dropout": 0.3}, stem={"channels": 8, "whitening": 2})
     return train(spec, prepare(digits, recipe), recipe, seed=5, out=out, callback=EachEpoch(on_epoch))
 
 
@@ -67,10 +67,29 @@ EVERYTHING = RECIPE.model_copy(
 )
 
 
+FAST = RECIPE.model_copy(
+    update={
+        "schedule": Schedule(kind="linear", first_cycle=6, warmup_start=0.3, warmup_fraction=0.25, minimum=0.01),
+        "momentum": 0.85,
+        "nesterov": True,
+        "per_1024_examples": True,
+        "norm_bias_rate": 8.0,
+        "freeze_norm_scales": True,
+        "norm_momentum": 0.4,
+        "initialisation": "dirac",
+        "lookahead": Lookahead(every=3),
+        "muon": Muon(),
+        "weight_average": 0.9,
+    }
+)
+
+
 LEAKING = RECIPE.model_copy(update={"validation_split": "each-epoch", "augmented_validation": True})
 
 
-@pytest.mark.parametrize("recipe", [RECIPE, EVERYTHING, LEAKING], ids=["plain", "everything", "leaking"])
+@pytest.mark.parametrize(
+    "recipe", [RECIPE, EVERYTHING, LEAKING, FAST], ids=["plain", "everything", "leaking", "fast options"]
+)
 @pytest.mark.parametrize("epoch", [1, 2, 3, 4])
 def test_going_on_ends_as_if_never_broken_off(digits: DataSet, tmp_path: Path, epoch: int, recipe: Recipe) -> None:
     whole = untimed(run(digits, tmp_path / "whole", recipe=recipe))
