@@ -15,13 +15,14 @@ from budgetnet.ablation.levels import REMOVED, read_level
 from budgetnet.ablation.paths import pattern_of
 from budgetnet.ablation.setup import Setup, laid_over
 from budgetnet.errors import InputError
-from budgetnet.recipe import NAMED, Augmentation, EarlyStopping, Mixing, Policy, Recipe, Schedule
-from budgetnet.spec import Head, ModelSpec, Shortcut
+from budgetnet.recipe import NAMED, Augmentation, EarlyStopping, Lookahead, Mixing, Muon, Policy, Recipe, Schedule
+from budgetnet.spec import Head, ModelSpec, Shortcut, Stem
 
 PAPER = Setup(zoo.get("reference"), NAMED["paper"])
 EVERYTHING = Setup(
     ModelSpec.resnet(
         channels=[8, 16, 32],
+        stem=Stem(channels=8, whitening=2),
         groups=4,
         squeeze_excitation_ratio=0.25,
         shortcut=Shortcut(kind="projection", kernel_size=3),
@@ -35,6 +36,10 @@ EVERYTHING = Setup(
         augmentation=Augmentation(alternating_flip=True, policy=Policy(), cutout=8, mixing=Mixing()),
         weight_average=0.98,
         test_time_flip=True,
+        norm_bias_rate=64,
+        freeze_norm_scales=True,
+        lookahead=Lookahead(),
+        muon=Muon(),
     ),
 )
 """A base that lacks no component."""
@@ -111,6 +116,7 @@ def test_a_setting_is_the_edit_by_hand(data: st.DataObject) -> None:
 AUGMENTATION: dict[str, Any] = {"alternating_flip": True, "policy": {}, "cutout": 8, "mixing": {}}
 """Augmentation of `EVERYTHING`."""
 WITHOUT: dict[str, dict[str, Any]] = {
+    "spec.stem.whitening": {"stem": {"channels": 8}},
     "spec.groups": {"groups": 1},
     "spec.squeeze_excitation_ratio": {"squeeze_excitation_ratio": None},
     "spec.shortcut": {"shortcut": {"kind": "none", "kernel_size": 1}},
@@ -134,6 +140,10 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "recipe.augmentation.mixing": {"augmentation": {**AUGMENTATION, "mixing": None}},
     "recipe.weight_average": {"weight_average": None},
     "recipe.test_time_flip": {"test_time_flip": False},
+    "recipe.norm_bias_rate": {"norm_bias_rate": 1},
+    "recipe.freeze_norm_scales": {"freeze_norm_scales": False},
+    "recipe.lookahead": {"lookahead": None},
+    "recipe.muon": {"muon": None},
 }
 """What is left of `EVERYTHING` without a component, written by hand."""
 
