@@ -141,6 +141,7 @@ class Head(nn.Module):
         self.pooling = plan.pooling
         self.dropout = nn.Dropout(plan.dropout)
         self.linear = nn.Linear(plan.linear.in_channels, plan.linear.out_channels)
+        self.scale = plan.scale
 
     def forward(self, maps: Tensor) -> Tensor:
         """Maps (batch, channels, height, width) to logits (batch, num_classes)."""
@@ -148,4 +149,4 @@ class Head(nn.Module):
             maps = self.activation(self.norm(maps))
         pooled = maps.mean(dim=(2, 3)) if self.pooling == "average" else maps.amax(dim=(2, 3))
         logits: Tensor = self.linear(self.dropout(pooled))
-        return logits
+        return logits if self.scale == 1 else logits * self.scale

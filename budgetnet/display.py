@@ -54,6 +54,8 @@ def stages_html(spec: ModelSpec) -> str:
         kernels = ", ".join(f"{size}x{size}" for size in dict.fromkeys(stage.kernel_sizes))
         rows.append((f"stage {number}", stage.channels, stage.blocks, stage.stride, kernels, sizes[number]))
     settings = [f"{spec.block} blocks", spec.activation, f"{spec.shortcut.kind} shortcut"]
+    if spec.head.scale != 1:
+        settings.append(f"logits x {spec.head.scale:.3g}")
     if stem.whitening:
         settings.append(f"whitening {stem.whitening}x{stem.whitening}")
     if spec.groups > 1:

@@ -82,6 +82,8 @@ class Plan(NamedTuple):
     activation: str
     pooling: str
     dropout: float
+    scale: float
+    """What logits are multiplied by."""
 
     def layers(self) -> Iterator[Layer]:
         """Every layer in order."""
@@ -141,6 +143,7 @@ def lower(spec: ModelSpec, *, input_size: int | tuple[int, int] | None = None) -
         activation=spec.activation,
         pooling=spec.head.pooling,
         dropout=spec.head.dropout,
+        scale=spec.head.scale,
     )
 
 

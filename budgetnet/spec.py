@@ -113,6 +113,9 @@ class Head(Document):
     """How the last map becomes one value for each channel."""
     dropout: Annotated[Real, Field(ge=0, lt=1)] = 0.0
     """Share of pooled features dropped in training."""
+    scale: Annotated[Real, Field(gt=0, le=100)] = 1.0
+    """What logits are multiplied by. A small scale lets the linear layer learn at the high rate of the convolutions
+    (Page 2018; Jordan 2024)."""
 
 
 class ModelSpec(Document):
@@ -265,6 +268,8 @@ class ModelSpec(Document):
         # A field that came later leaves the identity of networks without it as it was.
         if self.stem.whitening is None:
             del fields["stem"]["whitening"]
+        if self.head.scale == 1:
+            del fields["head"]["scale"]
         return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     @property

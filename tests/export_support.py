@@ -110,7 +110,12 @@ SPECS: dict[str, dict[str, Any]] = {
     "preact-padded": {"block": "preact", "shortcut": {"kind": "padding"}, "stem": {"kernel_size": 7, "channels": 4}},
     "preact-plain": {"block": "preact", "shortcut": {"kind": "none"}, "stem": {"whitening": 3}},
     "bottleneck": {"block": "bottleneck", "bottleneck_ratio": 0.5, "groups": 4, "squeeze_excitation_ratio": 0.5},
-    "bottleneck-pooled": {"block": "bottleneck", "shortcut": {"kind": "average-pool"}, "activation": "silu"},
+    "bottleneck-pooled": {
+        "block": "bottleneck",
+        "shortcut": {"kind": "average-pool"},
+        "activation": "silu",
+        "head": {"scale": 0.125},
+    },
     "bottleneck-depthwise": {
         "block": "bottleneck",
         "bottleneck_ratio": 1,

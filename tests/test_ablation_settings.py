@@ -26,7 +26,7 @@ EVERYTHING = Setup(
         groups=4,
         squeeze_excitation_ratio=0.25,
         shortcut=Shortcut(kind="projection", kernel_size=3),
-        head=Head(dropout=0.2),
+        head=Head(dropout=0.2, scale=0.125),
     ),
     Recipe(
         nesterov=True,
@@ -120,7 +120,8 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "spec.groups": {"groups": 1},
     "spec.squeeze_excitation_ratio": {"squeeze_excitation_ratio": None},
     "spec.shortcut": {"shortcut": {"kind": "none", "kernel_size": 1}},
-    "spec.head.dropout": {"head": {"dropout": 0}},
+    "spec.head.dropout": {"head": {"dropout": 0, "scale": 0.125}},
+    "spec.head.scale": {"head": {"dropout": 0.2}},
     "recipe.momentum": {"momentum": 0, "nesterov": False},
     "recipe.weight_decay": {"weight_decay": 0},
     "recipe.nesterov": {"nesterov": False},

@@ -256,3 +256,13 @@ def test_a_build_is_drawn_from_the_global_generator_alone() -> None:
         states.append(torch.cat([parameter.flatten() for parameter in build(spec).parameters()]))
     assert torch.equal(states[0], states[1])
     assert not torch.equal(states[0], states[2])
+
+
+def test_scaled_logits_are_those_of_the_same_weights_times_the_scale() -> None:
+    plain = ModelSpec.resnet(channels=[8], input_shape=(3, 8, 8))
+    network, scaled = plain.build().eval(), plain.replace(head={"scale": 0.125}).build().eval()
+    scaled.load_state_dict(network.state_dict())
+    images = torch.rand(4, 3, 8, 8)
+    assert torch.equal(scaled(images), network(images) * 0.125)
+    assert plain.replace(head={"scale": 0.125}).cost == plain.cost
+    assert plain.replace(head={"scale": 1}).digest == plain.digest != plain.replace(head={"scale": 0.125}).digest

@@ -28,6 +28,7 @@ REMOVED: dict[str, Any] = {
     "spec.squeeze_excitation_ratio": None,
     "spec.shortcut": {"kind": "none"},
     "spec.head.dropout": 0.0,
+    "spec.head.scale": 1.0,
     "recipe.momentum": 0.0,
     "recipe.weight_decay": 0.0,
     "recipe.nesterov": False,

@@ -129,6 +129,7 @@ def _network(spec: ModelSpec) -> str:
     if spec.squeeze_excitation_ratio:
         settings.append(f"squeeze-and-excitation at {spec.squeeze_excitation_ratio:g}")
     settings += [f"dropout {spec.head.dropout:g}"] if spec.head.dropout else []
+    settings += [f"logits x {spec.head.scale:.3g}"] if spec.head.scale != 1 else []
     channels, height, width = spec.input_shape
     settings.append(f"for images of {channels} x {height} x {width}")
     shown = table(["network", "channels", "blocks", "kernel sizes", "stride"], rows, right=range(1, 5))

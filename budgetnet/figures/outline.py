@@ -119,7 +119,8 @@ def _head(plan: Plan, activation: str) -> OutlineRow:
     steps.append(f"global {plan.pooling} pooling")
     if plan.dropout:
         steps.append(f"dropout {plan.dropout:g}")
-    steps.append(f"linear, {linear.in_channels} → {linear.out_channels}")
+    scale = f", x {plan.scale:.3g}" if plan.scale != 1 else ""
+    steps.append(f"linear, {linear.in_channels} → {linear.out_channels}{scale}")
     layers = [norm, linear] if norm else [linear]
     return OutlineRow("head", 0, tuple(steps), "", (linear.out_channels, 1, 1), _params(layers))
 
