@@ -123,7 +123,7 @@ def _possible_changes(study: AblationStudy, records: Sequence[RunRecord]) -> Ite
     recipes = {record.identity.recipe.epochs for record in records}
     lengths: list[Changes] = [{}]
     for epochs in sorted(recipes):
-        how = study.base.recipe.for_epochs(epochs)
+        how = study.base_recipe.for_epochs(epochs)
         lengths.append({"recipe.epochs": how.epochs, "recipe.schedule.first_cycle": how.schedule.first_cycle})
     networks: list[Mapping[str, Any]] = [{}, *({"spec": spec.to_mapping()} for spec in specs.values())]
     for network in networks:
