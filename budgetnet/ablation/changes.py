@@ -14,7 +14,7 @@ Effect = Literal["pays", "costs", "mixed", "not settled"]
 _SAID: tuple[Effect, ...] = ("pays", "costs", "mixed")
 """The effects that a verdict names, in its order."""
 
-RULE = (
+EFFECT_RULE = (
     "A change pays on a network if it gains accuracy alone, or all options lose accuracy without it, with a corrected "
     "p below 0.05; it costs with the signs the other way round. It is mixed where one comparison says the one and one "
     "the other, and not settled where neither is below 0.05."
@@ -33,8 +33,13 @@ class Change(NamedTuple):
     networks: tuple[str, ...]
     """All networks of the study, by their names."""
 
+    @property
+    def comparisons(self) -> list[tuple[str, dict[str, Row]]]:
+        """Those of `alone` and `omitted` that there are, with their names."""
+        return [(name, rows) for name, rows in (("alone", self.alone), ("omitted", self.omitted)) if rows]
+
     def effect(self, network: str) -> Effect:
-        """What the comparisons on one network say, by `RULE`."""
+        """What the comparisons on one network say, by `EFFECT_RULE`."""
         gains = [
             sign * row.difference.mean > 0
             for row, sign in ((self.alone.get(network), 1), (self.omitted.get(network), -1))

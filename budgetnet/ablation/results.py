@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from budgetnet.ablation.changes import RULE, Change, changes_of
+from budgetnet.ablation.changes import EFFECT_RULE, Change, changes_of
 from budgetnet.ablation.study import AblationStudy
 from budgetnet.ablation.variants import Variant
 from budgetnet.records import RunRecord
@@ -120,7 +120,7 @@ class AblationResult(NamedTuple):
         }
         if self.changes:
             mapping["changes"] = [change.to_mapping() for change in self.changes]
-            mapping["rule"] = RULE
+            mapping["rule"] = EFFECT_RULE
         return mapping
 
     def _mapping_of(self, row: Row) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from budgetnet.ablation.changes import RULE
+from budgetnet.ablation.changes import EFFECT_RULE
 from budgetnet.ablation.results import AblationResult, Row
 from budgetnet.ablation.study import AblationStudy
 from budgetnet.ablation.variants import Variant, twins_of
@@ -66,7 +66,7 @@ def print_ablation(result: AblationResult, record: RunRecord, *, out: Path) -> N
         output.print(_table(result, network, title=f"{title}; network {network}" if network else title))
     if result.changes:
         output.print(_changes_table(result))
-        typer.echo(RULE)
+        typer.echo(EFFECT_RULE)
     for row in result.rows:
         if row.remark:
             typer.echo(f"{row.variant.title}: {row.remark}")
@@ -111,15 +111,15 @@ def _table(result: AblationResult, network: str, *, title: str) -> Table:
 
 def _changes_table(result: AblationResult) -> Table:
     """What each change is worth on each network."""
-    table = Table(title="difference [95 %] in points: alone, and of all without it to all", title_justify="left")
+    title = "changes: difference [95 %] in points alone, and of all options without it to all (* beyond noise)"
+    table = Table(title=title, title_justify="left")
     table.add_column("change", overflow="fold", min_width=10)
     table.add_column("", no_wrap=True)
     for network in result.networks:
         table.add_column(network or "difference", justify="right", overflow="fold")
     table.add_column("verdict", overflow="fold", min_width=11)
     for change in result.changes:
-        lines = [(name, rows) for name, rows in (("alone", change.alone), ("omitted", change.omitted)) if rows]
-        for place, (name, rows) in enumerate(lines):
+        for place, (name, rows) in enumerate(change.comparisons):
             cells = [_difference_text(rows.get(network)) for network in result.networks]
             first, last = ("", "") if place else (change.name, change.verdict)
             table.add_row(first, name, *cells, last)
