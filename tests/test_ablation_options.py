@@ -28,7 +28,7 @@ STUDY: dict[str, Any] = {
     },
 }
 MILD = Augmentation(crop_padding=2)
-ALONE = {
+ALONE: dict[str, dict[str, Any]] = {
     "nesterov": {"nesterov": True},
     "one-cycle": {"schedule": ONE_CYCLE},
     "mild": {"augmentation": MILD, "label_smoothing": 0.1},
@@ -209,7 +209,7 @@ def test_the_digest_is_that_of_what_is_compared_with_what() -> None:
     every: dict[str, dict[str, Any]] = {name: {} for name, _, _ in BY_HAND["full-factorial"][1:]}
     for name, _, parts in BY_HAND["full-factorial"][1:]:
         for part in parts:
-            every[name] |= STUDY["options"][part]
+            every[name].update(STUDY["options"][part])
     named = {name.replace(", ", " and "): settings for name, settings in every.items()}
     assert digest(options=named, design="one-at-a-time") == digest(design="full-factorial")
 
