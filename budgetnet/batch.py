@@ -191,7 +191,7 @@ def train_variants(
 
     Args:
         study: the ablation.
-        variants: of the study, the base first.
+        variants: of the study, of each network the base first.
         batch: where they are trained, and on what.
         callback: is told of the runs.
 
@@ -199,20 +199,28 @@ def train_variants(
         The records of each variant in the order of the seeds, by the variant's key.
 
     Raises:
-        OverBudgetError: the base does not fit.
+        OverBudgetError: the base of a network does not fit.
         RecordError: a run's folder is damaged.
     """
-    variants[0].verdict.require()
-    trained = [variant for variant in variants if variant.fits]
-    # One seed of all variants after the other: what is broken off still compares them on the seeds that it has.
-    records = batch.train(planned(study, variants), callback)
+    for variant in variants:
+        if variant.is_base:
+            variant.verdict.require()
+    runs = planned(study, variants)
+    records = batch.train(runs, callback)
     if study.judged_on == "test":
         by = f"ablate {study.name}".strip()
-        records = batch.judge(records, by=by, reason=f"an ablation of {len(trained)} variants")
-    return {variant.key: records[place :: len(trained)] for place, variant in enumerate(trained)}
+        count = len(runs) // len(study.seeds)
+        records = batch.judge(records, by=by, reason=f"an ablation of {count} variants")
+    found: dict[tuple[str, str], list[RunRecord]] = {}
+    for run, record in zip(runs, records, strict=True):
+        found.setdefault((run.spec.digest, run.recipe.digest), []).append(record)
+    return found
 
 
 def planned(study: AblationStudy, variants: Sequence[Variant]) -> list[PlannedRun]:
-    """The trainings of an ablation: every variant within the budget, with every seed."""
-    fitting = [variant for variant in variants if variant.fits]
+    """The trainings of an ablation: every variant within the budget with every seed, equal ones once.
+
+    They come seed by seed, so that a study that is broken off compares all variants on the seeds that it has.
+    """
+    fitting = {variant.key: variant for variant in variants if variant.fits}.values()
     return [PlannedRun(spec=each.spec, recipe=each.recipe, seed=seed) for seed in study.seeds for each in fitting]

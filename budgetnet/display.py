@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
-from budgetnet.ablation.results import AblationResult
+from budgetnet.ablation.changes import EFFECT_RULE
+from budgetnet.ablation.results import AblationResult, Row
 from budgetnet.budget import LimitVerdict, Verdict
 from budgetnet.cost import cost_of
 from budgetnet.figures.look import GREEN, RULE, VERMILLION
@@ -164,29 +165,45 @@ def candidate_html(trial: Trial, spec: ModelSpec) -> str:
 
 
 def ablation_html(result: AblationResult) -> str:
-    """An ablation as a table: every variant, the base first, with its difference to the base."""
-    cells = []
-    for row in result.rows:
-        difference = row.difference
-        told = (
-            "base"
-            if row.variant.is_base
-            else points(difference.mean, difference.interval)
-            if difference
-            else row.remark
-        )
-        cells.append(
-            (
-                row.variant.name,
-                f"{row.variant.spec.params:,}",
-                row.n,
-                "" if row.mean is None else percent(row.mean),
-                "" if row.standard_deviation is None else percent(row.standard_deviation),
-                "base" if row.variant.is_base else told,
-                "" if row.p_value is None else f"{row.p_value:.3f}",
-            )
-        )
+    """An ablation as tables: of each network every variant, the base first, and what each change is worth."""
     study = result.study
-    caption = f"<b>{escape(study.name)}</b> · {study.judged_on} accuracy · {len(study.seeds)} paired seeds"
-    head = ("variant", "params", "n", "mean %", "sd", "difference, points [95 %]", "p (Holm)")
-    return _table(caption, head, cells)
+    about = f" · {study.judged_on} accuracy · {len(study.seeds)} paired seeds"
+    compared = ("compared with",) if study.has_options else ()
+    head = ("variant", "params", "n", "mean %", "sd", *compared, "difference, points [95 %]", "p (Holm)")
+    tables = []
+    for network in result.networks:
+        cells = [_ablation_cells(row, compared=bool(compared)) for row in result.rows_of(network)]
+        title = f"{study.name}, network {network}" if network else study.name
+        tables.append(_table(f"<b>{escape(title)}</b>{about}", head, cells))
+    if result.changes:
+        tables.append(_changes_html(result))
+    return "".join(tables)
+
+
+def _ablation_cells(row: Row, *, compared: bool) -> list[object]:
+    difference = row.difference
+    if row.variant.is_base:
+        told = "" if compared else "base"
+    else:
+        told = points(difference.mean, difference.interval) if difference else row.remark
+    return [
+        row.variant.name,
+        f"{row.variant.spec.params:,}",
+        row.n,
+        "" if row.mean is None else percent(row.mean),
+        "" if row.standard_deviation is None else percent(row.standard_deviation),
+        *([row.variant.compared_with] if compared else []),
+        told,
+        "" if row.p_value is None else f"{row.p_value:.3f}",
+    ]
+
+
+def _changes_html(result: AblationResult) -> str:
+    cells = []
+    for change in result.changes:
+        for name, rows in change.comparisons:
+            found = [rows[network].difference if network in rows else None for network in result.networks]
+            numbers = [points(each.mean, each.interval) if each else "-" for each in found]
+            cells.append((change.name, name, *numbers, change.verdict))
+    head = ("change", "", *(network or "difference" for network in result.networks), "verdict")
+    return _table("<b>changes</b>, points [95 %]", head, cells, left=2) + f"<p>{escape(EFFECT_RULE)}</p>"

@@ -119,7 +119,7 @@ def test_the_schema_admits_studies_as_they_are_written_and_as_they_are_kept() ->
         ({"seeds": [1, 1]}, "seeds = [1, 1]: must not name a seed twice"),
         ({"seeds": [-1]}, "seeds[0] = -1: must be at least 0"),
         ({"seeds": True}, "seeds = True: must be a whole number"),
-        ({"design": "all"}, "design = 'all': must be 'one-at-a-time', 'leave-one-out' or 'full-factorial'"),
+        ({"design": "all"}, "design = 'all': must be 'one-at-a-time', 'leave-one-out', 'alone-and-leave-one-out' or"),
         ({"fit": 1}, "fit = 1: must be true, false or both"),
         ({"judged_on": "train"}, "judged_on = 'train': must be 'validation' or 'test'"),
         ({"budget": {"max_params": -1}}, "budget.max_params = -1: must be a whole number"),

@@ -115,7 +115,7 @@ def test_the_papers_ladder_is_four_named_networks() -> None:
 @pytest.mark.parametrize("name", ["kernel-size", "schedule", "stages", "paper-ladder"])
 def test_a_shipped_study_is_for_the_papers_recipe_and_three_seeds(name: str) -> None:
     study = AblationStudy.load(STUDIES / name / "study.yaml")
-    assert (study.name, study.recipe, study.base.spec) == (name, NAMED["paper"], zoo.get("reference"))
+    assert (study.name, study.recipe, study.bases[""].spec) == (name, NAMED["paper"], zoo.get("reference"))
     assert (study.seeds, study.budget.max_params, study.judged_on) == ((0, 1, 2), 5_000_000, "validation")
 
 

@@ -11,7 +11,10 @@ import pytest
 import yaml
 from support import TINY, Tell, snapshot, tiny_recipe
 
+from budgetnet.ablation.changes import EFFECT_RULE
 from budgetnet.data import read_openings
+from budgetnet.report.ablations import read_ablation
+from budgetnet.report.reading import Reader
 from budgetnet.run_folder import OPENINGS, RunFolder
 
 SMALL = ["--train-size", "64", "--validation-size", "40", "--device", "cpu"]
@@ -112,7 +115,7 @@ def test_listing_trains_nothing(folder: Path, tell: Tell) -> None:
     before = snapshot(folder)
     listed = tell("ablate", "study", "--list")
     assert (listed.code, listed.err) == (0, "")
-    assert "3 of 4 variants are within budget; 2 seeds each" in listed.out
+    assert "3 of 4 variants are within budget; 2 seeds each, 6 trainings" in listed.out
     assert [row["fits"] for row in answered(tell, "study", "--list")["rows"]] == [True, True, False, True]
     assert snapshot(folder) == before
 
@@ -142,6 +145,64 @@ def test_a_leaking_variant_is_judged_on_the_test_set_and_marked(folder: Path, te
     shown = tell("ablate", write_study(folder, **leak, judged_on="test"), *SMALL)
     assert shown.code == 0
     assert "validation_split=each-epoch: leaking:" in shown.out
+
+
+def write_networks(folder: Path, **changes: Any) -> str:
+    """A study of two networks with two options, each alone and all without it."""
+    networks = {"basic": TINY.to_mapping(), "preact": TINY.replace(block="preact").to_mapping()}
+    options = {"nesterov": {"recipe.nesterov": True}, "one-cycle": {"recipe.schedule": {"kind": "one-cycle"}}}
+    study = {key: value for key, value in STUDY.items() if key not in ("spec", "factors")}
+    study |= {"networks": networks, "options": options, "design": "alone-and-leave-one-out", **changes}
+    (folder / "study" / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    return "study"
+
+
+def test_options_are_trained_for_every_network_and_a_report_finds_them_again(folder: Path, tell: Tell) -> None:
+    study = write_networks(folder)
+    before = snapshot(folder)
+    listed = tell("ablate", study, "--list")
+    # Of each network the base, two options, all; all without one option are the other, and are trained once.
+    assert "8 of 8 variants are within budget; 2 seeds each, 16 trainings" in listed.out
+    assert "trained as basic: one-cycle" in listed.out
+    assert snapshot(folder) == before
+    found = answered(tell, study, *SMALL, "--epochs", "1", "--save", "saved")
+    runs = list((folder / "runs").glob("*/result.json"))
+    assert len(runs) == 16
+    assert len(found["rows"]) == 2 * 6
+    for row in found["rows"]:
+        for cell in row["runs"]:
+            record = RunFolder(folder / "runs" / cell["run"]).load()
+            assert record.identity.spec.block == row["network"]
+            has_cycle = row["variant"] in ("one-cycle", "all", "all without nesterov")
+            schedule = ("one-cycle", 1) if has_cycle else ("constant", 100)
+            assert (record.identity.recipe.schedule.kind, record.identity.recipe.schedule.first_cycle) == schedule
+            assert record.identity.recipe.epochs == 1
+            assert record.identity.recipe.nesterov is (row["variant"] in ("nesterov", "all", "all without one-cycle"))
+            assert (record.identity.seed, record.result.validation_accuracy) == (cell["seed"], cell["accuracy"])
+    assert json.loads((folder / "saved" / "results.json").read_text()) == found
+    assert "preact: all without nesterov" in (folder / "saved" / "forest.html").read_text()
+    table = tell("ablate", study, *SMALL, "--epochs", "1").out
+    assert list((folder / "runs").glob("*/result.json")) == runs
+    assert "p corrected for all 10 differences together (Holm)" in table
+    assert "network preact" in table
+    assert EFFECT_RULE in table
+    (folder / "runs").rename(folder / "study" / "runs")
+    read = read_ablation(folder / "study", Reader())
+    assert read.result.to_mapping() == found
+    assert read.laid_over == ("recipe.epochs=1", "recipe.schedule.first_cycle=100")
+    assert read.remarks == ()
+
+
+def test_a_network_whose_base_is_over_budget_is_told_before_anything_is_trained(folder: Path, tell: Tell) -> None:
+    big = {"basic": TINY.to_mapping(), "big": TINY.replace(channels=[128]).to_mapping()}
+    study = write_networks(folder, networks=big)
+    assert "the base of big itself is over budget" in tell("ablate", study, "--list").out
+    before = snapshot(folder)
+    refused = tell("ablate", study, *SMALL)
+    assert (refused.code, refused.out, refused.err.count("\n")) == (3, "", 1)
+    assert snapshot(folder) == before
+    changed = tell("ablate", study, "--change", "spec=resnet20", "--list")
+    assert changed.err.startswith("error: changes.spec = 'a specification': would give all networks the same")
 
 
 BAD: list[tuple[list[str], int, str]] = [

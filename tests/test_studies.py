@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
 from pathlib import Path
+from statistics import stdev
 from typing import Any
 
 import pytest
 from scipy.stats import ttest_rel
+from statsmodels.stats.multitest import multipletests
 from support import child_environment, finished
 
+from budgetnet.ablation import AblationStudy
 from budgetnet.budget import Budget
 from budgetnet.files import read_mapping, write_yaml
 from budgetnet.recipe import Recipe, named_recipe
@@ -21,6 +25,7 @@ from budgetnet.run_folder import RunFolder
 from budgetnet.searching.rungs import rung_cycles
 from budgetnet.space import SearchSpace
 from budgetnet.space.share import require_feasible
+from budgetnet.spec import ModelSpec
 
 STUDIES = Path(__file__).parents[1] / "studies"
 
@@ -127,3 +132,107 @@ def test_the_comparison_of_searches_goes_on_and_sums_up_what_it_found(tmp_path: 
     for arm in ("pruned", "pruned-by-chance"):
         gains = [100 * (best[arm, seed] - best["plain", seed]) for seed in (0, 1)]
         assert summary[arm]["best, difference to plain in points"][0] == pytest.approx(sum(gains) / 2)
+
+
+BASE_RECIPE: dict[str, Any] = {
+    "learning_rate": 0.05,
+    "epochs": 30,
+    "schedule": {"first_cycle": 30},
+    "early_stopping": None,
+}
+ONE_CYCLE: dict[str, Any] = {"schedule": {"kind": "one-cycle", "first_cycle": 30, "warmup_fraction": 0.2}}
+WHAT_PAID: dict[str, Any] = {"nesterov": True, "label_smoothing": 0.1, **ONE_CYCLE}
+RECIPES: dict[str, dict[str, Any]] = {
+    "base": {},
+    "learning rate 0.01": {"learning_rate": 0.01},
+    "learning rate 0.1": {"learning_rate": 0.1},
+    "float32": {"precision": "float32"},
+    "bfloat16": {"precision": "bfloat16"},
+    "Nesterov": {"nesterov": True},
+    "label smoothing 0.1": {"label_smoothing": 0.1},
+    "one-cycle": ONE_CYCLE,
+    "weight average 0.98": {"weight_average": 0.98},
+    "flip at test time": {"test_time_flip": True},
+    "alternating flip": {"augmentation": {"alternating_flip": True}},
+    "cutout 8": {"augmentation": {"cutout": 8}},
+    "cutout 16": {"augmentation": {"cutout": 16}},
+    "TrivialAugment": {"augmentation": {"policy": {"kind": "trivial-augment"}}},
+    "RandAugment": {"augmentation": {"policy": {"kind": "rand-augment"}}},
+    "mixup 0.2": {"augmentation": {"mixing": {"kind": "mixup", "alpha": 0.2}}},
+    "CutMix 1": {"augmentation": {"mixing": {"kind": "cutmix", "alpha": 1.0}}},
+    "all that paid": {**WHAT_PAID, "test_time_flip": True},
+}
+"""What each variant of the study of recipe options changes in the base recipe, written out by hand."""
+CONFIRMED = {"base": {}, "all that paid": RECIPES["all that paid"], "without test-time flip": WHAT_PAID}
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "recipes", "common"),
+    [("study", "results", RECIPES, {}), ("confirm", "confirm", CONFIRMED, {"split_seed": 1})],
+)
+def test_the_study_of_recipe_options_asks_what_its_tables_answer(
+    name: str, table: str, recipes: dict[str, dict[str, Any]], common: dict[str, Any]
+) -> None:
+    folder = STUDIES / "recipe-options"
+    study = AblationStudy.load(folder / f"{name}.yaml")
+    variants = study.variants(input_shape=(3, 32, 32), num_classes=10)
+    expected = {key: Recipe.from_mapping({**BASE_RECIPE, **common, **changes}) for key, changes in recipes.items()}
+    assert {each.name: each.recipe.digest for each in variants} == {key: each.digest for key, each in expected.items()}
+    network = ModelSpec.resnet(channels=[32, 64, 128], strides=[2, 2, 2])
+    assert {each.spec.digest for each in variants} == {network.digest}
+    assert (study.train_size, study.validation_size) == (2000, 3000)
+    with (folder / f"{table}.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["variant"] for row in rows] == [each.name for each in variants]
+    # Each is a count of 3,000 images, written to a hundredth of a point.
+    accuracies = {row["variant"]: [round(30 * float(row[f"seed {seed}"])) / 30 for seed in study.seeds] for row in rows}
+    text = (STUDIES.parent / "docs" / "performance.md").read_text()
+    for row in rows:
+        own, base = accuracies[row["variant"]], accuracies["base"]
+        said = "none" if row["variant"] == "base" else row["variant"]
+        assert f"| {said} | {sum(own) / 3:.2f} | {row['sd']} |" in text
+        assert float(row["sd"]) == pytest.approx(stdev(own), abs=0.0051)
+        if own != base:
+            test = ttest_rel(own, base)
+            numbers = [sum(own) / 3 - sum(base) / 3, *test.confidence_interval()]
+            assert [float(row[key]) for key in ("difference", "low", "high")] == pytest.approx(numbers, abs=0.0051)
+            assert f"| {row['difference']} [{row['low']}, {row['high']}] |" in text
+
+
+def test_corrected_for_all_options_one_loss_is_beyond_noise_and_the_confirmation_stands() -> None:
+    found = {}
+    for table in ("results", "confirm"):
+        with (STUDIES / "recipe-options" / f"{table}.csv").open(newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        values = {
+            row["variant"]: [float(value) for key, value in row.items() if key.startswith("seed")] for row in rows
+        }
+        p_values = {
+            key: 1.0 if own == values["base"] else ttest_rel(own, values["base"]).pvalue
+            for key, own in values.items()
+            if key != "base"
+        }
+        corrected = multipletests(list(p_values.values()), method="holm")[1]
+        found[table] = {key: round(value, 2) for key, value in zip(p_values, corrected, strict=True) if value < 0.05}
+    assert found == {
+        "results": {"TrivialAugment": 0.03},
+        "confirm": {"all that paid": 0.03, "without test-time flip": 0.03},
+    }
+
+
+def test_the_study_of_fast_recipes_has_three_networks_of_a_size_and_eight_variants_of_each() -> None:
+    study = AblationStudy.load(STUDIES / "fast-recipe" / "study.yaml")
+    variants = study.variants(input_shape=(3, 32, 32), num_classes=10)
+    # A base, three options alone, all three together, and all without each of them.
+    assert len({each.key for each in variants}) == len(variants) == 3 * (1 + 3 + 1 + 3)
+    assert {each.network for each in variants} == {"basic", "preact", "se"}
+    # A stem of 3x3 from 3 channels, and blocks of two 3x3 convolutions with a 1x1 shortcut where widths differ, each
+    # followed by a norm of two numbers for each channel, then the classifier.
+    pairs = [(16, 48), (48, 144)]
+    blocks = sum(9 * into * out + 9 * out * out + 4 * out + into * out + 2 * out for into, out in pairs)
+    basic = 27 * 16 + 32 + 2 * 9 * 16 * 16 + 4 * 16 + blocks + 144 * 10 + 10
+    assert variants[0].spec.params == basic
+    # Squeeze-and-excitation with a quarter of the channels: two layers with biases in each block.
+    excitation = sum(2 * width * (width // 4) + width // 4 + width for width in (16, 48, 144))
+    assert variants[16].spec.params == basic + excitation
+    assert all(0.29e6 < each.spec.params < 0.31e6 and each.spec.macs < 7.5e6 for each in variants)

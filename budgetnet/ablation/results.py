@@ -1,4 +1,4 @@
-"""What an ablation came to: every variant beside the base, seed by seed, from the records of its runs."""
+"""What an ablation came to: every variant beside what it is compared with, seed by seed, from records of runs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from budgetnet.ablation.changes import EFFECT_RULE, Change, changes_of
 from budgetnet.ablation.study import AblationStudy
 from budgetnet.ablation.variants import Variant
 from budgetnet.records import RunRecord
@@ -40,9 +41,9 @@ class Row(NamedTuple):
     standard_deviation: float | None
     """Over the seeds, with n - 1 in the denominator; None below two."""
     difference: Difference | None
-    """To the base, over the seeds that both came to a result with; None for the base itself."""
+    """To the variant that it is compared with, over the seeds that both have a result for; None for a base."""
     p_value: float | None
-    """Of the difference, corrected for the number of variants (Holm)."""
+    """Of the difference, corrected for all differences of the study, on all networks (Holm)."""
     remark: str
     """Why there are fewer numbers than asked for; empty where there are not."""
 
@@ -53,7 +54,7 @@ class Row(NamedTuple):
 
     @property
     def significant(self) -> bool | None:
-        """Whether the difference is more than noise, all variants together; None where that cannot be said."""
+        """Whether the difference is more than noise, all comparisons together; None where that cannot be said."""
         return None if self.p_value is None else self.p_value < LEVEL
 
     def to_mapping(self) -> dict[str, Any]:
@@ -86,24 +87,52 @@ class Row(NamedTuple):
 
 
 class AblationResult(NamedTuple):
-    """Every variant of a study, the base first."""
+    """Every variant of a study, network by network, the base of each first."""
 
     study: AblationStudy
     rows: tuple[Row, ...]
 
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Short names of the networks; one empty name in a study of one network."""
+        return tuple(self.study.bases)
+
+    def rows_of(self, network: str) -> list[Row]:
+        """The variants of one network, its base first."""
+        return [row for row in self.rows if row.variant.network == network]
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """What each change is worth on each network; empty where the rows alone say it: one network, one base."""
+        if not self.study.networks and self.study.design != "alone-and-leave-one-out":
+            return ()
+        return changes_of(self.rows, self.networks)
+
     def to_mapping(self) -> dict[str, Any]:
-        """The result as plain data."""
-        return {
+        """The result as plain data; what only options and several networks need is there for these alone."""
+        mapping = {
             "ablation": self.study.name,
             "digest": self.study.digest,
             "design": self.study.design,
             "judged_on": self.study.judged_on,
             "seeds": list(self.study.seeds),
-            "rows": [row.to_mapping() for row in self.rows],
+            "rows": [self._mapping_of(row) for row in self.rows],
         }
+        if self.changes:
+            mapping["changes"] = [change.to_mapping() for change in self.changes]
+            mapping["rule"] = EFFECT_RULE
+        return mapping
+
+    def _mapping_of(self, row: Row) -> dict[str, Any]:
+        network = {"network": row.variant.network} if self.study.networks else {}
+        compared = {"compared_with": row.variant.compared_with or None} if self.study.has_options else {}
+        return {**network, **row.to_mapping(), **compared}
 
     def frame(self) -> pd.DataFrame:
-        """One row for each variant: what `to_mapping` says of it, its runs in a column for each seed."""
+        """One row for each variant: what `to_mapping` says of it, its runs in a column for each seed.
+
+        Where there are `changes`, each row has the change that it is about and that change's verdict as well.
+        """
         import pandas as pd
 
         return pd.DataFrame(self._flat())
@@ -118,14 +147,17 @@ class AblationResult(NamedTuple):
         return str(self.frame().to_csv(index=False, lineterminator="\n"))
 
     def _flat(self) -> list[dict[str, Any]]:
-        left_out = {"also", "settings", "interval", "runs"}
+        not_flat = {"also", "settings", "interval", "runs"}
+        verdicts = {change.name: change.verdict for change in self.changes}
         rows = []
         for row in self.rows:
-            mapping = row.to_mapping()
-            flat = {key: value for key, value in mapping.items() if key not in left_out}
+            mapping = self._mapping_of(row)
+            flat = {key: value for key, value in mapping.items() if key not in not_flat}
             flat["low"], flat["high"] = mapping["interval"] or (None, None)
             accuracies = {cell.seed: cell.accuracy for cell in row.cells}
             flat |= {f"seed {seed}": accuracies.get(seed) for seed in self.study.seeds}
+            if verdicts:
+                flat |= {"change": row.variant.change, "verdict": verdicts.get(row.variant.change)}
             rows.append(flat)
         return rows
 
@@ -141,7 +173,7 @@ def ablation_result(
 
     Args:
         study: the study.
-        variants: what it comes to, the base first.
+        variants: what it comes to, of each network the base first.
         records: of each variant that was trained, by its key, a run for each seed, in their order.
         method: how intervals are made, see `budgetnet.significance.paired_difference`.
 
@@ -151,16 +183,21 @@ def ablation_result(
     cells = {
         variant.key: tuple(_cell(record, study) for record in records.get(variant.key, ())) for variant in variants
     }
-    base = cells[variants[0].key]
-    differences = [None if variant.is_base else _difference(cells[variant.key], base, method) for variant in variants]
+    by_name = {(variant.network, name): variant for variant in variants for name in (variant.name, *variant.also)}
+    others = [by_name.get((variant.network, variant.compared_with)) for variant in variants]
+    differences = [
+        _difference(cells[variant.key], cells[other.key], method) if other else None
+        for variant, other in zip(variants, others, strict=True)
+    ]
     corrected = holm([difference.p_value if difference else None for difference in differences])
     rows = []
-    for variant, difference, p_value in zip(variants, differences, corrected, strict=True):
+    for variant, other, difference, p_value in zip(variants, others, differences, corrected, strict=True):
         own = cells[variant.key]
         values = [cell.accuracy for cell in own if cell.accuracy is not None]
         mean = fmean(values) if values else None
         deviation = stdev(values) if len(values) > 1 else None
-        rows.append(Row(variant, own, mean, deviation, difference, p_value, _remark(variant, own, values)))
+        remark = _remark(variant, other, own, values)
+        rows.append(Row(variant, own, mean, deviation, difference, p_value, remark))
     return AblationResult(study, tuple(rows))
 
 
@@ -183,9 +220,11 @@ def _difference(own: Sequence[Cell], base: Sequence[Cell], method: Method) -> Di
     return paired_difference([one for one, _ in pairs], [other for _, other in pairs], method=method)
 
 
-def _remark(variant: Variant, own: Sequence[Cell], values: Sequence[float]) -> str:
+def _remark(variant: Variant, other: Variant | None, own: Sequence[Cell], values: Sequence[float]) -> str:
     if not variant.fits:
         over = next(limit for limit in variant.verdict.limits if limit.headroom < 0)
         return f"over budget, not trained: {over.used:,} of {over.allowed:,} {over.limit}"
+    if other is not None and not other.fits:
+        return f"compared with nothing: {other.name} is over budget"
     missing = len(own) - len(values)
     return f"{missing} of {len(own)} runs came to no result" if missing else ""

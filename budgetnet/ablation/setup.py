@@ -126,8 +126,8 @@ def _companion_goes(companion: _Companion, documents: dict[str, Any], inherited:
 
 def _recipe(mapping: dict[str, Any], settings: Mapping[str, Any], before: Recipe) -> Recipe:
     """The recipe, with the first cycle that its length and its kind of schedule ask for, unless a setting names it."""
-    schedule, named = mapping["schedule"], "recipe.schedule.first_cycle" in settings
-    if named or isinstance(settings.get("recipe.schedule"), Mapping) or not isinstance(schedule, dict):
+    schedule = mapping["schedule"]
+    if _named_cycle(settings) or not isinstance(schedule, dict):
         return Recipe.from_mapping(mapping)
     if (mapping["epochs"], schedule.get("kind")) == (before.epochs, before.schedule.kind):
         return Recipe.from_mapping(mapping)
@@ -135,6 +135,31 @@ def _recipe(mapping: dict[str, Any], settings: Mapping[str, Any], before: Recipe
         mapping = {**mapping, "schedule": {**schedule, "first_cycle": mapping["epochs"]}}
     recipe = Recipe.from_mapping(mapping)
     return recipe.for_epochs(recipe.epochs)
+
+
+def _named_cycle(settings: Mapping[str, Any]) -> bool:
+    """Whether settings say how long the first cycle is."""
+    schedule = settings.get("recipe.schedule")
+    return "recipe.schedule.first_cycle" in settings or (isinstance(schedule, Mapping) and "first_cycle" in schedule)
+
+
+def for_epochs(base: Setup, settings: Mapping[str, Any], epochs: int) -> dict[str, Any]:
+    """Settings for another length of training: a first cycle that they name as `Recipe.for_epochs` makes it.
+
+    Args:
+        base: what the settings are laid over, of its own length.
+        settings: levels by dotted path; those that name a length or a whole recipe stay as they are.
+        epochs: the other length.
+
+    Raises:
+        InputError: a setting means nothing for this base.
+    """
+    if "recipe" in settings or "recipe.epochs" in settings or not _named_cycle(settings):
+        return dict(settings)
+    cycle = laid_over(base, settings).recipe.for_epochs(epochs).schedule.first_cycle
+    if "recipe.schedule.first_cycle" in settings:
+        return {**settings, "recipe.schedule.first_cycle": cycle}
+    return {**settings, "recipe.schedule": {**settings["recipe.schedule"], "first_cycle": cycle}}
 
 
 def _prefixed(kind: str, make: Callable[[], Any]) -> Any:

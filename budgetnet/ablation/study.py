@@ -5,54 +5,38 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from budgetnet.ablation.levels import level_key, read_document, read_level
-from budgetnet.ablation.paths import DOCUMENTS
+from budgetnet.ablation.design import Design, check_design, count_of
+from budgetnet.ablation.levels import read_document
+from budgetnet.ablation.reading import (
+    NO_FACTORS,
+    read_changes,
+    read_factors,
+    read_networks,
+    read_options,
+    with_files,
+)
 from budgetnet.ablation.refit import REFITTING
-from budgetnet.ablation.setup import Setup, laid_over
-from budgetnet.ablation.variants import MAX_VARIANTS, Design, Draft, Variant, count_of, drafts_of, variants_of
+from budgetnet.ablation.setup import Setup, for_epochs, laid_over
+from budgetnet.ablation.variants import MAX_VARIANTS, Draft, Variant, drafts_of, variants_of
 from budgetnet.budget import Budget, Limit
 from budgetnet.errors import InputError
 from budgetnet.fields import Document, whole_number
-from budgetnet.files import names_a_file, read_mapping
-from budgetnet.recipe import NAMED, Recipe
+from budgetnet.files import read_mapping
+from budgetnet.recipe import Recipe
 from budgetnet.spec import ModelSpec
-from budgetnet.zoo import ENTRIES
+
+Made = TypeVar("Made")
 
 MAX_SEEDS = 1_000
 """Most seeds of a study: far more than anyone trains."""
 
 Seed = Annotated[int, BeforeValidator(whole_number), Field(ge=0, lt=2**32)]
-
-
-def _changes(value: object) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError("must be a mapping of paths to values")
-    return {str(path): read_level(str(path), level) for path, level in value.items()}
-
-
-def _factors(value: object) -> dict[str, tuple[Any, ...]]:
-    """Levels by path; of a plain list of paths each is taken away."""
-    if isinstance(value, list) and all(isinstance(path, str) for path in value):
-        if len(set(value)) < len(value):
-            raise ValueError("must not name a path twice")
-        value = {path: [False] for path in value}
-    if not isinstance(value, dict) or not value:
-        raise ValueError("must be a mapping of paths to lists of levels, or a list of paths")
-    return {str(path): _levels(str(path), levels) for path, levels in value.items()}
-
-
-def _levels(path: str, levels: object) -> tuple[Any, ...]:
-    if not isinstance(levels, (list, tuple)) or not levels:
-        raise InputError(path, levels, "must be a list of levels")
-    read = tuple(read_level(path, level) for level in levels)
-    if len({level_key(level) for level in read}) < len(read):
-        raise InputError(path, list(levels), "must not name a level twice")
-    return read
 
 
 def _seeds(value: object) -> object:
@@ -72,15 +56,15 @@ def _fit(value: object) -> object:
 
 
 class AblationStudy(Document):
-    """What each part of a network or of its training is worth: a base, factors with levels, seeds and a design.
+    """What each part of a network or of its training is worth: a base, factors and options, seeds and a design.
 
-    `base` and `variants` say what it comes to. Where a study is read from a file, its specification, its recipe and
+    `bases` and `variants` say what it comes to. Where a study is read from a file, its specifications, its recipe and
     whole documents among the levels may be paths, relative to that file; what is kept, and saved again, are the
     documents themselves.
 
     Raises:
         InputError: a field is unknown or breaks its rule, a path or a level means nothing, a variant is no valid
-            network or recipe, or variants would be judged on different validation images.
+            network or recipe, an option changes nothing, or variants would be compared on different validation images.
     """
 
     document_kind: ClassVar[str] = "ablation study"
@@ -90,22 +74,32 @@ class AblationStudy(Document):
     name: Annotated[str, Field(max_length=100, pattern=r"^[\w.+-]*$")] = ""
     """A label for people."""
     spec: Annotated[
-        ModelSpec,
-        BeforeValidator(lambda value: read_document("spec", value), json_schema_input_type=str | ModelSpec),
-    ]
-    """The base's network: a name, a path or a specification."""
+        ModelSpec | None,
+        BeforeValidator(
+            lambda value: None if value is None else read_document("spec", value),
+            json_schema_input_type=str | ModelSpec | None,
+        ),
+    ] = None
+    """The base's network: a name, a path or a specification. Not given in a study of several `networks`."""
+    networks: Annotated[
+        dict[str, ModelSpec],
+        BeforeValidator(read_networks, json_schema_input_type=dict[str, str | ModelSpec]),
+    ] = Field(default_factory=dict)
+    """Several networks in place of `spec`, by short names: everything is trained for each of them."""
     recipe: Annotated[
         Recipe,
         BeforeValidator(lambda value: read_document("recipe", value), json_schema_input_type=str | Recipe),
     ]
     """How the base is trained: a name, a path or a recipe."""
-    changes: Annotated[dict[str, Any], BeforeValidator(_changes)] = Field(default_factory=dict)
+    changes: Annotated[dict[str, Any], BeforeValidator(read_changes)] = Field(default_factory=dict)
     """Values by dotted path that are laid over specification and recipe, and so are part of the base."""
     factors: Annotated[
         dict[str, tuple[Any, ...]],
-        BeforeValidator(_factors, json_schema_input_type=dict[str, tuple[Any, ...]] | tuple[str, ...]),
-    ]
+        BeforeValidator(read_factors, json_schema_input_type=dict[str, tuple[Any, ...]] | tuple[str, ...]),
+    ] = Field(default_factory=dict)
     """What is varied: levels by dotted path. A plain list of paths takes each of them away."""
+    options: Annotated[dict[str, dict[str, Any]], BeforeValidator(read_options)] = Field(default_factory=dict)
+    """What is added to the base as a whole: values by dotted path, by the option's name."""
     seeds: Annotated[
         tuple[Seed, ...],
         Field(min_length=1, max_length=MAX_SEEDS),
@@ -113,8 +107,9 @@ class AblationStudy(Document):
     ] = (0, 1, 2)
     """Seeds that every variant is trained with: so many from 0 on, or a list."""
     design: Design = "one-at-a-time"
-    """Which settings are tried: each level by itself (``leave-one-out`` where the base is the whole, and each variant
-    lacks a part of it), or each combination."""
+    """Which settings are tried: each level and option alone; ``leave-one-out``, where the base is the whole and each
+    variant lacks a part of it, and all options together are the whole where there are options; both of these in one
+    study of options; or each combination."""
     fit: Annotated[bool | Literal["both"], BeforeValidator(_fit)] = False
     """Whether variants are refitted to the base's number of parameters; ``both`` also keeps them as they are."""
     budget: Budget = Budget()
@@ -137,7 +132,7 @@ class AblationStudy(Document):
         """
         mapping = read_mapping(Path(path), field=cls.document_kind)
         try:
-            return cls.from_mapping(_with_files(mapping, Path(path).parent))
+            return cls.from_mapping(with_files(mapping, Path(path).parent))
         except InputError as error:
             raise InputError(f"{path}: {error.field}", error.value, error.rule) from None
 
@@ -145,16 +140,39 @@ class AblationStudy(Document):
     def _expands(self) -> Self:
         if len(set(self.seeds)) < len(self.seeds):
             raise InputError("seeds", list(self.seeds), "must not name a seed twice")
-        for path, levels in self.factors.items():
-            if self.design == "full-factorial" and len(levels) < 2:
-                rule = "must have two levels or more in a full factorial; what is the same for all belongs in changes"
-                raise InputError(f"factors.{path}", list(levels), rule)
-        count = count_of(self.factors, self.design) * (2 if self.fit == "both" else 1)
+        if not self.factors and not self.options:
+            raise InputError("factors", self.factors, f"{NO_FACTORS}; or give options")
+        self._check_networks()
+        check_design(self.factors, self.options, self.design)
+        count = count_of(self.factors, self.options, self.design)
+        count *= (2 if self.fit == "both" else 1) * max(1, len(self.networks))
         if count > MAX_VARIANTS:
-            raise InputError("factors", count, f"make so many variants; must be at most {MAX_VARIANTS:,}")
-        for draft in self._drafts:
-            self._check_split(draft)
+            field = "factors" if self.factors else "options"
+            raise InputError(field, count, f"make so many variants; must be at most {MAX_VARIANTS:,}")
+        for drafts in self._drafts.values():
+            for draft in drafts:
+                self._check_split(draft)
         return self
+
+    def _check_networks(self) -> None:
+        if not self.networks:
+            if self.spec is None:
+                raise InputError("spec", None, "missing field; several networks go under networks")
+            return
+        if self.spec is not None:
+            raise InputError("networks", list(self.networks), "must be given in place of spec, not beside it")
+        for field, settings in (("changes", self.changes), ("factors", self.factors), *self._named_options()):
+            if "spec" in settings:
+                rule = "would give all networks the same specification: name it under networks"
+                raise InputError(f"{field}.spec", "a specification", rule)
+        names: dict[tuple[str, str], str] = {}
+        for name, base in self.bases.items():
+            other = names.setdefault(base.key, name)
+            if other != name:
+                raise InputError(f"networks.{name}", base.spec.label, f"is the same network as {other}")
+
+    def _named_options(self) -> list[tuple[str, dict[str, Any]]]:
+        return [(f"options.{name}", settings) for name, settings in self.options.items()]
 
     def _check_split(self, draft: Draft) -> None:
         if self.judged_on == "validation" and draft.setup.recipe.leaks:
@@ -162,23 +180,66 @@ class AblationStudy(Document):
             raise InputError("recipe.validation_split", draft.setup.recipe.validation_split, rule)
         for field in ("split_seed", "validation_fraction", "augmented_validation"):
             value = getattr(draft.setup.recipe, field)
-            if self.judged_on == "validation" and value != getattr(self.base.recipe, field):
+            if self.judged_on == "validation" and value != getattr(self.base_recipe, field):
                 rule = f"would judge the variant {draft.name} on other images than the base: set judged_on: test"
                 raise InputError(f"recipe.{field}", value, rule)
 
     @functools.cached_property
-    def base(self) -> Setup:
-        """Network and recipe that all variants start from, with the study's changes."""
-        return laid_over(Setup(self.spec, self.recipe), self.changes)
+    def bases(self) -> dict[str, Setup]:
+        """Network and recipe that variants start from, with the study's changes, by the networks' short names.
+
+        The name is empty in a study of one network.
+        """
+        if self.spec is not None:
+            return {"": laid_over(Setup(self.spec, self.recipe), self.changes)}
+        return {
+            name: _in_network(name, functools.partial(laid_over, Setup(spec, self.recipe), self.changes))
+            for name, spec in self.networks.items()
+        }
+
+    @property
+    def base_recipe(self) -> Recipe:
+        """The recipe that all variants start from, with the study's changes."""
+        return next(iter(self.bases.values())).recipe
+
+    @property
+    def has_options(self) -> bool:
+        """Whether there are options or several networks, so that results say more than variants beside one base."""
+        return bool(self.options or self.networks)
 
     @functools.cached_property
-    def _drafts(self) -> list[Draft]:
-        return drafts_of(self.base, self.factors, self.design)
+    def _drafts(self) -> dict[str, list[Draft]]:
+        return {
+            name: _in_network(name, functools.partial(drafts_of, base, self.factors, self.options, self.design))
+            for name, base in self.bases.items()
+        }
+
+    def for_epochs(self, epochs: int) -> Self:
+        """The study for another length of training: every recipe as `Recipe.for_epochs` makes it.
+
+        Options and levels that name a first cycle get the one that belongs to the length, unless they name the length,
+        too, or a whole recipe.
+
+        Raises:
+            InputError: fewer than one epoch.
+        """
+        how, base = self.base_recipe.for_epochs(epochs), next(iter(self.bases.values()))
+        length = {"recipe.epochs": how.epochs, "recipe.schedule.first_cycle": how.schedule.first_cycle}
+
+        def adapted(settings: dict[str, Any]) -> dict[str, Any]:
+            return for_epochs(base, settings, epochs)
+
+        mapping = self.to_mapping()
+        mapping["options"] = {name: adapted(settings) for name, settings in mapping["options"].items()}
+        mapping["factors"] = {
+            path: [adapted({path: level})[path] for level in levels] for path, levels in mapping["factors"].items()
+        }
+        return self.from_mapping({**mapping, "changes": {**mapping["changes"], **length}})
 
     def variants(self, *, input_shape: tuple[int, int, int], num_classes: int) -> list[Variant]:
-        """Everything that the study trains, or lists as over budget: the base first, equal ones merged.
+        """Everything that the study compares, or lists as over budget: of each network the base first.
 
-        Counted in closed form; nothing is built.
+        Equal ones that are compared with the same variant are merged. Counted in closed form; nothing is built.
 
         Args:
             input_shape: the data's image as (channels, height, width), in pixels.
@@ -189,7 +250,11 @@ class AblationStudy(Document):
                 and larger than the base even at its narrowest.
         """
         image: dict[str, Any] = {"input_shape": input_shape, "num_classes": num_classes}
-        return variants_of(self._drafts, fit=self.fit, budget=self.budget, **image)
+        return [
+            variant
+            for name, drafts in self._drafts.items()
+            for variant in variants_of(drafts, network=name, fit=self.fit, budget=self.budget, **image)
+        ]
 
     @property
     def digest(self) -> str:
@@ -197,9 +262,9 @@ class AblationStudy(Document):
 
         Neither words for people count, nor how levels are written and designed, nor defaults of the command line.
         """
+        contents = [self._content(base, self._drafts[name]) for name, base in self.bases.items()]
         content = {
-            "base": self.base.key,
-            "variants": sorted(draft.setup.key for draft in self._drafts),
+            **(contents[0] if len(contents) == 1 else {"networks": sorted(contents, key=repr)}),
             "seeds": sorted(self.seeds),
             "fit": [self.fit, REFITTING if self.fit else None],
             "budget": self.budget.to_mapping(),
@@ -207,28 +272,19 @@ class AblationStudy(Document):
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
+    def _content(self, base: Setup, drafts: list[Draft]) -> dict[str, Any]:
+        """What is trained and compared of one network."""
+        keys = {name: draft.setup.key for draft in drafts for name in (draft.name, *draft.also)}
+        content: dict[str, Any] = {"base": base.key, "variants": sorted(draft.setup.key for draft in drafts)}
+        pairs = sorted((draft.setup.key, keys[draft.compared_with]) for draft in drafts if draft.compared_with in keys)
+        # Said only where it is not plain: where all are compared with the base.
+        return {**content, "compared": pairs} if any(other != base.key for _, other in pairs) else content
 
-def _with_files(mapping: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The mapping of a study, with the documents in place of the files that it names.
 
-    Raises:
-        InputError: a file is missing or malformed, or what it holds breaks a rule.
-    """
-
-    def read(kind: str, value: Any) -> Any:
-        known = ENTRIES if kind == "spec" else NAMED
-        if isinstance(value, str) and value not in known and names_a_file(value, folder=folder):
-            return DOCUMENTS[kind].load(folder / value)
-        return value
-
-    result = dict(mapping)
-    for kind in DOCUMENTS:
-        if kind in result:
-            result[kind] = read(kind, result[kind])
-        for field in ("changes", "factors"):
-            given = result.get(field)
-            if isinstance(given, dict) and kind in given:
-                levels = given[kind]
-                inside = [read(kind, level) for level in levels] if isinstance(levels, list) else read(kind, levels)
-                result[field] = {**given, kind: inside}
-    return result
+def _in_network(name: str, make: Callable[[], Made]) -> Made:
+    """What is made for one of several networks; an error says for which."""
+    try:
+        return make()
+    except InputError as error:
+        inside = f" (in the network {name})" if name else ""
+        raise InputError(error.field, error.value, f"{error.rule}{inside}") from None

@@ -1,13 +1,12 @@
-"""From factors and a design to what is trained: settings laid over the base, named for people, equal ones merged."""
+"""From a design to what is trained: settings laid over the base, named for people, equal ones merged."""
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
-from budgetnet.ablation.levels import kept_level, setting_text
+from budgetnet.ablation.design import Design, Entry, Factors, Options, Part, entries_of, text_of
+from budgetnet.ablation.levels import kept_level
 from budgetnet.ablation.refit import refit
 from budgetnet.ablation.setup import Setup, laid_over
 from budgetnet.budget import Budget, Verdict
@@ -15,16 +14,8 @@ from budgetnet.errors import InputError
 from budgetnet.recipe import Recipe
 from budgetnet.spec import ModelSpec
 
-Design = Literal["one-at-a-time", "leave-one-out", "full-factorial"]
-"""Which settings are tried. ``one-at-a-time`` and ``leave-one-out``: each level that differs from the base, alone; the
-two differ in what the base is, a start or the whole that each variant lacks a part of. ``full-factorial``: each
-combination of levels."""
-
 MAX_VARIANTS = 1000
 """Most variants of a study, the base and refitted ones included: far more than anyone trains, and quickly counted."""
-
-BASE = "base"
-"""Name of the variant that nothing was changed in."""
 
 
 class Draft(NamedTuple):
@@ -34,6 +25,10 @@ class Draft(NamedTuple):
     also: tuple[str, ...]
     settings: dict[str, Any]
     setup: Setup
+    compared_with: str
+    """Name of the draft that it is compared with; empty for the first one."""
+    omitted: str
+    """The option that is missing from all options."""
 
 
 class Variant(NamedTuple):
@@ -54,9 +49,22 @@ class Variant(NamedTuple):
     refitted: bool
     """Whether its widths were changed so that it has the base's number of parameters."""
     is_base: bool
-    """Whether it is what all others are compared with."""
+    """Whether it is the first of its network's variants, which is compared with nothing."""
     verdict: Verdict
     """How the network stands to the budget."""
+    network: str
+    """Short name of the network in a study of several; else empty."""
+    compared_with: str
+    """Name of the variant, of the same network, that it is compared with: the base, or ``all``. Empty for a base."""
+    change: str
+    """What the comparison is about: an option or a level, or several of them."""
+    is_omission: bool
+    """Whether the option in `change` is missing here, and present in what this is compared with."""
+
+    @property
+    def title(self) -> str:
+        """The name, with the network's before it in a study of several networks."""
+        return f"{self.network}: {self.name}" if self.network else self.name
 
     @property
     def fits(self) -> bool:
@@ -69,83 +77,67 @@ class Variant(NamedTuple):
         return self.spec.digest, self.recipe.digest
 
 
-def count_of(factors: Mapping[str, Sequence[Any]], design: Design) -> int:
-    """How many variants a design asks for at most, the base included; equal ones are not merged yet."""
-    counts = [len(levels) for levels in factors.values()]
-    return math.prod(counts) if design == "full-factorial" else 1 + sum(counts)
+def drafts_of(base: Setup, factors: Factors, options: Options, design: Design) -> list[Draft]:
+    """What a design asks for, in its order: first what the others are compared with.
 
-
-def drafts_of(base: Setup, factors: Mapping[str, Sequence[Any]], design: Design) -> list[Draft]:
-    """What a design asks for, the base first, then in the order of factors and levels.
+    Equal ones that are compared with the same variant are merged. One that is compared with another variant stays a
+    draft of its own, because its difference is another one; it is trained once all the same.
 
     Args:
         base: what settings are laid over.
         factors: levels by path, as `read_level` keeps them.
+        options: values by path, likewise, by the options' names.
         design: which settings are tried.
 
     Raises:
-        InputError: a setting leads nowhere or breaks a rule, a factor has no level that differs from the base, or two
-            variants would have the same name.
+        InputError: a setting leads nowhere or breaks a rule, a factor or an option changes nothing, or two variants
+            would have the same name.
     """
-    drafts = {base.key: Draft(BASE, (), {}, base)}
-    for settings in _designed(base, factors, design):
-        setup = _laid_over(base, settings)
-        name = _name(base, settings, setup)
-        known = drafts.get(setup.key)
-        if known is None:
-            drafts[setup.key] = Draft(name, (), settings, setup)
-        elif not known.settings:
-            drafts[setup.key] = known._replace(settings=settings)
-        elif name not in (known.name, *known.also):
-            drafts[setup.key] = known._replace(also=(*known.also, name))
+    drafts: list[Draft] = []
+    known: dict[tuple[tuple[str, str], str], int] = {}
+    """Places in the list, by identity and by the name of what a draft is compared with."""
+    references: dict[str, int] = {}
+    """Places in the list by name, of all names of a draft."""
+    for entry, setup in entries_of(base, factors, options, design):
+        name = entry.name or _name(base, entry.parts, setup)
+        place = known.get((setup.key, entry.compared_with))
+        reference = references.get(entry.compared_with)
+        if reference is not None and drafts[reference].setup.key == setup.key:
+            place = reference
+        if place is None:
+            place = known[setup.key, entry.compared_with] = len(drafts)
+            drafts.append(Draft(name, (), entry.settings, setup, entry.compared_with, entry.omitted))
+        elif not drafts[place].settings and not entry.name:
+            drafts[place] = drafts[place]._replace(settings=entry.settings)
+        elif name not in (drafts[place].name, *drafts[place].also):
+            drafts[place] = drafts[place]._replace(also=(*drafts[place].also, name))
+        references.setdefault(name, place)
     names: set[str] = set()
-    for draft in drafts.values():
+    for draft in drafts:
         if draft.name in names:
-            raise InputError("factors", draft.name, "is what two variants would be called: give their levels names")
+            field = "options" if options else "factors"
+            raise InputError(field, draft.name, "is what two variants would be called: give their levels names")
         names.add(draft.name)
-    return list(drafts.values())
+    return drafts
 
 
-def _designed(base: Setup, factors: Mapping[str, Sequence[Any]], design: Design) -> Iterator[dict[str, Any]]:
-    if design == "full-factorial":
-        for combination in itertools.product(*factors.values()):
-            yield dict(zip(factors, combination, strict=True))
-        return
-    for path, levels in factors.items():
-        changing = [{path: level} for level in levels if _laid_over(base, {path: level}).key != base.key]
-        if not changing:
-            raise InputError(f"factors.{path}", list(levels), "changes nothing: the base is so already")
-        yield from changing
-
-
-def _laid_over(base: Setup, settings: Mapping[str, Any]) -> Setup:
-    try:
-        return laid_over(base, settings)
-    except InputError as error:
-        rule = f"{error.rule} (in the variant {_settings_text(settings)})"
-        raise InputError(error.field, error.value, rule) from None
-
-
-def _settings_text(settings: Mapping[str, Any]) -> str:
-    return ", ".join(setting_text(path, level) for path, level in settings.items()) or BASE
-
-
-def _name(base: Setup, settings: Mapping[str, Any], setup: Setup) -> str:
-    """The settings that make a variant what it is: those without which it is the same are left out, one by one."""
-    needed = dict(settings)
-    for path in settings:
-        fewer = {other: level for other, level in needed.items() if other != path}
+def _name(base: Setup, parts: Sequence[Part], setup: Setup) -> str:
+    """The parts that make a variant what it is: those without which it is the same are omitted, one by one."""
+    needed = list(parts)
+    for part in parts:
+        fewer = [other for other in needed if other is not part]
         try:
-            if laid_over(base, fewer).key == setup.key:
+            if laid_over(base, Entry("", tuple(fewer), "").settings).key == setup.key:
                 needed = fewer
         except InputError:  # Without it the others make no sense.
             continue
-    return _settings_text(needed)
+    return text_of(needed)
 
 
 def variants_of(
     drafts: Sequence[Draft],
     *,
+    network: str,
     fit: bool | Literal["both"],
     budget: Budget,
     input_shape: tuple[int, int, int],
@@ -154,7 +146,8 @@ def variants_of(
     """Drafts for a data set, with refitted ones where they are asked for.
 
     Args:
-        drafts: the variants, the base first.
+        drafts: the variants of one network, first what the others are compared with.
+        network: the network's short name; empty in a study of one network.
         fit: whether variants whose parameters are not as many as the base's are refitted to those; ``both`` keeps them
             as they are, too.
         budget: what a network may cost.
@@ -165,17 +158,43 @@ def variants_of(
         InputError: at this image size a stride would shrink a map below one pixel, or a variant is larger than the
             base even at its narrowest.
     """
-    variants: dict[tuple[str, str], Variant] = {}
+    variants: list[Variant] = []
+    known: dict[tuple[tuple[str, str], str], int] = {}
+    references: dict[tuple[str, bool], int] = {}
+    """Places in the list by a draft's name and by whether it is refitted."""
     base_params = 0
 
     def add(draft: Draft, spec: ModelSpec, *, refitted: bool) -> None:
-        names = [f"{name}, refitted" if refitted else name for name in (draft.name, *draft.also)]
-        settings = {path: kept_level(level) for path, level in draft.settings.items()}
-        verdict, is_base = budget.check(spec), not variants
-        new = Variant(names[0], tuple(names[1:]), settings, spec, draft.setup.recipe, refitted, is_base, verdict)
-        known = variants.setdefault(new.key, new)
-        if known is not new:
-            variants[new.key] = known._replace(also=(*known.also, *names))
+        names = [_refitted(name) if refitted else name for name in (draft.name, *draft.also)]
+        compared = draft.compared_with
+        reference = references.get((compared, refitted), references.get((compared, not refitted)))
+        key = spec.digest, draft.setup.recipe.digest
+        place = known.get((key, compared))
+        if reference is not None and variants[reference].key == key:
+            place = reference
+        if place is None:
+            place = known[key, compared] = len(variants)
+            change = draft.omitted or draft.name
+            variants.append(
+                Variant(
+                    name=names[0],
+                    also=tuple(names[1:]),
+                    settings={path: kept_level(level) for path, level in draft.settings.items()},
+                    spec=spec,
+                    recipe=draft.setup.recipe,
+                    refitted=refitted,
+                    is_base=not variants,
+                    verdict=budget.check(spec),
+                    network=network,
+                    compared_with="" if reference is None else variants[reference].name,
+                    change=_refitted(change) if refitted else change,
+                    is_omission=bool(draft.omitted),
+                )
+            )
+        else:
+            variants[place] = variants[place]._replace(also=(*variants[place].also, *names))
+        for name in (draft.name, *draft.also):
+            references.setdefault((name, refitted), place)
 
     for draft in drafts:
         try:
@@ -187,8 +206,20 @@ def variants_of(
             if fit and differs:
                 add(draft, refit(spec, params=base_params, budget=budget), refitted=True)
         except InputError as error:
-            raise InputError(error.field, error.value, f"{error.rule} (in the variant {draft.name})") from None
-    return list(variants.values())
+            inside = f"{draft.name} of {network}" if network else draft.name
+            raise InputError(error.field, error.value, f"{error.rule} (in the variant {inside})") from None
+    return variants
+
+
+def twins_of(variants: Sequence[Variant]) -> list[tuple[Variant, Variant]]:
+    """Variants that are trained once with an earlier one, because network and recipe are the same, and that one."""
+    first: dict[tuple[str, str], Variant] = {}
+    found = [(variant, first.setdefault(variant.key, variant)) for variant in variants]
+    return [(variant, other) for variant, other in found if variant is not other]
+
+
+def _refitted(name: str) -> str:
+    return f"{name}, refitted"
 
 
 def _adapted(spec: ModelSpec, input_shape: tuple[int, int, int], num_classes: int) -> ModelSpec:

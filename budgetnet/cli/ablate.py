@@ -121,9 +121,7 @@ def _read_study(path: Path, changes: Sequence[str], *, seeds: str | None, epochs
     study = AblationStudy.load(path / STUDY_FILE if path.is_dir() else path)
     study = _changed(study, dict(_read_change(text) for text in changes))
     if epochs is not None:
-        how = study.base.recipe.for_epochs(parse_count(epochs, field="--epochs"))
-        length = {"recipe.epochs": how.epochs, "recipe.schedule.first_cycle": how.schedule.first_cycle}
-        study = _changed(study, length)
+        study = study.for_epochs(parse_count(epochs, field="--epochs"))
     wanted: dict[str, Any] = {}
     if seeds is not None:
         wanted["seeds"] = parse_count(seeds, field="--seeds")

@@ -9,9 +9,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from budgetnet.ablation.changes import EFFECT_RULE
 from budgetnet.ablation.results import AblationResult, Row
 from budgetnet.ablation.study import AblationStudy
-from budgetnet.ablation.variants import Variant
+from budgetnet.ablation.variants import Variant, twins_of
 from budgetnet.cli.tables import console
 from budgetnet.recipe import LEAKING
 from budgetnet.records import RunRecord
@@ -26,46 +27,63 @@ _WIDE = 110
 
 def print_variants(study: AblationStudy, variants: Sequence[Variant]) -> None:
     """Prints what a study would train, and what is over its budget."""
-    table = Table(title=f"{study.name or 'ablation'}: {study.design}", title_justify="left")
-    for heading in ("variant", "architecture", "params", "MACs", ""):
-        table.add_column(heading, justify="right" if heading in ("params", "MACs") else "left", overflow="fold")
+    twins = {variant.title: other.title for variant, other in twins_of(variants)}
+    for network in study.bases:
+        ending = f", network {network}" if network else ""
+        table = Table(title=f"{study.name or 'ablation'}: {study.design}{ending}", title_justify="left")
+        compared = ["compared with"] if study.has_options else []
+        for heading in ("variant", *compared, "architecture", "params", "MACs", ""):
+            table.add_column(heading, justify="right" if heading in ("params", "MACs") else "left", overflow="fold")
+        for variant in variants:
+            if variant.network != network:
+                continue
+            remark = "" if variant.fits else Text("over budget", "red")
+            if variant.title in twins:
+                remark = f"trained as {twins[variant.title]}"
+            cells: list[str | Text] = [variant.name, *([variant.compared_with] if compared else [])]
+            cells += [variant.spec.label, f"{variant.spec.params:,}", short_count(variant.spec.macs), remark]
+            table.add_row(*cells, style="bold" if variant.is_base else None)
+        console().print(table)
+    distinct = {variant.key: variant.fits for variant in variants}
+    fitting, seeds = sum(distinct.values()), len(study.seeds)
+    typer.echo(
+        f"{fitting} of {len(distinct)} variants are within budget; {seeds} seeds each, {fitting * seeds} trainings"
+    )
     for variant in variants:
-        remark = "" if variant.fits else Text("over budget", "red")
-        counts = f"{variant.spec.params:,}", short_count(variant.spec.macs)
-        table.add_row(variant.name, variant.spec.label, *counts, remark, style="bold" if variant.is_base else None)
-    console().print(table)
-    fitting = sum(variant.fits for variant in variants)
-    typer.echo(f"{fitting} of {len(variants)} variants are within budget; {len(study.seeds)} seeds each")
-    if not variants[0].fits:
-        typer.echo("the base itself is over budget, so nothing can be compared with it: the study cannot be trained")
+        if variant.is_base and not variant.fits:
+            of = f" of {variant.network}" if variant.network else ""
+            typer.echo(
+                f"the base{of} itself is over budget, so nothing can be compared with it: the study cannot be trained"
+            )
 
 
 def print_ablation(result: AblationResult, record: RunRecord, *, out: Path) -> None:
-    """Prints every variant beside the base, with what has to be known of the numbers."""
+    """Prints every variant beside what it is compared with, network by network, and what each change is worth."""
     study, output = result.study, console()
-    wide = output.width >= _WIDE
-    title = f"{study.name or 'ablation'}: {study.judged_on} accuracy in per cent, difference to the base in points"
-    table = Table(title=title, title_justify="left")
-    table.add_column("variant", overflow="fold", min_width=14)
-    headings = ["params", "MACs", "n", "mean", "sd"] if wide else ["params", "n", "mean"]
-    for heading in (*headings, "difference [95 %]", "p (Holm)" if wide else "p"):
-        table.add_column(heading, justify="right", no_wrap=heading not in ("difference [95 %]",))
-    for row in result.rows:
-        table.add_row(*_cells(row, wide=wide), style="bold" if row.variant.is_base else None)
-    output.print(table)
+    to = "what each is compared with" if study.has_options else "the base"
+    for network in result.networks:
+        title = f"{study.name or 'ablation'}: {study.judged_on} accuracy in per cent, difference to {to} in points"
+        output.print(_table(result, network, title=f"{title}; network {network}" if network else title))
+    if result.changes:
+        output.print(_changes_table(result))
+        typer.echo(EFFECT_RULE)
     for row in result.rows:
         if row.remark:
-            typer.echo(f"{row.variant.name}: {row.remark}")
+            typer.echo(f"{row.variant.title}: {row.remark}")
     for row in result.rows:
         if row.variant.also:
-            typer.echo(f"{row.variant.name} is also {', '.join(row.variant.also)}")
-    leaking = [row.variant.name for row in result.rows if row.variant.recipe.leaks]
+            typer.echo(f"{row.variant.title} is also {', '.join(row.variant.also)}")
+    for variant, other in twins_of([row.variant for row in result.rows]):
+        typer.echo(f"{variant.title} is the same network and recipe as {other.title}, trained once")
+    leaking = [row.variant.title for row in result.rows if row.variant.recipe.leaks]
     if leaking:
         typer.echo(f"{', '.join(leaking)}: {LEAKING}")
     methods = {row.difference.method for row in result.rows if row.difference}
+    tests = sum(row.p_value is not None for row in result.rows)
+    together = f"all {tests} differences" if study.has_options else "all variants"
     typer.echo(
         f"seeds {', '.join(map(str, study.seeds))}, the same for all, so differences are of pairs "
-        f"({', '.join(sorted(methods)) or 'no pairs'}); p corrected for all variants together (Holm)"
+        f"({', '.join(sorted(methods)) or 'no pairs'}); p corrected for {together} together (Holm)"
     )
     if any(row.difference and row.difference.method == "bootstrap" and row.difference.n < _FEW for row in result.rows):
         typer.echo(f"a bootstrap of fewer than {_FEW} pairs is too sure of itself: its intervals are too narrow")
@@ -77,7 +95,51 @@ def print_ablation(result: AblationResult, record: RunRecord, *, out: Path) -> N
     )
 
 
-def _cells(row: Row, *, wide: bool) -> list[str | Text]:
+def _table(result: AblationResult, network: str, *, title: str) -> Table:
+    """The variants of one network."""
+    wide, compared = console().width >= _WIDE, result.study.has_options
+    table = Table(title=title, title_justify="left")
+    table.add_column("variant", overflow="fold", min_width=14)
+    headings = ["params", "MACs", "n", "mean", "sd"] if wide else ["params", "n", "mean"]
+    headings += ["compared with"] if compared else []
+    for heading in (*headings, "difference [95 %]", "p (Holm)" if wide else "p"):
+        table.add_column(heading, justify="right", no_wrap=heading not in ("compared with", "difference [95 %]"))
+    for row in result.rows_of(network):
+        table.add_row(*_cells(row, wide=wide, compared=compared), style="bold" if row.variant.is_base else None)
+    return table
+
+
+def _changes_table(result: AblationResult) -> Table:
+    """What each change is worth on each network."""
+    title = "changes: difference [95 %] in points alone, and of all options without it to all (* beyond noise)"
+    table = Table(title=title, title_justify="left")
+    table.add_column("change", overflow="fold", min_width=10)
+    table.add_column("", no_wrap=True)
+    for network in result.networks:
+        table.add_column(network or "difference", justify="right", overflow="fold")
+    table.add_column("verdict", overflow="fold", min_width=11)
+    for change in result.changes:
+        for place, (name, rows) in enumerate(change.comparisons):
+            cells = [_difference_text(rows.get(network)) for network in result.networks]
+            first, last = ("", "") if place else (change.name, change.verdict)
+            table.add_row(first, name, *cells, last)
+    return table
+
+
+def _difference_text(row: Row | None) -> Text:
+    if row is None or row.difference is None:
+        return Text("-")
+    star = "*" if row.significant else ""
+    return Text(f"{points(row.difference.mean, row.difference.interval)}{star}", _colour(row))
+
+
+def _colour(row: Row) -> str:
+    if row.difference is None or not row.significant:
+        return ""
+    return "green" if row.difference.mean > 0 else "red"
+
+
+def _cells(row: Row, *, wide: bool, compared: bool) -> list[str | Text]:
     spec = row.variant.spec
     mean = "-" if row.mean is None else percent(row.mean)
     cells: list[str | Text] = [row.variant.name, f"{spec.params:,}"]
@@ -86,10 +148,11 @@ def _cells(row: Row, *, wide: bool) -> list[str | Text]:
         cells += [short_count(spec.macs), str(row.n), mean, deviation]
     else:
         cells += [str(row.n), mean]
+    cells += [row.variant.compared_with] if compared else []
     if row.variant.is_base:
-        return [*cells, "base", ""]
+        return [*cells, "" if compared else "base", ""]
     if row.difference is None:
         return [*cells, "over budget" if not row.variant.fits else "-", ""]
-    colour = ("green" if row.difference.mean > 0 else "red") if row.significant else ""
     p_value = "" if row.p_value is None else f"{row.p_value:.3f}" if row.p_value >= 0.001 else "<0.001"
-    return [*cells, Text(points(row.difference.mean, row.difference.interval), colour), Text(p_value, colour)]
+    difference = points(row.difference.mean, row.difference.interval)
+    return [*cells, Text(difference, _colour(row)), Text(p_value, _colour(row))]

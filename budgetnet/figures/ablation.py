@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def ablation_rows(result: AblationResult) -> list[ForestRow]:
-    """Every variant but the base, in their order, as a forest plot lists them."""
+    """Every variant but the bases, in their order, as a forest plot lists them."""
     rows = []
     for row in result.rows:
         if row.variant.is_base:
@@ -22,7 +22,7 @@ def ablation_rows(result: AblationResult) -> list[ForestRow]:
         low, high = (difference.interval if difference and difference.interval else None) or (None, None)
         rows.append(
             ForestRow(
-                row.variant.name,
+                row.variant.title,
                 difference.n if difference else 0,
                 difference.mean if difference else None,
                 low,
@@ -30,13 +30,15 @@ def ablation_rows(result: AblationResult) -> list[ForestRow]:
                 row.significant,
                 row.variant.spec.params,
                 row.remark,
+                row.variant.compared_with if result.study.has_options else "",
             )
         )
     return rows
 
 
 def ablation_forest(result: AblationResult) -> Figure:
-    """The differences of an ablation's variants to its base, with their intervals."""
+    """The differences of an ablation's variants to what they are compared with, with their intervals."""
     study = result.study
     note = f"{study.judged_on} accuracy, {len(study.seeds)} paired seeds, Holm-corrected"
-    return forest(ablation_rows(result), title=f"{study.name}: difference to the base", note=note)
+    to = "what each is compared with" if study.has_options else "the base"
+    return forest(ablation_rows(result), title=f"{study.name}: difference to {to}", note=note)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class ForestRow(NamedTuple):
-    """A variant and how far its accuracy lies from the base's."""
+    """A variant and how far its accuracy lies from that of the base, or of whatever it is compared with."""
 
     name: str
     n: int
@@ -43,6 +43,8 @@ class ForestRow(NamedTuple):
     """Trainable parameters of the variant."""
     remark: str
     """Why there is no result, such as ``over budget``, or whatever else has to be known; may be empty."""
+    compared_with: str = ""
+    """What the difference is to, where that is not the base for all rows; else empty."""
 
 
 class _Kind(NamedTuple):
@@ -172,6 +174,7 @@ def _write(figure: Figure, top: int, row: ForestRow, *, striped: bool) -> None:
 
     facts = [] if row.difference is None else ["1 seed" if row.n == 1 else f"{row.n} seeds"]
     facts += [] if row.params is None else [f"{row.params:,} parameters"]
+    facts += [f"to {literal(row.compared_with)}"] if row.compared_with else []
     small = {"size": 12, "color": FAINT}
     word(f"<b>{literal(shortened(row.name, _MOST_NAME))}</b>", 14, {"size": 13})
     word(", ".join(facts), 32, small)
@@ -196,4 +199,5 @@ def _alt(rows: Sequence[ForestRow]) -> str:
     told += [f"{count} {name}" for name, count in others.items()]
     told += [f"no result: {', '.join(nothing)}"] if nothing else []
     variants = "1 variant" if len(rows) == 1 else f"{len(rows)} variants"
-    return f"Differences of {variants} to the base, in points of accuracy: {'; '.join(told)}."
+    other = "what each is compared with" if any(row.compared_with for row in rows) else "the base"
+    return f"Differences of {variants} to {other}, in points of accuracy: {'; '.join(told)}."

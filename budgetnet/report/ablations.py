@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +49,15 @@ def read_ablation(folder: Path, reader: Reader) -> Ablation:
     by_key = _by_key(records)
     study, changes, variants = _as_trained(study, records, by_key)
     trained = [variant for variant in variants if variant.key in by_key]
-    if variants[0] not in trained:
+    begun = {variant.network for variant in trained}
+    if any(variant.is_base and variant.network in begun and variant not in trained for variant in variants):
         raise RecordError("--ablation", str(folder), "has no run of the study's base, which variants are compared with")
     seeds = sorted(set.intersection(*(set(by_key[variant.key]) for variant in trained)))
     if not seeds:
         raise RecordError("--ablation", str(folder), "has no seed with which all of its variants were trained")
     study = study.from_mapping({**study.to_mapping(), "seeds": seeds})
     chosen = {variant.key: [by_key[variant.key][seed] for seed in seeds] for variant in trained}
-    used = len(trained) * len(seeds)
+    used = len(chosen) * len(seeds)
     return Ablation(
         folder=str(folder),
         result=ablation_result(study, variants, chosen),
@@ -68,7 +70,7 @@ def read_ablation(folder: Path, reader: Reader) -> Ablation:
 def _remarks(variants: Sequence[Variant], trained: Sequence[Variant], *, others: int, unused: int) -> Iterator[str]:
     for variant in variants:
         if variant.fits and variant not in trained:
-            yield f"{variant.name} has no run here"
+            yield f"{variant.title} has no run here"
     if others:
         yield f"{others} runs on other data, another kind of device or in another precision are left out"
     if unused:
@@ -103,9 +105,9 @@ def _as_trained(
     first = records[0].identity.spec
     image: dict[str, Any] = {"input_shape": first.input_shape, "num_classes": first.num_classes}
     best: tuple[int, AblationStudy, Changes, list[Variant]] | None = None
-    for changes in _possible_changes(study, records):
+    for changed, changes in _possible_studies(study, records):
         try:
-            laid = study.from_mapping({**study.to_mapping(), "changes": {**study.changes, **changes}})
+            laid = changed()
             variants = laid.variants(**image)
         except InputError:  # Such a base could not have been trained.
             continue
@@ -117,18 +119,33 @@ def _as_trained(
     return best[1:]
 
 
-def _possible_changes(study: AblationStudy, records: Sequence[RunRecord]) -> Iterator[Changes]:
-    """Nothing, then each length that was trained, then each network, alone and with each length."""
+def _possible_studies(
+    study: AblationStudy, records: Sequence[RunRecord]
+) -> Iterator[tuple[Callable[[], AblationStudy], Changes]]:
+    """The study as it stands, for each length that was trained, then with each network, alone and with each length."""
     specs = {record.identity.spec.digest: record.identity.spec for record in records}
-    recipes = {record.identity.recipe.epochs for record in records}
-    lengths: list[Changes] = [{}]
-    for epochs in sorted(recipes):
-        how = study.base.recipe.for_epochs(epochs)
-        lengths.append({"recipe.epochs": how.epochs, "recipe.schedule.first_cycle": how.schedule.first_cycle})
-    networks: list[Mapping[str, Any]] = [{}, *({"spec": spec.to_mapping()} for spec in specs.values())]
+    lengths: list[int | None] = [None, *sorted({record.identity.recipe.epochs for record in records})]
+    networks: list[Changes] = [{}]
+    if not study.networks:
+        networks += [{"spec": spec.to_mapping()} for spec in specs.values()]
     for network in networks:
-        for length in lengths:
-            yield {**network, **length}
+        for epochs in lengths:
+            changes = dict(network)
+            if epochs is not None:
+                how = study.base_recipe.for_epochs(epochs)
+                changes |= {"recipe.epochs": how.epochs, "recipe.schedule.first_cycle": how.schedule.first_cycle}
+            yield partial(_changed, study, network, epochs), changes
+
+
+def _changed(study: AblationStudy, network: Changes, epochs: int | None) -> AblationStudy:
+    """The study with another network, of another length.
+
+    Raises:
+        InputError: they do not go together.
+    """
+    if network:
+        study = study.from_mapping({**study.to_mapping(), "changes": {**study.changes, **network}})
+    return study if epochs is None else study.for_epochs(epochs)
 
 
 def _level_words(level: Any) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from budgetnet.ablation.changes import EFFECT_RULE
 from budgetnet.display import stages_html
 from budgetnet.errors import InputError
 from budgetnet.figures import silhouette_svg
@@ -81,6 +82,7 @@ def render(report: Report) -> str:
         final_verdict=final_verdict,
         environments=[environment_words(each) for each in report.environments],
         leaking=LEAKING,
+        effect_rule=EFFECT_RULE,
         leaking_accuracy=published("leaking-validation").accuracy,
         version=__version__,
     )

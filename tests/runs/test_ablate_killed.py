@@ -33,13 +33,24 @@ def lay_out(folder: Path) -> None:
         "judged_on": "test",
     }
     (folder / "study.yaml").write_text(yaml.safe_dump(study))
+    del study["spec"], study["factors"]
+    study |= {
+        "networks": {"basic": "spec.yaml", "preact": TINY.replace(block="preact").to_mapping()},
+        "options": {"slow": {"recipe.learning_rate": 0.01}},
+        "seeds": 1,
+    }
+    (folder / "networks.yaml").write_text(yaml.safe_dump(study))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
-    [["ablate", "study.yaml"], ["reproduce", "leakage", "--spec", "spec.yaml", "--epochs", "30", "--seeds", "2"]],
-    ids=["ablate", "reproduce"],
+    [
+        ["ablate", "study.yaml"],
+        ["ablate", "networks.yaml"],
+        ["reproduce", "leakage", "--spec", "spec.yaml", "--epochs", "30", "--seeds", "2"],
+    ],
+    ids=["ablate", "networks", "reproduce"],
 )
 def test_what_is_killed_goes_on_and_comes_to_the_same(tmp_path: Path, command: list[str]) -> None:
     for name in ("whole", "killed"):

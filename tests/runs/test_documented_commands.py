@@ -42,6 +42,7 @@ SHORTENED = {
     "budgetnet bench check": "--seconds 1",
     "budgetnet bench train reference": "--seconds 1 --batch 2",
     "budgetnet ablate kernels.yaml": "--epochs 1",
+    "budgetnet ablate options.yaml --save results": "--epochs 1 --seeds 1",
 }
 """Options behind those of a command that would take minutes; of an option given twice, the last counts."""
 
