@@ -11,7 +11,7 @@ from torch import nn
 from budgetnet.data import DataSet
 from budgetnet.data.device import normalise
 from budgetnet.initialisation import initialise, pass_input_on, whiten, whitening_weights
-from budgetnet.spec import ModelSpec
+from budgetnet.spec import ModelSpec, Stem
 
 WHITENED = TINY.replace(stem={"channels": 8, "whitening": 2})
 
@@ -103,7 +103,7 @@ def test_a_network_without_a_whitening_convolution_is_left_alone(digits: DataSet
 
 
 def test_a_whitening_convolution_by_hand() -> None:
-    spec = ModelSpec.resnet(channels=[16], stem={"channels": 16, "whitening": 2})
+    spec = ModelSpec.resnet(channels=[16], stem=Stem(channels=16, whitening=2))
     # 24 filters of 3 x 2 x 2 weights and a bias each, on 31 x 31 places; a stem of 3 x 3 x 24 x 16 weights behind it.
     assert spec.frozen_params == 24 * 12
     plain = ModelSpec.resnet(channels=[16], input_shape=(24, 31, 31))

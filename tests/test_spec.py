@@ -291,11 +291,11 @@ def test_a_whitening_convolution_is_another_network_and_shrinks_the_map() -> Non
     # 32 - 3 + 1 = 30 pixels, then halved twice.
     assert feature_sizes(whitened) == [(30, 30), (15, 15), (8, 8)]
     with pytest.raises(InputError, match=r"stem.whitening = 5: must be at most the side of the 4x4 image"):
-        ModelSpec.resnet(channels=[8], input_shape=(3, 4, 4), stem={"channels": 8, "whitening": 5})
+        ModelSpec.resnet(channels=[8], input_shape=(3, 4, 4), stem=Stem(channels=8, whitening=5))
 
 
 def test_the_verdict_says_that_frozen_weights_count() -> None:
-    whitened = ModelSpec.resnet(channels=[8], stem={"channels": 8, "whitening": 2})
+    whitened = ModelSpec.resnet(channels=[8], stem=Stem(channels=8, whitening=2))
     verdict = Budget(max_params="1M").check(whitened)
     assert verdict.note == f"288 of {whitened.params:,} params are frozen whitening weights, and count"
     assert verdict.note in repr(verdict) and verdict.to_mapping()["frozen_params"] == 288
