@@ -106,7 +106,7 @@ class Augmentation(Document):
     """What is done to training images: crop, mirror and policy on their bytes, then cutout and mixing."""
 
     crop_padding: Annotated[int, BeforeValidator(whole_number), Field(ge=0, le=64)] = 4
-    """Zero pixels added on each side before a crop of the original size at a random place."""
+    """Pixels added on each side before a crop of the original size at a random place; `padding_mode` says which."""
     flip: bool = True
     """Whether every second image, at random, is mirrored left to right."""
     alternating_flip: bool = False
@@ -118,6 +118,9 @@ class Augmentation(Document):
     """Side, in pixels, of a square set to the mean colour at a random place (DeVries and Taylor 2017); 0 for none."""
     mixing: Mixing | None = None
     """How images are blended with one another."""
+    padding_mode: Literal["zeros", "reflect"] = "zeros"
+    """What the pixels added by `crop_padding` hold: zeros, or the image reflected at its border (as in Jordan 2024,
+    "94% on CIFAR-10 in 3.29 Seconds on a Single GPU"), for which they must be fewer than the image has."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -195,13 +198,28 @@ class Recipe(Document):
     def _consistent(self) -> Self:
         if self.nesterov and not self.momentum:
             raise InputError("nesterov", True, "needs a momentum above 0")
-        others = self.augmentation.model_copy(update={"crop_padding": 0, "flip": False})
+        others = self.augmentation.model_copy(update={"crop_padding": 0, "flip": False, "padding_mode": "zeros"})
         if self.augmented_validation and others != Augmentation(crop_padding=0, flip=False):
             raise InputError("augmented_validation", True, "knows crops and mirror images only, not the other options")
         if self.schedule.kind == "one-cycle" and self.schedule.first_cycle != self.epochs:
             rule = f"must be the training's {self.epochs} epochs where it is the only cycle"
             raise InputError("schedule.first_cycle", self.schedule.first_cycle, rule)
         return self
+
+    def require_images(self, height: int, width: int) -> None:
+        """Refuses images that are too small for the recipe.
+
+        Args:
+            height: of the training images, in pixels.
+            width: likewise.
+
+        Raises:
+            InputError: the padding is as large as a side of the images and cannot be filled by reflection.
+        """
+        padding = self.augmentation.crop_padding
+        if self.augmentation.padding_mode == "reflect" and padding >= min(height, width):
+            rule = f"must be less than {min(height, width)} to be filled by reflection of images of {height}x{width}"
+            raise InputError("augmentation.crop_padding", padding, rule)
 
     @property
     def leaks(self) -> bool:

@@ -92,6 +92,7 @@ def train(
     Raises:
         RecordError: the run's folder is damaged or belongs to another run.
         BusyError: another process is training the same run.
+        InputError: network, recipe and images do not go together.
     """
     device = data.train.images.device
     execution = execution or Execution()
@@ -132,7 +133,12 @@ def train(
 def identify(
     spec: ModelSpec, data: TrainingData, recipe: Recipe, *, seed: int, device: torch.device | None = None
 ) -> RunIdentity:
-    """What determines the run that `train` would train with these arguments, there or on another device."""
+    """What determines the run that `train` would train with these arguments, there or on another device.
+
+    Raises:
+        InputError: network, recipe and images do not go together.
+    """
+    recipe.require_images(*data.input_shape[1:])
     device = device or data.train.images.device
     return RunIdentity(
         spec=data.adapt(spec),

@@ -32,7 +32,9 @@ EVERYTHING = Setup(
         label_smoothing=0.1,
         epochs=20,
         schedule=Schedule(kind="one-cycle", first_cycle=20, minimum=1e-4),
-        augmentation=Augmentation(alternating_flip=True, policy=Policy(), cutout=8, mixing=Mixing()),
+        augmentation=Augmentation(
+            alternating_flip=True, policy=Policy(), cutout=8, mixing=Mixing(), padding_mode="reflect"
+        ),
         weight_average=0.98,
         test_time_flip=True,
     ),
@@ -108,7 +110,13 @@ def test_a_setting_is_the_edit_by_hand(data: st.DataObject) -> None:
     assert changed.recipe is base.recipe
 
 
-AUGMENTATION: dict[str, Any] = {"alternating_flip": True, "policy": {}, "cutout": 8, "mixing": {}}
+AUGMENTATION: dict[str, Any] = {
+    "alternating_flip": True,
+    "policy": {},
+    "cutout": 8,
+    "mixing": {},
+    "padding_mode": "reflect",
+}
 """Augmentation of `EVERYTHING`."""
 WITHOUT: dict[str, dict[str, Any]] = {
     "spec.groups": {"groups": 1},
@@ -132,6 +140,7 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "recipe.augmentation.policy": {"augmentation": {**AUGMENTATION, "policy": None}},
     "recipe.augmentation.cutout": {"augmentation": {**AUGMENTATION, "cutout": 0}},
     "recipe.augmentation.mixing": {"augmentation": {**AUGMENTATION, "mixing": None}},
+    "recipe.augmentation.padding_mode": {"augmentation": {**AUGMENTATION, "padding_mode": "zeros"}},
     "recipe.weight_average": {"weight_average": None},
     "recipe.test_time_flip": {"test_time_flip": False},
 }

@@ -18,7 +18,12 @@ from budgetnet.recipe import Augmentation, Mixing, Policy
 
 PLAIN = Augmentation(crop_padding=0, flip=False)
 EVERYTHING = Augmentation(
-    crop_padding=2, alternating_flip=True, policy=Policy(), cutout=3, mixing=Mixing(kind="cutmix")
+    crop_padding=2,
+    alternating_flip=True,
+    policy=Policy(),
+    cutout=3,
+    mixing=Mixing(kind="cutmix"),
+    padding_mode="reflect",
 )
 
 
@@ -89,7 +94,8 @@ def test_the_parts_follow_one_another(channels: int) -> None:
     (batch,) = epoch(feed, 1)
     drawn = feed._draws
     expected = data.images[drawn["order"]]
-    expected = crop(expected, Crops(drawn["top"], drawn["left"], drawn["flipped"]), crop_padding=2)
+    crops = Crops(drawn["top"], drawn["left"], drawn["flipped"])
+    expected = crop(expected, crops, crop_padding=2, padding_mode="reflect")
     expected = apply_policy(expected, PolicyDraws(operations=drawn["operations"], magnitudes=drawn["magnitudes"]))
     rows, columns = drawn["centres"][:, 0], drawn["centres"][:, 1]
     inputs = cut_out(normalise(expected, data.mean, data.std), rows=rows, columns=columns, length=3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from strategies import thorough
 
 from budgetnet.errors import InputError
 from budgetnet.recipe import NAMED, Augmentation, Policy, Recipe, Schedule, named_recipe, require_sound
+
+FAST: list[dict[str, Any]] = [{"augmentation": {"padding_mode": "reflect"}}]
+"""Options for fast training, each by itself."""
 
 
 def test_paper_recipe_has_the_values_of_paper_and_notebook() -> None:
@@ -67,7 +71,7 @@ def test_networks_are_ranked_on_images_that_are_held_out_and_stay_as_they_are() 
 
 @pytest.mark.parametrize("augmentation", [{"cutout": 2}, {"policy": {}}, {"mixing": {}}, {"alternating_flip": True}])
 def test_validation_images_are_cropped_and_mirrored_only(augmentation: dict[str, Any]) -> None:
-    Recipe(augmented_validation=True)
+    Recipe(augmented_validation=True, augmentation=Augmentation(padding_mode="reflect"))
     with pytest.raises(InputError, match="augmented_validation = True: knows crops"):
         Recipe.from_mapping({"augmented_validation": True, "augmentation": augmentation})
 
@@ -198,6 +202,7 @@ def test_a_length_that_is_none_is_refused(epochs: Any) -> None:
         ("early_stopping.patience", {"early_stopping": {"patience": 0}}),
         ("augmentation.crop_padding", {"augmentation": {"crop_padding": -1}}),
         ("augmentation.flip", {"augmentation": {"flip": "perhaps"}}),
+        ("augmentation.padding_mode", {"augmentation": {"padding_mode": "edge"}}),
         ("validation_fraction", {"validation_fraction": 0}),
         ("validation_fraction", {"validation_fraction": 1}),
         ("split_seed", {"split_seed": 2**32}),
@@ -242,12 +247,34 @@ def test_a_recipe_from_before_a_field_was_added_keeps_its_digest() -> None:
     assert Recipe(epochs=3, learning_rate=0.5).digest == hashlib.sha256(content.encode()).hexdigest()
 
 
+def test_fast_training_is_off_in_earlier_recipes_and_changes_others() -> None:
+    """The whole recipe as the first version of the format would have hashed it, beside each option by itself."""
+    content = '{"augmentation":{"crop_padding":2},"learning_rate":0.5,"test_time_flip":true}'
+    earlier: dict[str, Any] = json.loads(content)
+    assert Recipe.from_mapping(earlier).digest == hashlib.sha256(content.encode()).hexdigest()
+    for changes in FAST:
+        mapping = {**earlier, **changes, "augmentation": {"crop_padding": 2, **changes.get("augmentation", {})}}
+        expected = json.dumps(mapping, sort_keys=True, separators=(",", ":"))
+        assert Recipe.from_mapping(mapping).digest == hashlib.sha256(expected.encode()).hexdigest()
+
+
+def test_a_padding_by_reflection_is_smaller_than_the_images() -> None:
+    reflected = Recipe(augmentation=Augmentation(crop_padding=8, padding_mode="reflect"))
+    reflected.require_images(9, 9)
+    Recipe(augmentation=Augmentation(crop_padding=8)).require_images(8, 8)
+    for height, width in ((8, 9), (9, 8)):
+        with pytest.raises(InputError) as caught:
+            reflected.require_images(height, width)
+        assert str(caught.value).startswith("augmentation.crop_padding = 8: must be less than 8")
+
+
 def test_what_betters_a_search_is_off_in_the_paper_recipe() -> None:
     recipe = named_recipe("paper")
     parts = recipe.augmentation
     off: list[object] = [recipe.nesterov, recipe.label_smoothing, recipe.weight_average, recipe.test_time_flip]
     off += [parts.alternating_flip, parts.policy, parts.cutout, parts.mixing]
     assert not any(off)
+    assert parts.padding_mode == "zeros"
     assert len(off) == 8
 
 

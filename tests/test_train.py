@@ -26,6 +26,7 @@ from budgetnet.data.dataset import make_dataset
 from budgetnet.data.device import normalise
 from budgetnet.data.feed import Feed
 from budgetnet.data.moving import MovingSplit
+from budgetnet.errors import InputError
 from budgetnet.recipe import Augmentation, EarlyStopping, Schedule
 from budgetnet.records import Epoch, RunRecord
 from budgetnet.spec import ModelSpec
@@ -249,6 +250,15 @@ def test_the_kept_weights_are_those_of_the_lowest_validation_loss(digits: DataSe
     assert int((logits.argmax(axis=1) == labels).sum()) == record.result.validation_correct
     log_shares = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     assert -log_shares[np.arange(40), labels].mean() == pytest.approx(min(losses), rel=1e-5)
+
+
+def test_a_recipe_that_needs_larger_images_is_refused_before_anything_is_written(
+    digits: DataSet, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(augmentation=Augmentation(crop_padding=8, padding_mode="reflect"))
+    with pytest.raises(InputError, match=r"^augmentation\.crop_padding = 8: must be less than 8 "):
+        train(TINY, prepare(digits, recipe), recipe, seed=0, out=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_loss_that_leaves_the_numbers_ends_the_run_as_diverged(digits: DataSet, tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ REMOVED: dict[str, Any] = {
         "policy": None,
         "cutout": 0,
         "mixing": None,
+        "padding_mode": "zeros",
     },
     "recipe.augmentation.crop_padding": 0,
     "recipe.augmentation.flip": False,
@@ -50,6 +51,7 @@ REMOVED: dict[str, Any] = {
     "recipe.augmentation.policy": None,
     "recipe.augmentation.cutout": 0,
     "recipe.augmentation.mixing": None,
+    "recipe.augmentation.padding_mode": "zeros",
     "recipe.weight_average": None,
     "recipe.test_time_flip": False,
 }

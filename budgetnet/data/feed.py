@@ -143,7 +143,7 @@ class Feed:
         images, labels = self.data.images[chosen], self.data.labels[chosen]
         if settings.crop_padding or settings.flip:
             crops = Crops(drawn("top"), drawn("left"), drawn("flipped"))
-            images = crop(images, crops, crop_padding=settings.crop_padding)
+            images = crop(images, crops, crop_padding=settings.crop_padding, padding_mode=settings.padding_mode)
         if settings.policy:
             images = apply_policy(images, PolicyDraws(operations=drawn("operations"), magnitudes=drawn("magnitudes")))
         inputs = normalise(images, self.data.mean, self.data.std)

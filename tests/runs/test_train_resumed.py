@@ -61,7 +61,12 @@ EVERYTHING = RECIPE.model_copy(
         "precision": "bfloat16",
         "test_time_flip": True,
         "augmentation": Augmentation(
-            crop_padding=1, alternating_flip=True, policy=Policy(), cutout=2, mixing=Mixing(kind="cutmix")
+            crop_padding=1,
+            alternating_flip=True,
+            policy=Policy(),
+            cutout=2,
+            mixing=Mixing(kind="cutmix"),
+            padding_mode="reflect",
         ),
     }
 )
