@@ -13,6 +13,8 @@ from budgetnet.errors import InputError
 from budgetnet.fields import Document, Positive, Real, look_up, whole_number
 
 Share = Annotated[Real, Field(ge=0, lt=1)]
+Views = Literal["none", "flip", "flip-and-shifts"]
+"""By which views of an image a network is judged: the image alone, its mirror image too, or shifted images as well."""
 
 
 class Schedule(Document):
@@ -178,6 +180,9 @@ class Recipe(Document):
     then every image is trained on sooner or later, and validation accuracy is an accuracy on training images."""
     augmented_validation: bool = False
     """Whether validation images are cropped and mirrored at random as training images are, anew for each epoch."""
+    test_time_shifts: bool = False
+    """Whether `test_time_flip` averages six views: image and mirror image with weight 1/4 each, and both of them
+    shifted by one pixel along the diagonal in either direction with weight 1/8 each (Jordan 2024)."""
 
     def for_epochs(self, epochs: int) -> Self:
         """The recipe for another length.
@@ -198,6 +203,8 @@ class Recipe(Document):
     def _consistent(self) -> Self:
         if self.nesterov and not self.momentum:
             raise InputError("nesterov", True, "needs a momentum above 0")
+        if self.test_time_shifts and not self.test_time_flip:
+            raise InputError("test_time_shifts", True, "needs test_time_flip: true")
         others = self.augmentation.model_copy(update={"crop_padding": 0, "flip": False, "padding_mode": "zeros"})
         if self.augmented_validation and others != Augmentation(crop_padding=0, flip=False):
             raise InputError("augmented_validation", True, "knows crops and mirror images only, not the other options")
@@ -214,12 +221,22 @@ class Recipe(Document):
             width: likewise.
 
         Raises:
-            InputError: the padding is as large as a side of the images and cannot be filled by reflection.
+            InputError: the padding is as large as a side of the images and cannot be filled by reflection, or images
+                are too small to be shifted.
         """
+        if self.test_time_shifts and min(height, width) < 2:
+            raise InputError("test_time_shifts", True, f"needs images of at least 2x2 pixels, not {height}x{width}")
         padding = self.augmentation.crop_padding
         if self.augmentation.padding_mode == "reflect" and padding >= min(height, width):
             rule = f"must be less than {min(height, width)} to be filled by reflection of images of {height}x{width}"
             raise InputError("augmentation.crop_padding", padding, rule)
+
+    @property
+    def views(self) -> Views:
+        """By which views of an image a trained network is judged, their probabilities averaged."""
+        if self.test_time_shifts:
+            return "flip-and-shifts"
+        return "flip" if self.test_time_flip else "none"
 
     @property
     def leaks(self) -> bool:

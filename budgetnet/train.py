@@ -178,7 +178,7 @@ class _Run:
         self.judged = self.learner.average or self.network
         """What is validated and kept: the network, or the moving average of its weights."""
         self.evaluator = Evaluator(
-            self.judged, held_out, precision=precision, flip=recipe.test_time_flip, record=execution.record
+            self.judged, held_out, precision=precision, views=recipe.views, record=execution.record
         )
         self.progress = _Progress()
         self.curves: list[Epoch] = []

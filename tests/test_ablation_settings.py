@@ -37,6 +37,7 @@ EVERYTHING = Setup(
         ),
         weight_average=0.98,
         test_time_flip=True,
+        test_time_shifts=True,
     ),
 )
 """A base that lacks no component."""
@@ -142,7 +143,8 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "recipe.augmentation.mixing": {"augmentation": {**AUGMENTATION, "mixing": None}},
     "recipe.augmentation.padding_mode": {"augmentation": {**AUGMENTATION, "padding_mode": "zeros"}},
     "recipe.weight_average": {"weight_average": None},
-    "recipe.test_time_flip": {"test_time_flip": False},
+    "recipe.test_time_flip": {"test_time_flip": False, "test_time_shifts": False},
+    "recipe.test_time_shifts": {"test_time_shifts": False},
 }
 """What is left of `EVERYTHING` without a component, written by hand."""
 
@@ -159,7 +161,7 @@ def test_off_takes_a_component_away_and_on_is_what_the_base_has(path: str, level
     assert other is (base.recipe if kind == "spec" else base.spec)
     assert laid_over(base, {path: read_level(path, "on")}) == base
     # What is gone cannot be had by saying on, unless it is a plain yes or no.
-    if document.to_mapping().get(path.rpartition(".")[2]) is not True and "flip" not in path:
+    if document.to_mapping().get(path.rpartition(".")[2]) is not True and "flip" not in path and "shifts" not in path:
         with pytest.raises(InputError, match="on': is not there in the base: give the value to set"):
             laid_over(changed, {path: True})
 

@@ -16,7 +16,7 @@ from strategies import thorough
 from budgetnet.errors import InputError
 from budgetnet.recipe import NAMED, Augmentation, Policy, Recipe, Schedule, named_recipe, require_sound
 
-FAST: list[dict[str, Any]] = [{"augmentation": {"padding_mode": "reflect"}}]
+FAST: list[dict[str, Any]] = [{"augmentation": {"padding_mode": "reflect"}}, {"test_time_shifts": True}]
 """Options for fast training, each by itself."""
 
 
@@ -187,6 +187,7 @@ def test_a_length_that_is_none_is_refused(epochs: Any) -> None:
         ("schedule.first_cycle", {"epochs": 30, "schedule": {"kind": "one-cycle"}}),
         ("nesterov", {"nesterov": True, "momentum": 0}),
         ("label_smoothing", {"label_smoothing": 1}),
+        ("test_time_shifts", {"test_time_shifts": True}),
         ("weight_average", {"weight_average": 1}),
         ("precision", {"precision": "float16"}),
         ("augmentation.alternating_flip", {"augmentation": {"flip": False, "alternating_flip": True}}),
@@ -268,13 +269,22 @@ def test_a_padding_by_reflection_is_smaller_than_the_images() -> None:
         assert str(caught.value).startswith("augmentation.crop_padding = 8: must be less than 8")
 
 
+def test_the_views_of_a_recipe() -> None:
+    assert (Recipe().views, Recipe(test_time_flip=True).views) == ("none", "flip")
+    shifted = Recipe(test_time_flip=True, test_time_shifts=True)
+    assert shifted.views == "flip-and-shifts"
+    shifted.require_images(2, 2)
+    with pytest.raises(InputError, match=r"^test_time_shifts = True: needs images of at least 2x2 pixels, not 1x9$"):
+        shifted.require_images(1, 9)
+
+
 def test_what_betters_a_search_is_off_in_the_paper_recipe() -> None:
     recipe = named_recipe("paper")
     parts = recipe.augmentation
     off: list[object] = [recipe.nesterov, recipe.label_smoothing, recipe.weight_average, recipe.test_time_flip]
     off += [parts.alternating_flip, parts.policy, parts.cutout, parts.mixing]
     assert not any(off)
-    assert parts.padding_mode == "zeros"
+    assert (parts.padding_mode, recipe.test_time_shifts) == ("zeros", False)
     assert len(off) == 8
 
 

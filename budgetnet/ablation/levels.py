@@ -54,6 +54,7 @@ REMOVED: dict[str, Any] = {
     "recipe.augmentation.padding_mode": "zeros",
     "recipe.weight_average": None,
     "recipe.test_time_flip": False,
+    "recipe.test_time_shifts": False,
 }
 """What is left where a component was taken away; of a document, the fields that change."""
 

@@ -60,6 +60,7 @@ EVERYTHING = RECIPE.model_copy(
         "weight_average": 0.9,
         "precision": "bfloat16",
         "test_time_flip": True,
+        "test_time_shifts": True,
         "augmentation": Augmentation(
             crop_padding=1,
             alternating_flip=True,
