@@ -131,6 +131,46 @@ class Augmentation(Document):
         return self
 
 
+class Resizing(Document):
+    """Progressive resizing: training images are small at first and grow epoch by epoch to their full size.
+
+    The side grows linearly and is rounded to a multiple of 4, so that few sizes occur. Images are cropped, mirrored and
+    augmented at full size and then resized by antialiased bilinear interpolation. Validation is always at full size.
+    As in fast.ai's entries to DAWNBench (Coleman et al. 2017) and in Tan and Le 2021, "EfficientNetV2: Smaller Models
+    and Faster Training".
+    """
+
+    start: Annotated[int, BeforeValidator(whole_number), Field(ge=8, le=1024)] = 16
+    """Side of training images in the first epoch, in pixels: a multiple of 4."""
+    until: Annotated[Real, Field(gt=0, le=1)] = 0.5
+    """Share of the training's epochs after which training images have their full size."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.start % _SIDE_STEP:
+            raise InputError("start", self.start, f"must be a multiple of {_SIDE_STEP}")
+        return self
+
+    def side(self, epoch: int, *, epochs: int, full: int) -> int:
+        """The side of training images in an epoch, in pixels.
+
+        Args:
+            epoch: counted from 1.
+            epochs: of the whole training, by its recipe.
+            full: side of the images at full size, in pixels.
+        """
+        share = (epoch - 1) / (self.until * epochs)
+        # The product of a share and a whole number may be off in its last digit.
+        if share > 1 - 1e-9:
+            return full
+        exact = self.start + (full - self.start) * share
+        return min(_SIDE_STEP * math.floor(exact / _SIDE_STEP + 0.5), full)
+
+
+_SIDE_STEP = 4
+"""What sides of resized images are multiples of, in pixels."""
+
+
 class Recipe(Document):
     """How a network is trained; together with specification, data and seed it determines a run.
 
@@ -183,6 +223,8 @@ class Recipe(Document):
     test_time_shifts: bool = False
     """Whether `test_time_flip` averages six views: image and mirror image with weight 1/4 each, and both of them
     shifted by one pixel along the diagonal in either direction with weight 1/8 each (Jordan 2024)."""
+    resizing: Resizing | None = None
+    """How training images grow from epoch to epoch; null for their full size throughout."""
 
     def for_epochs(self, epochs: int) -> Self:
         """The recipe for another length.
@@ -214,22 +256,35 @@ class Recipe(Document):
         return self
 
     def require_images(self, height: int, width: int) -> None:
-        """Refuses images that are too small for the recipe.
+        """Refuses images that are too small for the recipe, or of a shape that it cannot be used for.
 
         Args:
             height: of the training images, in pixels.
             width: likewise.
 
         Raises:
-            InputError: the padding is as large as a side of the images and cannot be filled by reflection, or images
-                are too small to be shifted.
+            InputError: the padding is as large as a side of the images and cannot be filled by reflection, images are
+                too small to be shifted, or they are not square or too small to be resized.
         """
+        if self.resizing is not None and height != width:
+            raise InputError("resizing", self.resizing.to_mapping(), f"needs square images, not {height}x{width}")
+        if self.resizing is not None and self.resizing.start > height:
+            raise InputError("resizing.start", self.resizing.start, f"must be at most the images' side of {height}")
         if self.test_time_shifts and min(height, width) < 2:
             raise InputError("test_time_shifts", True, f"needs images of at least 2x2 pixels, not {height}x{width}")
         padding = self.augmentation.crop_padding
         if self.augmentation.padding_mode == "reflect" and padding >= min(height, width):
             rule = f"must be less than {min(height, width)} to be filled by reflection of images of {height}x{width}"
             raise InputError("augmentation.crop_padding", padding, rule)
+
+    def side(self, epoch: int, *, full: int) -> int:
+        """The side of square training images in an epoch, in pixels.
+
+        Args:
+            epoch: counted from 1.
+            full: side of the images at full size, in pixels.
+        """
+        return full if self.resizing is None else self.resizing.side(epoch, epochs=self.epochs, full=full)
 
     @property
     def views(self) -> Views:

@@ -15,7 +15,7 @@ from budgetnet.ablation.levels import REMOVED, read_level
 from budgetnet.ablation.paths import pattern_of
 from budgetnet.ablation.setup import Setup, laid_over
 from budgetnet.errors import InputError
-from budgetnet.recipe import NAMED, Augmentation, EarlyStopping, Mixing, Policy, Recipe, Schedule
+from budgetnet.recipe import NAMED, Augmentation, EarlyStopping, Mixing, Policy, Recipe, Resizing, Schedule
 from budgetnet.spec import Head, ModelSpec, Shortcut
 
 PAPER = Setup(zoo.get("reference"), NAMED["paper"])
@@ -38,6 +38,7 @@ EVERYTHING = Setup(
         weight_average=0.98,
         test_time_flip=True,
         test_time_shifts=True,
+        resizing=Resizing(),
     ),
 )
 """A base that lacks no component."""
@@ -145,6 +146,7 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "recipe.weight_average": {"weight_average": None},
     "recipe.test_time_flip": {"test_time_flip": False, "test_time_shifts": False},
     "recipe.test_time_shifts": {"test_time_shifts": False},
+    "recipe.resizing": {"resizing": None},
 }
 """What is left of `EVERYTHING` without a component, written by hand."""
 

@@ -55,6 +55,7 @@ REMOVED: dict[str, Any] = {
     "recipe.weight_average": None,
     "recipe.test_time_flip": False,
     "recipe.test_time_shifts": False,
+    "recipe.resizing": None,
 }
 """What is left where a component was taken away; of a document, the fields that change."""
 
