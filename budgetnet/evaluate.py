@@ -11,6 +11,9 @@ from torch.nn import functional
 
 from budgetnet import processor
 from budgetnet.data.device import ResidentImages, normalise
+from budgetnet.data.views import weighted_views
+from budgetnet.errors import InputError
+from budgetnet.recipe import Views
 from budgetnet.replay import Replay
 
 EVALUATION_PIXELS = 1000 * 32 * 32
@@ -41,7 +44,7 @@ class Evaluator:
         data: ResidentImages,
         *,
         precision: torch.dtype = torch.float32,
-        flip: bool = False,
+        views: Views = "none",
         record: bool = False,
     ) -> None:
         """Nothing is judged yet.
@@ -50,12 +53,18 @@ class Evaluator:
             network: takes images (batch, channels, height, width), gives logits (batch, num_classes).
             data: the images, on the network's device.
             precision: of convolutions and matrix products.
-            flip: whether each image and its mirror image are judged, and their probabilities averaged.
+            views: by which views of each image it is judged; their probabilities are averaged.
             record: whether batches are recorded as a CUDA graph and replayed, on a device that can; it pays from the
                 second evaluation on.
+
+        Raises:
+            InputError: the images are too small to be shifted.
         """
+        if views == "flip-and-shifts" and min(data.images.shape[2:]) < 2:
+            size = "x".join(map(str, data.images.shape[2:]))
+            raise InputError("views", views, f"needs images of at least 2x2 pixels, not {size}")
         processor.avoid_broken_tiles()
-        self.network, self.data, self.precision, self.flip = network, data, precision, flip
+        self.network, self.data, self.precision, self.views = network, data, precision, views
         self.device = data.images.device
         self.batch_size = max(1, min(1000, EVALUATION_PIXELS // math.prod(data.images.shape[2:])))
         self._start = torch.zeros((), dtype=torch.int64, device=self.device)
@@ -106,14 +115,17 @@ class Evaluator:
 
     def _scores(self, rows: Tensor) -> Tensor:
         inputs = normalise(self.data.images.index_select(0, rows), self.data.mean, self.data.std)
-        with autocast(self.device, self.precision):
-            logits = self.network(inputs)
-            mirrored = self.network(inputs.flip(3)) if self.flip else None
-        scores = functional.log_softmax(logits.float(), dim=1)
-        if mirrored is not None:
-            other = functional.log_softmax(mirrored.float(), dim=1)
-            scores = torch.logaddexp(scores, other) - math.log(2)
-        return scores
+        unit, scores = 1.0, torch.empty(0)
+        for number, (weight, view) in enumerate(weighted_views(inputs, self.views)):
+            with autocast(self.device, self.precision):
+                logits = self.network(view)
+            said = functional.log_softmax(logits.float(), dim=1)
+            if number == 0:
+                unit, scores = weight, said
+            else:
+                # Weights are in units of the first, so that equal ones are not rounded.
+                scores = torch.logaddexp(scores, said + math.log(weight / unit))
+        return scores + math.log(unit)
 
 
 def loss_accumulator(device: torch.device) -> Tensor:

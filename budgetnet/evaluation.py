@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from budgetnet.errors import InputError
-from budgetnet.recipe import LEAKING
+from budgetnet.recipe import LEAKING, Views
 from budgetnet.records import RunRecord
 from budgetnet.scores import Scores, average
 from budgetnet.significance import PredictionComparison, compare_predictions, holm
@@ -39,8 +39,8 @@ class Evaluated(NamedTuple):
     """Identity of the images: two runs are compared where it is the same. Of a test set, its data set's fingerprint."""
     class_names: tuple[str, ...]
     """Name of each class."""
-    flip: bool
-    """Whether mirror images were judged as well, and probabilities averaged."""
+    views: Views
+    """By which views of each image the network was judged, probabilities averaged."""
     kept: bool
     """Whether the answer was kept in the run folder, so that no test set was opened for it now."""
 
@@ -67,7 +67,7 @@ class Evaluated(NamedTuple):
             remarks.append(f"not the data set that it was trained on ({self.record.identity.data.name})")
         if result.status == "stopped":
             remarks.append(f"stopped behind epoch {result.epochs}, before its end: {result.reason}")
-        as_trained = self.flip == self.record.identity.recipe.test_time_flip
+        as_trained = self.views == self.record.identity.recipe.views
         if self.part == "validation" and as_trained and result.validation_correct != self.scores.correct:
             remarks.append(
                 f"in its training {result.validation_correct:,} of {result.validation_images:,} were right, by the "
@@ -87,7 +87,7 @@ class Evaluated(NamedTuple):
         return {
             **_about(self.record),
             "on": self.part,
-            "flip": self.flip,
+            "views": self.views,
             "kept": self.kept,
             "foreign": self.foreign,
             **_measures(self.scores, bins),

@@ -18,6 +18,7 @@ from budgetnet.errors import DataError, InputError, RecordError
 from budgetnet.evaluate import Evaluator
 from budgetnet.initialisation import initialise
 from budgetnet.learner import PRECISIONS
+from budgetnet.recipe import Views
 from budgetnet.records import RunRecord, TestResult
 from budgetnet.run_folder import OPENINGS, RunFolder
 from budgetnet.scores import Scores
@@ -43,13 +44,13 @@ def trained_network(record: RunRecord, device: torch.device) -> nn.Module:
     return network
 
 
-def score(record: RunRecord, images: ResidentImages, *, flip: bool | None = None) -> Scores:
+def score(record: RunRecord, images: ResidentImages, *, views: Views | None = None) -> Scores:
     """What a run's network says of images, in the precision that it was trained in.
 
     Args:
         record: the run.
         images: on the device to judge on.
-        flip: whether mirror images are judged as well and probabilities averaged; as the recipe says if left out.
+        views: by which views of each image it is judged, probabilities averaged; those of the recipe if omitted.
 
     Raises:
         RecordError: the weights are damaged.
@@ -59,7 +60,7 @@ def score(record: RunRecord, images: ResidentImages, *, flip: bool | None = None
         trained_network(record, images.images.device),
         images,
         precision=PRECISIONS[identity.precision],
-        flip=identity.recipe.test_time_flip if flip is None else flip,
+        views=identity.recipe.views if views is None else views,
     )
     # In double precision, so that no two classes that differ come out alike; not on the device, which may have none.
     probabilities = np.exp(evaluator.log_probabilities().cpu().double().numpy())

@@ -99,9 +99,9 @@ class Learner:
         self._step = torch.zeros((), dtype=torch.int64, device=self.device)
         self._loss = loss_accumulator(self.device)
         self._correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        self.full_step = Replay(
-            lambda: self._learn(feed.batch_size), device=self.device, record=execution.record and len(feed.sizes) > 1
-        )
+        self._record = execution.record and len(feed.sizes) > 1
+        self._side = feed.side
+        self.full_step = self._replay()
 
     def begin(self, epoch: int, *, rates: list[float]) -> None:
         """Goes to the start of an epoch.
@@ -111,6 +111,10 @@ class Learner:
             rates: learning rate of each of its steps.
         """
         self.feed.begin(epoch)
+        if self.feed.side != self._side:
+            # A recording is of images of one size; that of another size is not needed any more.
+            self.full_step.release()
+            self._side, self.full_step = self.feed.side, self._replay()
         self.network.train()
         self._rates.copy_(torch.tensor(rates, dtype=torch.float32))
         for counter in (self._step, self._loss, self._correct):
@@ -139,6 +143,10 @@ class Learner:
     def totals(self) -> tuple[float, float]:
         """Mean loss, in nats, and share of right answers since the epoch began; waits for the device."""
         return self._loss.item() / self.feed.images, self._correct.item() / self.feed.images
+
+    def _replay(self) -> Replay:
+        """A step of a full batch, to be recorded where that is possible."""
+        return Replay(lambda: self._learn(self.feed.batch_size), device=self.device, record=self._record)
 
     def _learn(self, size: int) -> None:
         batch = self.feed.batch(self._step, size=size)

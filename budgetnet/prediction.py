@@ -38,8 +38,9 @@ class Prediction(NamedTuple):
 def predict(record: RunRecord, paths: Sequence[Path], *, device: torch.device) -> list[Prediction]:
     """Asks a run's network about pictures, as it was asked in its evaluation, but always in float32.
 
-    Where the recipe says so, `test_time_flip`, a picture and its mirror image are asked about and their probabilities
-    averaged. How pictures become images is in `budgetnet.data.pictures`. One that cannot be read keeps no other back.
+    The network sees the views of each picture that the recipe asks for (`test_time_flip`, `test_time_shifts`), and
+    their probabilities are averaged. How pictures become images is in `budgetnet.data.pictures`. One that cannot be
+    read keeps no other back.
 
     Args:
         record: the run.
@@ -64,7 +65,7 @@ def predict(record: RunRecord, paths: Sequence[Path], *, device: torch.device) -
         return [Prediction(path, None, errors[number]) for number, path in enumerate(paths)]
     labels = np.zeros(len(images), dtype=np.int64)
     shown = resident(np.stack(images), labels, device=device, mean=data.mean, std=data.std)
-    scores = Evaluator(network, shown, flip=record.identity.recipe.test_time_flip).log_probabilities()
+    scores = Evaluator(network, shown, views=record.identity.recipe.views).log_probabilities()
     # In double precision, so that no two classes that differ come out alike.
     answers = iter(np.exp(scores.cpu().double().numpy()))
     return [

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from budgetnet.data import DataSet, load_dataset
 from budgetnet.errors import DataError, InputError, RecordError
 from budgetnet.evaluation import Part, require_distinct
+from budgetnet.recipe import Views
 from budgetnet.records import RunRecord
 from budgetnet.run_folder import RunFolder
 
@@ -34,8 +35,8 @@ class Question(NamedTuple):
     """About which images."""
     data: str | None = None
     """Of which data set; of the one that each run's record names if left out."""
-    flip: bool | None = None
-    """Whether mirror images are judged as well and probabilities averaged; as each recipe says if left out."""
+    views: Views | None = None
+    """By which views of each image networks are judged, probabilities averaged; those of each recipe if omitted."""
     device: str = "auto"
     """Where to compute."""
     by: str = "evaluate"
@@ -43,9 +44,9 @@ class Question(NamedTuple):
     class_names: bool = True
     """Whether the names of classes are wanted, for which a data set may have to be loaded; else they are numbers."""
 
-    def flips(self, record: RunRecord) -> bool:
-        """Whether mirror images of a run's images are judged as well."""
-        return record.identity.recipe.test_time_flip if self.flip is None else self.flip
+    def views_for(self, record: RunRecord) -> Views:
+        """By which views of each image a run's network is judged."""
+        return record.identity.recipe.views if self.views is None else self.views
 
 
 def read_runs(paths: Sequence[Path]) -> list[RunRecord]:
@@ -109,7 +110,7 @@ class DataSets:
     def answers_from_record(self, record: RunRecord) -> bool:
         """Whether what is asked is what a run folder keeps: the run's own test images, judged as its recipe says."""
         own = self._question.data is None or self.of(record).fingerprint == record.identity.data.fingerprint
-        return own and self._question.flips(record) == record.identity.recipe.test_time_flip
+        return own and self._question.views_for(record) == record.identity.recipe.views
 
     def fingerprint(self, record: RunRecord) -> str:
         """Identity of the data set that a run is asked about; its own is known without loading it."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from budgetnet.data import DataSet, load_dataset
 from budgetnet.errors import RecordError
 from budgetnet.evaluation import Evaluated
+from budgetnet.recipe import Views
 from budgetnet.records import RunRecord
 from budgetnet.run_data import DataSets, Question, split_again
 from budgetnet.run_folder import OPENINGS, RunFolder
@@ -25,6 +26,14 @@ if TYPE_CHECKING:
     import torch
 
     from budgetnet.training_data import TrainingData
+
+_HOW: dict[Views | None, str] = {
+    None: "",
+    "none": ", without mirror images",
+    "flip": ", with mirror images",
+    "flip-and-shifts": ", with mirror images and shifts",
+}
+"""What the reason for opening a test set says of views."""
 
 
 def ask(
@@ -69,11 +78,11 @@ def _on_validation(records: Sequence[RunRecord], question: Question, data: DataS
         evaluated.append(
             Evaluated(
                 record=record,
-                scores=score(record, prepared[key].validation, flip=question.flip),
+                scores=score(record, prepared[key].validation, views=question.views),
                 part="validation",
                 images=f"{facts.fingerprint} {facts.split_fingerprint}",
                 class_names=dataset.class_names,
-                flip=question.flips(record),
+                views=question.views_for(record),
                 kept=False,
             )
         )
@@ -95,7 +104,7 @@ def _on_test(records: Sequence[RunRecord], question: Question, data: DataSets) -
             part="test",
             images=data.fingerprint(record),
             class_names=data.class_names(record),
-            flip=question.flips(record),
+            views=question.views_for(record),
             kept=record.folder in kept,
         )
         for record in records
@@ -161,7 +170,7 @@ def _ask_anew(
     for record in records:
         own = datasets[record.folder]
         test = resident(images, labels, device=device, mean=own.mean, std=own.std)
-        found[record.folder] = score(record, test, flip=question.flip)
+        found[record.folder] = score(record, test, views=question.views)
     return found
 
 
@@ -181,5 +190,4 @@ def _images_of(record: RunRecord) -> tuple[Any, ...]:
 def _reason(records: Sequence[RunRecord], question: Question) -> str:
     """Why a test set is opened, short enough for a result to hold it."""
     first, others = records[0].identity.run_id, len(records) - 1
-    how = {None: "", True: ", with mirror images", False: ", without mirror images"}[question.flip]
-    return f"asked for by hand: {first}{f' and {others} more' if others else ''}{how}"
+    return f"asked for by hand: {first}{f' and {others} more' if others else ''}{_HOW[question.views]}"

@@ -10,6 +10,7 @@ import gc
 import math
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -31,7 +32,7 @@ from budgetnet.recipe import Recipe
 from budgetnet.records import Epoch, RunIdentity, RunRecord, RunResult
 from budgetnet.run_folder import RunFolder
 from budgetnet.seeds import derive_seed
-from budgetnet.spec import ModelSpec
+from budgetnet.spec import ModelSpec, feature_sizes
 from budgetnet.training_data import TrainingData
 
 _ANEW = "delete the run folder to train it anew"
@@ -93,6 +94,7 @@ def train(
     Raises:
         RecordError: the run's folder is damaged or belongs to another run.
         BusyError: another process is training the same run.
+        InputError: network, recipe and images do not go together.
     """
     device = data.train.images.device
     execution = execution or Execution()
@@ -133,10 +135,22 @@ def train(
 def identify(
     spec: ModelSpec, data: TrainingData, recipe: Recipe, *, seed: int, device: torch.device | None = None
 ) -> RunIdentity:
-    """What determines the run that `train` would train with these arguments, there or on another device."""
+    """What determines the run that `train` would train with these arguments, there or on another device.
+
+    Raises:
+        InputError: network, recipe and images do not go together.
+    """
+    recipe.require_images(*data.input_shape[1:])
     device = device or data.train.images.device
+    adapted = data.adapt(spec)
+    if recipe.resizing is not None:
+        try:
+            feature_sizes(adapted, input_size=(recipe.resizing.start, recipe.resizing.start))
+        except InputError as error:
+            rule = f"is too small for {spec.label}: {error.field} {error.rule}"
+            raise InputError("resizing.start", recipe.resizing.start, rule) from None
     return RunIdentity(
-        spec=data.adapt(spec),
+        spec=adapted,
         recipe=recipe,
         data=data.record,
         seed=seed,
@@ -169,12 +183,13 @@ class _Run:
                 seed=identity.seed,
             )
             learned, held_out = self.moving.train, self.moving.validation
-        feed = Feed(learned, recipe.augmentation, batch_size=recipe.batch_size, seed=identity.seed)
+        side = partial(recipe.side, full=identity.spec.input_shape[1]) if recipe.resizing else None
+        feed = Feed(learned, recipe.augmentation, batch_size=recipe.batch_size, seed=identity.seed, side=side)
         self.learner = Learner(self.network, feed, recipe, precision=precision, execution=execution)
         self.judged = self.learner.average or self.network
         """What is validated and kept: the network, or the moving average of its weights."""
         self.evaluator = Evaluator(
-            self.judged, held_out, precision=precision, flip=recipe.test_time_flip, record=execution.record
+            self.judged, held_out, precision=precision, views=recipe.views, record=execution.record
         )
         self.progress = _Progress()
         self.curves: list[Epoch] = []

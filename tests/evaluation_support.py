@@ -19,6 +19,7 @@ from budgetnet.build import build
 from budgetnet.checkpoint import load_tensors
 from budgetnet.data import DataSet, split
 from budgetnet.data.dataset import make_dataset
+from budgetnet.recipe import Views
 from budgetnet.records import Epoch, RunRecord, RunResult
 from budgetnet.run_folder import RunFolder
 from budgetnet.train import train
@@ -107,14 +108,27 @@ def validation_rows(digits: DataSet, record: RunRecord) -> npt.NDArray[np.int64]
     return parts.validation
 
 
-def by_hand(record: RunRecord, images: npt.NDArray[np.uint8], *, flip: bool) -> npt.NDArray[np.float64]:
+def by_hand(record: RunRecord, images: npt.NDArray[np.uint8], *, views: Views = "none") -> npt.NDArray[np.float64]:
     """A run's probabilities (images, classes), in double precision."""
     facts = record.identity.data
     mean, std = (np.array(values).reshape(1, -1, 1, 1) for values in (facts.mean, facts.std))
-    inputs = torch.from_numpy((images.astype(np.float64) / 255 - mean) / std)
+    seen = views_by_hand((images.astype(np.float64) / 255 - mean) / std, views)
     network = build(record.identity.spec).double()
     network.load_state_dict(load_tensors(record.folder / "best.safetensors")[0])
     network.eval()
     with torch.no_grad():
-        said = [functional.softmax(network(each), dim=1).numpy() for each in (inputs, inputs.flip(3))]
-    return np.asarray((said[0] + said[1]) / 2 if flip else said[0])
+        said = [functional.softmax(network(torch.from_numpy(each.copy())), dim=1).numpy() for each in seen]
+    return np.asarray(np.mean(said, axis=0))
+
+
+def views_by_hand(inputs: npt.NDArray[np.float64], views: Views) -> list[npt.NDArray[np.float64]]:
+    """What a network sees of images (n, channels, height, width): as many copies of a view as it has shares."""
+    if views == "none":
+        return [inputs]
+    mirrored = inputs[:, :, :, ::-1]
+    if views == "flip":
+        return [inputs, mirrored]
+    down_right = np.pad(inputs, ((0, 0), (0, 0), (1, 0), (1, 0)), mode="reflect")[:, :, :-1, :-1]
+    up_left = np.pad(inputs, ((0, 0), (0, 0), (0, 1), (0, 1)), mode="reflect")[:, :, 1:, 1:]
+    shifted = [down_right, down_right[:, :, :, ::-1], up_left, up_left[:, :, :, ::-1]]
+    return [inputs, inputs, mirrored, mirrored, *shifted]

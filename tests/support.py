@@ -16,6 +16,7 @@ import torch
 
 from budgetnet.callbacks import Callback
 from budgetnet.data import DataSet
+from budgetnet.data.dataset import make_dataset
 from budgetnet.recipe import Augmentation, EarlyStopping, Recipe, Schedule
 from budgetnet.records import Epoch
 from budgetnet.space import SearchSpace
@@ -89,6 +90,19 @@ def prepare(dataset: DataSet, recipe: Recipe, *, train_size: int = 64, validatio
     device = torch.device("cpu")
     sizes = {"train_size": train_size, "validation_size": validation_size}
     return TrainingData.prepare(dataset, recipe, device=device, **sizes)
+
+
+def enlarged(dataset: DataSet) -> DataSet:
+    """Images of twice the side, each pixel four times."""
+    images = [each.repeat(2, axis=2).repeat(2, axis=3) for each in (dataset.train_images, dataset.train_images[:50])]
+    return make_dataset(
+        name="enlarged digits",
+        train_images=images[0].transpose(0, 2, 3, 1),
+        train_labels=dataset.train_labels,
+        test_images=images[1].transpose(0, 2, 3, 1),
+        test_labels=dataset.train_labels[:50],
+        provenance="made for this test",
+    )
 
 
 def restarts(first_cycle: int, *, cycle_factor: int = 1, minimum: float = 0.0) -> Schedule:

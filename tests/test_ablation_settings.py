@@ -15,7 +15,18 @@ from budgetnet.ablation.levels import REMOVED, read_level
 from budgetnet.ablation.paths import pattern_of
 from budgetnet.ablation.setup import Setup, laid_over
 from budgetnet.errors import InputError
-from budgetnet.recipe import NAMED, Augmentation, EarlyStopping, Lookahead, Mixing, Muon, Policy, Recipe, Schedule
+from budgetnet.recipe import (
+    NAMED,
+    Augmentation,
+    EarlyStopping,
+    Lookahead,
+    Mixing,
+    Muon,
+    Policy,
+    Recipe,
+    Resizing,
+    Schedule,
+)
 from budgetnet.spec import Head, ModelSpec, Shortcut, Stem
 
 PAPER = Setup(zoo.get("reference"), NAMED["paper"])
@@ -33,13 +44,17 @@ EVERYTHING = Setup(
         label_smoothing=0.1,
         epochs=20,
         schedule=Schedule(kind="one-cycle", first_cycle=20, minimum=1e-4),
-        augmentation=Augmentation(alternating_flip=True, policy=Policy(), cutout=8, mixing=Mixing()),
+        augmentation=Augmentation(
+            alternating_flip=True, policy=Policy(), cutout=8, mixing=Mixing(), padding_mode="reflect"
+        ),
         weight_average=0.98,
         test_time_flip=True,
         norm_bias_rate=64,
         freeze_norm_scales=True,
         lookahead=Lookahead(),
         muon=Muon(),
+        test_time_shifts=True,
+        resizing=Resizing(),
     ),
 )
 """A base that lacks no component."""
@@ -113,7 +128,13 @@ def test_a_setting_is_the_edit_by_hand(data: st.DataObject) -> None:
     assert changed.recipe is base.recipe
 
 
-AUGMENTATION: dict[str, Any] = {"alternating_flip": True, "policy": {}, "cutout": 8, "mixing": {}}
+AUGMENTATION: dict[str, Any] = {
+    "alternating_flip": True,
+    "policy": {},
+    "cutout": 8,
+    "mixing": {},
+    "padding_mode": "reflect",
+}
 """Augmentation of `EVERYTHING`."""
 WITHOUT: dict[str, dict[str, Any]] = {
     "spec.stem.whitening": {"stem": {"channels": 8}},
@@ -139,12 +160,15 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "recipe.augmentation.policy": {"augmentation": {**AUGMENTATION, "policy": None}},
     "recipe.augmentation.cutout": {"augmentation": {**AUGMENTATION, "cutout": 0}},
     "recipe.augmentation.mixing": {"augmentation": {**AUGMENTATION, "mixing": None}},
+    "recipe.augmentation.padding_mode": {"augmentation": {**AUGMENTATION, "padding_mode": "zeros"}},
     "recipe.weight_average": {"weight_average": None},
-    "recipe.test_time_flip": {"test_time_flip": False},
     "recipe.norm_bias_rate": {"norm_bias_rate": 1},
     "recipe.freeze_norm_scales": {"freeze_norm_scales": False},
     "recipe.lookahead": {"lookahead": None},
     "recipe.muon": {"muon": None},
+    "recipe.test_time_flip": {"test_time_flip": False, "test_time_shifts": False},
+    "recipe.test_time_shifts": {"test_time_shifts": False},
+    "recipe.resizing": {"resizing": None},
 }
 """What is left of `EVERYTHING` without a component, written by hand."""
 
@@ -161,7 +185,7 @@ def test_off_takes_a_component_away_and_on_is_what_the_base_has(path: str, level
     assert other is (base.recipe if kind == "spec" else base.spec)
     assert laid_over(base, {path: read_level(path, "on")}) == base
     # What is gone cannot be had by saying on, unless it is a plain yes or no.
-    if document.to_mapping().get(path.rpartition(".")[2]) is not True and "flip" not in path:
+    if document.to_mapping().get(path.rpartition(".")[2]) is not True and "flip" not in path and "shifts" not in path:
         with pytest.raises(InputError, match="on': is not there in the base: give the value to set"):
             laid_over(changed, {path: True})
 

@@ -19,7 +19,7 @@ from support import Tell, child_environment, snapshot
 from budgetnet.cli.evaluation_tables import confusion_table, short_p
 from budgetnet.data import DataSet, read_openings
 from budgetnet.data.load import load_digits
-from budgetnet.recipe import LEAKING
+from budgetnet.recipe import LEAKING, Views
 from budgetnet.run_folder import OPENINGS
 from budgetnet.scores import Scores
 from budgetnet.stats import wilson_interval
@@ -59,7 +59,7 @@ def test_a_runs_numbers_are_those_of_scikit_learn(
         images, labels = digits.train_images[rows], digits.train_labels[rows]
         if on == "test":
             images, labels = opened(digits, folder)
-        predictions.append(by_hand(record, images, flip=True).argmax(axis=1))
+        predictions.append(by_hand(record, images, views="flip").argmax(axis=1))
         said = predictions[-1]
         assert each["accuracy"] == pytest.approx(accuracy_score(labels, said))
         assert each["interval"] == pytest.approx(list(wilson_interval(each["correct"], len(labels))))
@@ -127,6 +127,24 @@ def test_what_is_kept_is_answered_without_torch(runs: Runs, tell: Tell, folder: 
     assert len(read_openings(folder / OPENINGS)) == 1
 
 
+@pytest.mark.parametrize(
+    ("tta", "views", "said"),
+    [
+        ("recipe", "flip", "validation images, mirrored too;"),
+        ("none", "none", "validation images;"),
+        ("flip-and-shifts", "flip-and-shifts", "validation images, mirrored and shifted too;"),
+    ],
+)
+def test_views_are_chosen_and_named(runs: Runs, digits: DataSet, tell: Tell, tta: str, views: Views, said: str) -> None:
+    (record,) = runs("good0")
+    (answer,) = answered(tell, "evaluate", "good0", "--tta", tta)["runs"]
+    rows = validation_rows(digits, record)
+    expected = by_hand(record, digits.train_images[rows], views=views)
+    assert answer["views"] == views
+    assert answer["loss"] == pytest.approx(-np.log(expected[np.arange(40), digits.train_labels[rows]]).mean(), rel=1e-5)
+    assert said in " ".join(tell("evaluate", "good0", "--tta", tta, *CPU).out.split())
+
+
 def test_that_a_number_leaks_stands_beside_it(runs: Runs, tell: Tell) -> None:
     runs("leaking", "good0")
     alone = " ".join(tell("evaluate", "leaking", *CPU).out.split())
@@ -146,7 +164,7 @@ def test_an_ensemble_by_hand(runs: Runs, digits: DataSet, tell: Tell) -> None:
     records = runs("good0", "good1", "good2")
     rows = validation_rows(digits, records[0])
     images, labels = digits.train_images[rows], digits.train_labels[rows]
-    each = [by_hand(record, images, flip=False) for record in records]
+    each = [by_hand(record, images, views="none") for record in records]
     mean = np.mean(each, axis=0)
     answer = answered(tell, "ensemble", "good0", "good1", "good2", "--tta", "none", "--max-params", "5M")
     assert answer["ensemble"]["accuracy"] == pytest.approx(accuracy_score(labels, mean.argmax(axis=1)))
@@ -203,7 +221,7 @@ def test_ones_own_images_are_asked_about_by_name(runs: Runs, tell: Tell, folder:
     assert "--on test takes others" in refused.err
     assert not (folder / OPENINGS).exists()
     (answer,) = answered(tell, "evaluate", "good0", "--on", "test", *data)["runs"]
-    expected = by_hand(record, 255 - images[:, np.newaxis], flip=True).argmax(axis=1)
+    expected = by_hand(record, 255 - images[:, np.newaxis], views="flip").argmax(axis=1)
     assert answer["confusion"] == confusion_matrix(labels, expected, labels=range(10)).tolist()
     assert answer["foreign"] is True
     assert [each["count"] for each in read_openings(folder / OPENINGS)] == [60]
@@ -222,7 +240,7 @@ def test_ones_own_images_are_asked_about_by_name(runs: Runs, tell: Tell, folder:
         (["good0", "good0"], "stands twice"),
         (["good0", STOPPED, "--on", "test"], f"run folder = '{STOPPED}': was stopped before its end"),
         (["good0", "good1", "--on", "train"], "--on = 'train': must be one of validation, test"),
-        (["good0", "good1", "--tta", "crop"], "--tta = 'crop': must be one of flip, none, recipe"),
+        (["good0", "good1", "--tta", "crop"], "--tta = 'crop': must be one of none, flip, flip-and-shifts, recipe"),
         (["good0", "good1", "--device", "abacus"], "--device = 'abacus'"),
         (["good0", "good1", "--data", "digit"], "did you mean digits?"),
         (["good0", "good1", "--data", "arrays:no.npz", "--on", "test"], "data = 'arrays:no.npz': no such file"),

@@ -15,6 +15,7 @@ from support import TINY, Tell, snapshot
 
 from budgetnet.data import DataSet
 from budgetnet.data.dataset import make_dataset
+from budgetnet.recipe import Views
 
 CPU = ["--device", "cpu"]
 
@@ -40,16 +41,17 @@ def answered(tell: Tell, *arguments: str, code: int = 0) -> Any:
     return json.loads(answer.out)
 
 
-@pytest.mark.parametrize("flip", [True, False])
+@pytest.mark.parametrize("views", ["flip", "none", "flip-and-shifts"])
 def test_probabilities_are_those_of_the_network_run_by_hand(
-    digits: DataSet, tell: Tell, folder: Path, pictures: list[str], flip: bool
+    digits: DataSet, tell: Tell, folder: Path, pictures: list[str], views: Views
 ) -> None:
-    recipe = RECIPE.model_copy(update={"test_time_flip": flip, "precision": "bfloat16"})
+    options = {"test_time_flip": views != "none", "test_time_shifts": views == "flip-and-shifts"}
+    recipe = RECIPE.model_copy(update={**options, "precision": "bfloat16"})
     record = made_run(TINY, digits, folder / "runs", recipe=recipe)
     before = snapshot(folder)
     answer = answered(tell, str(record.folder), *pictures, "--top", "10")
-    assert (answer["run"], answer["flip"]) == (str(record.folder), flip)
-    expected = by_hand(record, digits.train_images[:3], flip=flip)
+    assert (answer["run"], answer["views"]) == (str(record.folder), views)
+    expected = by_hand(record, digits.train_images[:3], views=views)
     for row, picture, each in zip(expected, pictures, answer["images"], strict=True):
         assert (each["image"], each["error"]) == (picture, None)
         said = {entry["number"]: entry["probability"] for entry in each["predictions"]}
@@ -64,7 +66,7 @@ def test_the_likeliest_classes_are_shown_by_name(runs: Runs, digits: DataSet, te
     answer = tell("predict", "good0", *pictures, "--top", "2", *CPU)
     assert (answer.code, answer.err) == (0, "")
     lines = [line.replace("│", " ").split() for line in answer.out.splitlines() if "│" in line]
-    expected = by_hand(record, digits.train_images[:3], flip=True)
+    expected = by_hand(record, digits.train_images[:3], views="flip")
     shown = []
     for picture, row in zip(pictures, expected, strict=True):
         first, second = np.argsort(-row)[:2]

@@ -8,7 +8,7 @@ from scipy import stats
 from torchvision import transforms
 from torchvision.transforms import functional
 
-from budgetnet.data.crops import Crops, crop, draw_crops
+from budgetnet.data.crops import Crops, PaddingMode, crop, draw_crops
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -44,6 +44,28 @@ def test_augmentation_is_what_torchvision_does_image_by_image(
         assert torch.equal(result[position], expected)
 
 
+@settings(deadline=None, max_examples=60)
+@given(
+    shape=st.tuples(st.integers(1, 5), st.sampled_from([1, 3]), st.integers(3, 9), st.integers(3, 9)),
+    padding=st.integers(0, 2),
+    seed=st.integers(0, 1000),
+)
+def test_crops_beyond_the_border_show_the_reflected_image(
+    *, shape: tuple[int, int, int, int], padding: int, seed: int
+) -> None:
+    count, _, height, width = shape
+    batch = images_of(*shape, seed=seed)
+    crops = draw_crops(count, crop_padding=padding, flip=True, device="cpu", generator=seeded(seed))
+    result = crop(batch, crops, crop_padding=padding, padding_mode="reflect")
+    assert result.dtype == torch.uint8
+    for position, image in enumerate(batch):
+        # torch reflects floating-point images only.
+        padded = torch.nn.functional.pad(image.float()[None], [padding] * 4, mode="reflect")[0].to(torch.uint8)
+        top, left = int(crops.top[position]), int(crops.left[position])
+        expected = padded[:, top : top + height, left : left + width]
+        assert torch.equal(result[position], expected.flip(2) if crops.flipped[position] else expected)
+
+
 def test_every_crop_and_mirror_image_comes_equally_often() -> None:
     crops = draw_crops(20_000, crop_padding=2, flip=True, device="cpu", generator=seeded(0))
     cell = (crops.top * 5 + crops.left) * 2 + crops.flipped
@@ -72,9 +94,10 @@ def test_the_mirror_alone_keeps_the_rows() -> None:
 
 
 @pytest.mark.gpu
-def test_the_same_draws_give_the_same_images_on_the_device() -> None:
+@pytest.mark.parametrize("padding_mode", ["zeros", "reflect"])
+def test_the_same_draws_give_the_same_images_on_the_device(padding_mode: PaddingMode) -> None:
     batch = images_of(64, 3, 32, 32)
     crops = draw_crops(64, crop_padding=4, flip=True, device="cpu", generator=seeded(0))
     there = Crops(top=crops.top.cuda(), left=crops.left.cuda(), flipped=crops.flipped.cuda())
-    expected = crop(batch, crops, crop_padding=4)
-    assert torch.equal(crop(batch.cuda(), there, crop_padding=4).cpu(), expected)
+    expected = crop(batch, crops, crop_padding=4, padding_mode=padding_mode)
+    assert torch.equal(crop(batch.cuda(), there, crop_padding=4, padding_mode=padding_mode).cpu(), expected)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from device_support import NoWaiting
 
 from budgetnet.data.crops import Crops, crop
 from budgetnet.data.cutout import cut_out
@@ -18,7 +19,12 @@ from budgetnet.recipe import Augmentation, Mixing, Policy
 
 PLAIN = Augmentation(crop_padding=0, flip=False)
 EVERYTHING = Augmentation(
-    crop_padding=2, alternating_flip=True, policy=Policy(), cutout=3, mixing=Mixing(kind="cutmix")
+    crop_padding=2,
+    alternating_flip=True,
+    policy=Policy(),
+    cutout=3,
+    mixing=Mixing(kind="cutmix"),
+    padding_mode="reflect",
 )
 
 
@@ -89,7 +95,8 @@ def test_the_parts_follow_one_another(channels: int) -> None:
     (batch,) = epoch(feed, 1)
     drawn = feed._draws
     expected = data.images[drawn["order"]]
-    expected = crop(expected, Crops(drawn["top"], drawn["left"], drawn["flipped"]), crop_padding=2)
+    crops = Crops(drawn["top"], drawn["left"], drawn["flipped"])
+    expected = crop(expected, crops, crop_padding=2, padding_mode="reflect")
     expected = apply_policy(expected, PolicyDraws(operations=drawn["operations"], magnitudes=drawn["magnitudes"]))
     rows, columns = drawn["centres"][:, 0], drawn["centres"][:, 1]
     inputs = cut_out(normalise(expected, data.mean, data.std), rows=rows, columns=columns, length=3)
@@ -99,6 +106,40 @@ def test_the_parts_follow_one_another(channels: int) -> None:
     assert batch.mixed_in is not None
     assert batch.mixed_in.tolist() == [batch.labels.tolist()[position - 1] for position in range(20)]
     assert batch.share == drawn["shares"][0]
+
+
+def resampled(line: np.ndarray[Any, Any], side: int) -> np.ndarray[Any, Any]:
+    """The last axis in another length: new pixels are means of old ones under a triangle two steps wide."""
+    count = line.shape[-1]
+    scale = count / side
+    centres = (np.arange(side)[:, None] + 0.5) * scale
+    weights = np.maximum(0, 1 - np.abs(np.arange(count)[None, :] + 0.5 - centres) / max(scale, 1))
+    return np.asarray(line @ (weights / weights.sum(axis=1, keepdims=True)).T)
+
+
+@pytest.mark.parametrize("augmentation", [PLAIN, EVERYTHING])
+def test_images_are_augmented_at_full_size_and_then_resized(augmentation: Augmentation) -> None:
+    data, sides = images(20, size=16), {1: 8, 2: 12, 3: 16}
+    whole = Feed(data, augmentation, batch_size=8, seed=1)
+    grown = Feed(data, augmentation, batch_size=8, seed=1, side=sides.__getitem__)
+    for number, side in sides.items():
+        for full, small in zip(epoch(whole, number), epoch(grown, number), strict=True):
+            assert grown.side == side
+            assert small.inputs.shape[2:] == (side, side)
+            assert small.inputs.is_contiguous(memory_format=torch.channels_last)
+            rows = resampled(full.inputs.double().numpy(), side)
+            expected = resampled(rows.swapaxes(2, 3), side).swapaxes(2, 3)
+            np.testing.assert_allclose(small.inputs.numpy(), expected, atol=1e-4)
+            assert equal([small._replace(inputs=full.inputs)], [full]) or augmentation is PLAIN
+            assert torch.equal(small.labels, full.labels)
+    assert whole.side is None
+
+
+def test_no_step_of_resized_images_waits_for_the_device() -> None:
+    feed = Feed(images(20, size=16), EVERYTHING, batch_size=8, seed=1, side=lambda _: 8)
+    step = torch.tensor(0)
+    with NoWaiting():  # type: ignore[no-untyped-call]
+        feed.batch(step, size=8)
 
 
 @pytest.mark.parametrize("part", [{"crop_padding": 2}, {"flip": True}, {"cutout": 3}, {"policy": Policy()}])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from budgetnet.data.crops import PaddingMode
 from budgetnet.data.device import ResidentImages, resident
 from budgetnet.data.moving import MovingSplit
 from budgetnet.recipe import Augmentation
@@ -22,8 +24,8 @@ def part(first: int, count: int) -> ResidentImages:
     return resident(images, np.arange(first, first + count), device="cpu", mean=[0.5], std=[0.25])
 
 
-def moving(*, redrawn: bool, augmented: bool, seed: int = 0) -> MovingSplit:
-    settings = Augmentation(crop_padding=1, flip=True)
+def moving(*, redrawn: bool, augmented: bool, seed: int = 0, padding_mode: PaddingMode = "zeros") -> MovingSplit:
+    settings = Augmentation(crop_padding=1, flip=True, padding_mode=padding_mode)
     parts = part(0, LEARNED), part(LEARNED, HELD_OUT)
     return MovingSplit(*parts, settings, redrawn=redrawn, augmented=augmented, seed=seed)
 
@@ -74,15 +76,18 @@ def test_who_holds_the_parts_sees_them_change() -> None:
 
 
 @pytest.mark.parametrize("redrawn", [False, True])
-def test_validation_images_are_shifted_and_mirrored_but_training_images_are_left_alone(redrawn: bool) -> None:
-    split = moving(redrawn=redrawn, augmented=True)
+@pytest.mark.parametrize(("padding_mode", "numpys"), [("zeros", "constant"), ("reflect", "reflect")])
+def test_validation_images_are_shifted_and_mirrored_but_training_images_are_left_alone(
+    redrawn: bool, padding_mode: PaddingMode, numpys: Any
+) -> None:
+    split = moving(redrawn=redrawn, augmented=True, padding_mode=padding_mode)
     ways: Counter[tuple[int, int, bool]] = Counter()
     for epoch in range(1, 21):
         split.begin(epoch)
         assert all(POOL[label] == image for label, image in pairs(split.train))
         for label, image in zip(split.validation.labels, split.validation.images, strict=True):
             original = np.frombuffer(POOL[int(label)], dtype=np.uint8).reshape(SIDE, SIDE)
-            padded = np.pad(original, 1)
+            padded = np.pad(original, 1, mode=numpys)
             found = [
                 (top, left, mirrored)
                 for top in range(3)

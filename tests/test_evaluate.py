@@ -7,12 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from evaluation_support import views_by_hand
+from scipy.special import softmax
 from support import TINY
 from torch import Tensor, nn
 
 from budgetnet.data import DataSet
 from budgetnet.data.device import resident
+from budgetnet.errors import InputError
 from budgetnet.evaluate import EVALUATION_PIXELS, Evaluation, Evaluator
+from budgetnet.recipe import Views
 
 
 class FirstPixels(nn.Module):
@@ -69,7 +73,7 @@ def test_an_image_and_its_mirror_image_are_judged_by_their_mean_probability(digi
     images = np.random.default_rng(0).integers(0, 256, (300, 1, 8, 8), dtype=np.uint8)
     labels = digits.train_labels[:300]
     data = resident(images, labels, device="cpu", mean=digits.mean, std=digits.std)
-    found = Evaluator(FirstPixels(), data, flip=True)()
+    found = Evaluator(FirstPixels(), data, views="flip")()
 
     def shares(seen: Any) -> Any:
         logits = 3 * (seen.reshape(300, -1)[:, :10].astype(np.float64) / 255 - digits.mean[0]) / digits.std[0]
@@ -81,12 +85,40 @@ def test_an_image_and_its_mirror_image_are_judged_by_their_mean_probability(digi
     assert found != Evaluator(FirstPixels(), data)()
 
 
+class Sums(nn.Module):
+    """Logits that depend on every pixel."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        weights = torch.linspace(-1, 1, images[0].numel() * 10, dtype=images.dtype).sin_()
+        return images.flatten(start_dim=1) @ weights.reshape(-1, 10)
+
+
+def test_six_views_are_judged_by_their_weighted_probability(digits: DataSet) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (300, 3, 5, 7), dtype=np.uint8)
+    labels = digits.train_labels[:300]
+    data = resident(images, labels, device="cpu", mean=[0.4, 0.5, 0.6], std=[0.2, 0.3, 0.4])
+    evaluator = Evaluator(Sums(), data, views="flip-and-shifts")
+    mean, std = (np.array(values).reshape(1, 3, 1, 1) for values in ([0.4, 0.5, 0.6], [0.2, 0.3, 0.4]))
+    seen = views_by_hand((images / 255 - mean) / std, "flip-and-shifts")
+    expected = np.mean([softmax(Sums()(torch.from_numpy(view.copy())).numpy(), axis=1) for view in seen], axis=0)
+    np.testing.assert_allclose(evaluator.log_probabilities().exp().numpy(), expected, atol=1e-5)
+    found = evaluator()
+    assert found.loss == pytest.approx(-np.log(expected[np.arange(300), labels]).mean(), rel=1e-5)
+    assert found.correct == int((expected.argmax(axis=1) == labels).sum())
+
+
+def test_images_of_a_single_row_are_not_shifted(digits: DataSet) -> None:
+    data = resident(digits.train_images[:5, :, :1], digits.train_labels[:5], device="cpu", mean=(0.0,), std=(1.0,))
+    with pytest.raises(InputError, match=r"^views = 'flip-and-shifts': needs images of at least 2x2 pixels, not 1x8$"):
+        Evaluator(Sums(), data, views="flip-and-shifts")
+
+
 @pytest.mark.gpu
-@pytest.mark.parametrize("flip", [True, False])
-def test_recorded_evaluation_follows_the_weights(digits: DataSet, flip: bool) -> None:
+@pytest.mark.parametrize("views", ["none", "flip", "flip-and-shifts"])
+def test_recorded_evaluation_follows_the_weights(digits: DataSet, views: Views) -> None:
     data = resident(digits.train_images, digits.train_labels, device="cuda", mean=digits.mean, std=digits.std)
     network = TINY.build().cuda()
-    evaluators = [Evaluator(network, data, flip=flip, record=record) for record in (True, False)]
+    evaluators = [Evaluator(network, data, views=views, record=record) for record in (True, False)]
     for _ in range(6):
         with torch.no_grad():
             for parameter in network.parameters():

@@ -42,7 +42,7 @@ def exact_p(first: Scores, second: Scores) -> tuple[int, int, float]:
 
 
 def evaluated(record: RunRecord, scores: Scores, images: str) -> Evaluated:
-    return Evaluated(record, scores, "validation", images, ("a", "b", "c"), flip=True, kept=False)
+    return Evaluated(record, scores, "validation", images, ("a", "b", "c"), views="flip", kept=False)
 
 
 def test_every_pair_on_the_same_images_is_compared_and_corrected_for_all_of_them(runs: Runs) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from support import TINY, tiny_recipe
+from support import TINY, enlarged, tiny_recipe
 from torch import Tensor
 
 from budgetnet.data import DataSet
@@ -30,12 +31,14 @@ def learner_of(
     device: str = "cpu",
     precision: str = "float32",
     execution: Execution | None = None,
+    sides: dict[int, int] | None = None,
 ) -> Learner:
     chosen = np.arange(count)
     data = resident(
         dataset.train_images, dataset.train_labels, chosen, device=device, mean=dataset.mean, std=dataset.std
     )
-    feed = Feed(data, recipe.augmentation, batch_size=recipe.batch_size, seed=2)
+    side = sides.__getitem__ if sides else None
+    feed = Feed(data, recipe.augmentation, batch_size=recipe.batch_size, seed=2, side=side)
     network = initialise(spec, 1).to(device).to(memory_format=torch.channels_last)
     return Learner(network, feed, recipe, precision=PRECISIONS[precision], execution=execution or Execution())
 
@@ -129,6 +132,18 @@ def test_steps_use_the_rates_in_their_order(digits: DataSet) -> None:
         assert moved == (step == 4)
 
 
+def test_steps_of_another_size_are_another_recording(digits: DataSet) -> None:
+    """Recorded work is of images of one size, so that another size begins with plain steps again."""
+    learner = learner_of(enlarged(digits), tiny_recipe(), sides={1: 8, 2: 12, 3: 12, 4: 16})
+    steps = []
+    for number in range(1, 5):
+        learner.begin(number, rates=[0.05] * 5)
+        steps.append(learner.full_step)
+        learner.learn(16)
+    assert [one is other for one, other in pairwise(steps)] == [False, True, False]
+    assert steps[0].refused == steps[1].refused == "released"
+
+
 def test_bfloat16_gives_nearly_the_losses_of_float32(digits: DataSet) -> None:
     spec = ModelSpec.resnet(channels=[16, 32], input_shape=(1, 8, 8))
     recipe = tiny_recipe(batch_size=32)
@@ -144,10 +159,19 @@ def test_a_compiled_network_gives_the_same_losses(digits: DataSet) -> None:
     assert losses(learner_of(digits, recipe, execution=Execution(compile=True)), 2) == pytest.approx(plain, rel=1e-4)
 
 
-def on_gpu(digits: DataSet, recipe: Recipe, *, precision: str = "float32", record: bool = True) -> Learner:
+def on_gpu(
+    digits: DataSet,
+    recipe: Recipe,
+    *,
+    precision: str = "float32",
+    record: bool = True,
+    sides: dict[int, int] | None = None,
+) -> Learner:
     spec = ModelSpec.resnet(channels=[16, 32], block="preact", input_shape=(1, 8, 8))
     execution = Execution(record=record, autotune=False)
-    return learner_of(digits, recipe, spec=spec, count=520, device="cuda", precision=precision, execution=execution)
+    return learner_of(
+        digits, recipe, spec=spec, count=520, device="cuda", precision=precision, execution=execution, sides=sides
+    )
 
 
 @pytest.mark.gpu
@@ -162,6 +186,15 @@ def test_recorded_steps_give_the_losses_of_plain_ones(
     assert recorded.full_step.replays
     assert not plain.full_step.replays
     assert recorded.updates == plain.updates == 3 * 17
+
+
+@pytest.mark.gpu
+def test_steps_are_recorded_anew_for_images_of_another_size(digits: DataSet) -> None:
+    recipe = tiny_recipe(batch_size=32, augmentation=EVERYTHING)
+    learners = [on_gpu(enlarged(digits), recipe, record=record, sides={1: 8, 2: 12, 3: 12}) for record in (True, False)]
+    recorded, plain = (losses(learner, 3) for learner in learners)
+    assert recorded == pytest.approx(plain, rel=1e-3)
+    assert learners[0].full_step.replays
 
 
 @pytest.mark.gpu

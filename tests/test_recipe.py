@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,14 @@ from hypothesis import strategies as st
 from strategies import thorough
 
 from budgetnet.errors import InputError
-from budgetnet.recipe import NAMED, Augmentation, Policy, Recipe, Schedule, named_recipe, require_sound
+from budgetnet.recipe import NAMED, Augmentation, Policy, Recipe, Resizing, Schedule, named_recipe, require_sound
+
+FAST: list[dict[str, Any]] = [
+    {"augmentation": {"padding_mode": "reflect"}},
+    {"test_time_shifts": True},
+    {"resizing": {"start": 8}},
+]
+"""Options for fast training, each by itself."""
 
 
 def test_paper_recipe_has_the_values_of_paper_and_notebook() -> None:
@@ -68,7 +77,7 @@ def test_networks_are_ranked_on_images_that_are_held_out_and_stay_as_they_are() 
 
 @pytest.mark.parametrize("augmentation", [{"cutout": 2}, {"policy": {}}, {"mixing": {}}, {"alternating_flip": True}])
 def test_validation_images_are_cropped_and_mirrored_only(augmentation: dict[str, Any]) -> None:
-    Recipe(augmented_validation=True)
+    Recipe(augmented_validation=True, augmentation=Augmentation(padding_mode="reflect"))
     with pytest.raises(InputError, match="augmented_validation = True: knows crops"):
         Recipe.from_mapping({"augmented_validation": True, "augmentation": augmentation})
 
@@ -198,6 +207,11 @@ def test_a_length_that_is_none_is_refused(epochs: Any) -> None:
         ("schedule.first_cycle", {"epochs": 30, "schedule": {"kind": "one-cycle"}}),
         ("nesterov", {"nesterov": True, "momentum": 0}),
         ("label_smoothing", {"label_smoothing": 1}),
+        ("test_time_shifts", {"test_time_shifts": True}),
+        ("resizing.start", {"resizing": {"start": 4}}),
+        ("resizing.start", {"resizing": {"start": 18}}),
+        ("resizing.until", {"resizing": {"until": 0}}),
+        ("resizing.until", {"resizing": {"until": 1.1}}),
         ("weight_average", {"weight_average": 1}),
         ("precision", {"precision": "float16"}),
         ("augmentation.alternating_flip", {"augmentation": {"flip": False, "alternating_flip": True}}),
@@ -213,6 +227,7 @@ def test_a_length_that_is_none_is_refused(epochs: Any) -> None:
         ("early_stopping.patience", {"early_stopping": {"patience": 0}}),
         ("augmentation.crop_padding", {"augmentation": {"crop_padding": -1}}),
         ("augmentation.flip", {"augmentation": {"flip": "perhaps"}}),
+        ("augmentation.padding_mode", {"augmentation": {"padding_mode": "edge"}}),
         ("validation_fraction", {"validation_fraction": 0}),
         ("validation_fraction", {"validation_fraction": 1}),
         ("split_seed", {"split_seed": 2**32}),
@@ -271,12 +286,91 @@ def test_named_recipes_keep_the_digests_that_records_were_made_with(name: str, d
     assert named_recipe(name).digest.startswith(digest)
 
 
+def test_fast_training_is_off_in_earlier_recipes_and_changes_others() -> None:
+    """The whole recipe as the first version of the format would have hashed it, beside each option by itself."""
+    content = '{"augmentation":{"crop_padding":2},"learning_rate":0.5,"test_time_flip":true}'
+    earlier: dict[str, Any] = json.loads(content)
+    assert Recipe.from_mapping(earlier).digest == hashlib.sha256(content.encode()).hexdigest()
+    for changes in FAST:
+        mapping = {**earlier, **changes, "augmentation": {"crop_padding": 2, **changes.get("augmentation", {})}}
+        expected = json.dumps(mapping, sort_keys=True, separators=(",", ":"))
+        assert Recipe.from_mapping(mapping).digest == hashlib.sha256(expected.encode()).hexdigest()
+
+
+def test_a_padding_by_reflection_is_smaller_than_the_images() -> None:
+    reflected = Recipe(augmentation=Augmentation(crop_padding=8, padding_mode="reflect"))
+    reflected.require_images(9, 9)
+    Recipe(augmentation=Augmentation(crop_padding=8)).require_images(8, 8)
+    for height, width in ((8, 9), (9, 8)):
+        with pytest.raises(InputError) as caught:
+            reflected.require_images(height, width)
+        assert str(caught.value).startswith("augmentation.crop_padding = 8: must be less than 8")
+
+
+def test_the_views_of_a_recipe() -> None:
+    assert (Recipe().views, Recipe(test_time_flip=True).views) == ("none", "flip")
+    shifted = Recipe(test_time_flip=True, test_time_shifts=True)
+    assert shifted.views == "flip-and-shifts"
+    shifted.require_images(2, 2)
+    with pytest.raises(InputError, match=r"^test_time_shifts = True: needs images of at least 2x2 pixels, not 1x9$"):
+        shifted.require_images(1, 9)
+
+
+@pytest.mark.parametrize(
+    ("start", "until", "epochs", "full", "sides"),
+    [
+        # By hand: 16, 19.2, 22.4, 25.6 and 28.8 in the first half.
+        (16, 0.5, 10, 32, [16, 20, 24, 24, 28, 32, 32, 32, 32, 32]),
+        (8, 1, 4, 32, [8, 16, 20, 28]),  # 8, 14, 20, 26: halves round up
+        (16, 0.7, 10, 32, [16, 20, 20, 24, 24, 28, 28, 32, 32, 32]),
+        (24, 0.5, 2, 28, [24, 28]),
+        (16, 0.3, 10, 30, [16, 20, 24, 30, 30, 30, 30, 30, 30, 30]),  # 16, 20.67, 25.33
+        (16, 0.5, 8, 19, [16, 16, 16, 19, 19, 19, 19, 19]),  # 16, 16.75, 17.5, 18.25, which is nearest to 20
+        (16, 1, 1, 32, [16]),
+        (32, 0.5, 3, 32, [32, 32, 32]),
+    ],
+)
+def test_the_side_grows_linearly_in_steps_of_four(
+    start: int, until: float, epochs: int, full: int, sides: list[int]
+) -> None:
+    resizing = Resizing(start=start, until=until)
+    assert [resizing.side(epoch, epochs=epochs, full=full) for epoch in range(1, epochs + 1)] == sides
+    recipe = Recipe(epochs=epochs, resizing=resizing)
+    assert [recipe.side(epoch, full=full) for epoch in range(1, epochs + 1)] == sides
+    assert Recipe(epochs=epochs).side(1, full=full) == full
+
+
+@thorough
+@given(st.integers(2, 16), st.integers(1, 100), st.integers(1, 200), st.integers(0, 40))
+def test_sides_are_those_of_exact_fractions(quarter: int, percent: int, epochs: int, more: int) -> None:
+    start, full = 4 * quarter, 4 * quarter + more
+    resizing = Resizing(start=start, until=percent / 100)
+    for epoch in range(1, epochs + 1):
+        share = min(Fraction(1), Fraction(100 * (epoch - 1), percent * epochs))
+        exact = start + (full - start) * share
+        nearest = [side for side in range(0, full + 8, 4) if abs(side - exact) <= 2]
+        expected = full if share == 1 else min(max(nearest), full)
+        found = resizing.side(epoch, epochs=epochs, full=full)
+        # Halfway between two sides the last digit of a product may decide.
+        assert found == expected or (found in nearest and abs(exact - found) == 2)
+
+
+def test_images_that_cannot_be_resized_are_refused() -> None:
+    recipe = Recipe(resizing=Resizing(start=16))
+    recipe.require_images(16, 16)
+    for size, complaint in (((32, 28), "resizing = "), ((12, 12), "resizing.start = 16: must be at most the images'")):
+        with pytest.raises(InputError) as caught:
+            recipe.require_images(*size)
+        assert str(caught.value).startswith(complaint)
+
+
 def test_what_betters_a_search_is_off_in_the_paper_recipe() -> None:
     recipe = named_recipe("paper")
     parts = recipe.augmentation
     off: list[object] = [recipe.nesterov, recipe.label_smoothing, recipe.weight_average, recipe.test_time_flip]
     off += [parts.alternating_flip, parts.policy, parts.cutout, parts.mixing]
     assert not any(off)
+    assert (parts.padding_mode, recipe.test_time_shifts, recipe.resizing) == ("zeros", False, None)
     assert len(off) == 8
 
 

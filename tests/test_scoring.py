@@ -13,6 +13,7 @@ from support import snapshot
 from budgetnet.data import DataSet, read_openings
 from budgetnet.errors import DataError, InputError, RecordError
 from budgetnet.files import read_mapping, write_json
+from budgetnet.recipe import Views
 from budgetnet.records import RunRecord
 from budgetnet.run_data import Question, read_runs
 from budgetnet.run_folder import OPENINGS, RunFolder
@@ -26,20 +27,20 @@ def openings(folder: Path) -> list[tuple[str, str, int]]:
     return [(each["by"], each["reason"], each["count"]) for each in read_openings(folder / OPENINGS)]
 
 
-@pytest.mark.parametrize("flip", [None, True, False])
+@pytest.mark.parametrize("views", [None, "flip", "none", "flip-and-shifts"])
 def test_validation_images_are_those_that_the_run_was_validated_on(
-    runs: Runs, digits: DataSet, tmp_path: Path, flip: bool | None
+    runs: Runs, digits: DataSet, tmp_path: Path, views: Views | None
 ) -> None:
     records = runs("good0", "otherwise-split")
-    answers = ask(records, VALIDATION._replace(flip=flip))
+    answers = ask(records, VALIDATION._replace(views=views))
     for record, answer in zip(records, answers, strict=True):
         rows = validation_rows(digits, record)
-        expected = by_hand(record, digits.train_images[rows], flip=flip is not False)
+        expected = by_hand(record, digits.train_images[rows], views=views or "flip")
         np.testing.assert_allclose(answer.scores.probabilities, expected, atol=1e-5)
         assert answer.scores.labels.tolist() == digits.train_labels[rows].tolist()
-        assert (answer.part, answer.kept, answer.flip) == ("validation", False, flip is not False)
+        assert (answer.part, answer.kept, answer.views) == ("validation", False, views or "flip")
         assert answer.class_names == digits.class_names
-        if flip is not False:
+        if views in (None, "flip"):
             assert answer.scores.correct == record.result.validation_correct
             assert answer.remarks == []
     assert answers[0].images != answers[1].images
@@ -50,14 +51,14 @@ def test_a_run_that_leaks_is_asked_about_its_recipes_split_and_says_so(runs: Run
     (answer,) = ask(runs("leaking"), VALIDATION)
     rows = validation_rows(digits, answer.record)
     np.testing.assert_allclose(
-        answer.scores.probabilities, by_hand(answer.record, digits.train_images[rows], flip=True), atol=1e-5
+        answer.scores.probabilities, by_hand(answer.record, digits.train_images[rows], views="flip"), atol=1e-5
     )
     assert answer.leaks
     assert answer.remarks[0].startswith("leaking: ")
     recorded = answer.record.result.validation_correct
     assert recorded != answer.scores.correct, "or this test could not see the remark"
     assert f"in its training {recorded} of 40 were right" in answer.remarks[1]
-    (otherwise,) = ask([answer.record], VALIDATION._replace(flip=False))
+    (otherwise,) = ask([answer.record], VALIDATION._replace(views="none"))
     assert otherwise.scores.correct != recorded, "or this test could not see that it is no remark"
     assert len(otherwise.remarks) == 1, "judged in another way than in training"
     assert not ask([answer.record], TEST)[0].leaks
@@ -78,7 +79,7 @@ def test_the_test_set_is_opened_once_and_then_answers_are_kept(runs: Runs, digit
     reason = f"asked for by hand: {records[0].identity.run_id}"
     assert openings(tmp_path) == [("evaluate", reason, 360)]
     images, labels = opened(digits, tmp_path)
-    np.testing.assert_allclose(first[0].scores.probabilities, by_hand(records[0], images, flip=True), atol=1e-5)
+    np.testing.assert_allclose(first[0].scores.probabilities, by_hand(records[0], images, views="flip"), atol=1e-5)
     assert first[0].scores.labels.tolist() == labels.tolist()
     assert first[0].record.test is not None
     assert (first[0].record.test.correct, first[0].record.test.reason) == (first[0].scores.correct, reason)
@@ -101,16 +102,20 @@ def test_mirror_images_that_the_recipe_has_not_are_another_question(
 ) -> None:
     (record,) = runs("good0")
     kept = ask([record], TEST)[0]
-    assert ask([record], TEST._replace(flip=True))[0].kept, "as the recipe says"
+    assert ask([record], TEST._replace(views="flip"))[0].kept, "as the recipe says"
     before = snapshot(record.folder)
-    other = ask([record], TEST._replace(flip=False))[0]
+    other = ask([record], TEST._replace(views="none"))[0]
     images, _ = opened(digits, tmp_path)
-    np.testing.assert_allclose(other.scores.probabilities, by_hand(record, images, flip=False), atol=1e-5)
+    np.testing.assert_allclose(other.scores.probabilities, by_hand(record, images, views="none"), atol=1e-5)
     assert np.abs(other.scores.probabilities - kept.scores.probabilities).max() > 1e-3
-    assert (other.kept, other.flip, other.foreign, other.remarks) == (False, False, False, [])
+    assert (other.kept, other.views, other.foreign, other.remarks) == (False, "none", False, [])
     assert other.images == kept.images
     assert openings(tmp_path)[1][1].endswith(", without mirror images, on digits")
     assert len(openings(tmp_path)) == 2
+    shifted = ask([record], TEST._replace(views="flip-and-shifts"))[0]
+    expected = by_hand(record, images, views="flip-and-shifts")
+    np.testing.assert_allclose(shifted.scores.probabilities, expected, atol=1e-5)
+    assert openings(tmp_path)[2][1].endswith(", with mirror images and shifts, on digits")
     assert snapshot(record.folder) == before
 
 
@@ -121,7 +126,7 @@ def test_another_data_set_is_seen_as_the_network_knows_pixels(runs: Runs, digits
     answers = ask(records, question, load=lambda _: others)
     images, labels = opened(others, tmp_path)
     for answer in answers:
-        np.testing.assert_allclose(answer.scores.probabilities, by_hand(answer.record, images, flip=True), atol=1e-5)
+        np.testing.assert_allclose(answer.scores.probabilities, by_hand(answer.record, images, views="flip"), atol=1e-5)
         assert answer.scores.labels.tolist() == labels.tolist()
         assert (answer.foreign, answer.kept, answer.class_names) == (True, False, others.class_names)
         assert answer.remarks == ["not the data set that it was trained on (digits)"]
@@ -175,7 +180,7 @@ def test_nothing_is_opened_where_something_is_wrong(
 ) -> None:
     records = runs("good0", out=tmp_path / "one") + runs("good1", out=tmp_path / "two")
     (records[1].folder / "best.safetensors").write_bytes(b"nothing")
-    for question in (TEST, TEST._replace(flip=False)):
+    for question in (TEST, TEST._replace(views="none")):
         with pytest.raises(RecordError, match="best weights"):
             ask(records, question)
     with pytest.raises(InputError, match="--device"):

@@ -80,11 +80,21 @@ def test_without_recipe_values_the_recipe_itself_answers() -> None:
 
 def test_what_needs_another_option_is_off_without_it() -> None:
     space = SearchSpace(recipe={"momentum": [0.0, 0.9], "augmentation.flip": [True, False]})
-    base = Recipe(nesterov=True, augmentation=Augmentation(alternating_flip=True))
+    base = Recipe(
+        nesterov=True,
+        augmentation=Augmentation(alternating_flip=True),
+        test_time_flip=True,
+        test_time_shifts=True,
+    )
     for momentum, flip in ((0.0, False), (0.9, False), (0.0, True), (0.9, True)):
         recipe = space.recipe_for({"recipe.momentum": momentum, "recipe.augmentation.flip": flip}, base=base)
         assert (recipe.momentum, recipe.nesterov) == (momentum, momentum > 0)
         assert (recipe.augmentation.flip, recipe.augmentation.alternating_flip) == (flip, flip)
+        assert recipe.views == "flip-and-shifts"
+    assert (
+        SearchSpace(recipe={"test_time_flip": [False]}).recipe_for({"recipe.test_time_flip": False}, base=base).views
+        == "none"
+    )
 
 
 SEARCHED = {name: recipe for name, recipe in NAMED.items() if not recipe.leaks}

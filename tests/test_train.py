@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from support import TINY, EachEpoch, patient, prepare, restarts, tiny_recipe
+from support import TINY, EachEpoch, enlarged, patient, prepare, restarts, tiny_recipe
 from torch.nn import functional
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
@@ -26,8 +26,9 @@ from budgetnet.data.dataset import make_dataset
 from budgetnet.data.device import normalise
 from budgetnet.data.feed import Feed
 from budgetnet.data.moving import MovingSplit
+from budgetnet.errors import InputError
 from budgetnet.initialisation import initialise
-from budgetnet.recipe import Augmentation, EarlyStopping, Schedule
+from budgetnet.recipe import Augmentation, EarlyStopping, Resizing, Schedule
 from budgetnet.records import Epoch, RunRecord
 from budgetnet.spec import ModelSpec
 from budgetnet.train import train
@@ -250,6 +251,48 @@ def test_the_kept_weights_are_those_of_the_lowest_validation_loss(digits: DataSe
     assert int((logits.argmax(axis=1) == labels).sum()) == record.result.validation_correct
     log_shares = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     assert -log_shares[np.arange(40), labels].mean() == pytest.approx(min(losses), rel=1e-5)
+
+
+def test_a_recipe_that_needs_larger_images_is_refused_before_anything_is_written(
+    digits: DataSet, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(augmentation=Augmentation(crop_padding=8, padding_mode="reflect"))
+    with pytest.raises(InputError, match=r"^augmentation\.crop_padding = 8: must be less than 8 "):
+        train(TINY, prepare(digits, recipe), recipe, seed=0, out=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_training_images_grow_and_validation_images_do_not(
+    digits: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[bool, int, int]] = []
+
+    def watched(spec: ModelSpec, seed: int) -> Any:
+        network = initialise(spec, seed)
+        network.register_forward_pre_hook(lambda module, inputs: seen.append((module.training, *inputs[0].shape[2:])))
+        return network
+
+    monkeypatch.setattr("budgetnet.train.initialise", watched)
+    recipe = tiny_recipe(epochs=6, resizing=Resizing(start=8, until=0.5))
+    train(TINY, prepare(enlarged(digits), recipe), recipe, seed=0, out=tmp_path)
+    # By hand: 8, 10.67 and 13.33 in the first half, 4 steps an epoch.
+    sides = [side for side in (8, 12, 12, 16, 16, 16) for _ in range(4)]
+    assert [(height, width) for training, height, width in seen if training] == [(side, side) for side in sides]
+    assert {(height, width) for training, height, width in seen if not training} == {(16, 16)}
+
+
+def test_a_network_that_small_images_are_too_small_for_is_refused_before_training(
+    digits: DataSet, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(resizing=Resizing(start=8))
+    deep = ModelSpec.resnet(channels=[8] * 5, strides=[1, 2, 2, 2, 2])
+    data = prepare(enlarged(digits), recipe)
+    with pytest.raises(
+        InputError, match=r"^resizing\.start = 8: is too small for .*: stages\[4\]\.stride would shrink"
+    ):
+        train(deep, data, recipe, seed=0, out=tmp_path)
+    assert not list(tmp_path.iterdir())
+    train(deep, data, recipe.model_copy(update={"resizing": Resizing(start=12)}), seed=0, out=tmp_path)
 
 
 def test_a_loss_that_leaves_the_numbers_ends_the_run_as_diverged(digits: DataSet, tmp_path: Path) -> None:

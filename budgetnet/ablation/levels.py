@@ -44,6 +44,7 @@ REMOVED: dict[str, Any] = {
         "policy": None,
         "cutout": 0,
         "mixing": None,
+        "padding_mode": "zeros",
     },
     "recipe.augmentation.crop_padding": 0,
     "recipe.augmentation.flip": False,
@@ -51,6 +52,7 @@ REMOVED: dict[str, Any] = {
     "recipe.augmentation.policy": None,
     "recipe.augmentation.cutout": 0,
     "recipe.augmentation.mixing": None,
+    "recipe.augmentation.padding_mode": "zeros",
     "recipe.weight_average": None,
     "recipe.test_time_flip": False,
     "recipe.norm_bias_rate": 1.0,
@@ -58,6 +60,8 @@ REMOVED: dict[str, Any] = {
     "recipe.lookahead": None,
     "recipe.muon": None,
     "spec.stem.whitening": None,
+    "recipe.test_time_shifts": False,
+    "recipe.resizing": None,
 }
 """What is left where a component was taken away; of a document, the fields that change."""
 

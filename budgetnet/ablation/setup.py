@@ -41,6 +41,7 @@ class _Companion(NamedTuple):
 _COMPANIONS = (
     _Companion("recipe.nesterov", False, "recipe.momentum", lambda momentum: not momentum),
     _Companion("recipe.augmentation.alternating_flip", False, "recipe.augmentation.flip", lambda flip: not flip),
+    _Companion("recipe.test_time_shifts", False, "recipe.test_time_flip", lambda flip: not flip),
     _Companion("spec.bottleneck_ratio", None, "spec.block", lambda block: block != "bottleneck"),
     _Companion("spec.shortcut.kernel_size", 1, "spec.shortcut.kind", lambda kind: kind in ("padding", "none")),
 )

@@ -18,12 +18,20 @@ from budgetnet.cli.options import (
     one_of,
     print_json,
 )
-from budgetnet.recipe import LEAKING
+from budgetnet.recipe import LEAKING, Views
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from budgetnet.evaluation import Evaluated, Part
+
+_SEEN: dict[Views, str] = {
+    "none": "",
+    "flip": ", mirrored too",
+    "flip-and-shifts": ", mirrored and shifted too",
+}
+"""What is said of images by the views of them that were judged."""
+_VIEWS: dict[str, Views] = {views: views for views in _SEEN}
 
 
 def evaluate(
@@ -82,7 +90,7 @@ def evaluate_runs(
         InputError: an option is none, a run cannot be asked, or the images are not to be had.
     """
     one_of(on, ("validation", "test"), field="--on")
-    flip = {"flip": True, "none": False, "recipe": None}[one_of(tta, ("flip", "none", "recipe"), field="--tta")]
+    one_of(tta, (*_VIEWS, "recipe"), field="--tta")
     from budgetnet.evaluation import require_common_images
     from budgetnet.progress import load_shown
     from budgetnet.run_data import Question, read_runs
@@ -92,7 +100,7 @@ def evaluate_runs(
     records = read_runs(runs)
     if together and (part == "validation" or data is None):
         require_common_images(records, part)
-    question = Question(part, data=data, flip=flip, device=device, by=by, class_names=not together)
+    question = Question(part, data=data, views=_VIEWS.get(tta), device=device, by=by, class_names=not together)
     return ask(records, question, load=load_shown)
 
 
@@ -128,7 +136,7 @@ def _print_run(output: Console, evaluated: Evaluated, *, number: int, bins: int)
     accuracy = f"accuracy {with_interval(scores.accuracy, scores.interval)} %"
     output.print("; ".join([accuracy, *evaluated.remarks]), style="yellow" if evaluated.remarks else None)
     output.print(
-        f"{scores.correct:,} of {scores.images:,} {evaluated.part} images{', mirrored too' if evaluated.flip else ''}; "
+        f"{scores.correct:,} of {scores.images:,} {evaluated.part} images{_SEEN[evaluated.views]}; "
         f"95 % interval by Wilson; loss {scores.loss:.4f}, ECE {percent(calibration.ece)} %"
     )
     output.print(class_table(scores, evaluated.class_names))

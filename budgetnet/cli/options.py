@@ -101,7 +101,7 @@ OwnData = Annotated[
     str | None, typer.Option("--data", metavar="DATA", help="Where the run's data set is now, if not where it was.")
 ]
 TestTimeAugmentation = Annotated[
-    str, typer.Option("--tta", metavar="HOW", help="flip: judge mirror images as well; none; recipe: as it says.")
+    str, typer.Option("--tta", metavar="HOW", help="Views to average: none, flip, flip-and-shifts; recipe: as it says.")
 ]
 
 

@@ -40,8 +40,8 @@ def predict(
         if each.error is not None:
             typer.echo(f"error: {each.error}", err=True)
     if as_json:
-        flip = record.identity.recipe.test_time_flip
-        print_json({"run": str(record.folder), "flip": flip, "images": [_mapping(each, names, top) for each in said]})
+        views = record.identity.recipe.views
+        print_json({"run": str(record.folder), "views": views, "images": [_mapping(each, names, top) for each in said]})
     elif any(each.error is None for each in said):
         from budgetnet.cli.tables import console
 

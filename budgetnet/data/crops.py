@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+PaddingMode = Literal["zeros", "reflect"]
 
 
 class Crops(NamedTuple):
@@ -32,7 +34,7 @@ def draw_crops(
 
     Args:
         count: number of images.
-        crop_padding: pixels of zeros added on each side before the crop.
+        crop_padding: pixels added on each side before the crop.
         flip: whether to mirror at all.
         device: where the draws shall lie.
         generator: source of chance, on that device.
@@ -47,23 +49,38 @@ def draw_crops(
     )
 
 
-def crop(batch: Tensor, crops: Crops, *, crop_padding: int) -> Tensor:
-    """Crops each image, padded by zeros on all sides, at its own offset, and mirrors those drawn for it.
+def crop(batch: Tensor, crops: Crops, *, crop_padding: int, padding_mode: PaddingMode = "zeros") -> Tensor:
+    """Crops each image, padded on all sides, at its own offset, and mirrors those drawn for it.
 
     Args:
         batch: (n, channels, height, width).
         crops: for n images and this padding.
         crop_padding: pixels added on each side.
+        padding_mode: what they hold: zeros, or the image reflected at its border, without repeating the border itself,
+            as ``torch.nn.functional.pad`` has it; for that they must be fewer than each side has.
 
     Returns:
         As ``batch``, a new tensor.
     """
     count, channels, height, width = batch.shape
-    padded = functional.pad(batch, [crop_padding] * 4).flatten(start_dim=2)
     rows = crops.top[:, None] + torch.arange(height, device=batch.device)
     columns = torch.arange(width, device=batch.device)
     columns = torch.where(crops.flipped[:, None], columns.flip(0), columns) + crops.left[:, None]
+    if padding_mode == "zeros":
+        padded, padded_width = functional.pad(batch, [crop_padding] * 4), width + 2 * crop_padding
+    else:
+        # Nothing is added: a place beyond the border is the place that it reflects.
+        padded, padded_width = batch, width
+        rows = _reflected(rows - crop_padding, height)
+        columns = _reflected(columns - crop_padding, width)
+    padded = padded.flatten(start_dim=2)
     # One position a pixel, shared by the channels: a single gather moves each byte once, crop and mirror together.
-    pixels = rows[:, :, None] * (width + 2 * crop_padding) + columns[:, None, :]
+    pixels = rows[:, :, None] * padded_width + columns[:, None, :]
     pixels = pixels.flatten(start_dim=1)[:, None].expand(count, channels, height * width)
     return padded.gather(2, pixels).view(count, channels, height, width)
+
+
+def _reflected(places: Tensor, length: int) -> Tensor:
+    """Places along a side of that length, those less than a length beyond an end reflected at it."""
+    last = length - 1
+    return last - (last - places.abs()).abs()

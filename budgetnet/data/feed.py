@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from budgetnet.data.crops import Crops, crop, draw_crops
 from budgetnet.data.cutout import cut_out, draw_cutout
@@ -54,7 +55,15 @@ class Batch(NamedTuple):
 class Feed:
     """Training images, an epoch after the other."""
 
-    def __init__(self, data: ResidentImages, augmentation: Augmentation, *, batch_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        data: ResidentImages,
+        augmentation: Augmentation,
+        *,
+        batch_size: int,
+        seed: int,
+        side: Callable[[int], int] | None = None,
+    ) -> None:
         """Prepares the first epoch.
 
         Args:
@@ -63,7 +72,12 @@ class Feed:
             batch_size: images in a step.
             seed: of order and augmentation; each epoch has streams of its own, so that an epoch can be gone to without
                 those before it.
+            side: gives the side in pixels to which the images of an epoch are resized, from the epoch's number; images
+                keep their size if omitted.
         """
+        self._side_of = side
+        self.side: int | None = None
+        """Side of the images in this epoch, in pixels, where they are resized."""
         self.data, self.augmentation, self.batch_size, self.seed = data, augmentation, batch_size, seed
         self.device = data.images.device
         full, rest = divmod(len(data), batch_size)
@@ -85,6 +99,7 @@ class Feed:
         Args:
             epoch: counted from 1.
         """
+        self.side = self._side_of(epoch) if self._side_of else None
         count, settings = len(self.data), self.augmentation
         height, width = self.data.images.shape[2:]
         size = (height, width)
@@ -131,7 +146,7 @@ class Feed:
             self._put("boxes", mixing.boxes)
 
     def batch(self, step: Tensor, *, size: int) -> Batch:
-        """The images of one step.
+        """The images of one step, augmented at full size and then resized.
 
         Args:
             step: int64, a single number on the device: the step, counted from 0.
@@ -143,7 +158,7 @@ class Feed:
         images, labels = self.data.images[chosen], self.data.labels[chosen]
         if settings.crop_padding or settings.flip:
             crops = Crops(drawn("top"), drawn("left"), drawn("flipped"))
-            images = crop(images, crops, crop_padding=settings.crop_padding)
+            images = crop(images, crops, crop_padding=settings.crop_padding, padding_mode=settings.padding_mode)
         if settings.policy:
             images = apply_policy(images, PolicyDraws(operations=drawn("operations"), magnitudes=drawn("magnitudes")))
         inputs = normalise(images, self.data.mean, self.data.std)
@@ -151,10 +166,18 @@ class Feed:
             rows, columns = drawn("centres").unbind(dim=1)
             inputs = cut_out(inputs, rows=rows, columns=columns, length=settings.cutout)
         if not settings.mixing:
-            return Batch(inputs, labels)
+            return Batch(self._resized(inputs), labels)
         share, box = (self._draws[name].index_select(0, step.view(1))[0] for name in ("shares", "boxes"))
         inputs = mix(inputs, kind=settings.mixing.kind, share=share, box=box)
-        return Batch(inputs, labels, labels.roll(1), share)
+        return Batch(self._resized(inputs), labels, labels.roll(1), share)
+
+    def _resized(self, inputs: Tensor) -> Tensor:
+        """The images in the size of this epoch."""
+        if self.side in (None, inputs.shape[2]):
+            return inputs
+        size = [self.side, self.side]
+        small = functional.interpolate(inputs, size=size, mode="bilinear", antialias=True)
+        return small.contiguous(memory_format=torch.channels_last)
 
     def _rows(self, rows: Tensor) -> Callable[[str], Tensor]:
         """What was drawn for these places in the order, by name."""

@@ -68,7 +68,10 @@ class MovingSplit:
                 device=order.device,
                 generator=self._generator("validation", epoch),
             )
-            self.validation.images.copy_(crop(self.validation.images, crops, crop_padding=settings.crop_padding))
+            shown = crop(
+                self.validation.images, crops, crop_padding=settings.crop_padding, padding_mode=settings.padding_mode
+            )
+            self.validation.images.copy_(shown)
 
     def _fill(self, part: ResidentImages, rows: Tensor) -> None:
         torch.index_select(self._images, 0, rows, out=part.images)

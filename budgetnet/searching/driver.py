@@ -33,6 +33,7 @@ from budgetnet.searching.settings import PrunerName, SamplerName, StudySettings
 from budgetnet.searching.study import open_study, storage_errors
 from budgetnet.space import SearchSpace, Sizing
 from budgetnet.space import share as limits
+from budgetnet.space.images import require_images
 from budgetnet.spaces import named_space
 from budgetnet.spec import ModelSpec
 from budgetnet.train import identify, train
@@ -185,8 +186,10 @@ def require_feasible(settings: StudySettings, data: TrainingData) -> None:
 
     Raises:
         OverBudgetError: not even the smallest network that may be proposed fits.
-        InputError: widths are to be fitted to a budget without limits.
+        InputError: widths are to be fitted to a budget without limits, or some candidate could not be trained on images
+            of this size.
     """
+    require_images(settings.space, settings.recipe, input_shape=data.input_shape)
     space = settings.space if settings.sizing == "reject" else settings.space.narrowest
     if settings.sizing != "reject" and not settings.budget.limits(Cost(0, 0, 0)):
         raise InputError("--sizing", settings.sizing, "needs a limit to make networks for, such as --max-params 5e6")

@@ -24,6 +24,7 @@ from budgetnet.searching.settings import PrunerName, SamplerName
 from budgetnet.searching.study import default_storage, open_storage
 from budgetnet.space import SearchSpace, Sizing
 from budgetnet.spec import ModelSpec
+from budgetnet.train import identify
 from budgetnet.training_data import TrainingData
 from budgetnet.zoo import ENTRIES, get
 
@@ -95,6 +96,9 @@ def arrange(
     settings = question(data, recipe, budget=budget, seed=seed, space=space, device=chosen, **ways)
     by_hand = tuple(_networks(enqueue, budget, data))
     require_feasible(settings, data)
+    for spec in by_hand:
+        # Refuses a network that cannot be trained by the recipe on these images.
+        identify(spec, data, recipe, seed=seed, device=chosen)
     kept = open_storage(storage or default_storage(out), create=True)
     return Request(Arrangement(settings, data, study_name or settings.default_name, kept, out, count), by_hand)
 

@@ -216,7 +216,7 @@ class SearchSpace(Document):
         """The recipe that a draw is trained by: the given one itself where the space varies none of its values.
 
         Where a draw leaves out what another option needs, that option is off: Nesterov's variant without momentum,
-        flips that alternate without flips.
+        flips that alternate without flips, shifts at test time without flips.
 
         Args:
             params: a value for each of `distributions`.

@@ -137,7 +137,7 @@ def laid_over(base: Recipe, values: Mapping[str, Any]) -> Recipe:
     """A recipe with some of its values replaced; it loses the name, as it is another recipe.
 
     An option that needs another one is off where a draw leaves that out: Nesterov's variant without momentum, flips
-    that alternate without flips.
+    that alternate without flips, shifts at test time without flips.
 
     Args:
         base: the recipe.
@@ -151,4 +151,6 @@ def laid_over(base: Recipe, values: Mapping[str, Any]) -> Recipe:
         fields["nesterov"] = False
     if not fields["augmentation"]["flip"]:
         fields["augmentation"]["alternating_flip"] = False
+    if not fields["test_time_flip"]:
+        fields["test_time_shifts"] = False
     return Recipe.from_mapping(fields)

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
-from support import TINY, EachEpoch, Tell, patient, prepare, restarts, started, tiny_recipe, wait_for
+from support import TINY, EachEpoch, Tell, enlarged, patient, prepare, restarts, started, tiny_recipe, wait_for
 
 from budgetnet.build import build
 from budgetnet.data import DataSet
 from budgetnet.errors import RecordError
-from budgetnet.recipe import Augmentation, Lookahead, Mixing, Muon, Policy, Recipe, Schedule
+from budgetnet.recipe import Augmentation, Lookahead, Mixing, Muon, Policy, Recipe, Resizing, Schedule
 from budgetnet.records import Epoch, RunRecord
 from budgetnet.run_folder import RunFolder
 from budgetnet.train import train
@@ -45,7 +45,8 @@ def run(digits: DataSet, out: Path, *, stop_after: int | None = None, recipe: Re
             raise StoppedError
 
     spec = TINY.replace(head={"dropout": 0.3}, stem={"channels": 8, "whitening": 2})
-    return train(spec, prepare(digits, recipe), recipe, seed=5, out=out, callback=EachEpoch(on_epoch))
+    data = prepare(enlarged(digits) if recipe.resizing else digits, recipe)
+    return train(spec, data, recipe, seed=5, out=out, callback=EachEpoch(on_epoch))
 
 
 def broken_off(digits: DataSet, out: Path, epoch: int, recipe: Recipe = RECIPE) -> Path:
@@ -60,8 +61,15 @@ EVERYTHING = RECIPE.model_copy(
         "weight_average": 0.9,
         "precision": "bfloat16",
         "test_time_flip": True,
+        "test_time_shifts": True,
+        "resizing": Resizing(start=8, until=0.6),
         "augmentation": Augmentation(
-            crop_padding=1, alternating_flip=True, policy=Policy(), cutout=2, mixing=Mixing(kind="cutmix")
+            crop_padding=1,
+            alternating_flip=True,
+            policy=Policy(),
+            cutout=2,
+            mixing=Mixing(kind="cutmix"),
+            padding_mode="reflect",
         ),
     }
 )
