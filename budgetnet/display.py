@@ -15,7 +15,7 @@ from budgetnet.leaderboard import LeaderboardRow
 from budgetnet.spec import ModelSpec, feature_sizes
 from budgetnet.summary import Summary
 from budgetnet.trials import Trial
-from budgetnet.words import percent, points, short_count, with_interval
+from budgetnet.words import percent, points, short_count, short_petaflops, with_interval
 
 _CELL = "padding:2px 10px;text-align:{side};font-variant-numeric:tabular-nums"
 
@@ -128,6 +128,7 @@ def leaderboard_html(rows: Sequence[LeaderboardRow], *, title: str, most: int | 
             row.architecture,
             f"{row.params:,}",
             short_count(row.macs),
+            "" if row.train_flops is None else short_petaflops(row.train_flops),
             with_interval(row.accuracy, row.interval),
             "" if row.is_reference else f"{100 * row.gap:+.2f}",
             row.verdict,
@@ -136,7 +137,7 @@ def leaderboard_html(rows: Sequence[LeaderboardRow], *, title: str, most: int | 
     ]
     left_out = len(rows) - len(shown)
     caption = f"<b>{escape(title)}</b> · ranked by validation accuracy" + (f" · {left_out} more" if left_out else "")
-    head = ("rank", "candidate", "architecture", "params", "MACs", "accuracy % [95 %]", "gap", "beyond noise?")
+    head = ("rank", "candidate", "architecture", "params", "MACs", "PFLOP", "accuracy % [95 %]", "gap", "beyond noise?")
     return _table(caption, head, cells, left=3)
 
 

@@ -29,6 +29,8 @@ class Candidate(NamedTuple):
     run: str
     """Name of the run's folder."""
     seed: int
+    train_flops: int | None = None
+    """Floating-point operations of its training."""
 
 
 def candidates(trials: Iterable[Trial]) -> list[Candidate]:
@@ -43,6 +45,7 @@ def candidates(trials: Iterable[Trial]) -> list[Candidate]:
             images=trial.images,
             run=trial.run or "",
             seed=trial.seed or 0,
+            train_flops=trial.train_flops,
         )
         for trial in trials
         if trial.fate == "complete" and trial.correct is not None and trial.images
@@ -75,6 +78,8 @@ class LeaderboardRow(NamedTuple):
     is_reference: bool = False
     run: str | None = None
     seed: int | None = None
+    train_flops: int | None = None
+    """Floating-point operations of the training, see `budgetnet.training_cost`; none for the published row."""
 
     def to_mapping(self) -> dict[str, Any]:
         """The line as plain data; accuracies and gaps as shares from 0 to 1."""
@@ -141,6 +146,7 @@ def rank(
             verdict=_verdict(gap_interval) if comparable else NOT_COMPARABLE,
             run=item.run,
             seed=item.seed,
+            train_flops=item.train_flops,
         )
         rows.append(row)
     place = len(rows)

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field
 from budgetnet.fields import Document
 from budgetnet.recipe import Recipe
 from budgetnet.spec import ModelSpec
+from budgetnet.training_cost import flops_by_epoch
 
 TRAINER = 2
 """Version of the trainer's arithmetic; a change that gives other numbers raises it."""
@@ -157,6 +158,9 @@ class RunResult(Document):
     """Validation images."""
     seconds: float
     """Wall time of all epochs."""
+    train_flops: int | None = None
+    """Floating-point operations of the epochs trained, see `budgetnet.training_cost`; none in records of versions that
+    did not count them: `RunRecord.train_flops` counts them then."""
 
     @property
     def validation_accuracy(self) -> float | None:
@@ -196,3 +200,16 @@ class RunRecord(NamedTuple):
     curves: tuple[Epoch, ...]
     test: TestResult | None = None
     """What it did on the test set; none where that was not opened for it."""
+
+    @property
+    def flops_by_epoch(self) -> list[int]:
+        """Floating-point operations of each epoch trained."""
+        identity = self.identity
+        images, epochs = identity.data.train_images, self.result.epochs
+        return flops_by_epoch(identity.spec, identity.recipe, images=images, epochs=epochs)
+
+    @property
+    def train_flops(self) -> int:
+        """Floating-point operations of all epochs trained, counted anew for records that do not hold them."""
+        kept = self.result.train_flops
+        return sum(self.flops_by_epoch) if kept is None else kept

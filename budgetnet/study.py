@@ -46,7 +46,7 @@ class Leaderboard(tuple[LeaderboardRow, ...]):
         import pandas as pd
 
         frame = pd.DataFrame([row.to_mapping() for row in self], columns=[*LeaderboardRow._fields, "exceeds_noise"])
-        return frame.astype({"rank": "Int64", "seed": "Int64"})
+        return frame.astype(dict.fromkeys(("rank", "seed", "train_flops"), "Int64"))
 
     def __repr__(self) -> str:
         best = next((row for row in self if row.rank == 1), None)
@@ -107,7 +107,7 @@ class Study:
         columns = [name for name in Trial._fields if name != "drawn"]
         drawn = sorted({name for line in lines for name in line} - set(columns))
         frame = pd.DataFrame(lines, columns=[*columns, *drawn])
-        whole = dict.fromkeys(("correct", "images", "epochs", "cycles", "seed"), "Int64")
+        whole = dict.fromkeys(("correct", "images", "epochs", "cycles", "train_flops", "seed"), "Int64")
         return frame.astype(whole).set_index("number")
 
     def leaderboard(self) -> Leaderboard:

@@ -33,6 +33,7 @@ from budgetnet.records import Epoch, RunIdentity, RunRecord, RunResult
 from budgetnet.run_folder import RunFolder
 from budgetnet.seeds import derive_seed
 from budgetnet.spec import ModelSpec, feature_sizes
+from budgetnet.training_cost import training_flops
 from budgetnet.training_data import TrainingData
 
 _ANEW = "delete the run folder to train it anew"
@@ -319,6 +320,7 @@ class _Run:
     def _result(self, status: str, reason: str) -> RunResult:
         progress, spec = self.progress, self.identity.spec
         facts: dict[str, Any] = cost_of(spec)._asdict()
+        images = self.identity.data.train_images
         return RunResult(
             status=status,
             reason=reason,
@@ -329,5 +331,6 @@ class _Run:
             validation_correct=progress.best_correct,
             validation_images=len(self.data.validation),
             seconds=sum(epoch.seconds for epoch in self.curves),
+            train_flops=training_flops(spec, self.recipe, images=images, epochs=progress.epoch),
             **facts,
         )

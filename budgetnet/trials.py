@@ -59,6 +59,8 @@ class Trial(NamedTuple):
     """Cycles of the schedule completed."""
     seconds: float | None = None
     """Wall time of all epochs."""
+    train_flops: int | None = None
+    """Floating-point operations of all epochs trained, see `budgetnet.training_cost`; none where it was not trained."""
     trained: bool = False
     """Whether training time went into it and it came to an end, diverged ones included."""
     ended: str | None = None

@@ -77,13 +77,15 @@ def print_leaderboard(study: optuna.Study, *, out: Path, as_json: bool) -> None:
             else "not comparable, as these are not the original CIFAR-10 images"
         )
     )
+    typer.echo("PFLOP: 1e15 floating-point operations of training, 6 x MACs x images x epochs, validation not counted")
     best = next((row.run for row in rows if row.rank == 1), None)
     if best:
         typer.echo(f"best run: {out / best}")
     if results:
         output.print(finals_table(results, width=output.width))
         typer.echo(
-            "ranked by mean validation accuracy; test: mean over seeds, with its 95 % interval (Student); gap: to the "
+            "ranked by mean validation accuracy; PFLOP: mean of a training; "
+            "test: mean over seeds, with its 95 % interval (Student); gap: to the "
             + ("published result" if comparable else "published result, on other images, so not comparable")
             + f"; every opening of the test set is written down in {out / OPENINGS}"
         )

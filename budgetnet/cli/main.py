@@ -31,6 +31,7 @@ from budgetnet.cli.report import report
 from budgetnet.cli.reproduce import reproduce
 from budgetnet.cli.search import search
 from budgetnet.cli.space import space
+from budgetnet.cli.time_to_accuracy import time_to_accuracy
 from budgetnet.cli.train import train
 from budgetnet.errors import BudgetnetError, is_out_of_memory
 from budgetnet.version import __version__
@@ -59,6 +60,7 @@ for verb in (
     train,
     evaluate,
     ensemble,
+    time_to_accuracy,
     predict,
     export,
     figures,

@@ -13,7 +13,7 @@ from rich.text import Text
 from budgetnet.budget import Verdict
 from budgetnet.leaderboard import LeaderboardRow
 from budgetnet.searching.finalists import FinalResult
-from budgetnet.words import percent, short_count, with_interval
+from budgetnet.words import percent, short_count, short_petaflops, with_interval
 
 _PLAIN_WIDTH = 120
 """Columns to fill where the output is no terminal."""
@@ -68,6 +68,7 @@ def leaderboard_table(rows: Sequence[LeaderboardRow], *, title: str, width: int)
     table.add_column("params", justify="right", no_wrap=True)
     if wide:
         table.add_column("MACs", justify="right", no_wrap=True)
+        table.add_column("PFLOP", justify="right", no_wrap=True)
     table.add_column("accuracy % [95 %]", justify="right", no_wrap=wide)
     table.add_column("gap", justify="right", no_wrap=True)
     table.add_column("beyond noise?" if wide else "noise?", no_wrap=wide)
@@ -75,7 +76,8 @@ def leaderboard_table(rows: Sequence[LeaderboardRow], *, title: str, width: int)
         cells: list[str | Text] = ["-" if row.rank is None else str(row.rank)]
         cells += [row.name] if wide else []
         cells += [row.name if row.is_reference and not wide else row.architecture, f"{row.params:,}"]
-        cells += [short_count(row.macs)] if wide else []
+        if wide:
+            cells += [short_count(row.macs), "" if row.train_flops is None else short_petaflops(row.train_flops)]
         cells += [with_interval(row.accuracy, row.interval), "" if row.is_reference else f"{100 * row.gap:+.2f}"]
         table.add_row(
             *cells, _verdict_text(row), style="bold" if row.rank == 1 else "cyan" if row.is_reference else None
@@ -92,6 +94,7 @@ def finals_table(results: Sequence[FinalResult], *, width: int) -> Table:
     if wide:
         table.add_column("architecture", overflow="fold", min_width=12)
         table.add_column("params", justify="right", no_wrap=True)
+        table.add_column("PFLOP", justify="right", no_wrap=True)
     table.add_column("seeds", justify="right", no_wrap=True)
     table.add_column("validation %", justify="right")
     table.add_column("test % [95 %]", justify="right", no_wrap=wide)
@@ -100,6 +103,7 @@ def finals_table(results: Sequence[FinalResult], *, width: int) -> Table:
         cells = [str(place), result.finalist.name]
         if wide:
             cells += [result.finalist.spec.label, f"{result.finalist.spec.params:,}"]
+            cells.append(short_petaflops(fmean(result.train_flops)) if result.records else "")
         cells += [str(len(result.records)), percent(fmean(result.validation)) if result.records else "no result"]
         interval, gap = result.test_interval, result.gap
         cells.append(with_interval(fmean(result.test), interval) if interval else "-")

@@ -28,7 +28,8 @@ from budgetnet.cli.options import (
     read_trackers,
 )
 from budgetnet.errors import BudgetnetError
-from budgetnet.recipe import LEAKING
+from budgetnet.recipe import LEAKING, Recipe
+from budgetnet.spec import ModelSpec
 
 
 def train(
@@ -68,13 +69,16 @@ def train(
     from budgetnet.train import identify
     from budgetnet.train import train as train_network
     from budgetnet.training_data import TrainingData
-    from budgetnet.words import with_interval
+    from budgetnet.words import duration, short_petaflops, with_interval
 
     chosen = choose_device(device)
     prepared = TrainingData.prepare(load_shown(data), how, device=chosen, **sizes)
     network = prepared.adapt(network)
-    if RunFolder.of(identify(network, prepared, how, seed=seed), out).finished and sys.stderr.isatty():
+    finished = RunFolder.of(identify(network, prepared, how, seed=seed), out).finished
+    if finished and sys.stderr.isatty():
         typer.echo("already trained: answered from its record", err=True)
+    if not finished and not as_json:
+        _announce_cost(network, how, images=prepared.record.train_images)
     try:
         with TerminalProgress() as progress, compiling(wanted=compiled):
             record = train_network(
@@ -98,6 +102,7 @@ def train(
         summary = {"folder": str(record.folder), "name": network.label, "seed": seed}
         summary["data"] = prepared.record.to_mapping()
         summary |= {"validation_accuracy": accuracy, "interval": list(interval), **result.to_mapping()}
+        summary["train_flops"] = record.train_flops
         summary["leaks"] = how.leaks
         print_json(summary)
         return
@@ -107,6 +112,20 @@ def train(
         f"validation accuracy {with_interval(accuracy, interval)} % (95 % interval, {result.validation_images:,} "
         f"images), epoch {result.best_epoch} of {result.epochs}; {result.reason}; the test set stays sealed"
     )
+    typer.echo(
+        f"trained for {short_petaflops(record.train_flops)} PFLOP, {result.epochs} epochs, {duration(result.seconds)}"
+    )
     if how.leaks:
         typer.echo(LEAKING)
     typer.echo(f"run folder: {record.folder}")
+
+
+def _announce_cost(spec: ModelSpec, recipe: Recipe, *, images: int) -> None:
+    """Print what a training run may cost at most, and how that is counted."""
+    from budgetnet.training_cost import FLOPS_PER_MAC, training_flops
+    from budgetnet.words import short_count, short_petaflops
+
+    typer.echo(
+        f"cost: at most {short_petaflops(training_flops(spec, recipe, images=images))} PFLOP: "
+        f"{FLOPS_PER_MAC} x {short_count(spec.macs)} MACs x {images:,} images x {recipe.epochs} epochs"
+    )

@@ -10,7 +10,7 @@ from budgetnet.records import DataRecord
 from budgetnet.report.content import Environment, Report
 from budgetnet.searching.finalists import FinalResult
 from budgetnet.stats import Interval, exceeds_noise
-from budgetnet.words import percent, points
+from budgetnet.words import duration, percent, points, short_petaflops
 
 LIMIT_WORDS = {"params": "parameters", "macs": "MACs", "activations": "activations"}
 _MINUS = "\N{MINUS SIGN}"
@@ -46,24 +46,13 @@ def p_value(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def duration(seconds: float) -> str:
-    """A time in the two largest of its units."""
-    whole_seconds = round(seconds)
-    if whole_seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(whole_seconds, 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min"
-
-
 FILTERS: dict[str, Callable[..., str]] = {
     "percent": percent,
     "points": signed,
     "percent_interval": percent_interval,
     "points_interval": points_interval,
     "whole": whole,
+    "petaflops": short_petaflops,
     "counted": counted,
     "p_value": p_value,
     "duration": duration,

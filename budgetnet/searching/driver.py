@@ -20,7 +20,7 @@ from budgetnet.learner import Execution
 from budgetnet.memory import with_memory
 from budgetnet.published import reference
 from budgetnet.recipe import Recipe, require_sound
-from budgetnet.records import RunRecord, RunResult
+from budgetnet.records import RunRecord
 from budgetnet.run_folder import RunFolder
 from budgetnet.searching.bulk import Written
 from budgetnet.searching.fates import OUT_OF_MEMORY
@@ -272,7 +272,7 @@ class Worker:
         if record is None:
             self.ledger.finish(written, value=None, facts={"ended": OUT_OF_MEMORY})
         else:
-            self._finish(written, record.result, parts)
+            self._finish(written, record, parts)
         return record is not None
 
     def _goes_on(self, error: BaseException, entry: Entry, written: Written, *, of_callback: bool) -> bool:
@@ -318,7 +318,8 @@ class Worker:
             judge.catch_up(record.curves)
         return record, parts
 
-    def _finish(self, written: Written, result: RunResult, parts: int) -> None:
+    def _finish(self, written: Written, record: RunRecord, parts: int) -> None:
+        result = record.result
         accuracy = result.validation_accuracy
         facts: dict[str, Any] = {
             "trained": True,
@@ -327,6 +328,7 @@ class Worker:
             "epochs": result.epochs,
             "cycles": result.cycles,
             "seconds": round(result.seconds, 3),
+            "train_flops": record.train_flops,
         }
         if parts > 1:
             facts["batch_parts"] = parts

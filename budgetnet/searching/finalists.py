@@ -77,6 +77,11 @@ class FinalResult(NamedTuple):
         return [record.test.accuracy for record in self.records if record.test]
 
     @property
+    def train_flops(self) -> list[int]:
+        """Floating-point operations of each run's training."""
+        return [record.train_flops for record in self.records]
+
+    @property
     def test_interval(self) -> Interval | None:
         """95 % interval of the mean test accuracy: Student's over the seeds, Wilson's for a single one."""
         tests = [record.test for record in self.records if record.test]
@@ -110,6 +115,7 @@ class FinalResult(NamedTuple):
             **cost._asdict(),
             "runs": list(self.finalist.runs),
             "results": len(self.records),
+            "train_flops": self.train_flops,
             "validation": self.validation,
             "mean_validation": fmean(self.validation) if self.records else None,
             "test": self.test,

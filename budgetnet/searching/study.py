@@ -25,6 +25,7 @@ from budgetnet.searching.bulk import TrialStorage
 from budgetnet.searching.fates import GAVE_WAY, REPEATED, is_interrupted, is_over_budget, is_stopped, is_trained
 from budgetnet.searching.presence import GRACE_PERIOD, HEARTBEAT_INTERVAL
 from budgetnet.searching.settings import StudySettings
+from budgetnet.training_cost import FLOPS_PER_MAC
 from budgetnet.trials import Fate, Trial
 
 SETTINGS_KEY = "budgetnet:settings"
@@ -210,13 +211,27 @@ def _last_worked_on(storage: RDBStorage) -> Any:
 
 def read_trials(study: optuna.Study) -> list[Trial]:
     """Every trial of a study, in their order; what other means than a search wrote there is left out."""
-    return [_row(trial) for trial in study.get_trials(deepcopy=False) if "architecture" in trial.user_attrs]
+    trials = [trial for trial in study.get_trials(deepcopy=False) if "architecture" in trial.user_attrs]
+    if any(is_trained(trial) and "train_flops" not in trial.user_attrs for trial in trials):
+        images = study_settings(study).data.train_images
+        return [_row(trial, train_images=images) for trial in trials]
+    return [_row(trial) for trial in trials]
 
 
-def _row(trial: FrozenTrial) -> Trial:
+def _row(trial: FrozenTrial, *, train_images: int | None = None) -> Trial:
+    """Read a trial.
+
+    Args:
+        trial: of a study.
+        train_images: training images of the study, where it may hold trials of versions that kept no `train_flops`;
+            those versions trained on every image in every epoch, at full size.
+    """
     facts: dict[str, Any] = trial.user_attrs
     correct, images = facts.get("validation_correct"), facts.get("validation_images")
     kept: dict[str, Any] = {key: facts[key] for key in _ALWAYS} | {key: facts.get(key) for key in _TRAINED}
+    flops = facts.get("train_flops")
+    if flops is None and train_images is not None and is_trained(trial) and "epochs" in facts:
+        flops = FLOPS_PER_MAC * facts["macs"] * train_images * facts["epochs"]
     return Trial(
         number=trial.number,
         fate=_fate(trial),
@@ -225,6 +240,7 @@ def _row(trial: FrozenTrial) -> Trial:
         correct=correct,
         images=images,
         gap=facts.get("gap_to_reference"),
+        train_flops=flops,
         trained=is_trained(trial),
         by_hand="by_hand" in facts,
         reports=MappingProxyType(trial.intermediate_values),

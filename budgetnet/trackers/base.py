@@ -156,5 +156,6 @@ def final_values(result: RunResult) -> dict[str, float]:
         "best/epoch": result.best_epoch,
         LENGTH: result.epochs,
         "seconds": result.seconds,
+        "train_flops": result.train_flops,
     }
     return {name: float(value) for name, value in values.items() if value is not None}

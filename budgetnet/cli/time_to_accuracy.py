@@ -1,0 +1,96 @@
+"""The command that compares how soon runs reached an accuracy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from budgetnet.cli.options import Json, RunsArgument, print_json
+from budgetnet.errors import InputError
+from budgetnet.recipe import LEAKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from budgetnet.time_to_accuracy import RunTimes
+
+
+def time_to_accuracy(
+    runs: RunsArgument,
+    targets: Annotated[
+        str, typer.Option("--targets", metavar="LIST", help="Validation accuracies in per cent, separated by commas.")
+    ] = "90,93,94,95",
+    as_json: Json = False,
+) -> None:
+    """Compare epochs, PFLOP and minutes until runs first reached a validation accuracy, from their records."""
+    wanted = _read_targets(targets)
+    from budgetnet.run_folder import RunFolder
+    from budgetnet.time_to_accuracy import run_times
+
+    found = run_times([RunFolder(run).load(weights=False) for run in runs], wanted)
+    if as_json:
+        print_json({"runs": [each.to_mapping() for each in found]})
+        return
+    from budgetnet.cli.tables import console
+
+    output = console()
+    output.print(_table(found))
+    output.print(
+        "epoch: the first at whose end validation accuracy was at least the target; PFLOP: 1e15 floating-point "
+        "operations of training up to then; minutes: training and validation up to then, comparable on the same "
+        "hardware alone"
+    )
+    if len({each.record.identity.data.split_fingerprint for each in found}) > 1:
+        output.print("the runs were validated on different images", style="yellow")
+    if any(each.record.identity.recipe.leaks for each in found):
+        output.print(LEAKING, style="yellow")
+
+
+def _read_targets(text: str) -> list[float]:
+    """Read accuracies in per cent, and give them as shares, each once, in rising order.
+
+    Raises:
+        InputError: one is no number above 0 and at most 100.
+    """
+    try:
+        numbers = sorted({float(part) for part in text.split(",")})
+    except ValueError:
+        numbers = []
+    if not numbers or not all(0 < number <= 100 for number in numbers):
+        raise InputError("--targets", text, "must be accuracies in per cent, such as 90,93,94")
+    return [number / 100 for number in numbers]
+
+
+def _table(found: list[RunTimes]) -> Table:
+    from rich.table import Table
+
+    from budgetnet.words import percent, short_petaflops
+
+    table = Table(title="time to accuracy", title_justify="left")
+    for heading in ("run", "recipe"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("seed", "target %", "reached %", "epoch", "PFLOP", "minutes"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for each in found:
+        identity = each.record.identity
+        for number, (target, reached) in enumerate(each.reached):
+            first = number == 0
+            table.add_row(
+                each.record.folder.name if first else "",
+                (identity.recipe.name or "from a file") if first else "",
+                str(identity.seed) if first else "",
+                f"{100 * target:g}",
+                *(
+                    ("-", "-", "-", "-")
+                    if reached is None
+                    else (
+                        percent(reached.accuracy),
+                        f"{reached.epoch} of {each.record.result.epochs}",
+                        short_petaflops(reached.train_flops),
+                        f"{reached.seconds / 60:.{2 if reached.seconds < 600 else 1}f}",
+                    )
+                ),
+                end_section=number == len(each.reached) - 1,
+            )
+    return table
