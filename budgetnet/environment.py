@@ -24,7 +24,7 @@ def choose_device(name: str) -> torch.device:
     Raises:
         InputError: the name is unknown, or this machine has no such device.
     """
-    processor.avoid_broken_tiles()
+    processor.prepare()
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return torch.device(next(kind for kind, found in there.items() if found))

@@ -54,7 +54,7 @@ class Evaluator:
             record: whether batches are recorded as a CUDA graph and replayed, on a device that can; it pays from the
                 second evaluation on.
         """
-        processor.avoid_broken_tiles()
+        processor.prepare()
         self.network, self.data, self.precision, self.flip = network, data, precision, flip
         self.device = data.images.device
         self.batch_size = max(1, min(1000, EVALUATION_PIXELS // math.prod(data.images.shape[2:])))
