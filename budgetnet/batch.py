@@ -24,6 +24,7 @@ from budgetnet.recipe import Recipe
 from budgetnet.records import RunRecord
 from budgetnet.run_folder import RunFolder
 from budgetnet.spec import ModelSpec
+from budgetnet.threads import FirstRun
 from budgetnet.train import identify, train
 from budgetnet.training_data import TrainingData
 
@@ -91,6 +92,15 @@ def is_complete(folder: RunFolder) -> bool:
         RecordError: the folder is damaged.
     """
     return folder.finished and folder.load().result.status != "stopped"
+
+
+def first_run(batch: Batch, runs: Sequence[PlannedRun]) -> FirstRun | None:
+    """Return the first run that is not complete, to measure steps of; None if there is none, or not on the CPU."""
+    for run in runs if batch.device.type == "cpu" else ():
+        folder = batch.folder(run)
+        if not is_complete(folder):
+            return FirstRun(run.spec, run.recipe, batch.data(run.recipe), folder)
+    return None
 
 
 class Batch:

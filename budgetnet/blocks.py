@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from budgetnet import batch_norm
 from budgetnet.plan import BlockPlan, Layer, Plan
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -36,6 +38,23 @@ def conv(layer: Layer) -> nn.Conv2d:
 def norm(layer: Layer) -> nn.BatchNorm2d:
     """A batch norm of the plan."""
     return nn.BatchNorm2d(layer.out_channels)
+
+
+def activated(
+    norm_module: nn.BatchNorm2d, activation: Callable[[Tensor], Tensor], maps: Tensor, added: Tensor | None = None
+) -> Tensor:
+    """Compute ``activation(norm(maps) + added)``, by the fastest way there is.
+
+    Args:
+        norm_module: the batch norm.
+        activation: of `ACTIVATIONS`.
+        maps: (batch, channels, height, width).
+        added: of the same shape; nothing if omitted.
+    """
+    if activation is functional.relu and batch_norm.is_faster(norm_module, maps):
+        return batch_norm.norm_relu(norm_module, maps, added)
+    maps = norm_module(maps)
+    return activation(maps if added is None else maps + added)
 
 
 class SqueezeExcitation(nn.Module):
@@ -96,21 +115,32 @@ class ResnetBlock(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """Maps (batch, in_channels, height, width) to (batch, out_channels, height / stride, width / stride)."""
         around = maps
-        for number, (conv_module, norm_module) in enumerate(self.pairs, 1):
-            if self.preact:
-                maps = self.activation(norm_module(maps))
+        *inner, (last_conv, last_norm) = self.pairs
+        if self.preact:
+            for number, (conv_module, norm_module) in enumerate(self.pairs, 1):
+                maps = activated(norm_module, self.activation, maps)
                 if number == 1 and self.shortcut is not None:
                     around = maps
                 maps = conv_module(maps)
-            else:
-                maps = norm_module(conv_module(maps))
-                if number < len(self.pairs):
-                    maps = self.activation(maps)
+        else:
+            for conv_module, norm_module in inner:
+                maps = activated(norm_module, self.activation, conv_module(maps))
+            maps = last_conv(maps)
+            if self.squeeze_excitation is None:
+                return activated(last_norm, self.activation, maps, self._around(around))
+            maps = last_norm(maps)
         if self.squeeze_excitation is not None:
             maps = self.squeeze_excitation(maps)
-        if self.has_shortcut:
-            maps = maps + (around if self.shortcut is None else self.shortcut(around))
+        beside = self._around(around)
+        if beside is not None:
+            maps = maps + beside
         return maps if self.preact else self.activation(maps)
+
+    def _around(self, maps: Tensor) -> Tensor | None:
+        """What the shortcut adds to the block's output; nothing where there is no shortcut."""
+        if not self.has_shortcut:
+            return None
+        return maps if self.shortcut is None else cast(Tensor, self.shortcut(maps))
 
 
 class Stem(nn.Module):
@@ -128,7 +158,7 @@ class Stem(nn.Module):
         if self.whitening is not None:
             images = self.activation(self.whitening(images))
         maps: Tensor = self.conv(images)
-        return maps if self.norm is None else self.activation(self.norm(maps))
+        return maps if self.norm is None else activated(self.norm, self.activation, maps)
 
 
 class Head(nn.Module):
@@ -146,7 +176,7 @@ class Head(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """Maps (batch, channels, height, width) to logits (batch, num_classes)."""
         if self.norm is not None:
-            maps = self.activation(self.norm(maps))
+            maps = activated(self.norm, self.activation, maps)
         pooled = maps.mean(dim=(2, 3)) if self.pooling == "average" else maps.amax(dim=(2, 3))
         logits: Tensor = self.linear(self.dropout(pooled))
         return logits if self.scale == 1 else logits * self.scale

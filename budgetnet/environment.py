@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import distribution
 from typing import Any
@@ -24,7 +26,7 @@ def choose_device(name: str) -> torch.device:
     Raises:
         InputError: the name is unknown, or this machine has no such device.
     """
-    processor.avoid_broken_tiles()
+    processor.prepare()
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return torch.device(next(kind for kind, found in there.items() if found))
@@ -50,6 +52,17 @@ def choose_precision(wanted: str, device: torch.device) -> str:
     else:
         native = device.type == "cpu" and processor.has_bfloat16()
     return "bfloat16" if native else "float32"
+
+
+@contextmanager
+def threads_set_to(count: int) -> Iterator[None]:
+    """Set torch's number of threads within a block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @cache

@@ -63,7 +63,7 @@ class Evaluator:
         if views == "flip-and-shifts" and min(data.images.shape[2:]) < 2:
             size = "x".join(map(str, data.images.shape[2:]))
             raise InputError("views", views, f"needs images of at least 2x2 pixels, not {size}")
-        processor.avoid_broken_tiles()
+        processor.prepare()
         self.network, self.data, self.precision, self.views = network, data, precision, views
         self.device = data.images.device
         self.batch_size = max(1, min(1000, EVALUATION_PIXELS // math.prod(data.images.shape[2:])))

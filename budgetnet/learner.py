@@ -69,7 +69,7 @@ class Learner:
             precision: of convolutions and matrix products.
             execution: how steps are carried out.
         """
-        processor.avoid_broken_tiles()
+        processor.prepare()
         self.network, self.feed, self.recipe, self.precision = network, feed, recipe, precision
         self._parts = execution.parts
         self.device = feed.device

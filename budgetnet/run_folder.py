@@ -102,6 +102,16 @@ class RunFolder:
         if not entries or {**entries[-1], "first_epoch": first_epoch} != {**environment, "first_epoch": first_epoch}:
             write_json(self._environment, {"starts": [*entries, {"first_epoch": first_epoch, **environment}]})
 
+    def recorded_threads(self) -> int | None:
+        """Return torch's number of threads in the first epochs of a run with a checkpoint; None for any other run.
+
+        The last bits of sums depend on it, so that a resumed run must have the same number to end in the same bits.
+        """
+        if not (self.checkpoint.exists() and self._environment.exists()):
+            return None
+        threads = read_mapping(self._environment)["starts"][0].get("threads")
+        return threads if isinstance(threads, int) and threads > 0 else None
+
     def write_curves(self, curves: list[Epoch]) -> None:
         """Writes the curves so far."""
         text = io.StringIO()

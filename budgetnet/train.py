@@ -23,7 +23,7 @@ from budgetnet.checkpoint import load_tensors, save_tensors
 from budgetnet.cost import cost_of
 from budgetnet.data.feed import Feed
 from budgetnet.data.moving import MovingSplit
-from budgetnet.environment import choose_precision, describe_environment
+from budgetnet.environment import choose_precision, describe_environment, threads_set_to
 from budgetnet.errors import InputError, RecordError
 from budgetnet.evaluate import Evaluation, Evaluator
 from budgetnet.initialisation import initialise, whiten
@@ -113,12 +113,13 @@ def train(
         if not folder.finished:
             run = _Run(identity, data, folder, execution)
             run.resume()
-            environment = {**describe_environment(device), "execution": execution._asdict()}
-            folder.note_environment(environment, first_epoch=run.progress.epoch + 1)
-            with told.training(run.curves):
-                result = run.to_the_end(told, judge)
-                folder.finish(result)
-                told.ended(result)
+            with threads_set_to(_threads(folder)):
+                environment = {**describe_environment(device), "execution": execution._asdict()}
+                folder.note_environment(environment, first_epoch=run.progress.epoch + 1)
+                with told.training(run.curves):
+                    result = run.to_the_end(told, judge)
+                    folder.finish(result)
+                    told.ended(result)
             # A step and what repeats it hold each other. Let go of, they go by themselves; on a device, where the next
             # network needs their memory now, it is seen to that nothing else holds it.
             run.learner.release()
@@ -131,6 +132,14 @@ def train(
         with told.training(record.curves):
             told.ended(record.result)
         return record
+
+
+def _threads(folder: RunFolder) -> int:
+    """Return the number of threads to train on: that of the run's first epochs, on which the last bits depend.
+
+    Never more than torch is set to: processes that share the cores would wait for each other.
+    """
+    return min(folder.recorded_threads() or torch.get_num_threads(), torch.get_num_threads())
 
 
 def identify(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,3 +78,43 @@ def test_nothing_is_tried_out_without_tiles_or_where_a_limit_is_set(
     monkeypatch.setattr(processor, "_description", lambda: ["flags : fpu avx512_bf16"])
     assert limit() is None
     assert list(tmp_path.iterdir()) == []
+
+
+FAULTS = """
+import resource, sys
+from budgetnet import processor
+import torch
+kept = processor.keep_freed_memory()
+def step():
+    # 20 blocks of 8 MB are 40,960 pages of 4 KiB, in place of the free lists' small ones.
+    blocks = [torch.zeros(2_000_000) for _ in range(20)]
+step(); step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+step()
+print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(**variables: str) -> tuple[bool, int]:
+    """Whether a fresh process keeps freed memory, and the page faults of a step in it that uses 160 MB again."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    environment |= {"THP_MEM_ALLOC_ENABLE": "0", **variables}
+    environment["PYTHONPATH"] = str(Path(processor.__file__).parents[1])
+    command = [sys.executable, "-c", FAULTS]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    kept, count = ended.stdout.split()
+    return kept == "True", int(count)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is set")
+def test_memory_freed_by_a_step_is_used_by_the_next_without_page_faults() -> None:
+    kept, few = faults()
+    left, many = faults(BUDGETNET_CPU_SETTINGS="off")
+    assert (kept, left) == (True, False)
+    assert few < many / 10
+
+
+@pytest.mark.parametrize(("name", "value"), [("MALLOC_MMAP_THRESHOLD_", "65536"), ("GLIBC_TUNABLES", "")])
+def test_an_allocator_set_by_the_user_is_left_alone(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    assert not processor.keep_freed_memory.__wrapped__()

@@ -14,6 +14,7 @@ from budgetnet.cli.options import (
     Epochs,
     Json,
     Out,
+    Threads,
     Track,
     TrainSize,
     ValidationSize,
@@ -22,8 +23,10 @@ from budgetnet.cli.options import (
     read_recipe,
     read_sizes,
     read_spec,
+    read_threads,
     read_trackers,
     require_folder,
+    set_threads_shown,
 )
 from budgetnet.errors import InputError
 from budgetnet.fields import parse_count
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from budgetnet.callbacks import Callback
     from budgetnet.data import DataSet
     from budgetnet.records import RunRecord
+    from budgetnet.threads import Wanted
 
 STUDY_FILE = "study.yaml"
 """The file that a study's folder is read from."""
@@ -73,6 +77,7 @@ def ablate(
     ] = None,
     list_only: Annotated[bool, typer.Option("--list", help="List the variants and train nothing.")] = False,
     device: Device = "auto",
+    threads: Threads = None,
     track: Track = None,
     as_json: Json = False,
 ) -> None:
@@ -85,6 +90,7 @@ def ablate(
     if save is not None:
         require_folder(save, field="--save")
     sizes = {name: given or getattr(question, name) for name, given in read_sizes(train_size, validation_size).items()}
+    wanted = read_threads(threads)
     trackers = [] if list_only else read_trackers(track, out=out)
     from budgetnet.progress import load_shown
 
@@ -93,7 +99,9 @@ def ablate(
     if list_only:
         _list(question, variants, as_json=as_json)
         return
-    records = _train(question, variants, dataset, out=out, device=device, sizes=sizes, trackers=trackers)
+    records = _train(
+        question, variants, dataset, out=out, device=device, threads=wanted, sizes=sizes, trackers=trackers
+    )
     from budgetnet.ablation.results import ablation_result
 
     result = ablation_result(question, variants, records, method=method)
@@ -159,16 +167,18 @@ def _train(
     *,
     out: Path,
     device: str,
+    threads: Wanted | None,
     sizes: dict[str, int | None],
     trackers: Sequence[Callback],
 ) -> dict[tuple[str, str], list[RunRecord]]:
     """Trains every variant within the budget with every seed, and judges them where the study asks for it."""
-    from budgetnet.batch import Batch, planned, train_variants
+    from budgetnet.batch import Batch, first_run, planned, train_variants
     from budgetnet.callbacks import Callbacks
     from budgetnet.environment import choose_device
     from budgetnet.progress import TerminalProgress
 
     batch = Batch(dataset, device=choose_device(device), out=out, **sizes)
+    set_threads_shown(threads, lambda: first_run(batch, planned(question, variants)))
     try:
         with TerminalProgress(runs=len(planned(question, variants))) as progress:
             return train_variants(question, variants, batch, Callbacks([progress, *trackers]))

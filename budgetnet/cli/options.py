@@ -6,10 +6,10 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -24,6 +24,7 @@ from budgetnet.zoo import ENTRIES, get
 if TYPE_CHECKING:
     from budgetnet.callbacks import Callback
     from budgetnet.space import SearchSpace
+    from budgetnet.threads import FirstRun, Wanted
 
 SpecArgument = Annotated[
     str, typer.Argument(metavar="SPEC", help="A name from `budgetnet specs`, or a YAML or JSON file.")
@@ -62,6 +63,14 @@ Epochs = Annotated[
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of everything that is drawn.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cuda, mps or cpu.")]
+Threads = Annotated[
+    str | None,
+    typer.Option(
+        "--threads",
+        metavar="N|auto",
+        help="Threads of torch on a CPU; auto takes one or all, by a few measured steps. Omitted: all.",
+    ),
+]
 TrainSize = Annotated[
     str | None, typer.Option("--train-size", metavar="N", help="Train on so many of the training images.")
 ]
@@ -220,6 +229,32 @@ def read_trackers(texts: Sequence[str] | None, *, out: Path) -> list[Callback]:
     from budgetnet.trackers import make_tracker
 
     return [make_tracker(text, out=out, field="--track") for text in texts]
+
+
+def read_threads(text: str | None) -> Wanted | None:
+    """Read a number of threads, or ``auto``; None where the option was omitted.
+
+    Raises:
+        InputError: it is neither a whole number of at least 1 nor ``auto``.
+    """
+    if text is None or text == "auto":
+        return cast("Wanted | None", text)
+    try:
+        return parse_count(text, field="--threads")
+    except InputError as error:
+        raise InputError("--threads", text, f"{error.rule}, or auto") from None
+
+
+def set_threads_shown(wanted: Wanted | None, first: Callable[[], FirstRun | None], *, processes: int = 1) -> None:
+    """Set torch's threads as `budgetnet.threads.set_threads` does, where asked for, and show what was set and why.
+
+    Raises:
+        InputError: more threads than there are cores for a process.
+    """
+    if wanted is not None:
+        from budgetnet.threads import set_threads
+
+        typer.echo(set_threads(wanted, first, processes=processes), err=True)
 
 
 def one_of(text: str, choices: Sequence[str], *, field: str) -> str:

@@ -15,6 +15,7 @@ from budgetnet.cli.options import (
     MaxParams,
     Out,
     Seed,
+    Threads,
     Track,
     TrainSize,
     ValidationSize,
@@ -24,8 +25,10 @@ from budgetnet.cli.options import (
     read_recipe,
     read_sizes,
     read_spec,
+    read_threads,
     read_trackers,
     require_folder,
+    set_threads_shown,
 )
 from budgetnet.errors import InputError, OverBudgetError
 from budgetnet.fields import parse_count
@@ -71,6 +74,7 @@ class _Setting(NamedTuple):
     validation_size: str | None
     out: Path
     device: str
+    threads: str | None
     track: list[str] | None
 
     @property
@@ -95,10 +99,10 @@ class _Setting(NamedTuple):
 def _trained(setting: _Setting, groups: Sequence[_Group], *, purpose: str) -> list[list[RunRecord]]:
     """Trains every group with every seed and, when all of them stand, judges them on the test set."""
     seeds, sizes = setting.read_seeds(), read_sizes(setting.train_size, setting.validation_size)
-    declared = setting.declared
+    declared, threads = setting.declared, read_threads(setting.threads)
     require_folder(setting.out, field="--out")
     trackers = read_trackers(setting.track, out=setting.out)
-    from budgetnet.batch import Batch, PlannedRun
+    from budgetnet.batch import Batch, PlannedRun, first_run
     from budgetnet.callbacks import Callbacks
     from budgetnet.data import declared_cifar10
     from budgetnet.environment import choose_device
@@ -111,6 +115,7 @@ def _trained(setting: _Setting, groups: Sequence[_Group], *, purpose: str) -> li
     batch = Batch(dataset, device=chosen, out=setting.out, **sizes)
     # One seed of all groups after the other: what is broken off still compares them on the seeds that it has.
     runs = [PlannedRun(spec=group.spec, recipe=group.recipe, seed=seed) for seed in seeds for group in groups]
+    set_threads_shown(threads, lambda: first_run(batch, runs))
     try:
         with TerminalProgress(runs=len(runs)) as progress:
             records = batch.train(runs, Callbacks([progress, *trackers]))
@@ -157,12 +162,13 @@ def reference(
     validation_size: ValidationSize = None,
     out: Out = Path("runs"),
     device: Device = "auto",
+    threads: Threads = None,
     track: Track = None,
     as_json: Json = False,
 ) -> None:
     """Train the reference and set it against 91.41 % and Table 1; ends with 4 when it is not reproduced."""
     how = read_recipe(recipe, data=data, epochs=epochs)
-    setting = _Setting(data, declare, seeds, seed, train_size, validation_size, out, device, track)
+    setting = _Setting(data, declare, seeds, seed, train_size, validation_size, out, device, threads, track)
     (records,) = _trained(setting, [_Group(read_spec("reference"), how)], purpose="reference")
     from budgetnet.reproduction.reference import reference_result
 
@@ -189,13 +195,14 @@ def leakage(
     validation_size: ValidationSize = None,
     out: Out = Path("runs"),
     device: Device = "auto",
+    threads: Threads = None,
     track: Track = None,
     as_json: Json = False,
 ) -> None:
     """Train as the notebook did and as the paper says, and show by how much the split of the former flatters."""
     network = read_spec(spec)
     groups = [_Group(network, read_recipe(name, data=data, epochs=epochs)) for name in ("as-run", "paper")]
-    setting = _Setting(data, declare, seeds, seed, train_size, validation_size, out, device, track)
+    setting = _Setting(data, declare, seeds, seed, train_size, validation_size, out, device, threads, track)
     leaking, sound = _trained(setting, groups, purpose="leakage")
     from budgetnet.reproduction.leakage import leakage_result
 
@@ -220,6 +227,7 @@ def ladder(
     validation_size: ValidationSize = None,
     out: Out = Path("runs"),
     device: Device = "auto",
+    threads: Threads = None,
     track: Track = None,
     as_json: Json = False,
 ) -> None:
@@ -228,7 +236,7 @@ def ladder(
     from budgetnet.reproduction.ladder import ladder_result, rungs
 
     groups = [_Group(read_spec(rung.known_spec), how) for rung in rungs()]
-    setting = _Setting(data, declare, seeds, seed, train_size, validation_size, out, device, track)
+    setting = _Setting(data, declare, seeds, seed, train_size, validation_size, out, device, threads, track)
     records = _trained(setting, groups, purpose="ladder")
     result = ladder_result(records, declared=setting.declared)
     if as_json:
@@ -257,6 +265,7 @@ def ensemble(
     validation_size: ValidationSize = None,
     out: Out = Path("runs"),
     device: Device = "auto",
+    threads: Threads = None,
     track: Track = None,
     as_json: Json = False,
 ) -> None:
@@ -265,7 +274,7 @@ def ensemble(
     if parse_count(members, field="--members") < 2:
         raise InputError("--members", members, "must be two or more")
     how = read_recipe(recipe, data=data, epochs=epochs)
-    setting = _Setting(data, declare, members, seed, train_size, validation_size, out, device, track)
+    setting = _Setting(data, declare, members, seed, train_size, validation_size, out, device, threads, track)
     (records,) = _trained(setting, [_Group(read_spec(spec), how)], purpose="ensemble")
     from budgetnet.reproduction.ensemble import ensemble_reproduction
 

@@ -19,6 +19,7 @@ from budgetnet.cli.options import (
     Out,
     Seed,
     Storage,
+    Threads,
     Track,
     TrainSize,
     ValidationSize,
@@ -29,7 +30,9 @@ from budgetnet.cli.options import (
     read_sizes,
     read_space,
     read_spec,
+    read_threads,
     read_trackers,
+    set_threads_shown,
 )
 from budgetnet.fields import parse_count
 from budgetnet.recipe import require_sound
@@ -96,6 +99,7 @@ def search(
     seed: Seed = 0,
     out: Out = Path("runs"),
     device: Device = "auto",
+    threads: Threads = None,
     workers: Annotated[
         str | None,
         typer.Option("--workers", metavar="N", help="Processes; left out: one on a CPU, --per-gpu on each GPU."),
@@ -113,6 +117,7 @@ def search(
     wanted = parse_count(trials, field="--trials")
     finals = _read_finals(finalists, final_seeds, final_recipe, final_epochs, data=data)
     processes = None if workers is None else parse_count(workers, field="--workers")
+    wanted_threads = read_threads(threads)
     sharing = parse_count(per_gpu, field="--per-gpu")
     sizes = read_sizes(train_size, validation_size)
     candidates = read_space(space)
@@ -123,7 +128,7 @@ def search(
     from budgetnet.environment import choose_device
     from budgetnet.progress import TerminalProgress, load_shown
     from budgetnet.searching.driver import MAX_TURNED_AWAY
-    from budgetnet.searching.request import arrange, finish, run
+    from budgetnet.searching.request import arrange, finish, likely_run, run
     from budgetnet.searching.settings import PrunerName, SamplerName
     from budgetnet.searching.study import storage_errors
     from budgetnet.space import Sizing
@@ -152,6 +157,7 @@ def search(
         enqueue=[name if name == "zoo" else read_spec(name) for name in enqueue or ()],
         **ways,
     )
+    set_threads_shown(wanted_threads, lambda: likely_run(request), processes=request.place.workers)
     with storage_errors(request.place.storage):
         try:
             with TerminalProgress(candidates=wanted) as progress:

@@ -17,6 +17,7 @@ from budgetnet.cli.options import (
     RecipeOption,
     Seed,
     SpecArgument,
+    Threads,
     Track,
     TrainSize,
     ValidationSize,
@@ -25,7 +26,9 @@ from budgetnet.cli.options import (
     read_recipe,
     read_sizes,
     read_spec,
+    read_threads,
     read_trackers,
+    set_threads_shown,
 )
 from budgetnet.errors import BudgetnetError
 from budgetnet.recipe import LEAKING, Recipe
@@ -40,6 +43,7 @@ def train(
     seed: Seed = 0,
     out: Out = Path("runs"),
     device: Device = "auto",
+    threads: Threads = None,
     train_size: TrainSize = None,
     validation_size: ValidationSize = None,
     compiled: Annotated[
@@ -59,6 +63,7 @@ def train(
     network = read_spec(spec)
     how = read_recipe(recipe, data=data, epochs=epochs)
     sizes = read_sizes(train_size, validation_size)
+    wanted = read_threads(threads)
     trackers = read_trackers(track, out=out)
     from budgetnet.callbacks import Callbacks
     from budgetnet.environment import choose_device
@@ -66,6 +71,7 @@ def train(
     from budgetnet.progress import TerminalProgress, load_shown
     from budgetnet.run_folder import RunFolder
     from budgetnet.stats import wilson_interval
+    from budgetnet.threads import FirstRun
     from budgetnet.train import identify
     from budgetnet.train import train as train_network
     from budgetnet.training_data import TrainingData
@@ -74,7 +80,10 @@ def train(
     chosen = choose_device(device)
     prepared = TrainingData.prepare(load_shown(data), how, device=chosen, **sizes)
     network = prepared.adapt(network)
-    finished = RunFolder.of(identify(network, prepared, how, seed=seed), out).finished
+    folder = RunFolder.of(identify(network, prepared, how, seed=seed), out)
+    finished = folder.finished
+    left = chosen.type == "cpu" and not finished
+    set_threads_shown(wanted, lambda: FirstRun(network, how, prepared, folder) if left else None)
     if finished and sys.stderr.isatty():
         typer.echo("already trained: answered from its record", err=True)
     if not finished and not as_json:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from budgetnet.batch import PlannedRun, train_runs
@@ -15,6 +16,7 @@ from budgetnet.callbacks import Callback
 from budgetnet.data import DataSet
 from budgetnet.environment import choose_device
 from budgetnet.errors import InputError
+from budgetnet.fitting import fit
 from budgetnet.recipe import Recipe
 from budgetnet.searching.crew import Crew
 from budgetnet.searching.driver import Arrangement, Plan, SearchOutcome, question, require_feasible, search
@@ -23,7 +25,9 @@ from budgetnet.searching.finals import hold_finals
 from budgetnet.searching.settings import PrunerName, SamplerName
 from budgetnet.searching.study import default_storage, open_storage
 from budgetnet.space import SearchSpace, Sizing
+from budgetnet.space.costs import drawn
 from budgetnet.spec import ModelSpec
+from budgetnet.threads import FirstRun
 from budgetnet.train import identify
 from budgetnet.training_data import TrainingData
 from budgetnet.zoo import ENTRIES, get
@@ -125,6 +129,24 @@ def _fitting_zoo(budget: Budget, data: TrainingData) -> Iterator[ModelSpec]:
             network = data.adapt(get(name))
             if budget.check(network).fits:
                 yield network
+
+
+def likely_run(request: Request) -> FirstRun | None:
+    """Return a run such as the search begins with, to measure steps of: of the first network given, or of a draw.
+
+    None if the search does not train on the CPU.
+    """
+    place = request.place
+    if place.settings.device != "cpu":
+        return None
+    settings, data = place.settings, place.data
+    image: dict[str, Any] = {"input_shape": data.input_shape, "num_classes": data.num_classes}
+    if request.by_hand:
+        return FirstRun(request.by_hand[0], settings.recipe, data)
+    columns = drawn(settings.space.proposed(settings.sizing), count=1, generator=np.random.default_rng(settings.seed))
+    params = SearchSpace.params_at(columns, 0)
+    spec = fit(settings.space, params, budget=settings.budget, sizing=settings.sizing, **image)
+    return FirstRun(spec, settings.recipe, data)
 
 
 def run(request: Request, callback: Callback, *, trials: int, deadline: float | None = None) -> SearchOutcome:
