@@ -16,11 +16,11 @@ from budgetnet.cores import available_cores
 from budgetnet.data.feed import Feed
 from budgetnet.environment import choose_precision, threads_set_to
 from budgetnet.errors import InputError
+from budgetnet.initialisation import initialise
 from budgetnet.learner import PRECISIONS, Execution, Learner
 from budgetnet.recipe import Recipe
 from budgetnet.run_folder import RunFolder
 from budgetnet.spec import ModelSpec
-from budgetnet.train import initialise
 from budgetnet.training_data import TrainingData
 
 Wanted = int | Literal["auto"]

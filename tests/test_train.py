@@ -267,8 +267,8 @@ def test_training_images_grow_and_validation_images_do_not(
 ) -> None:
     seen: list[tuple[bool, int, int]] = []
 
-    def watched(spec: ModelSpec, seed: int) -> Any:
-        network = initialise(spec, seed)
+    def watched(spec: ModelSpec, seed: int, **options: Any) -> Any:
+        network = initialise(spec, seed, **options)
         network.register_forward_pre_hook(lambda module, inputs: seen.append((module.training, *inputs[0].shape[2:])))
         return network
 

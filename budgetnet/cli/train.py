@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -33,6 +33,9 @@ from budgetnet.cli.options import (
 from budgetnet.errors import BudgetnetError
 from budgetnet.recipe import LEAKING, Recipe
 from budgetnet.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from budgetnet.records import RunRecord
 
 
 def train(
@@ -70,12 +73,10 @@ def train(
     from budgetnet.learner import Execution
     from budgetnet.progress import TerminalProgress, load_shown
     from budgetnet.run_folder import RunFolder
-    from budgetnet.stats import wilson_interval
     from budgetnet.threads import FirstRun
     from budgetnet.train import identify
     from budgetnet.train import train as train_network
     from budgetnet.training_data import TrainingData
-    from budgetnet.words import duration, short_petaflops, with_interval
 
     chosen = choose_device(device)
     prepared = TrainingData.prepare(load_shown(data), how, device=chosen, **sizes)
@@ -102,21 +103,37 @@ def train(
     except KeyboardInterrupt:
         typer.echo("interrupted: the same command goes on after the last epoch that was finished", err=True)
         raise
+    _report(record, as_json=as_json)
+
+
+def _report(record: RunRecord, *, as_json: bool) -> None:
+    """Print what a training run came to.
+
+    Raises:
+        BudgetnetError: it came to no result.
+    """
+    from budgetnet.stats import wilson_interval
+    from budgetnet.words import duration, short_petaflops, with_interval
+
+    identity, data = record.identity, record.identity.data
+    name = identity.spec.label
     result = record.result
     if result.status != "complete" or result.validation_correct is None:
-        raise BudgetnetError(f"{network.label}: training came to no result: {result.reason} ({record.folder})")
+        raise BudgetnetError(f"{name}: training came to no result: {result.reason} ({record.folder})")
     accuracy = result.validation_correct / result.validation_images
     interval = wilson_interval(result.validation_correct, result.validation_images)
     if as_json:
-        summary = {"folder": str(record.folder), "name": network.label, "seed": seed}
-        summary["data"] = prepared.record.to_mapping()
+        summary = {"folder": str(record.folder), "name": name, "seed": identity.seed}
+        summary["data"] = data.to_mapping()
         summary |= {"validation_accuracy": accuracy, "interval": list(interval), **result.to_mapping()}
         summary["train_flops"] = record.train_flops
-        summary["leaks"] = how.leaks
+        summary["leaks"] = identity.recipe.leaks
         print_json(summary)
         return
-    typer.echo(f"{network.label}: {result.params:,} parameters, {result.macs:,} MACs, seed {seed}, on {chosen.type}")
-    typer.echo(f"data: {prepared.record.name}: {prepared.record.provenance}")
+    typer.echo(
+        f"{name}: {result.params:,} parameters, {result.macs:,} MACs, seed {identity.seed}, on {identity.device}"
+    )
+    typer.echo(f"data: {data.name}: {data.provenance}")
     typer.echo(
         f"validation accuracy {with_interval(accuracy, interval)} % (95 % interval, {result.validation_images:,} "
         f"images), epoch {result.best_epoch} of {result.epochs}; {result.reason}; the test set stays sealed"
@@ -124,7 +141,7 @@ def train(
     typer.echo(
         f"trained for {short_petaflops(record.train_flops)} PFLOP, {result.epochs} epochs, {duration(result.seconds)}"
     )
-    if how.leaks:
+    if identity.recipe.leaks:
         typer.echo(LEAKING)
     typer.echo(f"run folder: {record.folder}")
 
