@@ -25,7 +25,7 @@ from budgetnet.bench.hardware import PeakMemory, peak_macs_per_second
 from budgetnet.bench.measure import Measurement
 from budgetnet.bench.profile import CLASSES, OTHER, classify, fixed_seconds, profiled
 from budgetnet.bench.training import Speed, TrainBenchmark, fitting_batch
-from budgetnet.bench.ways import PLAIN, SETTINGS_OFF, Setting, learning, variants
+from budgetnet.bench.ways import PLAIN, UNTUNED, Setting, learning, variants
 from budgetnet.errors import BudgetnetError, InputError
 from budgetnet.learner import Execution
 from budgetnet.recipe import Recipe
@@ -55,7 +55,7 @@ def test_each_way_is_told_with_what_follows_from_its_times(tell: Tell, tmp_path:
     assert rows[0]["variant"] == "plain loop"
     assert rows[-1]["variant"] == "budgetnet"
     rates = {row["variant"]: row["images_per_second"] for row in rows}
-    assert trained["settings_gain"] == pytest.approx(rates["budgetnet"] / rates["budgetnet, settings off"])
+    assert trained["settings_gain"] == pytest.approx(rates["budgetnet"] / rates["budgetnet, untuned"])
     for row in rows:
         times = row["seconds_per_step"]
         assert 0 < times["minimum"] <= times["median"] <= times["maximum"]
@@ -92,7 +92,7 @@ def test_a_measured_step_trains() -> None:
     with variants(setting, compiled=False) as found:
         names = [variant.name for variant in found]
         assert names[0] == PLAIN
-        assert names[-2:] == [SETTINGS_OFF, "budgetnet"]
+        assert names[-2:] == [UNTUNED, "budgetnet"]
         assert len(set(names)) == len(names)
         for variant in found:
             for _ in range(20):  # more than the images make batches
@@ -107,8 +107,10 @@ def noting(folder: Path) -> Iterator[dict[str, Callable[[], None]]]:
         with (folder / name).open("a") as stream:
             print(os.getpid(), processor.uses_settings(), file=stream)
 
-    yield {"a": partial(note, "a"), "b": partial(note, "b")}
-    (folder / "ended").touch()
+    try:
+        yield {"a": partial(note, "a"), "b": partial(note, "b")}
+    finally:
+        (folder / "ended").touch()
 
 
 def test_ways_apart_run_in_one_other_process_without_the_settings(tmp_path: Path) -> None:
@@ -119,13 +121,10 @@ def test_ways_apart_run_in_one_other_process_without_the_settings(tmp_path: Path
         ways["a"].step()
         assert not (tmp_path / "ended").exists()
     assert (tmp_path / "ended").exists(), "the process leaves its block before the caller goes on"
-    (first, settings), second = (
-        (tmp_path / "a").read_text().splitlines()[0].split(),
-        (tmp_path / "b").read_text().split(),
-    )
-    assert len((tmp_path / "a").read_text().splitlines()) == 2
-    assert [first, settings] == second
-    assert int(first) != os.getpid()
+    first, again, other = [*(tmp_path / "a").read_text().splitlines(), *(tmp_path / "b").read_text().splitlines()]
+    assert first == again == other
+    process, settings = first.split()
+    assert int(process) != os.getpid()
     assert settings == "False"
     assert processor.uses_settings(), "here they stay on"
     assert peak is None or peak > 10**7

@@ -11,7 +11,7 @@ import torch
 
 from budgetnet.bench.hardware import PeakMemory, peak_macs_per_second, synchronise
 from budgetnet.bench.measure import Goal, Measurement, Task, measure
-from budgetnet.bench.ways import SETTINGS_OFF, Setting, Variant, learning, variants
+from budgetnet.bench.ways import UNTUNED, Setting, Variant, learning, variants
 from budgetnet.cost import cost_of
 from budgetnet.environment import choose_precision, describe_environment, threads_set_to
 from budgetnet.errors import InputError
@@ -112,9 +112,9 @@ class TrainBenchmark(NamedTuple):
 
     @property
     def settings_gain(self) -> float | None:
-        """How many times the images a second of `SETTINGS_OFF` this package's has; None if that was not measured."""
+        """How many times the images a second of `UNTUNED` this package's has; None if that was not measured."""
         rates = {speed.variant: speed.images_per_second for speed in self.speeds}
-        return rates["budgetnet"] / rates[SETTINGS_OFF] if SETTINGS_OFF in rates else None
+        return rates["budgetnet"] / rates[UNTUNED] if UNTUNED in rates else None
 
     @property
     def goals(self) -> list[Goal]:
@@ -166,7 +166,7 @@ def run(
             would take longer than that.
         compiled: whether torch.compile is one of the ways.
         autotune: whether cuDNN tries its algorithms.
-        threads: torch's number of threads, or ``"auto"``, for all ways but the plain loop and `SETTINGS_OFF`.
+        threads: torch's number of threads, or ``"auto"``, for all ways but the plain loop and `UNTUNED`.
         progress: is told what is being done.
 
     Raises:

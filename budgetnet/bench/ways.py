@@ -29,7 +29,7 @@ _BATCHES = 8
 """Fewest batches of an epoch."""
 
 
-PLAIN, SETTINGS_OFF = "plain loop", "budgetnet, settings off"
+PLAIN, UNTUNED = "plain loop", "budgetnet, untuned"
 """Names of ways to train; of the second, see `budgetnet.processor.uses_settings`."""
 
 
@@ -97,7 +97,7 @@ def noise(spec: ModelSpec, count: int) -> tuple[np.ndarray[Any, Any], np.ndarray
 def variants(setting: Setting, *, compiled: bool, autotune: bool = True) -> Iterator[list[Variant]]:
     """The plain loop and this package's ways to train, the last the one it takes by itself.
 
-    On a CPU the plain loop and `SETTINGS_OFF` run in another process, without this package's settings for CPUs.
+    On a CPU the plain loop and `UNTUNED` run in another process, without this package's settings for CPUs.
 
     Args:
         setting: what they train.
@@ -115,7 +115,7 @@ def variants(setting: Setting, *, compiled: bool, autotune: bool = True) -> Iter
     with ExitStack() as stack:
         if setting.device.type == "cpu" and processor.uses_settings():
             apart = stack.enter_context(ways_apart(partial(_without_settings, setting, best)))
-            precisions = {PLAIN: "float32", SETTINGS_OFF: best}
+            precisions = {PLAIN: "float32", UNTUNED: best}
             found = [Variant(name, precisions[name], *way) for name, way in apart.items()]
             plain, before = found
             others = [Variant(name, each, learning(setting, precision=each, execution=how)) for name, each, how in ways]
@@ -131,7 +131,7 @@ def variants(setting: Setting, *, compiled: bool, autotune: bool = True) -> Iter
 def _without_settings(setting: Setting, precision: str) -> Iterator[dict[str, Callable[[], None]]]:
     """The ways that are measured in a process without this package's settings for CPUs."""
     with _plain_step(setting) as plain:
-        yield {PLAIN: plain, SETTINGS_OFF: learning(setting, precision=precision, execution=Execution())}
+        yield {PLAIN: plain, UNTUNED: learning(setting, precision=precision, execution=Execution())}
 
 
 @contextmanager

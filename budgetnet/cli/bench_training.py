@@ -234,9 +234,7 @@ def _print_train(measured: TrainBenchmark) -> None:
     output.print(f"{measured.speeds[-1].precision} is this device's own precision; medians of steps made in turn")
     output.print("peak %: multiply-accumulates over those of a large matrix product (MFU); GB: peak memory")
     if measured.settings_gain is not None:
-        output.print(
-            f"budgetnet is {measured.settings_gain:.2f} times as fast as with BUDGETNET_CPU_SETTINGS=off, which"
-        )
-        output.print("with the plain loop runs in a process of its own, on all cores")
+        output.print("plain loop and untuned: in a process of their own with BUDGETNET_CPU_SETTINGS=off, on all cores")
+        output.print(f"budgetnet is {measured.settings_gain:.2f} times as fast as untuned")
     print_goals(output, measured.goals)
     print_machine(output, measured.environment)
