@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +17,26 @@ import torch
 from support import TINY, Tell
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from budgetnet import zoo
+from budgetnet import processor, zoo
 from budgetnet.bench import hardware
+from budgetnet.bench.apart import ways_apart
 from budgetnet.bench.growth import Point, draw, network_of
 from budgetnet.bench.hardware import PeakMemory, peak_macs_per_second
 from budgetnet.bench.measure import Measurement
 from budgetnet.bench.profile import CLASSES, OTHER, classify, fixed_seconds, profiled
-from budgetnet.bench.training import Setting, Speed, TrainBenchmark, fitting_batch, learning, variants
-from budgetnet.errors import InputError
+from budgetnet.bench.training import Speed, TrainBenchmark, fitting_batch
+from budgetnet.bench.ways import PLAIN, UNTUNED, Setting, learning, variants
+from budgetnet.errors import BudgetnetError, InputError
 from budgetnet.learner import Execution
 from budgetnet.recipe import Recipe
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def one_thread_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In processes that tests start, too: beside other tests two threads wait for each other for seconds."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
 def speed(variant: str, *, rate: float, memory: int | None = None) -> Speed:
@@ -43,6 +54,8 @@ def test_each_way_is_told_with_what_follows_from_its_times(tell: Tell, tmp_path:
     rows = trained["rows"]
     assert rows[0]["variant"] == "plain loop"
     assert rows[-1]["variant"] == "budgetnet"
+    rates = {row["variant"]: row["images_per_second"] for row in rows}
+    assert trained["settings_gain"] == pytest.approx(rates["budgetnet"] / rates["budgetnet, untuned"])
     for row in rows:
         times = row["seconds_per_step"]
         assert 0 < times["minimum"] <= times["median"] <= times["maximum"]
@@ -78,12 +91,51 @@ def test_a_measured_step_trains() -> None:
     setting = Setting(TINY, Recipe(), 8, CPU)
     with variants(setting, compiled=False) as found:
         names = [variant.name for variant in found]
-        assert names[0] == "plain loop"
-        assert names[-1] == "budgetnet"
+        assert names[0] == PLAIN
+        assert names[-2:] == [UNTUNED, "budgetnet"]
         assert len(set(names)) == len(names)
         for variant in found:
             for _ in range(20):  # more than the images make batches
                 variant.step()
+
+
+@contextmanager
+def noting(folder: Path) -> Iterator[dict[str, Callable[[], None]]]:
+    """Two ways that write down where they run; module-level, so that another process finds it."""
+
+    def note(name: str) -> None:
+        with (folder / name).open("a") as stream:
+            print(os.getpid(), processor.uses_settings(), file=stream)
+
+    try:
+        yield {"a": partial(note, "a"), "b": partial(note, "b")}
+    finally:
+        (folder / "ended").touch()
+
+
+def test_ways_apart_run_in_one_other_process_without_the_settings(tmp_path: Path) -> None:
+    with ways_apart(partial(noting, tmp_path)) as ways:
+        assert list(ways) == ["a", "b"]
+        ways["a"].step()
+        peak = ways["b"].measured_step()
+        ways["a"].step()
+        assert not (tmp_path / "ended").exists()
+    assert (tmp_path / "ended").exists(), "the process leaves its block before the caller goes on"
+    first, again, other = [*(tmp_path / "a").read_text().splitlines(), *(tmp_path / "b").read_text().splitlines()]
+    assert first == again == other
+    process, settings = first.split()
+    assert int(process) != os.getpid()
+    assert settings == "False"
+    assert processor.uses_settings(), "here they stay on"
+    assert peak is None or peak > 10**7
+
+
+def test_a_process_apart_that_ends_is_an_error(tmp_path: Path) -> None:
+    with (
+        pytest.raises(BudgetnetError, match="ended before its time"),
+        ways_apart(partial(noting, tmp_path / "none")) as ways,
+    ):
+        ways["a"].step()
 
 
 def test_the_learning_rate_of_a_measured_step_is_the_recipes() -> None:

@@ -20,7 +20,7 @@ from support import Tell, child_environment, wait_for
 
 from budgetnet.bench import workers
 from budgetnet.bench.growth import network_of
-from budgetnet.bench.training import Setting
+from budgetnet.bench.ways import Setting
 from budgetnet.bench.workers import Trained
 from budgetnet.errors import BudgetnetError
 from budgetnet.recipe import Recipe

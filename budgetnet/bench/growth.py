@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from budgetnet.bench.training import Setting, Speed, Variant, learning, speeds
+from budgetnet.bench.training import Speed, speeds
+from budgetnet.bench.ways import Setting, Variant, learning
 from budgetnet.environment import choose_precision
 from budgetnet.figures.look import BLUE, blank_figure, style_axes
 from budgetnet.figures.write import require_writable, write_figure

@@ -2,58 +2,31 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
-from budgetnet.bench.baseline import PlainLoop
 from budgetnet.bench.hardware import PeakMemory, peak_macs_per_second, synchronise
 from budgetnet.bench.measure import Goal, Measurement, Task, measure
+from budgetnet.bench.ways import UNTUNED, Setting, Variant, learning, variants
 from budgetnet.cost import cost_of
-from budgetnet.data.device import resident
-from budgetnet.data.feed import Feed
-from budgetnet.environment import choose_precision, describe_environment
+from budgetnet.environment import choose_precision, describe_environment, threads_set_to
 from budgetnet.errors import InputError
-from budgetnet.initialisation import initialise
-from budgetnet.learner import PRECISIONS, Execution, Learner, cudnn_settings
+from budgetnet.learner import PRECISIONS, Execution
 from budgetnet.recipe import Recipe
 from budgetnet.spec import ModelSpec
+from budgetnet.threads import Wanted, measure_threads, most_threads
 from budgetnet.zoo import get
 
-_IMAGES, _BYTES = 40_000, 2**27
-"""Most images of an epoch, as many as the paper trains on, and the most memory they may take: what happens once an
-epoch, such as a DataLoader's start, shall weigh what it weighs in earnest."""
-_BATCHES = 8
-"""Fewest batches of an epoch."""
 _PASSES = 3
 """A training step multiplies three times what inference does: forward, and backward to inputs and to weights."""
 _CALLS = 5
 """Calls that a measurement needs at least: two before it and three in it."""
-_VARIANTS = 2.7
+_VARIANTS = 3.2
 """What one call of each way takes together, in steps of this package in float32; the plain loop takes longer."""
-
-
-class Setting(NamedTuple):
-    """What is trained, on what."""
-
-    spec: ModelSpec
-    recipe: Recipe
-    batch_size: int
-    device: torch.device
-
-
-class Variant(NamedTuple):
-    """One way to train."""
-
-    name: str
-    precision: str
-    step: Callable[[], None]
-    """Does one training step; may leave it to the device."""
 
 
 class Speed(NamedTuple):
@@ -74,83 +47,6 @@ class Speed(NamedTuple):
     def to_mapping(self) -> dict[str, Any]:
         """The measurement as plain data."""
         return {**self._asdict(), "seconds_per_step": self.seconds_per_step._asdict()}
-
-
-def learning(setting: Setting, *, precision: str, execution: Execution) -> Callable[[], None]:
-    """A function that does one step of this package's training on images of noise, without end."""
-    spec, device = setting.spec, setting.device
-    images, labels = noise(spec, epoch_images(setting))
-    data = resident(images, labels, device=device, mean=(0.5,) * len(images[0]), std=(0.25,) * len(images[0]))
-    feed = Feed(data, setting.recipe.augmentation, batch_size=setting.batch_size, seed=0)
-    network = initialise(spec, 0).to(device).to(memory_format=torch.channels_last)
-    learner = Learner(network, feed, setting.recipe, precision=PRECISIONS[precision], execution=execution)
-
-    def steps() -> Iterator[None]:
-        epoch = 0
-        while True:
-            epoch += 1
-            learner.begin(epoch, rates=[setting.recipe.learning_rate] * len(feed.sizes))
-            for size in feed.sizes:
-                learner.learn(size)
-                yield
-
-    endless = steps()
-
-    def step() -> None:
-        with cudnn_settings(execution):
-            next(endless)
-
-    return step
-
-
-def epoch_images(setting: Setting) -> int:
-    """How many images an epoch of a measurement has: whole batches, as near to those of a real one as memory allows."""
-    most = min(_IMAGES, _BYTES // math.prod(setting.spec.input_shape))
-    return max(_BATCHES, most // setting.batch_size) * setting.batch_size
-
-
-def noise(spec: ModelSpec, count: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Images and labels of no meaning: uint8 (count, channels, height, width) and int64 (count,)."""
-    generator = np.random.default_rng(0)
-    images = generator.integers(0, 256, (count, *spec.input_shape), dtype=np.uint8)
-    return images, generator.integers(0, spec.num_classes, count)
-
-
-@contextmanager
-def variants(setting: Setting, *, compiled: bool, autotune: bool = True) -> Iterator[list[Variant]]:
-    """The plain loop and this package's ways to train, the last the one it takes by itself.
-
-    Args:
-        setting: what they train.
-        compiled: whether torch.compile is one of the ways.
-        autotune: whether cuDNN tries its algorithms; not a way of its own, as what it finds is kept by the process.
-    """
-    best = choose_precision("auto", setting.device)
-    recording = setting.device.type == "cuda"
-    ways = [("budgetnet, float32", "float32", Execution(record=False, autotune=autotune))] if best != "float32" else []
-    if recording:
-        ways.append(("budgetnet, no replay", best, Execution(record=False, autotune=autotune)))
-    if compiled:
-        ways.append(("budgetnet, compiled", best, Execution(compile=True, autotune=autotune)))
-    ways.append(("budgetnet", best, Execution(autotune=autotune)))
-    images, labels = noise(setting.spec, epoch_images(setting))
-    with ExitStack() as stack:
-        plain = PlainLoop(
-            setting.spec,
-            images,
-            labels,
-            learning_rate=setting.recipe.learning_rate,
-            momentum=setting.recipe.momentum,
-            weight_decay=setting.recipe.weight_decay,
-            batch_size=setting.batch_size,
-            device=setting.device,
-            seed=0,
-        )
-        stack.callback(plain.close)
-        found = [Variant("plain loop", "float32", plain.step)]
-        for name, precision, execution in ways:
-            found.append(Variant(name, precision, learning(setting, precision=precision, execution=execution)))
-        yield found
 
 
 def speeds(
@@ -174,6 +70,9 @@ def speeds(
     def call(variant: Variant) -> None:
         if progress:
             progress(variant.name)
+        if variant.measured_step is not None and variant.name not in memories:
+            memories[variant.name] = variant.measured_step()
+            return
         memory = PeakMemory(device) if variant.name not in memories else None
         for _ in range(steps):
             variant.step()
@@ -212,6 +111,12 @@ class TrainBenchmark(NamedTuple):
         return {speed.variant: speed.images_per_second / plain.images_per_second for speed in others}
 
     @property
+    def settings_gain(self) -> float | None:
+        """How many times the images a second of `UNTUNED` this package's has; None if that was not measured."""
+        rates = {speed.variant: speed.images_per_second for speed in self.speeds}
+        return rates["budgetnet"] / rates[UNTUNED] if UNTUNED in rates else None
+
+    @property
     def goals(self) -> list[Goal]:
         """The goals for the reference on this kind of device, and whether they were met."""
         if self.spec.digest != get("reference").digest:
@@ -235,6 +140,7 @@ class TrainBenchmark(NamedTuple):
             "network": {"name": self.spec.label, **self.spec.cost._asdict()},
             "rows": [speed.to_mapping() for speed in self.speeds],
             "ratios": self.ratios,
+            "settings_gain": self.settings_gain,
             "goals": [goal._asdict() for goal in self.goals],
         }
 
@@ -247,6 +153,7 @@ def run(
     batch_size: int | None = None,
     compiled: bool = False,
     autotune: bool = True,
+    threads: Wanted | None = None,
     progress: Callable[[str], None],
 ) -> TrainBenchmark:
     """Trains a network in every way there is on this device, in turn, on images of noise.
@@ -259,6 +166,7 @@ def run(
             would take longer than that.
         compiled: whether torch.compile is one of the ways.
         autotune: whether cuDNN tries its algorithms.
+        threads: torch's number of threads, or ``"auto"``, for all ways but the plain loop and `UNTUNED`.
         progress: is told what is being done.
 
     Raises:
@@ -272,7 +180,13 @@ def run(
     if batch_size is None and device.type == "cpu":
         progress("finding a batch size that three steps of each way fit into the time with")
         setting = setting._replace(batch_size=fitting_batch(setting, seconds=seconds))
-    with variants(setting, compiled=compiled, autotune=autotune) as found:
+    if threads == "auto" and device.type == "cpu" and most_threads() > 1:
+        progress("measuring steps with one thread and with all")
+        step = learning(setting, precision=choose_precision("auto", device), execution=Execution())
+        threads = measure_threads(step, most=most_threads()).fastest
+    with variants(setting, compiled=compiled, autotune=autotune) as found, ExitStack() as stack:
+        if isinstance(threads, int):
+            stack.enter_context(threads_set_to(threads))
         return TrainBenchmark(
             describe_environment(device), spec, speeds(setting, found, seconds=seconds / 2, progress=progress)
         )

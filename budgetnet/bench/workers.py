@@ -18,7 +18,7 @@ import torch
 
 from budgetnet.bench.growth import network_of
 from budgetnet.bench.hardware import PeakMemory, synchronise
-from budgetnet.bench.training import Setting, learning
+from budgetnet.bench.ways import Setting, learning
 from budgetnet.cores import available_cores
 from budgetnet.environment import choose_precision, describe_environment
 from budgetnet.errors import BudgetnetError, InputError, is_out_of_memory

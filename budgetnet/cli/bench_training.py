@@ -18,7 +18,7 @@ from budgetnet.cli.bench_output import (
     require_seconds,
     told,
 )
-from budgetnet.cli.options import Device, Json, SpecArgument, compiling, print_json, read_spec
+from budgetnet.cli.options import Device, Json, SpecArgument, Threads, compiling, print_json, read_spec, read_threads
 
 if TYPE_CHECKING:
     from budgetnet.bench.training import TrainBenchmark
@@ -35,6 +35,7 @@ def train(
         float,
         typer.Option("--seconds", metavar="N", help="About how long to measure; three steps a way at least."),
     ] = 40.0,
+    threads: Threads = None,
     compiled: Compile = False,
     autotune: Annotated[bool, typer.Option(help="Whether cuDNN tries its algorithms and keeps the fastest.")] = True,
     as_json: Json = False,
@@ -42,6 +43,7 @@ def train(
     """How fast a network is trained, beside a plain loop with PIL and a DataLoader; in turn, on images of noise."""
     network = read_spec(spec)
     batch_size = _read_batch(batch)
+    wanted = read_threads(threads)
     require_seconds(seconds)
     with told("loading torch") as tell:
         from budgetnet.bench.training import run
@@ -55,6 +57,7 @@ def train(
                 batch_size=batch_size,
                 compiled=compiled,
                 autotune=autotune,
+                threads=wanted,
                 progress=tell,
             )
     if as_json:
@@ -151,7 +154,7 @@ def profile(
 
     from budgetnet.bench.measure import Task, measure
     from budgetnet.bench.profile import finished, fixed_seconds, profiled
-    from budgetnet.bench.training import Setting, learning
+    from budgetnet.bench.ways import Setting, learning
     from budgetnet.cli.tables import console
     from budgetnet.environment import choose_device, choose_precision, describe_environment
     from budgetnet.learner import Execution
@@ -230,5 +233,8 @@ def _print_train(measured: TrainBenchmark) -> None:
     output.print(table)
     output.print(f"{measured.speeds[-1].precision} is this device's own precision; medians of steps made in turn")
     output.print("peak %: multiply-accumulates over those of a large matrix product (MFU); GB: peak memory")
+    if measured.settings_gain is not None:
+        output.print("plain loop and untuned: in a process of their own with BUDGETNET_CPU_SETTINGS=off, on all cores")
+        output.print(f"budgetnet is {measured.settings_gain:.2f} times as fast as untuned")
     print_goals(output, measured.goals)
     print_machine(output, measured.environment)
