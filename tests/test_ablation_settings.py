@@ -15,7 +15,17 @@ from budgetnet.ablation.levels import REMOVED, read_level
 from budgetnet.ablation.paths import pattern_of
 from budgetnet.ablation.setup import Setup, laid_over
 from budgetnet.errors import InputError
-from budgetnet.recipe import NAMED, Augmentation, EarlyStopping, Mixing, Policy, Recipe, Resizing, Schedule
+from budgetnet.recipe import (
+    NAMED,
+    Augmentation,
+    EarlyStopping,
+    ExampleFilter,
+    Mixing,
+    Policy,
+    Recipe,
+    Resizing,
+    Schedule,
+)
 from budgetnet.spec import Head, ModelSpec, Shortcut
 
 PAPER = Setup(zoo.get("reference"), NAMED["paper"])
@@ -39,6 +49,7 @@ EVERYTHING = Setup(
         test_time_flip=True,
         test_time_shifts=True,
         resizing=Resizing(),
+        example_filter=ExampleFilter(),
     ),
 )
 """A base that lacks no component."""
@@ -147,6 +158,7 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "recipe.test_time_flip": {"test_time_flip": False, "test_time_shifts": False},
     "recipe.test_time_shifts": {"test_time_shifts": False},
     "recipe.resizing": {"resizing": None},
+    "recipe.example_filter": {"example_filter": None},
 }
 """What is left of `EVERYTHING` without a component, written by hand."""
 

@@ -56,6 +56,7 @@ REMOVED: dict[str, Any] = {
     "recipe.test_time_flip": False,
     "recipe.test_time_shifts": False,
     "recipe.resizing": None,
+    "recipe.example_filter": None,
 }
 """What is left where a component was taken away; of a document, the fields that change."""
 
