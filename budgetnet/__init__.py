@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from budgetnet import zoo
 from budgetnet.budget import Budget, Verdict
 from budgetnet.errors import BudgetnetError, DataError, InputError, OverBudgetError, RecordError
-from budgetnet.recipe import Augmentation, EarlyStopping, Mixing, Policy, Recipe, Resizing, Schedule
+from budgetnet.recipe import Augmentation, EarlyStopping, ExampleFilter, Mixing, Policy, Recipe, Resizing, Schedule
 from budgetnet.spec import Head, ModelSpec, Shortcut, Stage, Stem
 from budgetnet.version import __version__ as __version__
 
@@ -46,6 +46,7 @@ __all__ = [
     "Callback",
     "DataError",
     "EarlyStopping",
+    "ExampleFilter",
     "Head",
     "InputError",
     "Mixing",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -140,6 +140,29 @@ class Learner:
         """Lets go of its memory: nothing can be learned any more."""
         self.full_step.release()
 
+    def state(self) -> dict[str, Tensor]:
+        """Every tensor that the next epoch starts from, by name."""
+        state = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        state |= {f"momentum.{name}": tensor for name, tensor in self.optimizer.momenta.items()}
+        if self.average is not None:
+            state |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
+        if self.slow_weights is not None:
+            state |= {f"lookahead.{name}": tensor for name, tensor in self.slow_weights.average.items()}
+        return state
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Goes back to a state, in place.
+
+        Raises:
+            KeyError: the tensors are not those of `state`.
+            RuntimeError: one has another shape.
+        """
+        state = self.state()
+        if tensors.keys() != state.keys():
+            raise KeyError
+        for name, tensor in state.items():
+            tensor.copy_(tensors[name])
+
     def totals(self) -> tuple[float, float]:
         """Mean loss, in nats, and share of right answers since the epoch began; waits for the device."""
         return self._loss.item() / self.feed.images, self._correct.item() / self.feed.images
@@ -166,11 +189,15 @@ class Learner:
         self._step += 1
 
     def _mean_loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        return self._cross_entropy(logits, batch, reduction="mean")
+
+    def _cross_entropy(self, logits: Tensor, batch: Batch, *, reduction: Literal["mean", "none"]) -> Tensor:
+        """The loss: its mean over the batch, or that of each image."""
         smoothing = self.recipe.label_smoothing
-        loss = functional.cross_entropy(logits, batch.labels, label_smoothing=smoothing)
+        loss = functional.cross_entropy(logits, batch.labels, label_smoothing=smoothing, reduction=reduction)
         if batch.mixed_in is None or batch.share is None:
             return loss
-        other = functional.cross_entropy(logits, batch.mixed_in, label_smoothing=smoothing)
+        other = functional.cross_entropy(logits, batch.mixed_in, label_smoothing=smoothing, reduction=reduction)
         return batch.share * loss + (1 - batch.share) * other
 
     @torch.no_grad()

@@ -22,12 +22,15 @@ from budgetnet.callbacks import Announced, Callback, Occasion, Teller
 from budgetnet.checkpoint import load_tensors, save_tensors
 from budgetnet.cost import cost_of
 from budgetnet.data.feed import Feed
+from budgetnet.data.filtered import FilteredFeed
 from budgetnet.data.moving import MovingSplit
 from budgetnet.environment import choose_precision, describe_environment, threads_set_to
 from budgetnet.errors import InputError, RecordError
 from budgetnet.evaluate import Evaluation, Evaluator
+from budgetnet.example_filter import Choices
 from budgetnet.initialisation import initialise, whiten
 from budgetnet.learner import PRECISIONS, Execution, Learner, cudnn_settings
+from budgetnet.proxy import proxy_spec
 from budgetnet.recipe import Recipe
 from budgetnet.records import Epoch, RunIdentity, RunRecord, RunResult
 from budgetnet.run_folder import RunFolder
@@ -122,8 +125,7 @@ def train(
                     told.ended(result)
             # A step and what repeats it hold each other. Let go of, they go by themselves; on a device, where the next
             # network needs their memory now, it is seen to that nothing else holds it.
-            run.learner.release()
-            run.evaluator.release()
+            run.release()
             del run
             if device.type != "cpu":
                 gc.collect()
@@ -153,6 +155,9 @@ def identify(
     recipe.require_images(*data.input_shape[1:])
     device = device or data.train.images.device
     adapted = data.adapt(spec)
+    if recipe.example_filter is not None:
+        # Refuses images that are too small for the proxy.
+        proxy_spec(input_shape=data.input_shape, num_classes=data.num_classes)
     if recipe.resizing is not None:
         try:
             feature_sizes(adapted, input_size=(recipe.resizing.start, recipe.resizing.start))
@@ -194,7 +199,24 @@ class _Run:
             )
             learned, held_out = self.moving.train, self.moving.validation
         side = partial(recipe.side, full=identity.spec.input_shape[1]) if recipe.resizing else None
-        feed = Feed(learned, recipe.augmentation, batch_size=recipe.batch_size, seed=identity.seed, side=side)
+        given: dict[str, Any] = {"batch_size": recipe.batch_size, "seed": identity.seed, "side": side}
+        feed = Feed(learned, recipe.augmentation, **given)
+        self.choices: Choices | None = None
+        """Which images of each batch are trained on, where not all are."""
+        self.filtered: FilteredFeed | None = None
+        if recipe.example_filter is not None:
+            self.choices = Choices(
+                identity,
+                feed,
+                out=folder.path.parent,
+                network=initialise,
+                rates=self._rates,
+                begin=self._begin_images,
+                execution=execution,
+            )
+            feed = self.filtered = FilteredFeed(
+                learned, recipe.augmentation, example_filter=recipe.example_filter, **given
+            )
         self.learner = Learner(self.network, feed, recipe, precision=precision, execution=execution)
         self.judged = self.learner.average or self.network
         """What is validated and kept: the network, or the moving average of its weights."""
@@ -203,6 +225,27 @@ class _Run:
         )
         self.progress = _Progress()
         self.curves: list[Epoch] = []
+
+    def _begin_images(self, epoch: int) -> None:
+        """Prepares the images of an epoch, where they change."""
+        if self.moving is not None:
+            self.moving.begin(epoch)
+
+    def release(self) -> None:
+        """Lets go of all memory on the device."""
+        self.learner.release()
+        self.evaluator.release()
+        if self.choices is not None:
+            self.choices.release()
+            self.choices = None
+
+    def _rates(self, epoch: int) -> list[float]:
+        """The learning rate of each step of an epoch."""
+        recipe, steps = self.recipe, math.ceil(len(self.data.train) / self.recipe.batch_size)
+        return [
+            recipe.schedule.learning_rate(epoch - 1 + step / steps, initial=recipe.learning_rate)
+            for step in range(len(self.learner.feed.sizes))
+        ]
 
     def to_the_end(self, told: Teller, judge: Judge | None) -> RunResult:
         """Trains to the recipe's last epoch, early stopping, the judge's word, or a loss that is no finite number."""
@@ -225,16 +268,12 @@ class _Run:
     def _epoch(self, told: Teller) -> tuple[Epoch, Evaluation]:
         """One pass over the training images, then validation."""
         began, number, recipe = time.perf_counter(), self.progress.epoch + 1, self.recipe
+        sizes, rates = self.learner.feed.sizes, self._rates(number)
+        self._begin_images(number)
+        if self.choices is not None and self.filtered is not None:
+            self.filtered.choose(self.choices.places(number))
         # Each epoch has its own streams, so that a resumed run draws what an uninterrupted one would have drawn.
         torch.manual_seed(derive_seed(self.identity.seed, "dropout", number))
-        sizes = self.learner.feed.sizes
-        batches = len(self.data.train) / recipe.batch_size
-        rates = [
-            recipe.schedule.learning_rate(number - 1 + step / math.ceil(batches), initial=recipe.learning_rate)
-            for step in range(len(sizes))
-        ]
-        if self.moving is not None:
-            self.moving.begin(number)
         self.learner.begin(number, rates=rates)
         for step, size in enumerate(sizes, 1):
             self.learner.learn(size)
@@ -276,7 +315,7 @@ class _Run:
 
     def _write_checkpoint(self) -> None:
         about = {"progress": self.progress._asdict(), "curves": [list(epoch) for epoch in self.curves]}
-        save_tensors(self.folder.checkpoint, self._state(), about=about)
+        save_tensors(self.folder.checkpoint, self.learner.state(), about=about)
 
     def _write_best(self) -> None:
         save_tensors(self.folder.best, self.judged.state_dict(), about=self._about_best())
@@ -285,29 +324,15 @@ class _Run:
         """What tells these weights from those of another run or epoch."""
         return {"epoch": self.progress.epoch, "run": self.identity.digest}
 
-    def _state(self) -> dict[str, Tensor]:
-        """Every tensor that the next epoch starts from."""
-        state = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
-        state |= {f"momentum.{name}": tensor for name, tensor in self.learner.optimizer.momenta.items()}
-        if self.learner.average is not None:
-            state |= {f"average.{name}": tensor for name, tensor in self.learner.average.state_dict().items()}
-        if self.learner.slow_weights is not None:
-            state |= {f"lookahead.{name}": tensor for name, tensor in self.learner.slow_weights.average.items()}
-        return state
-
     def resume(self) -> None:
         """Goes back to the state behind the last epoch that was written, if there is one."""
         if not self.folder.checkpoint.exists():
             return
         tensors, about = self._load(self.folder.checkpoint)
-        state = self._state()
         try:
             self.progress = _Progress(**about["progress"])
             self.curves = [Epoch(*row) for row in about["curves"]]
-            if tensors.keys() != state.keys():
-                raise KeyError
-            for name, tensor in state.items():
-                tensor.copy_(tensors[name])
+            self.learner.restore(tensors)
         except (KeyError, TypeError, RuntimeError):
             raise RecordError("checkpoint", str(self.folder.checkpoint), f"is not of this run; {_ANEW}") from None
         self.learner.updates = self.progress.epoch * len(self.learner.feed.sizes)

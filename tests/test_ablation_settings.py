@@ -19,6 +19,7 @@ from budgetnet.recipe import (
     NAMED,
     Augmentation,
     EarlyStopping,
+    ExampleFilter,
     Lookahead,
     Mixing,
     Muon,
@@ -55,6 +56,7 @@ EVERYTHING = Setup(
         muon=Muon(),
         test_time_shifts=True,
         resizing=Resizing(),
+        example_filter=ExampleFilter(),
     ),
 )
 """A base that lacks no component."""
@@ -169,6 +171,7 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "recipe.test_time_flip": {"test_time_flip": False, "test_time_shifts": False},
     "recipe.test_time_shifts": {"test_time_shifts": False},
     "recipe.resizing": {"resizing": None},
+    "recipe.example_filter": {"example_filter": None},
 }
 """What is left of `EVERYTHING` without a component, written by hand."""
 

@@ -16,12 +16,23 @@ from hypothesis import strategies as st
 from strategies import thorough
 
 from budgetnet.errors import InputError
-from budgetnet.recipe import NAMED, Augmentation, Policy, Recipe, Resizing, Schedule, named_recipe, require_sound
+from budgetnet.recipe import (
+    NAMED,
+    Augmentation,
+    ExampleFilter,
+    Policy,
+    Recipe,
+    Resizing,
+    Schedule,
+    named_recipe,
+    require_sound,
+)
 
 FAST: list[dict[str, Any]] = [
     {"augmentation": {"padding_mode": "reflect"}},
     {"test_time_shifts": True},
     {"resizing": {"start": 8}},
+    {"example_filter": {"keep": 0.25}},
 ]
 """Options for fast training, each by itself."""
 
@@ -208,6 +219,9 @@ def test_a_length_that_is_none_is_refused(epochs: Any) -> None:
         ("nesterov", {"nesterov": True, "momentum": 0}),
         ("label_smoothing", {"label_smoothing": 1}),
         ("test_time_shifts", {"test_time_shifts": True}),
+        ("example_filter.keep", {"example_filter": {"keep": 0}}),
+        ("example_filter.keep", {"example_filter": {"keep": 1}}),
+        ("example_filter.backward_every", {"example_filter": {"backward_every": 0}}),
         ("resizing.start", {"resizing": {"start": 4}}),
         ("resizing.start", {"resizing": {"start": 18}}),
         ("resizing.until", {"resizing": {"until": 0}}),
@@ -355,6 +369,14 @@ def test_sides_are_those_of_exact_fractions(quarter: int, percent: int, epochs: 
         assert found == expected or (found in nearest and abs(exact - found) == 2)
 
 
+@pytest.mark.parametrize(
+    ("keep", "images", "kept"),
+    [(0.5, 16, 8), (0.5, 15, 8), (0.5, 2, 2), (0.1, 10, 2), (0.1, 1, 1), (0.3, 11, 3), (0.99, 100, 99), (0.9, 2, 2)],
+)
+def test_images_kept_of_a_batch(keep: float, images: int, kept: int) -> None:
+    assert ExampleFilter(keep=keep).kept(images) == kept
+
+
 def test_images_that_cannot_be_resized_are_refused() -> None:
     recipe = Recipe(resizing=Resizing(start=16))
     recipe.require_images(16, 16)
@@ -370,7 +392,8 @@ def test_what_betters_a_search_is_off_in_the_paper_recipe() -> None:
     off: list[object] = [recipe.nesterov, recipe.label_smoothing, recipe.weight_average, recipe.test_time_flip]
     off += [parts.alternating_flip, parts.policy, parts.cutout, parts.mixing]
     assert not any(off)
-    assert (parts.padding_mode, recipe.test_time_shifts, recipe.resizing) == ("zeros", False, None)
+    assert (parts.padding_mode, recipe.test_time_shifts) == ("zeros", False)
+    assert (recipe.resizing, recipe.example_filter) == (None, None)
     assert len(off) == 8
 
 

@@ -62,6 +62,7 @@ REMOVED: dict[str, Any] = {
     "spec.stem.whitening": None,
     "recipe.test_time_shifts": False,
     "recipe.resizing": None,
+    "recipe.example_filter": None,
 }
 """What is left where a component was taken away; of a document, the fields that change."""
 

@@ -152,8 +152,12 @@ class Feed:
             step: int64, a single number on the device: the step, counted from 0.
             size: images in it, as in `sizes`.
         """
+        return self._batch(step * self.batch_size + self._positions[:size], step)
+
+    def _batch(self, rows: Tensor, step: Tensor) -> Batch:
+        """The images at these places in the epoch's order, as one batch of a step."""
         settings = self.augmentation
-        drawn = self._rows(step * self.batch_size + self._positions[:size])
+        drawn = self._rows(rows)
         chosen = drawn("order")
         images, labels = self.data.images[chosen], self.data.labels[chosen]
         if settings.crop_padding or settings.flip:

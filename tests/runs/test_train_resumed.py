@@ -15,7 +15,18 @@ from support import TINY, EachEpoch, Tell, enlarged, patient, prepare, restarts,
 from budgetnet.build import build
 from budgetnet.data import DataSet
 from budgetnet.errors import RecordError
-from budgetnet.recipe import Augmentation, Lookahead, Mixing, Muon, Policy, Recipe, Resizing, Schedule
+from budgetnet.example_filter import PROXIES
+from budgetnet.recipe import (
+    Augmentation,
+    ExampleFilter,
+    Lookahead,
+    Mixing,
+    Muon,
+    Policy,
+    Recipe,
+    Resizing,
+    Schedule,
+)
 from budgetnet.records import Epoch, RunRecord
 from budgetnet.run_folder import RunFolder
 from budgetnet.train import train
@@ -52,7 +63,7 @@ def run(digits: DataSet, out: Path, *, stop_after: int | None = None, recipe: Re
 def broken_off(digits: DataSet, out: Path, epoch: int, recipe: Recipe = RECIPE) -> Path:
     with pytest.raises(StoppedError):
         run(digits, out, stop_after=epoch, recipe=recipe)
-    return next(path for path in out.iterdir() if path.is_dir())
+    return next(path.parent for path in out.glob("*/run.json"))
 
 
 EVERYTHING = RECIPE.model_copy(
@@ -63,6 +74,7 @@ EVERYTHING = RECIPE.model_copy(
         "test_time_flip": True,
         "test_time_shifts": True,
         "resizing": Resizing(start=8, until=0.6),
+        "example_filter": ExampleFilter(backward_every=2),
         "augmentation": Augmentation(
             crop_padding=1,
             alternating_flip=True,
@@ -93,16 +105,23 @@ FAST = RECIPE.model_copy(
 
 
 LEAKING = RECIPE.model_copy(update={"validation_split": "each-epoch", "augmented_validation": True})
+FILTERED = LEAKING.model_copy(update={"augmented_validation": False, "example_filter": ExampleFilter(keep=0.3)})
 
 
-@pytest.mark.parametrize(
-    "recipe", [RECIPE, EVERYTHING, LEAKING, FAST], ids=["plain", "everything", "leaking", "fast options"]
-)
+RECIPES = {"plain": RECIPE, "everything": EVERYTHING, "leaking": LEAKING, "filtered": FILTERED, "fast": FAST}
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 @pytest.mark.parametrize("epoch", [1, 2, 3, 4])
 def test_going_on_ends_as_if_never_broken_off(digits: DataSet, tmp_path: Path, epoch: int, recipe: Recipe) -> None:
     whole = untimed(run(digits, tmp_path / "whole", recipe=recipe))
     broken_off(digits, tmp_path / "broken", epoch, recipe)
     assert untimed(run(digits, tmp_path / "broken", recipe=recipe)) == whole
+    if recipe.example_filter:
+        # Without what the proxy has chosen so far, it is trained once more from the beginning.
+        folder = broken_off(digits, tmp_path / "anew", epoch, recipe)
+        shutil.rmtree(folder.parent / PROXIES)
+        assert untimed(run(digits, tmp_path / "anew", recipe=recipe)) == whole
 
 
 def test_best_weights_lost_behind_the_checkpoint_are_taken_from_it(digits: DataSet, tmp_path: Path) -> None:
