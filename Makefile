@@ -80,13 +80,15 @@ printf '%s\n' "$$here" "$$wanted" "$$sources" > .venv/installed
 endef
 export SETUP PYTHON
 
-.PHONY: help setup setup-docs setup-test setup-lint search docs test lint format clean
+.PHONY: help setup setup-docs setup-test setup-lint search studies studies-records docs test lint format clean
 # Two targets asked for at once must not install into .venv at the same time.
 .NOTPARALLEL:
 
 help:
 	@echo "make setup    make .venv and install budgetnet, every version pinned; the other targets do so by themselves"
 	@echo "make search   search for the best network under 5 million parameters; options: ARGS=\"...\""
+	@echo "make studies  run the studies that need long training, at the lowest priority; ARGS=\"--status\" shows how far they are"
+	@echo "make studies-records  copy the records of finished studies into studies/"
 	@echo "make docs     build the documentation into site/, which no network is needed to read"
 	@echo "make test     run the tests; options: ARGS=\"...\", PYTEST_WORKERS=$(PYTEST_WORKERS)"
 	@echo "make lint     check style, types and which module may import which"
@@ -109,6 +111,13 @@ setup-lint:
 
 search: setup
 	.venv/bin/budgetnet search --max-params 5e6 $(ARGS)
+
+# Runs the studies of studies/order.yaml one after the other, each from where it stopped: days on a CPU. Run again, it goes on.
+studies: setup
+	.venv/bin/python studies/runner $(ARGS)
+
+studies-records: setup
+	.venv/bin/python studies/runner --collect $(ARGS)
 
 # A link that leads nowhere is an error. The theme would announce a coming version of mkdocs, which is not the one pinned.
 docs: setup-docs

@@ -1,0 +1,139 @@
+"""The list of studies that need long training: what each runs, and what it leaves (`studies/order.yaml`)."""
+
+from __future__ import annotations
+
+import glob
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, NamedTuple, Self
+
+from pydantic import Field, model_validator
+
+from budgetnet.errors import InputError
+from budgetnet.fields import Document, Real
+
+ORDER_FILE = Path("studies") / "order.yaml"
+"""Where the list lies in a checkout."""
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60)]
+FileName = Annotated[str, Field(pattern=r"^[\w-][\w.-]*$", max_length=100)]
+
+
+class Command(Document):
+    """One command of a study. It must be one that continues where it stopped when it is run again."""
+
+    argv: Annotated[tuple[str, ...], Field(min_length=1)]
+    """The command, argument by argument. ``budgetnet`` and ``python`` as the first are those of the runner; ``{data}``,
+    ``{out}`` (folder of run folders), ``{records}`` (folder of what is kept) and ``{seed}`` are filled in,
+    ``{declare}`` by ``--declare cifar10`` or nothing. An argument with an asterisk becomes all paths that match it."""
+    stdout: FileName | None = None
+    """File of the records that standard output is written to; the log if null."""
+    exit_codes: tuple[int, ...] = (0,)
+    """Exit codes that mean success; `budgetnet reproduce` ends with 4 where the answer is no."""
+
+
+class Study(Document):
+    """One study: commands that are run one after the other, and what is kept of them."""
+
+    name: Name
+    """What it is called in tables and options."""
+    question: Annotated[str, Field(min_length=1, max_length=200)]
+    """What it answers, in a line."""
+    folder: Name
+    """The folder below ``studies`` that its records belong to."""
+    out: Name | None = None
+    """Folder of its run folders; studies that share one answer from each other's runs. Default: `name`."""
+    needs: tuple[str, ...] = ()
+    """Files of the repository that must exist, besides those below ``studies`` that a command names."""
+    seeds: tuple[int, ...] = (0,)
+    """A command with ``{seed}`` is run once for each."""
+    core_hours: Annotated[Real, Field(gt=0)]
+    """About how many hours it takes on one core of a CPU without a GPU."""
+    keep_runs: Literal["named", "all"] = "named"
+    """Whose records are kept: runs that a JSON file of the records names, or all runs of `out`."""
+    commands: Annotated[tuple[Command, ...], Field(min_length=1)]
+
+    @property
+    def runs_folder(self) -> str:
+        """Name of the folder of its run folders."""
+        return self.out or self.name
+
+    def missing(self, checkout: Path) -> list[str]:
+        """List the files that the study needs and a checkout does not have."""
+        named = [part for command in self.commands for part in command.argv if part.startswith("studies/")]
+        wanted = dict.fromkeys([*self.needs, *(part for part in named if "{" not in part and "*" not in part)])
+        return [path for path in wanted if not (checkout / path).exists()]
+
+
+class Order(Document):
+    """All studies, in the order in which they are run."""
+
+    document_kind: ClassVar[str] = "order"
+
+    schema_version: Literal[1] = 1
+    """Version of this format."""
+    studies: Annotated[tuple[Study, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [study.name for study in self.studies]
+        if len(set(names)) < len(names):
+            raise InputError("studies", names, "must have different names")
+        return self
+
+    def get(self, name: str) -> Study:
+        """Find a study by its name.
+
+        Raises:
+            InputError: there is none of that name.
+        """
+        for study in self.studies:
+            if study.name == name:
+                return study
+        raise InputError("--only", name, f"must be one of {', '.join(study.name for study in self.studies)}")
+
+
+class Values(NamedTuple):
+    """What the fields of commands are filled in with."""
+
+    data: str
+    out: str
+    records: str
+    declare: str | None = None
+
+
+def steps(study: Study) -> list[tuple[Command, int | None]]:
+    """List the commands of a study with the seed of each; a command without a seed has None."""
+    return [
+        (command, seed)
+        for command in study.commands
+        for seed in (study.seeds if any("{seed}" in part for part in command.argv) else (None,))
+    ]
+
+
+def filled_in(command: Command, values: Values, *, seed: int | None, folder: Path) -> list[str]:
+    """Fill in the fields of a command.
+
+    Args:
+        command: the command.
+        values: what for.
+        seed: likewise.
+        folder: where the command is run, to which paths with an asterisk are relative.
+
+    Raises:
+        InputError: a path with an asterisk matches nothing.
+    """
+    filled: list[str] = []
+    for part in command.argv:
+        if part == "{declare}":
+            filled += [] if values.declare is None else ["--declare", values.declare]
+            continue
+        text = part.replace("{data}", values.data).replace("{out}", values.out).replace("{records}", values.records)
+        text = text.replace("{seed}", str(seed))
+        if "*" not in part:
+            filled.append(text)
+            continue
+        found = sorted(glob.glob(text, root_dir=folder))  # noqa: PTH207 - the paths shall stay relative
+        if not found:
+            raise InputError("argv", text, "matches no file")
+        filled += found
+    return filled

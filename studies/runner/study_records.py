@@ -1,0 +1,50 @@
+"""Records of studies: copied from their run folders, and brought into the repository."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from study_order import Study
+
+from budgetnet.files import replacing_file
+
+RUN_FILES = ("run.json", "result.json", "curves.csv", "test.json", "environment.json")
+"""What is kept of a run folder; weights are not."""
+OPENINGS = "test-openings.jsonl"
+"""When the test set was opened, for what."""
+
+
+def keep_records(study: Study, *, runs: Path, records: Path) -> list[str]:
+    """Copy the records of a study's finished runs to where its other records lie; give the names of the runs.
+
+    Args:
+        study: the study.
+        runs: folder of its run folders.
+        records: folder of its records; JSON files in it name the runs, unless the study keeps all of them.
+    """
+    finished = sorted(path.parent for path in runs.glob("*/result.json"))
+    if study.keep_runs == "named":
+        own = [path for path in records.rglob("*.json") if path.relative_to(records).parts[0] != "runs"]
+        texts = [path.read_text(encoding="utf-8") for path in own]
+        finished = [folder for folder in finished if any(folder.name in text for text in texts)]
+    for folder in finished:
+        for name in RUN_FILES:
+            if (folder / name).exists():
+                _copy(folder / name, records / "runs" / folder.name / name)
+    if (runs / OPENINGS).exists() and any((folder / "test.json").exists() for folder in finished):
+        _copy(runs / OPENINGS, records / OPENINGS)
+    return [folder.name for folder in finished]
+
+
+def collect(study: Study, *, records: Path, repository: Path) -> int:
+    """Copy the records of a study into its folder of a repository; give the number of files."""
+    files = [path for path in sorted(records.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+    for path in files:
+        _copy(path, repository / "studies" / study.folder / path.relative_to(records))
+    return len(files)
+
+
+def _copy(source: Path, target: Path) -> None:
+    with replacing_file(target) as temporary:
+        shutil.copyfile(source, temporary)
