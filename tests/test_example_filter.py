@@ -203,7 +203,7 @@ def test_a_longer_run_goes_on_from_the_state_of_a_proxy(digits: DataSet, tmp_pat
 
 def test_the_share_of_each_batch_is_trained_on(digits: DataSet, tmp_path: Path) -> None:
     sizes: list[int] = []
-    def watched(spec: ModelSpec, seed: int, **options: Any) -> Any:
+
     def watched(spec: ModelSpec, seed: int, **options: Any) -> Any:
         network = initialise(spec, seed, **options)
         if spec.label != "proxy":
