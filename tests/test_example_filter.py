@@ -21,12 +21,12 @@ from budgetnet.data.feed import Feed
 from budgetnet.data.filtered import FilteredFeed
 from budgetnet.errors import InputError
 from budgetnet.example_filter import PROXIES, Choices, Proxy, proxy_key
+from budgetnet.initialisation import initialise
 from budgetnet.learner import Execution
 from budgetnet.proxy import proxy_spec
 from budgetnet.recipe import Augmentation, EarlyStopping, ExampleFilter, Mixing, Policy, Recipe, Resizing
 from budgetnet.records import RunRecord
 from budgetnet.spec import ModelSpec
-from budgetnet.initialisation import initialise
 from budgetnet.train import identify, train
 from budgetnet.training_data import TrainingData
 
