@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from budgetnet.build import build
 from budgetnet.data import DataSet
 from budgetnet.files import read_mapping, write_json
-from budgetnet.recipe import named_recipe
+from budgetnet.recipe import ExampleFilter, Resizing, named_recipe
 from budgetnet.records import Epoch, RunResult
 from budgetnet.run_folder import RunFolder
 from budgetnet.searching.study import read_trials
@@ -27,7 +27,7 @@ from budgetnet.spec import ModelSpec
 from budgetnet.study import open_study
 from budgetnet.time_to_accuracy import time_to_accuracy
 from budgetnet.train import train
-from budgetnet.training_cost import training_flops
+from budgetnet.training_cost import flops_by_epoch, training_flops
 from budgetnet.words import short_petaflops
 from budgetnet.zoo import get
 
@@ -42,6 +42,27 @@ def test_the_reference_costs_what_was_counted_by_hand() -> None:
     assert training_flops(reference, paper, images=40_000, epochs=1) == 190_427_258_880_000
     assert training_flops(reference, paper, images=40_000) == 150 * 190_427_258_880_000
     assert training_flops(reference, paper, images=40_000, epochs=0) == 0
+
+
+def test_small_images_of_the_first_epochs_cost_less() -> None:
+    # Sides of 16, 24, 32 and 32 pixels; a network without strides costs in proportion to its pixels but for the head.
+    spec = ModelSpec.resnet(channels=[8])
+    recipe = tiny_recipe(epochs=4, resizing=Resizing(start=16, until=0.5))
+    head = 8 * 10
+    by_hand = [6 * 100 * ((spec.macs - head) * side**2 // 32**2 + head) for side in (16, 24, 32, 32)]
+    assert flops_by_epoch(spec, recipe, images=100) == by_hand
+    assert flops_by_epoch(spec, recipe, images=100, epochs=2) == by_hand[:2]
+
+
+def test_filtering_counts_the_images_kept_and_the_proxy() -> None:
+    spec = ModelSpec.resnet(channels=[8])
+    recipe = tiny_recipe(epochs=2, batch_size=16, example_filter=ExampleFilter(keep=0.25, backward_every=3))
+    # 100 images: six batches of 16 and one of 4. Kept: 6 x 4 + 2. The proxy learns from batches 1, 4 and 7: 36 images.
+    # The proxy by hand: a stem, then blocks with a 1x1 shortcut at 16x16, 8x8 and 4x4 pixels, then 10 classes.
+    proxy = 32**2 * 9 * 3 * 32 + 16**2 * (2 * 9 * 32 * 32 + 32 * 32) + 64 * 10
+    proxy += 8**2 * (9 * 32 * 64 + 9 * 64 * 64 + 32 * 64) + 4**2 * (2 * 9 * 64 * 64 + 64 * 64)
+    expected = 6 * spec.macs * 26 + proxy * (2 * 100 + 4 * 36)
+    assert flops_by_epoch(spec, recipe, images=100) == [expected, expected]
 
 
 # Without groups, whose gradients torch's counter takes for those of a full convolution.
