@@ -26,6 +26,7 @@ from budgetnet.cli.options import (
     read_sizes,
     read_spec,
     read_trackers,
+    require_folder,
 )
 from budgetnet.errors import BudgetnetError
 from budgetnet.recipe import LEAKING, Recipe
@@ -59,6 +60,7 @@ def train(
     network = read_spec(spec)
     how = read_recipe(recipe, data=data, epochs=epochs)
     sizes = read_sizes(train_size, validation_size)
+    require_folder(out, field="--out")
     trackers = read_trackers(track, out=out)
     from budgetnet.callbacks import Callbacks
     from budgetnet.environment import choose_device
