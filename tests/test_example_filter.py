@@ -213,7 +213,7 @@ def test_the_share_of_each_batch_is_trained_on(digits: DataSet, tmp_path: Path) 
         return network
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("budgetnet.train.initialise", watched)
+        patch.setattr("budgetnet.training_run.initialise", watched)
         record = train(TINY, prepare(digits, RECIPE, train_size=74), RECIPE, seed=0, out=tmp_path)
     assert sizes == [6, 6, 6, 6, 4] * 4  # 0.4 of 16, and of the last 10
     right = record.curves[0].train_accuracy * 28

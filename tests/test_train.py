@@ -272,7 +272,7 @@ def test_training_images_grow_and_validation_images_do_not(
         network.register_forward_pre_hook(lambda module, inputs: seen.append((module.training, *inputs[0].shape[2:])))
         return network
 
-    monkeypatch.setattr("budgetnet.train.initialise", watched)
+    monkeypatch.setattr("budgetnet.training_run.initialise", watched)
     recipe = tiny_recipe(epochs=6, resizing=Resizing(start=8, until=0.5))
     train(TINY, prepare(enlarged(digits), recipe), recipe, seed=0, out=tmp_path)
     # By hand: 8, 10.67 and 13.33 in the first half, 4 steps an epoch.
@@ -371,7 +371,7 @@ def test_a_network_is_gone_with_the_end_of_its_run(
         networks.append(weakref.ref(network))
         return network
 
-    monkeypatch.setattr("budgetnet.train.initialise", initialise_watched)
+    monkeypatch.setattr("budgetnet.training_run.initialise", initialise_watched)
     recipe = tiny_recipe(**option)
     gc.collect()
     gc.disable()

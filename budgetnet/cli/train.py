@@ -28,6 +28,7 @@ from budgetnet.cli.options import (
     read_spec,
     read_threads,
     read_trackers,
+    require_folder,
     set_threads_shown,
 )
 from budgetnet.errors import BudgetnetError
@@ -66,6 +67,7 @@ def train(
     network = read_spec(spec)
     how = read_recipe(recipe, data=data, epochs=epochs)
     sizes = read_sizes(train_size, validation_size)
+    require_folder(out, field="--out")
     wanted = read_threads(threads)
     trackers = read_trackers(track, out=out)
     from budgetnet.callbacks import Callbacks
