@@ -76,10 +76,9 @@ def train(
     chosen = choose_device(device)
     prepared = TrainingData.prepare(load_shown(data), how, device=chosen, **sizes)
     network = prepared.adapt(network)
-    finished = RunFolder.of(identify(network, prepared, how, seed=seed), out).finished
-    if finished and sys.stderr.isatty():
+    if RunFolder.of(identify(network, prepared, how, seed=seed), out).finished and sys.stderr.isatty():
         typer.echo("already trained: answered from its record", err=True)
-    if not finished and not as_json:
+    if not as_json:
         _announce_cost(network, how, images=prepared.record.train_images)
     try:
         with TerminalProgress() as progress, compiling(wanted=compiled):
