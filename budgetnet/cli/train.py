@@ -89,7 +89,7 @@ def train(
     set_threads_shown(wanted, lambda: FirstRun(network, how, prepared, folder) if left else None)
     if finished and sys.stderr.isatty():
         typer.echo("already trained: answered from its record", err=True)
-    if not finished and not as_json:
+    if not as_json:
         _announce_cost(network, how, images=prepared.record.train_images)
     try:
         with TerminalProgress() as progress, compiling(wanted=compiled):
