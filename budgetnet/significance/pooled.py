@@ -43,17 +43,17 @@ def pooled_difference(
 
     The groups are fixed: the answer is about these and not about others like them. Each may have a mean difference of
     its own, so the variance is estimated within groups and pooled over them: s² is the sum of squares around the
-    groups' means divided by the degrees of freedom, the sum over the groups of (pairs - 1). The mean of N groups has the
-    standard error sqrt(Σ s²/n) / N. It assumes normal differences that scatter alike in all groups, and pairs that are
-    independent between groups.
+    groups' means divided by the degrees of freedom, the sum over the groups of (pairs - 1). The mean of N groups has
+    the standard error sqrt(Σ s²/n) / N. It assumes normal differences that scatter alike in all groups, and pairs that
+    are independent between groups.
 
     Args:
         groups: for each group the values, and the numbers to take away in the same order; at least one group.
         confidence: the two-sided confidence level of the interval, between 0 and 1.
 
     Raises:
-        InputError: no groups, a group without pairs or with unequal numbers of values, a number that is not finite, or a
-            confidence level out of range.
+        InputError: no groups, a group without pairs or with unequal numbers of values, a number that is not finite, or
+            a confidence level out of range.
     """
     check_confidence(confidence)
     if not groups:
