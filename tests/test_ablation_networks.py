@@ -23,10 +23,11 @@ from budgetnet.ablation.results import AblationResult, ablation_result
 from budgetnet.batch import planned
 from budgetnet.cli.ablation import changes_table
 from budgetnet.errors import InputError
-from budgetnet.figures.ablation import ablation_forest, ablation_rows
+from budgetnet.figures import NetworkPoint, PooledRow, ablation_forest, ablation_rows, pooled_forest, pooled_rows
 from budgetnet.recipe import Recipe
 from budgetnet.report import render
 from budgetnet.spec import ModelSpec
+from budgetnet.stats import Interval
 
 CIFAR: dict[str, Any] = {"input_shape": (3, 32, 32), "num_classes": 10}
 SMALL: dict[str, Any] = {"stem": {"channels": 8}, "stages": [{"channels": 8}, {"channels": 16, "stride": 2}]}
@@ -349,9 +350,47 @@ def test_json_csv_and_figure_say_what_the_rows_say(result: AblationResult) -> No
     rows = ablation_rows(result)
     assert [each.name for each in rows[6:8]] == ["basic: all without decay", "preact: nesterov"]
     assert [each.compared_with for each in rows[:7]] == [*["base"] * 4, *["all"] * 3]
+
+
+def test_the_figure_has_a_line_for_each_comparison_and_a_marker_for_each_network(result: AblationResult) -> None:
+    rows = pooled_rows(result)
+    pooled = [each.pooled for change in result.changes for each in change.comparisons]
+    assert [row.name for row in rows[:2]] == ["nesterov, alone", "nesterov, without it"]
+    assert (rows[-1].name, rows[-1].n, len(rows)) == ("all", 8, 7)
     figure = ablation_forest(result)
-    assert figure.layout.meta["alt"].startswith("Differences of 14 variants to what each is compared with")
-    assert sum(note.text.endswith(", to all") for note in figure.layout.annotations) == 6
+    traces = {trace.name: trace for trace in figure.data if trace.name != "interval"}
+    assert list(traces) == ["all networks, beyond noise", "all networks, within noise", "basic", "preact"]
+    for significant, name in ((True, "all networks, beyond noise"), (False, "all networks, within noise")):
+        expected = [100 * each.difference.mean for each in pooled if each and each.significant is significant]
+        assert list(traces[name].x) == pytest.approx(expected)
+    ends = {end for trace in figure.data if trace.name == "interval" for end in trace.x if end is not None}
+    assert ends == {100 * end for each in pooled if each for end in each.difference.interval or ()}
+    for network in BASES:
+        own = [differences_of(*names)[network].mean() * 100 for names in COMPARISONS.values()]
+        assert list(traces[network].x) == pytest.approx(own)
+    # All marks of a comparison lie in its own line of the page, and no two of them at one place.
+    height = figure.layout.yaxis.range[0] / 7
+    for number in range(7):
+        places = [trace.y[number] for trace in (traces["basic"], traces["preact"])]
+        assert len(set(places)) == 2
+        assert all(number * height < place < (number + 1) * height for place in places)
+    assert "preact: all without nesterov: +0.39 [" in traces["preact"].text[1]
+    assert figure.layout.xaxis.range[0] < min(ends)
+    assert figure.layout.meta["alt"].startswith(
+        "Differences over all networks in 7 comparisons, in points of accuracy:"
+    )
+
+
+def test_a_figure_of_sixteen_options_is_no_longer_than_a_few_screens() -> None:
+    point = NetworkPoint("<i>", "<i>: <b>x</b>", 0.01, None)
+    rows = [PooledRow("<b>x</b>" * 9, "alone", 5, 0.01, Interval(0.0, 0.02), None, (point,)) for _ in range(33)]
+    rows.append(PooledRow("nothing", "", 0, None, None, None, ()))
+    figure = pooled_forest(rows, networks=["<i>"], title="t")
+    assert figure.layout.height < 2_000
+    words = [note.text for note in figure.layout.annotations]
+    assert words[0] == f"<b>{'&lt;b&gt;x&lt;/b&gt;' * 2}&lt;b&gt;…</b>, alone"
+    assert words[-1] == "no result"
+    assert {trace.name for trace in figure.data} == {"interval", "all networks, no p-value", "&lt;i&gt;"}
 
 
 def _third_seed(network: str) -> list[int]:
