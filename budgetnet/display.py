@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
-from budgetnet.ablation.changes import EFFECT_RULE
+from budgetnet.ablation.changes import EFFECT_RULE, POOLED_RULE
 from budgetnet.ablation.results import AblationResult, Row
 from budgetnet.budget import LimitVerdict, Verdict
 from budgetnet.cost import cost_of
@@ -200,11 +200,18 @@ def _ablation_cells(row: Row, *, compared: bool) -> list[object]:
 
 
 def _changes_html(result: AblationResult) -> str:
+    several = len(result.networks) > 1
     cells = []
     for change in result.changes:
-        for name, rows in change.comparisons:
-            found = [rows[network].difference if network in rows else None for network in result.networks]
+        for comparison in change.comparisons:
+            rows = [comparison.rows.get(network) for network in result.networks]
+            pooled = comparison.pooled
+            found = [each and each.difference for each in (*rows, *([pooled] if several else []))]
             numbers = [points(each.mean, each.interval) if each else "-" for each in found]
-            cells.append((change.name, name, *numbers, change.verdict))
-    head = ("change", "", *(network or "difference" for network in result.networks), "verdict")
-    return _table("<b>changes</b>, points [95 %]", head, cells, left=2) + f"<p>{escape(EFFECT_RULE)}</p>"
+            if several:
+                numbers.append("" if pooled is None or pooled.p_value is None else f"{pooled.p_value:.3f}")
+            cells.append((change.name, comparison.label, *numbers, change.verdict))
+    pooled_head = ("all networks", "p (Holm)") if several else ()
+    head = ("change", "", *(network or "difference" for network in result.networks), *pooled_head, "verdict")
+    rules = (EFFECT_RULE, POOLED_RULE) if several else (EFFECT_RULE,)
+    return _table("<b>changes</b>, points [95 %]", head, cells, left=2) + f"<p>{escape(' '.join(rules))}</p>"

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pytest
+import statsmodels.api as sm
 from record_support import run_record
 from report_support import STUDIES, every_fate, report_of, text_of
+from rich.console import Console
 from scipy import stats
 
 from budgetnet.ablation import AblationStudy
-from budgetnet.ablation.changes import EFFECT_RULE
+from budgetnet.ablation.changes import EFFECT_RULE, POOLED_RULE
 from budgetnet.ablation.results import AblationResult, ablation_result
 from budgetnet.batch import planned
+from budgetnet.cli.ablation import changes_table
 from budgetnet.errors import InputError
-from budgetnet.figures.ablation import ablation_forest, ablation_rows
+from budgetnet.figures import NetworkPoint, PooledRow, ablation_forest, ablation_rows, pooled_forest, pooled_rows
 from budgetnet.recipe import Recipe
 from budgetnet.report import render
 from budgetnet.spec import ModelSpec
+from budgetnet.stats import Interval
 
 CIFAR: dict[str, Any] = {"input_shape": (3, 32, 32), "num_classes": 10}
 SMALL: dict[str, Any] = {"stem": {"channels": 8}, "stages": [{"channels": 8}, {"channels": 16, "stride": 2}]}
@@ -64,7 +69,7 @@ def counts_of(network: str, number: int) -> list[int]:
     return [base + SHIFTS[network][number] + each for base, each in zip(BASES[network], noise, strict=True)]
 
 
-def result_of(study: AblationStudy, counts: Callable[[str, str], list[int]]) -> AblationResult:
+def result_of(study: AblationStudy, counts: Callable[[str, str], Sequence[int | None]]) -> AblationResult:
     """The result of a study whose runs have so many images right, by network and variant."""
     variants = study.variants(**CIFAR)
     records = {
@@ -141,21 +146,146 @@ def test_each_row_is_compared_with_what_it_names_and_corrected_with_all(result: 
         assert row.p_value == pytest.approx(corrected[key])
 
 
-def test_what_each_change_is_worth_is_said_for_every_network(result: AblationResult) -> None:
-    found = {change.name: change for change in result.changes}
+def differences_of(name: str, other: str) -> dict[str, npt.NDArray[np.float64]]:
+    """Differences of two variants as shares, seed by seed, by network."""
+    first, second = NAMES.index(name), NAMES.index(other)
+    return {net: (np.array(counts_of(net, first)) - np.array(counts_of(net, second))) / 10_000 for net in BASES}
+
+
+COMPARISONS = {
+    ("nesterov", "alone"): ("nesterov", "base"),
+    ("nesterov", "omitted"): ("all without nesterov", "all"),
+    ("smooth", "alone"): ("smooth", "base"),
+    ("smooth", "omitted"): ("all without smooth", "all"),
+    ("decay", "alone"): ("decay", "base"),
+    ("decay", "omitted"): ("all without decay", "all"),
+    ("all", "alone"): ("all", "base"),
+}
+
+
+def test_networks_are_pooled_and_their_comparisons_corrected_among_themselves(result: AblationResult) -> None:
+    expected = {}
+    for key, names in COMPARISONS.items():
+        observed = differences_of(*names)
+        # Least squares on a dummy for each network; the mean of both coefficients.
+        dummies = np.repeat(np.eye(2), 4, axis=0)
+        fitted = sm.OLS(np.concatenate(list(observed.values())), dummies).fit()
+        expected[key] = fitted.t_test(np.array([[0.5, 0.5]]))
+    corrected = holm_by_hand({key: float(test.pvalue) for key, test in expected.items()})
+    found = {(change.name, each.kind): each.pooled for change in result.changes for each in change.comparisons}
+    assert found.keys() == expected.keys()
+    for key, pooled in found.items():
+        assert pooled is not None
+        assert pooled.networks == ("basic", "preact")
+        assert (pooled.difference.pairs, pooled.difference.degrees_of_freedom) == ((4, 4), 6)
+        assert pooled.difference.mean == pytest.approx(float(expected[key].effect[0]))
+        assert pooled.difference.interval == pytest.approx(tuple(expected[key].conf_int()[0]))
+        assert pooled.p_value == pytest.approx(corrected[key])
+        assert pooled.significant is (corrected[key] < 0.05)
+
+
+def test_what_each_change_is_worth_is_said_over_all_networks(result: AblationResult) -> None:
     # Of 10,000 images: Nesterov gains 201.5 and 191.5 alone; without it all lose 190.75 on basic and gain 39.25 on
-    # preact. The decay loses 149.5 alone on basic and gains 160.5 on preact; without it all gain 168.75 and lose
-    # 151.25. All options gain 251.25 and 301.25. None of these scatters by more than 9.
-    assert list(found) == ["nesterov", "smooth", "decay", "all"]
-    assert {name: change.verdict for name, change in found.items()} == {
-        "nesterov": "pays on basic only; mixed on preact",
+    # preact, which is a loss of 75.75 over both. The decay loses 149.5 alone on basic and gains 160.5 on preact, so it
+    # gains 5.5 over both; without it all gain 168.75 and lose 151.25, so they gain 8.75. All options gain 251.25 and
+    # 301.25. No spread exceeds 9 but that of smoothing alone.
+    assert [(change.name, change.effect, change.verdict) for change in result.changes] == [
+        ("nesterov", "pays", "pays, but not on preact"),
+        ("smooth", "not settled", "not settled"),
+        ("decay", "mixed", "mixed"),
+        ("all", "pays", "pays"),
+    ]
+    assert [[each.kind for each in change.comparisons] for change in result.changes] == [
+        *[["alone", "omitted"]] * 3,
+        ["alone"],
+    ]
+    assert result.changes[2].comparisons[1].rows["preact"].variant.name == "all without decay"
+
+
+def shifted(gains: dict[tuple[str, str], int]) -> AblationResult:
+    """A result where variants of a network have so many more right answers than its base, with a little noise."""
+
+    def counts(network: str, name: str) -> list[int]:
+        return [7_000 + gains.get((network, name), 0) + (seed * len(name)) % 5 for seed in range(4)]
+
+    return result_of(AblationStudy.from_mapping(STUDY), counts)
+
+
+@pytest.mark.parametrize(
+    ("alone", "without", "verdict"),
+    [
+        ((100, 100), (-100, -100), "pays"),
+        ((-100, -100), (100, 100), "costs"),
+        ((100, 100), (100, 100), "mixed"),
+        ((-100, -100), (-100, -100), "mixed"),
+        ((100, 100), (0, 0), "pays"),
+        ((0, 0), (-100, -100), "pays"),
+        ((0, 0), (100, 100), "costs"),
+        ((300, -100), (-100, -100), "pays, but not on preact"),
+        ((-300, 100), (100, 100), "costs, but not on preact"),
+        ((100, 100), (100, -300), "pays, but not on basic"),
+        ((100, -100), (0, 0), "not settled"),
+    ],
+)
+def test_a_verdict_takes_both_comparisons_together(
+    alone: tuple[int, int], without: tuple[int, int], verdict: str
+) -> None:
+    gains = {(net, "nesterov"): gain for net, gain in zip(BASES, alone, strict=True)}
+    gains |= {(net, "all without nesterov"): gain for net, gain in zip(BASES, without, strict=True)}
+    assert shifted(gains).changes[0].verdict == verdict
+
+
+def test_seeds_without_a_result_are_missing_from_their_network_alone() -> None:
+    study = AblationStudy.from_mapping(STUDY)
+
+    def counts(network: str, name: str) -> list[int | None]:
+        whole: list[int | None] = list(counts_of(network, NAMES.index(name)))
+        return [None, *whole[1:]] if (network, name) == ("basic", "nesterov") else whole
+
+    pooled = result_of(study, counts).changes[0].comparisons[0].pooled
+    assert pooled is not None
+    assert (pooled.difference.pairs, pooled.difference.degrees_of_freedom) == ((3, 4), 5)
+    observed = differences_of("nesterov", "base")
+    assert pooled.difference.mean == pytest.approx((observed["basic"][1:].mean() + observed["preact"].mean()) / 2)
+    never = result_of(study, lambda net, name: [None] * 4 if net == "basic" else list(counts(net, name)))
+    assert [change.verdict for change in never.changes] == [
+        "mixed; not compared on basic",
+        "not settled; not compared on basic",
+        "pays; not compared on basic",
+        "pays; not compared on basic",
+    ]
+    (change, *_) = never.to_mapping()["changes"]
+    assert change["pooled"]["alone"]["pairs"] == {"preact": 4}
+
+
+def test_one_network_is_not_pooled() -> None:
+    study = AblationStudy.from_mapping({**STUDY, "networks": {"basic": SMALL}})
+    one = result_of(study, lambda network, name: counts_of(network, NAMES.index(name)))
+    assert {each.pooled for change in one.changes for each in change.comparisons} == {None}
+    assert {change.name: change.verdict for change in one.changes} == {
+        "nesterov": "pays",
         "smooth": "not settled",
-        "decay": "pays on preact only; costs on basic",
-        "all": "pays on all",
+        "decay": "costs",
+        "all": "pays",
     }
-    assert found["all"].omitted == {}
-    assert found["decay"].omitted["preact"].variant.name == "all without decay"
-    assert [found["nesterov"].effect(network) for network in ("basic", "preact")] == ["pays", "mixed"]
+    mapping = one.to_mapping()
+    assert not {"pooled_rule"} & mapping.keys()
+    assert mapping["changes"][0].keys() == {"change", "networks", "effect", "verdict"}
+    assert not [column for column in one.frame().columns if column.startswith("pooled")]
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 160])
+def test_the_table_of_changes_fits_its_terminal(result: AblationResult, width: int) -> None:
+    output = Console(width=width, file=io.StringIO())
+    output.print(changes_table(result, output))
+    assert isinstance(output.file, io.StringIO)
+    text = output.file.getvalue()
+    assert max(map(len, text.splitlines())) <= width
+    assert "\N{HORIZONTAL ELLIPSIS}" not in text
+    (line,) = [line for line in text.splitlines() if "without it" in line and "-0.76 [" in line]
+    assert ("preact" in text.split("verdict")[0].splitlines()[-1]) is (width > 80)
+    assert ("+0.39 [" in line) is (width > 120)
+    assert "pays, but not" in text
 
 
 def test_a_change_without_a_result_is_not_settled_and_the_others_are_corrected_without_it() -> None:
@@ -179,7 +309,7 @@ def test_json_csv_and_figure_say_what_the_rows_say(result: AblationResult) -> No
     mapping = result.to_mapping()
     assert [(row["network"], row["variant"]) for row in mapping["rows"]] == [(n, v) for n in BASES for v in NAMES]
     assert [row["compared_with"] for row in mapping["rows"]][:8] == [None, *["base"] * 4, *["all"] * 3]
-    assert mapping["rule"] == EFFECT_RULE
+    assert (mapping["rule"], mapping["pooled_rule"]) == (EFFECT_RULE, POOLED_RULE)
     assert [(each["change"], each["verdict"]) for each in mapping["changes"]] == [
         (change.name, change.verdict) for change in result.changes
     ]
@@ -192,18 +322,75 @@ def test_json_csv_and_figure_say_what_the_rows_say(result: AblationResult) -> No
         "interval": list(row.difference.interval),
         "holm_p_value": row.p_value,
     }
-    assert (decay["effect"], mapping["changes"][3]["networks"]["basic"]["omitted"]) == ("pays", None)
+    assert mapping["changes"][3]["networks"]["basic"]["omitted"] is None
+    pooled = result.changes[2].comparisons[1].pooled
+    assert pooled is not None
+    kept = mapping["changes"][2]["pooled"]["omitted"]
+    assert kept == {
+        "difference": pooled.difference.mean,
+        "interval": list(pooled.difference.interval or ()),
+        "p_value": pooled.difference.p_value,
+        "holm_p_value": pooled.p_value,
+        "significant": pooled.significant,
+        "pairs": {"basic": 4, "preact": 4},
+        "degrees_of_freedom": 6,
+    }
+    assert mapping["changes"][3]["pooled"]["omitted"] is None
     read = pd.read_csv(io.StringIO(result.to_csv()))
     assert read["network"].tolist() == [network for network in BASES for _ in NAMES]
     assert read["compared_with"].tolist()[4:6] == ["base", "all"]
     assert read["seed 8"].tolist() == pytest.approx([count / 10_000 for n in BASES for count in _third_seed(n)])
-    assert (read["change"][7], read["verdict"][7]) == ("decay", "pays on preact only; costs on basic")
+    assert (read["change"][7], read["verdict"][7]) == ("decay", "mixed")
+    for place in (7, 15):
+        columns = {"difference": kept["difference"], "low": kept["interval"][0], "high": kept["interval"][1]}
+        columns |= {"pairs": 8, "degrees_of_freedom": 6, "p_value": kept["p_value"]}
+        columns["holm_p_value"] = kept["holm_p_value"]
+        assert {key: read[f"pooled_{key}"][place] for key in columns} == pytest.approx(columns)
+    assert read["pooled_difference"].isna().tolist() == [number % 8 == 0 for number in range(16)]
     rows = ablation_rows(result)
     assert [each.name for each in rows[6:8]] == ["basic: all without decay", "preact: nesterov"]
     assert [each.compared_with for each in rows[:7]] == [*["base"] * 4, *["all"] * 3]
+
+
+def test_the_figure_has_a_line_for_each_comparison_and_a_marker_for_each_network(result: AblationResult) -> None:
+    rows = pooled_rows(result)
+    pooled = [each.pooled for change in result.changes for each in change.comparisons]
+    assert [row.name for row in rows[:2]] == ["nesterov, alone", "nesterov, without it"]
+    assert (rows[-1].name, rows[-1].n, len(rows)) == ("all", 8, 7)
     figure = ablation_forest(result)
-    assert figure.layout.meta["alt"].startswith("Differences of 14 variants to what each is compared with")
-    assert sum(note.text.endswith(", to all") for note in figure.layout.annotations) == 6
+    traces = {trace.name: trace for trace in figure.data if trace.name != "interval"}
+    assert list(traces) == ["all networks, beyond noise", "all networks, within noise", "basic", "preact"]
+    for significant, name in ((True, "all networks, beyond noise"), (False, "all networks, within noise")):
+        expected = [100 * each.difference.mean for each in pooled if each and each.significant is significant]
+        assert list(traces[name].x) == pytest.approx(expected)
+    ends = {end for trace in figure.data if trace.name == "interval" for end in trace.x if end is not None}
+    assert ends == {100 * end for each in pooled if each for end in each.difference.interval or ()}
+    for network in BASES:
+        own = [differences_of(*names)[network].mean() * 100 for names in COMPARISONS.values()]
+        assert list(traces[network].x) == pytest.approx(own)
+    # All marks of a comparison lie in its own line of the page, and no two of them at one place.
+    height = figure.layout.yaxis.range[0] / 7
+    for number in range(7):
+        places = [trace.y[number] for trace in (traces["basic"], traces["preact"])]
+        assert len(set(places)) == 2
+        assert all(number * height < place < (number + 1) * height for place in places)
+    assert "preact: all without nesterov: +0.39 [" in traces["preact"].text[1]
+    assert figure.layout.xaxis.range[0] < min(ends)
+    assert figure.layout.meta["alt"].startswith(
+        "Differences over all networks in 7 comparisons, in points of accuracy:"
+    )
+
+
+def test_a_figure_of_sixteen_options_is_no_longer_than_a_few_screens() -> None:
+    point = NetworkPoint("<i>", "<i>: <b>x</b>", 0.01, None)
+    rows = [PooledRow("<b>x</b>" * 9, "alone", 5, 0.01, Interval(0.0, 0.02), None, (point,)) for _ in range(33)]
+    rows.append(PooledRow("nothing", "", 0, None, None, None, ()))
+    figure = pooled_forest(rows, networks=["<i>"], title="t")
+    assert figure.layout.height < 2_000
+    words = [note.text for note in figure.layout.annotations]
+    assert words[0] == f"<b>{'&lt;b&gt;x&lt;/b&gt;' * 2}&lt;b&gt;…</b>, alone"
+    assert words[-1] == "no result"
+    assert {trace.name for trace in figure.data} == {"interval", "all networks, no p-value", "&lt;i&gt;"}
 
 
 def _third_seed(network: str) -> list[int]:
@@ -214,8 +401,8 @@ def test_a_notebook_shows_every_network_and_what_each_change_is_worth(result: Ab
     html = result._repr_html_()
     assert html.count("<table") == 3
     assert "two, network preact" in html
-    assert "pays on preact only; costs on basic" in html
-    assert EFFECT_RULE in html
+    assert "pays, but not on preact" in html
+    assert f"{EFFECT_RULE} {POOLED_RULE}".replace("'", "&#x27;") in html
 
 
 def test_a_report_shows_every_network_and_what_each_change_is_worth(result: AblationResult, tmp_path: Path) -> None:
@@ -227,9 +414,10 @@ def test_a_report_shows_every_network_and_what_each_change_is_worth(result: Abla
     # The decay on preact, omitted: all without it lose 151.25 of 10,000 images; with all other numbers beside it.
     low, high = stats.ttest_rel(*(counts_of("preact", number) for number in (7, 4))).confidence_interval()
     ends = f"[{low / 100:+.2f}, {high / 100:+.2f}]".replace("-", "\N{MINUS SIGN}")
-    assert f"\N{MINUS SIGN}1.51 {ends} pays on preact only; costs on basic" in text
-    assert EFFECT_RULE in text
-    assert "p corrected for all differences together" in text
+    assert f"\N{MINUS SIGN}1.51 {ends} +0.09" in text, "then all networks: 168.75 and -151.25 are 8.75 on average"
+    assert "pays, but not on preact" in text
+    assert f"{EFFECT_RULE} {POOLED_RULE}" in text
+    assert "p corrected for all differences on single networks together" in text
 
 
 def test_a_study_of_one_network_and_factors_keeps_its_shape() -> None:

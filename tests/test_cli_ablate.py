@@ -11,7 +11,7 @@ import pytest
 import yaml
 from support import TINY, Tell, snapshot, tiny_recipe
 
-from budgetnet.ablation.changes import EFFECT_RULE
+from budgetnet.ablation.changes import EFFECT_RULE, POOLED_RULE
 from budgetnet.data import read_openings
 from budgetnet.report.ablations import read_ablation
 from budgetnet.report.reading import Reader
@@ -183,9 +183,9 @@ def test_options_are_trained_for_every_network_and_a_report_finds_them_again(fol
     assert "preact: all without nesterov" in (folder / "saved" / "forest.html").read_text()
     table = tell("ablate", study, *SMALL, "--epochs", "1").out
     assert list((folder / "runs").glob("*/result.json")) == runs
-    assert "p corrected for all 10 differences together (Holm)" in table
+    assert "p corrected for all 10 differences on single networks together (Holm)" in table
     assert "network preact" in table
-    assert EFFECT_RULE in table
+    assert f"{EFFECT_RULE}\n{POOLED_RULE}\n" in table
     (folder / "runs").rename(folder / "study" / "runs")
     read = read_ablation(folder / "study", Reader())
     assert read.result.to_mapping() == found

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from budgetnet.ablation.changes import EFFECT_RULE, Change, changes_of
+from budgetnet.ablation.changes import EFFECT_RULE, LEVEL, POOLED_RULE, Change, changes_of
 from budgetnet.ablation.study import AblationStudy
 from budgetnet.ablation.variants import Variant
 from budgetnet.records import RunRecord
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Method = Literal["t", "bootstrap"]
-
-LEVEL = 0.05
-"""A corrected p-value below it calls a difference significant."""
 
 
 class Cell(NamedTuple):
@@ -42,8 +39,10 @@ class Row(NamedTuple):
     """Over the seeds, with n - 1 in the denominator; None below two."""
     difference: Difference | None
     """To the variant that it is compared with, over the seeds that both have a result for; None for a base."""
+    pairs: tuple[tuple[float, float], ...]
+    """Accuracies of the variant and of what it is compared with, for each of these seeds."""
     p_value: float | None
-    """Of the difference, corrected for all differences of the study, on all networks (Holm)."""
+    """Of the difference, corrected for all rows' differences, on all networks (Holm)."""
     remark: str
     """Why there are fewer numbers than asked for; empty where there are not."""
 
@@ -121,6 +120,8 @@ class AblationResult(NamedTuple):
         if self.changes:
             mapping["changes"] = [change.to_mapping() for change in self.changes]
             mapping["rule"] = EFFECT_RULE
+        if self.changes and len(self.networks) > 1:
+            mapping["pooled_rule"] = POOLED_RULE
         return mapping
 
     def _mapping_of(self, row: Row) -> dict[str, Any]:
@@ -148,7 +149,7 @@ class AblationResult(NamedTuple):
 
     def _flat(self) -> list[dict[str, Any]]:
         not_flat = {"also", "settings", "interval", "runs"}
-        verdicts = {change.name: change.verdict for change in self.changes}
+        changes = {change.name: change for change in self.changes}
         rows = []
         for row in self.rows:
             mapping = self._mapping_of(row)
@@ -156,10 +157,28 @@ class AblationResult(NamedTuple):
             flat["low"], flat["high"] = mapping["interval"] or (None, None)
             accuracies = {cell.seed: cell.accuracy for cell in row.cells}
             flat |= {f"seed {seed}": accuracies.get(seed) for seed in self.study.seeds}
-            if verdicts:
-                flat |= {"change": row.variant.change, "verdict": verdicts.get(row.variant.change)}
+            if changes:
+                change = changes.get(row.variant.change)
+                flat |= {"change": row.variant.change, "verdict": change.verdict if change else None}
+                flat |= self._flat_pooled(row, change)
             rows.append(flat)
         return rows
+
+    def _flat_pooled(self, row: Row, change: Change | None) -> dict[str, Any]:
+        """The row's comparison over all networks, in columns; none in a study of one network."""
+        if len(self.networks) < 2:
+            return {}
+        kind = "omitted" if row.variant.is_omission else "alone"
+        pooled = next((each.pooled for each in change.comparisons if each.kind == kind), None) if change else None
+        mapping = pooled.to_mapping() if pooled else {}
+        low, high = mapping.get("interval") or (None, None)
+        return {
+            "pooled_difference": mapping.get("difference"),
+            "pooled_low": low,
+            "pooled_high": high,
+            "pooled_pairs": sum(pooled.difference.pairs) if pooled else None,
+            **{f"pooled_{key}": mapping.get(key) for key in ("degrees_of_freedom", "p_value", "holm_p_value")},
+        }
 
 
 def ablation_result(
@@ -185,19 +204,23 @@ def ablation_result(
     }
     by_name = {(variant.network, name): variant for variant in variants for name in (variant.name, *variant.also)}
     others = [by_name.get((variant.network, variant.compared_with)) for variant in variants]
-    differences = [
-        _difference(cells[variant.key], cells[other.key], method) if other else None
+    pairs = [
+        _pairs(cells[variant.key], cells[other.key]) if other else ()
         for variant, other in zip(variants, others, strict=True)
+    ]
+    differences = [
+        paired_difference([own for own, _ in its], [base for _, base in its], method=method) if its else None
+        for its in pairs
     ]
     corrected = holm([difference.p_value if difference else None for difference in differences])
     rows = []
-    for variant, other, difference, p_value in zip(variants, others, differences, corrected, strict=True):
+    for variant, other, its, difference, p_value in zip(variants, others, pairs, differences, corrected, strict=True):
         own = cells[variant.key]
         values = [cell.accuracy for cell in own if cell.accuracy is not None]
         mean = fmean(values) if values else None
         deviation = stdev(values) if len(values) > 1 else None
         remark = _remark(variant, other, own, values)
-        rows.append(Row(variant, own, mean, deviation, difference, p_value, remark))
+        rows.append(Row(variant, own, mean, deviation, difference, its, p_value, remark))
     return AblationResult(study, tuple(rows))
 
 
@@ -209,15 +232,11 @@ def _cell(record: RunRecord, study: AblationStudy) -> Cell:
     return Cell(record.identity.seed, record.folder.name, accuracy)
 
 
-def _difference(own: Sequence[Cell], base: Sequence[Cell], method: Method) -> Difference | None:
-    pairs = [
-        (cell.accuracy, other.accuracy)
-        for cell, other in zip(own, base, strict=False)
-        if cell.accuracy is not None and other.accuracy is not None
-    ]
-    if not pairs:
-        return None
-    return paired_difference([one for one, _ in pairs], [other for _, other in pairs], method=method)
+def _pairs(own: Sequence[Cell], base: Sequence[Cell]) -> tuple[tuple[float, float], ...]:
+    """Accuracies of two variants for each seed that both have a result for."""
+    others = {cell.seed: cell.accuracy for cell in base}
+    found = [(cell.accuracy, others.get(cell.seed)) for cell in own]
+    return tuple((one, other) for one, other in found if one is not None and other is not None)
 
 
 def _remark(variant: Variant, other: Variant | None, own: Sequence[Cell], values: Sequence[float]) -> str:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import typer
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from budgetnet.ablation.changes import EFFECT_RULE
+from budgetnet.ablation.changes import EFFECT_RULE, POOLED_RULE, Comparison, Pooled
 from budgetnet.ablation.results import AblationResult, Row
 from budgetnet.ablation.study import AblationStudy
 from budgetnet.ablation.variants import Variant, twins_of
@@ -65,8 +66,10 @@ def print_ablation(result: AblationResult, record: RunRecord, *, out: Path) -> N
         title = f"{study.name or 'ablation'}: {study.judged_on} accuracy in per cent, difference to {to} in points"
         output.print(_table(result, network, title=f"{title}; network {network}" if network else title))
     if result.changes:
-        output.print(_changes_table(result))
+        output.print(changes_table(result, output))
         typer.echo(EFFECT_RULE)
+        if len(result.networks) > 1:
+            typer.echo(POOLED_RULE)
     for row in result.rows:
         if row.remark:
             typer.echo(f"{row.variant.title}: {row.remark}")
@@ -81,6 +84,7 @@ def print_ablation(result: AblationResult, record: RunRecord, *, out: Path) -> N
     methods = {row.difference.method for row in result.rows if row.difference}
     tests = sum(row.p_value is not None for row in result.rows)
     together = f"all {tests} differences" if study.has_options else "all variants"
+    together += " on single networks" if len(result.networks) > 1 else ""
     typer.echo(
         f"seeds {', '.join(map(str, study.seeds))}, the same for all, so differences are of pairs "
         f"({', '.join(sorted(methods)) or 'no pairs'}); p corrected for {together} together (Holm)"
@@ -109,34 +113,71 @@ def _table(result: AblationResult, network: str, *, title: str) -> Table:
     return table
 
 
-def _changes_table(result: AblationResult) -> Table:
-    """What each change is worth on each network."""
-    title = "changes: difference [95 %] in points alone, and of all options without it to all (* beyond noise)"
-    table = Table(title=title, title_justify="left")
-    table.add_column("change", overflow="fold", min_width=10)
+def changes_table(result: AblationResult, output: Console) -> Table:
+    """What each change is worth, with as much of each network as there is room for."""
+    unlimited = output.options.update_width(10_000)
+    tables = [_changes_with(result, detail) for detail in ((2, 1, 0) if len(result.networks) > 1 else (2,))]
+    return next(
+        (each for each in tables if output.measure(each, options=unlimited).maximum <= output.width), tables[-1]
+    )
+
+
+def _changes_with(result: AblationResult, detail: int) -> Table:
+    """The table of changes; of single networks the intervals (2), the differences alone (1) or nothing (0)."""
+    several = len(result.networks) > 1
+    shown = result.networks if detail else ()
+    title = "changes: difference [95 %] in points, alone to the base, and of all options without it to all"
+    starred = "; * beyond noise on that network" if several and shown else " (* beyond noise)" if shown else ""
+    table = Table(title=f"{title}{starred}", title_justify="left")
+    # Names and verdicts wrap beside the lines of a change's two comparisons.
+    table.add_column("change", overflow="fold", min_width=10, max_width=16)
     table.add_column("", no_wrap=True)
-    for network in result.networks:
-        table.add_column(network or "difference", justify="right", overflow="fold")
-    table.add_column("verdict", overflow="fold", min_width=11)
+    for network in shown:
+        table.add_column(network or "difference", justify="right", no_wrap=True)
+    if several:
+        table.add_column("all networks", justify="right", no_wrap=True)
+        table.add_column("p (Holm)", justify="right", no_wrap=True)
+    table.add_column("verdict", min_width=11, max_width=16)
     for change in result.changes:
-        for place, (name, rows) in enumerate(change.comparisons):
-            cells = [_difference_text(rows.get(network)) for network in result.networks]
-            first, last = ("", "") if place else (change.name, change.verdict)
-            table.add_row(first, name, *cells, last)
+        lines = [_comparison_texts(each, shown, interval=detail == 2, several=several) for each in change.comparisons]
+        stacked = [Text("\n").join(texts) for texts in zip(*lines, strict=True)]
+        table.add_row(change.name, *stacked, change.verdict)
     return table
 
 
-def _difference_text(row: Row | None) -> Text:
-    if row is None or row.difference is None:
+def _comparison_texts(comparison: Comparison, shown: Sequence[str], *, interval: bool, several: bool) -> list[Text]:
+    """One comparison's name, its differences on the networks shown, and that over all networks with its p-value."""
+    rows = [comparison.rows.get(network) for network in shown]
+    texts = [Text(comparison.label), *(_difference_text(comparison, row, interval=interval) for row in rows)]
+    if several:
+        texts += [_difference_text(comparison, comparison.pooled, interval=True), _pooled_p(comparison)]
+    return texts
+
+
+def _difference_text(comparison: Comparison, found: Row | Pooled | None, *, interval: bool) -> Text:
+    """A difference, green where it speaks for the change beyond noise, and red where it speaks against it."""
+    if found is None or found.difference is None:
         return Text("-")
-    star = "*" if row.significant else ""
-    return Text(f"{points(row.difference.mean, row.difference.interval)}{star}", _colour(row))
+    text = points(found.difference.mean, found.difference.interval if interval else None)
+    star = "*" if isinstance(found, Row) and found.significant else ""
+    return Text(f"{text}{star}", _colour(found, gains_above=comparison.kind == "alone"))
 
 
-def _colour(row: Row) -> str:
-    if row.difference is None or not row.significant:
+def _pooled_p(comparison: Comparison) -> Text:
+    pooled = comparison.pooled
+    if pooled is None:
+        return Text("")
+    return Text(_p_text(pooled.p_value), _colour(pooled, gains_above=comparison.kind == "alone"))
+
+
+def _p_text(p_value: float | None) -> str:
+    return "" if p_value is None else f"{p_value:.3f}" if p_value >= 0.001 else "<0.001"
+
+
+def _colour(found: Row | Pooled, *, gains_above: bool = True) -> str:
+    if found.difference is None or not found.significant:
         return ""
-    return "green" if row.difference.mean > 0 else "red"
+    return "green" if (found.difference.mean > 0) is gains_above else "red"
 
 
 def _cells(row: Row, *, wide: bool, compared: bool) -> list[str | Text]:
@@ -153,6 +194,5 @@ def _cells(row: Row, *, wide: bool, compared: bool) -> list[str | Text]:
         return [*cells, "" if compared else "base", ""]
     if row.difference is None:
         return [*cells, "over budget" if not row.variant.fits else "-", ""]
-    p_value = "" if row.p_value is None else f"{row.p_value:.3f}" if row.p_value >= 0.001 else "<0.001"
     difference = points(row.difference.mean, row.difference.interval)
-    return [*cells, Text(difference, _colour(row)), Text(p_value, _colour(row))]
+    return [*cells, Text(difference, _colour(row)), Text(_p_text(row.p_value), _colour(row))]

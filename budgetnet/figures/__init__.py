@@ -4,7 +4,7 @@ Every figure is a Plotly one with a sentence that says the same, in ``figure.lay
 it as a page that needs no network, as SVG, as PNG or as Plotly's JSON.
 """
 
-from budgetnet.figures.ablation import ablation_forest, ablation_rows
+from budgetnet.figures.ablation import ablation_forest, ablation_rows, pooled_rows
 from budgetnet.figures.budget_use import BudgetUseRow, budget_use, budget_use_rows
 from budgetnet.figures.confusion import ConfusionCell, confusion, confusion_cells
 from budgetnet.figures.curves import Curve, Curves, accuracy_curves, collect_curves, loss_curves
@@ -12,6 +12,7 @@ from budgetnet.figures.forest import ForestRow, forest
 from budgetnet.figures.front import FrontRow, accuracy_front, front_rows
 from budgetnet.figures.importance import importance
 from budgetnet.figures.outline import OutlineRow, outline, outline_rows
+from budgetnet.figures.pooled_forest import NetworkPoint, PooledRow, pooled_forest
 from budgetnet.figures.reliability import reliability
 from budgetnet.figures.rungs import RungRow, rung_rows, rungs
 from budgetnet.figures.svg import outline_svg, silhouette_svg
@@ -25,7 +26,9 @@ __all__ = [
     "Curves",
     "ForestRow",
     "FrontRow",
+    "NetworkPoint",
     "OutlineRow",
+    "PooledRow",
     "RungRow",
     "ablation_forest",
     "ablation_rows",
@@ -44,6 +47,8 @@ __all__ = [
     "outline",
     "outline_rows",
     "outline_svg",
+    "pooled_forest",
+    "pooled_rows",
     "reliability",
     "require_writable",
     "rung_rows",

@@ -11,7 +11,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from budgetnet.ablation.changes import EFFECT_RULE
+from budgetnet.ablation.changes import EFFECT_RULE, POOLED_RULE
 from budgetnet.display import stages_html
 from budgetnet.errors import InputError
 from budgetnet.figures import silhouette_svg
@@ -83,6 +83,7 @@ def render(report: Report) -> str:
         environments=[environment_words(each) for each in report.environments],
         leaking=LEAKING,
         effect_rule=EFFECT_RULE,
+        pooled_rule=POOLED_RULE,
         leaking_accuracy=published("leaking-validation").accuracy,
         version=__version__,
     )
