@@ -153,7 +153,14 @@ def _announce_cost(spec: ModelSpec, recipe: Recipe, *, images: int) -> None:
     from budgetnet.training_cost import FLOPS_PER_MAC, training_flops
     from budgetnet.words import short_count, short_petaflops
 
-    typer.echo(
-        f"cost: at most {short_petaflops(training_flops(spec, recipe, images=images))} PFLOP: "
-        f"{FLOPS_PER_MAC} x {short_count(spec.macs)} MACs x {images:,} images x {recipe.epochs} epochs"
-    )
+    formula = f"{FLOPS_PER_MAC} x {short_count(spec.macs)} MACs x {images:,} images x {recipe.epochs} epochs"
+    changes = [
+        words
+        for words, there in (
+            ("less for smaller images in the first epochs", recipe.resizing),
+            ("less for images that are filtered out, and the proxy network's own", recipe.example_filter),
+        )
+        if there
+    ]
+    cost = short_petaflops(training_flops(spec, recipe, images=images))
+    typer.echo(f"cost: at most {cost} PFLOP: {', '.join([formula, *changes])}")
