@@ -14,9 +14,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from budgetnet import zoo
+from budgetnet.augmentation import Augmentation, ExampleFilter, Mixing, Policy, Resizing
 from budgetnet.budget import Budget, Verdict
 from budgetnet.errors import BudgetnetError, DataError, InputError, OverBudgetError, RecordError
-from budgetnet.recipe import Augmentation, EarlyStopping, ExampleFilter, Mixing, Policy, Recipe, Resizing, Schedule
+from budgetnet.recipe import Recipe
+from budgetnet.schedule import EarlyStopping, Schedule
 from budgetnet.spec import Head, ModelSpec, Shortcut, Stage, Stem
 from budgetnet.version import __version__ as __version__
 

@@ -26,13 +26,14 @@ from filelock import FileLock
 from torch import Tensor, nn
 from torch.nn import functional
 
+from budgetnet.augmentation import ExampleFilter
 from budgetnet.checkpoint import load_tensors, save_tensors
 from budgetnet.data.feed import Batch, Feed
 from budgetnet.errors import InputError
 from budgetnet.evaluate import autocast
 from budgetnet.learner import PRECISIONS, Execution, Learner
 from budgetnet.proxy import proxy_spec
-from budgetnet.recipe import ExampleFilter, Recipe
+from budgetnet.recipe import Recipe
 from budgetnet.records import RunIdentity
 from budgetnet.replay import Replay
 from budgetnet.seeds import derive_seed

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from budgetnet.budget import Budget
 from budgetnet.errors import InputError
 from budgetnet.fields import parse_count
-from budgetnet.recipe import Recipe, default_recipe, named_recipe, require_sound
+from budgetnet.named_recipes import default_recipe, named_recipe
+from budgetnet.recipe import Recipe, require_sound
 from budgetnet.searching.finalists import FinalsWanted
 from budgetnet.searching.settings import PrunerName, SamplerName
 from budgetnet.searching.study import storage_errors

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from budgetnet.recipe import Lookahead, Muon, Recipe
+from budgetnet.recipe import Recipe
+from budgetnet.schedule import Lookahead, Muon
 
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of X, (X X^T) X and (X X^T)^2 X (Jordan et al. 2024): they bring singular values near 1 in few steps."""

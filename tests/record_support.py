@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from budgetnet.cost import cost_of
-from budgetnet.recipe import Recipe, named_recipe
+from budgetnet.named_recipes import named_recipe
+from budgetnet.recipe import Recipe
 from budgetnet.records import DataRecord, Epoch, RunIdentity, RunRecord, RunResult, TestResult
 from budgetnet.spec import ModelSpec
 from budgetnet.zoo import get

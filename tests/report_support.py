@@ -13,7 +13,8 @@ from optuna.trial import TrialState, create_trial
 from record_support import data_record
 
 from budgetnet.budget import Budget
-from budgetnet.recipe import Recipe, named_recipe
+from budgetnet.named_recipes import named_recipe
+from budgetnet.recipe import Recipe
 from budgetnet.records import DataRecord, Epoch, RunIdentity, RunResult, TestResult
 from budgetnet.report import Report, collect
 from budgetnet.run_folder import RunFolder

@@ -14,11 +14,13 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 
+from budgetnet.augmentation import Augmentation
 from budgetnet.callbacks import Callback
 from budgetnet.data import DataSet
 from budgetnet.data.dataset import make_dataset
-from budgetnet.recipe import Augmentation, EarlyStopping, Recipe, Schedule
+from budgetnet.recipe import Recipe
 from budgetnet.records import Epoch
+from budgetnet.schedule import EarlyStopping, Schedule
 from budgetnet.space import SearchSpace
 from budgetnet.spec import ModelSpec
 from budgetnet.training_data import TrainingData

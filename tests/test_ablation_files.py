@@ -13,7 +13,7 @@ from budgetnet import zoo
 from budgetnet.ablation import AblationStudy
 from budgetnet.errors import InputError
 from budgetnet.files import read_mapping, write_yaml
-from budgetnet.recipe import NAMED
+from budgetnet.named_recipes import NAMED
 
 STUDIES = Path(__file__).parents[1] / "studies"
 CIFAR: dict[str, Any] = {"input_shape": (3, 32, 32), "num_classes": 10}

@@ -9,10 +9,13 @@ import pytest
 
 from budgetnet import zoo
 from budgetnet.ablation import AblationStudy, Variant
+from budgetnet.augmentation import Augmentation
 from budgetnet.batch import planned
 from budgetnet.errors import InputError
 from budgetnet.files import write_yaml
-from budgetnet.recipe import NAMED, Augmentation, Recipe, Schedule
+from budgetnet.named_recipes import NAMED
+from budgetnet.recipe import Recipe
+from budgetnet.schedule import Schedule
 from budgetnet.spec import ModelSpec
 
 CIFAR: dict[str, Any] = {"input_shape": (3, 32, 32), "num_classes": 10}

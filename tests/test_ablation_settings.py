@@ -14,20 +14,11 @@ from budgetnet import zoo
 from budgetnet.ablation.levels import REMOVED, read_level
 from budgetnet.ablation.paths import pattern_of
 from budgetnet.ablation.setup import Setup, laid_over
+from budgetnet.augmentation import Augmentation, ExampleFilter, Mixing, Policy, Resizing
 from budgetnet.errors import InputError
-from budgetnet.recipe import (
-    NAMED,
-    Augmentation,
-    EarlyStopping,
-    ExampleFilter,
-    Lookahead,
-    Mixing,
-    Muon,
-    Policy,
-    Recipe,
-    Resizing,
-    Schedule,
-)
+from budgetnet.named_recipes import NAMED
+from budgetnet.recipe import Recipe
+from budgetnet.schedule import EarlyStopping, Lookahead, Muon, Schedule
 from budgetnet.spec import Head, ModelSpec, Shortcut, Stem
 
 PAPER = Setup(zoo.get("reference"), NAMED["paper"])

@@ -9,8 +9,11 @@ import pytest
 
 from budgetnet import zoo
 from budgetnet.ablation import AblationStudy, Variant
+from budgetnet.augmentation import Augmentation
 from budgetnet.errors import InputError
-from budgetnet.recipe import NAMED, Augmentation, Recipe, Schedule
+from budgetnet.named_recipes import NAMED
+from budgetnet.recipe import Recipe
+from budgetnet.schedule import Schedule
 from budgetnet.spec import ModelSpec
 
 STUDIES = Path(__file__).parents[1] / "studies"

@@ -15,7 +15,8 @@ from support import TINY, Tell, snapshot, tiny_recipe
 from budgetnet.cost import cost_of
 from budgetnet.data import declared_cifar10, load_dataset, read_openings, split
 from budgetnet.errors import DataError
-from budgetnet.recipe import LEAKING, named_recipe
+from budgetnet.named_recipes import named_recipe
+from budgetnet.recipe import LEAKING
 from budgetnet.records import DataRecord, Epoch, RunIdentity, RunResult, TestResult
 from budgetnet.run_folder import OPENINGS, RunFolder
 from budgetnet.zoo import get

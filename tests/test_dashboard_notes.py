@@ -26,7 +26,7 @@ from budgetnet.budget import Budget
 from budgetnet.dashboard.markdown import code, plain, table
 from budgetnet.dashboard.overview import Overview
 from budgetnet.data import DataSet
-from budgetnet.recipe import named_recipe
+from budgetnet.named_recipes import named_recipe
 from budgetnet.records import DataRecord
 from budgetnet.searching.settings import StudySettings
 from budgetnet.searching.study import default_storage, open_storage

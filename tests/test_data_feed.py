@@ -9,13 +9,13 @@ import pytest
 import torch
 from device_support import NoWaiting
 
+from budgetnet.augmentation import Augmentation, Mixing, Policy
 from budgetnet.data.crops import Crops, crop
 from budgetnet.data.cutout import cut_out
 from budgetnet.data.device import ResidentImages, normalise, resident
 from budgetnet.data.feed import Batch, Feed
 from budgetnet.data.mixing import mix
 from budgetnet.data.policies import PolicyDraws, apply_policy
-from budgetnet.recipe import Augmentation, Mixing, Policy
 
 PLAIN = Augmentation(crop_padding=0, flip=False)
 EVERYTHING = Augmentation(

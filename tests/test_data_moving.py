@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from budgetnet.augmentation import Augmentation
 from budgetnet.data.crops import PaddingMode
 from budgetnet.data.device import ResidentImages, resident
 from budgetnet.data.moving import MovingSplit
-from budgetnet.recipe import Augmentation
 
 SIDE, LEARNED, HELD_OUT = 5, 30, 10
 

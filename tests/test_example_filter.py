@@ -14,6 +14,7 @@ from device_support import NoWaiting
 from support import TINY, enlarged, prepare, restarts, tiny_recipe
 from torch import Tensor
 
+from budgetnet.augmentation import Augmentation, ExampleFilter, Mixing, Policy, Resizing
 from budgetnet.checkpoint import load_tensors, save_tensors
 from budgetnet.data import DataSet
 from budgetnet.data.device import resident
@@ -24,8 +25,9 @@ from budgetnet.example_filter import PROXIES, Choices, Proxy, proxy_key
 from budgetnet.initialisation import initialise
 from budgetnet.learner import Execution
 from budgetnet.proxy import proxy_spec
-from budgetnet.recipe import Augmentation, EarlyStopping, ExampleFilter, Mixing, Policy, Recipe, Resizing
+from budgetnet.recipe import Recipe
 from budgetnet.records import RunRecord
+from budgetnet.schedule import EarlyStopping
 from budgetnet.spec import ModelSpec
 from budgetnet.train import identify, train
 from budgetnet.training_data import TrainingData

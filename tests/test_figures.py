@@ -28,7 +28,8 @@ from budgetnet.figures import (
     reliability,
 )
 from budgetnet.figures.look import blank_figure, listed
-from budgetnet.recipe import LEAKING, named_recipe
+from budgetnet.named_recipes import named_recipe
+from budgetnet.recipe import LEAKING
 from budgetnet.run_folder import RunFolder
 from budgetnet.scores import Calibration, CalibrationBin
 from budgetnet.spec import ModelSpec

@@ -11,12 +11,13 @@ import torch
 from support import TINY, enlarged, tiny_recipe
 from torch import Tensor
 
+from budgetnet.augmentation import Augmentation, Mixing, Policy
 from budgetnet.data import DataSet
 from budgetnet.data.device import resident
 from budgetnet.data.feed import Feed
 from budgetnet.initialisation import initialise
 from budgetnet.learner import PRECISIONS, Execution, Learner
-from budgetnet.recipe import Augmentation, Mixing, Policy, Recipe
+from budgetnet.recipe import Recipe
 from budgetnet.spec import ModelSpec
 
 EVERYTHING = Augmentation(crop_padding=1, policy=Policy(), cutout=2, mixing=Mixing(), alternating_flip=True)

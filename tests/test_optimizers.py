@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from budgetnet.initialisation import initialise
 from budgetnet.optimizers import Optimizer, Rates, SlowWeights, orthogonalise
-from budgetnet.recipe import Lookahead, Muon, Recipe
+from budgetnet.recipe import Recipe
+from budgetnet.schedule import Lookahead, Muon
 
 
 def gradients_of(network: nn.Module, seed: int) -> dict[str, Tensor]:

@@ -15,18 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import thorough
 
+from budgetnet.augmentation import Augmentation, ExampleFilter, Policy, Resizing
 from budgetnet.errors import InputError
-from budgetnet.recipe import (
-    NAMED,
-    Augmentation,
-    ExampleFilter,
-    Policy,
-    Recipe,
-    Resizing,
-    Schedule,
-    named_recipe,
-    require_sound,
-)
+from budgetnet.named_recipes import NAMED, named_recipe
+from budgetnet.recipe import Recipe, require_sound
+from budgetnet.schedule import Schedule
 
 FAST: list[dict[str, Any]] = [
     {"augmentation": {"padding_mode": "reflect"}},

@@ -28,7 +28,7 @@ from statsmodels.stats.proportion import confint_proportions_2indep, proportion_
 
 from budgetnet.data.dataset import declared_cifar10, make_dataset
 from budgetnet.errors import RecordError
-from budgetnet.recipe import named_recipe
+from budgetnet.named_recipes import named_recipe
 from budgetnet.report import render
 from budgetnet.report.ablations import read_ablation
 from budgetnet.report.reading import Reader

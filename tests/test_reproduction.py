@@ -11,8 +11,9 @@ from record_support import data_record, run_record
 from scipy import stats
 
 from budgetnet.errors import BudgetnetError
+from budgetnet.named_recipes import named_recipe
 from budgetnet.published import get as published
-from budgetnet.recipe import LEAKING, named_recipe
+from budgetnet.recipe import LEAKING
 from budgetnet.reproduction.ladder import ladder_result, rungs
 from budgetnet.reproduction.leakage import leakage_result
 from budgetnet.reproduction.reference import compare_with_table1, reference_result

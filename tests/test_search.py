@@ -18,8 +18,8 @@ from budgetnet.data import DataSet
 from budgetnet.errors import OverBudgetError, RecordError
 from budgetnet.files import read_mapping
 from budgetnet.learner import Execution
-from budgetnet.recipe import Schedule
 from budgetnet.run_folder import RunFolder
+from budgetnet.schedule import Schedule
 from budgetnet.searching.driver import SearchOutcome
 from budgetnet.searching.ledger import Ledger
 from budgetnet.searching.presence import Presence

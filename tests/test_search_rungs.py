@@ -11,7 +11,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from support import restarts, tiny_recipe
 
-from budgetnet.recipe import NAMED
+from budgetnet.named_recipes import NAMED
 from budgetnet.searching.rungs import RungPruner, make_pruner, rung_cycles
 
 

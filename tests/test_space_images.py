@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from support import TINY_SPACE, enlarged, prepare, tiny_recipe
 
+from budgetnet.augmentation import Augmentation, Resizing
 from budgetnet.budget import Budget
 from budgetnet.data import DataSet
 from budgetnet.errors import InputError
-from budgetnet.recipe import Augmentation, Recipe, Resizing
+from budgetnet.recipe import Recipe
 from budgetnet.searching.driver import question, require_feasible
 from budgetnet.space import SearchSpace
 from budgetnet.space.images import require_images

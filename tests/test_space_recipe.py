@@ -9,8 +9,10 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from budgetnet.augmentation import Augmentation
 from budgetnet.errors import InputError
-from budgetnet.recipe import NAMED, Augmentation, Recipe
+from budgetnet.named_recipes import NAMED
+from budgetnet.recipe import Recipe
 from budgetnet.space import SearchSpace
 
 VARIED: dict[str, Any] = {

@@ -18,7 +18,8 @@ from support import child_environment, finished
 from budgetnet.ablation import AblationStudy
 from budgetnet.budget import Budget
 from budgetnet.files import read_mapping, write_yaml
-from budgetnet.recipe import Recipe, named_recipe
+from budgetnet.named_recipes import named_recipe
+from budgetnet.recipe import Recipe
 from budgetnet.records import RunRecord
 from budgetnet.reproduction.leakage import leakage_result
 from budgetnet.run_folder import RunFolder

@@ -19,6 +19,7 @@ from support import TINY, EachEpoch, enlarged, patient, prepare, restarts, tiny_
 from torch.nn import functional
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from budgetnet.augmentation import Augmentation, ExampleFilter, Resizing
 from budgetnet.build import build
 from budgetnet.callbacks import Callback
 from budgetnet.data import DataSet, split
@@ -28,8 +29,8 @@ from budgetnet.data.feed import Feed
 from budgetnet.data.moving import MovingSplit
 from budgetnet.errors import InputError
 from budgetnet.initialisation import initialise
-from budgetnet.recipe import Augmentation, EarlyStopping, ExampleFilter, Resizing, Schedule
 from budgetnet.records import Epoch, RunRecord
+from budgetnet.schedule import EarlyStopping, Schedule
 from budgetnet.spec import ModelSpec
 from budgetnet.train import train
 

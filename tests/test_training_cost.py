@@ -16,10 +16,11 @@ from support import TINY, EachEpoch, Tell, patient, prepare, tiny_recipe, write_
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
+from budgetnet.augmentation import ExampleFilter, Resizing
 from budgetnet.build import build
 from budgetnet.data import DataSet
 from budgetnet.files import read_mapping, write_json
-from budgetnet.recipe import ExampleFilter, Resizing, named_recipe
+from budgetnet.named_recipes import named_recipe
 from budgetnet.records import Epoch, RunResult
 from budgetnet.run_folder import RunFolder
 from budgetnet.searching.study import read_trials

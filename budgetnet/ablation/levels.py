@@ -15,7 +15,8 @@ from typing import Any
 
 from budgetnet.ablation.paths import DOCUMENTS, PLACES, label_of, pattern_of, require_path
 from budgetnet.errors import InputError
-from budgetnet.recipe import Recipe, named_recipe
+from budgetnet.named_recipes import named_recipe
+from budgetnet.recipe import Recipe
 from budgetnet.spec import ModelSpec
 from budgetnet.zoo import get
 

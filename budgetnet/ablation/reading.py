@@ -11,7 +11,7 @@ from budgetnet.ablation.levels import level_key, read_document, read_level
 from budgetnet.ablation.paths import DOCUMENTS
 from budgetnet.errors import InputError
 from budgetnet.files import names_a_file
-from budgetnet.recipe import NAMED
+from budgetnet.named_recipes import NAMED
 from budgetnet.zoo import ENTRIES
 
 NO_FACTORS = "must be a mapping of paths to lists of levels, or a list of paths"

@@ -12,8 +12,9 @@ from optuna.trial import TrialState, create_trial
 
 from budgetnet.budget import Budget
 from budgetnet.fitting import fit
+from budgetnet.named_recipes import named_recipe
 from budgetnet.published import reference
-from budgetnet.recipe import Recipe, named_recipe
+from budgetnet.recipe import Recipe
 from budgetnet.records import DataRecord, Epoch, RunIdentity, RunResult
 from budgetnet.run_folder import RunFolder
 from budgetnet.searching.bulk import insert_trial

@@ -17,7 +17,8 @@ from budgetnet.budget import Budget
 from budgetnet.errors import BudgetnetError, InputError
 from budgetnet.fields import parse_count
 from budgetnet.files import names_a_file
-from budgetnet.recipe import NAMED, Recipe, default_recipe, named_recipe
+from budgetnet.named_recipes import NAMED, default_recipe, named_recipe
+from budgetnet.recipe import Recipe
 from budgetnet.spec import ModelSpec
 from budgetnet.zoo import ENTRIES, get
 

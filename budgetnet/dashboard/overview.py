@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from budgetnet import figures
 from budgetnet.dashboard.markdown import code, plain, table
 from budgetnet.leaderboard import candidates, rank
-from budgetnet.recipe import NAMED as RECIPES
+from budgetnet.named_recipes import NAMED as RECIPES
 from budgetnet.searching.settings import StudySettings
 from budgetnet.spaces import NAMED as SPACES
 from budgetnet.trials import Trial, tally

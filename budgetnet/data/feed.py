@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from budgetnet.augmentation import Augmentation
 from budgetnet.data.crops import Crops, crop, draw_crops
 from budgetnet.data.cutout import cut_out, draw_cutout
 from budgetnet.data.device import ResidentImages, normalise
 from budgetnet.data.mixing import draw_mixing, mix
 from budgetnet.data.policies import PolicyDraws, apply_policy, draw_policy
-from budgetnet.recipe import Augmentation
 from budgetnet.seeds import derive_seed
 
 

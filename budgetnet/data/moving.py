@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from budgetnet.augmentation import Augmentation
 from budgetnet.data.crops import crop, draw_crops
 from budgetnet.data.device import ResidentImages
-from budgetnet.recipe import Augmentation
 from budgetnet.seeds import derive_seed
 
 

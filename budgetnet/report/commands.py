@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from budgetnet.budget import LIMITS
-from budgetnet.recipe import NAMED, Recipe
+from budgetnet.named_recipes import NAMED
+from budgetnet.recipe import Recipe
 from budgetnet.report.content import Command
 from budgetnet.searching.finalists import Finals
 from budgetnet.searching.settings import StudySettings

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from budgetnet.errors import BudgetnetError
+from budgetnet.named_recipes import NAMED
 from budgetnet.published import PublishedResult
-from budgetnet.recipe import LEAKING, NAMED
+from budgetnet.recipe import LEAKING
 from budgetnet.records import RunRecord
 from budgetnet.significance import PublishedComparison, against_published
 from budgetnet.zoo import get

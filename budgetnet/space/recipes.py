@@ -8,9 +8,10 @@ from typing import Annotated, Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from pydantic import BeforeValidator
 
+from budgetnet.augmentation import Augmentation
 from budgetnet.errors import InputError
 from budgetnet.fields import Document, field_path, look_up, real_number
-from budgetnet.recipe import Augmentation, Recipe
+from budgetnet.recipe import Recipe
 
 PREFIX = "recipe."
 """What the name of a drawn recipe value begins with."""

@@ -12,23 +12,15 @@ import pytest
 from safetensors.torch import load_file, save_file
 from support import TINY, EachEpoch, Tell, enlarged, patient, prepare, restarts, started, tiny_recipe, wait_for
 
+from budgetnet.augmentation import Augmentation, ExampleFilter, Mixing, Policy, Resizing
 from budgetnet.build import build
 from budgetnet.data import DataSet
 from budgetnet.errors import RecordError
 from budgetnet.example_filter import PROXIES
-from budgetnet.recipe import (
-    Augmentation,
-    ExampleFilter,
-    Lookahead,
-    Mixing,
-    Muon,
-    Policy,
-    Recipe,
-    Resizing,
-    Schedule,
-)
+from budgetnet.recipe import Recipe
 from budgetnet.records import Epoch, RunRecord
 from budgetnet.run_folder import RunFolder
+from budgetnet.schedule import Lookahead, Muon, Schedule
 from budgetnet.train import train
 
 RECIPE = tiny_recipe(
