@@ -97,9 +97,8 @@ def is_complete(folder: RunFolder) -> bool:
 def first_run(batch: Batch, runs: Sequence[PlannedRun]) -> FirstRun | None:
     """Return the first run that is not complete, to measure steps of; None if there is none, or not on the CPU."""
     for run in runs if batch.device.type == "cpu" else ():
-        folder = batch.folder(run)
-        if not is_complete(folder):
-            return FirstRun(run.spec, run.recipe, batch.data(run.recipe), folder)
+        if batch.record(run) is None:
+            return FirstRun(run.spec, run.recipe, batch.data(run.recipe), batch.folder(run))
     return None
 
 
@@ -127,6 +126,7 @@ class Batch:
         self.dataset, self.device, self.out = dataset, device, out
         self._sizes = {"train_size": train_size, "validation_size": validation_size}
         self._prepared: dict[tuple[float, int], TrainingData] = {}
+        self._complete: dict[tuple[str, str, int], RunRecord] = {}
 
     def data(self, recipe: Recipe) -> TrainingData:
         """Training and validation images as a recipe splits them, on the device; recipes that split alike share them.
@@ -142,6 +142,21 @@ class Batch:
     def folder(self, run: PlannedRun) -> RunFolder:
         """Where a run lies, whether it exists yet or not."""
         return RunFolder.of(identify(run.spec, self.data(run.recipe), run.recipe, seed=run.seed), self.out)
+
+    def record(self, run: PlannedRun) -> RunRecord | None:
+        """Return a run's record, or None while the run is not complete; a complete run is read from disk only once.
+
+        Raises:
+            RecordError: the run's folder is damaged.
+        """
+        key = run.spec.digest, run.recipe.digest, run.seed
+        if key not in self._complete:
+            folder = self.folder(run)
+            record = folder.load() if folder.finished else None
+            if record is None or record.result.status == "stopped":
+                return None
+            self._complete[key] = record
+        return self._complete[key]
 
     def train(self, runs: Sequence[PlannedRun], callback: Callback) -> list[RunRecord]:
         """Trains what is not trained yet; the same call goes on where it was broken off.
@@ -159,7 +174,7 @@ class Batch:
             RecordError: a run's folder is damaged.
             BudgetnetError: a network is too large for the device even with half batches.
         """
-        left = list(runs)
+        left = [run for run in runs if self.record(run) is None]
         while left:
             busy: list[PlannedRun] = []
             for place, run in enumerate(left):
@@ -168,11 +183,13 @@ class Batch:
             if len(busy) == len(left):
                 time.sleep(_LOOK_AGAIN)
             left = busy
-        folders = [self.folder(run) for run in runs]
-        missing = next((folder for folder in folders if not is_complete(folder)), None)
-        if missing is not None:
-            raise BudgetnetError(f"{missing.path.name}: the network is too large for the device's memory")
-        return [folder.load() for folder in folders]
+        records = []
+        for run in runs:
+            record = self.record(run)
+            if record is None:
+                raise BudgetnetError(f"{self.folder(run).path.name}: the network is too large for the device's memory")
+            records.append(record)
+        return records
 
     def judge(self, records: Sequence[RunRecord], *, by: str, reason: str) -> list[RunRecord]:
         """Opens the test set once for runs that stand; those judged before stay as they are.
@@ -221,9 +238,41 @@ def train_variants(
         by = f"ablate {study.name}".strip()
         count = len(runs) // len(study.seeds)
         records = batch.judge(records, by=by, reason=f"an ablation of {count} variants")
+    return _by_variant(runs, records)
+
+
+def finished_variants(
+    study: AblationStudy, variants: Sequence[Variant], batch: Batch
+) -> dict[tuple[str, str], list[RunRecord]]:
+    """Read the runs of an ablation that are complete; nothing is trained, and no test set is opened.
+
+    Of a study that is judged on the test set, runs that have a network count only once they were judged there.
+
+    Args:
+        study: the ablation.
+        variants: of the study.
+        batch: where the runs lie, and on what they are trained.
+
+    Returns:
+        The records of each variant that has any, in the order of the seeds, by the variant's key.
+
+    Raises:
+        RecordError: a run's folder is damaged.
+    """
+    runs = planned(study, variants)
+    records = [batch.record(run) for run in runs]
+    if study.judged_on == "test":
+        records = [each if each and (each.test or each.result.status != "complete") else None for each in records]
+    return _by_variant(runs, records)
+
+
+def _by_variant(
+    runs: Sequence[PlannedRun], records: Sequence[RunRecord | None]
+) -> dict[tuple[str, str], list[RunRecord]]:
     found: dict[tuple[str, str], list[RunRecord]] = {}
     for run, record in zip(runs, records, strict=True):
-        found.setdefault((run.spec.digest, run.recipe.digest), []).append(record)
+        if record is not None:
+            found.setdefault((run.spec.digest, run.recipe.digest), []).append(record)
     return found
 
 

@@ -154,6 +154,7 @@ def ablate(
     train_size: int | None = None,
     validation_size: int | None = None,
     callbacks: Sequence[Callback] = (),
+    partial: bool = False,
 ) -> AblationResult:
     """Trains every variant of a study with the same seeds, as ``budgetnet ablate`` does; the same call goes on with it.
 
@@ -166,6 +167,7 @@ def ablate(
         train_size: train on so many of the training images; as the study says if left out.
         validation_size: validate on so many of those held out; as the study says if left out.
         callbacks: are told of every run, trackers among them, beside the bars that a terminal shows.
+        partial: train nothing, and answer from the runs that are complete so far.
 
     Raises:
         InputError: the study's file breaks a rule.
@@ -176,7 +178,7 @@ def ablate(
     _check_callbacks(callbacks)
     from budgetnet.ablation import AblationStudy
     from budgetnet.ablation.results import ablation_result
-    from budgetnet.batch import Batch, planned, train_variants
+    from budgetnet.batch import Batch, finished_variants, planned, train_variants
     from budgetnet.callbacks import Callbacks
     from budgetnet.environment import choose_device
     from budgetnet.progress import TerminalProgress, load_shown
@@ -192,6 +194,8 @@ def ablate(
         train_size=train_size or question.train_size,
         validation_size=validation_size or question.validation_size,
     )
+    if partial:
+        return ablation_result(question, variants, finished_variants(question, variants, batch), method=interval)
     with TerminalProgress(runs=len(planned(question, variants))) as progress:
         records = train_variants(question, variants, batch, Callbacks([progress, *callbacks]))
     return ablation_result(question, variants, records, method=interval)

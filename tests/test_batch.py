@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,6 +51,15 @@ def test_runs_are_trained_once_and_come_back_in_their_order(batch: Batch, tmp_pa
     assert [(record.identity.seed, record.result.epochs) for record in records] == [(0, 2), (1, 2), (0, 1)]
     assert snapshot(batch.folder(runs[0]).path) == before
     assert batch.train(runs, Watcher()) == records
+
+
+def test_a_complete_run_is_read_only_once(batch: Batch) -> None:
+    (run,) = plan(1)
+    assert batch.record(run) is None
+    (record,) = batch.train([run], Watcher())
+    shutil.rmtree(record.folder)
+    assert batch.record(run) is record
+    assert batch.train([run], Watcher()) == [record]
 
 
 def test_recipes_may_split_in_different_ways(batch: Batch) -> None:

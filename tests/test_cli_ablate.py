@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,58 @@ def test_a_network_whose_base_is_over_budget_is_told_before_anything_is_trained(
     assert changed.err.startswith("error: changes.spec = 'a specification': would give all networks the same")
 
 
+def test_a_study_under_way_is_reported_from_the_runs_that_are_complete(folder: Path, tell: Tell) -> None:
+    study = write_networks(folder, seeds=4)
+    partial = [study, *SMALL, "--epochs", "1", "--partial"]
+    before = snapshot(folder)
+    none = tell("ablate", *partial)
+    assert (none.code, none.out) == (0, "partial: 0 of 32 runs are complete; nothing was trained\n")
+    assert snapshot(folder) == before
+    whole = answered(tell, *partial[:-1])
+    runs = {
+        (row["network"], row["variant"], cell["seed"]): (folder / "runs" / cell["run"], cell["accuracy"])
+        for row in whole["rows"]
+        for cell in row["runs"]
+    }
+    # The base lacks seed 1; Nesterov lacks its end with seed 0, as while it is trained; the cycle has no run at all.
+    shutil.rmtree(runs["basic", "base", 1][0])
+    (runs["basic", "nesterov", 0][0] / "result.json").unlink()
+    for seed in range(4):
+        shutil.rmtree(runs["basic", "one-cycle", seed][0])
+    before = snapshot(folder)
+    shown = tell("ablate", *partial, "--save", "saved")
+    assert (shown.code, shown.err) == (0, "")
+    assert "partial: 26 of 32 runs are complete; nothing was trained\n" in shown.out
+    found = tell("ablate", *partial, "--json")
+    assert (found.code, found.err) == (0, "partial: 26 of 32 runs are complete; nothing was trained\n")
+    mapping = json.loads(found.out)
+    assert json.loads((folder / "saved" / "results.json").read_text()) == mapping
+    shutil.rmtree(folder / "saved")
+    assert snapshot(folder) == before
+    rows = {(row["network"], row["variant"]): row for row in mapping["rows"]}
+    kept = [(rows["basic", name]["n"], rows["basic", name]["pairs"]) for name in ("base", "nesterov", "one-cycle")]
+    assert kept == [(3, 0), (3, 2), (0, 0)]
+    expected = [runs["basic", "nesterov", seed][1] - runs["basic", "base", seed][1] for seed in (2, 3)]
+    assert rows["basic", "nesterov"]["difference"] == pytest.approx(sum(expected) / 2)
+    # All without Nesterov is the cycle, which has no run.
+    nesterov = mapping["changes"][0]
+    assert nesterov["pooled"]["alone"]["pairs"] == {"basic": 2, "preact": 4}
+    assert nesterov["pooled"]["omitted"]["pairs"] == {"preact": 4}
+    assert rows["preact", "all"] == {(row["network"], row["variant"]): row for row in whole["rows"]}["preact", "all"]
+
+
+def test_a_partial_report_opens_no_test_set(folder: Path, tell: Tell) -> None:
+    partial = [write_study(folder, judged_on="test"), *SMALL, "--partial"]
+    answered(tell, write_study(folder), *SMALL)
+    write_study(folder, judged_on="test")
+    assert tell("ablate", *partial).out == (
+        "partial: 0 of 6 runs are complete and judged on the test set; nothing was trained\n"
+    )
+    assert not (folder / "runs" / OPENINGS).exists()
+    whole = answered(tell, *partial[:-1])
+    assert json.loads(tell("ablate", *partial, "--json").out) == whole
+
+
 BAD: list[tuple[list[str], int, str]] = [
     (["nowhere.yaml"], 2, "ablation study = 'nowhere.yaml': no such file"),
     (["study", "--change", "recipe.epochs"], 2, "--change = 'recipe.epochs': must be PATH=VALUE"),
@@ -216,6 +269,7 @@ BAD: list[tuple[list[str], int, str]] = [
     (["study", "--save", "study/spec.yaml/x"], 2, "--save = 'study/spec.yaml/x': must be a folder"),
     (["study", "--interval", "z"], 2, "--interval = 'z': must be one of t, bootstrap"),
     (["study", "--data", "nowhere"], 2, "data"),
+    (["study", "--partial", "--list"], 2, "--partial = '': must not be given with --list"),
     (["study", "--change", "spec.stages[0].channels=128"], 3, "basic-128x1"),
 ]
 

@@ -193,7 +193,8 @@ def ablation_result(
     Args:
         study: the study.
         variants: what it comes to, of each network the base first.
-        records: of each variant that was trained, by its key, a run for each seed, in their order.
+        records: of each variant that was trained, by its key, its runs in the order of the seeds; a comparison uses the
+            seeds that both of its variants have.
         method: how intervals are made, see `budgetnet.significance.paired_difference`.
 
     Raises:
@@ -219,7 +220,7 @@ def ablation_result(
         values = [cell.accuracy for cell in own if cell.accuracy is not None]
         mean = fmean(values) if values else None
         deviation = stdev(values) if len(values) > 1 else None
-        remark = _remark(variant, other, own, values)
+        remark = _remark(variant, other, own)
         rows.append(Row(variant, own, mean, deviation, difference, its, p_value, remark))
     return AblationResult(study, tuple(rows))
 
@@ -239,11 +240,11 @@ def _pairs(own: Sequence[Cell], base: Sequence[Cell]) -> tuple[tuple[float, floa
     return tuple((one, other) for one, other in found if one is not None and other is not None)
 
 
-def _remark(variant: Variant, other: Variant | None, own: Sequence[Cell], values: Sequence[float]) -> str:
+def _remark(variant: Variant, other: Variant | None, own: Sequence[Cell]) -> str:
     if not variant.fits:
         over = next(limit for limit in variant.verdict.limits if limit.headroom < 0)
         return f"over budget, not trained: {over.used:,} of {over.allowed:,} {over.limit}"
     if other is not None and not other.fits:
         return f"compared with nothing: {other.name} is over budget"
-    missing = len(own) - len(values)
+    missing = sum(cell.accuracy is None for cell in own)
     return f"{missing} of {len(own)} runs came to no result" if missing else ""

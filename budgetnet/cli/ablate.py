@@ -36,10 +36,12 @@ if TYPE_CHECKING:
     from budgetnet.ablation.results import AblationResult
     from budgetnet.ablation.study import AblationStudy
     from budgetnet.ablation.variants import Variant
+    from budgetnet.batch import Batch
     from budgetnet.callbacks import Callback
-    from budgetnet.data import DataSet
     from budgetnet.records import RunRecord
     from budgetnet.threads import Wanted
+
+    Records = dict[tuple[str, str], list[RunRecord]]
 
 STUDY_FILE = "study.yaml"
 """The file that a study's folder is read from."""
@@ -76,6 +78,9 @@ def ablate(
         typer.Option("--save", metavar="DIR", help="Also write results.csv, results.json and forest.html here."),
     ] = None,
     list_only: Annotated[bool, typer.Option("--list", help="List the variants and train nothing.")] = False,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Train nothing: report from the runs that are complete so far.")
+    ] = False,
     device: Device = "auto",
     threads: Threads = None,
     track: Track = None,
@@ -84,6 +89,8 @@ def ablate(
     """Train every variant of a study with the same seeds and show what each change is worth; resumable."""
     from budgetnet.ablation.results import Method
 
+    if list_only and partial:
+        raise InputError("--partial", "", "must not be given with --list")
     method = cast(Method, one_of(interval, get_args(Method), field="--interval"))
     question = _read_study(study, change or [], seeds=seeds, epochs=epochs)
     require_folder(out, field="--out")
@@ -91,7 +98,7 @@ def ablate(
         require_folder(save, field="--save")
     sizes = {name: given or getattr(question, name) for name, given in read_sizes(train_size, validation_size).items()}
     wanted = read_threads(threads)
-    trackers = [] if list_only else read_trackers(track, out=out)
+    trackers = [] if list_only or partial else read_trackers(track, out=out)
     from budgetnet.progress import load_shown
 
     dataset = load_shown(data or question.data or "digits")
@@ -99,18 +106,25 @@ def ablate(
     if list_only:
         _list(question, variants, as_json=as_json)
         return
-    records = _train(
-        question, variants, dataset, out=out, device=device, threads=wanted, sizes=sizes, trackers=trackers
-    )
+    from budgetnet.batch import Batch, finished_variants
+    from budgetnet.environment import choose_device
+
+    batch = Batch(dataset, device=choose_device(device), out=out, **sizes)
+    if partial:
+        records = finished_variants(question, variants, batch)
+    else:
+        records = _train(question, variants, batch, threads=wanted, trackers=trackers)
     from budgetnet.ablation.results import ablation_result
 
     result = ablation_result(question, variants, records, method=method)
     if as_json:
         print_json(result.to_mapping())
-    else:
+    elif records:
         from budgetnet.cli.ablation import print_ablation
 
         print_ablation(result, next(iter(records.values()))[0], out=out)
+    if partial:
+        typer.echo(_extent(question, variants, records), err=as_json)
     # Last, so that a full disk does not take the answer with it.
     if save is not None:
         _save(result, save)
@@ -163,28 +177,33 @@ def _read_change(text: str) -> tuple[str, Any]:
 def _train(
     question: AblationStudy,
     variants: Sequence[Variant],
-    dataset: DataSet,
+    batch: Batch,
     *,
-    out: Path,
-    device: str,
     threads: Wanted | None,
-    sizes: dict[str, int | None],
     trackers: Sequence[Callback],
-) -> dict[tuple[str, str], list[RunRecord]]:
+) -> Records:
     """Trains every variant within the budget with every seed, and judges them where the study asks for it."""
-    from budgetnet.batch import Batch, first_run, planned, train_variants
+    from budgetnet.batch import first_run, planned, train_variants
     from budgetnet.callbacks import Callbacks
-    from budgetnet.environment import choose_device
     from budgetnet.progress import TerminalProgress
 
-    batch = Batch(dataset, device=choose_device(device), out=out, **sizes)
-    set_threads_shown(threads, lambda: first_run(batch, planned(question, variants)))
+    runs = planned(question, variants)
+    set_threads_shown(threads, lambda: first_run(batch, runs))
     try:
-        with TerminalProgress(runs=len(planned(question, variants))) as progress:
+        with TerminalProgress(runs=len(runs)) as progress:
             return train_variants(question, variants, batch, Callbacks([progress, *trackers]))
     except KeyboardInterrupt:
         typer.echo("interrupted: nothing is lost, the same command goes on where it stopped", err=True)
         raise
+
+
+def _extent(question: AblationStudy, variants: Sequence[Variant], records: Records) -> str:
+    """How many of a study's runs there are."""
+    from budgetnet.batch import planned
+
+    judged = " and judged on the test set" if question.judged_on == "test" else ""
+    count = sum(map(len, records.values()))
+    return f"partial: {count} of {len(planned(question, variants))} runs are complete{judged}; nothing was trained"
 
 
 def _list(question: AblationStudy, variants: Sequence[Variant], *, as_json: bool) -> None:
