@@ -5,7 +5,7 @@ from __future__ import annotations
 from budgetnet.augmentation import Augmentation
 from budgetnet.fields import look_up
 from budgetnet.recipe import Recipe
-from budgetnet.schedule import EarlyStopping, Schedule
+from budgetnet.schedule import EarlyStopping, Lookahead, Muon, Schedule
 
 NAMED: dict[str, Recipe] = {
     # As the paper is written; the values that it leaves open are those of its public notebook.
@@ -29,6 +29,27 @@ NAMED: dict[str, Recipe] = {
         epochs=60,
         schedule=Schedule(kind="one-cycle", first_cycle=60, warmup_fraction=0.2),
         early_stopping=None,
+    ),
+    # Options of the fastest published trainings (docs/decisions/0015), for a training of few epochs. Provisional: from
+    # single trainings, until studies/fast-recipe has settled which of them pay.
+    "fast": Recipe(
+        name="fast",
+        learning_rate=0.2,
+        momentum=0.85,
+        nesterov=True,
+        label_smoothing=0.2,
+        batch_size=512,
+        epochs=10,
+        schedule=Schedule(kind="linear", first_cycle=10, warmup_fraction=0.1),
+        early_stopping=None,
+        augmentation=Augmentation(crop_padding=2, padding_mode="reflect", alternating_flip=True),
+        norm_bias_rate=16,
+        norm_momentum=0.4,
+        initialisation="dirac",
+        lookahead=Lookahead(),
+        muon=Muon(learning_rate=0.12),
+        test_time_flip=True,
+        test_time_shifts=True,
     ),
     # For candidates of a search: cycles of 2, 4, 8 and 16 epochs, at whose ends they are compared.
     "search": Recipe(
