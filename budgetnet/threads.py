@@ -63,7 +63,7 @@ def set_threads(wanted: Wanted, first: Callable[[], FirstRun | None], *, process
         wanted: how many, or ``"auto"``: measured on real steps with one thread and with all.
         first: gives the run to measure; None if nothing is left to train on the CPU. A run that is resumed keeps its
             threads.
-        processes: processes that share the cores, each with so many threads.
+        processes: number of processes that share the cores.
 
     Returns:
         One line that says how many threads were set, and why.
@@ -94,7 +94,7 @@ def set_threads(wanted: Wanted, first: Callable[[], FirstRun | None], *, process
 
 
 def most_threads(processes: int = 1) -> int:
-    """Return the largest number of threads for each of so many processes: by cores, and as torch is set."""
+    """Return the largest number of threads for each process: by cores, and as torch is set."""
     return max(1, min(torch.get_num_threads(), available_cores()) // processes)
 
 

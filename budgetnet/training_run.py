@@ -37,7 +37,7 @@ _ANEW = "delete the run folder to train it anew"
 
 
 class _Progress(NamedTuple):
-    """What a run knows behind an epoch, besides its weights: enough, with them, to go on."""
+    """What is known of a run after an epoch, besides its weights: enough, with them, to continue."""
 
     epoch: int = 0
     best_epoch: int | None = None
@@ -213,7 +213,7 @@ class TrainingRun:
         return {"epoch": self.progress.epoch, "run": self.identity.digest}
 
     def resume(self) -> None:
-        """Goes back to the state behind the last epoch that was written, if there is one."""
+        """Restore the state after the last epoch that was written, if there is one."""
         if not self.folder.checkpoint.exists():
             return
         tensors, about = self._load(self.folder.checkpoint)

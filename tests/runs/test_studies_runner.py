@@ -170,7 +170,7 @@ def test_a_killed_runner_takes_its_command_with_it_and_goes_on(repository: Repos
     repository.commit(study("long", {"argv": [*TRAIN, "--epochs", str(long), "--seed", "3"]}))
     process = repository.start()
     before = wait_for(lambda: repository.epochs("long"), process=process)
-    # Another runner is turned away while this one is at work, and the status says how far it is.
+    # Another runner is refused while this one runs, and the status says how far it is.
     code, _, err = repository.run()
     assert (code, err.count("\n")) == (2, 1)
     assert "another runner is at work" in err
