@@ -147,9 +147,9 @@ def test_the_schema_admits_studies_as_they_are_written_and_as_they_are_kept() ->
         ),
         (
             {"design": "full-factorial", "factors": {f"spec.stages[{i}].blocks": [1, 2, 3, 4] for i in range(5)}},
-            "factors = 1024: variants; must be at most 1,000",
+            "factors = 1024: must give at most 1,000 variants",
         ),
-        ({"factors": {"recipe.batch_size": list(range(2, 1002))}}, "factors = 1001: variants"),
+        ({"factors": {"recipe.batch_size": list(range(2, 1002))}}, "factors = 1001: must give at most"),
         ({"factors": {"recipe.batch_size": list(range(2, 502))}, "fit": "both"}, "factors = 1002: make so many"),
     ],
 )

@@ -462,7 +462,7 @@ def test_a_study_of_one_network_and_factors_keeps_its_shape() -> None:
                 "design": "one-at-a-time",
                 "factors": {"recipe.batch_size": list(range(2, 600))},
             },
-            "factors = 1198: variants; must be at most 1,000",
+            "factors = 1198: must give at most 1,000 variants",
         ),
     ],
 )

@@ -324,7 +324,7 @@ NESTEROV = {"recipe.nesterov": True}
         ),
         (
             {"options": {f"a{i}": {f"spec.stages[{i}].blocks": 1} for i in range(10)}, "design": "full-factorial"},
-            "options = 1024: variants; must be at most 1,000",
+            "options = 1024: must give at most 1,000 variants",
         ),
     ],
 )

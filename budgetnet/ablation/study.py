@@ -148,7 +148,7 @@ class AblationStudy(Document):
         count *= (2 if self.fit == "both" else 1) * max(1, len(self.networks))
         if count > MAX_VARIANTS:
             field = "factors" if self.factors else "options"
-            raise InputError(field, count, f"variants; must be at most {MAX_VARIANTS:,}")
+            raise InputError(field, count, f"must give at most {MAX_VARIANTS:,} variants")
         for drafts in self._drafts.values():
             for draft in drafts:
                 self._check_split(draft)
