@@ -150,7 +150,7 @@ def test_the_schema_admits_studies_as_they_are_written_and_as_they_are_kept() ->
             "factors = 1024: must give at most 1,000 variants",
         ),
         ({"factors": {"recipe.batch_size": list(range(2, 1002))}}, "factors = 1001: must give at most"),
-        ({"factors": {"recipe.batch_size": list(range(2, 502))}, "fit": "both"}, "factors = 1002: make so many"),
+        ({"factors": {"recipe.batch_size": list(range(2, 502))}, "fit": "both"}, "factors = 1002: must give at most"),
     ],
 )
 def test_what_is_no_study_is_told_in_one_line(fields: dict[str, Any], complaint: str, tmp_path: Path) -> None:
