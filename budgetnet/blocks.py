@@ -41,20 +41,24 @@ def norm(layer: Layer) -> nn.BatchNorm2d:
 
 
 def activated(
-    norm_module: nn.BatchNorm2d, activation: Callable[[Tensor], Tensor], maps: Tensor, added: Tensor | None = None
+    norm_module: nn.BatchNorm2d,
+    activation: Callable[[Tensor], Tensor],
+    maps: Tensor,
+    added: Callable[[], Tensor | None] = lambda: None,
 ) -> Tensor:
-    """Compute ``activation(norm(maps) + added)``, by the fastest way there is.
+    """Compute ``activation(norm(maps) + added())``, by the fastest way there is.
 
     Args:
         norm_module: the batch norm.
         activation: of `ACTIVATIONS`.
         maps: (batch, channels, height, width).
-        added: of the same shape; nothing if omitted.
+        added: computes what is added, of the same shape, or None; called after the batch norm unless both are one step.
     """
     if activation is functional.relu and batch_norm.is_faster(norm_module, maps):
-        return batch_norm.norm_relu(norm_module, maps, added)
+        return batch_norm.norm_relu(norm_module, maps, added())
     maps = norm_module(maps)
-    return activation(maps if added is None else maps + added)
+    beside = added()
+    return activation(maps if beside is None else maps + beside)
 
 
 class SqueezeExcitation(nn.Module):
@@ -127,7 +131,7 @@ class ResnetBlock(nn.Module):
                 maps = activated(norm_module, self.activation, conv_module(maps))
             maps = last_conv(maps)
             if self.squeeze_excitation is None:
-                return activated(last_norm, self.activation, maps, self._around(around))
+                return activated(last_norm, self.activation, maps, lambda: self._around(around))
             maps = last_norm(maps)
         if self.squeeze_excitation is not None:
             maps = self.squeeze_excitation(maps)

@@ -148,6 +148,8 @@ def test_the_digest_is_that_of_the_parts_in_the_run_file(tmp_path: Path) -> None
         }
 
     spec = {key: value for key, value in stored["spec"].items() if key != "name"}
+    # Fields that came later than the format, left out where they are off.
+    assert spec["stem"].pop("whitening") is None and spec["head"].pop("scale") == 1
     recipe = differing(stored["recipe"], Recipe().to_mapping())
     parts = {
         "spec": digest(spec, separators=(",", ":")),

@@ -43,6 +43,7 @@ IMPORTED_BY_TRAIN = (
     "budgetnet.cli.tables",
     "budgetnet.environment",
     "budgetnet.stats",
+    "budgetnet.threads",
     "budgetnet.train",
     "budgetnet.training_data",
 )
