@@ -2,8 +2,8 @@
 
 After Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", whose fastest trainings choose examples so. Here
 the proxy passes through a whole epoch first and writes down the places of the chosen images in each batch; then the
-run's network trains on those. The choice depends on data, recipe, seed, precision and device alone. It is kept in a
-folder beside the run folders, so that one proxy serves every network that is trained by the same recipe:
+run's network trains on those. The choice depends on data, recipe, seed, precision, device and number of threads. It is
+kept in a folder beside the run folders, so that one proxy serves every network that is trained by the same recipe:
 
     proxies/KEY/epoch-N.safetensors   places of the chosen images in each batch of epoch N
     proxies/KEY/state.safetensors     the proxy after the last epoch that it was trained for
@@ -75,6 +75,8 @@ def proxy_key(identity: RunIdentity) -> str:
         "seed": identity.seed,
         "device": identity.device,
         "precision": identity.precision,
+        # On a CPU the last bits of the proxy's losses depend on it.
+        "threads": torch.get_num_threads() if identity.device == "cpu" else None,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -102,7 +104,7 @@ class Proxy(Learner):
             precision: of convolutions and matrix products.
             execution: how steps are carried out; always with whole batches, without compilation.
         """
-        plain = recipe.model_copy(update={"weight_average": None, "lookahead": None})
+        plain = recipe.model_copy(update={"weight_average": None, "lookahead": None, "example_filter": None})
         super().__init__(
             network, feed, plain, precision=precision, execution=execution._replace(parts=1, compile=False)
         )

@@ -66,7 +66,9 @@ def whiten(network: ResNet, data: ResidentImages) -> None:
 
 
 def whitening_weights(images: Tensor, *, side: int) -> Tensor:
-    """Compute filters whose outputs on an image's patches are uncorrelated and of variance one, and their negatives.
+    """Compute filters whose outputs on patches are uncorrelated and of variance near one, and their negatives.
+
+    The variance is less than one in directions in which patches hardly vary.
 
     The filters are the eigenvectors of the patches' second moments, the largest variance first, each divided by the
     square root of its variance (Page 2018; Jordan 2024).

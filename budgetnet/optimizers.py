@@ -17,7 +17,7 @@ from budgetnet.schedule import Lookahead, Muon
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of X, (X X^T) X and (X X^T)^2 X (Jordan et al. 2024): they bring singular values near 1 in few steps."""
 _SMALLEST_NORM = 1e-7
-"""Keeps a gradient of zeros from being divided by its norm."""
+"""Keeps zeros from being divided by their norm."""
 
 
 class Rates(NamedTuple):
@@ -37,7 +37,9 @@ class Rates(NamedTuple):
         """
         if not recipe.per_1024_examples:
             return cls(1.0, recipe.weight_decay)
-        scale = recipe.batch_size / (1024 * (1 + 1 / (1 - recipe.momentum)))
+        filtering = recipe.example_filter
+        images = filtering.kept(recipe.batch_size) if filtering else recipe.batch_size
+        scale = images / (1024 * (1 + 1 / (1 - recipe.momentum)))
         return cls(scale, recipe.weight_decay / recipe.learning_rate)
 
 
@@ -92,7 +94,7 @@ class MuonOptimizer:
             moving.mul_(momentum).add_(weight.grad)
             direction = weight.grad.add(moving, alpha=momentum).reshape(len(weight), -1)
             step = orthogonalise(direction, iterations=self._settings.iterations)
-            weight.mul_(len(weight) ** 0.5 / weight.norm())
+            weight.mul_(len(weight) ** 0.5 / weight.norm().clamp_min(_SMALLEST_NORM))
             weight.sub_(step.view_as(weight).to(weight.dtype) * self._rate)
 
 

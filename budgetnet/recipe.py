@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -143,6 +144,20 @@ class Recipe(Document):
         if self.augmentation.padding_mode == "reflect" and padding >= min(height, width):
             rule = f"must be less than {min(height, width)} to be filled by reflection of images of {height}x{width}"
             raise InputError("augmentation.crop_padding", padding, rule)
+
+    def require_steps(self, images: int) -> None:
+        """Refuse a training that is too short for its slow average of weights.
+
+        Args:
+            images: training images.
+
+        Raises:
+            InputError: Lookahead would bring weights and average together fewer than ten times.
+        """
+        steps = self.epochs * math.ceil(images / self.batch_size)
+        if self.lookahead is not None and 10 * self.lookahead.every > steps:
+            rule = f"must be at most a tenth of the training's {steps:,} steps, or the average is of weights long gone"
+            raise InputError("lookahead.every", self.lookahead.every, rule)
 
     def side(self, epoch: int, *, full: int) -> int:
         """The side of square training images in an epoch, in pixels.

@@ -158,7 +158,7 @@ class RunResult(Document):
     """Validation images."""
     seconds: float
     """Wall time of all epochs."""
-    train_flops: int | None = None
+    train_flops: Annotated[int, Field(ge=0)] | None = None
     """Floating-point operations of the epochs trained, see `budgetnet.training_cost`; none in records of versions that
     did not count them: `RunRecord.train_flops` counts them then."""
 

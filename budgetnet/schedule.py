@@ -90,7 +90,8 @@ class Lookahead(Document):
 
     Every `every` steps the average moves towards the weights by 1 - ``decay**every * progress**power``, where progress
     is the share of the training that has passed, and the weights are set to the average. The last step sets them to the
-    average as it is (Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU").
+    average as it is (Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU"), so up to `every` - 1 steps before
+    it have no effect. A training that ends early, by early stopping or a pruner, keeps the weights of its last step.
     """
 
     every: Positive = 5
@@ -109,7 +110,7 @@ class Muon(Document):
     channels. The head's linear layer, biases and batch norm stay with stochastic gradient descent.
     """
 
-    learning_rate: Annotated[Real, Field(gt=0)] = 0.24
+    learning_rate: Annotated[Real, Field(gt=0, le=1000)] = 0.24
     """Size of a step at the schedule's peak: about what each singular value of the step is. It moves as the recipe's
     learning rate does."""
     momentum: Share = 0.6

@@ -113,7 +113,7 @@ class Head(Document):
     """How the last map becomes one value for each channel."""
     dropout: Annotated[Real, Field(ge=0, lt=1)] = 0.0
     """Share of pooled features dropped in training."""
-    scale: Annotated[Real, Field(gt=0, le=100)] = 1.0
+    scale: Annotated[Real, Field(ge=1e-6, le=100)] = 1.0
     """What logits are multiplied by. A small scale lets the linear layer learn at the high rate of the convolutions
     (Page 2018; Jordan 2024)."""
 

@@ -70,9 +70,9 @@ def train(
             if found.status == "stopped" and not (judge and judge.stands_by(found)):
                 folder.reopen()
         if not folder.finished:
-            run = TrainingRun(identity, data, folder, execution)
-            run.resume()
             with threads_set_to(_threads(folder)):
+                run = TrainingRun(identity, data, folder, execution)
+                run.resume()
                 environment = {**describe_environment(device), "execution": execution._asdict()}
                 folder.note_environment(environment, first_epoch=run.progress.epoch + 1)
                 with told.training(run.curves):
@@ -109,6 +109,7 @@ def identify(
         InputError: network, recipe and images do not go together.
     """
     recipe.require_images(*data.input_shape[1:])
+    recipe.require_steps(len(data.train))
     device = device or data.train.images.device
     adapted = data.adapt(spec)
     if recipe.example_filter is not None:

@@ -8,8 +8,9 @@ have in the epoch. Where easy examples are filtered out, the proxy network count
 same recipe has trained it already: 2 operations for each multiply-accumulate of every image, and 4 more for the batches
 that it learns from.
 
-Not counted: validation, augmentation, batch norm, activation functions, pooling, the optimiser's step, and an epoch
-that was interrupted and trained again. It counts arithmetic, the same on any hardware; it is no time.
+A whitening convolution counts as any other, although its weights need no gradients. Not counted: validation,
+augmentation, batch norm, activation functions, pooling, the optimiser's step, and an epoch that was interrupted and
+trained again. It counts arithmetic, the same on any hardware; it is no time.
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ import torch
 from support import TINY, tiny_recipe
 from torch import Tensor, nn
 
+from budgetnet.augmentation import ExampleFilter
+from budgetnet.errors import InputError
 from budgetnet.initialisation import initialise
 from budgetnet.optimizers import Optimizer, Rates, SlowWeights, orthogonalise
 from budgetnet.recipe import Recipe
@@ -145,3 +147,18 @@ def test_the_default_recipe_trains_every_parameter_in_one_group() -> None:
     assert list(optimizer.momenta) == [name for name, _ in network.named_parameters()]
     (group,) = optimizer._sgd.param_groups
     assert (group["momentum"], group["weight_decay"], group["nesterov"]) == (0.9, 5e-4, False)
+
+
+def test_rates_of_filtered_batches_are_those_of_the_images_that_are_trained_on() -> None:
+    plain = tiny_recipe(batch_size=512, per_1024_examples=True)
+    filtered = plain.model_copy(update={"batch_size": 1024, "example_filter": ExampleFilter(keep=0.5)})
+    assert Rates.of(filtered) == Rates.of(plain)
+
+
+def test_lookahead_needs_a_training_of_ten_times_its_steps() -> None:
+    # 64 images in batches of 16 are 4 steps an epoch: 5 epochs are 20 steps, so weights may meet every second step.
+    recipe = tiny_recipe(epochs=5, lookahead=Lookahead(every=2))
+    recipe.require_steps(64)
+    with pytest.raises(InputError, match=r"^lookahead.every = 2: must be at most a tenth of the training's 16 steps"):
+        recipe.model_copy(update={"epochs": 4}).require_steps(64)
+    tiny_recipe(epochs=1).require_steps(1)

@@ -226,3 +226,11 @@ def test_bad_p_values_are_named(value: float) -> None:
     with pytest.raises(InputError) as caught:
         holm([None, 0.5, value])
     assert caught.value.field == "p_values[2]"
+
+
+def test_tests_that_are_still_to_come_count_in_holms_correction() -> None:
+    given = [0.01, None, 0.04]
+    # By hand: the smallest times 5, the next times 4, as if two more had given 1.
+    assert holm(given, planned=5) == pytest.approx([0.05, None, 0.16])
+    assert holm(given, planned=5)[::2] == holm([0.01, 0.04, 1.0, 1.0, 1.0])[:2]
+    assert holm(given, planned=1) == holm(given)

@@ -185,7 +185,7 @@ def _pooled(comparisons: Sequence[Iterable[Row]]) -> list[Pooled | None]:
         groups = [([own for own, _ in row.pairs], [other for _, other in row.pairs]) for row in usable]
         names = tuple(row.variant.network for row in usable)
         differences.append((pooled_difference(groups), names) if groups else None)
-    corrected = holm([each[0].p_value if each else None for each in differences])
+    corrected = holm([each[0].p_value if each else None for each in differences], planned=len(differences))
     return [
         Pooled(each[0], p_value, each[1]) if each else None
         for each, p_value in zip(differences, corrected, strict=True)

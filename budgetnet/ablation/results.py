@@ -213,7 +213,10 @@ def ablation_result(
         paired_difference([own for own, _ in its], [base for _, base in its], method=method) if its else None
         for its in pairs
     ]
-    corrected = holm([difference.p_value if difference else None for difference in differences])
+    planned = sum(
+        other is not None and variant.fits and other.fits for variant, other in zip(variants, others, strict=True)
+    )
+    corrected = holm([difference.p_value if difference else None for difference in differences], planned=planned)
     rows = []
     for variant, other, its, difference, p_value in zip(variants, others, pairs, differences, corrected, strict=True):
         own = cells[variant.key]

@@ -77,7 +77,10 @@ def print_leaderboard(study: optuna.Study, *, out: Path, as_json: bool) -> None:
             else "not comparable, as these are not the original CIFAR-10 images"
         )
     )
-    typer.echo("PFLOP: 1e15 floating-point operations of training, 6 x MACs x images x epochs, validation not counted")
+    typer.echo(
+        "PFLOP: 1e15 floating-point operations of training, 6 x MACs x images x epochs, less for small or filtered "
+        "images; validation not counted"
+    )
     best = next((row.run for row in rows if row.rank == 1), None)
     if best:
         typer.echo(f"best run: {out / best}")

@@ -101,11 +101,12 @@ def paired_difference(
     return Difference(count, mean, deviation, interval, p_value, "paired t")
 
 
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
+def holm(p_values: Sequence[float | None], *, planned: int = 0) -> list[float | None]:
     """Holm's step-down adjusted p-values: those below a level, of all rows together, are wrong at most that often.
 
     Args:
         p_values: one for each row; None for a row that was not tested, which does not count.
+        planned: number of tests that were meant, where some of them are still to come: as if those had given 1.
 
     Returns:
         The adjusted values in the same order, at most 1; None stays None.
@@ -118,9 +119,9 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
             raise InputError(f"p_values[{place}]", value, "must lie from 0 to 1")
     tested = sorted((value, place) for place, value in enumerate(p_values) if value is not None)
     adjusted: list[float | None] = [None] * len(p_values)
-    largest = 0.0
+    largest, count = 0.0, max(planned, len(tested))
     for rank, (value, place) in enumerate(tested):
-        largest = max(largest, min(1.0, float(value) * (len(tested) - rank)))
+        largest = max(largest, min(1.0, float(value) * (count - rank)))
         adjusted[place] = largest
     return adjusted
 

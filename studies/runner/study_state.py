@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 from study_order import Name
 
 from budgetnet.fields import Document
@@ -22,9 +22,9 @@ class StudyState(Document):
     """A study that is not listed is pending."""
     commit: str
     """Commit of the code that ran it last."""
-    started: datetime
+    started: AwareDatetime
     """When it was started last."""
-    ended: datetime | None = None
+    ended: AwareDatetime | None = None
     """When it ended; null while it runs."""
     exit_code: int | None = None
     """Exit code of the command that ended it, as the shell has it; null while it runs or was interrupted."""
