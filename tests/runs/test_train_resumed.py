@@ -89,7 +89,7 @@ FAST = RECIPE.model_copy(
         "freeze_norm_scales": True,
         "norm_momentum": 0.4,
         "initialisation": "dirac",
-        "lookahead": Lookahead(every=3),
+        "lookahead": Lookahead(every=2),
         "muon": Muon(),
         "weight_average": 0.9,
     }
