@@ -194,7 +194,7 @@ def test_a_killed_runner_takes_its_command_with_it_and_goes_on(repository: Repos
     assert "interrupted: the same command goes on where it stopped" in err
     assert repository.state("long")["state"] == "interrupted"
     assert repository.state("long")["exit_code"] is None
-    # The times of the epochs before the kill are still there, so they were not trained again; but for the last one, whose
+    # The times of the epochs before the kill are still there, so they were not trained again; but for the last, whose
     # row is written before its checkpoint.
     assert repository.rows("long")[: left - 1] == kept[:-1]
 
