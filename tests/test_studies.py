@@ -239,3 +239,33 @@ def test_the_study_of_fast_recipes_has_three_networks_of_a_size_and_tries_each_o
     assert first["se"].params == basic + excitation
     # Whitening brings a convolution of 2x2 and a stem that takes its 24 channels.
     assert all(0.29e6 < each.spec.params < 0.31e6 and each.spec.macs < 8.5e6 for each in variants)
+
+
+def test_the_trainings_that_chose_the_goals_recipe_are_those_of_its_table() -> None:
+    text = (STUDIES / "goals" / "README.md").read_text()
+    rows = [
+        [cell.strip() for cell in line.strip("| ").split("|")]
+        for line in text.partition("## How network")[2].splitlines()
+        if line.startswith("| ") and not line.startswith("| network")
+    ]
+    found = []
+    for folder in (STUDIES / "goals" / "choice").iterdir():
+        run = json.loads((folder / "run.json").read_text())
+        with (folder / "curves.csv").open(newline="") as stream:
+            last = list(csv.DictReader(stream))[-1]
+        spec = ModelSpec.from_mapping(run["spec"])
+        flops = 6 * spec.macs * run["data"]["train_images"] * int(last["epoch"])
+        accuracies = (100 * float(last[name]) for name in ("train_accuracy", "validation_accuracy"))
+        found.append([f"{flops / 1e15:.3f}", *(f"{accuracy:.1f}" for accuracy in accuracies)])
+    assert sorted(found) == sorted(row[2:] for row in rows)
+    assert len(found) == 3
+
+
+def test_the_goals_keep_their_limits() -> None:
+    for goal, params, petaflops in (("94", 2_000_000, 0.36), ("95", 5_000_000, 1.4)):
+        spec = ModelSpec.load(STUDIES / "goals" / f"spec-{goal}.yaml")
+        recipe = Recipe.load(STUDIES / "goals" / f"recipe-{goal}.yaml")
+        assert spec.params <= params
+        # 49,000 of 50,000 images are trained on.
+        assert recipe.validation_fraction == 0.02
+        assert 6 * spec.macs * 49_000 * recipe.epochs <= petaflops * 1e15
