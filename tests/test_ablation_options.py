@@ -340,3 +340,12 @@ def test_a_spec_in_an_option_keeps_its_name() -> None:
     variant = variants_of(options={"smaller": {"spec": spec, "recipe.nesterov": True}})[1]
     assert (variant.spec.name, variant.recipe.digest) == ("small", recipe_with("nesterov").digest)
     assert variant.settings == {"spec": "small", "recipe.nesterov": True}
+
+
+def test_an_option_that_the_images_do_not_allow_is_refused_before_anything_is_trained() -> None:
+    mapping = {**STUDY, "options": {"small": {"recipe.resizing": {"start": 16}}}, "design": "one-at-a-time"}
+    study = AblationStudy.from_mapping(mapping)
+    study.variants(input_shape=(1, 16, 16), num_classes=10)
+    with pytest.raises(InputError) as caught:
+        study.variants(input_shape=(1, 8, 8), num_classes=10)
+    assert str(caught.value).endswith("must be at most the images' side of 8 (in the variant small)")
