@@ -70,7 +70,7 @@ def counts_of(network: str, number: int) -> list[int]:
 
 
 def result_of(study: AblationStudy, counts: Callable[[str, str], Sequence[int | None]]) -> AblationResult:
-    """The result of a study whose runs have so many images right, by network and variant."""
+    """Build the result of a study from the number of correct images of each run, by network and variant."""
     variants = study.variants(**CIFAR)
     records = {
         variant.key: [
@@ -203,7 +203,7 @@ def test_what_each_change_is_worth_is_said_over_all_networks(result: AblationRes
 
 
 def shifted(gains: dict[tuple[str, str], int]) -> AblationResult:
-    """A result where variants of a network have so many more right answers than its base, with a little noise."""
+    """Build a result where variants of a network have a given number of correct images above its base, plus noise."""
 
     def counts(network: str, name: str) -> list[int]:
         return [7_000 + gains.get((network, name), 0) + (seed * len(name)) % 5 for seed in range(4)]

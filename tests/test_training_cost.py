@@ -182,7 +182,7 @@ def test_commands_print_what_a_training_costs(tell: Tell, tmp_path: Path) -> Non
     told = tell(*options)
     assert told.out.startswith("cost: at most 6.02e-08 PFLOP: 6 x 78.4k MACs x 64 images x 2 epochs\n")
     assert "trained for 6.02e-08 PFLOP, 2 epochs, " in told.out
-    assert tell(*options).out == told.out, "answered from the record, the same is printed"
+    assert tell(*options).out == told.out, "a finished run prints the same from its record"
     assert json.loads(tell(*options, "--json").out)["train_flops"] == 60_223_488
 
 

@@ -181,7 +181,7 @@ def test_a_killed_runner_takes_its_command_with_it_and_goes_on(repository: Repos
     process.communicate()
     _, out, _ = repository.run("--status")
     assert "interrupted" in out, "a killed runner could not say so itself"
-    # Nobody trains any more: the run folder's lock is free, and the curves stay as they are.
+    # Training has stopped: the run folder's lock is free, and the curves stay as they are.
     left, kept = repository.epochs("long"), repository.rows("long")
     assert before <= left < long
     repository.run("--status")
