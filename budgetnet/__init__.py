@@ -13,30 +13,30 @@ Importing it loads no torch; building a network does. What reads or makes studie
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from budgetnet import zoo
-from budgetnet.augmentation import Augmentation, ExampleFilter, Mixing, Policy, Resizing
-from budgetnet.budget import Budget, Verdict
-from budgetnet.errors import BudgetnetError, DataError, InputError, OverBudgetError, RecordError
-from budgetnet.recipe import Recipe
-from budgetnet.schedule import EarlyStopping, Schedule
-from budgetnet.spec import Head, ModelSpec, Shortcut, Stage, Stem
+from budgetnet.common.errors import BudgetnetError, DataError, InputError, OverBudgetError, RecordError
+from budgetnet.model import zoo
+from budgetnet.model.budget import Budget, Verdict
+from budgetnet.model.spec import Head, ModelSpec, Shortcut, Stage, Stem
+from budgetnet.runs.augmentation import Augmentation, ExampleFilter, Mixing, Policy, Resizing
+from budgetnet.runs.recipe import Recipe
+from budgetnet.runs.schedule import EarlyStopping, Schedule
 from budgetnet.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from budgetnet.ablation import AblationStudy as AblationStudy
-    from budgetnet.callbacks import Callback as Callback
-    from budgetnet.notebook import ablate as ablate
-    from budgetnet.notebook import search as search
-    from budgetnet.study import Study as Study
-    from budgetnet.study import open_study as open_study
+    from budgetnet.api.search import ablate as ablate
+    from budgetnet.api.search import search as search
+    from budgetnet.api.study import Study as Study
+    from budgetnet.api.study import open_study as open_study
+    from budgetnet.experiments.ablation import AblationStudy as AblationStudy
+    from budgetnet.training.callbacks import Callback as Callback
 
 _LATER = {
-    "AblationStudy": "budgetnet.ablation",
-    "Callback": "budgetnet.callbacks",
-    "Study": "budgetnet.study",
-    "ablate": "budgetnet.notebook",
-    "open_study": "budgetnet.study",
-    "search": "budgetnet.notebook",
+    "AblationStudy": "budgetnet.experiments.ablation",
+    "Callback": "budgetnet.training.callbacks",
+    "Study": "budgetnet.api.study",
+    "ablate": "budgetnet.api.search",
+    "open_study": "budgetnet.api.study",
+    "search": "budgetnet.api.search",
 }
 """Names that are found where they live when they are first asked for: what they need takes a second to load."""
 

@@ -15,7 +15,7 @@ from postgres_support import PostgresServer, server_programs
 from sqlalchemy import Pool, event
 from support import Tell, Told
 
-from budgetnet import processor
+from budgetnet.common import cpu
 from budgetnet.data import DataSet, load_dataset
 
 
@@ -74,7 +74,7 @@ def one_thread() -> None:
 
 def pytest_configure() -> None:
     # Before any test computes: torch's kernels ask only once what they may use.
-    processor.avoid_broken_tiles()
+    cpu.avoid_broken_tiles()
     # A shell runs background jobs with SIGINT ignored; commands that tests start would inherit that, but not a handler.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -17,10 +17,10 @@ from search_support import Question, Watcher
 from sqlalchemy import text
 from support import PAIR_SPACE, TINY, restarts, tiny_recipe
 
-from budgetnet.dashboard import Annotated, annotate
 from budgetnet.data import DataSet
-from budgetnet.searching.study import default_storage, find_study, open_storage, read_trials
-from budgetnet.trials import Trial
+from budgetnet.study.storage import default_storage, find_study, open_storage, read_trials
+from budgetnet.study.trials import Trial
+from budgetnet.visualization.dashboard import Annotated, annotate
 
 NAME = "all fates | <b>`$x$`</b>"
 """A name of which Markdown would make what it is not."""
@@ -34,7 +34,7 @@ def make_study(digits: DataSet, out: Path) -> None:
     """Searches: broken off once, then until nothing new is proposed any more."""
     ways = {"sampler": "random", "pruner": "asha"}
     ask = Question(digits, out)
-    with patch("budgetnet.searching.driver.MAX_TURNED_AWAY", 12):
+    with patch("budgetnet.study.driver.MAX_TURNED_AWAY", 12):
         for watcher in (Watcher(stop_at=2), Watcher()):
             how: dict[str, Any] = {"space": EIGHT, "recipe": RECIPE, "ways": ways, "by_hand": (BY_HAND,)}
             try:

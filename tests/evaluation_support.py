@@ -14,15 +14,15 @@ from search_support import Watcher
 from support import TINY, prepare, restarts, tiny_recipe
 from torch.nn import functional
 
-from budgetnet.batch import Batch, PlannedRun
-from budgetnet.build import build
-from budgetnet.checkpoint import load_tensors
 from budgetnet.data import DataSet, split
 from budgetnet.data.dataset import make_dataset
-from budgetnet.recipe import Views
-from budgetnet.records import Epoch, RunRecord, RunResult
-from budgetnet.run_folder import RunFolder
-from budgetnet.train import train
+from budgetnet.engines.local import Batch, PlannedRun
+from budgetnet.model.network import build
+from budgetnet.runs.recipe import Views
+from budgetnet.runs.records import Epoch, RunRecord, RunResult
+from budgetnet.runs.store import RunFolder
+from budgetnet.training.checkpoint import load_tensors
+from budgetnet.training.trainer import train
 
 RECIPE = tiny_recipe(learning_rate=0.1, test_time_flip=True)
 RECIPES = {

@@ -9,19 +9,28 @@ from typing import Any
 import numpy as np
 import torch
 from support import prepare, tiny_recipe
-from test_build import make_lively
 from torch import Tensor, nn
 
-from budgetnet.checkpoint import save_tensors
-from budgetnet.cost import cost_of
 from budgetnet.data import DataSet
 from budgetnet.data.dataset import make_dataset
-from budgetnet.data.device import ResidentImages, normalise
-from budgetnet.initialisation import initialise
-from budgetnet.recipe import Recipe
-from budgetnet.records import DataRecord, Epoch, RunIdentity, RunRecord, RunResult
-from budgetnet.run_folder import RunFolder
-from budgetnet.spec import ModelSpec
+from budgetnet.data.on_device import ResidentImages, normalise
+from budgetnet.model.cost import cost_of
+from budgetnet.model.spec import ModelSpec
+from budgetnet.runs.recipe import Recipe
+from budgetnet.runs.records import DataRecord, Epoch, RunIdentity, RunRecord, RunResult
+from budgetnet.runs.store import RunFolder
+from budgetnet.training.checkpoint import save_tensors
+from budgetnet.training.initialisation import initialise
+
+
+def make_lively(network: nn.Module) -> None:
+    """Gives batch norm statistics and scales that no two channels share, so that nothing in it is the identity."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None and module.running_var is not None:
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.2)
+            nn.init.normal_(module.running_mean, std=0.2)
+            nn.init.uniform_(module.running_var, 0.5, 2.0)
 
 
 def made_run(
@@ -88,8 +97,8 @@ def images_of(dataset: DataSet, count: int) -> torch.Tensor:
 
 def logits_by_hand(record: RunRecord, images: torch.Tensor) -> torch.Tensor:
     """What a run's network says of images from 0 to 1, in double precision."""
-    from budgetnet.build import build
-    from budgetnet.checkpoint import load_tensors
+    from budgetnet.model.network import build
+    from budgetnet.training.checkpoint import load_tensors
 
     facts = record.identity.data
     mean, std = (torch.tensor(each, dtype=torch.float64).view(1, -1, 1, 1) for each in (facts.mean, facts.std))

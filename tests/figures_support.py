@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from budgetnet.figures import ForestRow
-from budgetnet.records import Epoch, RunRecord
-from budgetnet.run_folder import RunFolder
+from budgetnet.runs.records import Epoch, RunRecord
+from budgetnet.runs.store import RunFolder
+from budgetnet.visualization.figures import ForestRow
 
 RUNS = Path(__file__).parents[1] / "studies" / "cifar10-cpu" / "runs"
 RUN = sorted(RUNS.iterdir())[0]

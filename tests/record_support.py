@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from budgetnet.cost import cost_of
-from budgetnet.named_recipes import named_recipe
-from budgetnet.recipe import Recipe
-from budgetnet.records import DataRecord, Epoch, RunIdentity, RunRecord, RunResult, TestResult
-from budgetnet.spec import ModelSpec
-from budgetnet.zoo import get
+from budgetnet.model.cost import cost_of
+from budgetnet.model.spec import ModelSpec
+from budgetnet.model.zoo import get
+from budgetnet.runs.named_recipes import named_recipe
+from budgetnet.runs.recipe import Recipe
+from budgetnet.runs.records import DataRecord, Epoch, RunIdentity, RunRecord, RunResult, TestResult
 
 
 def data_record(**changes: Any) -> DataRecord:

@@ -12,17 +12,17 @@ import optuna
 from optuna.trial import TrialState, create_trial
 from record_support import data_record
 
-from budgetnet.budget import Budget
-from budgetnet.named_recipes import named_recipe
-from budgetnet.recipe import Recipe
-from budgetnet.records import DataRecord, Epoch, RunIdentity, RunResult, TestResult
-from budgetnet.report import Report, collect
-from budgetnet.run_folder import RunFolder
-from budgetnet.searching.finalists import Finalist, Finals, keep_finals
-from budgetnet.searching.settings import StudySettings
-from budgetnet.searching.study import default_storage, open_storage, open_study
-from budgetnet.spaces import named_space
-from budgetnet.spec import ModelSpec
+from budgetnet.model.budget import Budget
+from budgetnet.model.spec import ModelSpec
+from budgetnet.runs.named_recipes import named_recipe
+from budgetnet.runs.recipe import Recipe
+from budgetnet.runs.records import DataRecord, Epoch, RunIdentity, RunResult, TestResult
+from budgetnet.runs.store import RunFolder
+from budgetnet.study.config import StudySettings
+from budgetnet.study.finalists import Finalist, Finals, keep_finals
+from budgetnet.study.space.named import named_space
+from budgetnet.study.storage import default_storage, open_storage, open_study
+from budgetnet.visualization.report import Report, collect
 
 IMAGES = 10_000
 STUDIES = Path(__file__).parents[1] / "studies"

@@ -7,15 +7,15 @@ from typing import Any
 
 from support import TINY_SPACE, prepare, tiny_recipe
 
-from budgetnet.budget import Budget
-from budgetnet.callbacks import Announced, Callback
 from budgetnet.data import DataSet
-from budgetnet.recipe import Recipe
-from budgetnet.records import Epoch, RunResult
-from budgetnet.searching.driver import Arrangement, Plan, SearchOutcome, question, search
-from budgetnet.searching.study import default_storage, open_storage
-from budgetnet.space import SearchSpace
-from budgetnet.spec import ModelSpec
+from budgetnet.model.budget import Budget
+from budgetnet.model.spec import ModelSpec
+from budgetnet.runs.recipe import Recipe
+from budgetnet.runs.records import Epoch, RunResult
+from budgetnet.study.driver import Arrangement, Plan, SearchOutcome, question, search
+from budgetnet.study.space import SearchSpace
+from budgetnet.study.storage import default_storage, open_storage
+from budgetnet.training.callbacks import Announced, Callback
 
 MAX_PARAMS = 20_000
 

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from budgetnet.spec import ModelSpec
+from budgetnet.model.spec import ModelSpec
 
 # The same examples every time, so that a failure on one machine is a failure on all; slow machines are no failure.
 thorough = settings(

@@ -14,16 +14,16 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 
-from budgetnet.augmentation import Augmentation
-from budgetnet.callbacks import Callback
 from budgetnet.data import DataSet
 from budgetnet.data.dataset import make_dataset
-from budgetnet.recipe import Recipe
-from budgetnet.records import Epoch
-from budgetnet.schedule import EarlyStopping, Schedule
-from budgetnet.space import SearchSpace
-from budgetnet.spec import ModelSpec
-from budgetnet.training_data import TrainingData
+from budgetnet.data.training_data import TrainingData
+from budgetnet.model.spec import ModelSpec
+from budgetnet.runs.augmentation import Augmentation
+from budgetnet.runs.recipe import Recipe
+from budgetnet.runs.records import Epoch
+from budgetnet.runs.schedule import EarlyStopping, Schedule
+from budgetnet.study.space import SearchSpace
+from budgetnet.training.callbacks import Callback
 
 Found = TypeVar("Found")
 

@@ -75,7 +75,8 @@ COMMANDS = [
         "import budgetnet",
         "import budgetnet.cli.main",
         "import budgetnet.bench.check",
-        "import numpy, budgetnet.space as s; s.SearchSpace().draw(count=9, generator=numpy.random.default_rng(0))",
+        "from numpy import random; from budgetnet.study import space;"
+        "space.SearchSpace().draw(count=9, generator=random.default_rng(0))",
         "import budgetnet; budgetnet.zoo.reference._repr_html_(); budgetnet.zoo.reference.summary()._repr_html_()",
         "import budgetnet; assert budgetnet.check(budgetnet.zoo.reference, max_params='4M').edits",
         *(f"from budgetnet.cli.main import main; assert main({command}) in (0, 3)" for command in COMMANDS),
@@ -107,12 +108,16 @@ def test_importing_loads_nothing_that_takes_long() -> None:
 def test_training_loads_no_tracker_that_was_not_asked_for(tmp_path: Path) -> None:
     options = "'train', 'resnet20', '--epochs', '1', '--train-size', '20', '--validation-size', '20', '--device', 'cpu'"
     code = f"from budgetnet.cli.main import main; assert main([{options}, '--out', {str(tmp_path)!r}]) == 0"
-    done = run(f"{code}\nimport sys\nassert not {{'tensorboard', 'mlflow', 'budgetnet.trackers'}} & set(sys.modules)")
+    done = run(
+        f"{code}\nimport sys\nassert not {{'tensorboard', 'mlflow', 'budgetnet.training.trackers'}} & set(sys.modules)"
+    )
     assert done.returncode == 0, done.stderr
 
 
 def test_naming_the_trackers_loads_neither_of_their_packages() -> None:
-    done = run("import budgetnet.trackers, sys; assert not {'tensorboard', 'mlflow', 'torch'} & set(sys.modules)")
+    done = run(
+        "import budgetnet.training.trackers, sys; assert not {'tensorboard', 'mlflow', 'torch'} & set(sys.modules)"
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -124,7 +129,7 @@ def test_opening_a_study_loads_no_torch() -> None:
 
 
 def test_names_that_are_loaded_later_stay_what_they_are() -> None:
-    code = "import budgetnet, budgetnet.searching.driver; assert budgetnet.search.__module__ == 'budgetnet.notebook'"
+    code = "import budgetnet, budgetnet.study.driver; assert budgetnet.search.__module__ == 'budgetnet.api.search'"
     assert run(code).returncode == 0
     assert {"search", "zoo"} <= set(dir(budgetnet))
     with pytest.raises(AttributeError, match="has no attribute 'serch'"):

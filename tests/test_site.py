@@ -21,12 +21,12 @@ import yaml
 from browser_support import DESKTOP, PHONE, launched, needs_chromium, opened, overflow
 from documented_support import PAGES, ROOT, blocks_of, commands_of, name_of
 
-from budgetnet.ablation import AblationStudy
 from budgetnet.cli.main import app
-from budgetnet.fields import Document
-from budgetnet.recipe import Recipe
-from budgetnet.space import SearchSpace
-from budgetnet.spec import ModelSpec
+from budgetnet.common.documents import Document
+from budgetnet.experiments.ablation import AblationStudy
+from budgetnet.model.spec import ModelSpec
+from budgetnet.runs.recipe import Recipe
+from budgetnet.study.space import SearchSpace
 
 DOCUMENTS: dict[str, type[Document]] = {
     "spec": ModelSpec,

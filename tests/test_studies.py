@@ -15,18 +15,18 @@ from scipy.stats import ttest_rel
 from statsmodels.stats.multitest import multipletests
 from support import child_environment, finished
 
-from budgetnet.ablation import AblationStudy
-from budgetnet.budget import Budget
-from budgetnet.files import read_mapping, write_yaml
-from budgetnet.named_recipes import named_recipe
-from budgetnet.recipe import Recipe
-from budgetnet.records import RunRecord
-from budgetnet.reproduction.leakage import leakage_result
-from budgetnet.run_folder import RunFolder
-from budgetnet.searching.rungs import rung_cycles
-from budgetnet.space import SearchSpace
-from budgetnet.space.share import require_feasible
-from budgetnet.spec import ModelSpec
+from budgetnet.common.files import read_mapping, write_yaml
+from budgetnet.experiments.ablation import AblationStudy
+from budgetnet.experiments.reproduction.leakage import leakage_result
+from budgetnet.model.budget import Budget
+from budgetnet.model.spec import ModelSpec
+from budgetnet.runs.named_recipes import named_recipe
+from budgetnet.runs.recipe import Recipe
+from budgetnet.runs.records import RunRecord
+from budgetnet.runs.store import RunFolder
+from budgetnet.study.pruner import rung_cycles
+from budgetnet.study.space import SearchSpace
+from budgetnet.study.space.feasibility import require_feasible
 
 STUDIES = Path(__file__).parents[1] / "studies"
 

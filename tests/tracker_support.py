@@ -10,7 +10,7 @@ from typing import Any
 from mlflow import MlflowClient
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from budgetnet.trackers import MLflow, TensorBoard, Tracker
+from budgetnet.training.trackers import MLflow, TensorBoard, Tracker
 
 Points = list[tuple[int, float]]
 CURVES = {

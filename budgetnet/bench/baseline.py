@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from budgetnet.build import build
 from budgetnet.data.dataset import CIFAR10_MEAN, CIFAR10_STD, pixel_statistics
-from budgetnet.spec import ModelSpec
+from budgetnet.model.network import build
+from budgetnet.model.spec import ModelSpec
 
 WORKERS = 2
 """Processes that the notebook's ``DataLoader`` had."""

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from budgetnet.bench.measure import Goal, Measurement, Task, measure, ratios
-from budgetnet.cost import Cost, cost_of, plan_cost
-from budgetnet.errors import BudgetnetError
-from budgetnet.plan import lower
-from budgetnet.space import SearchSpace
-from budgetnet.spec import ModelSpec
-from budgetnet.zoo import get
+from budgetnet.common.errors import BudgetnetError
+from budgetnet.model.cost import Cost, cost_of, plan_cost
+from budgetnet.model.plan import lower
+from budgetnet.model.spec import ModelSpec
+from budgetnet.model.zoo import get
+from budgetnet.study.space import SearchSpace
 
 NAMED = ("reference", "resnet20", "resnext-29-32x4d")
 """Named networks that are counted; few, so that a slow machine is done soon."""
@@ -98,7 +98,7 @@ def run(*, seconds: float, progress: Callable[[str, int, int], None]) -> CheckBe
     """
     import torch
 
-    from budgetnet.environment import describe_environment
+    from budgetnet.training.devices import describe_environment
 
     environment = describe_environment(torch.device("cpu"))
     environment["packages"]["thop"] = version("thop")
@@ -155,7 +155,7 @@ def _agreed(name: str, spec: ModelSpec) -> Counted:
     Raises:
         BudgetnetError: they differ.
     """
-    from budgetnet.verify import count_built
+    from budgetnet.model.verify import count_built
 
     cost = cost_of(spec)
     expected = {"built_params": cost.params, "thop_params": cost.params, "torch_macs": cost.macs}
@@ -188,8 +188,8 @@ def _network_tasks(spec: ModelSpec, *, threads: int) -> dict[str, Task]:
     """Every method for one network, which thop and torch's counter find built."""
     import torch
 
-    from budgetnet.build import build
-    from budgetnet.verify import thop_params, torch_macs
+    from budgetnet.model.network import build
+    from budgetnet.model.verify import thop_params, torch_macs
 
     network, image = build(spec).eval(), torch.zeros(1, *spec.input_shape)
 
@@ -214,8 +214,8 @@ def _candidate_tasks(candidates: _Candidates) -> dict[str, Task]:
     """Every method for candidates that are new at each call; making the specifications is not timed."""
     import torch
 
-    from budgetnet.build import build
-    from budgetnet.verify import thop_params, torch_macs
+    from budgetnet.model.network import build
+    from budgetnet.model.verify import thop_params, torch_macs
 
     image = torch.zeros(1, *_IMAGE["input_shape"])
 

@@ -83,7 +83,7 @@ def profiled(step: Callable[[], None], *, device: torch.device, steps: int = _ST
     """Runs training steps under torch's profiler and sums up what they did.
 
     Args:
-        step: one training step, such as `budgetnet.bench.ways.learning` gives.
+        step: one training step, such as `budgetnet.bench.variants.learning` gives.
         device: that it runs on; of a GPU its kernels are counted, of a CPU its operations.
         steps: to run, behind a few that are not counted.
     """

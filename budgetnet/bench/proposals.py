@@ -10,11 +10,11 @@ import numpy as np
 import optuna
 
 from budgetnet.bench.measure import Goal
-from budgetnet.budget import Budget
-from budgetnet.fitting import fit
-from budgetnet.seeds import derive_seed
-from budgetnet.space import SearchSpace, Sizing
-from budgetnet.stats import Interval, wilson_interval
+from budgetnet.common.seeding import derive_seed
+from budgetnet.model.budget import Budget
+from budgetnet.statistics.intervals import Interval, wilson_interval
+from budgetnet.study.space import SearchSpace, Sizing
+from budgetnet.study.space.fitting import fit
 
 
 class Sized(NamedTuple):
@@ -133,7 +133,7 @@ def run(
     """
     import torch
 
-    from budgetnet.environment import describe_environment
+    from budgetnet.training.devices import describe_environment
 
     # Optuna would tell of every study that it makes.
     optuna.logging.set_verbosity(optuna.logging.WARNING)

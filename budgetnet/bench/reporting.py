@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import torch
 
 from budgetnet.bench.measure import Goal
-from budgetnet.bench.written import STUDY, write_study
-from budgetnet.environment import describe_environment
-from budgetnet.errors import BudgetnetError
+from budgetnet.bench.synthetic_study import STUDY, write_study
+from budgetnet.common.errors import BudgetnetError
+from budgetnet.training.devices import describe_environment
 
 GOAL_TRIALS = 1_000
 """Candidates that the goals are for."""

@@ -11,15 +11,15 @@ import torch
 
 from budgetnet.bench.hardware import PeakMemory, peak_macs_per_second, synchronise
 from budgetnet.bench.measure import Goal, Measurement, Task, measure
-from budgetnet.bench.ways import UNTUNED, Setting, Variant, learning, variants
-from budgetnet.cost import cost_of
-from budgetnet.environment import choose_precision, describe_environment, threads_set_to
-from budgetnet.errors import InputError
-from budgetnet.learner import PRECISIONS, Execution
-from budgetnet.recipe import Recipe
-from budgetnet.spec import ModelSpec
-from budgetnet.threads import Wanted, measure_threads, most_threads
-from budgetnet.zoo import get
+from budgetnet.bench.variants import UNTUNED, Setting, Variant, learning, variants
+from budgetnet.common.errors import InputError
+from budgetnet.model.cost import cost_of
+from budgetnet.model.spec import ModelSpec
+from budgetnet.model.zoo import get
+from budgetnet.runs.recipe import Recipe
+from budgetnet.training.devices import choose_precision, describe_environment, threads_set_to
+from budgetnet.training.step import PRECISIONS, Execution
+from budgetnet.training.threads import Wanted, measure_threads, most_threads
 
 _PASSES = 3
 """A training step multiplies three times what inference does: forward, and backward to inputs and to weights."""

@@ -16,15 +16,15 @@ from typing import Any, NamedTuple
 
 import torch
 
-from budgetnet.bench.growth import network_of
 from budgetnet.bench.hardware import PeakMemory, synchronise
-from budgetnet.bench.ways import Setting, learning
-from budgetnet.cores import available_cores
-from budgetnet.environment import choose_precision, describe_environment
-from budgetnet.errors import BudgetnetError, InputError, is_out_of_memory
-from budgetnet.learner import Execution
-from budgetnet.recipe import Recipe
-from budgetnet.spec import ModelSpec
+from budgetnet.bench.scaling import network_of
+from budgetnet.bench.variants import Setting, learning
+from budgetnet.common.cpu import available_cores
+from budgetnet.common.errors import BudgetnetError, InputError, is_out_of_memory
+from budgetnet.model.spec import ModelSpec
+from budgetnet.runs.recipe import Recipe
+from budgetnet.training.devices import choose_precision, describe_environment
+from budgetnet.training.step import Execution
 
 IMAGE_SIZE = 32
 """Side of the square images, in pixels."""

@@ -28,18 +28,18 @@ from budgetnet.cli.options import (
     require_folder,
     set_threads_shown,
 )
-from budgetnet.errors import InputError
-from budgetnet.fields import parse_count
-from budgetnet.files import write_json, write_text
+from budgetnet.common.documents import parse_count
+from budgetnet.common.errors import InputError
+from budgetnet.common.files import write_json, write_text
 
 if TYPE_CHECKING:
-    from budgetnet.ablation.results import AblationResult
-    from budgetnet.ablation.study import AblationStudy
-    from budgetnet.ablation.variants import Variant
-    from budgetnet.batch import Batch
-    from budgetnet.callbacks import Callback
-    from budgetnet.records import RunRecord
-    from budgetnet.threads import Wanted
+    from budgetnet.engines.local import Batch
+    from budgetnet.experiments.ablation.results import AblationResult
+    from budgetnet.experiments.ablation.study import AblationStudy
+    from budgetnet.experiments.ablation.variants import Variant
+    from budgetnet.runs.records import RunRecord
+    from budgetnet.training.callbacks import Callback
+    from budgetnet.training.threads import Wanted
 
     Records = dict[tuple[str, str], list[RunRecord]]
 
@@ -87,7 +87,7 @@ def ablate(
     as_json: Json = False,
 ) -> None:
     """Train every variant of a study with the same seeds and show what each change is worth; resumable."""
-    from budgetnet.ablation.results import Method
+    from budgetnet.experiments.ablation.results import Method
 
     if list_only and partial:
         raise InputError("--partial", "", "must not be given with --list")
@@ -99,28 +99,29 @@ def ablate(
     sizes = {name: given or getattr(question, name) for name, given in read_sizes(train_size, validation_size).items()}
     wanted = read_threads(threads)
     trackers = [] if list_only or partial else read_trackers(track, out=out)
-    from budgetnet.progress import load_shown
+    from budgetnet.training.progress import load_shown
 
     dataset = load_shown(data or question.data or "digits")
     variants = question.variants(input_shape=dataset.input_shape, num_classes=dataset.num_classes)
     if list_only:
         _list(question, variants, as_json=as_json)
         return
-    from budgetnet.batch import Batch, finished_variants
-    from budgetnet.environment import choose_device
+    from budgetnet.engines.local import Batch
+    from budgetnet.experiments.ablation.running import finished_variants
+    from budgetnet.training.devices import choose_device
 
     batch = Batch(dataset, device=choose_device(device), out=out, **sizes)
     if partial:
         records = finished_variants(question, variants, batch)
     else:
         records = _train(question, variants, batch, threads=wanted, trackers=trackers)
-    from budgetnet.ablation.results import ablation_result
+    from budgetnet.experiments.ablation.results import ablation_result
 
     result = ablation_result(question, variants, records, method=method)
     if as_json:
         print_json(result.to_mapping())
     elif records:
-        from budgetnet.cli.ablation import print_ablation
+        from budgetnet.cli.ablation_tables import print_ablation
 
         print_ablation(result, next(iter(records.values()))[0], out=out)
     if partial:
@@ -138,7 +139,7 @@ def _read_study(path: Path, changes: Sequence[str], *, seeds: str | None, epochs
     Raises:
         InputError: no such file, or one that breaks a rule, alone or with what is laid over it.
     """
-    from budgetnet.ablation.study import MAX_SEEDS, AblationStudy
+    from budgetnet.experiments.ablation.study import MAX_SEEDS, AblationStudy
 
     study = AblationStudy.load(path / STUDY_FILE if path.is_dir() else path)
     study = _changed(study, dict(_read_change(text) for text in changes))
@@ -183,9 +184,10 @@ def _train(
     trackers: Sequence[Callback],
 ) -> Records:
     """Trains every variant within the budget with every seed, and judges them where the study asks for it."""
-    from budgetnet.batch import first_run, planned, train_variants
-    from budgetnet.callbacks import Callbacks
-    from budgetnet.progress import TerminalProgress
+    from budgetnet.engines.local import first_run
+    from budgetnet.experiments.ablation.running import planned, train_variants
+    from budgetnet.training.callbacks import Callbacks
+    from budgetnet.training.progress import TerminalProgress
 
     runs = planned(question, variants)
     set_threads_shown(threads, lambda: first_run(batch, runs))
@@ -199,7 +201,7 @@ def _train(
 
 def _extent(question: AblationStudy, variants: Sequence[Variant], records: Records) -> str:
     """How many of a study's runs there are."""
-    from budgetnet.batch import planned
+    from budgetnet.experiments.ablation.running import planned
 
     judged = " and judged on the test set" if question.judged_on == "test" else ""
     count = sum(map(len, records.values()))
@@ -208,17 +210,17 @@ def _extent(question: AblationStudy, variants: Sequence[Variant], records: Recor
 
 def _list(question: AblationStudy, variants: Sequence[Variant], *, as_json: bool) -> None:
     if as_json:
-        from budgetnet.ablation.results import ablation_result
+        from budgetnet.experiments.ablation.results import ablation_result
 
         print_json(ablation_result(question, variants, {}).to_mapping())
         return
-    from budgetnet.cli.ablation import print_variants
+    from budgetnet.cli.ablation_tables import print_variants
 
     print_variants(question, variants)
 
 
 def _save(result: AblationResult, folder: Path) -> None:
-    from budgetnet.figures import ablation_forest, write_figure
+    from budgetnet.visualization.figures import ablation_forest, write_figure
 
     write_text(folder / "results.csv", result.to_csv())
     write_json(folder / "results.json", result.to_mapping())

@@ -49,7 +49,7 @@ def _print_check(measured: CheckBenchmark) -> None:
 
     from budgetnet.bench.check import CLOSED_FORM
     from budgetnet.cli.tables import console
-    from budgetnet.words import short_seconds
+    from budgetnet.common.formatting import short_seconds
 
     table = Table(title="Time to count a network, median over samples made in turn", title_justify="left")
     table.add_column("network", no_wrap=True)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from budgetnet.errors import InputError
-from budgetnet.fields import parse_count
+from budgetnet.common.documents import parse_count
+from budgetnet.common.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -79,7 +79,7 @@ def print_goals(output: Console, goals: Sequence[Goal]) -> None:
 
 
 def _quantity(number: float, *, unit: str) -> str:
-    from budgetnet.words import short_seconds
+    from budgetnet.common.formatting import short_seconds
 
     if unit == "seconds":
         return short_seconds(number)

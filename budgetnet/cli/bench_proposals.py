@@ -56,7 +56,8 @@ def _print_proposals(measured: ProposalsBenchmark) -> None:
     from rich.table import Table
 
     from budgetnet.cli.tables import console
-    from budgetnet.words import percent, short_seconds, with_interval
+    from budgetnet.common.formatting import percent, short_seconds
+    from budgetnet.statistics.intervals import with_interval
 
     limits = ", ".join(f"{value:,} {name[4:]}" for name, value in measured.budget.to_mapping().items() if value)
     shape = "x".join(map(str, measured.input_shape))

@@ -35,7 +35,7 @@ def report(
 
 def _print_report(measured: ReportBenchmark) -> None:
     from budgetnet.cli.tables import console
-    from budgetnet.words import short_seconds
+    from budgetnet.common.formatting import short_seconds
 
     output, seconds = console(), measured.seconds
     output.print(f"A report of {measured.trials:,} candidates, every one ranked, each with a run folder")

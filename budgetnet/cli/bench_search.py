@@ -28,24 +28,24 @@ from budgetnet.cli.options import (
     read_recipe,
     read_spec,
 )
-from budgetnet.fields import parse_count
+from budgetnet.common.documents import parse_count
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from budgetnet.bench.searching import SearchBenchmark, Spread
-    from budgetnet.bench.starting import StartBenchmark
+    from budgetnet.bench.search import SearchBenchmark, Spread
+    from budgetnet.bench.startup import StartBenchmark
     from budgetnet.bench.workers import WorkersBenchmark
 
 IMPORTED_BY_TRAIN = (
     "budgetnet.cli.main",
-    "budgetnet.progress",
+    "budgetnet.training.progress",
     "budgetnet.cli.tables",
-    "budgetnet.environment",
-    "budgetnet.stats",
-    "budgetnet.threads",
-    "budgetnet.train",
-    "budgetnet.training_data",
+    "budgetnet.training.devices",
+    "budgetnet.statistics.intervals",
+    "budgetnet.training.threads",
+    "budgetnet.training.trainer",
+    "budgetnet.data.training_data",
 )
 """What ``budgetnet train`` imports before it loads data, besides what these import themselves."""
 
@@ -73,7 +73,7 @@ def workers(
     require_seconds(seconds)
     with told("loading torch") as tell:
         from budgetnet.bench.workers import run
-        from budgetnet.environment import choose_device
+        from budgetnet.training.devices import choose_device
 
         chosen = choose_device(device)
         measured = run(
@@ -98,9 +98,9 @@ def search(
     budget = read_budget(max_params, None, None)
     recipe = read_recipe(None, data=data, epochs=epochs)
     with told("loading torch") as tell:
-        from budgetnet.bench.searching import run
+        from budgetnet.bench.search import run
         from budgetnet.data import load_dataset
-        from budgetnet.environment import choose_device
+        from budgetnet.training.devices import choose_device
 
         chosen = choose_device(device)
         tell(f"loading {data}")
@@ -124,9 +124,9 @@ def start(
     recipe = read_recipe(None, data=data, epochs=None)
     times = read_count(repeat, field="--repeat", most=1000)
     with told("loading torch") as tell:
-        from budgetnet.bench.starting import run
+        from budgetnet.bench.startup import run
         from budgetnet.data import load_dataset
-        from budgetnet.environment import choose_device
+        from budgetnet.training.devices import choose_device
 
         chosen = choose_device(device)
         tell(f"loading {data}")
@@ -146,7 +146,7 @@ def _print_workers(measured: WorkersBenchmark) -> None:
     from rich.table import Table
 
     from budgetnet.cli.tables import console
-    from budgetnet.words import short_count
+    from budgetnet.common.formatting import short_count
 
     device = measured.environment["device"]
     title = f"Processes that train at once on one {device}, {measured.batch_size} images a step, {measured.precision}"
@@ -175,9 +175,9 @@ def _print_workers(measured: WorkersBenchmark) -> None:
 def _print_search(measured: SearchBenchmark) -> None:
     from rich.table import Table
 
-    from budgetnet.bench.searching import KNOWN, summed_up
+    from budgetnet.bench.search import KNOWN, summed_up
     from budgetnet.cli.tables import console
-    from budgetnet.words import percent, short_count, short_seconds
+    from budgetnet.common.formatting import percent, short_count, short_seconds
 
     settings = measured.settings
     table = Table(title=f"A search on {settings.data.name}, on {settings.device}", title_justify="left")
@@ -210,7 +210,7 @@ def _print_search(measured: SearchBenchmark) -> None:
 def _bookkeeping_table(title: str, parts: Mapping[str, Spread]) -> Table:
     from rich.table import Table
 
-    from budgetnet.words import short_seconds
+    from budgetnet.common.formatting import short_seconds
 
     table = Table(title=title, title_justify="left")
     table.add_column("part", no_wrap=True)
@@ -225,7 +225,7 @@ def _print_start(measured: StartBenchmark) -> None:
     from rich.table import Table
 
     from budgetnet.cli.tables import console
-    from budgetnet.words import short_seconds
+    from budgetnet.common.formatting import short_seconds
 
     device = measured.environment["device"]
     table = Table(title="From the command to the first step", title_justify="left")

@@ -47,7 +47,7 @@ def train(
     require_seconds(seconds)
     with told("loading torch") as tell:
         from budgetnet.bench.training import run
-        from budgetnet.environment import choose_device
+        from budgetnet.training.devices import choose_device
 
         with compiling(wanted=compiled):
             measured = run(
@@ -97,11 +97,11 @@ def growth(
     }
     from rich.table import Table
 
-    from budgetnet.bench.growth import draw, grown
+    from budgetnet.bench.scaling import draw, grown
     from budgetnet.cli.tables import console
-    from budgetnet.environment import choose_device, describe_environment
-    from budgetnet.figures import require_writable
-    from budgetnet.words import short_count, short_seconds
+    from budgetnet.common.formatting import short_count, short_seconds
+    from budgetnet.training.devices import choose_device, describe_environment
+    from budgetnet.visualization.figures import require_writable
 
     if plot:
         require_writable(plot, field="--plot")
@@ -154,12 +154,12 @@ def profile(
 
     from budgetnet.bench.measure import Task, measure
     from budgetnet.bench.profile import finished, fixed_seconds, profiled
-    from budgetnet.bench.ways import Setting, learning
+    from budgetnet.bench.variants import Setting, learning
     from budgetnet.cli.tables import console
-    from budgetnet.environment import choose_device, choose_precision, describe_environment
-    from budgetnet.learner import Execution
-    from budgetnet.recipe import Recipe
-    from budgetnet.words import percent, short_seconds
+    from budgetnet.common.formatting import percent, short_seconds
+    from budgetnet.runs.recipe import Recipe
+    from budgetnet.training.devices import choose_device, choose_precision, describe_environment
+    from budgetnet.training.step import Execution
 
     chosen = choose_device(device)
     batch_size = batch_size or (32 if chosen.type == "cpu" else 128)
@@ -209,7 +209,7 @@ def _print_train(measured: TrainBenchmark) -> None:
     from rich.table import Table
 
     from budgetnet.cli.tables import console
-    from budgetnet.words import short_count, short_seconds
+    from budgetnet.common.formatting import short_count, short_seconds
 
     spec, device = measured.spec, measured.environment["device"]
     batch_size = measured.speeds[0].batch_size

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from budgetnet.cli.options import Out, Storage
-from budgetnet.errors import InputError
+from budgetnet.common.errors import InputError
 
 if TYPE_CHECKING:
     import optuna
@@ -34,8 +34,8 @@ def dashboard(
 ) -> None:
     """Serve a study to the browser of this machine, while it is searched or later; Ctrl-C ends it."""
     number = _read_port(port)
-    from budgetnet.dashboard import DashboardServer, annotate_shown
-    from budgetnet.searching.study import default_storage, find_study, open_storage, storage_errors, study_settings
+    from budgetnet.study.storage import default_storage, find_study, open_storage, storage_errors, study_settings
+    from budgetnet.visualization.dashboard import DashboardServer, annotate_shown
 
     kept = open_storage(storage or default_storage(out), create=False)
     with storage_errors(kept):
@@ -70,7 +70,7 @@ class _Notes:
         self._thread.start()
 
     def _work(self) -> None:
-        from budgetnet.dashboard import try_annotate
+        from budgetnet.visualization.dashboard import try_annotate
 
         told = None
         while not self._over.wait(_LOOK_AGAIN):

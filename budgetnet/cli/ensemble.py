@@ -18,15 +18,15 @@ from budgetnet.cli.options import (
     print_json,
     read_budget,
 )
-from budgetnet.errors import InputError, OverBudgetError
-from budgetnet.recipe import LEAKING
+from budgetnet.common.errors import InputError, OverBudgetError
+from budgetnet.runs.recipe import LEAKING
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from budgetnet.evaluation import EnsembleResult
-    from budgetnet.scores import Scores
+    from budgetnet.evaluation.results import EnsembleResult
+    from budgetnet.runs.metrics import Scores
 
 
 def ensemble(
@@ -43,7 +43,7 @@ def ensemble(
     if len(runs) < 2:
         raise InputError("RUN", str(runs[0]), "must be two runs or more")
     evaluated = evaluate_runs(runs, on=on, data=data, tta=tta, device=device, by="ensemble", together=True)
-    from budgetnet.evaluation import ensemble_result
+    from budgetnet.evaluation.results import ensemble_result
 
     result = ensemble_result([(each.record, each.scores) for each in evaluated])
     leaks = any(each.leaks for each in evaluated)
@@ -69,7 +69,7 @@ def ensemble(
 def print_ensemble(output: Console, result: EnsembleResult, *, max_params: int | None, leaks: bool) -> None:
     """Prints each member, their mean and their ensemble, how they compare, and what they cost together."""
     from budgetnet.cli.evaluation_tables import HOW_COMPARED, comparison_table
-    from budgetnet.evaluation import ENSEMBLE
+    from budgetnet.evaluation.results import ENSEMBLE
 
     output.print(_table(result))
     if leaks:
@@ -92,7 +92,8 @@ def _in_all(result: EnsembleResult, allowed: int | None) -> str:
 
 def _table(result: EnsembleResult) -> Table:
     from budgetnet.cli.evaluation_tables import fold, titled_table
-    from budgetnet.words import percent, with_interval
+    from budgetnet.common.formatting import percent
+    from budgetnet.statistics.intervals import with_interval
 
     table = titled_table("probabilities averaged", "", "run", "params", "accuracy % [95 %]", "loss", "ECE %")
     fold(table, 1)

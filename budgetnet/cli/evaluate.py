@@ -8,22 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from budgetnet.cli.options import (
-    Device,
-    Json,
-    On,
-    OtherData,
-    RunsArgument,
-    TestTimeAugmentation,
-    one_of,
-    print_json,
-)
-from budgetnet.recipe import LEAKING, Views
+from budgetnet.cli.options import Device, Json, On, OtherData, RunsArgument, TestTimeAugmentation, one_of, print_json
+from budgetnet.runs.recipe import LEAKING, Views
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from budgetnet.evaluation import Evaluated, Part
+    from budgetnet.evaluation.results import Evaluated, Part
 
 _SEEN: dict[Views, str] = {
     "none": "",
@@ -45,7 +36,7 @@ def evaluate(
 ) -> None:
     """What trained networks are worth, class by class and against each other; the test set stays sealed by itself."""
     evaluated = evaluate_runs(runs, on=on, data=data, tta=tta, device=device, by="evaluate")
-    from budgetnet.evaluation import compare
+    from budgetnet.evaluation.results import compare
 
     comparisons = compare(evaluated)
     if as_json:
@@ -91,10 +82,10 @@ def evaluate_runs(
     """
     one_of(on, ("validation", "test"), field="--on")
     one_of(tta, (*_VIEWS, "recipe"), field="--tta")
-    from budgetnet.evaluation import require_common_images
-    from budgetnet.progress import load_shown
-    from budgetnet.run_data import Question, read_runs
-    from budgetnet.scoring import ask
+    from budgetnet.evaluation.evaluate import ask
+    from budgetnet.evaluation.results import require_common_images
+    from budgetnet.evaluation.run_data import Question, read_runs
+    from budgetnet.training.progress import load_shown
 
     part: Part = "test" if on == "test" else "validation"
     records = read_runs(runs)
@@ -106,7 +97,7 @@ def evaluate_runs(
 
 def print_images(output: Console, evaluated: Sequence[Evaluated]) -> None:
     """Prints which images the answers are about, and what became of the seal."""
-    from budgetnet.run_folder import OPENINGS
+    from budgetnet.runs.store import OPENINGS
 
     if evaluated[0].part == "validation":
         output.print("validation images also chose each run's best epoch; the test set stays sealed")
@@ -122,7 +113,8 @@ def print_images(output: Console, evaluated: Sequence[Evaluated]) -> None:
 
 def _print_run(output: Console, evaluated: Evaluated, *, number: int, bins: int) -> None:
     from budgetnet.cli.evaluation_tables import calibration_table, class_table, confusion_table
-    from budgetnet.words import percent, short_count, with_interval
+    from budgetnet.common.formatting import percent, short_count
+    from budgetnet.statistics.intervals import with_interval
 
     record, scores = evaluated.record, evaluated.scores
     identity, result = record.identity, record.result

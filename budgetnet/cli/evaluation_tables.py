@@ -8,9 +8,10 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from budgetnet.evaluation import Comparison, Evaluated, most_frequent_confusions
-from budgetnet.scores import Calibration, Scores
-from budgetnet.words import percent, with_interval
+from budgetnet.common.formatting import percent
+from budgetnet.evaluation.results import Comparison, Evaluated, most_frequent_confusions
+from budgetnet.runs.metrics import Calibration, Scores
+from budgetnet.statistics.intervals import with_interval
 
 HOW_COMPARED = (
     "difference: accuracy of the first less that of the second; only first, only second: images that it alone "

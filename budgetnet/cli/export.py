@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from budgetnet.cli.options import Json, OwnData, RunArgument, one_of, print_json
-from budgetnet.errors import InputError
+from budgetnet.common.errors import InputError
 
 
 def export(
@@ -29,7 +29,7 @@ def export(
     """Write a run's network into a file that needs no budgetnet; it is loaded back and compared first."""
     from budgetnet.export import FORMATS
     from budgetnet.export import export as export_run
-    from budgetnet.progress import load_shown
+    from budgetnet.training.progress import load_shown
 
     (chosen,) = [each for each in FORMATS if each == one_of(form, FORMATS, field="--format")]
     try:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from budgetnet.cli.options import one_of, read_spec
-from budgetnet.errors import InputError
+from budgetnet.common.errors import InputError
 
 if TYPE_CHECKING:
-    from budgetnet.records import RunRecord
+    from budgetnet.runs.records import RunRecord
 
 _FORMATS = ("html", "svg", "png", "json")
 
@@ -37,7 +37,7 @@ def figures(
     network = None if spec is None else read_spec(spec)
     records = _read(runs or [])
 
-    from budgetnet.figures import accuracy_curves, loss_curves, outline, require_writable, write_figure
+    from budgetnet.visualization.figures import accuracy_curves, loss_curves, outline, require_writable, write_figure
 
     drawn: dict[str, Any] = {} if network is None else {f"{network.label[:48]}-outline": outline(network)}
     for name, group in records.items():
@@ -58,7 +58,7 @@ def figures(
 
 def _read(runs: list[Path]) -> dict[str, list[RunRecord]]:
     """The runs, those together that differ in their seed alone, by what their figures are called."""
-    from budgetnet.run_folder import RunFolder
+    from budgetnet.runs.store import RunFolder
 
     groups: dict[str, list[RunRecord]] = {}
     # A folder named twice, as by a pattern and by hand, is one run.

@@ -16,9 +16,9 @@ from budgetnet.cli.options import (
     read_budget,
     read_spec,
 )
-from budgetnet.errors import BudgetnetError, InputError, OverBudgetError
-from budgetnet.fields import Document, parse_count
-from budgetnet.spec import ModelSpec
+from budgetnet.common.documents import Document, parse_count
+from budgetnet.common.errors import BudgetnetError, InputError, OverBudgetError
+from budgetnet.model.spec import ModelSpec
 
 
 def check(
@@ -61,7 +61,7 @@ def _verify(spec: ModelSpec) -> dict[str, Any]:
     Raises:
         BudgetnetError: a count differs from the closed form, which would be a fault of budgetnet.
     """
-    from budgetnet.verify import count_built
+    from budgetnet.model.verify import count_built
 
     counts = count_built(spec)
     expected = {"built_params": spec.params, "thop_params": spec.params, "torch_macs": spec.macs}
@@ -90,7 +90,7 @@ def summary(
 
 def specs(as_json: Json = False) -> None:
     """The networks that have names."""
-    from budgetnet.zoo import ENTRIES, get
+    from budgetnet.model.zoo import ENTRIES, get
 
     entries = [
         {"name": name, **get(name).cost._asdict(), "inferred": entry.inferred, "source": entry.source}
@@ -102,7 +102,7 @@ def specs(as_json: Json = False) -> None:
     from rich.table import Table
 
     from budgetnet.cli.tables import console
-    from budgetnet.words import short_count
+    from budgetnet.common.formatting import short_count
 
     table = Table("name", "params", "MACs", "source")
     table.columns[1].justify = table.columns[2].justify = "right"
@@ -116,9 +116,9 @@ def schema(
     document: Annotated[str, typer.Argument(metavar="spec|recipe|space|ablation", help="Which kind of file.")] = "spec",
 ) -> None:
     """The JSON schema of a specification, recipe, search space or ablation study file."""
-    from budgetnet.ablation import AblationStudy
-    from budgetnet.recipe import Recipe
-    from budgetnet.space import SearchSpace
+    from budgetnet.experiments.ablation import AblationStudy
+    from budgetnet.runs.recipe import Recipe
+    from budgetnet.study.space import SearchSpace
 
     kinds: dict[str, type[Document]] = {
         "spec": ModelSpec,

@@ -22,7 +22,7 @@ def leaderboard(
     as_json: Json = False,
 ) -> None:
     """The candidates of a study, ranked beside the published reference."""
-    from budgetnet.searching.study import default_storage, find_study, open_storage, storage_errors
+    from budgetnet.study.storage import default_storage, find_study, open_storage, storage_errors
 
     kept = open_storage(storage or default_storage(out), create=False)
     with storage_errors(str(kept.url)):
@@ -31,11 +31,11 @@ def leaderboard(
 
 def print_leaderboard(study: optuna.Study, *, out: Path, as_json: bool) -> None:
     """Prints a study's candidates, its finalists where it has any, and what they were judged by."""
-    from budgetnet.leaderboard import candidates, rank
-    from budgetnet.run_folder import OPENINGS
-    from budgetnet.searching.finalists import kept_finals, read_results
-    from budgetnet.searching.study import read_trials, study_settings
-    from budgetnet.trials import tally
+    from budgetnet.runs.store import OPENINGS
+    from budgetnet.study.finalists import kept_finals, read_results
+    from budgetnet.study.leaderboard import candidates, rank
+    from budgetnet.study.storage import read_trials, study_settings
+    from budgetnet.study.trials import tally
 
     settings = study_settings(study)
     comparable = settings.data.is_original_cifar10

@@ -33,7 +33,7 @@ from budgetnet.cli.search import search
 from budgetnet.cli.space import space
 from budgetnet.cli.time_to_accuracy import time_to_accuracy
 from budgetnet.cli.train import train
-from budgetnet.errors import BudgetnetError, is_out_of_memory
+from budgetnet.common.errors import BudgetnetError, is_out_of_memory
 from budgetnet.version import __version__
 
 _HELP = "Find the best small image classifier under a hard parameter budget."

@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from budgetnet.budget import Budget
-from budgetnet.errors import BudgetnetError, InputError
-from budgetnet.fields import parse_count
-from budgetnet.files import names_a_file
-from budgetnet.named_recipes import NAMED, default_recipe, named_recipe
-from budgetnet.recipe import Recipe
-from budgetnet.spec import ModelSpec
-from budgetnet.zoo import ENTRIES, get
+from budgetnet.common.documents import parse_count
+from budgetnet.common.errors import BudgetnetError, InputError
+from budgetnet.common.files import names_a_file
+from budgetnet.model.budget import Budget
+from budgetnet.model.spec import ModelSpec
+from budgetnet.model.zoo import ENTRIES, get
+from budgetnet.runs.named_recipes import NAMED, default_recipe, named_recipe
+from budgetnet.runs.recipe import Recipe
 
 if TYPE_CHECKING:
-    from budgetnet.callbacks import Callback
-    from budgetnet.space import SearchSpace
-    from budgetnet.threads import FirstRun, Wanted
+    from budgetnet.study.space import SearchSpace
+    from budgetnet.training.callbacks import Callback
+    from budgetnet.training.threads import FirstRun, Wanted
 
 SpecArgument = Annotated[
     str, typer.Argument(metavar="SPEC", help="A name from `budgetnet specs`, or a YAML or JSON file.")
@@ -146,9 +146,9 @@ def read_space(text: str) -> SearchSpace:
         InputError: no such name or file, or a file that breaks a rule.
     """
     # Here, because the sampler's library takes a while to load, and most verbs need no space.
-    from budgetnet.space import SearchSpace
-    from budgetnet.spaces import NAMED as SPACES
-    from budgetnet.spaces import named_space
+    from budgetnet.study.space import SearchSpace
+    from budgetnet.study.space.named import NAMED as SPACES
+    from budgetnet.study.space.named import named_space
 
     return SearchSpace.load(text) if text not in SPACES and names_a_file(text) else named_space(text)
 
@@ -227,7 +227,7 @@ def read_trackers(texts: Sequence[str] | None, *, out: Path) -> list[Callback]:
     """
     if not texts:
         return []
-    from budgetnet.trackers import make_tracker
+    from budgetnet.training.trackers import make_tracker
 
     return [make_tracker(text, out=out, field="--track") for text in texts]
 
@@ -247,13 +247,13 @@ def read_threads(text: str | None) -> Wanted | None:
 
 
 def set_threads_shown(wanted: Wanted | None, first: Callable[[], FirstRun | None], *, processes: int = 1) -> None:
-    """Set torch's threads as `budgetnet.threads.set_threads` does, where asked for, and show what was set and why.
+    """Set torch's threads as `set_threads` does, where asked for, and show what was set and why.
 
     Raises:
         InputError: more threads than there are cores for a process.
     """
     if wanted is not None:
-        from budgetnet.threads import set_threads
+        from budgetnet.training.threads import set_threads
 
         typer.echo(set_threads(wanted, first, processes=processes), err=True)
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from budgetnet.cli.options import Device, Json, RunArgument, print_json
-from budgetnet.errors import InputError
+from budgetnet.common.errors import InputError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from budgetnet.prediction import Prediction
+    from budgetnet.evaluation.predict import Prediction
 
 
 def predict(
@@ -28,10 +28,10 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """What a run's network says of pictures; those that cannot be read are named, and it ends with 2."""
-    from budgetnet.environment import choose_device
-    from budgetnet.prediction import predict as ask
-    from budgetnet.progress import load_shown
-    from budgetnet.run_data import class_names, read_runs
+    from budgetnet.evaluation.predict import predict as ask
+    from budgetnet.evaluation.run_data import class_names, read_runs
+    from budgetnet.training.devices import choose_device
+    from budgetnet.training.progress import load_shown
 
     (record,) = read_runs([run])
     said = ask(record, images, device=choose_device(device))
@@ -64,7 +64,7 @@ def _table(said: Sequence[Prediction], names: Sequence[str], top: int) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from budgetnet.words import percent
+    from budgetnet.common.formatting import percent
 
     table = Table("image", "class", "probability %")
     table.columns[0].overflow = table.columns[1].overflow = "fold"

@@ -33,10 +33,10 @@ def report(
     ] = None,
 ) -> None:
     """Write a study as one HTML page that needs no network: ranking, front, curves, verdicts, and how it was made."""
-    from budgetnet.report import collect, require_page, write_report
+    from budgetnet.visualization.report import collect, require_page, write_report
 
     require_page(page, field="-o")
-    from budgetnet.searching.study import default_storage, find_study, open_storage, storage_errors
+    from budgetnet.study.storage import default_storage, find_study, open_storage, storage_errors
 
     kept = open_storage(storage or default_storage(out), create=False)
     with storage_errors(str(kept.url)):

@@ -30,13 +30,13 @@ from budgetnet.cli.options import (
     require_folder,
     set_threads_shown,
 )
-from budgetnet.errors import InputError, OverBudgetError
-from budgetnet.fields import parse_count
-from budgetnet.recipe import Recipe
-from budgetnet.spec import ModelSpec
+from budgetnet.common.documents import parse_count
+from budgetnet.common.errors import InputError, OverBudgetError
+from budgetnet.model.spec import ModelSpec
+from budgetnet.runs.recipe import Recipe
 
 if TYPE_CHECKING:
-    from budgetnet.records import RunRecord
+    from budgetnet.runs.records import RunRecord
 
 reproduce = typer.Typer(help="Published results, and what becomes of them here.", no_args_is_help=True)
 
@@ -102,11 +102,11 @@ def _trained(setting: _Setting, groups: Sequence[_Group], *, purpose: str) -> li
     declared, threads = setting.declared, read_threads(setting.threads)
     require_folder(setting.out, field="--out")
     trackers = read_trackers(setting.track, out=setting.out)
-    from budgetnet.batch import Batch, PlannedRun, first_run
-    from budgetnet.callbacks import Callbacks
     from budgetnet.data import declared_cifar10
-    from budgetnet.environment import choose_device
-    from budgetnet.progress import TerminalProgress, load_shown
+    from budgetnet.engines.local import Batch, PlannedRun, first_run
+    from budgetnet.training.callbacks import Callbacks
+    from budgetnet.training.devices import choose_device
+    from budgetnet.training.progress import TerminalProgress, load_shown
 
     chosen = choose_device(setting.device)
     dataset = load_shown(setting.data)
@@ -134,14 +134,14 @@ def list_published(
     as_json: Json = False,
 ) -> None:
     """What is published: value, images behind it, source, and which of its facts are stated and which inferred."""
-    from budgetnet import published
+    from budgetnet.model import published
 
     if as_json:
         points = [point.to_mapping() for point in published.contradictions()]
         claims = [{**each.to_mapping(), "unknown": list(each.unknown)} for each in published.results().values()]
         print_json(points if contradictions else claims)
         return
-    from budgetnet.cli.published import print_contradictions, print_results
+    from budgetnet.cli.published_tables import print_contradictions, print_results
     from budgetnet.cli.tables import console
 
     if contradictions:
@@ -170,13 +170,13 @@ def reference(
     how = read_recipe(recipe, data=data, epochs=epochs)
     setting = _Setting(data, declare, seeds, seed, train_size, validation_size, out, device, threads, track)
     (records,) = _trained(setting, [_Group(read_spec("reference"), how)], purpose="reference")
-    from budgetnet.reproduction.reference import reference_result
+    from budgetnet.experiments.reproduction.reference import reference_result
 
     result = reference_result(records, declared=setting.declared)
     if as_json:
         print_json(result.to_mapping())
     else:
-        from budgetnet.cli.reproduction import print_reference
+        from budgetnet.cli.reproduction_tables import print_reference
 
         print_reference(result, records, out=out)
     if result.verdict.exit_code:
@@ -204,13 +204,13 @@ def leakage(
     groups = [_Group(network, read_recipe(name, data=data, epochs=epochs)) for name in ("as-run", "paper")]
     setting = _Setting(data, declare, seeds, seed, train_size, validation_size, out, device, threads, track)
     leaking, sound = _trained(setting, groups, purpose="leakage")
-    from budgetnet.reproduction.leakage import leakage_result
+    from budgetnet.experiments.reproduction.leakage import leakage_result
 
     result = leakage_result(leaking, sound)
     if as_json:
         print_json(result.to_mapping())
     else:
-        from budgetnet.cli.reproduction import print_leakage
+        from budgetnet.cli.reproduction_tables import print_leakage
 
         print_leakage(result, leaking, out=out)
 
@@ -233,7 +233,7 @@ def ladder(
 ) -> None:
     """Train the paper's four networks, and show whether each step up its ladder is one here as well."""
     how = read_recipe(recipe, data=data, epochs=epochs)
-    from budgetnet.reproduction.ladder import ladder_result, rungs
+    from budgetnet.experiments.reproduction.ladder import ladder_result, rungs
 
     groups = [_Group(read_spec(rung.known_spec), how) for rung in rungs()]
     setting = _Setting(data, declare, seeds, seed, train_size, validation_size, out, device, threads, track)
@@ -242,7 +242,7 @@ def ladder(
     if as_json:
         print_json(result.to_mapping())
     else:
-        from budgetnet.cli.reproduction import print_ladder
+        from budgetnet.cli.reproduction_tables import print_ladder
 
         print_ladder(result, records[0], out=out)
 
@@ -276,13 +276,13 @@ def ensemble(
     how = read_recipe(recipe, data=data, epochs=epochs)
     setting = _Setting(data, declare, members, seed, train_size, validation_size, out, device, threads, track)
     (records,) = _trained(setting, [_Group(read_spec(spec), how)], purpose="ensemble")
-    from budgetnet.reproduction.ensemble import ensemble_reproduction
+    from budgetnet.experiments.reproduction.ensemble import ensemble_reproduction
 
     result = ensemble_reproduction(records, budget=budget)
     if as_json:
         print_json(result.to_mapping())
     else:
-        from budgetnet.cli.reproduction import print_ensemble
+        from budgetnet.cli.reproduction_tables import print_ensemble
 
         print_ensemble(result, records, out=out)
     if not result.fits:

@@ -34,11 +34,11 @@ from budgetnet.cli.options import (
     read_trackers,
     set_threads_shown,
 )
-from budgetnet.fields import parse_count
-from budgetnet.recipe import require_sound
+from budgetnet.common.documents import parse_count
+from budgetnet.runs.recipe import require_sound
 
 if TYPE_CHECKING:
-    from budgetnet.searching.finalists import FinalsWanted
+    from budgetnet.study.finalists import FinalsWanted
 
 
 def search(
@@ -122,16 +122,16 @@ def search(
     sizes = read_sizes(train_size, validation_size)
     candidates = read_space(space)
     trackers = read_trackers(track, out=out)
-    from budgetnet.callbacks import Callbacks
     from budgetnet.cli.leaderboard import print_leaderboard
-    from budgetnet.dashboard import annotate_shown
-    from budgetnet.environment import choose_device
-    from budgetnet.progress import TerminalProgress, load_shown
-    from budgetnet.searching.driver import MAX_TURNED_AWAY
-    from budgetnet.searching.request import arrange, finish, likely_run, run
-    from budgetnet.searching.settings import PrunerName, SamplerName
-    from budgetnet.searching.study import storage_errors
-    from budgetnet.space import Sizing
+    from budgetnet.study.config import PrunerName, SamplerName
+    from budgetnet.study.driver import MAX_TURNED_AWAY
+    from budgetnet.study.request import arrange, finish, likely_run, run
+    from budgetnet.study.space import Sizing
+    from budgetnet.study.storage import storage_errors
+    from budgetnet.training.callbacks import Callbacks
+    from budgetnet.training.devices import choose_device
+    from budgetnet.training.progress import TerminalProgress, load_shown
+    from budgetnet.visualization.dashboard import annotate_shown
 
     ways: dict[str, Any] = {
         "sizing": cast(Sizing, one_of(sizing, get_args(Sizing), field="--sizing")),
@@ -188,7 +188,7 @@ def search(
 def _read_finals(count: str, seeds: str, recipe: str | None, epochs: str | None, *, data: str) -> FinalsWanted:
     how = read_recipe(recipe, data=data, epochs=epochs, other="modern", field="--final-epochs")
     require_sound(how, field="--final-recipe")
-    from budgetnet.searching.finalists import FinalsWanted
+    from budgetnet.study.finalists import FinalsWanted
 
     return FinalsWanted(
         0 if count.strip() == "0" else parse_count(count, field="--finalists"),

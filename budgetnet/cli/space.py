@@ -22,9 +22,9 @@ from budgetnet.cli.options import (
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-    from budgetnet.budget import Budget
-    from budgetnet.space import SearchSpace
-    from budgetnet.space.share import ShareWithin
+    from budgetnet.model.budget import Budget
+    from budgetnet.study.space import SearchSpace
+    from budgetnet.study.space.feasibility import ShareWithin
 
 
 def space(
@@ -41,7 +41,7 @@ def space(
     candidates = read_space(space)
     budget = read_budget(max_params, max_macs, max_activations)
     image = read_image(input_shape, classes)
-    from budgetnet.space.share import require_feasible, share_within
+    from budgetnet.study.space.feasibility import require_feasible, share_within
 
     least = require_feasible(candidates, budget, **image)
     limited = any(value is not None for value in budget.to_mapping().values())
@@ -82,7 +82,7 @@ def space(
 
 def _parameters(space: SearchSpace) -> list[dict[str, Any]]:
     """Every parameter as plain data, and the sizings that draw it."""
-    from budgetnet.space import Sizing
+    from budgetnet.study.space import Sizing
 
     proposed = {sizing: space.proposed(sizing) for sizing in get_args(Sizing)}
     everything: dict[str, BaseDistribution] = {}
@@ -143,7 +143,8 @@ def _word(choice: Any) -> str:
 
 
 def _share_line(share: ShareWithin, budget: Budget) -> str:
-    from budgetnet.words import percent, with_interval
+    from budgetnet.common.formatting import percent
+    from budgetnet.statistics.intervals import with_interval
 
     limits = ", ".join(f"{value:,} {name[4:]}" for name, value in budget.to_mapping().items() if value)
     if share.interval is None:

@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from budgetnet.budget import Verdict
-from budgetnet.leaderboard import LeaderboardRow
-from budgetnet.searching.finalists import FinalResult
-from budgetnet.words import percent, short_count, short_petaflops, with_interval
+from budgetnet.common.formatting import percent, short_count, short_petaflops
+from budgetnet.model.budget import Verdict
+from budgetnet.statistics.intervals import with_interval
+from budgetnet.study.finalists import FinalResult
+from budgetnet.study.leaderboard import LeaderboardRow
 
 _PLAIN_WIDTH = 120
 """Columns to fill where the output is no terminal."""

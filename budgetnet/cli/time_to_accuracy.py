@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from budgetnet.cli.options import Json, RunsArgument, print_json
-from budgetnet.errors import InputError
-from budgetnet.recipe import LEAKING
+from budgetnet.common.errors import InputError
+from budgetnet.runs.recipe import LEAKING
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from budgetnet.time_to_accuracy import RunTimes
+    from budgetnet.runs.time_to_accuracy import RunTimes
 
 
 def time_to_accuracy(
@@ -25,8 +25,8 @@ def time_to_accuracy(
 ) -> None:
     """Compare epochs, PFLOP and minutes until runs first reached a validation accuracy, from their records."""
     wanted = _read_targets(targets)
-    from budgetnet.run_folder import RunFolder
-    from budgetnet.time_to_accuracy import run_times
+    from budgetnet.runs.store import RunFolder
+    from budgetnet.runs.time_to_accuracy import run_times
 
     found = run_times([RunFolder(run).load(weights=False) for run in runs], wanted)
     if as_json:
@@ -65,7 +65,7 @@ def _read_targets(text: str) -> list[float]:
 def _table(found: list[RunTimes]) -> Table:
     from rich.table import Table
 
-    from budgetnet.words import percent, short_petaflops
+    from budgetnet.common.formatting import percent, short_petaflops
 
     table = Table(title="time to accuracy", title_justify="left")
     for heading in ("run", "recipe"):

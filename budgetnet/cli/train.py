@@ -31,12 +31,12 @@ from budgetnet.cli.options import (
     require_folder,
     set_threads_shown,
 )
-from budgetnet.errors import BudgetnetError
-from budgetnet.recipe import LEAKING, Recipe
-from budgetnet.spec import ModelSpec
+from budgetnet.common.errors import BudgetnetError
+from budgetnet.model.spec import ModelSpec
+from budgetnet.runs.recipe import LEAKING, Recipe
 
 if TYPE_CHECKING:
-    from budgetnet.records import RunRecord
+    from budgetnet.runs.records import RunRecord
 
 
 def train(
@@ -70,15 +70,15 @@ def train(
     require_folder(out, field="--out")
     wanted = read_threads(threads)
     trackers = read_trackers(track, out=out)
-    from budgetnet.callbacks import Callbacks
-    from budgetnet.environment import choose_device
-    from budgetnet.learner import Execution
-    from budgetnet.progress import TerminalProgress, load_shown
-    from budgetnet.run_folder import RunFolder
-    from budgetnet.threads import FirstRun
-    from budgetnet.train import identify
-    from budgetnet.train import train as train_network
-    from budgetnet.training_data import TrainingData
+    from budgetnet.data.training_data import TrainingData
+    from budgetnet.runs.store import RunFolder
+    from budgetnet.training.callbacks import Callbacks
+    from budgetnet.training.devices import choose_device
+    from budgetnet.training.progress import TerminalProgress, load_shown
+    from budgetnet.training.step import Execution
+    from budgetnet.training.threads import FirstRun
+    from budgetnet.training.trainer import identify
+    from budgetnet.training.trainer import train as train_network
 
     chosen = choose_device(device)
     prepared = TrainingData.prepare(load_shown(data), how, device=chosen, **sizes)
@@ -114,8 +114,8 @@ def _report(record: RunRecord, *, as_json: bool) -> None:
     Raises:
         BudgetnetError: it came to no result.
     """
-    from budgetnet.stats import wilson_interval
-    from budgetnet.words import duration, short_petaflops, with_interval
+    from budgetnet.common.formatting import duration, short_petaflops
+    from budgetnet.statistics.intervals import wilson_interval, with_interval
 
     identity, data = record.identity, record.identity.data
     name = identity.spec.label
@@ -150,8 +150,8 @@ def _report(record: RunRecord, *, as_json: bool) -> None:
 
 def _announce_cost(spec: ModelSpec, recipe: Recipe, *, images: int) -> None:
     """Print what a training run may cost at most, and how that is counted."""
-    from budgetnet.training_cost import FLOPS_PER_MAC, training_flops
-    from budgetnet.words import short_count, short_petaflops
+    from budgetnet.common.formatting import short_count, short_petaflops
+    from budgetnet.runs.training_cost import FLOPS_PER_MAC, training_flops
 
     formula = f"{FLOPS_PER_MAC} x {short_count(spec.macs)} MACs x {images:,} images x {recipe.epochs} epochs"
     changes = [

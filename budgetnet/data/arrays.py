@@ -8,8 +8,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from budgetnet.common.errors import DataError
 from budgetnet.data.dataset import DataSet, make_dataset
-from budgetnet.errors import DataError
 
 REQUIRED_KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 OPTIONAL_KEYS = ("class_names",)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from budgetnet.files import cache_root, replacing
+from budgetnet.common.files import cache_root, replacing
 
 Images = npt.NDArray[np.uint8]
 

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from budgetnet.data.sealed import SealedTestSet
-from budgetnet.errors import DataError
+from budgetnet.common.errors import DataError
+from budgetnet.data.test_set import SealedTestSet
 
 Element = TypeVar("Element", bound=np.generic)
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from budgetnet.augmentation import Augmentation, ExampleFilter
-from budgetnet.data.device import ResidentImages
-from budgetnet.data.feed import Batch, Feed
+from budgetnet.data.batches import Batch, Feed
+from budgetnet.data.on_device import ResidentImages
+from budgetnet.runs.augmentation import Augmentation, ExampleFilter
 
 
 class FilteredFeed(Feed):

@@ -18,8 +18,8 @@ from typing import BinaryIO, cast
 
 from PIL import Image
 
-from budgetnet.data import reader
-from budgetnet.data.reader import Images, NotGrey, Reader, UnreadableError
+from budgetnet.data import image_files
+from budgetnet.data.image_files import Images, NotGrey, Reader, UnreadableError
 
 # With the caller's path for imports, as programs may have lengthened theirs.
 _PROGRAM = "import runpy, sys; sys.path[:] = sys.argv[2:]; runpy.run_path(sys.argv[1], run_name='__main__')"
@@ -42,7 +42,7 @@ class DecodingProcess:
         path = [entry for entry in sys.path if isinstance(entry, str)]
         self._process = subprocess.Popen(  # noqa: S603 - this very Python, with nothing that was typed in
             # -P, or the working folder could slip modules of its own beneath the first imports.
-            [sys.executable, "-P", "-c", _PROGRAM, reader.__file__, *path],
+            [sys.executable, "-P", "-c", _PROGRAM, image_files.__file__, *path],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             # Out of reach of the terminal's Ctrl-C, which is answered here, once, by ending these processes too.
@@ -67,11 +67,11 @@ class DecodingProcess:
             self._questions.flush()
             self._pending = b""
             answer = self._answers.readline()
-        if answer == reader.NOT_GREY:
+        if answer == image_files.NOT_GREY:
             raise NotGrey
-        if answer == reader.UNREADABLE:
+        if answer == image_files.UNREADABLE:
             raise UnreadableError(json.loads(self._answers.readline()))
-        if answer != reader.PIXELS or self._answers.readinto(images.data.cast("B")) != images.nbytes:
+        if answer != image_files.PIXELS or self._answers.readinto(images.data.cast("B")) != images.nbytes:
             self.kill()
             rule = "was ended from outside, or found too little memory"
             raise UnreadableError(f"a process that decodes images {rule} (exit status {self._process.wait()})")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from budgetnet.errors import DataError
+from budgetnet.common.errors import DataError
 
 Indices = npt.NDArray[np.int64]
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from torch import Tensor
 from torch.nn import functional
 
-from budgetnet.recipe import Views
+from budgetnet.runs.recipe import Views
 
 
 def weighted_views(inputs: Tensor, views: Views) -> Iterator[tuple[float, Tensor]]:

@@ -19,18 +19,18 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from budgetnet.checkpoint import load_weights, write_safetensors
+from budgetnet.common.errors import BudgetnetError, InputError
+from budgetnet.common.files import put_in_place
 from budgetnet.data import DataSet, load_dataset
-from budgetnet.environment import choose_device
-from budgetnet.errors import BudgetnetError, InputError
-from budgetnet.export import proof
+from budgetnet.evaluation.inference import trained_network
+from budgetnet.evaluation.run_data import class_names, read_runs
+from budgetnet.export import verification
 from budgetnet.export.classifier import Classifier
-from budgetnet.export.facts import NORMALISED, PIXELS, as_texts, facts_of
+from budgetnet.export.metadata import NORMALISED, PIXELS, as_texts, facts_of
 from budgetnet.export.source import python_source
-from budgetnet.files import put_in_place
-from budgetnet.judging import trained_network
-from budgetnet.records import RunRecord
-from budgetnet.run_data import class_names, read_runs
+from budgetnet.runs.records import RunRecord
+from budgetnet.training.checkpoint import load_weights, write_safetensors
+from budgetnet.training.devices import choose_device
 
 Format = Literal["safetensors", "onnx", "torch-export", "python"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -91,7 +91,7 @@ def export(
     loaded = cache(load)
     # It also sees to that this processor computes rightly.
     network = trained_network(record, choose_device("cpu")).eval()
-    sample = proof.sample(record, data=data, load=loaded)
+    sample = verification.sample(record, data=data, load=loaded)
     names = class_names(record, load=loaded)
     with _beside(path) as folder, _quietly():
         work = _Work(record, network, sample, names, folder / path.name)
@@ -100,7 +100,7 @@ def export(
         except OSError as error:
             raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from None
         try:
-            difference = proof.largest_difference(work.expected, said)
+            difference = verification.largest_difference(work.expected, said)
         except BudgetnetError as error:
             raise BudgetnetError(f"{path}: was not written, as it {error}") from None
         size = sum(each.stat().st_size for each in paths)
@@ -115,7 +115,7 @@ class _Work(NamedTuple):
 
     record: RunRecord
     network: nn.Module
-    sample: proof.Sample
+    sample: verification.Sample
     class_names: Sequence[str]
     path: Path
     """Where to write for now."""
@@ -128,7 +128,7 @@ class _Work(NamedTuple):
     @property
     def expected(self) -> list[Tensor]:
         """What the run's network says of the images."""
-        return proof.ask(self.around(self.network), self.sample.batches)
+        return verification.ask(self.around(self.network), self.sample.batches)
 
     def facts(self, images: str) -> dict[str, Any]:
         """What the file says of itself."""
@@ -143,7 +143,7 @@ def _write_safetensors(work: _Work) -> _Written:
     write_safetensors(work.path, work.network.state_dict(), metadata=as_texts(work.facts(NORMALISED)))
     other = work.record.identity.spec.build()
     load_weights(other, work.path)
-    return [work.path], proof.ask(work.around(other), work.sample.batches)
+    return [work.path], verification.ask(work.around(other), work.sample.batches)
 
 
 def _write_program(work: _Work) -> _Written:
@@ -152,7 +152,7 @@ def _write_program(work: _Work) -> _Written:
     stream = io.BytesIO()
     torch.export.save(_program(work), stream, extra_files=facts)
     work.path.write_bytes(stream.getbuffer())
-    return [work.path], proof.ask_program(work.path, work.sample.batches)
+    return [work.path], verification.ask_program(work.path, work.sample.batches)
 
 
 def _write_onnx(work: _Work) -> _Written:
@@ -167,7 +167,7 @@ def _write_onnx(work: _Work) -> _Written:
         part.metadata_props.clear()
     written.model.metadata_props.update(as_texts(work.facts(PIXELS)))
     written.save(work.path)
-    return [work.path], proof.ask_onnx(work.path, work.sample.batches)
+    return [work.path], verification.ask_onnx(work.path, work.sample.batches)
 
 
 def _write_python(work: _Work) -> _Written:
@@ -175,7 +175,7 @@ def _write_python(work: _Work) -> _Written:
     write_safetensors(weights, work.network.state_dict(), metadata=as_texts(work.facts(NORMALISED)))
     work.path.write_text(python_source(work.record, class_names=work.class_names), encoding="utf-8")
     try:
-        return [work.path, weights], proof.ask_stranger(work.path, weights, work.sample.batches)
+        return [work.path, weights], verification.ask_stranger(work.path, weights, work.sample.batches)
     except BudgetnetError as error:
         raise BudgetnetError(f"{work.path.name}: was not written, as it {error}") from None
 

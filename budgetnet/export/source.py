@@ -12,10 +12,10 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from budgetnet.data.pictures import FORMATS
-from budgetnet.plan import BlockPlan, Plan, lower
-from budgetnet.records import RunRecord
-from budgetnet.spec import ModelSpec
+from budgetnet.data.single_image import FORMATS
+from budgetnet.model.plan import BlockPlan, Plan, lower
+from budgetnet.model.spec import ModelSpec
+from budgetnet.runs.records import RunRecord
 from budgetnet.version import __version__
 
 

@@ -6,11 +6,11 @@ import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from budgetnet.ablation import AblationStudy
-from budgetnet.fields import Document
-from budgetnet.recipe import Recipe
-from budgetnet.space import SearchSpace
-from budgetnet.spec import ModelSpec
+from budgetnet.common.documents import Document
+from budgetnet.experiments.ablation import AblationStudy
+from budgetnet.model.spec import ModelSpec
+from budgetnet.runs.recipe import Recipe
+from budgetnet.study.space import SearchSpace
 
 
 class _Kind(NamedTuple):

@@ -15,17 +15,17 @@ import numpy as np
 import torch
 from scipy import stats
 
-from budgetnet.budget import Budget
-from budgetnet.callbacks import Announced, Callback
+from budgetnet.common.files import read_mapping, write_json
 from budgetnet.data import load_dataset
-from budgetnet.environment import describe_environment
-from budgetnet.files import read_mapping, write_json
-from budgetnet.recipe import Recipe
-from budgetnet.records import Epoch, RunResult
-from budgetnet.searching.driver import Arrangement, Plan, question, search
-from budgetnet.searching.study import default_storage, open_storage
-from budgetnet.space import SearchSpace
-from budgetnet.training_data import TrainingData
+from budgetnet.data.training_data import TrainingData
+from budgetnet.model.budget import Budget
+from budgetnet.runs.recipe import Recipe
+from budgetnet.runs.records import Epoch, RunResult
+from budgetnet.study.driver import Arrangement, Plan, question, search
+from budgetnet.study.space import SearchSpace
+from budgetnet.study.storage import default_storage, open_storage
+from budgetnet.training.callbacks import Announced, Callback
+from budgetnet.training.devices import describe_environment
 
 HERE = Path(__file__).parent
 

@@ -15,7 +15,7 @@ from study_records import collect
 from study_runner import Options, Place, Runner
 from study_table import code_line, list_table, status_table
 
-from budgetnet.errors import BudgetnetError, RecordError
+from budgetnet.common.errors import BudgetnetError, RecordError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

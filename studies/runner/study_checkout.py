@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from budgetnet.errors import BudgetnetError
+from budgetnet.common.errors import BudgetnetError
 
 
 def head_of(repository: Path) -> str:

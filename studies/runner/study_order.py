@@ -8,8 +8,8 @@ from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from budgetnet.errors import InputError
-from budgetnet.fields import Document, Real
+from budgetnet.common.documents import Document, Real
+from budgetnet.common.errors import InputError
 
 ORDER_FILE = Path("studies") / "order.yaml"
 """Where the list lies in a checkout."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from study_order import Study
 
-from budgetnet.files import replacing_file
+from budgetnet.common.files import replacing_file
 
 RUN_FILES = ("run.json", "result.json", "curves.csv", "test.json", "environment.json")
 """What is kept of a run folder; weights are not."""

@@ -17,8 +17,8 @@ from study_order import ORDER_FILE, Command, Order, Study, Values, filled_in, st
 from study_records import keep_records
 from study_state import Status, StudyState, now
 
-from budgetnet.errors import BusyError, InputError
-from budgetnet.files import put_in_place
+from budgetnet.common.errors import BusyError, InputError
+from budgetnet.common.files import put_in_place
 
 
 class Place:

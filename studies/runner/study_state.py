@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, Field
 from study_order import Name
 
-from budgetnet.fields import Document
-from budgetnet.files import write_json
+from budgetnet.common.documents import Document
+from budgetnet.common.files import write_json
 
 StateName = Literal["running", "interrupted", "finished", "failed"]
 

@@ -10,10 +10,10 @@ from study_order import Order, Study
 from study_runner import Place
 from study_state import StudyState, now
 
-from budgetnet.errors import BudgetnetError
-from budgetnet.recipe import Recipe
-from budgetnet.run_folder import RunFolder
-from budgetnet.words import duration
+from budgetnet.common.errors import BudgetnetError
+from budgetnet.common.formatting import duration
+from budgetnet.runs.recipe import Recipe
+from budgetnet.runs.store import RunFolder
 
 _COLOURS = {"finished": "green", "failed": "red", "interrupted": "yellow", "running": "cyan"}
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-from budgetnet.files import write_bytes
+from budgetnet.common.files import write_bytes
 
 BUDGETNET = [sys.executable, "-m", "budgetnet"]
 SEARCH = ["search", "--max-params", "300k", "--sizing", "scale", "--trials", "14", "--enqueue", "resnet20"]

@@ -1,0 +1,252 @@
+"""A study as notebooks see it: its candidates, the best of them, tables, and figures by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from budgetnet.api.trained_candidate import TrainedCandidate
+from budgetnet.common.errors import InputError, RecordError
+from budgetnet.model.budget import Budget
+from budgetnet.study.config import StudySettings
+from budgetnet.study.finalists import FinalResult, kept_finals, read_results
+from budgetnet.study.leaderboard import LeaderboardRow, candidates, rank
+from budgetnet.study.storage import (
+    default_storage,
+    find_study,
+    open_storage,
+    read_trials,
+    storage_errors,
+    study_settings,
+)
+from budgetnet.study.trials import CostName, Trial, front, tally
+
+if TYPE_CHECKING:
+    import optuna
+    import pandas as pd
+    from optuna.storages import RDBStorage
+    from plotly.graph_objects import Figure
+
+
+class Leaderboard(tuple[LeaderboardRow, ...]):
+    """The rows of a leaderboard, the best first, the published result among them or last."""
+
+    title: str
+
+    @classmethod
+    def of(cls, rows: Sequence[LeaderboardRow], *, title: str) -> Leaderboard:
+        """The rows under a title."""
+        board = cls(rows)
+        board.title = title
+        return board
+
+    def frame(self) -> pd.DataFrame:
+        """One line for each row; accuracies and gaps as shares."""
+        import pandas as pd
+
+        frame = pd.DataFrame([row.to_mapping() for row in self], columns=[*LeaderboardRow._fields, "exceeds_noise"])
+        return frame.astype(dict.fromkeys(("rank", "seed", "train_flops"), "Int64"))
+
+    def __repr__(self) -> str:
+        best = next((row for row in self if row.rank == 1), None)
+        told = f"best {best.name} {best.architecture}, {100 * best.accuracy:.2f} %" if best else "no candidate yet"
+        return f"Leaderboard({self.title}: {told})"
+
+    def _repr_html_(self) -> str:
+        from budgetnet.visualization.html import leaderboard_html
+
+        return leaderboard_html(self, title=self.title)
+
+
+class Study:
+    """A study, finished or still running: what is asked of it is read from its storage each time."""
+
+    def __init__(self, study: optuna.Study, storage: RDBStorage, out: Path) -> None:
+        self._study, self._storage, self.out = study, storage, out
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._study.study_name
+
+    @property
+    def settings(self) -> StudySettings:
+        """The question that it asks: space, budget, recipe, data and seed.
+
+        Raises:
+            RecordError: the study was not made by budgetnet, or by a newer version.
+        """
+        with storage_errors(self._storage):
+            return study_settings(self._study)
+
+    @property
+    def budget(self) -> Budget:
+        """What a candidate may cost."""
+        return self.settings.budget
+
+    def trials(self) -> list[Trial]:
+        """Every trial, those turned away over budget and those in training among them, in their order."""
+        with storage_errors(self._storage):
+            return read_trials(self._study)
+
+    def tally(self) -> dict[str, int]:
+        """How many candidates met which fate: trained, pruned, over budget, repeated, without a result."""
+        return tally(self.trials())
+
+    def frame(self) -> pd.DataFrame:
+        """Every trial as a line, by number; what was drawn stands in columns that begin with ``drawn.``."""
+        import pandas as pd
+
+        lines = []
+        for trial in self.trials():
+            line = trial._asdict()
+            line["reports"] = dict(line["reports"])
+            line |= {f"drawn.{name}": value for name, value in sorted(line.pop("drawn").items())}
+            lines.append(line)
+        columns = [name for name in Trial._fields if name != "drawn"]
+        drawn = sorted({name for line in lines for name in line} - set(columns))
+        frame = pd.DataFrame(lines, columns=[*columns, *drawn])
+        whole = dict.fromkeys(("correct", "images", "epochs", "cycles", "train_flops", "seed"), "Int64")
+        return frame.astype(whole).set_index("number")
+
+    def leaderboard(self) -> Leaderboard:
+        """The candidates trained to their end, ranked beside the published reference."""
+        trials, settings = self.trials(), self.settings
+        rows = rank(candidates(trials), comparable=settings.data.is_original_cifar10, among=tally(trials)["trained"])
+        return Leaderboard.of(rows, title=self.name)
+
+    def front(self, *, cost: CostName = "params") -> list[TrainedCandidate]:
+        """The candidates that no other beats in accuracy at their cost, the cheapest first.
+
+        Args:
+            cost: ``params``, ``macs`` or ``activations``.
+
+        Raises:
+            InputError: no such cost.
+        """
+        return [self._candidate(trial) for trial in front(self.trials(), cost=cost)]
+
+    def best(self) -> TrainedCandidate:
+        """The candidate with the highest validation accuracy; among equals the one with fewer parameters.
+
+        Raises:
+            RecordError: no candidate was trained to its end yet.
+        """
+        trials = self.trials()
+        ranked = rank(candidates(trials), comparable=False)
+        if ranked[0].is_reference:
+            raise RecordError("STUDY", self.name, "has no candidate that was trained to its end yet")
+        return self[ranked[0].name]
+
+    def finals(self) -> list[FinalResult]:
+        """The finalists and what their trainings came to, the best first; none where there were no finals.
+
+        Raises:
+            RecordError: a run folder is damaged.
+        """
+        with storage_errors(self._storage):
+            finals = kept_finals(self._study)
+        return read_results(finals, self.out) if finals else []
+
+    def __getitem__(self, which: int | str) -> TrainedCandidate:
+        """The candidate of that trial, by its number or as it is shown: ``study[12]`` or ``study["#12"]``.
+
+        Raises:
+            InputError: there is no such trial, or it was not trained to its end.
+        """
+        found = [trial for trial in self.trials() if which in (trial.number, trial.name)]
+        if not found:
+            raise InputError("trial", which, f"is none of study {self.name}")
+        if found[0].fate != "complete":
+            raise InputError("trial", which, f"was not trained to its end: {found[0].fate}")
+        return self._candidate(found[0])
+
+    def _candidate(self, trial: Trial) -> TrainedCandidate:
+        return TrainedCandidate(trial, self.out / (trial.run or ""))
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """The names of the figures that `figure` draws."""
+        return tuple(self._drawers())
+
+    def figure(self, name: str) -> Figure:
+        """A figure of the study: ``front``, ``macs``, ``budget``, ``rungs``, ``importance`` or ``curves``.
+
+        Raises:
+            InputError: no such figure.
+            RecordError: ``curves`` without a candidate that was trained to its end.
+        """
+        drawers = self._drawers()
+        if name not in drawers:
+            raise InputError("figure", name, f"must be one of {', '.join(drawers)}")
+        return drawers[name]()
+
+    def _drawers(self) -> dict[str, Callable[[], Figure]]:
+        from budgetnet.study.importance import parameter_importance
+        from budgetnet.visualization import figures
+
+        def front_by(cost: CostName) -> Callable[[], Figure]:
+            def draw() -> Figure:
+                settings = self.settings
+                return figures.accuracy_front(
+                    self.trials(),
+                    cost=cost,
+                    budget=settings.budget,
+                    comparable=settings.data.is_original_cifar10,
+                    note=self.name,
+                )
+
+            return draw
+
+        return {
+            "front": front_by("params"),
+            "macs": front_by("macs"),
+            "budget": lambda: figures.budget_use(self.trials(), note=self.name),
+            "rungs": lambda: figures.rungs(self.trials(), note=self.name),
+            "importance": lambda: figures.importance(parameter_importance(self._study), note=f"{self.name}; PED-ANOVA"),
+            "curves": lambda: self.best().curves(),
+        }
+
+    def __iter__(self) -> Iterator[TrainedCandidate]:
+        """The candidates that were trained to their end, in the order of their trials."""
+        return iter([self._candidate(trial) for trial in self.trials() if trial.fate == "complete"])
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{count} {fate.replace('_', ' ')}" for fate, count in self.tally().items())
+        return f"Study({self.name}: {counts})"
+
+    def _repr_html_(self) -> str:
+        from budgetnet.visualization.html import study_html
+
+        settings = self.settings
+        facts = {
+            "budget": ", ".join(
+                f"at most {limit:,} {name.removeprefix('max_')}"
+                for name, limit in settings.budget.to_mapping().items()
+                if limit
+            ),
+            "data": f"{settings.data.name}: {settings.data.provenance}",
+            "images": f"{settings.data.train_images:,} training, {settings.data.validation_images:,} validation",
+            "recipe": f"{settings.recipe.name or 'from a file'}, {settings.recipe.epochs} epochs",
+            "seed": str(settings.seed),
+        }
+        return study_html(self.leaderboard(), title=self.name, facts=facts, counts=self.tally())
+
+
+def open_study(name: str | None = None, *, out: Path | str = "runs", storage: str | None = None) -> Study:
+    """Opens a study that `search`, or ``budgetnet search``, has made; one that is still running as well.
+
+    Args:
+        name: of the study; the last one worked on if left out.
+        out: folder of run folders.
+        storage: URL of the studies' storage; the SQLite file in `out` if left out.
+
+    Raises:
+        InputError: the URL is malformed.
+        RecordError: there is no such study or storage.
+    """
+    folder = Path(out)
+    kept = open_storage(storage or default_storage(folder), create=False)
+    with storage_errors(kept):
+        return Study(find_study(kept, name), kept, folder)

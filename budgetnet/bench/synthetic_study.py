@@ -1,0 +1,158 @@
+"""A study whose candidates were never trained: written down with invented results, to measure what reads studies."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.trial import TrialState, create_trial
+
+from budgetnet.model.budget import Budget
+from budgetnet.model.published import reference
+from budgetnet.model.spec import ModelSpec
+from budgetnet.runs.named_recipes import named_recipe
+from budgetnet.runs.recipe import Recipe
+from budgetnet.runs.records import DataRecord, Epoch, RunIdentity, RunResult
+from budgetnet.runs.store import RunFolder
+from budgetnet.study.bulk import insert_trial
+from budgetnet.study.config import StudySettings
+from budgetnet.study.finalists import Finalist, Finals, keep_finals
+from budgetnet.study.ledger import candidate_key
+from budgetnet.study.space.fitting import fit
+from budgetnet.study.space.named import named_space
+from budgetnet.study.storage import default_storage, open_storage, open_study
+
+STUDY = "written"
+"""Name of the study."""
+_IMAGE: dict[str, Any] = {"input_shape": (3, 32, 32), "num_classes": 10}
+_SEED = 0
+_FINALISTS, _FINAL_SEEDS = 3, 3
+_DATA = DataRecord(
+    name="invented",
+    provenance="no images: results are drawn at random",
+    fingerprint="0" * 64,
+    is_original_cifar10=False,
+    mean=(0.5, 0.5, 0.5),
+    std=(0.25, 0.25, 0.25),
+    split_fingerprint="0" * 64,
+    train_images=40_000,
+    validation_images=10_000,
+)
+
+
+def write_study(out: Path, *, trials: int, environment: dict[str, Any]) -> None:
+    """Writes a study of candidates that fit their budget and were trained to their ends, by invented results.
+
+    Every candidate has a run folder that says where it ran; the best and the finalists have whole ones.
+
+    Args:
+        out: folder for the study's file and its run folders.
+        trials: how many candidates.
+        environment: where runs are said to have run.
+    """
+    recipe, space, budget = named_recipe("search"), named_space("resnet"), Budget(max_params=5_000_000)
+    settings = StudySettings(
+        space=space, budget=budget, recipe=recipe, data=_DATA, seed=_SEED, device="cpu", precision="float32"
+    )
+    storage = open_storage(default_storage(out), create=True)
+    try:
+        study = open_study(storage, STUDY, settings)
+        study_id = storage.get_study_id_from_name(STUDY)
+        chance = np.random.default_rng(_SEED)
+        sampler = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=_SEED))
+        distributions = space.proposed("fit")
+        written = []
+        for number in range(trials):
+            params = sampler.ask(distributions).params
+            spec = fit(space, params, budget=budget, sizing="fit", **_IMAGE)
+            own = space.recipe_for(params, base=recipe)
+            identity = _identity(spec, own, seed=_SEED)
+            correct = int(chance.integers(5_000, 9_500))
+            trial = create_trial(
+                state=TrialState.COMPLETE,
+                value=correct / _DATA.validation_images,
+                params=params,
+                distributions=distributions,
+                intermediate_values=_reports(recipe, correct / _DATA.validation_images),
+                user_attrs=_facts(identity, budget, correct),
+            )
+            trial.datetime_start = datetime(2026, 1, 1) + timedelta(minutes=number)
+            trial.datetime_complete = trial.datetime_start + timedelta(minutes=1)
+            insert_trial(storage, study_id, trial)
+            RunFolder(out / identity.run_id).note_environment(environment, first_epoch=1)
+            written.append((correct, number, identity))
+        written.sort(key=lambda each: (-each[0], each[1]))
+        finalists = []
+        for correct, number, identity in written[:_FINALISTS]:
+            runs = [identity.model_copy(update={"seed": seed}) for seed in range(_FINAL_SEEDS)]
+            for run in runs:
+                _write_run(out, run, correct)
+            names = tuple(run.run_id for run in runs)
+            finalists.append(
+                Finalist(trial=number, name=f"#{number}", spec=identity.spec, recipe=identity.recipe, runs=names)
+            )
+        keep_finals(study, Finals(finalists=tuple(finalists), seeds=tuple(range(_FINAL_SEEDS))))
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def _identity(spec: ModelSpec, recipe: Recipe, *, seed: int) -> RunIdentity:
+    return RunIdentity(spec=spec, recipe=recipe, data=_DATA, seed=seed, device="cpu")
+
+
+def _reports(recipe: Recipe, accuracy: float) -> dict[int, float]:
+    cycles = len(recipe.schedule.cycle_ends(recipe.epochs))
+    return {cycle: accuracy * cycle / cycles for cycle in range(1, cycles + 1)}
+
+
+def _facts(identity: RunIdentity, budget: Budget, correct: int) -> dict[str, Any]:
+    """What a search keeps with a candidate that was trained to its end."""
+    spec, recipe = identity.spec, identity.recipe
+    accuracy = correct / _DATA.validation_images
+    return {
+        "architecture": spec.label,
+        "candidate": candidate_key(spec, recipe),
+        "spec": spec.digest,
+        **spec.cost._asdict(),
+        "budget_used": round(budget.share_used(spec.cost), 6),
+        "run": identity.run_id,
+        "seed": identity.seed,
+        "trained": True,
+        "status": "complete",
+        "ended": f"all {recipe.epochs} epochs",
+        "epochs": recipe.epochs,
+        "cycles": len(recipe.schedule.cycle_ends(recipe.epochs)),
+        "seconds": 1.0 * recipe.epochs,
+        "validation_accuracy": accuracy,
+        "validation_correct": correct,
+        "validation_images": _DATA.validation_images,
+        "gap_to_reference": accuracy - reference().accuracy,
+    }
+
+
+def _write_run(out: Path, identity: RunIdentity, correct: int) -> None:
+    folder, epochs = RunFolder(out / identity.run_id), identity.recipe.epochs
+    accuracy = correct / _DATA.validation_images
+    shares = [accuracy * epoch / epochs for epoch in range(1, epochs + 1)]
+    folder.begin(identity)
+    folder.write_curves(
+        [Epoch(number, 1, 0.01, 1 - share, share, 1 - share, share, 1.0) for number, share in enumerate(shares, 1)]
+    )
+    folder.finish(
+        RunResult(
+            status="complete",
+            reason=f"all {epochs} epochs",
+            **identity.spec.cost._asdict(),
+            epochs=epochs,
+            cycles=len(identity.recipe.schedule.cycle_ends(epochs)),
+            best_epoch=epochs,
+            validation_loss=1 - accuracy,
+            validation_correct=correct,
+            validation_images=_DATA.validation_images,
+            seconds=1.0 * epochs,
+        )
+    )

@@ -1,0 +1,199 @@
+"""How ablations look in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from budgetnet.cli.tables import console
+from budgetnet.common.formatting import percent, short_count
+from budgetnet.experiments.ablation.changes import EFFECT_RULE, POOLED_RULE, Comparison, Pooled
+from budgetnet.experiments.ablation.results import AblationResult, Row
+from budgetnet.experiments.ablation.study import AblationStudy
+from budgetnet.experiments.ablation.variants import Variant, twins_of
+from budgetnet.runs.recipe import LEAKING
+from budgetnet.runs.records import RunRecord
+from budgetnet.runs.store import OPENINGS
+from budgetnet.statistics.intervals import points
+
+_FEW = 10
+"""Pairs below which a bootstrapped interval holds the truth clearly less often than it says."""
+_WIDE = 110
+"""Columns from which on everything has room."""
+
+
+def print_variants(study: AblationStudy, variants: Sequence[Variant]) -> None:
+    """Prints what a study would train, and what is over its budget."""
+    twins = {variant.title: other.title for variant, other in twins_of(variants)}
+    for network in study.bases:
+        ending = f", network {network}" if network else ""
+        table = Table(title=f"{study.name or 'ablation'}: {study.design}{ending}", title_justify="left")
+        compared = ["compared with"] if study.has_options else []
+        for heading in ("variant", *compared, "architecture", "params", "MACs", ""):
+            table.add_column(heading, justify="right" if heading in ("params", "MACs") else "left", overflow="fold")
+        for variant in variants:
+            if variant.network != network:
+                continue
+            remark = "" if variant.fits else Text("over budget", "red")
+            if variant.title in twins:
+                remark = f"trained as {twins[variant.title]}"
+            cells: list[str | Text] = [variant.name, *([variant.compared_with] if compared else [])]
+            cells += [variant.spec.label, f"{variant.spec.params:,}", short_count(variant.spec.macs), remark]
+            table.add_row(*cells, style="bold" if variant.is_base else None)
+        console().print(table)
+    distinct = {variant.key: variant.fits for variant in variants}
+    fitting, seeds = sum(distinct.values()), len(study.seeds)
+    typer.echo(
+        f"{fitting} of {len(distinct)} variants are within budget; {seeds} seeds each, {fitting * seeds} trainings"
+    )
+    for variant in variants:
+        if variant.is_base and not variant.fits:
+            of = f" of {variant.network}" if variant.network else ""
+            typer.echo(
+                f"the base{of} itself is over budget, so nothing can be compared with it: the study cannot be trained"
+            )
+
+
+def print_ablation(result: AblationResult, record: RunRecord, *, out: Path) -> None:
+    """Prints every variant beside what it is compared with, network by network, and what each change is worth."""
+    study, output = result.study, console()
+    to = "what each is compared with" if study.has_options else "the base"
+    for network in result.networks:
+        title = f"{study.name or 'ablation'}: {study.judged_on} accuracy in per cent, difference to {to} in points"
+        output.print(_table(result, network, title=f"{title}; network {network}" if network else title))
+    if result.changes:
+        output.print(changes_table(result, output))
+        typer.echo(EFFECT_RULE)
+        if len(result.networks) > 1:
+            typer.echo(POOLED_RULE)
+    for row in result.rows:
+        if row.remark:
+            typer.echo(f"{row.variant.title}: {row.remark}")
+    for row in result.rows:
+        if row.variant.also:
+            typer.echo(f"{row.variant.title} is also {', '.join(row.variant.also)}")
+    for variant, other in twins_of([row.variant for row in result.rows]):
+        typer.echo(f"{variant.title} is the same network and recipe as {other.title}, trained once")
+    leaking = [row.variant.title for row in result.rows if row.variant.recipe.leaks]
+    if leaking:
+        typer.echo(f"{', '.join(leaking)}: {LEAKING}")
+    methods = {row.difference.method for row in result.rows if row.difference}
+    tests = sum(row.p_value is not None for row in result.rows)
+    together = f"all {tests} differences" if study.has_options else "all variants"
+    together += " on single networks" if len(result.networks) > 1 else ""
+    typer.echo(
+        f"seeds {', '.join(map(str, study.seeds))}, the same for all, so differences are of pairs "
+        f"({', '.join(sorted(methods)) or 'no pairs'}); p corrected for {together} together (Holm)"
+    )
+    if any(row.difference and row.difference.method == "bootstrap" and row.difference.n < _FEW for row in result.rows):
+        typer.echo(f"a bootstrap of fewer than {_FEW} pairs is too sure of itself: its intervals are too narrow")
+    data = record.identity.data
+    opened = f"; the test set was opened, see {out / OPENINGS}" if study.judged_on == "test" else ""
+    typer.echo(
+        f"data: {data.name}: {data.provenance}; {data.train_images:,} training and {data.validation_images:,} "
+        f"validation images; run folders in {out}{opened}"
+    )
+
+
+def _table(result: AblationResult, network: str, *, title: str) -> Table:
+    """The variants of one network."""
+    wide, compared = console().width >= _WIDE, result.study.has_options
+    table = Table(title=title, title_justify="left")
+    table.add_column("variant", overflow="fold", min_width=14)
+    headings = ["params", "MACs", "n", "mean", "sd"] if wide else ["params", "n", "mean"]
+    headings += ["compared with"] if compared else []
+    for heading in (*headings, "difference [95 %]", "p (Holm)" if wide else "p"):
+        table.add_column(heading, justify="right", no_wrap=heading not in ("compared with", "difference [95 %]"))
+    for row in result.rows_of(network):
+        table.add_row(*_cells(row, wide=wide, compared=compared), style="bold" if row.variant.is_base else None)
+    return table
+
+
+def changes_table(result: AblationResult, output: Console) -> Table:
+    """What each change is worth, with as much of each network as there is room for."""
+    unlimited = output.options.update_width(10_000)
+    tables = [_changes_with(result, detail) for detail in ((2, 1, 0) if len(result.networks) > 1 else (2,))]
+    return next(
+        (each for each in tables if output.measure(each, options=unlimited).maximum <= output.width), tables[-1]
+    )
+
+
+def _changes_with(result: AblationResult, detail: int) -> Table:
+    """The table of changes; of single networks the intervals (2), the differences alone (1) or nothing (0)."""
+    several = len(result.networks) > 1
+    shown = result.networks if detail else ()
+    title = "changes: difference [95 %] in points, alone to the base, and of all options without it to all"
+    starred = "; * beyond noise on that network" if several and shown else " (* beyond noise)" if shown else ""
+    table = Table(title=f"{title}{starred}", title_justify="left")
+    # Names and verdicts wrap beside the lines of a change's two comparisons.
+    table.add_column("change", overflow="fold", min_width=10, max_width=16)
+    table.add_column("", no_wrap=True)
+    for network in shown:
+        table.add_column(network or "difference", justify="right", no_wrap=True)
+    if several:
+        table.add_column("all networks", justify="right", no_wrap=True)
+        table.add_column("p (Holm)", justify="right", no_wrap=True)
+    table.add_column("verdict", min_width=11, max_width=16)
+    for change in result.changes:
+        lines = [_comparison_texts(each, shown, interval=detail == 2, several=several) for each in change.comparisons]
+        stacked = [Text("\n").join(texts) for texts in zip(*lines, strict=True)]
+        table.add_row(change.name, *stacked, change.verdict)
+    return table
+
+
+def _comparison_texts(comparison: Comparison, shown: Sequence[str], *, interval: bool, several: bool) -> list[Text]:
+    """One comparison's name, its differences on the networks shown, and that over all networks with its p-value."""
+    rows = [comparison.rows.get(network) for network in shown]
+    texts = [Text(comparison.label), *(_difference_text(comparison, row, interval=interval) for row in rows)]
+    if several:
+        texts += [_difference_text(comparison, comparison.pooled, interval=True), _pooled_p(comparison)]
+    return texts
+
+
+def _difference_text(comparison: Comparison, found: Row | Pooled | None, *, interval: bool) -> Text:
+    """A difference, green where it speaks for the change beyond noise, and red where it speaks against it."""
+    if found is None or found.difference is None:
+        return Text("-")
+    text = points(found.difference.mean, found.difference.interval if interval else None)
+    star = "*" if isinstance(found, Row) and found.significant else ""
+    return Text(f"{text}{star}", _colour(found, gains_above=comparison.kind == "alone"))
+
+
+def _pooled_p(comparison: Comparison) -> Text:
+    pooled = comparison.pooled
+    if pooled is None:
+        return Text("")
+    return Text(_p_text(pooled.p_value), _colour(pooled, gains_above=comparison.kind == "alone"))
+
+
+def _p_text(p_value: float | None) -> str:
+    return "" if p_value is None else f"{p_value:.3f}" if p_value >= 0.001 else "<0.001"
+
+
+def _colour(found: Row | Pooled, *, gains_above: bool = True) -> str:
+    if found.difference is None or not found.significant:
+        return ""
+    return "green" if (found.difference.mean > 0) is gains_above else "red"
+
+
+def _cells(row: Row, *, wide: bool, compared: bool) -> list[str | Text]:
+    spec = row.variant.spec
+    mean = "-" if row.mean is None else percent(row.mean)
+    cells: list[str | Text] = [row.variant.name, f"{spec.params:,}"]
+    if wide:
+        deviation = "-" if row.standard_deviation is None else f"{100 * row.standard_deviation:.2f}"
+        cells += [short_count(spec.macs), str(row.n), mean, deviation]
+    else:
+        cells += [str(row.n), mean]
+    cells += [row.variant.compared_with] if compared else []
+    if row.variant.is_base:
+        return [*cells, "" if compared else "base", ""]
+    if row.difference is None:
+        return [*cells, "over budget" if not row.variant.fits else "-", ""]
+    difference = points(row.difference.mean, row.difference.interval)
+    return [*cells, Text(difference, _colour(row)), Text(_p_text(row.p_value), _colour(row))]

@@ -1,0 +1,85 @@
+"""How published results look in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from budgetnet.common.formatting import short_count
+from budgetnet.model.published import PublishedResult
+from budgetnet.model.published.contradiction import Contradiction, Statement
+
+_WIDE = 110
+"""Columns from which on everything has room."""
+_UNKNOWN = "-"
+
+
+def print_results(output: Console, results: Sequence[PublishedResult]) -> None:
+    """Prints what is published, then what of it is inferred, what to know before comparing, and the source."""
+    wide = output.width >= _WIDE
+    table = Table(title="published results", title_justify="left")
+    table.add_column("name", no_wrap=True, style="bold")
+    table.add_column("accuracy", no_wrap=True)
+    for heading in ("%", "images", "params", *(["loss", "runs"] if wide else [])):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("stated in")
+    if wide:
+        table.add_column("inferred")
+    for result in results:
+        cells = [result.name, result.claim.removesuffix("-accuracy"), _accuracy(result)]
+        cells += [_count(result.images), _params(result)]
+        cells += [_UNKNOWN if result.loss is None else f"{result.loss:g}", _count(result.runs)] if wide else []
+        cells += [result.stated["accuracy"]]
+        cells += [", ".join(result.inferred)] if wide else []
+        table.add_row(*cells)
+    output.print(table)
+    reasons = {each.name: [f"{fact}: {how}" for fact, how in each.inferred.items()] for each in results}
+    _print_notes(output, "inferred, as the source does not state it", reasons)
+    _print_notes(output, "before comparing", {each.name: [each.caveat] if each.caveat else [] for each in results})
+    output.print(f"~ about; {_UNKNOWN} not known; stated in: where the accuracy is, --json has the place of every fact")
+    for source in dict.fromkeys(result.source for result in results):
+        output.print(f"source: {source}")
+
+
+def print_contradictions(output: Console, points: Sequence[Contradiction]) -> None:
+    """Prints the points on which places of the publication differ, and what is followed here."""
+    table = Table(title="where the publication contradicts itself", title_justify="left", show_lines=True, expand=True)
+    table.add_column("point", ratio=3)
+    table.add_column("what it says", ratio=6)
+    table.add_column("followed here", ratio=5)
+    for point in points:
+        table.add_row(point.point, "\n".join(map(_statement, point.statements)), point.followed)
+    output.print(table)
+
+
+def _print_notes(output: Console, title: str, notes: Mapping[str, Sequence[str]]) -> None:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True, min_width=max(map(len, notes)) + 2)
+    grid.add_column()
+    for name, texts in notes.items():
+        for position, text in enumerate(texts):
+            grid.add_row(f"  {name}" if position == 0 else "", text)
+    output.print(f"{title}:")
+    output.print(grid)
+
+
+def _statement(statement: Statement) -> str:
+    counted = f" ({statement.layout.params:,} params)" if statement.layout else ""
+    return f"{statement.where}: {statement.says}{counted}"
+
+
+def _accuracy(result: PublishedResult) -> str:
+    # As many decimals as are published.
+    return f"{'~' if result.accuracy_is_approximate else ''}{100 * result.accuracy:g}"
+
+
+def _count(number: int | None) -> str:
+    return _UNKNOWN if number is None else f"{number:,}"
+
+
+def _params(result: PublishedResult) -> str:
+    if result.params is None or result.params_rounded_to == 1:
+        return _count(result.params)
+    return f"~{short_count(result.params)}"

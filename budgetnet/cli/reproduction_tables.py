@@ -1,0 +1,175 @@
+"""How reproductions look in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from budgetnet.cli import ensemble as ensembles
+from budgetnet.cli.tables import console
+from budgetnet.common.formatting import percent
+from budgetnet.experiments.reproduction.ensemble import EnsembleReproduction
+from budgetnet.experiments.reproduction.ladder import LadderResult, Rung
+from budgetnet.experiments.reproduction.leakage import LeakageResult
+from budgetnet.experiments.reproduction.reference import ReferenceResult
+from budgetnet.experiments.reproduction.rows import RunRow
+from budgetnet.experiments.reproduction.verdict import Verdict
+from budgetnet.model.published import get
+from budgetnet.runs.recipe import LEAKING
+from budgetnet.runs.records import RunRecord
+from budgetnet.runs.store import OPENINGS
+from budgetnet.statistics.intervals import points, with_interval
+
+_WIDE = 90
+"""Columns from which on everything has room."""
+_COLOURS = {"reproduced": "green", "not reproduced": "red", "not comparable": "yellow"}
+
+
+def print_reference(result: ReferenceResult, records: Sequence[RunRecord], *, out: Path) -> None:
+    """Prints every run of the reference, the comparison with what is published, and the verdict."""
+    output, table, verdict = console(), result.table, result.verdict
+    output.print(_runs_table(result.rows, title="the published reference, trained here", width=output.width))
+    agrees = "agrees" if table.agrees else "DIFFERS"
+    counts = f"{table.equal} of {table.rows} rows equal, {table.params:,} parameters"
+    typer.echo(f"Table 1, beside the reference as it is for CIFAR-10: {agrees}: {counts}")
+    comparison = verdict.comparison
+    spread = "" if comparison.standard_deviation is None else f" (sd {100 * comparison.standard_deviation:.2f})"
+    published = result.published
+    typer.echo(
+        f"test accuracy: {percent(comparison.mean)} %{spread} here, n = {comparison.n}; "
+        f"{percent(comparison.published)} published, {published.images:,} images, one run"
+    )
+    typer.echo(f"test loss: {result.loss:.3f} here, {published.loss} published")
+    _print_difference(verdict)
+    _print_verdict(output, verdict)
+    _print_provenance(records[0], out=out)
+
+
+def print_leakage(result: LeakageResult, records: Sequence[RunRecord], *, out: Path) -> None:
+    """Prints both recipes' runs, their gaps, and by how much the leak widens it."""
+    output = console()
+    title = "validation against test accuracy, with a leaking split and without"
+    output.print(_runs_table(result.rows, title=title, width=output.width))
+    table = Table(title="means over the seeds, in per cent; gap: validation less test [95 %]", title_justify="left")
+    for heading in ("recipe", "seeds", "train", "valid.", "test", "gap"):
+        table.add_column(heading, justify="left" if heading == "recipe" else "right", no_wrap=True)
+    for side in result.sides:
+        table.add_row(
+            _recipe(side.recipe, leaks=side.leaks),
+            str(side.n),
+            percent(side.train_accuracy),
+            percent(side.validation_accuracy),
+            percent(side.test_accuracy),
+            points(side.gap, side.gap_interval),
+        )
+    validation, test = get("leaking-validation").accuracy, get("reference").accuracy
+    name = _recipe("published", leaks=True)
+    table.add_row(name, "1", "~98", percent(validation), percent(test), points(result.published_gap), style="cyan")
+    output.print(table)
+    difference = result.difference
+    typer.echo(
+        f"the leak widens the gap by {points(difference.mean, difference.interval)} points, n = {difference.n} paired "
+        f"seeds, {_p_value(difference.p_value)} ({difference.method})"
+    )
+    typer.echo(f"{result.sides[0].recipe} is {LEAKING}")
+    _print_provenance(records[0], out=out)
+
+
+def print_ladder(result: LadderResult, records: Sequence[RunRecord], *, out: Path) -> None:
+    """Prints the rungs in order, as stated and as found, with each step."""
+    output = console()
+    table = Table(title="the paper's ladder: what is stated, and what was found here", title_justify="left")
+    wide = output.width >= 100
+    headings = ["rung", "params", "seeds", "test %", "stated %", "step here", "step stated"]
+    headings += ["p (Holm)"] if wide else []
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "rung" else "right")
+    for rung in result.rungs:
+        table.add_row(*_rung_cells(rung, wide=wide))
+    output.print(table)
+    order = "the order is the paper's" if result.same_order else "the order is not the paper's"
+    typer.echo(f"{order}; steps and intervals in points, seed by seed; ~ about, as the paper states it")
+    # The last rung alone is published to the digit; the others are about so much.
+    top = result.rungs[-1].verdict
+    _print_difference(top, name=top.published.name)
+    _print_verdict(output, top)
+    _print_provenance(records[0], out=out)
+
+
+def print_ensemble(result: EnsembleReproduction, records: Sequence[RunRecord], *, out: Path) -> None:
+    """Prints each member, their mean and their ensemble, with what the paper says of its own."""
+    output = console()
+    ensembles.print_ensemble(output, result.result, max_params=result.max_params, leaks=False)
+    typer.echo(f"published: about {100 * result.published.accuracy:.0f} %; {result.published.caveat}: not comparable")
+    _print_provenance(records[0], out=out)
+
+
+def _rung_cells(rung: Rung, *, wide: bool) -> list[str]:
+    published, step = rung.published, rung.step
+    about = "~" if published.accuracy_is_approximate else ""
+    stated = f"{about}{100 * published.accuracy:.{0 if about else 2}f}"
+    test = with_interval(rung.test_accuracy, rung.interval) if rung.interval else percent(rung.test_accuracy)
+    cells = [published.name, f"{rung.params:,}", str(rung.n), test, stated]
+    cells += [points(step.difference.mean, step.difference.interval), points(step.published)] if step else ["", ""]
+    if wide:
+        cells.append("" if step is None or step.p_value is None else f"{step.p_value:.3g}")
+    return cells
+
+
+def _recipe(name: str, *, leaks: bool) -> str:
+    return f"{name} (leaking)" if leaks else name
+
+
+def _runs_table(rows: Sequence[RunRow], *, title: str, width: int) -> Table:
+    wide = width >= _WIDE
+    table = Table(title=title, title_justify="left")
+    best = ["best"] if wide else []
+    for heading in ("recipe", "seed", "epochs", *best, "train %", "valid. %", "test %", "gap"):
+        table.add_column(heading, justify="left" if heading == "recipe" else "right", no_wrap=True)
+    for row in rows:
+        accuracies = (row.train_accuracy, row.validation_accuracy, row.test_accuracy)
+        best = ["-" if row.best_epoch is None else str(row.best_epoch)] if wide else []
+        table.add_row(
+            _recipe(row.recipe, leaks=row.leaks),
+            str(row.seed),
+            str(row.epochs),
+            *best,
+            *("-" if accuracy is None else percent(accuracy) for accuracy in accuracies),
+            "-" if row.gap is None else points(row.gap),
+        )
+    return table
+
+
+def _p_value(p_value: float | None) -> str:
+    if p_value is None:
+        return "no p-value"
+    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
+
+
+def _print_difference(verdict: Verdict, *, name: str = "difference") -> None:
+    comparison = verdict.comparison
+    typer.echo(
+        f"{name}: {points(comparison.difference, comparison.interval)} points, {_p_value(comparison.p_value)} "
+        f"({comparison.test})"
+    )
+
+
+def _print_verdict(output: Console, verdict: Verdict) -> None:
+    output.print(Text(f"verdict: {verdict.outcome}", f"bold {_COLOURS[verdict.outcome]}"))
+    for reason in verdict.reasons:
+        typer.echo(f"  as {reason}")
+    for remark in verdict.remarks:
+        typer.echo(f"  remark: {remark}")
+
+
+def _print_provenance(record: RunRecord, *, out: Path) -> None:
+    data = record.identity.data
+    typer.echo(
+        f"data: {data.name}: {data.provenance}; {data.train_images:,} training and {data.validation_images:,} "
+        f"validation images; run folders and every opening of the test set ({OPENINGS}) in {out}"
+    )

@@ -1,0 +1,1 @@
+"""Shared by all rooms: errors, documents, files, formatting, seeds and the CPU. Imports no other room."""

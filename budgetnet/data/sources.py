@@ -1,0 +1,145 @@
+"""From what a person asks for, ``digits`` or ``folder:PATH``, to a data set in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import io
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from budgetnet.common.errors import DataError
+from budgetnet.data.arrays import load_arrays
+from budgetnet.data.dataset import DataSet, make_dataset
+from budgetnet.data.folder import Progress, load_folder
+from budgetnet.data.split import split
+
+_RULE = "must be digits, cifar10, cifar10:PATH, folder:PATH or arrays:PATH.npz"
+
+
+def load_dataset(name: str, *, progress: Progress | None = None) -> DataSet:
+    """Loads a data set by name.
+
+    Args:
+        name: ``digits`` (scikit-learn's, offline, for trying things out), ``cifar10`` or ``cifar10:PATH`` (downloaded
+            into PATH unless it is there), ``folder:PATH`` (see ``load_folder``) or ``arrays:PATH.npz`` (see
+            ``load_arrays``). A ``~`` in PATH is the home folder.
+        progress: for an image folder, called with (images decoded, images in all).
+
+    Raises:
+        DataError: the name is none of these, or the data set is missing, damaged or not what it should be.
+    """
+    kind, colon, where = name.partition(":")
+    if kind in ("folder", "arrays") and where:
+        path = _path(name, where)
+        return load_folder(path, name=name, progress=progress) if kind == "folder" else load_arrays(path, name=name)
+    if name == "digits":
+        return load_digits()
+    if kind == "cifar10" and (where or not colon):
+        return load_cifar10(name, _path(name, where) if where else _cifar10_folder(name))
+    near = difflib.get_close_matches(kind.strip().lower(), ("digits", "cifar10", "folder", "arrays"), n=1)
+    hint = f"; did you mean {near[0]}?" if near and near[0] != kind else ""
+    raise DataError("data", name, _RULE + hint)
+
+
+def needs_download(name: str) -> bool:
+    """Whether a data set of that name would have to be fetched before it can be loaded.
+
+    Raises:
+        DataError: its path is none.
+    """
+    kind, _, where = name.partition(":")
+    if kind != "cifar10":
+        return False
+    return not ((_path(name, where) if where else _cifar10_folder(name)) / "cifar-10-batches-py").is_dir()
+
+
+def load_digits() -> DataSet:
+    """scikit-learn's bundled digits: 1,797 grey images of 8x8 pixels in 10 classes.
+
+    Their values, 0 to 16, are scaled to 0 to 255 and rounded. They come without a test set, so 20 % are set aside, each
+    class in proportion and fixed for ever by seed 0: 1,437 for training, 360 for the test, both in their own order.
+    """
+    from sklearn.datasets import load_digits as bundled_digits
+
+    values, labels = bundled_digits(return_X_y=True)
+    images = np.rint(values.reshape(-1, 8, 8) * 255 / 16).astype(np.uint8)
+    parts = split(labels, validation_fraction=0.2, seed=0)
+    return make_dataset(
+        name="digits",
+        train_images=images[parts.train],
+        train_labels=labels[parts.train],
+        test_images=images[parts.validation],
+        test_labels=labels[parts.validation],
+        provenance="scikit-learn's bundled digits",
+    )
+
+
+def load_cifar10(name: str, path: Path) -> DataSet:
+    """CIFAR-10 as its authors published it, downloaded by torchvision where it is not there yet.
+
+    The files are pickles; torchvision compares each with its published checksum before it opens it.
+
+    Args:
+        name: what was asked for; errors name it.
+        path: the folder that holds, or will hold, ``cifar-10-batches-py``.
+
+    Raises:
+        DataError: the files are not there, or damaged, and cannot be downloaded.
+    """
+    from torchvision.datasets import CIFAR10
+
+    try:
+        with _quiet():
+            train: Any = CIFAR10(path, train=True, download=True)
+            test: Any = CIFAR10(path, train=False, download=False)
+    except (OSError, RuntimeError, HTTPException) as error:
+        cause = " ".join(str(error).split()) or type(error).__name__
+        source = "cifar-10-python.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html"
+        supply = f"to supply it by hand, put {source} into {path} in place of any cifar-10-batches-py there"
+        raise DataError("data", name, f"cannot be downloaded ({cause}); {supply}") from None
+    return make_dataset(
+        name=name,
+        train_images=train.data,
+        train_labels=np.array(train.targets),
+        test_images=test.data,
+        test_labels=np.array(test.targets),
+        class_names=train.classes,
+        provenance="original CIFAR-10, checksums verified by torchvision",
+        is_original_cifar10=True,
+    )
+
+
+def _path(name: str, where: str) -> Path:
+    if "\0" in where:
+        raise DataError("data", name, "must not hold a zero character")
+    try:
+        return Path(where).expanduser()
+    except RuntimeError:
+        raise DataError("data", name, "there is no such home folder") from None
+
+
+def _cifar10_folder(name: str) -> Path:
+    given = os.environ.get("BUDGETNET_DATA")
+    return _path(name, given or "~/.cache/budgetnet") / "cifar10"
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the download's progress off anything but a terminal, and warnings about old files off everything."""
+    with warnings.catch_warnings(), contextlib.ExitStack() as stack:
+        # The pickles are of an age at which numpy 2.4.0 to 2.4.4 remark.
+        warnings.simplefilter("ignore", np.exceptions.VisibleDeprecationWarning)
+        # Older torchvision unpacks its archive, whose checksum it has compared, in a way that Python remarks on.
+        warnings.filterwarnings("ignore", message=".*filter extracted tar archives", category=DeprecationWarning)
+        if not sys.stderr.isatty():
+            stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+            stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
+        yield

@@ -1,0 +1,1 @@
+"""Evaluation of trained networks, and the only door to the test set."""

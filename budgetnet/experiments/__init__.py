@@ -1,0 +1,1 @@
+"""Experiments with a fixed plan: ablations and reproductions."""

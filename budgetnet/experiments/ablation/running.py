@@ -1,0 +1,85 @@
+"""Training of an ablation's variants: which runs they are, and their records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from budgetnet.engines.local import Batch, PlannedRun
+from budgetnet.experiments.ablation.study import AblationStudy
+from budgetnet.experiments.ablation.variants import Variant
+from budgetnet.runs.records import RunRecord
+from budgetnet.training.callbacks import Callback
+
+
+def train_variants(
+    study: AblationStudy, variants: Sequence[Variant], batch: Batch, callback: Callback
+) -> dict[tuple[str, str], list[RunRecord]]:
+    """Trains every variant within the budget with every seed, and judges them where the study asks for it.
+
+    Args:
+        study: the ablation.
+        variants: of the study, of each network the base first.
+        batch: where they are trained, and on what.
+        callback: is told of the runs.
+
+    Returns:
+        The records of each variant in the order of the seeds, by the variant's key.
+
+    Raises:
+        OverBudgetError: the base of a network does not fit.
+        RecordError: a run's folder is damaged.
+    """
+    for variant in variants:
+        if variant.is_base:
+            variant.verdict.require()
+    runs = planned(study, variants)
+    records = batch.train(runs, callback)
+    if study.judged_on == "test":
+        by = f"ablate {study.name}".strip()
+        count = len(runs) // len(study.seeds)
+        records = batch.judge(records, by=by, reason=f"an ablation of {count} variants")
+    return _by_variant(runs, records)
+
+
+def finished_variants(
+    study: AblationStudy, variants: Sequence[Variant], batch: Batch
+) -> dict[tuple[str, str], list[RunRecord]]:
+    """Read the runs of an ablation that are complete; nothing is trained, and no test set is opened.
+
+    Of a study that is judged on the test set, runs that have a network count only once they were judged there.
+
+    Args:
+        study: the ablation.
+        variants: of the study.
+        batch: where the runs lie, and on what they are trained.
+
+    Returns:
+        The records of each variant that has any, in the order of the seeds, by the variant's key.
+
+    Raises:
+        RecordError: a run's folder is damaged.
+    """
+    runs = planned(study, variants)
+    records = [batch.record(run) for run in runs]
+    if study.judged_on == "test":
+        records = [each if each and (each.test or each.result.status != "complete") else None for each in records]
+    return _by_variant(runs, records)
+
+
+def _by_variant(
+    runs: Sequence[PlannedRun], records: Sequence[RunRecord | None]
+) -> dict[tuple[str, str], list[RunRecord]]:
+    found: dict[tuple[str, str], list[RunRecord]] = {}
+    for run, record in zip(runs, records, strict=True):
+        if record is not None:
+            found.setdefault((run.spec.digest, run.recipe.digest), []).append(record)
+    return found
+
+
+def planned(study: AblationStudy, variants: Sequence[Variant]) -> list[PlannedRun]:
+    """The trainings of an ablation: every variant within the budget with every seed, equal ones once.
+
+    They come seed by seed, so that a study that is broken off compares all variants on the seeds that it has.
+    """
+    fitting = {variant.key: variant for variant in variants if variant.fits}.values()
+    return [PlannedRun(spec=each.spec, recipe=each.recipe, seed=seed) for seed in study.seeds for each in fitting]

@@ -1,0 +1,229 @@
+"""From a design to what is trained: settings laid over the base, named for people, equal ones merged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+from budgetnet.common.errors import InputError
+from budgetnet.experiments.ablation.design import Design, Entry, Factors, Options, Part, entries_of, text_of
+from budgetnet.experiments.ablation.levels import kept_level
+from budgetnet.experiments.ablation.overrides import Setup, laid_over
+from budgetnet.experiments.ablation.refit import refit
+from budgetnet.model.budget import Budget, Verdict
+from budgetnet.model.spec import ModelSpec
+from budgetnet.runs.recipe import Recipe
+
+MAX_VARIANTS = 1000
+"""Most variants of a study, the base and refitted ones included: far more than anyone trains, and quickly counted."""
+
+
+class Draft(NamedTuple):
+    """A variant as a study describes it, whatever the data."""
+
+    name: str
+    also: tuple[str, ...]
+    settings: dict[str, Any]
+    setup: Setup
+    compared_with: str
+    """Name of the draft that it is compared with; empty for the first one."""
+    omitted: str
+    """The option that is missing from all options."""
+
+
+class Variant(NamedTuple):
+    """A network and a recipe of a study, and how they came about."""
+
+    name: str
+    """For people, one in a study: ``kernel_sizes=3x3``, ``without early_stopping``, ``base``. It names the settings
+    that make the variant what it is, and no others; a refitted one ends in ``, refitted``."""
+    also: tuple[str, ...]
+    """Names of other variants that came to the same network and recipe."""
+    settings: dict[str, Any]
+    """The level of each factor that was set, by path: on and off as booleans, whole documents by their labels. Empty
+    for a base that the design did not ask for."""
+    spec: ModelSpec
+    """The network, with the data's image shape and classes."""
+    recipe: Recipe
+    """How it is trained."""
+    refitted: bool
+    """Whether its widths were changed so that it has the base's number of parameters."""
+    is_base: bool
+    """Whether it is the first of its network's variants, which is compared with nothing."""
+    verdict: Verdict
+    """How the network stands to the budget."""
+    network: str
+    """Short name of the network in a study of several; else empty."""
+    compared_with: str
+    """Name of the variant, of the same network, that it is compared with: the base, or ``all``. Empty for a base."""
+    change: str
+    """What the comparison is about: an option or a level, or several of them."""
+    is_omission: bool
+    """Whether the option in `change` is missing here, and present in what this is compared with."""
+
+    @property
+    def title(self) -> str:
+        """The name, with the network's before it in a study of several networks."""
+        return f"{self.network}: {self.name}" if self.network else self.name
+
+    @property
+    def fits(self) -> bool:
+        """Whether every limit of the budget holds; what does not fit is listed and not trained."""
+        return self.verdict.fits
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Identity: the digests of network and recipe."""
+        return self.spec.digest, self.recipe.digest
+
+
+def drafts_of(base: Setup, factors: Factors, options: Options, design: Design) -> list[Draft]:
+    """What a design asks for, in its order: first what the others are compared with.
+
+    Equal ones that are compared with the same variant are merged. One that is compared with another variant stays a
+    draft of its own, because its difference is another one; it is trained once all the same.
+
+    Args:
+        base: what settings are laid over.
+        factors: levels by path, as `read_level` keeps them.
+        options: values by path, likewise, by the options' names.
+        design: which settings are tried.
+
+    Raises:
+        InputError: a setting leads nowhere or breaks a rule, a factor or an option changes nothing, or two variants
+            would have the same name.
+    """
+    drafts: list[Draft] = []
+    known: dict[tuple[tuple[str, str], str], int] = {}
+    """Places in the list, by identity and by the name of what a draft is compared with."""
+    references: dict[str, int] = {}
+    """Places in the list by name, of all names of a draft."""
+    for entry, setup in entries_of(base, factors, options, design):
+        name = entry.name or _name(base, entry.parts, setup)
+        place = known.get((setup.key, entry.compared_with))
+        reference = references.get(entry.compared_with)
+        if reference is not None and drafts[reference].setup.key == setup.key:
+            place = reference
+        if place is None:
+            place = known[setup.key, entry.compared_with] = len(drafts)
+            drafts.append(Draft(name, (), entry.settings, setup, entry.compared_with, entry.omitted))
+        elif not drafts[place].settings and not entry.name:
+            drafts[place] = drafts[place]._replace(settings=entry.settings)
+        elif name not in (drafts[place].name, *drafts[place].also):
+            drafts[place] = drafts[place]._replace(also=(*drafts[place].also, name))
+        references.setdefault(name, place)
+    names: set[str] = set()
+    for draft in drafts:
+        if draft.name in names:
+            field = "options" if options else "factors"
+            raise InputError(field, draft.name, "is what two variants would be called: give their levels names")
+        names.add(draft.name)
+    return drafts
+
+
+def _name(base: Setup, parts: Sequence[Part], setup: Setup) -> str:
+    """The parts that make a variant what it is: those without which it is the same are omitted, one by one."""
+    needed = list(parts)
+    for part in parts:
+        fewer = [other for other in needed if other is not part]
+        try:
+            if laid_over(base, Entry("", tuple(fewer), "").settings).key == setup.key:
+                needed = fewer
+        except InputError:  # Without it the others make no sense.
+            continue
+    return text_of(needed)
+
+
+def variants_of(
+    drafts: Sequence[Draft],
+    *,
+    network: str,
+    fit: bool | Literal["both"],
+    budget: Budget,
+    input_shape: tuple[int, int, int],
+    num_classes: int,
+) -> list[Variant]:
+    """Drafts for a data set, with refitted ones where they are asked for.
+
+    Args:
+        drafts: the variants of one network, first what the others are compared with.
+        network: the network's short name; empty in a study of one network.
+        fit: whether variants whose parameters are not as many as the base's are refitted to those; ``both`` keeps them
+            as they are, too.
+        budget: what a network may cost.
+        input_shape: image as (channels, height, width).
+        num_classes: number of classes.
+
+    Raises:
+        InputError: at this image size a stride would shrink a map below one pixel, or a variant is larger than the
+            base even at its narrowest.
+    """
+    variants: list[Variant] = []
+    known: dict[tuple[tuple[str, str], str], int] = {}
+    references: dict[tuple[str, bool], int] = {}
+    """Places in the list by a draft's name and by whether it is refitted."""
+    base_params = 0
+
+    def add(draft: Draft, spec: ModelSpec, *, refitted: bool) -> None:
+        names = [_refitted(name) if refitted else name for name in (draft.name, *draft.also)]
+        compared = draft.compared_with
+        reference = references.get((compared, refitted), references.get((compared, not refitted)))
+        key = spec.digest, draft.setup.recipe.digest
+        place = known.get((key, compared))
+        if reference is not None and variants[reference].key == key:
+            place = reference
+        if place is None:
+            place = known[key, compared] = len(variants)
+            change = draft.omitted or draft.name
+            variants.append(
+                Variant(
+                    name=names[0],
+                    also=tuple(names[1:]),
+                    settings={path: kept_level(level) for path, level in draft.settings.items()},
+                    spec=spec,
+                    recipe=draft.setup.recipe,
+                    refitted=refitted,
+                    is_base=not variants,
+                    verdict=budget.check(spec),
+                    network=network,
+                    compared_with="" if reference is None else variants[reference].name,
+                    change=_refitted(change) if refitted else change,
+                    is_omission=bool(draft.omitted),
+                )
+            )
+        else:
+            variants[place] = variants[place]._replace(also=(*variants[place].also, *names))
+        for name in (draft.name, *draft.also):
+            references.setdefault((name, refitted), place)
+
+    for draft in drafts:
+        try:
+            draft.setup.recipe.require_images(*input_shape[1:])
+            spec = _adapted(draft.setup.spec, input_shape, num_classes)
+            base_params = base_params or spec.params
+            differs = spec.params != base_params
+            if fit is not True or not differs:
+                add(draft, spec, refitted=False)
+            if fit and differs:
+                add(draft, refit(spec, params=base_params, budget=budget), refitted=True)
+        except InputError as error:
+            inside = f"{draft.name} of {network}" if network else draft.name
+            raise InputError(error.field, error.value, f"{error.rule} (in the variant {inside})") from None
+    return variants
+
+
+def twins_of(variants: Sequence[Variant]) -> list[tuple[Variant, Variant]]:
+    """Variants that are trained once with an earlier one, because network and recipe are the same, and that one."""
+    first: dict[tuple[str, str], Variant] = {}
+    found = [(variant, first.setdefault(variant.key, variant)) for variant in variants]
+    return [(variant, other) for variant, other in found if variant is not other]
+
+
+def _refitted(name: str) -> str:
+    return f"{name}, refitted"
+
+
+def _adapted(spec: ModelSpec, input_shape: tuple[int, int, int], num_classes: int) -> ModelSpec:
+    if (spec.input_shape, spec.num_classes) == (input_shape, num_classes):
+        return spec
+    return spec.replace(input_shape=input_shape, num_classes=num_classes, name=spec.name)

@@ -1,0 +1,186 @@
+"""The parts of a network as torch modules, each built from its place in the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from budgetnet.model import batch_norm
+from budgetnet.model.plan import BlockPlan, Layer, Plan
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": functional.relu,
+    "leaky_relu": functional.leaky_relu,
+    "silu": functional.silu,
+    "gelu": functional.gelu,
+}
+
+
+def conv(layer: Layer) -> nn.Conv2d:
+    """A convolution of the plan; the weights of a whitening convolution take no gradient."""
+    module = nn.Conv2d(
+        layer.in_channels,
+        layer.out_channels,
+        layer.kernel_size,
+        stride=layer.stride,
+        padding=layer.padding,
+        groups=layer.groups,
+        bias=layer.bias,
+    )
+    module.weight.requires_grad = layer.kind != "whitening"
+    return module
+
+
+def norm(layer: Layer) -> nn.BatchNorm2d:
+    """A batch norm of the plan."""
+    return nn.BatchNorm2d(layer.out_channels)
+
+
+def activated(
+    norm_module: nn.BatchNorm2d,
+    activation: Callable[[Tensor], Tensor],
+    maps: Tensor,
+    added: Callable[[], Tensor | None] = lambda: None,
+) -> Tensor:
+    """Compute ``activation(norm(maps) + added())``, by the fastest way there is.
+
+    Args:
+        norm_module: the batch norm.
+        activation: of `ACTIVATIONS`.
+        maps: (batch, channels, height, width).
+        added: computes what is added, of the same shape, or None; called after the batch norm unless both are one step.
+    """
+    if activation is functional.relu and batch_norm.is_faster(norm_module, maps):
+        return batch_norm.norm_relu(norm_module, maps, added())
+    maps = norm_module(maps)
+    beside = added()
+    return activation(maps if beside is None else maps + beside)
+
+
+class SqueezeExcitation(nn.Module):
+    """Scales each channel by a gate computed from the pooled map (Hu et al. 2018, Squeeze-and-Excitation Networks)."""
+
+    def __init__(self, layers: tuple[Layer, Layer], *, activation: str) -> None:
+        super().__init__()
+        self.reduce, self.expand = (conv(layer) for layer in layers)
+        self.activation = ACTIVATIONS[activation]
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Maps (batch, channels, height, width) to the same shape."""
+        pooled = maps.mean(dim=(2, 3), keepdim=True)
+        return maps * torch.sigmoid(self.expand(self.activation(self.reduce(pooled))))
+
+
+class Shortcut(nn.Module):
+    """The path around a block that changes the shape."""
+
+    def __init__(self, plan: BlockPlan) -> None:
+        super().__init__()
+        self.kind = plan.shortcut
+        self.stride = plan.output.stride
+        self.added_channels = plan.output.out_channels - plan.output.in_channels
+        self.conv = conv(plan.shortcut_conv) if plan.shortcut_conv else None
+        self.norm = norm(plan.shortcut_norm) if plan.shortcut_norm else None
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Maps (batch, in_channels, height, width) to the block's output shape."""
+        if self.kind == "padding":
+            return functional.pad(maps[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.added_channels))
+        if self.kind == "average-pool" and self.stride > 1:
+            # Windows over the edge average what they cover, so the map's side is rounded up as the stride's is.
+            maps = functional.avg_pool2d(maps, self.stride, ceil_mode=True, count_include_pad=False)
+        if self.conv is not None:
+            maps = self.conv(maps)
+        return maps if self.norm is None else self.norm(maps)
+
+
+class ResnetBlock(nn.Module):
+    """A residual block of any kind: convolutions with batch norm, and a shortcut around them."""
+
+    def __init__(self, plan: BlockPlan, *, activation: str) -> None:
+        super().__init__()
+        self.preact = plan.kind == "preact"
+        self.activation = ACTIVATIONS[activation]
+        # The pairs are bound here for speed; their weights are registered under the names that the plan gives them.
+        self.pairs = [(conv(layers[0]), norm(layers[1])) for layers in zip(plan.convs, plan.norms, strict=True)]
+        for number, (conv_module, norm_module) in enumerate(self.pairs, 1):
+            self.add_module(f"conv{number}", conv_module)
+            self.add_module(f"norm{number}", norm_module)
+        self.squeeze_excitation = (
+            SqueezeExcitation(plan.squeeze_excitation, activation=activation) if plan.squeeze_excitation else None
+        )
+        self.has_shortcut = plan.shortcut != "none"
+        self.shortcut = Shortcut(plan) if plan.shortcut not in ("identity", "none") else None
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Maps (batch, in_channels, height, width) to (batch, out_channels, height / stride, width / stride)."""
+        around = maps
+        *inner, (last_conv, last_norm) = self.pairs
+        if self.preact:
+            for number, (conv_module, norm_module) in enumerate(self.pairs, 1):
+                maps = activated(norm_module, self.activation, maps)
+                if number == 1 and self.shortcut is not None:
+                    around = maps
+                maps = conv_module(maps)
+        else:
+            for conv_module, norm_module in inner:
+                maps = activated(norm_module, self.activation, conv_module(maps))
+            maps = last_conv(maps)
+            if self.squeeze_excitation is None:
+                return activated(last_norm, self.activation, maps, lambda: self._around(around))
+            maps = last_norm(maps)
+        if self.squeeze_excitation is not None:
+            maps = self.squeeze_excitation(maps)
+        beside = self._around(around)
+        if beside is not None:
+            maps = maps + beside
+        return maps if self.preact else self.activation(maps)
+
+    def _around(self, maps: Tensor) -> Tensor | None:
+        """What the shortcut adds to the block's output; nothing where there is no shortcut."""
+        if not self.has_shortcut:
+            return None
+        return maps if self.shortcut is None else cast(Tensor, self.shortcut(maps))
+
+
+class Stem(nn.Module):
+    """The first convolution, with batch norm and activation unless pre-activation blocks follow."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__()
+        self.whitening = conv(plan.whitening) if plan.whitening else None
+        self.conv = conv(plan.stem_conv)
+        self.norm = norm(plan.stem_norm) if plan.stem_norm else None
+        self.activation = ACTIVATIONS[plan.activation]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (batch, channels, height, width) to maps."""
+        if self.whitening is not None:
+            images = self.activation(self.whitening(images))
+        maps: Tensor = self.conv(images)
+        return maps if self.norm is None else activated(self.norm, self.activation, maps)
+
+
+class Head(nn.Module):
+    """Global pooling, dropout and the linear classifier."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__()
+        self.norm = norm(plan.head_norm) if plan.head_norm else None
+        self.activation = ACTIVATIONS[plan.activation]
+        self.pooling = plan.pooling
+        self.dropout = nn.Dropout(plan.dropout)
+        self.linear = nn.Linear(plan.linear.in_channels, plan.linear.out_channels)
+        self.scale = plan.scale
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Maps (batch, channels, height, width) to logits (batch, num_classes)."""
+        if self.norm is not None:
+            maps = activated(self.norm, self.activation, maps)
+        pooled = maps.mean(dim=(2, 3)) if self.pooling == "average" else maps.amax(dim=(2, 3))
+        logits: Tensor = self.linear(self.dropout(pooled))
+        return logits if self.scale == 1 else logits * self.scale

@@ -1,0 +1,39 @@
+"""From plan to network."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from budgetnet.model.blocks import Head, ResnetBlock, Stem
+from budgetnet.model.plan import Plan, lower
+from budgetnet.model.spec import ModelSpec
+
+
+class ResNet(nn.Module):
+    """A residual network: stem, stages of residual blocks, head. Weights stand where the plan's paths say."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__()
+        self.stem = Stem(plan)
+        self.stages = nn.Sequential(
+            *(
+                nn.Sequential(*(ResnetBlock(block, activation=plan.activation) for block in stage))
+                for stage in plan.stages
+            )
+        )
+        self.head = Head(plan)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (batch, channels, height, width), normalised, to logits (batch, num_classes)."""
+        logits: Tensor = self.head(self.stages(self.stem(images)))
+        return logits
+
+
+def build(spec: ModelSpec) -> ResNet:
+    """The network that a specification describes, initialised from torch's global generator."""
+    return ResNet(lower(spec))
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Parameters that a built network really has, frozen ones included."""
+    return sum(parameter.numel() for parameter in network.parameters())

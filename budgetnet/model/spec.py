@@ -1,0 +1,391 @@
+"""The declarative specification of a residual network: what a person writes, checked and frozen.
+
+A specification says what the network *is*; it knows nothing of torch. `budgetnet.model.plan` says what it means layer
+by layer, and what is built and printed folds over that plan; `budgetnet.model.cost` counts it stage by stage.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from budgetnet.common.documents import MAX_CHANNELS, Channels, Document, Positive, Real, whole_number
+from budgetnet.common.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from budgetnet.model.cost import Cost
+    from budgetnet.model.summary import Summary
+
+BlockKind = Literal["basic", "preact", "bottleneck"]
+Activation = Literal["relu", "leaky_relu", "silu", "gelu"]
+ShortcutKind = Literal["projection", "average-pool", "padding", "none"]
+
+
+def _odd_kernel(value: object) -> int:
+    size = whole_number(value)
+    if size < 1 or size > 31 or size % 2 == 0:
+        raise ValueError("must be an odd kernel size from 1 to 31, so that padding keeps the map's size")
+    return size
+
+
+def _pair(value: object) -> object:
+    """One kernel size for both convolutions may be written as one number."""
+    return value if isinstance(value, (list, tuple)) else (value, value)
+
+
+# The bounds and the rest are said once more for the schema; the validator has the words.
+KernelSize = Annotated[
+    int, BeforeValidator(_odd_kernel), Field(ge=1, le=31, json_schema_extra={"not": {"multipleOf": 2}})
+]
+KernelSizes = Annotated[tuple[KernelSize, KernelSize], BeforeValidator(_pair)]
+Stride = Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=64)]
+ImageSide = Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=4096)]
+ImageChannels = Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=1024)]
+
+DEFAULT_BOTTLENECK_RATIO = 0.25
+"""Inner width of a bottleneck as a share of its output width, where a specification leaves it out."""
+
+PER_STAGE = {"channels": "channels", "blocks": "blocks", "strides": "stride", "kernel_sizes": "kernel_sizes"}
+"""Lists with one entry for each stage, as builders take them, and the field of the stage that each fills."""
+
+
+class Stem(Document):
+    """The first convolution. Batch norm and activation follow it, except before pre-activation blocks.
+
+    A whitening convolution may come before it: 2 x channels x side^2 filters, unpadded, with a bias, followed by the
+    activation. Its weights are computed from the training images' patches when training starts and stay as they are
+    (Page 2018, "How to Train Your ResNet"; Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU"); they count
+    as parameters all the same.
+    """
+
+    channels: Channels = 64
+    """Output channels."""
+    kernel_size: KernelSize = 3
+    """Side of the square kernel, in pixels; odd."""
+    stride: Stride = 1
+    """Step of the kernel, in pixels."""
+    whitening: Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=8)] | None = None
+    """Side of the whitening convolution's kernel, in pixels; null for no such convolution."""
+
+    def whitening_filters(self, image_channels: int) -> int:
+        """Output channels of the whitening convolution: each principal patch and its negative; 0 without it."""
+        return 0 if self.whitening is None else 2 * image_channels * self.whitening**2
+
+
+class Stage(Document):
+    """A run of residual blocks of one width at one resolution."""
+
+    channels: Channels
+    """Output channels of every block of the stage."""
+    blocks: Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=256)] = 1
+    """Number of residual blocks."""
+    stride: Stride = 1
+    """Step of the first block, in pixels: 2 halves the map."""
+    kernel_sizes: KernelSizes = (3, 3)
+    """Kernel sizes of a block's two convolutions; in a bottleneck, with its one spatial convolution, twice the same."""
+
+
+class Shortcut(Document):
+    """The path around a block's convolutions, where the block changes the shape; elsewhere it is the identity."""
+
+    kind: ShortcutKind = "projection"
+    """``projection``: strided convolution. ``average-pool``: pooling, then a convolution (ResNet-D). ``padding``:
+    subsampling and zero channels, free of parameters (option A of He et al. 2015). ``none``: no path around a block."""
+    kernel_size: KernelSize = 1
+    """Side of the convolution's kernel, for the two kinds that have one."""
+
+    @property
+    def kernel_area(self) -> int:
+        """Pixels under the convolution's kernel; 0 for the kinds that have none."""
+        return self.kernel_size**2 if self.kind in ("projection", "average-pool") else 0
+
+
+class Head(Document):
+    """Global pooling, dropout and the linear classifier."""
+
+    pooling: Literal["average", "max"] = "average"
+    """How the last map becomes one value for each channel."""
+    dropout: Annotated[Real, Field(ge=0, lt=1)] = 0.0
+    """Share of pooled features dropped in training."""
+    scale: Annotated[Real, Field(ge=1e-6, le=100)] = 1.0
+    """What logits are multiplied by. A small scale lets the linear layer learn at the high rate of the convolutions
+    (Page 2018; Jordan 2024)."""
+
+
+class ModelSpec(Document):
+    """A residual network for image classification, as data.
+
+    Raises:
+        InputError: a field is unknown or breaks its rule; also when groups do not divide a width, a stride shrinks a
+            map below one pixel, or a padding shortcut would have to narrow.
+    """
+
+    document_kind: ClassVar[str] = "spec"
+
+    schema_version: Literal[1] = 1
+    """Version of this format."""
+    name: Annotated[str, Field(max_length=100, pattern=r"^[\w.+-]*$")] = ""
+    """A label for people; two specifications that differ only in it are the same network."""
+    input_shape: tuple[ImageChannels, ImageSide, ImageSide] = (3, 32, 32)
+    """Image as (channels, height, width), in pixels."""
+    num_classes: Annotated[int, BeforeValidator(whole_number), Field(ge=2, le=1_000_000)] = 10
+    """Number of classes."""
+    stem: Stem = Stem()
+    """First convolution."""
+    block: BlockKind = "basic"
+    """``basic``: conv, norm, activation, conv, norm, add, activation (He et al. 2015). ``preact``: norm, activation and
+    conv, twice, then add (He et al. 2016). ``bottleneck``: 1x1, spatial, 1x1."""
+    bottleneck_ratio: Annotated[Real, Field(gt=0, le=8)] | None = None
+    """Inner width of a bottleneck as a share of its output width; 0.25 if left out. Only for bottleneck blocks."""
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1, max_length=32)]
+    """Stages from the image to the head."""
+    groups: Positive = 1
+    """Groups of the blocks' spatial convolutions (Xie et al. 2017)."""
+    squeeze_excitation_ratio: Annotated[Real, Field(gt=0, le=1)] | None = None
+    """Hidden width of squeeze-and-excitation as a share of the block's width (Hu et al. 2018); none if left out."""
+    shortcut: Shortcut = Shortcut()
+    """Path around a block that changes the shape."""
+    activation: Activation = "relu"
+    """Activation function of the whole network."""
+    head: Head = Head()
+    """Pooling and classifier."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.block != "bottleneck" and self.bottleneck_ratio is not None:
+            rule = f"only bottleneck blocks have one, not {self.block}"
+            raise InputError("bottleneck_ratio", self.bottleneck_ratio, rule)
+        if self.shortcut.kind in ("padding", "none") and self.shortcut.kernel_size != 1:
+            rule = f"the {self.shortcut.kind} shortcut has no kernel"
+            raise InputError("shortcut.kernel_size", self.shortcut.kernel_size, rule)
+        width = self.stem.channels
+        for index, stage in enumerate(self.stages):
+            self._check_stage(index, stage, width)
+            width = stage.channels
+        feature_sizes(self)
+        return self
+
+    def _check_stage(self, index: int, stage: Stage, width: int) -> None:
+        """The rules between a stage, the width that enters it and the network's settings."""
+        path = f"stages[{index}]"
+        if self.block == "bottleneck":
+            if stage.kernel_sizes[0] != stage.kernel_sizes[1]:
+                rule = "a bottleneck has one spatial convolution: give one kernel size"
+                raise InputError(f"{path}.kernel_sizes", list(stage.kernel_sizes), rule)
+            inner = self.inner_channels(stage.channels)
+            if inner % self.groups:
+                rule = f"must divide the bottleneck's {inner} inner channels in {path}"
+                raise InputError("groups", self.groups, rule)
+        elif width % self.groups:
+            raise InputError("groups", self.groups, f"must divide the {width} channels that enter {path}")
+        elif stage.channels % self.groups:
+            raise InputError("groups", self.groups, f"must divide {path}.channels = {stage.channels}")
+        if self.shortcut.kind == "padding" and stage.channels < width:
+            rule = f"a padding shortcut cannot narrow from {width} channels"
+            raise InputError(f"{path}.channels", stage.channels, rule)
+
+    def inner_channels(self, width: int) -> int:
+        """Width of the spatial convolutions in a stage of that width: a bottleneck's inner width, else the same."""
+        return max(1, round(width * self._ratio)) if self.block == "bottleneck" else width
+
+    def gate_channels(self, width: int) -> int:
+        """Hidden width of squeeze-and-excitation in a stage of that width; 0 without it."""
+        ratio = self.squeeze_excitation_ratio
+        return 0 if ratio is None else max(1, round(width * ratio))
+
+    @property
+    def _ratio(self) -> float:
+        return DEFAULT_BOTTLENECK_RATIO if self.bottleneck_ratio is None else self.bottleneck_ratio
+
+    @classmethod
+    def resnet(
+        cls,
+        *,
+        channels: Sequence[int],
+        blocks: Sequence[int] | int = 1,
+        strides: Sequence[int] | int | None = None,
+        kernel_sizes: Sequence[Any] | int = (3, 3),
+        stem: Stem | int | None = None,
+        **settings: Any,
+    ) -> Self:
+        """Builds a specification from a few lists, one entry for each stage.
+
+        Args:
+            channels: width of each stage.
+            blocks: residual blocks of each stage, or one number for all.
+            strides: stride of each stage, or one number for all; 1, then 2 in every later stage if left out.
+            kernel_sizes: the two convolutions' kernel sizes, for all stages or as one pair for each stage.
+            stem: the first convolution, or only its width; as wide as the first stage if left out.
+            settings: any other field of `ModelSpec`, such as ``block="preact"``.
+
+        Raises:
+            InputError: lists of different lengths, or a field that breaks its rule.
+        """
+        channels = _sequence("channels", channels)
+        count = len(channels)
+        if strides is None:
+            strides = [1 if index == 0 else 2 for index in range(count)]
+        lists = {"channels": channels, "blocks": blocks, "strides": strides, "kernel_sizes": kernel_sizes}
+        stages: list[dict[str, Any]] = [{} for _ in range(count)]
+        spread_over_stages(stages, lists)
+        mapping = {"stages": stages, **settings}
+        if isinstance(stem, (Stem, dict)):
+            mapping["stem"] = stem
+        elif stem is not None or (count and channels[0] in range(1, MAX_CHANNELS + 1)):
+            # A first stage of no valid width is left for the stages' own rule to name.
+            mapping["stem"] = {"channels": channels[0] if stem is None else stem}
+        return cls.from_mapping(mapping)
+
+    def replace(self, **changes: Any) -> Self:
+        """A changed copy, checked again; it loses the name, as it is another network, unless one is given.
+
+        Args:
+            changes: fields of `ModelSpec`; also ``channels``, ``blocks``, ``strides``, ``kernel_sizes`` as in `resnet`.
+
+        Raises:
+            InputError: an unknown field, or a result that breaks a rule.
+        """
+        lists = {key: changes.pop(key) for key in PER_STAGE if key in changes}
+        mapping = {**self.model_dump(exclude={"name"}), **changes}
+        if lists:
+            stages = [stage if isinstance(stage, dict) else stage.model_dump() for stage in mapping["stages"]]
+            spread_over_stages(stages, lists)
+            mapping["stages"] = stages
+        return type(self).from_mapping(mapping)
+
+    @property
+    def digest(self) -> str:
+        """Identity of the network: a hexadecimal SHA-256 over every field but the name."""
+        fields = self.model_dump(mode="json", exclude={"name"})
+        # Left out, the ratio means its default, and the network is the same one.
+        fields["bottleneck_ratio"] = self._ratio if self.block == "bottleneck" else None
+        # A field that came later leaves the identity of networks without it as it was.
+        if self.stem.whitening is None:
+            del fields["stem"]["whitening"]
+        if self.head.scale == 1:
+            del fields["head"]["scale"]
+        return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+    @property
+    def label(self) -> str:
+        """The name, or the widths and blocks where there is none, as in ``preact-64x2-128x2``."""
+        shape = "-".join(f"{stage.channels}x{stage.blocks}" for stage in self.stages)
+        return self.name or f"{self.block}-{shape}"
+
+    @property
+    def params(self) -> int:
+        """Trainable parameters, in closed form."""
+        return self.cost.params
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of convolutions and the linear layer for one image, in closed form."""
+        return self.cost.macs
+
+    @property
+    def frozen_params(self) -> int:
+        """Parameters that training leaves as they are: weights of the whitening convolution, without its bias."""
+        return self.stem.whitening_filters(self.input_shape[0]) * self.input_shape[0] * (self.stem.whitening or 0) ** 2
+
+    @property
+    def activations(self) -> int:
+        """Output elements of convolutions and the linear layer for one image, in closed form."""
+        return self.cost.activations
+
+    @property
+    def cost(self) -> Cost:
+        """Parameters, MACs and activations together, counted once."""
+        from budgetnet.model.cost import cost_of
+
+        return cost_of(self)
+
+    def summary(self, *, input_size: int | None = None) -> Summary:
+        """Every layer with its output shape and cost; prints as text, shows as a table in notebooks.
+
+        Args:
+            input_size: side of a square image, in pixels, in place of the specification's own.
+        """
+        from budgetnet.model.summary import summarise
+
+        return summarise(self, input_size=input_size)
+
+    def build(self) -> nn.Module:
+        """The network, freshly initialised from torch's global generator."""
+        from budgetnet.model.network import build
+
+        return build(self)
+
+    def _repr_html_(self) -> str:
+        from budgetnet.visualization.html import spec_html
+
+        return spec_html(self)
+
+
+def feature_sizes(spec: ModelSpec, *, input_size: tuple[int, int] | None = None) -> list[tuple[int, int]]:
+    """Height and width, in pixels, of the map behind the stem and behind each stage.
+
+    Every kernel but the whitening convolution's, which is not padded, is odd and padded by half its size, so a stride
+    of s turns a side of n into ceil(n / s).
+
+    Raises:
+        InputError: a stride is larger than the map it steps over, and would shrink it below one pixel; or the whitening
+            convolution is larger than the image.
+    """
+    height, width = whitened_size(spec, input_size=input_size)
+    sizes: list[tuple[int, int]] = []
+    for stride in [spec.stem.stride, *[stage.stride for stage in spec.stages]]:
+        # No more than needed, and the path named only for an error: every count of a network asks for the sizes.
+        if stride > 1:
+            if stride > height or stride > width:
+                path = f"stages[{len(sizes) - 1}]" if sizes else "stem"
+                raise InputError(f"{path}.stride", stride, f"would shrink the {height}x{width} map below 1")
+            height, width = -(-height // stride), -(-width // stride)
+        sizes.append((height, width))
+    return sizes
+
+
+def whitened_size(spec: ModelSpec, *, input_size: tuple[int, int] | None = None) -> tuple[int, int]:
+    """Height and width, in pixels, of what enters the stem's convolution: the image's without a whitening convolution.
+
+    Raises:
+        InputError: the whitening convolution is larger than the image.
+    """
+    height, width = input_size or spec.input_shape[1:]
+    side = spec.stem.whitening
+    if side is None:
+        return height, width
+    if side > min(height, width):
+        raise InputError("stem.whitening", side, f"must be at most the side of the {height}x{width} image")
+    return height - side + 1, width - side + 1
+
+
+def _sequence(field: str, value: object) -> Sequence[Any]:
+    if isinstance(value, (str, bytes)) or not hasattr(value, "__len__"):
+        raise InputError(field, value, "must be a list with one entry for each stage")
+    return list(value)  # type: ignore[call-overload, no-any-return]
+
+
+def spread_over_stages(stages: list[dict[str, Any]], lists: dict[str, Any]) -> None:
+    """Writes lists with one entry for each stage, or one value for all of them, into the stages.
+
+    Args:
+        stages: the fields of each stage, which are changed.
+        lists: values by the names of `PER_STAGE`.
+
+    Raises:
+        InputError: a list has not as many entries as there are stages.
+    """
+    for field, value in lists.items():
+        single = not hasattr(value, "__len__")
+        one_pair = field == "kernel_sizes" and not single and not any(hasattr(entry, "__len__") for entry in value)
+        entries = [value] * len(stages) if single or one_pair else _sequence(field, value)
+        if len(entries) != len(stages):
+            raise InputError(field, value, f"must have one entry for each of the {len(stages)} stages")
+        for stage, entry in zip(stages, entries, strict=True):
+            stage[PER_STAGE[field]] = entry

@@ -1,0 +1,1 @@
+"""What a training run is and what it leaves: recipe, records, run folder, metrics. Never loads torch."""

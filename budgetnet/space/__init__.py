@@ -1,7 +1,0 @@
-"""What a search may propose: the space as a document, what a draw stands for, and many draws counted at once."""
-
-from budgetnet.space.costs import Columns, Costs
-from budgetnet.space.document import SearchSpace, Sizing
-from budgetnet.space.smallest import Measure
-
-__all__ = ["Columns", "Costs", "Measure", "SearchSpace", "Sizing"]

@@ -1,0 +1,247 @@
+"""Several workers on one study: processes that are started, listened to, started again when they are killed, and ended.
+
+They are plain programs spoken to through pipes, not those of ``multiprocessing``: these would run the caller's main
+program once more, which fails in a notebook and in a script without a ``__main__`` guard.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, NamedTuple, cast
+
+import torch
+
+from budgetnet.common.cpu import available_cores
+from budgetnet.common.errors import BudgetnetError
+from budgetnet.engines.local import PlannedRun
+from budgetnet.runs.records import Epoch, RunResult
+from budgetnet.study import worker as worker_program
+from budgetnet.study.driver import Arrangement, End, Plan, SearchOutcome, require_feasible
+from budgetnet.study.outcomes import is_trained
+from budgetnet.study.storage import open_study, storage_errors
+from budgetnet.training.callbacks import Announced, Callback, Callbacks
+
+MAX_KILLED = 3
+"""Times in a row that a worker may be killed from outside, without a candidate in between, before the search ends."""
+_END_PATIENCE = 60.0
+"""Seconds for a worker to end after it was told to."""
+
+
+class _Report(NamedTuple):
+    """What a worker told, or that it has gone."""
+
+    event: str
+    slot: int
+    values: list[Any]
+
+
+class _Hand(NamedTuple):
+    """A worker's process, and the thread that listens to it."""
+
+    process: subprocess.Popen[str]
+    listener: threading.Thread
+
+    def tell_to_stop(self) -> None:
+        """Asks the worker to end within its step."""
+        with suppress(OSError):
+            commands = cast(IO[str], self.process.stdin)
+            commands.write(f"{worker_program.STOP}\n")
+            commands.flush()
+
+    def end(self) -> int:
+        """Waits for the process, and makes it end if it does not; gives its exit status."""
+        try:
+            self.process.wait(_END_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.listener.join()
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream is not None:
+                with suppress(OSError):
+                    stream.close()
+        return self.process.returncode
+
+
+class Crew:
+    """Workers on one study: processes that share its images, each with its share of the cores or with one GPU."""
+
+    def __init__(self, place: Arrangement, callback: Callback) -> None:
+        """Nobody is at work yet.
+
+        Args:
+            place: the question, where it is worked on, and by how many.
+            callback: is told of progress.
+        """
+        self._place, self._callback = place, Callbacks([callback])
+
+    def search(self, plan: Plan) -> SearchOutcome:
+        """As `budgetnet.study.driver.search`.
+
+        Raises:
+            OverBudgetError: not even the smallest network of the space fits.
+            RecordError: the study asks another question.
+            BusyError: another search is at work on the study.
+            BudgetnetError: a worker failed, or was killed again and again.
+        """
+        place = self._place
+        require_feasible(place.settings, place.data)
+        place.out.mkdir(parents=True, exist_ok=True)
+        with place.presence.searching(), storage_errors(place.storage):
+            study = open_study(place.storage, place.study_name, place.settings)
+            by_hand = [spec.to_mapping() for spec in plan.by_hand]
+            end = self._work({"trials": plan.trials, "deadline": plan.deadline, "by_hand": by_hand, "runs": []})
+            trained = sum(map(is_trained, study.get_trials(deepcopy=False)))
+            return SearchOutcome(study, trained, end)
+
+    def train(self, runs: Sequence[PlannedRun]) -> None:
+        """As `budgetnet.engines.local.train_runs`.
+
+        Raises:
+            BudgetnetError: a worker failed, or was killed again and again.
+        """
+        self._work({"runs": [run.to_mapping() for run in runs]})
+
+    def _work(self, task: dict[str, Any]) -> End:
+        """Shares the images, and lets the workers do what is to be done with them."""
+        place = self._place
+        # By the study, which only one search works on at a time: what a killed one left behind is replaced.
+        shared = place.presence.shared_data
+        on_cpu = place.settings.device == "cpu"
+        job = {
+            **task,
+            "settings": place.settings.to_mapping(),
+            "study": place.study_name,
+            "storage": place.storage.url,
+            "out": str(place.out),
+            "data": str(shared),
+            "threads": max(1, min(torch.get_num_threads(), available_cores() // place.workers)) if on_cpu else None,
+        }
+        try:
+            place.data.share(shared)
+            return _Shift(job, workers=place.workers, callback=self._callback).work()
+        finally:
+            shutil.rmtree(shared, ignore_errors=True)
+
+
+class _Shift:
+    """The workers while they do one job."""
+
+    def __init__(self, job: dict[str, Any], *, workers: int, callback: Callback) -> None:
+        self._job, self._workers, self._callback = job, workers, callback
+        self._reports: queue.Queue[_Report] = queue.Queue()
+        self._hands: dict[int, _Hand] = {}
+        self._killed = dict.fromkeys(range(workers), 0)
+        """Times in a row that each was killed."""
+        self._training: set[int] = set()
+        """Workers whose runs have begun and are not known to have ended."""
+
+    def work(self) -> End:
+        """Lets the workers work until none has anything left to begin."""
+        ends: list[End] = []
+        try:
+            for slot in range(self._workers):
+                self._start(slot)
+            while self._hands:
+                self._hear(self._reports.get(), ends)
+        finally:
+            # After the last report nobody is left; before it, an interrupt or a failure ends the others as well.
+            for hand in self._hands.values():
+                hand.tell_to_stop()
+            for hand in self._hands.values():
+                hand.end()
+            for slot in list(self._training):
+                self._break_off(slot, None)
+        return next((end for end in ("time", "exhausted") if end in ends), "done")
+
+    def _start(self, slot: int) -> None:
+        process = subprocess.Popen(  # noqa: S603 - this very Python, with nothing that was typed in
+            # -P, or the working folder could slip modules of its own beneath the first imports.
+            [sys.executable, "-P", "-m", worker_program.__name__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=_environment(slot, cuda=self._job["settings"]["device"] == "cuda"),
+            # Out of reach of the terminal's Ctrl-C, which is answered here.
+            start_new_session=True,
+        )
+        listener = threading.Thread(target=self._listen, args=(slot, process), name=f"worker {slot}", daemon=True)
+        self._hands[slot] = _Hand(process, listener)
+        listener.start()
+        with suppress(OSError):  # One that has gone already is heard of by its silence.
+            commands = cast(IO[str], process.stdin)
+            commands.write(json.dumps({**self._job, "slot": slot}) + "\n")
+            commands.flush()
+
+    def _listen(self, slot: int, process: subprocess.Popen[str]) -> None:
+        for line in cast(IO[str], process.stdout):
+            with suppress(ValueError):  # A worker that is killed may leave half a line behind.
+                event, _, *values = json.loads(line)
+                self._reports.put(_Report(event, slot, values))
+        self._reports.put(_Report("gone", slot, []))
+
+    def _hear(self, report: _Report, ends: list[End]) -> None:
+        event, slot, values = report
+        if event == "turned_away":
+            self._callback.turned_away(worker=slot)
+        elif event == "begun":
+            self._training.add(slot)
+            self._callback.begun(Announced.from_mapping(values[0]), worker=slot)
+        elif event == "stepped":
+            self._callback.stepped(*values, worker=slot)
+        elif event == "epoch_ended":
+            self._callback.epoch_ended(Epoch(*values[0]), worker=slot)
+        elif event == "ended":
+            self._killed[slot] = 0
+            self._training.discard(slot)
+            self._callback.ended(RunResult.from_mapping(values[0]), worker=slot)
+        elif event == "broken_off":
+            self._break_off(slot, values[0])
+        elif event == "failed":
+            raise _as_error(*values)
+        elif event == "done":
+            ends.append(values[0])
+            self._dismiss(slot)
+        elif event == "gone" and slot in self._hands:
+            status = self._dismiss(slot)
+            if slot in self._training:
+                self._break_off(slot, None)
+            self._killed[slot] += 1
+            if self._killed[slot] > MAX_KILLED:
+                rule = "the same command goes on where it stopped; fewer workers need less memory"
+                times = f"{self._killed[slot]} times in a row, at last with status {status}"
+                raise BudgetnetError(f"a worker ended without a word {times}: {rule}")
+            self._start(slot)
+
+    def _break_off(self, slot: int, reason: str | None) -> None:
+        self._training.discard(slot)
+        self._callback.broken_off(reason, worker=slot)
+
+    def _dismiss(self, slot: int) -> int:
+        return self._hands.pop(slot).end()
+
+
+def _as_error(message: str, exit_code: int) -> BudgetnetError:
+    error = BudgetnetError(message)
+    error.exit_code = exit_code
+    return error
+
+
+def _environment(slot: int, *, cuda: bool) -> dict[str, str]:
+    """The environment of a worker: with the same places to import from, and with one GPU in sight."""
+    environment = dict(os.environ)
+    environment["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+    if cuda:
+        seen = environment.get("CUDA_VISIBLE_DEVICES")
+        devices = seen.split(",") if seen else [str(index) for index in range(torch.cuda.device_count())]
+        environment["CUDA_VISIBLE_DEVICES"] = devices[slot % len(devices)]
+    return environment

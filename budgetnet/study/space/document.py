@@ -1,0 +1,286 @@
+"""What a search may propose: a flat space whose parameters are all drawn each time, and what a draw stands for."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from pydantic import BeforeValidator, Field, model_validator
+
+from budgetnet.common.documents import MAX_CHANNELS, Channels, Document, Positive, Real
+from budgetnet.common.errors import InputError
+from budgetnet.model.spec import BlockKind, KernelSize, ModelSpec, ShortcutKind
+from budgetnet.runs.recipe import Recipe
+from budgetnet.study.space.costs import Columns, Costs, combinations, costs_of, drawn, enumerated
+from budgetnet.study.space.recipes import PREFIX, RecipeValues, laid_over, read_recipe_values, recipe_distributions
+from budgetnet.study.space.smallest import Measure, smallest_of
+from budgetnet.study.space.structure import rounded_width, strides_of, width_step
+
+Ratio = Annotated[Real, Field(ge=0, le=1)]
+Growth = Annotated[Real, Field(gt=0, le=8)]
+BudgetShare = Annotated[Real, Field(gt=0, le=1)]
+StageCount = Annotated[Positive, Field(le=32)]
+BlockCount = Annotated[Positive, Field(le=256)]
+
+Sizing = Literal["fit", "scale", "reject"]
+"""Where widths come from. ``fit``: solved for, so that a network uses up the budget. ``scale``: solved for a drawn
+share of the budget. ``reject``: drawn, whatever they come to."""
+
+
+_CHOICES = (
+    "growth",
+    "first_kernel_sizes",
+    "second_kernel_sizes",
+    "block_kinds",
+    "squeeze_excitation_ratios",
+    "groups",
+    "shortcuts",
+)
+"""Fields that list choices."""
+
+
+class SearchSpace(Document):
+    """Residual networks to choose from.
+
+    The space is flat: widths and depths are drawn for the largest number of stages, and a network with fewer leaves the
+    last ones out, because samplers that model parameters jointly learn badly from spaces whose parameters come and go.
+
+    Raises:
+        InputError: a range is empty or a field breaks its rule.
+    """
+
+    document_kind: ClassVar[str] = "space"
+
+    schema_version: Literal[1] = 1
+    """Version of this format."""
+    name: Annotated[str, Field(max_length=100, pattern=r"^[\w.+-]*$")] = "resnet"
+    """A label for people."""
+    stages: tuple[StageCount, StageCount] = (3, 5)
+    """Fewest and most stages."""
+    channels: tuple[Channels, Channels] = (32, 96)
+    """Narrowest and widest first stage; the stem is as wide."""
+    channel_step: Positive = 8
+    """Widths are multiples of this."""
+    growth: Annotated[tuple[Growth, ...], Field(min_length=1)] = (1.0, 1.5, 2.0)
+    """Width of a later stage as a multiple of the one before: networks that never narrow need no wide, large maps."""
+    blocks: tuple[BlockCount, BlockCount] = (1, 2)
+    """Fewest and most blocks of a stage."""
+    full_size_stages: tuple[Positive, Positive] = (1, 2)
+    """Fewest and most stages at the image's own resolution; each later stage halves the map while it can be halved.
+    That is how a space says its strides."""
+    first_kernel_sizes: Annotated[tuple[KernelSize, ...], Field(min_length=1)] = (3, 5)
+    """Kernel sizes of a block's first convolution."""
+    second_kernel_sizes: Annotated[tuple[KernelSize, ...], Field(min_length=1)] = (3,)
+    """Kernel sizes of a block's second convolution."""
+    block_kinds: Annotated[tuple[BlockKind, ...], Field(min_length=1)] = ("basic", "preact")
+    """Kinds of residual block."""
+    squeeze_excitation_ratios: Annotated[tuple[Ratio, ...], Field(min_length=1)] = (0.0, 0.25)
+    """Ratios of squeeze-and-excitation; 0 is none."""
+    groups: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1,)
+    """Groups of the spatial convolutions. Widths are rounded to what the drawn groups divide, too; in a bottleneck they
+    divide the inner width, a quarter of the width."""
+    shortcuts: Annotated[tuple[ShortcutKind, ...], Field(min_length=1)] = ("projection",)
+    """Kinds of shortcut around a block that changes the shape."""
+    recipe: Annotated[dict[str, RecipeValues], BeforeValidator(read_recipe_values)] = Field(default_factory=dict)
+    """Fields of the recipe that candidates differ in, dotted as in ``augmentation.cutout``: a list of choices, or a
+    range as ``{low: 0.01, high: 0.2, log: true}``."""
+    budget_shares: tuple[BudgetShare, BudgetShare] = (0.1, 1.0)
+    """Least and largest share of the budget that a network is made for; only where a search draws shares (`scale`)."""
+
+    @model_validator(mode="after")
+    def _ranges(self) -> Self:
+        for field in ("stages", "channels", "blocks", "full_size_stages", "budget_shares"):
+            low, high = getattr(self, field)
+            if low > high:
+                raise InputError(field, [low, high], "must name the smaller number first")
+        for field in _CHOICES:
+            choices = getattr(self, field)
+            if len(set(choices)) < len(choices):
+                raise InputError(field, list(choices), "must not name a choice twice")
+        if self.channels[0] % self.channel_step:
+            raise InputError("channels", list(self.channels), f"must start at a multiple of {self.channel_step}")
+        widest = self.channels[1] * max(1.0, max(self.growth) ** (self.stages[1] - 1))
+        if widest > MAX_CHANNELS:
+            rule = f"lets {self.stages[1]} stages grow to {widest:,.0f} channels; must be at most {MAX_CHANNELS:,}"
+            raise InputError("growth", list(self.growth), rule)
+        if "padding" in self.shortcuts and min(self.growth) < 1:
+            rule = f"a padding shortcut cannot narrow, and growth may be {min(self.growth):g}"
+            raise InputError("shortcuts", list(self.shortcuts), rule)
+        for kind in self.block_kinds:
+            step = max(width_step(self.channel_step, kind, groups) for groups in self.groups)
+            if step > MAX_CHANNELS:
+                rule = f"makes {kind} blocks multiples of {step:,} channels wide; must be at most {MAX_CHANNELS:,}"
+                raise InputError("groups", list(self.groups), rule)
+        return self
+
+    @functools.cached_property
+    def network(self) -> dict[str, BaseDistribution]:
+        """Every parameter of the network, by name."""
+        low, high = self.channels
+        high -= (high - low) % self.channel_step
+        network: dict[str, BaseDistribution] = {
+            "stages": IntDistribution(*self.stages),
+            "full_size_stages": IntDistribution(*self.full_size_stages),
+            "channels": IntDistribution(low, high, step=self.channel_step),
+            "block": CategoricalDistribution(self.block_kinds),
+            "first_kernel_size": CategoricalDistribution(self.first_kernel_sizes),
+            "second_kernel_size": CategoricalDistribution(self.second_kernel_sizes),
+            "squeeze_excitation_ratio": CategoricalDistribution(self.squeeze_excitation_ratios),
+            "groups": CategoricalDistribution(self.groups),
+            "shortcut": CategoricalDistribution(self.shortcuts),
+        }
+        for number in range(1, self.stages[1] + 1):
+            network[f"blocks_{number}"] = IntDistribution(*self.blocks)
+            if number > 1:
+                network[f"growth_{number}"] = CategoricalDistribution(self.growth)
+        return network
+
+    @functools.cached_property
+    def narrowest(self) -> SearchSpace:
+        """The space that `fit` and `scale` choose from where a budget is tight: first stages as narrow as one step."""
+        return self.from_mapping({**self.model_dump(), "channels": [self.channel_step, self.channel_step]})
+
+    @functools.cached_property
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """Every parameter of the space, by name: those of the network, then those of the recipe."""
+        return self.network | recipe_distributions(self.recipe)
+
+    def proposed(self, sizing: Sizing) -> dict[str, BaseDistribution]:
+        """What a sampler draws, by name: no width where widths are solved for, and a share of the budget to `scale`.
+
+        Args:
+            sizing: where widths come from.
+        """
+        return self._proposed[sizing]
+
+    @functools.cached_property
+    def _proposed(self) -> dict[str, dict[str, BaseDistribution]]:
+        fit = {name: where for name, where in self.distributions.items() if name != "channels"}
+        scale = {"budget_share": FloatDistribution(*self.budget_shares, log=True)}
+        return {"fit": fit, "scale": fit | scale, "reject": self.distributions}
+
+    @property
+    def size(self) -> int:
+        """Number of draws of the network's parameters; those of networks with few stages differ in what none reads."""
+        return combinations(self.network)
+
+    def spec(self, params: Mapping[str, Any], *, input_shape: tuple[int, int, int], num_classes: int) -> ModelSpec:
+        """The network that a draw stands for.
+
+        Args:
+            params: a value for each of `distributions`; those of the recipe are not read.
+            input_shape: image as (channels, height, width).
+            num_classes: number of classes.
+        """
+        step = width_step(self.channel_step, params["block"], params["groups"])
+        channels = []
+        exact = float(params["channels"])
+        for number in range(1, params["stages"] + 1):
+            exact *= params[f"growth_{number}"] if number > 1 else 1
+            channels.append(rounded_width(exact, step))
+        return self.spec_of_widths(params, channels, input_shape=input_shape, num_classes=num_classes)
+
+    @staticmethod
+    def spec_of_widths(
+        params: Mapping[str, Any], channels: list[int], *, input_shape: tuple[int, int, int], num_classes: int
+    ) -> ModelSpec:
+        """The network that a draw stands for with widths of its own, one for each stage.
+
+        Args:
+            params: a value for each parameter of the network; those for widths are not read.
+            channels: width of each stage; the stem is as wide as the first.
+            input_shape: image as (channels, height, width).
+            num_classes: number of classes.
+        """
+        count = len(channels)
+        first, second = params["first_kernel_size"], params["second_kernel_size"]
+        return ModelSpec.resnet(
+            channels=channels,
+            blocks=[params[f"blocks_{number}"] for number in range(1, count + 1)],
+            strides=strides_of(count, params["full_size_stages"], min(input_shape[1:])),
+            # A bottleneck has one spatial convolution.
+            kernel_sizes=(first, first if params["block"] == "bottleneck" else second),
+            block=params["block"],
+            groups=params["groups"],
+            squeeze_excitation_ratio=params["squeeze_excitation_ratio"] or None,
+            shortcut={"kind": params["shortcut"]},
+            input_shape=input_shape,
+            num_classes=num_classes,
+        )
+
+    def recipe_for(self, params: Mapping[str, Any], *, base: Recipe) -> Recipe:
+        """The recipe that a draw is trained by: the given one itself where the space varies none of its values.
+
+        Where a draw leaves out what another option needs, that option is off: Nesterov's variant without momentum,
+        flips that alternate without flips, shifts at test time without flips.
+
+        Args:
+            params: a value for each of `distributions`.
+            base: everything that is not drawn; the result loses its name.
+        """
+        if not self.recipe:
+            return base
+        return laid_over(base, {name: params[PREFIX + name] for name in self.recipe})
+
+    def draw(self, *, count: int, generator: np.random.Generator) -> dict[str, NDArray[Any]]:
+        """Draws many networks and recipes, every parameter on its own, as columns; `params_at` gives one of them.
+
+        Args:
+            count: how many.
+            generator: where the randomness comes from; the same state draws the same.
+        """
+        return drawn(self.distributions, count=count, generator=generator)
+
+    def enumerate(self, start: int, stop: int) -> dict[str, NDArray[Any]]:
+        """Draws of the network's parameters in a fixed order, as columns; all of them are from 0 to below `size`.
+
+        Args:
+            start: number of the first.
+            stop: number behind the last.
+        """
+        return enumerated(self.network, start, stop)
+
+    @staticmethod
+    def params_at(columns: Columns, row: int) -> dict[str, Any]:
+        """One draw out of columns, as `spec` takes it."""
+        cells = {name: column[row] for name, column in columns.items()}
+        return {name: cell.item() if isinstance(cell, np.generic) else cell for name, cell in cells.items()}
+
+    def costs(self, columns: Columns, *, input_shape: tuple[int, int, int], num_classes: int) -> Costs:
+        """Costs of many draws: for each what the cost of its specification would be, which is not made.
+
+        Args:
+            columns: the draws.
+            input_shape: image as (channels, height, width).
+            num_classes: number of classes.
+
+        Raises:
+            InputError: the largest networks of the space may have counts that 64 bits do not hold.
+        """
+        return costs_of(self, columns, input_shape=input_shape, num_classes=num_classes)
+
+    def smallest(
+        self, *, input_shape: tuple[int, int, int], num_classes: int, measure: Measure = "params"
+    ) -> ModelSpec:
+        """The network of the space that needs the least: whatever does not fit it, nothing that is drawn does.
+
+        Args:
+            input_shape: image as (channels, height, width).
+            num_classes: number of classes.
+            measure: what it shall need the least of; few parameters and few multiply-accumulates are rivals, as a
+                stage that halves the map is cheap but may need a projection around it.
+        """
+        key = (*input_shape, num_classes, measure)
+        if key not in self._known_smallest:
+            image: dict[str, Any] = {"input_shape": input_shape, "num_classes": num_classes}
+            self._known_smallest[key] = self.spec(smallest_of(self, **image, measure=measure), **image)
+        return self._known_smallest[key]
+
+    @functools.cached_property
+    def _known_smallest(self) -> dict[tuple[int | str, ...], ModelSpec]:
+        """Found once: looking takes some milliseconds, and a proposal for a small budget may ask."""
+        return {}

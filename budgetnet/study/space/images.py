@@ -1,0 +1,35 @@
+"""Whether every network and recipe that a space proposes can be trained on images of a given size."""
+
+from __future__ import annotations
+
+from budgetnet.common.errors import InputError
+from budgetnet.runs.recipe import Recipe
+from budgetnet.study.space.document import SearchSpace
+from budgetnet.study.space.recipes import Range, laid_over
+from budgetnet.study.space.structure import strides_of
+
+
+def require_images(space: SearchSpace, recipe: Recipe, *, input_shape: tuple[int, int, int]) -> None:
+    """Refuses a space and a recipe of which some candidate could not be trained on the images.
+
+    Args:
+        space: what is proposed.
+        recipe: how candidates are trained, apart from the values that the space varies.
+        input_shape: image as (channels, height, width).
+
+    Raises:
+        InputError: the largest padding that may be proposed is as large as the images and cannot be filled by
+            reflection, or the smallest training images of progressive resizing have fewer pixels than the strides of
+            the deepest network need.
+    """
+    height, width = input_shape[1:]
+    field = "augmentation.crop_padding"
+    values = space.recipe.get(field, (recipe.augmentation.crop_padding,))
+    largest = values.high if isinstance(values, Range) else max(value for value in values if value is not None)
+    laid_over(recipe, {field: largest}).require_images(height, width)
+    if recipe.resizing is not None:
+        count, full_size = space.stages[1], space.full_size_stages[0]
+        smallest = recipe.side(1, full=height)
+        if strides_of(count, full_size, smallest) != strides_of(count, full_size, height):
+            rule = f"is too small for the space: its deepest network halves images of {height} pixels more often"
+            raise InputError("resizing.start", recipe.resizing.start, rule)

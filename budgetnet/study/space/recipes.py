@@ -1,0 +1,157 @@
+"""Values of a recipe that a space may vary: how they are written, drawn, and laid over the recipe of a study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from pydantic import BeforeValidator
+
+from budgetnet.common.documents import Document, field_path, look_up, real_number
+from budgetnet.common.errors import InputError
+from budgetnet.runs.augmentation import Augmentation
+from budgetnet.runs.recipe import Recipe
+
+PREFIX = "recipe."
+"""What the name of a drawn recipe value begins with."""
+VARIABLE = (
+    "learning_rate",
+    "weight_decay",
+    "momentum",
+    "batch_size",
+    "label_smoothing",
+    "nesterov",
+    "weight_average",
+    "test_time_flip",
+    "augmentation.crop_padding",
+    "augmentation.flip",
+    "augmentation.alternating_flip",
+    "augmentation.cutout",
+)
+"""Fields of a recipe that may differ between candidates. Length, schedule, early stopping, split and precision may not:
+candidates that train longer or are judged otherwise would not be comparable."""
+
+Choice = bool | int | float | None
+
+
+def _number(value: object) -> object:
+    """A number that stays whole where it is: zero, too, which `real_number` makes a fraction."""
+    checked = real_number(value)
+    return value if isinstance(value, int) else checked
+
+
+Number = Annotated[int | float, BeforeValidator(_number)]
+
+
+class Range(Document):
+    """Numbers from one to another, both included; whole ones where the recipe's field is whole."""
+
+    low: Number
+    """Smallest value."""
+    high: Number
+    """Largest value."""
+    log: bool = False
+    """Whether the logarithm is drawn evenly, so that each factor of ten is as likely as the next."""
+
+
+RecipeValues = tuple[Choice, ...] | Range
+"""Choices, or a range."""
+
+
+def read_recipe_values(value: object) -> dict[str, RecipeValues]:
+    """The values that a space varies, each as the recipe's own field would keep it.
+
+    Raises:
+        InputError: a field may not vary, or a choice or an end of a range breaks the rule of its field.
+        ValueError: it is no mapping.
+    """
+    if not isinstance(value, Mapping):
+        raise ValueError("must be a mapping of fields")
+    return {_variable(name, given): _values(name, given) for name, given in value.items()}
+
+
+def _variable(name: object, given: object) -> str:
+    text = str(name)
+    if text.partition(".")[0] in Recipe.model_fields.keys() - {known.partition(".")[0] for known in VARIABLE}:
+        raise InputError(text, given, "must be the same for all candidates")
+    try:
+        return look_up(text, dict(zip(VARIABLE, VARIABLE, strict=True)), field="", missing="no field that may vary")
+    except InputError as error:
+        raise InputError(field_path((text,)), given, error.rule) from None
+
+
+def _values(name: str, given: object) -> RecipeValues:
+    if isinstance(given, (list, tuple)):
+        choices = tuple(_valid(name, choice) for choice in given)
+        if not choices:
+            raise InputError(name, list(given), "must have at least 1 entries")
+        if len(set(choices)) < len(choices):
+            raise InputError(name, list(given), "must not name a choice twice")
+        return choices
+    if not isinstance(given, (Mapping, Range)):
+        raise InputError(name, given, "must be a list of choices, or a mapping with low and high")
+    if isinstance(_default(name), bool):
+        raise InputError(name, dict(given), "is on or off: must be a list of choices")
+    try:
+        asked = Range.from_mapping(dict(given))
+    except InputError as error:
+        raise InputError(f"{name}.{error.field}", error.value, error.rule) from None
+    # Through the recipe's own field, so that what is whole there is whole here.
+    checked = Range(low=_valid(name, asked.low), high=_valid(name, asked.high), log=asked.log)
+    if checked.low > checked.high:
+        raise InputError(name, [checked.low, checked.high], "must name the smaller number as low")
+    if checked.log and checked.low <= 0:
+        raise InputError(f"{name}.low", checked.low, "must be above 0 where its logarithm is drawn")
+    return checked
+
+
+def _default(name: str) -> object:
+    outer, _, inner = name.rpartition(".")
+    return getattr(Augmentation() if outer else Recipe(), inner)
+
+
+def _valid(name: str, value: object) -> Any:
+    """A value as the recipe's own field keeps it."""
+    outer, _, inner = name.rpartition(".")
+    try:
+        document = Augmentation.from_mapping({inner: value}) if outer else Recipe.from_mapping({inner: value})
+    except InputError as error:
+        raise InputError(name, error.value, error.rule) from None
+    return getattr(document, inner)
+
+
+def recipe_distributions(recipe: Mapping[str, RecipeValues]) -> dict[str, BaseDistribution]:
+    """What a sampler draws for each varied value, by its name with the prefix."""
+    return {PREFIX + name: _distribution(values) for name, values in recipe.items()}
+
+
+def _distribution(values: RecipeValues) -> BaseDistribution:
+    if not isinstance(values, Range):
+        return CategoricalDistribution(values)
+    if isinstance(values.low, int) and isinstance(values.high, int):
+        return IntDistribution(values.low, values.high, log=values.log)
+    return FloatDistribution(values.low, values.high, log=values.log)
+
+
+def laid_over(base: Recipe, values: Mapping[str, Any]) -> Recipe:
+    """A recipe with some of its values replaced; it loses the name, as it is another recipe.
+
+    An option that needs another one is off where a draw leaves that out: Nesterov's variant without momentum, flips
+    that alternate without flips, shifts at test time without flips.
+
+    Args:
+        base: the recipe.
+        values: new values by dotted field, without the prefix.
+    """
+    fields = base.model_dump(exclude={"name"})
+    for name, value in values.items():
+        outer, _, inner = name.rpartition(".")
+        (fields[outer] if outer else fields)[inner] = value
+    if not fields["momentum"]:
+        fields["nesterov"] = False
+    if not fields["augmentation"]["flip"]:
+        fields["augmentation"]["alternating_flip"] = False
+    if not fields["test_time_flip"]:
+        fields["test_time_shifts"] = False
+    return Recipe.from_mapping(fields)

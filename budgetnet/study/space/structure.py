@@ -1,0 +1,61 @@
+"""What the parameters of a draw come to: widths on a grid that groups divide, and strides that maps allow."""
+
+from __future__ import annotations
+
+import math
+
+from budgetnet.common.documents import MAX_CHANNELS
+from budgetnet.model.spec import DEFAULT_BOTTLENECK_RATIO, BlockKind, Shortcut, ShortcutKind, Stem
+
+
+def width_step(channel_step: int, kind: BlockKind, groups: int) -> int:
+    """What widths must be multiples of, in channels, so that the groups divide them, or a bottleneck's inner width."""
+    if groups == 1:
+        return channel_step
+    return math.lcm(channel_step, groups * round(1 / DEFAULT_BOTTLENECK_RATIO) if kind == "bottleneck" else groups)
+
+
+def rounded_width(exact: float, step: int) -> int:
+    """The multiple of the step nearest to a width, one step at least and no wider than a specification may be."""
+    return min(max(1, round(exact / step)), MAX_CHANNELS // step) * step
+
+
+def strides_of(count: int, full_size_stages: int, side: int) -> list[int]:
+    """Strides of so many stages: each behind those at full size halves the map while its smaller side can be halved."""
+    strides = []
+    for index in range(count):
+        stride = 2 if index >= full_size_stages and side >= 2 else 1
+        side = -(-side // stride)
+        strides.append(stride)
+    return strides
+
+
+def pixels_of(strides: list[int], input_shape: tuple[int, int, int]) -> list[int]:
+    """Pixels of the map behind the stem and behind each stage."""
+    height, width = input_shape[1:]
+    pixels = [height * width]
+    for stride in strides:
+        height, width = -(-height // stride), -(-width // stride)
+        pixels.append(height * width)
+    return pixels
+
+
+def hidden_width(width: int, ratio: float) -> int:
+    """Hidden width of squeeze-and-excitation in a stage of that width; 0 without it."""
+    return max(1, round(width * ratio)) if ratio else 0
+
+
+def inner_width(kind: BlockKind, width: int) -> int:
+    """Width of the spatial convolutions in a stage of that width."""
+    return max(1, round(width * DEFAULT_BOTTLENECK_RATIO)) if kind == "bottleneck" else width
+
+
+def shortcut_area(kind: ShortcutKind) -> int:
+    """Pixels under the kernel of a shortcut of that kind; 0 for the kinds that have none."""
+    return Shortcut(kind=kind).kernel_area
+
+
+def stem_of(input_shape: tuple[int, int, int]) -> dict[str, int]:
+    """The stem of every network of a space, as `ends_cost` takes it."""
+    image_channels, height, width = input_shape
+    return {"image_channels": image_channels, "stem_kernel": Stem().kernel_size ** 2, "stem_pixels": height * width}

@@ -1,0 +1,1 @@
+"""Training of one network: step, validation, checkpoint, callbacks and trackers."""

@@ -1,0 +1,105 @@
+"""Files of candidates, as optuna-dashboard keeps them: their contents in a folder, what they are in the storage.
+
+Optuna takes no artifact for a trial that has ended. The dashboard also looks for artifacts of trials among the
+attributes of the study, which may be written at any time.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+from uuid import UUID, uuid5
+
+from optuna.artifacts import FileSystemArtifactStore
+from optuna.artifacts.exceptions import ArtifactNotFound
+
+from budgetnet.common.files import yaml_text
+from budgetnet.visualization.dashboard.attributes import Attributes
+from budgetnet.visualization.dashboard.candidates import Candidate
+from budgetnet.visualization.dashboard.curves import curves_png
+from budgetnet.visualization.figures import outline_svg
+
+_OURS = UUID("6f1d2f5e-27f0-4c1c-9d0e-5d0c5f0a7b11")
+"""What artifacts of ours are named within."""
+
+
+class ArtifactFile(NamedTuple):
+    """A file of a candidate."""
+
+    name: str
+    kind: str
+    """Its MIME type."""
+    content: bytes
+
+
+def artifact_folder(out: Path) -> Path:
+    """Where files of candidates are kept: what ``optuna-dashboard --artifact-dir`` is given."""
+    return out / "artifacts"
+
+
+def files_of(candidate: Candidate) -> list[ArtifactFile]:
+    """Learning curves, outline, specification and recipe of a candidate, as far as they are known."""
+    files = []
+    # What was answered from a record has its curves where that was made.
+    if candidate.record is not None and candidate.record.curves and candidate.answered_by is None:
+        files.append(ArtifactFile("learning-curves.png", "image/png", curves_png(candidate.record)))
+    if candidate.spec is not None:
+        files.append(ArtifactFile("outline.svg", "image/svg+xml", outline_svg(candidate.spec).encode()))
+        files.append(_yaml("spec.yaml", candidate.spec.to_mapping()))
+    if candidate.record is not None:
+        files.append(_yaml("recipe.yaml", candidate.record.identity.recipe.to_mapping()))
+    return files
+
+
+def _yaml(name: str, mapping: dict[str, Any]) -> ArtifactFile:
+    return ArtifactFile(name, "text/yaml", yaml_text(mapping).encode())
+
+
+def beginning(trial_id: int) -> str:
+    """How the keys begin under which a trial's artifacts are listed."""
+    return f"dashboard:artifacts:{trial_id}:"
+
+
+def keep_files(candidate: Candidate, attributes: Attributes, *, study_name: str, out: Path) -> list[str]:
+    """Writes a candidate's files, and waits with their list for the attributes' `commit`.
+
+    A file is named by its trial and content: written again, it takes its own place.
+
+    Args:
+        candidate: whose.
+        attributes: with what is known of the trial's artifacts.
+        study_name: name of the study.
+        out: folder of run folders, with that of artifacts.
+
+    Returns:
+        Names of artifacts that these take the place of, to be removed from the folder once the list is in the storage.
+    """
+    store = FileSystemArtifactStore(artifact_folder(out))
+    start, kept = beginning(candidate.trial_id), dict[str, str]()
+    for key, value in attributes.get_study_system_attrs(0).items():
+        if key.startswith(start) and json.loads(value) is not None:
+            kept[json.loads(value)["filename"]] = key
+    replaced = []
+    for file in files_of(candidate):
+        within = uuid5(_OURS, json.dumps([study_name, candidate.trial.number, file.name]))
+        name = str(uuid5(within, file.content.hex()))
+        store.write(name, io.BytesIO(file.content))
+        key = start + name
+        if (old := kept.get(file.name, key)) != key:
+            attributes.remove(old)
+            replaced.append(old.removeprefix(start))
+        facts = {"artifact_id": name, "filename": file.name, "mimetype": file.kind, "encoding": None}
+        attributes.write(key, json.dumps(facts))
+    return replaced
+
+
+def drop_files(names: list[str], out: Path) -> None:
+    """Removes artifacts from the folder that no list names any more."""
+    store = FileSystemArtifactStore(artifact_folder(out))
+    for name in names:
+        try:
+            store.remove(name)
+        except ArtifactNotFound:
+            continue

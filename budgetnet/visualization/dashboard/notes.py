@@ -1,0 +1,159 @@
+"""What stands beside a candidate: its network, its cost against the budget, what it came to, how to train it again."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from budgetnet.common.formatting import percent
+from budgetnet.model.cost import Cost
+from budgetnet.model.published import reference
+from budgetnet.model.spec import ModelSpec
+from budgetnet.statistics.intervals import points, wilson_interval, with_interval
+from budgetnet.study.config import StudySettings
+from budgetnet.study.leaderboard import NOT_COMPARABLE
+from budgetnet.study.trials import Fate, Trial
+from budgetnet.visualization.dashboard.candidates import Candidate
+from budgetnet.visualization.dashboard.markdown import code, plain, table
+
+_FATES: dict[Fate, str] = {
+    "complete": "Trained to its end, within the budget.",
+    "pruned": "Given up at a restart: others were better after as many cycles.",
+    "over budget": "Over budget: turned away before any training.",
+    "repeated": "Trained before: answered from the record.",
+    "interrupted": "Broken off: its candidate is taken up again in a trial of its own.",
+    "left to another": "Left to another worker before any training.",
+    "no result": "Came to no result.",
+}
+
+
+def trial_note(candidate: Candidate, settings: StudySettings) -> str:
+    """The note on a candidate.
+
+    Args:
+        candidate: what is known of it.
+        settings: the study's question.
+    """
+    trial = candidate.trial
+    parts = [trial_heading(trial), f"**{_FATES[trial.fate]}**"]
+    if candidate.answered_by is not None:
+        parts.append(f"The numbers are those of trial #{candidate.answered_by}, which has the learning curves.")
+    if candidate.trouble is not None:
+        parts.append(f"Something is missing: {plain(candidate.trouble)}")
+    result = table(["result", ""], _result(trial, settings))
+    parts += [result, budget_table(trial, settings)]
+    if trial.fate == "over budget":
+        parts.append(_excess(candidate))
+    # The draw itself stands beside the note; it is told in words where it is all that is known.
+    parts.append(_network(candidate.spec) if candidate.spec else _draw(trial))
+    if candidate.record is not None:
+        run = candidate.record.folder
+        how = "to its end" if trial.fate == "pruned" else "again"
+        parts += [f"To train it {how}, into a folder of its own:", code(train_command(run, trial, settings))]
+        parts += _place_of_data(settings)
+    return "\n\n".join(parts)
+
+
+def trial_heading(trial: Trial) -> str:
+    """The line with which a trial's note begins."""
+    return f"### {trial.name} {plain(trial.architecture)}"
+
+
+def _result(trial: Trial, settings: StudySettings) -> Iterator[list[str]]:
+    if trial.accuracy is not None and trial.correct is not None and trial.images:
+        interval = wilson_interval(trial.correct, trial.images)
+        reached = "" if trial.fate != "pruned" else " when it was given up"
+        counted = f"{trial.correct:,} of {trial.images:,} validation images{reached}"
+        yield ["accuracy", f"{plain(with_interval(trial.accuracy, interval))} % at 95 %; {counted}"]
+    elif trial.accuracy is not None:
+        yield ["accuracy", f"{percent(trial.accuracy)} % of the validation images"]
+    if trial.gap is not None:
+        remark = "" if settings.data.is_original_cifar10 else f"; {NOT_COMPARABLE}: these are other images"
+        published = f"the published {percent(reference().accuracy)} %"
+        yield ["gap", f"{points(trial.gap)} points to {published}{remark}"]
+    if trial.epochs is not None:
+        time = "" if trial.seconds is None else f", {trial.seconds:,.1f} s"
+        yield ["trained", f"{_many(trial.epochs, 'epoch')} in {_many(trial.cycles or 0, 'whole cycle')}{time}"]
+    if trial.reports:
+        reports = (f"{cycle}: {percent(value)} %" for cycle, value in sorted(trial.reports.items()))
+        yield ["after cycle", ", ".join(reports)]
+    yield ["ended", plain(trial.ended or "without a word")]
+    if trial.seed is not None:
+        yield ["seed", str(trial.seed)]
+    if trial.run is not None:
+        yield ["run folder", plain(trial.run)]
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def budget_table(trial: Trial, settings: StudySettings) -> str:
+    """Every limit of the budget, and how a trial stands to it; its cost alone where nothing is limited."""
+    cost = Cost(trial.params, trial.macs, trial.activations)
+    limits = {limit.limit: limit for limit in settings.budget.limits(cost)}
+    rows = []
+    for name, used in cost._asdict().items():
+        limit = limits.get(name)
+        row = [_word(name), f"{used:,}"]
+        if limit is None:
+            row += ["no limit", "", ""]
+        else:
+            share = f"{100 * limit.used / limit.allowed:,.1f} %"
+            row += [f"{limit.allowed:,}", f"{limit.headroom:,}", share if limit.headroom >= 0 else f"**{share}**"]
+        rows.append(row)
+    return table(["budget", "used", "allowed", "headroom", "share"], rows, right=range(1, 5))
+
+
+def _excess(candidate: Candidate) -> str:
+    over = [f"{_word(name)}: {value:.4f}" for name, value in candidate.violations.items() if value > 0]
+    return f"Nothing was trained. Constraint values (used / allowed - 1) above 0: {', '.join(over)}."
+
+
+def _word(limit: str) -> str:
+    return "MACs" if limit == "macs" else limit
+
+
+def _network(spec: ModelSpec) -> str:
+    rows = [["stem", f"{spec.stem.channels:,}", "", str(spec.stem.kernel_size), str(spec.stem.stride)]]
+    for number, stage in enumerate(spec.stages, 1):
+        first, second = stage.kernel_sizes
+        kernels = f"1, {first}, 1" if spec.block == "bottleneck" else f"{first}, {second}"
+        rows.append([f"stage {number}", f"{stage.channels:,}", str(stage.blocks), kernels, str(stage.stride)])
+    head = f"{spec.num_classes:,} classes"
+    rows.append([f"head, {spec.head.pooling} pooling", head, "", "", ""])
+    settings = [f"{spec.block} blocks", f"{spec.shortcut.kind} shortcuts", spec.activation.replace("_", " ")]
+    settings += [f"{spec.groups} groups"] if spec.groups > 1 else []
+    settings += [f"whitening of {spec.stem.whitening}x{spec.stem.whitening} patches"] if spec.stem.whitening else []
+    if spec.squeeze_excitation_ratio:
+        settings.append(f"squeeze-and-excitation at {spec.squeeze_excitation_ratio:g}")
+    settings += [f"dropout {spec.head.dropout:g}"] if spec.head.dropout else []
+    settings += [f"logits x {spec.head.scale:.3g}"] if spec.head.scale != 1 else []
+    channels, height, width = spec.input_shape
+    settings.append(f"for images of {channels} x {height} x {width}")
+    shown = table(["network", "channels", "blocks", "kernel sizes", "stride"], rows, right=range(1, 5))
+    return f"{shown}\n\n{', '.join(settings)}"
+
+
+def _draw(trial: Trial) -> str:
+    rows = [[plain(name), _value(value)] for name, value in sorted(trial.drawn.items())]
+    return table(["drawn", ""], rows, right=[1])
+
+
+def _value(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else plain(str(value))
+
+
+def train_command(run: Path, trial: Trial, settings: StudySettings) -> str:
+    """The command that trains a run's network once more, alike, into a folder of its own."""
+    data, folder = settings.data, run.resolve()
+    parts = ["budgetnet", "train", str(folder / "spec.yaml"), "--recipe", str(folder / "recipe.yaml")]
+    parts += ["--data", data.name, "--train-size", str(data.train_images)]
+    parts += ["--validation-size", str(data.validation_images), "--seed", str(trial.seed or settings.seed)]
+    return shlex.join([*parts, "--device", settings.device, "--out", "again"])
+
+
+def _place_of_data(settings: StudySettings) -> list[str]:
+    _, _, place = settings.data.name.partition(":")
+    return ["Where the search was started, as the data's path starts there."] if place and place[0] not in "/~" else []

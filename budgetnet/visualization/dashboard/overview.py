@@ -1,0 +1,150 @@
+"""What stands beside a study: the question that it asks, how far it has come, its commands, and its figures."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from budgetnet.runs.named_recipes import NAMED as RECIPES
+from budgetnet.statistics.intervals import points, with_interval
+from budgetnet.study.config import StudySettings
+from budgetnet.study.leaderboard import candidates, rank
+from budgetnet.study.space.named import NAMED as SPACES
+from budgetnet.study.trials import Trial, tally
+from budgetnet.visualization import figures
+from budgetnet.visualization.dashboard.markdown import code, plain, table
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+
+_CARD = 450
+"""Height of the card that the dashboard puts a figure on, in pixels; it is 340 or more wide."""
+
+
+class Overview:
+    """A study as a whole."""
+
+    def __init__(self, name: str, settings: StudySettings, trials: Sequence[Trial], *, out: Path, storage: str | None):
+        """Takes what the storage says of a study.
+
+        Args:
+            name: of the study.
+            settings: its question.
+            trials: those that have ended.
+            out: folder of run folders.
+            storage: URL of the storage without its password; none where it is the usual file in that folder.
+        """
+        self._name, self._settings, self._trials = name, settings, trials
+        self._out, self._storage = out.resolve(), storage
+
+    def note(self) -> str:
+        """The note on the study."""
+        heading = study_heading(self._name)
+        caveat = "Accuracies are on the validation images that also chose each run's best epoch, one seed each."
+        parts = [heading, self._best(), f"{self._tally()} {caveat}", self._question()]
+        return "\n\n".join([*parts, "To rank it again, to serve this, and to go on:", *self._commands()])
+
+    def figures(self) -> list[tuple[str, Figure]]:
+        """The figures of the study by their ids."""
+        settings, trials, note = self._settings, self._trials, f"study {self._name}"
+        comparable = settings.data.is_original_cifar10
+        drawn = [
+            (
+                f"accuracy-against-{cost}",
+                figures.accuracy_front(trials, cost=cost, budget=settings.budget, comparable=comparable, note=note),
+            )
+            for cost in ("params", "macs")
+        ]
+        drawn += [
+            ("budget-use", figures.budget_use(trials, note=note)),
+            ("candidates-by-rung", figures.rungs(trials, note=note)),
+        ]
+        for _, figure in drawn:
+            _fit_card(figure)
+        return drawn
+
+    def _best(self) -> str:
+        settings = self._settings
+        comparable = settings.data.is_original_cifar10
+        rows = rank(candidates(self._trials), comparable=comparable, among=tally(self._trials)["trained"])
+        best = next((row for row in rows if row.rank == 1), None)
+        if best is None:
+            return "No candidate was trained to its end yet."
+        return (
+            f"Best within the budget: **{best.name} {plain(best.architecture)}** with "
+            f"{plain(with_interval(best.accuracy, best.interval))} % at 95 % on {best.images:,} validation images and "
+            f"{best.params:,} parameters; {points(best.gap)} points to the published result, {best.verdict}."
+        )
+
+    def _tally(self) -> str:
+        counts = tally(self._trials)
+        return (
+            f"{counts['trained']:,} trained, {counts['pruned']:,} of them given up at a restart, "
+            f"{counts['over_budget']:,} turned away over budget before any training, {counts['repeated']:,} answered "
+            f"from the record, {counts['no_result']:,} without a result."
+        )
+
+    def _question(self) -> str:
+        settings = self._settings
+        data, recipe = settings.data, settings.recipe
+        limits = {key: value for key, value in settings.budget.to_mapping().items() if value}
+        budget = ", ".join(f"{value:,} {'MACs' if key == 'max_macs' else key[4:]}" for key, value in limits.items())
+        rows = [
+            ["budget", f"at most {budget}" if budget else "no limit"],
+            ["data", f"{plain(data.name)}: {plain(data.provenance)}"],
+            ["images", f"{data.train_images:,} for training, {data.validation_images:,} for validation"],
+            ["recipe", f"{plain(recipe.name or 'from a file')}, {recipe.epochs} epochs"],
+            ["space", f"{plain(self._space_name())}, sizing {settings.sizing}"],
+            ["sampler, pruner", f"{settings.sampler}, {settings.pruner}"],
+            ["seed", str(settings.seed)],
+            ["device", f"{plain(settings.device)}, {settings.precision}"],
+        ]
+        return table(["question", ""], rows)
+
+    def _space_name(self) -> str:
+        space = self._settings.space
+        return space.name if SPACES.get(space.name) == space else f"{space.name or 'unnamed'}, from a file"
+
+    def _commands(self) -> list[str]:
+        where = ["--out", str(self._out)] + (["--storage", self._storage] if self._storage else [])
+        commands = [["budgetnet", "leaderboard", self._name, *where], ["budgetnet", "dashboard", self._name, *where]]
+        more = self._search_command()
+        return [code(shlex.join(command)) for command in [*commands, *([[*more, *where]] if more else [])]]
+
+    def _search_command(self) -> list[str] | None:
+        """The command that goes on with the search; none where space or recipe have no name."""
+        settings = self._settings
+        space, recipe = settings.space.name, settings.recipe.name
+        if space != self._space_name() or recipe not in RECIPES:
+            return None
+        if RECIPES[recipe].for_epochs(settings.recipe.epochs).digest != settings.recipe.digest:
+            return None
+        parts = ["budgetnet", "search", "--study", self._name, "--data", settings.data.name]
+        for limit, value in settings.budget.to_mapping().items():
+            parts += [f"--{limit.replace('_', '-')}", str(value)] if value else []
+        parts += ["--space", space, "--sizing", settings.sizing, "--sampler", settings.sampler]
+        parts += ["--pruner", settings.pruner, "--recipe", recipe, "--epochs", str(settings.recipe.epochs)]
+        parts += ["--train-size", str(settings.data.train_images)]
+        parts += ["--validation-size", str(settings.data.validation_images), "--seed", str(settings.seed)]
+        return [*parts, "--device", settings.device, "--trials", str(tally(self._trials)["trained"] + 10)]
+
+
+def study_heading(name: str) -> str:
+    """The line with which a study's note begins."""
+    return f"## Study {plain(name)}"
+
+
+def _fit_card(figure: Figure) -> None:
+    """Makes a figure fit its card: a short title, the legend below, and nothing that the look does not need."""
+    title = {"text": figure.layout.meta["title"], "font": {"size": 15}, "subtitle": {"text": ""}}
+    below = {"yref": "container", "y": 0, "yanchor": "bottom", "font": {"size": 11}}
+    figure.update_layout(title=title, height=_CARD, legend=below, margin={"t": 44, "b": 8, "l": 8, "r": 16})
+    # Where numbers stand closer than they are wide, Plotly leaves some out, unless it was told which.
+    if figure.layout.xaxis.type == "log":
+        figure.layout.xaxis.dtick = None
+    # Most of a small figure would be the template, of which all that shows is how its own kinds of marks are drawn.
+    looks = figure.layout.template.data.to_plotly_json()
+    figure.layout.template = {"data": {kind: looks[kind] for kind in {each.type for each in figure.data} & set(looks)}}

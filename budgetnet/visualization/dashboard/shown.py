@@ -1,0 +1,51 @@
+"""Notes, files and figures written for people who wait: with a bar, and with trouble told rather than raised."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import RDBStorage
+
+from budgetnet.common.errors import BudgetnetError
+from budgetnet.study.storage import storage_errors
+from budgetnet.visualization.dashboard.annotating import annotate
+
+
+def annotate_shown(study: optuna.Study, storage: RDBStorage, out: Path, *, wait: bool = True) -> str | None:
+    """Brings what the dashboard shows of a study up to date, with a bar on a terminal.
+
+    Args:
+        study: a study that budgetnet made.
+        storage: where it lives.
+        out: folder of run folders.
+        wait: for another process that is at it; else nothing is done then.
+
+    Returns:
+        A line of why that is not possible; nothing where it was.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), MofNCompleteColumn()
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bars:
+        task = bars.add_task("notes for the dashboard", total=None)
+        return try_annotate(
+            study, storage, out, wait=wait, progress=lambda done, of: bars.update(task, completed=done, total=of)
+        )
+
+
+def try_annotate(study: optuna.Study, storage: RDBStorage, out: Path, **how: Any) -> str | None:
+    """Writes notes as `annotate` does; gives a line where it cannot, as what is shown is worth less than the study."""
+    try:
+        with storage_errors(storage):
+            annotate(study, storage, out, **how)
+    except BudgetnetError as error:
+        reason = str(error)
+    except OSError as error:
+        reason = f"{error.filename or out}: {error.strerror or error}"
+    else:
+        return None
+    return f"notes for the dashboard are not up to date: {' '.join(reason.split())}"

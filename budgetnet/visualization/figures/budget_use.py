@@ -1,0 +1,121 @@
+"""How much of the budget each candidate of a study uses, and who was turned away for using too much."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from budgetnet.study.trials import FATES, Fate, Trial
+from budgetnet.visualization.figures.style import (
+    BLUE,
+    FAINT,
+    GREEN,
+    INK,
+    LEGEND_HEIGHT,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    blank_figure,
+    literal,
+)
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+FATE_LOOKS: dict[Fate, tuple[str, str]] = {
+    "complete": (BLUE, "circle"),
+    "pruned": (SKY, "x-thin-open"),
+    "over budget": (VERMILLION, "triangle-up"),
+    "repeated": (FAINT, "circle-open"),
+    "running": (GREEN, "diamond-open"),
+    "interrupted": (ORANGE, "square-open"),
+    "left to another": (FAINT, "cross-thin-open"),
+    "no result": (PURPLE, "square"),
+}
+"""Colour and mark of each fate: no two share a mark, so that none hangs on colour alone."""
+
+
+class BudgetUseRow(NamedTuple):
+    """A candidate and its share of the budget."""
+
+    number: int
+    """Of its trial."""
+    architecture: str
+    fate: Fate
+    used: float
+    """The largest share of a limit that it uses; above 1 it is over budget."""
+
+
+_FEW = 10
+"""Trials of which each has its number on the axis."""
+_FAR_OVER = 2.5
+"""Share of the budget from which on the axis is logarithmic."""
+
+
+def budget_use_rows(trials: Sequence[Trial]) -> list[BudgetUseRow]:
+    """Every proposal of a study by its share of the budget, in the order in which they were made."""
+    ordered = sorted(trials, key=lambda trial: trial.number)
+    return [BudgetUseRow(trial.number, trial.architecture, trial.fate, trial.budget_used) for trial in ordered]
+
+
+def budget_use(trials: Sequence[Trial], *, note: str = "") -> Figure:
+    """The share of the budget that each proposal uses, in per cent, with a line at all of it.
+
+    Args:
+        trials: of one study.
+        note: of which study; stands below the title.
+    """
+    from plotly.graph_objects import Scatter
+
+    rows = budget_use_rows(trials)
+    figure = blank_figure(
+        title="Share of the budget used", note=note, alt=_alt(rows), height=360, above=2 * LEGEND_HEIGHT
+    )
+    for fate in FATES:
+        chosen = [row for row in rows if row.fate == fate]
+        if not chosen:
+            continue
+        colour, symbol = FATE_LOOKS[fate]
+        figure.add_trace(
+            Scatter(
+                x=[row.number for row in chosen],
+                y=[100 * row.used for row in chosen],
+                mode="markers",
+                name=fate,
+                marker={"color": colour, "symbol": symbol, "size": 9, "line": {"width": 1.5, "color": colour}},
+                text=[literal(row.architecture) for row in chosen],
+                hovertemplate=f"#%{{x}} %{{text}}<br>{fate}: %{{y:.2f}} % of the budget<extra></extra>",
+            )
+        )
+    line = {"color": INK, "width": 1.5, "dash": "dash"}
+    figure.add_shape(type="line", x0=0, x1=1, xref="paper", y0=100, y1=100, line=line, name="budget")
+    figure.update_xaxes(title_text="trial", tickformat=",d", dtick=1 if len(rows) <= _FEW else None)
+    # What was turned away may be a hundred times too large, beside which nothing else would be seen.
+    if any(row.used > _FAR_OVER for row in rows):
+        ticks = {
+            "type": "log",
+            "dtick": "D2",
+            "tickformat": "~s",
+            "title_text": "of the tightest limit, % (logarithmic)",
+        }
+        figure.update_yaxes(**ticks)
+    else:
+        figure.update_yaxes(title_text="of the tightest limit, %", rangemode="tozero")
+    return figure
+
+
+def _alt(rows: Sequence[BudgetUseRow]) -> str:
+    if not rows:
+        return "Nothing was proposed yet."
+    fitting = sorted(row.used for row in rows if row.used <= 1)
+    fates = Counter(row.fate for row in rows)
+    count = ", ".join(f"{fates[fate]} {fate}" for fate in FATES if fates[fate])
+    if not fitting:
+        return f"Of {len(rows)} proposals none fits the budget ({count})."
+    shares = f"{100 * fitting[0]:.1f} to {100 * fitting[-1]:.1f} %, half of them at least "
+    return (
+        f"Of {len(rows)} proposals {len(fitting)} fit and use {shares}{100 * fitting[len(fitting) // 2]:.1f} % "
+        f"of the budget ({count})."
+    )

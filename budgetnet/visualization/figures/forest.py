@@ -1,0 +1,203 @@
+"""Differences of variants to a base with their intervals, one below the other: a forest plot."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from budgetnet.common.errors import InputError
+from budgetnet.visualization.figures.style import (
+    BLACK,
+    BLUE,
+    FAINT,
+    INK,
+    LEGEND_HEIGHT,
+    VERMILLION,
+    WASH,
+    blank_figure,
+    literal,
+    shortened,
+)
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+
+class ForestRow(NamedTuple):
+    """A variant and how far its accuracy lies from that of the base, or of whatever it is compared with."""
+
+    name: str
+    n: int
+    """Pairs behind the difference: seeds that both were trained with."""
+    difference: float | None
+    """Accuracy of the variant less that of the base, as a share: 0.01 is one point; none where there is no result."""
+    low: float | None
+    """Lower end of its interval, as a share; none where one pair alone shows no spread."""
+    high: float | None
+    """Upper end."""
+    significant: bool | None
+    """Whether the difference is beyond noise; none where nothing can be said."""
+    params: int | None
+    """Trainable parameters of the variant."""
+    remark: str
+    """Why there is no result, such as ``over budget``, or whatever else has to be known; may be empty."""
+    compared_with: str = ""
+    """What the difference is to, where that is not the base for all rows; else empty."""
+
+
+class _Kind(NamedTuple):
+    """How the points of one kind look: by colour and by mark, so that none hangs on colour alone."""
+
+    name: str
+    colour: str
+    symbol: str
+
+
+_KINDS = {
+    True: _Kind("beyond noise", VERMILLION, "diamond"),
+    False: _Kind("within noise", BLUE, "circle"),
+    None: _Kind("not judged", BLACK, "square"),
+}
+_LINE = "interval"
+"""Name of the traces that hold intervals."""
+
+
+def forest(rows: Sequence[ForestRow], *, title: str = "Difference to the base", note: str = "") -> Figure:
+    """Paired differences in points of accuracy, with their intervals and a line at zero, in the order given.
+
+    Args:
+        rows: the variants; one without a difference is listed with its remark.
+        title: what the differences are.
+        note: of what, to which base, at which confidence; stands below the title.
+
+    Raises:
+        InputError: a row has one end of an interval alone, its ends the wrong way round, or no difference to them.
+    """
+    for row in rows:
+        _check(row)
+    tops = list(accumulate((_height(row) for row in rows), initial=0))
+    end = tops.pop() or _NAME_HEIGHT
+    figure = blank_figure(title=title, note=note, alt=_alt(rows), height=end + _BELOW, above=LEGEND_HEIGHT)
+    kinds = [_kind(row) for row in rows]
+    for kind in dict.fromkeys(kind for kind in kinds if kind):
+        chosen = [(top, row) for top, row, its in zip(tops, rows, kinds, strict=True) if its == kind]
+        figure.add_traces(_traces(kind, chosen))
+    for number, (top, row) in enumerate(zip(tops, rows, strict=True)):
+        _write(figure, top, row, striped=number % 2 == 0)
+    figure.update_layout(margin={"l": 2, "r": 2, "b": _BELOW})
+    figure.update_xaxes(title_text="difference in accuracy, points", range=_range(rows))
+    # A unit is a pixel, so that every row has the room that its words need.
+    figure.update_yaxes(range=[end, 0], visible=False, fixedrange=True)
+    return figure
+
+
+# Pixels down the page; a row's words stand above its interval, so that neither needs the other's width.
+_NAME_HEIGHT = 44
+_REMARK_HEIGHT = 17
+_INTERVAL_HEIGHT = 22
+_BELOW = 60
+_MOST_NAME, _MOST_REMARK = 44, 56
+"""Characters that fit into a window of 390 pixels."""
+
+
+def _height(row: ForestRow) -> int:
+    interval = 0 if row.difference is None else _INTERVAL_HEIGHT
+    return _NAME_HEIGHT + interval + (_REMARK_HEIGHT if row.remark else 0)
+
+
+def _traces(kind: _Kind, chosen: Sequence[tuple[int, ForestRow]]) -> list[Any]:
+    """The points of one kind, and behind them their intervals, which need not reach to both sides."""
+    from plotly.graph_objects import Scatter
+
+    places = [top + _height(row) - _INTERVAL_HEIGHT / 2 - 2 for top, row in chosen]
+    points = Scatter(
+        x=[100 * row.difference for _, row in chosen if row.difference is not None],
+        y=places,
+        mode="markers",
+        name=kind.name,
+        marker={"color": kind.colour, "symbol": kind.symbol, "size": 12, "line": {"width": 2, "color": kind.colour}},
+        text=[f"{literal(row.name)}: {_number(row)}" for _, row in chosen],
+        hovertemplate="%{text}<extra></extra>",
+    )
+    ends: list[float | None] = []
+    heights: list[float | None] = []
+    for place, (_, row) in zip(places, chosen, strict=True):
+        if row.low is not None and row.high is not None:
+            ends += [100 * row.low, 100 * row.high, None]
+            heights += [place, place, None]
+    tips = {"symbol": "line-ns", "size": 9, "line": {"width": 2, "color": kind.colour}}
+    silent = {"name": _LINE, "showlegend": False, "hoverinfo": "skip"}
+    look = {"mode": "lines+markers", "line": {"width": 2, "color": kind.colour}, "marker": tips}
+    return [Scatter(x=ends, y=heights, **look, **silent), points] if ends else [points]
+
+
+def _check(row: ForestRow) -> None:
+    ends = (row.low, row.high)
+    if (row.low is None) != (row.high is None):
+        raise InputError(f"rows[{row.name}]", ends, "must have both ends of an interval, or none")
+    if row.low is not None and row.high is not None and (row.difference is None or row.low > row.high):
+        raise InputError(f"rows[{row.name}]", ends, "must run from low to high, and belong to a difference")
+
+
+def _kind(row: ForestRow) -> _Kind | None:
+    """The kind of a row's point, hollow without an interval; none without a point."""
+    if row.difference is None:
+        return None
+    kind = _KINDS[row.significant]
+    return kind if row.low is not None else _Kind(f"{kind.name}, no interval", kind.colour, f"{kind.symbol}-open")
+
+
+def _range(rows: Sequence[ForestRow]) -> list[float]:
+    """From the lowest to the highest end, with zero, and room on both sides."""
+    ends = [100 * end for row in rows for end in (row.difference, row.low, row.high) if end is not None]
+    low, high = min([0.0, *ends]), max([0.0, *ends])
+    room = (high - low) * 0.08 or 1.0
+    return [low - room, high + room]
+
+
+def _write(figure: Figure, top: int, row: ForestRow, *, striped: bool) -> None:
+    """A row's ground, name, numbers and remark, and its piece of the line at zero, which crosses no words."""
+    bottom = top + _height(row)
+    if striped:
+        at = {"xref": "paper", "x0": 0, "x1": 1, "y0": top, "y1": bottom}
+        figure.add_shape(type="rect", **at, layer="below", fillcolor=WASH, line={"width": 0})
+    if row.difference is not None:
+        at = {"x0": 0, "x1": 0, "y0": bottom - _INTERVAL_HEIGHT, "y1": bottom}
+        figure.add_shape(type="line", **at, layer="between", line={"color": INK, "width": 1.5}, name="zero")
+
+    def word(text: str, y: int, font: dict[str, Any], *, right: bool = False) -> None:
+        side: dict[str, Any] = {"x": 1, "xanchor": "right", "xshift": -6} if right else {"x": 0, "xanchor": "left"}
+        at = {"xref": "paper", "xshift": 6, **side, "y": top + y, "yanchor": "middle"}
+        figure.add_annotation(text=text, showarrow=False, font=font, **at)
+
+    facts = [] if row.difference is None else ["1 seed" if row.n == 1 else f"{row.n} seeds"]
+    facts += [] if row.params is None else [f"{row.params:,} parameters"]
+    facts += [f"to {literal(row.compared_with)}"] if row.compared_with else []
+    small = {"size": 12, "color": FAINT}
+    word(f"<b>{literal(shortened(row.name, _MOST_NAME))}</b>", 14, {"size": 13})
+    word(", ".join(facts), 32, small)
+    word(_number(row), 32, {"size": 13}, right=True)
+    if row.remark:
+        word(literal(shortened(row.remark, _MOST_REMARK)), 49, small)
+
+
+def _number(row: ForestRow) -> str:
+    if row.difference is None:
+        return "no result"
+    if row.low is None or row.high is None:
+        return f"{100 * row.difference:+.2f}"
+    return f"{100 * row.difference:+.2f} [{100 * row.low:+.2f}, {100 * row.high:+.2f}]"
+
+
+def _alt(rows: Sequence[ForestRow]) -> str:
+    beyond = [f"{row.name} {_number(row)}" for row in rows if row.difference is not None and row.significant]
+    others = Counter(kind.name for row in rows if (kind := _kind(row)) and not row.significant)
+    nothing = [f"{row.name}{f' ({row.remark})' if row.remark else ''}" for row in rows if row.difference is None]
+    told = [f"beyond noise: {', '.join(beyond)}" if beyond else "none is beyond noise"]
+    told += [f"{count} {name}" for name, count in others.items()]
+    told += [f"no result: {', '.join(nothing)}"] if nothing else []
+    variants = "1 variant" if len(rows) == 1 else f"{len(rows)} variants"
+    other = "what each is compared with" if any(row.compared_with for row in rows) else "the base"
+    return f"Differences of {variants} to {other}, in points of accuracy: {'; '.join(told)}."

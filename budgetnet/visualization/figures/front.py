@@ -1,0 +1,208 @@
+"""What accuracy costs: the candidates of a study by parameters or MACs, and those that no other beats."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from budgetnet.model.budget import Budget
+from budgetnet.model.published import PublishedResult
+from budgetnet.model.zoo import get
+from budgetnet.statistics.intervals import Interval, wilson_interval
+from budgetnet.study.trials import CostName, Trial, front
+from budgetnet.visualization.figures.style import (
+    BLACK,
+    BLUE,
+    FAINT,
+    INK,
+    LEGEND_HEIGHT,
+    ORANGE,
+    PURPLE,
+    VERMILLION,
+    blank_figure,
+    listed,
+    literal,
+)
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+_WIDE = 200
+"""Ratio of the largest cost to the smallest from which on powers of ten alone are named on the axis."""
+COST_WORDS: dict[CostName, str] = {"params": "parameters", "macs": "MACs", "activations": "activations"}
+
+
+class FrontRow(NamedTuple):
+    """A candidate with an accuracy, by what it costs."""
+
+    name: str
+    """``#12``."""
+    architecture: str
+    cost: int
+    """Parameters, MACs or activations."""
+    accuracy: float
+    """Share of validation images classified rightly."""
+    interval: Interval | None
+    """95 % Wilson interval of the accuracy; none where the images were not counted."""
+    complete: bool
+    """Whether it was trained to its end; else it was pruned, and stands where it was given up."""
+    on_front: bool
+    """Whether no other is more accurate and costs no more."""
+
+
+def front_rows(trials: Sequence[Trial], *, cost: CostName = "params") -> list[FrontRow]:
+    """The trained candidates of a study by cost, the cheapest first; one over budget was never trained and has no row.
+
+    Args:
+        trials: of one study.
+        cost: ``params``, ``macs`` or ``activations``.
+
+    Raises:
+        InputError: no such cost.
+    """
+    unbeaten = {trial.number for trial in front(trials, cost=cost)}
+    rows = [
+        FrontRow(
+            name=trial.name,
+            architecture=trial.architecture,
+            cost=getattr(trial, cost),
+            accuracy=trial.accuracy,
+            interval=None
+            if trial.correct is None or trial.images is None
+            else wilson_interval(trial.correct, trial.images),
+            complete=trial.fate == "complete",
+            on_front=trial.number in unbeaten,
+        )
+        for trial in trials
+        if trial.fate in ("complete", "pruned") and trial.accuracy is not None
+    ]
+    return sorted(rows, key=lambda row: (row.cost, -row.accuracy))
+
+
+def accuracy_front(
+    trials: Sequence[Trial],
+    *,
+    cost: CostName = "params",
+    budget: Budget | None = None,
+    comparable: bool = False,
+    reference: PublishedResult | None = None,
+    note: str = "",
+) -> Figure:
+    """Validation accuracy against cost, with the front, the published result and the budget's limit.
+
+    Args:
+        trials: of one study.
+        cost: ``params``, ``macs`` or ``activations``.
+        budget: whose limit on that cost is drawn, if it has one.
+        comparable: whether the candidates were judged on original CIFAR-10, as the published result was.
+        reference: the published result; the paper's final network if left out.
+        note: of which study; stands below the title.
+
+    Raises:
+        InputError: no such cost.
+    """
+    # Here, because most figures show no published result.
+    from budgetnet.model import published
+
+    reference, words = reference or published.reference(), COST_WORDS.get(cost, cost)
+    rows, limit = front_rows(trials, cost=cost), getattr(budget, f"max_{cost}", None)
+    spec = get(reference.known_spec)
+    there = spec.cost._asdict()[cost]
+    figure = blank_figure(
+        title=f"Validation accuracy against {words}",
+        note=note,
+        alt=_alt(rows, words, limit=limit, comparable=comparable),
+        height=420,
+        above=LEGEND_HEIGHT,
+    )
+    figure.add_traces(list(_traces(rows, words)))
+    figure.add_trace(_published(there, reference, words, comparable=comparable))
+    if limit:
+        line = {"color": INK, "width": 1.5, "dash": "dash"}
+        figure.add_shape(type="line", x0=limit, x1=limit, y0=0, y1=1, yref="paper", line=line, name="budget")
+        # On a logarithmic axis words, unlike lines, are placed by the logarithm.
+        place = {"x": math.log10(limit), "xanchor": "right", "y": 0.02, "yref": "paper", "yanchor": "bottom"}
+        words_look = {"textangle": -90, "showarrow": False, "font": {"size": 12, "color": FAINT}}
+        figure.add_annotation(text=f"budget {limit:,}", **place, **words_look)
+    # What differs by a factor is as far apart among small networks as among large ones.
+    costs = [there, *(row.cost for row in rows)]
+    # Over several powers of ten, steps between them would stand upon one another on a phone.
+    step = "D2" if max(costs) < _WIDE * min(costs) else 1
+    figure.update_xaxes(title_text=f"{words} (logarithmic)", type="log", tickformat="~s", dtick=step)
+    figure.update_yaxes(title_text="validation accuracy, %")
+    return figure
+
+
+def _traces(rows: Sequence[FrontRow], words: str) -> Iterable[Any]:
+    """Candidates by kind, told apart by colour and by mark, the front last so that nothing lies on it."""
+    from plotly.graph_objects import Scatter
+
+    kinds: tuple[tuple[str, list[FrontRow], dict[str, Any]], ...] = (
+        (
+            "given up at a restart",
+            [row for row in rows if not row.complete],
+            {"symbol": "x-thin", "size": 8, "line": {"width": 1.5, "color": FAINT}},
+        ),
+        (
+            "trained to the end",
+            [row for row in rows if row.complete and not row.on_front],
+            {"symbol": "circle", "size": 9, "color": BLUE},
+        ),
+        (
+            "front",
+            [row for row in rows if row.on_front],
+            {"symbol": "diamond", "size": 11, "color": VERMILLION},
+        ),
+    )
+    for name, chosen, marker in kinds:
+        if not chosen:
+            continue
+        front_look = {"line": {"color": VERMILLION, "width": 1.5, "shape": "hv"}} if name == "front" else {}
+        yield Scatter(
+            x=[row.cost for row in chosen],
+            y=[100 * row.accuracy for row in chosen],
+            mode="lines+markers" if front_look else "markers",
+            name=name,
+            marker=marker,
+            text=[_told(row, words) for row in chosen],
+            hovertemplate="%{text}<extra></extra>",
+            **front_look,
+        )
+
+
+def _told(row: FrontRow, words: str) -> str:
+    interval = f" [{100 * row.interval.low:.2f}, {100 * row.interval.high:.2f}]" if row.interval else ""
+    return f"{row.name} {literal(row.architecture)}<br>{row.cost:,} {words}<br>{100 * row.accuracy:.2f} %{interval}"
+
+
+def _published(cost: int, reference: PublishedResult, words: str, *, comparable: bool) -> Any:
+    from plotly.graph_objects import Scatter
+
+    name = "published" if comparable else "published, on other images: not comparable"
+    colour = PURPLE if comparable else ORANGE
+    return Scatter(
+        x=[cost],
+        y=[100 * reference.accuracy],
+        mode="markers",
+        name=name,
+        marker={
+            "symbol": "star" if comparable else "star-open",
+            "size": 15,
+            "color": colour,
+            "line": {"width": 1.5, "color": colour if not comparable else BLACK},
+        },
+        hovertemplate=f"{name}<br>{cost:,} {words}<br>{100 * reference.accuracy:.2f} %<extra></extra>",
+    )
+
+
+def _alt(rows: Sequence[FrontRow], words: str, *, limit: int | None, comparable: bool) -> str:
+    unbeaten = [row for row in rows if row.on_front]
+    bound = f" within {limit:,} {words}" if limit else ""
+    if not unbeaten:
+        return f"No candidate{bound} was trained to its end yet."
+    parts = [f"{row.name} with {row.cost:,} {words} and {100 * row.accuracy:.2f} %" for row in unbeaten[-5:]]
+    earlier = "" if len(unbeaten) <= 5 else f"{len(unbeaten) - 5} smaller ones, "
+    other = "" if comparable else "; the published result is on other images and not comparable"
+    complete = sum(row.complete for row in rows)
+    return f"Of {complete} candidates trained to their end{bound}, the front holds {earlier}{listed(parts)}{other}."

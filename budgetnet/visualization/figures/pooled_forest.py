@@ -1,0 +1,191 @@
+"""Comparisons over several networks, one a line: the pooled interval, and each network's own difference as a marker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from budgetnet.statistics.intervals import Interval, points
+from budgetnet.visualization.figures.style import (
+    BLACK,
+    BLUE,
+    FAINT,
+    GREEN,
+    INK,
+    LEGEND_HEIGHT,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    WASH,
+    blank_figure,
+    literal,
+    shortened,
+)
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+
+class NetworkPoint(NamedTuple):
+    """One network's own difference in a comparison."""
+
+    network: str
+    name: str
+    """The compared variant, for people."""
+    difference: float
+    """As a share: 0.01 is one point."""
+    interval: Interval | None
+
+
+class PooledRow(NamedTuple):
+    """One comparison over all networks, and on each of them."""
+
+    change: str
+    comparison: str
+    """Which of the change's comparisons; empty where it has one alone."""
+    n: int
+    """Pairs on all networks together."""
+    difference: float | None
+    """Over all networks, as a share; None where no network has a pair."""
+    interval: Interval | None
+    significant: bool | None
+    """Whether the difference over all networks is beyond noise; None where nothing can be said."""
+    networks: tuple[NetworkPoint, ...]
+    """Networks with a difference."""
+
+    @property
+    def name(self) -> str:
+        """Change and comparison."""
+        return f"{self.change}, {self.comparison}" if self.comparison else self.change
+
+
+_COLOURS = {True: VERMILLION, False: INK, None: FAINT}
+"""Of the pooled interval, by whether it is beyond noise."""
+_KINDS = {True: "all networks, beyond noise", False: "all networks, within noise", None: "all networks, no p-value"}
+_MARKS = [
+    (BLUE, "circle"),
+    (ORANGE, "square"),
+    (GREEN, "triangle-up"),
+    (PURPLE, "x"),
+    (SKY, "triangle-down"),
+    (BLACK, "cross"),
+]
+"""Colour and mark of each network in turn, so that none hangs on colour alone."""
+_HEIGHT = 50
+"""Pixels of a row: its words, and below them its interval, so that neither needs the other's width."""
+_WORDS, _INTERVAL, _STEP = 13, 34, 5
+"""Places in a row, and between two networks' markers, in pixels from above."""
+_BELOW = 60
+_MOST_NAME = 20
+"""Characters of a change that fit beside the comparison and the numbers in a window of 390 pixels."""
+
+
+def pooled_forest(rows: Sequence[PooledRow], *, networks: Sequence[str], title: str, note: str = "") -> Figure:
+    """Comparisons over several networks in points of accuracy, in the order given, with a line at zero.
+
+    Args:
+        rows: the comparisons; one without a difference is listed as such.
+        networks: names of the networks, in the order of their markers.
+        title: what the differences are.
+        note: of what, at which confidence; stands below the title.
+    """
+    end = _HEIGHT * max(1, len(rows))
+    lines = -(-(len(networks) + len({row.significant for row in rows})) // 3)
+    figure = blank_figure(
+        title=title, note=note, alt=_alt(rows), height=end + _BELOW, above=LEGEND_HEIGHT + 20 * max(0, lines - 1)
+    )
+    for significant in (True, False, None):
+        chosen = [(place, row) for place, row in enumerate(rows) if row.significant is significant]
+        chosen = [(place, row) for place, row in chosen if row.difference is not None]
+        if chosen:
+            figure.add_traces(_pooled_traces(significant, chosen))
+    for number, network in enumerate(networks):
+        figure.add_trace(_network_trace(number, network, rows, count=len(networks)))
+    for place, row in enumerate(rows):
+        _write(figure, _HEIGHT * place, row, striped=place % 2 == 0)
+    figure.update_layout(margin={"l": 2, "r": 2, "b": _BELOW})
+    figure.update_xaxes(title_text="difference in accuracy, points", range=_range(rows))
+    # A unit is a pixel, so that every row has the room that its words need.
+    figure.update_yaxes(range=[end, 0], visible=False, fixedrange=True)
+    return figure
+
+
+def _pooled_traces(significant: bool | None, chosen: Sequence[tuple[int, PooledRow]]) -> list[Any]:
+    """The thick intervals over all networks, and a bar at each difference."""
+    from plotly.graph_objects import Scatter
+
+    colour = _COLOURS[significant]
+    ends: list[float | None] = []
+    heights: list[float | None] = []
+    for place, row in chosen:
+        if row.interval is not None:
+            ends += [100 * row.interval.low, 100 * row.interval.high, None]
+            heights += [_HEIGHT * place + _INTERVAL] * 2 + [None]
+    line = {"mode": "lines", "line": {"width": 7, "color": colour}, "opacity": 0.45}
+    differences = Scatter(
+        x=[100 * row.difference for _, row in chosen if row.difference is not None],
+        y=[_HEIGHT * place + _INTERVAL for place, _ in chosen],
+        mode="markers",
+        name=_KINDS[significant],
+        marker={"symbol": "line-ns", "size": 18, "line": {"width": 4, "color": colour}},
+        text=[f"{literal(row.name)}, all networks: {_number(row)}, {row.n} pairs" for _, row in chosen],
+        hovertemplate="%{text}<extra></extra>",
+    )
+    return [Scatter(x=ends, y=heights, name="interval", showlegend=False, hoverinfo="skip", **line), differences]
+
+
+def _network_trace(number: int, network: str, rows: Sequence[PooledRow], *, count: int) -> Any:
+    """One network's own differences, each a little above or below the middle of its row."""
+    from plotly.graph_objects import Scatter
+
+    colour, symbol = _MARKS[number % len(_MARKS)]
+    found = [(place, each) for place, row in enumerate(rows) for each in row.networks if each.network == network]
+    shift = _STEP * (number - (count - 1) / 2) * min(1, 3 / max(1, count - 1))
+    return Scatter(
+        x=[100 * each.difference for _, each in found],
+        y=[_HEIGHT * place + _INTERVAL + shift for place, _ in found],
+        mode="markers",
+        name=literal(network),
+        marker={"color": colour, "symbol": symbol, "size": 8, "line": {"width": 1, "color": "white"}},
+        text=[f"{literal(each.name)}: {points(each.difference, each.interval)}" for _, each in found],
+        hovertemplate="%{text}<extra></extra>",
+    )
+
+
+def _range(rows: Sequence[PooledRow]) -> list[float]:
+    """From the lowest to the highest end or marker, with zero, and room on both sides."""
+    ends = [100 * end for row in rows for end in (*(row.interval or ()), row.difference) if end is not None]
+    ends += [100 * each.difference for row in rows for each in row.networks]
+    low, high = min([0.0, *ends]), max([0.0, *ends])
+    room = (high - low) * 0.06 or 1.0
+    return [low - room, high + room]
+
+
+def _write(figure: Figure, top: int, row: PooledRow, *, striped: bool) -> None:
+    """A row's ground, name and numbers, and its piece of the line at zero, which crosses no words."""
+    if striped:
+        at = {"xref": "paper", "x0": 0, "x1": 1, "y0": top, "y1": top + _HEIGHT}
+        figure.add_shape(type="rect", **at, layer="below", fillcolor=WASH, line={"width": 0})
+    at = {"x0": 0, "x1": 0, "y0": top + 22, "y1": top + _HEIGHT}
+    figure.add_shape(type="line", **at, layer="below", line={"color": INK, "width": 1.5}, name="zero")
+
+    def word(text: str, *, right: bool = False) -> None:
+        side: dict[str, Any] = {"x": 1, "xanchor": "right", "xshift": -6} if right else {"x": 0, "xanchor": "left"}
+        at = {"xref": "paper", "xshift": 6, **side, "y": top + _WORDS, "yanchor": "middle"}
+        figure.add_annotation(text=text, showarrow=False, font={"size": 13}, **at)
+
+    comparison = f", {literal(row.comparison)}" if row.comparison else ""
+    word(f"<b>{literal(shortened(row.change, _MOST_NAME))}</b>{comparison}")
+    word(_number(row), right=True)
+
+
+def _number(row: PooledRow) -> str:
+    return "no result" if row.difference is None else points(row.difference, row.interval)
+
+
+def _alt(rows: Sequence[PooledRow]) -> str:
+    beyond = [f"{row.name} {_number(row)}" for row in rows if row.significant]
+    told = f"beyond noise: {', '.join(beyond)}" if beyond else "none is beyond noise"
+    others = sum(not row.significant for row in rows)
+    return f"Differences over all networks in {len(rows)} comparisons, in points of accuracy: {told}; {others} others."

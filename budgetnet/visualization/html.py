@@ -1,0 +1,218 @@
+"""How specifications look in a notebook: plain HTML tables, no scripts, every text escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+
+from budgetnet.common.formatting import percent, short_count, short_petaflops
+from budgetnet.experiments.ablation.changes import EFFECT_RULE, POOLED_RULE
+from budgetnet.experiments.ablation.results import AblationResult, Row
+from budgetnet.model.budget import LimitVerdict, Verdict
+from budgetnet.model.cost import cost_of
+from budgetnet.model.spec import ModelSpec, feature_sizes
+from budgetnet.model.summary import Summary
+from budgetnet.statistics.intervals import points, with_interval
+from budgetnet.study.leaderboard import LeaderboardRow
+from budgetnet.study.trials import Trial
+from budgetnet.visualization.figures.style import GREEN, RULE, VERMILLION
+from budgetnet.visualization.figures.svg import silhouette_svg
+
+_CELL = "padding:2px 10px;text-align:{side};font-variant-numeric:tabular-nums"
+
+
+def _table(caption: str, head: Sequence[str], rows: Iterable[Sequence[object]], *, left: int = 1) -> str:
+    """An HTML table; the first ``left`` columns hold text, the others numbers."""
+    sides = ["left" if column < left else "right" for column in range(len(head))]
+
+    def line(tag: str, cells: Sequence[object]) -> str:
+        styled = (
+            f'<{tag} style="{_CELL.format(side=side)}">{escape(str(cell))}</{tag}>'
+            for side, cell in zip(sides, cells, strict=True)
+        )
+        return f"<tr>{''.join(styled)}</tr>"
+
+    body = "".join(line("td", row) for row in rows)
+    return (
+        f'<table style="border-collapse:collapse"><caption style="text-align:left;padding:4px 10px">{caption}</caption>'
+        f"<thead>{line('th', head)}</thead><tbody>{body}</tbody></table>"
+    )
+
+
+def spec_html(spec: ModelSpec) -> str:
+    """A specification as a table of its stages, the whole network's cost above and its silhouette below."""
+    silhouette = silhouette_svg(spec, width=480)
+    return f'{stages_html(spec)}<div style="max-width:480px;padding:4px 10px">{silhouette}</div>'
+
+
+def stages_html(spec: ModelSpec) -> str:
+    """A specification as a table of its stages, with the whole network's cost."""
+    cost = cost_of(spec)
+    sizes = [f"{height}x{width}" for height, width in feature_sizes(spec)]
+    stem = spec.stem
+    kernel = f"{stem.kernel_size}x{stem.kernel_size}"
+    rows: list[Sequence[object]] = [("stem", stem.channels, "", stem.stride, kernel, sizes[0])]
+    for number, stage in enumerate(spec.stages, 1):
+        kernels = ", ".join(f"{size}x{size}" for size in dict.fromkeys(stage.kernel_sizes))
+        rows.append((f"stage {number}", stage.channels, stage.blocks, stage.stride, kernels, sizes[number]))
+    settings = [f"{spec.block} blocks", spec.activation, f"{spec.shortcut.kind} shortcut"]
+    if spec.head.scale != 1:
+        settings.append(f"logits x {spec.head.scale:.3g}")
+    if stem.whitening:
+        settings.append(f"whitening {stem.whitening}x{stem.whitening}")
+    if spec.groups > 1:
+        settings.append(f"{spec.groups} groups")
+    if spec.squeeze_excitation_ratio:
+        settings.append(f"squeeze-and-excitation {spec.squeeze_excitation_ratio:g}")
+    image = "x".join(map(str, spec.input_shape))
+    caption = (
+        f"<b>{escape(spec.label)}</b> · {cost.params:,} parameters · {cost.macs:,} MACs<br>"
+        f"{escape(', '.join(settings))} · input {image} · {spec.num_classes} classes"
+    )
+    return _table(caption, ("", "channels", "blocks", "stride", "kernels", "output"), rows)
+
+
+def verdict_html(verdict: Verdict) -> str:
+    """A verdict as bars of its limits, with the smallest edits below when it is over."""
+    rows = [
+        (limit.limit, f"{limit.used:,}", f"{limit.allowed:,}", f"{limit.headroom:,}", f"{limit.violation + 1:.1%}")
+        for limit in verdict.limits
+    ]
+    caption = f"<b>{escape(verdict.spec.label)}</b> · {'fits' if verdict.fits else 'over budget'}"
+    caption += f"<br>{escape(verdict.note)}" if verdict.note else ""
+    table = _table(caption, ("limit", "used", "allowed", "headroom", "share"), rows)
+    table += "".join(map(_bar, verdict.limits))
+    if not verdict.edits:
+        return table
+    edits = [(edit.description, *(f"{number:,}" for number in edit.cost)) for edit in verdict.edits]
+    return table + _table("smallest edits that fit", ("edit", "parameters", "MACs", "activations"), edits)
+
+
+def _bar(limit: LimitVerdict) -> str:
+    """How much of a limit is used, as a bar; of one that is exceeded, with a mark where the limit lies."""
+    used = limit.violation + 1
+    fits = limit.headroom >= 0
+    words = f"{limit.limit}: {used:.1%} of {limit.allowed:,}, {'fits' if fits else 'over'}"
+    full = min(1.0, used)
+    mark = 1.0 if fits else 1 / used
+    ground = f"position:relative;width:320px;max-width:100%;height:10px;margin:4px 10px;background:{RULE}"
+    filled = f"width:{100 * full:.1f}%;height:100%;background:{GREEN if fits else VERMILLION}"
+    line = f"position:absolute;top:-2px;left:{100 * mark:.1f}%;width:2px;height:14px;background:#222"
+    parts = f'<div style="{filled}"></div><div style="{line}"></div>'
+    return f'<div role="img" aria-label="{escape(words)}" title="{escape(words)}" style="{ground}">{parts}</div>'
+
+
+def summary_html(summary: Summary) -> str:
+    """A network layer by layer, as a table."""
+    rows = [
+        (row.layer, row.path, "x".join(map(str, row.output_shape[1:])), f"{row.cost.params:,}", f"{row.cost.macs:,}")
+        for row in summary.rows
+    ]
+    total = summary.total
+    caption = f"<b>{escape(summary.name)}</b> · {total.params:,} parameters · {total.macs:,} MACs"
+    return _table(caption, ("layer", "weights", "output", "parameters", "MACs"), rows, left=2)
+
+
+def leaderboard_html(rows: Sequence[LeaderboardRow], *, title: str, most: int | None = None) -> str:
+    """Ranked candidates beside the published result, as a table.
+
+    Args:
+        rows: the best first.
+        title: what they are candidates of.
+        most: candidates to show; all if left out.
+    """
+    shown = [row for row in rows if most is None or row.is_reference or (row.rank or 0) <= most]
+    cells = [
+        (
+            "" if row.rank is None else row.rank,
+            row.name,
+            row.architecture,
+            f"{row.params:,}",
+            short_count(row.macs),
+            "" if row.train_flops is None else short_petaflops(row.train_flops),
+            with_interval(row.accuracy, row.interval),
+            "" if row.is_reference else f"{100 * row.gap:+.2f}",
+            row.verdict,
+        )
+        for row in shown
+    ]
+    left_out = len(rows) - len(shown)
+    caption = f"<b>{escape(title)}</b> · ranked by validation accuracy" + (f" · {left_out} more" if left_out else "")
+    head = ("rank", "candidate", "architecture", "params", "MACs", "PFLOP", "accuracy % [95 %]", "gap", "beyond noise?")
+    return _table(caption, head, cells, left=3)
+
+
+def study_html(
+    rows: Sequence[LeaderboardRow], *, title: str, facts: Mapping[str, str], counts: Mapping[str, int]
+) -> str:
+    """A study: what it asks, how many candidates met which fate, and the best ten.
+
+    Args:
+        rows: its leaderboard.
+        title: its name.
+        facts: what it asks, by what that is.
+        counts: of fates.
+    """
+    fates = ", ".join(f"{count} {fate.replace('_', ' ')}" for fate, count in counts.items())
+    about = _table(f"study <b>{escape(title)}</b>", ("", ""), [*facts.items(), ("candidates", fates)], left=2)
+    return about + leaderboard_html(rows, title=title, most=10)
+
+
+def candidate_html(trial: Trial, spec: ModelSpec) -> str:
+    """A trained candidate: what came of it, and its network."""
+    accuracy = "no result" if trial.accuracy is None else f"{percent(trial.accuracy)} % validation accuracy"
+    use = f"{100 * trial.budget_used:.1f} % of the budget"
+    about = f"<p><b>{escape(trial.name)}</b> · {accuracy} · {use} · {escape(trial.ended or trial.fate)}</p>"
+    return about + spec_html(spec)
+
+
+def ablation_html(result: AblationResult) -> str:
+    """An ablation as tables: of each network every variant, the base first, and what each change is worth."""
+    study = result.study
+    about = f" · {study.judged_on} accuracy · {len(study.seeds)} paired seeds"
+    compared = ("compared with",) if study.has_options else ()
+    head = ("variant", "params", "n", "mean %", "sd", *compared, "difference, points [95 %]", "p (Holm)")
+    tables = []
+    for network in result.networks:
+        cells = [_ablation_cells(row, compared=bool(compared)) for row in result.rows_of(network)]
+        title = f"{study.name}, network {network}" if network else study.name
+        tables.append(_table(f"<b>{escape(title)}</b>{about}", head, cells))
+    if result.changes:
+        tables.append(_changes_html(result))
+    return "".join(tables)
+
+
+def _ablation_cells(row: Row, *, compared: bool) -> list[object]:
+    difference = row.difference
+    if row.variant.is_base:
+        told = "" if compared else "base"
+    else:
+        told = points(difference.mean, difference.interval) if difference else row.remark
+    return [
+        row.variant.name,
+        f"{row.variant.spec.params:,}",
+        row.n,
+        "" if row.mean is None else percent(row.mean),
+        "" if row.standard_deviation is None else percent(row.standard_deviation),
+        *([row.variant.compared_with] if compared else []),
+        told,
+        "" if row.p_value is None else f"{row.p_value:.3f}",
+    ]
+
+
+def _changes_html(result: AblationResult) -> str:
+    several = len(result.networks) > 1
+    cells = []
+    for change in result.changes:
+        for comparison in change.comparisons:
+            rows = [comparison.rows.get(network) for network in result.networks]
+            pooled = comparison.pooled
+            found = [each and each.difference for each in (*rows, *([pooled] if several else []))]
+            numbers = [points(each.mean, each.interval) if each else "-" for each in found]
+            if several:
+                numbers.append("" if pooled is None or pooled.p_value is None else f"{pooled.p_value:.3f}")
+            cells.append((change.name, comparison.label, *numbers, change.verdict))
+    pooled_head = ("all networks", "p (Holm)") if several else ()
+    head = ("change", "", *(network or "difference" for network in result.networks), *pooled_head, "verdict")
+    rules = (EFFECT_RULE, POOLED_RULE) if several else (EFFECT_RULE,)
+    return _table("<b>changes</b>, points [95 %]", head, cells, left=2) + f"<p>{escape(' '.join(rules))}</p>"

@@ -1,0 +1,66 @@
+"""Where the runs of a study ran: every distinct set of versions and hardware that their folders name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from budgetnet.common.errors import InputError
+from budgetnet.common.files import read_mapping
+from budgetnet.visualization.report.content import Environment
+
+_FILE = "environment.json"
+
+
+class Surroundings(NamedTuple):
+    """What run folders say of where their runs ran."""
+
+    environments: tuple[Environment, ...]
+    """Every distinct one, the one with the most runs first."""
+    unknown: int
+    """Folders that say nothing, or are gone."""
+    damaged: tuple[str, ...]
+    """Files that cannot be read, and why."""
+
+
+def surroundings(runs: Iterable[str], out: Path) -> Surroundings:
+    """Reads where runs ran.
+
+    Args:
+        runs: names of run folders.
+        out: the folder that they lie in.
+    """
+    found: dict[str, tuple[dict[str, Any], set[str]]] = {}
+    unknown, damaged = 0, []
+    for run in dict.fromkeys(runs):
+        path = out / run / _FILE
+        try:
+            if not path.exists():
+                unknown += 1
+                continue
+            starts = _starts(path)
+        except OSError as error:
+            damaged.append(f"{run[:80]}/{_FILE}: {error.strerror}")
+            continue
+        except InputError as error:
+            damaged.append(f"{run}/{_FILE}: {error.rule}")
+            continue
+        for facts in starts:
+            key = json.dumps(facts, sort_keys=True)
+            found.setdefault(key, (facts, set()))[1].add(run)
+    environments = [Environment(facts, len(names)) for facts, names in found.values()]
+    return Surroundings(tuple(sorted(environments, key=lambda each: -each.runs)), unknown, tuple(damaged))
+
+
+def _starts(path: Path) -> list[dict[str, Any]]:
+    """What a run folder says of each start, without the epoch of it.
+
+    Raises:
+        InputError: the file is no list of starts.
+    """
+    starts = read_mapping(path).get("starts")
+    if not isinstance(starts, list) or not all(isinstance(start, dict) for start in starts):
+        raise InputError("starts", starts, "must be a list of mappings")
+    return [{key: value for key, value in start.items() if key != "first_epoch"} for start in starts]

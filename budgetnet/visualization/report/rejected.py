@@ -1,0 +1,88 @@
+"""What was not ranked, and why: in words for each candidate, and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import get_args
+
+from budgetnet.model.budget import Budget
+from budgetnet.model.cost import Cost
+from budgetnet.study.outcomes import OUT_OF_MEMORY
+from budgetnet.study.trials import Trial
+from budgetnet.visualization.report.content import Rejection, RejectionCount, RejectionKind
+from budgetnet.visualization.report.formatting import LIMIT_WORDS
+
+
+def is_ranked(trial: Trial, budget: Budget) -> bool:
+    """Whether a candidate was trained to its end, judged, and counted again within the budget."""
+    complete = trial.fate == "complete" and trial.correct is not None and bool(trial.images)
+    return complete and budget.admits(_cost(trial))
+
+
+def rejections(trials: Sequence[Trial], budget: Budget) -> list[Rejection]:
+    """Everything that has ended and is not ranked, in the order given.
+
+    Args:
+        trials: of one study.
+        budget: what a candidate may cost.
+    """
+    first: dict[str, Trial] = {}
+    for trial in trials:
+        if trial.trained:
+            first.setdefault(trial.spec, trial)
+    return [
+        _rejection(trial, budget, first.get(trial.spec))
+        for trial in trials
+        if trial.fate != "running" and not is_ranked(trial, budget)
+    ]
+
+
+def counted(rejected: Iterable[Rejection]) -> list[RejectionCount]:
+    """Candidates by kind, pruned ones by the cycle they were pruned behind, with what their training cost."""
+    groups: dict[tuple[RejectionKind, str], list[Trial]] = {}
+    for each in rejected:
+        detail = f"behind cycle {each.trial.cycles}" if each.kind == "pruned" else ""
+        groups.setdefault((each.kind, detail), []).append(each.trial)
+    order = get_args(RejectionKind)
+    return [
+        RejectionCount(
+            kind,
+            detail,
+            len(group),
+            sum(trial.epochs or 0 for trial in group if trial.trained),
+            sum(trial.seconds or 0.0 for trial in group if trial.trained),
+        )
+        for (kind, detail), group in sorted(groups.items(), key=lambda item: (order.index(item[0][0]), item[0][1]))
+    ]
+
+
+def _cost(trial: Trial) -> Cost:
+    return Cost(params=trial.params, macs=trial.macs, activations=trial.activations)
+
+
+def _rejection(trial: Trial, budget: Budget, earlier: Trial | None) -> Rejection:
+    if trial.fate == "over budget" or not budget.admits(_cost(trial)):
+        return Rejection(trial, "over budget", _excess(trial, budget))
+    reached = "" if trial.accuracy is None else f", at {100 * trial.accuracy:.2f} %"
+    known = f", as {earlier.name}" if earlier is not None and earlier.number != trial.number else ""
+    words: dict[str, tuple[RejectionKind, str]] = {
+        "pruned": ("pruned", f"behind cycle {trial.cycles}{reached}: others were better there"),
+        "repeated": ("repeated", f"trained before{known}; answered from the record"),
+        "interrupted": ("interrupted", "broken off, to be taken up again"),
+        "left to another": ("left to another", trial.ended or "another worker had it"),
+    }
+    if trial.fate in words:
+        return Rejection(trial, *words[trial.fate])
+    if trial.ended == OUT_OF_MEMORY:
+        return Rejection(trial, "out of memory", "too large for the device, with half batches as well")
+    return Rejection(trial, "diverged" if trial.trained else "no result", trial.ended or "no reason was written down")
+
+
+def _excess(trial: Trial, budget: Budget) -> str:
+    """By how much a candidate is over each limit that it breaks."""
+    over = (limit for limit in budget.limits(_cost(trial)) if limit.headroom < 0)
+    return "; ".join(
+        f"{-limit.headroom:,} {LIMIT_WORDS[limit.limit]} over the {limit.allowed:,} allowed: "
+        f"{limit.used / limit.allowed:,.2f} times as many"
+        for limit in over
+    )

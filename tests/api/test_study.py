@@ -1,0 +1,194 @@
+"""A study as notebooks see it, against what Optuna says of the same storage and what stands in the run folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import torch
+from html_support import read
+from optuna.trial import TrialState
+from optuna_dashboard._note import get_note_from_system_attrs
+from search_support import Watcher
+from support import TINY, TINY_SPACE, tiny_recipe
+
+from budgetnet import Study, open_study, search
+from budgetnet.common.errors import InputError, OverBudgetError, RecordError
+from budgetnet.data import DataSet
+from budgetnet.data.training_data import TrainingData
+from budgetnet.study.leaderboard import candidates, rank
+from budgetnet.study.space import SearchSpace
+
+
+@pytest.fixture(scope="module")
+def study(digits: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return search(
+        data=digits,
+        max_params=20_000,
+        trials=4,
+        space=SearchSpace(**TINY_SPACE),
+        sizing="reject",
+        pruner="none",
+        recipe=tiny_recipe(epochs=2),
+        enqueue=[TINY],
+        study="mine",
+        out=tmp_path_factory.mktemp("runs"),
+        device="cpu",
+    )
+
+
+def kept(study: Study) -> list[optuna.trial.FrozenTrial]:
+    storage = f"sqlite:///{study.out.resolve() / 'studies.db'}"
+    return optuna.load_study(study_name=study.name, storage=storage).get_trials()
+
+
+def test_the_frame_holds_every_trial(study: Study) -> None:
+    frame, trials = study.frame(), kept(study)
+    assert list(frame.index) == [trial.number for trial in trials]
+    assert list(frame["params"]) == [trial.user_attrs["params"] for trial in trials]
+    complete = frame[frame["fate"] == "complete"]
+    assert list(complete["accuracy"]) == [trial.value for trial in trials if trial.state == TrialState.COMPLETE]
+    assert (frame["fate"] == "over budget").sum() == sum(trial.user_attrs["params"] > 20_000 for trial in trials)
+    drawn = {name for trial in trials for name in trial.params}
+    assert {name.removeprefix("drawn.") for name in frame.columns if name.startswith("drawn.")} == drawn
+    assert study.tally()["trained"] == 4
+
+
+def test_the_best_has_the_highest_accuracy_and_its_network_says_what_was_recorded(
+    study: Study, digits: DataSet
+) -> None:
+    best = study.best()
+    complete = [trial for trial in kept(study) if trial.state == TrialState.COMPLETE]
+    assert best.trial.accuracy == max(float(trial.value or 0) for trial in complete)
+    network = best.load()
+    assert not network.training
+    data = TrainingData.prepare(digits, best.recipe, device=torch.device("cpu"))
+    pixels = data.validation.images.float() / 255
+    mean, std = (torch.tensor(values)[:, None, None] for values in (data.record.mean, data.record.std))
+    with torch.no_grad():
+        answers = network((pixels - mean) / std).argmax(dim=1)
+    assert int((answers == data.validation.labels).sum()) == best.trial.correct
+    assert len(answers) == best.trial.images
+    assert sum(weights.numel() for weights in best.build().parameters()) == best.trial.params
+    assert best.spec.params == best.trial.params
+    assert best.folder.name == best.trial.run
+
+
+def test_the_leaderboard_is_the_ranking_of_the_candidates(study: Study) -> None:
+    board = study.leaderboard()
+    assert list(board) == rank(candidates(study.trials()), comparable=False, among=4)
+    frame = board.frame()
+    assert list(frame["name"]) == [row.name for row in board]
+    assert frame["rank"].isna().sum() == 1
+
+
+def test_the_front_and_each_candidate_can_be_reached(study: Study) -> None:
+    front = study.front()
+    costs = [each.trial.params for each in front]
+    assert costs == sorted(costs)
+    assert front[-1].trial == study.best().trial
+    assert [each.trial for each in study] == [study[f"#{each.trial.number}"].trial for each in study]
+    assert study[0].spec == TINY.replace(num_classes=10)
+
+
+@pytest.mark.parametrize("name", ["front", "macs", "budget", "rungs", "importance", "curves"])
+def test_figures_are_drawn_by_name(study: Study, name: str) -> None:
+    assert name in study.figures
+    assert study.figure(name).layout.meta["alt"]
+
+
+def test_what_is_not_there_is_told(study: Study, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="figure = 'pie': must be one of front, macs"):
+        study.figure("pie")
+    with pytest.raises(InputError, match="trial = 99: is none of study mine"):
+        study[99]
+    over = next(trial for trial in study.trials() if trial.fate == "over budget")
+    with pytest.raises(InputError, match="was not trained to its end: over budget"):
+        study[over.number]
+    with pytest.raises(RecordError, match="no study is kept here"):
+        open_study(out=tmp_path)
+
+
+def test_a_study_is_opened_again_and_shows_itself(study: Study) -> None:
+    again = open_study("mine", out=study.out)
+    assert again.trials() == study.trials()
+    shown = read(again._repr_html_())
+    assert "study mine" in shown.text
+    assert "at most 20,000 params" in shown.text
+    assert study.best().trial.name in shown.cells
+    assert "4 trained" in repr(again)
+    candidate = read(study.best()._repr_html_())
+    assert f"{100 * (study.best().trial.accuracy or 0):.2f} % validation accuracy" in candidate.text
+    assert "script" not in {*shown.tags, *candidate.tags}
+    assert "published" in read(study.leaderboard()._repr_html_()).cells
+
+
+def test_a_search_leaves_notes_for_the_dashboard(study: Study) -> None:
+    storage = optuna.storages.RDBStorage(f"sqlite:///{study.out.resolve() / 'studies.db'}")
+    identity = storage.get_study_id_from_name(study.name)
+    attributes = storage.get_study_system_attrs(identity)
+    for trial in kept(study):
+        assert get_note_from_system_attrs(attributes, trial._trial_id)["body"].startswith(f"### #{trial.number} ")
+
+
+def test_the_same_call_goes_on_and_tells_its_callbacks(study: Study, digits: DataSet) -> None:
+    watcher = Watcher()
+    again = search(
+        data=digits,
+        max_params="20k",
+        trials=5,
+        space=SearchSpace(**TINY_SPACE),
+        sizing="reject",
+        pruner="none",
+        recipe=tiny_recipe(epochs=2),
+        study="mine",
+        out=study.out,
+        device="cpu",
+        callbacks=[watcher],
+    )
+    assert len(watcher.results) == 1
+    assert again.tally()["trained"] == 5
+
+
+def test_a_budget_that_nothing_fits_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(OverBudgetError):
+        search(max_params=10, out=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rule"),
+    [
+        ({"trials": 0}, "trials = 0: must be"),
+        ({"trials": -1}, "trials = -1: must be"),
+        ({"finalists": 1, "final_seeds": 0}, "final_seeds = 0: must be"),
+        ({"finalists": 1, "final_recipe": "as-run"}, "final_recipe = "),
+        ({"workers": 0}, "workers = 0: must be"),
+        ({"callbacks": [3]}, "callbacks = 3: must be instances"),
+        ({"callbacks": [Watcher]}, "must be instances of budgetnet.Callback"),
+    ],
+)
+def test_a_call_that_breaks_a_rule_leaves_nothing_behind(arguments: dict[str, Any], rule: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=rule):
+        search(max_params="30k", out=tmp_path / "runs", **arguments)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_finalists_are_trained_in_full(digits: DataSet, tmp_path: Path) -> None:
+    study = search(
+        data=digits,
+        max_params=20_000,
+        trials=2,
+        space=SearchSpace(**TINY_SPACE),
+        recipe=tiny_recipe(epochs=1),
+        finalists=1,
+        final_seeds=2,
+        final_recipe=tiny_recipe(epochs=1),
+        out=tmp_path,
+        device="cpu",
+    )
+    (final,) = study.finals()
+    assert len(final.test) == 2
+    assert open_study(out=tmp_path).finals() == [final]

@@ -1,0 +1,44 @@
+"""How times are read, and which networks a search begins with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support import PAIR_SPACE, Tell, tiny_recipe, write_space
+
+from budgetnet.cli.options import read_duration
+from budgetnet.common.errors import InputError
+from budgetnet.data import DataSet
+from budgetnet.model.zoo import ENTRIES, get
+from budgetnet.study.storage import default_storage, find_study, open_storage
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("30m", 1800), ("1.5h", 5400), (" 2 H ", 7200), ("1d", 86_400)]
+)
+def test_a_time_is_read_as_people_write_it(text: str, seconds: float) -> None:
+    assert read_duration(text, field="--timeout") == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "m", "5x", "1e3", "inf", "nan", "-1", "1m30s", "9" * 400])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="--timeout"):
+        read_duration(text, field="--timeout")
+
+
+def test_the_whole_zoo_can_be_put_first_as_far_as_it_fits(
+    tell: Tell, digits: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_space(tmp_path / "space.yaml", PAIR_SPACE)
+    tiny_recipe(epochs=1).save(tmp_path / "recipe.yaml")
+    options = ["--space", "space.yaml", "--recipe", "recipe.yaml", "--train-size", "64", "--validation-size", "40"]
+    answer = tell("search", "--max-params", "900k", "--enqueue", "zoo", "--trials", "2", "--device", "cpu", *options)
+    assert (answer.code, answer.err) == (0, "")
+    trials = find_study(open_storage(default_storage(Path("runs")), create=False), None).get_trials()
+    names = [trial.user_attrs["architecture"] for trial in trials]
+    image = {"input_shape": digits.input_shape, "num_classes": digits.num_classes}
+    assert (
+        names == [name for name in ENTRIES if get(name).replace(**image).params <= 900_000] == ["resnet20", "resnet56"]
+    )

@@ -1,0 +1,196 @@
+"""What the command line answers when nothing is wrong: tables for people, JSON for programs, exit codes for both."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import TINY, TINY_SPACE, Tell, restarts, snapshot, tiny_recipe, write_space
+
+from budgetnet import __version__
+from budgetnet.model.zoo import names
+from budgetnet.runs.store import RunFolder
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    TINY.save(tmp_path / "spec.yaml")
+    tiny_recipe().save(tmp_path / "recipe.yaml")
+    write_space(tmp_path / "space.yaml", TINY_SPACE)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+SMALL = ["--recipe", "recipe.yaml", "--train-size", "64", "--validation-size", "40", "--device", "cpu"]
+TRAIN = ["train", "spec.yaml", *SMALL]
+SEARCH = ["search", "--space", "space.yaml", "--max-params", "20k", "--trials", "3", *SMALL]
+
+
+def answered(tell: Tell, *arguments: str, code: int = 0) -> Any:
+    answer = tell(*arguments, "--json")
+    assert (answer.code, answer.err) == (code, "")
+    return json.loads(answer.out)
+
+
+def strict(text: str) -> Any:
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def outside_the_storage(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """All files but those of SQLite, which moves its log into the file when the last connection is closed."""
+    return {name: file for name, file in snapshot(folder).items() if "studies.db" not in name and ".lock" not in name}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["check", "reference", "--max-params", "5e6"], 0),
+        (["check", "reference", "--max-params", "1M"], 3),
+        (["check", "reference", "--max-macs", "10M", "--max-activations", "1k"], 3),
+        (["check", "spec.yaml"], 0),
+        (["summary", "reference"], 0),
+        (["summary", "spec.yaml", "--input-size", "16"], 0),
+        (["specs"], 0),
+        (TRAIN, 0),
+        (SEARCH, 0),
+    ],
+)
+def test_json_and_tables_are_answered_on_standard_output_alone(
+    folder: Path, tell: Tell, arguments: list[str], code: int
+) -> None:
+    as_json, as_table = tell(*arguments, "--json"), tell(*arguments)
+    assert strict(as_json.out)
+    assert (as_json.code, as_table.code) == (code, code)
+    assert (as_json.err, as_table.err) == ("", "")
+    assert as_table.out.strip()
+    assert "\x1b" not in as_table.out, "no colours where no terminal is"
+
+
+def test_the_published_network_fits_five_million_with_its_published_count(tell: Tell) -> None:
+    answer = answered(tell, "check", "reference", "--max-params", "5M")
+    assert (answer["params"], answer["macs"], answer["fits"]) == (4_662_346, 793_446_912, True)
+    (limit,) = answer["limits"]
+    assert limit == {"limit": "params", "used": 4_662_346, "allowed": 5_000_000, "headroom": 337_654}
+
+
+def test_what_is_over_budget_comes_with_edits_that_fit(tell: Tell, tmp_path: Path) -> None:
+    answer = answered(tell, "check", "reference", "--max-params", "4M", code=3)
+    assert answer["fits"] is False
+    assert answer["edits"]
+    for number, edit in enumerate(answer["edits"]):
+        edited = tmp_path / f"{number}.json"
+        edited.write_text(json.dumps(edit["spec"]))
+        again = answered(tell, "check", str(edited), "--max-params", "4M")
+        assert again["params"] == edit["params"] <= 4_000_000
+    table = tell("check", "reference", "--max-params", "4M")
+    assert all(edit["description"] in table.out for edit in answer["edits"])
+
+
+@pytest.mark.parametrize("spec", ["reference", "spec.yaml"])
+def test_verifying_counts_the_built_network(folder: Path, tell: Tell, spec: str) -> None:
+    answer = answered(tell, "check", spec, "--verify")
+    counts = {"built_params": answer["params"], "thop_params": answer["params"], "torch_macs": answer["macs"]}
+    assert answer["verified"] == counts
+    assert "all agree" in tell("check", spec, "--verify").out
+
+
+def test_the_named_networks_are_those_of_the_zoo(tell: Tell) -> None:
+    assert [entry["name"] for entry in answered(tell, "specs")] == names()
+
+
+@pytest.mark.parametrize("kind", ["spec", "recipe", "space"])
+def test_a_schema_knows_the_fields_of_its_file(folder: Path, tell: Tell, kind: str) -> None:
+    import yaml
+
+    answer = tell("schema", kind)
+    assert (answer.code, answer.err) == (0, "")
+    assert set(strict(answer.out)["properties"]) == set(yaml.safe_load((folder / f"{kind}.yaml").read_text()))
+
+
+def test_help_and_version(tell: Tell) -> None:
+    assert tell("--version").out == f"budgetnet {__version__}\n"
+    for arguments in (["--help"], ["-h"]):
+        answer = tell(*arguments)
+        assert (answer.code, answer.err) == (0, "")
+        assert all(
+            verb in answer.out
+            for verb in ("check", "summary", "specs", "schema", "train", "evaluate", "ensemble", "search")
+        )
+    for verb in (
+        *("check", "summary", "specs", "space", "schema"),
+        *("train", "evaluate", "ensemble", "search", "leaderboard"),
+    ):
+        answer = tell(verb, "--help")
+        assert (answer.code, answer.err) == (0, "")
+        assert "Usage" in answer.out
+
+
+def test_asked_for_nothing_it_shows_its_help(tell: Tell) -> None:
+    answer = tell()
+    assert (answer.code, answer.err) == (2, "")
+    assert "Usage" in answer.out
+
+
+def test_training_answers_what_the_run_folder_holds(folder: Path, tell: Tell) -> None:
+    answer = answered(tell, *TRAIN, "--seed", "4")
+    record = RunFolder(folder / answer["folder"]).load()
+    assert (answer["seed"], record.identity.seed) == (4, 4)
+    assert answer["validation_correct"] == record.result.validation_correct
+    assert answer["validation_accuracy"] == record.result.validation_accuracy
+    assert answer["interval"][0] <= answer["validation_accuracy"] <= answer["interval"][1]
+    before = snapshot(folder)
+    assert answered(tell, *TRAIN, "--seed", "4") == answer
+    assert snapshot(folder) == before, "a finished run is answered from the record"
+    assert "the test set stays sealed" in tell(*TRAIN, "--seed", "4").out
+
+
+def test_names_and_paths_are_printed_as_they_are(folder: Path, tell: Tell) -> None:
+    out = f"[bold]:smile:{'long' * 40}"
+    assert f"run folder: {out}/basic-8x1-s0" in tell(*TRAIN, "--out", out).out
+    assert tell(*SEARCH, "--study", "[red]:cat:").code == 0
+    assert "[red]:cat:: at most 20,000 params" in tell("leaderboard", "[red]:cat:").out
+
+
+def test_the_data_sets_own_recipe_is_taken_where_none_is_named(folder: Path, tell: Tell) -> None:
+    answer = answered(tell, "train", "spec.yaml", "--train-size", "64", "--validation-size", "40", "--epochs", "1")
+    recipe = RunFolder(folder / answer["folder"]).load().identity.recipe
+    assert (recipe.name, recipe.epochs, recipe.schedule) == ("digits", 1, restarts(1, cycle_factor=2))
+
+
+def test_a_search_answers_its_leaderboard_and_the_leaderboard_verb_the_same(folder: Path, tell: Tell) -> None:
+    found = answered(tell, *SEARCH)
+    before = outside_the_storage(folder)
+    assert answered(tell, "leaderboard") == answered(tell, "leaderboard", found["study"]) == found
+    assert tell("leaderboard").out == tell(*SEARCH).out
+    assert outside_the_storage(folder) == before
+    assert (found["trained"], found["comparable"], found["repeated"], found["no_result"]) == (3, False, 0, 0)
+    rows, published = found["rows"][:-1], found["rows"][-1]
+    assert (published["is_reference"], published["params"], published["accuracy"]) == (True, 4_662_346, 0.9141)
+    assert [row["rank"] for row in rows] == [1, 2, 3]
+    accuracies = [row["accuracy"] for row in rows]
+    assert accuracies == sorted(accuracies, reverse=True)
+    for row in rows:
+        record = RunFolder(folder / "runs" / row["run"]).load()
+        assert row["accuracy"] == record.result.validation_accuracy
+        assert row["params"] == record.result.params <= 20_000
+        assert (row["verdict"], row["exceeds_noise"]) == ("not comparable", None)
+    table = tell("leaderboard").out
+    assert "3 trained, 0 of them pruned at a restart, 0 turned away over budget" in table
+    assert "not comparable, as these are not the original CIFAR-10 images" in table
+
+
+def test_a_search_that_gives_up_says_so_and_still_answers(
+    folder: Path, tell: Tell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("budgetnet.study.driver.MAX_TURNED_AWAY", 5)
+    write_space(folder / "space.yaml", {**TINY_SPACE, "channels": [8, 8], "stages": [1, 1], "block_kinds": ["basic"]})
+    answer = tell(*SEARCH[: -len(SMALL)], "--trials", "9", *SMALL, "--json")
+    assert answer.code == 0
+    assert answer.err.startswith("gave up at ")
+    assert answer.err.count("\n") == 1
+    assert 1 <= strict(answer.out)["trained"] < 9

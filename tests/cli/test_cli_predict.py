@@ -1,0 +1,158 @@
+"""The verb that asks a network about pictures: against the network run by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from evaluation_support import RECIPE, Runs, by_hand
+from export_support import made_run
+from PIL import Image
+from support import TINY, Tell, snapshot
+
+from budgetnet.data import DataSet
+from budgetnet.data.dataset import make_dataset
+from budgetnet.runs.recipe import Views
+
+CPU = ["--device", "cpu"]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def pictures(digits: DataSet, folder: Path) -> list[str]:
+    """The first three training images as files."""
+    names = ["first.png", "second.bmp", "third.tif"]
+    for name, image in zip(names, digits.train_images, strict=False):
+        Image.fromarray(image[0]).save(folder / name)
+    return names
+
+
+def answered(tell: Tell, *arguments: str, code: int = 0) -> Any:
+    answer = tell("predict", *arguments, *CPU, "--json")
+    assert answer.code == code
+    return json.loads(answer.out)
+
+
+@pytest.mark.parametrize("views", ["flip", "none", "flip-and-shifts"])
+def test_probabilities_are_those_of_the_network_run_by_hand(
+    digits: DataSet, tell: Tell, folder: Path, pictures: list[str], views: Views
+) -> None:
+    options = {"test_time_flip": views != "none", "test_time_shifts": views == "flip-and-shifts"}
+    recipe = RECIPE.model_copy(update={**options, "precision": "bfloat16"})
+    record = made_run(TINY, digits, folder / "runs", recipe=recipe)
+    before = snapshot(folder)
+    answer = answered(tell, str(record.folder), *pictures, "--top", "10")
+    assert (answer["run"], answer["views"]) == (str(record.folder), views)
+    expected = by_hand(record, digits.train_images[:3], views=views)
+    for row, picture, each in zip(expected, pictures, answer["images"], strict=True):
+        assert (each["image"], each["error"]) == (picture, None)
+        said = {entry["number"]: entry["probability"] for entry in each["predictions"]}
+        assert [said[number] for number in range(10)] == pytest.approx(list(row), abs=1e-6)
+        assert [entry["number"] for entry in each["predictions"]] == np.argsort(-row).tolist()
+        assert sum(said.values()) == pytest.approx(1)
+    assert snapshot(folder) == before
+
+
+def test_the_likeliest_classes_are_shown_by_name(runs: Runs, digits: DataSet, tell: Tell, pictures: list[str]) -> None:
+    (record,) = runs("good0")
+    answer = tell("predict", "good0", *pictures, "--top", "2", *CPU)
+    assert (answer.code, answer.err) == (0, "")
+    lines = [line.replace("│", " ").split() for line in answer.out.splitlines() if "│" in line]
+    expected = by_hand(record, digits.train_images[:3], views="flip")
+    shown = []
+    for picture, row in zip(pictures, expected, strict=True):
+        first, second = np.argsort(-row)[:2]
+        shown += [[picture, digits.class_names[first], f"{100 * row[first]:.2f}"]]
+        shown += [[digits.class_names[second], f"{100 * row[second]:.2f}"]]
+    assert lines == shown
+
+
+def test_what_cannot_be_read_is_named_and_keeps_nothing_back(runs: Runs, tell: Tell, pictures: list[str]) -> None:
+    runs("good0")
+    Path("bad.png").write_bytes(b"no picture")
+    whole = answered(tell, "good0", *pictures)
+    mixed = tell("predict", "good0", "bad.png", pictures[0], "none.png", *pictures[1:], *CPU, "--json")
+    assert mixed.code == 2
+    assert mixed.err.splitlines() == [
+        "error: IMAGE = 'bad.png': is not a sound image: its content is of no known kind",
+        "error: IMAGE = 'none.png': no such file",
+    ]
+    images = json.loads(mixed.out)["images"]
+    assert [images[place] for place in (1, 3, 4)] == whole["images"]
+    assert images[0] == {
+        "image": "bad.png",
+        "error": "is not a sound image: its content is of no known kind",
+        "predictions": [],
+    }
+    table = tell("predict", "good0", "bad.png", pictures[0], *CPU)
+    assert (table.code, "first.png" in table.out, "bad.png" in table.out) == (2, True, False)
+    alone = tell("predict", "good0", "bad.png", *CPU)
+    assert (alone.code, alone.out, len(alone.err.splitlines())) == (2, "", 1)
+
+
+def animals() -> DataSet:
+    generator = np.random.default_rng(0)
+    return make_dataset(
+        name="folder:animals",
+        train_images=generator.integers(0, 256, (250, 8, 8, 3), dtype=np.uint8),
+        train_labels=np.arange(250) % 2,
+        test_images=generator.integers(0, 256, (4, 8, 8, 3), dtype=np.uint8),
+        test_labels=np.arange(4) % 2,
+        class_names=["cat [of prey]", "dog"],
+        provenance="made for a test",
+    )
+
+
+def test_classes_have_the_names_that_the_run_keeps_or_numbers(tell: Tell, folder: Path, pictures: list[str]) -> None:
+    kept = made_run(TINY, animals(), folder / "kept")
+    assert "cat [of prey]" in tell("predict", str(kept.folder), *pictures, *CPU).out
+    # A version that kept no names, and its data set is gone.
+    bare = made_run(TINY, animals(), folder / "bare", class_names=None)
+    answer = answered(tell, str(bare.folder), pictures[0])
+    assert {each["class"] for each in answer["images"][0]["predictions"]} == {"0", "1"}
+
+
+def test_without_kept_names_the_data_set_is_asked(
+    digits: DataSet, tell: Tell, folder: Path, pictures: list[str]
+) -> None:
+    names = [f"sign {number}" for number in range(10)]
+    np.savez(
+        "signs.npz",
+        train_images=digits.train_images[:, 0],
+        train_labels=digits.train_labels,
+        test_images=digits.train_images[:20, 0],
+        test_labels=digits.train_labels[:20],
+        class_names=np.array(names),
+    )
+    from budgetnet.data import load_dataset
+
+    record = made_run(TINY, load_dataset("arrays:signs.npz"), folder / "runs", class_names=None)
+    answer = answered(tell, str(record.folder), pictures[0], "--top", "10")
+    assert {each["class"] for each in answer["images"][0]["predictions"]} == set(names)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere", "first.png"], "holds no run"),
+        (["diverged", "first.png"], "came to no result"),
+        (["good0", "first.png", "--top", "0"], "--top"),
+        (["good0", "first.png", "--device", "tpu"], "--device"),
+        (["good0"], "Missing argument 'IMAGE"),
+    ],
+)
+def test_bad_input_is_told_in_one_line(
+    runs: Runs, tell: Tell, pictures: list[str], arguments: list[str], message: str
+) -> None:
+    runs("diverged", "good0")
+    answer = tell("predict", *arguments)
+    assert (answer.code, answer.out, len(answer.err.splitlines())) == (2, "", 1)
+    assert message in answer.err

@@ -1,0 +1,242 @@
+"""The verbs that reproduce, on real runs and on records in run folders: what they say, and what they end with."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+from support import TINY, Tell, snapshot, tiny_recipe
+
+from budgetnet.common.errors import DataError
+from budgetnet.data import declared_cifar10, load_dataset, read_openings, split
+from budgetnet.model.cost import cost_of
+from budgetnet.model.zoo import get
+from budgetnet.runs.named_recipes import named_recipe
+from budgetnet.runs.recipe import LEAKING
+from budgetnet.runs.records import DataRecord, Epoch, RunIdentity, RunResult, TestResult
+from budgetnet.runs.store import OPENINGS, RunFolder
+
+SMALL = ["--data", "digits", "--epochs", "2", "--train-size", "64", "--validation-size", "40", "--device", "cpu"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    TINY.replace(name="mine").save(tmp_path / "spec.yaml")
+    tiny_recipe(name="short").save(tmp_path / "recipe.yaml")
+    return tmp_path
+
+
+def answered(tell: Tell, *arguments: str) -> Any:
+    answer = tell("reproduce", *arguments, "--json")
+    assert (answer.code, answer.err) == (0, "")
+    return json.loads(answer.out, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+
+
+def test_the_leak_is_measured_in_pairs_and_every_number_stands_in_a_record(
+    folder: Path, tell: Tell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["leakage", "--spec", "spec.yaml", "--seeds", "2", *SMALL]
+    found = answered(tell, *arguments)
+    assert [(row["recipe"], row["seed"], row["leaks"]) for row in found["runs"]] == [
+        ("as-run", 0, True),
+        ("as-run", 1, True),
+        ("paper", 0, False),
+        ("paper", 1, False),
+    ]
+    for row in found["runs"]:
+        record = RunFolder(folder / "runs" / row["run"]).load()
+        assert record.test is not None
+        assert row["validation_accuracy"] == record.result.validation_accuracy
+        assert row["test_accuracy"] == record.test.correct / 360
+        assert row["train_accuracy"] == record.curves[(record.result.best_epoch or 0) - 1].train_accuracy
+        assert record.identity.recipe.epochs == 2
+    (opening,) = read_openings(folder / "runs" / OPENINGS)
+    assert (opening["by"], opening["reason"]) == ("reproduce leakage", "reproduction of what is published: leakage")
+    assert sorted(opening["runs"]) == sorted(row["run"] for row in found["runs"])
+    before = snapshot(folder)
+    table = tell("reproduce", *arguments)
+    assert table.code == 0
+    assert snapshot(folder) == before, "answered from the records, and nothing is opened again"
+    assert table.out.count("as-run (leaking)") == 3
+    assert f"as-run is {LEAKING}" in table.out
+    assert "published (leaking)" in table.out
+    monkeypatch.setattr("budgetnet.cli.tables._PLAIN_WIDTH", 80)
+    narrow = tell("reproduce", *arguments).out.splitlines()
+    assert all("leaking)" in line for line in narrow if "as-run" in line and "│" in line), "no name is cut in two"
+    assert max(len(line) for line in narrow if "│" in line) <= 80
+
+
+def test_the_ladder_trains_every_rung_with_the_same_seeds(folder: Path, tell: Tell) -> None:
+    sizes = ["--data", "digits", "--train-size", "16", "--validation-size", "10", "--device", "cpu"]
+    found = answered(tell, "ladder", "--seeds", "1", "--recipe", "recipe.yaml", "--epochs", "1", *sizes)
+    assert [rung["name"] for rung in found["rungs"]] == [
+        "ladder-small",
+        "ladder-wide",
+        "ladder-large-kernel",
+        "reference",
+    ]
+    assert [rung["stated_params"] for rung in found["rungs"]] == [2_600_000, 4_900_000, 4_200_000, 4_662_346]
+    # On grey images the stem has 9 weights a channel instead of 27.
+    assert found["rungs"][-1]["params"] == 4_662_346 - 64 * 18
+    assert {rung["verdict"]["outcome"] for rung in found["rungs"]} == {"not comparable"}
+    assert [row["seed"] for row in found["runs"]] == [0] * 4
+
+
+def test_an_ensemble_averages_what_its_members_said_of_the_test_set(folder: Path, tell: Tell) -> None:
+    arguments = ["ensemble", "--spec", "spec.yaml", "--members", "3", *SMALL]
+    found = answered(tell, *arguments)
+    probabilities, right = [], []
+    for row in found["runs"]:
+        tensors = load_file(folder / "runs" / row["run"] / "test-scores.safetensors")
+        probabilities.append(tensors["probabilities"])
+        right.append((tensors["probabilities"].argmax(axis=1) == tensors["labels"]).mean())
+    together = (np.mean(probabilities, axis=0).argmax(axis=1) == tensors["labels"]).mean()
+    assert [row["test_accuracy"] for row in found["runs"]] == pytest.approx(right)
+    assert [member["accuracy"] for member in found["members"]] == pytest.approx(right)
+    assert found["mean"]["accuracy"] == pytest.approx(np.mean(right))
+    assert found["ensemble"]["accuracy"] == pytest.approx(together)
+    spec = TINY.replace(num_classes=10)
+    assert (found["ensemble"]["params"], found["fits"]) == (3 * spec.params, True)
+    assert (found["outcome"], found["published"]["accuracy"]) == ("not comparable", 0.85)
+    over = tell("reproduce", *arguments, "--max-params", str(3 * spec.params - 1))
+    assert (over.code, over.err) == (3, "")
+    assert "published: about 85 %" in over.out
+    assert len(read_openings(folder / "runs" / OPENINGS)) == 1
+    assert tell("reproduce", "ensemble", "--members", "1", "--data", "digits").err.startswith("error: --members = '1'")
+
+
+BAD = [
+    (["reference", "--declare", "mnist"], "--declare = 'mnist': must be one of cifar10"),
+    (["reference", "--data", "digits", "--declare", "cifar10"], "--declare = 'digits': needs 50,000 training"),
+    (["reference", "--data", "digits", "--seeds", "0"], "--seeds = '0'"),
+    (["ladder", "--data", "digits", "--seeds", "5000"], "--seeds = '5000': must be at most 1,000"),
+    (
+        ["leakage", "--data", "digits", "--seed", "4294967295"],
+        "--seed = 4294967295: must leave room for 3 seeds",
+    ),
+    (["leakage", "--spec", "nonsense"], "spec = 'nonsense'"),
+    (["reference", "--recipe", "nonsense"], "recipe = 'nonsense'"),
+    (["reference", "--data", "nowhere"], "data"),
+    (["leakage", "--data", "digits", "--out", "spec.yaml"], "--out = 'spec.yaml': must be a folder"),
+    (["leakage", "--data", "digits", "--out", "spec.yaml/runs"], "--out = 'spec.yaml/runs': must be a folder"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "line"), BAD)
+def test_what_is_wrong_is_told_in_one_line_and_leaves_nothing(
+    folder: Path, tell: Tell, arguments: list[str], line: str
+) -> None:
+    before = snapshot(folder)
+    answer = tell("reproduce", *arguments)
+    assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
+    assert answer.err.startswith(f"error: {line}")
+    assert snapshot(folder) == before
+
+
+@pytest.fixture(scope="module")
+def blank_copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images of CIFAR-10's numbers and shape, all black."""
+    path = tmp_path_factory.mktemp("copy") / "copy.npz"
+    labels = np.arange(50_000, dtype=np.uint8) % 10
+    images: dict[str, Any] = {"train_images": np.zeros((50_000, 32, 32, 3), np.uint8), "train_labels": labels}
+    images |= {"test_images": np.zeros((10_000, 32, 32, 3), np.uint8), "test_labels": labels[:10_000]}
+    np.savez_compressed(path, **images)
+    return path
+
+
+def lay_down_run(out: Path, data: DataRecord, *, seed: int, correct: int) -> None:
+    """A finished run of the reference by the recipe `paper`, judged on the test set."""
+    spec = get("reference")
+    identity = RunIdentity(
+        spec=spec, recipe=named_recipe("paper"), data=data, seed=seed, device="cpu", precision="float32"
+    )
+    for precision in ("float32", "bfloat16"):  # Whichever this processor would train in.
+        identity = identity.model_copy(update={"precision": precision})
+        run = RunFolder.of(identity, out)
+        run.path.mkdir(parents=True)
+        run.begin(identity)
+        run.write_curves([Epoch(1, 1, 0.01, 1.0, 0.5, 1.0, 0.5, 1.0)])
+        save_file({"weights": np.zeros(1)}, run.best)
+        facts: dict[str, Any] = cost_of(spec)._asdict()
+        facts |= {"epochs": 1, "cycles": 0, "best_epoch": 1, "validation_loss": 1.0, "seconds": 1.0}
+        facts |= {"validation_correct": 5_000, "validation_images": 10_000}
+        run.finish(RunResult(status="complete", reason="all 1 epochs", **facts))
+        run.write_test(TestResult(loss=0.4, correct=correct, images=10_000, reason="a test"))
+
+
+@pytest.mark.parametrize(
+    ("counts", "declared", "code", "outcome"),
+    [
+        ([9_120, 9_150, 9_133], True, 0, "reproduced"),
+        ([8_900, 8_950, 8_930], True, 4, "not reproduced"),
+        ([8_900, 8_950, 8_930], False, 0, "not comparable"),
+    ],
+)
+def test_the_verdict_decides_what_the_command_ends_with(
+    folder: Path, tell: Tell, blank_copy: Path, counts: list[int], declared: bool, code: int, outcome: str
+) -> None:
+    dataset = load_dataset(f"arrays:{blank_copy}")
+    if declared:
+        dataset = declared_cifar10(dataset, field="--declare")
+    parts = split(dataset.train_labels, validation_fraction=0.2, seed=0)
+    data = DataRecord(
+        name=dataset.name,
+        provenance=dataset.provenance,
+        fingerprint=dataset.fingerprint,
+        is_original_cifar10=False,
+        mean=dataset.mean,
+        std=dataset.std,
+        split_fingerprint=parts.fingerprint,
+        train_images=40_000,
+        validation_images=10_000,
+    )
+    for seed, count in enumerate(counts):
+        lay_down_run(folder / "runs", data, seed=seed, correct=count)
+    arguments = ["reference", "--data", f"arrays:{blank_copy}", "--seeds", str(len(counts)), "--device", "cpu"]
+    arguments += ["--declare", "cifar10"] if declared else []
+    answer = tell("reproduce", *arguments)
+    assert (answer.code, answer.err) == (code, "")
+    assert f"verdict: {outcome}\n" in answer.out
+    assert "agrees: 44 of 44 rows equal, 4,662,346 parameters" in answer.out
+    assert ("by the word of --declare cifar10 alone" in answer.out) == declared
+    assert ("--declare cifar10 vouches for a copy" in answer.out) != declared
+    mean = f"{sum(counts) / 300:.2f}"
+    assert re.search(rf"test accuracy: {re.escape(mean)} % \(sd \d\.\d\d\) here, n = 3; 91\.41 published", answer.out)
+    found = json.loads(tell("reproduce", *arguments, "--json").out)
+    assert (found["verdict"]["outcome"], found["published_loss"]) == (outcome, 0.315)
+    assert found["test_loss"] == pytest.approx(0.4)
+
+
+def test_a_declared_copy_is_normalised_as_the_original_and_not_called_so(blank_copy: Path) -> None:
+    copy = load_dataset(f"arrays:{blank_copy}")
+    vouched = declared_cifar10(copy, field="--declare")
+    assert (vouched.mean, vouched.std) == ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+    assert vouched.provenance.endswith("declared to be CIFAR-10 by its user")
+    assert (vouched.is_original_cifar10, vouched.fingerprint) == (False, copy.fingerprint)
+    assert copy.mean == (0.0, 0.0, 0.0)
+    with pytest.raises(DataError, match="--declare"):
+        declared_cifar10(load_dataset("digits"), field="--declare")
+
+
+def test_a_search_refuses_to_rank_by_a_leaking_validation(folder: Path, tell: Tell) -> None:
+    before = snapshot(folder)
+    for option in ("--recipe", "--final-recipe"):
+        answer = tell("search", option, "as-run", "--trials", "1")
+        assert (answer.code, answer.out) == (2, "")
+        assert answer.err.startswith(f"error: {option} = 'as-run': cannot rank networks")
+    assert snapshot(folder) == before
+
+
+def test_training_by_a_leaking_recipe_says_so_wherever_it_says_anything(folder: Path, tell: Tell) -> None:
+    arguments = ["train", "spec.yaml", "--recipe", "as-run", *SMALL]
+    assert LEAKING in tell(*arguments).out
+    assert json.loads(tell(*arguments, "--json").out)["leaks"] is True
+    sound = ["train", "spec.yaml", "--recipe", "paper", *SMALL]
+    assert LEAKING not in tell(*sound).out
+    assert json.loads(tell(*sound, "--json").out)["leaks"] is False

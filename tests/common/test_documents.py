@@ -1,0 +1,214 @@
+"""Numbers as people write them, and errors of one line that can travel between processes."""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import thorough
+
+from budgetnet.common.documents import field_path, parse_count
+from budgetnet.common.errors import DataError, InputError, RecordError, shown
+from budgetnet.model.spec import Head, ModelSpec, Stage
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("5e6", 5_000_000),
+        ("5E+6", 5_000_000),
+        ("5M", 5_000_000),
+        ("5m", 5_000_000),
+        (" 5 M ", 5_000_000),
+        ("5000000", 5_000_000),
+        ("5_000_000", 5_000_000),
+        ("5,000,000", 5_000_000),
+        ("1.5k", 1_500),
+        ("2G", 2_000_000_000),
+        ("2b", 2_000_000_000),
+        (".5k", 500),
+        ("5.", 5),
+        ("+7", 7),
+        ("1e-3k", 1),
+        ("4.662346M", 4_662_346),
+        ("1e18", 10**18),
+        ("\u0665\u0660\u0660", 500),
+        (5e6, 5_000_000),
+        (5_000_000, 5_000_000),
+        (1e15, 10**15),
+        (np.int64(7), 7),
+        (np.float64(5e6), 5_000_000),
+        (Decimal("5e6"), 5_000_000),
+    ],
+)
+def test_counts_are_read_as_people_mean_them(text: object, count: int) -> None:
+    read = parse_count(text, field="--max-params")
+    assert read == count
+    assert type(read) is int
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "M",
+        "0",
+        "-5M",
+        "0.5",
+        "1.0005k",
+        "1.00000000000000000000000000000000000001",
+        "nan",
+        "inf",
+        "-inf",
+        "1e999",
+        "1e9999",
+        "1e-999",
+        "1" * 5_000,
+        "9" * 200_000,
+        10**5_000,
+        "1,5M",
+        "1,50",
+        "5__0",
+        "5_",
+        "5,",
+        "_5",
+        "1 000",
+        "5MM",
+        "5Mi",
+        "0x10",
+        "²",
+        "½",
+        "5\n5",
+        "5;rm",
+        None,
+        True,
+        False,
+        math.nan,
+        math.inf,
+        1.5,
+        0,
+        -1,
+        [],
+        {},
+        b"5",
+        1j,
+    ],
+    ids=lambda value: f"{type(value).__name__}-{shown(value)[:20]}",
+)
+def test_what_is_no_count_is_refused_in_one_line(text: object) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_count(text, field="--max-params")
+    assert caught.value.field == "--max-params"
+    assert len(str(caught.value)) < 250
+    assert "\n" not in str(caught.value)
+
+
+@thorough
+@given(st.integers(1, 10**18))
+def test_every_whole_number_comes_back_however_it_is_written(number: int) -> None:
+    for text in (str(number), f"{number:,}", f"{number:_}", f"{number}.0", f"{Decimal(number) / 1000}k", number):
+        assert parse_count(text, field="x") == number
+
+
+@thorough
+@given(st.text(st.sampled_from("0123456789.,_eE+-kKmMgGbB \n٣²"), max_size=12))
+def test_any_text_is_a_positive_count_or_an_input_error(text: str) -> None:
+    try:
+        assert 1 <= parse_count(text, field="x") <= 10**18
+    except InputError as error:
+        assert error.value == text
+
+
+WHOLE = [64, np.int64(64), np.uint8(64), 64.0, np.float32(64), Decimal(64)]
+NOT_WHOLE = [64.5, "64", b"64", True, np.True_, None, math.nan, math.inf, -math.inf, [64], {"a": 1}, 64 + 0j, object()]
+
+
+@pytest.mark.parametrize("value", WHOLE, ids=lambda value: type(value).__name__)
+def test_whole_numbers_of_any_type_become_integers(value: Any) -> None:
+    stage = Stage(channels=value)
+    assert stage.channels == 64
+    assert type(stage.channels) is int
+
+
+@pytest.mark.parametrize("value", NOT_WHOLE, ids=lambda value: type(value).__name__)
+def test_nothing_else_becomes_an_integer(value: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        Stage(channels=value)
+    assert (caught.value.field, caught.value.rule) == ("channels", "must be a whole number")
+
+
+@pytest.mark.parametrize(
+    "value", ["1e-1", 0.1, np.float64(0.1), Decimal("0.1")], ids=lambda value: type(value).__name__
+)
+def test_real_numbers_may_be_text_as_yaml_reads_exponents(value: Any) -> None:
+    assert Head(dropout=value).dropout == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("value", [True, np.False_, "yes", "nan", "inf", math.nan, None, [], b"0.1"])
+def test_nothing_else_becomes_a_real_number(value: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        Head(dropout=value)
+    assert caught.value.field == "dropout"
+
+
+def test_minus_zero_is_zero() -> None:
+    assert math.copysign(1, Head(dropout=-0.0).dropout) == 1
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | st.dates(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+fields = st.sampled_from([*ModelSpec.model_fields, "self", "cls", "{", "\x1b[31m", "a\nb", "x" * 500])
+
+
+@thorough
+@given(st.dictionaries(fields, values, max_size=4), st.dictionaries(fields, values, max_size=2))
+def test_any_mapping_is_a_network_or_an_error_of_one_short_line(top: dict[str, Any], stage: dict[str, Any]) -> None:
+    mapping = {"stages": [{"channels": 4, **stage}], **top}
+    try:
+        ModelSpec.from_mapping(mapping)
+    except InputError as error:
+        assert str(error).isprintable()
+        assert len(str(error)) < 500
+
+
+@pytest.mark.parametrize(
+    "channels", ["{boom}", {"a": 1}, "{0}", "{error}", 10**5_000, -(10**5_000), "x" * 10_000], ids=shown
+)
+def test_a_hostile_value_is_named_and_shortened(channels: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        ModelSpec.from_mapping({"stages": [{"channels": 4}, {"channels": channels}]})
+    assert caught.value.field == "stages[1].channels"
+    assert len(str(caught.value)) < 250
+
+
+@pytest.mark.parametrize("kind", [InputError, DataError, RecordError])
+@pytest.mark.parametrize("copied", [lambda error: pickle.loads(pickle.dumps(error)), copy.copy, copy.deepcopy])
+def test_errors_survive_the_way_to_another_process(kind: type[InputError], copied: Any) -> None:
+    error = kind("stages[0].channels", [1, 2], "must be a whole number")
+    twin = copied(error)
+    assert type(twin) is kind
+    assert (twin.field, twin.value, twin.rule, str(twin)) == (error.field, error.value, error.rule, str(error))
+
+
+@pytest.mark.parametrize(
+    ("location", "path"),
+    [
+        (("stages", 2, "channels"), "stages[2].channels"),
+        (("a",), "a"),
+        ((), ""),
+        ((0, "a", 1, 2), "[0].a[1][2]"),
+        (("a\nb",), "'a\\nb'"),
+    ],
+)
+def test_paths_are_written_as_people_would(location: tuple[int | str, ...], path: str) -> None:
+    assert field_path(location) == path

@@ -1,0 +1,83 @@
+"""An ablation and a reproduction that are killed again and again come to what they would have come to in one go."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from support import TINY, finished, start, tiny_recipe, wait_for
+
+from budgetnet.data import read_openings
+from budgetnet.runs.store import OPENINGS
+
+SMALL = ["--train-size", "500", "--validation-size", "40", "--device", "cpu", "--data", "digits", "--json"]
+DONE_AT_KILLS = (0, 1, 2)
+"""Runs that are done, at the least, when each kill comes."""
+
+
+def lay_out(folder: Path) -> None:
+    folder.mkdir()
+    TINY.save(folder / "spec.yaml")
+    tiny_recipe(epochs=30).save(folder / "recipe.yaml")
+    study = {
+        "name": "tiny",
+        "spec": "spec.yaml",
+        "recipe": "recipe.yaml",
+        "factors": {"recipe.learning_rate": [0.05, 0.01]},
+        "seeds": 2,
+        "judged_on": "test",
+    }
+    (folder / "study.yaml").write_text(yaml.safe_dump(study))
+    del study["spec"], study["factors"]
+    study |= {
+        "networks": {"basic": "spec.yaml", "preact": TINY.replace(block="preact").to_mapping()},
+        "options": {"slow": {"recipe.learning_rate": 0.01}},
+        "seeds": 1,
+    }
+    (folder / "networks.yaml").write_text(yaml.safe_dump(study))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["ablate", "study.yaml"],
+        ["ablate", "networks.yaml"],
+        ["reproduce", "leakage", "--spec", "spec.yaml", "--epochs", "30", "--seeds", "2"],
+    ],
+    ids=["ablate", "networks", "reproduce"],
+)
+def test_what_is_killed_goes_on_and_comes_to_the_same(tmp_path: Path, command: list[str]) -> None:
+    for name in ("whole", "killed"):
+        lay_out(tmp_path / name)
+    whole = finished(*command, *SMALL, cwd=tmp_path / "whole")
+    assert (whole.returncode, whole.stderr) == (0, "")
+    folder, chance = tmp_path / "killed", random.Random(5)
+    runs = folder / "runs"
+    done: dict[Path, int] = {}
+    for least in DONE_AT_KILLS:
+        process = start(*command, *SMALL, cwd=folder)
+        before = sum(map(len, map(Path.read_text, runs.glob("*/curves.csv"))))
+
+        def in_training(before: int = before, least: int = least) -> bool:
+            trained = sum(map(len, map(Path.read_text, runs.glob("*/curves.csv")))) > before
+            return trained and len(list(runs.glob("*/result.json"))) >= least
+
+        wait_for(in_training, process=process)
+        time.sleep(chance.uniform(0, 0.3))  # An instant like any other.
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        for result in runs.glob("*/result.json"):
+            assert done.setdefault(result, result.stat().st_mtime_ns) == result.stat().st_mtime_ns
+    assert 0 < len(done) < 4, "the case needs runs that were done and runs that were not"
+    again = finished(*command, *SMALL, cwd=folder)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert json.loads(again.stdout) == json.loads(whole.stdout)
+    assert {path: path.stat().st_mtime_ns for path in done} == done, "what was done is not trained again"
+    assert len(list(runs.glob("*/result.json"))) == 4
+    assert len(read_openings(runs / OPENINGS)) == 1, "the test set is opened when all stand"

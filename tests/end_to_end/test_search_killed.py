@@ -1,0 +1,183 @@
+"""A search by two workers that is killed at twenty random instants, and what its storage and run folders say then."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import TINY_SPACE, start, tiny_recipe, until, wait_for, write_space
+
+from budgetnet.common.errors import InputError
+from budgetnet.runs.store import RunFolder
+from budgetnet.training.checkpoint import load_tensors
+
+TRIALS, KILLS = 24, 20
+OPTIONS = ["search", "--space", "space.yaml", "--recipe", "recipe.yaml", "--max-params", "20k", "--device", "cpu"]
+OPTIONS += ["--train-size", "500", "--validation-size", "40", "--workers", "2", "--trials", str(TRIALS)]
+
+Trial = dict[str, Any]
+ENDED = ("COMPLETE", "PRUNED")
+
+
+def read_trials(folder: Path) -> list[Trial]:
+    """Every trial, with its user attributes and values, read without Optuna; none before there is a file of them."""
+    database = folder / "runs" / "studies.db"
+    if not database.exists():
+        return []
+    connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=30)
+    try:
+        rows = connection.execute(
+            "SELECT t.trial_id, t.number, t.state, t.datetime_complete, v.value FROM trials t "
+            "LEFT JOIN trial_values v ON v.trial_id = t.trial_id ORDER BY t.trial_id"
+        ).fetchall()
+        trials = []
+        for identity, number, state, complete, value in rows:
+            query = "SELECT key, value_json FROM trial_user_attributes WHERE trial_id = ? ORDER BY key"
+            facts = {key: json.loads(text) for key, text in connection.execute(query, (identity,))}
+            trials.append({"number": number, "state": state, "complete": complete, "value": value, **facts})
+        return trials
+    except sqlite3.OperationalError:
+        return []
+    finally:
+        connection.close()
+
+
+def trained(trials: list[Trial]) -> list[Trial]:
+    return [trial for trial in trials if trial["state"] in ENDED and trial.get("trained")]
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[int]:
+    """The processes that a search has started, as the system tells."""
+    try:
+        return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+    except (OSError, ValueError):
+        return []
+
+
+def kill(pids: list[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def gone(pids: list[int]) -> bool:
+    """Whether processes are no more; one that nobody has waited for yet is none either."""
+    states = (Path(f"/proc/{pid}/stat") for pid in pids)
+    return all(not path.exists() or path.read_text().rpartition(")")[2].split()[0] == "Z" for path in states)
+
+
+class Witness:
+    """Keeps what stood at each kill, to be compared with what stands later."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._runs = folder, folder / "runs"
+        self.ended: dict[int, Trial] = {}
+        self._files: dict[Path, tuple[int, bytes]] = {}
+        self._epochs: dict[str, list[Any]] = {}
+        self.resumable = 0
+
+    def look(self, *, alone: bool) -> None:
+        """Reads storage and run folders after a kill; ``alone``, when nobody is left to write to them meanwhile."""
+        trials = read_trials(self._folder)
+        by_number = {trial["number"]: trial for trial in trials}
+        for number, trial in self.ended.items():
+            assert by_number[number] == trial, "a candidate that had ended is as it was"
+        for trial in trained(trials):
+            self.ended[trial["number"]] = trial
+            for file in ("result.json", "best.safetensors", "curves.csv", "run.json"):
+                path = self._runs / trial["run"] / file
+                now = path.stat().st_mtime_ns, path.read_bytes()
+                assert self._files.setdefault(path, now) == now, "what was trained is not trained again"
+        for checkpoint in self._runs.glob("*/checkpoint.safetensors"):
+            try:
+                progress = load_tensors(checkpoint)[1]["progress"]
+            except InputError:
+                assert not alone, "every checkpoint can be read"
+                assert not checkpoint.exists(), "it can go in between only with the end of its run"
+                continue
+            curves = RunFolder(checkpoint.parent).read_curves()
+            assert progress["epoch"] <= len(curves)
+            # An epoch's row is written just before its checkpoint.
+            assert not alone or len(curves) <= progress["epoch"] + 1
+            self._epochs[checkpoint.parent.name] = list(curves[: progress["epoch"]])
+            self.resumable += 1
+
+    def check_epochs(self) -> None:
+        """That no epoch behind a checkpoint was trained again: its wall time is what it was."""
+        assert self._epochs
+        for run, epochs in self._epochs.items():
+            assert list(RunFolder(self._runs / run).load().curves[: len(epochs)]) == epochs
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds a search's workers in /proc")
+def test_a_search_killed_at_random_instants_loses_nothing_and_trains_nothing_twice(tmp_path: Path) -> None:
+    write_space(tmp_path / "space.yaml", TINY_SPACE)
+    tiny_recipe(epochs=60).save(tmp_path / "recipe.yaml")
+    chance, witness = random.Random(20), Witness(tmp_path)
+    killed = {"all": 0, "parent": 0, "worker": 0}
+    process: Any = None
+    while sum(killed.values()) < KILLS:
+        if process is None or process.poll() is not None:
+            assert process is None or process.returncode != 0, "the search was over before it was killed often enough"
+            process = start(*OPTIONS, cwd=tmp_path)
+        victim = chance.choice(list(killed))
+        if chance.random() < 0.3:
+            time.sleep(chance.uniform(0, 8))  # An instant like any other: while everything starts, for instance.
+        else:
+            before = {trial["number"] for trial in read_trials(tmp_path)}
+
+            def in_training(before: set[int] = before) -> bool:
+                return any(
+                    trial["state"] == "RUNNING" for trial in read_trials(tmp_path) if trial["number"] not in before
+                )
+
+            wait_for(in_training, process=process)
+            time.sleep(chance.uniform(0, 1.5))
+        workers = workers_of(process)
+        if victim == "worker" and workers:
+            kill([chance.choice(workers)])
+        else:
+            victim = "all" if victim == "worker" else victim
+            kill([process.pid, *workers] if victim == "all" else [process.pid])
+            process.communicate()
+            until(partial(gone, workers))
+        killed[victim] += 1
+        witness.look(alone=victim != "worker")
+    assert min(killed.values()) >= 3, killed
+    if process.poll() is None:
+        kill([process.pid])
+        process.communicate()
+    final = start(*OPTIONS, "--json", cwd=tmp_path)
+    out, err = final.communicate(timeout=600)
+    assert (final.returncode, err) == (0, "")
+    witness.look(alone=True)
+    witness.check_epochs()
+    assert witness.resumable >= 5, "the case needs candidates that were killed in training"
+    trials = read_trials(tmp_path)
+    done = trained(trials)
+    assert len(done) == json.loads(out)["trained"] == TRIALS
+    assert {trial["state"] for trial in trials} <= {*ENDED, "FAIL"}
+    assert len({trial["candidate"] for trial in done}) == len({trial["run"] for trial in done}) == TRIALS
+    runs = {path.parent.name for path in (tmp_path / "runs").glob("*/run.json")}
+    assert runs == {trial["run"] for trial in done}
+    for trial in done:
+        record = RunFolder(tmp_path / "runs" / trial["run"]).load()
+        assert (record.result.epochs, record.result.validation_accuracy) == (60, trial["value"])
+        assert load_tensors(RunFolder(record.folder).best)[0]
+    for trial in trials:
+        if trial["state"] == "FAIL":
+            assert trial["ended"] == "interrupted"
+            assert [other["run"] for other in trials if other.get("retry_of") == trial["number"]] == [trial["run"]]

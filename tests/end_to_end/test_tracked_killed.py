@@ -1,0 +1,164 @@
+"""Searches of several processes that are killed: what trackers and callbacks are told of them, once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+from support import TINY_SPACE, finished, started, tiny_recipe, until, wait_for, write_space
+from tracker_support import board_points, curves_of, mlflow_points, mlflow_runs
+
+from budgetnet.data import DataSet
+from budgetnet.model.budget import Budget
+from budgetnet.runs.records import Epoch, RunResult
+from budgetnet.runs.store import RunFolder
+from budgetnet.study import worker as worker_program
+from budgetnet.study.request import arrange, run
+from budgetnet.study.space import SearchSpace
+from budgetnet.training.callbacks import Announced, Callback
+from budgetnet.training.trackers import MLflow
+
+SEARCH = ["search", "--space", "space.yaml", "--recipe", "recipe.yaml", "--max-params", "20k", "--device", "cpu"]
+SEARCH += ["--train-size", "300", "--validation-size", "40", "--workers", "2", "--trials", "2", "--pruner", "none"]
+SEARCH += ["--track", "tensorboard", "--track", "mlflow"]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for a search's workers in /proc"),
+]
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def workers_of(pid: int) -> list[int]:
+    """A search's workers in the order of their start; a process that tests has other children as well."""
+    program = worker_program.__name__.encode()
+    return [child for child in children_of(pid) if program in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")]
+
+
+def is_gone(pid: int) -> bool:
+    path = Path(f"/proc/{pid}/stat")
+    return not path.exists() or path.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_a_tracked_search_that_is_killed_goes_on_with_its_runs(tmp_path: Path) -> None:
+    write_space(tmp_path / "space.yaml", TINY_SPACE)
+    tiny_recipe(epochs=40).save(tmp_path / "recipe.yaml")
+    runs, uri = tmp_path / "runs", f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}"
+    with started(*SEARCH, cwd=tmp_path) as process:
+
+        def both_far_enough() -> list[int]:
+            far = [path for path in runs.glob("*/curves.csv") if len(path.read_text().splitlines()) > 5]
+            return children_of(process.pid) if len(far) == 2 else []
+
+        workers = wait_for(both_far_enough, process=process)
+        process.kill()
+        process.wait()
+        until(lambda: all(is_gone(worker) for worker in workers))
+    broken = {each.data.tags["budgetnet.run"]: each.info for each in mlflow_runs(uri)}
+    assert "RUNNING" in {info.status for info in broken.values()}, "nobody was left to say that it broke off"
+    done = finished(*SEARCH, "--json", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    names = {path.parent.name for path in runs.glob("*/result.json")}
+    assert len(names) == 2
+    ended = {each.data.tags["budgetnet.run"]: each.info for each in mlflow_runs(uri)}
+    assert {info.status for info in ended.values()} == {"FINISHED"}
+    assert {name: ended[name].run_id for name in broken} == {name: info.run_id for name, info in broken.items()}
+    for kept in (mlflow_points(uri), board_points(runs / "tensorboard")):
+        assert set(kept) == names
+        for name in names:
+            for curve, points in curves_of(runs / name).items():
+                assert [step for step, _ in kept[name][curve]] == list(range(1, 41))
+                assert [value for _, value in kept[name][curve]] == pytest.approx([value for _, value in points])
+
+
+class Listener(Callback):
+    """Keeps the events of each worker, and kills one behind the third epoch of a run."""
+
+    def __init__(self) -> None:
+        self.events: dict[int, list[tuple[str, int]]] = defaultdict(list)
+        self.trials: dict[int | None, str] = {}
+        self.killed = False
+
+    def begun(self, run: Announced, *, worker: int) -> None:
+        self.events[worker].append(("begun", len(run.curves)))
+        self.trials[run.occasion.trial] = run.run
+
+    def epoch_ended(self, epoch: Epoch, *, worker: int) -> None:
+        self.events[worker].append(("epoch", epoch.epoch))
+        if not self.killed and epoch.epoch == 3:
+            self.killed = True
+            # Only its own number tells which of the processes a worker is: the first was started as worker 0.
+            os.kill(workers_of(os.getpid())[worker], signal.SIGKILL)
+
+    def ended(self, result: RunResult, *, worker: int) -> None:
+        self.events[worker].append(("ended", result.epochs))
+
+    def broken_off(self, reason: str | None, *, worker: int) -> None:
+        self.events[worker].append(("broken off", 0))
+
+
+def assert_in_order(events: list[tuple[str, int]]) -> None:
+    """That every run begins, goes on epoch by epoch, and ends or breaks off, one after the other."""
+    reached: int | None = None
+    for kind, number in events:
+        if kind == "begun":
+            assert reached is None
+            reached = number
+            continue
+        assert reached is not None
+        if kind == "epoch":
+            assert number == reached + 1
+            reached = number
+        else:
+            assert kind == "broken off" or number == reached
+            reached = None
+    assert reached is None
+
+
+def test_events_of_several_workers_come_in_their_order_though_one_is_killed(digits: DataSet, tmp_path: Path) -> None:
+    listener = Listener()
+    request = arrange(
+        digits,
+        # So long that the worker is still at its run when what it tells has been heard, however busy the machine.
+        tiny_recipe(epochs=300),
+        budget=Budget(max_params=20_000),
+        space=SearchSpace(**TINY_SPACE),
+        seed=0,
+        out=tmp_path,
+        device="cpu",
+        workers=2,
+        train_size=300,
+        validation_size=40,
+        pruner="none",
+    )
+    outcome = run(request, listener, trials=3)
+    assert (outcome.trained, listener.killed, set(listener.events)) == (3, True, {0, 1})
+    for events in listener.events.values():
+        assert_in_order(events)
+    told = [kind for events in listener.events.values() for kind, _ in events]
+    assert (told.count("broken off"), told.count("ended")) == (1, 3)
+    trials = {
+        trial.number: trial.user_attrs["run"] for trial in outcome.study.get_trials() if "run" in trial.user_attrs
+    }
+    assert listener.trials == trials
+    assert {RunFolder(tmp_path / name).load().result.epochs for name in trials.values()} == {300}
+
+
+def test_a_store_that_was_being_made_when_it_was_killed_is_made_anew(tmp_path: Path) -> None:
+    file = tmp_path / "mlflow.db"
+    code = f"from budgetnet.training.trackers import MLflow; MLflow('sqlite:///{file}')"
+    making = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    wait_for(lambda: any(part.stat().st_size for part in tmp_path.glob(".*.part")) or None, process=making)
+    making.kill()
+    making.wait()
+    assert not file.exists(), "killed before it was whole"
+    MLflow(f"sqlite:///{file}")
+    assert file.exists()

@@ -1,0 +1,265 @@
+"""A run that is broken off, by whatever and whenever, comes to the end that it would have come to."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file, save_file
+from support import TINY, EachEpoch, Tell, enlarged, patient, prepare, restarts, started, tiny_recipe, wait_for
+
+from budgetnet.common.errors import RecordError
+from budgetnet.data import DataSet
+from budgetnet.model.network import build
+from budgetnet.runs.augmentation import Augmentation, ExampleFilter, Mixing, Policy, Resizing
+from budgetnet.runs.recipe import Recipe
+from budgetnet.runs.records import Epoch, RunRecord
+from budgetnet.runs.schedule import Lookahead, Muon, Schedule
+from budgetnet.runs.store import RunFolder
+from budgetnet.training.example_filter import PROXIES
+from budgetnet.training.trainer import train
+
+RECIPE = tiny_recipe(
+    epochs=6,
+    learning_rate=0.4,
+    schedule=restarts(2, cycle_factor=2),
+    early_stopping=patient(4),
+    augmentation=Augmentation(crop_padding=1, flip=True),
+)
+
+
+class StoppedError(Exception):
+    """What breaks a run off in these tests."""
+
+
+def untimed(record: RunRecord) -> tuple[Any, ...]:
+    curves = [epoch._replace(seconds=0.0) for epoch in record.curves]
+    return (record.folder / "best.safetensors").read_bytes(), curves, record.result.model_copy(update={"seconds": 0.0})
+
+
+def run(digits: DataSet, out: Path, *, stop_after: int | None = None, recipe: Recipe = RECIPE) -> RunRecord:
+    def on_epoch(epoch: Epoch) -> None:
+        shutil.copy(next(out.glob("*/best.safetensors")), out / f"best-{epoch.epoch}")
+        if epoch.epoch == stop_after:
+            raise StoppedError
+
+    spec = TINY.replace(head={"dropout": 0.3}, stem={"channels": 8, "whitening": 2})
+    data = prepare(enlarged(digits) if recipe.resizing else digits, recipe)
+    return train(spec, data, recipe, seed=5, out=out, callback=EachEpoch(on_epoch))
+
+
+def broken_off(digits: DataSet, out: Path, epoch: int, recipe: Recipe = RECIPE) -> Path:
+    with pytest.raises(StoppedError):
+        run(digits, out, stop_after=epoch, recipe=recipe)
+    return next(path.parent for path in out.glob("*/run.json"))
+
+
+EVERYTHING = RECIPE.model_copy(
+    update={
+        "nesterov": True,
+        "weight_average": 0.9,
+        "precision": "bfloat16",
+        "test_time_flip": True,
+        "test_time_shifts": True,
+        "resizing": Resizing(start=8, until=0.6),
+        "example_filter": ExampleFilter(backward_every=2),
+        "augmentation": Augmentation(
+            crop_padding=1,
+            alternating_flip=True,
+            policy=Policy(),
+            cutout=2,
+            mixing=Mixing(kind="cutmix"),
+            padding_mode="reflect",
+        ),
+    }
+)
+
+
+FAST = RECIPE.model_copy(
+    update={
+        "schedule": Schedule(kind="linear", first_cycle=6, warmup_start=0.3, warmup_fraction=0.25, minimum=0.01),
+        "momentum": 0.85,
+        "nesterov": True,
+        "per_1024_examples": True,
+        "norm_bias_rate": 8.0,
+        "freeze_norm_scales": True,
+        "norm_momentum": 0.4,
+        "initialisation": "dirac",
+        "lookahead": Lookahead(every=2),
+        "muon": Muon(),
+        "weight_average": 0.9,
+    }
+)
+
+
+LEAKING = RECIPE.model_copy(update={"validation_split": "each-epoch", "augmented_validation": True})
+FILTERED = LEAKING.model_copy(update={"augmented_validation": False, "example_filter": ExampleFilter(keep=0.3)})
+
+
+RECIPES = {"plain": RECIPE, "everything": EVERYTHING, "leaking": LEAKING, "filtered": FILTERED, "fast": FAST}
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+@pytest.mark.parametrize("epoch", [1, 2, 3, 4])
+def test_going_on_ends_as_if_never_broken_off(digits: DataSet, tmp_path: Path, epoch: int, recipe: Recipe) -> None:
+    whole = untimed(run(digits, tmp_path / "whole", recipe=recipe))
+    broken_off(digits, tmp_path / "broken", epoch, recipe)
+    assert untimed(run(digits, tmp_path / "broken", recipe=recipe)) == whole
+    if recipe.example_filter:
+        # Without what the proxy has chosen so far, it is trained once more from the beginning.
+        folder = broken_off(digits, tmp_path / "anew", epoch, recipe)
+        shutil.rmtree(folder.parent / PROXIES)
+        assert untimed(run(digits, tmp_path / "anew", recipe=recipe)) == whole
+
+
+def test_best_weights_lost_behind_the_checkpoint_are_taken_from_it(digits: DataSet, tmp_path: Path) -> None:
+    whole = run(digits, tmp_path / "whole")
+    losses = [epoch.validation_loss for epoch in whole.curves]
+    bests = [number for number, loss in enumerate(losses, 1) if loss == min(losses[:number])]
+    last = bests[-1]
+    assert len(bests) > 1, "the case needs a second best epoch"
+    for name, older in [("older", True), ("none", False)]:
+        out = tmp_path / name
+        folder = broken_off(digits, out, last)
+        (folder / "best.safetensors").unlink()
+        if older:
+            shutil.copy(out / f"best-{last - 1}", folder / "best.safetensors")
+        assert untimed(run(digits, out)) == untimed(whole)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def of_another_network(path: Path) -> None:
+    tensors = {f"network.{name}": value for name, value in build(TINY.replace(channels=[16])).state_dict().items()}
+    save_file(tensors, path, metadata={"about": '{"epoch": 3, "best_epoch": 3}'})
+
+
+def with_unknown_facts(path: Path) -> None:
+    save_file(load_file(path), path, metadata={"about": '{"epoch": 3, "surprise": 1}'})
+
+
+def first_two_lines(path: Path) -> None:
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
+
+
+def nonsense(path: Path) -> None:
+    path.write_text("epoch,cycle\nx,y\n")
+
+
+def a_row_ahead(path: Path) -> None:
+    path.write_text(path.read_text() + "3,2,0.1,9.0,0.1,9.0,0.1,1.0\n")
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, first_two_lines, nonsense, a_row_ahead])
+def test_curves_that_are_not_those_of_the_checkpoint_are_written_anew(
+    digits: DataSet, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    """The curves are written first, so a kill in between leaves them an epoch ahead."""
+    whole = untimed(run(digits, tmp_path / "whole"))
+    damage(broken_off(digits, tmp_path / "broken", 2) / "curves.csv")
+    assert untimed(run(digits, tmp_path / "broken")) == whole
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("checkpoint.safetensors", truncate),
+        ("checkpoint.safetensors", of_another_network),
+        ("checkpoint.safetensors", with_unknown_facts),
+        ("checkpoint.safetensors", nonsense),
+        ("best.safetensors", truncate),
+        ("run.json", truncate),
+        ("run.json", nonsense),
+    ],
+)
+def test_a_damaged_folder_is_told_and_left_as_it_is(digits: DataSet, tmp_path: Path, file: str, damage: Any) -> None:
+    folder = broken_off(digits, tmp_path, 3)
+    damage(folder / file)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(RecordError) as caught:
+        run(digits, tmp_path)
+    assert "\n" not in str(caught.value)
+    assert file.partition(".")[0] in str(caught.value)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_best_weights_that_cannot_be_had_again_are_told(digits: DataSet, tmp_path: Path) -> None:
+    recipe = tiny_recipe(epochs=8, learning_rate=0.4)
+    whole = run(digits, tmp_path / "whole", recipe=recipe)
+    best = whole.result.best_epoch
+    assert best is not None
+    assert best < 8
+    folder = broken_off(digits, tmp_path / "broken", best + 1, recipe)
+    (folder / "best.safetensors").unlink()
+    with pytest.raises(RecordError, match=f"epoch {best}"):
+        run(digits, tmp_path / "broken", recipe=recipe)
+
+
+def test_a_finished_run_is_answered_without_training(digits: DataSet, tmp_path: Path) -> None:
+    record = run(digits, tmp_path)
+    before = {path.name: path.stat().st_mtime_ns for path in record.folder.iterdir()}
+    assert set(before) == {
+        "run.json", "spec.yaml", "recipe.yaml", "environment.json", "curves.csv", "best.safetensors", "result.json",
+        ".lock",
+    }  # fmt: skip
+    assert run(digits, tmp_path, stop_after=1) == record
+    assert {path.name: path.stat().st_mtime_ns for path in record.folder.iterdir()} == before
+
+
+OPTIONS = ["train", "spec.yaml", "--recipe", "recipe.yaml", "--train-size", "400", "--validation-size", "40"]
+OPTIONS += ["--seed", "7", "--device", "cpu"]
+
+
+def command_folder(path: Path) -> Path:
+    path.mkdir()
+    TINY.save(path / "spec.yaml")
+    recipe = tiny_recipe(epochs=30, learning_rate=0.3, schedule=restarts(7, cycle_factor=2, minimum=0.001))
+    recipe.save(path / "recipe.yaml")
+    return path
+
+
+def only_run(folder: Path) -> RunFolder:
+    (path,) = (folder / "runs").iterdir()
+    return RunFolder(path)
+
+
+def interrupted(folder: Path, sent: signal.Signals, *, rows: int) -> tuple[int, str]:
+    """Sends a signal to a training process once that many epochs are written; gives its exit code and complaint."""
+
+    def trained() -> bool:
+        return any(
+            len(path.read_text().splitlines()) > rows and (path.parent / "checkpoint.safetensors").exists()
+            for path in (folder / "runs").glob("*/curves.csv")
+        )
+
+    with started(*OPTIONS, cwd=folder) as process:
+        wait_for(trained, process=process)
+        process.send_signal(sent)
+        _, complaint = process.communicate(timeout=60)
+        return process.returncode, complaint
+
+
+@pytest.mark.slow
+def test_a_command_killed_and_interrupted_ends_bit_identically(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tell: Tell
+) -> None:
+    broken, whole = command_folder(tmp_path / "broken"), command_folder(tmp_path / "whole")
+    assert interrupted(broken, signal.SIGKILL, rows=1) == (-signal.SIGKILL, "")
+    assert only_run(broken).checkpoint.exists()
+    code, complaint = interrupted(broken, signal.SIGINT, rows=12)
+    assert code == 130
+    assert "the same command goes on" in complaint
+    assert "Traceback" not in complaint
+    assert not only_run(broken).finished
+    for folder in (broken, whole):
+        monkeypatch.chdir(folder)
+        assert tell(*OPTIONS).code == 0
+    assert untimed(only_run(broken).load()) == untimed(only_run(whole).load())
+    assert only_run(broken).load().result.epochs == 30
+    assert not list(broken.rglob("checkpoint.safetensors"))

@@ -1,0 +1,216 @@
+"""Batches of runs: resumed, shared between processes, and judged on a test set opened when all of them stand."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from search_support import Watcher
+from support import TINY, restarts, snapshot, tiny_recipe
+from torch.nn import functional
+
+from budgetnet.common.errors import DataError, RecordError
+from budgetnet.data import DataSet
+from budgetnet.data.test_set import read_openings
+from budgetnet.engines import local as batches
+from budgetnet.engines.local import Batch, PlannedRun
+from budgetnet.model.network import build
+from budgetnet.runs.records import Epoch, RunRecord, RunResult
+from budgetnet.runs.store import OPENINGS, RunFolder
+from budgetnet.training.checkpoint import load_tensors
+from budgetnet.training.trainer import train
+
+RECIPE = tiny_recipe(learning_rate=0.1, test_time_flip=True)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def batch(digits: DataSet, tmp_path: Path) -> Batch:
+    return Batch(digits, device=CPU, out=tmp_path, train_size=64, validation_size=40)
+
+
+def plan(count: int = 2) -> list[PlannedRun]:
+    return [PlannedRun(spec=TINY, recipe=RECIPE, seed=seed) for seed in range(count)]
+
+
+def test_runs_are_trained_once_and_come_back_in_their_order(batch: Batch, tmp_path: Path) -> None:
+    runs = [*plan(), PlannedRun(spec=TINY, recipe=RECIPE.for_epochs(1), seed=0)]
+    watcher = Watcher(stop_at=2)
+    with pytest.raises(KeyboardInterrupt):
+        batch.train(runs, watcher)
+    assert RunFolder(batch.folder(runs[0]).path).finished
+    before = snapshot(batch.folder(runs[0]).path)
+    watcher = Watcher()
+    records = batch.train(runs, watcher)
+    assert [announced.epochs for announced in watcher.networks] == [2, 1], "the first is there already"
+    assert [(record.identity.seed, record.result.epochs) for record in records] == [(0, 2), (1, 2), (0, 1)]
+    assert snapshot(batch.folder(runs[0]).path) == before
+    assert batch.train(runs, Watcher()) == records
+
+
+def test_a_complete_run_is_read_only_once(batch: Batch) -> None:
+    (run,) = plan(1)
+    assert batch.record(run) is None
+    (record,) = batch.train([run], Watcher())
+    shutil.rmtree(record.folder)
+    assert batch.record(run) is record
+    assert batch.train([run], Watcher()) == [record]
+
+
+def test_recipes_may_split_in_different_ways(batch: Batch) -> None:
+    other = RECIPE.model_copy(update={"split_seed": 1})
+    runs = [PlannedRun(spec=TINY, recipe=recipe, seed=0) for recipe in (RECIPE, other)]
+    first, second = batch.train(runs, Watcher())
+    assert first.identity.data.split_fingerprint != second.identity.data.split_fingerprint
+    assert batch.data(RECIPE) is batch.data(RECIPE.for_epochs(1))
+
+
+def test_what_another_process_trains_is_waited_for(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "_LOOK_AGAIN", 0.01)
+    runs = plan()
+    taken, others_done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with batch.folder(runs[0]).locked():
+            taken.set()
+            others_done.wait(60)
+
+    class Ends(Watcher):
+        def ended(self, result: RunResult, *, worker: int) -> None:
+            super().ended(result, worker=worker)
+            others_done.set()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert taken.wait(60)
+    watcher = Ends()
+    records = batch.train(runs, watcher)
+    thread.join()
+    assert [record.identity.seed for record in records] == [0, 1]
+    assert len(watcher.networks) >= 2
+
+
+def by_hand(
+    record: RunRecord, digits: DataSet, log: Path
+) -> tuple[float, int, np.ndarray[tuple[int, int], np.dtype[np.float64]]]:
+    """Loss, right answers and probabilities on the test set, with mirror images, in double precision."""
+    images, labels = digits.test.open(reason="a test", by="an oracle", log=log)
+    mean, std = (np.array(values).reshape(1, -1, 1, 1) for values in (digits.mean, digits.std))
+    inputs = torch.from_numpy((images.astype(np.float64) / 255 - mean) / std)
+    network = build(TINY).double()
+    network.load_state_dict(load_tensors(record.folder / "best.safetensors")[0])
+    network.eval()
+    with torch.no_grad():
+        both = [functional.softmax(network(each), dim=1) for each in (inputs, inputs.flip(3))]
+    probabilities = ((both[0] + both[1]) / 2).numpy()
+    chosen = probabilities[np.arange(len(labels)), labels]
+    return float(-np.log(chosen).mean()), int((probabilities.argmax(axis=1) == labels).sum()), probabilities
+
+
+def test_the_test_set_is_opened_once_for_runs_that_stand(batch: Batch, digits: DataSet, tmp_path: Path) -> None:
+    records = batch.train(plan(), Watcher())
+    assert not (tmp_path / OPENINGS).exists()
+    judged = batch.judge(records, by="who asks", reason="to see")
+    (opening,) = read_openings(tmp_path / OPENINGS)
+    assert (opening["by"], opening["reason"], opening["count"]) == ("who asks", "to see", 360)
+    assert opening["runs"] == [record.folder.name for record in records]
+    for record in judged:
+        loss, correct, probabilities = by_hand(record, digits, tmp_path / "oracle.jsonl")
+        assert record.test is not None
+        assert (record.test.correct, record.test.images) == (correct, 360)
+        assert record.test.loss == pytest.approx(loss, rel=1e-5)
+        scores = RunFolder(record.folder).read_scores()
+        assert scores is not None
+        np.testing.assert_allclose(scores.probabilities, probabilities, atol=1e-5)
+        assert scores.correct == correct
+    more = batch.train(plan(3), Watcher())
+    before = snapshot(judged[0].folder)
+    assert batch.judge(more, by="who asks", reason="again")[:2] == judged
+    again = read_openings(tmp_path / OPENINGS)[1:]
+    assert [(each["reason"], each["runs"]) for each in again] == [("again", [more[2].folder.name])], "the new one alone"
+    assert snapshot(judged[0].folder) == before
+    batch.judge(more, by="who asks", reason="once more")
+    assert len(read_openings(tmp_path / OPENINGS)) == 2, "nothing is left to ask"
+
+
+def test_a_damaged_run_leaves_the_test_set_sealed(batch: Batch, tmp_path: Path) -> None:
+    records = batch.train(plan(), Watcher())
+    (records[1].folder / "best.safetensors").write_bytes(b"nothing")
+    with pytest.raises(RecordError, match="best weights"):
+        batch.judge(records, by="who asks", reason="to see")
+    assert not (tmp_path / OPENINGS).exists()
+    assert batch.judge(records[:1], by="who asks", reason="to see")[0].test is not None
+    scores = records[0].folder / "test-scores.safetensors"
+    scores.write_bytes(scores.read_bytes()[:-9])
+    with pytest.raises(RecordError, match="are damaged"):
+        RunFolder(records[0].folder).read_scores()
+
+
+def test_two_processes_open_the_test_set_once_for_the_runs_that_they_share(batch: Batch, tmp_path: Path) -> None:
+    records = batch.train(plan(), Watcher())
+    both = threading.Barrier(2)
+    judged: list[list[RunRecord]] = []
+
+    def ask() -> None:
+        both.wait(60)
+        judged.append(batch.judge(records, by="one of two", reason="at once"))
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(read_openings(tmp_path / OPENINGS)) == 1
+    assert judged[0] == judged[1]
+    assert all(record.test for record in judged[0])
+
+
+def test_a_run_that_a_search_stopped_is_trained_to_its_end(batch: Batch) -> None:
+    class Stop:
+        """Ends a run behind its first epoch, as a search's pruner may."""
+
+        def stands_by(self, result: RunResult) -> bool:
+            return result.status == "stopped"
+
+        def resumed(self, curves: Sequence[Epoch]) -> str | None:
+            return self.behind(curves[-1])
+
+        def behind(self, epoch: Epoch) -> str | None:
+            return f"others were better behind epoch {epoch.epoch}"
+
+    run = plan(1)[0]
+    stopped = train(run.spec, batch.data(run.recipe), run.recipe, seed=run.seed, out=batch.out, judge=Stop())
+    assert (stopped.result.status, stopped.result.epochs) == ("stopped", 1)
+    (record,) = batch.train([run], Watcher())
+    assert record.folder == stopped.folder
+    assert (record.result.status, record.result.epochs) == ("complete", 2)
+
+
+def test_weights_of_another_run_are_not_taken_for_its_own(batch: Batch, tmp_path: Path) -> None:
+    first, second = batch.train(plan(), Watcher())
+    (second.folder / "best.safetensors").write_bytes((first.folder / "best.safetensors").read_bytes())
+    with pytest.raises(RecordError, match="not the weights of this run"):
+        batch.judge([first, second], by="who asks", reason="to see")
+    assert not (tmp_path / OPENINGS).exists()
+
+
+def test_a_folder_that_takes_no_lock_leaves_the_test_set_sealed(batch: Batch, tmp_path: Path) -> None:
+    records = batch.train(plan(1), Watcher())
+    (tmp_path / f".{OPENINGS}.lock").mkdir()
+    with pytest.raises(DataError, match="so the test set stays sealed"):
+        batch.judge(records, by="who asks", reason="to see")
+    assert not (tmp_path / OPENINGS).exists()
+    assert not list(tmp_path.glob("*/test.json"))
+
+
+def test_a_run_that_came_to_nothing_is_not_judged(batch: Batch, tmp_path: Path) -> None:
+    diverging = tiny_recipe(learning_rate=1e30, schedule=restarts(2))
+    records = batch.train([PlannedRun(spec=TINY, recipe=diverging, seed=0)], Watcher())
+    assert records[0].result.status == "diverged"
+    assert batch.judge(records, by="who asks", reason="to see")[0].test is None
+    assert not (tmp_path / OPENINGS).exists()

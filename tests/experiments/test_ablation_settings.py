@@ -1,0 +1,379 @@
+"""Settings laid over a base: paths against edits by hand, what off and on mean, companions, and errors of one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import specs, thorough
+
+from budgetnet.common.errors import InputError
+from budgetnet.experiments.ablation.levels import REMOVED, read_level
+from budgetnet.experiments.ablation.overrides import Setup, laid_over
+from budgetnet.experiments.ablation.paths import pattern_of
+from budgetnet.model import zoo
+from budgetnet.model.spec import Head, ModelSpec, Shortcut, Stem
+from budgetnet.runs.augmentation import Augmentation, ExampleFilter, Mixing, Policy, Resizing
+from budgetnet.runs.named_recipes import NAMED
+from budgetnet.runs.recipe import Recipe
+from budgetnet.runs.schedule import EarlyStopping, Lookahead, Muon, Schedule
+
+PAPER = Setup(zoo.get("reference"), NAMED["paper"])
+EVERYTHING = Setup(
+    ModelSpec.resnet(
+        channels=[8, 16, 32],
+        stem=Stem(channels=8, whitening=2),
+        groups=4,
+        squeeze_excitation_ratio=0.25,
+        shortcut=Shortcut(kind="projection", kernel_size=3),
+        head=Head(dropout=0.2, scale=0.125),
+    ),
+    Recipe(
+        nesterov=True,
+        label_smoothing=0.1,
+        epochs=20,
+        schedule=Schedule(kind="one-cycle", first_cycle=20, minimum=1e-4),
+        augmentation=Augmentation(
+            alternating_flip=True, policy=Policy(), cutout=8, mixing=Mixing(), padding_mode="reflect"
+        ),
+        weight_average=0.98,
+        test_time_flip=True,
+        norm_bias_rate=64,
+        freeze_norm_scales=True,
+        lookahead=Lookahead(),
+        muon=Muon(),
+        test_time_shifts=True,
+        resizing=Resizing(),
+        example_filter=ExampleFilter(),
+    ),
+)
+"""A base that lacks no component."""
+
+
+def set_at(base: Setup, **settings: Any) -> Setup:
+    """Settings by path, with a double underscore for each dot."""
+    paths = {path.replace("__", "."): level for path, level in settings.items()}
+    return laid_over(base, {path: read_level(path, level) for path, level in paths.items()})
+
+
+Edit = tuple[str, Any, Callable[[dict[str, Any]], Any]]
+
+
+@st.composite
+def edits(draw: st.DrawFn, spec: ModelSpec) -> Edit:
+    """A path, a level that may or may not be valid there, and the same edit by hand."""
+    count = len(spec.stages)
+    index = draw(st.integers(0, count - 1))
+    number = draw(st.integers(0, 9))
+    odd = draw(st.sampled_from([1, 2, 3, 5]))
+    word = draw(st.sampled_from(["basic", "silu", "max", "none", "projection"]))
+    many = draw(st.lists(st.integers(1, 9), min_size=count, max_size=count))
+
+    def each(mapping: dict[str, Any], field: str, values: list[Any]) -> None:
+        for stage, value in zip(mapping["stages"], values, strict=True):
+            stage[field] = value
+
+    known: list[Edit] = [
+        (f"spec.stages[{index}].channels", number, lambda m: m["stages"][index].update(channels=number)),
+        (f"spec.stages[{index}].blocks", number, lambda m: m["stages"][index].update(blocks=number)),
+        (f"spec.stages[{index}].stride", number, lambda m: m["stages"][index].update(stride=number)),
+        (f"spec.stages[{index}].kernel_sizes", [odd, 3], lambda m: m["stages"][index].update(kernel_sizes=[odd, 3])),
+        (
+            f"spec.stages[{index}].kernel_sizes[1]",
+            odd,
+            lambda m: m["stages"][index]["kernel_sizes"].__setitem__(1, odd),
+        ),
+        (f"spec.stages[{index}]", False, lambda m: m["stages"].pop(index)),
+        ("spec.channels", many, lambda m: each(m, "channels", many)),
+        ("spec.blocks", number, lambda m: each(m, "blocks", [number] * count)),
+        ("spec.strides", many, lambda m: each(m, "stride", many)),
+        ("spec.kernel_sizes", [odd, 1], lambda m: each(m, "kernel_sizes", [[odd, 1]] * count)),
+        ("spec.stem.channels", number, lambda m: m["stem"].update(channels=number)),
+        ("spec.groups", number, lambda m: m.update(groups=number)),
+        ("spec.activation", word, lambda m: m.update(activation=word)),
+        ("spec.head.pooling", word, lambda m: m["head"].update(pooling=word)),
+        ("spec.shortcut.kernel_size", odd, lambda m: m["shortcut"].update(kernel_size=odd)),
+    ]
+    return draw(st.sampled_from(known))
+
+
+@thorough
+@given(st.data())
+def test_a_setting_is_the_edit_by_hand(data: st.DataObject) -> None:
+    spec = data.draw(specs())
+    path, level, edit = data.draw(edits(spec))
+    mapping = spec.to_mapping()
+    edit(mapping)
+    base = Setup(spec, NAMED["paper"])
+    try:
+        expected = ModelSpec.from_mapping(mapping)
+    except InputError as error:
+        with pytest.raises(InputError) as caught:
+            laid_over(base, {path: level})
+        assert str(caught.value) == f"spec.{error}"
+        return
+    changed = laid_over(base, {path: level})
+    assert changed.spec.digest == expected.digest
+    assert changed.spec.name == (spec.name if expected.digest == spec.digest else "")
+    assert changed.recipe is base.recipe
+
+
+AUGMENTATION: dict[str, Any] = {
+    "alternating_flip": True,
+    "policy": {},
+    "cutout": 8,
+    "mixing": {},
+    "padding_mode": "reflect",
+}
+"""Augmentation of `EVERYTHING`."""
+WITHOUT: dict[str, dict[str, Any]] = {
+    "spec.stem.whitening": {"stem": {"channels": 8}},
+    "spec.groups": {"groups": 1},
+    "spec.squeeze_excitation_ratio": {"squeeze_excitation_ratio": None},
+    "spec.shortcut": {"shortcut": {"kind": "none", "kernel_size": 1}},
+    "spec.head.dropout": {"head": {"dropout": 0, "scale": 0.125}},
+    "spec.head.scale": {"head": {"dropout": 0.2}},
+    "recipe.momentum": {"momentum": 0, "nesterov": False},
+    "recipe.weight_decay": {"weight_decay": 0},
+    "recipe.nesterov": {"nesterov": False},
+    "recipe.label_smoothing": {"label_smoothing": 0},
+    "recipe.schedule": {"schedule": {"kind": "constant", "first_cycle": 20, "minimum": 1e-4}},
+    "recipe.schedule.minimum": {"schedule": {"kind": "one-cycle", "first_cycle": 20}},
+    "recipe.schedule.warmup_fraction": {
+        "schedule": {"kind": "one-cycle", "first_cycle": 20, "minimum": 1e-4, "warmup_fraction": 0}
+    },
+    "recipe.early_stopping": {"early_stopping": None},
+    "recipe.augmentation": {"augmentation": {"crop_padding": 0, "flip": False}},
+    "recipe.augmentation.crop_padding": {"augmentation": {**AUGMENTATION, "crop_padding": 0}},
+    "recipe.augmentation.flip": {"augmentation": {**AUGMENTATION, "flip": False, "alternating_flip": False}},
+    "recipe.augmentation.alternating_flip": {"augmentation": {**AUGMENTATION, "alternating_flip": False}},
+    "recipe.augmentation.policy": {"augmentation": {**AUGMENTATION, "policy": None}},
+    "recipe.augmentation.cutout": {"augmentation": {**AUGMENTATION, "cutout": 0}},
+    "recipe.augmentation.mixing": {"augmentation": {**AUGMENTATION, "mixing": None}},
+    "recipe.augmentation.padding_mode": {"augmentation": {**AUGMENTATION, "padding_mode": "zeros"}},
+    "recipe.weight_average": {"weight_average": None},
+    "recipe.norm_bias_rate": {"norm_bias_rate": 1},
+    "recipe.freeze_norm_scales": {"freeze_norm_scales": False},
+    "recipe.lookahead": {"lookahead": None},
+    "recipe.muon": {"muon": None},
+    "recipe.test_time_flip": {"test_time_flip": False, "test_time_shifts": False},
+    "recipe.test_time_shifts": {"test_time_shifts": False},
+    "recipe.resizing": {"resizing": None},
+    "recipe.example_filter": {"example_filter": None},
+}
+"""What is left of `EVERYTHING` without a component, written by hand."""
+
+
+@pytest.mark.parametrize("level", ["off", False, None])
+@pytest.mark.parametrize("path", WITHOUT)
+def test_off_takes_a_component_away_and_on_is_what_the_base_has(path: str, level: Any) -> None:
+    kind, base = path.partition(".")[0], EVERYTHING
+    document = base.spec if kind == "spec" else base.recipe
+    expected = type(document).from_mapping({**document.to_mapping(), **WITHOUT[path]})
+    changed = laid_over(base, {path: read_level(path, level)})
+    result, other = (changed.spec, changed.recipe)[:: 1 if kind == "spec" else -1]
+    assert result.digest == expected.digest != document.digest
+    assert other is (base.recipe if kind == "spec" else base.spec)
+    assert laid_over(base, {path: read_level(path, "on")}) == base
+    # What is gone cannot be had by saying on, unless it is a plain yes or no.
+    if document.to_mapping().get(path.rpartition(".")[2]) is not True and "flip" not in path and "shifts" not in path:
+        with pytest.raises(InputError, match="on': is not there in the base: give the value to set"):
+            laid_over(changed, {path: True})
+
+
+def test_every_component_that_can_be_taken_away_is_tried() -> None:
+    assert {*WITHOUT, "spec.stages[]"} == REMOVED.keys()
+    assert REMOVED["recipe.augmentation"].keys() == Augmentation.model_fields.keys()
+    assert all(pattern_of(path) == path for path in REMOVED)
+
+
+def test_stages_are_taken_away_with_the_indexes_of_the_base() -> None:
+    settings = {"spec.stages[1]": False, "spec.stages[3]": False, "spec.stages[4].channels": 99}
+    spec = laid_over(PAPER, settings).spec
+    assert [(stage.channels, stage.blocks, stage.stride) for stage in spec.stages] == [
+        (64, 2, 1),
+        (128, 1, 2),
+        (99, 1, 2),
+    ]
+
+
+def test_narrower_paths_win_in_whatever_order_they_are_written() -> None:
+    settings = {
+        "spec.stages[1].channels": 24,
+        "spec.channels": [8, 16],
+        "spec.stages": [{"channels": 1}, {"channels": 2}],
+        "spec": zoo.get("resnet20"),
+        "spec.shortcut": "projection",
+    }
+    for ordered in (settings, dict(reversed(settings.items()))):
+        spec = laid_over(PAPER, ordered).spec
+        assert ([stage.channels for stage in spec.stages], spec.stem.channels) == ([8, 24], 16)
+        assert spec.shortcut.kind == "projection"
+
+
+def test_whole_documents_keep_their_names() -> None:
+    changed = laid_over(PAPER, {"spec": zoo.get("resnet20"), "recipe": NAMED["modern"]})
+    assert changed == Setup(zoo.get("resnet20"), NAMED["modern"])
+
+
+@pytest.mark.parametrize(
+    ("base", "settings", "schedule"),
+    [
+        # (kind, epochs, first cycle) that come of it.
+        ({"epochs": 150}, {"recipe__schedule": "one-cycle"}, ("one-cycle", 150, 150)),
+        ({"epochs": 150}, {"recipe__epochs": 30}, ("cosine-restarts", 30, 30)),
+        ({"epochs": 150}, {"recipe__epochs": 120}, ("cosine-restarts", 120, 100)),
+        ({"epochs": 150}, {"recipe__epochs": 30, "recipe__schedule": "one-cycle"}, ("one-cycle", 30, 30)),
+        ({"epochs": 150}, {"recipe__epochs": 30, "recipe__schedule__first_cycle": 50}, ("cosine-restarts", 30, 50)),
+        (
+            {"epochs": 150},
+            {"recipe__epochs": 30, "recipe__schedule": {"first_cycle": 100}},
+            ("cosine-restarts", 30, 100),
+        ),
+        ({"epochs": 150}, {"recipe": "modern", "recipe__epochs": 12}, ("one-cycle", 12, 12)),
+        (
+            {"epochs": 60, "schedule": {"kind": "one-cycle", "first_cycle": 60}},
+            {"recipe__schedule": "cosine-restarts"},
+            ("cosine-restarts", 60, 60),
+        ),
+        (
+            {"epochs": 60, "schedule": {"kind": "constant"}},
+            {"recipe__schedule": "cosine-restarts"},
+            ("cosine-restarts", 60, 60),
+        ),
+        # What the base has stays as it is, though a cycle outlasts the training.
+        ({"epochs": 60}, {"recipe__schedule": "cosine-restarts"}, ("cosine-restarts", 60, 100)),
+        ({"epochs": 60}, {"recipe__momentum": 0.5}, ("cosine-restarts", 60, 100)),
+    ],
+)
+def test_the_first_cycle_goes_with_length_and_kind(
+    base: dict[str, Any], settings: dict[str, Any], schedule: tuple[str, int, int]
+) -> None:
+    recipe = set_at(Setup(PAPER.spec, Recipe.from_mapping(base)), **settings).recipe
+    assert (recipe.schedule.kind, recipe.epochs, recipe.schedule.first_cycle) == schedule
+
+
+def test_a_word_for_a_document_is_its_kind_and_keeps_the_rest() -> None:
+    base = Setup(
+        EVERYTHING.spec,
+        Recipe(augmentation=Augmentation(policy=Policy(magnitude=5)), schedule=Schedule(minimum=0.001)),
+    )
+    augmentation = set_at(base, recipe__augmentation__policy="rand-augment").recipe.augmentation
+    assert augmentation.policy == Policy(kind="rand-augment", magnitude=5)
+    assert set_at(base, recipe__schedule="constant").recipe.schedule == Schedule(kind="constant", minimum=0.001)
+    assert set_at(base, spec__shortcut="average-pool").spec.shortcut == Shortcut(kind="average-pool", kernel_size=3)
+    assert set_at(base, spec__shortcut="padding").spec.shortcut == Shortcut(kind="padding")
+    # Where there is none yet, the rest are defaults.
+    assert set_at(PAPER, recipe__augmentation__mixing="cutmix").recipe.augmentation.mixing == Mixing(kind="cutmix")
+
+
+def test_a_bottlenecks_ratio_goes_with_the_bottleneck() -> None:
+    base = Setup(ModelSpec.resnet(channels=[8], block="bottleneck", bottleneck_ratio=0.5), NAMED["paper"])
+    assert set_at(base, spec__block="preact").spec == ModelSpec.resnet(channels=[8], block="preact")
+
+
+def test_what_a_setting_names_does_not_go_along() -> None:
+    with pytest.raises(InputError, match=r"^recipe\.nesterov = True: needs a momentum above 0$"):
+        set_at(EVERYTHING, recipe__momentum="off", recipe__nesterov="on")
+
+
+def test_levels_are_not_shared_with_what_they_are_laid_over() -> None:
+    level = {"patience": 3}
+    settings = {"recipe.early_stopping": level, "recipe.early_stopping.patience": 5}
+    assert laid_over(PAPER, settings).recipe.early_stopping == EarlyStopping(patience=5)
+    assert level == {"patience": 3}
+
+
+@pytest.mark.parametrize(
+    ("path", "level", "complaint"),
+    [
+        ("recipe.scheduel", 1, "recipe.scheduel = 1: unknown field; did you mean recipe.schedule?"),
+        ("kernel_sizes", 3, "kernel_sizes = 3: unknown field; did you mean spec.kernel_sizes?"),
+        (
+            "spec.stages[4].chanels",
+            8,
+            "spec.stages[4].chanels = 8: unknown field; did you mean spec.stages[4].channels?",
+        ),
+        ("spec.stage.channels", 8, "spec.stage.channels = 8: unknown field; did you mean spec.stages[0].channels?"),
+        ("spec.stages[x]", 8, "spec.stages[x] = 8: unknown field; did you mean spec.stages[0]?"),
+        (
+            "spec.stages.4.channels",
+            8,
+            "spec.stages.4.channels = 8: unknown field; did you mean spec.stages[0].channels?",
+        ),
+        ("wat", 8, "wat = 8: unknown field; a path is spec or recipe and their fields, as in spec.stages[4].channels"),
+        ("", 8, "'' = 8: unknown field; a path is spec or recipe and their fields"),
+        ("spec.block\n", 8, "'spec.block\\n' = 8: unknown field; did you mean spec.block?"),
+        ("spec.name", "x", "spec.name = 'x': cannot be varied: it is a label and changes nothing"),
+        ("recipe.schema_version", 1, "recipe.schema_version = 1: cannot be varied: it is that of the format"),
+        ("spec.input_shape[1]", 8, "spec.input_shape[1] = 8: cannot be varied: it is that of the data"),
+        ("spec.num_classes", 8, "spec.num_classes = 8: cannot be varied: it is that of the data"),
+        ("spec", "refrence", "spec = 'refrence': no such network, and no such file; did you mean reference?"),
+        ("recipe", "papr", "recipe = 'papr': no such recipe, and no such file; did you mean paper?"),
+        ("spec", 3, "spec = 3: must be a name, or a mapping of fields"),
+        ("spec", {"stages": [{"channels": 0}]}, "spec.stages[0].channels = 0: must be at least 1"),
+        ("spec.stages[5].channels", 8, "spec.stages[5].channels = 8: leads nowhere: spec.stages has 5 entries"),
+        ("spec.stages[5]", False, "spec.stages[5] = 'off': leads nowhere: spec.stages has 5 entries, counted from 0"),
+        ("spec.kernel_sizes", [3, 4], "spec.stages[0].kernel_sizes[1] = 4: must be an odd kernel size"),
+        ("spec.channels", [1, 2], "spec.channels = [1, 2]: must have one entry for each of the 5 stages"),
+        ("spec.groups", 3, "spec.groups = 3: must divide the 64 channels that enter stages[0]"),
+        ("spec.block", "wide", "spec.block = 'wide': must be 'basic', 'preact' or 'bottleneck'"),
+        ("spec.block", "bottleneck", "spec.stages[0].kernel_sizes = [5, 3]: a bottleneck has one spatial convolution"),
+        ("spec.activation", "off", "spec.activation = 'off': cannot be taken away: give a value"),
+        ("spec.activation", None, "spec.activation = None: cannot be taken away: give a value"),
+        ("spec.kernel_sizes", "on", "spec.kernel_sizes = 'on': cannot be switched on: give a value"),
+        ("spec.groups", "on", "spec.groups = 'on': is not there in the base: give the value to set"),
+        (
+            "recipe.weight_average",
+            "on",
+            "recipe.weight_average = 'on': is not there in the base: give the value to set",
+        ),
+        ("recipe.schedule", "steps", "recipe.schedule.kind = 'steps': must be 'cosine-restarts', 'one-cycle'"),
+        ("recipe.schedule", 5, "recipe.schedule = 5: must be a mapping of fields"),
+        (
+            "recipe.augmentation.policy.kind",
+            "x",
+            "recipe.augmentation.policy.kind = 'x': leads nowhere: recipe.augmentation.policy is off",
+        ),
+        ("recipe.momentum", 1, "recipe.momentum = 1: must be less than 1"),
+        ("recipe.epochs", "30", "recipe.epochs = '30': must be a whole number"),
+        ("recipe.schedule", {"kind": "one-cycle", "first_cycle": 3}, "recipe.schedule.first_cycle = 3: must be the"),
+    ],
+)
+def test_what_cannot_be_set_is_told_in_one_line(path: str, level: Any, complaint: str) -> None:
+    with pytest.raises(InputError) as caught:
+        laid_over(PAPER, {path: read_level(path, level)})
+    assert str(caught.value).startswith(complaint)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        (
+            {"spec.shortcut": {"kind": "none", "kernel_size": 3}},
+            "spec.shortcut.kernel_size = 3: the none shortcut has no",
+        ),
+        ({"recipe.momentum": False, "recipe.nesterov": True}, "recipe.nesterov = True: needs a momentum above 0"),
+        (
+            {"recipe.early_stopping": False, "recipe.early_stopping.patience": 3},
+            "recipe.early_stopping.patience = 3: leads",
+        ),
+        ({"spec.stages": "x", "spec.channels": 3}, "spec.stages = 'x': must be a list of mappings"),
+        (
+            {"spec.stages": "x", "spec.stages[0].blocks": 3},
+            "spec.stages[0].blocks = 3: leads nowhere: spec.stages is no",
+        ),
+        ({"spec.stem": 8, "spec.stem.stride": 2}, "spec.stem.stride = 2: leads nowhere: spec.stem has no fields"),
+        ({"recipe.schedule": 8, "recipe.epochs": 2}, "recipe.schedule = 8: must be a mapping of fields"),
+        ({f"spec.stages[{index}]": False for index in range(5)}, "spec.stages = []: must have at least 1 entries"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_told_in_one_line(settings: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(InputError) as caught:
+        laid_over(PAPER, settings)
+    assert str(caught.value).startswith(complaint)
+    assert "\n" not in str(caught.value)

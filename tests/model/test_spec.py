@@ -1,0 +1,303 @@
+"""The specification: every rule with its field, identity, round trips, and what copies keep."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import specs, thorough
+from support import matches
+
+from budgetnet.common.errors import InputError
+from budgetnet.experiments.ablation import AblationStudy
+from budgetnet.model import zoo
+from budgetnet.model.budget import Budget
+from budgetnet.model.spec import Head, ModelSpec, Shortcut, Stage, Stem, feature_sizes
+from budgetnet.model.zoo import get
+from budgetnet.runs.recipe import Recipe
+from budgetnet.study.space import SearchSpace
+
+STAGE = {"channels": 8}
+
+
+def broken(mapping: dict[str, Any]) -> InputError:
+    """The complaint about a mapping, which must be one line."""
+    with pytest.raises(InputError) as caught:
+        ModelSpec.from_mapping(mapping)
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+WRONG_NUMBERS = [0, -1, 1.5, "8", True, np.True_, math.nan, math.inf, None, [8], {"a": 8}, 10**400]
+
+
+@pytest.mark.parametrize("value", WRONG_NUMBERS, ids=lambda value: f"{type(value).__name__} {str(value)[:9]}")
+@pytest.mark.parametrize(
+    ("field", "wrap"),
+    [
+        ("stages[1].channels", lambda value: {"stages": [STAGE, {"channels": value}]}),
+        ("stages[0].blocks", lambda value: {"stages": [{**STAGE, "blocks": value}]}),
+        ("stages[0].stride", lambda value: {"stages": [{**STAGE, "stride": value}]}),
+        ("stem.channels", lambda value: {"stages": [STAGE], "stem": {"channels": value}}),
+        ("stem.kernel_size", lambda value: {"stages": [STAGE], "stem": {"kernel_size": value}}),
+        ("shortcut.kernel_size", lambda value: {"stages": [STAGE], "shortcut": {"kernel_size": value}}),
+        ("stages[0].kernel_sizes[1]", lambda value: {"stages": [{**STAGE, "kernel_sizes": [3, value]}]}),
+        ("num_classes", lambda value: {"stages": [STAGE], "num_classes": value}),
+        ("input_shape[2]", lambda value: {"stages": [STAGE], "input_shape": [3, 32, value]}),
+        ("groups", lambda value: {"stages": [STAGE], "groups": value}),
+    ],
+)
+def test_a_wrong_number_is_refused_by_the_path_of_its_field(field: str, wrap: Any, value: Any) -> None:
+    assert broken(wrap(value)).field == field
+
+
+@pytest.mark.parametrize(
+    ("field", "rule", "changes"),
+    [
+        ("channel", "unknown field", {"channel": 3}),
+        ("stages[0].chanels", "unknown field", {"stages": [{**STAGE, "chanels": 8}]}),
+        ("stages[0].channels", "missing field", {"stages": [{}]}),
+        ("head.dropouts", "unknown field", {"head": {"dropouts": 0}}),
+        ("stages", "must have at least 1 entries", {"stages": []}),
+        ("stages", "must have at most 32 entries", {"stages": [STAGE] * 33}),
+        ("stages", "must be a list", {"stages": 3}),
+        ("stages[0]", "must be a mapping of fields", {"stages": [8]}),
+        ("stem", "must be a mapping of fields", {"stem": 16}),
+        ("stages[0].channels", "must be at most 65536", {"stages": [{"channels": 65_537}]}),
+        ("stages[0].blocks", "must be at most 256", {"stages": [{**STAGE, "blocks": 257}]}),
+        ("stages[0].kernel_sizes[0]", "must be an odd kernel size", {"stages": [{**STAGE, "kernel_sizes": [4, 3]}]}),
+        ("stages[0].kernel_sizes[0]", "must be an odd kernel size", {"stages": [{**STAGE, "kernel_sizes": 33}]}),
+        ("stages[0].kernel_sizes", "must have at most 2 entries", {"stages": [{**STAGE, "kernel_sizes": [3, 3, 3]}]}),
+        ("stages[0].kernel_sizes[1]", "missing field", {"stages": [{**STAGE, "kernel_sizes": [3]}]}),
+        ("stem.kernel_size", "must be an odd kernel size", {"stem": {"channels": 8, "kernel_size": 2}}),
+        ("groups", "must divide the 8 channels that enter stages[0]", {"groups": 3}),
+        ("groups", "must divide stages[1].channels = 9", {"groups": 2, "stages": [STAGE, {"channels": 9}]}),
+        ("stem.stride", "would shrink the 2x9 map below 1", {"input_shape": [3, 2, 9], "stem": {"stride": 3}}),
+        (
+            "stages[1].stride",
+            "would shrink the 1x16 map below 1",
+            {"input_shape": [3, 2, 32], "stages": [{**STAGE, "stride": 2}, {**STAGE, "stride": 2}]},
+        ),
+        (
+            "stages[1].channels",
+            "a padding shortcut cannot narrow from 8 channels",
+            {"shortcut": {"kind": "padding"}, "stages": [STAGE, {"channels": 7}]},
+        ),
+        (
+            "stages[0].channels",
+            "a padding shortcut cannot narrow from 9 channels",
+            {"shortcut": {"kind": "padding"}, "stem": {"channels": 9}},
+        ),
+        (
+            "shortcut.kernel_size",
+            "the padding shortcut has no kernel",
+            {"shortcut": {"kind": "padding", "kernel_size": 3}},
+        ),
+        ("shortcut.kernel_size", "the none shortcut has no kernel", {"shortcut": {"kind": "none", "kernel_size": 3}}),
+        ("shortcut.kind", "must be 'projection'", {"shortcut": {"kind": "identity"}}),
+        ("block", "must be 'basic'", {"block": "wide"}),
+        ("activation", "must be 'relu'", {"activation": "tanh"}),
+        ("bottleneck_ratio", "only bottleneck blocks have one, not basic", {"bottleneck_ratio": 0.5}),
+        ("bottleneck_ratio", "must be greater than 0", {"block": "bottleneck", "bottleneck_ratio": 0}),
+        ("groups", "must divide the bottleneck's 2 inner channels in stages[0]", {"block": "bottleneck", "groups": 4}),
+        (
+            "stages[0].kernel_sizes",
+            "a bottleneck has one spatial convolution",
+            {"block": "bottleneck", "stages": [{**STAGE, "kernel_sizes": [5, 3]}]},
+        ),
+        ("squeeze_excitation_ratio", "must be greater than 0", {"squeeze_excitation_ratio": 0}),
+        ("squeeze_excitation_ratio", "must be at most 1", {"squeeze_excitation_ratio": 1.01}),
+        ("head.dropout", "must be less than 1", {"head": {"dropout": 1}}),
+        ("head.pooling", "must be 'average' or 'max'", {"head": {"pooling": "sum"}}),
+        ("num_classes", "must be at least 2", {"num_classes": 1}),
+        ("name", "", {"name": "two words"}),
+        ("name", "", {"name": "line\n"}),
+        ("name", "", {"name": "<b>"}),
+        ("name", "must be text", {"name": 3}),
+        ("name", "", {"name": "x" * 101}),
+        ("schema_version", "must be 1", {"schema_version": 2}),
+    ],
+)
+def test_a_broken_rule_names_field_and_rule(field: str, rule: str, changes: dict[str, Any]) -> None:
+    error = broken({"stages": [STAGE], "stem": {"channels": 8}, **changes})
+    assert error.field == field
+    assert error.rule.startswith(rule)
+
+
+@pytest.mark.parametrize(
+    ("field", "arguments"),
+    [
+        ("channels", {"channels": 8}),
+        ("channels", {"channels": "88"}),
+        ("channels", {"channels": None}),
+        ("stages", {"channels": []}),
+        ("blocks", {"channels": [8, 8], "blocks": [1]}),
+        ("blocks", {"channels": [8, 8], "blocks": "11"}),
+        ("strides", {"channels": [8, 8], "strides": [1, 2, 2]}),
+        ("kernel_sizes", {"channels": [8, 8], "kernel_sizes": [[3, 3]]}),
+        ("stages[0].channels", {"channels": [0]}),
+        ("stages[0].channels", {"channels": [math.nan]}),
+        ("stages[1].blocks", {"channels": [8, 8], "blocks": [1, 0]}),
+        ("stem.channels", {"channels": [8], "stem": 0}),
+        ("depth", {"channels": [8], "depth": 3}),
+    ],
+)
+def test_lists_for_stages_must_match_and_name_what_does_not(field: str, arguments: dict[str, Any]) -> None:
+    with pytest.raises(InputError) as caught:
+        ModelSpec.resnet(**arguments)
+    assert caught.value.field == field
+
+
+def test_resnet_spreads_lists_single_values_and_defaults_over_the_stages() -> None:
+    spec = ModelSpec.resnet(channels=list(np.array([16, 32, 64])), blocks=2, kernel_sizes=[(5, 3), 3, [1, 7]], name="x")
+    assert spec.stages == (
+        Stage(channels=16, blocks=2, stride=1, kernel_sizes=(5, 3)),
+        Stage(channels=32, blocks=2, stride=2, kernel_sizes=(3, 3)),
+        Stage(channels=64, blocks=2, stride=2, kernel_sizes=(1, 7)),
+    )
+    assert (spec.stem, spec.name) == (Stem(channels=16), "x")
+    assert ModelSpec.resnet(channels=(8,), stem=Stem(channels=4, stride=2)).stem.stride == 2
+    assert ModelSpec.resnet(channels=(8,), stem=4).stem == Stem(channels=4)
+
+
+@thorough
+@given(specs(), st.sampled_from([".yaml", ".yml", ".json"]))
+def test_a_saved_specification_comes_back_the_same(
+    tmp_path_factory: pytest.TempPathFactory, spec: ModelSpec, suffix: str
+) -> None:
+    path = tmp_path_factory.getbasetemp() / f"spec{suffix}"
+    spec.save(path)
+    loaded = ModelSpec.load(path)
+    assert loaded == spec
+    assert loaded.digest == spec.digest
+    assert ModelSpec.from_mapping(json.loads(json.dumps(spec.to_mapping()))) == spec
+
+
+@thorough
+@given(specs(), specs())
+def test_digests_agree_exactly_where_all_but_the_name_agrees(one: ModelSpec, other: ModelSpec) -> None:
+    same = one.model_dump(exclude={"name"}) == other.model_dump(exclude={"name"})
+    assert (one.digest == other.digest) is same
+    assert one.replace(name="another").digest == one.digest
+
+
+def test_every_field_but_the_name_enters_the_digest() -> None:
+    base = ModelSpec.resnet(channels=[8, 16])
+    changes: dict[str, Any] = {
+        "input_shape": (1, 32, 32),
+        "num_classes": 11,
+        "stem": Stem(channels=8, stride=2),
+        "block": "preact",
+        "stages": [Stage(channels=8), Stage(channels=16)],
+        "groups": 2,
+        "squeeze_excitation_ratio": 0.25,
+        "shortcut": Shortcut(kernel_size=3),
+        "activation": "gelu",
+        "head": Head(pooling="max"),
+    }
+    digests = {base.replace(**{field: value}).digest for field, value in changes.items()} | {base.digest}
+    assert len(digests) == len(changes) + 1
+    ratios = {base.replace(block="bottleneck", bottleneck_ratio=ratio).digest for ratio in (0.25, 0.5)}
+    assert len(ratios) == 2
+    assert set(changes) | {"name", "schema_version", "bottleneck_ratio"} == set(ModelSpec.model_fields)
+
+
+def test_the_file_and_the_place_in_it_are_named_where_a_file_breaks_a_rule(tmp_path: Path) -> None:
+    path = tmp_path / "net.yaml"
+    path.write_text("stages:\n- {channels: 8}\n- {channels: 8, kernel_sizes: [2, 3]}\n")
+    with pytest.raises(InputError) as caught:
+        ModelSpec.load(path)
+    assert caught.value.field == f"{path}: stages[1].kernel_sizes[0]"
+
+
+def test_a_specification_is_frozen() -> None:
+    spec = ModelSpec.resnet(channels=[8])
+    for document, field in ((spec, "num_classes"), (spec.stages[0], "channels")):
+        with pytest.raises(ValueError, match="frozen"):
+            setattr(document, field, 3)
+    assert isinstance(spec.stages, tuple)
+    assert len({spec, ModelSpec.resnet(channels=[8])}) == 1
+
+
+def test_replace_changes_checks_and_drops_the_name() -> None:
+    spec = zoo.get("reference")
+    narrow = spec.replace(channels=[32, 32, 64, 64, 64], kernel_sizes=3)
+    assert [stage.channels for stage in narrow.stages] == [32, 32, 64, 64, 64]
+    assert [stage.blocks for stage in narrow.stages] == [2, 2, 1, 1, 1]
+    assert {stage.kernel_sizes for stage in narrow.stages} == {(3, 3)}
+    assert (narrow.name, spec.name, spec.replace(name="x").name) == ("", "reference", "x")
+    assert narrow.label == "basic-32x2-32x2-64x1-64x1-64x1"
+    assert spec.replace(stages=[Stage(channels=8), {"channels": 9}], blocks=3).label == "basic-8x3-9x3"
+    wrong: dict[str, dict[str, Any]] = {"groups": {"groups": 7}, "blocks": {"blocks": [1]}, "depth": {"depth": 1}}
+    for field, changes in wrong.items():
+        with pytest.raises(InputError) as caught:
+            spec.replace(**changes)
+        assert caught.value.field == field
+
+
+def test_maps_shrink_to_the_side_over_the_stride_rounded_up() -> None:
+    spec = ModelSpec.resnet(channels=[8, 8, 8], strides=[1, 2, 3], input_shape=(3, 17, 9), stem=Stem(stride=2))
+    assert feature_sizes(spec) == [(9, 5), (9, 5), (5, 3), (2, 1)]
+
+
+SPEC_SCHEMA: dict[str, Any] = json.loads(json.dumps(ModelSpec.model_json_schema()))
+
+
+@thorough
+@given(specs())
+def test_the_schema_admits_every_specification_and_no_unknown_field(spec: ModelSpec) -> None:
+    schema = SPEC_SCHEMA
+    mapping = spec.to_mapping()
+    assert matches(schema, mapping, schema)
+    assert not matches(schema, {**mapping, "extra": 1}, schema)
+    assert not matches(schema, {**mapping, "stages": [{**mapping["stages"][0], "channels": 0}]}, schema)
+    for wrong in ({"block": "wide"}, {"groups": 0}, {"num_classes": 1}, {"head": {"dropout": 1.0}}):
+        assert not matches(schema, {**mapping, **wrong}, schema)
+
+
+@pytest.mark.parametrize("document", [ModelSpec, Recipe, SearchSpace, AblationStudy])
+def test_the_schema_describes_every_field(document: Any) -> None:
+    schema = document.model_json_schema()
+    for part in [schema, *schema["$defs"].values()] if "$defs" in schema else [schema]:
+        assert part["additionalProperties"] is False
+        assert [name for name, field in part["properties"].items() if not {"description", "$ref"} & field.keys()] == []
+
+
+def test_a_bottleneck_ratio_left_out_is_the_same_network_as_its_default_written_out() -> None:
+    left_out = ModelSpec.resnet(channels=[64, 128], block="bottleneck")
+    assert left_out.digest == left_out.replace(bottleneck_ratio=0.25).digest
+    assert left_out.digest != left_out.replace(bottleneck_ratio=0.5).digest
+
+
+@pytest.mark.parametrize(
+    ("name", "digest"),
+    [("reference", "beb57389dfbb6cb6"), ("wrn-16-4", "d3613d404acada98"), ("resnet20", "6725ae6bf77feefe")],
+)
+def test_named_networks_keep_the_digests_that_records_were_made_with(name: str, digest: str) -> None:
+    assert get(name).digest.startswith(digest)
+
+
+def test_a_whitening_convolution_is_another_network_and_shrinks_the_map() -> None:
+    plain = ModelSpec.resnet(channels=[8, 16], strides=[2, 2])
+    whitened = plain.replace(stem={"channels": 8, "whitening": 3})
+    assert plain.replace(stem={"channels": 8, "whitening": None}).digest == plain.digest
+    assert whitened.digest != plain.digest
+    # 32 - 3 + 1 = 30 pixels, then halved twice.
+    assert feature_sizes(whitened) == [(30, 30), (15, 15), (8, 8)]
+    with pytest.raises(InputError, match=r"stem.whitening = 5: must be at most the side of the 4x4 image"):
+        ModelSpec.resnet(channels=[8], input_shape=(3, 4, 4), stem=Stem(channels=8, whitening=5))
+
+
+def test_the_verdict_says_that_frozen_weights_count() -> None:
+    whitened = ModelSpec.resnet(channels=[8], stem=Stem(channels=8, whitening=2))
+    verdict = Budget(max_params="1M").check(whitened)
+    assert verdict.note == f"288 of {whitened.params:,} params are frozen whitening weights, and count"
+    assert verdict.note in repr(verdict) and verdict.to_mapping()["frozen_params"] == 288
+    assert Budget(max_params=whitened.params - 1).check(whitened).fits is False
+    assert Budget(max_params="1M").check(get("reference")).note == ""

@@ -1,0 +1,140 @@
+"""The named networks against counts by hand and against what their sources print."""
+
+from __future__ import annotations
+
+import pytest
+
+from budgetnet.common.errors import InputError
+from budgetnet.model import zoo
+
+WIDTHS = (16, 32, 64)
+
+
+def conv_norm(before: int, after: int, size: int, groups: int = 1) -> int:
+    """Weights of a square convolution without bias, and scale and shift of the batch norm behind it."""
+    return size * size * before * after // groups + 2 * after
+
+
+def cifar_resnet(blocks: int) -> int:
+    """He et al. 2015, section 4.2, shortcuts free of parameters (option A): 6 n + 2 layers with weights."""
+    total = conv_norm(3, 16, 3)
+    before = 16
+    for width in WIDTHS:
+        total += conv_norm(before, width, 3) + (2 * blocks - 1) * conv_norm(width, width, 3)
+        before = width
+    return total + 64 * 10 + 10
+
+
+def preact_resnet(widths: tuple[int, ...], *, stem: int, blocks: int) -> int:
+    """He et al. 2016: norms before the convolutions, bare projections, a norm before the head."""
+    total, before = 9 * 3 * stem, stem
+    for width in widths:
+        for position in range(blocks):
+            entering = width if position else before
+            total += 2 * entering + 9 * entering * width + 2 * width + 9 * width * width
+            total += entering * width if entering != width else 0
+        before = width
+    return total + 2 * before + 10 * before + 10
+
+
+def resnext_29() -> int:
+    """Xie et al. 2017: 1x1, 3x3 in 32 groups, 1x1; three blocks in each of three stages."""
+    total, before = conv_norm(3, 64, 3), 64
+    for inner, width in ((128, 256), (256, 512), (512, 1024)):
+        for position in range(3):
+            entering = width if position else before
+            total += conv_norm(entering, inner, 1) + conv_norm(inner, inner, 3, groups=32) + conv_norm(inner, width, 1)
+        total += conv_norm(before, width, 1)
+        before = width
+    return total + 1024 * 10 + 10
+
+
+def basic_resnet(widths: tuple[int, ...], blocks: tuple[int, ...], sizes: tuple[int, int] = (3, 3)) -> int:
+    """The paper's blocks: two convolutions of these sizes, and a projection where the width changes."""
+    total, before = conv_norm(3, widths[0], 3), widths[0]
+    for index, (width, count) in enumerate(zip(widths, blocks, strict=True)):
+        total += conv_norm(before, width, sizes[0]) + conv_norm(width, width, sizes[1])
+        total += (count - 1) * (conv_norm(width, width, sizes[0]) + conv_norm(width, width, sizes[1]))
+        # The first stage keeps the image's size and its stem's width; every later one of these halves the map.
+        total += conv_norm(before, width, 1) if index else 0
+        before = width
+    return total + 10 * before + 10
+
+
+COUNTS = {
+    "reference": 4_662_346,
+    "ladder-wide": 4_903_242,
+    "ladder-large-kernel": 4_243_786,
+    "resnet20": 269_722,
+    "resnet56": 853_018,
+    "wrn-16-4": 2_748_890,
+    "preact-resnet-20x4": 4_326_986,
+}
+
+
+@pytest.mark.parametrize(("name", "params"), COUNTS.items())
+def test_parameters_are_the_published_or_known_ones(name: str, params: int) -> None:
+    assert zoo.get(name).params == params
+
+
+@pytest.mark.parametrize(
+    ("name", "by_hand"),
+    [
+        ("resnet20", cifar_resnet(3)),
+        ("resnet56", cifar_resnet(9)),
+        ("wrn-16-4", preact_resnet((64, 128, 256), stem=16, blocks=2)),
+        ("preact-resnet-20x4", preact_resnet((64, 128, 256), stem=64, blocks=3)),
+        ("resnext-29-32x4d", resnext_29()),
+        ("ladder-wide", basic_resnet((64, 128, 256, 512), (1, 1, 1, 1))),
+        ("ladder-large-kernel", basic_resnet((64, 128, 256, 256), (1, 1, 1, 1), (5, 3))),
+    ],
+)
+def test_parameters_are_those_counted_by_hand(name: str, by_hand: int) -> None:
+    assert zoo.get(name).params == by_hand
+
+
+@pytest.mark.parametrize(("name", "millions"), [("resnet20", "0.27"), ("resnet56", "0.85")])
+def test_cifar_resnets_have_the_sizes_of_their_paper(name: str, millions: str) -> None:
+    assert f"{zoo.get(name).params / 1e6:.2f}" == millions
+
+
+@pytest.mark.parametrize(
+    ("name", "stated"), [("ladder-small", 2.6), ("ladder-wide", 4.9), ("ladder-large-kernel", 4.2), ("reference", 4.6)]
+)
+def test_ladder_is_within_a_tenth_of_a_million_of_the_stated_size(name: str, stated: float) -> None:
+    assert abs(zoo.get(name).params / 1e6 - stated) < 0.1
+
+
+def test_only_the_small_rung_has_an_inferred_layout() -> None:
+    assert [name for name, entry in zoo.ENTRIES.items() if entry.inferred] == ["ladder-small"]
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_every_entry_keeps_the_budget_and_names_its_source(name: str) -> None:
+    spec = zoo.get(name)
+    assert spec.params < 5_000_000
+    assert spec.name == spec.label == name
+    assert spec.input_shape == (3, 32, 32)
+    assert spec.num_classes == 10
+    assert zoo.ENTRIES[name].source
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_attribute_and_name_are_the_same_specification(name: str) -> None:
+    attribute = name.replace("-", "_")
+    assert getattr(zoo, attribute) is zoo.get(name)
+    assert attribute in dir(zoo)
+
+
+def test_an_unknown_attribute_is_an_attribute_error() -> None:
+    assert not hasattr(zoo, "resnet21")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("refrence", "did you mean reference?"), ("x", "there are reference, "), ("", "there are ref")]
+)
+def test_an_unknown_name_suggests_what_exists(name: str, hint: str) -> None:
+    with pytest.raises(InputError) as caught:
+        zoo.get(name)
+    assert caught.value.field == "spec"
+    assert hint in caught.value.rule

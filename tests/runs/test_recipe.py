@@ -1,0 +1,408 @@
+"""Recipes: the paper's own values, the ends of cycles against a simulated schedule, and training of another length."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import thorough
+
+from budgetnet.common.errors import InputError
+from budgetnet.runs.augmentation import Augmentation, ExampleFilter, Policy, Resizing
+from budgetnet.runs.named_recipes import NAMED, named_recipe
+from budgetnet.runs.recipe import Recipe, require_sound
+from budgetnet.runs.schedule import Schedule
+
+FAST: list[dict[str, Any]] = [
+    {"augmentation": {"padding_mode": "reflect"}},
+    {"test_time_shifts": True},
+    {"resizing": {"start": 8}},
+    {"example_filter": {"keep": 0.25}},
+]
+"""Options for fast training, each by itself."""
+
+
+def test_paper_recipe_has_the_values_of_paper_and_notebook() -> None:
+    recipe = named_recipe("paper")
+    assert (recipe.learning_rate, recipe.momentum, recipe.weight_decay) == (0.01, 0.9, 5e-4)
+    assert recipe.batch_size == 128
+    assert recipe.epochs == 150
+    schedule = recipe.schedule
+    assert (schedule.kind, schedule.first_cycle, schedule.cycle_factor, schedule.minimum) == (
+        "cosine-restarts",
+        100,
+        1,
+        0,
+    )
+    assert recipe.early_stopping is not None
+    assert (recipe.early_stopping.patience, recipe.early_stopping.min_delta) == (10, 1e-4)
+    assert (recipe.augmentation.crop_padding, recipe.augmentation.flip) == (4, True)
+    assert recipe.validation_fraction == 0.2
+
+
+def test_the_recipe_as_run_differs_from_the_papers_in_what_the_notebook_did() -> None:
+    recipe, paper = named_recipe("as-run"), named_recipe("paper")
+    assert (recipe.schedule.kind, recipe.validation_split, recipe.augmented_validation) == (
+        "constant",
+        "each-epoch",
+        True,
+    )
+    assert recipe.schedule.learning_rate(82.5, initial=recipe.learning_rate) == 0.01
+    assert recipe.early_stopping is not None
+    assert recipe.early_stopping.to_mapping() == {"patience": 10, "min_delta": 1e-4, "monitor": "training-loss"}
+    same = recipe.model_dump(exclude={"name", "schedule", "validation_split", "augmented_validation", "early_stopping"})
+    assert same.items() <= paper.model_dump().items()
+    assert (recipe.leaks, paper.leaks) == (True, False)
+
+
+def test_fields_that_came_later_leave_the_identity_of_earlier_recipes() -> None:
+    # Written down before there was any other split than a fixed one.
+    assert named_recipe("paper").digest == hashlib.sha256(b"{}").hexdigest()
+
+
+def test_networks_are_ranked_on_images_that_are_held_out_and_stay_as_they_are() -> None:
+    require_sound(named_recipe("paper"), field="--recipe")
+    for changes, rule in (
+        ({"validation_split": "each-epoch"}, "validates on images that it trains on"),
+        ({"augmented_validation": True}, "validates on images that are cropped and mirrored at random"),
+    ):
+        with pytest.raises(InputError, match=rule) as caught:
+            require_sound(Recipe.from_mapping(changes), field="--recipe")
+        assert (caught.value.field, caught.value.value) == ("--recipe", "recipe")
+
+
+@pytest.mark.parametrize("augmentation", [{"cutout": 2}, {"policy": {}}, {"mixing": {}}, {"alternating_flip": True}])
+def test_validation_images_are_cropped_and_mirrored_only(augmentation: dict[str, Any]) -> None:
+    Recipe(augmented_validation=True, augmentation=Augmentation(padding_mode="reflect"))
+    with pytest.raises(InputError, match="augmented_validation = True: knows crops"):
+        Recipe.from_mapping({"augmented_validation": True, "augmentation": augmentation})
+
+
+def test_digits_are_never_mirrored() -> None:
+    assert not named_recipe("digits").augmentation.flip
+
+
+def ends_by_walking(epochs: int, first: int, factor: int) -> list[int]:
+    """Walks epoch by epoch, as torch's CosineAnnealingWarmRestarts does, and notes where a restart follows."""
+    ends, position, length = [], 0, first
+    for epoch in range(1, epochs + 1):
+        position += 1
+        if position == length:
+            ends.append(epoch)
+            position, length = 0, length * factor
+    return ends
+
+
+@thorough
+@given(st.integers(1, 400), st.integers(1, 120), st.integers(1, 4))
+def test_cycle_ends_are_those_of_a_walk(epochs: int, first: int, factor: int) -> None:
+    schedule = Schedule(first_cycle=first, cycle_factor=factor)
+    assert schedule.cycle_ends(epochs) == ends_by_walking(epochs, first, factor)
+
+
+def test_a_constant_rate_has_no_cycles() -> None:
+    assert Schedule(kind="constant", first_cycle=1).cycle_ends(10) == []
+
+
+@pytest.mark.parametrize(
+    ("epochs", "first_cycle"),
+    [(1, 1), (99, 99), (100, 100), (101, 100), (500, 100)],
+)
+def test_another_length_shortens_a_longer_first_cycle_and_keeps_a_shorter(epochs: int, first_cycle: int) -> None:
+    recipe = named_recipe("paper").for_epochs(epochs)
+    assert (recipe.epochs, recipe.schedule.first_cycle) == (epochs, first_cycle)
+    kept = {"epochs", "schedule"}
+    assert recipe.model_dump(exclude=kept) == named_recipe("paper").model_dump(exclude=kept)
+    assert recipe.schedule.cycle_factor == 1
+    if epochs <= 100:
+        assert recipe.schedule.cycle_ends(epochs) == [epochs]
+
+
+def test_another_length_leaves_a_constant_schedule_alone() -> None:
+    recipe = Recipe(schedule=Schedule(kind="constant"))
+    assert recipe.for_epochs(3).schedule == recipe.schedule
+
+
+def test_a_single_cycle_spans_a_training_of_any_length() -> None:
+    recipe = Recipe(epochs=20, schedule=Schedule(kind="one-cycle", first_cycle=20))
+    for epochs in (1, 5, 20, 77):
+        changed = recipe.for_epochs(epochs)
+        assert (changed.epochs, changed.schedule.first_cycle) == (epochs, epochs)
+        assert changed.schedule.cycle_ends(epochs) == [epochs]
+        assert changed.schedule.cycle_ends(epochs - 1) == []
+        assert changed.schedule.cycle_ends(3 * epochs) == [epochs]
+
+
+@pytest.mark.parametrize(("epochs", "steps", "warmup"), [(1, 40, 0.3), (5, 8, 0.25), (10, 1, 0.1)])
+def test_a_single_cycle_is_that_of_torch(epochs: int, steps: int, warmup: float) -> None:
+    total = epochs * steps
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    # Theirs reaches the end at the last step, ours behind it; one step more brings the two together, and the share of
+    # the rise is one step off for the same reason.
+    theirs = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        max_lr=0.4,
+        total_steps=total + 1,
+        pct_start=(warmup * total + 1) / (total + 1),
+        cycle_momentum=False,
+        final_div_factor=16,
+    )
+    schedule = Schedule(kind="one-cycle", first_cycle=epochs, warmup_fraction=warmup, minimum=0.001)
+    for step in range(total):
+        rate = schedule.learning_rate(step / steps, initial=0.4)
+        assert rate == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+        optimizer.step()
+        theirs.step()
+    assert schedule.learning_rate(epochs, initial=0.4) == 0.001
+    assert schedule.learning_rate(2 * epochs, initial=0.4) == 0.001
+
+
+@pytest.mark.parametrize(("epochs", "steps", "warmup"), [(1, 40, 0.23), (9, 8, 0.1), (10, 1, 0.0)])
+def test_a_linear_schedule_is_two_straight_lines(epochs: int, steps: int, warmup: float) -> None:
+    schedule = Schedule(kind="linear", first_cycle=epochs, warmup_fraction=warmup, warmup_start=0.25, minimum=0.03)
+    moments = np.arange(epochs * steps + 1) / steps
+    corners = [0.0, warmup * epochs, epochs] if warmup else [0.0, epochs]
+    expected = np.interp(moments, corners, [0.25 * 0.4, 0.4, 0.03] if warmup else [0.4, 0.03])
+    assert [schedule.learning_rate(moment, initial=0.4) for moment in moments] == pytest.approx(list(expected))
+    assert schedule.learning_rate(2 * epochs, initial=0.4) == pytest.approx(0.03)
+    assert schedule.cycle_ends(3 * epochs) == [epochs]
+    with pytest.raises(InputError, match="only cycle"):
+        Recipe(epochs=epochs + 1, schedule=schedule)
+    assert Recipe(epochs=epochs, schedule=schedule).for_epochs(77).schedule.first_cycle == 77
+
+
+def test_a_single_cycle_without_a_rise_is_the_first_of_those_with_restarts() -> None:
+    single = Schedule(kind="one-cycle", first_cycle=9, warmup_fraction=0.0)
+    restarting = Schedule(first_cycle=9)
+    for step in range(90):
+        assert single.learning_rate(step / 10, initial=0.1) == restarting.learning_rate(step / 10, initial=0.1)
+
+
+@pytest.mark.parametrize("epochs", [0, -1, 1.5, True, 100_001])
+def test_a_length_that_is_none_is_refused(epochs: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        named_recipe("paper").for_epochs(epochs)
+    assert caught.value.field == "epochs"
+
+
+@pytest.mark.parametrize(
+    ("field", "mapping"),
+    [
+        ("learning_rate", {"learning_rate": 0}),
+        ("learning_rate", {"learning_rate": float("nan")}),
+        ("learning_rate", {"learning_rate": "fast"}),
+        ("learning_rate", {"learning_rate": True}),
+        ("momentum", {"momentum": 1}),
+        ("momentum", {"momentum": -0.1}),
+        ("weight_decay", {"weight_decay": float("inf")}),
+        ("batch_size", {"batch_size": 1}),
+        ("batch_size", {"batch_size": 1.5}),
+        ("epochs", {"epochs": 0}),
+        ("schedule.kind", {"schedule": {"kind": "steps"}}),
+        ("schedule.warmup_fraction", {"schedule": {"warmup_fraction": 1}}),
+        ("schedule.first_cycle", {"epochs": 30, "schedule": {"kind": "one-cycle"}}),
+        ("nesterov", {"nesterov": True, "momentum": 0}),
+        ("label_smoothing", {"label_smoothing": 1}),
+        ("test_time_shifts", {"test_time_shifts": True}),
+        ("example_filter.keep", {"example_filter": {"keep": 0}}),
+        ("example_filter.keep", {"example_filter": {"keep": 1}}),
+        ("example_filter.backward_every", {"example_filter": {"backward_every": 0}}),
+        ("resizing.start", {"resizing": {"start": 4}}),
+        ("resizing.start", {"resizing": {"start": 18}}),
+        ("resizing.until", {"resizing": {"until": 0}}),
+        ("resizing.until", {"resizing": {"until": 1.1}}),
+        ("weight_average", {"weight_average": 1}),
+        ("precision", {"precision": "float16"}),
+        ("augmentation.alternating_flip", {"augmentation": {"flip": False, "alternating_flip": True}}),
+        ("augmentation.cutout", {"augmentation": {"cutout": -1}}),
+        ("augmentation.policy.kind", {"augmentation": {"policy": {"kind": "auto-augment"}}}),
+        ("augmentation.policy.operations", {"augmentation": {"policy": {"operations": 0}}}),
+        ("augmentation.policy.magnitude", {"augmentation": {"policy": {"magnitude": 31}}}),
+        ("augmentation.mixing.kind", {"augmentation": {"mixing": {"kind": "blend"}}}),
+        ("augmentation.mixing.alpha", {"augmentation": {"mixing": {"alpha": 0}}}),
+        ("schedule.first_cycle", {"schedule": {"first_cycle": 0}}),
+        ("schedule.cycle_factor", {"schedule": {"cycle_factor": 1.5}}),
+        ("schedule.minimum", {"schedule": {"minimum": -1}}),
+        ("early_stopping.patience", {"early_stopping": {"patience": 0}}),
+        ("augmentation.crop_padding", {"augmentation": {"crop_padding": -1}}),
+        ("augmentation.flip", {"augmentation": {"flip": "perhaps"}}),
+        ("augmentation.padding_mode", {"augmentation": {"padding_mode": "edge"}}),
+        ("validation_fraction", {"validation_fraction": 0}),
+        ("validation_fraction", {"validation_fraction": 1}),
+        ("split_seed", {"split_seed": 2**32}),
+        ("optimizer", {"optimizer": "adam"}),
+        ("schema_version", {"schema_version": 2}),
+    ],
+)
+def test_a_broken_rule_names_its_field(field: str, mapping: dict[str, Any]) -> None:
+    with pytest.raises(InputError) as caught:
+        Recipe.from_mapping(mapping)
+    assert caught.value.field == field
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("suffix", [".yaml", ".json"])
+def test_a_saved_recipe_comes_back(tmp_path: Path, name: str, suffix: str) -> None:
+    recipe = named_recipe(name)
+    recipe.save(tmp_path / f"recipe{suffix}")
+    loaded = Recipe.load(tmp_path / f"recipe{suffix}")
+    assert loaded == recipe
+    assert loaded.digest == recipe.digest
+
+
+def test_yaml_reads_exponents_as_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("learning_rate: 1e-2\nweight_decay: 5e-4\nearly_stopping: null\n")
+    recipe = Recipe.load(path)
+    assert (recipe.learning_rate, recipe.weight_decay, recipe.early_stopping) == (0.01, 5e-4, None)
+
+
+def test_the_name_alone_does_not_enter_the_digest() -> None:
+    assert Recipe(name="a").digest == Recipe(name="b").digest
+    assert Recipe(split_seed=1).digest != Recipe().digest
+    assert Recipe(early_stopping=None).digest != Recipe().digest
+    assert Recipe(augmentation=Augmentation(policy=Policy())).digest != Recipe().digest
+
+
+def test_a_recipe_from_before_a_field_was_added_keeps_its_digest() -> None:
+    """Of two fields, written as the first version of the format would have hashed it."""
+    content = '{"epochs":3,"learning_rate":0.5}'
+    assert Recipe(epochs=3, learning_rate=0.5).digest == hashlib.sha256(content.encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("name", "digest"),
+    [
+        ("paper", "44136fa355b3678a"),
+        ("as-run", "9a4a146241d73ad2"),
+        ("modern", "9d5286f666956dbf"),
+        ("search", "75cf73eaa36f2fde"),
+        ("digits", "4faf92288e5fe777"),
+    ],
+)
+def test_named_recipes_keep_the_digests_that_records_were_made_with(name: str, digest: str) -> None:
+    assert named_recipe(name).digest.startswith(digest)
+
+
+def test_fast_training_is_off_in_earlier_recipes_and_changes_others() -> None:
+    """The whole recipe as the first version of the format would have hashed it, beside each option by itself."""
+    content = '{"augmentation":{"crop_padding":2},"learning_rate":0.5,"test_time_flip":true}'
+    earlier: dict[str, Any] = json.loads(content)
+    assert Recipe.from_mapping(earlier).digest == hashlib.sha256(content.encode()).hexdigest()
+    for changes in FAST:
+        mapping = {**earlier, **changes, "augmentation": {"crop_padding": 2, **changes.get("augmentation", {})}}
+        expected = json.dumps(mapping, sort_keys=True, separators=(",", ":"))
+        assert Recipe.from_mapping(mapping).digest == hashlib.sha256(expected.encode()).hexdigest()
+
+
+def test_a_padding_by_reflection_is_smaller_than_the_images() -> None:
+    reflected = Recipe(augmentation=Augmentation(crop_padding=8, padding_mode="reflect"))
+    reflected.require_images(9, 9)
+    Recipe(augmentation=Augmentation(crop_padding=8)).require_images(8, 8)
+    for height, width in ((8, 9), (9, 8)):
+        with pytest.raises(InputError) as caught:
+            reflected.require_images(height, width)
+        assert str(caught.value).startswith("augmentation.crop_padding = 8: must be less than 8")
+
+
+def test_the_views_of_a_recipe() -> None:
+    assert (Recipe().views, Recipe(test_time_flip=True).views) == ("none", "flip")
+    shifted = Recipe(test_time_flip=True, test_time_shifts=True)
+    assert shifted.views == "flip-and-shifts"
+    shifted.require_images(2, 2)
+    with pytest.raises(InputError, match=r"^test_time_shifts = True: needs images of at least 2x2 pixels, not 1x9$"):
+        shifted.require_images(1, 9)
+
+
+@pytest.mark.parametrize(
+    ("start", "until", "epochs", "full", "sides"),
+    [
+        # By hand: 16, 19.2, 22.4, 25.6 and 28.8 in the first half.
+        (16, 0.5, 10, 32, [16, 20, 24, 24, 28, 32, 32, 32, 32, 32]),
+        (8, 1, 4, 32, [8, 16, 20, 28]),  # 8, 14, 20, 26: halves round up
+        (16, 0.7, 10, 32, [16, 20, 20, 24, 24, 28, 28, 32, 32, 32]),
+        (24, 0.5, 2, 28, [24, 28]),
+        (16, 0.3, 10, 30, [16, 20, 24, 30, 30, 30, 30, 30, 30, 30]),  # 16, 20.67, 25.33
+        (16, 0.5, 8, 19, [16, 16, 16, 19, 19, 19, 19, 19]),  # 16, 16.75, 17.5, 18.25, which is nearest to 20
+        (16, 1, 1, 32, [16]),
+        (32, 0.5, 3, 32, [32, 32, 32]),
+    ],
+)
+def test_the_side_grows_linearly_in_steps_of_four(
+    start: int, until: float, epochs: int, full: int, sides: list[int]
+) -> None:
+    resizing = Resizing(start=start, until=until)
+    assert [resizing.side(epoch, epochs=epochs, full=full) for epoch in range(1, epochs + 1)] == sides
+    recipe = Recipe(epochs=epochs, resizing=resizing)
+    assert [recipe.side(epoch, full=full) for epoch in range(1, epochs + 1)] == sides
+    assert Recipe(epochs=epochs).side(1, full=full) == full
+
+
+@thorough
+@given(st.integers(2, 16), st.integers(1, 100), st.integers(1, 200), st.integers(0, 40))
+def test_sides_are_those_of_exact_fractions(quarter: int, percent: int, epochs: int, more: int) -> None:
+    start, full = 4 * quarter, 4 * quarter + more
+    resizing = Resizing(start=start, until=percent / 100)
+    for epoch in range(1, epochs + 1):
+        share = min(Fraction(1), Fraction(100 * (epoch - 1), percent * epochs))
+        exact = start + (full - start) * share
+        nearest = [side for side in range(0, full + 8, 4) if abs(side - exact) <= 2]
+        expected = full if share == 1 else min(max(nearest), full)
+        found = resizing.side(epoch, epochs=epochs, full=full)
+        # Halfway between two sides the last digit of a product may decide.
+        assert found == expected or (found in nearest and abs(exact - found) == 2)
+
+
+@pytest.mark.parametrize(
+    ("keep", "images", "kept"),
+    [(0.5, 16, 8), (0.5, 15, 8), (0.5, 2, 2), (0.1, 10, 2), (0.1, 1, 1), (0.3, 11, 3), (0.99, 100, 99), (0.9, 2, 2)],
+)
+def test_images_kept_of_a_batch(keep: float, images: int, kept: int) -> None:
+    assert ExampleFilter(keep=keep).kept(images) == kept
+
+
+def test_images_that_cannot_be_resized_are_refused() -> None:
+    recipe = Recipe(resizing=Resizing(start=16))
+    recipe.require_images(16, 16)
+    for size, complaint in (((32, 28), "resizing = "), ((12, 12), "resizing.start = 16: must be at most the images'")):
+        with pytest.raises(InputError) as caught:
+            recipe.require_images(*size)
+        assert str(caught.value).startswith(complaint)
+
+
+def test_what_betters_a_search_is_off_in_the_paper_recipe() -> None:
+    recipe = named_recipe("paper")
+    parts = recipe.augmentation
+    off: list[object] = [recipe.nesterov, recipe.label_smoothing, recipe.weight_average, recipe.test_time_flip]
+    off += [parts.alternating_flip, parts.policy, parts.cutout, parts.mixing]
+    assert not any(off)
+    assert (parts.padding_mode, recipe.test_time_shifts) == ("zeros", False)
+    assert (recipe.resizing, recipe.example_filter) == (None, None)
+    assert len(off) == 8
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("papers", "did you mean paper?"), ("x", "there are paper, as-run, modern, fast, search, digits")],
+)
+def test_an_unknown_recipe_suggests_what_exists(name: str, hint: str) -> None:
+    with pytest.raises(InputError) as caught:
+        named_recipe(name)
+    assert caught.value.field == "recipe"
+    assert hint in caught.value.rule
+
+
+def test_a_new_cycle_starts_at_the_initial_rate_however_long_the_cycles_grow() -> None:
+    schedule = Schedule(first_cycle=1, cycle_factor=3, minimum=0.0)
+    for end in schedule.cycle_ends(10_000):
+        assert schedule.learning_rate(end, initial=0.1) == 0.1
+        assert schedule.learning_rate(end - 1e-6, initial=0.1) < 1e-3

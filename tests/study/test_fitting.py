@@ -1,0 +1,288 @@
+"""Widths solved for a budget: always within it, none to be widened any more, and the same as by hand."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import statistics
+from typing import Any
+
+import optuna
+import pytest
+
+from budgetnet.common.errors import InputError
+from budgetnet.model.budget import Budget
+from budgetnet.model.cost import cost_of
+from budgetnet.model.spec import ModelSpec
+from budgetnet.study.space import SearchSpace, Sizing
+from budgetnet.study.space.fitting import fit
+from budgetnet.study.space.named import NAMED
+
+LARGE: dict[str, Any] = {"input_shape": (3, 32, 32), "num_classes": 10}
+SMALL: dict[str, Any] = {"input_shape": (1, 8, 8), "num_classes": 10}
+BUDGETS = [
+    Budget(max_params="5M"),
+    Budget(max_params="500k"),
+    Budget(max_params="50k"),
+    Budget(max_macs="100M"),
+    Budget(max_activations="200k"),
+    Budget(max_params="5M", max_macs="100M", max_activations="1M"),
+    Budget(max_params=2500),
+]
+SOLVED: tuple[Sizing, ...] = ("fit", "scale")
+SPACES = [
+    NAMED["resnet"],
+    NAMED["paper"],
+    SearchSpace(),
+    # Networks that narrow, equal ones beside them, and steps that groups make wide.
+    SearchSpace.from_mapping(
+        {
+            "stages": [1, 4],
+            "channels": [6, 24],
+            "channel_step": 6,
+            "growth": [0.5, 1.0, 1.25],
+            "block_kinds": ["basic", "bottleneck"],
+            "groups": [1, 4, 9],
+            "shortcuts": ["none", "projection"],
+        }
+    ),
+    SearchSpace.from_mapping({"shortcuts": ["padding"], "channel_step": 1, "channels": [4, 40], "growth": [1.0, 1.1]}),
+]
+
+
+def proposals(space: SearchSpace, sizing: Sizing, count: int, *, seed: int = 0) -> list[dict[str, Any]]:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    return [study.ask(space.proposed(sizing)).params for _ in range(count)]
+
+
+def step_of(space: SearchSpace, params: dict[str, Any]) -> int:
+    groups = params["groups"]
+    if groups == 1:
+        return space.channel_step
+    return math.lcm(space.channel_step, 4 * groups if params["block"] == "bottleneck" else groups)
+
+
+def in_order(channels: list[int], params: dict[str, Any]) -> bool:
+    """Whether stages grow and narrow, if they do, where the draw's do."""
+    growths = [params[f"growth_{number}"] for number in range(2, len(channels) + 1)]
+    pairs = zip(itertools.pairwise(channels), growths, strict=True)
+    return all(before <= after if growth >= 1 else before >= after for (before, after), growth in pairs)
+
+
+def widened(spec: ModelSpec, params: dict[str, Any], step: int) -> list[ModelSpec]:
+    """Every network that has one stage a step wider and stages that still grow and narrow where the draw's do."""
+    channels = [stage.channels for stage in spec.stages]
+    found = []
+    for index in range(len(channels)):
+        wider = [width + step * (place == index) for place, width in enumerate(channels)]
+        if in_order(wider, params):
+            found.append(spec.replace(channels=wider, stem={"channels": wider[0]}))
+    return found
+
+
+def is_smallest(space: SearchSpace, spec: ModelSpec, image: dict[str, Any]) -> bool:
+    measures: Any = ("params", "macs", "activations")
+    return spec.digest in {space.narrowest.smallest(**image, measure=measure).digest for measure in measures}
+
+
+@pytest.mark.parametrize("image", [LARGE, SMALL], ids=["32x32", "8x8"])
+@pytest.mark.parametrize("budget", BUDGETS, ids=str)
+def test_a_fitted_network_is_within_the_budget_and_no_step_more_is(budget: Budget, image: dict[str, Any]) -> None:
+    filled = 0
+    for space in SPACES:
+        for params in proposals(space, "fit", 60):
+            spec = fit(space, params, budget=budget, sizing="fit", **image)
+            if not budget.admits(spec.cost):
+                assert is_smallest(space, spec, image)
+                continue
+            channels = [stage.channels for stage in spec.stages]
+            step = step_of(space, params)
+            if spec.stem.channels != channels[0] or any(width % step for width in channels):
+                assert is_smallest(space, spec, image)
+                continue
+            if not is_smallest(space, spec, image):
+                filled += 1
+                assert in_order(channels, params)
+                assert not any(budget.admits(cost_of(wider)) for wider in widened(spec, params, step))
+    assert filled > 100
+
+
+def test_every_fitted_network_of_the_named_spaces_is_within_the_budget() -> None:
+    for space, budget, image in itertools.product(NAMED.values(), BUDGETS[:4], (LARGE, SMALL)):
+        for sizing in SOLVED:
+            for params in proposals(space, sizing, 40, seed=1):
+                spec = fit(space, params, budget=budget, sizing=sizing, **image)
+                # The narrowest networks of the paper's space are larger than the smallest of these budgets.
+                assert budget.admits(spec.cost) or is_smallest(space, spec, image)
+                assert budget.admits(spec.cost) or space is NAMED["paper"]
+
+
+@pytest.mark.parametrize("image", [LARGE, SMALL], ids=["32x32", "8x8"])
+def test_half_of_the_fitted_networks_leave_less_than_three_per_cent(image: dict[str, Any]) -> None:
+    budget = Budget(max_params="5M")
+    specs = [
+        fit(NAMED["resnet"], params, budget=budget, sizing="fit", **image)
+        for params in proposals(NAMED["resnet"], "fit", 200)
+    ]
+    assert statistics.median(budget.share_used(spec.cost) for spec in specs) >= 0.97
+
+
+PLAIN = SearchSpace.from_mapping(
+    {
+        "stages": [1, 2],
+        "channels": [8, 64],
+        "growth": [1.0, 2.0],
+        "blocks": [1, 2],
+        "full_size_stages": [1, 1],
+        "first_kernel_sizes": [3, 5],
+        "block_kinds": ["basic"],
+        "squeeze_excitation_ratios": [0.0],
+        "groups": [1, 64],
+    }
+)
+TWO_STAGES: dict[str, Any] = {
+    "stages": 2,
+    "full_size_stages": 1,
+    "block": "basic",
+    "first_kernel_size": 3,
+    "second_kernel_size": 3,
+    "squeeze_excitation_ratio": 0.0,
+    "groups": 1,
+    "shortcut": "projection",
+    "blocks_1": 1,
+    "blocks_2": 1,
+    "growth_2": 2.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("limit", "channels"),
+    [
+        # On grey images a basic network of widths a and b, one block each, has 18aa + 10ab + 9bb + 15a + 16b + 10
+        # parameters. One half as wide as the other are at most 36 and 72 within 100,000: 32 and 72 on the grid, 89,770.
+        (100_000, [32, 72]),
+        (103_401, [32, 72]),
+        # 40 and 72 would be 106,018; 32 and 80 are 103,402.
+        (103_402, [32, 80]),
+        (106_017, [32, 80]),
+        # A common width of 37, and twice that, on the grid.
+        (106_018, [40, 72]),
+        (2_626, [8, 8]),
+        (5_121, [8, 8]),
+        (5_122, [8, 16]),
+    ],
+)
+def test_widths_are_those_found_by_hand(limit: int, channels: list[int]) -> None:
+    a, b = channels
+    spec = fit(PLAIN, TWO_STAGES, budget=Budget(max_params=limit), sizing="fit", **SMALL)
+    assert [stage.channels for stage in spec.stages] == channels
+    assert spec.params == 18 * a * a + 10 * a * b + 9 * b * b + 15 * a + 16 * b + 10
+    assert spec.stem.channels == a
+
+
+def test_a_single_stage_is_as_wide_as_the_limit_allows() -> None:
+    # 18ww + 25w + 10: 19,242 for 32 channels, 29,810 for 40.
+    for limit, width in ((19_241, 24), (19_242, 32), (29_809, 32), (29_810, 40)):
+        spec = fit(PLAIN, {**TWO_STAGES, "stages": 1}, budget=Budget(max_params=limit), sizing="fit", **SMALL)
+        assert [stage.channels for stage in spec.stages] == [width]
+
+
+def test_what_is_left_goes_first_to_the_stage_furthest_behind_its_share() -> None:
+    space = SearchSpace.from_mapping({**PLAIN.to_mapping(), "stages": [3, 3]})
+    params = {**TWO_STAGES, "stages": 3, "blocks_3": 1, "growth_3": 2.0}
+    # Widths a, b and c put out 192a + 48b + 12c + 10 elements. A common width of 42 is 40, 80 and 168 on the grid,
+    # which leaves as much as one step of stage 2 or four of stage 3 need.
+    spec = fit(space, params, budget=Budget(max_activations=13_930), sizing="fit", **SMALL)
+    assert [stage.channels for stage in spec.stages] == [40, 88, 168]
+    assert spec.activations == 13_930
+
+
+def test_no_width_is_beyond_what_a_specification_may_have() -> None:
+    budget = Budget(max_params=10**18)
+    spec = fit(PLAIN, TWO_STAGES, budget=budget, sizing="fit", **SMALL)
+    assert [stage.channels for stage in spec.stages] == [65_536, 65_536]
+
+
+def test_the_tightest_of_several_limits_decides() -> None:
+    alone = fit(PLAIN, TWO_STAGES, budget=Budget(max_macs="1M"), sizing="fit", **SMALL)
+    both = fit(PLAIN, TWO_STAGES, budget=Budget(max_params="5M", max_macs="1M"), sizing="fit", **SMALL)
+    assert alone.digest == both.digest
+    assert 0.8 * 10**6 < alone.macs <= 10**6
+
+
+def test_a_share_scales_every_limit() -> None:
+    params = {**TWO_STAGES, "budget_share": 0.5}
+    spec = fit(PLAIN, params, budget=Budget(max_params=206_804), sizing="scale", **SMALL)
+    assert [stage.channels for stage in spec.stages] == [32, 80]
+    # Half of one less is rounded down, below the 103,402 of these widths.
+    spec = fit(PLAIN, params, budget=Budget(max_params=206_803), sizing="scale", **SMALL)
+    assert [stage.channels for stage in spec.stages] == [32, 72]
+
+
+def test_a_network_too_large_for_its_share_stays_at_its_narrowest() -> None:
+    params = {**TWO_STAGES, "blocks_1": 2, "budget_share": 1e-6}
+    spec = fit(PLAIN, params, budget=Budget(max_params=100_000), sizing="scale", **SMALL)
+    assert [(stage.channels, stage.blocks) for stage in spec.stages] == [(8, 2), (8, 1)]
+
+
+def narrowest(blocks: list[int], *, first: int = 5) -> ModelSpec:
+    strides = [1, 2][: len(blocks)]
+    return ModelSpec.resnet(
+        channels=[8] * len(blocks), blocks=blocks, strides=strides, kernel_sizes=(first, 3), **SMALL
+    )
+
+
+@pytest.mark.parametrize("sizing", ["fit", "scale"])
+def test_what_is_too_large_at_its_narrowest_loses_one_thing_after_another(sizing: Sizing) -> None:
+    params = {**TWO_STAGES, "first_kernel_size": 5, "blocks_1": 2, "blocks_2": 2, "budget_share": 1.0}
+    order = [
+        narrowest([2, 2]),
+        narrowest([1, 2]),
+        narrowest([1, 1]),
+        narrowest([1, 1], first=3),
+        narrowest([1], first=3),
+    ]
+    for position, expected in enumerate(order):
+        for spare in (0, 1):
+            budget = Budget(max_params=expected.params + spare)
+            assert fit(PLAIN, params, budget=budget, sizing=sizing, **SMALL).digest == expected.digest, position
+
+
+def test_where_nothing_like_the_draw_fits_a_smallest_network_of_the_space_answers() -> None:
+    # Groups of 64 make every width a multiple of 64, and the stem and the classifier wide.
+    params = {**TWO_STAGES, "groups": 64}
+    smallest = PLAIN.smallest(**SMALL)
+    assert smallest.groups == 1
+    for limit in (smallest.params, smallest.params - 1):
+        spec = fit(PLAIN, params, budget=Budget(max_params=limit), sizing="fit", **SMALL)
+        assert spec.digest == smallest.digest
+    # The one with fewest parameters has more multiply-accumulates than the one with fewest of those.
+    space = SearchSpace.from_mapping({**PLAIN.to_mapping(), "stages": [2, 2], "full_size_stages": [1, 2]})
+    params = {**params, "full_size_stages": 2}
+    few = space.narrowest.smallest(**SMALL, measure="macs")
+    assert few.macs < space.narrowest.smallest(**SMALL).macs
+    assert fit(space, params, budget=Budget(max_macs=few.macs), sizing="fit", **SMALL).digest == few.digest
+
+
+def test_reject_gives_what_was_drawn_whatever_it_needs() -> None:
+    space = NAMED["resnet"]
+    for params in proposals(space, "reject", 20):
+        spec = fit(space, params, budget=Budget(max_params=1), sizing="reject", **SMALL)
+        assert spec.digest == space.spec(params, **SMALL).digest
+
+
+@pytest.mark.parametrize("sizing", ["fit", "scale"])
+def test_without_a_limit_there_is_nothing_to_solve_for(sizing: Sizing) -> None:
+    with pytest.raises(InputError, match=rf"--max-params = None: {sizing} needs a limit"):
+        fit(PLAIN, {**TWO_STAGES, "budget_share": 0.5}, budget=Budget(), sizing=sizing, **SMALL)
+
+
+def test_the_same_draw_gives_the_same_network_and_keeps_the_draw() -> None:
+    generator = random.Random(0)
+    for params in proposals(NAMED["resnet"], "fit", 20):
+        kept = dict(params)
+        budget = Budget(max_params=generator.choice([2_000, 20_000, 2_000_000]))
+        specs = [fit(NAMED["resnet"], params, budget=budget, sizing="fit", **SMALL) for _ in range(2)]
+        assert specs[0] == specs[1]
+        assert params == kept

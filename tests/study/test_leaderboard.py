@@ -1,0 +1,156 @@
+"""The leaderboard: its order, its intervals against scipy, and where the published row may stand."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from scipy.stats import binomtest
+
+from budgetnet.cli.tables import leaderboard_table
+from budgetnet.model.published import reference
+from budgetnet.study.leaderboard import Candidate, LeaderboardRow, rank
+
+
+def candidate(name: str, correct: int, images: int = 10_000, params: int = 1_000) -> Candidate:
+    return Candidate(name, f"net-{name}", params, 2 * params, correct, images, f"run-{name}", 7)
+
+
+def wilson(correct: int, images: int, level: float = 0.95) -> tuple[float, float]:
+    interval = binomtest(correct, images).proportion_ci(level, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def ranked(*candidates: Candidate, comparable: bool = True) -> tuple[list[LeaderboardRow], int]:
+    """The candidates' rows, and the place among all rows at which the published one stands."""
+    rows = rank(candidates, comparable=comparable)
+    (place,) = [index for index, row in enumerate(rows) if row.is_reference]
+    return [row for row in rows if not row.is_reference], place
+
+
+def test_the_best_accuracy_comes_first_and_among_equals_the_fewest_parameters() -> None:
+    rows, _ = ranked(
+        candidate("a", 90, 100, 500),
+        candidate("b", 92, 100, 900),
+        candidate("c", 180, 200, 400),
+        candidate("e", 92, 100, 800),
+        candidate("d", 92, 100, 800),
+    )
+    assert [row.name for row in rows] == ["d", "e", "b", "c", "a"]
+    assert [row.rank for row in rows] == [1, 2, 3, 4, 5]
+
+
+def test_the_published_row_has_the_published_numbers() -> None:
+    (row,) = rank([], comparable=True)
+    assert (row.is_reference, row.rank, row.run, row.seed) == (True, None, None, None)
+    assert (row.params, row.macs) == (4_662_346, 793_446_912)
+    assert (row.accuracy, row.images, row.gap) == (0.9141, 10_000, 0.0)
+    assert row.interval == pytest.approx(wilson(9_141, 10_000), abs=1e-12)
+    assert row.exceeds_noise is None
+    assert row.verdict == "published"
+
+
+@given(st.integers(1, 20_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_intervals_are_wilsons_and_newcombes(count: tuple[int, int]) -> None:
+    correct, images = count
+    ((row,), _) = ranked(candidate("a", correct, images))
+    share, low, high = correct / images, *wilson(correct, images)
+    published, published_low, published_high = 0.9141, *wilson(9_141, 10_000)
+    assert row.interval == pytest.approx((low, high), abs=1e-12)
+    assert row.gap == pytest.approx(share - published, abs=1e-12)
+    expected_low = row.gap - math.sqrt((share - low) ** 2 + (published_high - published) ** 2)
+    expected_high = row.gap + math.sqrt((high - share) ** 2 + (published - published_low) ** 2)
+    assert row.gap_interval == pytest.approx((expected_low, expected_high), abs=1e-12)
+    beyond = expected_low > 0 or expected_high < 0
+    assert row.exceeds_noise is beyond
+    assert row.verdict == ("beyond noise" if beyond else "within noise")
+
+
+def test_the_gaps_intervals_hold_together_for_all_candidates() -> None:
+    alone = rank([candidate("0", 9_225)], comparable=True)[0]
+    rows = rank([candidate(str(number), 9_225 - number) for number in range(20)], comparable=True)
+    assert (alone.exceeds_noise, rows[0].exceeds_noise) == (True, False)
+    assert rows[0].interval == alone.interval
+    # Each of 20 intervals has the level at which all hold together at 95 %.
+    share, published, level = 0.9225, 0.9141, 0.95 ** (1 / 20)
+    low, _ = wilson(9_225, 10_000, level)
+    _, high = wilson(9_141, 10_000, level)
+    expected = share - published - math.hypot(share - low, high - published)
+    assert rows[0].gap_interval.low == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("correct", "verdict", "sign"),
+    [(9_500, "beyond noise", 1), (9_150, "within noise", 1), (9_130, "within noise", -1), (8_000, "beyond noise", -1)],
+)
+def test_the_gap_has_the_sign_of_the_difference(correct: int, verdict: str, sign: int) -> None:
+    ((row,), place) = ranked(candidate("a", correct))
+    assert math.copysign(1, row.gap) == sign
+    assert row.verdict == verdict
+    assert place == (1 if sign > 0 else 0)
+
+
+def test_the_published_row_stands_where_its_accuracy_puts_it() -> None:
+    rows, place = ranked(candidate("a", 9_300), candidate("b", 9_000), candidate("c", 9_200))
+    assert [row.name for row in rows] == ["a", "c", "b"]
+    assert place == 2
+    assert ranked(candidate("equal", 9_141))[1] == 0
+
+
+def test_on_other_images_nothing_is_compared() -> None:
+    ((row,), place) = ranked(candidate("a", 288, 288), comparable=False)
+    assert place == 1, "not comparable, the published row stands last"
+    assert row.rank == 1
+    assert (row.verdict, row.exceeds_noise, row.comparable) == ("not comparable", None, False)
+    assert rank([], comparable=False)[0].verdict == "not comparable"
+
+
+def test_rows_are_plain_json() -> None:
+    rows = rank([candidate("a", 9_300)], comparable=True)
+    mappings: list[dict[str, Any]] = json.loads(json.dumps([row.to_mapping() for row in rows], allow_nan=False))
+    assert {*mappings[0]} == {*LeaderboardRow._fields, "exceeds_noise"}
+    assert mappings[0]["rank"] == 1
+    assert mappings[0]["accuracy"] == 0.93
+    assert mappings[0]["interval"] == pytest.approx(wilson(9_300, 10_000))
+    assert mappings[0]["gap_interval"][0] < mappings[0]["gap"] < mappings[0]["gap_interval"][1]
+    assert (mappings[0]["run"], mappings[0]["seed"]) == ("run-a", 7)
+    assert mappings[1]["is_reference"] is True
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_table_can_be_read_at_every_width_of_a_terminal(width: int) -> None:
+    architecture = "preact-72x2-144x2-144x2-216x1"
+    rows = rank([candidate("1", 9_600)._replace(architecture=architecture, params=4_250_980)], comparable=False)
+    printed = io.StringIO()
+    console = Console(file=printed, width=width)
+    console.print(leaderboard_table(rows, title="title", width=width))
+    lines = printed.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    assert len(lines) <= 12
+    for part in (architecture[:12], "4,250,980", "96.00", "+4.59", "91.41", "4,662,346", "not"):
+        assert part in printed.getvalue()
+
+
+def test_the_best_of_many_equals_is_seldom_called_better() -> None:
+    images, accuracy, searches = 10_000, 0.9141, 600
+    random = np.random.default_rng(0)
+    published = random.binomial(images, accuracy, searches)
+    best = random.binomial(images, accuracy, (searches, 20)).max(axis=1)
+    called: dict[bool, int] = {True: 0, False: 0}
+    for right, theirs in zip(best.tolist(), published.tolist(), strict=True):
+        other = reference().model_copy(update={"accuracy": theirs / images})
+        for among in called:
+            # The others change nothing for the best one but how many there are.
+            others = [candidate(str(number), 9_000) for number in range(19 if among else 0)]
+            rows = rank([candidate("best", right), *others], comparable=True, reference=other)
+            row = next(row for row in rows if row.name == "best")
+            called[among] += row.gap > 0 and row.exceeds_noise is True
+    assert called[True] <= 0.05 * searches, "nominal is 2.5 %"
+    assert called[False] > 0.15 * searches, "without the allowance the simulation must show the fault"

@@ -1,0 +1,190 @@
+"""Whole trials written and read at once, against the same trials written and read by Optuna itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy import text
+
+from budgetnet.study.bulk import close_trial, insert_trial
+from budgetnet.study.storage import default_storage, open_storage
+
+DISTRIBUTIONS: dict[str, Any] = {
+    "width": IntDistribution(8, 64, step=8),
+    "rate": FloatDistribution(1e-3, 1.0, log=True),
+    "block": CategoricalDistribution(("basic", "preact")),
+    "ratio": CategoricalDistribution((0.0, 0.25)),
+}
+PARAMS = {"width": 24, "rate": 0.05, "block": "preact", "ratio": 0.25}
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def storage(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[RDBStorage]:
+    on_server = request.param == "postgresql"
+    url = request.getfixturevalue("postgres").new_database() if on_server else default_storage(tmp_path)
+    storage = open_storage(url, create=True)
+    yield storage
+    storage.remove_session()
+    storage.engine.dispose()
+
+
+@pytest.fixture
+def plain(storage: RDBStorage) -> Iterator[RDBStorage]:
+    """The same storage as Optuna itself reads and writes it."""
+    plain = RDBStorage(storage.url)
+    yield plain
+    plain.remove_session()
+    plain.engine.dispose()
+
+
+def study_of(storage: RDBStorage, name: str = "study") -> tuple[optuna.Study, int]:
+    """A study, to be read by Optuna itself, and its id."""
+    optuna.create_study(storage=storage, study_name=name, direction="maximize")
+    return optuna.load_study(storage=storage.url, study_name=name), storage.get_study_id_from_name(name)
+
+
+def trial_of(state: TrialState) -> FrozenTrial:
+    trial = create_trial(
+        state=state,
+        value=0.75 if state == TrialState.COMPLETE else None,
+        params=PARAMS,
+        distributions=DISTRIBUTIONS,
+        constraints={"params": -0.25, "macs": 1.5},
+        intermediate_values={1: 0.5, 3: 0.625},
+        user_attrs={"spec": "ab" * 32, "params": 12, "used": 0.5, "by_hand": {"stages": [1, None]}},
+        system_attrs={"NSGAIISampler:generation": 2},
+    )
+    trial.datetime_start = datetime(2026, 7, 1, 12, 30, 15, 123456)
+    return trial
+
+
+def facts(trial: FrozenTrial) -> dict[str, Any]:
+    kept = {name: getattr(trial, name) for name in ("number", "state", "values", "params", "distributions")}
+    kept |= {
+        name: getattr(trial, name) for name in ("user_attrs", "system_attrs", "intermediate_values", "constraints")
+    }
+    return kept | {"start": trial.datetime_start, "complete": trial.datetime_complete}
+
+
+def written_out(trials: list[FrozenTrial]) -> str:
+    """Trials in words, in which what is no number equals itself; their mappings in one order."""
+    ordered = (
+        {name: sorted(fact.items()) if isinstance(fact, dict) else fact for name, fact in facts(trial).items()}
+        for trial in trials
+    )
+    return "\n".join(map(repr, ordered))
+
+
+@pytest.mark.parametrize("state", [TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL])
+def test_a_trial_is_what_optuna_would_have_written(storage: RDBStorage, plain: RDBStorage, state: TrialState) -> None:
+    ours, ours_id = study_of(storage, "ours")
+    theirs, theirs_id = study_of(storage, "theirs")
+    for number in range(2):
+        trial = trial_of(state)
+        assert insert_trial(storage, ours_id, trial).number == number
+        plain.create_new_trial(theirs_id, template_trial=trial)
+    assert [facts(trial) for trial in ours.get_trials()] == [facts(trial) for trial in theirs.get_trials()]
+
+
+def test_a_trial_ends_as_optuna_would_have_ended_it(storage: RDBStorage, plain: RDBStorage) -> None:
+    ours, ours_id = study_of(storage, "ours")
+    theirs, theirs_id = study_of(storage, "theirs")
+    for state, value in ((TrialState.COMPLETE, 0.9), (TrialState.PRUNED, None), (TrialState.FAIL, None)):
+        running = trial_of(TrialState.RUNNING)
+        written = insert_trial(storage, ours_id, running)
+        ended = {"ended": "as it should", "params": 13}
+        before = datetime.now()
+        assert close_trial(storage, written.trial_id, state=state, value=value, user_attrs=ended)
+        assert before <= (ours.get_trials()[-1].datetime_complete or before) <= datetime.now()
+        other = plain.create_new_trial(theirs_id, template_trial=running)
+        for key, fact in ended.items():
+            plain.set_trial_user_attr(other, key, fact)
+        plain.set_trial_state_values(other, state=state, values=None if value is None else [value])
+    pairs = zip(ours.get_trials(), theirs.get_trials(), strict=True)
+    assert all(facts(one) | {"complete": 0} == facts(other) | {"complete": 0} for one, other in pairs)
+
+
+def test_a_trial_ends_once(storage: RDBStorage) -> None:
+    study, study_id = study_of(storage)
+    written = insert_trial(storage, study_id, trial_of(TrialState.RUNNING))
+    assert close_trial(storage, written.trial_id, state=TrialState.COMPLETE, value=0.5, user_attrs={"ended": "first"})
+    ended = study.get_trials()[0]
+    assert not close_trial(storage, written.trial_id, state=TrialState.FAIL, value=None, user_attrs={"ended": "again"})
+    assert study.get_trials()[0] == ended
+
+
+def test_trials_are_read_as_optuna_reads_them(storage: RDBStorage, plain: RDBStorage) -> None:
+    _, study_id = study_of(plain)
+    _, other = study_of(plain, "other")
+    for state in (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.WAITING):
+        trial = trial_of(state)
+        trial.intermediate_values |= {4: float("inf"), 5: float("-inf"), 6: float("nan"), 7: 0.1}
+        trial_id = plain.create_new_trial(study_id, template_trial=trial)
+        plain.create_new_trial(other, template_trial=trial)
+        assert written_out([storage.get_trial(trial_id)]) == written_out([plain.get_trial(trial_id)])
+    plain.create_new_trial(study_id)
+    assert written_out(storage.get_all_trials(study_id)) == written_out(plain.get_all_trials(study_id))
+    ended = (TrialState.COMPLETE, TrialState.FAIL)
+    ours, theirs = (kept.get_all_trials(study_id, states=ended) for kept in (storage, plain))
+    assert written_out(ours) == written_out(theirs)
+    assert len(ours) == 2
+    with pytest.raises(KeyError):
+        storage.get_all_trials(other + 1)
+    with pytest.raises(KeyError):
+        storage.get_trial(10_000)
+
+
+def test_a_study_that_is_read_again_has_what_others_wrote_meanwhile(storage: RDBStorage, plain: RDBStorage) -> None:
+    _, study_id = study_of(plain)
+    study = optuna.load_study(storage=storage, study_name="study")
+    first = plain.create_new_trial(study_id, template_trial=trial_of(TrialState.RUNNING))
+    assert [trial.state for trial in study.get_trials()] == [TrialState.RUNNING]
+    plain.create_new_trial(study_id, template_trial=trial_of(TrialState.COMPLETE))
+    assert [trial.state for trial in study.get_trials()] == [TrialState.RUNNING, TrialState.COMPLETE]
+    plain.set_trial_state_values(first, TrialState.COMPLETE, [0.25])
+    assert written_out(study.get_trials()) == written_out(plain.get_all_trials(study_id))
+
+
+def test_a_report_is_what_optuna_would_have_written(storage: RDBStorage, plain: RDBStorage) -> None:
+    _, study_id = study_of(plain)
+    ours, theirs = (plain.create_new_trial(study_id, template_trial=trial_of(TrialState.RUNNING)) for _ in range(2))
+    for written_by, trial_id in ((storage, ours), (plain, theirs)):
+        for step, value in ((1, 0.75), (2, 0.5), (4, float("nan")), (5, float("inf"))):
+            written_by.set_trial_intermediate_value(trial_id, step, value)
+    reports = [sorted(plain.get_trial(trial_id).intermediate_values.items()) for trial_id in (ours, theirs)]
+    assert repr(reports[0]) == repr(reports[1])
+    plain.set_trial_state_values(ours, TrialState.COMPLETE, [0.5])
+    with pytest.raises(UpdateFinishedTrialError):
+        storage.set_trial_intermediate_value(ours, 6, 0.5)
+    with pytest.raises(KeyError):
+        storage.set_trial_intermediate_value(10_000, 1, 0.5)
+
+
+def test_trials_written_at_once_have_numbers_of_their_own(storage: RDBStorage) -> None:
+    study, study_id = study_of(storage)
+    _, other = study_of(storage, "other")
+    with ThreadPoolExecutor(4) as threads:
+        ids = [other, *[study_id] * 40, other]
+        written = list(threads.map(lambda number: insert_trial(storage, number, trial_of(TrialState.PRUNED)), ids))
+    assert sorted(each.number for each in written[1:-1]) == list(range(40))
+    assert [trial.number for trial in study.get_trials()] == list(range(40))
+
+
+def test_only_a_running_trial_has_a_heartbeat(storage: RDBStorage) -> None:
+    _, study_id = study_of(storage)
+    running = insert_trial(storage, study_id, trial_of(TrialState.RUNNING))
+    insert_trial(storage, study_id, trial_of(TrialState.PRUNED))
+    with storage.engine.begin() as connection:
+        rows = connection.execute(text("SELECT trial_id, heartbeat FROM trial_heartbeats")).all()
+    assert [row[0] for row in rows] == [running.trial_id]
+    assert rows[0][1] is not None

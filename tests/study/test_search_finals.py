@@ -1,0 +1,176 @@
+"""The finals: who is chosen, what is trained, and when the test set is opened, against plain arithmetic and torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from search_support import Watcher
+from support import TINY, prepare, tiny_recipe
+
+from budgetnet.common.errors import BudgetnetError
+from budgetnet.data import DataSet
+from budgetnet.data.test_set import read_openings
+from budgetnet.engines.local import PlannedRun, train_runs
+from budgetnet.model.budget import Budget
+from budgetnet.runs.store import OPENINGS, RunFolder
+from budgetnet.study.driver import Arrangement, Plan, SearchOutcome, question, search
+from budgetnet.study.finalists import FinalResult, Finals, kept_finals, read_results
+from budgetnet.study.finals import choose_finalists, hold_finals
+from budgetnet.study.space import SearchSpace
+from budgetnet.study.storage import default_storage, open_storage
+
+SPACE = {
+    "stages": [1, 2],
+    "blocks": [1, 2],
+    "full_size_stages": [1, 1],
+    "first_kernel_sizes": [3],
+    "recipe": {"learning_rate": {"low": 0.02, "high": 0.1, "log": True}},
+}
+
+
+class Case:
+    """A small study that has come to its end."""
+
+    def __init__(self, digits: DataSet, out: Path, **plan: Any) -> None:
+        recipe = tiny_recipe(epochs=2)
+        data = prepare(digits, recipe)
+        settings = question(data, recipe, budget=Budget(max_params=4_000), seed=5, space=SearchSpace(**SPACE))
+        storage = open_storage(default_storage(out), create=True)
+        self.digits, self.out = digits, out
+        self.place = Arrangement(settings, data, "study", storage, out)
+        self.outcome: SearchOutcome = search(self.place, Plan(4, **plan), Watcher())
+
+    def hold(self, *, number: int = 2, seeds: int = 2, trained: list[PlannedRun] | None = None) -> list[FinalResult]:
+        def train_all(runs: Sequence[PlannedRun]) -> None:
+            assert not read_openings(self.out / OPENINGS) or trained is not None, "sealed until all are trained"
+            watcher = Watcher()
+            train_runs(runs, self.place.data, out=self.out, callback=watcher)
+            if trained is not None:
+                trained.extend(runs[: len(watcher.networks)])
+
+        recipe = tiny_recipe(epochs=3, label_smoothing=0.1)
+        options: dict[str, Any] = {"number": number, "seeds": seeds, "recipe": recipe}
+        return hold_finals(self.outcome.study, self.place, self.digits, train_all, **options)
+
+
+@pytest.fixture
+def case(digits: DataSet, tmp_path: Path) -> Case:
+    return Case(digits, tmp_path)
+
+
+def plain_test_accuracy(case: Case, run: str) -> float:
+    """The share of test images that a run's weights classify rightly, worked out with nothing but torch and numpy."""
+    from safetensors.torch import load_file
+
+    folder = case.out / run
+    network = RunFolder(folder).load().identity.spec.build().eval()
+    network.load_state_dict(load_file(folder / "best.safetensors"))
+    digits = case.digits
+    images, labels = digits.test.open(reason="an oracle", by="a test", log=case.out / "oracle.jsonl")
+    scaled = (images / 255 - np.reshape(digits.mean, (-1, 1, 1))) / np.reshape(digits.std, (-1, 1, 1))
+    with torch.no_grad():
+        guesses = network(torch.tensor(scaled, dtype=torch.float32)).argmax(dim=1).numpy()
+    return float((guesses == labels).mean())
+
+
+def test_the_best_are_trained_with_every_seed_and_ranked_by_their_mean(case: Case) -> None:
+    results = case.hold()
+    complete = [trial for trial in case.outcome.study.get_trials() if trial.value is not None]
+    best = sorted(complete, key=lambda trial: (-(trial.value or 0), trial.user_attrs["params"], trial.number))[:2]
+    assert {result.finalist.name for result in results} == {f"#{trial.number}" for trial in best}
+    assert [fmean(result.validation) for result in results] == sorted(
+        (fmean(result.validation) for result in results), reverse=True
+    )
+    for result in results:
+        trial = case.outcome.study.get_trials()[result.finalist.trial]
+        assert [record.identity.seed for record in result.records] == [5, 6]
+        for record in result.records:
+            assert record.identity.spec.digest == trial.user_attrs["spec"]
+            recipe = record.identity.recipe
+            assert (recipe.epochs, recipe.label_smoothing, record.result.epochs) == (3, 0.1, 3)
+            assert recipe.learning_rate == trial.params["recipe.learning_rate"], "what the search chose for it"
+
+
+def test_the_test_set_is_opened_once_for_each_finalist_behind_all_training(case: Case) -> None:
+    results = case.hold()
+    openings = read_openings(case.out / OPENINGS)
+    assert [opening["by"] for opening in openings] == [result.finalist.name for result in results]
+    assert "finalist 1 of 2 of study study, trained with seeds 5, 6" in openings[0]["reason"]
+    for result in results:
+        assert result.test == [plain_test_accuracy(case, run) for run in result.finalist.runs]
+        for record in result.records:
+            assert record.test is not None
+            assert (record.test.images, record.test.reason) == (360, openings[results.index(result)]["reason"])
+
+
+def test_held_again_nothing_is_trained_or_opened(case: Case) -> None:
+    first, trained = case.hold(), list[PlannedRun]()
+    openings = (case.out / OPENINGS).read_bytes()
+    assert case.hold(trained=trained) == first
+    assert (trained, (case.out / OPENINGS).read_bytes()) == ([], openings)
+    kept = kept_finals(case.outcome.study)
+    assert kept is not None
+    assert read_results(kept, case.out) == first
+    assert Finals.from_mapping(json.loads(json.dumps(kept.to_mapping()))) == kept
+
+
+def test_a_run_that_is_judged_already_is_not_judged_again(case: Case) -> None:
+    case.hold(seeds=1)
+    results = case.hold(seeds=2, trained=[])
+    reasons = [opening["reason"] for opening in read_openings(case.out / OPENINGS)]
+    assert [reason.rpartition("seeds ")[2] for reason in reasons] == ["5", "5", "6", "6"]
+    assert all(len(result.test) == 2 for result in results)
+
+
+def test_no_finalist_sees_the_test_set_while_another_is_in_training(case: Case) -> None:
+    finals = choose_finalists(case.outcome.study, case.place, number=2, seeds=1, recipe=tiny_recipe(epochs=3))
+    busy = RunFolder(case.out / finals.finalists[1].runs[0])
+    recipe = tiny_recipe(epochs=3)
+    with busy.locked(), pytest.raises(BudgetnetError, match=f"1 trainings of finalists.*{busy.path.name}"):
+        hold_finals(
+            case.outcome.study,
+            case.place,
+            case.digits,
+            lambda runs: train_runs(runs, case.place.data, out=case.out, callback=Watcher()),
+            number=2,
+            seeds=1,
+            recipe=recipe,
+        )
+    assert not read_openings(case.out / OPENINGS)
+
+
+def test_the_best_made_by_hand_comes_along(digits: DataSet, tmp_path: Path) -> None:
+    case = Case(digits, tmp_path, by_hand=(TINY.replace(name="mine"),))
+    results = case.hold(number=1, seeds=1)
+    by_hand = [result.finalist for result in results if result.finalist.by_hand]
+    assert [finalist.name for finalist in by_hand] == ["mine"]
+    assert by_hand[0].recipe.digest == tiny_recipe(epochs=3, label_smoothing=0.1).digest
+    assert len(results) == len({result.finalist.trial for result in results}) in (1, 2)
+
+
+def test_finals_are_judged_on_the_split_that_judged_the_search(case: Case) -> None:
+    recipe = tiny_recipe(epochs=3, validation_fraction=0.5, split_seed=9)
+    finals = choose_finalists(case.outcome.study, case.place, number=1, seeds=1, recipe=recipe)
+    (finalist,) = finals.finalists
+    assert (finalist.recipe.validation_fraction, finalist.recipe.split_seed) == (0.2, 0)
+
+
+def test_intervals_of_finalists_are_students_and_meet_the_published_one(case: Case) -> None:
+    (result,) = case.hold(number=1, seeds=3)
+    mean, spread = float(np.mean(result.test)), float(np.std(result.test, ddof=1))
+    low, high = result.test_interval or (0, 0)
+    # The 97.5 % point of Student's distribution with two degrees of freedom, from a printed table.
+    reach = 4.302653 * spread / 3**0.5
+    assert (low, high) == pytest.approx((max(0, mean - reach), min(1, mean + reach)), abs=1e-6)
+    gap, interval = result.gap or (0, (0, 0))
+    assert gap == pytest.approx(mean - 0.9141)
+    # The published interval on 10,000 images is 90.84 to 91.94 %.
+    expected = gap - np.hypot(mean - low, 0.9194 - 0.9141), gap + np.hypot(high - mean, 0.9141 - 0.9084)
+    assert interval == pytest.approx(expected, abs=1e-4)

@@ -1,0 +1,379 @@
+"""Studies on a PostgreSQL server: searches that go on, a server that goes away, and machines that share a study."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from optuna import Study
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+from postgres_support import PASSWORD, PostgresServer
+from search_support import MAX_PARAMS, Question, Watcher
+from support import PAIR_SPACE, TINY, TINY_SPACE, Tell, prepare, restarts, tiny_recipe
+
+from budgetnet.common.errors import RecordError
+from budgetnet.data import DataSet
+from budgetnet.model.budget import Budget
+from budgetnet.runs.recipe import Recipe
+from budgetnet.runs.records import Epoch
+from budgetnet.runs.store import RunFolder
+from budgetnet.study import presence as presence_module
+from budgetnet.study.bulk import Written, insert_trial
+from budgetnet.study.driver import SearchOutcome, question
+from budgetnet.study.ledger import Entry, Ledger
+from budgetnet.study.presence import Presence
+from budgetnet.study.proposer import Proposal, Proposals
+from budgetnet.study.space import SearchSpace
+from budgetnet.study.storage import open_storage, open_study, read_trials
+from budgetnet.study.trials import tally
+
+CYCLES: Recipe = tiny_recipe(epochs=4, schedule=restarts(2))
+"""Reports to the storage behind every second epoch."""
+
+
+@pytest.fixture
+def url(postgres: PostgresServer) -> str:
+    return postgres.new_database()
+
+
+@pytest.fixture
+def ask(digits: DataSet, tmp_path: Path, url: str) -> Question:
+    return Question(digits, tmp_path / "here", storage=url)
+
+
+@contextmanager
+def opened(url: str) -> Iterator[RDBStorage]:
+    storage = open_storage(url, create=True)
+    try:
+        yield storage
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def trials_of(outcome: SearchOutcome) -> list[FrozenTrial]:
+    return outcome.study.get_trials(deepcopy=False)
+
+
+def trained_of(outcome: SearchOutcome) -> list[FrozenTrial]:
+    return [trial for trial in trials_of(outcome) if trial.user_attrs.get("trained")]
+
+
+def runs_in(out: Path) -> set[str]:
+    return {path.name for path in out.iterdir() if path.is_dir()}
+
+
+def test_a_search_asked_again_goes_on(ask: Question) -> None:
+    first = ask(trials=2)
+    before, watcher = trials_of(first), Watcher()
+    more = ask(trials=4, watcher=watcher)
+    assert (more.trained, more.end, len(watcher.networks)) == (4, "done", 2)
+    assert trials_of(more)[: len(before)] == before
+    assert len({trial.user_attrs["candidate"] for trial in trained_of(more)}) == 4
+    for trial in trained_of(more):
+        record = RunFolder(ask.out / trial.user_attrs["run"]).load()
+        assert record.result.validation_accuracy == trial.value
+    watcher = Watcher()
+    assert trials_of(ask(trials=4, watcher=watcher)) == trials_of(more)
+    assert (watcher.networks, watcher.turned) == ([], 0)
+
+
+def test_a_search_finds_there_what_it_finds_in_a_file(ask: Question, digits: DataSet, tmp_path: Path) -> None:
+    in_file = Question(digits, tmp_path / "file")
+    facts = [
+        [(trial.number, trial.state, trial.values, trial.params, trial.constraints) for trial in trials_of(outcome)]
+        for outcome in (ask(trials=3, recipe=CYCLES), in_file(trials=3, recipe=CYCLES))
+    ]
+    assert facts[0] == facts[1]
+
+
+def test_the_verbs_search_and_read(tell: Tell, url: str, tmp_path: Path) -> None:
+    tiny_recipe(epochs=1).save(tmp_path / "recipe.yaml")
+    SearchSpace(**TINY_SPACE).save(tmp_path / "space.yaml")
+    where = ["--storage", url, "--out", str(tmp_path / "runs")]
+    empty = tell("leaderboard", *where)
+    assert (empty.code, empty.out, empty.err.count("\n")) == (2, "", 1)
+    assert "no study is kept here yet" in empty.err
+    question = ["--space", str(tmp_path / "space.yaml"), "--recipe", str(tmp_path / "recipe.yaml")]
+    sizes = ["--max-params", "20k", "--device", "cpu", "--train-size", "64", "--validation-size", "40"]
+    searched = tell("search", *question, *sizes, "--trials", "1", *where, "--json")
+    assert searched.code == 0, searched.err
+    shown = tell("leaderboard", *where, "--json")
+    assert (shown.code, shown.out) == (0, searched.out)
+    assert PASSWORD not in "".join((*map(str, empty), *map(str, searched), *map(str, shown)))
+
+
+@pytest.mark.parametrize("verb", ["search", "leaderboard"])
+@pytest.mark.parametrize("fault", ["wrong password", "no database", "server down", "password in the query"])
+def test_a_server_that_cannot_be_used_is_told_in_one_line_without_the_password(
+    tell: Tell, postgres: PostgresServer, tmp_path: Path, verb: str, fault: str
+) -> None:
+    url, reason = {
+        "wrong password": (postgres.url("postgres", password="wrong-secret"), "password authentication failed"),
+        "no database": (postgres.url("nowhere"), 'database "nowhere" does not exist'),
+        "server down": (postgres.url("postgres"), "Connection refused"),
+        "password in the query": (
+            postgres.url("postgres").replace(f":{PASSWORD}", "") + "?password=wrong-secret",
+            "password authentication failed",
+        ),
+    }[fault]
+    assert "secret" in url or PASSWORD in url
+    if fault == "server down":
+        postgres.stop()
+    told = tell(verb, "--storage", url, "--out", str(tmp_path))
+    assert (told.code, told.out, told.err.count("\n")) == (2, "", 1), told.err
+    assert told.err.startswith("error: --storage = 'postgresql+psycopg://budgetnet")
+    assert reason in told.err
+    assert not any(secret in told.err for secret in ("wrong-secret", PASSWORD))
+
+
+class Outage(Watcher):
+    """Stops the server at an epoch of the first candidate, and maybe starts it again; may raise something then."""
+
+    def __init__(self, server: PostgresServer, *, epoch: int, again: bool = False, error: Any = None) -> None:
+        super().__init__()
+        self._server, self._epoch, self._again, self._then = server, epoch, again, error
+
+    def epoch_ended(self, epoch: Epoch, *, worker: int) -> None:
+        super().epoch_ended(epoch, worker=worker)
+        if len(self.epochs) == self._epoch:
+            self._server.stop()
+            if self._again:
+                self._server.start()
+            if self._then:
+                raise self._then
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 4])
+def test_a_server_that_stops_ends_the_search_and_the_candidate_goes_on_when_it_is_back(
+    ask: Question,
+    postgres: PostgresServer,
+    monkeypatch: pytest.MonkeyPatch,
+    epoch: int,
+) -> None:
+    # So short that signs of life are given while nobody is there to take them.
+    monkeypatch.setattr(presence_module, "HEARTBEAT_INTERVAL", 0.005)
+    with pytest.raises(RecordError, match=r"--storage.*cannot be used") as caught:
+        ask(trials=2, recipe=CYCLES, watcher=Outage(postgres, epoch=epoch))
+    assert "\n" not in str(caught.value)
+    assert PASSWORD not in str(caught.value)
+    (run,) = runs_in(ask.out)
+    before = RunFolder(ask.out / run).read_curves()
+    postgres.start()
+    watcher = Watcher()
+    outcome = ask(trials=2, recipe=CYCLES, watcher=watcher)
+    left, retry, _ = [trial for trial in trials_of(outcome) if trial.user_attrs.get("run")]
+    assert (left.state, left.user_attrs["ended"]) == (TrialState.FAIL, "interrupted")
+    assert (retry.user_attrs["retry_of"], retry.user_attrs["run"]) == (left.number, run)
+    assert list(retry.intermediate_values) == [1, 2], "also what was reported before"
+    assert (outcome.trained, len(runs_in(ask.out))) == (2, 2)
+    assert list(RunFolder(ask.out / run).load().curves[: len(before)]) == before, "no epoch is trained twice"
+    assert len(watcher.epochs) == 8 - len(before)
+
+
+def test_a_server_started_again_during_training_is_not_noticed(ask: Question, postgres: PostgresServer) -> None:
+    outcome = ask(trials=2, recipe=CYCLES, watcher=Outage(postgres, epoch=1, again=True))
+    assert (outcome.trained, len(trained_of(outcome))) == (2, 2)
+    assert {trial.state for trial in trained_of(outcome)} == {TrialState.COMPLETE}
+
+
+def test_an_interrupt_is_one_although_the_server_is_down(ask: Question, postgres: PostgresServer) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        ask(trials=1, recipe=CYCLES, watcher=Outage(postgres, epoch=1, error=KeyboardInterrupt))
+    postgres.start()
+    outcome = ask(trials=1, recipe=CYCLES)
+    assert [trial.state for trial in trials_of(outcome) if "run" in trial.user_attrs] == [
+        TrialState.FAIL,
+        TrialState.COMPLETE,
+    ]
+
+
+def meanwhile(monkeypatch: pytest.MonkeyPatch, act: Callable[[], Any]) -> None:
+    """Has something happen once between the next proposal and its begin, where workers out of sight may act."""
+    acted: list[bool] = []
+    propose = Proposals.next
+
+    def next_but_late(self: Proposals) -> Proposal:
+        proposal = propose(self)
+        if not acted and proposal.entry.verdict.fits:
+            acted.append(True)
+            act()
+        return proposal
+
+    monkeypatch.setattr(Proposals, "next", next_but_late)
+
+
+def test_two_machines_train_no_candidate_more_than_wanted(
+    ask: Question, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = tmp_path / "there"
+    meanwhile(monkeypatch, lambda: ask(trials=3, out=there))
+    outcome = ask(trials=3)
+    assert (outcome.end, len(trained_of(outcome))) == ("done", 3)
+    assert not ask.out.exists() or not runs_in(ask.out)
+    assert len(runs_in(there)) == 3
+    (late,) = [trial for trial in trials_of(outcome) if trial.user_attrs.get("ended") == "enough are in training"]
+    assert (late.state, late.values) == (TrialState.PRUNED, None)
+    assert tally(read_trials(outcome.study)) | {"over_budget": 0} == {
+        "trained": 3,
+        "pruned": 0,
+        "over_budget": 0,
+        "repeated": 0,
+        "no_result": 0,
+    }
+    more = ask(trials=4)
+    assert len({trial.user_attrs["candidate"] for trial in trained_of(more)}) == len(trained_of(more)) == 4
+
+
+def test_what_another_machine_trained_an_instant_before_is_not_trained_again(
+    ask: Question, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = tmp_path / "there"
+    monkeypatch.setattr("budgetnet.study.driver.MAX_TURNED_AWAY", 6)
+    meanwhile(monkeypatch, lambda: ask(trials=2, space=PAIR_SPACE, out=there))
+    outcome = ask(trials=5, space=PAIR_SPACE)
+    assert (outcome.trained, outcome.end) == (2, "exhausted")
+    assert len({trial.user_attrs["candidate"] for trial in trained_of(outcome)}) == 2
+    assert len(runs_in(there)) == 2
+    assert not runs_in(ask.out)
+    assert sum(trial.user_attrs.get("ended") == "taken by another worker" for trial in trials_of(outcome)) == 1
+
+
+class Two(NamedTuple):
+    """Two machines' ledgers of one study, and candidates to begin."""
+
+    one: Ledger
+    other: Ledger
+    entries: list[Entry]
+
+
+@pytest.fixture
+def two(digits: DataSet, url: str, tmp_path: Path) -> Iterator[Two]:
+    data = prepare(digits, CYCLES)
+    settings = question(data, CYCLES, budget=Budget(max_params=MAX_PARAMS), seed=0, space=SearchSpace(**TINY_SPACE))
+    specs = tuple(TINY.replace(channels=[width]) for width in (8, 16, 24))
+    with opened(url) as storage:
+        study = open_study(storage, "study", settings)
+        one, other = (Ledger(study, storage, Presence(storage, "study", tmp_path / name)) for name in ("here", "there"))
+        one.refresh()
+        other.refresh()
+        proposals = Proposals(one, settings, data, by_hand=specs)
+        yield Two(one, other, [proposals.next().entry for _ in specs])
+
+
+def begin(ledger: Ledger, entry: Entry, *, trials: int = 9) -> Any:
+    return ledger.begin(entry, run="r", seed=0, trials=trials)
+
+
+def test_of_two_machines_with_one_candidate_the_first_has_it(two: Two) -> None:
+    one, other, (entry, *_) = two
+    assert begin(one, entry)
+    assert begin(other, entry) is None
+    other.refresh()
+    assert [trial.number for trial in other.running.values()] == [0]
+
+
+def test_who_gives_way_because_enough_are_in_training_leaves_an_interrupted_candidate_waiting(two: Two) -> None:
+    one, other, (left, entry, _) = two
+    interrupted = begin(other, left)
+    other.interrupt(interrupted)
+    other.refresh()
+    assert begin(one, entry, trials=1)
+    assert begin(other, left._replace(retry_of=interrupted.number), trials=1) is None
+    other.refresh()
+    assert [trial.number for trial in other.interrupted] == [interrupted.number]
+    assert begin(other, left._replace(retry_of=interrupted.number), trials=2)
+    other.refresh()
+    assert not other.interrupted
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_whoever_was_first_stays_although_another_comes_behind(
+    two: Two, monkeypatch: pytest.MonkeyPatch, same: bool
+) -> None:
+    one, other, (first, second, _) = two
+    behind: list[Written] = []
+
+    def insert_and_be_slow(storage: RDBStorage, study_id: int, trial: FrozenTrial) -> Written:
+        written = insert_trial(storage, study_id, trial)
+        candidate = first.key if same else second.key
+        trial.user_attrs |= {"candidate": candidate, "worker": "another-machine:/runs#0"}
+        behind.append(insert_trial(storage, study_id, trial))
+        return written
+
+    with monkeypatch.context() as patch:
+        patch.setattr("budgetnet.study.ledger.insert_trial", insert_and_be_slow)
+        assert begin(one, first, trials=1)
+    other.refresh()
+    assert sorted(trial.number for trial in other.running.values()) == ([0] if same else [0, behind[0].number])
+
+
+def test_a_candidate_of_a_machine_that_fell_silent_is_taken_up_by_another(
+    ask: Question, postgres: PostgresServer, tmp_path: Path
+) -> None:
+    class Killed(BaseException):
+        """As little is written as when the process is killed."""
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("budgetnet.study.ledger.close_trial", lambda *_, **__: False)
+        with pytest.raises(Killed):
+            ask(trials=2, recipe=CYCLES, watcher=Watcher(stop_at=1, error=Killed))
+    (left,) = postgres.execute(ask.storage, "SELECT trial_id FROM trials WHERE state = 'RUNNING'")
+    there = tmp_path / "there"
+    patient = ask(trials=1, recipe=CYCLES, out=there, deadline=time.time() + 1)
+    assert (patient.trained, patient.end) == (0, "time"), "it may still be at work, and is waited for"
+    postgres.execute(ask.storage, "UPDATE trial_heartbeats SET heartbeat = heartbeat - interval '110 seconds'")
+    assert ask(trials=1, recipe=CYCLES, out=there, deadline=time.time() + 1).trained == 0
+    postgres.execute(ask.storage, "UPDATE trial_heartbeats SET heartbeat = heartbeat - interval '41 seconds'")
+    outcome = ask(trials=2, recipe=CYCLES, out=there)
+    assert outcome.trained == 2
+    lost, retry, _ = [trial for trial in trials_of(outcome) if "run" in trial.user_attrs]
+    assert (lost._trial_id, lost.state) == (left[0], TrialState.FAIL)
+    assert (retry.user_attrs["retry_of"], retry.params) == (lost.number, lost.params)
+    assert {trial.user_attrs["worker"].partition("#")[0] for trial in trained_of(outcome)} == {
+        retry.user_attrs["worker"].partition("#")[0]
+    }
+    assert lost.user_attrs["worker"] != retry.user_attrs["worker"]
+
+
+def test_many_may_open_an_empty_database_and_a_study_at_once(digits: DataSet, postgres: PostgresServer) -> None:
+    data = prepare(digits, CYCLES)
+    settings = question(data, CYCLES, budget=Budget(max_params=MAX_PARAMS), seed=0, space=SearchSpace(**TINY_SPACE))
+
+    def make(url: str) -> str:
+        with opened(url) as storage:
+            return open_study(storage, "study", settings).study_name
+
+    for _ in range(3):
+        url = postgres.new_database()
+        with ThreadPoolExecutor(4) as threads:
+            assert list(threads.map(make, [url] * 4)) == ["study"] * 4
+        assert postgres.execute(url, "SELECT count(*) FROM studies") == [(1,)]
+
+
+def test_a_study_has_its_question_before_another_machine_sees_it(
+    digits: DataSet, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = prepare(digits, CYCLES)
+    asked: dict[str, Any] = {"seed": 0, "space": SearchSpace(**TINY_SPACE)}
+    mine, theirs = (question(data, CYCLES, budget=Budget(max_params=most), **asked) for most in (20_000, 30_000))
+    set_user_attr = Study.set_user_attr
+    others: list[Future[Study]] = []
+    with opened(url) as storage, opened(url) as their_storage, ThreadPoolExecutor(1) as thread:
+
+        def set_late(self: Study, key: str, value: Any) -> None:
+            if not others:
+                others.append(thread.submit(open_study, their_storage, "study", theirs))
+                wait(others, timeout=1)
+            set_user_attr(self, key, value)
+
+        monkeypatch.setattr(Study, "set_user_attr", set_late)
+        open_study(storage, "study", mine)
+        with pytest.raises(RecordError, match="made with another budget"):
+            others[0].result()

@@ -1,0 +1,188 @@
+"""Where studies live: storages that are missing, damaged, foreign or of another question, and which study is meant."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from search_support import Question, Watcher
+from support import snapshot, tiny_recipe
+
+from budgetnet.common.errors import BudgetnetError, RecordError
+from budgetnet.data import DataSet
+from budgetnet.runs.records import Epoch
+from budgetnet.study.leaderboard import candidates
+from budgetnet.study.presence import Presence
+from budgetnet.study.storage import default_storage, find_study, open_storage, read_trials, storage_errors
+
+
+@pytest.fixture
+def ask(digits: DataSet, tmp_path: Path) -> Question:
+    return Question(digits, tmp_path)
+
+
+def test_a_storage_that_is_only_read_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="no study is kept here yet"):
+        open_storage(default_storage(tmp_path / "runs"), create=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_storage_that_is_written_is_made_with_its_folder(tmp_path: Path) -> None:
+    storage = open_storage(default_storage(tmp_path / "new" / "runs"), create=True)
+    assert (tmp_path / "new" / "runs" / "studies.db").is_file()
+    with pytest.raises(RecordError, match="no study is kept here yet"):
+        find_study(storage, None)
+
+
+def write_random(path: Path) -> None:
+    path.write_bytes(os.urandom(8192))
+
+
+def write_other_tables(path: Path) -> None:
+    execute(path, "CREATE TABLE version_info (version_info_id INTEGER PRIMARY KEY, schema_version INTEGER)")
+
+
+def write_other_version(path: Path) -> None:
+    open_storage(f"sqlite:///{path}", create=True)
+    execute(path, "UPDATE alembic_version SET version_num = 'v2.6.0.a'")
+
+
+def execute(path: Path, statement: str) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute(statement)
+    connection.close()
+
+
+def truncate(path: Path) -> None:
+    open_storage(f"sqlite:///{path}", create=True).engine.dispose()
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+@pytest.mark.parametrize("damage", [write_random, write_other_version, truncate, Path.mkdir])
+def test_a_storage_that_cannot_be_used_is_told_in_one_line(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    path = tmp_path / "studies.db"
+    damage(path)
+    with pytest.raises(RecordError, match="cannot be used") as caught:
+        open_storage(f"sqlite:///{path}", create=False)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_verb_that_only_reads_leaves_a_foreign_database_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "other.db"
+    write_other_tables(path)
+    before = path.read_bytes()
+    with pytest.raises(RecordError, match="no study is kept here"):
+        open_storage(f"sqlite:///{path}", create=False)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "nonsense",
+        "",
+        "sqlite",
+        "foo://bar",
+        "postgresql+nodriver://u:secret@h/db",
+        "http://x/y",
+        "sqlite:///x\0y",
+        # What goes wrong with the password in it; the last is a fine URL of a server that is not there.
+        "postgresql//u:secret@h/db",
+        "postgresql://u:secret@h:port/db",
+        "postgresql://u:to@secret@h/db",
+        "postgresql://u:to@secret:1@h/db",
+        "postgresql+psycopg://u@127.0.0.1:1/db?connect_timeout=1&password=secret",
+    ],
+)
+def test_what_is_no_url_of_a_storage_is_told_in_one_line(url: str) -> None:
+    with pytest.raises((BudgetnetError, ValueError)) as caught:
+        open_storage(url, create=False)
+    assert isinstance(caught.value, BudgetnetError)
+    assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_storage_damaged_while_it_is_read_is_told_in_one_line(ask: Question, tmp_path: Path) -> None:
+    ask(trials=1)
+    url = default_storage(tmp_path)
+    study = find_study(open_storage(url, create=False), None)
+    execute(tmp_path / "studies.db", "DROP TABLE trial_user_attributes")
+    with pytest.raises(RecordError, match="no such table") as caught, storage_errors(url):
+        read_trials(study)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_storage_damaged_while_a_candidate_trains_is_told_in_one_line(ask: Question, tmp_path: Path) -> None:
+    class Vandal(Watcher):
+        def epoch_ended(self, epoch: Epoch, *, worker: int) -> None:
+            super().epoch_ended(epoch, worker=worker)
+            execute(tmp_path / "studies.db", "DROP TABLE trial_values")
+
+    with pytest.raises(RecordError, match="no such table") as caught:
+        ask(trials=1, watcher=Vandal())
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"max_params": 30_000}, "budget"),
+        ({"max_macs": 10**9}, "budget"),
+        ({"recipe": tiny_recipe(epochs=2)}, "recipe or epochs"),
+        ({"recipe": tiny_recipe(epochs=1, precision="bfloat16")}, "precision.* recipe or epochs"),
+        ({"space": {"stages": [1, 1]}}, "space"),
+    ],
+)
+def test_a_study_of_another_question_is_refused_and_left_alone(
+    ask: Question, tmp_path: Path, changes: dict[str, Any], part: str
+) -> None:
+    ask(trials=1)
+    before = {name: content for name, (_, content) in snapshot(tmp_path).items()}
+    with pytest.raises(RecordError, match=f"another {part};"):
+        ask(trials=2, **changes)
+    assert {name: content for name, (_, content) in snapshot(tmp_path).items()} == before
+
+
+def test_a_study_that_others_made_is_refused(ask: Question, tmp_path: Path) -> None:
+    foreign = optuna.create_study(storage=open_storage(default_storage(tmp_path), create=True), study_name="study")
+    foreign.add_trial(optuna.trial.create_trial(value=1.0))
+    with pytest.raises(RecordError, match="not made by budgetnet"):
+        ask(trials=1)
+    assert len(foreign.get_trials()) == 1
+
+
+def test_the_study_meant_is_the_one_worked_on_last(ask: Question, tmp_path: Path) -> None:
+    storage = open_storage(default_storage(tmp_path), create=True)
+    for name in ("first", "second"):
+        ask(trials=1, name=name)
+    assert find_study(storage, None).study_name == "second"
+    ask(trials=2, name="first")
+    assert find_study(storage, None).study_name == "first"
+    assert find_study(storage, "second").study_name == "second"
+    with pytest.raises(RecordError, match="there are first, second"):
+        find_study(storage, "third")
+
+
+@pytest.mark.parametrize("name", ["a/b", "../a", "a b", "n" * 300, ".", "ü"])
+def test_a_study_may_have_any_name(ask: Question, tmp_path: Path, name: str) -> None:
+    assert ask(trials=1, name=name).trained == 1
+    assert ask(trials=1, name=name).trained == 1
+    storage = open_storage(default_storage(tmp_path), create=False)
+    assert find_study(storage, name).study_name == name
+    assert Presence(storage, name, tmp_path).search_lock.parent == tmp_path.resolve()
+    assert Presence(storage, name, tmp_path).search_lock != Presence(storage, name + "x", tmp_path).search_lock
+
+
+def test_candidates_are_the_trained_ones(ask: Question) -> None:
+    study = ask(trials=3).study
+    found = candidates(read_trials(study))
+    trained = [trial for trial in study.get_trials() if trial.user_attrs.get("trained")]
+    assert [item.name for item in found] == [f"#{trial.number}" for trial in trained]
+    assert [item.correct / item.images for item in found] == [trial.value for trial in trained]
+    assert [item.run for item in found] == [trial.user_attrs["run"] for trial in trained]

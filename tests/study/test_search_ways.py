@@ -1,0 +1,208 @@
+"""Every sampler, pruner and sizing in real searches: what they learn, whom they end, and that they go on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+from search_support import MAX_PARAMS, Question, Watcher
+from support import PAIR_SPACE, TINY, TINY_SPACE, prepare, restarts, tiny_recipe
+
+from budgetnet.common.errors import InputError
+from budgetnet.data import DataSet
+from budgetnet.model.budget import Budget
+from budgetnet.runs.store import RunFolder
+from budgetnet.study.driver import question
+from budgetnet.study.ledger import Ledger
+from budgetnet.study.presence import Presence
+from budgetnet.study.proposer import Proposals
+from budgetnet.study.pruner import rung_cycles
+from budgetnet.study.space import SearchSpace
+from budgetnet.study.storage import default_storage, open_storage, read_trials
+from budgetnet.study.trials import tally
+from budgetnet.training.trainer import train
+
+CYCLES = tiny_recipe(epochs=12, schedule=restarts(4, cycle_factor=2))
+BY_RATE = {
+    **PAIR_SPACE,
+    "recipe": {"learning_rate": {"low": 0.01, "high": 0.3, "log": True}},
+}
+
+
+@pytest.fixture
+def ask(digits: DataSet, tmp_path: Path) -> Question:
+    return Question(digits, tmp_path)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "nsga2", "random"])
+@pytest.mark.parametrize("sizing", ["fit", "scale", "reject"])
+def test_every_sampler_and_sizing_goes_on_with_a_study(ask: Question, sampler: str, sizing: str) -> None:
+    ways = {"sampler": sampler, "sizing": sizing, "pruner": "none"}
+    first = ask(trials=2, ways=ways).study.get_trials()
+    outcome = ask(trials=4, ways=ways)
+    trials = outcome.study.get_trials()
+    assert outcome.trained == 4
+    assert trials[: len(first)] == first
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    assert all(trial.user_attrs["params"] <= MAX_PARAMS for trial in complete)
+    if sizing != "reject":
+        assert len(trials) == len(complete), "nothing is ever turned away"
+    if sizing == "scale":
+        assert len({trial.params["budget_share"] for trial in trials}) == len(trials)
+
+
+@pytest.mark.parametrize("pruner", ["asha", "hyperband"])
+def test_candidates_end_at_rungs_and_nowhere_else(ask: Question, pruner: str) -> None:
+    outcome = ask(trials=10, recipe=CYCLES, space=BY_RATE, ways={"sampler": "random", "pruner": pruner})
+    rungs = rung_cycles([4, 12], epochs=12)
+    trials = outcome.study.get_trials()
+    stopped = [trial for trial in trials if trial.user_attrs["status"] == "stopped"]
+    assert 0 < len(stopped) < 10
+    for trial in trials:
+        record = RunFolder(ask.out / trial.user_attrs["run"]).load()
+        assert (record.result.status, record.result.epochs) == (trial.user_attrs["status"], trial.user_attrs["epochs"])
+        ended = [epoch for epoch in record.curves if epoch.epoch in (4, 12)]
+        assert trial.intermediate_values == {epoch.cycle: epoch.validation_accuracy for epoch in ended}
+        if trial in stopped:
+            assert (trial.state, trial.user_attrs["cycles"]) == (TrialState.PRUNED, 1)
+            assert trial.last_step in rungs
+            assert trial.user_attrs["ended"] == "pruned behind cycle 1 of 2: others were better there"
+            assert not RunFolder(record.folder).checkpoint.exists()
+        else:
+            assert (trial.state, record.result.epochs) == (TrialState.COMPLETE, 12)
+    assert tally(read_trials(outcome.study)) == {
+        "trained": 10,
+        "pruned": len(stopped),
+        "over_budget": 0,
+        "repeated": 0,
+        "no_result": 0,
+    }
+    best = max(trial.intermediate_values[1] for trial in trials)
+    assert best not in {trial.intermediate_values[1] for trial in stopped}, "nobody better ends"
+
+
+def test_nobody_ends_early_without_a_pruner(ask: Question) -> None:
+    outcome = ask(trials=6, recipe=CYCLES, space=BY_RATE, ways={"sampler": "random", "pruner": "none"})
+    assert {trial.user_attrs["epochs"] for trial in outcome.study.get_trials()} == {12}
+
+
+def test_what_another_study_stopped_is_trained_to_its_end_here(ask: Question) -> None:
+    ways = {"sampler": "random", "pruner": "asha"}
+    pruned = ask(trials=10, recipe=CYCLES, space=BY_RATE, ways=ways, name="pruned").study.get_trials()
+    stopped = [trial for trial in pruned if trial.user_attrs["status"] == "stopped"]
+    whole = ask(
+        trials=10, recipe=CYCLES, space=BY_RATE, ways={**ways, "pruner": "none"}, name="whole"
+    ).study.get_trials()
+    assert [trial.params for trial in whole] == [trial.params for trial in pruned]
+    assert [trial.user_attrs["run"] for trial in whole] == [trial.user_attrs["run"] for trial in pruned]
+    assert {trial.state for trial in whole} == {TrialState.COMPLETE}
+    for trial in whole:
+        assert list(trial.intermediate_values) == [1, 2], "also where the run was answered from its record"
+    assert stopped
+
+
+def test_a_stopped_run_is_trained_anew_where_nobody_stops_it(ask: Question, digits: DataSet) -> None:
+    outcome = ask(trials=10, recipe=CYCLES, space=BY_RATE, ways={"sampler": "random", "pruner": "asha"})
+    stopped = next(trial for trial in outcome.study.get_trials() if trial.user_attrs["status"] == "stopped")
+    identity = RunFolder(ask.out / stopped.user_attrs["run"]).load().identity
+    data = prepare(digits, CYCLES)
+    record = train(identity.spec, data, identity.recipe, seed=identity.seed, out=ask.out)
+    assert record.folder.name == stopped.user_attrs["run"]
+    assert (record.result.status, record.result.epochs) == ("complete", 12)
+    assert record.curves[3].validation_accuracy == stopped.intermediate_values[1]
+
+
+@pytest.mark.parametrize(
+    ("sampler", "state", "value"), [("gp", TrialState.COMPLETE, 0.25), ("tpe", TrialState.PRUNED, None)]
+)
+def test_a_sampler_learns_from_what_was_pruned_in_the_way_it_can(
+    ask: Question, sampler: str, state: TrialState, value: float | None
+) -> None:
+    ways = {"sampler": sampler, "pruner": "asha", "sizing": "fit"}
+    study = ask(trials=1, recipe=CYCLES, space=BY_RATE, ways=ways).study
+    storage = open_storage(default_storage(ask.out), create=False)
+    data = prepare(ask.digits, CYCLES)
+    asked: dict[str, Any] = {"space": SearchSpace(**BY_RATE), **ways}
+    settings = question(data, CYCLES, budget=Budget(max_params=MAX_PARAMS), seed=0, **asked)
+    with Presence(storage, "study", ask.out) as presence:
+        ledger = Ledger(study, storage, presence)
+        ledger.refresh()
+        proposals = Proposals(ledger, settings, data)
+        proposal = proposals.next()
+        written = ledger.begin(proposal.entry, run="r", seed=0)
+        assert written is not None
+        proposals.written(proposal, written)
+        ledger.report(written, value=0.25, step=1)
+        ledger.finish(written, value=None, facts={"trained": True, "ended": "pruned", "status": "stopped"})
+        ledger.refresh()
+        proposals.next()
+    mirrored = proposals.mirror.get_trials()
+    assert [trial.state for trial in mirrored] == [TrialState.COMPLETE, state, TrialState.RUNNING]
+    assert mirrored[1].intermediate_values == {1: 0.25}
+    assert mirrored[1].values == (None if value is None else [value])
+
+
+def test_networks_made_by_hand_come_first_and_once(ask: Question) -> None:
+    mine = TINY.replace(name="mine")
+    other = TINY.replace(channels=[16], name="other")
+    watcher = Watcher()
+    outcome = ask(trials=3, by_hand=(mine, other, mine), watcher=watcher)
+    trials = [trial for trial in outcome.study.get_trials() if trial.user_attrs.get("trained")]
+    assert [trial.user_attrs["architecture"] for trial in trials[:2]] == ["mine", "other"]
+    assert ["by_hand" in trial.user_attrs for trial in trials] == [True, True, False]
+    assert [trial.params for trial in trials[:2]] == [{}, {}]
+    again = ask(trials=5, by_hand=(mine, other), watcher=watcher)
+    assert sum("by_hand" in trial.user_attrs for trial in again.study.get_trials()) == 2
+    for trial in trials[:2]:
+        record = RunFolder(ask.out / trial.user_attrs["run"]).load()
+        assert record.identity.spec.digest == trial.user_attrs["spec"]
+
+
+def test_an_interrupted_network_made_by_hand_is_taken_up_again(ask: Question) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        ask(trials=2, by_hand=(TINY,), watcher=Watcher(stop_at=1), recipe=tiny_recipe(epochs=2))
+    outcome = ask(trials=2, recipe=tiny_recipe(epochs=2))
+    retry = next(trial for trial in outcome.study.get_trials() if trial.user_attrs.get("retry_of") == 0)
+    assert retry.user_attrs["trained"]
+    assert retry.user_attrs["by_hand"] == outcome.study.get_trials()[0].user_attrs["by_hand"]
+
+
+def test_when_the_time_is_up_the_candidate_in_training_waits(ask: Question) -> None:
+    class Clock(Watcher):
+        """Lets the time run out within the second candidate."""
+
+        now = 0.0
+
+        def stepped(self, epoch: int, share: float, *, worker: int) -> None:
+            self.now = 100.0 if len(self.networks) == 2 else 0.0
+
+    watcher = Clock()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("budgetnet.study.driver.time.time", lambda: watcher.now)
+        outcome = ask(trials=4, watcher=watcher, deadline=50.0)
+        assert (outcome.end, outcome.trained) == ("time", 1)
+        assert ask(trials=4, watcher=watcher, deadline=50.0).end == "time", "which is up before anything begins"
+    ended = [trial.user_attrs.get("ended") for trial in outcome.study.get_trials() if "run" in trial.user_attrs]
+    assert ended == ["all 1 epochs", "interrupted"]
+    outcome = ask(trials=4, deadline=None)
+    assert (outcome.end, outcome.trained) == ("done", 4)
+    assert not [trial for trial in outcome.study.get_trials() if trial.state == TrialState.RUNNING]
+
+
+def test_widths_are_not_fitted_without_a_limit(ask: Question) -> None:
+    with pytest.raises(InputError, match="--sizing = 'fit': needs a limit"):
+        ask(trials=1, max_params=None, ways={"sizing": "fit"})
+
+
+def test_a_study_asked_in_another_way_is_another_study(ask: Question, digits: DataSet) -> None:
+    recipe = tiny_recipe()
+    data = prepare(digits, recipe)
+    options: dict[str, Any] = {"budget": Budget(max_params="1M"), "seed": 0, "space": SearchSpace(**TINY_SPACE)}
+    plain = question(data, recipe, **options)
+    changes: list[dict[str, Any]] = [{"sizing": "scale"}, {"sampler": "gp"}, {"pruner": "none"}]
+    for change in changes:
+        other = question(data, recipe, **options, **change)
+        assert other.digest != plain.digest
+        assert plain.differences(other) == list(change)

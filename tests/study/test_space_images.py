@@ -1,0 +1,66 @@
+"""Whether a space's candidates can be trained on images, against trying every one of them."""
+
+from __future__ import annotations
+
+import pytest
+from support import TINY_SPACE, enlarged, prepare, tiny_recipe
+
+from budgetnet.common.errors import InputError
+from budgetnet.data import DataSet
+from budgetnet.model.budget import Budget
+from budgetnet.runs.augmentation import Augmentation, Resizing
+from budgetnet.runs.recipe import Recipe
+from budgetnet.study.driver import question, require_feasible
+from budgetnet.study.space import SearchSpace
+from budgetnet.study.space.images import require_images
+
+
+def accepted(space: SearchSpace, recipe: Recipe, *, side: int) -> bool:
+    try:
+        require_images(space, recipe, input_shape=(3, side, side))
+    except InputError:
+        return False
+    return True
+
+
+def every_candidate_is_built(space: SearchSpace, start: int, *, side: int) -> bool:
+    columns = space.enumerate(0, space.size)
+    for row in range(space.size):
+        spec = space.spec(space.params_at(columns, row), input_shape=(3, side, side), num_classes=10)
+        try:
+            spec.replace(input_shape=(3, start, start)).build()
+        except InputError:
+            return False
+    return True
+
+
+@pytest.mark.parametrize("stages", [[1, 2], [4, 5], [5, 6]])
+@pytest.mark.parametrize("full_size_stages", [[1, 1], [1, 2], [2, 3]])
+def test_a_start_is_refused_where_some_candidate_cannot_take_it(stages: list[int], full_size_stages: list[int]) -> None:
+    fixed = {"growth": [1.0], "blocks": [1, 1], "channels": [8, 8], "first_kernel_sizes": [3], "block_kinds": ["basic"]}
+    space = SearchSpace.from_mapping({**fixed, "stages": stages, "full_size_stages": full_size_stages})
+    found = {}
+    for start in (8, 16, 32):
+        found[start] = accepted(space, Recipe(resizing=Resizing(start=start)), side=32)
+        assert found[start] == every_candidate_is_built(space, start, side=32)
+    assert found[32]
+
+
+def test_the_largest_padding_that_may_be_proposed_counts() -> None:
+    recipe = Recipe(augmentation=Augmentation(padding_mode="reflect"))
+    assert accepted(SearchSpace(), recipe, side=5)
+    assert not accepted(SearchSpace(), recipe, side=4)
+    for values in ([1, 7, 3], {"low": 1, "high": 7}):
+        space = SearchSpace.from_mapping({"recipe": {"augmentation.crop_padding": values}})
+        assert [accepted(space, recipe, side=side) for side in (7, 8)] == [False, True]
+        assert accepted(space, Recipe(), side=7)
+
+
+def test_a_search_is_refused_before_it_begins(digits: DataSet) -> None:
+    recipe = tiny_recipe(resizing=Resizing(start=8))
+    data = prepare(enlarged(digits), recipe)
+    deep = SearchSpace.from_mapping({**TINY_SPACE, "stages": [1, 6]})
+    settings = question(data, recipe, budget=Budget(max_params="1M"), seed=0, space=deep)
+    with pytest.raises(InputError, match=r"^resizing\.start = 8: is too small for the space"):
+        require_feasible(settings, data)
+    require_feasible(settings.model_copy(update={"space": SearchSpace.from_mapping(TINY_SPACE)}), data)

@@ -1,0 +1,75 @@
+"""What a study's trials are as plain rows, and which of them no other beats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from search_support import Question
+
+from budgetnet.common.errors import InputError
+from budgetnet.data import DataSet
+from budgetnet.study.storage import read_trials
+from budgetnet.study.trials import CostName, Fate, Trial, front, tally
+
+
+@pytest.fixture
+def ask(digits: DataSet, tmp_path: Path) -> Question:
+    return Question(digits, tmp_path)
+
+
+def trial(number: int, accuracy: float | None, params: int, *, macs: int = 1, fate: Fate = "complete") -> Trial:
+    return Trial(number, fate, f"net-{number}", "0" * 64, params, macs, 1, 0.5, accuracy=accuracy, trained=True)
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(1, 6), st.booleans()), max_size=12))
+def test_the_front_is_what_no_other_beats(drawn: list[tuple[int, int, bool]]) -> None:
+    trials = [
+        trial(number, accuracy / 10, params, fate="complete" if complete else "pruned")
+        for number, (accuracy, params, complete) in enumerate(drawn)
+    ]
+    complete = [each for each in trials if each.fate == "complete"]
+
+    def beats(one: Trial, other: Trial) -> bool:
+        assert one.accuracy is not None and other.accuracy is not None
+        no_worse = one.accuracy >= other.accuracy and one.params <= other.params
+        alike = one.accuracy == other.accuracy and one.params == other.params
+        return no_worse and (not alike or one.number < other.number)
+
+    unbeaten = [each for each in complete if not any(beats(other, each) for other in complete if other is not each)]
+    assert front(trials) == sorted(unbeaten, key=lambda each: each.params)
+
+
+def test_the_front_minds_the_cost_it_is_asked_for() -> None:
+    small_and_slow, large_and_fast = trial(0, 0.9, 10, macs=100), trial(1, 0.8, 20, macs=1)
+    assert front([small_and_slow, large_and_fast]) == [small_and_slow]
+    assert front([small_and_slow, large_and_fast], cost="macs") == [large_and_fast, small_and_slow]
+
+
+@pytest.mark.parametrize("fate", ["pruned", "over budget", "repeated", "running", "interrupted", "no result"])
+def test_only_what_was_trained_to_its_end_stands_on_the_front(fate: Fate) -> None:
+    assert front([trial(0, 0.99, 1, fate=fate), trial(1, 0.5, 2)]) == [trial(1, 0.5, 2)]
+
+
+def test_an_unknown_cost_is_refused() -> None:
+    unknown: CostName = "seconds"  # type: ignore[assignment]
+    with pytest.raises(InputError, match="must be one of params, macs, activations"):
+        front([], cost=unknown)
+
+
+def test_every_trial_of_a_study_is_a_row(ask: Question) -> None:
+    study = ask(trials=3).study
+    rows = read_trials(study)
+    kept = study.get_trials()
+    assert [row.number for row in rows] == [each.number for each in kept]
+    for row, each in zip(rows, kept, strict=True):
+        facts = each.user_attrs
+        assert (row.params, row.macs, row.spec) == (facts["params"], facts["macs"], facts["spec"])
+        assert (row.fate == "over budget") is any(value > 0 for value in each.constraints.values())
+        assert (row.accuracy is not None) is bool(facts.get("trained"))
+        assert row.drawn == each.params
+    counts = tally(rows)
+    assert counts["trained"] == 3
+    assert counts["over_budget"] == sum(row.budget_used > 1 for row in rows)

@@ -1,0 +1,328 @@
+"""Filtering of easy examples: against losses written by hand, and runs that share what a proxy has chosen."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from device_support import NoWaiting
+from support import TINY, enlarged, prepare, restarts, tiny_recipe
+from torch import Tensor
+
+from budgetnet.common.errors import InputError
+from budgetnet.data import DataSet
+from budgetnet.data.batches import Feed
+from budgetnet.data.filtered import FilteredFeed
+from budgetnet.data.on_device import resident
+from budgetnet.data.training_data import TrainingData
+from budgetnet.model.proxy import proxy_spec
+from budgetnet.model.spec import ModelSpec
+from budgetnet.runs.augmentation import Augmentation, ExampleFilter, Mixing, Policy, Resizing
+from budgetnet.runs.recipe import Recipe
+from budgetnet.runs.records import RunRecord
+from budgetnet.runs.schedule import EarlyStopping
+from budgetnet.training.checkpoint import load_tensors, save_tensors
+from budgetnet.training.example_filter import PROXIES, Choices, Proxy, proxy_key
+from budgetnet.training.initialisation import initialise
+from budgetnet.training.step import Execution
+from budgetnet.training.trainer import identify, train
+
+HARD = ExampleFilter(keep=0.4, backward_every=3)
+EVERYTHING = Augmentation(
+    crop_padding=1, alternating_flip=True, policy=Policy(), cutout=2, mixing=Mixing(kind="cutmix")
+)
+RECIPE = tiny_recipe(epochs=4, schedule=restarts(4), label_smoothing=0.1, example_filter=HARD)
+
+
+def feed_of(dataset: DataSet, augmentation: Augmentation, *, count: int = 70, **options: Any) -> Feed:
+    chosen = np.arange(count)
+    data = resident(
+        dataset.train_images, dataset.train_labels, chosen, device="cpu", mean=dataset.mean, std=dataset.std
+    )
+    return Feed(data, augmentation, batch_size=16, seed=2, **options)
+
+
+def proxy_of(feed: Feed, recipe: Recipe) -> Proxy:
+    spec = proxy_spec(input_shape=(1, 8, 8), num_classes=10)
+    network = initialise(spec, 3).to(memory_format=torch.channels_last)
+    return Proxy(network, feed, recipe, HARD, precision=torch.float32, execution=Execution(parts=2, compile=True))
+
+
+def test_the_proxy_is_a_network_of_ten_million_multiplications() -> None:
+    spec = proxy_spec(input_shape=(3, 32, 32), num_classes=10)
+    maps = {stage.channels: stage.stride for stage in spec.stages}
+    assert ([stage.blocks for stage in spec.stages], maps) == ([1, 1, 1], {32: 2, 64: 2})
+    # By hand: stem, then in each stage two 3x3 convolutions and a 1x1 one around them, and the classifier.
+    stages = [(32, 32, 16), (32, 64, 8), (64, 64, 4)]
+    macs = 9 * 3 * 32 * 32**2 + 640
+    macs += sum((9 * (into * out + out * out) + into * out) * side**2 for into, out, side in stages)
+    assert spec.macs == macs
+    with pytest.raises(InputError, match=r"^example_filter = 'on': needs images of at least 5x5 pixels, not 4x9$"):
+        proxy_spec(input_shape=(3, 4, 9), num_classes=10)
+    proxy_spec(input_shape=(3, 5, 9), num_classes=10)
+
+
+@pytest.mark.parametrize("augmentation", [Augmentation(crop_padding=1), EVERYTHING, Augmentation(mixing=Mixing())])
+def test_the_images_of_highest_loss_are_chosen(digits: DataSet, augmentation: Augmentation) -> None:
+    """Each step again by hand: the losses of a copy of the proxy, which learns on every third batch by plain SGD."""
+    recipe = tiny_recipe(label_smoothing=0.2, momentum=0.0, weight_decay=0.0, augmentation=augmentation)
+    feed = feed_of(digits, augmentation)
+    proxy, rates = proxy_of(feed, recipe), [0.1, 0.2, 0.3, 0.4, 0.5]
+    copy = proxy_of(feed_of(digits, augmentation), recipe).network.train()
+    assert feed.sizes == [16, 16, 16, 16, 6]
+    for epoch in (1, 2):
+        found = proxy.choose(epoch, rates=rates)
+        assert found.shape == (5, 6)
+        feed.begin(epoch)
+        for step, size in enumerate(feed.sizes):
+            batch = feed.batch(torch.tensor(step), size=size)
+            logits = copy(batch.inputs)
+            targets = torch.nn.functional.one_hot(batch.labels, 10).float()
+            if batch.mixed_in is not None and batch.share is not None:
+                targets = batch.share * targets + (1 - batch.share) * torch.nn.functional.one_hot(batch.mixed_in, 10)
+            targets = 0.8 * targets + 0.2 / 10
+            losses = -(targets * (logits - logits.exp().sum(dim=1, keepdim=True).log())).sum(dim=1)
+            # 0.4 of 16 is 6.4, of 6 it is 2.4.
+            count = 6 if size == 16 else 2
+            hardest = sorted(range(size), key=(-losses.detach()).tolist().__getitem__)[:count]
+            assert found[step].tolist() == sorted(hardest) + [0] * (6 - count)
+            if step in (0, 3):
+                copy.zero_grad()
+                torch.autograd.backward(losses.mean())
+                with torch.no_grad():
+                    for parameter in copy.parameters():
+                        assert parameter.grad is not None
+                        parameter.sub_(rates[step] * parameter.grad)
+
+
+@pytest.mark.parametrize("mixing", [None, Mixing(), Mixing(kind="cutmix")])
+@pytest.mark.parametrize("keep", [0.4, 0.5])
+@pytest.mark.parametrize("count", [70, 65, 63, 12])
+def test_chosen_images_are_those_of_the_whole_batch(
+    digits: DataSet, mixing: Mixing | None, keep: float, count: int
+) -> None:
+    augmentation = EVERYTHING.model_copy(update={"mixing": mixing})
+    data = enlarged(digits)
+    options: dict[str, Any] = {"side": lambda epoch: 8 if epoch == 1 else 12}
+    whole = feed_of(data, augmentation, count=count, **options)
+    chosen = ExampleFilter(keep=keep)
+    filtered = FilteredFeed(
+        whole.data, augmentation, batch_size=16, seed=2, example_filter=chosen, side=options["side"]
+    )
+    assert filtered.sizes == [chosen.kept(size) for size in whole.sizes]
+    assert filtered.images == sum(filtered.sizes)
+    assert filtered.batch_size == chosen.kept(16)
+    chance = np.random.default_rng(0)
+    for epoch in (1, 2):
+        whole.begin(epoch)
+        filtered.begin(epoch)
+        places = torch.zeros((len(whole.sizes), filtered.sizes[0]), dtype=torch.int64)
+        for step, size in enumerate(whole.sizes):
+            kept = chosen.kept(size)
+            places[step, :kept] = torch.from_numpy(np.sort(chance.choice(size, kept, replace=False)))
+        filtered.choose(places)
+        for step, (size, kept) in enumerate(zip(whole.sizes, filtered.sizes, strict=True)):
+            full, part = whole.batch(torch.tensor(step), size=size), filtered.batch(torch.tensor(step), size=kept)
+            rows = places[step, :kept]
+            assert torch.equal(part.inputs, full.inputs[rows])
+            assert torch.equal(part.labels, full.labels[rows])
+            assert (part.mixed_in is None) == (mixing is None)
+            if part.mixed_in is not None and full.mixed_in is not None:
+                assert torch.equal(part.mixed_in, full.mixed_in[rows])
+                assert torch.equal(torch.stack([part.share, full.share])[0], full.share)  # type: ignore[list-item, arg-type]
+
+
+def test_no_step_waits_for_the_device(digits: DataSet) -> None:
+    feed = feed_of(digits, EVERYTHING)
+    proxy = proxy_of(feed, tiny_recipe())
+    filtered = FilteredFeed(feed.data, EVERYTHING, batch_size=16, seed=2, example_filter=HARD)
+    step = torch.tensor(0)
+    proxy.begin(1, rates=[0.1] * 5)
+    with NoWaiting():  # type: ignore[no-untyped-call]
+        filtered.batch(step, size=6)
+        proxy._look(16)
+        proxy.learn(16)
+
+
+def untimed(record: RunRecord) -> tuple[Any, ...]:
+    curves = [epoch._replace(seconds=0.0) for epoch in record.curves]
+    return (record.folder / "best.safetensors").read_bytes(), curves, record.result.model_copy(update={"seconds": 0.0})
+
+
+def run(digits: DataSet, out: Path, *, spec: ModelSpec = TINY, recipe: Recipe = RECIPE, seed: int = 0) -> RunRecord:
+    return train(spec, prepare(digits, recipe), recipe, seed=seed, out=out)
+
+
+class _Epochs:
+    """Counts the epochs that proxies are trained for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.numbers: list[int] = []
+        choose = Proxy.choose
+
+        def counted(proxy: Proxy, epoch: int, *, rates: list[float]) -> Tensor:
+            self.numbers.append(epoch)
+            return choose(proxy, epoch, rates=rates)
+
+        monkeypatch.setattr(Proxy, "choose", counted)
+
+    def taken(self) -> list[int]:
+        found, self.numbers = self.numbers, []
+        return found
+
+
+@pytest.fixture
+def epochs(monkeypatch: pytest.MonkeyPatch) -> _Epochs:
+    return _Epochs(monkeypatch)
+
+
+def test_one_proxy_serves_every_network(digits: DataSet, tmp_path: Path, epochs: _Epochs) -> None:
+    alone = untimed(run(digits, tmp_path / "alone"))
+    other_alone = untimed(run(digits, tmp_path / "other", spec=TINY.replace(channels=[16])))
+    assert epochs.taken() == [1, 2, 3, 4] * 2
+    shared = tmp_path / "shared"
+    other = untimed(run(digits, shared, spec=TINY.replace(channels=[16])))
+    assert epochs.taken() == [1, 2, 3, 4]
+    assert untimed(run(digits, shared)) == alone
+    assert epochs.taken() == []
+    assert other == other_alone
+    assert len(list((shared / PROXIES).iterdir())) == 1
+
+
+def test_a_longer_run_goes_on_from_the_state_of_a_proxy(digits: DataSet, tmp_path: Path, epochs: _Epochs) -> None:
+    stopping = RECIPE.model_copy(update={"early_stopping": EarlyStopping(patience=1, min_delta=5.0), "epochs": 4})
+    assert run(digits, tmp_path, recipe=stopping).result.epochs == 2
+    assert epochs.taken() == [1, 2]
+    record = run(digits, tmp_path)
+    assert epochs.taken() == [3, 4]
+    assert untimed(record) == untimed(run(digits, tmp_path / "alone"))
+
+
+def test_the_share_of_each_batch_is_trained_on(digits: DataSet, tmp_path: Path) -> None:
+    sizes: list[int] = []
+
+    def watched(spec: ModelSpec, seed: int, **options: Any) -> Any:
+        network = initialise(spec, seed, **options)
+        if spec.label != "proxy":
+            network.register_forward_pre_hook(
+                lambda module, inputs: sizes.append(len(inputs[0])) if module.training else None
+            )
+        return network
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("budgetnet.training.run.initialise", watched)
+        record = train(TINY, prepare(digits, RECIPE, train_size=74), RECIPE, seed=0, out=tmp_path)
+    assert sizes == [6, 6, 6, 6, 4] * 4  # 0.4 of 16, and of the last 10
+    right = record.curves[0].train_accuracy * 28
+    assert right == pytest.approx(round(right), abs=1e-9)
+
+
+def damage(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+def swap(path: Path) -> None:
+    shutil.copy(path.parent / "epoch-1.safetensors", path)
+
+
+def alter(path: Path) -> None:
+    """Another choice of the same shape, with the facts of the first."""
+    tensors, about = load_tensors(path)
+    save_tensors(path, {name: tensor.flip(0) for name, tensor in tensors.items()}, about=about)
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, damage, swap, alter])
+@pytest.mark.parametrize("name", ["epoch-2.safetensors", "state.safetensors"])
+def test_damaged_choices_are_made_again(
+    digits: DataSet, tmp_path: Path, epochs: _Epochs, caplog: pytest.LogCaptureFixture, harm: Any, name: str
+) -> None:
+    whole = untimed(run(digits, tmp_path / "whole"))
+    out = tmp_path / "out"
+    (record,) = [run(digits, out)]
+    (folder,) = (out / PROXIES).iterdir()
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    harm(folder / name)
+    if name == "state.safetensors":
+        (folder / "epoch-4.safetensors").unlink()
+    epochs.taken()
+    caplog.clear()
+    shutil.rmtree(record.folder)
+    assert untimed(run(digits, out)) == whole
+    # From the beginning, as the proxy after epoch 1, or after any epoch at all, is not known any more.
+    assert epochs.taken() == ([1, 2] if name == "epoch-2.safetensors" else [1, 2, 3, 4])
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    if harm in (damage, alter):
+        assert f"{name} is damaged" in caplog.text
+
+
+def test_processes_take_turns(digits: DataSet, tmp_path: Path, epochs: _Epochs) -> None:
+    expected = {
+        width: untimed(run(digits, tmp_path / str(width), spec=TINY.replace(channels=[width]))) for width in (8, 16)
+    }
+    epochs.taken()
+    data, shared = prepare(digits, RECIPE), tmp_path / "shared"
+    found: dict[int, Tensor] = {}
+
+    def ask(number: int) -> None:
+        found[number] = choices_of(data, shared).places(2)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert epochs.taken() == [1, 2]
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+    for width, alone in expected.items():
+        assert untimed(run(digits, shared, spec=TINY.replace(channels=[width]))) == alone
+
+
+def choices_of(data: TrainingData, out: Path) -> Choices:
+    return Choices(
+        identify(TINY, data, RECIPE, seed=0),
+        Feed(data.train, RECIPE.augmentation, batch_size=RECIPE.batch_size, seed=0),
+        out=out,
+        network=initialise,
+        rates=lambda epoch: [RECIPE.schedule.learning_rate(epoch - 1 + step / 4, initial=0.05) for step in range(4)],
+        begin=lambda _: None,
+        execution=Execution(),
+    )
+
+
+def test_the_key_tells_what_matters_to_the_proxy(digits: DataSet) -> None:
+    def key(spec: ModelSpec = TINY, *, seed: int = 0, validation_size: int = 40, **changes: Any) -> str:
+        recipe = RECIPE.model_copy(update=changes)
+        return proxy_key(identify(spec, prepare(digits, recipe, validation_size=validation_size), recipe, seed=seed))
+
+    same: list[dict[str, Any]] = [{"name": "other"}, {"early_stopping": EarlyStopping()}, {"test_time_flip": True}]
+    same += [{"weight_average": 0.9}, {"test_time_flip": True, "test_time_shifts": True}]
+    assert {key(**changes) for changes in same} | {key(TINY.replace(channels=[16]))} == {key()}
+    different: list[dict[str, Any]] = [{"seed": 1}, {"validation_size": 41}, {"precision": "bfloat16"}]
+    different += [{"learning_rate": 0.1}, {"epochs": 5}, {"batch_size": 8}, {"example_filter": ExampleFilter(keep=0.4)}]
+    different += [{"augmentation": Augmentation()}, {"split_seed": 1}, {"label_smoothing": 0.0}, {"nesterov": True}]
+    assert len({key(), *(key(**changes) for changes in different)}) == 1 + len(different)
+
+
+@pytest.mark.gpu
+def test_recorded_choices_are_those_of_plain_steps(digits: DataSet) -> None:
+    recipe = tiny_recipe(augmentation=EVERYTHING, resizing=Resizing(start=8))
+    found = []
+    for record in (True, False):
+        data = resident(
+            enlarged(digits).train_images, digits.train_labels, device="cuda", mean=digits.mean, std=digits.std
+        )
+        feed = Feed(data, EVERYTHING, batch_size=16, seed=2, side=lambda epoch: 8 if epoch == 1 else 16)
+        network = initialise(proxy_spec(input_shape=(1, 16, 16), num_classes=10), 3).cuda()
+        execution = Execution(record=record, autotune=False)
+        proxy = Proxy(network, feed, recipe, HARD, precision=torch.float32, execution=execution)
+        rates = [0.01] * len(feed.sizes)
+        found.append(torch.cat([proxy.choose(epoch, rates=rates) for epoch in (1, 2)]))
+        assert proxy.full_step.replays == record
+    same = (found[0] == found[1]).float().mean().item()
+    assert same > 0.9, "but for losses that differ in their last digits"

@@ -1,0 +1,164 @@
+"""Optimisers against their published formulas, written out plainly."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from support import TINY, tiny_recipe
+from torch import Tensor, nn
+
+from budgetnet.common.errors import InputError
+from budgetnet.runs.augmentation import ExampleFilter
+from budgetnet.runs.recipe import Recipe
+from budgetnet.runs.schedule import Lookahead, Muon
+from budgetnet.training.initialisation import initialise
+from budgetnet.training.optimizers import Optimizer, Rates, SlowWeights, orthogonalise
+
+
+def gradients_of(network: nn.Module, seed: int) -> dict[str, Tensor]:
+    """Set random gradients, and return copies of them."""
+    generator = torch.Generator().manual_seed(seed)
+    found = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            parameter.grad = torch.randn(parameter.shape, generator=generator)
+            found[name] = parameter.grad.clone()
+    return found
+
+
+def test_rates_for_1024_examples_are_those_of_the_published_recipe() -> None:
+    # By hand: 1 + 1 / 0.15 = 7.6667 and 11.5 / 7.6667 = 1.5; a batch of 512 takes half of it. Decay: 0.0153 / 11.5.
+    recipe = tiny_recipe(
+        learning_rate=11.5, weight_decay=0.0153, momentum=0.85, nesterov=True, batch_size=1024, per_1024_examples=True
+    )
+    rates = Rates.of(recipe)
+    assert recipe.learning_rate * rates.scale == pytest.approx(1.5, rel=1e-9)
+    assert rates.weight_decay == pytest.approx(0.00133043, rel=1e-5)
+    halved = Rates.of(recipe.model_copy(update={"batch_size": 512}))
+    assert recipe.learning_rate * halved.scale == pytest.approx(0.75, rel=1e-9)
+    # What the decay takes from a weight in a step, times steps in 1,024 examples: the same for any batch size.
+    for batch_size in (64, 512, 4096):
+        other = Rates.of(recipe.model_copy(update={"batch_size": batch_size}))
+        shrunk = recipe.learning_rate * other.scale * other.weight_decay * (1024 / batch_size)
+        assert shrunk == pytest.approx(0.0153 / (1 + 1 / 0.15), rel=1e-9)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("multiple", [1.0, 64.0])
+def test_batch_norm_biases_move_at_their_multiple_and_decay_as_the_rest(*, nesterov: bool, multiple: float) -> None:
+    recipe = tiny_recipe(momentum=0.8, weight_decay=0.01, nesterov=nesterov, norm_bias_rate=multiple)
+    network = initialise(TINY, 0)
+    optimizer = Optimizer(network, recipe)
+    values = {name: parameter.detach().double().clone() for name, parameter in network.named_parameters()}
+    moving = {name: torch.zeros_like(value) for name, value in values.items()}
+    for step, rate in enumerate((0.02, 0.01, 0.005)):
+        for name, gradient in gradients_of(network, step).items():
+            factor = multiple if "norm" in name and name.endswith("bias") else 1.0
+            direction = gradient.double() + 0.01 / factor * values[name]
+            moving[name] = 0.8 * moving[name] + direction
+            values[name] -= factor * rate * (direction + 0.8 * moving[name] if nesterov else moving[name])
+        optimizer.step(torch.tensor(rate))
+    biases = [name for name in values if "norm" in name and name.endswith("bias")]
+    assert len(biases) == 3, "of the stem and of the block's two convolutions"
+    for name, parameter in network.named_parameters():
+        torch.testing.assert_close(parameter.detach().double(), values[name], rtol=1e-4, atol=1e-6)
+
+
+def test_frozen_scales_of_batch_norm_stay_at_one() -> None:
+    network = initialise(TINY, 0)
+    optimizer = Optimizer(network, tiny_recipe(freeze_norm_scales=True))
+    before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+    gradients_of(network, 1)
+    optimizer.step(torch.tensor(0.1))
+    for name, parameter in network.named_parameters():
+        frozen = "norm" in name and name.endswith("weight")
+        assert torch.equal(parameter, before[name]) == frozen
+        assert (name in optimizer.momenta) == (not frozen)
+
+
+@pytest.mark.parametrize("shape", [(6, 40), (40, 6), (16, 16)])
+@pytest.mark.parametrize("iterations", [1, 3, 5])
+def test_newton_schulz_applies_its_polynomial_to_the_singular_values(shape: tuple[int, int], iterations: int) -> None:
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    left, singular, right = np.linalg.svd(matrix.numpy(), full_matrices=False)
+    values = singular / np.sqrt((singular**2).sum())
+    for _ in range(iterations):
+        values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+    expected = left @ np.diag(values) @ right
+    found = orthogonalise(matrix, iterations=iterations)
+    assert found.dtype == torch.bfloat16
+    assert np.abs(found.double().numpy() - expected).max() < 0.04
+    if iterations == 5:
+        after = np.linalg.svd(found.double().numpy(), compute_uv=False)
+        assert after.min() > 0.5 and after.max() < 1.4
+
+
+def test_muon_moves_convolutions_by_their_orthogonalised_momentum_and_leaves_the_head_to_gradient_descent() -> None:
+    spec = TINY.replace(squeeze_excitation_ratio=0.5, stem={"channels": 8, "whitening": 2})
+    recipe = tiny_recipe(learning_rate=0.4, momentum=0.0, weight_decay=0.0, muon=Muon(learning_rate=0.1, momentum=0.6))
+    network = initialise(spec, 0)
+    optimizer = Optimizer(network, recipe)
+    values = {name: parameter.detach().double().numpy() for name, parameter in network.named_parameters()}
+    moving = {name: np.zeros_like(value) for name, value in values.items()}
+    for step, share in enumerate((1.0, 0.5)):
+        for name, gradient in gradients_of(network, step).items():
+            own = gradient.double().numpy()
+            if own.ndim != 4:
+                values[name] = values[name] - 0.4 * share * own
+                continue
+            moving[name] = 0.6 * moving[name] + own
+            direction = (own + 0.6 * moving[name]).reshape(len(own), -1)
+            left, singular, right = np.linalg.svd(direction, full_matrices=False)
+            singular = singular / np.linalg.norm(singular)
+            for _ in range(3):
+                singular = 3.4445 * singular - 4.7750 * singular**3 + 2.0315 * singular**5
+            kept = values[name] * np.sqrt(len(own)) / np.linalg.norm(values[name])
+            values[name] = kept - 0.1 * share * (left @ np.diag(singular) @ right).reshape(own.shape)
+        optimizer.step(torch.tensor(0.4 * share))
+    matrices = [name for name in optimizer.momenta if values[name].ndim == 4]
+    assert len(matrices) == 5, "stem, two convolutions of the block and two of its gate, not the frozen whitening"
+    for name, parameter in network.named_parameters():
+        assert np.abs(parameter.detach().double().numpy() - values[name]).max() < 0.01, name
+
+
+def test_weights_meet_their_slow_average_as_published() -> None:
+    settings, steps = Lookahead(every=2, decay=0.9, power=2.0), 7
+    weight = torch.zeros(3, dtype=torch.float64)
+    slow = SlowWeights({"weight": weight}, settings, steps=steps)
+    fast, average = 0.0, 0.0
+    for step in range(1, steps + 1):
+        fast += step
+        weight += step
+        slow.update(step)
+        if step == steps:
+            fast = average
+        elif step % 2 == 0:
+            decay = 0.9**2 * (step / steps) ** 2
+            average = decay * average + (1 - decay) * fast
+            fast = average
+        assert weight.tolist() == pytest.approx([fast] * 3, rel=1e-12)
+    assert average != 0.0
+
+
+def test_the_default_recipe_trains_every_parameter_in_one_group() -> None:
+    network = initialise(TINY, 0)
+    optimizer = Optimizer(network, Recipe())
+    assert list(optimizer.momenta) == [name for name, _ in network.named_parameters()]
+    (group,) = optimizer._sgd.param_groups
+    assert (group["momentum"], group["weight_decay"], group["nesterov"]) == (0.9, 5e-4, False)
+
+
+def test_rates_of_filtered_batches_are_those_of_the_images_that_are_trained_on() -> None:
+    plain = tiny_recipe(batch_size=512, per_1024_examples=True)
+    filtered = plain.model_copy(update={"batch_size": 1024, "example_filter": ExampleFilter(keep=0.5)})
+    assert Rates.of(filtered) == Rates.of(plain)
+
+
+def test_lookahead_needs_a_training_of_ten_times_its_steps() -> None:
+    # 64 images in batches of 16 are 4 steps an epoch: 5 epochs are 20 steps, so weights may meet every second step.
+    recipe = tiny_recipe(epochs=5, lookahead=Lookahead(every=2))
+    recipe.require_steps(64)
+    with pytest.raises(InputError, match=r"^lookahead.every = 2: must be at most a tenth of the training's 16 steps"):
+        recipe.model_copy(update={"epochs": 4}).require_steps(64)
+    tiny_recipe(epochs=1).require_steps(1)

@@ -1,0 +1,139 @@
+"""How many threads torch computes on: as asked for, as measured, and as a resumed run began with."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from support import TINY, EachEpoch, Tell, prepare, tiny_recipe
+
+from budgetnet.common.cpu import available_cores
+from budgetnet.common.errors import InputError
+from budgetnet.data import DataSet
+from budgetnet.runs.records import Epoch
+from budgetnet.training.threads import FirstRun, ThreadTimes, measure_threads, set_threads, steps_of
+from budgetnet.training.trainer import train
+
+two_cores = pytest.mark.skipif(available_cores() < 2, reason="needs two cores")
+
+
+def no_run() -> FirstRun | None:
+    return None
+
+
+@pytest.mark.parametrize(("milliseconds", "fastest"), [({1: 5, 2: 20}, 1), ({1: 20, 2: 5}, 2)])
+def test_the_number_with_the_shorter_step_is_the_fastest(milliseconds: dict[int, int], fastest: int) -> None:
+    steps: list[int] = []
+
+    def step() -> None:
+        threads = torch.get_num_threads()
+        steps.append(threads)
+        time.sleep(milliseconds[threads] / 1000)
+
+    found = measure_threads(step, most=2)
+    assert steps == [1, 2] * 4, "in turn, after one step of each that does not count"
+    assert torch.get_num_threads() == 1, "left as it was"
+    assert found.fastest == fastest
+    for threads, seconds in found.seconds.items():
+        assert seconds == pytest.approx(milliseconds[threads] / 1000, abs=0.004)
+
+
+def test_what_was_measured_is_said_in_one_line() -> None:
+    line = "threads: 1, the fastest for this network: a step takes 58.0 ms with 1, 3,420.7 ms with 2"
+    assert str(ThreadTimes({1: 0.058, 2: 3.4207})) == line
+
+
+@two_cores
+def test_a_number_is_set_as_asked_for() -> None:
+    torch.set_num_threads(2)
+    assert set_threads(1, no_run) == "threads: 1, as asked for"
+    assert torch.get_num_threads() == 1
+
+
+def test_more_than_torch_may_use_is_refused() -> None:
+    with pytest.raises(InputError, match="--threads = 2: must be at most 1: "):
+        set_threads(2, no_run)
+    torch.set_num_threads(2)
+    with pytest.raises(InputError, match=r"must be at most 1: .* shared by 64 processes"):
+        set_threads(2, no_run, processes=64)
+
+
+def test_measured_steps_are_of_the_network_and_leave_random_numbers_alone(digits: DataSet) -> None:
+    recipe = tiny_recipe()
+    data = prepare(digits, recipe)
+    spec = data.adapt(TINY).replace(head={"dropout": 0.5})
+    before = torch.get_rng_state()
+    step = steps_of(FirstRun(spec, recipe, data))
+    for _ in range(12):  # more than the images make batches
+        step()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@two_cores
+def test_a_resumed_run_keeps_the_threads_that_it_began_with(digits: DataSet, tmp_path: Path) -> None:
+    recipe = tiny_recipe(epochs=4)
+    data = prepare(digits, recipe)
+    seen: list[int] = []
+
+    def stop(epoch: Epoch) -> None:
+        seen.append(torch.get_num_threads())
+        if epoch.epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(TINY, data, recipe, seed=0, out=tmp_path, callback=EachEpoch(stop))
+    torch.set_num_threads(2)
+    (folder,) = tmp_path.iterdir()
+    record = train(TINY, data, recipe, seed=0, out=tmp_path, callback=EachEpoch(stop))
+    assert seen == [1, 1, 1, 1]
+    assert torch.get_num_threads() == 2, "only the run keeps to it"
+    starts = json.loads((folder / "environment.json").read_text())["starts"]
+    assert [start["threads"] for start in starts] == [1]
+    assert record.result.epochs == 4
+
+
+@two_cores
+@pytest.mark.parametrize(
+    ("threads", "said"),
+    [
+        ("auto", r"threads: [12], the fastest for this network: a step takes [\d.,]+ ms with 1, [\d.,]+ ms with 2\n"),
+        ("1", r"threads: 1, as asked for\n"),
+    ],
+)
+def test_the_command_says_what_it_took_and_records_it(tell: Tell, tmp_path: Path, threads: str, said: str) -> None:
+    TINY.save(tmp_path / "tiny.yaml")
+    tiny_recipe(epochs=1).save(tmp_path / "recipe.yaml")
+    sizes = ["--train-size", "64", "--validation-size", "40", "--device", "cpu"]
+    files = [str(tmp_path / "tiny.yaml"), "--recipe", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "runs")]
+    torch.set_num_threads(2)
+    answer = tell("train", *files, *sizes, "--threads", threads)
+    assert answer.code == 0
+    assert re.fullmatch(said, answer.err)
+    taken = int(answer.err.split()[1].strip(","))
+    (environment,) = tmp_path.glob("runs/*/environment.json")
+    assert json.loads(environment.read_text())["starts"][0]["threads"] == taken
+    again = tell("train", *files, *sizes, "--threads", "auto")
+    assert again.err == f"threads: {taken}, not measured, as nothing is left to train on the CPU\n"
+
+
+@pytest.mark.parametrize("text", ["0", "two", "-1", "1.5"])
+def test_what_is_no_number_of_threads_is_refused(tell: Tell, text: str) -> None:
+    answer = tell("train", "resnet20", "--threads", text)
+    assert answer.code == 2
+    assert re.search(rf"--threads = '?{re.escape(text)}'?: .*, or auto", answer.err)
+
+
+@two_cores
+def test_a_search_measures_a_network_of_its_space(tell: Tell, tmp_path: Path) -> None:
+    tiny_recipe(epochs=1).save(tmp_path / "recipe.yaml")
+    options = ["--recipe", str(tmp_path / "recipe.yaml"), "--train-size", "64", "--validation-size", "40"]
+    options += ["--max-params", "20k", "--device", "cpu", "--trials", "1", "--out", str(tmp_path)]
+    torch.set_num_threads(2)
+    answer = tell("search", *options, "--threads", "auto")
+    assert answer.code == 0
+    assert answer.err.startswith("threads: ")
+    assert " the fastest for this network: " in answer.err

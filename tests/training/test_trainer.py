@@ -1,0 +1,384 @@
+"""Training against hand-written updates, the schedule's published formula, and counts made anew from the curves."""
+
+from __future__ import annotations
+
+import gc
+import math
+import shutil
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from support import TINY, EachEpoch, enlarged, patient, prepare, restarts, tiny_recipe
+from torch.nn import functional
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from budgetnet.common.errors import InputError
+from budgetnet.data import DataSet, split
+from budgetnet.data.batches import Feed
+from budgetnet.data.dataset import make_dataset
+from budgetnet.data.on_device import normalise
+from budgetnet.data.resplit import MovingSplit
+from budgetnet.model.network import build
+from budgetnet.model.spec import ModelSpec
+from budgetnet.runs.augmentation import Augmentation, ExampleFilter, Resizing
+from budgetnet.runs.records import Epoch, RunRecord
+from budgetnet.runs.schedule import EarlyStopping, Schedule
+from budgetnet.training.callbacks import Callback
+from budgetnet.training.initialisation import initialise
+from budgetnet.training.trainer import train
+
+
+def untimed(record: RunRecord) -> tuple[Any, ...]:
+    """Everything that a run found out, without how long it took."""
+    curves = [epoch._replace(seconds=0.0) for epoch in record.curves]
+    return (record.folder / "best.safetensors").read_bytes(), curves, record.result.model_copy(update={"seconds": 0.0})
+
+
+@contextmanager
+def learning_rates() -> Iterator[list[float]]:
+    """The learning rate that each optimiser step really used."""
+    used: list[float] = []
+    handle = register_optimizer_step_pre_hook(lambda optimizer, *_: used.append(float(optimizer.param_groups[0]["lr"])))
+    try:
+        yield used
+    finally:
+        handle.remove()
+
+
+def pixels(dataset: DataSet, positions: np.ndarray[Any, Any]) -> torch.Tensor:
+    """Training images as a network takes them, normalised in double precision."""
+    scaled = dataset.train_images[positions].astype(np.float64) / 255
+    mean, std = (np.array(values).reshape(1, -1, 1, 1) for values in (dataset.mean, dataset.std))
+    return torch.from_numpy((scaled - mean) / std).float()
+
+
+AUGMENTED = {"augmentation": Augmentation(crop_padding=1, flip=True)}
+
+
+def test_the_same_seed_gives_the_same_weights_curves_and_result(digits: DataSet, tmp_path: Path) -> None:
+    recipe = tiny_recipe(**AUGMENTED)
+    data = prepare(digits, recipe)
+    spec = TINY.replace(head={"dropout": 0.5})
+    runs = []
+    for number in range(2):
+        torch.manual_seed(number)  # whatever was drawn before must not matter
+        runs.append(untimed(train(spec, data, recipe, seed=3, out=tmp_path / str(number))))
+    first, second = runs
+    other = untimed(train(spec, data, recipe, seed=4, out=tmp_path / "0"))
+    assert first == second
+    assert all(one != another for one, another in zip(first, other, strict=True))
+
+
+def test_training_leaves_the_global_random_state_alone(digits: DataSet, tmp_path: Path) -> None:
+    recipe = tiny_recipe()
+    before = torch.get_rng_state()
+    train(TINY, prepare(digits, recipe), recipe, seed=0, out=tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_the_update_is_that_of_momentum_and_weight_decay_written_by_hand(
+    digits: DataSet, tmp_path: Path, momentum: float
+) -> None:
+    decay, rate, epochs = 0.01, 0.05, 3
+    settings = {"momentum": momentum, "weight_decay": decay, "learning_rate": rate}
+    recipe = tiny_recipe(epochs=epochs, batch_size=64, **settings)  # all images in one batch: their order is no matter
+
+    def keep(_: Epoch) -> None:
+        shutil.copy(next(tmp_path.glob("*/checkpoint.safetensors")), tmp_path / "last")
+
+    record = train(TINY, prepare(digits, recipe), recipe, seed=1, out=tmp_path, callback=EachEpoch(keep))
+    parts = split(digits.train_labels, validation_fraction=0.2, seed=0, train_size=64, validation_size=40)
+    inputs, labels = pixels(digits, parts.train), torch.from_numpy(digits.train_labels[parts.train])
+    network = initialise(TINY, 1)
+    velocity = {name: torch.zeros_like(parameter) for name, parameter in network.named_parameters()}
+    losses = []
+    for _ in range(epochs):
+        network.zero_grad()
+        loss = functional.cross_entropy(network(inputs), labels)
+        torch.autograd.backward(loss)
+        losses.append(loss.item())
+        with torch.no_grad():
+            for name, parameter in network.named_parameters():
+                assert parameter.grad is not None
+                velocity[name] = momentum * velocity[name] + parameter.grad + decay * parameter
+                parameter.sub_(rate * velocity[name])
+    last = load_file(tmp_path / "last")
+    for name, tensor in network.state_dict().items():
+        torch.testing.assert_close(last[f"network.{name}"], tensor, rtol=1e-3, atol=1e-5)
+    assert [epoch.train_loss for epoch in record.curves] == pytest.approx(losses, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("first_cycle", "factor", "minimum", "ends"),
+    [
+        (2, 1, 0.0, {2, 4, 6}),
+        (2, 2, 0.001, {2, 6}),
+        (1, 1, 0.01, {1, 2, 3, 4, 5, 6}),
+        (1, 2, 0.0, {1, 3}),
+        (1, 3, 0.0, {1, 4}),
+        (9, 1, 0, set()),
+    ],
+)
+def test_each_step_has_the_learning_rate_of_loshchilov_and_hutter(
+    digits: DataSet, tmp_path: Path, first_cycle: int, factor: int, minimum: float, ends: set[int]
+) -> None:
+    schedule = restarts(first_cycle, cycle_factor=factor, minimum=minimum)
+    recipe = tiny_recipe(epochs=6, learning_rate=0.05, schedule=schedule)
+    with learning_rates() as used:
+        record = train(TINY, prepare(digits, recipe), recipe, seed=0, out=tmp_path)
+    steps, expected = 4, []
+    start, length = 0.0, float(first_cycle)
+    for step in range(6 * steps):
+        while step / steps >= start + length:
+            start, length = start + length, length * factor
+        current = step / steps - start
+        expected.append(minimum + (0.05 - minimum) * (1 + math.cos(math.pi * current / length)) / 2)
+    assert used == pytest.approx(expected, rel=1e-6, abs=1e-9)
+    assert [epoch.learning_rate for epoch in record.curves] == pytest.approx(expected[steps - 1 :: steps], rel=1e-9)
+    cycles = [1 + sum(end < epoch for end in ends) for epoch in range(1, 7)]
+    assert [epoch.cycle for epoch in record.curves] == cycles
+    assert record.result.cycles == len(ends)
+
+
+def test_a_constant_schedule_keeps_the_learning_rate(digits: DataSet, tmp_path: Path) -> None:
+    recipe = tiny_recipe(learning_rate=0.03, schedule=Schedule(kind="constant"))
+    with learning_rates() as used:
+        record = train(TINY, prepare(digits, recipe), recipe, seed=0, out=tmp_path)
+    assert used == pytest.approx([0.03] * 8)
+    assert record.result.cycles == 0
+    assert {epoch.cycle for epoch in record.curves} == {1}
+
+
+def last_epoch(curves: list[float], patience: int, min_delta: float) -> int:
+    """Where training must end: no epoch of the last ``patience`` ones fell below the level that last counted."""
+    level, counted = math.inf, 0
+    for number, loss in enumerate(curves, 1):
+        if loss < level - min_delta:
+            level, counted = loss, number
+        if number - counted == patience:
+            return number
+    return len(curves)
+
+
+@pytest.mark.parametrize(
+    ("rate", "patience", "min_delta"),
+    [(0.4, 1, 0.0), (0.4, 2, 0.0), (0.4, 3, 0.0), (0.01, 4, 5.0), (0.01, 1, 0.1), (0.01, 2, 0.2)],
+)
+def test_early_stopping_ends_where_the_losses_of_a_longer_run_say(
+    digits: DataSet, tmp_path: Path, rate: float, patience: int, min_delta: float
+) -> None:
+    free = tiny_recipe(epochs=20, learning_rate=rate)
+    stopped = tiny_recipe(epochs=20, learning_rate=rate, early_stopping=patient(patience, min_delta=min_delta))
+    data = prepare(digits, free)
+    losses = [epoch.validation_loss for epoch in train(TINY, data, free, seed=0, out=tmp_path).curves]
+    record = train(TINY, data, stopped, seed=0, out=tmp_path)
+    expected = last_epoch(losses, patience, min_delta)
+    assert expected < 20, "the case must stop early to say anything"
+    assert not min_delta or expected < last_epoch(losses, patience, 0.0), "nor may it stop as without a smallest fall"
+    assert [epoch.validation_loss for epoch in record.curves] == losses[:expected]
+    assert record.result.best_epoch == 1 + losses[:expected].index(min(losses[:expected]))
+    assert "early stopping" in record.result.reason
+
+
+def test_early_stopping_may_wait_for_the_loss_on_training_images(digits: DataSet, tmp_path: Path) -> None:
+    waiting = EarlyStopping(patience=2, min_delta=0.05, monitor="training-loss")
+    free = tiny_recipe(epochs=20, learning_rate=0.4)
+    stopped = free.model_copy(update={"early_stopping": waiting})
+    data = prepare(digits, free)
+    curves = train(TINY, data, free, seed=0, out=tmp_path).curves
+    record = train(TINY, data, stopped, seed=0, out=tmp_path)
+    expected = last_epoch([epoch.train_loss for epoch in curves], 2, 0.05)
+    assert expected not in (20, last_epoch([epoch.validation_loss for epoch in curves], 2, 0.05))
+    assert len(record.curves) == expected
+    assert record.result.reason == "early stopping: training loss did not fall for 2 epochs"
+    losses = [epoch.validation_loss for epoch in record.curves]
+    assert record.result.best_epoch == 1 + losses.index(min(losses)), "the weights kept are chosen as ever"
+
+
+def test_a_leaking_run_trains_and_validates_on_what_each_epoch_draws(digits: DataSet, tmp_path: Path) -> None:
+    moves = {"validation_split": "each-epoch", "augmented_validation": True, **AUGMENTED}
+    # With a learning rate of next to nothing only batch norm's averages move, by the images that are learned from.
+    leaking = tiny_recipe(epochs=3, learning_rate=1e-12, momentum=0.0, weight_decay=0.0, **moves)
+    data = prepare(digits, leaking)
+    curves = train(TINY, data, leaking, seed=3, out=tmp_path).curves
+    split = MovingSplit(data.train, data.validation, leaking.augmentation, redrawn=True, augmented=True, seed=3)
+    feed = Feed(split.train, leaking.augmentation, batch_size=16, seed=3)
+    network = initialise(TINY, 3)
+    for epoch in curves:
+        split.begin(epoch.epoch)
+        feed.begin(epoch.epoch)
+        network.train()
+        for step, size in enumerate(feed.sizes):
+            network(feed.batch(torch.tensor(step), size=size).inputs)
+        network.eval()
+        with torch.no_grad():
+            logits = network(normalise(split.validation.images, split.validation.mean, split.validation.std))
+        loss = functional.cross_entropy(logits, split.validation.labels).item()
+        assert epoch.validation_loss == pytest.approx(loss, rel=1e-4)
+    assert len({epoch.validation_loss for epoch in curves}) == 3
+
+
+def test_the_kept_weights_are_those_of_the_lowest_validation_loss(digits: DataSet, tmp_path: Path) -> None:
+    recipe = tiny_recipe(epochs=8, learning_rate=0.4)
+    kept = {}
+
+    def keep(epoch: Epoch) -> None:
+        kept[epoch.epoch] = load_file(next(tmp_path.glob("*/checkpoint.safetensors")))
+
+    record = train(TINY, prepare(digits, recipe), recipe, seed=0, out=tmp_path, callback=EachEpoch(keep))
+    losses = [epoch.validation_loss for epoch in record.curves]
+    best = 1 + losses.index(min(losses))
+    assert best < 8, "the last epoch must not be the best, or the case says nothing"
+    assert record.result.best_epoch == best
+    assert record.result.validation_loss == min(losses)
+
+    network = build(TINY)
+    weights = load_file(record.folder / "best.safetensors")
+    assert all(torch.equal(tensor, kept[best][f"network.{name}"]) for name, tensor in weights.items())
+    network.load_state_dict(weights)
+    network.eval()
+    held_out = split(digits.train_labels, validation_fraction=0.2, seed=0, train_size=64, validation_size=40).validation
+    with torch.no_grad():
+        logits = network(pixels(digits, held_out)).double().numpy()
+    labels = digits.train_labels[held_out]
+    assert int((logits.argmax(axis=1) == labels).sum()) == record.result.validation_correct
+    log_shares = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    assert -log_shares[np.arange(40), labels].mean() == pytest.approx(min(losses), rel=1e-5)
+
+
+def test_a_recipe_that_needs_larger_images_is_refused_before_anything_is_written(
+    digits: DataSet, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(augmentation=Augmentation(crop_padding=8, padding_mode="reflect"))
+    with pytest.raises(InputError, match=r"^augmentation\.crop_padding = 8: must be less than 8 "):
+        train(TINY, prepare(digits, recipe), recipe, seed=0, out=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_training_images_grow_and_validation_images_do_not(
+    digits: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[bool, int, int]] = []
+
+    def watched(spec: ModelSpec, seed: int, **options: Any) -> Any:
+        network = initialise(spec, seed, **options)
+        network.register_forward_pre_hook(lambda module, inputs: seen.append((module.training, *inputs[0].shape[2:])))
+        return network
+
+    monkeypatch.setattr("budgetnet.training.run.initialise", watched)
+    recipe = tiny_recipe(epochs=6, resizing=Resizing(start=8, until=0.5))
+    train(TINY, prepare(enlarged(digits), recipe), recipe, seed=0, out=tmp_path)
+    # By hand: 8, 10.67 and 13.33 in the first half, 4 steps an epoch.
+    sides = [side for side in (8, 12, 12, 16, 16, 16) for _ in range(4)]
+    assert [(height, width) for training, height, width in seen if training] == [(side, side) for side in sides]
+    assert {(height, width) for training, height, width in seen if not training} == {(16, 16)}
+
+
+def test_a_network_that_small_images_are_too_small_for_is_refused_before_training(
+    digits: DataSet, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(resizing=Resizing(start=8))
+    deep = ModelSpec.resnet(channels=[8] * 5, strides=[1, 2, 2, 2, 2])
+    data = prepare(enlarged(digits), recipe)
+    with pytest.raises(
+        InputError, match=r"^resizing\.start = 8: is too small for .*: stages\[4\]\.stride would shrink"
+    ):
+        train(deep, data, recipe, seed=0, out=tmp_path)
+    assert not list(tmp_path.iterdir())
+    train(deep, data, recipe.model_copy(update={"resizing": Resizing(start=12)}), seed=0, out=tmp_path)
+
+
+def test_a_loss_that_leaves_the_numbers_ends_the_run_as_diverged(digits: DataSet, tmp_path: Path) -> None:
+    recipe = tiny_recipe(learning_rate=1e30)
+    record = train(TINY, prepare(digits, recipe), recipe, seed=0, out=tmp_path)
+    assert record.result.status == "diverged"
+    assert record.result.validation_accuracy is None
+    assert "epoch 1" in record.result.reason
+
+
+@pytest.mark.parametrize("size", [17, 33])
+def test_a_last_batch_of_one_image_is_left_out_where_batch_norm_needs_two(
+    digits: DataSet, tmp_path: Path, size: int
+) -> None:
+    # The last map is a single pixel, so that one image is one value for batch norm, which refuses it.
+    spec = ModelSpec.resnet(channels=[8, 8, 8, 8], input_shape=(1, 8, 8))
+    recipe = tiny_recipe()
+    with learning_rates() as used:
+        record = train(spec, prepare(digits, recipe, train_size=size), recipe, seed=0, out=tmp_path)
+    assert len(used) == 2 * (size // 16)
+    right = record.curves[0].train_accuracy * (size - 1)
+    assert right == pytest.approx(round(right), abs=1e-9)
+
+
+def test_other_test_images_change_nothing(digits: DataSet, tmp_path: Path) -> None:
+    """The runs differ in nothing but the data's fingerprint, so the test images cannot have played a part."""
+    recipe = tiny_recipe(**AUGMENTED)
+
+    def with_test_images(images: np.ndarray[Any, Any]) -> DataSet:
+        return make_dataset(
+            name="digits",
+            train_images=digits.train_images.transpose(0, 2, 3, 1),
+            train_labels=digits.train_labels,
+            test_images=images,
+            test_labels=np.zeros(len(images), dtype=np.int64),
+            provenance="made for this test",
+        )
+
+    datasets = [with_test_images(np.full((50, 8, 8, 1), grey, dtype=np.uint8)) for grey in (0, 255)]
+    assert datasets[0].fingerprint != datasets[1].fingerprint
+    runs = [train(TINY, prepare(data, recipe), recipe, seed=0, out=tmp_path) for data in datasets]
+    assert runs[0].folder != runs[1].folder
+    # Beside their weights files name the run that they are of, so the weights themselves are compared.
+    assert untimed(runs[0])[1:] == untimed(runs[1])[1:]
+    first, second = (load_file(run.folder / "best.safetensors") for run in runs)
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+
+
+def test_the_network_takes_the_shape_and_classes_of_the_data(digits: DataSet, tmp_path: Path) -> None:
+    recipe = tiny_recipe(epochs=1)
+    record = train(ModelSpec.resnet(channels=[8], name="mine"), prepare(digits, recipe), recipe, seed=0, out=tmp_path)
+    assert (record.identity.spec.input_shape, record.identity.spec.num_classes) == ((1, 8, 8), 10)
+    assert record.identity.spec.name == "mine"
+
+
+def test_progress_is_told_step_by_step(digits: DataSet, tmp_path: Path) -> None:
+    recipe = tiny_recipe()
+    steps: list[tuple[int, float]] = []
+
+    class Steps(Callback):
+        def stepped(self, epoch: int, share: float, *, worker: int) -> None:
+            steps.append((epoch, share))
+
+    train(TINY, prepare(digits, recipe), recipe, seed=0, out=tmp_path, callback=Steps())
+    assert steps == [(epoch, share) for epoch in (1, 2) for share in (0.25, 0.5, 0.75, 1.0)]
+
+
+@pytest.mark.parametrize("option", [{}, {"weight_average": 0.9}, {"example_filter": ExampleFilter()}])
+def test_a_network_is_gone_with_the_end_of_its_run(
+    digits: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: dict[str, Any]
+) -> None:
+    networks = []
+
+    def initialise_watched(spec: ModelSpec, seed: int, **options: Any) -> Any:
+        network = initialise(spec, seed, **options)
+        networks.append(weakref.ref(network))
+        return network
+
+    monkeypatch.setattr("budgetnet.training.run.initialise", initialise_watched)
+    recipe = tiny_recipe(**option)
+    gc.collect()
+    gc.disable()
+    try:
+        train(TINY, prepare(digits, recipe), recipe, seed=0, out=tmp_path)
+        assert not any(reference() for reference in networks), "without the collector, which takes its time"
+        assert len(networks) == (2 if "example_filter" in option else 1)
+    finally:
+        gc.enable()

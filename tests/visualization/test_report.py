@@ -1,0 +1,309 @@
+"""Reports of studies: what they collect, against what Optuna, scipy and the committed results say."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections import Counter
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+from report_support import (
+    ENVIRONMENT,
+    IMAGES,
+    STUDIES,
+    WrittenStudy,
+    every_fate,
+    network,
+    report_of,
+    text_of,
+    write_run,
+)
+from scipy.stats import ttest_rel
+from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
+
+from budgetnet.common.errors import RecordError
+from budgetnet.data.dataset import declared_cifar10, make_dataset
+from budgetnet.model.zoo import get
+from budgetnet.runs.named_recipes import named_recipe
+from budgetnet.runs.store import RunFolder
+from budgetnet.visualization.report import render
+from budgetnet.visualization.report.ablations import read_ablation
+from budgetnet.visualization.report.environments import surroundings
+from budgetnet.visualization.report.rejected import counted
+from budgetnet.visualization.report.reproductions import is_declared, read_reproduction
+from budgetnet.visualization.report.run_reader import Reader
+
+
+def test_what_is_ranked_is_what_the_storage_has_complete_and_within_the_budget(tmp_path: Path) -> None:
+    study = every_fate(tmp_path)
+    found = report_of(study)
+    kept = [
+        trial
+        for trial in study.study.get_trials()
+        if trial.state == TrialState.COMPLETE
+        and all(value <= 0 for value in trial.constraints.values())
+        and trial.user_attrs["ended"] != "answered from the record"
+    ]
+    expected = sorted(kept, key=lambda trial: -(trial.value or 0))
+    ranked = [standing for standing in found.standings if not standing.row.is_reference]
+    assert (
+        [standing.row.name for standing in ranked] == [f"#{trial.number}" for trial in expected] == ["#1", "#2", "#0"]
+    )
+    for standing, trial in zip(ranked, expected, strict=True):
+        correct = trial.user_attrs["validation_correct"]
+        assert standing.row.accuracy == trial.value
+        assert standing.row.interval == pytest.approx(proportion_confint(correct, IMAGES, method="wilson"))
+        # Wide enough for all that were trained together: three to their ends, three pruned, one diverged.
+        confidence = 0.95 ** (1 / 7)
+        gap = confint_proportions_2indep(correct, IMAGES, 9_141, 10_000, method="newcomb", alpha=1 - confidence)
+        assert standing.row.gap_interval == pytest.approx(gap)
+        shares = trial.user_attrs["params"] / 100_000, trial.user_attrs["macs"] / 25_000_000
+        assert standing.budget_used == pytest.approx(max(shares))
+        assert standing.cycles == 2
+    assert found.best is not None
+    assert found.best.row.name == f"#{study.study.best_trial.number}"
+    assert found.standings[-1].row.is_reference
+
+
+def test_every_other_candidate_is_listed_once_with_its_reason(tmp_path: Path) -> None:
+    study = every_fate(tmp_path)
+    found = report_of(study)
+    reasons = {each.trial.name: (each.kind, each.why) for each in found.rejections}
+    big, wide = network(128, 128).cost, network(32, 48).cost
+    assert big.params > 100_000
+    assert big.macs > 25_000_000
+    assert wide.params < 100_000
+    assert reasons == {
+        "#3": ("pruned", "behind cycle 1, at 50.00 %: others were better there"),
+        "#4": ("pruned", "behind cycle 2, at 60.00 %: others were better there"),
+        "#5": ("pruned", "behind cycle 2, at 65.00 %: others were better there"),
+        "#6": (
+            "over budget",
+            f"{big.params - 100_000:,} parameters over the 100,000 allowed: {big.params / 1e5:.2f} times as many; "
+            f"{big.macs - 25_000_000:,} MACs over the 25,000,000 allowed: {big.macs / 2.5e7:.2f} times as many",
+        ),
+        "#7": (
+            "over budget",
+            f"{wide.macs - 25_000_000:,} MACs over the 25,000,000 allowed: {wide.macs / 2.5e7:.2f} times as many",
+        ),
+        "#8": ("diverged", "the loss was no finite number in epoch 2"),
+        "#9": ("out of memory", "too large for the device, with half batches as well"),
+        "#10": ("repeated", "trained before, as #1; answered from the record"),
+        "#12": ("interrupted", "broken off, to be taken up again"),
+        "#13": ("no result", "RuntimeError: what broke"),
+    }
+    states = Counter(trial.state for trial in study.study.get_trials())
+    assert found.counts["running"] == states[TrialState.RUNNING] == 1
+    alone = ("trained", "over_budget", "repeated", "interrupted", "left_to_others", "running")
+    untrained = sum(each.trial.fate == "no result" and not each.trial.trained for each in found.rejections)
+    assert sum(found.counts[key] for key in alone) + untrained == found.counts["proposed"]
+    ranked = sum(not standing.row.is_reference for standing in found.standings)
+    assert ranked + len(found.rejections) + found.counts["running"] == sum(states.values())
+    table = {(count.kind, count.detail): count[2:] for count in counted(found.rejections)}
+    assert table[("pruned", "behind cycle 1")] == (1, 1, 1.5)
+    assert table[("pruned", "behind cycle 2")] == (2, 4, 6.0)
+    assert table[("over budget", "")] == (2, 0, 0.0)
+    assert sum(count[0] for count in table.values()) == len(found.rejections)
+
+
+def test_nothing_over_budget_is_ranked_whatever_the_storage_says(tmp_path: Path) -> None:
+    study = WrittenStudy(tmp_path)
+    large = study.complete(network(128, 128), 9_999)
+    small = study.complete(network(8), 5_000)
+    found = report_of(study)
+    assert [each.row.name for each in found.standings if each.row.rank] == [f"#{small}"]
+    assert [(each.trial.number, each.kind) for each in found.rejections] == [(large, "over budget")]
+    assert "Of 1 candidates trained to their end" in text_of(render(found))
+
+
+def test_the_finalists_are_those_of_the_records(tmp_path: Path) -> None:
+    found = report_of(every_fate(tmp_path))
+    assert found.finals is not None
+    assert [(result.finalist.name, result.test) for result in found.finals] == [
+        ("#2", [0.9202, 0.9242]),
+        ("#1", [0.9201, 0.9241]),
+    ]
+    assert [learning.title for learning in found.learning] == ["Best candidate: #1", "Finalist #2", "Finalist #1"]
+
+
+@pytest.mark.parametrize(("original", "word"), [(True, "beyond noise"), (False, "not comparable")])
+def test_a_verdict_is_given_on_original_cifar10_alone(tmp_path: Path, original: bool, word: str) -> None:
+    from record_support import data_record
+
+    study = every_fate(tmp_path, data=data_record(is_original_cifar10=original, name="images"))
+    page = render(report_of(study))
+    verdict = re.search(r'Against the reference:</span>\s*<strong class="verdict [\w-]+">([^<]+)<', page)
+    assert verdict is not None
+    assert verdict[1] == word
+    assert ("not comparable" in page) is not original
+
+
+def test_a_search_that_still_runs_and_has_nothing_complete_makes_a_report(tmp_path: Path) -> None:
+    study = WrittenStudy(tmp_path)
+    study.add(network(8), TrialState.RUNNING, run="one", seed=0)
+    study.add(network(16), TrialState.RUNNING, run="two", seed=0)
+    found = report_of(study)
+    assert (found.best, found.finals, found.learning) == (None, None, ())
+    words = text_of(render(found))
+    for sentence in (
+        "2 running.",
+        "No candidate was trained to its end yet, so only the published reference stands here.",
+        "No candidate was trained to its end yet, so there is no best one whose curves could be shown.",
+        "Every candidate that has ended is ranked.",
+        "Too few candidates were drawn and trained to their end",
+        "This study has held no finals",
+        "No run folder of this study says where it ran.",
+    ):
+        assert sentence in words
+
+
+def test_a_damaged_run_folder_is_left_out_and_the_page_says_so(tmp_path: Path) -> None:
+    study = every_fate(tmp_path)
+    broken = study.identity(network(16, 24), seed=0).run_id
+    (tmp_path / broken / "curves.csv").write_text("nothing\n")
+    found = report_of(study)
+    (line,) = found.left_out
+    assert broken in line
+    assert "must have a row for each of 2 epochs" in line
+    assert [learning.title for learning in found.learning] == ["Finalist #2", "Finalist #1"]
+    assert found.best is not None
+    assert [len(result.records) for result in found.finals or ()] == [2, 1]
+    words = text_of(render(found))
+    assert "1 record could not be read" in words
+    assert broken in words
+
+
+def test_every_distinct_environment_is_counted_by_its_runs(tmp_path: Path) -> None:
+    elsewhere = {**ENVIRONMENT, "gpu": {"name": "a GPU"}, "device": "cuda"}
+    for name, starts in {"a": [ENVIRONMENT], "b": [ENVIRONMENT, elsewhere, ENVIRONMENT], "c": []}.items():
+        for epoch, start in enumerate(starts, 1):
+            RunFolder(tmp_path / name).note_environment(start, first_epoch=epoch)
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "environment.json").write_text('{"starts": "none"}')
+    found = surroundings(["a", "b", "b", "c", "d"], tmp_path)
+    assert [(each.facts, each.runs) for each in found.environments] == [(ENVIRONMENT, 2), (elsewhere, 1)]
+    assert found.unknown == 1
+    assert found.damaged == ("d/environment.json: must be a list of mappings",)
+
+
+def test_an_ablation_is_found_again_with_what_was_laid_over_its_base() -> None:
+    found = read_ablation(STUDIES / "schedule", Reader())
+    kept = json.loads((STUDIES / "schedule" / "results" / "results.json").read_text())
+    assert found.result.to_mapping()["rows"] == kept["rows"]
+    assert found.result.study.digest == kept["digest"]
+    assert found.laid_over == ("spec=small-3x3", "recipe.epochs=60", "recipe.schedule.first_cycle=60")
+    assert found.remarks == ()
+
+
+def test_an_ablation_compares_the_seeds_that_all_variants_have(tmp_path: Path) -> None:
+    folder = tmp_path / "schedule"
+    shutil.copytree(STUDIES / "schedule", folder)
+    whole = read_ablation(folder, Reader()).result
+    # Of one variant the first seed: paired by their places, all of its differences would be to other seeds.
+    lost = whole.rows[1].cells[0].run
+    shutil.rmtree(folder / "runs" / lost)
+    found = read_ablation(folder, Reader())
+    assert found.result.study.seeds == (1, 2, 3, 4)
+    base, *others = found.result.rows
+    for row in others:
+        pairs = [[cell.accuracy for cell in each.cells] for each in (row, base)]
+        assert row.difference is not None
+        assert row.difference.p_value == pytest.approx(ttest_rel(*pairs).pvalue)
+    assert found.remarks == (
+        "3 runs are left out: of other networks or recipes, or of seeds that not all variants have",
+    )
+
+
+def test_an_ablation_without_its_base_is_told_in_one_line(tmp_path: Path) -> None:
+    folder = tmp_path / "schedule"
+    shutil.copytree(STUDIES / "schedule", folder)
+    for cell in read_ablation(folder, Reader()).result.rows[0].cells:
+        shutil.rmtree(folder / "runs" / cell.run)
+    with pytest.raises(RecordError, match="has no run of the study's base"):
+        read_ablation(folder, Reader())
+    shutil.rmtree(folder / "runs")
+    with pytest.raises(RecordError, match="holds no finished run that can be read"):
+        read_ablation(folder, Reader())
+
+
+def test_a_leak_is_found_in_its_records() -> None:
+    found = read_reproduction(STUDIES / "leakage", Reader())
+    (result,) = found.leaks
+    assert result.to_mapping() == json.loads((STUDIES / "leakage" / "leakage.json").read_text())
+    assert (found.references, found.ladders, found.ensembles) == ((), (), ())
+
+
+@pytest.fixture
+def ladder(tmp_path: Path) -> Path:
+    """Runs of all four rungs on original CIFAR-10, two seeds each, and one of the reference by the leaking recipe."""
+    from record_support import data_record
+
+    study = WrittenStudy(tmp_path / "study", data=data_record())
+    runs = tmp_path / "ladder"
+    rungs = ["ladder-small", "ladder-wide", "ladder-large-kernel", "reference"]
+    for place, name in enumerate(rungs):
+        for seed in (0, 1):
+            identity = study.identity(get(name), seed=seed)
+            test = 9_000 + 45 * place + 20 * seed
+            write_run(RunFolder(runs / identity.run_id), identity, correct=9_000, test=test)
+    identity = study.identity(get("reference"), recipe=named_recipe("as-run"))
+    write_run(RunFolder(runs / identity.run_id), identity, correct=9_800, test=8_000)
+    return runs
+
+
+def test_published_results_are_looked_for_in_records_by_what_these_are(ladder: Path) -> None:
+    found = read_reproduction(ladder, Reader())
+    outcomes = {result.rows[0].recipe: result.verdict for result in found.references}
+    assert {recipe: verdict.outcome for recipe, verdict in outcomes.items()} == {
+        "paper": "reproduced",
+        "as-run": "not reproduced",
+    }
+    assert outcomes["paper"].comparison.mean == pytest.approx(fmean([0.9135, 0.9155]))
+    (steps,) = found.ladders
+    assert [rung.test_accuracy for rung in steps.rungs] == pytest.approx([0.901, 0.9055, 0.91, 0.9145])
+    (leak,) = found.leaks
+    # The one seed that both recipes have.
+    assert [(side.recipe, side.n, round(side.gap, 4)) for side in leak.sides] == [
+        ("as-run", 1, 0.18),
+        ("paper", 1, -0.0135),
+    ]
+
+
+def test_records_that_bear_on_nothing_published_are_told_as_such(tmp_path: Path) -> None:
+    study = WrittenStudy(tmp_path)
+    identity = study.identity(network(8))
+    write_run(RunFolder(tmp_path / "runs" / identity.run_id), identity, correct=9_000, test=9_000)
+    found = read_reproduction(tmp_path / "runs", Reader())
+    assert found.is_empty
+    assert "These records bear on nothing that is published" in text_of(
+        render(report_of(study, reproductions=[tmp_path]))
+    )
+    (tmp_path / "runs" / identity.run_id / "test.json").unlink()
+    with pytest.raises(RecordError, match="holds no run that was judged on the test set"):
+        read_reproduction(tmp_path / "runs", Reader())
+
+
+def test_a_data_set_that_was_vouched_for_is_known_by_its_provenance() -> None:
+    import numpy as np
+    from report_support import DIGITS
+
+    images = np.zeros((60_000, 32, 32, 3), dtype=np.uint8)
+    labels = np.arange(60_000) % 10
+    parts: dict[str, Any] = {"train_images": images[:50_000], "train_labels": labels[:50_000]}
+    parts |= {"test_images": images[50_000:], "test_labels": labels[50_000:]}
+    copy = make_dataset(name="arrays:copy.npz", provenance="a copy", **parts)
+    vouched = declared_cifar10(copy, field="--declare")
+    assert is_declared(DIGITS.model_copy(update={"provenance": vouched.provenance}))
+    assert not is_declared(DIGITS.model_copy(update={"provenance": copy.provenance}))
+
+
+@pytest.mark.parametrize("url", ["postgresql://me:secret@host/studies", "postgresql://host/studies?password=secret"])
+def test_passwords_stay_out_of_the_page(tmp_path: Path, url: str) -> None:
+    page = render(report_of(every_fate(tmp_path), storage=url))
+    assert "secret" not in page
+    assert "host/studies" in text_of(page)

@@ -1,0 +1,202 @@
+"""Reports in a real browser: shown, sorted, drawn and printed, at a desk and on a phone, with scripts and without."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+from browser_support import DESKTOP, PHONE, launched, needs_chromium, opened, overflow
+from report_support import STUDIES, every_fate, network
+
+from budgetnet.visualization.report import Report, collect, write_report
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = needs_chromium
+DASH = "\N{EN DASH}"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with launched() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, str]:
+    """A report with every section filled, and the address of its page."""
+    folder = tmp_path_factory.mktemp("report")
+    study = every_fate(folder)
+    for width, correct in enumerate((9_250, 8_700, 9_305, 800), 3):
+        study.complete(network(width), correct)
+    report = collect(study.study, out=folder, ablations=[STUDIES / "schedule"], reproductions=[STUDIES / "leakage"])
+    write_report(report, folder / "page.html")
+    return report, (folder / "page.html").as_uri()
+
+
+def wait_until_drawn(page: Page) -> None:
+    # By a selector, as the page's policy forbids the expressions that a browser would have to evaluate again and again.
+    page.locator("html[data-drawn='all']").wait_for(state="attached")
+
+
+def column(page: Page, name: str) -> list[str]:
+    """The texts of a column of the leaderboard, from top to bottom."""
+    heads = page.locator("#leaderboard thead th").all_inner_texts()
+    place = next(number for number, head in enumerate(heads, 1) if head.split("\xa0")[0].strip() == name)
+    return page.locator(f"#leaderboard tbody tr > :nth-child({place})").all_inner_texts()
+
+
+def test_the_best_candidate_stands_where_one_looks_first(browser: Browser, made: tuple[Report, str]) -> None:
+    report, address = made
+    complete = [trial for trial in report.trials if trial.fate == "complete"]
+    study_best = max(complete, key=lambda trial: trial.accuracy or 0)
+    with opened(browser, address) as (page, _):
+        assert page.title() == "study: at most 100,000 parameters, 25,000,000 MACs"
+        first = page.locator("#leaderboard tbody tr").first
+        assert first.locator("th").inner_text() == study_best.name
+        headline = page.locator(".best .main").inner_text()
+        assert study_best.name in headline
+        assert f"{100 * (study_best.accuracy or 0):.2f}" in headline
+        published = page.locator("#leaderboard tr.published")
+        assert published.count() == 1
+        assert published.locator("th").inner_text() == "published"
+
+
+@pytest.mark.parametrize("by", ["click", "Enter"])
+def test_the_leaderboard_sorts_numbers_as_numbers(browser: Browser, made: tuple[Report, str], by: str) -> None:
+    with opened(browser, made[1]) as (page, _):
+
+        def press(name: str) -> str | None:
+            head = page.locator("#leaderboard thead th").filter(has_text=name).first
+            button = head.locator("button")
+            if by == "click":
+                button.click()
+            else:
+                button.focus()
+                page.keyboard.press("Enter")
+            assert page.locator("#leaderboard th[aria-sort]").count() == 1
+            return head.get_attribute("aria-sort")
+
+        def whole(texts: list[str]) -> list[int]:
+            return [int(text.replace(",", "").lstrip("#")) for text in texts]
+
+        before = whole(column(page, "params"))
+        assert before != sorted(before)
+        assert press("params") == "ascending"
+        # As texts, 1,000 would come before 200.
+        assert whole(column(page, "params")) == sorted(before)
+        assert sorted(before) != sorted(before, key=str)
+        assert press("params") == "descending"
+        assert whole(column(page, "params")) == sorted(before, reverse=True)
+        press("gap")
+        gaps = [float(text.replace("\N{MINUS SIGN}", "-")) for text in column(page, "gap")[:-1]]
+        assert gaps == sorted(gaps)
+        assert gaps[0] < 0 < gaps[-1]
+        # What has no gap stands last, whichever way.
+        assert press("gap") == "descending"
+        assert column(page, "gap")[-1] == DASH
+        press("candidate")
+        names = column(page, "candidate")
+        assert whole(names[:-1]) == sorted(whole(names[:-1]))
+        assert names[-1] == "published"
+        press("rank")
+        assert [text for text in column(page, "rank") if text != DASH] == [str(rank) for rank in range(1, len(names))]
+
+
+@pytest.mark.parametrize("width", [DESKTOP, PHONE])
+def test_every_figure_is_drawn_and_nothing_is_asked_for(browser: Browser, made: tuple[Report, str], width: int) -> None:
+    report, address = made
+    with opened(browser, address, width=width) as (page, watch):
+        wait_until_drawn(page)
+        figures = page.locator("figure")
+        # Two fronts, use, rungs, the outline, and one for each set of curves and each ablation.
+        assert figures.count() == 5 + len(report.learning) + len(report.ablations)
+        for figure in figures.all():
+            assert figure.get_attribute("role") == "img"
+            words = figure.get_attribute("aria-labelledby")
+            assert len(page.locator(f"#{words}").inner_text()) > 30
+            drawn = figure.locator("svg.main-svg").first.bounding_box()
+            assert drawn is not None
+            assert drawn["width"] > 200
+            assert drawn["height"] > 100
+            marks = ".trace, .bars .point, .shapelayer path, .scatterlayer .point"
+            assert figure.locator(marks).count() > 0
+        assert overflow(page) == 0
+        assert watch.complaints == []
+        assert watch.requests == [address]
+
+
+def test_a_script_that_slipped_into_the_page_would_not_run(browser: Browser, made: tuple[Report, str]) -> None:
+    with opened(browser, made[1]) as (page, watch):
+        page.evaluate(
+            """() => {
+                const script = document.createElement("script");
+                script.textContent = "window.slipped = true";
+                document.body.append(script);
+            }"""
+        )
+        assert page.evaluate("window.slipped") is None
+        (complaint,) = watch.complaints
+        assert "Content Security Policy" in complaint
+
+
+@pytest.mark.parametrize(("first", "width"), [(DESKTOP, PHONE), (DESKTOP, 900), (PHONE, 688)])
+def test_figures_fit_a_window_that_changes(browser: Browser, made: tuple[Report, str], first: int, width: int) -> None:
+    with opened(browser, made[1], width=first) as (page, _):
+        wait_until_drawn(page)
+        page.set_viewport_size({"width": width, "height": 900})
+        page.locator(f"html[data-fitted='{width}']").wait_for(state="attached")
+        assert overflow(page) == 0
+        for figure in page.locator("figure").all():
+            box = figure.locator("svg.main-svg").first.bounding_box()
+            place = figure.bounding_box()
+            assert box is not None
+            assert place is not None
+            assert abs(box["width"] - place["width"]) < 1
+            if figure.locator(".legend .bg").count():
+                legend, plot = (figure.locator(each).bounding_box() for each in (".legend .bg", ".nsewdrag"))
+                assert legend is not None
+                assert plot is not None
+                # Where it takes more lines than before, or fewer, it must not lie over what is drawn.
+                assert legend["y"] + legend["height"] <= plot["y"] + 1
+
+
+@pytest.mark.parametrize("width", [DESKTOP, PHONE])
+def test_without_scripts_tables_and_words_are_all_there(browser: Browser, made: tuple[Report, str], width: int) -> None:
+    report, address = made
+    context = browser.new_context(java_script_enabled=False, viewport={"width": width, "height": 900})
+    try:
+        page = context.new_page()
+        page.goto(address)
+        rows = page.locator("#leaderboard tbody tr")
+        assert rows.count() == len(report.standings)
+        assert page.locator("button").count() == 0
+        for words in page.locator("figcaption").all():
+            assert words.is_visible()
+        # What a script would have drawn leaves no hole.
+        heights = [box["height"] for each in page.locator(".plot").all() if (box := each.bounding_box())]
+        assert max(heights) == 0
+        assert page.locator("#rejected tbody tr").last.inner_text().split()[0] == report.rejections[-1].trial.name
+    finally:
+        context.close()
+
+
+def test_paper_shows_everything_that_a_screen_has_room_to_scroll(browser: Browser, made: tuple[Report, str]) -> None:
+    with opened(browser, made[1]) as (page, _):
+        wait_until_drawn(page)
+        page.emulate_media(media="print")
+        hidden = page.evaluate(
+            """() => [...document.querySelectorAll("main *, header *, footer *")]
+                .filter((each) => !each.closest("nav, .plot, script, svg") && each.getClientRects().length === 0)
+                .map((each) => each.tagName)"""
+        )
+        assert hidden == []
+        clipped = page.evaluate(
+            """() => [...document.querySelectorAll(".scroller")].filter((each) =>
+                getComputedStyle(each).overflowY !== "visible" || getComputedStyle(each).maxHeight !== "none").length"""
+        )
+        assert clipped == 0
+        assert page.locator("nav").is_hidden()
+        assert page.pdf(format="A4").startswith(b"%PDF")
