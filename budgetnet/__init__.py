@@ -13,6 +13,7 @@ Importing it loads no torch; building a network does. What reads or makes studie
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from budgetnet.api.checking import check
 from budgetnet.common.errors import BudgetnetError, DataError, InputError, OverBudgetError, RecordError
 from budgetnet.model import zoo
 from budgetnet.model.budget import Budget, Verdict
@@ -23,20 +24,34 @@ from budgetnet.runs.schedule import EarlyStopping, Schedule
 from budgetnet.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from budgetnet.api.evaluation import evaluate as evaluate
+    from budgetnet.api.evaluation import predict as predict
+    from budgetnet.api.leaderboard import leaderboard as leaderboard
+    from budgetnet.api.report import report as report
+    from budgetnet.api.run import TrainedRun as TrainedRun
     from budgetnet.api.search import ablate as ablate
     from budgetnet.api.search import search as search
     from budgetnet.api.study import Study as Study
     from budgetnet.api.study import open_study as open_study
+    from budgetnet.api.training import train as train
     from budgetnet.experiments.ablation import AblationStudy as AblationStudy
+    from budgetnet.export.exporting import export as export
     from budgetnet.training.callbacks import Callback as Callback
 
 _LATER = {
     "AblationStudy": "budgetnet.experiments.ablation",
     "Callback": "budgetnet.training.callbacks",
     "Study": "budgetnet.api.study",
+    "TrainedRun": "budgetnet.api.run",
     "ablate": "budgetnet.api.search",
+    "evaluate": "budgetnet.api.evaluation",
+    "export": "budgetnet.export.exporting",
+    "leaderboard": "budgetnet.api.leaderboard",
     "open_study": "budgetnet.api.study",
+    "predict": "budgetnet.api.evaluation",
+    "report": "budgetnet.api.report",
     "search": "budgetnet.api.search",
+    "train": "budgetnet.api.training",
 }
 """Names that are found where they live when they are first asked for: what they need takes a second to load."""
 
@@ -63,11 +78,18 @@ __all__ = [
     "Stage",
     "Stem",
     "Study",
+    "TrainedRun",
     "Verdict",
     "ablate",
     "check",
+    "evaluate",
+    "export",
+    "leaderboard",
     "open_study",
+    "predict",
+    "report",
     "search",
+    "train",
     "zoo",
 ]
 
@@ -81,26 +103,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
-
-
-def check(
-    spec: ModelSpec | str,
-    *,
-    max_params: float | str | None = None,
-    max_macs: float | str | None = None,
-    max_activations: float | str | None = None,
-) -> Verdict:
-    """The verdict of a budget on a network, from its closed-form cost; builds nothing.
-
-    Args:
-        spec: the network, or the name of one that has one.
-        max_params: most trainable parameters, such as 5e6 or "5M"; does not bind if left out.
-        max_macs: most multiply-accumulates for one image.
-        max_activations: most output elements of convolutions and the linear layer for one image.
-
-    Raises:
-        InputError: a limit is not a whole number of at least 1, or no network has that name.
-    """
-    limits = {"max_params": max_params, "max_macs": max_macs, "max_activations": max_activations}
-    return Budget.from_mapping(limits).check(zoo.get(spec) if isinstance(spec, str) else spec)
+    return sorted(__all__)

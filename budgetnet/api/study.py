@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from budgetnet.api.leaderboard import Leaderboard
 from budgetnet.api.trained_candidate import TrainedCandidate
 from budgetnet.common.errors import InputError, RecordError
 from budgetnet.model.budget import Budget
 from budgetnet.study.config import StudySettings
 from budgetnet.study.finalists import FinalResult, kept_finals, read_results
-from budgetnet.study.leaderboard import LeaderboardRow, candidates, rank
+from budgetnet.study.leaderboard import candidates, rank
 from budgetnet.study.storage import (
     default_storage,
     find_study,
@@ -27,36 +28,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from optuna.storages import RDBStorage
     from plotly.graph_objects import Figure
-
-
-class Leaderboard(tuple[LeaderboardRow, ...]):
-    """The rows of a leaderboard, the best first, the published result among them or last."""
-
-    title: str
-
-    @classmethod
-    def of(cls, rows: Sequence[LeaderboardRow], *, title: str) -> Leaderboard:
-        """The rows under a title."""
-        board = cls(rows)
-        board.title = title
-        return board
-
-    def frame(self) -> pd.DataFrame:
-        """One line for each row; accuracies and gaps as shares."""
-        import pandas as pd
-
-        frame = pd.DataFrame([row.to_mapping() for row in self], columns=[*LeaderboardRow._fields, "exceeds_noise"])
-        return frame.astype(dict.fromkeys(("rank", "seed", "train_flops"), "Int64"))
-
-    def __repr__(self) -> str:
-        best = next((row for row in self if row.rank == 1), None)
-        told = f"best {best.name} {best.architecture}, {100 * best.accuracy:.2f} %" if best else "no candidate yet"
-        return f"Leaderboard({self.title}: {told})"
-
-    def _repr_html_(self) -> str:
-        from budgetnet.visualization.html import leaderboard_html
-
-        return leaderboard_html(self, title=self.title)
 
 
 class Study:

@@ -43,9 +43,7 @@ def ensemble(
     if len(runs) < 2:
         raise InputError("RUN", str(runs[0]), "must be two runs or more")
     evaluated = evaluate_runs(runs, on=on, data=data, tta=tta, device=device, by="ensemble", together=True)
-    from budgetnet.evaluation.results import ensemble_result
-
-    result = ensemble_result([(each.record, each.scores) for each in evaluated])
+    result = evaluated.ensemble()
     leaks = any(each.leaks for each in evaluated)
     fits = budget.max_params is None or result.params <= budget.max_params
     if as_json:

@@ -14,7 +14,8 @@ from budgetnet.runs.recipe import LEAKING, Views
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from budgetnet.evaluation.results import Evaluated, Part
+    from budgetnet.api.evaluation import Evaluations
+    from budgetnet.evaluation.results import Evaluated
 
 _SEEN: dict[Views, str] = {
     "none": "",
@@ -22,7 +23,6 @@ _SEEN: dict[Views, str] = {
     "flip-and-shifts": ", mirrored and shifted too",
 }
 """What is said of images by the views of them that were judged."""
-_VIEWS: dict[str, Views] = {views: views for views in _SEEN}
 
 
 def evaluate(
@@ -36,13 +36,10 @@ def evaluate(
 ) -> None:
     """What trained networks are worth, class by class and against each other; the test set stays sealed by itself."""
     evaluated = evaluate_runs(runs, on=on, data=data, tta=tta, device=device, by="evaluate")
-    from budgetnet.evaluation.results import compare
-
-    comparisons = compare(evaluated)
     if as_json:
-        shown = {"runs": [each.to_mapping(bins=bins) for each in evaluated]}
-        print_json({"on": on, **shown, "comparisons": [each.to_mapping() for each in comparisons]})
+        print_json(evaluated.to_mapping(bins=bins))
         return
+    comparisons = evaluated.comparisons
     from budgetnet.cli.evaluation_tables import HOW_COMPARED, comparison_table, overview_table
     from budgetnet.cli.tables import console
 
@@ -65,7 +62,7 @@ def evaluate(
 
 def evaluate_runs(
     runs: Sequence[Path], *, on: str, data: str | None, tta: str, device: str, by: str, together: bool = False
-) -> list[Evaluated]:
+) -> Evaluations:
     """What the runs' networks say of the images that the options ask about.
 
     Args:
@@ -81,18 +78,10 @@ def evaluate_runs(
         InputError: an option is none, a run cannot be asked, or the images are not to be had.
     """
     one_of(on, ("validation", "test"), field="--on")
-    one_of(tta, (*_VIEWS, "recipe"), field="--tta")
-    from budgetnet.evaluation.evaluate import ask
-    from budgetnet.evaluation.results import require_common_images
-    from budgetnet.evaluation.run_data import Question, read_runs
-    from budgetnet.training.progress import load_shown
+    one_of(tta, (*_SEEN, "recipe"), field="--tta")
+    from budgetnet.api.evaluation import evaluate as evaluate_networks
 
-    part: Part = "test" if on == "test" else "validation"
-    records = read_runs(runs)
-    if together and (part == "validation" or data is None):
-        require_common_images(records, part)
-    question = Question(part, data=data, views=_VIEWS.get(tta), device=device, by=by, class_names=not together)
-    return ask(records, question, load=load_shown)
+    return evaluate_networks(runs, on=on, data=data, tta=tta, device=device, by=by, same_images=together)
 
 
 def print_images(output: Console, evaluated: Sequence[Evaluated]) -> None:

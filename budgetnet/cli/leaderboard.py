@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,21 +13,62 @@ from budgetnet.cli.options import Json, Out, Storage, print_json
 if TYPE_CHECKING:
     import optuna
 
+    from budgetnet.api.leaderboard import Leaderboard
+    from budgetnet.runs.records import RunRecord
+
 
 def leaderboard(
-    study: Annotated[
-        str | None, typer.Argument(metavar="[STUDY]", help="Name of the study; the last one worked on if left out.")
+    source: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[STUDY | RUN...]",
+            help="Name of a study, or run folders; default: the study worked on last.",
+            show_default=False,
+        ),
     ] = None,
     out: Out = Path("runs"),
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """The candidates of a study, ranked beside the published reference."""
+    """Rank the candidates of a study, or runs, by validation accuracy beside the published reference."""
+    from budgetnet.api.leaderboard import is_run_folder, rank_runs
+
+    if source and (len(source) > 1 or is_run_folder(source[0])):
+        _print_runs(*rank_runs(source), as_json=as_json)
+        return
     from budgetnet.study.storage import default_storage, find_study, open_storage, storage_errors
 
     kept = open_storage(storage or default_storage(out), create=False)
     with storage_errors(str(kept.url)):
-        print_leaderboard(find_study(kept, study), out=out, as_json=as_json)
+        print_leaderboard(find_study(kept, source[0] if source else None), out=out, as_json=as_json)
+
+
+def _print_runs(board: Leaderboard, records: Sequence[RunRecord], *, as_json: bool) -> None:
+    """Print ranked runs."""
+    comparable, data = board[0].comparable, records[0].identity.data
+    if as_json:
+        rows = [row.to_mapping() for row in board]
+        print_json({"data": data.to_mapping(), "comparable": comparable, "rows": rows})
+        return
+    from budgetnet.cli.tables import console, leaderboard_table
+
+    output = console()
+    output.print(leaderboard_table(board, title=board.title, width=output.width))
+    typer.echo(f"data: {data.name}: {data.provenance}; {data.validation_images:,} validation images")
+    typer.echo(_accuracy_line(comparable=comparable))
+
+
+def _accuracy_line(*, comparable: bool) -> str:
+    """Say on which images the accuracies are, and what "beyond noise" means."""
+    rule = (
+        "beyond noise: at 95 % for all candidates together"
+        if comparable
+        else "not comparable, as these are not the original CIFAR-10 images"
+    )
+    return (
+        "accuracy: on the validation images that also chose each run's best epoch, one seed each; published: on 10,000 "
+        f"test images; {rule}"
+    )
 
 
 def print_leaderboard(study: optuna.Study, *, out: Path, as_json: bool) -> None:
@@ -68,15 +110,7 @@ def print_leaderboard(study: optuna.Study, *, out: Path, as_json: bool) -> None:
         f"{settings.recipe.epochs} epochs, seed {settings.seed}; "
         f"space {settings.space.name or 'from a file'}, {settings.sizing}, {settings.sampler}, {settings.pruner}"
     )
-    typer.echo(
-        "accuracy: on the validation images that also chose each run's best epoch, one seed each; published: on 10,000 "
-        "test images; "
-        + (
-            "beyond noise: at 95 % for all candidates together"
-            if comparable
-            else "not comparable, as these are not the original CIFAR-10 images"
-        )
-    )
+    typer.echo(_accuracy_line(comparable=comparable))
     typer.echo(
         "PFLOP: 1e15 floating-point operations of training, 6 x MACs x images x epochs, less for small or filtered "
         "images; validation not counted"

@@ -28,14 +28,10 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """What a run's network says of pictures; those that cannot be read are named, and it ends with 2."""
-    from budgetnet.evaluation.predict import predict as ask
-    from budgetnet.evaluation.run_data import class_names, read_runs
-    from budgetnet.training.devices import choose_device
-    from budgetnet.training.progress import load_shown
+    from budgetnet.api.evaluation import predict as predict_images
 
-    (record,) = read_runs([run])
-    said = ask(record, images, device=choose_device(device))
-    names = class_names(record, load=load_shown)
+    said = predict_images(run, images, device=device)
+    record, names = said.record, said.class_names
     for each in said:
         if each.error is not None:
             typer.echo(f"error: {each.error}", err=True)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from budgetnet.cli.options import Out, Storage
+from budgetnet.common.errors import InputError
 
 
 def report(
@@ -33,14 +34,12 @@ def report(
     ] = None,
 ) -> None:
     """Write a study as one HTML page that needs no network: ranking, front, curves, verdicts, and how it was made."""
-    from budgetnet.visualization.report import collect, require_page, write_report
+    from budgetnet.api.report import report as write_report
 
-    require_page(page, field="-o")
-    from budgetnet.study.storage import default_storage, find_study, open_storage, storage_errors
-
-    kept = open_storage(storage or default_storage(out), create=False)
-    with storage_errors(str(kept.url)):
-        found = find_study(kept, study)
-        collected = collect(found, out=out, storage=storage, ablations=ablation or (), reproductions=reproduction or ())
-    write_report(collected, page)
-    typer.echo(f"{collected.study}: {page}")
+    try:
+        written = write_report(
+            study, to=page, out=out, storage=storage, ablations=ablation or (), reproductions=reproduction or ()
+        )
+    except InputError as error:
+        raise InputError("-o" if error.field == "to" else error.field, error.value, error.rule) from None
+    typer.echo(f"{written.study}: {written.path}")

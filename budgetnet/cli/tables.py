@@ -27,7 +27,7 @@ def console() -> Console:
 
 def verdict_table(verdict: Verdict) -> Table:
     """Every limit, how much of it is used, and what is left."""
-    title = f"{verdict.spec.label}: {'fits' if verdict.fits else 'over budget'}"
+    title = f"{verdict.name}: {'fits' if verdict.fits else 'over budget'}"
     table = Table(title=title, title_justify="left", caption=verdict.note or None, caption_justify="left")
     for heading in ("limit", "used", "allowed", "headroom", ""):
         table.add_column(heading, justify="left" if heading in ("limit", "") else "right")

@@ -64,48 +64,27 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train one network into a run folder; the same command goes on where it stopped."""
-    network = read_spec(spec)
     how = read_recipe(recipe, data=data, epochs=epochs)
     sizes = read_sizes(train_size, validation_size)
     require_folder(out, field="--out")
     wanted = read_threads(threads)
     trackers = read_trackers(track, out=out)
-    from budgetnet.data.training_data import TrainingData
-    from budgetnet.runs.store import RunFolder
-    from budgetnet.training.callbacks import Callbacks
-    from budgetnet.training.devices import choose_device
-    from budgetnet.training.progress import TerminalProgress, load_shown
-    from budgetnet.training.step import Execution
-    from budgetnet.training.threads import FirstRun
-    from budgetnet.training.trainer import identify
-    from budgetnet.training.trainer import train as train_network
+    network = read_spec(spec)
+    from budgetnet.api.training import prepare
 
-    chosen = choose_device(device)
-    prepared = TrainingData.prepare(load_shown(data), how, device=chosen, **sizes)
-    network = prepared.adapt(network)
-    folder = RunFolder.of(identify(network, prepared, how, seed=seed), out)
-    finished = folder.finished
-    left = chosen.type == "cpu" and not finished
-    set_threads_shown(wanted, lambda: FirstRun(network, how, prepared, folder) if left else None)
-    if finished and sys.stderr.isatty():
-        typer.echo("already trained: answered from its record", err=True)
+    ready = prepare(network, data=data, recipe=how, seed=seed, out=out, device=device, **sizes)
+    set_threads_shown(wanted, ready.first_run)
+    if ready.folder.finished and sys.stderr.isatty():
+        typer.echo("already trained: read from its record", err=True)
     if not as_json:
-        _announce_cost(network, how, images=prepared.record.train_images)
+        _announce_cost(ready.spec, how, images=ready.data.record.train_images)
     try:
-        with TerminalProgress() as progress, compiling(wanted=compiled):
-            record = train_network(
-                network,
-                prepared,
-                how,
-                seed=seed,
-                out=out,
-                execution=Execution(record=replay, compile=compiled),
-                callback=Callbacks([progress, *trackers]),
-            )
+        with compiling(wanted=compiled):
+            run = ready.run(compile=compiled, cuda_graphs=replay, callbacks=trackers)
     except KeyboardInterrupt:
         typer.echo("interrupted: the same command goes on after the last epoch that was finished", err=True)
         raise
-    _report(record, as_json=as_json)
+    _report(run.record, as_json=as_json)
 
 
 def _report(record: RunRecord, *, as_json: bool) -> None:

@@ -59,10 +59,13 @@ class Edit(NamedTuple):
 class Verdict:
     """How a network stands to every limit of a budget."""
 
-    def __init__(self, budget: Budget, spec: ModelSpec, cost: Cost) -> None:
+    frozen_params: int = 0
+    """Parameters that are not trained, and count."""
+
+    def __init__(self, budget: Budget, cost: Cost, *, name: str) -> None:
         self.budget = budget
-        self.spec = spec
         self.cost = cost
+        self.name = name
         self.limits = budget.limits(cost)
 
     @property
@@ -70,27 +73,24 @@ class Verdict:
         """Whether every limit holds."""
         return all(limit.headroom >= 0 for limit in self.limits)
 
-    @cached_property
+    @property
     def edits(self) -> tuple[Edit, ...]:
-        """When over: for each way to shrink the network, its smallest step that fits, the least loss first.
-
-        Every edit was counted and fits; the next smaller step of the same kind does not. Empty when the network fits,
-        or when no single edit is enough.
-        """
-        return () if self.fits else tuple(_smallest_edits(self.spec, self.budget))
+        """Return the smallest edits that fit; none are known of a network without a spec."""
+        return ()
 
     def __repr__(self) -> str:
         limits = (f"{limit.used:,} of {limit.allowed:,} {limit.limit}" for limit in self.limits)
         return (
-            f"Verdict({self.spec.label}: {'fits' if self.fits else 'over budget'}, {', '.join(limits) or 'no limit'}"
+            f"Verdict({self.name}: {'fits' if self.fits else 'over budget'}, {', '.join(limits) or 'no limit'}"
             f"{f', {self.note}' if self.note else ''})"
         )
 
     @property
     def note(self) -> str:
         """What a reader should know of the counts; empty where there is nothing."""
-        frozen = self.spec.frozen_params
-        return f"{frozen:,} of {self.cost.params:,} params are frozen whitening weights, and count" if frozen else ""
+        if not self.frozen_params:
+            return ""
+        return f"{self.frozen_params:,} of {self.cost.params:,} params are frozen, and count"
 
     def _repr_html_(self) -> str:
         from budgetnet.visualization.html import verdict_html
@@ -106,21 +106,44 @@ class Verdict:
         over = [limit for limit in self.limits if limit.headroom < 0]
         if over:
             parts = [f"{limit.used:,} {limit.limit} exceed the {limit.allowed:,} allowed" for limit in over]
-            raise OverBudgetError(f"{self.spec.label}: {'; '.join(parts)}")
+            raise OverBudgetError(f"{self.name}: {'; '.join(parts)}")
 
     def to_mapping(self) -> dict[str, Any]:
         """The verdict as plain data."""
         return {
-            "name": self.spec.label,
+            "name": self.name,
             "fits": self.fits,
             **self.cost._asdict(),
-            "frozen_params": self.spec.frozen_params,
+            "frozen_params": self.frozen_params,
             "limits": [{**limit._asdict(), "headroom": limit.headroom} for limit in self.limits],
             "edits": [
                 {"description": edit.description, **edit.cost._asdict(), "spec": edit.spec.to_mapping()}
                 for edit in self.edits
             ],
         }
+
+
+class SpecVerdict(Verdict):
+    """How the network of a spec stands to every limit of a budget."""
+
+    def __init__(self, budget: Budget, spec: ModelSpec, cost: Cost) -> None:
+        super().__init__(budget, cost, name=spec.label)
+        self.spec = spec
+        self.frozen_params = spec.frozen_params
+
+    @cached_property
+    def edits(self) -> tuple[Edit, ...]:
+        """When over: for each way to shrink the network, its smallest step that fits, the least loss first.
+
+        Every edit was counted and fits; the next smaller step of the same kind does not. Empty when the network fits,
+        or when no single edit is enough.
+        """
+        return () if self.fits else tuple(_smallest_edits(self.spec, self.budget))
+
+    @property
+    def note(self) -> str:
+        """Return what a reader should know of the counts; empty where there is nothing."""
+        return super().note.replace("frozen", "frozen whitening weights")
 
 
 class Budget(Document):
@@ -137,9 +160,9 @@ class Budget(Document):
     max_activations: Limit = None
     """Most output elements of convolutions and the linear layer for one image."""
 
-    def check(self, spec: ModelSpec) -> Verdict:
-        """The verdict on a network, from its closed-form cost; builds nothing."""
-        return Verdict(self, spec, cost_of(spec))
+    def check(self, spec: ModelSpec) -> SpecVerdict:
+        """Return the verdict on a network, from its closed-form cost; builds nothing."""
+        return SpecVerdict(self, spec, cost_of(spec))
 
     def admits(self, cost: Cost) -> bool:
         """Whether a cost is within every limit."""

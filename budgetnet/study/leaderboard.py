@@ -11,6 +11,7 @@ from budgetnet.study.trials import Trial
 
 if TYPE_CHECKING:
     from budgetnet.model.published import PublishedResult
+    from budgetnet.runs.records import RunRecord
 
 
 class Candidate(NamedTuple):
@@ -49,6 +50,24 @@ def candidates(trials: Iterable[Trial]) -> list[Candidate]:
         )
         for trial in trials
         if trial.fate == "complete" and trial.correct is not None and trial.images
+    ]
+
+
+def run_candidates(records: Iterable[RunRecord]) -> list[Candidate]:
+    """Return the candidates of run records, each with a validation result."""
+    return [
+        Candidate(
+            name=record.folder.name,
+            architecture=record.identity.spec.label,
+            params=record.result.params,
+            macs=record.result.macs,
+            correct=record.result.validation_correct or 0,
+            images=record.result.validation_images,
+            run=record.folder.name,
+            seed=record.identity.seed,
+            train_flops=record.train_flops,
+        )
+        for record in records
     ]
 
 

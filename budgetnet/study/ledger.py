@@ -16,7 +16,7 @@ from optuna.pruners import BasePruner, NopPruner
 from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from budgetnet.model.budget import Verdict
+from budgetnet.model.budget import SpecVerdict
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.recipe import Recipe
 from budgetnet.study.bulk import Written, close_trial, insert_trial
@@ -55,7 +55,7 @@ _OF_THE_RUN = (
 class Entry(NamedTuple):
     """A candidate that is about to be written down."""
 
-    verdict: Verdict
+    verdict: SpecVerdict
     recipe: Recipe
     params: dict[str, Any]
     """The sampler's draw; empty for a candidate made by hand."""

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from typing import TYPE_CHECKING
 
 from budgetnet.common.formatting import percent, short_count, short_petaflops
+from budgetnet.evaluation.results import BINS, Evaluated, compare
 from budgetnet.experiments.ablation.changes import EFFECT_RULE, POOLED_RULE
 from budgetnet.experiments.ablation.results import AblationResult, Row
 from budgetnet.model.budget import LimitVerdict, Verdict
 from budgetnet.model.cost import cost_of
 from budgetnet.model.spec import ModelSpec, feature_sizes
 from budgetnet.model.summary import Summary
-from budgetnet.statistics.intervals import points, with_interval
+from budgetnet.runs.records import RunRecord
+from budgetnet.statistics.intervals import points, wilson_interval, with_interval
 from budgetnet.study.leaderboard import LeaderboardRow
 from budgetnet.study.trials import Trial
 from budgetnet.visualization.figures.style import GREEN, RULE, VERMILLION
 from budgetnet.visualization.figures.svg import silhouette_svg
+
+if TYPE_CHECKING:
+    from budgetnet.evaluation.predict import Prediction
 
 _CELL = "padding:2px 10px;text-align:{side};font-variant-numeric:tabular-nums"
 
@@ -78,7 +84,7 @@ def verdict_html(verdict: Verdict) -> str:
         (limit.limit, f"{limit.used:,}", f"{limit.allowed:,}", f"{limit.headroom:,}", f"{limit.violation + 1:.1%}")
         for limit in verdict.limits
     ]
-    caption = f"<b>{escape(verdict.spec.label)}</b> · {'fits' if verdict.fits else 'over budget'}"
+    caption = f"<b>{escape(verdict.name)}</b> · {'fits' if verdict.fits else 'over budget'}"
     caption += f"<br>{escape(verdict.note)}" if verdict.note else ""
     table = _table(caption, ("limit", "used", "allowed", "headroom", "share"), rows)
     table += "".join(map(_bar, verdict.limits))
@@ -164,6 +170,67 @@ def candidate_html(trial: Trial, spec: ModelSpec) -> str:
     use = f"{100 * trial.budget_used:.1f} % of the budget"
     about = f"<p><b>{escape(trial.name)}</b> · {accuracy} · {use} · {escape(trial.ended or trial.fate)}</p>"
     return about + spec_html(spec)
+
+
+def run_html(record: RunRecord) -> str:
+    """A finished run: its result, its recipe and its network."""
+    identity, result = record.identity, record.result
+    accuracy = f"no result: {result.reason}"
+    if result.validation_correct is not None:
+        share = result.validation_correct / result.validation_images
+        interval = wilson_interval(result.validation_correct, result.validation_images)
+        accuracy = f"{with_interval(share, interval)} % validation accuracy"
+    facts = [
+        accuracy,
+        f"recipe {identity.recipe.name or 'from a file'}, {result.epochs} epochs, seed {identity.seed}",
+        f"{short_petaflops(record.train_flops)} PFLOP",
+    ]
+    head = f"<p><b>{escape(record.folder.name)}</b> · {escape(' · '.join(facts))}</p>"
+    return head + spec_html(identity.spec)
+
+
+def evaluations_html(evaluated: Sequence[Evaluated]) -> str:
+    """Evaluated runs, one a line, and every comparison of two of them."""
+    rows = [
+        (
+            number,
+            each.run,
+            each.record.identity.spec.label,
+            f"{each.record.result.params:,}",
+            with_interval(each.scores.accuracy, each.scores.interval),
+            f"{each.scores.images:,}",
+            f"{each.scores.loss:.4f}",
+            percent(each.scores.calibration(BINS).ece),
+            "; ".join(each.remarks),
+        )
+        for number, each in enumerate(evaluated, 1)
+    ]
+    caption = f"<b>{evaluated[0].part} images</b>" if evaluated else "no runs"
+    head = ("", "run", "architecture", "params", "accuracy % [95 %]", "images", "loss", "ECE %", "remarks")
+    table = _table(caption, head, rows, left=3)
+    numbers = {str(each.record.folder): number for number, each in enumerate(evaluated, 1)}
+    compared = [
+        (
+            f"{numbers[each.first]} - {numbers[each.second]}",
+            points(each.outcome.difference, each.outcome.interval),
+            f"{each.adjusted_p:.3f}",
+        )
+        for each in compare(evaluated)
+    ]
+    if compared:
+        table += _table("differences on the same images", ("", "points [95 %]", "p (McNemar, Holm)"), compared)
+    return table
+
+
+def predictions_html(predictions: Sequence[Prediction], *, class_names: Sequence[str]) -> str:
+    """The three most probable classes of each image, or why it could not be read."""
+    rows: list[Sequence[object]] = []
+    for each in predictions:
+        if each.error is not None:
+            rows.append((each.path, str(each.error), ""))
+        for place, (number, probability) in enumerate(each.likeliest(3)):
+            rows.append(("" if place else each.path, class_names[number], percent(probability)))
+    return _table("predictions", ("image", "class", "probability %"), rows, left=2)
 
 
 def ablation_html(result: AblationResult) -> str:

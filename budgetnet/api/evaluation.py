@@ -1,0 +1,202 @@
+"""`budgetnet.evaluate` and `budgetnet.predict`: trained networks on validation, test or other images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast, get_args
+
+from budgetnet.common.errors import InputError
+from budgetnet.evaluation.results import (
+    BINS,
+    Comparison,
+    EnsembleResult,
+    Evaluated,
+    Part,
+    compare,
+    ensemble_result,
+    require_common_images,
+)
+from budgetnet.runs.recipe import Views
+from budgetnet.runs.records import RunRecord
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from budgetnet.evaluation.predict import Prediction
+
+Runs = Path | str | Sequence[Path | str]
+"""A run folder, or several."""
+
+
+class Evaluations(tuple[Evaluated, ...]):
+    """Runs evaluated on images, in the order in which they were given, and their comparisons."""
+
+    @property
+    def comparisons(self) -> list[Comparison]:
+        """Compare every two runs that were evaluated on the same images: McNemar's test, corrected by Holm."""
+        return compare(self)
+
+    def ensemble(self) -> EnsembleResult:
+        """Average the networks' probabilities, and compare the ensemble with its members.
+
+        Raises:
+            InputError: fewer than two runs, or runs on different images.
+        """
+        return ensemble_result([(each.record, each.scores) for each in self])
+
+    def to_mapping(self, *, bins: int = BINS) -> dict[str, Any]:
+        """Return the results as plain data; accuracies and errors from 0 to 1, the loss in nats.
+
+        Args:
+            bins: bins of the calibration error.
+        """
+        return {
+            "on": self[0].part,
+            "runs": [each.to_mapping(bins=bins) for each in self],
+            "comparisons": [each.to_mapping() for each in self.comparisons],
+        }
+
+    def frame(self, *, bins: int = BINS) -> pd.DataFrame:
+        """Return one line for each run: accuracy, interval, loss and calibration error, accuracies from 0 to 1."""
+        import pandas as pd
+
+        lines = []
+        for each in self:
+            scores = each.scores
+            lines.append(
+                {
+                    "run": each.run,
+                    "architecture": each.record.identity.spec.label,
+                    "params": each.record.result.params,
+                    "on": each.part,
+                    "accuracy": scores.accuracy,
+                    "low": scores.interval.low,
+                    "high": scores.interval.high,
+                    "correct": scores.correct,
+                    "images": scores.images,
+                    "loss": scores.loss,
+                    "ece": scores.calibration(bins).ece,
+                }
+            )
+        return pd.DataFrame(lines)
+
+    def _repr_html_(self) -> str:
+        from budgetnet.visualization.html import evaluations_html
+
+        return evaluations_html(self)
+
+
+class Predictions(tuple["Prediction", ...]):
+    """Predicted classes of image files, in the order of the files.
+
+    Attributes:
+        class_names: names of the classes.
+        record: the run whose network predicted.
+    """
+
+    class_names: tuple[str, ...]
+    record: RunRecord
+
+    @classmethod
+    def of(cls, predictions: Sequence[Prediction], *, class_names: tuple[str, ...], record: RunRecord) -> Predictions:
+        """Return the predictions with the names of their classes."""
+        made = cls(predictions)
+        made.class_names, made.record = class_names, record
+        return made
+
+    def frame(self, *, top: int = 1) -> pd.DataFrame:
+        """Return the most probable classes of each image, one line for each image and class.
+
+        Args:
+            top: number of classes for each image.
+        """
+        import pandas as pd
+
+        lines = [
+            {"image": str(each.path), "class": self.class_names[number], "probability": probability}
+            for each in self
+            for number, probability in each.likeliest(top)
+        ]
+        return pd.DataFrame(lines, columns=["image", "class", "probability"])
+
+    def _repr_html_(self) -> str:
+        from budgetnet.visualization.html import predictions_html
+
+        return predictions_html(self, class_names=self.class_names)
+
+
+def evaluate(
+    runs: Runs,
+    *,
+    on: str = "validation",
+    data: str | None = None,
+    tta: str = "recipe",
+    device: str = "auto",
+    by: str = "evaluate",
+    same_images: bool = False,
+) -> Evaluations:
+    """Evaluate trained networks, as ``budgetnet evaluate`` does.
+
+    Opens the test set only for ``on="test"``, and records that it did.
+
+    Args:
+        runs: a run folder, or several.
+        on: ``validation``: the images that each run was validated on; ``test``: a test set.
+        data: where the data set is, or another one for ``on="test"``. Default: the run's own.
+        tta: views of each image whose probabilities are averaged: ``none``, ``flip``, ``flip-and-shifts``, or
+            ``recipe`` for those of each run's recipe.
+        device: ``auto``, ``cuda``, ``mps`` or ``cpu``.
+        by: who opens the test set, for the record of openings.
+        same_images: whether to refuse runs that have no images in common, as an ensemble must.
+
+    Raises:
+        InputError: an argument breaks a rule, or a run is given twice.
+        DataError: a data set cannot be loaded, or is not the one that a run was trained on.
+        RecordError: a run folder is unfinished or damaged, or its split cannot be made again.
+    """
+    parts = get_args(Part)
+    if on not in parts:
+        raise InputError("on", on, f"must be one of {', '.join(parts)}")
+    views = get_args(Views)
+    if tta not in (*views, "recipe"):
+        raise InputError("tta", tta, f"must be one of {', '.join((*views, 'recipe'))}")
+    from budgetnet.evaluation.evaluate import ask
+    from budgetnet.evaluation.run_data import Question, read_runs
+    from budgetnet.training.progress import load_shown
+
+    part = cast(Part, on)
+    records = read_runs(_paths(runs))
+    if same_images and (part == "validation" or data is None):
+        require_common_images(records, part)
+    chosen = None if tta == "recipe" else cast(Views, tta)
+    question = Question(part, data=data, views=chosen, device=device, by=by, class_names=not same_images)
+    return Evaluations(ask(records, question, load=load_shown))
+
+
+def predict(run: Path | str, images: Sequence[Path | str] | Path | str, *, device: str = "auto") -> Predictions:
+    """Predict the classes of image files by a run's network, as ``budgetnet predict`` does.
+
+    Args:
+        run: the run folder.
+        images: image files of any size, or one.
+        device: ``auto``, ``cuda``, ``mps`` or ``cpu``.
+
+    Returns:
+        One prediction for each file. One that cannot be read has an `error` in place of probabilities.
+
+    Raises:
+        RecordError: the run folder is unfinished or damaged.
+    """
+    from budgetnet.evaluation.predict import predict as predict_images
+    from budgetnet.evaluation.run_data import class_names, read_runs
+    from budgetnet.training.devices import choose_device
+    from budgetnet.training.progress import load_shown
+
+    (record,) = read_runs(_paths(run))
+    found = predict_images(record, _paths(images), device=choose_device(device))
+    return Predictions.of(found, class_names=class_names(record, load=load_shown), record=record)
+
+
+def _paths(paths: Runs) -> list[Path]:
+    return [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]

@@ -1,0 +1,87 @@
+"""Arguments of the library's functions: names and files to specs, recipes, spaces and data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from budgetnet.common.documents import parse_count
+from budgetnet.common.errors import InputError
+from budgetnet.common.files import names_a_file
+from budgetnet.model.spec import ModelSpec
+from budgetnet.model.zoo import ENTRIES, get
+from budgetnet.runs.named_recipes import NAMED, named_recipe
+from budgetnet.runs.recipe import Recipe
+
+if TYPE_CHECKING:
+    from budgetnet.data import DataSet
+    from budgetnet.training.callbacks import Callback
+
+
+def spec_of(spec: ModelSpec | Path | str) -> ModelSpec:
+    """Return a spec itself, the network of that name, or the spec in that file.
+
+    Raises:
+        InputError: no such name or file, or the file breaks a rule.
+    """
+    if isinstance(spec, ModelSpec):
+        return spec
+    text = str(spec)
+    return ModelSpec.load(text) if text not in ENTRIES and names_a_file(text) else get(text)
+
+
+def recipe_of(recipe: Recipe | Path | str) -> Recipe:
+    """Return a recipe itself, the recipe of that name, or the recipe in that file.
+
+    Raises:
+        InputError: no such name or file, or the file breaks a rule.
+    """
+    if isinstance(recipe, Recipe):
+        return recipe
+    text = str(recipe)
+    return Recipe.load(text) if text not in NAMED and names_a_file(text) else named_recipe(text)
+
+
+def dataset_of(data: DataSet | str) -> DataSet:
+    """Return a data set itself, or load the one of that name, such as ``digits`` or ``folder:PATH``, showing progress.
+
+    Raises:
+        DataError: the data set is missing or damaged.
+        InputError: no data set has such a name.
+    """
+    from budgetnet.training.progress import load_shown
+
+    return load_shown(data) if isinstance(data, str) else data
+
+
+def seed_of(seed: int) -> int:
+    """Return a seed.
+
+    Raises:
+        InputError: it is not a whole number of at least 0.
+    """
+    return 0 if seed == 0 and not isinstance(seed, bool) else parse_count(seed, field="seed")
+
+
+def sizes_of(train_size: int | None, validation_size: int | None) -> dict[str, int | None]:
+    """Return the numbers of images to train and to validate on; None stands for all.
+
+    Raises:
+        InputError: a number is not whole, or below 1.
+    """
+    sizes = {"train_size": train_size, "validation_size": validation_size}
+    return {name: None if size is None else parse_count(size, field=name) for name, size in sizes.items()}
+
+
+def check_callbacks(callbacks: Sequence[Callback]) -> None:
+    """Check that each callback is one.
+
+    Raises:
+        InputError: one is not an instance of `budgetnet.Callback`.
+    """
+    from budgetnet.training.callbacks import Callback
+
+    for each in callbacks:
+        if not isinstance(each, Callback):
+            raise InputError("callbacks", each, "must be instances of budgetnet.Callback")

@@ -1,0 +1,100 @@
+"""`budgetnet.leaderboard`: the candidates of a study, or trained runs, ranked beside the published reference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from budgetnet.common.errors import InputError, RecordError
+from budgetnet.evaluation.results import require_common_images, require_distinct
+from budgetnet.runs.recipe import require_sound
+from budgetnet.runs.store import RunFolder
+from budgetnet.study.leaderboard import LeaderboardRow, rank, run_candidates
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from budgetnet.runs.records import RunRecord
+
+
+class Leaderboard(tuple[LeaderboardRow, ...]):
+    """Ranked candidates, the best first, with the published result among them or last.
+
+    Attributes:
+        title: what they are candidates of.
+    """
+
+    title: str
+
+    @classmethod
+    def of(cls, rows: Sequence[LeaderboardRow], *, title: str) -> Leaderboard:
+        """Return the rows under a title."""
+        board = cls(rows)
+        board.title = title
+        return board
+
+    def frame(self) -> pd.DataFrame:
+        """Return one line for each row; accuracies and gaps from 0 to 1."""
+        import pandas as pd
+
+        frame = pd.DataFrame([row.to_mapping() for row in self], columns=[*LeaderboardRow._fields, "exceeds_noise"])
+        return frame.astype(dict.fromkeys(("rank", "seed", "train_flops"), "Int64"))
+
+    def __repr__(self) -> str:
+        best = next((row for row in self if row.rank == 1), None)
+        text = f"best {best.name} {best.architecture}, {100 * best.accuracy:.2f} %" if best else "no candidate yet"
+        return f"Leaderboard({self.title}: {text})"
+
+    def _repr_html_(self) -> str:
+        from budgetnet.visualization.html import leaderboard_html
+
+        return leaderboard_html(self, title=self.title)
+
+
+def is_run_folder(path: Path | str) -> bool:
+    """Tell whether a path is a run folder, by its ``run.json``."""
+    return (Path(path) / "run.json").is_file()
+
+
+def rank_runs(folders: Sequence[Path | str]) -> tuple[Leaderboard, list[RunRecord]]:
+    """Rank finished runs by validation accuracy; all must be validated on the same images.
+
+    Raises:
+        RecordError: a folder has no finished run, or one without a result.
+        InputError: a run is given twice, was validated on other images than the first, or on images that it trained on.
+    """
+    if not folders:
+        raise InputError("runs", [], "must be at least one run folder")
+    # The last part of a path such as . is no name.
+    paths = [Path(folder) if Path(folder).name not in ("", "..") else Path(folder).resolve() for folder in folders]
+    records = [RunFolder(path).load(weights=False) for path in paths]
+    for record in records:
+        if record.result.status != "complete" or record.result.validation_correct is None:
+            raise RecordError("run folder", str(record.folder), f"cannot be ranked: {record.result.reason}")
+        require_sound(record.identity.recipe, field=f"recipe of {record.folder.name}")
+    require_distinct(records)
+    require_common_images(records, "validation")
+    comparable = records[0].identity.data.is_original_cifar10
+    return Leaderboard.of(rank(run_candidates(records), comparable=comparable), title=f"{len(records)} runs"), records
+
+
+def leaderboard(
+    source: str | Path | Sequence[Path | str] | None = None, *, out: Path | str = "runs", storage: str | None = None
+) -> Leaderboard:
+    """Rank the candidates of a study, or trained runs, by validation accuracy, beside the published reference.
+
+    Args:
+        source: a study's name, a run folder, or several run folders. Default: the study that was worked on last.
+        out: folder of run folders, for a study.
+        storage: URL of the study's storage. Default: the SQLite file in `out`.
+
+    Raises:
+        InputError: the URL is malformed, or runs cannot be ranked together.
+        RecordError: there is no such study, or a run folder is unfinished or damaged.
+    """
+    if source is None or (isinstance(source, str) and not is_run_folder(source)):
+        from budgetnet.api.study import open_study
+
+        return open_study(source, out=out, storage=storage).leaderboard()
+    return rank_runs([source] if isinstance(source, str | Path) else source)[0]

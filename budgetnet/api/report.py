@@ -1,0 +1,64 @@
+"""`budgetnet.report`: a study as one HTML page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import NamedTuple
+
+from budgetnet.study.storage import default_storage, find_study, open_storage, storage_errors
+
+
+class WrittenReport(NamedTuple):
+    """A report that was written."""
+
+    study: str
+    """Name of the study."""
+    path: Path
+    """The page."""
+
+    def _repr_html_(self) -> str:
+        return f'<a href="{escape(str(self.path))}">report of {escape(self.study)}</a>'
+
+
+def report(
+    study: str | None = None,
+    *,
+    to: Path | str = "report.html",
+    out: Path | str = "runs",
+    storage: str | None = None,
+    ablations: Sequence[Path | str] = (),
+    reproductions: Sequence[Path | str] = (),
+) -> WrittenReport:
+    """Write a study as one HTML page that needs no network, as ``budgetnet report`` does.
+
+    Nothing is trained and no test set is opened.
+
+    Args:
+        study: name of the study. Default: the one that was worked on last.
+        to: the page; an existing one is replaced.
+        out: folder of run folders.
+        storage: URL of the study's storage. Default: the SQLite file in `out`.
+        ablations: folders of ablations to show as well, each with its ``study.yaml`` and its runs.
+        reproductions: folders of runs to compare with published results.
+
+    Raises:
+        InputError: the page cannot be written, or the URL is malformed.
+        RecordError: there is no such study or storage.
+    """
+    from budgetnet.visualization.report import collect, require_page, write_report
+
+    page, folder = Path(to), Path(out)
+    require_page(page, field="to")
+    kept = open_storage(storage or default_storage(folder), create=False)
+    with storage_errors(str(kept.url)):
+        collected = collect(
+            find_study(kept, study),
+            out=folder,
+            storage=storage,
+            ablations=[Path(each) for each in ablations],
+            reproductions=[Path(each) for each in reproductions],
+        )
+    write_report(collected, page, field="to")
+    return WrittenReport(collected.study, page)

@@ -1,0 +1,67 @@
+"""Networks against a budget: specs by name and file, and torch modules counted by torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support import TINY
+from torch import nn
+
+import budgetnet as bn
+from budgetnet.model.network import build
+
+
+def small() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 16, 10)
+    )
+
+
+def test_a_module_is_counted_by_hand() -> None:
+    verdict = bn.check(small(), max_params=1522, input_shape=(3, 4, 4))
+    # 3 * 8 * 9 + 2 * 8 + 128 * 10 + 10 parameters; a product for each weight and place; 8 * 16 + 10 outputs.
+    assert tuple(verdict.cost) == (216 + 16 + 1290, 216 * 16 + 1280, 138)
+    assert verdict.fits
+    assert not bn.check(small(), max_params=1521, input_shape=(3, 4, 4)).fits
+    assert verdict.edits == ()
+
+
+@pytest.mark.parametrize("name", ["reference", "resnet20", "wrn-16-4"])
+def test_a_built_network_counts_as_its_spec(name: str) -> None:
+    spec = bn.zoo.get(name)
+    assert bn.check(build(spec)).cost == bn.check(spec).cost
+
+
+def test_a_module_is_left_as_it_was() -> None:
+    network = small()
+    network[1].eval()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    bn.check(network, input_shape=(3, 4, 4))
+    assert [part.training for part in network] == [True, False, True, True, True]
+    assert all((network.state_dict()[name] == tensor).all() for name, tensor in before.items())
+    assert not any(part._forward_hooks for part in network)
+
+
+def test_frozen_and_shared_parameters_count_once() -> None:
+    shared = nn.Linear(4, 4)
+    network = nn.Sequential(nn.Flatten(), shared, shared)
+    shared.bias.requires_grad_(False)
+    verdict = bn.check(network, input_shape=(1, 2, 2))
+    assert tuple(verdict.cost) == (20, 32, 8)
+    assert "4 of 20 params are frozen" in verdict.note
+
+
+def test_a_module_that_fails_on_the_image_is_refused_in_one_line() -> None:
+    with pytest.raises(bn.InputError, match=r"network.*Sequential.*fails on an image of 3x5x5") as refused:
+        bn.check(small(), input_shape=(3, 5, 5))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_spec_is_taken_by_name_and_file(tmp_path: Path) -> None:
+    TINY.save(tmp_path / "tiny.yaml")
+    assert bn.check(tmp_path / "tiny.yaml").cost == bn.check(str(tmp_path / "tiny.yaml")).cost == TINY.cost
+    with pytest.raises(bn.InputError, match="no such network"):
+        bn.check("none-such")
+    with pytest.raises(bn.InputError, match="must be a spec"):
+        bn.check(3)  # type: ignore[arg-type]
