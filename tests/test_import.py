@@ -33,11 +33,18 @@ PUBLIC = [
     "Stage",
     "Stem",
     "Study",
+    "TrainedRun",
     "Verdict",
     "ablate",
     "check",
+    "evaluate",
+    "export",
+    "leaderboard",
     "open_study",
+    "predict",
+    "report",
     "search",
+    "train",
     "zoo",
 ]
 
@@ -49,6 +56,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
 def test_public_names_are_these_and_exist() -> None:
     assert sorted(budgetnet.__all__) == sorted(PUBLIC)
     assert all(hasattr(budgetnet, name) for name in PUBLIC)
+    assert dir(budgetnet) == sorted(PUBLIC)
 
 
 def test_every_error_is_documented_with_its_exit_code() -> None:

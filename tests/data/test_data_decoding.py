@@ -20,7 +20,7 @@ from budgetnet.data.image_files import Reader
 from budgetnet.data.processes import DecodingProcess
 
 COUNT = 600
-LIMITS = "decode._FILES_A_PROCESS = 100; os.cpu_count = lambda: 2"
+LIMITS = "decoding._FILES_A_PROCESS = 100; os.cpu_count = lambda: 2"
 
 
 class Recorded(DecodingProcess):
@@ -129,11 +129,11 @@ def test_a_script_from_standard_input_without_a_guard_may_decode(root: Path) -> 
     code = f"""
 import os
 from pathlib import Path
-from budgetnet.data import decode
+from budgetnet.data import decoding
 {LIMITS}
 print("once")
 root = Path({str(root)!r})
-print(decode.decode_images(sorted(os.listdir(root)), root=root, name="x")[:, 0, 0, 0].tolist() == {VALUES})
+print(decoding.decode_images(sorted(os.listdir(root)), root=root, name="x")[:, 0, 0, 0].tolist() == {VALUES})
 """
     answer = subprocess.run([sys.executable, "-"], input=code, capture_output=True, text=True, check=False)
     assert (answer.stdout, answer.stderr) == ("once\nTrue\n", "")
@@ -143,19 +143,19 @@ def test_a_process_ends_with_the_one_that_asks_however_that_ends(root: Path) -> 
     code = f"""
 import os, signal
 from pathlib import Path
-from budgetnet.data import decode
+from budgetnet.data import decoding
 {LIMITS}
 def kill(*_):
-    print(decode.DecodingProcess.pids, flush=True)
+    print(decoding.DecodingProcess.pids, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
-class Recorded(decode.DecodingProcess):
+class Recorded(decoding.DecodingProcess):
     pids = []
     def __init__(self, work):
         super().__init__(work)
         self.pids.append(self._process.pid)
-decode.DecodingProcess = Recorded
+decoding.DecodingProcess = Recorded
 root = Path({str(root)!r})
-decode.decode_images(sorted(os.listdir(root)) * 20, root=root, name="x", progress=kill)
+decoding.decode_images(sorted(os.listdir(root)) * 20, root=root, name="x", progress=kill)
 """
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     # Its standard error is theirs too: it ends when they have, and nothing stands in it.
