@@ -1,0 +1,49 @@
+"""`budgetnet leaderboard` of run folders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from evaluation_support import Runs
+from support import Tell
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_runs_are_ranked_by_validation_accuracy(runs: Runs, tell: Tell) -> None:
+    records = runs("good0", "good1")
+    expected = sorted(records, key=lambda record: -(record.result.validation_correct or 0))
+    answer = tell("leaderboard", "good0", "good1", "--json")
+    assert (answer.code, answer.err) == (0, "")
+    rows = [row for row in json.loads(answer.out)["rows"] if not row["is_reference"]]
+    assert [row["run"] for row in rows] == [record.folder.name for record in expected]
+    assert [row["accuracy"] for row in rows] == [
+        (record.result.validation_correct or 0) / record.result.validation_images for record in expected
+    ]
+    shown = tell("leaderboard", "good0", "good1")
+    assert shown.code == 0
+    assert "2 runs" in shown.out
+    assert all(f"{100 * row['accuracy']:.2f}" in shown.out for row in rows)
+
+
+def test_a_run_given_twice_is_refused_in_one_line(runs: Runs, tell: Tell) -> None:
+    runs("good0")
+    answer = tell("leaderboard", "good0", "good0")
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.count("\n") == 1
+    assert "twice" in answer.err
+
+
+def test_a_folder_without_a_run_beside_one_is_named(runs: Runs, tell: Tell, folder: Path) -> None:
+    runs("good0")
+    (folder / "empty").mkdir()
+    answer = tell("leaderboard", "good0", "empty")
+    assert answer.code == 2
+    assert "empty" in answer.err
+    assert "holds no run" in answer.err
