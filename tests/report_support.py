@@ -18,8 +18,8 @@ from budgetnet.runs.named_recipes import named_recipe
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.records import DataRecord, Epoch, RunIdentity, RunResult, TestResult
 from budgetnet.runs.store import RunFolder
-from budgetnet.study.config import StudySettings
 from budgetnet.study.finalists import Finalist, Finals, keep_finals
+from budgetnet.study.settings import StudySettings
 from budgetnet.study.space.named import named_space
 from budgetnet.study.storage import default_storage, open_storage, open_study
 from budgetnet.visualization.report import Report, collect

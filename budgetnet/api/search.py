@@ -15,8 +15,8 @@ from budgetnet.model.budget import Budget
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.named_recipes import default_recipe, named_recipe
 from budgetnet.runs.recipe import Recipe, require_sound
-from budgetnet.study.config import PrunerName, SamplerName
 from budgetnet.study.finalists import FinalsWanted
+from budgetnet.study.settings import PrunerName, SamplerName
 from budgetnet.study.space import SearchSpace, Sizing
 from budgetnet.study.space.named import named_space
 from budgetnet.study.storage import storage_errors

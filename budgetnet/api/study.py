@@ -10,9 +10,9 @@ from budgetnet.api.leaderboard import Leaderboard
 from budgetnet.api.trained_candidate import TrainedCandidate
 from budgetnet.common.errors import InputError, RecordError
 from budgetnet.model.budget import Budget
-from budgetnet.study.config import StudySettings
 from budgetnet.study.finalists import FinalResult, kept_finals, read_results
 from budgetnet.study.leaderboard import candidates, rank
+from budgetnet.study.settings import StudySettings
 from budgetnet.study.storage import (
     default_storage,
     find_study,

@@ -21,11 +21,11 @@ from budgetnet.model.budget import Budget
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.records import RunResult
 from budgetnet.study.bulk import Written
-from budgetnet.study.config import StudySettings
 from budgetnet.study.driver import Arrangement, Plan, question, search
 from budgetnet.study.ledger import Entry, Ledger
 from budgetnet.study.proposer import Proposals
 from budgetnet.study.pruner import make_pruner
+from budgetnet.study.settings import StudySettings
 from budgetnet.study.storage import default_storage, open_storage
 from budgetnet.training.callbacks import Announced, Callback
 from budgetnet.training.devices import describe_environment

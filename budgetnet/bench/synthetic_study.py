@@ -18,9 +18,9 @@ from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.records import DataRecord, Epoch, RunIdentity, RunResult
 from budgetnet.runs.store import RunFolder
 from budgetnet.study.bulk import insert_trial
-from budgetnet.study.config import StudySettings
 from budgetnet.study.finalists import Finalist, Finals, keep_finals
 from budgetnet.study.ledger import candidate_key
+from budgetnet.study.settings import StudySettings
 from budgetnet.study.space.fitting import fit
 from budgetnet.study.space.named import named_space
 from budgetnet.study.storage import default_storage, open_storage, open_study

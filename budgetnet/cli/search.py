@@ -123,9 +123,9 @@ def search(
     candidates = read_space(space)
     trackers = read_trackers(track, out=out)
     from budgetnet.cli.leaderboard import print_leaderboard
-    from budgetnet.study.config import PrunerName, SamplerName
     from budgetnet.study.driver import MAX_TURNED_AWAY
     from budgetnet.study.request import arrange, finish, likely_run, run
+    from budgetnet.study.settings import PrunerName, SamplerName
     from budgetnet.study.space import Sizing
     from budgetnet.study.storage import storage_errors
     from budgetnet.training.callbacks import Callbacks

@@ -21,13 +21,13 @@ from budgetnet.runs.recipe import Recipe, require_sound
 from budgetnet.runs.records import RunRecord
 from budgetnet.runs.store import RunFolder
 from budgetnet.study.bulk import Written
-from budgetnet.study.config import PrunerName, SamplerName, StudySettings
 from budgetnet.study.ledger import Entry, Ledger
 from budgetnet.study.outcomes import OUT_OF_MEMORY
 from budgetnet.study.presence import Presence, heartbeat
 from budgetnet.study.proposer import Proposals
 from budgetnet.study.pruner import make_pruner
 from budgetnet.study.pruning_callback import CycleJudge
+from budgetnet.study.settings import PrunerName, SamplerName, StudySettings
 from budgetnet.study.space import SearchSpace, Sizing, feasibility
 from budgetnet.study.space.images import require_images
 from budgetnet.study.space.named import named_space

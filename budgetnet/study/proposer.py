@@ -17,10 +17,10 @@ from budgetnet.common.seeding import derive_seed
 from budgetnet.data.training_data import TrainingData
 from budgetnet.model.spec import ModelSpec
 from budgetnet.study.bulk import Written
-from budgetnet.study.config import StudySettings
 from budgetnet.study.ledger import Entry, Ledger
 from budgetnet.study.outcomes import GAVE_WAY, is_over_budget
 from budgetnet.study.samplers import IGNORES_PRUNED, make_sampler
+from budgetnet.study.settings import StudySettings
 from budgetnet.study.space.fitting import fit
 
 REMEMBERED = 300

@@ -18,11 +18,11 @@ from budgetnet.model.budget import Budget
 from budgetnet.model.spec import ModelSpec
 from budgetnet.model.zoo import ENTRIES, get
 from budgetnet.runs.recipe import Recipe
-from budgetnet.study.config import PrunerName, SamplerName
 from budgetnet.study.crew import Crew
 from budgetnet.study.driver import Arrangement, Plan, SearchOutcome, question, require_feasible, search
 from budgetnet.study.finalists import FinalResult, FinalsWanted
 from budgetnet.study.finals import hold_finals
+from budgetnet.study.settings import PrunerName, SamplerName
 from budgetnet.study.space import SearchSpace, Sizing
 from budgetnet.study.space.costs import drawn
 from budgetnet.study.space.fitting import fit

@@ -23,9 +23,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from budgetnet.common.errors import InputError, RecordError
 from budgetnet.runs.training_cost import FLOPS_PER_MAC
 from budgetnet.study.bulk import TrialStorage
-from budgetnet.study.config import StudySettings
 from budgetnet.study.outcomes import GAVE_WAY, REPEATED, is_interrupted, is_over_budget, is_stopped, is_trained
 from budgetnet.study.presence import GRACE_PERIOD, HEARTBEAT_INTERVAL
+from budgetnet.study.settings import StudySettings
 from budgetnet.study.trials import Fate, Trial
 
 SETTINGS_KEY = "budgetnet:settings"

@@ -116,9 +116,9 @@ def _work(job: dict[str, Any], teller: _Teller) -> str:
     from budgetnet.data.training_data import TrainingData
     from budgetnet.engines.local import PlannedRun, train_runs
     from budgetnet.model.spec import ModelSpec
-    from budgetnet.study.config import StudySettings
     from budgetnet.study.driver import Arrangement, Plan, Worker
     from budgetnet.study.presence import Presence
+    from budgetnet.study.settings import StudySettings
     from budgetnet.study.storage import open_storage, open_study, storage_errors
 
     if job["threads"]:

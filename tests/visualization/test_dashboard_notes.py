@@ -27,7 +27,7 @@ from budgetnet.model.budget import Budget
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.named_recipes import named_recipe
 from budgetnet.runs.records import DataRecord
-from budgetnet.study.config import StudySettings
+from budgetnet.study.settings import StudySettings
 from budgetnet.study.space.named import named_space
 from budgetnet.study.storage import default_storage, open_storage
 from budgetnet.study.trials import FATES, Trial

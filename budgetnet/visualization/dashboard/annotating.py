@@ -11,7 +11,7 @@ import optuna
 from filelock import FileLock, Timeout
 from optuna.storages import RDBStorage
 
-from budgetnet.study.config import StudySettings
+from budgetnet.study.settings import StudySettings
 from budgetnet.study.storage import default_storage, shown_url, study_settings
 from budgetnet.study.trials import Trial
 from budgetnet.visualization.dashboard.artifacts import artifact_folder, beginning, drop_files, keep_files

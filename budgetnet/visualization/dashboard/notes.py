@@ -11,8 +11,8 @@ from budgetnet.model.cost import Cost
 from budgetnet.model.published import reference
 from budgetnet.model.spec import ModelSpec
 from budgetnet.statistics.intervals import points, wilson_interval, with_interval
-from budgetnet.study.config import StudySettings
 from budgetnet.study.leaderboard import NOT_COMPARABLE
+from budgetnet.study.settings import StudySettings
 from budgetnet.study.trials import Fate, Trial
 from budgetnet.visualization.dashboard.candidates import Candidate
 from budgetnet.visualization.dashboard.markdown import code, plain, table

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from budgetnet.runs.named_recipes import NAMED as RECIPES
 from budgetnet.statistics.intervals import points, with_interval
-from budgetnet.study.config import StudySettings
 from budgetnet.study.leaderboard import candidates, rank
+from budgetnet.study.settings import StudySettings
 from budgetnet.study.space.named import NAMED as SPACES
 from budgetnet.study.trials import Trial, tally
 from budgetnet.visualization import figures

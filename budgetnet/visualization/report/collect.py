@@ -11,10 +11,10 @@ from statistics import fmean
 import optuna
 
 from budgetnet.model.zoo import get
-from budgetnet.study.config import StudySettings
 from budgetnet.study.finalists import Finalist, FinalResult, Finals, kept_finals
 from budgetnet.study.importance import parameter_importance
 from budgetnet.study.leaderboard import LeaderboardRow, candidates, rank
+from budgetnet.study.settings import StudySettings
 from budgetnet.study.storage import read_trials, study_settings
 from budgetnet.study.trials import Trial, tally
 from budgetnet.visualization.report.ablations import read_ablation

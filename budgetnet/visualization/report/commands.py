@@ -10,8 +10,8 @@ from budgetnet.model.budget import LIMITS
 from budgetnet.model.zoo import ENTRIES
 from budgetnet.runs.named_recipes import NAMED
 from budgetnet.runs.recipe import Recipe
-from budgetnet.study.config import StudySettings
 from budgetnet.study.finalists import Finals
+from budgetnet.study.settings import StudySettings
 from budgetnet.study.space.named import NAMED as SPACES
 from budgetnet.study.space.named import named_space
 from budgetnet.study.storage import shown_url

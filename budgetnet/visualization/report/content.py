@@ -13,9 +13,9 @@ from budgetnet.experiments.reproduction.leakage import LeakageResult
 from budgetnet.experiments.reproduction.reference import ReferenceResult
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.records import RunRecord
-from budgetnet.study.config import StudySettings
 from budgetnet.study.finalists import FinalResult
 from budgetnet.study.leaderboard import LeaderboardRow
+from budgetnet.study.settings import StudySettings
 from budgetnet.study.trials import Trial
 
 RejectionKind = Literal[
