@@ -36,11 +36,13 @@ if TYPE_CHECKING:
     from budgetnet.api.training import train as train
     from budgetnet.experiments.ablation import AblationStudy as AblationStudy
     from budgetnet.export.exporting import export as export
+    from budgetnet.study.config import SearchConfig as SearchConfig
     from budgetnet.training.callbacks import Callback as Callback
 
 _LATER = {
     "AblationStudy": "budgetnet.experiments.ablation",
     "Callback": "budgetnet.training.callbacks",
+    "SearchConfig": "budgetnet.study.config",
     "Study": "budgetnet.api.study",
     "TrainedRun": "budgetnet.api.run",
     "ablate": "budgetnet.api.search",
@@ -74,6 +76,7 @@ __all__ = [
     "RecordError",
     "Resizing",
     "Schedule",
+    "SearchConfig",
     "Shortcut",
     "Stage",
     "Stem",

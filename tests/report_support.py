@@ -18,6 +18,7 @@ from budgetnet.runs.named_recipes import named_recipe
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.records import DataRecord, Epoch, RunIdentity, RunResult, TestResult
 from budgetnet.runs.store import RunFolder
+from budgetnet.study.config import SearchConfig
 from budgetnet.study.finalists import Finalist, Finals, keep_finals
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.space.named import named_space
@@ -81,11 +82,10 @@ class WrittenStudy:
         self.out, self.recipe = out, named_recipe("paper")
         self.budget = Budget(**(limits or {"max_params": 100_000, "max_macs": 25_000_000}))
         self.settings = StudySettings(
+            config=SearchConfig(recipe="paper", data=data.name, **self.budget.to_mapping()),
             space=named_space("resnet"),
-            budget=self.budget,
             recipe=self.recipe,
             data=data,
-            seed=0,
             device="cpu",
             precision="float32",
         )

@@ -8,10 +8,10 @@ from typing import Any
 from support import TINY_SPACE, prepare, tiny_recipe
 
 from budgetnet.data import DataSet
-from budgetnet.model.budget import Budget
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.records import Epoch, RunResult
+from budgetnet.study.config import SearchConfig
 from budgetnet.study.driver import Arrangement, Plan, SearchOutcome, question, search
 from budgetnet.study.space import SearchSpace
 from budgetnet.study.storage import default_storage, open_storage
@@ -72,11 +72,12 @@ class Question:
         **limits: int,
     ) -> SearchOutcome:
         """Searches with proposals as they come and nobody pruned, unless ``ways`` says otherwise."""
-        recipe = recipe or tiny_recipe(epochs=1)
-        data = prepare(self.digits, recipe)
-        budget = Budget(max_params=max_params, **limits)
-        asked: dict[str, Any] = {"sizing": "reject", "pruner": "none", **(ways or {})}
-        settings = question(data, recipe, budget=budget, seed=0, space=SearchSpace(**space), **asked)
+        asked: dict[str, Any] = {"sizing": "reject", "pruner": "none", **limits, **(ways or {})}
+        config = SearchConfig(
+            recipe=recipe or tiny_recipe(epochs=1), max_params=max_params, space=SearchSpace(**space), **asked
+        )
+        data = prepare(self.digits, config.candidate_recipe)
+        settings = question(data, config)
         storage = open_storage(self.storage, create=True)
         try:
             place = Arrangement(settings, data, name, storage, out or self.out)

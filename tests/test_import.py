@@ -29,6 +29,7 @@ PUBLIC = [
     "RecordError",
     "Resizing",
     "Schedule",
+    "SearchConfig",
     "Shortcut",
     "Stage",
     "Stem",

@@ -4,144 +4,126 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from budgetnet.api.study import Study
-from budgetnet.common.documents import parse_count
+from budgetnet.common.config import takes_fields_of
 from budgetnet.common.errors import InputError
-from budgetnet.model.budget import Budget
-from budgetnet.model.spec import ModelSpec
-from budgetnet.runs.named_recipes import default_recipe, named_recipe
-from budgetnet.runs.recipe import Recipe, require_sound
-from budgetnet.study.finalists import FinalsWanted
-from budgetnet.study.settings import PrunerName, SamplerName
-from budgetnet.study.space import SearchSpace, Sizing
-from budgetnet.study.space.named import named_space
+from budgetnet.runs.recipe import require_sound
+from budgetnet.study.config import SearchConfig
 from budgetnet.study.storage import storage_errors
 
 if TYPE_CHECKING:
     from budgetnet.data import DataSet
     from budgetnet.experiments.ablation import AblationStudy
     from budgetnet.experiments.ablation.results import AblationResult, Method
+    from budgetnet.study.driver import SearchOutcome
+    from budgetnet.study.request import Request
     from budgetnet.training.callbacks import Callback
 
 _log = logging.getLogger(__name__)
 
 
+@takes_fields_of(SearchConfig)
 def search(
+    config: SearchConfig | None = None,
     *,
-    max_params: float | str | None = "5M",
-    max_macs: float | str | None = None,
-    max_activations: float | str | None = None,
-    data: DataSet | str = "digits",
-    trials: int = 6,
-    timeout: float | None = None,
-    space: SearchSpace | str = "resnet",
-    sizing: Sizing = "fit",
-    sampler: SamplerName = "tpe",
-    pruner: PrunerName = "asha",
-    enqueue: Sequence[ModelSpec | str] = (),
-    recipe: Recipe | str | None = None,
-    epochs: int | None = None,
-    finalists: int = 0,
-    final_seeds: int = 3,
-    final_recipe: Recipe | str | None = None,
-    study: str | None = None,
-    storage: str | None = None,
-    seed: int = 0,
-    out: Path | str = "runs",
-    device: str = "auto",
-    workers: int | None = None,
-    train_size: int | None = None,
-    validation_size: int | None = None,
+    data: DataSet | str | None = None,
     callbacks: Sequence[Callback] = (),
+    **fields: Any,
 ) -> Study:
-    """Searches for the best network within a budget, as ``budgetnet search`` does; the same call goes on with it.
+    """Search for the best network within a budget, as ``budgetnet search`` does; the same call resumes the search.
 
     Args:
-        max_params: most trainable parameters, such as 5e6 or "5M"; does not bind if none.
-        max_macs: most multiply-accumulates for one image.
-        max_activations: most output elements of convolutions and the linear layer for one image.
-        data: a data set, or what ``--data`` takes: ``digits``, ``cifar10``, ``folder:PATH``, ``arrays:PATH.npz``.
-        trials: trained candidates that the study shall have, in all.
-        timeout: seconds after which to stop, within a step.
-        space: what may be proposed: ``resnet``, ``paper``, or a space.
-        sizing: ``fit``, ``scale`` or ``reject``: how a draw meets the budget.
-        sampler: what draws candidates.
-        pruner: what ends candidates at restarts.
-        enqueue: networks to be trained first, or their names; ``"zoo"`` stands for every named one that fits.
-        recipe: how candidates are trained; ``digits`` for the digits and else ``search`` if left out.
-        epochs: in place of the recipe's.
-        finalists: so many of the best are trained in full, and the test set is then opened for them.
-        final_seeds: trainings of each finalist.
-        final_recipe: how finalists are trained; ``digits`` for the digits and else ``modern`` if left out.
-        study: name of the study; the same question finds its own if left out.
-        storage: URL of the studies' storage; an SQLite file in `out` if left out.
-        seed: of everything that is drawn.
-        out: folder of run folders.
-        device: ``auto``, ``cuda``, ``mps`` or ``cpu``.
-        workers: processes; one on a CPU and on each GPU if left out.
-        train_size: train on so many of the training images.
-        validation_size: validate on so many of those held out.
-        callbacks: are told of every run, trackers among them, beside the bars that a terminal shows.
+        config: what is searched for, how and where; all defaults if not given.
+        data: a data set, in place of the name of one.
+        callbacks: called at the events of every run, beside the progress bars that a terminal shows.
+        fields: fields of `SearchConfig`, in place of the config's.
 
     Raises:
-        InputError: an argument breaks a rule.
+        InputError: a field is unknown or breaks a rule.
         DataError: the data set is missing or damaged.
         OverBudgetError: not even the smallest network of the space fits.
         RecordError: the study asks another question, or the storage cannot be used.
         BusyError: another search is at work on the study.
     """
     _check_callbacks(callbacks)
-    trials, final_seeds = parse_count(trials, field="trials"), parse_count(final_seeds, field="final_seeds")
-    if finalists != 0:
-        finalists = parse_count(finalists, field="finalists")
-    workers = None if workers is None else parse_count(workers, field="workers")
-    deadline = None if timeout is None else time.time() + timeout
-    budget = Budget.from_mapping({"max_params": max_params, "max_macs": max_macs, "max_activations": max_activations})
-    from budgetnet.study.request import arrange, finish, run
+    named = data if data is None or isinstance(data, str) else data.name
+    wanted = (config or SearchConfig()).replace(**fields, **({} if named is None else {"data": named}))
+    dataset = None if data is None or isinstance(data, str) else data
+    request, outcome = run_search(wanted, dataset=dataset, callbacks=callbacks, say=_log.warning)
+    return Study(outcome.study, request.place.storage, wanted.out)
+
+
+def run_search(
+    config: SearchConfig,
+    *,
+    dataset: DataSet | None = None,
+    callbacks: Sequence[Callback] = (),
+    say: Callable[[str], object],
+) -> tuple[Request, SearchOutcome]:
+    """Search as a config says, with finals and notes for the dashboard.
+
+    Args:
+        config: what is searched for, how and where.
+        dataset: the images, where they are loaded already.
+        callbacks: called at the events of every run.
+        say: called with each line of information for the user.
+
+    Raises:
+        BudgetnetError: see `search`.
+    """
+    deadline = None if config.timeout is None else time.time() + config.timeout
+    _require_readable(config)
+    from budgetnet.study.request import arrange, finish, likely_run, run
     from budgetnet.training.callbacks import Callbacks
+    from budgetnet.training.devices import choose_device
     from budgetnet.training.progress import TerminalProgress, load_shown
     from budgetnet.visualization.dashboard import annotate_shown
 
-    dataset = load_shown(data) if isinstance(data, str) else data
-    how = _recipe(recipe, default=default_recipe(dataset.name, other="search"))
-    how = how if epochs is None else how.for_epochs(epochs)
-    final = _recipe(final_recipe, default=default_recipe(dataset.name, other="modern"))
-    # Before a search that would come to finals which nobody may rank.
-    require_sound(final, field="final_recipe")
-    wanted = FinalsWanted(finalists, final_seeds, final)
-    request = arrange(
-        dataset,
-        how,
-        budget=budget,
-        space=named_space(space) if isinstance(space, str) else space,
-        seed=seed,
-        out=Path(out),
-        storage=storage,
-        study_name=study,
-        device=device,
-        workers=workers,
-        enqueue=enqueue,
-        train_size=train_size,
-        validation_size=validation_size,
-        sizing=sizing,
-        sampler=sampler,
-        pruner=pruner,
-    )
-    kept = request.place.storage
-    with storage_errors(kept):
-        with TerminalProgress(candidates=trials) as progress:
-            outcome = run(request, Callbacks([progress, *callbacks]), trials=trials, deadline=deadline)
-        if finalists and outcome.end != "time" and outcome.trained:
+    trackers = _make_trackers(config)
+    # Before images are decoded for a device that this machine lacks.
+    choose_device(config.device)
+    dataset = dataset or load_shown(config.data)
+    request = arrange(dataset, config)
+    if config.threads is not None:
+        from budgetnet.training.threads import set_threads
+
+        say(set_threads(config.threads, lambda: likely_run(request), processes=request.place.workers))
+    storage = request.place.storage
+    with storage_errors(storage):
+        with TerminalProgress(candidates=config.trials) as progress:
+            outcome = run(request, Callbacks([progress, *trackers, *callbacks]), deadline=deadline)
+        if config.finalists and outcome.end != "time" and outcome.trained:
             with TerminalProgress() as progress:
-                finish(request, outcome, dataset, Callbacks([progress, *callbacks]), wanted=wanted)
+                finish(request, outcome, dataset, Callbacks([progress, *trackers, *callbacks]))
         # The study stands, whatever keeps the dashboard from showing it.
-        if trouble := annotate_shown(outcome.study, kept, Path(out)):
-            _log.warning("%s", trouble)
-    return Study(outcome.study, kept, Path(out))
+        if trouble := annotate_shown(outcome.study, storage, config.out):
+            say(trouble)
+    return request, outcome
+
+
+def _make_trackers(config: SearchConfig) -> list[Callback]:
+    if not config.track:
+        return []
+    from budgetnet.training.trackers import make_tracker
+
+    return [make_tracker(each, out=config.out, field="track") for each in config.track]
+
+
+def _require_readable(config: SearchConfig) -> None:
+    """Read everything that a config names, before images are loaded for it.
+
+    Raises:
+        InputError: a recipe, space or network is missing or breaks a rule, or a recipe validates on images that it
+            trains on.
+    """
+    require_sound(config.candidate_recipe, field="recipe")
+    # Before a search whose finalists could not be ranked.
+    require_sound(config.finalist_recipe, field="final_recipe")
+    _ = config.search_space, config.enqueued
 
 
 def ablate(
@@ -208,7 +190,3 @@ def _check_callbacks(callbacks: Sequence[Callback]) -> None:
     for each in callbacks:
         if not isinstance(each, Callback):
             raise InputError("callbacks", each, "must be instances of budgetnet.Callback, or of classes made from it")
-
-
-def _recipe(recipe: Recipe | str | None, *, default: str) -> Recipe:
-    return recipe if isinstance(recipe, Recipe) else named_recipe(recipe or default)

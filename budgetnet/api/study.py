@@ -107,7 +107,7 @@ class Study:
         trials = self.trials()
         ranked = rank(candidates(trials), comparable=False)
         if ranked[0].is_reference:
-            raise RecordError("STUDY", self.name, "has no candidate that was trained to its end yet")
+            raise RecordError("study", self.name, "has no candidate that was trained to its end yet")
         return self[ranked[0].name]
 
     def finals(self) -> list[FinalResult]:
@@ -200,7 +200,7 @@ class Study:
             "data": f"{settings.data.name}: {settings.data.provenance}",
             "images": f"{settings.data.train_images:,} training, {settings.data.validation_images:,} validation",
             "recipe": f"{settings.recipe.name or 'from a file'}, {settings.recipe.epochs} epochs",
-            "seed": str(settings.seed),
+            "seed": str(settings.config.seed),
         }
         return study_html(self.leaderboard(), title=self.name, facts=facts, counts=self.tally())
 

@@ -91,8 +91,8 @@ def draw(points: list[Point], path: Path) -> None:
     Raises:
         InputError: as `write_figure`.
     """
-    require_writable(path, field="--plot")
-    write_figure(_figure(points), path, field="--plot")
+    require_writable(path, field="plot")
+    write_figure(_figure(points), path, field="plot")
 
 
 def _figure(points: list[Point]) -> Any:

@@ -21,6 +21,7 @@ from budgetnet.model.budget import Budget
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.records import RunResult
 from budgetnet.study.bulk import Written
+from budgetnet.study.config import SearchConfig
 from budgetnet.study.driver import Arrangement, Plan, question, search
 from budgetnet.study.ledger import Entry, Ledger
 from budgetnet.study.proposer import Proposals
@@ -177,7 +178,7 @@ def run(
         BudgetnetError: no candidate came to a result.
     """
     data = TrainingData.prepare(dataset, recipe, device=device)
-    settings = question(data, recipe, budget=budget, seed=_SEED)
+    settings = question(data, SearchConfig(recipe=recipe, seed=_SEED, **budget.to_mapping()))
     with TemporaryDirectory(prefix="budgetnet-bench-") as name:
         folder = Path(name)
         storage = open_storage(default_storage(folder), create=True)
@@ -213,8 +214,10 @@ def _turn_away(place: Arrangement) -> list[Bookkeeping]:
     settings, data = place.settings, place.data
     # One less than the smallest network has, so that the sampler, which learns, cannot settle on what fits.
     smallest = settings.space.smallest(input_shape=data.input_shape, num_classes=data.num_classes)
-    hopeless = {"budget": Budget(max_params=smallest.params - 1), "sizing": "reject"}
-    place = place._replace(settings=settings.model_copy(update=hopeless), study_name="hopeless")
+    hopeless = settings.config.replace(
+        max_params=smallest.params - 1, max_macs=None, max_activations=None, sizing="reject"
+    )
+    place = place._replace(settings=settings.model_copy(update={"config": hopeless}), study_name="hopeless")
 
     return _keep_books(place, Ledger.turn_away)
 
@@ -235,7 +238,8 @@ def _late(place: Arrangement) -> list[Bookkeeping]:
         return written
 
     # Drawn by chance, as a sampler that learns would take its time for each.
-    first = place._replace(settings=place.settings.model_copy(update={"sampler": "random"}))
+    by_chance = place.settings.config.replace(sampler="random")
+    first = place._replace(settings=place.settings.model_copy(update={"config": by_chance}))
     _keep_books(first, train_nothing, count=KNOWN)
     return _keep_books(place, train_nothing)
 
@@ -248,7 +252,9 @@ def _keep_books(
     study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
     kept = []
     with place.presence as presence:
-        ledger = Ledger(study, storage, presence, pruner=make_pruner(place.settings.pruner, place.settings.recipe))
+        ledger = Ledger(
+            study, storage, presence, pruner=make_pruner(place.settings.config.pruner, place.settings.recipe)
+        )
         proposals = Proposals(ledger, place.settings, place.data)
         for _ in range(count or REPEATS):
             began = time.perf_counter()

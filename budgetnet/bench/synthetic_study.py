@@ -18,6 +18,7 @@ from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.records import DataRecord, Epoch, RunIdentity, RunResult
 from budgetnet.runs.store import RunFolder
 from budgetnet.study.bulk import insert_trial
+from budgetnet.study.config import SearchConfig
 from budgetnet.study.finalists import Finalist, Finals, keep_finals
 from budgetnet.study.ledger import candidate_key
 from budgetnet.study.settings import StudySettings
@@ -54,9 +55,8 @@ def write_study(out: Path, *, trials: int, environment: dict[str, Any]) -> None:
         environment: where runs are said to have run.
     """
     recipe, space, budget = named_recipe("search"), named_space("resnet"), Budget(max_params=5_000_000)
-    settings = StudySettings(
-        space=space, budget=budget, recipe=recipe, data=_DATA, seed=_SEED, device="cpu", precision="float32"
-    )
+    config = SearchConfig(recipe=recipe, data=_DATA.name, seed=_SEED, **budget.to_mapping())
+    settings = StudySettings(config=config, space=space, recipe=recipe, data=_DATA, device="cpu", precision="float32")
     storage = open_storage(default_storage(out), create=True)
     try:
         study = open_study(storage, STUDY, settings)

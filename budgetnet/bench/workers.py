@@ -146,7 +146,7 @@ def run(
     smallest, largest = (network_of(params, image_size=IMAGE_SIZE).params for params in (1, 10**9))
     for params in parameters:
         if not smallest <= params <= largest:
-            raise InputError("--params", params, f"must be from {smallest:,} to {largest:,}")
+            raise InputError("params", params, f"must be from {smallest:,} to {largest:,}")
     batch_size = batch_size or (32 if device.type == "cpu" else Recipe().batch_size)
     precision = choose_precision("auto", device)
     counts = sorted({1, *workers})

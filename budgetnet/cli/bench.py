@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from budgetnet.cli.bench_output import print_goals, print_machine, require_seconds
+from budgetnet.cli.fields import Command
 from budgetnet.cli.options import Json, print_json
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 bench = typer.Typer(help="Measures budgetnet beside other tools, on this machine.", no_args_is_help=True)
 
 
-@bench.command()
+@bench.command(cls=Command)
 def check(
     seconds: Annotated[
         float, typer.Option("--seconds", metavar="N", help="About how long to measure; three times at least.")

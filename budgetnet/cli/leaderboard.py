@@ -40,7 +40,7 @@ def leaderboard(
 
     kept = open_storage(storage or default_storage(out), create=False)
     with storage_errors(str(kept.url)):
-        print_leaderboard(find_study(kept, source[0] if source else None), out=out, as_json=as_json)
+        print_leaderboard(find_study(kept, source[0] if source else None), out=out, storage=storage, as_json=as_json)
 
 
 def _print_runs(board: Leaderboard, records: Sequence[RunRecord], *, as_json: bool) -> None:
@@ -71,15 +71,18 @@ def _accuracy_line(*, comparable: bool) -> str:
     )
 
 
-def print_leaderboard(study: optuna.Study, *, out: Path, as_json: bool) -> None:
+def print_leaderboard(study: optuna.Study, *, out: Path, storage: str | None, as_json: bool) -> None:
     """Prints a study's candidates, its finalists where it has any, and what they were judged by."""
+    from budgetnet.common.config import command
     from budgetnet.runs.store import OPENINGS
+    from budgetnet.study.commands import found_config
     from budgetnet.study.finalists import kept_finals, read_results
     from budgetnet.study.leaderboard import candidates, rank
     from budgetnet.study.storage import read_trials, study_settings
     from budgetnet.study.trials import tally
 
     settings = study_settings(study)
+    config = found_config(settings, study.study_name, out=out, storage=storage)
     comparable = settings.data.is_original_cifar10
     trials = read_trials(study)
     counts = tally(trials)
@@ -88,8 +91,9 @@ def print_leaderboard(study: optuna.Study, *, out: Path, as_json: bool) -> None:
     results = read_results(finals, out) if finals else []
     if as_json:
         facts: dict[str, Any] = {"study": study.study_name, "budget": settings.budget.to_mapping()}
-        facts |= {"data": settings.data.to_mapping(), "recipe": settings.recipe.to_mapping(), "seed": settings.seed}
-        facts |= {way: getattr(settings, way) for way in ("sizing", "sampler", "pruner")}
+        facts |= {"data": settings.data.to_mapping(), "recipe": settings.recipe.to_mapping(), "seed": config.seed}
+        facts |= {way: getattr(config, way) for way in ("sizing", "sampler", "pruner")}
+        facts["command"] = command(config)
         listed = {"rows": [row.to_mapping() for row in rows], "finals": [result.to_mapping() for result in results]}
         print_json({**facts, "comparable": comparable, **counts, **listed})
         return
@@ -107,14 +111,15 @@ def print_leaderboard(study: optuna.Study, *, out: Path, as_json: bool) -> None:
     typer.echo(
         f"data: {settings.data.name}: {settings.data.provenance}; {settings.data.train_images:,} training and "
         f"{settings.data.validation_images:,} validation images; recipe {settings.recipe.name or 'from a file'}, "
-        f"{settings.recipe.epochs} epochs, seed {settings.seed}; "
-        f"space {settings.space.name or 'from a file'}, {settings.sizing}, {settings.sampler}, {settings.pruner}"
+        f"{settings.recipe.epochs} epochs, seed {config.seed}; "
+        f"space {settings.space.name or 'from a file'}, {config.sizing}, {config.sampler}, {config.pruner}"
     )
     typer.echo(_accuracy_line(comparable=comparable))
     typer.echo(
         "PFLOP: 1e15 floating-point operations of training, 6 x MACs x images x epochs, less for small or filtered "
         "images; validation not counted"
     )
+    typer.echo(f"command: {command(config)}")
     best = next((row.run for row in rows if row.rank == 1), None)
     if best:
         typer.echo(f"best run: {out / best}")

@@ -23,6 +23,7 @@ from budgetnet.cli.dashboard import dashboard
 from budgetnet.cli.ensemble import ensemble
 from budgetnet.cli.evaluate import evaluate
 from budgetnet.cli.export import export
+from budgetnet.cli.fields import Command
 from budgetnet.cli.figures import figures
 from budgetnet.cli.inspect import check, schema, specs, summary
 from budgetnet.cli.leaderboard import leaderboard
@@ -70,9 +71,9 @@ for verb in (
     report,
     ablate,
 ):
-    app.command()(verb)
+    app.command(cls=Command)(verb)
 for measurement in (bench_train, growth, profile, workers, proposals, bench_search, start, bench_report):
-    bench.command()(measurement)
+    bench.command(cls=Command)(measurement)
 app.add_typer(bench, name="bench")
 app.add_typer(reproduce, name="reproduce")
 

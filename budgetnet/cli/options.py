@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -196,23 +194,6 @@ def read_sizes(train_size: str | None, validation_size: str | None) -> dict[str,
         name: None if text is None else parse_count(text, field=f"--{name.replace('_', '-')}")
         for name, text in texts.items()
     }
-
-
-_DURATION = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>s|m|h|d)?", re.IGNORECASE)
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-
-
-def read_duration(text: str, *, field: str) -> float:
-    """A time in seconds, as people write it: ``90``, ``90s``, ``30m``, ``1.5h``.
-
-    Raises:
-        InputError: it is no time, or none at all.
-    """
-    match = _DURATION.fullmatch(text.strip())
-    seconds = float(match["number"]) * _SECONDS[(match["unit"] or "s").lower()] if match else 0.0
-    if not 0 < seconds < math.inf:
-        raise InputError(field, text, "must be a time above 0 such as 90s, 30m or 1.5h")
-    return seconds
 
 
 def read_trackers(texts: Sequence[str] | None, *, out: Path) -> list[Callback]:

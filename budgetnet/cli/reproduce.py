@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from budgetnet.cli.fields import Command
 from budgetnet.cli.options import (
     Device,
     Epochs,
@@ -126,7 +127,7 @@ def _trained(setting: _Setting, groups: Sequence[_Group], *, purpose: str) -> li
     return [records[place :: len(groups)] for place in range(len(groups))]
 
 
-@reproduce.command("list")
+@reproduce.command("list", cls=Command)
 def list_published(
     contradictions: Annotated[
         bool, typer.Option("--contradictions", help="List instead where the publication contradicts itself.")
@@ -150,7 +151,7 @@ def list_published(
         print_results(console(), list(published.results().values()))
 
 
-@reproduce.command()
+@reproduce.command(cls=Command)
 def reference(
     recipe: PublishedRecipe = "paper",
     seeds: Seeds = "1",
@@ -183,7 +184,7 @@ def reference(
         raise typer.Exit(result.verdict.exit_code)
 
 
-@reproduce.command()
+@reproduce.command(cls=Command)
 def leakage(
     spec: Annotated[str, typer.Option("--spec", metavar="SPEC", help="The network; another is quicker.")] = "reference",
     seeds: Seeds = "3",
@@ -215,7 +216,7 @@ def leakage(
         print_leakage(result, leaking, out=out)
 
 
-@reproduce.command()
+@reproduce.command(cls=Command)
 def ladder(
     recipe: PublishedRecipe = "paper",
     seeds: Seeds = "3",
@@ -247,7 +248,7 @@ def ladder(
         print_ladder(result, records[0], out=out)
 
 
-@reproduce.command()
+@reproduce.command(cls=Command)
 def ensemble(
     spec: Annotated[
         str, typer.Option("--spec", metavar="SPEC", help="The members' network; the paper names none.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import numbers
 import re
 from collections.abc import Mapping
@@ -239,3 +240,27 @@ def parse_count(value: object, *, field: str) -> int:
     if number > _MAX_COUNT:
         raise too_large
     return int(number)
+
+
+_DURATION = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>s|m|h|d)?", re.IGNORECASE)
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def parse_duration(value: object, *, field: str) -> float:
+    """Return a time in seconds, as people write it: ``90``, ``90s``, ``30m``, ``1.5h``.
+
+    Args:
+        value: text, or a number of seconds.
+        field: what to call it in an error.
+
+    Raises:
+        InputError: it is not a time, or not above 0.
+    """
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        seconds = float(value)
+    else:
+        match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+        seconds = float(match["number"]) * _SECONDS[(match["unit"] or "s").lower()] if match else 0.0
+    if not 0 < seconds < math.inf:
+        raise InputError(field, value, "must be a time above 0 such as 90s, 30m or 1.5h")
+    return seconds

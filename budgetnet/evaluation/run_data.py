@@ -101,11 +101,11 @@ class DataSets:
         run, spec = record.folder.name, record.identity.spec
         if self._question.part == "validation":
             rule = f"is not what {run} was trained on, so none of it are its validation images; --on test takes others"
-            raise InputError("--data", dataset.name, rule)
+            raise InputError("data", dataset.name, rule)
         if (dataset.input_shape, dataset.num_classes) != (spec.input_shape, spec.num_classes):
             wanted = _in_words(spec.input_shape, spec.num_classes)
             given = _in_words(dataset.input_shape, dataset.num_classes)
-            raise InputError("--data", dataset.name, f"must have {wanted} for {run}, not {given}")
+            raise InputError("data", dataset.name, f"must have {wanted} for {run}, not {given}")
 
     def answers_from_record(self, record: RunRecord) -> bool:
         """Whether what is asked is what a run folder keeps: the run's own test images, judged as its recipe says."""

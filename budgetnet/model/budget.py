@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import cache, cached_property
 from itertools import pairwise
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BeforeValidator
 
@@ -21,6 +21,10 @@ def _limit(value: object) -> int | None:
 
 
 Limit = Annotated[int | None, BeforeValidator(_limit, json_schema_input_type=int | str | None)]
+
+Sizing = Literal["fit", "scale", "reject"]
+"""Where widths come from. ``fit``: solved for, so that a network uses up the budget. ``scale``: solved for a sampled
+share of the budget. ``reject``: sampled, and networks over budget are rejected."""
 
 LIMITS = ("params", "macs", "activations")
 """What can be limited: the fields of `Cost`."""

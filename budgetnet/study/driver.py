@@ -13,24 +13,23 @@ from optuna.storages import RDBStorage
 
 from budgetnet.common.errors import BudgetnetError, BusyError, InputError, RecordError
 from budgetnet.data.training_data import TrainingData
-from budgetnet.model.budget import Budget
 from budgetnet.model.cost import Cost
 from budgetnet.model.published import reference
 from budgetnet.model.spec import ModelSpec
-from budgetnet.runs.recipe import Recipe, require_sound
+from budgetnet.runs.recipe import require_sound
 from budgetnet.runs.records import RunRecord
 from budgetnet.runs.store import RunFolder
 from budgetnet.study.bulk import Written
+from budgetnet.study.config import SearchConfig
 from budgetnet.study.ledger import Entry, Ledger
 from budgetnet.study.outcomes import OUT_OF_MEMORY
 from budgetnet.study.presence import Presence, heartbeat
 from budgetnet.study.proposer import Proposals
 from budgetnet.study.pruner import make_pruner
 from budgetnet.study.pruning_callback import CycleJudge
-from budgetnet.study.settings import PrunerName, SamplerName, StudySettings
-from budgetnet.study.space import SearchSpace, Sizing, feasibility
+from budgetnet.study.settings import StudySettings
+from budgetnet.study.space import feasibility
 from budgetnet.study.space.images import require_images
-from budgetnet.study.space.named import named_space
 from budgetnet.study.storage import open_study, storage_errors
 from budgetnet.training.callbacks import Callback, Callbacks, Occasion
 from budgetnet.training.devices import choose_precision
@@ -113,45 +112,26 @@ class _Clock(Callback):
             raise _TimeUpError
 
 
-def question(
-    data: TrainingData,
-    recipe: Recipe,
-    *,
-    budget: Budget,
-    seed: int,
-    space: SearchSpace | None = None,
-    device: torch.device | None = None,
-    sizing: Sizing = "fit",
-    sampler: SamplerName = "tpe",
-    pruner: PrunerName = "asha",
-) -> StudySettings:
-    """The question that a search with these arguments asks, with the device and the precision that it would train in.
+def question(data: TrainingData, config: SearchConfig, *, device: torch.device | None = None) -> StudySettings:
+    """Return the question that a search asks, with the device and the precision that it would train in.
 
     Args:
-        data: training and validation images, on the device to train on.
-        recipe: how candidates are trained.
-        budget: what a candidate may cost.
-        seed: of proposals and of every candidate's run.
-        space: what may be proposed; the default space if left out.
-        device: where candidates are trained; where the data lie if left out.
-        sizing: how a draw meets the budget.
-        sampler: what draws candidates.
-        pruner: what ends candidates at restarts.
+        data: training and validation images.
+        config: what is searched for, and how.
+        device: where candidates are trained; where the images are by default.
 
     Raises:
-        InputError: the recipe leaks, so that candidates cannot be ranked.
+        InputError: a recipe, space or file that the config names is missing or breaks a rule, or the recipe validates
+            on images that it trains on, so that candidates cannot be ranked.
     """
-    require_sound(recipe, field="--recipe")
+    recipe = config.candidate_recipe
+    require_sound(recipe, field="recipe")
     device = device or data.train.images.device
     return StudySettings(
-        space=space or named_space("resnet"),
-        sizing=sizing,
-        sampler=sampler,
-        pruner=pruner,
-        budget=budget,
+        config=config,
+        space=config.search_space,
         recipe=recipe,
         data=data.record,
-        seed=seed,
         device=device.type,
         precision=choose_precision(recipe.precision, device),
     )
@@ -189,9 +169,10 @@ def require_feasible(settings: StudySettings, data: TrainingData) -> None:
             of this size.
     """
     require_images(settings.space, settings.recipe, input_shape=data.input_shape)
-    space = settings.space if settings.sizing == "reject" else settings.space.narrowest
-    if settings.sizing != "reject" and not settings.budget.limits(Cost(0, 0, 0)):
-        raise InputError("--sizing", settings.sizing, "needs a limit to make networks for, such as --max-params 5e6")
+    sizing = settings.config.sizing
+    space = settings.space if sizing == "reject" else settings.space.narrowest
+    if sizing != "reject" and not settings.budget.limits(Cost(0, 0, 0)):
+        raise InputError("sizing", sizing, "needs a limit to make networks for, such as 5M parameters")
     feasibility.require_feasible(space, settings.budget, input_shape=data.input_shape, num_classes=data.num_classes)
 
 
@@ -201,7 +182,7 @@ class Worker:
     def __init__(self, place: Arrangement, *, study: optuna.Study, presence: Presence, callback: Callback) -> None:
         self._settings, self._data, self._storage, self._out = place.settings, place.data, place.storage, place.out
         self._presence, self._study_name, self._callback = presence, place.study_name, callback
-        pruner = make_pruner(self._settings.pruner, self._settings.recipe)
+        pruner = make_pruner(self._settings.config.pruner, self._settings.recipe)
         self.ledger = Ledger(study, self._storage, presence, pruner=pruner)
 
     def work(self, plan: Plan) -> End:
@@ -249,14 +230,14 @@ class Worker:
         if entry.key in self.ledger.running:
             return None
         run = RunFolder.of(self._identity(entry), self._out).path.name
-        written = self.ledger.begin(entry, run=run, seed=self._settings.seed, trials=plan.trials)
+        written = self.ledger.begin(entry, run=run, seed=self._settings.config.seed, trials=plan.trials)
         if written is None:
             return None
         proposals.written(proposal, written)
         return entry, written
 
     def _identity(self, entry: Entry) -> Any:
-        return identify(entry.verdict.spec, self._data, entry.recipe, seed=self._settings.seed)
+        return identify(entry.verdict.spec, self._data, entry.recipe, seed=self._settings.config.seed)
 
     def _train(self, entry: Entry, written: Written, plan: Plan) -> bool:
         """Trains one candidate and writes down how it ended; tells whether it counts as trained."""
@@ -303,7 +284,7 @@ class Worker:
                 entry.verdict.spec,
                 self._data,
                 entry.recipe,
-                seed=self._settings.seed,
+                seed=self._settings.config.seed,
                 out=self._out,
                 execution=execution,
                 callback=told,

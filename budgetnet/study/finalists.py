@@ -48,17 +48,6 @@ class Finals(Document):
     """A training of each finalist with each."""
 
 
-class FinalsWanted(NamedTuple):
-    """What is to become of the best candidates."""
-
-    number: int
-    """How many are trained in full; nobody is if 0."""
-    seeds: int
-    """Trainings of each."""
-    recipe: Recipe
-    """How."""
-
-
 class FinalResult(NamedTuple):
     """A finalist and what its runs came to."""
 
@@ -144,7 +133,7 @@ def kept_finals(study: optuna.Study) -> Finals | None:
         return Finals.from_mapping(mapping)
     except InputError as error:
         rule = f"its finals cannot be read by this version of budgetnet: {error.field} {error.rule}"
-        raise RecordError("STUDY", study.study_name, rule) from None
+        raise RecordError("study", study.study_name, rule) from None
 
 
 def read_results(finals: Finals, out: Path) -> list[FinalResult]:

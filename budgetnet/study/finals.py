@@ -48,7 +48,7 @@ def choose_finalists(study: optuna.Study, place: Arrangement, *, number: int, se
     own = place.settings.recipe
     same_split = {"validation_fraction": own.validation_fraction, "split_seed": own.split_seed}
     recipe = recipe.model_copy(update=same_split)
-    numbers = tuple(place.settings.seed + step for step in range(seeds))
+    numbers = tuple(place.settings.config.seed + step for step in range(seeds))
     finalists = (_finalist(trial, recipe, numbers, place) for trial in chosen)
     return Finals(finalists=tuple(finalists), seeds=numbers)
 
@@ -127,7 +127,7 @@ def hold_finals(
         BudgetnetError: nothing is there to choose from, or another process is training a finalist.
         BusyError: a search is at work on the study.
     """
-    require_sound(recipe, field="--final-recipe")
+    require_sound(recipe, field="final_recipe")
     with place.presence.searching():
         finals = choose_finalists(study, place, number=number, seeds=seeds, recipe=recipe)
         if not finals.finalists:

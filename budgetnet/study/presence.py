@@ -84,7 +84,7 @@ class Presence:
         try:
             self._own.acquire(timeout=_SLOT_PATIENCE)
         except Timeout:
-            raise BusyError("--study", self.study, "a worker of an earlier search is still at work on it") from None
+            raise BusyError("study", self.study, "a worker of an earlier search is still at work on it") from None
         return self
 
     def __exit__(
@@ -103,7 +103,7 @@ class Presence:
             with FileLock(self.search_lock, timeout=0):
                 yield
         except Timeout:
-            raise BusyError("--study", self.study, "another search is at work on this study") from None
+            raise BusyError("study", self.study, "another search is at work on this study") from None
 
     @contextmanager
     def gate(self) -> Iterator[None]:
@@ -116,7 +116,7 @@ class Presence:
             with FileLock(self._path("-gate"), timeout=_GATE_PATIENCE):
                 yield
         except Timeout:
-            raise BusyError("--study", self.study, "another worker does not let go of it") from None
+            raise BusyError("study", self.study, "another worker does not let go of it") from None
 
     def in_sight(self, worker: object) -> bool:
         """Whether a trial's worker has its lock where this process sees it; in a file's study all have."""

@@ -63,7 +63,7 @@ class Proposals:
         """
         self._ledger, self._settings, self._data = ledger, settings, data
         self._by_hand = [data.adapt(spec) for spec in by_hand]
-        self._space = settings.space.proposed(settings.sizing)
+        self._space = settings.space.proposed(settings.config.sizing)
         self._worker = worker
         self._begin_afresh()
 
@@ -71,10 +71,10 @@ class Proposals:
         """A sampler that knows of nothing yet."""
         # One seeded alike on every start would draw its first candidates again, and one that broke down for ever.
         trials = len(self._ledger.study.get_trials(deepcopy=False))
-        seed = derive_seed(self._settings.seed, "sampler", self._worker, trials)
+        seed = derive_seed(self._settings.config.seed, "sampler", self._worker, trials)
         self._memory = InMemoryStorage()
         self.mirror = optuna.create_study(
-            storage=self._memory, sampler=make_sampler(self._settings.sampler, seed=seed), direction="maximize"
+            storage=self._memory, sampler=make_sampler(self._settings.config.sampler, seed=seed), direction="maximize"
         )
         self._mirror_id = self._memory.get_study_id_from_name(self.mirror.study_name)
         self._remembered = 0
@@ -112,7 +112,7 @@ class Proposals:
             settings.space,
             params,
             budget=settings.budget,
-            sizing=settings.sizing,
+            sizing=settings.config.sizing,
             input_shape=data.input_shape,
             num_classes=data.num_classes,
         )
@@ -136,7 +136,7 @@ class Proposals:
     def _learn(self) -> None:
         """Brings the sampler's mirror up to date with the ledger."""
         news, self._ledger.news = self._ledger.news, []
-        if self._settings.sampler in _LOOKS_AT_ALL and self._remembered + len(news) > _FORGETS_AT:
+        if self._settings.config.sampler in _LOOKS_AT_ALL and self._remembered + len(news) > _FORGETS_AT:
             self._begin_afresh()
             news = self._worth_remembering()
         self._remembered += len(news)
@@ -191,7 +191,7 @@ class Proposals:
             return trial.state, trial.value
         if trial.state == TrialState.FAIL or trial.user_attrs.get("ended") in GAVE_WAY:
             return TrialState.FAIL, None
-        if self._settings.sampler not in IGNORES_PRUNED:
+        if self._settings.config.sampler not in IGNORES_PRUNED:
             return trial.state, None
         # What was pruned got so far; what never came to a report is worth nothing.
         reached = trial.intermediate_values

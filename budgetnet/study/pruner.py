@@ -14,8 +14,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from budgetnet.common.seeding import derive_seed
 from budgetnet.runs.recipe import Recipe
+from budgetnet.study.config import PrunerName
 from budgetnet.study.outcomes import REPEATED
-from budgetnet.study.settings import PrunerName
 
 REDUCTION_FACTOR = 2
 """One in so many candidates goes on from a rung, and a rung lies at so many times the epochs of the one before."""

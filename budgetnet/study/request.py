@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,13 +16,12 @@ from budgetnet.engines.local import PlannedRun, train_runs
 from budgetnet.model.budget import Budget
 from budgetnet.model.spec import ModelSpec
 from budgetnet.model.zoo import ENTRIES, get
-from budgetnet.runs.recipe import Recipe
+from budgetnet.study.config import SearchConfig
 from budgetnet.study.crew import Crew
 from budgetnet.study.driver import Arrangement, Plan, SearchOutcome, question, require_feasible, search
-from budgetnet.study.finalists import FinalResult, FinalsWanted
+from budgetnet.study.finalists import FinalResult
 from budgetnet.study.finals import hold_finals
-from budgetnet.study.settings import PrunerName, SamplerName
-from budgetnet.study.space import SearchSpace, Sizing
+from budgetnet.study.space import SearchSpace
 from budgetnet.study.space.costs import drawn
 from budgetnet.study.space.fitting import fit
 from budgetnet.study.storage import default_storage, open_storage
@@ -32,95 +30,62 @@ from budgetnet.training.devices import choose_device
 from budgetnet.training.threads import FirstRun
 from budgetnet.training.trainer import identify
 
-ZOO = "zoo"
-"""In place of a network: every named one that fits."""
-
 
 class Request(NamedTuple):
     """A search that was asked for, ready to begin."""
 
+    config: SearchConfig
+    """What was asked for."""
     place: Arrangement
     """The question, and where it is worked on."""
     by_hand: tuple[ModelSpec, ...]
     """Networks to be trained first, at the data's image shape."""
 
 
-def arrange(
-    dataset: DataSet,
-    recipe: Recipe,
-    *,
-    budget: Budget,
-    space: SearchSpace,
-    seed: int,
-    out: Path,
-    storage: str | None = None,
-    study_name: str | None = None,
-    device: str = "auto",
-    workers: int | None = None,
-    per_gpu: int = 1,
-    enqueue: Sequence[ModelSpec | str] = (),
-    train_size: int | None = None,
-    validation_size: int | None = None,
-    sizing: Sizing = "fit",
-    sampler: SamplerName = "tpe",
-    pruner: PrunerName = "asha",
-) -> Request:
-    """Prepares the data, puts the question and opens the storage; a budget that nothing fits leaves no files behind.
+def arrange(dataset: DataSet, config: SearchConfig) -> Request:
+    """Prepare the data, put the question and open the storage; a budget that nothing fits leaves no files behind.
 
     Args:
         dataset: images and classes.
-        recipe: how candidates are trained.
-        budget: what a candidate may cost.
-        space: what may be proposed.
-        seed: of proposals and of every candidate's run.
-        out: folder of run folders.
-        storage: URL of the studies' storage; the SQLite file in `out` if left out.
-        study_name: name of the study; the one that the question gives if left out.
-        device: ``auto``, ``cuda``, ``mps`` or ``cpu``.
-        workers: processes; one on a CPU and `per_gpu` on each GPU if left out.
-        per_gpu: processes that share a GPU.
-        enqueue: networks to be trained first; ``"zoo"`` stands for every named one that fits.
-        train_size: train on so many of the training images; on all if left out.
-        validation_size: validate on so many of those held out; on all if left out.
-        sizing: how a draw meets the budget.
-        sampler: what draws candidates.
-        pruner: what ends candidates at restarts.
+        config: what is searched for, how and where.
 
     Raises:
-        InputError: an argument breaks a rule.
+        InputError: a field breaks a rule, or what it names is missing or does not go with the images.
         OverBudgetError: not even the smallest network of the space fits, or one to be trained first does not.
         RecordError: the storage cannot be used.
     """
-    chosen = choose_device(device)
-    count = workers or (torch.cuda.device_count() * per_gpu if chosen.type == "cuda" else 1)
+    chosen = choose_device(config.device)
+    count = config.workers or (torch.cuda.device_count() * config.per_gpu if chosen.type == "cuda" else 1)
+    recipe = config.candidate_recipe
     # Several workers take the images to their devices themselves.
     where = chosen if count == 1 else torch.device("cpu")
-    data = TrainingData.prepare(dataset, recipe, device=where, train_size=train_size, validation_size=validation_size)
-    ways: dict[str, Any] = {"sizing": sizing, "sampler": sampler, "pruner": pruner}
-    settings = question(data, recipe, budget=budget, seed=seed, space=space, device=chosen, **ways)
-    by_hand = tuple(_networks(enqueue, budget, data))
+    sizes = {"train_size": config.train_size, "validation_size": config.validation_size}
+    data = TrainingData.prepare(dataset, recipe, device=where, **sizes)
+    settings = question(data, config, device=chosen)
+    by_hand = tuple(_networks(config, data))
     require_feasible(settings, data)
     for spec in by_hand:
         # Refuses a network that cannot be trained by the recipe on these images.
-        identify(spec, data, recipe, seed=seed, device=chosen)
-    kept = open_storage(storage or default_storage(out), create=True)
-    return Request(Arrangement(settings, data, study_name or settings.default_name, kept, out, count), by_hand)
+        identify(spec, data, recipe, seed=config.seed, device=chosen)
+    kept = open_storage(config.storage or default_storage(config.out), create=True)
+    study = config.study or settings.default_name
+    return Request(config, Arrangement(settings, data, study, kept, config.out, count), by_hand)
 
 
-def _networks(wanted: Sequence[ModelSpec | str], budget: Budget, data: TrainingData) -> Iterator[ModelSpec]:
+def _networks(config: SearchConfig, data: TrainingData) -> Iterator[ModelSpec]:
     """The networks to be trained first, at the data's image shape.
 
     Raises:
         InputError: no such network, or one that the images are too small for.
         OverBudgetError: one does not fit the budget.
     """
-    for each in wanted:
-        if each == ZOO:
-            yield from _fitting_zoo(budget, data)
-            continue
-        network = data.adapt(get(each) if isinstance(each, str) else each)
-        budget.check(network).require()
-        yield network
+    for each in config.enqueued:
+        if isinstance(each, ModelSpec):
+            network = data.adapt(each)
+            config.budget.check(network).require()
+            yield network
+        else:
+            yield from _fitting_zoo(config.budget, data)
 
 
 def _fitting_zoo(budget: Budget, data: TrainingData) -> Iterator[ModelSpec]:
@@ -143,41 +108,49 @@ def likely_run(request: Request) -> FirstRun | None:
     image: dict[str, Any] = {"input_shape": data.input_shape, "num_classes": data.num_classes}
     if request.by_hand:
         return FirstRun(request.by_hand[0], settings.recipe, data)
-    columns = drawn(settings.space.proposed(settings.sizing), count=1, generator=np.random.default_rng(settings.seed))
+    sizing = request.config.sizing
+    generator = np.random.default_rng(request.config.seed)
+    columns = drawn(settings.space.proposed(sizing), count=1, generator=generator)
     params = SearchSpace.params_at(columns, 0)
-    spec = fit(settings.space, params, budget=settings.budget, sizing=settings.sizing, **image)
+    spec = fit(settings.space, params, budget=settings.budget, sizing=sizing, **image)
     return FirstRun(spec, settings.recipe, data)
 
 
-def run(request: Request, callback: Callback, *, trials: int, deadline: float | None = None) -> SearchOutcome:
-    """Trains candidates until the study has as many as wanted; to go on is the same call.
+def run(request: Request, callback: Callback, *, deadline: float | None = None) -> SearchOutcome:
+    """Train candidates until the study has as many as wanted; to go on is the same call.
 
     Args:
         request: the search.
         callback: is told of progress.
-        trials: trained candidates that the study shall have, in all.
-        deadline: when to stop, as `time.time` counts; never if left out.
+        deadline: when to stop, as `time.time` counts; never by default.
 
     Raises:
         OverBudgetError: not even the smallest network of the space fits.
         RecordError: the study asks another question.
         BusyError: another search is at work on the study.
     """
-    plan = Plan(trials, request.by_hand, deadline)
+    plan = Plan(request.config.trials, request.by_hand, deadline)
     if request.place.workers > 1:
         return Crew(request.place, callback).search(plan)
     return search(request.place, plan, callback)
 
 
-def finish(
-    request: Request, outcome: SearchOutcome, dataset: DataSet, callback: Callback, *, wanted: FinalsWanted
-) -> list[FinalResult]:
-    """Trains the finalists of a search that has come to its end, and opens the test set for them.
+def finish(request: Request, outcome: SearchOutcome, dataset: DataSet, callback: Callback) -> list[FinalResult]:
+    """Train the finalists of a search that has come to its end, and open the test set for them.
 
     Raises:
-        BudgetnetError: nothing is there to choose from, or another process is training a finalist.
+        BudgetnetError: there is no candidate to choose from, or another process is training a finalist.
     """
-    return hold_finals(outcome.study, request.place, dataset, _trainer(request.place, callback), **wanted._asdict())
+    config = request.config
+    return hold_finals(
+        outcome.study,
+        request.place,
+        dataset,
+        _trainer(request.place, callback),
+        number=config.finalists,
+        seeds=config.final_seeds,
+        recipe=config.finalist_recipe,
+    )
 
 
 def _trainer(place: Arrangement, callback: Callback) -> Callable[[Sequence[PlannedRun]], object]:

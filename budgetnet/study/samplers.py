@@ -7,7 +7,7 @@ import warnings
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 
-from budgetnet.study.settings import SamplerName
+from budgetnet.study.config import SamplerName
 
 IGNORES_PRUNED = ("gp", "nsga2")
 """Samplers that learn from complete trials only, so that candidates pruned or turned away must look complete."""

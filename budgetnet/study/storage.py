@@ -53,7 +53,7 @@ def storage_errors(storage: RDBStorage | str) -> Iterator[None]:
         cause = error.__cause__ if isinstance(error, StorageInternalError) else error
         original = getattr(cause, "orig", None) or cause or error
         url = storage if isinstance(storage, str) else str(storage.url)
-        raise RecordError("--storage", shown_url(url), f"cannot be used: {_one_line(original)}") from None
+        raise RecordError("storage", shown_url(url), f"cannot be used: {_one_line(original)}") from None
 
 
 def _one_line(error: BaseException) -> str:
@@ -105,22 +105,22 @@ def open_storage(url: str, *, create: bool) -> RDBStorage:
     try:
         parsed = make_url(url)
     except (SQLAlchemyError, ValueError):
-        raise InputError("--storage", shown_url(url), "must be a URL such as sqlite:///runs/studies.db") from None
+        raise InputError("storage", shown_url(url), "must be a URL such as sqlite:///runs/studies.db") from None
     if "@" in (parsed.host or ""):
-        raise InputError("--storage", shown_url(url), "an @ in a user's name or password is written %40 in a URL")
+        raise InputError("storage", shown_url(url), "an @ in a user's name or password is written %40 in a URL")
     sqlite = parsed.get_backend_name() == "sqlite"
     if sqlite and parsed.database in (None, "", ":memory:"):
-        raise InputError("--storage", url, "must name a file: what is only in memory is lost with the command")
+        raise InputError("storage", url, "must name a file: what is only in memory is lost with the command")
     if sqlite and parsed.database:
         file = Path(parsed.database)
         if create:
             file.parent.mkdir(parents=True, exist_ok=True)
         elif not file.exists():
-            raise RecordError("--storage", url, "no study is kept here yet; budgetnet search makes one")
+            raise RecordError("storage", url, "no study is kept here yet; budgetnet search makes one")
     try:
         with storage_errors(url):
             if not create and not inspect(create_engine(url, poolclass=NullPool)).has_table("studies"):
-                raise RecordError("--storage", shown_url(url), "no study is kept here yet; budgetnet search makes one")
+                raise RecordError("storage", shown_url(url), "no study is kept here yet; budgetnet search makes one")
             with _alone(parsed) if create else nullcontext(), warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)
                 storage = TrialStorage(
@@ -132,7 +132,7 @@ def open_storage(url: str, *, create: bool) -> RDBStorage:
                     grace_period=GRACE_PERIOD,
                 )
     except (ImportError, RuntimeError) as error:
-        raise RecordError("--storage", shown_url(url), f"cannot be used: {_one_line(error)}") from None
+        raise RecordError("storage", shown_url(url), f"cannot be used: {_one_line(error)}") from None
     if sqlite and create:
         event.listen(storage.engine, "connect", _tune_sqlite)
         storage.engine.dispose()
@@ -146,40 +146,47 @@ def _tune_sqlite(connection: Any, _record: Any) -> None:
 
 
 def open_study(storage: RDBStorage, name: str, settings: StudySettings) -> optuna.Study:
-    """Opens the study of that name, or makes it.
+    """Open the study of that name, or make it; the config that it was made or resumed with is stored with it.
 
     Raises:
-        RecordError: the study exists and asks another question.
+        RecordError: the study exists and asks another question, or is of another version.
     """
     # Between its making and its question a study looks like one that others made.
     with _alone(storage.engine.url):
         study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
         if SETTINGS_KEY not in study.user_attrs:
             if study.get_trials(deepcopy=False):
-                raise RecordError("--study", name, "was not made by budgetnet; name another")
+                raise RecordError("study", name, "was not made by budgetnet; name another")
             study.set_user_attr(SETTINGS_KEY, json.dumps(settings.to_mapping()))
             return study
-    found = study_settings(study)
-    if found.digest != settings.digest:
-        differing = ", ".join(found.differences(settings))
-        rule = f"was made with another {differing}; name another study or leave --study out"
-        raise RecordError("--study", name, rule)
+        found = study_settings(study)
+        if found.digest != settings.digest:
+            differing = ", ".join(found.differences(settings))
+            raise RecordError("study", name, f"was made with another {differing}; name another study, or none")
+        resumed = settings.model_copy(update={"config": settings.config.resuming(found.config)}).to_mapping()
+        if resumed != found.to_mapping():
+            study.set_user_attr(SETTINGS_KEY, json.dumps(resumed))
     return study
 
 
 def study_settings(study: optuna.Study) -> StudySettings:
-    """The question that a study asks.
+    """Return the question that a study asks, with the config of its search.
 
     Raises:
-        RecordError: the study was not made by budgetnet, or by a newer version.
+        RecordError: the study was not made by budgetnet, or by another version.
     """
     try:
-        return StudySettings.from_mapping(json.loads(study.user_attrs[SETTINGS_KEY]))
+        mapping = json.loads(study.user_attrs[SETTINGS_KEY])
     except KeyError:
-        raise RecordError("STUDY", study.study_name, "was not made by budgetnet") from None
+        raise RecordError("study", study.study_name, "was not made by budgetnet") from None
+    if mapping.get("schema_version") == 1:
+        rule = "was made by an earlier version of budgetnet, whose studies this one does not read; name another study"
+        raise RecordError("study", study.study_name, rule)
+    try:
+        return StudySettings.from_mapping(mapping)
     except InputError as error:
         rule = f"cannot be read by this version of budgetnet: {error.field} {error.rule}"
-        raise RecordError("STUDY", study.study_name, rule) from None
+        raise RecordError("study", study.study_name, rule) from None
 
 
 def find_study(storage: RDBStorage, name: str | None) -> optuna.Study:
@@ -191,12 +198,12 @@ def find_study(storage: RDBStorage, name: str | None) -> optuna.Study:
     summaries = optuna.get_all_study_summaries(storage, include_best_trial=False)
     known = {summary.study_name: summary for summary in summaries}
     if not known:
-        raise RecordError("STUDY", name, "no study is kept here yet; budgetnet search makes one")
+        raise RecordError("study", name, "no study is kept here yet; budgetnet search makes one")
     if name is None:
         started = [summary for summary in summaries if summary.datetime_start is not None] or summaries
         name = max(started, key=_last_worked_on(storage)).study_name
     elif name not in known:
-        raise RecordError("STUDY", name, f"no such study; there are {', '.join(sorted(known))}")
+        raise RecordError("study", name, f"no such study; there are {', '.join(sorted(known))}")
     return optuna.load_study(study_name=name, storage=storage)
 
 

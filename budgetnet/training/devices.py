@@ -31,9 +31,9 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device(next(kind for kind, found in there.items() if found))
     if name not in DEVICES:
-        raise InputError("--device", name, f"must be one of {', '.join(DEVICES)}")
+        raise InputError("device", name, f"must be one of {', '.join(DEVICES)}")
     if not there[name]:
-        raise InputError("--device", name, "this machine has no such device; auto takes what is there")
+        raise InputError("device", name, "this machine has no such device; auto takes what is there")
     return torch.device(name)
 
 

@@ -74,7 +74,7 @@ def set_threads(wanted: Wanted, first: Callable[[], FirstRun | None], *, process
     most = most_threads(processes)
     if wanted != "auto" and wanted > most:
         rule = f"must be at most {most}: the cores of this process, or what OMP_NUM_THREADS allows"
-        raise InputError("--threads", wanted, rule + (f", shared by {processes} processes" if processes > 1 else ""))
+        raise InputError("threads", wanted, rule + (f", shared by {processes} processes" if processes > 1 else ""))
     run = first()
     recorded = run.folder.recorded_threads() if run and run.folder else None
     if recorded is not None:

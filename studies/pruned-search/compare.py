@@ -18,11 +18,10 @@ from scipy import stats
 from budgetnet.common.files import read_mapping, write_json
 from budgetnet.data import load_dataset
 from budgetnet.data.training_data import TrainingData
-from budgetnet.model.budget import Budget
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.records import Epoch, RunResult
+from budgetnet.study.config import SearchConfig
 from budgetnet.study.driver import Arrangement, Plan, question, search
-from budgetnet.study.space import SearchSpace
 from budgetnet.study.storage import default_storage, open_storage
 from budgetnet.training.callbacks import Announced, Callback
 from budgetnet.training.devices import describe_environment
@@ -98,10 +97,8 @@ def run(study: dict[str, Any], arm: str, seed: int, out: Path) -> dict[str, Any]
     data = TrainingData.prepare(
         load_dataset(study["data"]), recipe, device=torch.device("cpu"), train_size=study["train_size"]
     )
-    space = SearchSpace.from_mapping(study["space"])
-    settings = question(
-        data, recipe, budget=Budget(max_params=study["max_params"]), seed=seed, space=space, **study["arms"][arm]
-    )
+    asked = {name: study[name] for name in ("data", "train_size", "space", "max_params")}
+    settings = question(data, SearchConfig(recipe=recipe, seed=seed, **asked, **study["arms"][arm]))
     purse = Purse(study["candidates"] * recipe.epochs)
     storage = open_storage(default_storage(out), create=True)
     place = Arrangement(settings, data, "search", storage, out)

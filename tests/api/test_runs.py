@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from budgetnet.api.run import TrainedRun
 from budgetnet.data import DataSet
 from budgetnet.runs.store import OPENINGS
 
-SIZES = {"train_size": 64, "validation_size": 40}
+SIZES: Any = {"train_size": 64, "validation_size": 40}
 
 
 @pytest.fixture(scope="module")

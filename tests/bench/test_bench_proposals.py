@@ -72,7 +72,7 @@ def test_the_same_seed_proposes_the_same() -> None:
 
 
 def test_without_a_limit_there_is_nothing_to_propose_for() -> None:
-    with pytest.raises(InputError, match="--max-params"):
+    with pytest.raises(InputError, match="max_params"):
         run(
             SearchSpace(),
             budget=Budget(),

@@ -88,10 +88,10 @@ SHARED = [
     (["--device", "tpu"], "--device"),
     (["--device", "mps"], "--device"),
     (["--train-size", "0"], "--train-size"),
-    (["--train-size", "9"], "train_size"),
-    (["--train-size", "100000"], "train_size"),
+    (["--train-size", "9"], "--train-size"),
+    (["--train-size", "100000"], "--train-size"),
     (["--validation-size", "x"], "--validation-size"),
-    (["--validation-size", "9999"], "validation_size"),
+    (["--validation-size", "9999"], "--validation-size"),
     (["--data", "digit"], "did you mean digits?"),
     (["--data", "mnist"], "data"),
     (["--data", "arrays:missing.npz"], "no such file"),
@@ -102,9 +102,9 @@ SHARED = [
     (["--recipe", "missing.yaml"], "no such file"),
 ]
 SEARCH = [
-    (["--sizing", "big"], "--sizing = 'big': must be one of fit, scale, reject"),
-    (["--sampler", "cma"], "--sampler = 'cma': must be one of tpe, gp, nsga2, random"),
-    (["--pruner", "wilcoxon"], "--pruner = 'wilcoxon': must be one of asha, hyperband, median, none"),
+    (["--sizing", "big"], "--sizing = 'big': must be 'fit', 'scale' or 'reject'"),
+    (["--sampler", "cma"], "--sampler = 'cma': must be 'tpe', 'gp', 'nsga2' or 'random'"),
+    (["--pruner", "wilcoxon"], "--pruner = 'wilcoxon': must be 'asha', 'hyperband', 'median' or 'none'"),
     (["--timeout", "soon"], "--timeout = 'soon': must be a time above 0"),
     (["--timeout", "0s"], "--timeout"),
     (["--timeout", "-5m"], "--timeout"),
@@ -215,7 +215,7 @@ def test_a_study_asked_another_question_is_told(folder: Path, tell: Tell) -> Non
     assert tell("search", "--space", "space.yaml", "--study", "mine", "--trials", "1", *small()).code == 0
     answer = tell("search", "--space", "pair.yaml", "--study", "mine", "--trials", "1", *small("--seed", "1"))
     assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
-    assert "made with another space, seed; name another study or leave --study out" in answer.err
+    assert "made with another space, seed; name another study, or none" in answer.err
     assert tell("leaderboard", "other").err.count("there are mine") == 1
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support import PAIR_SPACE, Tell, tiny_recipe, write_space
 
-from budgetnet.cli.options import read_duration
+from budgetnet.common.documents import parse_duration
 from budgetnet.common.errors import InputError
 from budgetnet.data import DataSet
 from budgetnet.model.zoo import ENTRIES, get
@@ -18,13 +18,13 @@ from budgetnet.study.storage import default_storage, find_study, open_storage
     ("text", "seconds"), [("90", 90), ("90s", 90), ("30m", 1800), ("1.5h", 5400), (" 2 H ", 7200), ("1d", 86_400)]
 )
 def test_a_time_is_read_as_people_write_it(text: str, seconds: float) -> None:
-    assert read_duration(text, field="--timeout") == seconds
+    assert parse_duration(text, field="timeout") == seconds
 
 
 @pytest.mark.parametrize("text", ["", "0", "m", "5x", "1e3", "inf", "nan", "-1", "1m30s", "9" * 400])
 def test_what_is_no_time_is_refused(text: str) -> None:
-    with pytest.raises(InputError, match="--timeout"):
-        read_duration(text, field="--timeout")
+    with pytest.raises(InputError, match="timeout"):
+        parse_duration(text, field="timeout")
 
 
 def test_the_whole_zoo_can_be_put_first_as_far_as_it_fits(

@@ -14,10 +14,10 @@ from support import TINY_SPACE, finished, started, tiny_recipe, until, wait_for,
 from tracker_support import board_points, curves_of, mlflow_points, mlflow_runs
 
 from budgetnet.data import DataSet
-from budgetnet.model.budget import Budget
 from budgetnet.runs.records import Epoch, RunResult
 from budgetnet.runs.store import RunFolder
 from budgetnet.study import worker as worker_program
+from budgetnet.study.config import SearchConfig
 from budgetnet.study.request import arrange, run
 from budgetnet.study.space import SearchSpace
 from budgetnet.training.callbacks import Announced, Callback
@@ -127,19 +127,21 @@ def test_events_of_several_workers_come_in_their_order_though_one_is_killed(digi
     listener = Listener()
     request = arrange(
         digits,
-        # So long that the worker is still at its run when what it tells has been heard, however busy the machine.
-        tiny_recipe(epochs=300),
-        budget=Budget(max_params=20_000),
-        space=SearchSpace(**TINY_SPACE),
-        seed=0,
-        out=tmp_path,
-        device="cpu",
-        workers=2,
-        train_size=300,
-        validation_size=40,
-        pruner="none",
+        SearchConfig(
+            # So long that the worker is still at its run when what it tells has been heard, however busy the machine.
+            recipe=tiny_recipe(epochs=300),
+            max_params=20_000,
+            space=SearchSpace(**TINY_SPACE),
+            trials=3,
+            out=tmp_path,
+            device="cpu",
+            workers=2,
+            train_size=300,
+            validation_size=40,
+            pruner="none",
+        ),
     )
-    outcome = run(request, listener, trials=3)
+    outcome = run(request, listener)
     assert (outcome.trained, listener.killed, set(listener.events)) == (3, True, {0, 1})
     for events in listener.events.values():
         assert_in_order(events)

@@ -183,7 +183,7 @@ def test_nothing_is_opened_where_something_is_wrong(
     for question in (TEST, TEST._replace(views="none")):
         with pytest.raises(RecordError, match="best weights"):
             ask(records, question)
-    with pytest.raises(InputError, match="--device"):
+    with pytest.raises(InputError, match="device"):
         ask(records[:1], TEST._replace(device="abacus"))
     assert not list(tmp_path.rglob(OPENINGS))
 

@@ -274,7 +274,7 @@ def test_reject_gives_what_was_drawn_whatever_it_needs() -> None:
 
 @pytest.mark.parametrize("sizing", ["fit", "scale"])
 def test_without_a_limit_there_is_nothing_to_solve_for(sizing: Sizing) -> None:
-    with pytest.raises(InputError, match=rf"--max-params = None: {sizing} needs a limit"):
+    with pytest.raises(InputError, match=rf"max_params = None: {sizing} needs a limit"):
         fit(PLAIN, {**TWO_STAGES, "budget_share": 0.5}, budget=Budget(), sizing=sizing, **SMALL)
 
 

@@ -18,8 +18,8 @@ from budgetnet.common.errors import BudgetnetError
 from budgetnet.data import DataSet
 from budgetnet.data.test_set import read_openings
 from budgetnet.engines.local import PlannedRun, train_runs
-from budgetnet.model.budget import Budget
 from budgetnet.runs.store import OPENINGS, RunFolder
+from budgetnet.study.config import SearchConfig
 from budgetnet.study.driver import Arrangement, Plan, SearchOutcome, question, search
 from budgetnet.study.finalists import FinalResult, Finals, kept_finals, read_results
 from budgetnet.study.finals import choose_finalists, hold_finals
@@ -41,7 +41,7 @@ class Case:
     def __init__(self, digits: DataSet, out: Path, **plan: Any) -> None:
         recipe = tiny_recipe(epochs=2)
         data = prepare(digits, recipe)
-        settings = question(data, recipe, budget=Budget(max_params=4_000), seed=5, space=SearchSpace(**SPACE))
+        settings = question(data, SearchConfig(recipe=recipe, max_params=4_000, seed=5, space=SearchSpace(**SPACE)))
         storage = open_storage(default_storage(out), create=True)
         self.digits, self.out = digits, out
         self.place = Arrangement(settings, data, "study", storage, out)

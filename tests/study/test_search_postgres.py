@@ -19,12 +19,12 @@ from support import PAIR_SPACE, TINY, TINY_SPACE, Tell, prepare, restarts, tiny_
 
 from budgetnet.common.errors import RecordError
 from budgetnet.data import DataSet
-from budgetnet.model.budget import Budget
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.records import Epoch
 from budgetnet.runs.store import RunFolder
 from budgetnet.study import presence as presence_module
 from budgetnet.study.bulk import Written, insert_trial
+from budgetnet.study.config import SearchConfig
 from budgetnet.study.driver import SearchOutcome, question
 from budgetnet.study.ledger import Entry, Ledger
 from budgetnet.study.presence import Presence
@@ -256,7 +256,7 @@ class Two(NamedTuple):
 @pytest.fixture
 def two(digits: DataSet, url: str, tmp_path: Path) -> Iterator[Two]:
     data = prepare(digits, CYCLES)
-    settings = question(data, CYCLES, budget=Budget(max_params=MAX_PARAMS), seed=0, space=SearchSpace(**TINY_SPACE))
+    settings = question(data, SearchConfig(recipe=CYCLES, max_params=MAX_PARAMS, space=SearchSpace(**TINY_SPACE)))
     specs = tuple(TINY.replace(channels=[width]) for width in (8, 16, 24))
     with opened(url) as storage:
         study = open_study(storage, "study", settings)
@@ -344,7 +344,7 @@ def test_a_candidate_of_a_machine_that_fell_silent_is_taken_up_by_another(
 
 def test_many_may_open_an_empty_database_and_a_study_at_once(digits: DataSet, postgres: PostgresServer) -> None:
     data = prepare(digits, CYCLES)
-    settings = question(data, CYCLES, budget=Budget(max_params=MAX_PARAMS), seed=0, space=SearchSpace(**TINY_SPACE))
+    settings = question(data, SearchConfig(recipe=CYCLES, max_params=MAX_PARAMS, space=SearchSpace(**TINY_SPACE)))
 
     def make(url: str) -> str:
         with opened(url) as storage:
@@ -362,7 +362,7 @@ def test_a_study_has_its_question_before_another_machine_sees_it(
 ) -> None:
     data = prepare(digits, CYCLES)
     asked: dict[str, Any] = {"seed": 0, "space": SearchSpace(**TINY_SPACE)}
-    mine, theirs = (question(data, CYCLES, budget=Budget(max_params=most), **asked) for most in (20_000, 30_000))
+    mine, theirs = (question(data, SearchConfig(recipe=CYCLES, max_params=most, **asked)) for most in (20_000, 30_000))
     set_user_attr = Study.set_user_attr
     others: list[Future[Study]] = []
     with opened(url) as storage, opened(url) as their_storage, ThreadPoolExecutor(1) as thread:

@@ -14,8 +14,8 @@ from search_support import MAX_PARAMS
 from support import TINY_SPACE, prepare, restarts, tiny_recipe
 
 from budgetnet.data import DataSet
-from budgetnet.model.budget import Budget
 from budgetnet.study.bulk import insert_trial
+from budgetnet.study.config import SearchConfig
 from budgetnet.study.driver import question
 from budgetnet.study.ledger import Ledger
 from budgetnet.study.presence import Presence
@@ -29,15 +29,8 @@ ENDED, BEST = 450, 25
 
 def long_study(digits: DataSet, out: Path, sampler: str) -> tuple[Proposals, list[Any]]:
     """A study of candidates that ended in every way, and those of them in the order in which they ended."""
-    settings = question(
-        data := prepare(digits, CYCLES),
-        CYCLES,
-        budget=Budget(max_params=MAX_PARAMS),
-        seed=0,
-        space=SearchSpace(**TINY_SPACE),
-        sizing="reject",
-        sampler=sampler,  # type: ignore[arg-type]
-    )
+    asked: dict[str, Any] = {"recipe": CYCLES, "space": SearchSpace(**TINY_SPACE), "sizing": "reject"}
+    settings = question(data := prepare(digits, CYCLES), SearchConfig(max_params=MAX_PARAMS, sampler=sampler, **asked))
     storage = open_storage(default_storage(out), create=True)
     study = open_study(storage, "study", settings)
     study_id = storage.get_study_id_from_name("study")

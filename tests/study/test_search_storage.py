@@ -132,8 +132,8 @@ def test_a_storage_damaged_while_a_candidate_trains_is_told_in_one_line(ask: Que
 @pytest.mark.parametrize(
     ("changes", "part"),
     [
-        ({"max_params": 30_000}, "budget"),
-        ({"max_macs": 10**9}, "budget"),
+        ({"max_params": 30_000}, "max_params"),
+        ({"max_macs": 10**9}, "max_macs"),
         ({"recipe": tiny_recipe(epochs=2)}, "recipe or epochs"),
         ({"recipe": tiny_recipe(epochs=1, precision="bfloat16")}, "precision.* recipe or epochs"),
         ({"space": {"stages": [1, 1]}}, "space"),

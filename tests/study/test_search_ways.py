@@ -12,8 +12,8 @@ from support import PAIR_SPACE, TINY, TINY_SPACE, prepare, restarts, tiny_recipe
 
 from budgetnet.common.errors import InputError
 from budgetnet.data import DataSet
-from budgetnet.model.budget import Budget
 from budgetnet.runs.store import RunFolder
+from budgetnet.study.config import SearchConfig
 from budgetnet.study.driver import question
 from budgetnet.study.ledger import Ledger
 from budgetnet.study.presence import Presence
@@ -125,7 +125,7 @@ def test_a_sampler_learns_from_what_was_pruned_in_the_way_it_can(
     storage = open_storage(default_storage(ask.out), create=False)
     data = prepare(ask.digits, CYCLES)
     asked: dict[str, Any] = {"space": SearchSpace(**BY_RATE), **ways}
-    settings = question(data, CYCLES, budget=Budget(max_params=MAX_PARAMS), seed=0, **asked)
+    settings = question(data, SearchConfig(recipe=CYCLES, max_params=MAX_PARAMS, **asked))
     with Presence(storage, "study", ask.out) as presence:
         ledger = Ledger(study, storage, presence)
         ledger.refresh()
@@ -192,17 +192,17 @@ def test_when_the_time_is_up_the_candidate_in_training_waits(ask: Question) -> N
 
 
 def test_widths_are_not_fitted_without_a_limit(ask: Question) -> None:
-    with pytest.raises(InputError, match="--sizing = 'fit': needs a limit"):
+    with pytest.raises(InputError, match="sizing = 'fit': needs a limit"):
         ask(trials=1, max_params=None, ways={"sizing": "fit"})
 
 
 def test_a_study_asked_in_another_way_is_another_study(ask: Question, digits: DataSet) -> None:
     recipe = tiny_recipe()
     data = prepare(digits, recipe)
-    options: dict[str, Any] = {"budget": Budget(max_params="1M"), "seed": 0, "space": SearchSpace(**TINY_SPACE)}
-    plain = question(data, recipe, **options)
+    config = SearchConfig(recipe=recipe, max_params="1M", space=SearchSpace(**TINY_SPACE))
+    plain = question(data, config)
     changes: list[dict[str, Any]] = [{"sizing": "scale"}, {"sampler": "gp"}, {"pruner": "none"}]
     for change in changes:
-        other = question(data, recipe, **options, **change)
+        other = question(data, config.replace(**change))
         assert other.digest != plain.digest
         assert plain.differences(other) == list(change)

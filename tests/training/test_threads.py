@@ -55,7 +55,7 @@ def test_a_number_is_set_as_asked_for() -> None:
 
 
 def test_more_than_torch_may_use_is_refused() -> None:
-    with pytest.raises(InputError, match="--threads = 2: must be at most 1: "):
+    with pytest.raises(InputError, match="threads = 2: must be at most 1: "):
         set_threads(2, no_run)
     torch.set_num_threads(2)
     with pytest.raises(InputError, match=r"must be at most 1: .* shared by 64 processes"):

@@ -23,11 +23,12 @@ from statsmodels.stats.proportion import proportion_confint
 from support import Tell, child_environment, tiny_recipe
 
 from budgetnet.data import DataSet
-from budgetnet.model.budget import Budget
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.named_recipes import named_recipe
 from budgetnet.runs.records import DataRecord
+from budgetnet.study.config import SearchConfig
 from budgetnet.study.settings import StudySettings
+from budgetnet.study.space import SearchSpace
 from budgetnet.study.space.named import named_space
 from budgetnet.study.storage import default_storage, open_storage
 from budgetnet.study.trials import FATES, Trial
@@ -220,8 +221,8 @@ def test_the_study_s_note_asks_the_question_and_names_the_best(annotated: Copy, 
 
 
 def test_the_command_that_goes_on_asks_the_same_question(digits: DataSet, tell: Tell, tmp_path: Path) -> None:
-    ways = {"sizing": "scale", "sampler": "random", "pruner": "median"}
-    how: dict[str, Any] = {"recipe": named_recipe("digits").for_epochs(1), "space": named_space("resnet").to_mapping()}
+    ways = {"sizing": "scale", "sampler": "random", "pruner": "median", "epochs": 1}
+    how: dict[str, Any] = {"recipe": named_recipe("digits"), "space": named_space("resnet").to_mapping()}
     outcome = Question(digits, tmp_path)(trials=1, name="it's", ways=ways, max_macs=400_000, **how)
     storage = open_storage(default_storage(tmp_path), create=False)
     copy = Copy(tmp_path, storage, outcome.study)
@@ -234,9 +235,9 @@ def test_the_command_that_goes_on_asks_the_same_question(digits: DataSet, tell: 
 def settings_of(images: dict[str, Any]) -> StudySettings:
     facts = {"name": "digits", "provenance": "made for a test", "fingerprint": "0", "is_original_cifar10": False}
     data = DataRecord(**facts, mean=(0.5,), std=(0.5,), split_fingerprint="0", **images)
-    return StudySettings(
-        budget=Budget(max_params=20_000), recipe=tiny_recipe(), data=data, seed=0, device="cpu", precision="float32"
-    )
+    config = SearchConfig(max_params=20_000, recipe=tiny_recipe())
+    how: dict[str, Any] = {"space": SearchSpace(), "recipe": tiny_recipe(), "device": "cpu", "precision": "float32"}
+    return StudySettings(config=config, data=data, **how)
 
 
 def test_figures_of_a_thousand_trials_stay_small(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from budgetnet.common.documents import MAX_CHANNELS, Channels, Document, Positive, Real
 from budgetnet.common.errors import InputError
+from budgetnet.model.budget import Sizing
 from budgetnet.model.spec import BlockKind, KernelSize, ModelSpec, ShortcutKind
 from budgetnet.runs.recipe import Recipe
 from budgetnet.study.space.costs import Columns, Costs, combinations, costs_of, drawn, enumerated
@@ -25,10 +26,6 @@ Growth = Annotated[Real, Field(gt=0, le=8)]
 BudgetShare = Annotated[Real, Field(gt=0, le=1)]
 StageCount = Annotated[Positive, Field(le=32)]
 BlockCount = Annotated[Positive, Field(le=256)]
-
-Sizing = Literal["fit", "scale", "reject"]
-"""Where widths come from. ``fit``: solved for, so that a network uses up the budget. ``scale``: solved for a drawn
-share of the budget. ``reject``: drawn, whatever they come to."""
 
 
 _CHOICES = (

@@ -72,7 +72,7 @@ def fit(
         return space.spec(params, **image)
     limits = [getattr(budget, f"max_{name}") for name in LIMITS]
     if limits == [None, None, None]:
-        raise InputError("--max-params", None, f"{sizing} needs a limit to make networks for")
+        raise InputError("max_params", None, f"{sizing} needs a limit to make networks for")
     share = params["budget_share"] if sizing == "scale" else 1.0
     frame = _Frame(space, params, **image)
     scaled = [None if limit is None else max(1, int(limit * share)) for limit in limits]

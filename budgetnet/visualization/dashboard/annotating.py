@@ -142,7 +142,7 @@ class _Notes:
 
     def _write_study(self, trials: list[Trial]) -> bool:
         """Gives the study its note and figures, if they would be others than it has; tells whether it did."""
-        made_of = hashlib.sha256(repr([_FORMAT, *trials]).encode()).hexdigest()
+        made_of = hashlib.sha256(repr([_FORMAT, self._settings.config, *trials]).encode()).hexdigest()
         if made_of == self._mark.made_of:
             return False
         from optuna_dashboard import save_plotly_graph_object

@@ -111,7 +111,7 @@ class Candidates:
             if image is None:
                 return None
             settings = self._settings
-            spec = fit(settings.space, frozen.params, budget=settings.budget, sizing=settings.sizing, **image)
+            spec = fit(settings.space, frozen.params, budget=settings.budget, sizing=settings.config.sizing, **image)
         except (InputError, KeyError):
             return None
         return spec if spec.digest == trial.spec else None

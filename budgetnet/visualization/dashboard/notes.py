@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
-from pathlib import Path
 
 from budgetnet.common.formatting import percent
 from budgetnet.model.cost import Cost
 from budgetnet.model.published import reference
 from budgetnet.model.spec import ModelSpec
 from budgetnet.statistics.intervals import points, wilson_interval, with_interval
+from budgetnet.study.commands import train_command
 from budgetnet.study.leaderboard import NOT_COMPARABLE
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.trials import Fate, Trial
@@ -48,9 +47,10 @@ def trial_note(candidate: Candidate, settings: StudySettings) -> str:
     # The draw itself stands beside the note; it is told in words where it is all that is known.
     parts.append(_network(candidate.spec) if candidate.spec else _draw(trial))
     if candidate.record is not None:
-        run = candidate.record.folder
+        run = candidate.record.folder.resolve()
+        seed = settings.config.seed if trial.seed is None else trial.seed
         how = "to its end" if trial.fate == "pruned" else "again"
-        parts += [f"To train it {how}, into a folder of its own:", code(train_command(run, trial, settings))]
+        parts += [f"To train it {how}, into a folder of its own:", code(train_command(run, settings, seed=seed))]
         parts += _place_of_data(settings)
     return "\n\n".join(parts)
 
@@ -145,15 +145,6 @@ def _value(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else plain(str(value))
 
 
-def train_command(run: Path, trial: Trial, settings: StudySettings) -> str:
-    """The command that trains a run's network once more, alike, into a folder of its own."""
-    data, folder = settings.data, run.resolve()
-    parts = ["budgetnet", "train", str(folder / "spec.yaml"), "--recipe", str(folder / "recipe.yaml")]
-    parts += ["--data", data.name, "--train-size", str(data.train_images)]
-    parts += ["--validation-size", str(data.validation_images), "--seed", str(trial.seed or settings.seed)]
-    return shlex.join([*parts, "--device", settings.device, "--out", "again"])
-
-
 def _place_of_data(settings: StudySettings) -> list[str]:
-    _, _, place = settings.data.name.partition(":")
+    _, _, place = settings.config.data.partition(":")
     return ["Where the search was started, as the data's path starts there."] if place and place[0] not in "/~" else []

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from budgetnet.runs.named_recipes import NAMED as RECIPES
+from budgetnet.common.config import command, has_unnamed_documents
 from budgetnet.statistics.intervals import points, with_interval
+from budgetnet.study.commands import found_config, place_of
 from budgetnet.study.leaderboard import candidates, rank
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.space.named import NAMED as SPACES
@@ -97,9 +98,9 @@ class Overview:
             ["data", f"{plain(data.name)}: {plain(data.provenance)}"],
             ["images", f"{data.train_images:,} for training, {data.validation_images:,} for validation"],
             ["recipe", f"{plain(recipe.name or 'from a file')}, {recipe.epochs} epochs"],
-            ["space", f"{plain(self._space_name())}, sizing {settings.sizing}"],
-            ["sampler, pruner", f"{settings.sampler}, {settings.pruner}"],
-            ["seed", str(settings.seed)],
+            ["space", f"{plain(self._space_name())}, sizing {settings.config.sizing}"],
+            ["sampler, pruner", f"{settings.config.sampler}, {settings.config.pruner}"],
+            ["seed", str(settings.config.seed)],
             ["device", f"{plain(settings.device)}, {settings.precision}"],
         ]
         return table(["question", ""], rows)
@@ -109,27 +110,13 @@ class Overview:
         return space.name if SPACES.get(space.name) == space else f"{space.name or 'unnamed'}, from a file"
 
     def _commands(self) -> list[str]:
-        where = ["--out", str(self._out)] + (["--storage", self._storage] if self._storage else [])
-        commands = [["budgetnet", "leaderboard", self._name, *where], ["budgetnet", "dashboard", self._name, *where]]
-        more = self._search_command()
-        return [code(shlex.join(command)) for command in [*commands, *([[*more, *where]] if more else [])]]
-
-    def _search_command(self) -> list[str] | None:
-        """The command that goes on with the search; none where space or recipe have no name."""
-        settings = self._settings
-        space, recipe = settings.space.name, settings.recipe.name
-        if space != self._space_name() or recipe not in RECIPES:
-            return None
-        if RECIPES[recipe].for_epochs(settings.recipe.epochs).digest != settings.recipe.digest:
-            return None
-        parts = ["budgetnet", "search", "--study", self._name, "--data", settings.data.name]
-        for limit, value in settings.budget.to_mapping().items():
-            parts += [f"--{limit.replace('_', '-')}", str(value)] if value else []
-        parts += ["--space", space, "--sizing", settings.sizing, "--sampler", settings.sampler]
-        parts += ["--pruner", settings.pruner, "--recipe", recipe, "--epochs", str(settings.recipe.epochs)]
-        parts += ["--train-size", str(settings.data.train_images)]
-        parts += ["--validation-size", str(settings.data.validation_images), "--seed", str(settings.seed)]
-        return [*parts, "--device", settings.device, "--trials", str(tally(self._trials)["trained"] + 10)]
+        config = found_config(self._settings, self._name, out=self._out, storage=self._storage)
+        where = place_of(config)
+        commands = [shlex.join(["budgetnet", verb, self._name, *where]) for verb in ("leaderboard", "dashboard")]
+        if not has_unnamed_documents(config):
+            # With more trials than there are, or the command would end at once.
+            commands.append(command(config.replace(trials=tally(self._trials)["trained"] + 10)))
+        return list(map(code, commands))
 
 
 def study_heading(name: str) -> str:

@@ -45,16 +45,16 @@ def read_ablation(folder: Path, reader: Reader) -> Ablation:
     everything = reader.read_all(runs)
     records, others = _of_one_kind(everything)
     if not records:
-        raise RecordError("--ablation", str(folder), "holds no finished run that can be read")
+        raise RecordError("ablation", str(folder), "holds no finished run that can be read")
     by_key = _by_key(records)
     study, changes, variants = _as_trained(study, records, by_key)
     trained = [variant for variant in variants if variant.key in by_key]
     begun = {variant.network for variant in trained}
     if any(variant.is_base and variant.network in begun and variant not in trained for variant in variants):
-        raise RecordError("--ablation", str(folder), "has no run of the study's base, which variants are compared with")
+        raise RecordError("ablation", str(folder), "has no run of the study's base, which variants are compared with")
     seeds = sorted(set.intersection(*(set(by_key[variant.key]) for variant in trained)))
     if not seeds:
-        raise RecordError("--ablation", str(folder), "has no seed with which all of its variants were trained")
+        raise RecordError("ablation", str(folder), "has no seed with which all of its variants were trained")
     study = study.from_mapping({**study.to_mapping(), "seeds": seeds})
     chosen = {variant.key: [by_key[variant.key][seed] for seed in seeds] for variant in trained}
     used = len(chosen) * len(seeds)
@@ -115,7 +115,7 @@ def _as_trained(
         if best is None or trained > best[0]:
             best = trained, laid, changes, variants
     if best is None or best[0] == 0:
-        raise RecordError("--ablation", str(records[0].folder.parent), "holds no run of the study")
+        raise RecordError("ablation", str(records[0].folder.parent), "holds no run of the study")
     return best[1:]
 
 

@@ -91,8 +91,6 @@ def collect(
             commands(
                 study.study_name,
                 settings,
-                trials,
-                finals,
                 out=out,
                 storage=storage,
                 best_run=None if best is None else best.run,

@@ -45,7 +45,7 @@ def read_reproduction(folder: Path, reader: Reader) -> Reproduction:
     records = reader.read_all(runs)
     groups = _groups(record for record in records if record.test is not None)
     if not groups:
-        raise RecordError("--reproduction", str(folder), "holds no run that was judged on the test set")
+        raise RecordError("reproduction", str(folder), "holds no run that was judged on the test set")
     data = {record.identity.data.fingerprint: record.identity.data for group in groups for record in group}
     unjudged = sum(record.test is None for record in records)
     remarks = [f"{unjudged} runs were not judged on the test set"] if unjudged else []

@@ -1,0 +1,223 @@
+"""Configs: all options of a command as one frozen document, and the command line that one stands for."""
+
+from __future__ import annotations
+
+import inspect
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
+
+from pydantic import BeforeValidator
+from pydantic.fields import FieldInfo
+
+from budgetnet.common.documents import Document, parse_count, parse_duration, whole_number
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class OnCommandLine(NamedTuple):
+    """How a field of a config is written on the command line; part of the field's annotation."""
+
+    metavar: str
+    """What stands for the value in help texts."""
+    text: Callable[[Any], str] = str
+    """Write a value as the command line takes it."""
+    argument: bool = False
+    """Whether the value is a positional argument rather than an option."""
+
+
+class Config(Document):
+    """All options of one command; every field has a default, or is an argument of the command.
+
+    A field's description is its help text on the command line. Values may be given as text, as on the command line:
+    ``trials="20"``, ``max_params="5M"``, ``timeout="10m"``.
+
+    Raises:
+        InputError: on construction, when a field is unknown or breaks its rule.
+    """
+
+    command: ClassVar[str]
+    """Name of the command below ``budgetnet``."""
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The value of each field, by its name."""
+        return {name: getattr(self, name) for name in type(self).model_fields}
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a config with some fields changed.
+
+        Raises:
+            InputError: a field is unknown or breaks its rule.
+        """
+        return type(self)(**{**self.values, **changes})
+
+
+def command(config: Config) -> str:
+    """Return the command line that a config stands for, with the fields that are not at their defaults.
+
+    A document that has no name, such as a recipe made in Python, is written as a file's name in capitals.
+    """
+    words = ["budgetnet", *config.command.split()]
+    fields = type(config).model_fields.items()
+    # Positional arguments first, as in help texts.
+    for name, field in sorted(fields, key=lambda pair: not on_command_line(pair[1]).argument):
+        value = getattr(config, name)
+        if field.is_required() or value != field.get_default(call_default_factory=True):
+            words += _words(name, field, value)
+    return shlex.join(words)
+
+
+def has_unnamed_documents(config: Config) -> bool:
+    """Return whether a config holds documents that the command line can only read from a file."""
+    values = [each for value in config.values.values() for each in (value if isinstance(value, tuple) else (value,))]
+    return any(isinstance(value, (Document, dict)) for value in values)
+
+
+def on_command_line(field: FieldInfo) -> OnCommandLine:
+    """Return how a field is written on the command line."""
+    found = [each for each in field.metadata if isinstance(each, OnCommandLine)]
+    return found[0] if found else OnCommandLine("TEXT")
+
+
+def option_of(name: str) -> str:
+    """Return the command-line option of a field: ``--max-params`` for ``max_params``."""
+    return f"--{name.replace('_', '-')}"
+
+
+def text_of(field: FieldInfo, value: Any) -> str:
+    """Return a value as the command line takes it."""
+    how = on_command_line(field)
+    return f"{how.metavar}.yaml" if isinstance(value, (Document, dict)) else how.text(value)
+
+
+def _words(name: str, field: FieldInfo, value: Any) -> Iterator[str]:
+    for each in value if isinstance(value, tuple) else (value,):
+        if not on_command_line(field).argument:
+            yield option_of(name)
+        if each is not True:
+            yield text_of(field, each)
+
+
+def takes_fields_of(config: type[Config]) -> Callable[[Function], Function]:
+    """Show a config's fields in the signature and the docstring of a function that takes them as keywords.
+
+    Args:
+        config: the config that the function builds from what its ``**`` parameter receives. A parameter that the
+            function declares itself keeps its place.
+    """
+
+    def decorate(function: Function) -> Function:
+        signature = inspect.signature(function)
+        own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+        declared = {each.name for each in own}
+        fields = [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=inspect.Parameter.empty
+                if field.is_required()
+                else field.get_default(call_default_factory=True),
+                annotation=field.annotation,
+            )
+            for name, field in config.model_fields.items()
+            if name not in declared
+        ]
+        shown: Any = function
+        shown.__signature__ = signature.replace(parameters=[*own, *fields])
+        listed = "\n".join(f"    {name}: {field.description}" for name, field in config.model_fields.items())
+        shown.__doc__ = f"{inspect.cleandoc(function.__doc__ or '')}\n\nFields:\n{listed}\n"
+        return function
+
+    return decorate
+
+
+def _keyword(name: str, field: FieldInfo) -> inspect.Parameter:
+    default = inspect.Parameter.empty if field.is_required() else field.get_default(call_default_factory=True)
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=field.annotation)
+
+
+def _count(value: object) -> int:
+    return parse_count(value, field="")
+
+
+def _optional_count(value: object) -> int | None:
+    return None if value is None else parse_count(value, field="")
+
+
+def _count_or_zero(value: object) -> int:
+    if str(value).strip() == "0":
+        return 0
+    try:
+        return parse_count(value, field="")
+    except ValueError:
+        raise ValueError("must be a whole number of at least 0") from None
+
+
+UNLIMITED = "unlimited"
+"""What a limit is set to on the command line where there is none."""
+
+
+def _limit(value: object) -> int | None:
+    return None if value in (None, UNLIMITED) else parse_count(value, field="")
+
+
+def _limit_text(value: int | None) -> str:
+    """Write a limit, round numbers in short: ``5M``."""
+    if value is None:
+        return UNLIMITED
+    for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if value % size == 0:
+            return f"{value // size}{unit}"
+    return str(value)
+
+
+def _seed(value: object) -> int:
+    rule = f"must be a whole number from 0 to {2**32 - 1:,}"
+    try:
+        seed = int(value.strip()) if isinstance(value, str) else whole_number(value)
+    except ValueError:
+        raise ValueError(rule) from None
+    if not 0 <= seed < 2**32:
+        raise ValueError(rule)
+    return seed
+
+
+def _duration(value: object) -> float | None:
+    return None if value is None else parse_duration(value, field="")
+
+
+def _duration_text(seconds: float) -> str:
+    """Write a time without an exponent, which none is read with."""
+    return f"{seconds:.6f}".rstrip("0").rstrip(".") + "s"
+
+
+def _threads(value: object) -> int | str | None:
+    if value is None or value == "auto":
+        return value
+    try:
+        return parse_count(value, field="")
+    except ValueError:
+        raise ValueError("must be a whole number of at least 1, or auto") from None
+
+
+def path_as_text(value: object) -> object:
+    """Accept a path where a name or a file may stand."""
+    return str(value) if isinstance(value, Path) else value
+
+
+def several(value: object) -> tuple[Any, ...]:
+    """Accept one value where several may stand."""
+    return () if value is None else tuple(value) if isinstance(value, (list, tuple)) else (value,)
+
+
+Count = Annotated[int, BeforeValidator(_count, json_schema_input_type=int | str), OnCommandLine("N")]
+OptionalCount = Annotated[int | None, BeforeValidator(_optional_count), OnCommandLine("N")]
+CountOrZero = Annotated[int, BeforeValidator(_count_or_zero), OnCommandLine("N")]
+OptionalLimit = Annotated[int | None, BeforeValidator(_limit), OnCommandLine("N", _limit_text)]
+Seed = Annotated[int, BeforeValidator(_seed), OnCommandLine("N")]
+Duration = Annotated[float | None, BeforeValidator(_duration), OnCommandLine("TIME", _duration_text)]
+Threads = Annotated[int | Literal["auto"] | None, BeforeValidator(_threads), OnCommandLine("N|auto")]
+Data = Annotated[str, BeforeValidator(path_as_text), OnCommandLine("DATA")]
+DeviceName = Literal["auto", "cuda", "mps", "cpu"]

@@ -1,0 +1,294 @@
+"""The config of a search: every option of ``budgetnet search`` and of `budgetnet.search`, with its default."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, field_serializer
+
+from budgetnet.common.config import (
+    Config,
+    Count,
+    CountOrZero,
+    Data,
+    DeviceName,
+    Duration,
+    OnCommandLine,
+    OptionalCount,
+    OptionalLimit,
+    Seed,
+    Threads,
+    path_as_text,
+    several,
+)
+from budgetnet.common.documents import Document
+from budgetnet.common.errors import InputError
+from budgetnet.common.files import names_a_file
+from budgetnet.model.budget import Budget, Sizing
+from budgetnet.model.spec import ModelSpec
+from budgetnet.model.zoo import ENTRIES, get
+from budgetnet.runs.named_recipes import NAMED as RECIPES
+from budgetnet.runs.named_recipes import default_recipe, named_recipe
+from budgetnet.runs.recipe import Recipe
+
+if TYPE_CHECKING:
+    from budgetnet.study.space import SearchSpace
+
+SamplerName = Literal["tpe", "gp", "nsga2", "random"]
+PrunerName = Literal["asha", "hyperband", "median", "none"]
+
+ZOO = "zoo"
+"""In place of a network: every named one that fits."""
+
+
+def _read_recipe(value: object) -> object:
+    """Accept a recipe, or the name or file of one; a recipe that has a name is kept by it."""
+    if isinstance(value, Mapping):
+        value = Recipe.from_mapping(dict(value))
+    if isinstance(value, Recipe):
+        return value.name if value.name in RECIPES and RECIPES[value.name].digest == value.digest else value
+    return None if value is None else _text(value, what="recipe")
+
+
+def _read_networks(value: object) -> object:
+    return tuple(map(_read_network, several(value)))
+
+
+def _read_network(value: object) -> object:
+    """Accept a network, or the name or file of one; a network that has a name is kept by it."""
+    if isinstance(value, Mapping):
+        value = ModelSpec.from_mapping(dict(value))
+    if isinstance(value, ModelSpec):
+        return value.name if value.name in ENTRIES and get(value.name) == value else value
+    return _text(value, what="specification")
+
+
+def _read_space(value: object) -> object:
+    """Accept a space, or the name or file of one; one that has a name is kept by it, others as plain data."""
+    if isinstance(value, Mapping):
+        from budgetnet.study.space import SearchSpace
+
+        value = SearchSpace.from_mapping(dict(value))
+    if not isinstance(value, Document):
+        return _text(value, what="space")
+    from budgetnet.study.space.named import NAMED as SPACES
+
+    return next((name for name, space in SPACES.items() if space == value), None) or value.to_mapping()
+
+
+def _text(value: object, *, what: str) -> str:
+    text = path_as_text(value)
+    if not isinstance(text, str):
+        raise ValueError(f"must be a name, a file or a {what}")
+    return text
+
+
+def _shown_url(url: str) -> str:
+    # Here, because reading URLs takes a library that other commands need not wait for.
+    from budgetnet.study.storage import shown_url
+
+    return shown_url(url)
+
+
+def _shown_tracker(tracker: str) -> str:
+    kind, colon, place = tracker.partition(":")
+    return f"{kind}{colon}{_shown_url(place)}" if place else tracker
+
+
+RecipeChoice = Annotated[
+    str | Recipe | None,
+    BeforeValidator(_read_recipe, json_schema_input_type=str | Recipe | None),
+    OnCommandLine("RECIPE"),
+]
+# Plain data and no document, whose class loads the sampler's library: a second that other commands need not wait for.
+SpaceChoice = Annotated[
+    str | dict[str, Any],
+    BeforeValidator(_read_space, json_schema_input_type=str | dict[str, Any]),
+    OnCommandLine("SPACE"),
+]
+Networks = Annotated[
+    tuple[str | ModelSpec, ...],
+    BeforeValidator(_read_networks, json_schema_input_type=tuple[str | ModelSpec, ...] | str),
+    OnCommandLine("SPEC"),
+]
+
+
+class SearchConfig(Config):
+    """What is searched for, how, for how long and where.
+
+    Names and files of recipes, spaces and networks are kept as they are given, and read when the search begins.
+
+    Raises:
+        InputError: on construction, when a field is unknown or breaks its rule.
+    """
+
+    document_kind: ClassVar[str] = "search config"
+    command: ClassVar[str] = "search"
+    MAY_CHANGE: ClassVar[frozenset[str]] = frozenset(
+        {
+            *("trials", "timeout", "enqueue", "finalists", "final_seeds", "final_recipe", "final_epochs"),
+            *("study", "storage", "out", "threads", "workers", "per_gpu", "track"),
+        }
+    )
+    """Fields in which a search that resumes a study may differ; all others are part of the study's question."""
+
+    max_params: OptionalLimit = 5_000_000
+    """Most trainable parameters of a network; unlimited: no limit."""
+    max_macs: OptionalLimit = None
+    """Most multiply-accumulates for one image."""
+    max_activations: OptionalLimit = None
+    """Most output elements of convolutions and the linear layer for one image."""
+    data: Data = "digits"
+    """Data set: digits, cifar10, cifar10:PATH, folder:PATH or arrays:PATH.npz."""
+    trials: Count = 6
+    """Number of trained candidates that the study shall have, those of earlier searches included."""
+    timeout: Duration = None
+    """Time after which to stop, within a training step: 90s, 30m, 1.5h, or a number of seconds."""
+    space: SpaceChoice = "resnet"
+    """Search space: resnet, paper, or a YAML or JSON file."""
+    sizing: Sizing = "fit"
+    """How widths meet the budget. fit: solve for them. scale: solve for a sampled share of it. reject: sample them."""
+    sampler: SamplerName = "tpe"
+    """Sampler of candidates: tpe, gp, nsga2 or random."""
+    pruner: PrunerName = "asha"
+    """Pruner, which stops candidates when the learning rate restarts: asha, hyperband, median or none."""
+    enqueue: Networks = ()
+    """Network to train first, by its name or file; again for more. zoo: every named network that fits."""
+    recipe: RecipeChoice = None
+    """Recipe that candidates are trained with: a name or a file. Default: digits for the digits, else search."""
+    epochs: OptionalCount = None
+    """Epochs in place of the recipe's; a longer first cycle is shortened."""
+    finalists: CountOrZero = 0
+    """Number of the best candidates to train in full, with the test set opened for them at the end."""
+    final_seeds: Count = 3
+    """Trainings of each finalist, each with its own seed."""
+    final_recipe: RecipeChoice = None
+    """Recipe that finalists are trained with: a name or a file. Default: digits for the digits, else modern."""
+    final_epochs: OptionalCount = None
+    """Epochs in place of the final recipe's."""
+    study: str | None = None
+    """Name of the study. Default: a name made from the question, so that the same search finds its study again."""
+    storage: Annotated[str | None, OnCommandLine("URL", _shown_url)] = None
+    """Storage of studies, as any SQLAlchemy URL. Default: an SQLite file in the folder of run folders."""
+    seed: Seed = 0
+    """Seed of everything that is sampled."""
+    out: Annotated[Path, OnCommandLine("DIR")] = Path("runs")
+    """Folder of run folders and of the study's SQLite file."""
+    device: DeviceName = "auto"
+    """Device to train on: auto, cuda, mps or cpu."""
+    threads: Threads = None
+    """Threads of torch on a CPU; auto takes one or all, by a few measured steps. Default: all."""
+    workers: OptionalCount = None
+    """Number of worker processes. Default: one on a CPU, and as many as may share a GPU on each GPU."""
+    per_gpu: Count = 1
+    """Number of worker processes that share a GPU."""
+    train_size: OptionalCount = None
+    """Number of training images to use. Default: all."""
+    validation_size: OptionalCount = None
+    """Number of held-out images to validate on. Default: all."""
+    track: Annotated[tuple[str, ...], BeforeValidator(several), OnCommandLine("TRACKER", _shown_tracker)] = ()
+    """Tracker of runs: tensorboard[:FOLDER] or mlflow[:URI]; again for more. Default place: in the folder of runs."""
+
+    @field_serializer("storage")
+    def _storage_without_password(self, storage: str | None) -> str | None:
+        return None if storage is None else _shown_url(storage)
+
+    @field_serializer("track")
+    def _trackers_without_passwords(self, track: tuple[str, ...]) -> list[str]:
+        return [_shown_tracker(tracker) for tracker in track]
+
+    @property
+    def budget(self) -> Budget:
+        """What a candidate may cost."""
+        return Budget(max_params=self.max_params, max_macs=self.max_macs, max_activations=self.max_activations)
+
+    @functools.cached_property
+    def candidate_recipe(self) -> Recipe:
+        """The recipe that candidates are trained with, for the number of epochs that was asked for.
+
+        Raises:
+            InputError: no such recipe or file, or a file that breaks a rule.
+        """
+        with _named("recipe"):
+            return _recipe(self.recipe, self.epochs, default=default_recipe(self.data, other="search"))
+
+    @functools.cached_property
+    def finalist_recipe(self) -> Recipe:
+        """The recipe that finalists are trained with, for the number of epochs that was asked for.
+
+        Raises:
+            InputError: no such recipe or file, or a file that breaks a rule.
+        """
+        with _named("final_recipe"):
+            return _recipe(self.final_recipe, self.final_epochs, default=default_recipe(self.data, other="modern"))
+
+    @functools.cached_property
+    def search_space(self) -> SearchSpace:
+        """The space that candidates are sampled from.
+
+        Raises:
+            InputError: no such space or file, or a file that breaks a rule.
+        """
+        from budgetnet.study.space import SearchSpace
+        from budgetnet.study.space.named import NAMED as SPACES
+        from budgetnet.study.space.named import named_space
+
+        if isinstance(self.space, dict):
+            return SearchSpace.from_mapping(self.space)
+        is_file = self.space not in SPACES and names_a_file(self.space)
+        return SearchSpace.load(self.space) if is_file else named_space(self.space)
+
+    @functools.cached_property
+    def enqueued(self) -> tuple[ModelSpec | str, ...]:
+        """The networks to train first; ``zoo`` stands for every named one that fits.
+
+        Raises:
+            InputError: no such network or file, or a file that breaks a rule.
+        """
+        with _named("enqueue"):
+            return tuple(ZOO if each == ZOO else _network(each) for each in self.enqueue)
+
+    def resuming(self, earlier: SearchConfig) -> SearchConfig:
+        """Return this config with what an earlier search of the same study asked for and this one does not.
+
+        Those are enqueued networks, finals and trials: what makes the whole study again in one command.
+
+        Args:
+            earlier: the config that the study was stored with.
+        """
+        kept: dict[str, Any] = {
+            "trials": max(earlier.trials, self.trials),
+            "enqueue": (*earlier.enqueue, *(each for each in self.enqueue if each not in earlier.enqueue)),
+        }
+        if not self.finalists:
+            finals = ("finalists", "final_seeds", "final_recipe", "final_epochs")
+            kept |= {name: getattr(earlier, name) for name in finals}
+        return self.replace(**kept)
+
+
+@contextmanager
+def _named(field: str) -> Iterator[None]:
+    """Name a field of the config in errors that name what is read for it; those of a file name the file."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(error.field if ": " in error.field else field, error.value, error.rule) from None
+
+
+def _recipe(chosen: str | Recipe | None, epochs: int | None, *, default: str) -> Recipe:
+    name = chosen or default
+    if isinstance(name, Recipe):
+        recipe = name
+    else:
+        recipe = Recipe.load(name) if name not in RECIPES and names_a_file(name) else named_recipe(name)
+    return recipe if epochs is None else recipe.for_epochs(epochs)
+
+
+def _network(chosen: str | ModelSpec) -> ModelSpec:
+    if isinstance(chosen, ModelSpec):
+        return chosen
+    return ModelSpec.load(chosen) if chosen not in ENTRIES and names_a_file(chosen) else get(chosen)

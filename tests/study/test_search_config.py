@@ -1,0 +1,277 @@
+"""The config of a search: read from texts, stored whole with the study, and written as the command that made it."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import torch
+import typer
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import thorough
+from support import TINY, TINY_SPACE, Tell, tiny_recipe
+from typer.testing import CliRunner
+
+import budgetnet as bn
+from budgetnet.cli.fields import takes_options_of
+from budgetnet.common.config import command, has_unnamed_documents
+from budgetnet.common.errors import InputError, RecordError
+from budgetnet.data import DataSet
+from budgetnet.data.training_data import TrainingData
+from budgetnet.model.zoo import get
+from budgetnet.runs.named_recipes import named_recipe
+from budgetnet.study.config import SearchConfig
+from budgetnet.study.driver import question
+from budgetnet.study.settings import StudySettings
+from budgetnet.study.space import SearchSpace
+from budgetnet.study.space.named import named_space
+
+FIELDS = SearchConfig.model_fields
+COUNT = st.integers(1, 10**7)
+NAME = st.text(st.characters(codec="ascii", categories=("L", "N", "P", "S", "Zs")), min_size=1, max_size=12).filter(
+    lambda text: not text.startswith("-")
+)
+GIVEN: dict[str, st.SearchStrategy[Any]] = {
+    **dict.fromkeys(("max_params", "max_macs", "max_activations", "epochs", "final_epochs", "workers"), COUNT),
+    **dict.fromkeys(("trials", "final_seeds", "per_gpu", "train_size", "validation_size"), COUNT),
+    **dict.fromkeys(("data", "space", "recipe", "final_recipe", "study"), NAME),
+    "timeout": st.floats(1e-3, 1e7).map(lambda seconds: round(seconds, 3)),
+    "sizing": st.sampled_from(("fit", "scale", "reject")),
+    "sampler": st.sampled_from(("tpe", "gp", "nsga2", "random")),
+    "pruner": st.sampled_from(("asha", "hyperband", "median", "none")),
+    "enqueue": st.lists(NAME, max_size=3),
+    "finalists": st.integers(0, 20),
+    "storage": st.just("sqlite:///a folder/studies.db"),
+    "seed": st.integers(0, 2**32 - 1),
+    "out": NAME.map(Path),
+    "device": st.sampled_from(("auto", "cuda", "mps", "cpu")),
+    "threads": COUNT | st.just("auto"),
+    "track": st.lists(st.just("tensorboard") | st.just("mlflow:some where"), max_size=2),
+}
+
+
+def read_by_the_command_line(line: str) -> SearchConfig:
+    """The config that a command with the options of a search is called with."""
+    found: list[SearchConfig] = []
+    app = typer.Typer()
+
+    @app.command()
+    @takes_options_of(SearchConfig)
+    def search(config: SearchConfig) -> None:
+        found.append(config)
+
+    program, verb, *arguments = shlex.split(line)
+    assert (program, verb) == ("budgetnet", "search")
+    answer = CliRunner().invoke(app, arguments)
+    assert answer.exit_code == 0, answer.output
+    return found[0]
+
+
+@thorough
+@given(st.fixed_dictionaries({}, optional=GIVEN))
+def test_the_command_of_a_config_asks_for_the_same_config(given: dict[str, Any]) -> None:
+    config = SearchConfig(**given)
+    assert read_by_the_command_line(command(config)) == config
+    assert SearchConfig.from_mapping(json.loads(json.dumps(config.to_mapping()))) == config
+
+
+def test_these_cases_are_all_fields() -> None:
+    assert set(GIVEN) == set(FIELDS)
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({}, "budgetnet search"),
+        ({"max_params": 5e6, "trials": 6, "out": "runs"}, "budgetnet search"),
+        ({"max_params": None}, "budgetnet search --max-params unlimited"),
+        ({"max_params": "300k", "timeout": "10m"}, "budgetnet search --max-params 300k --timeout 600s"),
+        ({"max_params": 1_234_567, "timeout": 0.25}, "budgetnet search --max-params 1234567 --timeout 0.25s"),
+        (
+            {"enqueue": ["zoo", "my net.yaml"], "seed": 3},
+            "budgetnet search --enqueue zoo --enqueue 'my net.yaml' --seed 3",
+        ),
+        (
+            {"recipe": named_recipe("modern"), "space": named_space("paper")},
+            "budgetnet search --space paper --recipe modern",
+        ),
+        ({"enqueue": get("resnet20")}, "budgetnet search --enqueue resnet20"),
+        (
+            {"recipe": tiny_recipe(), "space": SearchSpace(**TINY_SPACE), "enqueue": [TINY]},
+            "budgetnet search --space SPACE.yaml --enqueue SPEC.yaml --recipe RECIPE.yaml",
+        ),
+    ],
+)
+def test_a_command_has_what_is_not_default(given: dict[str, Any], line: str) -> None:
+    assert command(SearchConfig(**given)) == line
+
+
+def test_documents_without_a_name_are_known() -> None:
+    assert not has_unnamed_documents(SearchConfig(recipe=named_recipe("modern"), enqueue="zoo"))
+    assert has_unnamed_documents(SearchConfig(space=TINY_SPACE))
+    assert has_unnamed_documents(SearchConfig(enqueue=["zoo", TINY]))
+
+
+def test_every_field_is_an_option_a_keyword_and_described(tell: Tell) -> None:
+    keywords = inspect.signature(bn.search).parameters
+    assert keywords["callbacks"].kind is keywords["trials"].kind is inspect.Parameter.KEYWORD_ONLY
+    shown = " ".join(tell("search", "--help").out.replace("│", " ").split())
+    for name, field in FIELDS.items():
+        assert field.description
+        assert f"--{name.replace('_', '-')} " in shown
+        assert " ".join(field.description.split()[:3]) in shown
+        assert f"{name}: {field.description}" in (bn.search.__doc__ or "")
+        assert name == "data" or keywords[name].default == field.default
+
+
+def test_fields_take_texts_as_people_write_them() -> None:
+    config = SearchConfig(max_params="1.5k", timeout="1.5h", trials="20", enqueue="zoo", threads="2", seed="7")
+    assert (config.max_params, config.timeout, config.trials) == (1_500, 5_400.0, 20)
+    assert (config.enqueue, config.threads, config.seed) == (("zoo",), 2, 7)
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"train_size": 0}, "train_size = 0: must be a whole number of at least 1"),
+        ({"timeout": "soon"}, "timeout = 'soon': must be a time above 0"),
+        ({"finalists": -1}, "finalists = -1: must be a whole number of at least 0"),
+        ({"threads": "many"}, "threads = 'many': must be a whole number of at least 1, or auto"),
+        ({"seed": 2**32}, "seed = 4294967296: must be a whole number from 0 to 4,294,967,295"),
+        ({"enqueue": "zoos"}, "enqueue = 'zoos': no such network"),
+        ({"enqueue": [3]}, "enqueue = [3]: must be a name, a file or a specification"),
+        ({"recipe": "papr"}, "recipe = 'papr': no such recipe, and no such file; did you mean paper?"),
+        ({"final_recipe": "as-run"}, "final_recipe = 'as-run': cannot rank networks"),
+        ({"sizing": "fit", "max_params": None}, "sizing = 'fit': needs a limit to make networks for"),
+        ({"device": "tpu"}, "device = 'tpu': must be 'auto', 'cuda', 'mps' or 'cpu'"),
+        ({"track": "wandb"}, "track = 'wandb': must be tensorboard"),
+        ({"trails": 3}, "trails = 3: unknown field"),
+    ],
+)
+def test_a_search_that_breaks_a_rule_says_so_in_one_line(given: dict[str, Any], line: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        bn.search(out=tmp_path / "runs", **given)
+    assert str(caught.value).startswith(line)
+    assert "\n" not in str(caught.value)
+    assert "--" not in str(caught.value), "the library knows fields, not options"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_passwords_are_neither_stored_nor_shown() -> None:
+    config = SearchConfig(storage="postgresql://me:secret@host/db", track=["mlflow:http://me:secret@host"])
+    assert config.storage is not None
+    assert "secret" in config.storage
+    for shown in (command(config), json.dumps(config.to_mapping())):
+        assert "secret" not in shown
+        assert shown.count("me:***@host") == 2
+
+
+def tiny(out: Path, **fields: Any) -> SearchConfig:
+    how: dict[str, Any] = {"recipe": tiny_recipe(epochs=1), "space": TINY_SPACE, "sizing": "reject", "pruner": "none"}
+    return SearchConfig(**{"max_params": 20_000, "trials": 1, "out": out, "device": "cpu", **how, **fields})
+
+
+def stored(study: bn.Study) -> dict[str, Any]:
+    """The attributes of a study as Optuna reads them."""
+    storage = f"sqlite:///{study.out.resolve() / 'studies.db'}"
+    return optuna.load_study(study_name=study.name, storage=storage).user_attrs
+
+
+def test_the_config_is_stored_whole_and_a_resumed_search_adds_to_it(tmp_path: Path) -> None:
+    first = tiny(tmp_path, enqueue=[TINY], study="mine", finalists=1, final_seeds=1, final_recipe=tiny_recipe(epochs=1))
+    study = bn.search(first)
+    assert json.loads(stored(study)["budgetnet:settings"])["config"] == first.to_mapping()
+    assert study.settings.config == first
+    again = bn.search(tiny(tmp_path, study="mine", trials=2, timeout="1h", workers=1))
+    assert again.tally()["trained"] == 2
+    # What the first search asked for and the second did not is part of how the study came about.
+    assert again.settings.config == first.replace(trials=2, timeout=3_600, workers=1)
+    assert bn.search(first).settings.config == first.replace(trials=2), "with no fewer trials than there are"
+
+
+def test_a_search_ends_in_time(digits: DataSet, tmp_path: Path) -> None:
+    study = bn.search(tiny(tmp_path), data=digits, timeout="0.001s")
+    assert study.tally()["trained"] == 0
+
+
+# As the version before configs stored a study.
+BEFORE = {
+    "schema_version": 1,
+    "space": SearchSpace(**TINY_SPACE).to_mapping(),
+    "sizing": "reject",
+    "sampler": "tpe",
+    "pruner": "none",
+    "budget": {"max_params": 20_000, "max_macs": None, "max_activations": None},
+    "recipe": tiny_recipe(epochs=1).to_mapping(),
+    "seed": 0,
+    "device": "cpu",
+    "precision": "float32",
+}
+
+
+def test_a_study_stored_before_configs_is_refused_in_one_line(tell: Tell, tmp_path: Path) -> None:
+    bn.search(tiny(tmp_path, study="mine"))
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    optuna.load_study(study_name="mine", storage=url).set_user_attr("budgetnet:settings", json.dumps(BEFORE))
+    line = "study = 'mine': was made by an earlier version of budgetnet"
+    with pytest.raises(RecordError, match=line):
+        bn.search(tiny(tmp_path, study="mine"))
+    answer = tell("leaderboard", "mine", "--out", str(tmp_path))
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+    assert line in answer.err
+    answer = tell("search", "--study", "mine", "--train-size", "64", "--out", str(tmp_path))
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+    assert f"--{line}" in answer.err, "the command line names the option"
+
+
+def test_what_changes_the_question_is_known(digits: DataSet) -> None:
+    config = SearchConfig()
+    data = TrainingData.prepare(digits, config.candidate_recipe, device=torch.device("cpu"))
+
+    def asked(**changes: Any) -> StudySettings:
+        return question(data, config.replace(**changes))
+
+    # As the README has had it since before configs.
+    assert asked().default_name == "digits-e6ddd270"
+    other: dict[str, Any] = {
+        "max_params": "1M",
+        "max_macs": "1G",
+        "max_activations": "1M",
+        "space": "paper",
+        "sizing": "scale",
+        "sampler": "gp",
+        "pruner": "none",
+        "recipe": "paper",
+        "epochs": 3,
+        "seed": 1,
+    }
+    same: dict[str, Any] = {
+        "trials": 7,
+        "timeout": "1h",
+        "enqueue": "zoo",
+        "finalists": 1,
+        "final_seeds": 1,
+        "final_recipe": "paper",
+        "final_epochs": 2,
+        "study": "mine",
+        "storage": "sqlite:///x.db",
+        "out": "there",
+        "threads": 1,
+        "workers": 2,
+        "per_gpu": 2,
+        "track": "tensorboard",
+    }
+    # The rest is part of the question by what it comes to: the images, their split and the device.
+    assert {*other, *same, "data", "train_size", "validation_size", "device"} == set(FIELDS)
+    for name, value in other.items():
+        assert asked(**{name: value}).digest != asked().digest, name
+        (differing,) = asked().differences(asked(**{name: value}))
+        assert differing == ("recipe or epochs" if name in ("recipe", "epochs") else name)
+    for name, value in same.items():
+        assert asked(**{name: value}).digest == asked().digest, name
