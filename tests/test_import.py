@@ -105,7 +105,6 @@ def test_importing_loads_nothing_that_takes_long() -> None:
         "plotly",
         "scipy",
         "sklearn",
-        "matplotlib",
         "sqlalchemy",
         "mlflow",
         "tensorboard",

@@ -1,38 +1,48 @@
-"""Image files to one array, on all cores, without ever holding more than that array and a few images."""
+"""Image files to one array, without ever holding more than that array and a few images."""
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from queue import SimpleQueue
 
 import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
 
 from budgetnet.common.cpu import available_cores
 from budgetnet.common.errors import DataError
-from budgetnet.data.image_files import Images, NotGrey, Reader, UnreadableError, doubtful_sizes_refused, look_at
-from budgetnet.data.processes import DecodingProcess, can_start
 
-_log = logging.getLogger(__name__)
+Images = npt.NDArray[np.uint8]
 
 _CHUNK = 256
-"""How many images are asked for at a time."""
+"""Images that one thread decodes at a time."""
 
 _SMALL = 64 * 64
 """Pixels below which opening a file costs more than decoding it. Threads then only wait for the interpreter's lock."""
 
-_FILES_A_PROCESS = 2_000
-"""What a process must be given to be worth its start: that takes as long as decoding 1,000 small files or so."""
+# Named, because Pillow otherwise goes by content, and would hand a disguised PostScript file to an interpreter.
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+
+_GREY_MODES = ("1", "L")
+_DEEP_MODES = ("I", "F")  # and I;16 in its variants: more than 8 bits a channel, which Pillow would cut off
+
+
+class _UnreadableError(Exception):
+    """Images cannot be decoded; the message names the file and says what is wrong with it."""
+
+
+class _NotGrey(Exception):  # noqa: N818 - a turn in the reading, not an error
+    """An image has colour where all before were grey."""
 
 
 def decode_images(
     files: Sequence[str], *, root: Path, name: str, progress: Callable[[int, int], None] | None = None
 ) -> Images:
-    """Decodes image files of one common size: some thousands in processes, one a core, fewer in this one.
+    """Decode image files of one common size: large ones in one thread a core, as Pillow frees the interpreter's lock.
 
     Args:
         files: at least one image file, as a path from the root on.
@@ -45,67 +55,105 @@ def decode_images(
 
     Raises:
         DataError: a file is no sound image, is larger than Pillow deems safe, has more than 8 bits a channel, or has
-            another size than the first; there is not enough memory for all of them; or a process was killed.
+            another size than the first; or there is not enough memory for all of them.
     """
     folder = os.fspath(root)
     try:
         with doubtful_sizes_refused():
-            size, grey = look_at(folder, files[0])
-            if grey:
-                with contextlib.suppress(NotGrey):
-                    return _decode(files, Reader(root=folder, first=files[0], size=size, mode="L"), progress)
-            return _decode(files, Reader(root=folder, first=files[0], size=size, mode="RGB"), progress)
-    except UnreadableError as error:
+            with _opened(folder, files[0]) as first:
+                size, grey = first.size, first.mode in _GREY_MODES
+            try:
+                return _decode(files, folder, size, "L" if grey else "RGB", progress)
+            except _NotGrey:
+                return _decode(files, folder, size, "RGB", progress)
+    except _UnreadableError as error:
         raise DataError("data", name, str(error)) from None
 
 
-def _decode(files: Sequence[str], reader: Reader, progress: Callable[[int, int], None] | None) -> Images:
-    width, height = reader.size
+def _decode(
+    files: Sequence[str],
+    root: str,
+    size: tuple[int, int],
+    mode: str,
+    progress: Callable[[int, int], None] | None,
+) -> Images:
+    width, height = size
     try:
-        images = np.empty((len(files), len(reader.mode), height, width), dtype=np.uint8)
+        images = np.empty((len(files), len(mode), height, width), dtype=np.uint8)
     except MemoryError:
         rule = f"{len(files):,} images of {width}x{height} do not fit into memory; make them smaller"
-        raise UnreadableError(rule) from None
-    with contextlib.ExitStack() as ending:
-        decoders = _decoders(len(files), reader, ending)
-        idle: SimpleQueue[Reader | DecodingProcess] = SimpleQueue()
-        for decoder in decoders:
-            idle.put(decoder)
+        raise _UnreadableError(rule) from None
 
-        def decode_chunk(start: int) -> int:
-            stop = min(start + _CHUNK, len(files))
-            decoder = idle.get()
-            try:
-                decoder.fill(files[start:stop], images[start:stop])
-            finally:
-                idle.put(decoder)
-            return stop
+    def decode_chunk(start: int) -> int:
+        stop = min(start + _CHUNK, len(files))
+        for position in range(start, stop):
+            images[position] = _pixels(root, files[position], mode, size, files[0])
+        return stop
 
-        threads = ThreadPoolExecutor(len(decoders), thread_name_prefix="decode")
-        ending.callback(threads.shutdown, cancel_futures=True)
-        for decoder in decoders:
-            if isinstance(decoder, DecodingProcess):
-                # Before the threads are waited for, as they wait for it: the last put on the stack is the first taken.
-                ending.callback(decoder.kill)
+    # Interrupted, or at a broken file, `map` cancels what has not begun.
+    with ThreadPoolExecutor(
+        1 if width * height < _SMALL else available_cores(), thread_name_prefix="decode"
+    ) as threads:
         for decoded in threads.map(decode_chunk, range(0, len(files), _CHUNK)):
             if progress:
                 progress(decoded, len(files))
     return images
 
 
-def _decoders(count: int, reader: Reader, ending: contextlib.ExitStack) -> Sequence[Reader | DecodingProcess]:
-    """Who decodes so many files, each in a thread of this process; processes among them are closed with the stack."""
-    cores = available_cores()
-    processes = min(cores, count // _FILES_A_PROCESS)
-    if processes > 1 and can_start():
-        started: list[DecodingProcess] = []
+def _pixels(root: str, file: str, mode: str, size: tuple[int, int], first: str) -> Images:
+    """An image as (channels, height, width) in Pillow's mode ``L`` or ``RGB``.
+
+    Raises:
+        _UnreadableError: the file is no sound image, or not one of this size and of 8 bits a channel.
+        _NotGrey: grey is wanted, and the image has colour.
+    """
+    with _opened(root, file) as image:
+        if image.size != size:
+            sizes = f"{image.width}x{image.height}, but {first} is {size[0]}x{size[1]}"
+            raise _UnreadableError(f"{file} is {sizes}; all images must have the same size")
+        if image.mode.startswith(_DEEP_MODES):
+            raise _UnreadableError(f"{file} must have 8 bits a channel, not Pillow's mode {image.mode}")
+        if mode == "L" and image.mode not in _GREY_MODES:
+            raise _NotGrey
         try:
-            for _ in range(processes):
-                started.append(DecodingProcess(reader))
-                ending.callback(started[-1].close)
-        except OSError as error:
-            _log.info("no more than %d processes for decoding can be started: %s", len(started), error)
-        if started:
-            return started
-    width, height = reader.size
-    return [reader] * (1 if width * height < _SMALL else cores)
+            array = np.asarray(converted(image, mode))
+        except Exception as error:  # decoders answer broken bytes with nearly any exception
+            raise _UnreadableError(f"{file} is not a sound image: {cause(error)}") from None
+    return array[np.newaxis] if array.ndim == 2 else array.transpose(2, 0, 1)
+
+
+@contextmanager
+def doubtful_sizes_refused() -> Iterator[None]:
+    """Refuse images that Pillow would only warn of as doubtfully large, besides the larger ones that it refuses itself.
+
+    Warning filters belong to the process, so this is set around threads, not in them.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def _opened(root: str, file: str) -> Image.Image:
+    """The image with its header read."""
+    try:
+        # A path as text: with tens of thousands of small files, path objects are a tenth of the whole time.
+        return Image.open(f"{root}/{file}", formats=_FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise _UnreadableError(f"{file} has too many pixels to be decoded safely") from None
+    except Exception as error:  # as above
+        raise _UnreadableError(f"{file} is not a sound image: {cause(error)}") from None
+
+
+def converted(image: Image.Image, mode: str) -> Image.Image:
+    """The image in one of Pillow's modes ``L`` and ``RGB``; transparency is dropped."""
+    if image.mode == mode:
+        return image
+    if image.mode == "P" and "transparency" in image.info:
+        return image.convert("RGBA").convert(mode)  # the direct way warns
+    return image.convert(mode)
+
+
+def cause(error: Exception) -> str:
+    """What a decoder said, as one line."""
+    text = " ".join(str(error).split())
+    return text if text and not isinstance(error, UnidentifiedImageError) else "its content is of no known kind"

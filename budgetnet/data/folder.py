@@ -19,8 +19,7 @@ import numpy as np
 from budgetnet.common.errors import DataError
 from budgetnet.data.cache import cache_file, read_cache, write_cache
 from budgetnet.data.dataset import DataSet, make_dataset
-from budgetnet.data.decoding import decode_images
-from budgetnet.data.image_files import Images
+from budgetnet.data.decoding import Images, decode_images
 
 Progress = Callable[[int, int], None]
 """Called with (images decoded, images in all) from the thread that loads."""

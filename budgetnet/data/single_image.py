@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from budgetnet.common.errors import InputError
-from budgetnet.data.image_files import Images, cause, converted, doubtful_sizes_refused
+from budgetnet.data.decoding import Images, cause, converted, doubtful_sizes_refused
 
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
 """What is read, by content. Named, because Pillow would hand a disguised PostScript file to an interpreter."""

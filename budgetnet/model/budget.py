@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from functools import cache, cached_property
-from itertools import pairwise
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BeforeValidator
@@ -182,47 +181,19 @@ class Budget(Document):
         return tuple(LimitVerdict(name, getattr(cost, name), allowed) for name, allowed in pairs if allowed is not None)
 
 
-class _EditFamily(NamedTuple):
-    """One way to shrink a network: levels from the smallest step to the largest."""
-
-    levels: Sequence[Any]
-    apply: Callable[[Any], ModelSpec]
-    describe: Callable[[Any], str]
-    pattern: Callable[[Any], Hashable] = lambda _: None
-    """Where neighbouring widths are equal. That spares a shortcut its convolution, so a narrower level can cost more
-    than such a wider one; among levels of one pattern each is cheaper than the one before."""
+_Family = Iterator[tuple[str, ModelSpec]]
+"""One way to shrink a network: what changes, for people, and the network, from the smallest step to the largest."""
 
 
 def _smallest_edits(spec: ModelSpec, budget: Budget) -> list[Edit]:
-    edits = []
-    for family in _families(spec):
-        edit = _first_that_fits(family, budget)
-        if edit is not None:
-            edits.append(edit)
-    return sorted(edits, key=lambda edit: -budget.share_used(edit.cost))
+    counted = ((Edit(words, edited, cost_of(edited)) for words, edited in family) for family in _families(spec))
+    # One after another and not by halving: where neighbouring widths are equal a shortcut spares its convolution, so a
+    # narrower network can be the larger one.
+    first = (next((edit for edit in family if budget.admits(edit.cost)), None) for family in counted)
+    return sorted((edit for edit in first if edit is not None), key=lambda edit: -budget.share_used(edit.cost))
 
 
-def _first_that_fits(family: _EditFamily, budget: Budget) -> Edit | None:
-    """Bisects the levels of each pattern, along which cost falls, and takes the smallest step of all."""
-    patterns: dict[Hashable, list[int]] = {}
-    for position, level in enumerate(family.levels):
-        patterns.setdefault(family.pattern(level), []).append(position)
-    first, found = len(family.levels), None
-    for positions in patterns.values():
-        low, high = 0, bisect_left(positions, first)
-        while low < high:
-            middle = (low + high) // 2
-            level = family.levels[positions[middle]]
-            edited = family.apply(level)
-            cost = cost_of(edited)
-            if budget.admits(cost):
-                high, first, found = middle, positions[middle], Edit(family.describe(level), edited, cost)
-            else:
-                low = middle + 1
-    return found
-
-
-def _families(spec: ModelSpec) -> Iterator[_EditFamily]:
+def _families(spec: ModelSpec) -> Iterator[_Family]:
     for index in range(len(spec.stages)):
         yield _stage_channels(spec, index)
         yield _stage_blocks(spec, index)
@@ -230,85 +201,68 @@ def _families(spec: ModelSpec) -> Iterator[_EditFamily]:
     yield from (_kernels(spec, which) for which in (0, 1))
 
 
-def _with_stage(spec: ModelSpec, index: int, **changes: Any) -> ModelSpec:
-    stages = [stage.model_dump() for stage in spec.stages]
-    stages[index].update(changes)
-    return spec.replace(stages=stages)
+def _edited(spec: ModelSpec, stages: Sequence[dict[str, Any]], *, stem: int | None = None) -> ModelSpec:
+    """The network with fields of its stages, and the width of its stem, changed to what it may have.
+
+    Not checked again, as most are looked at once and thrown away.
+    """
+    changed = [stage.model_copy(update=fields) for stage, fields in zip(spec.stages, stages, strict=True)]
+    head = spec.stem if stem is None else spec.stem.model_copy(update={"channels": stem})
+    return spec.model_copy(update={"name": "", "stem": head, "stages": tuple(changed)})
+
+
+def _in_stage(spec: ModelSpec, index: int, **fields: Any) -> ModelSpec:
+    return _edited(spec, [fields if place == index else {} for place in range(len(spec.stages))])
 
 
 def _divides(spec: ModelSpec, width: int) -> bool:
     """Whether the groups allow a stage this width."""
-    return width > 0 and spec.inner_channels(width) % spec.groups == 0
+    return spec.inner_channels(width) % spec.groups == 0
 
 
-def _stage_channels(spec: ModelSpec, index: int) -> _EditFamily:
+def _stage_channels(spec: ModelSpec, index: int) -> _Family:
     stage = spec.stages[index]
     before = spec.stages[index - 1].channels if index else spec.stem.channels
-    after = spec.stages[index + 1].channels if index + 1 < len(spec.stages) else None
-    floor = before if spec.shortcut.kind == "padding" else 1
-    widths = [width for width in range(stage.channels - 1, floor - 1, -1) if _divides(spec, width)]
-    return _EditFamily(
-        widths,
-        lambda width: _with_stage(spec, index, channels=width),
-        lambda width: f"stage {index + 1}: {stage.channels} -> {width} channels",
-        lambda width: (width == before, width == after),
-    )
+    narrowest = before if spec.shortcut.kind == "padding" else 1
+    for width in range(stage.channels - 1, narrowest - 1, -1):
+        if _divides(spec, width):
+            yield f"stage {index + 1}: {stage.channels} -> {width} channels", _in_stage(spec, index, channels=width)
 
 
-def _stage_blocks(spec: ModelSpec, index: int) -> _EditFamily:
+def _stage_blocks(spec: ModelSpec, index: int) -> _Family:
     blocks = spec.stages[index].blocks
-    return _EditFamily(
-        range(blocks - 1, 0, -1),
-        lambda count: _with_stage(spec, index, blocks=count),
-        lambda count: f"stage {index + 1}: {blocks} -> {count} blocks",
-    )
+    for count in range(blocks - 1, 0, -1):
+        yield f"stage {index + 1}: {blocks} -> {count} blocks", _in_stage(spec, index, blocks=count)
 
 
-def _all_widths(spec: ModelSpec) -> _EditFamily:
-    """Scales stem and stages together, each rounded down to a width that the groups allow."""
-
-    def stem_width(thousandths: int) -> int:
-        step = 1 if spec.block == "bottleneck" else spec.groups
-        return max(step, spec.stem.channels * thousandths // 1000 // step * step)
-
-    def stage_width(index: int, thousandths: int) -> int:
-        widest = spec.stages[index].channels
-        target = max(1, widest * thousandths // 1000)
-        below = (width for width in range(target, 0, -1) if _divides(spec, width))
-        above = (width for width in range(target + 1, widest + 1) if _divides(spec, width))
-        return next(below, None) or next(above)
-
-    @cache
-    def all_widths(thousandths: int) -> list[int]:
-        stages = [stage_width(index, thousandths) for index in range(len(spec.stages))]
-        stem = stem_width(thousandths)
-        # A bottleneck's groups bind its stages but not the stem, and a padding shortcut cannot narrow.
-        return [min(stem, stages[0]) if spec.shortcut.kind == "padding" else stem, *stages]
-
-    def apply(thousandths: int) -> ModelSpec:
-        stem, *stages = all_widths(thousandths)
-        return spec.replace(stem={**spec.stem.model_dump(), "channels": stem}, channels=stages)
-
-    return _EditFamily(
-        range(999, 0, -1),
-        apply,
-        lambda thousandths: f"all widths x {thousandths / 1000:g}",
-        lambda thousandths: tuple(width == narrower for width, narrower in pairwise(all_widths(thousandths))),
-    )
+def _all_widths(spec: ModelSpec) -> _Family:
+    """Scales stem and stages together, each rounded down to a width that the groups allow, or up to the narrowest."""
+    allowed = [[each for each in range(1, stage.channels + 1) if _divides(spec, each)] for stage in spec.stages]
+    # A bottleneck's groups bind its stages but not the stem.
+    step = 1 if spec.block == "bottleneck" else spec.groups
+    for thousandths in range(999, 0, -1):
+        widths = [
+            widths[max(0, bisect_right(widths, stage.channels * thousandths // 1000) - 1)]
+            for stage, widths in zip(spec.stages, allowed, strict=True)
+        ]
+        stem = max(step, spec.stem.channels * thousandths // 1000 // step * step)
+        if spec.shortcut.kind == "padding":
+            # It cannot narrow.
+            stem = min(stem, widths[0])
+        edited = _edited(spec, [{"channels": width} for width in widths], stem=stem)
+        yield f"all widths x {thousandths / 1000:g}", edited
 
 
-def _kernels(spec: ModelSpec, which: int) -> _EditFamily:
+def _kernels(spec: ModelSpec, which: int) -> _Family:
     """Caps one of the two kernel sizes in every stage; a bottleneck's two entries are one kernel and move together."""
-    largest = max(stage.kernel_sizes[which] for stage in spec.stages)
     together = spec.block == "bottleneck"
-    levels = [] if together and which else range(largest - 2, 0, -2)
-
-    def apply(cap: int) -> ModelSpec:
-        capped = [
-            [min(size, cap) if together or place == which else size for place, size in enumerate(stage.kernel_sizes)]
+    if together and which:
+        return
+    largest = max(stage.kernel_sizes[which] for stage in spec.stages)
+    place = "every" if together else ("every block's first", "every block's second")[which]
+    for cap in range(largest - 2, 0, -2):
+        sizes = [
+            tuple(min(size, cap) if together or at == which else size for at, size in enumerate(stage.kernel_sizes))
             for stage in spec.stages
         ]
-        return spec.replace(kernel_sizes=capped)
-
-    place = "every" if together else ("every block's first", "every block's second")[which]
-    return _EditFamily(levels, apply, lambda cap: f"{place} kernel: {largest} -> {cap}")
+        yield f"{place} kernel: {largest} -> {cap}", _edited(spec, [{"kernel_sizes": pair} for pair in sizes])

@@ -15,6 +15,8 @@ Units, for one image:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from budgetnet.model.plan import Layer, Plan, read_input_size
@@ -177,43 +179,60 @@ def cost_of(spec: ModelSpec, *, input_size: int | tuple[int, int] | None = None)
     Raises:
         InputError: at this input size a stride would shrink a map below one pixel, or the size is below 1.
     """
+    return Cost(*map(sum, zip(*costs_of_parts(spec, input_size=input_size), strict=True)))
+
+
+def costs_of_parts(
+    spec: ModelSpec, *, widths: Sequence[int] | None = None, input_size: int | tuple[int, int] | None = None
+) -> list[tuple[int, int, int]]:
+    """Count a network part by part, with its own widths or with others.
+
+    Args:
+        spec: the network.
+        widths: output channels of the stem and of each stage, in place of the specification's own and not checked;
+            of fewer stages, only those are counted.
+        input_size: as `cost_of` takes it.
+
+    Returns:
+        Parameters, MACs and activations: of stem and head together, then of each stage.
+
+    Raises:
+        InputError: as `cost_of`.
+    """
+    if widths is None:
+        widths = [spec.stem.channels, *[stage.channels for stage in spec.stages]]
     size = None if input_size is None else read_input_size(input_size)
-    sizes = feature_sizes(spec, input_size=size)
+    pixels = [height * width for height, width in feature_sizes(spec, input_size=size)]
     kind, groups, shortcut = spec.block, spec.groups, spec.shortcut.kernel_area
-    gated = spec.squeeze_excitation_ratio is not None
-    entering = spec.stem.channels
-    height, breadth = sizes[0]
-    before = height * breadth
-    params, macs, activations = ends_cost(
-        kind,
-        spec.num_classes,
-        image_channels=spec.input_shape[0],
-        stem_kernel=spec.stem.kernel_size**2,
-        stem_pixels=before,
-        stem=entering,
-        last=spec.stages[-1].channels,
-        **_whitening(spec, size),
-    )
-    for stage, (height, breadth) in zip(spec.stages, sizes[1:], strict=True):
-        width = stage.channels
-        first, second = stage.kernel_sizes
-        after = height * breadth
-        stage_params, stage_macs, stage_activations = stage_cost(
+    gated, bottleneck = spec.squeeze_excitation_ratio is not None, kind == "bottleneck"
+    parts = [
+        ends_cost(
             kind,
-            groups,
-            blocks=stage.blocks,
-            entering=entering,
-            width=width,
-            inner=spec.inner_channels(width) if kind == "bottleneck" else width,
-            hidden=spec.gate_channels(width) if gated else 0,
-            first=first * first,
-            second=second * second,
-            shortcut=shortcut if stage.stride > 1 or entering != width else 0,
-            before=before,
-            after=after,
+            spec.num_classes,
+            image_channels=spec.input_shape[0],
+            stem_kernel=spec.stem.kernel_size**2,
+            stem_pixels=pixels[0],
+            stem=widths[0],
+            last=widths[-1],
+            **_whitening(spec, size),
         )
-        params += stage_params
-        macs += stage_macs
-        activations += stage_activations
-        entering, before = width, after
-    return Cost(params, macs, activations)
+    ]
+    for stage, (entering, width), (before, after) in zip(spec.stages, pairwise(widths), pairwise(pixels), strict=False):
+        first, second = stage.kernel_sizes
+        parts.append(
+            stage_cost(
+                kind,
+                groups,
+                blocks=stage.blocks,
+                entering=entering,
+                width=width,
+                inner=spec.inner_channels(width) if bottleneck else width,
+                hidden=spec.gate_channels(width) if gated else 0,
+                first=first * first,
+                second=second * second,
+                shortcut=shortcut if stage.stride > 1 or entering != width else 0,
+                before=before,
+                after=after,
+            )
+        )
+    return parts

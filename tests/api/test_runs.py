@@ -31,7 +31,8 @@ def predicted(run: TrainedRun, pixels: torch.Tensor) -> torch.Tensor:
     """Return the classes of images (n, 1, 8, 8) of bytes, normalised by hand."""
     data = run.record.identity.data
     with torch.no_grad():
-        return run.load()((pixels.float() / 255 - data.mean[0]) / data.std[0]).argmax(dim=1)
+        logits: torch.Tensor = run.load()((pixels.float() / 255 - data.mean[0]) / data.std[0])
+    return logits.argmax(dim=1)
 
 
 def test_a_finished_run_is_read_from_its_record(runs: list[TrainedRun], digits: DataSet) -> None:

@@ -13,10 +13,10 @@ from strategies import specs, thorough
 
 from budgetnet.common.errors import InputError
 from budgetnet.experiments.ablation import AblationStudy
-from budgetnet.experiments.ablation.refit import refit
 from budgetnet.model import zoo
 from budgetnet.model.budget import Budget
 from budgetnet.model.spec import ModelSpec
+from budgetnet.model.widths import refit
 
 NO_LIMIT = Budget()
 STUDIES = Path(__file__).parents[2] / "studies"

@@ -49,7 +49,7 @@ def require_whole(copy: Copy) -> None:
         files = [found["filename"] for found in each["artifacts"]]
         asked = {"outline.svg", "spec.yaml"}
         asked |= {"recipe.yaml"} if trial.fate in ("complete", "pruned", "repeated") else set()
-        asked |= {"learning-curves.png"} if trial.fate in ("complete", "pruned") else set()
+        asked |= {"learning-curves.svg"} if trial.fate in ("complete", "pruned") else set()
         assert Counter(files) == Counter(asked), trial
         names += [found["artifact_id"] for found in each["artifacts"]]
     assert {path.name for path in (copy.out / "artifacts").iterdir()} == {*names, LOCK}
@@ -219,12 +219,12 @@ def test_the_folder_of_artifacts_can_be_made_anew(copy: Copy) -> None:
 def test_files_of_another_version_give_way(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as earlier:
         earlier.setattr("budgetnet.visualization.dashboard.annotating._FORMAT", 0)
-        earlier.setattr("budgetnet.visualization.dashboard.artifacts.curves_png", lambda _: b"drawn otherwise")
+        earlier.setattr("budgetnet.visualization.dashboard.artifacts.curves_svg", lambda _: "drawn otherwise")
         copy.annotate()
-    assert copy.files(copy.trial("complete"))["learning-curves.png"] == b"drawn otherwise"
+    assert copy.files(copy.trial("complete"))["learning-curves.svg"] == b"drawn otherwise"
     assert copy.annotate() == (len(copy.trials), True)
     require_whole(copy)
-    assert copy.files(copy.trial("complete"))["learning-curves.png"].startswith(b"\x89PNG")
+    assert copy.files(copy.trial("complete"))["learning-curves.svg"].startswith(b"<svg ")
 
 
 def test_what_a_person_wrote_stays(copy: Copy) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.request import urlopen
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -118,12 +119,16 @@ def test_a_trial_s_note_is_read_and_its_files_are_had(shown: Shown, tmp_path: Pa
         row = page.get_by_role("row", name=re.compile("^params"))
         assert row.get_by_role("cell").all_inner_texts()[0].strip() == "params"
         assert f"{trial.params:,}" in row.inner_text()
-        image = page.locator("img[alt='learning-curves.png']")
-        image.wait_for()
-        page.wait_for_function(
-            "name => document.querySelector(`img[alt='${name}']`).naturalWidth > 0", arg="outline.svg"
+        for name in ("learning-curves.svg", "outline.svg"):
+            page.wait_for_function("name => document.querySelector(`img[alt='${name}']`)?.naturalWidth > 0", arg=name)
+        image = page.locator("img[alt='learning-curves.svg']")
+        assert image.evaluate("image => image.naturalWidth / image.naturalHeight") == pytest.approx(960 / 384, abs=0.02)
+        image.scroll_into_view_if_needed()
+        red, _, blue = np.moveaxis(
+            np.asarray(Image.open(io.BytesIO(image.screenshot())).convert("RGB")).astype(int), 2, 0
         )
-        assert image.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [1440, 576]
+        for line in (red - blue > 40, blue - red > 40):
+            assert all(half.sum() > 20 for half in np.array_split(line, 2, axis=1)), "both lines in both panels"
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), (
             "no line makes the page wider"
         )
@@ -140,7 +145,7 @@ def test_a_trial_s_note_is_read_and_its_files_are_had(shown: Shown, tmp_path: Pa
     spec = tmp_path / "spec.yaml"
     spec.write_bytes(files["spec.yaml"])
     assert ModelSpec.load(spec).digest == trial.spec
-    assert np.ptp(np.asarray(Image.open(io.BytesIO(files["learning-curves.png"])).convert("L"))) > 200
+    assert ElementTree.fromstring(files["learning-curves.svg"]).tag.endswith("svg")
 
 
 def test_a_candidate_over_budget_is_told_to_be_and_is_not_the_best(shown: Shown) -> None:

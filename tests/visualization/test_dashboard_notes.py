@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
+import math
 import re
 import shlex
 import subprocess
@@ -14,15 +14,16 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from dashboard_support import BY_HAND, NAME, Copy, all_fates, cells, copied, rendered
-from PIL import Image
 from search_support import Question
 from statsmodels.stats.proportion import proportion_confint
 from support import Tell, child_environment, tiny_recipe
 
 from budgetnet.data import DataSet
+from budgetnet.evaluation.run_data import read_runs
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.named_recipes import named_recipe
 from budgetnet.runs.records import DataRecord
@@ -32,6 +33,7 @@ from budgetnet.study.space import SearchSpace
 from budgetnet.study.space.named import named_space
 from budgetnet.study.storage import default_storage, open_storage
 from budgetnet.study.trials import FATES, Trial
+from budgetnet.visualization.dashboard.curves import curves_svg
 from budgetnet.visualization.dashboard.markdown import code, plain, table
 from budgetnet.visualization.dashboard.overview import Overview
 
@@ -147,7 +149,7 @@ def test_every_kind_of_trial_has_the_columns_that_mean_something_for_it(annotate
 def test_files_are_what_the_run_was(annotated: Copy) -> None:
     trial = annotated.trial("pruned")
     files, run = annotated.files(trial), annotated.out / str(trial.run)
-    assert set(files) == {"learning-curves.png", "outline.svg", "spec.yaml", "recipe.yaml"}
+    assert set(files) == {"learning-curves.svg", "outline.svg", "spec.yaml", "recipe.yaml"}
     for name in ("spec.yaml", "recipe.yaml"):
         assert files[name] == (run / name).read_bytes()
     assert ModelSpec.from_mapping(yaml.safe_load(files["spec.yaml"])).digest == trial.spec
@@ -156,16 +158,32 @@ def test_files_are_what_the_run_was(annotated: Copy) -> None:
 
 def test_learning_curves_are_drawn_where_the_numbers_are(annotated: Copy) -> None:
     trial = next(trial for trial in annotated.trials if trial.fate == "complete" and not trial.by_hand)
-    image = np.asarray(Image.open(io.BytesIO(annotated.files(trial)["learning-curves.png"])).convert("RGB"))
-    height, width, _ = image.shape
-    for colour in ((0xE6, 0x9F, 0x00), (0x00, 0x72, 0xB2)):
-        _, columns = np.nonzero(
-            (np.abs(image.astype(int) - colour) < 12).all(axis=2) & (np.arange(height) < 480)[:, None]
-        )
-        left = columns < width // 2
-        # Both halves have the line, over most of their width.
-        for half in (left, ~left):
-            assert np.ptp(columns[half]) > width * 0.3
+    root = ElementTree.fromstring(annotated.files(trial)["learning-curves.svg"])
+    texts = [each for each in root if each.tag.endswith("text")]
+    rows = pd.read_csv(annotated.out / str(trial.run) / "curves.csv")
+    for measure, unit in (("accuracy", 100), ("loss", 1)):
+        for part in ("training", "validation"):
+            path = next(each for each in root if each.get("id") == f"{measure}-{part}")
+            points = np.array(re.findall(r"[ML] ([\d.]+) ([\d.]+)", str(path.get("d"))), dtype=float)
+            # Read back as a person would, from the labels of the axes that lie beside this panel.
+            places = [(float(str(each.get("x"))), float(str(each.get("y"))), each) for each in texts]
+            left = max(x for x, _, each in places if each.get("text-anchor") == "end" and x < points[0, 0])
+            ticks = [(y - 4, float(str(each.text))) for x, y, each in places if x == left]
+            found = np.interp(-points[:, 1], *np.array([(-y, value) for y, value in sorted(ticks, reverse=True)]).T)
+            wanted = rows[f"{'train' if part == 'training' else part}_{measure}"] * unit
+            assert found == pytest.approx(list(wanted), abs=0.005 * max(value for _, value in ticks))
+            epochs = [(x, int(str(each.text))) for x, y, each in places if y == 318 and abs(x - left - 201) < 200]
+            assert np.interp(points[:, 0], *np.array(sorted(epochs)).T) == pytest.approx(list(rows["epoch"]), abs=0.02)
+
+
+def test_learning_curves_have_gaps_where_a_value_is_not_finite(annotated: Copy) -> None:
+    trial = next(trial for trial in annotated.trials if trial.fate == "complete" and not trial.by_hand)
+    (record,) = read_runs([annotated.out / str(trial.run)])
+    rows = [row._replace(train_loss=math.nan) if row.epoch == 2 else row for row in record.curves]
+    root = ElementTree.fromstring(curves_svg(record._replace(curves=tuple(rows))))
+    drawn = {str(each.get("id")): str(each.get("d")) for each in root if each.get("id")}
+    assert re.sub(r"[\d. ]", "", drawn["loss-training"]) == "MM"
+    assert re.sub(r"[\d. ]", "", drawn["loss-validation"]) == "MLL"
 
 
 def commands(note: str, verb: str) -> list[str]:

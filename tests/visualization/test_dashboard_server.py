@@ -180,7 +180,7 @@ def test_a_search_leaves_notes_for_whoever_looks_later(tmp_path: Path, tell: Tel
     assert told.code == 0
     copy = opened(out)
     assert copy.note(copy.trial("complete")).startswith("### #0 ")
-    assert "learning-curves.png" in copy.files(copy.trial("complete"))
+    assert "learning-curves.svg" in copy.files(copy.trial("complete"))
 
 
 def test_notes_that_cannot_be_written_do_not_keep_the_leaderboard_back(tmp_path: Path, tell: Tell) -> None:

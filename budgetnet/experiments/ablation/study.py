@@ -25,10 +25,10 @@ from budgetnet.experiments.ablation.parsing import (
     read_options,
     with_files,
 )
-from budgetnet.experiments.ablation.refit import REFITTING
 from budgetnet.experiments.ablation.variants import MAX_VARIANTS, Draft, Variant, drafts_of, variants_of
 from budgetnet.model.budget import Budget, Limit
 from budgetnet.model.spec import ModelSpec
+from budgetnet.model.widths import REFITTING
 from budgetnet.runs.recipe import Recipe
 
 Made = TypeVar("Made")

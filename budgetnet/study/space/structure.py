@@ -30,26 +30,6 @@ def strides_of(count: int, full_size_stages: int, side: int) -> list[int]:
     return strides
 
 
-def pixels_of(strides: list[int], input_shape: tuple[int, int, int]) -> list[int]:
-    """Pixels of the map behind the stem and behind each stage."""
-    height, width = input_shape[1:]
-    pixels = [height * width]
-    for stride in strides:
-        height, width = -(-height // stride), -(-width // stride)
-        pixels.append(height * width)
-    return pixels
-
-
-def hidden_width(width: int, ratio: float) -> int:
-    """Hidden width of squeeze-and-excitation in a stage of that width; 0 without it."""
-    return max(1, round(width * ratio)) if ratio else 0
-
-
-def inner_width(kind: BlockKind, width: int) -> int:
-    """Width of the spatial convolutions in a stage of that width."""
-    return max(1, round(width * DEFAULT_BOTTLENECK_RATIO)) if kind == "bottleneck" else width
-
-
 def shortcut_area(kind: ShortcutKind) -> int:
     """Pixels under the kernel of a shortcut of that kind; 0 for the kinds that have none."""
     return Shortcut(kind=kind).kernel_area

@@ -25,7 +25,7 @@ LOCK = ".annotate.lock"
 
 _KEY = "budgetnet:annotated"
 """Attribute of a study that says which of its trials have got what they get."""
-_FORMAT = 1
+_FORMAT = 2
 """Version of notes, files and figures; those of another are made anew."""
 
 

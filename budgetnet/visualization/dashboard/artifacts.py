@@ -18,7 +18,7 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 from budgetnet.common.files import yaml_text
 from budgetnet.visualization.dashboard.attributes import Attributes
 from budgetnet.visualization.dashboard.candidates import Candidate
-from budgetnet.visualization.dashboard.curves import curves_png
+from budgetnet.visualization.dashboard.curves import curves_svg
 from budgetnet.visualization.figures import outline_svg
 
 _OURS = UUID("6f1d2f5e-27f0-4c1c-9d0e-5d0c5f0a7b11")
@@ -44,7 +44,7 @@ def files_of(candidate: Candidate) -> list[ArtifactFile]:
     files = []
     # What was answered from a record has its curves where that was made.
     if candidate.record is not None and candidate.record.curves and candidate.answered_by is None:
-        files.append(ArtifactFile("learning-curves.png", "image/png", curves_png(candidate.record)))
+        files.append(ArtifactFile("learning-curves.svg", "image/svg+xml", curves_svg(candidate.record).encode()))
     if candidate.spec is not None:
         files.append(ArtifactFile("outline.svg", "image/svg+xml", outline_svg(candidate.spec).encode()))
         files.append(_yaml("spec.yaml", candidate.spec.to_mapping()))

@@ -132,7 +132,7 @@ def _draw(curves: Curves, *, note: str | None) -> Figure:
     figure = blank_figure(
         title=f"Training and validation {curves.measure}",
         note="; ".join([what, *known]),
-        alt=f"{'; '.join([_course(curves), *known])}.",
+        alt=f"{'; '.join([describe_course(curves), *known])}.",
         height=400,
         above=LEGEND_HEIGHT,
     )
@@ -201,8 +201,8 @@ def _shown(values: Sequence[float], measure: Measure) -> list[float | None]:
     return [scale * value if math.isfinite(value) else None for value in values]
 
 
-def _course(curves: Curves) -> str:
-    """Where the curves start, where they end and where they are best."""
+def describe_course(curves: Curves) -> str:
+    """Say where the curves start, where they end and where they are best."""
     main = curves.mean or curves.runs[0]
     subject = f"the mean of {len(curves.runs)} seeds" if curves.mean else f"seed {main.seed}"
     if not main.epochs:

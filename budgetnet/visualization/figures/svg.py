@@ -24,7 +24,7 @@ def outline_svg(spec: ModelSpec) -> str:
     """The outline of a network, box by box as `outline` draws it, as an SVG document that fetches nothing."""
     drawing = outline_drawing(spec)
     height = drawing.place + 4
-    root = _document(_WIDTH, height, title=f"Outline of {spec.label}", words=outline_alt(spec))
+    root = svg_document(_WIDTH, height, title=f"Outline of {spec.label}", words=outline_alt(spec))
     # The grounds first, then ways and boxes in their order, so that nothing lies over what it should not.
     for shape in sorted(drawing.shapes, key=lambda each: _DEPTHS[each.get("layer", "above")]):
         _shape(root, shape)
@@ -60,25 +60,26 @@ def silhouette_svg(spec: ModelSpec, *, width: int = 640) -> str:
     scale = 1.0 if gaps <= width / 2 else width / 2 / gaps
     unit = (width - 2 * margin - gaps * scale) / sum(math.sqrt(channels) for channels, _, _ in flat)
     rise = tall / math.sqrt(max(size for _, size, _ in flat))
-    root = _document(width, int(tall) + 24, title=f"Silhouette of {spec.label}", words=outline_alt(spec))
+    root = svg_document(width, int(tall) + 24, title=f"Silhouette of {spec.label}", words=outline_alt(spec))
     left = margin
     for name, part in zip(names, columns, strict=True):
         began = left
         for channels, size, colour in part:
             wide, high = unit * math.sqrt(channels), rise * math.sqrt(size)
             top = (tall - high) / 2
-            _element(root, "rect", x=left, y=top, width=wide, height=high, fill=colour, fill_opacity=0.85)
+            add_element(root, "rect", x=left, y=top, width=wide, height=high, fill=colour, fill_opacity=0.85)
             left += wide + gap * scale
         left += (between - gap) * scale
         middle = (began + left - between * scale) / 2
-        _element(root, "text", text=name, x=middle, y=tall + 16, text_anchor="middle", font_size=11, fill=FAINT)
+        add_element(root, "text", text=name, x=middle, y=tall + 16, text_anchor="middle", font_size=11, fill=FAINT)
     return ElementTree.tostring(root, encoding="unicode")
 
 
 _DEPTHS = {"below": 0, "between": 1, "above": 2}
 
 
-def _document(width: int, height: int, *, title: str, words: str) -> ElementTree.Element:
+def svg_document(width: int, height: int, *, title: str, words: str) -> ElementTree.Element:
+    """Start an SVG document that fetches nothing, in pixels, with a title and its text alternative."""
     root = ElementTree.Element("svg")
     # Shrinks with the place it is shown in, and is never wider than it was drawn.
     facts = {
@@ -90,12 +91,13 @@ def _document(width: int, height: int, *, title: str, words: str) -> ElementTree
     }
     for name, value in facts.items():
         root.set(name, value)
-    _element(root, "title", text=title)
-    _element(root, "desc", text=words)
+    add_element(root, "title", text=title)
+    add_element(root, "desc", text=words)
     return root
 
 
-def _element(parent: ElementTree.Element, tag: str, *, text: str = "", **attributes: object) -> ElementTree.Element:
+def add_element(parent: ElementTree.Element, tag: str, *, text: str = "", **attributes: object) -> ElementTree.Element:
+    """Add an SVG element; lengths are in pixels, and underscores in names of attributes stand for hyphens."""
     element = ElementTree.SubElement(parent, tag)
     element.text = text or None
     for name, value in attributes.items():
@@ -115,26 +117,26 @@ def _shape(root: ElementTree.Element, shape: dict[str, object]) -> None:
         points = [
             f"{float(across) * _WIDTH:.1f} {float(down):.1f}" for across, down in zip(numbers, numbers, strict=True)
         ]
-        _element(root, "path", d=f"M {' L '.join(points)}", fill="none", **stroke)
+        add_element(root, "path", d=f"M {' L '.join(points)}", fill="none", **stroke)
         return
     left, right = (float(str(shape[side])) * _WIDTH for side in ("x0", "x1"))
     top, bottom = (float(str(shape[side])) for side in ("y0", "y1"))
     if shape["type"] == "line":
-        _element(root, "line", x1=left, y1=top, x2=right, y2=bottom, **stroke)
+        add_element(root, "line", x1=left, y1=top, x2=right, y2=bottom, **stroke)
     else:
         fill = str(shape.get("fillcolor", RULE))
-        _element(root, "rect", x=left, y=top, width=right - left, height=bottom - top, fill=fill, **stroke)
+        add_element(root, "rect", x=left, y=top, width=right - left, height=bottom - top, fill=fill, **stroke)
 
 
 def _marks(root: ElementTree.Element, drawing: Drawing) -> None:
     middle = drawing.middle * _WIDTH
     for tip in drawing.tips:
         corners = " ".join(f"{middle + across:.1f},{tip + down:.1f}" for across, down in ((-5, -4), (5, -4), (0, 5)))
-        _element(root, "polygon", points=corners, fill=INK)
+        add_element(root, "polygon", points=corners, fill=INK)
     for place in drawing.sums:
-        _element(root, "circle", cx=middle, cy=float(place), r=7.5, fill="#fff", stroke=INK, stroke_width=1.5)
+        add_element(root, "circle", cx=middle, cy=float(place), r=7.5, fill="#fff", stroke=INK, stroke_width=1.5)
         cross = f"M {middle - 7.5:.1f} {place} h 15 M {middle:.1f} {place - 7.5} v 15"
-        _element(root, "path", d=cross, stroke=INK, stroke_width=1.5)
+        add_element(root, "path", d=cross, stroke=INK, stroke_width=1.5)
 
 
 def _word(root: ElementTree.Element, note: dict[str, object]) -> None:
@@ -151,4 +153,4 @@ def _word(root: ElementTree.Element, note: dict[str, object]) -> None:
         look = {"font_size": size, "fill": font.get("color", INK), "text_anchor": anchor}
         if bold:
             look["font_weight"] = "bold"
-        _element(root, "text", text=re.sub(r"</?b>", "", line), **place, **look)
+        add_element(root, "text", text=re.sub(r"</?b>", "", line), **place, **look)

@@ -1,0 +1,166 @@
+"""Widths as large as a budget allows, in given proportions: the one solver behind proposals and refitted variants."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from budgetnet.common.documents import MAX_CHANNELS
+from budgetnet.common.errors import InputError
+from budgetnet.model.budget import Budget
+from budgetnet.model.cost import Cost, costs_of_parts
+from budgetnet.model.spec import ModelSpec
+
+REFITTING = 1
+"""Version of how `refit` finds widths; another one may give the same network other widths."""
+
+
+class OpenWidths:
+    """A network whose widths are to be found: their proportions, their grid, and which of them are equal."""
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        *,
+        members: Sequence[Sequence[int]],
+        proportions: Sequence[float],
+        distinct: Sequence[bool] = (),
+        step: int = 1,
+    ) -> None:
+        """Describe the widths.
+
+        Args:
+            spec: the network; its own widths are not read.
+            members: stem and stages, counted from 0, grouped by the width that they share.
+            proportions: relative width of each group.
+            distinct: for each group but the first, whether its width must differ from the one before; none by default.
+            step: every width is a multiple of this, in channels.
+        """
+        self._spec = spec
+        self._members = members
+        self._proportions = proportions
+        self._distinct = distinct or [False] * (len(members) - 1)
+        self._step = step
+
+    def largest(self, budget: Budget, *, resolution: int = 1) -> ModelSpec | None:
+        """Find the widest network in these proportions that a budget admits.
+
+        All widths are first scaled by one factor, the largest that the budget admits; then single widths grow by a
+        step, those narrowest for their proportion first, until none can any more without leaving the order of widths.
+        Cost is taken to grow with the factor. Where two widths become equal and a projection is saved, it does not
+        quite, so that a slightly larger factor may be missed; what is returned is admitted in any case.
+
+        Args:
+            budget: the limits.
+            resolution: factors tried are multiples of 1 / resolution.
+
+        Returns:
+            The network, without a name; none where not even the narrowest is admitted.
+        """
+        factors = range(int(resolution * MAX_CHANNELS / min(1.0, *self._proportions)) + 1)
+        count = bisect_left(
+            factors, True, key=lambda factor: not self._admitted(self._scaled(factor / resolution), budget)
+        )
+        if not count:
+            return None
+        widths = self._scaled(factors[count - 1] / resolution)
+        while (wider := next((each for each in self._wider(widths) if self._admitted(each, budget)), None)) is not None:
+            widths = wider
+        stem, *channels = self._spread(widths)
+        return self._spec.replace(stem={**self._spec.stem.model_dump(), "channels": stem}, channels=channels)
+
+    def _spread(self, widths: Sequence[int]) -> list[int]:
+        """The width of the stem and of every stage."""
+        return [width for width, members in zip(widths, self._members, strict=True) for _ in members]
+
+    def _admitted(self, widths: Sequence[int], budget: Budget) -> bool:
+        if max(widths) > MAX_CHANNELS:
+            return False
+        parts = costs_of_parts(self._spec, widths=self._spread(widths))
+        return budget.admits(Cost(*map(sum, zip(*parts, strict=True))))
+
+    def _scaled(self, factor: float) -> list[int]:
+        """All widths times a factor, each the nearest that is allowed; the order is kept by raising some."""
+        widths = [self._nearest(place, share * factor) for place, share in enumerate(self._proportions)]
+        # From the stem on where widths grow, and back from the head where they shrink; neither undoes the other.
+        for place, distinct in enumerate(self._distinct, start=1):
+            if self._grows(place):
+                widths[place] = self._at_least(place, max(widths[place], widths[place - 1] + distinct))
+        for place, distinct in reversed(list(enumerate(self._distinct, start=1))):
+            if not self._grows(place):
+                widths[place - 1] = self._at_least(place - 1, max(widths[place - 1], widths[place] + distinct))
+        return widths
+
+    def _wider(self, widths: Sequence[int]) -> Iterator[list[int]]:
+        """Widths of which one is a step wider and the order kept, those narrowest for their proportion first."""
+        for place in sorted(range(len(widths)), key=lambda each: (widths[each] / self._proportions[each], -each)):
+            wider = [*widths[:place], self._at_least(place, widths[place] + 1), *widths[place + 1 :]]
+            if self._in_order(wider):
+                yield wider
+
+    def _grows(self, place: int) -> bool:
+        return self._proportions[place] >= self._proportions[place - 1]
+
+    def _in_order(self, widths: Sequence[int]) -> bool:
+        pairs = enumerate(zip(pairwise(widths), self._distinct, strict=True), start=1)
+        return all(
+            before + distinct <= width if self._grows(place) else width + distinct <= before
+            for place, ((before, width), distinct) in pairs
+        )
+
+    def _allowed(self, place: int, width: int) -> bool:
+        # A bottleneck's groups bind its stages but not the stem.
+        free = self._spec.block == "bottleneck" and list(self._members[place]) == [0]
+        return free or self._spec.inner_channels(width) % self._spec.groups == 0
+
+    def _at_least(self, place: int, width: int) -> int:
+        """The narrowest allowed width from so many channels on; one that no network may have where there is none."""
+        wider = range(-(-width // self._step) * self._step, 2 * MAX_CHANNELS, self._step)
+        return next((each for each in wider if self._allowed(place, each)), 2 * MAX_CHANNELS)
+
+    def _nearest(self, place: int, exact: float) -> int:
+        step = self._step
+        width = min(max(1, round(exact / step)), MAX_CHANNELS // step) * step
+        below = next((each for each in range(width, 0, -step) if self._allowed(place, each)), None)
+        above = self._at_least(place, width)
+        return above if below is None or above - width < width - below else below
+
+
+def refit(spec: ModelSpec, *, params: int, budget: Budget) -> ModelSpec:
+    """Change a network's widths so that it has as many parameters as another one, or just fewer.
+
+    What is missing is less than the cheapest step adds that the order of widths leaves open (`OpenWidths.largest`).
+
+    What a shortcut is does not change: neighbours of one width joined by an identity stay of one width and move
+    together, those of different widths at a stride of 1 stay different, and nowhere does a stage that is as wide as
+    the one before it, or wider, become narrower than that, or the other way round.
+
+    Args:
+        spec: the network; also where its own parameters are fewer.
+        params: parameters to come near to and not to exceed.
+        budget: limits to hold besides; where one of them binds first, more parameters are missing.
+
+    Returns:
+        The network, without a name.
+
+    Raises:
+        InputError: the network has more parameters, or is over budget, even at its narrowest.
+    """
+    widths = [spec.stem.channels, *(stage.channels for stage in spec.stages)]
+    members, distinct = [[0]], []
+    for index, stage in enumerate(spec.stages, start=1):
+        if stage.stride == 1 and widths[index] == widths[index - 1]:
+            members[-1].append(index)
+        else:
+            members.append([index])
+            distinct.append(stage.stride == 1)
+    proportions = [widths[indices[0]] for indices in members]
+    frame = OpenWidths(spec, members=members, proportions=proportions, distinct=distinct)
+    limits = budget.model_copy(update={"max_params": min(params, budget.max_params or params)})
+    # A width w steps up where the factor is an odd multiple of 1 / 2w: two widths do so at once, or at factors at least
+    # 1 / 2w^2 apart, w the widest. Twice as fine, no step is passed over.
+    fitted = frame.largest(limits, resolution=4 * max(proportions) ** 2)
+    if fitted is None:
+        raise InputError("params", params, f"{spec.label} is larger, or over budget, even at its narrowest")
+    return fitted
