@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 from budgetnet.common.documents import parse_count
 from budgetnet.common.errors import InputError
-from budgetnet.common.files import names_a_file
 from budgetnet.model.spec import ModelSpec
-from budgetnet.model.zoo import ENTRIES, get
-from budgetnet.runs.named_recipes import NAMED, named_recipe
+from budgetnet.model.zoo import find_spec
+from budgetnet.runs.named_recipes import find_recipe
 from budgetnet.runs.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -25,10 +24,7 @@ def spec_of(spec: ModelSpec | Path | str) -> ModelSpec:
     Raises:
         InputError: no such name or file, or the file breaks a rule.
     """
-    if isinstance(spec, ModelSpec):
-        return spec
-    text = str(spec)
-    return ModelSpec.load(text) if text not in ENTRIES and names_a_file(text) else get(text)
+    return spec if isinstance(spec, ModelSpec) else find_spec(str(spec))
 
 
 def recipe_of(recipe: Recipe | Path | str) -> Recipe:
@@ -37,10 +33,7 @@ def recipe_of(recipe: Recipe | Path | str) -> Recipe:
     Raises:
         InputError: no such name or file, or the file breaks a rule.
     """
-    if isinstance(recipe, Recipe):
-        return recipe
-    text = str(recipe)
-    return Recipe.load(text) if text not in NAMED and names_a_file(text) else named_recipe(text)
+    return recipe if isinstance(recipe, Recipe) else find_recipe(str(recipe))
 
 
 def dataset_of(data: DataSet | str) -> DataSet:

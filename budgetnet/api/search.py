@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from budgetnet.api.inputs import check_callbacks
 from budgetnet.api.study import Study
 from budgetnet.common.config import takes_fields_of
-from budgetnet.common.errors import InputError
+from budgetnet.experiments.ablation.config import AblationConfig
 from budgetnet.runs.recipe import require_sound
 from budgetnet.study.config import SearchConfig
 from budgetnet.study.storage import storage_errors
@@ -18,7 +19,8 @@ from budgetnet.study.storage import storage_errors
 if TYPE_CHECKING:
     from budgetnet.data import DataSet
     from budgetnet.experiments.ablation import AblationStudy
-    from budgetnet.experiments.ablation.results import AblationResult, Method
+    from budgetnet.experiments.ablation.results import AblationResult
+    from budgetnet.runs.records import RunRecord
     from budgetnet.study.driver import SearchOutcome
     from budgetnet.study.request import Request
     from budgetnet.training.callbacks import Callback
@@ -49,7 +51,7 @@ def search(
         RecordError: the study asks another question, or the storage cannot be used.
         BusyError: another search is at work on the study.
     """
-    _check_callbacks(callbacks)
+    check_callbacks(callbacks)
     named = data if data is None or isinstance(data, str) else data.name
     wanted = (config or SearchConfig()).replace(**fields, **({} if named is None else {"data": named}))
     dataset = None if data is None or isinstance(data, str) else data
@@ -105,7 +107,7 @@ def run_search(
     return request, outcome
 
 
-def _make_trackers(config: SearchConfig) -> list[Callback]:
+def _make_trackers(config: SearchConfig | AblationConfig) -> list[Callback]:
     if not config.track:
         return []
     from budgetnet.training.trackers import make_tracker
@@ -126,67 +128,87 @@ def _require_readable(config: SearchConfig) -> None:
     _ = config.search_space, config.enqueued
 
 
+@takes_fields_of(AblationConfig)
 def ablate(
-    study: AblationStudy | Path | str,
+    study: AblationConfig | AblationStudy | Path | str,
     *,
     data: DataSet | str | None = None,
-    interval: Method = "t",
-    out: Path | str = "runs",
-    device: str = "auto",
-    train_size: int | None = None,
-    validation_size: int | None = None,
     callbacks: Sequence[Callback] = (),
     partial: bool = False,
+    **fields: Any,
 ) -> AblationResult:
-    """Trains every variant of a study with the same seeds, as ``budgetnet ablate`` does; the same call goes on with it.
+    """Train every variant of a study with the same seeds, as ``budgetnet ablate`` does; the same call resumes it.
 
     Args:
-        study: the ablation, or its YAML or JSON file.
-        data: a data set, or what ``--data`` takes; the study's, and else the digits, if left out.
-        interval: ``t``, or ``bootstrap`` for many seeds: how intervals and p-values are made.
-        out: folder of run folders.
-        device: ``auto``, ``cuda``, ``mps`` or ``cpu``.
-        train_size: train on so many of the training images; as the study says if left out.
-        validation_size: validate on so many of those held out; as the study says if left out.
-        callbacks: are told of every run, trackers among them, beside the bars that a terminal shows.
-        partial: train nothing, and answer from the runs that are complete so far.
+        study: the ablation, its YAML or JSON file, its folder, or a config with one of these.
+        data: a data set, in place of the name of one.
+        callbacks: called at the events of every run, beside the progress bars that a terminal shows.
+        partial: train nothing, and return the result of the runs that are complete so far.
+        fields: fields of `AblationConfig`, in place of the config's.
 
     Raises:
-        InputError: the study's file breaks a rule.
+        InputError: a field is unknown or breaks a rule, or the study's file does.
         DataError: the data set is missing or damaged.
         OverBudgetError: the base does not fit.
         RecordError: a run's folder is damaged.
     """
-    _check_callbacks(callbacks)
-    from budgetnet.engines.local import Batch
-    from budgetnet.experiments.ablation import AblationStudy
+    check_callbacks(callbacks)
+    if data is not None:
+        fields["data"] = data if isinstance(data, str) else data.name
+    config = study.replace(**fields) if isinstance(study, AblationConfig) else AblationConfig(study=study, **fields)
+    dataset = None if data is None or isinstance(data, str) else data
+    return run_ablation(config, dataset=dataset, callbacks=callbacks, partial=partial, say=_log.warning)[0]
+
+
+def run_ablation(
+    config: AblationConfig,
+    *,
+    dataset: DataSet | None = None,
+    callbacks: Sequence[Callback] = (),
+    partial: bool = False,
+    say: Callable[[str], object],
+) -> tuple[AblationResult, dict[tuple[str, str], list[RunRecord]]]:
+    """Train the variants of a study as a config says, and store the config beside the runs that it trains.
+
+    Args:
+        config: which variants are trained, on what, and where.
+        dataset: the images, where they are loaded already.
+        callbacks: called at the events of every run.
+        partial: train nothing, and store nothing.
+        say: called with each line of information for the user.
+
+    Returns:
+        The result, and the records of each variant by the digests of its network and recipe.
+
+    Raises:
+        BudgetnetError: see `ablate`.
+    """
+    study = config.changed_study
+    from budgetnet.engines.local import Batch, first_run
     from budgetnet.experiments.ablation.results import ablation_result
     from budgetnet.experiments.ablation.running import finished_variants, planned, train_variants
+    from budgetnet.experiments.ablation.stored import store_ablation
     from budgetnet.training.callbacks import Callbacks
     from budgetnet.training.devices import choose_device
     from budgetnet.training.progress import TerminalProgress, load_shown
 
-    question = study if isinstance(study, AblationStudy) else AblationStudy.load(study)
-    wanted = data or question.data or "digits"
-    dataset = load_shown(wanted) if isinstance(wanted, str) else wanted
-    variants = question.variants(input_shape=dataset.input_shape, num_classes=dataset.num_classes)
-    batch = Batch(
-        dataset,
-        device=choose_device(device),
-        out=Path(out),
-        train_size=train_size or question.train_size,
-        validation_size=validation_size or question.validation_size,
-    )
+    trackers = [] if partial else _make_trackers(config)
+    dataset = dataset or load_shown(config.data_name)
+    variants = study.variants(input_shape=dataset.input_shape, num_classes=dataset.num_classes)
+    batch = Batch(dataset, device=choose_device(config.device), out=config.out, **config.sizes)
     if partial:
-        return ablation_result(question, variants, finished_variants(question, variants, batch), method=interval)
-    with TerminalProgress(runs=len(planned(question, variants))) as progress:
-        records = train_variants(question, variants, batch, Callbacks([progress, *callbacks]))
-    return ablation_result(question, variants, records, method=interval)
+        records = finished_variants(study, variants, batch)
+        return ablation_result(study, variants, records, method=config.interval), records
+    for variant in variants:
+        if variant.is_base:
+            variant.verdict.require()
+    runs = planned(study, variants)
+    if config.threads is not None:
+        from budgetnet.training.threads import set_threads
 
-
-def _check_callbacks(callbacks: Sequence[Callback]) -> None:
-    from budgetnet.training.callbacks import Callback
-
-    for each in callbacks:
-        if not isinstance(each, Callback):
-            raise InputError("callbacks", each, "must be instances of budgetnet.Callback, or of classes made from it")
+        say(set_threads(config.threads, lambda: first_run(batch, runs)))
+    if any(batch.record(run) is None for run in runs):
+        store_ablation(config)
+    with TerminalProgress(runs=len(runs)) as progress:
+        records = train_variants(study, variants, batch, Callbacks([progress, *trackers, *callbacks]))
+    return ablation_result(study, variants, records, method=config.interval), records

@@ -26,9 +26,9 @@ from budgetnet.cli.options import (
     print_json,
     read_budget,
     read_recipe,
-    read_spec,
 )
 from budgetnet.common.documents import parse_count
+from budgetnet.model.zoo import find_spec
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -47,6 +47,7 @@ IMPORTED_BY_TRAIN = (
     "budgetnet.training.trainer",
     "budgetnet.data.training_data",
 )
+
 """What ``budgetnet train`` imports before it loads data, besides what these import themselves."""
 
 
@@ -120,7 +121,7 @@ def start(
     as_json: Json = False,
 ) -> None:
     """How long `budgetnet train` takes to the end of its first training step, part by part, in fresh interpreters."""
-    network = read_spec(spec)
+    network = find_spec(spec)
     recipe = read_recipe(None, data=data, epochs=None)
     times = read_count(repeat, field="--repeat", most=1000)
     with told("loading torch") as tell:

@@ -18,7 +18,8 @@ from budgetnet.cli.bench_output import (
     require_seconds,
     told,
 )
-from budgetnet.cli.options import Device, Json, SpecArgument, Threads, compiling, print_json, read_spec, read_threads
+from budgetnet.cli.options import Device, Json, SpecArgument, Threads, compiling, print_json, read_threads
+from budgetnet.model.zoo import find_spec
 
 if TYPE_CHECKING:
     from budgetnet.bench.training import TrainBenchmark
@@ -41,7 +42,7 @@ def train(
     as_json: Json = False,
 ) -> None:
     """How fast a network is trained, beside a plain loop with PIL and a DataLoader; in turn, on images of noise."""
-    network = read_spec(spec)
+    network = find_spec(spec)
     batch_size = _read_batch(batch)
     wanted = read_threads(threads)
     require_seconds(seconds)
@@ -146,7 +147,7 @@ def profile(
     as_json: Json = False,
 ) -> None:
     """Where the time of a training step goes, by class of work: convolution, batch norm, optimiser and so on."""
-    network = read_spec(spec)
+    network = find_spec(spec)
     batch_size = _read_batch(batch)
     # Read when torch is loaded: the profiler's own log would otherwise call a machine without a GPU an error.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")

@@ -6,19 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from budgetnet.cli.options import (
-    Json,
-    MaxActivations,
-    MaxMacs,
-    MaxParams,
-    SpecArgument,
-    print_json,
-    read_budget,
-    read_spec,
-)
+from budgetnet.cli.options import Json, MaxActivations, MaxMacs, MaxParams, SpecArgument, print_json, read_budget
 from budgetnet.common.documents import Document, parse_count
 from budgetnet.common.errors import BudgetnetError, InputError, OverBudgetError
 from budgetnet.model.spec import ModelSpec
+from budgetnet.model.zoo import find_spec
 
 
 def check(
@@ -32,7 +24,7 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Does a network fit a budget? Counted in closed form; ends with 3 when it does not."""
-    network = read_spec(spec)
+    network = find_spec(spec)
     verdict = read_budget(max_params, max_macs, max_activations).check(network)
     counts = _verify(network) if verify else None
     if as_json:
@@ -81,7 +73,7 @@ def summary(
     size = None if input_size is None else parse_count(input_size, field="--input-size")
     if size is not None and size > 4096:
         raise InputError("--input-size", size, "must be at most 4096 pixels")
-    table = read_spec(spec).summary(input_size=size)
+    table = find_spec(spec).summary(input_size=size)
     if as_json:
         print_json(table.to_mapping())
     else:

@@ -16,8 +16,7 @@ from budgetnet.common.errors import BudgetnetError, InputError
 from budgetnet.common.files import names_a_file
 from budgetnet.model.budget import Budget
 from budgetnet.model.spec import ModelSpec
-from budgetnet.model.zoo import ENTRIES, get
-from budgetnet.runs.named_recipes import NAMED, default_recipe, named_recipe
+from budgetnet.runs.named_recipes import NAMED, default_recipe, find_recipe
 from budgetnet.runs.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -113,17 +112,6 @@ TestTimeAugmentation = Annotated[
 ]
 
 
-def read_spec(text: str) -> ModelSpec:
-    """The specification of that name or in that file.
-
-    Raises:
-        InputError: no such name or file, or a file that breaks a rule.
-    """
-    if text not in ENTRIES and names_a_file(text):
-        return ModelSpec.load(text)
-    return get(text)
-
-
 def read_recipe(
     text: str | None, *, data: str, epochs: str | None, other: str = "paper", field: str = "--epochs"
 ) -> Recipe:
@@ -132,8 +120,7 @@ def read_recipe(
     Raises:
         InputError: no such name or file, a file that breaks a rule, or a number of epochs that is none.
     """
-    name = text or default_recipe(data, other=other)
-    recipe = Recipe.load(name) if name not in NAMED and names_a_file(name) else named_recipe(name)
+    recipe = find_recipe(text or default_recipe(data, other=other))
     return recipe if epochs is None else recipe.for_epochs(parse_count(epochs, field=field))
 
 

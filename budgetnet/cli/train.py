@@ -25,7 +25,6 @@ from budgetnet.cli.options import (
     print_json,
     read_recipe,
     read_sizes,
-    read_spec,
     read_threads,
     read_trackers,
     require_folder,
@@ -33,6 +32,7 @@ from budgetnet.cli.options import (
 )
 from budgetnet.common.errors import BudgetnetError
 from budgetnet.model.spec import ModelSpec
+from budgetnet.model.zoo import find_spec
 from budgetnet.runs.recipe import LEAKING, Recipe
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def train(
     require_folder(out, field="--out")
     wanted = read_threads(threads)
     trackers = read_trackers(track, out=out)
-    network = read_spec(spec)
+    network = find_spec(spec)
     from budgetnet.api.training import prepare
 
     ready = prepare(network, data=data, recipe=how, seed=seed, out=out, device=device, **sizes)

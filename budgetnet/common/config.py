@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import re
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, PlainSerializer
 from pydantic.fields import FieldInfo
 
 from budgetnet.common.documents import Document, parse_count, parse_duration, whole_number
@@ -212,6 +213,27 @@ def several(value: object) -> tuple[Any, ...]:
     return () if value is None else tuple(value) if isinstance(value, (list, tuple)) else (value,)
 
 
+def without_password(url: str) -> str:
+    """Return a URL without its password, wherever it is in the URL."""
+    # Here, because the library that reads URLs takes longer to load than all other commands need.
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        shown = make_url(url).render_as_string(hide_password=True)
+    except (SQLAlchemyError, ValueError):
+        # Nobody can tell where a password ends in what is no URL.
+        shown = re.sub(r".*@", "***@", url, flags=re.DOTALL)
+    # One with an @ in it ends too soon; and drivers take one after the question mark as well.
+    shown = re.sub(r":\*\*\*@.*@", ":***@", shown, flags=re.DOTALL)
+    return re.sub(r"([?&][^=&]*pass[^=&]*=)[^&]*", r"\1***", shown, flags=re.IGNORECASE)
+
+
+def _tracker_text(tracker: str) -> str:
+    kind, colon, place = tracker.partition(":")
+    return f"{kind}{colon}{without_password(place)}" if place else tracker
+
+
 Count = Annotated[int, BeforeValidator(_count, json_schema_input_type=int | str), OnCommandLine("N")]
 OptionalCount = Annotated[int | None, BeforeValidator(_optional_count), OnCommandLine("N")]
 CountOrZero = Annotated[int, BeforeValidator(_count_or_zero), OnCommandLine("N")]
@@ -220,4 +242,16 @@ Seed = Annotated[int, BeforeValidator(_seed), OnCommandLine("N")]
 Duration = Annotated[float | None, BeforeValidator(_duration), OnCommandLine("TIME", _duration_text)]
 Threads = Annotated[int | Literal["auto"] | None, BeforeValidator(_threads), OnCommandLine("N|auto")]
 Data = Annotated[str, BeforeValidator(path_as_text), OnCommandLine("DATA")]
+Url = Annotated[
+    str | None,
+    PlainSerializer(lambda url: None if url is None else without_password(url)),
+    OnCommandLine("URL", without_password),
+]
+Trackers = Annotated[
+    tuple[str, ...],
+    BeforeValidator(several),
+    PlainSerializer(lambda trackers: [_tracker_text(each) for each in trackers]),
+    OnCommandLine("TRACKER", _tracker_text),
+]
+OptionalData = Annotated[str | None, BeforeValidator(path_as_text), OnCommandLine("DATA")]
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from budgetnet.common.documents import look_up
+from budgetnet.common.files import names_a_file
 from budgetnet.model.spec import ModelSpec
 
 _PAPER = "Inouye, Shah, Xhelollari: Deep Learning Mini Project, NYU Tandon"
@@ -100,3 +101,12 @@ def __getattr__(name: str) -> ModelSpec:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *(name.replace("-", "_") for name in ENTRIES)])
+
+
+def find_spec(text: str) -> ModelSpec:
+    """Return the network of that name, or in that YAML or JSON file.
+
+    Raises:
+        InputError: no such name or file, or a file that breaks a rule.
+    """
+    return ModelSpec.load(text) if text not in ENTRIES and names_a_file(text) else get(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from budgetnet.common.documents import look_up
+from budgetnet.common.files import names_a_file
 from budgetnet.runs.augmentation import Augmentation
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.schedule import EarlyStopping, Lookahead, Muon, Schedule
@@ -83,3 +84,12 @@ def named_recipe(name: str) -> Recipe:
         InputError: no recipe has that name.
     """
     return look_up(name, NAMED, field="recipe", missing="no such recipe, and no such file")
+
+
+def find_recipe(text: str) -> Recipe:
+    """Return the recipe of that name, or in that YAML or JSON file.
+
+    Raises:
+        InputError: no such name or file, or a file that breaks a rule.
+    """
+    return Recipe.load(text) if text not in NAMED and names_a_file(text) else named_recipe(text)

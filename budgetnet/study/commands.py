@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from budgetnet.common.config import without_password
 from budgetnet.study.config import SearchConfig
 from budgetnet.study.settings import StudySettings
-from budgetnet.study.storage import shown_url
 
 
 def found_config(settings: StudySettings, study: str, *, out: Path, storage: str | None) -> SearchConfig:
@@ -24,7 +24,8 @@ def found_config(settings: StudySettings, study: str, *, out: Path, storage: str
 
 def place_of(config: SearchConfig) -> list[str]:
     """Return the options by which other commands find a study."""
-    return ["--out", str(config.out)] + ([] if config.storage is None else ["--storage", shown_url(config.storage)])
+    storage = [] if config.storage is None else ["--storage", without_password(config.storage)]
+    return ["--out", str(config.out), *storage]
 
 
 def train_command(run: Path, settings: StudySettings, *, seed: int) -> str:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, field_serializer
+from pydantic import BeforeValidator
 
 from budgetnet.common.config import (
     Config,
@@ -22,6 +22,8 @@ from budgetnet.common.config import (
     OptionalLimit,
     Seed,
     Threads,
+    Trackers,
+    Url,
     path_as_text,
     several,
 )
@@ -30,9 +32,9 @@ from budgetnet.common.errors import InputError
 from budgetnet.common.files import names_a_file
 from budgetnet.model.budget import Budget, Sizing
 from budgetnet.model.spec import ModelSpec
-from budgetnet.model.zoo import ENTRIES, get
+from budgetnet.model.zoo import ENTRIES, find_spec, get
 from budgetnet.runs.named_recipes import NAMED as RECIPES
-from budgetnet.runs.named_recipes import default_recipe, named_recipe
+from budgetnet.runs.named_recipes import default_recipe, find_recipe
 from budgetnet.runs.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -85,18 +87,6 @@ def _text(value: object, *, what: str) -> str:
     if not isinstance(text, str):
         raise ValueError(f"must be a name, a file or a {what}")
     return text
-
-
-def _shown_url(url: str) -> str:
-    # Here, because reading URLs takes a library that other commands need not wait for.
-    from budgetnet.study.storage import shown_url
-
-    return shown_url(url)
-
-
-def _shown_tracker(tracker: str) -> str:
-    kind, colon, place = tracker.partition(":")
-    return f"{kind}{colon}{_shown_url(place)}" if place else tracker
 
 
 RecipeChoice = Annotated[
@@ -172,7 +162,7 @@ class SearchConfig(Config):
     """Epochs in place of the final recipe's."""
     study: str | None = None
     """Name of the study. Default: a name made from the question, so that the same search finds its study again."""
-    storage: Annotated[str | None, OnCommandLine("URL", _shown_url)] = None
+    storage: Url = None
     """Storage of studies, as any SQLAlchemy URL. Default: an SQLite file in the folder of run folders."""
     seed: Seed = 0
     """Seed of everything that is sampled."""
@@ -190,16 +180,8 @@ class SearchConfig(Config):
     """Number of training images to use. Default: all."""
     validation_size: OptionalCount = None
     """Number of held-out images to validate on. Default: all."""
-    track: Annotated[tuple[str, ...], BeforeValidator(several), OnCommandLine("TRACKER", _shown_tracker)] = ()
+    track: Trackers = ()
     """Tracker of runs: tensorboard[:FOLDER] or mlflow[:URI]; again for more. Default place: in the folder of runs."""
-
-    @field_serializer("storage")
-    def _storage_without_password(self, storage: str | None) -> str | None:
-        return None if storage is None else _shown_url(storage)
-
-    @field_serializer("track")
-    def _trackers_without_passwords(self, track: tuple[str, ...]) -> list[str]:
-        return [_shown_tracker(tracker) for tracker in track]
 
     @property
     def budget(self) -> Budget:
@@ -250,7 +232,9 @@ class SearchConfig(Config):
             InputError: no such network or file, or a file that breaks a rule.
         """
         with _named("enqueue"):
-            return tuple(ZOO if each == ZOO else _network(each) for each in self.enqueue)
+            return tuple(
+                each if isinstance(each, ModelSpec) or each == ZOO else find_spec(each) for each in self.enqueue
+            )
 
     def resuming(self, earlier: SearchConfig) -> SearchConfig:
         """Return this config with what an earlier search of the same study asked for and this one does not.
@@ -281,14 +265,5 @@ def _named(field: str) -> Iterator[None]:
 
 def _recipe(chosen: str | Recipe | None, epochs: int | None, *, default: str) -> Recipe:
     name = chosen or default
-    if isinstance(name, Recipe):
-        recipe = name
-    else:
-        recipe = Recipe.load(name) if name not in RECIPES and names_a_file(name) else named_recipe(name)
+    recipe = name if isinstance(name, Recipe) else find_recipe(name)
     return recipe if epochs is None else recipe.for_epochs(epochs)
-
-
-def _network(chosen: str | ModelSpec) -> ModelSpec:
-    if isinstance(chosen, ModelSpec):
-        return chosen
-    return ModelSpec.load(chosen) if chosen not in ENTRIES and names_a_file(chosen) else get(chosen)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -20,6 +19,7 @@ from sqlalchemy import NullPool, create_engine, event, func, inspect, select, te
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from budgetnet.common.config import without_password
 from budgetnet.common.errors import InputError, RecordError
 from budgetnet.runs.training_cost import FLOPS_PER_MAC
 from budgetnet.study.bulk import TrialStorage
@@ -53,23 +53,11 @@ def storage_errors(storage: RDBStorage | str) -> Iterator[None]:
         cause = error.__cause__ if isinstance(error, StorageInternalError) else error
         original = getattr(cause, "orig", None) or cause or error
         url = storage if isinstance(storage, str) else str(storage.url)
-        raise RecordError("storage", shown_url(url), f"cannot be used: {_one_line(original)}") from None
+        raise RecordError("storage", without_password(url), f"cannot be used: {_one_line(original)}") from None
 
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
-
-
-def shown_url(url: str) -> str:
-    """The URL without its password, wherever it stands in it."""
-    try:
-        shown = make_url(url).render_as_string(hide_password=True)
-    except (SQLAlchemyError, ValueError):
-        # Nobody can tell where a password ends in what is no URL.
-        shown = re.sub(r".*@", "***@", url, flags=re.DOTALL)
-    # One with an @ in it ends too soon; and drivers take one behind the question mark as well.
-    shown = re.sub(r":\*\*\*@.*@", ":***@", shown, flags=re.DOTALL)
-    return re.sub(r"([?&][^=&]*pass[^=&]*=)[^&]*", r"\1***", shown, flags=re.IGNORECASE)
 
 
 @contextmanager
@@ -105,9 +93,9 @@ def open_storage(url: str, *, create: bool) -> RDBStorage:
     try:
         parsed = make_url(url)
     except (SQLAlchemyError, ValueError):
-        raise InputError("storage", shown_url(url), "must be a URL such as sqlite:///runs/studies.db") from None
+        raise InputError("storage", without_password(url), "must be a URL such as sqlite:///runs/studies.db") from None
     if "@" in (parsed.host or ""):
-        raise InputError("storage", shown_url(url), "an @ in a user's name or password is written %40 in a URL")
+        raise InputError("storage", without_password(url), "an @ in a user's name or password is written %40 in a URL")
     sqlite = parsed.get_backend_name() == "sqlite"
     if sqlite and parsed.database in (None, "", ":memory:"):
         raise InputError("storage", url, "must name a file: what is only in memory is lost with the command")
@@ -120,7 +108,9 @@ def open_storage(url: str, *, create: bool) -> RDBStorage:
     try:
         with storage_errors(url):
             if not create and not inspect(create_engine(url, poolclass=NullPool)).has_table("studies"):
-                raise RecordError("storage", shown_url(url), "no study is kept here yet; budgetnet search makes one")
+                raise RecordError(
+                    "storage", without_password(url), "no study is kept here yet; budgetnet search makes one"
+                )
             with _alone(parsed) if create else nullcontext(), warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)
                 storage = TrialStorage(
@@ -132,7 +122,7 @@ def open_storage(url: str, *, create: bool) -> RDBStorage:
                     grace_period=GRACE_PERIOD,
                 )
     except (ImportError, RuntimeError) as error:
-        raise RecordError("storage", shown_url(url), f"cannot be used: {_one_line(error)}") from None
+        raise RecordError("storage", without_password(url), f"cannot be used: {_one_line(error)}") from None
     if sqlite and create:
         event.listen(storage.engine, "connect", _tune_sqlite)
         storage.engine.dispose()

@@ -112,7 +112,7 @@ def test_an_ensemble_averages_what_its_members_said_of_the_test_set(folder: Path
 
 
 BAD = [
-    (["reference", "--declare", "mnist"], "--declare = 'mnist': must be one of cifar10"),
+    (["reference", "--declare", "mnist"], "--declare = 'mnist': must be 'cifar10'"),
     (["reference", "--data", "digits", "--declare", "cifar10"], "--declare = 'digits': needs 50,000 training"),
     (["reference", "--data", "digits", "--seeds", "0"], "--seeds = '0'"),
     (["ladder", "--data", "digits", "--seeds", "5000"], "--seeds = '5000': must be at most 1,000"),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from budgetnet.experiments.ablation.changes import EFFECT_RULE, LEVEL, POOLED_RULE, Change, changes_of
+from budgetnet.experiments.ablation.config import Method
 from budgetnet.experiments.ablation.study import AblationStudy
 from budgetnet.experiments.ablation.variants import Variant
 from budgetnet.runs.records import RunRecord
@@ -14,8 +15,6 @@ from budgetnet.statistics import Difference, holm, paired_difference
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Method = Literal["t", "bootstrap"]
 
 
 class Cell(NamedTuple):

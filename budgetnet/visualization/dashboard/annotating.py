@@ -11,8 +11,9 @@ import optuna
 from filelock import FileLock, Timeout
 from optuna.storages import RDBStorage
 
+from budgetnet.common.config import without_password
 from budgetnet.study.settings import StudySettings
-from budgetnet.study.storage import default_storage, shown_url, study_settings
+from budgetnet.study.storage import default_storage, study_settings
 from budgetnet.study.trials import Trial
 from budgetnet.visualization.dashboard.artifacts import artifact_folder, beginning, drop_files, keep_files
 from budgetnet.visualization.dashboard.attributes import Attributes
@@ -101,7 +102,7 @@ class _Notes:
     def __init__(self, study: optuna.Study, settings: StudySettings, storage: RDBStorage, out: Path) -> None:
         self._name, self._settings, self._out = study.study_name, settings, out
         usual = str(storage.url) == default_storage(out)
-        self._storage = None if usual else shown_url(str(storage.url))
+        self._storage = None if usual else without_password(str(storage.url))
         self._attributes = Attributes(storage, study._study_id)
         self._candidates = Candidates(study, settings, out)
         self._mark = _Mark.of(self._attributes.read(_KEY).get(_KEY))

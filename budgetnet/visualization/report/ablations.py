@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from budgetnet.common.errors import InputError, RecordError
+from budgetnet.common.config import command
+from budgetnet.common.errors import RecordError
+from budgetnet.experiments.ablation.config import STUDY_FILE, AblationConfig
 from budgetnet.experiments.ablation.results import ablation_result
+from budgetnet.experiments.ablation.stored import stored_ablations
 from budgetnet.experiments.ablation.study import AblationStudy
 from budgetnet.experiments.ablation.variants import Variant
+from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.records import RunRecord
 from budgetnet.visualization.report.content import Ablation
 from budgetnet.visualization.report.formatting import data_words
 from budgetnet.visualization.report.run_reader import Reader
 
-STUDY_FILE = "study.yaml"
-"""The file that a study's folder holds beside its runs."""
-
-Changes = dict[str, Any]
 Records = dict[tuple[str, str], dict[int, RunRecord]]
 """Runs by the digests of their network and recipe, and by their seeds."""
 
@@ -28,9 +27,8 @@ Records = dict[tuple[str, str], dict[int, RunRecord]]
 def read_ablation(folder: Path, reader: Reader) -> Ablation:
     """What the records of an ablation say.
 
-    A study may have been trained with values laid over its base on the command line, such as a smaller network or
-    fewer epochs. Those are found again: of the networks and lengths that the records have, those are laid over the base
-    with which most variants were trained.
+    A study may have been trained with other values in its base, such as a smaller network or fewer epochs. The config
+    that is stored with the runs has them; without one the study is taken as its file has it.
 
     Args:
         folder: holds ``study.yaml``, and run folders in ``runs`` or beside it.
@@ -47,7 +45,7 @@ def read_ablation(folder: Path, reader: Reader) -> Ablation:
     if not records:
         raise RecordError("ablation", str(folder), "holds no finished run that can be read")
     by_key = _by_key(records)
-    study, changes, variants = _as_trained(study, records, by_key)
+    study, config, variants = _as_trained(study, runs, by_key, records[0].identity.spec)
     trained = [variant for variant in variants if variant.key in by_key]
     begun = {variant.network for variant in trained}
     if any(variant.is_base and variant.network in begun and variant not in trained for variant in variants):
@@ -61,7 +59,8 @@ def read_ablation(folder: Path, reader: Reader) -> Ablation:
     return Ablation(
         folder=str(folder),
         result=ablation_result(study, variants, chosen),
-        laid_over=tuple(f"{path}={_level_words(level)}" for path, level in changes.items()),
+        laid_over=() if config is None else tuple(config.changes),
+        command=None if config is None else command(config),
         data=data_words(records[0].identity.data),
         remarks=tuple(_remarks(variants, trained, others=others, unused=len(records) - used)),
     )
@@ -98,60 +97,29 @@ def _by_key(records: Sequence[RunRecord]) -> Records:
     return found
 
 
-def _as_trained(
-    study: AblationStudy, records: Sequence[RunRecord], by_key: Records
-) -> tuple[AblationStudy, Changes, list[Variant]]:
-    """The study with what was laid over its base, as far as records can tell; as it stands, where that does as well."""
-    first = records[0].identity.spec
-    image: dict[str, Any] = {"input_shape": first.input_shape, "num_classes": first.num_classes}
-    best: tuple[int, AblationStudy, Changes, list[Variant]] | None = None
-    for changed, changes in _possible_studies(study, records):
-        try:
-            laid = changed()
-            variants = laid.variants(**image)
-        except InputError:  # Such a base could not have been trained.
-            continue
-        trained = sum(variant.key in by_key for variant in variants)
-        if best is None or trained > best[0]:
-            best = trained, laid, changes, variants
-    if best is None or best[0] == 0:
-        raise RecordError("ablation", str(records[0].folder.parent), "holds no run of the study")
-    return best[1:]
+class _Trained(NamedTuple):
+    """A study, the config that its runs were trained by, and its variants."""
+
+    study: AblationStudy
+    config: AblationConfig | None
+    variants: list[Variant]
 
 
-def _possible_studies(
-    study: AblationStudy, records: Sequence[RunRecord]
-) -> Iterator[tuple[Callable[[], AblationStudy], Changes]]:
-    """The study as it stands, for each length that was trained, then with each network, alone and with each length."""
-    specs = {record.identity.spec.digest: record.identity.spec for record in records}
-    lengths: list[int | None] = [None, *sorted({record.identity.recipe.epochs for record in records})]
-    networks: list[Changes] = [{}]
-    if not study.networks:
-        networks += [{"spec": spec.to_mapping()} for spec in specs.values()]
-    for network in networks:
-        for epochs in lengths:
-            changes = dict(network)
-            if epochs is not None:
-                how = study.base_recipe.for_epochs(epochs)
-                changes |= {"recipe.epochs": how.epochs, "recipe.schedule.first_cycle": how.schedule.first_cycle}
-            yield partial(_changed, study, network, epochs), changes
+def _as_trained(study: AblationStudy, runs: Path, by_key: Records, spec: ModelSpec) -> _Trained:
+    """Return the study as its runs were trained: of the stored ablations of its file, the one with most variants here.
 
-
-def _changed(study: AblationStudy, network: Changes, epochs: int | None) -> AblationStudy:
-    """The study with another network, of another length.
-
-    Raises:
-        InputError: they do not go together.
+    Args:
+        study: the study as its file has it.
+        runs: folder of run folders.
+        by_key: the runs.
+        spec: of any of them, for the images.
     """
-    if network:
-        study = study.from_mapping({**study.to_mapping(), "changes": {**study.changes, **network}})
-    return study if epochs is None else study.for_epochs(epochs)
-
-
-def _level_words(level: Any) -> str:
-    """A level in a few words: a whole network by its name."""
-    if not isinstance(level, dict):
-        return str(level)
-    from budgetnet.model.spec import ModelSpec
-
-    return ModelSpec.from_mapping(level).label
+    image: dict[str, Any] = {"input_shape": spec.input_shape, "num_classes": spec.num_classes}
+    candidates: list[tuple[AblationStudy, AblationConfig | None]] = [
+        (stored.study, stored.config) for stored in stored_ablations(runs) if stored.file_digest == study.digest
+    ]
+    found = [_Trained(each, config, each.variants(**image)) for each, config in candidates or [(study, None)]]
+    best = max(found, key=lambda each: sum(variant.key in by_key for variant in each.variants))
+    if not any(variant.key in by_key for variant in best.variants):
+        raise RecordError("ablation", str(runs), "holds no run of the study")
+    return best

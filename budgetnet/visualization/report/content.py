@@ -75,7 +75,9 @@ class Ablation(NamedTuple):
     folder: str
     result: AblationResult
     laid_over: tuple[str, ...]
-    """What was laid over the file's base when its runs were trained, by what the records say."""
+    """What was changed in the file's base when its runs were trained."""
+    command: str | None
+    """The command that trained its runs; None where its config is not stored with them."""
     data: str
     """What its networks were trained and judged on, in words."""
     remarks: tuple[str, ...]
@@ -93,6 +95,8 @@ class Reproduction(NamedTuple):
     ensembles: tuple[EnsembleReproduction, ...]
     data: str
     remarks: tuple[str, ...]
+    commands: tuple[str, ...]
+    """The commands that trained the runs, as far as their configs are stored with them."""
 
     @property
     def is_empty(self) -> bool:

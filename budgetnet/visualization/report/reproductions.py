@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from budgetnet.common.config import command
 from budgetnet.common.errors import BudgetnetError, RecordError
 from budgetnet.data.test_set import read_openings
 from budgetnet.experiments.reproduction.ensemble import EnsembleReproduction, ensemble_reproduction
 from budgetnet.experiments.reproduction.ladder import LadderResult, ladder_result, rungs
 from budgetnet.experiments.reproduction.leakage import LeakageResult, leakage_result
 from budgetnet.experiments.reproduction.reference import ReferenceResult, reference_result
+from budgetnet.experiments.reproduction.stored import stored_reproductions
 from budgetnet.model.budget import Budget
 from budgetnet.model.zoo import get
 from budgetnet.runs.records import DataRecord, RunRecord
@@ -58,6 +60,7 @@ def read_reproduction(folder: Path, reader: Reader) -> Reproduction:
         ensembles=tuple(ensembles),
         data="; ".join(data_words(each) for each in data.values()),
         remarks=(*remarks, *reasons),
+        commands=tuple(map(command, stored_reproductions(runs))),
     )
 
 

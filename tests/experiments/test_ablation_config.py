@@ -1,0 +1,116 @@
+"""The config of an ablation: read from texts, stored beside the runs, and written as the command that trained them."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import thorough
+from support import TINY, tiny_recipe
+from typer.testing import CliRunner
+
+import budgetnet as bn
+from budgetnet.cli.fields import takes_options_of
+from budgetnet.common.config import command
+from budgetnet.common.errors import InputError
+from budgetnet.experiments.ablation.config import AblationConfig
+from budgetnet.visualization.report.ablations import read_ablation
+from budgetnet.visualization.report.run_reader import Reader
+
+COUNT = st.integers(1, 10**6)
+NAME = st.text("abc xyz=./'$-", min_size=1, max_size=8).map(lambda text: f"n{text}")
+GIVEN: dict[str, st.SearchStrategy[Any]] = {
+    **dict.fromkeys(("seeds", "epochs", "train_size", "validation_size"), COUNT),
+    "data": NAME,
+    "change": st.lists(NAME, max_size=3),
+    "interval": st.sampled_from(("t", "bootstrap")),
+    "out": NAME.map(Path),
+    "device": st.sampled_from(("auto", "cuda", "mps", "cpu")),
+    "threads": COUNT | st.just("auto"),
+    "track": st.lists(st.just("tensorboard") | st.just("mlflow:some where"), max_size=2),
+}
+FILE: dict[str, Any] = {
+    "name": "tiny",
+    "spec": TINY.to_mapping(),
+    "recipe": tiny_recipe().to_mapping(),
+    "factors": {"recipe.learning_rate": [0.05, 0.2]},
+    "seeds": 2,
+}
+SMALL: dict[str, Any] = {"train_size": 64, "validation_size": 40, "device": "cpu"}
+
+
+@thorough
+@given(NAME, st.fixed_dictionaries({}, optional=GIVEN))
+def test_the_command_of_a_config_asks_for_the_same_config(study: str, given: dict[str, Any]) -> None:
+    found: list[AblationConfig] = []
+    app = typer.Typer()
+
+    @app.command()
+    @takes_options_of(AblationConfig)
+    def ablate(config: AblationConfig) -> None:
+        found.append(config)
+
+    config = AblationConfig(study=study, **given)
+    program, verb, *arguments = shlex.split(command(config))
+    assert (program, verb, arguments[0]) == ("budgetnet", "ablate", study)
+    answer = CliRunner().invoke(app, arguments)
+    assert answer.exit_code == 0, answer.output
+    assert found == [config] == [AblationConfig.from_mapping(json.loads(json.dumps(config.to_mapping())))]
+    assert set(AblationConfig.model_fields) == {*GIVEN, "study"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(FILE))
+    return tmp_path
+
+
+def test_what_was_trained_is_found_again_from_the_stored_config(folder: Path) -> None:
+    runs = folder / "runs"
+    # The study as its file has it, then with another base: of as many variants, what was trained last is shown.
+    bn.ablate(folder, out=runs, seeds=1, epochs=1, **SMALL)
+    config = AblationConfig(study=folder, out=runs, change=["recipe.weight_decay=0.001"], epochs=2, **SMALL)
+    result = bn.ablate(config)
+    read = read_ablation(folder, Reader())
+    assert read.result.to_mapping() == result.to_mapping()
+    assert read.laid_over == ("recipe.weight_decay=0.001", "epochs=2")
+    assert read.command == (
+        f"budgetnet ablate {folder} --change recipe.weight_decay=0.001 --epochs 2 --train-size 64 "
+        f"--validation-size 40 --out {runs} --device cpu"
+    )
+    assert read.result.study.base_recipe.weight_decay == 0.001
+
+
+def test_only_training_stores_a_config(folder: Path) -> None:
+    bn.ablate(folder, out=folder / "runs", partial=True, **SMALL)
+    assert not (folder / "runs").exists()
+    bn.ablate(folder, out=folder / "runs", epochs=1, **SMALL)
+    (stored,) = (folder / "runs").glob("ablation-*.json")
+    before = stored.stat().st_mtime_ns
+    bn.ablate(folder, out=folder / "runs", epochs=1, **SMALL)
+    assert stored.stat().st_mtime_ns == before, "the same is not written again"
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"seeds": 0}, "seeds = 0: must be a whole number of at least 1"),
+        ({"seeds": 1_001}, "seeds = 1001: must be at most 1,000"),
+        ({"change": "recipe.epochs"}, "change = 'recipe.epochs': must be PATH=VALUE"),
+        ({"interval": "normal"}, "interval = 'normal': must be 't' or 'bootstrap'"),
+        ({"train_size": 0}, "train_size = 0: must be a whole number"),
+        ({"sedes": 2}, "sedes = 2: unknown field"),
+    ],
+)
+def test_an_ablation_that_breaks_a_rule_says_so_in_one_line(given: dict[str, Any], line: str, folder: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        bn.ablate(folder, out=folder / "runs", **given)
+    assert str(caught.value).startswith(line)
+    assert not (folder / "runs").exists()
