@@ -206,7 +206,7 @@ def look_up(name: str, known: Mapping[str, Value], *, field: str, missing: str) 
     """
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+        hint = f"did you mean {near[0]}?" if near else f"available: {', '.join(known)}"
         raise InputError(field, name, f"{missing}; {hint}")
     return known[name]
 

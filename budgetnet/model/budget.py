@@ -1,4 +1,4 @@
-"""The budget: what a network may cost, the verdict on one that asks, and the smallest edits that would let it in."""
+"""Budgets: limits on a network's cost, the verdict on a network, and the smallest edits that make it fit."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def _limit(value: object) -> int | None:
 Limit = Annotated[int | None, BeforeValidator(_limit, json_schema_input_type=int | str | None)]
 
 LIMITS = ("params", "macs", "activations")
-"""What can be limited: the fields of `Cost`."""
+"""Costs that can be limited: the fields of `Cost`."""
 
 
 class LimitVerdict(NamedTuple):
-    """One limit, and how a network stands to it."""
+    """A network's cost compared with one limit."""
 
     limit: str
     """``params``, ``macs`` or ``activations``."""
@@ -36,28 +36,28 @@ class LimitVerdict(NamedTuple):
 
     @property
     def headroom(self) -> int:
-        """What is left; negative when over."""
+        """Allowed minus used; negative if the limit is exceeded."""
         return self.allowed - self.used
 
     @property
     def violation(self) -> float:
-        """Constraint value: used / allowed - 1, at most 0 when the limit holds."""
+        """Constraint value: used / allowed - 1, at most 0 if the limit holds."""
         return self.used / self.allowed - 1
 
 
 class Edit(NamedTuple):
-    """One change that would make a network fit."""
+    """A change that makes a network fit its budget."""
 
     description: str
-    """For people: ``stage 5: 256 -> 232 channels``."""
+    """Text such as ``stage 5: 256 -> 232 channels``."""
     spec: ModelSpec
     """The edited network."""
     cost: Cost
-    """Its cost: the proof that it fits."""
+    """Cost of the edited network."""
 
 
 class Verdict:
-    """How a network stands to every limit of a budget."""
+    """A network's cost compared with every limit of a budget."""
 
     def __init__(self, budget: Budget, spec: ModelSpec, cost: Cost) -> None:
         self.budget = budget
@@ -72,10 +72,10 @@ class Verdict:
 
     @cached_property
     def edits(self) -> tuple[Edit, ...]:
-        """When over: for each way to shrink the network, its smallest step that fits, the least loss first.
+        """The smallest edits that make the network fit, one of each kind, by decreasing used share of the budget.
 
-        Every edit was counted and fits; the next smaller step of the same kind does not. Empty when the network fits,
-        or when no single edit is enough.
+        Each edit's cost is computed and fits; the next smaller edit of the same kind does not. Empty if the network
+        fits or no single edit is enough.
         """
         return () if self.fits else tuple(_smallest_edits(self.spec, self.budget))
 
@@ -88,9 +88,9 @@ class Verdict:
 
     @property
     def note(self) -> str:
-        """What a reader should know of the counts; empty where there is nothing."""
-        frozen = self.spec.frozen_params
-        return f"{frozen:,} of {self.cost.params:,} params are frozen whitening weights, and count" if frozen else ""
+        """A remark on the counts; empty if there is none."""
+        frozen, params = self.spec.frozen_params, self.cost.params
+        return f"{frozen:,} of {params:,} counted params are frozen whitening weights" if frozen else ""
 
     def _repr_html_(self) -> str:
         from budgetnet.visualization.html import verdict_html
@@ -98,10 +98,10 @@ class Verdict:
         return verdict_html(self)
 
     def require(self) -> None:
-        """Lets a network that fits pass.
+        """Raise OverBudgetError unless the network fits.
 
         Raises:
-            OverBudgetError: a limit does not hold; the message says which and by how much.
+            OverBudgetError: a limit is exceeded; the message names each one with used and allowed counts.
         """
         over = [limit for limit in self.limits if limit.headroom < 0]
         if over:
@@ -109,7 +109,7 @@ class Verdict:
             raise OverBudgetError(f"{self.spec.label}: {'; '.join(parts)}")
 
     def to_mapping(self) -> dict[str, Any]:
-        """The verdict as plain data."""
+        """Return the verdict as plain data."""
         return {
             "name": self.spec.label,
             "fits": self.fits,
@@ -124,63 +124,63 @@ class Verdict:
 
 
 class Budget(Document):
-    """What a network may cost; a limit that is left out does not bind. Numbers may be written 5e6, "5M" or 5000000.
+    """Limits on a network's cost; default: no limit. Numbers may be written 5e6, "5M" or 5000000.
 
     Raises:
         InputError: a limit is not a whole number of at least 1.
     """
 
     max_params: Limit = None
-    """Most trainable parameters."""
+    """Maximum number of parameters."""
     max_macs: Limit = None
-    """Most multiply-accumulates for one image."""
+    """Maximum number of multiply-accumulates for one image."""
     max_activations: Limit = None
-    """Most output elements of convolutions and the linear layer for one image."""
+    """Maximum number of output elements of convolutions and the linear layer for one image."""
 
     def check(self, spec: ModelSpec) -> Verdict:
-        """The verdict on a network, from its closed-form cost; builds nothing."""
+        """Check a network by its closed-form cost, without building it."""
         return Verdict(self, spec, cost_of(spec))
 
     def admits(self, cost: Cost) -> bool:
-        """Whether a cost is within every limit."""
+        """Return whether a cost is within all limits."""
         return all(limit.headroom >= 0 for limit in self.limits(cost))
 
     def share_used(self, cost: Cost) -> float:
-        """Use of the tightest limit, as a share: 1 is the limit itself; 0 without limits."""
+        """Return the used share of the tightest limit: 1 is the limit itself; 0 without limits."""
         return max((limit.used / limit.allowed for limit in self.limits(cost)), default=0.0)
 
     def limits(self, cost: Cost) -> tuple[LimitVerdict, ...]:
-        """Every limit that is set, and how a cost stands to it."""
+        """Compare a cost with every limit that is set."""
         pairs = ((name, getattr(self, f"max_{name}")) for name in LIMITS)
         return tuple(LimitVerdict(name, getattr(cost, name), allowed) for name, allowed in pairs if allowed is not None)
 
 
 class _EditFamily(NamedTuple):
-    """One way to shrink a network: levels from the smallest step to the largest."""
+    """One kind of edit, with its levels from the smallest change to the largest."""
 
     levels: Sequence[Any]
     apply: Callable[[Any], ModelSpec]
     describe: Callable[[Any], str]
     pattern: Callable[[Any], Hashable] = lambda _: None
-    """Where neighbouring widths are equal. That spares a shortcut its convolution, so a narrower level can cost more
-    than such a wider one; among levels of one pattern each is cheaper than the one before."""
+    """Key of the pairs of adjacent stages with equal widths, whose shortcuts need no convolution. A narrower level can
+    cost more than a wider one with such a pair; among levels of one pattern, cost decreases."""
 
 
 def _smallest_edits(spec: ModelSpec, budget: Budget) -> list[Edit]:
     edits = []
     for family in _families(spec):
-        edit = _first_that_fits(family, budget)
+        edit = _smallest_fitting_edit(family, budget)
         if edit is not None:
             edits.append(edit)
     return sorted(edits, key=lambda edit: -budget.share_used(edit.cost))
 
 
-def _first_that_fits(family: _EditFamily, budget: Budget) -> Edit | None:
-    """Bisects the levels of each pattern, along which cost falls, and takes the smallest step of all."""
+def _smallest_fitting_edit(family: _EditFamily, budget: Budget) -> Edit | None:
+    """Return the smallest edit of a family that fits, by bisection within each pattern."""
     patterns: dict[Hashable, list[int]] = {}
     for position, level in enumerate(family.levels):
         patterns.setdefault(family.pattern(level), []).append(position)
-    first, found = len(family.levels), None
+    first, smallest = len(family.levels), None
     for positions in patterns.values():
         low, high = 0, bisect_left(positions, first)
         while low < high:
@@ -189,10 +189,10 @@ def _first_that_fits(family: _EditFamily, budget: Budget) -> Edit | None:
             edited = family.apply(level)
             cost = cost_of(edited)
             if budget.admits(cost):
-                high, first, found = middle, positions[middle], Edit(family.describe(level), edited, cost)
+                high, first, smallest = middle, positions[middle], Edit(family.describe(level), edited, cost)
             else:
                 low = middle + 1
-    return found
+    return smallest
 
 
 def _families(spec: ModelSpec) -> Iterator[_EditFamily]:
@@ -210,7 +210,7 @@ def _with_stage(spec: ModelSpec, index: int, **changes: Any) -> ModelSpec:
 
 
 def _divides(spec: ModelSpec, width: int) -> bool:
-    """Whether the groups allow a stage this width."""
+    """Return whether the number of groups divides the inner width of a stage."""
     return width > 0 and spec.inner_channels(width) % spec.groups == 0
 
 
@@ -238,7 +238,7 @@ def _stage_blocks(spec: ModelSpec, index: int) -> _EditFamily:
 
 
 def _all_widths(spec: ModelSpec) -> _EditFamily:
-    """Scales stem and stages together, each rounded down to a width that the groups allow."""
+    """Scale stem and stages together, each rounded down to a width that the groups divide."""
 
     def stem_width(thousandths: int) -> int:
         step = 1 if spec.block == "bottleneck" else spec.groups
@@ -247,15 +247,15 @@ def _all_widths(spec: ModelSpec) -> _EditFamily:
     def stage_width(index: int, thousandths: int) -> int:
         widest = spec.stages[index].channels
         target = max(1, widest * thousandths // 1000)
-        below = (width for width in range(target, 0, -1) if _divides(spec, width))
-        above = (width for width in range(target + 1, widest + 1) if _divides(spec, width))
-        return next(below, None) or next(above)
+        narrower = (width for width in range(target, 0, -1) if _divides(spec, width))
+        wider = (width for width in range(target + 1, widest + 1) if _divides(spec, width))
+        return next(narrower, None) or next(wider)
 
     @cache
     def all_widths(thousandths: int) -> list[int]:
         stages = [stage_width(index, thousandths) for index in range(len(spec.stages))]
         stem = stem_width(thousandths)
-        # A bottleneck's groups bind its stages but not the stem, and a padding shortcut cannot narrow.
+        # With padding shortcuts, the stem must not be wider than the first stage. Bottleneck groups do not affect it.
         return [min(stem, stages[0]) if spec.shortcut.kind == "padding" else stem, *stages]
 
     def apply(thousandths: int) -> ModelSpec:
@@ -266,22 +266,22 @@ def _all_widths(spec: ModelSpec) -> _EditFamily:
         range(999, 0, -1),
         apply,
         lambda thousandths: f"all widths x {thousandths / 1000:g}",
-        lambda thousandths: tuple(width == narrower for width, narrower in pairwise(all_widths(thousandths))),
+        lambda thousandths: tuple(width == following for width, following in pairwise(all_widths(thousandths))),
     )
 
 
 def _kernels(spec: ModelSpec, which: int) -> _EditFamily:
-    """Caps one of the two kernel sizes in every stage; a bottleneck's two entries are one kernel and move together."""
+    """Cap one of the two kernel sizes in every stage; a bottleneck's two entries are the same kernel."""
     largest = max(stage.kernel_sizes[which] for stage in spec.stages)
-    together = spec.block == "bottleneck"
-    levels = [] if together and which else range(largest - 2, 0, -2)
+    single = spec.block == "bottleneck"
+    levels = [] if single and which else range(largest - 2, 0, -2)
 
     def apply(cap: int) -> ModelSpec:
         capped = [
-            [min(size, cap) if together or place == which else size for place, size in enumerate(stage.kernel_sizes)]
+            [min(size, cap) if single or index == which else size for index, size in enumerate(stage.kernel_sizes)]
             for stage in spec.stages
         ]
         return spec.replace(kernel_sizes=capped)
 
-    place = "every" if together else ("every block's first", "every block's second")[which]
-    return _EditFamily(levels, apply, lambda cap: f"{place} kernel: {largest} -> {cap}")
+    subject = "every" if single else ("every block's first", "every block's second")[which]
+    return _EditFamily(levels, apply, lambda cap: f"{subject} kernel: {largest} -> {cap}")

@@ -50,7 +50,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 CHECK = [
     (["wrn-16-5"], "did you mean wrn-16-4?"),
-    (["nonsense"], "there are reference"),
+    (["nonsense"], "available: reference"),
     ([""], "spec"),
     (["unknown-field.yaml"], "chanels"),
     (["zero-channels.yaml"], "stages[0].channels = 0: must be at least 1"),
