@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchem
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from budgetnet.common.errors import InputError, shown
+from budgetnet.common.errors import InputError, short_repr
 from budgetnet.common.files import read_mapping, write_json, write_yaml
 
 Value = TypeVar("Value")
@@ -139,7 +139,7 @@ def field_path(location: tuple[int | str, ...]) -> str:
     for part in location:
         if isinstance(part, str) and (len(part) > 80 or not part.isprintable()):
             # Names of unknown fields can be any text.
-            part = shown(part)  # noqa: PLW2901
+            part = short_repr(part)  # noqa: PLW2901
         path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
     return path
 

@@ -28,7 +28,7 @@ _shortener.maxstring = _shortener.maxother = 80
 _shortener.maxlevel = 2
 
 
-def shown(value: object) -> str:
+def short_repr(value: object) -> str:
     """Return a short one-line representation, also of huge or deeply nested values and of text with line breaks."""
     text = _shortener.repr(value)
     return " ".join(text.split())
@@ -62,7 +62,7 @@ class InputError(BudgetnetError, ValueError):
     exit_code = 2
 
     def __init__(self, field: str, value: object, rule: str) -> None:
-        super().__init__(f"{field} = {shown(value)}: {rule}")
+        super().__init__(f"{field} = {short_repr(value)}: {rule}")
         self.field = field
         self.value = value
         self.rule = rule

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 import yaml
 
-from budgetnet.common.errors import InputError, shown
+from budgetnet.common.errors import InputError, short_repr
 
 MAX_TEXT_BYTES = 1 << 20
 """Maximum size of a specification, recipe or record file, in bytes."""
@@ -52,7 +52,7 @@ class _StrictLoader(yaml.SafeLoader):
             if not isinstance(key, str):
                 raise yaml.constructor.ConstructorError(None, None, "keys must be text", key_node.start_mark)
             if key in seen:
-                problem = f"duplicate key {shown(key)}"
+                problem = f"duplicate key {short_repr(key)}"
                 raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep=deep)
@@ -103,7 +103,7 @@ def _parse_json(text: str) -> Any:
         if len(mapping) < len(pairs):
             names = [key for key, _ in pairs]
             duplicate = next(name for name in names if names.count(name) > 1)
-            raise ValueError(f"duplicate key {shown(duplicate)}")
+            raise ValueError(f"duplicate key {short_repr(duplicate)}")
         return mapping
 
     return json.loads(text, object_pairs_hook=unique)
@@ -151,7 +151,7 @@ def put_in_place(temporary: Path, path: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for atomic writing, as `replacing_file` does, and yield a binary stream."""
+    """Open a file for atomic writing, as `atomic_write_path` does, and yield a binary stream."""
     with replacing_file(path) as temporary, temporary.open("wb") as stream:
         yield stream
 

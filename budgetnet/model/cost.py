@@ -158,7 +158,7 @@ def ends_cost(
 
 
 def _whitening(spec: ModelSpec, input_size: tuple[int, int] | None) -> dict[str, int]:
-    """Return the arguments of `ends_cost` for the whitening convolution."""
+    """Return the arguments of `stem_and_head_cost` for the whitening convolution."""
     side = spec.stem.whitening
     if side is None:
         return {}

@@ -3,7 +3,7 @@
 - `paired_difference`, `pooled_difference`: variants trained with the same seeds, for one or several networks.
 - `holm`: correction for multiple comparisons.
 - `compare_predictions`, `mcnemar`: two networks evaluated on the same images.
-- `against_published`: runs compared with a published accuracy.
+- `compare_with_published`: runs compared with a published accuracy.
 
 No result is NaN: what cannot be estimated, such as a standard deviation from one run, is None.
 """

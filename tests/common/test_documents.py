@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from strategies import thorough
 
 from budgetnet.common.documents import field_path, parse_count
-from budgetnet.common.errors import DataError, InputError, RecordError, shown
+from budgetnet.common.errors import DataError, InputError, RecordError, short_repr
 from budgetnet.model.spec import Head, ModelSpec, Stage
 
 
@@ -100,7 +100,7 @@ def test_parse_count(text: object, count: int) -> None:
         b"5",
         1j,
     ],
-    ids=lambda value: f"{type(value).__name__}-{shown(value)[:20]}",
+    ids=lambda value: f"{type(value).__name__}-{short_repr(value)[:20]}",
 )
 def test_parse_count_rejects_invalid_input_in_one_line(text: object) -> None:
     with pytest.raises(InputError) as caught:
@@ -184,7 +184,7 @@ def test_any_mapping_is_a_valid_spec_or_raises_a_short_one_line_error(
 
 
 @pytest.mark.parametrize(
-    "channels", ["{boom}", {"a": 1}, "{0}", "{error}", 10**5_000, -(10**5_000), "x" * 10_000], ids=shown
+    "channels", ["{boom}", {"a": 1}, "{0}", "{error}", 10**5_000, -(10**5_000), "x" * 10_000], ids=short_repr
 )
 def test_huge_values_and_values_with_braces_are_shortened_in_errors(channels: Any) -> None:
     with pytest.raises(InputError) as caught:
