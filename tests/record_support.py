@@ -1,4 +1,4 @@
-"""Records of runs as they would stand in run folders, with results chosen by a test."""
+"""Run records with given results, as read from run folders."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from budgetnet.runs.records import DataRecord, Epoch, RunIdentity, RunRecord, Ru
 
 
 def data_record(**changes: Any) -> DataRecord:
-    """CIFAR-10 as it is, four fifths trained on."""
-    facts: dict[str, Any] = {
+    """Return the data record of original CIFAR-10 with 40,000 training and 10,000 validation images."""
+    fields: dict[str, Any] = {
         "name": "cifar10",
         "provenance": "original CIFAR-10, checksums verified by torchvision",
         "fingerprint": "ab" * 32,
@@ -26,7 +26,7 @@ def data_record(**changes: Any) -> DataRecord:
         "train_images": 40_000,
         "validation_images": 10_000,
     }
-    return DataRecord(**{**facts, **changes})
+    return DataRecord(**{**fields, **changes})
 
 
 def run_record(
@@ -39,7 +39,7 @@ def run_record(
     recipe: Recipe | None = None,
     data: DataRecord | None = None,
 ) -> RunRecord:
-    """A run of two epochs, the second one its best; without ``validation_correct`` one that diverged in the third."""
+    """Return a run of two epochs, the second one its best; diverged in epoch 3 if ``validation_correct`` is None."""
     spec, recipe, data = spec or get("reference"), recipe or named_recipe("paper"), data or data_record()
     identity = RunIdentity(spec=spec, recipe=recipe, data=data, seed=seed, device="cpu")
     accuracy = (validation_correct or 0) / data.validation_images

@@ -1,4 +1,4 @@
-"""Random specifications, valid by construction: nothing that is drawn is thrown away."""
+"""Hypothesis strategies that generate valid specifications without filtering."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from budgetnet.model.spec import ModelSpec
 
-# The same examples every time, so that a failure on one machine is a failure on all; slow machines are no failure.
+# Deterministic examples, so failures are reproducible on every machine; no deadline, so slow machines do not fail.
 thorough = settings(
     max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], print_blob=False
 )
@@ -20,7 +20,7 @@ names = st.text(st.sampled_from("abzABZ019_.+-éß中"), max_size=8)
 
 @st.composite
 def strides_for(draw: st.DrawFn, height: int, width: int, *, count: int) -> list[int]:
-    """Strides of the stem and of each stage, none larger than the map it steps over."""
+    """Generate strides of the stem and of each stage, none larger than its input map."""
     strides = []
     for _ in range(count + 1):
         stride = draw(st.integers(1, min(3, height, width)))
@@ -31,14 +31,14 @@ def strides_for(draw: st.DrawFn, height: int, width: int, *, count: int) -> list
 
 @st.composite
 def specs(draw: st.DrawFn, *, max_side: int = 11, max_multiple: int = 4, max_blocks: int = 2) -> ModelSpec:
-    """Networks of every kind of block, shortcut, kernel, activation and head; by default built in milliseconds."""
+    """Generate networks with all kinds of blocks, shortcuts, kernels, activations and heads; by default small ones."""
     block = draw(st.sampled_from(["basic", "preact", "bottleneck"]))
     groups = draw(st.sampled_from([1, 1, 2, 3]))
     kind = draw(st.sampled_from(["projection", "average-pool", "padding", "none"]))
     count = draw(st.integers(1, 3))
     ratio = draw(st.sampled_from([None, 0.25, 0.5, 0.6, 1.0, 2.0])) if block == "bottleneck" else None
     if block == "bottleneck":
-        # Python rounds halves to even, and a width is never below 1.
+        # As in ModelSpec: rounded half to even, and at least 1.
         inner = {width: max(1, round(width * (ratio or 0.25))) for width in range(1, 16 * max_multiple)}
         allowed = [width for width in inner if inner[width] % groups == 0][: 4 * max_multiple]
     else:
@@ -48,8 +48,8 @@ def specs(draw: st.DrawFn, *, max_side: int = 11, max_multiple: int = 4, max_blo
         widths.sort()
     height, width = draw(st.integers(1, max_side)), draw(st.integers(1, max_side))
     whitening = draw(st.sampled_from([None, None, *range(1, min(3, height, width) + 1)]))
-    smaller = 0 if whitening is None else whitening - 1
-    strides = draw(strides_for(height - smaller, width - smaller, count=count))
+    border = 0 if whitening is None else whitening - 1
+    strides = draw(strides_for(height - border, width - border, count=count))
     stages: list[dict[str, Any]] = []
     for channels, stride in zip(widths[1:], strides[1:], strict=True):
         first = draw(kernels)

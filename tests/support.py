@@ -1,4 +1,4 @@
-"""What several test files share: tiny networks and spaces, real processes, and conditions that are waited for."""
+"""Shared test helpers: tiny networks and search spaces, command-line processes, polling and JSON schema checks."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from budgetnet.runs.schedule import EarlyStopping, Schedule
 from budgetnet.study.space import SearchSpace
 from budgetnet.training.callbacks import Callback
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 class EachEpoch(Callback):
-    """Calls a function behind every epoch."""
+    """Callback that calls a function after every epoch."""
 
     def __init__(self, call: Callable[[Epoch], None]) -> None:
         self._call = call
@@ -39,7 +39,7 @@ class EachEpoch(Callback):
 
 
 class Told(NamedTuple):
-    """What the command line answered."""
+    """Exit code and output of the command line."""
 
     code: int
     out: str
@@ -49,7 +49,7 @@ class Told(NamedTuple):
 Tell = Callable[..., Told]
 
 TINY = ModelSpec.resnet(channels=[8], input_shape=(1, 8, 8))
-"""A network that an epoch of a few digits takes milliseconds for."""
+"""A network that trains in milliseconds per epoch on a few digits."""
 
 TINY_SPACE: dict[str, Any] = {
     "stages": [1, 2],
@@ -59,7 +59,7 @@ TINY_SPACE: dict[str, Any] = {
     "full_size_stages": [1, 1],
     "first_kernel_sizes": [3],
 }
-"""Networks of about 1,300 to 400,000 parameters."""
+"""A search space of networks with about 1,300 to 400,000 parameters."""
 
 PAIR_SPACE: dict[str, Any] = {
     "stages": [1, 1],
@@ -71,11 +71,11 @@ PAIR_SPACE: dict[str, Any] = {
     "block_kinds": ["basic"],
     "squeeze_excitation_ratios": [0.0],
 }
-"""Exactly two networks."""
+"""A search space of exactly two networks."""
 
 
 def tiny_recipe(**changes: Any) -> Recipe:
-    """Two epochs at a constant rate in float32 on any machine, without augmentation or early stopping."""
+    """Return a two-epoch recipe: constant learning rate, float32, no augmentation, no early stopping."""
     settings: dict[str, Any] = {
         "learning_rate": 0.05,
         "batch_size": 16,
@@ -95,7 +95,7 @@ def prepare(dataset: DataSet, recipe: Recipe, *, train_size: int = 64, validatio
 
 
 def enlarged(dataset: DataSet) -> DataSet:
-    """Images of twice the side, each pixel four times."""
+    """Return the data set with images of twice the side, each pixel repeated four times."""
     images = [each.repeat(2, axis=2).repeat(2, axis=3) for each in (dataset.train_images, dataset.train_images[:50])]
     return make_dataset(
         name="enlarged digits",
@@ -121,7 +121,7 @@ def write_space(path: Path, space: dict[str, Any]) -> str:
 
 
 def start(*arguments: str, cwd: Path, stderr: int = subprocess.PIPE, stdout: int = subprocess.PIPE) -> Any:
-    """Starts the command line in a process of its own."""
+    """Start the command line in a subprocess."""
     return subprocess.Popen(
         [sys.executable, "-m", "budgetnet", *arguments],
         cwd=cwd,
@@ -138,7 +138,7 @@ def child_environment() -> dict[str, str]:
 
 @contextmanager
 def started(*arguments: str, cwd: Path) -> Iterator[Any]:
-    """A process of the command line that does not outlive the block."""
+    """Run the command line in a subprocess that is killed when the block ends."""
     process = start(*arguments, cwd=cwd)
     try:
         yield process
@@ -149,38 +149,37 @@ def started(*arguments: str, cwd: Path) -> Iterator[Any]:
 
 
 def finished(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Runs the command line to its end."""
+    """Run the command line in a subprocess and wait until it ends."""
     with started(*arguments, cwd=cwd) as process:
         stdout, stderr = process.communicate(timeout=300)
         return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
 
 
-def until(condition: Callable[[], Found | None], *, timeout: float = 60) -> Found:
-    """Polls until a condition gives something."""
+def until(condition: Callable[[], Result | None], *, timeout: float = 60) -> Result:
+    """Poll a condition and return its first true result."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
-        if found := condition():
-            return found
+        if result := condition():
+            return result
         time.sleep(0.005)
-    raise AssertionError("the condition did not come true in time")
+    raise AssertionError(f"the condition was not met within {timeout:g} s")
 
 
-def wait_for(condition: Callable[[], Found | None], *, process: Any, timeout: float = 240) -> Found:
-    """Polls until a condition gives something; fails at once when the process is over without it."""
+def wait_for(condition: Callable[[], Result | None], *, process: Any, timeout: float = 240) -> Result:
+    """Poll a condition and return its first true result; fail as soon as the process has ended without one."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
-        over = process.poll() is not None
-        found = condition()
-        if found:
-            return found
-        if over:
-            raise AssertionError(f"the process was over too soon: {process.communicate()}")
+        has_ended = process.poll() is not None
+        if result := condition():
+            return result
+        if has_ended:
+            raise AssertionError(f"the process ended too early: {process.communicate()}")
         time.sleep(0.005)
-    raise AssertionError("the condition did not come true in time")
+    raise AssertionError(f"the condition was not met within {timeout:g} s")
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """Every file below a folder with its modification time and content."""
+    """Return modification time and content of every file in a folder and its subfolders."""
     return {
         str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes())
         for path in sorted(folder.rglob("*"))
@@ -188,16 +187,16 @@ def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
     }
 
 
-KINDS: dict[str, type] = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool}
-KINDS |= {"null": type(None), "number": float}
+TYPES: dict[str, type] = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool}
+TYPES |= {"null": type(None), "number": float}
 
 
 def matches(schema: dict[str, Any], value: Any, root: dict[str, Any]) -> bool:
-    """Whether a value fits a JSON schema: the part of the standard that ours use."""
+    """Return whether a value matches a JSON schema; supports the keywords that this package's schemas use."""
     if "$ref" in schema:
         schema = {**root["$defs"][schema["$ref"].rpartition("/")[2]], **schema}
     rules = [
-        type(value) is KINDS[schema["type"]] if "type" in schema else True,
+        type(value) is TYPES[schema["type"]] if "type" in schema else True,
         value in schema.get("enum", [value]),
         value == schema.get("const", value),
         "anyOf" not in schema or any(matches(option, value, root) for option in schema["anyOf"]),

@@ -1,1 +1,1 @@
-"""Shared by all rooms: errors, documents, files, formatting, seeds and the CPU. Imports no other room."""
+"""Utilities used by every package: errors, documents, files, formatting, seeding and CPU settings."""

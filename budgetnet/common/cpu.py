@@ -1,4 +1,4 @@
-"""What this processor can do, what it only says that it can, and settings that make training on it faster."""
+"""CPU features (cores, bfloat16, AMX) and process settings that make training on a CPU faster."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from pathlib import Path
 from budgetnet.common.files import cache_root, write_text
 
 _NATIVE_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
-"""Names under which systems list instructions that multiply bfloat16."""
-_LIMIT = "ONEDNN_MAX_CPU_ISA"
-"""The variable that keeps torch's kernels from instructions; they read it when the first of them runs."""
-_WITHOUT_TILES = "AVX512_CORE_FP16"
+"""CPU flags of instructions that multiply bfloat16."""
+_MAX_ISA = "ONEDNN_MAX_CPU_ISA"
+"""Environment variable that limits oneDNN's instruction set; read once, when the first kernel runs."""
+_WITHOUT_AMX = "AVX512_CORE_FP16"
 _PROBE = "import torch; matrix = torch.ones(128, 128, dtype=torch.bfloat16); assert (matrix @ matrix)[0, 0] == 128"
 _WORKS, _BROKEN = "works", "broken"
 _SETTINGS = "BUDGETNET_CPU_SETTINGS"
-"""The variable that turns this package's settings for training on a CPU off: ``off``."""
+"""Environment variable; ``off`` disables this package's settings for training on a CPU."""
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
 """Parameters of glibc's `mallopt`."""
 _ALLOCATOR_VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES")
-"""Variables by which a user sets glibc's allocator."""
-_LARGEST_BLOCK, _MOST_KEPT = 2**30, 2**31 - 1
-"""Bytes: blocks up to the first come from the heap, and up to the second are kept when they are freed."""
+"""Environment variables that configure glibc's allocator."""
+_MMAP_LIMIT, _TRIM_LIMIT = 2**30, 2**31 - 1
+"""Bytes: blocks below the first are allocated from the heap; up to the second, freed memory is kept."""
 
 
 def available_cores() -> int:
-    """Count the cores that this process may run on: in a container or a batch job often fewer than the machine has."""
+    """Return the number of cores available to this process, which a container or batch job may limit."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -41,44 +41,43 @@ def available_cores() -> int:
 
 @functools.cache
 def has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 by instructions of its own.
+    """Return whether the CPU has native bfloat16 matrix instructions; False if unknown.
 
-    Without them torch computes in bfloat16 all the same, but slower than in float32. Where the system does not tell, it
-    is taken to have none.
+    Without them torch emulates bfloat16, which is slower than float32.
     """
     return not _NATIVE_BFLOAT16.isdisjoint(_flags())
 
 
 def name() -> str:
-    """The processor's model where the system tells, else its architecture."""
-    models = (line.partition(":")[2].strip() for line in _description() if line.startswith("model name"))
+    """Return the CPU's model name, or its architecture if the model is unknown."""
+    models = (line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name"))
     return next(models, platform.processor() or platform.machine())
 
 
 def prepare() -> None:
-    """Set this process up for computing on the processor; must be called before torch's first convolution or product.
+    """Configure this process for training on the CPU; call it before torch's first convolution or matrix product.
 
-    Avoids matrix tiles that do not work and has the allocator keep freed memory. Repeated calls do nothing.
+    Disables AMX where it crashes and makes the allocator keep freed memory. Repeated calls have no effect.
     """
     avoid_broken_tiles()
     keep_freed_memory()
 
 
 def uses_settings() -> bool:
-    """Return whether settings that make training on a CPU faster are on, as they are by default.
+    """Return whether the settings for faster training on a CPU are enabled (the default).
 
-    The environment variable ``BUDGETNET_CPU_SETTINGS=off`` turns them off, to compare or to find the cause of an error.
+    The environment variable ``BUDGETNET_CPU_SETTINGS=off`` disables them, for comparison or debugging.
     """
     return os.environ.get(_SETTINGS) != "off"
 
 
 @functools.cache
 def keep_freed_memory() -> bool:
-    """Have glibc's allocator keep freed memory for the next step; return whether it does.
+    """Make glibc's allocator keep freed memory for the next step; return whether it does.
 
-    By default blocks of more than 128 KiB to 32 MiB are returned to the system when they are freed, and each page costs
-    a page fault when the next step asks for them again: 51,000 faults a step for the reference at batch 128. Nothing is
-    changed under another C library, or where environment variables set the allocator or turn the settings off.
+    By default, glibc returns freed blocks above a threshold (128 KiB to 32 MiB) to the system, and allocating them
+    again costs a page fault per page: 51,000 faults per step for the reference network at batch size 128. Does nothing
+    with another C library, if environment variables configure the allocator, or if the settings are disabled.
     """
     if sys.platform != "linux" or not uses_settings() or any(name in os.environ for name in _ALLOCATOR_VARIABLES):
         return False
@@ -87,47 +86,46 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    limits = ((_MMAP_THRESHOLD, _LARGEST_BLOCK), (_TRIM_THRESHOLD, _MOST_KEPT))
+    limits = ((_MMAP_THRESHOLD, _MMAP_LIMIT), (_TRIM_THRESHOLD, _TRIM_LIMIT))
     return all(mallopt(parameter, value) == 1 for parameter, value in limits)
 
 
 @functools.cache
 def avoid_broken_tiles() -> None:
-    """Keeps torch from the processor's matrix tiles (AMX) where using them would end the process.
+    """Disable AMX, the CPU's matrix tiles, if using it would crash the process.
 
-    Some virtual machines show their guests a processor with tiles, and then do not let them use these: the first
-    product in bfloat16 ends the process by an illegal instruction. Whether it does is tried out in a process of its
-    own, once for a machine and a version of torch. Nothing is done where the variable that limits torch's kernels is
-    set already. Must come before torch's first convolution or product.
+    Some virtual machines report AMX but do not support it: the first bfloat16 product raises an illegal-instruction
+    signal. A subprocess tests this once per machine and torch version. Does nothing if ``ONEDNN_MAX_CPU_ISA`` is set.
+    Call it before torch's first convolution or matrix product.
     """
-    if "amx_bf16" in _flags() and _LIMIT not in os.environ and _tiles() == _BROKEN:
-        os.environ[_LIMIT] = _WITHOUT_TILES
+    if "amx_bf16" in _flags() and _MAX_ISA not in os.environ and _amx_status() == _BROKEN:
+        os.environ[_MAX_ISA] = _WITHOUT_AMX
 
 
-def _tiles() -> str:
-    """Whether the tiles work, from an earlier answer if there is one."""
+def _amx_status() -> str:
+    """Return whether AMX works, from the cache if it was tested before."""
     root = cache_root()
-    about = "\n".join((name(), platform.platform(), platform.node(), version("torch")))
-    file = root / "tiles" / hashlib.sha256(about.encode()).hexdigest()[:32] if root else None
+    machine = "\n".join((name(), platform.platform(), platform.node(), version("torch")))
+    file = root / "tiles" / hashlib.sha256(machine.encode()).hexdigest()[:32] if root else None
     if file:
         with suppress(OSError, ValueError):
-            known = file.read_text(encoding="utf-8").strip()
-            if known in (_WORKS, _BROKEN):
-                return known
-    # By a signal: any other failure, such as one to import, says nothing of the tiles.
-    ended = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, check=False).returncode  # noqa: S603
-    answer = _BROKEN if ended < 0 else _WORKS
+            cached = file.read_text(encoding="utf-8").strip()
+            if cached in (_WORKS, _BROKEN):
+                return cached
+    # Only death by a signal means that AMX is broken; other failures, such as an import error, do not.
+    exit_code = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, check=False).returncode  # noqa: S603
+    status = _BROKEN if exit_code < 0 else _WORKS
     if file:
         with suppress(OSError):
-            write_text(file, answer)
-    return answer
+            write_text(file, status)
+    return status
 
 
 def _flags() -> frozenset[str]:
-    return frozenset(next((line.split() for line in _description() if line.startswith(("flags", "Features"))), []))
+    return frozenset(next((line.split() for line in _cpuinfo() if line.startswith(("flags", "Features"))), []))
 
 
-def _description() -> list[str]:
+def _cpuinfo() -> list[str]:
     try:
         return Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

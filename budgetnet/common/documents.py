@@ -1,4 +1,4 @@
-"""What every file format of budgetnet shares: closed, frozen, versioned documents with one-line errors."""
+"""Base class and field types of budgetnet's file formats: frozen pydantic models with one-line errors."""
 
 from __future__ import annotations
 
@@ -16,18 +16,22 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchem
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from budgetnet.common.errors import InputError, shown
+from budgetnet.common.errors import InputError, short_repr
 from budgetnet.common.files import read_mapping, write_json, write_yaml
 
-Named = TypeVar("Named")
+Value = TypeVar("Value")
 
 MAX_CHANNELS = 65_536
-"""The widest layer a specification may ask for: far beyond any budget, near enough to stop a slip of the pen."""
+"""Maximum width of a layer: far above any practical budget, low enough to catch typos."""
 
 
 def whole_number(value: object) -> int:
-    """Accepts what is a whole number (also numpy's, and 64.0) and nothing that merely converts to one."""
-    # Registered numbers only: text and bytes convert to one but are none, and numpy's booleans equal 0 and 1.
+    """Convert a whole number of any numeric type (numpy's too, and 64.0) to `int`.
+
+    Raises:
+        ValueError: the value is not a whole number; booleans, text and bytes are rejected.
+    """
+    # numpy's booleans and text would pass `int`, but are not registered as numbers.
     if isinstance(value, bool) or not isinstance(value, numbers.Number):
         raise ValueError("must be a whole number")
     try:
@@ -40,10 +44,14 @@ def whole_number(value: object) -> int:
 
 
 def real_number(value: object) -> object:
-    """Refuses yes and no as numbers; text such as ``1e-4`` passes, because YAML 1.1 reads it as text."""
+    """Reject booleans as numbers, and turn -0.0 into 0.0; text such as ``1e-4`` passes, as YAML 1.1 parses it as text.
+
+    Raises:
+        ValueError: the value is neither a number nor text.
+    """
     if isinstance(value, bool) or not isinstance(value, (numbers.Number, str)):
         raise ValueError("must be a number")
-    # Minus zero equals zero, so it must be written, and digested, like it.
+    # Equal values must have equal digests.
     return 0.0 if not isinstance(value, str) and not value else value
 
 
@@ -53,14 +61,14 @@ Real = Annotated[float, BeforeValidator(real_number), Field(allow_inf_nan=False)
 
 
 class Document(BaseModel):
-    """A frozen, closed piece of a specification: unknown fields are errors, and errors are one line.
+    """Base class of frozen documents that reject unknown fields and report errors in one line.
 
     Raises:
-        InputError: on construction, when a field is unknown, missing or breaks its rule.
+        InputError: a field is unknown, missing or invalid.
     """
 
     document_kind: ClassVar[str] = "document"
-    """What a file that holds one is called in an error."""
+    """Name of the document's file in error messages."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -72,10 +80,10 @@ class Document(BaseModel):
 
     @classmethod
     def from_mapping(cls, mapping: dict[str, Any]) -> Self:
-        """Builds the document from plain data, as read from a file.
+        """Create the document from plain data, as read from a file.
 
         Raises:
-            InputError: a field is unknown, missing or breaks its rule.
+            InputError: a field is unknown, missing or invalid.
         """
         try:
             return cls.model_validate(mapping)
@@ -84,10 +92,10 @@ class Document(BaseModel):
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Reads the document from a YAML or JSON file.
+        """Read the document from a YAML or JSON file.
 
         Raises:
-            InputError: the file is missing or malformed, or what it holds breaks a rule.
+            InputError: the file is missing or malformed, or a field is unknown, missing or invalid.
         """
         mapping = read_mapping(Path(path), field=cls.document_kind)
         try:
@@ -98,15 +106,15 @@ class Document(BaseModel):
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         schema = handler(core_schema)
-        _name_bounds(handler.resolve_ref_schema(schema)["properties"])
+        _rename_bounds(handler.resolve_ref_schema(schema)["properties"])
         return schema
 
     def to_mapping(self) -> dict[str, Any]:
-        """The document as plain data, ready for YAML or JSON."""
+        """Return the document as plain data that YAML and JSON can store."""
         return self.model_dump(mode="json")
 
     def save(self, path: str | Path) -> None:
-        """Writes the document atomically: as JSON where the file's name ends so, else as YAML."""
+        """Write the document atomically: as JSON if the suffix is ``.json``, otherwise as YAML."""
         write = write_json if Path(path).suffix.lower() == ".json" else write_yaml
         write(Path(path), self.to_mapping())
 
@@ -114,25 +122,25 @@ class Document(BaseModel):
 _BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
 
 
-def _name_bounds(schema: Any) -> None:
-    """Names bounds as JSON schemas do; pydantic leaves its own names on fields with validators of their own."""
+def _rename_bounds(schema: Any) -> None:
+    """Rename bounds to JSON schema keywords in place; pydantic keeps its own names on fields with custom validators."""
     if isinstance(schema, list):
         for part in schema:
-            _name_bounds(part)
+            _rename_bounds(part)
     elif isinstance(schema, dict):
         for name in _BOUNDS.keys() & schema.keys():
             schema[_BOUNDS[name]] = schema.pop(name)
         for part in schema.values():
-            _name_bounds(part)
+            _rename_bounds(part)
 
 
 def field_path(location: tuple[int | str, ...]) -> str:
-    """A location inside a document as a person would write it: ``stages[2].channels``."""
+    """Format a pydantic error location as a path: ``stages[2].channels``."""
     path = ""
     for part in location:
         if isinstance(part, str) and (len(part) > 80 or not part.isprintable()):
-            # The name of an unknown field can be anything.
-            part = shown(part)  # noqa: PLW2901
+            # Names of unknown fields can be any text.
+            part = short_repr(part)  # noqa: PLW2901
         path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
     return path
 
@@ -159,52 +167,52 @@ _RULES = {
 
 
 def input_error(error: ValidationError) -> InputError:
-    """The first of a validation's complaints as one line, and how many more there are."""
-    # Where an entry of a list is wrong, pydantic also counts the list as too short by it.
-    complaints = [
-        complaint
-        for complaint in error.errors(include_url=False)
-        if complaint["type"] != "too_short" or len(complaint["input"]) < complaint["ctx"]["min_length"]
+    """Convert a validation error to an `InputError` for its first problem, with the number of further ones."""
+    # pydantic also reports a list as too short if one of its entries is invalid.
+    problems = [
+        problem
+        for problem in error.errors(include_url=False)
+        if problem["type"] != "too_short" or len(problem["input"]) < problem["ctx"]["min_length"]
     ]
-    first = complaints[0]
+    first = problems[0]
     context = first.get("ctx", {})
     inner = context.get("error")
     field = field_path(first["loc"])
     value = first["input"]
-    # Only our own words are templates: pydantic's may quote a value, and that may hold braces.
+    # pydantic's messages are not templates: they may quote a value that contains braces.
     rule = _RULES[first["type"]].format(**context) if first["type"] in _RULES else first["msg"]
     if isinstance(inner, InputError):
-        joint = "." if field and inner.field and not inner.field.startswith("[") else ""
-        field, value, rule = f"{field}{joint}{inner.field}", inner.value, inner.rule
+        separator = "." if field and inner.field and not inner.field.startswith("[") else ""
+        field, value, rule = f"{field}{separator}{inner.field}", inner.value, inner.rule
     elif inner is not None:
         rule = str(inner)
     if first["type"] == "missing":
         value = None
-    if len(complaints) > 1:
-        rule += f" (and {len(complaints) - 1} more)"
+    if len(problems) > 1:
+        rule += f" (and {len(problems) - 1} more)"
     return InputError(field or "document", value, rule)
 
 
-# A comma parts thousands and nothing else: "1,5M" would mean 1.5M to some and must not become 15M.
-def look_up(name: str, known: Mapping[str, Named], *, field: str, missing: str) -> Named:
-    """What is known by a name.
+def look_up(name: str, known: Mapping[str, Value], *, field: str, missing: str) -> Value:
+    """Return the entry with a given name.
 
     Args:
         name: the name.
-        known: everything that has one.
-        field: what to call the name in an error.
-        missing: what to say when nothing has it, before the nearest name or all of them.
+        known: all entries by name.
+        field: name of the field in error messages.
+        missing: start of the error message; the closest name, or all of them, are appended.
 
     Raises:
-        InputError: nothing has that name.
+        InputError: no entry has this name.
     """
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+        hint = f"did you mean {near[0]}?" if near else f"available: {', '.join(known)}"
         raise InputError(field, name, f"{missing}; {hint}")
     return known[name]
 
 
+# Commas only group thousands: "1,5M" means 1.5M in some countries and must not be read as 15M.
 _COUNT = re.compile(
     r"(?P<number>[+-]?((\d{1,3}(,\d{3})+|\d+(_\d+)*)\.?\d*|\.\d+)([eE][+-]?\d{1,3})?)\s*(?P<unit>[kKmMgGbB]?)"
 )
@@ -213,19 +221,19 @@ _MAX_COUNT = 10**18
 
 
 def parse_count(value: object, *, field: str) -> int:
-    """A positive whole number, as people write large ones: ``5000000``, ``5_000_000``, ``5e6``, ``5M``, ``1.5k``.
+    """Parse a positive whole number: ``5000000``, ``5_000_000``, ``5e6``, ``5M``, ``1.5k``.
 
     Args:
         value: text or a number.
-        field: what to call it in an error, for example ``--max-params``.
+        field: name of the field in error messages, for example ``--max-params``.
 
     Raises:
-        InputError: it is not a number, not whole, below 1, or above 10^18.
+        InputError: the value is not a whole number from 1 to 10^18.
     """
     rule = "must be a whole number of at least 1, such as 5000000, 5e6 or 5M"
     try:
         match = _COUNT.fullmatch(str(value).strip()) if not isinstance(value, bool) else None
-    except ValueError:  # An integer of too many digits to be written.
+    except ValueError:  # Python refuses to print integers of more than 4,300 digits.
         match = None
     if match is None:
         raise InputError(field, value, rule)
@@ -233,7 +241,7 @@ def parse_count(value: object, *, field: str) -> int:
     too_large = InputError(field, value, "must be at most 10^18")
     if written.adjusted() > 18:
         raise too_large
-    # Exact: decimals would round to 28 digits when they are multiplied.
+    # Decimal products are rounded to 28 digits; fractions are exact.
     number = Fraction(written) * _UNITS[match["unit"].lower()]
     if number < 1 or number.denominator != 1:
         raise InputError(field, value, rule)

@@ -1,11 +1,11 @@
-"""The exception tree: every error a person can cause, and the exit code the command line gives it.
+"""Exceptions and the exit codes that the command line returns for them.
 
-BudgetnetError          1   anything budgetnet raises on purpose
-├── InputError          2   something that was given is wrong: names the field, the value and the rule
-│   ├── DataError       2   a data set is missing, corrupt or not what it was declared to be
-│   └── RecordError     2   a run folder or a study cannot be read, or belongs to something else
-│       └── BusyError   2   another process is at work on it
-└── OverBudgetError     3   a network does not fit its budget
+BudgetnetError          1   base class of all errors raised by budgetnet
+├── InputError          2   invalid input: names the field, the value and the rule
+│   ├── DataError       2   a data set is missing, corrupt or does not match its declaration
+│   └── RecordError     2   a run folder or study is unreadable or was created with other settings
+│       └── BusyError   2   the run or study is in use by another process
+└── OverBudgetError     3   a network exceeds its budget
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class _Shortener(reprlib.Repr):
         try:
             return super().repr_int(x, level)
         except ValueError:
-            # Python writes no integer of more than some thousands of digits.
+            # Python refuses to print integers of more than 4,300 digits.
             return f"a number of {x.bit_length()} bits"
 
 
@@ -28,59 +28,63 @@ _shortener.maxstring = _shortener.maxother = 80
 _shortener.maxlevel = 2
 
 
-def shown(value: object) -> str:
-    """A value as one short line, safe for values that are huge, nested or hold line breaks."""
+def short_repr(value: object) -> str:
+    """Return a short one-line representation, also of huge or deeply nested values and of text with line breaks."""
     text = _shortener.repr(value)
     return " ".join(text.split())
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a machine or a device had no memory left, which torch says by type on some devices, in words on all."""
-    words = ("out of memory", "can't allocate memory", "not enough memory")
-    return isinstance(error, MemoryError) or any(phrase in str(error) for phrase in words)
+    """Return whether an error means that the machine or the device ran out of memory.
+
+    Checks the message, because torch raises a dedicated type on some devices only.
+    """
+    phrases = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError) or any(phrase in str(error) for phrase in phrases)
 
 
 class BudgetnetError(Exception):
-    """Base of everything budgetnet raises on purpose; ``exit_code`` is what the command line ends with."""
+    """Base class of all errors raised by budgetnet."""
 
     exit_code = 1
+    """Exit code of the command line."""
 
 
 class InputError(BudgetnetError, ValueError):
-    """Something that was given is wrong.
+    """Invalid input.
 
     Attributes:
-        field: where it stands, as a path such as ``stages[2].channels`` or an option such as ``--max-params``.
-        value: what was given.
-        rule: what would have been right.
+        field: name of the input: a path such as ``stages[2].channels`` or an option such as ``--max-params``.
+        value: the invalid value.
+        rule: the rule that it breaks.
     """
 
     exit_code = 2
 
     def __init__(self, field: str, value: object, rule: str) -> None:
-        super().__init__(f"{field} = {shown(value)}: {rule}")
+        super().__init__(f"{field} = {short_repr(value)}: {rule}")
         self.field = field
         self.value = value
         self.rule = rule
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # The default would hand on the message alone, and an error could not come back from another process.
+        # The default pickles the message alone, so the error could not be raised again in another process.
         return type(self), (self.field, self.value, self.rule)
 
 
 class DataError(InputError):
-    """A data set is missing, corrupt, or not what it was declared to be."""
+    """A data set is missing, corrupt or does not match its declaration."""
 
 
 class RecordError(InputError):
-    """A run folder or a study cannot be read, or was made with other settings."""
+    """A run folder or study is unreadable or was created with other settings."""
 
 
 class BusyError(RecordError):
-    """Another process is at work on the run or the study."""
+    """The run or study is in use by another process."""
 
 
 class OverBudgetError(BudgetnetError):
-    """A network does not fit its budget; raised before anything is built or trained."""
+    """A network exceeds its budget; raised before it is built or trained."""
 
     exit_code = 3

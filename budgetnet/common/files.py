@@ -1,7 +1,7 @@
-"""Reading what people wrote and writing what must survive: safe parsing, atomic replacement.
+"""Strict YAML and JSON reading and atomic file writing.
 
-Nothing read here can execute: YAML goes through a safe loader, which also rejects a key that stands twice.
-Nothing written here can be seen half done: a file is written beside its place, flushed, and moved over it.
+YAML is read with a safe loader that also rejects duplicate keys. Files are written to a temporary file in the same
+folder, flushed to disk and renamed, so readers never see a partial file.
 """
 
 from __future__ import annotations
@@ -16,34 +16,34 @@ from typing import Any, BinaryIO
 
 import yaml
 
-from budgetnet.common.errors import InputError, shown
+from budgetnet.common.errors import InputError, short_repr
 
 MAX_TEXT_BYTES = 1 << 20
-"""The largest specification, recipe or record read, in bytes; anything larger is not one of them."""
+"""Maximum size of a specification, recipe or record file, in bytes."""
 
 
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-"""Written by libyaml where it is, in a tenth of the time."""
+"""libyaml's dumper if available: ten times as fast."""
 
 
 def names_a_file(text: str, *, folder: Path = Path()) -> bool:
-    """Whether a text that may be a name or a path is a path: by its ending, its folders, or because it is there.
+    """Return whether a text is a file path and not a name: it has a known suffix or folders, or the file exists.
 
     Args:
-        text: what was given.
-        folder: where a path that is not absolute starts.
+        text: a name or a path.
+        folder: base folder of relative paths.
     """
     path = Path(text)
     if path.suffix.lower() in (".yaml", ".yml", ".json") or len(path.parts) > 1:
         return True
     try:
         return (folder / path).exists()
-    except (OSError, ValueError):  # Too long, or of characters that no file's name has.
+    except (OSError, ValueError):  # Too long, or with characters that file names cannot contain.
         return False
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """A safe loader in which a key that stands twice is an error instead of silently the last one."""
+    """A safe YAML loader that rejects duplicate keys instead of keeping the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[object] = set()
@@ -52,21 +52,21 @@ class _StrictLoader(yaml.SafeLoader):
             if not isinstance(key, str):
                 raise yaml.constructor.ConstructorError(None, None, "keys must be text", key_node.start_mark)
             if key in seen:
-                problem = f"the key {shown(key)} stands twice"
+                problem = f"duplicate key {short_repr(key)}"
                 raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep=deep)
 
 
 def read_mapping(path: Path, *, field: str = "file") -> dict[str, Any]:
-    """The mapping that a YAML or JSON file holds.
+    """Read a mapping from a YAML or JSON file.
 
     Args:
-        path: a ``.json`` file, or anything else, read as YAML.
-        field: what to call the file in an error, for example ``spec``.
+        path: a file, parsed as JSON if its suffix is ``.json`` and as YAML otherwise.
+        field: name of the file in error messages, for example ``spec``.
 
     Raises:
-        InputError: the file is missing, unreadable, too large, not text, not well formed, or not a mapping.
+        InputError: the file is missing, unreadable, too large, malformed, not UTF-8 text or not a mapping.
     """
     try:
         with path.open("rb") as stream:
@@ -75,14 +75,13 @@ def read_mapping(path: Path, *, field: str = "file") -> dict[str, Any]:
         raise InputError(field, str(path), "no such file") from None
     except OSError as error:
         raise InputError(field, str(path), f"cannot be read: {error.strerror}") from None
-    except ValueError as error:  # A path that no file can have.
+    except ValueError as error:  # An invalid path, such as one with a null byte.
         raise InputError(field, str(path), f"cannot be read: {error}") from None
     if len(raw) > MAX_TEXT_BYTES:
         raise InputError(field, str(path), f"must be at most {MAX_TEXT_BYTES:,} bytes")
     try:
         text = raw.decode("utf-8")
-        # The loader is a safe one.
-        value = _parse_json(text) if path.suffix.lower() == ".json" else yaml.load(text, _StrictLoader)  # noqa: S506
+        value = _parse_json(text) if path.suffix.lower() == ".json" else yaml.load(text, _StrictLoader)  # noqa: S506 - a safe loader
     except UnicodeDecodeError:
         raise InputError(field, str(path), "must be UTF-8 text") from None
     except yaml.YAMLError as error:
@@ -90,11 +89,11 @@ def read_mapping(path: Path, *, field: str = "file") -> dict[str, Any]:
     except RecursionError:
         raise InputError(field, str(path), "is nested too deeply") from None
     except (ValueError, LookupError, AttributeError) as error:
-        # What the YAML loader lets through where a tag does not suit its value, such as !!bool maybe.
+        # The YAML loader raises these if a tag does not match its value, as in `!!bool maybe`.
         kind = "JSON" if path.suffix.lower() == ".json" else "YAML"
         raise InputError(field, str(path), f"must be well-formed {kind}: {error}") from None
     if not isinstance(value, dict):
-        raise InputError(field, str(path), f"must hold a mapping of fields, not {_kind(value)}")
+        raise InputError(field, str(path), f"must contain a mapping of fields, not {_type_name(value)}")
     return value
 
 
@@ -103,8 +102,8 @@ def _parse_json(text: str) -> Any:
         mapping = dict(pairs)
         if len(mapping) < len(pairs):
             names = [key for key, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise ValueError(f"the key {shown(twice)} stands twice")
+            duplicate = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"duplicate key {short_repr(duplicate)}")
         return mapping
 
     return json.loads(text, object_pairs_hook=unique)
@@ -116,17 +115,17 @@ def _yaml_problem(error: yaml.YAMLError) -> str:
     return f"{problem} (line {mark.line + 1}, column {mark.column + 1})" if mark else str(problem)
 
 
-def _kind(value: object) -> str:
-    names: dict[type, str] = {type(None): "nothing", list: "a list", str: "text", bool: "a yes or no"}
+def _type_name(value: object) -> str:
+    names: dict[type, str] = {type(None): "nothing", list: "a list", str: "text", bool: "a boolean"}
     names |= {int: "a number", float: "a number"}
     return names.get(type(value), type(value).__name__)
 
 
 @contextmanager
 def replacing_file(path: Path) -> Iterator[Path]:
-    """A path to write to, whose content takes a file's place when the block ends; if that fails, the file stays.
+    """Yield a temporary path that atomically replaces ``path`` when the block ends without an error.
 
-    A reader, or a crash at any instant, finds the old content or the new, never a part.
+    Readers see the old content or the new, never a part, even after a crash.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
@@ -141,7 +140,7 @@ def replacing_file(path: Path) -> Iterator[Path]:
 
 
 def put_in_place(temporary: Path, path: Path) -> None:
-    """Moves a file that is whole to where it is read, on the same disk, in place of any that lies there."""
+    """Flush a complete file to disk and rename it to ``path`` on the same file system, replacing any existing file."""
     with temporary.open("rb+") as stream:
         os.fsync(stream.fileno())
     umask = os.umask(0)
@@ -152,42 +151,46 @@ def put_in_place(temporary: Path, path: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """As `replacing_file`, with a stream to write to."""
+    """Open a file for atomic writing, as `atomic_write_path` does, and yield a binary stream."""
     with replacing_file(path) as temporary, temporary.open("wb") as stream:
         yield stream
 
 
 def cache_root() -> Path | None:
-    """The folder for what can be made again: ``$BUDGETNET_CACHE``, else ``~/.cache/budgetnet``; None without a home."""
-    given = os.environ.get("BUDGETNET_CACHE")
+    """Return the cache folder, ``$BUDGETNET_CACHE`` or ``~/.cache/budgetnet``; None without a home directory."""
+    configured = os.environ.get("BUDGETNET_CACHE")
     try:
-        return Path(given).expanduser() if given else Path.home() / ".cache" / "budgetnet"
+        return Path(configured).expanduser() if configured else Path.home() / ".cache" / "budgetnet"
     except RuntimeError:
         return None
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes bytes atomically."""
+    """Write bytes atomically."""
     with replacing(path) as stream:
         stream.write(content)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 text atomically."""
+    """Write UTF-8 text atomically."""
     write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a value as indented JSON, atomically; NaN and infinities are refused, as JSON has no word for them."""
+    """Write a value as indented JSON, atomically.
+
+    Raises:
+        ValueError: the value contains NaN or infinities, which JSON does not support.
+    """
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def yaml_text(value: Any) -> str:
-    """A mapping as YAML in its own order."""
+    """Return a mapping as YAML text, in insertion order."""
     text: str = yaml.dump(value, Dumper=_DUMPER, sort_keys=False, default_flow_style=None, width=120)
     return text
 
 
 def write_yaml(path: Path, value: Any) -> None:
-    """Writes a mapping as YAML in its own order, atomically."""
+    """Write a mapping as YAML in insertion order, atomically."""
     write_text(path, yaml_text(value))

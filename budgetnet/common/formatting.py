@@ -1,10 +1,10 @@
-"""Numbers as people read them: counts and times in three figures, shares in per cent, differences in points."""
+"""Number formatting: counts, FLOPs and times with three significant digits, shares in per cent."""
 
 from __future__ import annotations
 
 
 def short_count(number: int) -> str:
-    """A large count in three figures or so: ``793.4M``."""
+    """Format a large count with a suffix: ``793.4M``."""
     for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
         if number >= size:
             return f"{number / size:.1f}{unit}"
@@ -12,17 +12,17 @@ def short_count(number: int) -> str:
 
 
 def short_petaflops(flops: float) -> str:
-    """A count of floating-point operations in PFLOP, 1e15 of them, in three figures: ``0.190``, ``28.6``, ``1,260``."""
+    """Format a number of floating-point operations in PFLOPs (1e15): ``0.190``, ``28.6``, ``1,260``."""
     number = flops / 1e15
     if number >= 999.5 or not flops:
         return f"{number:,.0f}"
-    # The sign keeps zeros at the end, and leaves a point behind whole numbers.
+    # "#" keeps trailing zeros, but also a trailing decimal point.
     return f"{number:#.3g}".rstrip(".")
 
 
 def short_seconds(seconds: float) -> str:
-    """A time in three figures: ``7.12 µs``, ``16.6 ms``."""
-    # A little below its size, three figures would be a thousand of the next smaller unit.
+    """Format a time in seconds with three significant digits: ``7.12 µs``, ``16.6 ms``."""
+    # 0.9995 of a unit and more would round to 1,000 of the next smaller one.
     units = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
     size, unit = next((pair for pair in units if seconds >= 0.9995 * pair[0]), units[-1])
     number = seconds / size
@@ -30,7 +30,7 @@ def short_seconds(seconds: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time in the two largest of its units."""
+    """Format a duration in seconds: ``4.2 s``, ``3 min 07 s``, ``2 h 05 min``."""
     whole_seconds = round(seconds)
     if whole_seconds < 60:
         return f"{seconds:.1f} s"
@@ -42,5 +42,5 @@ def duration(seconds: float) -> str:
 
 
 def percent(share: float) -> str:
-    """A share in per cent, to a hundredth."""
+    """Format a share in per cent with two decimals: 0.9141 becomes ``91.41``."""
     return f"{100 * share:.2f}"

@@ -6,9 +6,9 @@ import hashlib
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:
-    """A seed for one purpose, from 0 to 2**63 - 1: unrelated to that of any other purpose, the same on every machine.
+    """Derive an independent seed from 0 to 2**63 - 1 for one purpose, the same on every machine.
 
-    A run that is resumed in the middle needs no stored generator: the stream of an epoch follows from its number.
+    With the epoch number as part of the purpose, a resumed run needs no stored generator state.
     """
     content = "/".join(map(str, (seed, *purpose)))
     return int.from_bytes(hashlib.blake2b(content.encode(), digest_size=8).digest(), "big") >> 1

@@ -1,1 +1,1 @@
-"""What a network is and costs: specification, plan, cost, budget, blocks, and the network itself."""
+"""Networks: specification, plan, cost, budget, torch modules and published results."""

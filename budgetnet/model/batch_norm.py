@@ -1,8 +1,8 @@
-"""Batch norm, sum and ReLU of a training step on a CPU in bfloat16, as one function with fewer and faster passes.
+"""Fused batch norm, addition and ReLU for training on a CPU in bfloat16.
 
-torch's ReLU and its gradient convert every bfloat16 to float32 and back. A bfloat16 has the sign of the 16-bit integer
-with the same bits, and comparing integers takes a third to a sixth of the time. Sum and ReLU work in place, as nothing
-needs the batch norm's output again. Every bit of the result and of the gradients is what torch's modules give.
+torch's ReLU and its gradient convert every bfloat16 to float32 and back. A bfloat16 has the same sign as the 16-bit
+integer with the same bits, and integer comparison takes a third to a sixth of the time. Addition and ReLU run in place.
+Results and gradients are bit-identical to those of torch's modules.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from budgetnet.common import cpu
 
 
 def is_faster(norm: nn.BatchNorm2d, maps: Tensor) -> bool:
-    """Return whether `norm_relu` applies here and is faster than the modules that it replaces.
+    """Return whether `norm_relu` supports this input and is faster than torch's modules.
 
     Args:
         norm: the batch norm.
-        maps: its input, (batch, channels, height, width).
+        maps: input (batch, channels, height, width).
     """
     return (
         norm.training
         and maps.dtype == torch.bfloat16
         and maps.device.type == "cpu"
         and maps.is_contiguous(memory_format=torch.channels_last)
-        # A batch of one pixel has no variance; the module says so.
+        # The module raises the error for a single value per channel, which has no variance.
         and maps.numel() > maps.shape[1]
         and not torch.compiler.is_compiling()
         and cpu.uses_settings()
@@ -41,8 +41,8 @@ def norm_relu(norm: nn.BatchNorm2d, maps: Tensor, added: Tensor | None = None) -
     Args:
         norm: the batch norm, with weights, running statistics and momentum.
         maps: bfloat16 (batch, channels, height, width), channels last in memory.
-        added: of the same shape and type, to be added before the ReLU; nothing if omitted. A value in it that is no
-            number must have reached `maps` as well, as the input of a residual block does.
+        added: tensor of the same shape and type that is added before the ReLU; default: none. A NaN in it must also be
+            in `maps`, as is the case for the input of a residual block.
     """
     return cast(Tensor, _NormReLU.apply(maps, norm.weight, norm.bias, added, norm))
 
@@ -58,7 +58,7 @@ class _NormReLU(torch.autograd.Function):
         )
         if added is not None:
             output.add_(added)
-        # A NaN may have the sign of a number below zero, and would be hidden; it is in the statistics as well.
+        # The integer clamp would turn a NaN with a negative sign into 0. A NaN also appears in the statistics.
         if math.isfinite(float(mean.dot(inverse)) + float(weight.dot(bias))):
             output.view(torch.int16).clamp_min_(0)
         else:

@@ -1,4 +1,4 @@
-"""The parts of a network as torch modules, each built from its place in the plan."""
+"""Torch modules of a network: stem, residual blocks, shortcuts and head, built from the plan."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def conv(layer: Layer) -> nn.Conv2d:
-    """A convolution of the plan; the weights of a whitening convolution take no gradient."""
+    """Build a convolution; the weights of a whitening convolution are frozen."""
     module = nn.Conv2d(
         layer.in_channels,
         layer.out_channels,
@@ -36,33 +36,34 @@ def conv(layer: Layer) -> nn.Conv2d:
 
 
 def norm(layer: Layer) -> nn.BatchNorm2d:
-    """A batch norm of the plan."""
+    """Build a batch norm."""
     return nn.BatchNorm2d(layer.out_channels)
 
 
-def activated(
+def norm_activate(
     norm_module: nn.BatchNorm2d,
     activation: Callable[[Tensor], Tensor],
     maps: Tensor,
     added: Callable[[], Tensor | None] = lambda: None,
 ) -> Tensor:
-    """Compute ``activation(norm(maps) + added())``, by the fastest way there is.
+    """Compute ``activation(norm(maps) + added())`` with the fastest available implementation.
 
     Args:
         norm_module: the batch norm.
-        activation: of `ACTIVATIONS`.
-        maps: (batch, channels, height, width).
-        added: computes what is added, of the same shape, or None; called after the batch norm unless both are one step.
+        activation: one of `ACTIVATIONS`.
+        maps: input (batch, channels, height, width).
+        added: returns a tensor of the same shape that is added, or None; called after the batch norm, unless both are
+            fused.
     """
     if activation is functional.relu and batch_norm.is_faster(norm_module, maps):
         return batch_norm.norm_relu(norm_module, maps, added())
     maps = norm_module(maps)
-    beside = added()
-    return activation(maps if beside is None else maps + beside)
+    residual = added()
+    return activation(maps if residual is None else maps + residual)
 
 
 class SqueezeExcitation(nn.Module):
-    """Scales each channel by a gate computed from the pooled map (Hu et al. 2018, Squeeze-and-Excitation Networks)."""
+    """Channel attention computed from the pooled map (Hu et al. 2018, Squeeze-and-Excitation Networks)."""
 
     def __init__(self, layers: tuple[Layer, Layer], *, activation: str) -> None:
         super().__init__()
@@ -70,13 +71,13 @@ class SqueezeExcitation(nn.Module):
         self.activation = ACTIVATIONS[activation]
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Maps (batch, channels, height, width) to the same shape."""
+        """Scale the channels of maps (batch, channels, height, width)."""
         pooled = maps.mean(dim=(2, 3), keepdim=True)
         return maps * torch.sigmoid(self.expand(self.activation(self.reduce(pooled))))
 
 
 class Shortcut(nn.Module):
-    """The path around a block that changes the shape."""
+    """The shortcut of a residual block that changes the shape."""
 
     def __init__(self, plan: BlockPlan) -> None:
         super().__init__()
@@ -87,11 +88,11 @@ class Shortcut(nn.Module):
         self.norm = norm(plan.shortcut_norm) if plan.shortcut_norm else None
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Maps (batch, in_channels, height, width) to the block's output shape."""
+        """Map (batch, in_channels, height, width) to the block's output shape."""
         if self.kind == "padding":
             return functional.pad(maps[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.added_channels))
         if self.kind == "average-pool" and self.stride > 1:
-            # Windows over the edge average what they cover, so the map's side is rounded up as the stride's is.
+            # Partial windows at the border average the pixels that they cover; ceil_mode gives ceil(side / stride).
             maps = functional.avg_pool2d(maps, self.stride, ceil_mode=True, count_include_pad=False)
         if self.conv is not None:
             maps = self.conv(maps)
@@ -99,13 +100,13 @@ class Shortcut(nn.Module):
 
 
 class ResnetBlock(nn.Module):
-    """A residual block of any kind: convolutions with batch norm, and a shortcut around them."""
+    """A residual block of any kind: convolutions with batch norm, and a shortcut."""
 
     def __init__(self, plan: BlockPlan, *, activation: str) -> None:
         super().__init__()
         self.preact = plan.kind == "preact"
         self.activation = ACTIVATIONS[activation]
-        # The pairs are bound here for speed; their weights are registered under the names that the plan gives them.
+        # A list for speed; the modules are registered under the names of the plan.
         self.pairs = [(conv(layers[0]), norm(layers[1])) for layers in zip(plan.convs, plan.norms, strict=True)]
         for number, (conv_module, norm_module) in enumerate(self.pairs, 1):
             self.add_module(f"conv{number}", conv_module)
@@ -117,38 +118,38 @@ class ResnetBlock(nn.Module):
         self.shortcut = Shortcut(plan) if plan.shortcut not in ("identity", "none") else None
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Maps (batch, in_channels, height, width) to (batch, out_channels, height / stride, width / stride)."""
-        around = maps
+        """Map (batch, in_channels, height, width) to (batch, out_channels, height / stride, width / stride)."""
+        shortcut_input = maps
         *inner, (last_conv, last_norm) = self.pairs
         if self.preact:
             for number, (conv_module, norm_module) in enumerate(self.pairs, 1):
-                maps = activated(norm_module, self.activation, maps)
+                maps = norm_activate(norm_module, self.activation, maps)
                 if number == 1 and self.shortcut is not None:
-                    around = maps
+                    shortcut_input = maps
                 maps = conv_module(maps)
         else:
             for conv_module, norm_module in inner:
-                maps = activated(norm_module, self.activation, conv_module(maps))
+                maps = norm_activate(norm_module, self.activation, conv_module(maps))
             maps = last_conv(maps)
             if self.squeeze_excitation is None:
-                return activated(last_norm, self.activation, maps, lambda: self._around(around))
+                return norm_activate(last_norm, self.activation, maps, lambda: self._residual(shortcut_input))
             maps = last_norm(maps)
         if self.squeeze_excitation is not None:
             maps = self.squeeze_excitation(maps)
-        beside = self._around(around)
-        if beside is not None:
-            maps = maps + beside
+        residual = self._residual(shortcut_input)
+        if residual is not None:
+            maps = maps + residual
         return maps if self.preact else self.activation(maps)
 
-    def _around(self, maps: Tensor) -> Tensor | None:
-        """What the shortcut adds to the block's output; nothing where there is no shortcut."""
+    def _residual(self, maps: Tensor) -> Tensor | None:
+        """Return the shortcut's output; None without a shortcut."""
         if not self.has_shortcut:
             return None
         return maps if self.shortcut is None else cast(Tensor, self.shortcut(maps))
 
 
 class Stem(nn.Module):
-    """The first convolution, with batch norm and activation unless pre-activation blocks follow."""
+    """The first convolution, with batch norm and activation except before pre-activation blocks."""
 
     def __init__(self, plan: Plan) -> None:
         super().__init__()
@@ -158,11 +159,11 @@ class Stem(nn.Module):
         self.activation = ACTIVATIONS[plan.activation]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (batch, channels, height, width) to maps."""
+        """Map images (batch, channels, height, width) to feature maps."""
         if self.whitening is not None:
             images = self.activation(self.whitening(images))
         maps: Tensor = self.conv(images)
-        return maps if self.norm is None else activated(self.norm, self.activation, maps)
+        return maps if self.norm is None else norm_activate(self.norm, self.activation, maps)
 
 
 class Head(nn.Module):
@@ -178,9 +179,9 @@ class Head(nn.Module):
         self.scale = plan.scale
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Maps (batch, channels, height, width) to logits (batch, num_classes)."""
+        """Map feature maps (batch, channels, height, width) to logits (batch, num_classes)."""
         if self.norm is not None:
-            maps = activated(self.norm, self.activation, maps)
+            maps = norm_activate(self.norm, self.activation, maps)
         pooled = maps.mean(dim=(2, 3)) if self.pooling == "average" else maps.amax(dim=(2, 3))
         logits: Tensor = self.linear(self.dropout(pooled))
         return logits if self.scale == 1 else logits * self.scale

@@ -1,4 +1,4 @@
-"""The budget: what a network may cost, the verdict on one that asks, and the smallest edits that would let it in."""
+"""Budgets: limits on a network's cost, the verdict on a network, and the smallest edits that make it fit."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ Sizing = Literal["fit", "scale", "reject"]
 share of the budget. ``reject``: sampled, and networks over budget are rejected."""
 
 LIMITS = ("params", "macs", "activations")
-"""What can be limited: the fields of `Cost`."""
+"""Costs that can be limited: the fields of `Cost`."""
 
 
 class LimitVerdict(NamedTuple):
-    """One limit, and how a network stands to it."""
+    """A network's cost compared with one limit."""
 
     limit: str
     """``params``, ``macs`` or ``activations``."""
@@ -39,28 +39,28 @@ class LimitVerdict(NamedTuple):
 
     @property
     def headroom(self) -> int:
-        """What is left; negative when over."""
+        """Allowed minus used; negative if the limit is exceeded."""
         return self.allowed - self.used
 
     @property
     def violation(self) -> float:
-        """Constraint value: used / allowed - 1, at most 0 when the limit holds."""
+        """Constraint value: used / allowed - 1, at most 0 if the limit holds."""
         return self.used / self.allowed - 1
 
 
 class Edit(NamedTuple):
-    """One change that would make a network fit."""
+    """A change that makes a network fit its budget."""
 
     description: str
-    """For people: ``stage 5: 256 -> 232 channels``."""
+    """Text such as ``stage 5: 256 -> 232 channels``."""
     spec: ModelSpec
     """The edited network."""
     cost: Cost
-    """Its cost: the proof that it fits."""
+    """Cost of the edited network."""
 
 
 class Verdict:
-    """How a network stands to every limit of a budget."""
+    """A network's cost compared with every limit of a budget."""
 
     frozen_params: int = 0
     """Parameters that are not trained, and count."""
@@ -78,7 +78,7 @@ class Verdict:
 
     @property
     def edits(self) -> tuple[Edit, ...]:
-        """Return the smallest edits that fit; none are known of a network without a spec."""
+        """The smallest edits that make the network fit; none are known of a network without a spec."""
         return ()
 
     def __repr__(self) -> str:
@@ -90,10 +90,10 @@ class Verdict:
 
     @property
     def note(self) -> str:
-        """What a reader should know of the counts; empty where there is nothing."""
+        """A remark on the counts; empty if there is none."""
         if not self.frozen_params:
             return ""
-        return f"{self.frozen_params:,} of {self.cost.params:,} params are frozen, and count"
+        return f"{self.frozen_params:,} of {self.cost.params:,} counted params are frozen"
 
     def _repr_html_(self) -> str:
         from budgetnet.visualization.html import verdict_html
@@ -101,10 +101,10 @@ class Verdict:
         return verdict_html(self)
 
     def require(self) -> None:
-        """Lets a network that fits pass.
+        """Raise OverBudgetError unless the network fits.
 
         Raises:
-            OverBudgetError: a limit does not hold; the message says which and by how much.
+            OverBudgetError: a limit is exceeded; the message names each one with used and allowed counts.
         """
         over = [limit for limit in self.limits if limit.headroom < 0]
         if over:
@@ -112,7 +112,7 @@ class Verdict:
             raise OverBudgetError(f"{self.name}: {'; '.join(parts)}")
 
     def to_mapping(self) -> dict[str, Any]:
-        """The verdict as plain data."""
+        """Return the verdict as plain data."""
         return {
             "name": self.name,
             "fits": self.fits,
@@ -127,7 +127,7 @@ class Verdict:
 
 
 class SpecVerdict(Verdict):
-    """How the network of a spec stands to every limit of a budget."""
+    """The cost of a spec's network compared with every limit of a budget."""
 
     def __init__(self, budget: Budget, spec: ModelSpec, cost: Cost) -> None:
         super().__init__(budget, cost, name=spec.label)
@@ -136,47 +136,47 @@ class SpecVerdict(Verdict):
 
     @cached_property
     def edits(self) -> tuple[Edit, ...]:
-        """When over: for each way to shrink the network, its smallest step that fits, the least loss first.
+        """The smallest edits that make the network fit, one of each kind, by decreasing used share of the budget.
 
-        Every edit was counted and fits; the next smaller step of the same kind does not. Empty when the network fits,
-        or when no single edit is enough.
+        Each edit's cost is computed and fits; the next smaller edit of the same kind does not. Empty if the network
+        fits or no single edit is enough.
         """
         return () if self.fits else tuple(_smallest_edits(self.spec, self.budget))
 
     @property
     def note(self) -> str:
-        """Return what a reader should know of the counts; empty where there is nothing."""
+        """A remark on the counts; empty if there is none."""
         return super().note.replace("frozen", "frozen whitening weights")
 
 
 class Budget(Document):
-    """What a network may cost; a limit that is left out does not bind. Numbers may be written 5e6, "5M" or 5000000.
+    """Limits on a network's cost; default: no limit. Numbers may be written 5e6, "5M" or 5000000.
 
     Raises:
         InputError: a limit is not a whole number of at least 1.
     """
 
     max_params: Limit = None
-    """Most trainable parameters."""
+    """Maximum number of parameters."""
     max_macs: Limit = None
-    """Most multiply-accumulates for one image."""
+    """Maximum number of multiply-accumulates for one image."""
     max_activations: Limit = None
-    """Most output elements of convolutions and the linear layer for one image."""
+    """Maximum number of output elements of convolutions and the linear layer for one image."""
 
     def check(self, spec: ModelSpec) -> SpecVerdict:
-        """Return the verdict on a network, from its closed-form cost; builds nothing."""
+        """Check a network by its closed-form cost, without building it."""
         return SpecVerdict(self, spec, cost_of(spec))
 
     def admits(self, cost: Cost) -> bool:
-        """Whether a cost is within every limit."""
+        """Return whether a cost is within all limits."""
         return all(limit.headroom >= 0 for limit in self.limits(cost))
 
     def share_used(self, cost: Cost) -> float:
-        """Use of the tightest limit, as a share: 1 is the limit itself; 0 without limits."""
+        """Return the used share of the tightest limit: 1 is the limit itself; 0 without limits."""
         return max((limit.used / limit.allowed for limit in self.limits(cost)), default=0.0)
 
     def limits(self, cost: Cost) -> tuple[LimitVerdict, ...]:
-        """Every limit that is set, and how a cost stands to it."""
+        """Compare a cost with every limit that is set."""
         pairs = ((name, getattr(self, f"max_{name}")) for name in LIMITS)
         return tuple(LimitVerdict(name, getattr(cost, name), allowed) for name, allowed in pairs if allowed is not None)
 

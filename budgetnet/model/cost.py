@@ -1,16 +1,16 @@
-"""What a network costs, with nothing built: in closed form stage by stage, or folded over its plan.
+"""Parameters, MACs and activations of a network, without building it.
 
-`cost_of` needs no plan and answers in microseconds. `plan_cost` adds up the plan's layers; it is what summaries print
-and what tests hold the closed form to.
+`cost_of` computes them in closed form from the specification, in microseconds. `plan_cost` adds up the layers of the
+plan; summaries print it, and tests compare the closed form with it.
 
 Units, for one image:
 
-* parameters: weights and biases of convolutions and linear layers, scale and shift of batch norm, also where training
-  leaves them as they are (a whitening convolution); not the running statistics.
-* MACs: multiply-accumulates of convolutions and linear layers. Left out: batch norm, activation functions, pooling,
-  the residual sum, biases and the product of squeeze-and-excitation's gate.
-* activations: elements that convolutions and linear layers put out (Radosavovic et al. 2020, "Designing Network Design
-  Spaces"), a measure of memory traffic. Left out: everything else.
+* parameters: weights and biases of convolutions and linear layers, scale and shift of batch norm, including frozen
+  weights (whitening convolution); without running statistics.
+* MACs: multiply-accumulates of convolutions and linear layers; without batch norm, activation functions, pooling,
+  residual additions, biases and the channel scaling of squeeze-and-excitation.
+* activations: output elements of convolutions and linear layers, a measure of memory traffic (Radosavovic et al. 2020,
+  "Designing Network Design Spaces"); without all other layers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Count = TypeVar("Count", int, "NDArray[Any]")
-"""One network's number, or many networks' as an array of 64-bit integers."""
+"""Value of one network, or an array of 64-bit integers with the values of several networks."""
 
 
 class Cost(NamedTuple):
@@ -38,7 +38,7 @@ class Cost(NamedTuple):
 
 
 def layer_cost(layer: Layer) -> Cost:
-    """Cost of one layer of a plan."""
+    """Compute the cost of one layer."""
     if layer.kind == "norm":
         return Cost(2 * layer.out_channels, 0, 0)
     if layer.kind == "block":
@@ -50,7 +50,7 @@ def layer_cost(layer: Layer) -> Cost:
 
 
 def plan_cost(plan: Plan) -> Cost:
-    """Cost of a whole network, layer by layer."""
+    """Compute the cost of a network as the sum over its layers."""
     params = macs = activations = 0
     for layer in plan.layers():
         part = layer_cost(layer)
@@ -75,48 +75,47 @@ def stage_cost(
     before: Count,
     after: Count,
 ) -> tuple[Count, Count, Count]:
-    """Parameters, MACs and activations of a stage: its first block and the equal ones behind it.
+    """Compute parameters, MACs and activations of a stage in closed form, for integers or integer arrays.
 
-    Plain arithmetic, so that it takes Python's integers and arrays of them alike. A stage of no blocks whose width and
-    map stay what they were costs nothing.
+    A stage of 0 blocks with the same width and map size as its input costs nothing.
 
     Args:
         kind: kind of residual block.
         groups: groups of the spatial convolutions.
         blocks: number of blocks.
-        entering: channels that enter the first block.
-        width: channels that leave every block.
-        inner: width of a bottleneck's spatial convolution; other kinds do not read it.
+        entering: input channels of the first block.
+        width: output channels of every block.
+        inner: width of a bottleneck's spatial convolution; ignored for other kinds.
         hidden: hidden width of squeeze-and-excitation; 0 without it.
-        first: pixels under the kernel of a block's first spatial convolution.
-        second: pixels under the kernel of the second; a bottleneck does not read it.
-        shortcut: pixels under the kernel of the first block's shortcut; 0 where that has no convolution.
-        before: pixels of the map that enters the first block.
-        after: pixels of the map that leaves every block.
+        first: kernel area of a block's first spatial convolution, in pixels.
+        second: kernel area of the second, in pixels; ignored for bottlenecks.
+        shortcut: kernel area of the first block's shortcut, in pixels; 0 if it has no convolution.
+        before: size of the first block's input map, in pixels.
+        after: size of every block's output map, in pixels.
     """
     inputs = entering + (blocks - 1) * width
     outputs = blocks * width
     if kind == "bottleneck":
-        # The first block's narrowing convolution still runs on the map that enters; its stride comes behind it.
-        narrowing = entering * inner
+        # The first block's 1x1 convolution runs on the input map; the stride is on the spatial convolution after it.
+        reduction = entering * inner
         others = (inputs - entering + blocks * (inner // groups * first + width)) * inner
-        params = narrowing + others + 4 * blocks * inner + 2 * outputs
-        macs = narrowing * before + others * after
+        params = reduction + others + 4 * blocks * inner + 2 * outputs
+        macs = reduction * before + others * after
         activations = inner * before + ((2 * blocks - 1) * inner + outputs) * after
     else:
         weights = width // groups * (inputs * first + outputs * second)
-        # The norms before a pre-activation block's convolutions are as wide as what enters.
+        # In a pre-activation block, each norm is as wide as the input of the convolution after it.
         params = weights + (2 * (inputs + outputs) if kind == "preact" else 4 * outputs)
         macs = weights * after
         activations = 2 * outputs * after
     projection = shortcut * entering * width
     projected = (shortcut > 0) * width
-    gates = 2 * outputs * hidden
-    gate_outputs = blocks * hidden + (hidden > 0) * outputs
+    attention = 2 * outputs * hidden
+    attention_outputs = blocks * hidden + (hidden > 0) * outputs
     return (
-        params + projection + (0 if kind == "preact" else 2) * projected + gates + gate_outputs,
-        macs + projection * after + gates,
-        activations + projected * after + gate_outputs,
+        params + projection + (0 if kind == "preact" else 2) * projected + attention + attention_outputs,
+        macs + projection * after + attention,
+        activations + projected * after + attention_outputs,
     )
 
 
@@ -133,24 +132,24 @@ def ends_cost(
     whitening_kernel: int = 0,
     whitening_pixels: int = 0,
 ) -> tuple[Count, Count, Count]:
-    """Parameters, MACs and activations of what stands around the stages; plain arithmetic like `stage_cost`.
+    """Compute parameters, MACs and activations of stem and head in closed form, for integers or integer arrays.
 
     Args:
         kind: kind of residual block.
         num_classes: number of classes.
         image_channels: channels of the image.
-        stem_kernel: pixels under the stem's kernel.
-        stem_pixels: pixels of the map that leaves the stem.
+        stem_kernel: kernel area of the stem, in pixels.
+        stem_pixels: size of the stem's output map, in pixels.
         stem: width of the stem.
         last: width of the last stage.
         whitening_filters: output channels of the whitening convolution; 0 without it.
-        whitening_kernel: pixels under its kernel.
-        whitening_pixels: pixels of the map that leaves it.
+        whitening_kernel: kernel area of the whitening convolution, in pixels.
+        whitening_pixels: size of its output map, in pixels.
     """
     weights = (whitening_filters or image_channels) * stem_kernel * stem
     whitening = image_channels * whitening_kernel * whitening_filters
     linear = num_classes * last
-    # One norm: behind the stem, or in front of the head where blocks begin with their own.
+    # One norm: after the stem, or before the head for pre-activation blocks.
     norm = 2 * (last if kind == "preact" else stem)
     return (
         whitening + whitening_filters + weights + norm + linear + num_classes,
@@ -160,7 +159,7 @@ def ends_cost(
 
 
 def _whitening(spec: ModelSpec, input_size: tuple[int, int] | None) -> dict[str, int]:
-    """The whitening convolution as `ends_cost` takes it."""
+    """Return the arguments of `stem_and_head_cost` for the whitening convolution."""
     side = spec.stem.whitening
     if side is None:
         return {}
@@ -170,14 +169,14 @@ def _whitening(spec: ModelSpec, input_size: tuple[int, int] | None) -> dict[str,
 
 
 def cost_of(spec: ModelSpec, *, input_size: int | tuple[int, int] | None = None) -> Cost:
-    """Cost of the network that a specification describes.
+    """Compute the cost of a network in closed form.
 
     Args:
         spec: the network.
-        input_size: image side, or (height, width), in pixels, in place of the specification's own.
+        input_size: image side, or (height, width), in pixels; default: the specification's.
 
     Raises:
-        InputError: at this input size a stride would shrink a map below one pixel, or the size is below 1.
+        InputError: the input size is below 1, or so small that a stride would shrink a map below one pixel.
     """
     return Cost(*map(sum, zip(*costs_of_parts(spec, input_size=input_size), strict=True)))
 
@@ -204,7 +203,7 @@ def costs_of_parts(
     size = None if input_size is None else read_input_size(input_size)
     pixels = [height * width for height, width in feature_sizes(spec, input_size=size)]
     kind, groups, shortcut = spec.block, spec.groups, spec.shortcut.kernel_area
-    gated, bottleneck = spec.squeeze_excitation_ratio is not None, kind == "bottleneck"
+    has_squeeze_excitation, bottleneck = spec.squeeze_excitation_ratio is not None, kind == "bottleneck"
     parts = [
         ends_cost(
             kind,
@@ -227,7 +226,7 @@ def costs_of_parts(
                 entering=entering,
                 width=width,
                 inner=spec.inner_channels(width) if bottleneck else width,
-                hidden=spec.gate_channels(width) if gated else 0,
+                hidden=spec.squeeze_channels(width) if has_squeeze_excitation else 0,
                 first=first * first,
                 second=second * second,
                 shortcut=shortcut if stage.stride > 1 or entering != width else 0,

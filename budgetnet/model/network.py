@@ -1,4 +1,4 @@
-"""From plan to network."""
+"""The network as a torch module, built from its plan."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from budgetnet.model.spec import ModelSpec
 
 
 class ResNet(nn.Module):
-    """A residual network: stem, stages of residual blocks, head. Weights stand where the plan's paths say."""
+    """A residual network: stem, stages of residual blocks, head. Parameter names follow the plan's paths."""
 
     def __init__(self, plan: Plan) -> None:
         super().__init__()
@@ -24,16 +24,16 @@ class ResNet(nn.Module):
         self.head = Head(plan)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (batch, channels, height, width), normalised, to logits (batch, num_classes)."""
+        """Map normalised images (batch, channels, height, width) to logits (batch, num_classes)."""
         logits: Tensor = self.head(self.stages(self.stem(images)))
         return logits
 
 
 def build(spec: ModelSpec) -> ResNet:
-    """The network that a specification describes, initialised from torch's global generator."""
+    """Build a network, initialised from torch's global random generator."""
     return ResNet(lower(spec))
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Parameters that a built network really has, frozen ones included."""
+    """Count the parameters of a built network, including frozen ones."""
     return sum(parameter.numel() for parameter in network.parameters())

@@ -1,7 +1,6 @@
-"""What a specification means: every layer in order, with its shapes. Pure data.
+"""The plan of a network: every layer in order, with its shapes, as plain data.
 
-The plan is lowered once; building and printing fold over it. The cost has a closed form of its own, held by tests to
-the sum over the plan.
+Networks are built from the plan and summaries print it. Tests compare the closed-form cost with the plan's.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ LayerKind = Literal["whitening", "conv", "norm", "linear", "block"]
 
 
 class Layer(NamedTuple):
-    """One row of the plan."""
+    """One layer of the plan."""
 
     path: str
-    """Where the layer's weights stand in the built network's state dict, such as ``stages.0.1.conv2``."""
+    """Module path in the built network, such as ``stages.0.1.conv2``."""
     kind: LayerKind
-    """Frozen unpadded convolution, convolution, batch norm, linear layer, or the sum at the end of a residual block."""
+    """``whitening`` is a frozen unpadded convolution, ``block`` the addition at the end of a residual block."""
     in_channels: int
     out_channels: int
     height: int
@@ -36,7 +35,7 @@ class Layer(NamedTuple):
 
     @property
     def padding(self) -> int:
-        """Pixels of zeros on each side of a convolution's input."""
+        """Zero padding on each side of a convolution's input, in pixels."""
         return 0 if self.kind == "whitening" else self.kernel_size // 2
 
 
@@ -49,14 +48,14 @@ class BlockPlan(NamedTuple):
     squeeze_excitation: tuple[Layer, Layer] | None
     """The two 1x1 convolutions on the pooled map."""
     shortcut: str
-    """``identity``, or the kind of the specification's shortcut."""
+    """``identity`` or the specification's shortcut kind."""
     shortcut_conv: Layer | None
     shortcut_norm: Layer | None
     output: Layer
-    """The sum: its output is the block's."""
+    """The residual addition, with the block's output shape."""
 
     def layers(self) -> Iterator[Layer]:
-        """The block's layers in the order in which they run, the shortcut last."""
+        """Iterate over the block's layers in execution order; the shortcut comes last."""
         pairs = zip(self.norms, self.convs, strict=True)
         for norm, conv in pairs:
             yield from (norm, conv) if self.kind == "preact" else (conv, norm)
@@ -69,7 +68,7 @@ class BlockPlan(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """A whole network."""
+    """All layers and settings of a network."""
 
     input_shape: tuple[int, int, int]
     """Image as (channels, height, width)."""
@@ -83,10 +82,10 @@ class Plan(NamedTuple):
     pooling: str
     dropout: float
     scale: float
-    """What logits are multiplied by."""
+    """Factor of the logits."""
 
     def layers(self) -> Iterator[Layer]:
-        """Every layer in order."""
+        """Iterate over all layers in execution order."""
         if self.whitening:
             yield self.whitening
         yield self.stem_conv
@@ -101,14 +100,14 @@ class Plan(NamedTuple):
 
 
 def lower(spec: ModelSpec, *, input_size: int | tuple[int, int] | None = None) -> Plan:
-    """Lowers a specification to its plan.
+    """Lower a specification to its plan.
 
     Args:
         spec: the network.
-        input_size: image side, or (height, width), in pixels, in place of the specification's own.
+        input_size: image side, or (height, width), in pixels; default: the specification's.
 
     Raises:
-        InputError: at this input size a stride would shrink a map below one pixel, or the size is below 1.
+        InputError: the input size is below 1, or so small that a stride would shrink a map below one pixel.
     """
     size = None if input_size is None else read_input_size(input_size)
     sizes = feature_sizes(spec, input_size=size)
@@ -128,8 +127,10 @@ def lower(spec: ModelSpec, *, input_size: int | tuple[int, int] | None = None) -
             # Only a stage's first block changes the map's size.
             first = position == 0
             before, after = sizes[index if first else index + 1], sizes[index + 1]
-            place = _Place(f"stages.{index}.{position}", channels, stage.stride if first else 1, before, after)
-            blocks.append(_block(spec, stage, place))
+            block_input = _BlockInput(
+                f"stages.{index}.{position}", channels, stage.stride if first else 1, before, after
+            )
+            blocks.append(_block(spec, stage, block_input))
             channels = stage.channels
         stages.append(tuple(blocks))
     return Plan(
@@ -148,7 +149,7 @@ def lower(spec: ModelSpec, *, input_size: int | tuple[int, int] | None = None) -
 
 
 def read_input_size(input_size: int | tuple[int, int]) -> tuple[int, int]:
-    """Height and width, in pixels, of an image given by its side or by both.
+    """Return (height, width) of an image given by its side or by both, in pixels.
 
     Raises:
         InputError: a side is not a whole number of at least 1.
@@ -158,7 +159,6 @@ def read_input_size(input_size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def _side(value: object) -> int:
-    """A side in pixels."""
     try:
         side = whole_number(value)
     except ValueError:
@@ -169,30 +169,30 @@ def _side(value: object) -> int:
 
 
 def _norm(path: str, layer: Layer) -> Layer:
-    """Batch norm behind a layer."""
+    """Return the batch norm after a layer."""
     return Layer(path, "norm", layer.out_channels, layer.out_channels, layer.height, layer.width)
 
 
-class _Place(NamedTuple):
-    """Where a block stands and what enters it."""
+class _BlockInput(NamedTuple):
+    """Position, input channels and map sizes of a block."""
 
     path: str
     channels: int
     stride: int
     before: tuple[int, int]
-    """Height and width of the map that enters."""
+    """Height and width of the input map, in pixels."""
     after: tuple[int, int]
-    """Height and width of the map that leaves."""
+    """Height and width of the output map, in pixels."""
 
 
-def _block(spec: ModelSpec, stage: Stage, place: _Place) -> BlockPlan:
-    path, channels, stride, entry, after = place
+def _block(spec: ModelSpec, stage: Stage, block_input: _BlockInput) -> BlockPlan:
+    path, channels, stride, before, after = block_input
     width, groups = stage.channels, spec.groups
     first, second = stage.kernel_sizes
     if spec.block == "bottleneck":
         inner = spec.inner_channels(width)
         convs: tuple[Layer, ...] = (
-            Layer(f"{path}.conv1", "conv", channels, inner, *entry),
+            Layer(f"{path}.conv1", "conv", channels, inner, *before),
             Layer(f"{path}.conv2", "conv", inner, inner, *after, first, stride, groups),
             Layer(f"{path}.conv3", "conv", inner, width, *after),
         )
@@ -203,24 +203,26 @@ def _block(spec: ModelSpec, stage: Stage, place: _Place) -> BlockPlan:
         )
     if spec.block == "preact":
         norms: tuple[Layer, ...] = (
-            Layer(f"{path}.norm1", "norm", channels, channels, *entry),
+            Layer(f"{path}.norm1", "norm", channels, channels, *before),
             _norm(f"{path}.norm2", convs[0]),
         )
     else:
         norms = tuple(_norm(f"{path}.norm{number}", conv) for number, conv in enumerate(convs, 1))
-    changes = stride > 1 or channels != width
-    kind = spec.shortcut.kind if changes or spec.shortcut.kind == "none" else "identity"
+    changes_shape = stride > 1 or channels != width
+    kind = spec.shortcut.kind if changes_shape or spec.shortcut.kind == "none" else "identity"
     shortcut_conv = shortcut_norm = None
     if kind in ("projection", "average-pool"):
-        step = stride if kind == "projection" else 1
-        shortcut_conv = Layer(f"{path}.shortcut.conv", "conv", channels, width, *after, spec.shortcut.kernel_size, step)
-        # A pre-activation block's shortcut starts from the normalised input and has no norm of its own.
+        conv_stride = stride if kind == "projection" else 1
+        shortcut_conv = Layer(
+            f"{path}.shortcut.conv", "conv", channels, width, *after, spec.shortcut.kernel_size, conv_stride
+        )
+        # The shortcut of a pre-activation block takes the normalised input and has no norm.
         shortcut_norm = None if spec.block == "preact" else _norm(f"{path}.shortcut.norm", shortcut_conv)
     return BlockPlan(
         kind=spec.block,
         convs=convs,
         norms=norms,
-        squeeze_excitation=_squeeze_excitation(path, width, spec.gate_channels(width)),
+        squeeze_excitation=_squeeze_excitation(path, width, spec.squeeze_channels(width)),
         shortcut=kind,
         shortcut_conv=shortcut_conv,
         shortcut_norm=shortcut_norm,

@@ -1,4 +1,4 @@
-"""The small network that chooses training examples for another one; see `budgetnet.training.example_filter`."""
+"""Proxy network that selects training examples; see `budgetnet.training.example_filter`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from budgetnet.model.spec import ModelSpec
 
 
 def proxy_spec(*, input_shape: tuple[int, int, int], num_classes: int) -> ModelSpec:
-    """Returns the proxy network: three stages of one basic block each, of 32, 64 and 64 channels, all of stride 2.
+    """Return the proxy network: three stages of one basic block each, with 32, 64 and 64 channels and stride 2.
 
     Args:
         input_shape: image as (channels, height, width), in pixels.
         num_classes: number of classes.
 
     Raises:
-        InputError: the images are too small for three halvings.
+        InputError: the images are smaller than 5x5 pixels.
     """
     try:
         return ModelSpec.resnet(

@@ -1,7 +1,7 @@
-"""The declarative specification of a residual network: what a person writes, checked and frozen.
+"""Declarative specification of a residual network: validated, immutable and independent of torch.
 
-A specification says what the network *is*; it knows nothing of torch. `budgetnet.model.plan` says what it means layer
-by layer, and what is built and printed folds over that plan; `budgetnet.model.cost` counts it stage by stage.
+`budgetnet.model.plan` lowers a specification to layers, from which networks are built and summaries printed;
+`budgetnet.model.cost` computes its cost in closed form.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ def _odd_kernel(value: object) -> int:
 
 
 def _pair(value: object) -> object:
-    """One kernel size for both convolutions may be written as one number."""
+    """Accept a single kernel size for both convolutions."""
     return value if isinstance(value, (list, tuple)) else (value, value)
 
 
-# The bounds and the rest are said once more for the schema; the validator has the words.
+# The bounds are repeated for the JSON schema; the validator has the error message.
 KernelSize = Annotated[
     int, BeforeValidator(_odd_kernel), Field(ge=1, le=31, json_schema_extra={"not": {"multipleOf": 2}})
 ]
@@ -49,19 +49,19 @@ ImageSide = Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=4096)]
 ImageChannels = Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=1024)]
 
 DEFAULT_BOTTLENECK_RATIO = 0.25
-"""Inner width of a bottleneck as a share of its output width, where a specification leaves it out."""
+"""Default inner width of a bottleneck, as a share of its output width."""
 
 PER_STAGE = {"channels": "channels", "blocks": "blocks", "strides": "stride", "kernel_sizes": "kernel_sizes"}
-"""Lists with one entry for each stage, as builders take them, and the field of the stage that each fills."""
+"""Arguments of `ModelSpec.resnet` with one entry for each stage, and the field of `Stage` that each sets."""
 
 
 class Stem(Document):
-    """The first convolution. Batch norm and activation follow it, except before pre-activation blocks.
+    """The first convolution, followed by batch norm and activation except before pre-activation blocks.
 
-    A whitening convolution may come before it: 2 x channels x side^2 filters, unpadded, with a bias, followed by the
-    activation. Its weights are computed from the training images' patches when training starts and stay as they are
-    (Page 2018, "How to Train Your ResNet"; Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU"); they count
-    as parameters all the same.
+    It may be preceded by a whitening convolution: 2 x channels x side^2 filters, unpadded, with a bias, followed by the
+    activation. Its weights are computed from patches of the training images before training and then frozen (Page 2018,
+    "How to Train Your ResNet"; Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU"); they count as
+    parameters.
     """
 
     channels: Channels = 64
@@ -69,40 +69,41 @@ class Stem(Document):
     kernel_size: KernelSize = 3
     """Side of the square kernel, in pixels; odd."""
     stride: Stride = 1
-    """Step of the kernel, in pixels."""
+    """Stride of the convolution, in pixels."""
     whitening: Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=8)] | None = None
-    """Side of the whitening convolution's kernel, in pixels; null for no such convolution."""
+    """Side of the whitening convolution's kernel, in pixels; null for none."""
 
     def whitening_filters(self, image_channels: int) -> int:
-        """Output channels of the whitening convolution: each principal patch and its negative; 0 without it."""
+        """Return the whitening convolution's output channels, two for each principal component; 0 without it."""
         return 0 if self.whitening is None else 2 * image_channels * self.whitening**2
 
 
 class Stage(Document):
-    """A run of residual blocks of one width at one resolution."""
+    """A sequence of residual blocks of the same width and resolution."""
 
     channels: Channels
     """Output channels of every block of the stage."""
     blocks: Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=256)] = 1
     """Number of residual blocks."""
     stride: Stride = 1
-    """Step of the first block, in pixels: 2 halves the map."""
+    """Stride of the first block, in pixels: 2 halves the map's side."""
     kernel_sizes: KernelSizes = (3, 3)
-    """Kernel sizes of a block's two convolutions; in a bottleneck, with its one spatial convolution, twice the same."""
+    """Kernel sizes of a block's two convolutions; equal for bottlenecks, which have one spatial convolution."""
 
 
 class Shortcut(Document):
-    """The path around a block's convolutions, where the block changes the shape; elsewhere it is the identity."""
+    """The shortcut of blocks that change the shape; other blocks have an identity shortcut."""
 
     kind: ShortcutKind = "projection"
     """``projection``: strided convolution. ``average-pool``: pooling, then a convolution (ResNet-D). ``padding``:
-    subsampling and zero channels, free of parameters (option A of He et al. 2015). ``none``: no path around a block."""
+    subsampling and zero channels, without parameters (option A of He et al. 2015). ``none``: no shortcut in any
+    block."""
     kernel_size: KernelSize = 1
-    """Side of the convolution's kernel, for the two kinds that have one."""
+    """Side of the convolution's kernel, for ``projection`` and ``average-pool``."""
 
     @property
     def kernel_area(self) -> int:
-        """Pixels under the convolution's kernel; 0 for the kinds that have none."""
+        """Kernel area of the convolution, in pixels; 0 for kinds without one."""
         return self.kernel_size**2 if self.kind in ("projection", "average-pool") else 0
 
 
@@ -110,20 +111,20 @@ class Head(Document):
     """Global pooling, dropout and the linear classifier."""
 
     pooling: Literal["average", "max"] = "average"
-    """How the last map becomes one value for each channel."""
+    """Global pooling of the last map."""
     dropout: Annotated[Real, Field(ge=0, lt=1)] = 0.0
-    """Share of pooled features dropped in training."""
+    """Dropout probability of the pooled features."""
     scale: Annotated[Real, Field(ge=1e-6, le=100)] = 1.0
-    """What logits are multiplied by. A small scale lets the linear layer learn at the high rate of the convolutions
+    """Factor of the logits. A small factor lets the linear layer train at the high learning rate of the convolutions
     (Page 2018; Jordan 2024)."""
 
 
 class ModelSpec(Document):
-    """A residual network for image classification, as data.
+    """Specification of a residual network for image classification.
 
     Raises:
-        InputError: a field is unknown or breaks its rule; also when groups do not divide a width, a stride shrinks a
-            map below one pixel, or a padding shortcut would have to narrow.
+        InputError: a field is unknown or invalid, groups do not divide a width, a stride would shrink a map below one
+            pixel, or a padding shortcut would reduce the number of channels.
     """
 
     document_kind: ClassVar[str] = "spec"
@@ -131,9 +132,9 @@ class ModelSpec(Document):
     schema_version: Literal[1] = 1
     """Version of this format."""
     name: Annotated[str, Field(max_length=100, pattern=r"^[\w.+-]*$")] = ""
-    """A label for people; two specifications that differ only in it are the same network."""
+    """Label; not part of the network's identity."""
     input_shape: tuple[ImageChannels, ImageSide, ImageSide] = (3, 32, 32)
-    """Image as (channels, height, width), in pixels."""
+    """Image shape (channels, height, width), in pixels."""
     num_classes: Annotated[int, BeforeValidator(whole_number), Field(ge=2, le=1_000_000)] = 10
     """Number of classes."""
     stem: Stem = Stem()
@@ -142,24 +143,25 @@ class ModelSpec(Document):
     """``basic``: conv, norm, activation, conv, norm, add, activation (He et al. 2015). ``preact``: norm, activation and
     conv, twice, then add (He et al. 2016). ``bottleneck``: 1x1, spatial, 1x1."""
     bottleneck_ratio: Annotated[Real, Field(gt=0, le=8)] | None = None
-    """Inner width of a bottleneck as a share of its output width; 0.25 if left out. Only for bottleneck blocks."""
+    """Inner width of a bottleneck as a share of its output width; default: 0.25. Only for bottleneck blocks."""
     stages: Annotated[tuple[Stage, ...], Field(min_length=1, max_length=32)]
-    """Stages from the image to the head."""
+    """Stages from input to output."""
     groups: Positive = 1
     """Groups of the blocks' spatial convolutions (Xie et al. 2017)."""
     squeeze_excitation_ratio: Annotated[Real, Field(gt=0, le=1)] | None = None
-    """Hidden width of squeeze-and-excitation as a share of the block's width (Hu et al. 2018); none if left out."""
+    """Hidden width of squeeze-and-excitation as a share of the block's width (Hu et al. 2018); default: no
+    squeeze-and-excitation."""
     shortcut: Shortcut = Shortcut()
-    """Path around a block that changes the shape."""
+    """Shortcut of blocks that change the shape."""
     activation: Activation = "relu"
-    """Activation function of the whole network."""
+    """Activation function."""
     head: Head = Head()
     """Pooling and classifier."""
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def _fields_are_consistent(self) -> Self:
         if self.block != "bottleneck" and self.bottleneck_ratio is not None:
-            rule = f"only bottleneck blocks have one, not {self.block}"
+            rule = f"is only for bottleneck blocks, not {self.block}"
             raise InputError("bottleneck_ratio", self.bottleneck_ratio, rule)
         if self.shortcut.kind in ("padding", "none") and self.shortcut.kernel_size != 1:
             rule = f"the {self.shortcut.kind} shortcut has no kernel"
@@ -172,30 +174,30 @@ class ModelSpec(Document):
         return self
 
     def _check_stage(self, index: int, stage: Stage, width: int) -> None:
-        """The rules between a stage, the width that enters it and the network's settings."""
+        """Check a stage against its input width and the network's settings."""
         path = f"stages[{index}]"
         if self.block == "bottleneck":
             if stage.kernel_sizes[0] != stage.kernel_sizes[1]:
-                rule = "a bottleneck has one spatial convolution: give one kernel size"
+                rule = "must be equal for bottleneck blocks, which have one spatial convolution"
                 raise InputError(f"{path}.kernel_sizes", list(stage.kernel_sizes), rule)
             inner = self.inner_channels(stage.channels)
             if inner % self.groups:
-                rule = f"must divide the bottleneck's {inner} inner channels in {path}"
+                rule = f"must divide the {inner} inner channels of the bottleneck in {path}"
                 raise InputError("groups", self.groups, rule)
         elif width % self.groups:
-            raise InputError("groups", self.groups, f"must divide the {width} channels that enter {path}")
+            raise InputError("groups", self.groups, f"must divide the {width} input channels of {path}")
         elif stage.channels % self.groups:
             raise InputError("groups", self.groups, f"must divide {path}.channels = {stage.channels}")
         if self.shortcut.kind == "padding" and stage.channels < width:
-            rule = f"a padding shortcut cannot narrow from {width} channels"
+            rule = f"must be at least the {width} input channels with a padding shortcut"
             raise InputError(f"{path}.channels", stage.channels, rule)
 
     def inner_channels(self, width: int) -> int:
-        """Width of the spatial convolutions in a stage of that width: a bottleneck's inner width, else the same."""
+        """Return the width of the spatial convolutions in a stage; for bottlenecks, the inner width."""
         return max(1, round(width * self._ratio)) if self.block == "bottleneck" else width
 
-    def gate_channels(self, width: int) -> int:
-        """Hidden width of squeeze-and-excitation in a stage of that width; 0 without it."""
+    def squeeze_channels(self, width: int) -> int:
+        """Return the hidden width of squeeze-and-excitation in a stage of a given width; 0 without it."""
         ratio = self.squeeze_excitation_ratio
         return 0 if ratio is None else max(1, round(width * ratio))
 
@@ -214,18 +216,18 @@ class ModelSpec(Document):
         stem: Stem | int | None = None,
         **settings: Any,
     ) -> Self:
-        """Builds a specification from a few lists, one entry for each stage.
+        """Create a specification from lists with one entry for each stage.
 
         Args:
             channels: width of each stage.
-            blocks: residual blocks of each stage, or one number for all.
-            strides: stride of each stage, or one number for all; 1, then 2 in every later stage if left out.
-            kernel_sizes: the two convolutions' kernel sizes, for all stages or as one pair for each stage.
-            stem: the first convolution, or only its width; as wide as the first stage if left out.
+            blocks: number of residual blocks of each stage, or one number for all.
+            strides: stride of each stage, or one number for all; default: 1 in the first stage, 2 in all others.
+            kernel_sizes: kernel sizes of the two convolutions, for all stages or as one pair for each stage.
+            stem: first convolution, or only its width; default: as wide as the first stage.
             settings: any other field of `ModelSpec`, such as ``block="preact"``.
 
         Raises:
-            InputError: lists of different lengths, or a field that breaks its rule.
+            InputError: the lists have different lengths, or a field is unknown or invalid.
         """
         channels = _sequence("channels", channels)
         count = len(channels)
@@ -238,18 +240,18 @@ class ModelSpec(Document):
         if isinstance(stem, (Stem, dict)):
             mapping["stem"] = stem
         elif stem is not None or (count and channels[0] in range(1, MAX_CHANNELS + 1)):
-            # A first stage of no valid width is left for the stages' own rule to name.
+            # If the first stage's width is invalid, the error names the stage and not the stem.
             mapping["stem"] = {"channels": channels[0] if stem is None else stem}
         return cls.from_mapping(mapping)
 
     def replace(self, **changes: Any) -> Self:
-        """A changed copy, checked again; it loses the name, as it is another network, unless one is given.
+        """Return a validated copy with changed fields and, unless given, an empty name.
 
         Args:
             changes: fields of `ModelSpec`; also ``channels``, ``blocks``, ``strides``, ``kernel_sizes`` as in `resnet`.
 
         Raises:
-            InputError: an unknown field, or a result that breaks a rule.
+            InputError: a field is unknown or invalid.
         """
         lists = {key: changes.pop(key) for key in PER_STAGE if key in changes}
         mapping = {**self.model_dump(exclude={"name"}), **changes}
@@ -261,11 +263,11 @@ class ModelSpec(Document):
 
     @property
     def digest(self) -> str:
-        """Identity of the network: a hexadecimal SHA-256 over every field but the name."""
+        """Identity of the network: hexadecimal SHA-256 of all fields except the name."""
         fields = self.model_dump(mode="json", exclude={"name"})
-        # Left out, the ratio means its default, and the network is the same one.
+        # An omitted ratio and its default value describe the same network.
         fields["bottleneck_ratio"] = self._ratio if self.block == "bottleneck" else None
-        # A field that came later leaves the identity of networks without it as it was.
+        # Fields that were added later must not change the digests of older specifications.
         if self.stem.whitening is None:
             del fields["stem"]["whitening"]
         if self.head.scale == 1:
@@ -274,13 +276,13 @@ class ModelSpec(Document):
 
     @property
     def label(self) -> str:
-        """The name, or the widths and blocks where there is none, as in ``preact-64x2-128x2``."""
+        """The name or, if it is empty, block kind, widths and depths: ``preact-64x2-128x2``."""
         shape = "-".join(f"{stage.channels}x{stage.blocks}" for stage in self.stages)
         return self.name or f"{self.block}-{shape}"
 
     @property
     def params(self) -> int:
-        """Trainable parameters, in closed form."""
+        """Number of parameters, including frozen ones, in closed form."""
         return self.cost.params
 
     @property
@@ -290,7 +292,7 @@ class ModelSpec(Document):
 
     @property
     def frozen_params(self) -> int:
-        """Parameters that training leaves as they are: weights of the whitening convolution, without its bias."""
+        """Number of frozen parameters: the weights of the whitening convolution, without its bias."""
         return self.stem.whitening_filters(self.input_shape[0]) * self.input_shape[0] * (self.stem.whitening or 0) ** 2
 
     @property
@@ -300,23 +302,23 @@ class ModelSpec(Document):
 
     @property
     def cost(self) -> Cost:
-        """Parameters, MACs and activations together, counted once."""
+        """Parameters, MACs and activations, in closed form."""
         from budgetnet.model.cost import cost_of
 
         return cost_of(self)
 
     def summary(self, *, input_size: int | None = None) -> Summary:
-        """Every layer with its output shape and cost; prints as text, shows as a table in notebooks.
+        """Summarise all layers with output shapes and costs, as a text table or an HTML table in notebooks.
 
         Args:
-            input_size: side of a square image, in pixels, in place of the specification's own.
+            input_size: side of a square image, in pixels; default: the specification's.
         """
         from budgetnet.model.summary import summarise
 
         return summarise(self, input_size=input_size)
 
     def build(self) -> nn.Module:
-        """The network, freshly initialised from torch's global generator."""
+        """Build the network as a torch module, initialised from torch's global random generator."""
         from budgetnet.model.network import build
 
         return build(self)
@@ -328,19 +330,18 @@ class ModelSpec(Document):
 
 
 def feature_sizes(spec: ModelSpec, *, input_size: tuple[int, int] | None = None) -> list[tuple[int, int]]:
-    """Height and width, in pixels, of the map behind the stem and behind each stage.
+    """Return (height, width) of the maps after the stem and after each stage, in pixels.
 
-    Every kernel but the whitening convolution's, which is not padded, is odd and padded by half its size, so a stride
-    of s turns a side of n into ceil(n / s).
+    All kernels except the unpadded whitening convolution's are odd and padded by half their size, so a stride of s
+    reduces a side of n to ceil(n / s).
 
     Raises:
-        InputError: a stride is larger than the map it steps over, and would shrink it below one pixel; or the whitening
-            convolution is larger than the image.
+        InputError: a stride is larger than its input map, or the whitening kernel is larger than the image.
     """
     height, width = whitened_size(spec, input_size=input_size)
     sizes: list[tuple[int, int]] = []
     for stride in [spec.stem.stride, *[stage.stride for stage in spec.stages]]:
-        # No more than needed, and the path named only for an error: every count of a network asks for the sizes.
+        # Called for every computed cost, so the path is formatted only for an error.
         if stride > 1:
             if stride > height or stride > width:
                 path = f"stages[{len(sizes) - 1}]" if sizes else "stem"
@@ -351,10 +352,10 @@ def feature_sizes(spec: ModelSpec, *, input_size: tuple[int, int] | None = None)
 
 
 def whitened_size(spec: ModelSpec, *, input_size: tuple[int, int] | None = None) -> tuple[int, int]:
-    """Height and width, in pixels, of what enters the stem's convolution: the image's without a whitening convolution.
+    """Return (height, width) after the whitening convolution, in pixels; the image's without one.
 
     Raises:
-        InputError: the whitening convolution is larger than the image.
+        InputError: the whitening kernel is larger than the image.
     """
     height, width = input_size or spec.input_shape[1:]
     side = spec.stem.whitening
@@ -372,14 +373,14 @@ def _sequence(field: str, value: object) -> Sequence[Any]:
 
 
 def spread_over_stages(stages: list[dict[str, Any]], lists: dict[str, Any]) -> None:
-    """Writes lists with one entry for each stage, or one value for all of them, into the stages.
+    """Set fields of stages from lists with one entry for each stage, or from one value for all stages.
 
     Args:
-        stages: the fields of each stage, which are changed.
-        lists: values by the names of `PER_STAGE`.
+        stages: fields of each stage, updated in place.
+        lists: lists or single values by the names of `PER_STAGE`.
 
     Raises:
-        InputError: a list has not as many entries as there are stages.
+        InputError: the length of a list differs from the number of stages.
     """
     for field, value in lists.items():
         single = not hasattr(value, "__len__")

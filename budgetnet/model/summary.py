@@ -1,4 +1,4 @@
-"""A network layer by layer, as a table: what the paper's Table 1 shows, and the cost beside it."""
+"""Table of a network's layers with output shapes and costs."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ class SummaryRow(NamedTuple):
     """One layer of a network."""
 
     layer: str
-    """Type and position, as in the paper's Table 1: ``Conv2d-1``."""
+    """Type and number, as in the paper's Table 1: ``Conv2d-1``."""
     path: str
-    """Where its weights stand in the state dict."""
+    """Module path in the built network."""
     output_shape: tuple[int, ...]
-    """Output as (batch, channels, height, width) or (batch, features), the batch written -1."""
+    """Output shape (batch, channels, height, width) or (batch, features); batch is -1."""
     cost: Cost
 
 
 class Summary(NamedTuple):
-    """A network layer by layer; prints as a plain table."""
+    """Layers of a network; prints as a text table."""
 
     name: str
     input_shape: tuple[int, int, int]
-    """Image as (channels, height, width)."""
+    """Image shape (channels, height, width)."""
     rows: tuple[SummaryRow, ...]
     total: Cost
 
     def to_mapping(self) -> dict[str, Any]:
-        """The table as plain data."""
+        """Return the table as plain data."""
         return {
             "name": self.name,
             "input_shape": list(self.input_shape),
@@ -74,14 +74,14 @@ def _output_shape(layer: Layer) -> tuple[int, ...]:
 
 
 def summarise(spec: ModelSpec, *, input_size: int | tuple[int, int] | None = None) -> Summary:
-    """Every layer of a network in order, with its output shape and cost.
+    """Summarise a network's layers in order, with output shapes and costs.
 
     Args:
         spec: the network.
-        input_size: image side, or (height, width), in pixels, in place of the specification's own.
+        input_size: image side, or (height, width), in pixels; default: the specification's.
 
     Raises:
-        InputError: at this input size a stride would shrink a map below one pixel.
+        InputError: the input size is below 1, or so small that a stride would shrink a map below one pixel.
     """
     plan = lower(spec, input_size=input_size)
     rows = tuple(

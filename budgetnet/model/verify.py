@@ -1,4 +1,4 @@
-"""Counts of a built network by other hands than ours, to check the closed form against."""
+"""Independent counts of a built network by torch and thop, to verify the closed form."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from budgetnet.model.spec import ModelSpec
 
 
 def count_built(spec: ModelSpec) -> dict[str, int]:
-    """Builds a network and counts it.
+    """Build a network and count its parameters and MACs.
 
     Returns:
-        ``built_params``: elements of its parameters; ``thop_params``: parameters by thop; ``torch_macs``:
-        multiply-accumulates for one image, half of what torch's counter of operations says.
+        ``built_params``: elements of its parameters; ``thop_params``: parameters counted by thop; ``torch_macs``:
+        multiply-accumulates for one image, half the FLOPs counted by torch.
     """
     network = build(spec).eval()
     image = torch.zeros(1, *spec.input_shape)
@@ -29,9 +29,9 @@ def count_built(spec: ModelSpec) -> dict[str, int]:
 
 
 def thop_params(network: nn.Module, image: Tensor) -> int:
-    """Parameters of a network by thop, which runs it on an image."""
+    """Count parameters with thop, which runs the network on an image (1, channels, height, width)."""
     with warnings.catch_warnings():
-        # thop still asks distutils for versions.
+        # thop imports distutils.
         warnings.simplefilter("ignore", DeprecationWarning)
         from thop import profile
 
@@ -41,7 +41,7 @@ def thop_params(network: nn.Module, image: Tensor) -> int:
 
 
 def torch_macs(network: nn.Module, image: Tensor) -> int:
-    """Multiply-accumulates of a network by torch's counter of operations, which runs it on an image."""
+    """Count multiply-accumulates with torch, which runs the network on an image (1, channels, height, width)."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(image)
     return int(counter.get_total_flops()) // 2

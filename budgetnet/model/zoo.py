@@ -1,6 +1,6 @@
-"""Named networks: the published reference, the paper's ladder, and hand-made rivals under five million parameters.
+"""Named networks below five million parameters: the paper's networks and other published residual networks.
 
-``zoo.get("wrn-16-4")`` and ``zoo.wrn_16_4`` are the same specification.
+``zoo.get("wrn-16-4")`` and ``zoo.wrn_16_4`` return the same specification.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ _PAPER = "Inouye, Shah, Xhelollari: Deep Learning Mini Project, NYU Tandon"
 
 
 class ZooEntry(NamedTuple):
-    """A named network and where it comes from."""
+    """A named network and its source."""
 
     settings: dict[str, Any]
     """Arguments of `ModelSpec.resnet`."""
     source: str
     inferred: bool = False
-    """Whether the layout was found by counting, because its source does not state it."""
+    """Whether the layout was inferred from the parameter count, because the source does not state it."""
 
 
 def _cifar_resnet(blocks: int) -> dict[str, Any]:
@@ -77,16 +77,16 @@ ENTRIES: dict[str, ZooEntry] = {
 
 
 def names() -> list[str]:
-    """Every name in the zoo."""
+    """Return the names of all networks in the zoo."""
     return list(ENTRIES)
 
 
 @cache
 def get(name: str) -> ModelSpec:
-    """The specification of that name.
+    """Return the specification with a given name.
 
     Raises:
-        InputError: no network has that name.
+        InputError: no network has this name.
     """
     entry = look_up(name, ENTRIES, field="spec", missing="no such network, and no such file")
     return ModelSpec.resnet(name=name, **entry.settings)

@@ -1,11 +1,11 @@
-"""Whether a difference is more than noise: of seeds, of test images, or of a published number.
+"""Confidence intervals and significance tests for accuracies.
 
-Each question has its own test, because each has its own noise. Two variants trained with the same seeds are compared
-pair by pair, in several groups at once where there are several networks; several such rows are told apart from chance
-only after Holm's correction. Two networks judged on the same images are compared on those where one is right and the
-other is not. And what was measured here meets a published accuracy with the noise of both.
+- `paired_difference`, `pooled_difference`: variants trained with the same seeds, for one or several networks.
+- `holm`: correction for multiple comparisons.
+- `compare_predictions`, `mcnemar`: two networks evaluated on the same images.
+- `compare_with_published`: runs compared with a published accuracy.
 
-No test here turns an absent spread into certainty, or anything into a NaN: what cannot be said is None.
+No result is NaN: what cannot be estimated, such as a standard deviation from one run, is None.
 """
 
 from budgetnet.statistics.pairs import Difference, holm, paired_difference

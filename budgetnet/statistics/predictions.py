@@ -1,4 +1,4 @@
-"""Two networks compared image by image.
+"""Comparison of two networks' predictions on the same images.
 
 Sources:
     Q. McNemar (1947), "Note on the Sampling Error of the Difference Between Correlated Proportions or Percentages",
@@ -16,45 +16,45 @@ import numpy as np
 import numpy.typing as npt
 
 from budgetnet.common.errors import InputError
-from budgetnet.statistics.checks import whole
+from budgetnet.statistics.checks import check_integer
 from budgetnet.statistics.intervals import Interval, wilson_interval
 
 
 class McNemar(NamedTuple):
-    """The images on which two networks differ, and how likely so lopsided a count is by chance."""
+    """Result of McNemar's test."""
 
     only_first: int
-    """Images that the first classifies rightly and the second does not."""
+    """Number of images that only the first network classifies correctly."""
     only_second: int
-    """Images that the second classifies rightly and the first does not."""
+    """Number of images that only the second network classifies correctly."""
     p_value: float
-    """Two-sided, exact."""
+    """Exact two-sided p-value."""
 
 
 class PredictionComparison(NamedTuple):
-    """Two networks on the same images."""
+    """Comparison of two networks on the same images."""
 
     images: int
     difference: float
-    """Accuracy of the first less that of the second, as a share."""
+    """Accuracy of the first minus that of the second, as a share."""
     interval: Interval
-    """Of the difference: Newcombe's for paired proportions."""
+    """Newcombe's interval of the difference, for paired proportions."""
     mcnemar: McNemar
-    """Whether they differ. It is made in another way than the interval: close to a level the two may disagree."""
+    """McNemar's test. Its method differs from the interval's, so the two may disagree near the significance level."""
 
 
 def mcnemar(only_first: int, only_second: int) -> McNemar:
-    """McNemar's test, exact: where only one of two networks is right, is it either of them equally often?
+    """Compute McNemar's exact test that two networks have the same accuracy.
 
     Args:
-        only_first: images that only the first classifies rightly.
-        only_second: images that only the second classifies rightly.
+        only_first: number of images that only the first network classifies correctly.
+        only_second: number of images that only the second network classifies correctly.
 
     Raises:
         InputError: a count is negative or not a whole number.
     """
-    only_first = whole("only_first", only_first, least=0)
-    only_second = whole("only_second", only_second, least=0)
+    only_first = check_integer("only_first", only_first, least=0)
+    only_second = check_integer("only_second", only_second, least=0)
     if only_first == only_second:
         return McNemar(only_first, only_second, 1.0)
     from scipy.stats import binomtest
@@ -63,24 +63,24 @@ def mcnemar(only_first: int, only_second: int) -> McNemar:
 
 
 def compare_predictions(
-    first_right: npt.NDArray[np.bool_], second_right: npt.NDArray[np.bool_], *, confidence: float = 0.95
+    first_correct: npt.NDArray[np.bool_], second_correct: npt.NDArray[np.bool_], *, confidence: float = 0.95
 ) -> PredictionComparison:
-    """Two networks on the same images: the difference of their accuracies, and whether it is more than noise.
+    """Compare the accuracies of two networks on the same images.
 
-    What is covered is the draw of the images. Other seeds would give other networks, and that comes on top.
+    The result covers the sampling of images only, not the variance between training seeds.
 
     Args:
-        first_right: whether the first network is right, for each image (images,).
-        second_right: the same of the second, in the same order.
-        confidence: the two-sided confidence level of the interval, between 0 and 1.
+        first_correct: whether the first network's prediction is correct, for each image (images,).
+        second_correct: the same for the second network, in the same order.
+        confidence: two-sided confidence level of the interval, between 0 and 1.
 
     Raises:
-        InputError: no images, unequal numbers of them, anything but booleans, or a confidence level out of range.
+        InputError: no images, arrays of different lengths or not of booleans, or a confidence level out of range.
     """
-    first, second = _booleans("first_right", first_right), _booleans("second_right", second_right)
+    first, second = _booleans("first_correct", first_correct), _booleans("second_correct", second_correct)
     if len(first) != len(second):
-        rule = f"must be of the same images as first_right: {len(first)}, not {len(second)}"
-        raise InputError("second_right", second_right, rule)
+        rule = f"must have one entry for each image of first_correct: {len(first)}, not {len(second)}"
+        raise InputError("second_correct", second_correct, rule)
     both, only_first = int((first & second).sum()), int((first & ~second).sum())
     only_second, neither = int((~first & second).sum()), int((~first & ~second).sum())
     return PredictionComparison(
@@ -92,25 +92,25 @@ def compare_predictions(
 
 
 def _paired_interval(both: int, only_first: int, only_second: int, neither: int, confidence: float) -> Interval:
-    """Newcombe's interval of a difference of paired proportions, method 10: Wilson's two and their correlation."""
+    """Compute Newcombe's interval of a difference of paired proportions (method 10)."""
     images = both + only_first + only_second + neither
     first, second = both + only_first, both + only_second
     first_interval = wilson_interval(first, images, confidence=confidence)
     second_interval = wilson_interval(second, images, confidence=confidence)
-    # The correlation of right answers, a positive one corrected for the counts being whole numbers.
+    # Correlation of correct predictions; a positive one has a continuity correction.
     cross = float(both * neither - only_first * only_second)
     cross = max(cross - images / 2, 0.0) if cross > 0 else cross
     scale = math.sqrt(first * (images - first) * second * (images - second))
     correlation = cross / scale if scale else 0.0
 
-    def reach(one: float, other: float) -> float:
+    def half_width(one: float, other: float) -> float:
         return math.sqrt((one - other) ** 2 + 2 * (1 - correlation) * one * other)
 
     share, other_share = first / images, second / images
     difference = (only_first - only_second) / images
     return Interval(
-        low=difference - reach(share - first_interval.low, second_interval.high - other_share),
-        high=difference + reach(first_interval.high - share, other_share - second_interval.low),
+        low=difference - half_width(share - first_interval.low, second_interval.high - other_share),
+        high=difference + half_width(first_interval.high - share, other_share - second_interval.low),
     )
 
 

@@ -1,4 +1,4 @@
-"""What was measured here, beside one published number.
+"""Comparison of training runs with a published accuracy.
 
 Source:
     B. L. Welch (1947), "The Generalization of 'Student's' Problem when Several Different Population Variances are
@@ -15,76 +15,77 @@ from typing import NamedTuple
 import numpy as np
 
 from budgetnet.common.errors import InputError
-from budgetnet.statistics.checks import check_confidence, numbers, rounding_of, whole
+from budgetnet.statistics.checks import check_confidence, check_integer, check_numbers, rounding_error
 from budgetnet.statistics.intervals import Interval, accuracy_count, difference_interval
 
 
 class PublishedComparison(NamedTuple):
-    """What was measured here, beside one published accuracy."""
+    """Comparison of runs with a published accuracy."""
 
     n: int
-    """Runs."""
+    """Number of runs."""
     mean: float
-    """Mean of their accuracies, as a share."""
+    """Mean accuracy, as a share."""
     standard_deviation: float | None
-    """Of their accuracies, with n - 1 in the denominator; None for one run."""
+    """Standard deviation of the accuracies (n - 1 in the denominator); None for one run."""
     published: float
-    """The published accuracy, as a share."""
+    """Published accuracy, as a share."""
     difference: float
-    """Mean less published."""
+    """Mean minus published accuracy."""
     interval: Interval
-    """Of the difference."""
+    """Interval of the difference."""
     p_value: float
-    """Two-sided."""
+    """Two-sided p-value."""
     test: str
-    """The test, in words."""
+    """Name of the test."""
     degrees_of_freedom: float | None
-    """Of the t distribution; None where a normal one was used."""
+    """Degrees of freedom of the t distribution; None for a normal test."""
 
 
 def against_published(
     values: Sequence[float], *, images: int, published: float, published_images: int, confidence: float = 0.95
 ) -> PublishedComparison:
-    """Whether runs differ from one published accuracy by more than the noise of both.
+    """Test whether the mean accuracy of runs differs from a published accuracy.
 
-    Of two runs or more: a t test of their mean, whose squared standard error is s²/S + p(1 - p)/n, the spread of the S
-    runs and the binomial noise of the published share p of n images. Its degrees of freedom are Welch's, with the
-    binomial part as known; runs without any spread leave that part alone, and a normal distribution. One run shows no
-    spread of seeds: then two independent proportions are compared, by Newcombe's interval and the pooled score test. So
-    are runs without spread beside a published 0 or 1, where neither noise can be estimated.
+    With at least two runs: a t test of their mean, with squared standard error s²/S + p(1 - p)/n, the variance between
+    the S runs and the binomial variance of the published accuracy p on n images. Degrees of freedom follow Welch, with
+    the binomial variance known; runs without variance give a normal test with the binomial variance alone. One run has
+    no variance between seeds, so two independent proportions are compared, by Newcombe's interval and the pooled score
+    test. The same holds for runs without variance and a published accuracy of 0 or 1.
 
-    What nobody knows is how far another seed would have moved the published number. Its binomial noise has to stand in
-    for that, and does not where seeds scatter as images do, or more. Three runs no different from a published one of
-    91 % on 10,000 images had a p-value of at most 0.05 in 5.0 % of 200,000 draws where seeds scatter by 0.2 points, in
-    5.9 % where by 0.5; but in 10.0 % and 19.7 % if the published one's seed was drawn as well, not its images alone.
+    The variance of the published accuracy between seeds is unknown; only its binomial variance is included, so the test
+    rejects too often if seeds vary as much as the images or more. In 200,000 simulations of three runs without a true
+    difference from a published 91 % on 10,000 images, the p-value was at most 0.05 in 5.0 % if seeds have a standard
+    deviation of 0.2 points and 5.9 % with 0.5; with random seeds of the published run too, in 10.0 % and 19.7 %.
 
     Args:
         values: test accuracies of the runs, as shares.
-        images: how many images each run was judged on.
-        published: the published accuracy, as a share.
-        published_images: how many images that was measured on.
-        confidence: the two-sided confidence level of the interval, between 0 and 1.
+        images: number of test images of each run.
+        published: published accuracy, as a share.
+        published_images: number of test images of the published accuracy.
+        confidence: two-sided confidence level of the interval, between 0 and 1.
 
     Raises:
-        InputError: no runs, an accuracy outside 0 and 1, no images, or a confidence level out of range.
+        InputError: no runs, an accuracy that is not from 0 to 1, no images, or a confidence level out of range.
     """
     check_confidence(confidence)
-    shares = numbers("values", values)
+    shares = check_numbers("values", values)
     if not ((shares >= 0) & (shares <= 1)).all():
         raise InputError("values", values, "must be shares from 0 to 1")
     if not 0 <= published <= 1:
         raise InputError("published", published, "must be a share from 0 to 1")
-    images = whole("images", images, least=1)
-    published_images = whole("published_images", published_images, least=1)
+    images = check_integer("images", images, least=1)
+    published_images = check_integer("published_images", published_images, least=1)
 
     count, mean = len(shares), fmean(shares)
-    deviation = None if count == 1 else 0.0 if np.ptp(shares) <= rounding_of(shares) else stdev(shares.tolist())
-    own, theirs = (deviation or 0.0) ** 2 / count, published * (1 - published) / published_images
-    if deviation is None or own + theirs == 0:
+    deviation = None if count == 1 else 0.0 if np.ptp(shares) <= rounding_error(shares) else stdev(shares.tolist())
+    run_variance = (deviation or 0.0) ** 2 / count
+    published_variance = published * (1 - published) / published_images
+    if deviation is None or run_variance + published_variance == 0:
         interval, p_value = _two_proportions(mean, images, published, published_images, confidence)
         test, freedom = "score test of two independent proportions", None
     else:
-        interval, p_value, freedom = _welch(mean - published, own, theirs, count, confidence)
+        interval, p_value, freedom = _welch(mean - published, run_variance, published_variance, count, confidence)
         test = "normal test" if freedom is None else "t test"
         test = f"{test} of the runs' mean, with the published number's binomial noise"
     return PublishedComparison(
@@ -101,26 +102,27 @@ def against_published(
 
 
 def _welch(
-    difference: float, own: float, known: float, count: int, confidence: float
+    difference: float, estimated: float, known: float, count: int, confidence: float
 ) -> tuple[Interval, float, float | None]:
-    """Interval, p-value and degrees of freedom of a difference with one variance estimated and another known."""
+    """Return interval, p-value and degrees of freedom of a difference with an estimated and a known variance."""
     from scipy.stats import t
 
-    ratio = (own + known) / own if own else math.inf
+    ratio = (estimated + known) / estimated if estimated else math.inf
     freedom = (count - 1) * ratio * ratio
-    error = math.sqrt(own + known)
-    reach = float(t.ppf((1 + confidence) / 2, freedom)) * error
+    error = math.sqrt(estimated + known)
+    half_width = float(t.ppf((1 + confidence) / 2, freedom)) * error
     p_value = 2 * float(t.sf(abs(difference) / error, freedom))
-    return Interval(difference - reach, difference + reach), p_value, freedom if math.isfinite(freedom) else None
+    interval = Interval(difference - half_width, difference + half_width)
+    return interval, p_value, freedom if math.isfinite(freedom) else None
 
 
 def _two_proportions(
     share: float, images: int, published: float, published_images: int, confidence: float
 ) -> tuple[Interval, float]:
-    """Newcombe's interval of the difference, and the p-value of the score test with a pooled proportion."""
-    right, published_right = accuracy_count(share, images), accuracy_count(published, published_images)
-    interval = difference_interval(right, images, published_right, published_images, confidence=confidence)
-    pooled = (right + published_right) / (images + published_images)
+    """Return Newcombe's interval of the difference and the p-value of the pooled score test."""
+    correct, published_correct = accuracy_count(share, images), accuracy_count(published, published_images)
+    interval = difference_interval(correct, images, published_correct, published_images, confidence=confidence)
+    pooled = (correct + published_correct) / (images + published_images)
     error = math.sqrt(pooled * (1 - pooled) * (1 / images + 1 / published_images))
-    gap = abs(right / images - published_right / published_images)
-    return interval, math.erfc(gap / error / math.sqrt(2)) if error else 1.0
+    difference = abs(correct / images - published_correct / published_images)
+    return interval, math.erfc(difference / error / math.sqrt(2)) if error else 1.0

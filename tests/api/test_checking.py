@@ -49,7 +49,7 @@ def test_frozen_and_shared_parameters_count_once() -> None:
     shared.bias.requires_grad_(False)
     verdict = bn.check(network, input_shape=(1, 2, 2))
     assert tuple(verdict.cost) == (20, 32, 8)
-    assert "4 of 20 params are frozen" in verdict.note
+    assert "4 of 20 counted params are frozen" in verdict.note
 
 
 def test_a_module_that_fails_on_the_image_is_refused_in_one_line() -> None:

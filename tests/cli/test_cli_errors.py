@@ -50,7 +50,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 CHECK = [
     (["wrn-16-5"], "did you mean wrn-16-4?"),
-    (["nonsense"], "there are reference"),
+    (["nonsense"], "available: reference"),
     ([""], "spec"),
     (["unknown-field.yaml"], "chanels"),
     (["zero-channels.yaml"], "stages[0].channels = 0: must be at least 1"),
@@ -59,11 +59,11 @@ CHECK = [
     (["even-kernel.yaml"], "odd kernel size"),
     (["no-stages.yaml"], "stages"),
     (["newer.yaml"], "schema_version"),
-    (["list.yaml"], "must hold a mapping of fields, not a list"),
-    (["empty.yaml"], "must hold a mapping of fields, not nothing"),
+    (["list.yaml"], "must contain a mapping of fields, not a list"),
+    (["empty.yaml"], "must contain a mapping of fields, not nothing"),
     (["broken.yaml"], "well-formed YAML"),
     (["broken.json"], "well-formed JSON"),
-    (["twice.yaml"], "stands twice"),
+    (["twice.yaml"], "duplicate key"),
     (["danger.yaml"], "well-formed YAML"),
     (["binary.yaml"], "UTF-8"),
     (["missing.yaml"], "no such file"),

@@ -1,4 +1,4 @@
-"""Numbers as people write them, and errors of one line that can travel between processes."""
+"""Parsing of counts and numbers, one-line errors, and pickling of errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from strategies import thorough
 
 from budgetnet.common.documents import field_path, parse_count
-from budgetnet.common.errors import DataError, InputError, RecordError, shown
+from budgetnet.common.errors import DataError, InputError, RecordError, short_repr
 from budgetnet.model.spec import Head, ModelSpec, Stage
 
 
@@ -48,10 +48,10 @@ from budgetnet.model.spec import Head, ModelSpec, Stage
         (Decimal("5e6"), 5_000_000),
     ],
 )
-def test_counts_are_read_as_people_mean_them(text: object, count: int) -> None:
-    read = parse_count(text, field="--max-params")
-    assert read == count
-    assert type(read) is int
+def test_parse_count(text: object, count: int) -> None:
+    parsed = parse_count(text, field="--max-params")
+    assert parsed == count
+    assert type(parsed) is int
 
 
 @pytest.mark.parametrize(
@@ -100,9 +100,9 @@ def test_counts_are_read_as_people_mean_them(text: object, count: int) -> None:
         b"5",
         1j,
     ],
-    ids=lambda value: f"{type(value).__name__}-{shown(value)[:20]}",
+    ids=lambda value: f"{type(value).__name__}-{short_repr(value)[:20]}",
 )
-def test_what_is_no_count_is_refused_in_one_line(text: object) -> None:
+def test_parse_count_rejects_invalid_input_in_one_line(text: object) -> None:
     with pytest.raises(InputError) as caught:
         parse_count(text, field="--max-params")
     assert caught.value.field == "--max-params"
@@ -112,14 +112,14 @@ def test_what_is_no_count_is_refused_in_one_line(text: object) -> None:
 
 @thorough
 @given(st.integers(1, 10**18))
-def test_every_whole_number_comes_back_however_it_is_written(number: int) -> None:
+def test_parse_count_accepts_every_notation_of_a_whole_number(number: int) -> None:
     for text in (str(number), f"{number:,}", f"{number:_}", f"{number}.0", f"{Decimal(number) / 1000}k", number):
         assert parse_count(text, field="x") == number
 
 
 @thorough
 @given(st.text(st.sampled_from("0123456789.,_eE+-kKmMgGbB \n٣²"), max_size=12))
-def test_any_text_is_a_positive_count_or_an_input_error(text: str) -> None:
+def test_parse_count_of_any_text_returns_a_positive_count_or_raises_input_error(text: str) -> None:
     try:
         assert 1 <= parse_count(text, field="x") <= 10**18
     except InputError as error:
@@ -131,14 +131,14 @@ NOT_WHOLE = [64.5, "64", b"64", True, np.True_, None, math.nan, math.inf, -math.
 
 
 @pytest.mark.parametrize("value", WHOLE, ids=lambda value: type(value).__name__)
-def test_whole_numbers_of_any_type_become_integers(value: Any) -> None:
+def test_whole_numbers_of_any_type_are_converted_to_int(value: Any) -> None:
     stage = Stage(channels=value)
     assert stage.channels == 64
     assert type(stage.channels) is int
 
 
 @pytest.mark.parametrize("value", NOT_WHOLE, ids=lambda value: type(value).__name__)
-def test_nothing_else_becomes_an_integer(value: Any) -> None:
+def test_other_values_are_rejected_as_integers(value: Any) -> None:
     with pytest.raises(InputError) as caught:
         Stage(channels=value)
     assert (caught.value.field, caught.value.rule) == ("channels", "must be a whole number")
@@ -147,18 +147,18 @@ def test_nothing_else_becomes_an_integer(value: Any) -> None:
 @pytest.mark.parametrize(
     "value", ["1e-1", 0.1, np.float64(0.1), Decimal("0.1")], ids=lambda value: type(value).__name__
 )
-def test_real_numbers_may_be_text_as_yaml_reads_exponents(value: Any) -> None:
+def test_real_numbers_of_any_type_and_numeric_text_are_accepted(value: Any) -> None:
     assert Head(dropout=value).dropout == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("value", [True, np.False_, "yes", "nan", "inf", math.nan, None, [], b"0.1"])
-def test_nothing_else_becomes_a_real_number(value: Any) -> None:
+def test_other_values_are_rejected_as_real_numbers(value: Any) -> None:
     with pytest.raises(InputError) as caught:
         Head(dropout=value)
     assert caught.value.field == "dropout"
 
 
-def test_minus_zero_is_zero() -> None:
+def test_negative_zero_becomes_positive_zero() -> None:
     assert math.copysign(1, Head(dropout=-0.0).dropout) == 1
 
 
@@ -172,7 +172,9 @@ fields = st.sampled_from([*ModelSpec.model_fields, "self", "cls", "{", "\x1b[31m
 
 @thorough
 @given(st.dictionaries(fields, values, max_size=4), st.dictionaries(fields, values, max_size=2))
-def test_any_mapping_is_a_network_or_an_error_of_one_short_line(top: dict[str, Any], stage: dict[str, Any]) -> None:
+def test_any_mapping_is_a_valid_spec_or_raises_a_short_one_line_error(
+    top: dict[str, Any], stage: dict[str, Any]
+) -> None:
     mapping = {"stages": [{"channels": 4, **stage}], **top}
     try:
         ModelSpec.from_mapping(mapping)
@@ -182,9 +184,9 @@ def test_any_mapping_is_a_network_or_an_error_of_one_short_line(top: dict[str, A
 
 
 @pytest.mark.parametrize(
-    "channels", ["{boom}", {"a": 1}, "{0}", "{error}", 10**5_000, -(10**5_000), "x" * 10_000], ids=shown
+    "channels", ["{boom}", {"a": 1}, "{0}", "{error}", 10**5_000, -(10**5_000), "x" * 10_000], ids=short_repr
 )
-def test_a_hostile_value_is_named_and_shortened(channels: Any) -> None:
+def test_huge_values_and_values_with_braces_are_shortened_in_errors(channels: Any) -> None:
     with pytest.raises(InputError) as caught:
         ModelSpec.from_mapping({"stages": [{"channels": 4}, {"channels": channels}]})
     assert caught.value.field == "stages[1].channels"
@@ -193,11 +195,16 @@ def test_a_hostile_value_is_named_and_shortened(channels: Any) -> None:
 
 @pytest.mark.parametrize("kind", [InputError, DataError, RecordError])
 @pytest.mark.parametrize("copied", [lambda error: pickle.loads(pickle.dumps(error)), copy.copy, copy.deepcopy])
-def test_errors_survive_the_way_to_another_process(kind: type[InputError], copied: Any) -> None:
+def test_errors_can_be_pickled_and_copied(kind: type[InputError], copied: Any) -> None:
     error = kind("stages[0].channels", [1, 2], "must be a whole number")
-    twin = copied(error)
-    assert type(twin) is kind
-    assert (twin.field, twin.value, twin.rule, str(twin)) == (error.field, error.value, error.rule, str(error))
+    restored = copied(error)
+    assert type(restored) is kind
+    assert (restored.field, restored.value, restored.rule, str(restored)) == (
+        error.field,
+        error.value,
+        error.rule,
+        str(error),
+    )
 
 
 @pytest.mark.parametrize(
@@ -210,5 +217,5 @@ def test_errors_survive_the_way_to_another_process(kind: type[InputError], copie
         (("a\nb",), "'a\\nb'"),
     ],
 )
-def test_paths_are_written_as_people_would(location: tuple[int | str, ...], path: str) -> None:
+def test_field_path(location: tuple[int | str, ...], path: str) -> None:
     assert field_path(location) == path

@@ -1,4 +1,4 @@
-"""Reading that cannot execute, hang or crash, and writing that is whole at any instant."""
+"""Safe reading of YAML and JSON, and atomic writing."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ from budgetnet.common.files import MAX_TEXT_BYTES, read_mapping, write_bytes, wr
 BILLION_LAUGHS = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 30))
 
 BAD_YAML = {
-    "empty": ("", "must hold a mapping of fields, not nothing"),
+    "empty": ("", "must contain a mapping of fields, not nothing"),
     "comment": ("# nothing\n", "not nothing"),
     "list": ("- 1\n- 2\n", "not a list"),
     "text": ("just words", "not text"),
     "number": ("3", "not a number"),
-    "yes": ("yes", "not a yes or no"),
+    "yes": ("yes", "not a boolean"),
     "two documents": ("a: 1\n---\nb: 2\n", "well-formed YAML"),
     "open bracket": ("a: [1, 2\n", "well-formed YAML"),
     "tab": ("a:\n\t- 1\n", "(line 2, column 1)"),
-    "key twice": ("a: 1\nb: 2\na: 3\n", "the key 'a' stands twice (line 3, column 1)"),
-    "inner key twice": ("a: {b: 1, b: 2}\n", "the key 'b' stands twice"),
-    "long key twice": (f"? {'k' * 500}\n: 1\n? {'k' * 500}\n: 2\n", "stands twice"),
+    "duplicate key": ("a: 1\nb: 2\na: 3\n", "duplicate key 'a' (line 3, column 1)"),
+    "nested duplicate key": ("a: {b: 1, b: 2}\n", "duplicate key 'b'"),
+    "long duplicate key": (f"? {'k' * 500}\n: 1\n? {'k' * 500}\n: 2\n", "duplicate key"),
     "number as key": ("1: 2\n", "keys must be text"),
     "list as key": ("? [a]\n: 1\n", "keys must be text"),
     "merge key": ("a: &a {b: 1}\nc:\n  <<: *a\n", "well-formed YAML"),
     "unknown alias": ("a: *b\n", "undefined alias"),
     "unknown tag": ("a: !thing 1\n", "could not determine a constructor"),
     "object tag": ("a: !!python/object:os.PathLike {}\n", "could not determine a constructor"),
-    "wrong truth": ("a: !!bool perhaps\n", "well-formed YAML"),
+    "wrong boolean": ("a: !!bool perhaps\n", "well-formed YAML"),
     "wrong integer": ("a: !!int ''\n", "well-formed YAML"),
     "wrong float": ("a: !!float ''\n", "well-formed YAML"),
     "wrong date": ("a: !!timestamp today\n", "well-formed YAML"),
-    "no such day": ("a: 2024-13-45\n", "well-formed YAML"),
+    "invalid date": ("a: 2024-13-45\n", "well-formed YAML"),
     "wrong binary": ("a: !!binary ä\n", "well-formed YAML"),
     "long number": ("a: " + "9" * 5_000 + "\n", "well-formed YAML"),
     "control character": ("a: \x07\n", "well-formed YAML"),
@@ -58,15 +58,15 @@ BAD_JSON = {
     "null": ("null", "not nothing"),
     "trailing comma": ('{"a": 1,}', "well-formed JSON"),
     "yaml": ("a: 1", "well-formed JSON"),
-    "key twice": ('{"a": 1, "a": 1}', "the key 'a' stands twice"),
-    "inner key twice": ('{"x": [{"a": 1, "a": 2}]}', "the key 'a' stands twice"),
+    "duplicate key": ('{"a": 1, "a": 1}', "duplicate key 'a'"),
+    "nested duplicate key": ('{"x": [{"a": 1, "a": 2}]}', "duplicate key 'a'"),
     "long number": ('{"a": ' + "9" * 5_000 + "}", "well-formed JSON"),
     "deep": ('{"a": ' + "[" * 100_000, "nested too deeply"),
     "byte order mark": ("\ufeff{}", "well-formed JSON"),
 }
 
 
-def refused(path: Path) -> InputError:
+def reading_error(path: Path) -> InputError:
     with pytest.raises(InputError) as caught:
         read_mapping(path, field="spec")
     assert caught.value.field == "spec"
@@ -75,44 +75,44 @@ def refused(path: Path) -> InputError:
 
 
 @pytest.mark.parametrize(("text", "rule"), BAD_YAML.values(), ids=BAD_YAML)
-def test_bad_yaml_is_refused(tmp_path: Path, text: str, rule: str) -> None:
+def test_invalid_yaml_is_rejected(tmp_path: Path, text: str, rule: str) -> None:
     (tmp_path / "x.yaml").write_text(text, encoding="utf-8")
-    error = refused(tmp_path / "x.yaml")
+    error = reading_error(tmp_path / "x.yaml")
     assert rule in error.rule
     assert len(error.rule) < 250
 
 
 @pytest.mark.parametrize(("text", "rule"), BAD_JSON.values(), ids=BAD_JSON)
-def test_bad_json_is_refused(tmp_path: Path, text: str, rule: str) -> None:
+def test_invalid_json_is_rejected(tmp_path: Path, text: str, rule: str) -> None:
     (tmp_path / "x.JSON").write_text(text, encoding="utf-8")
-    assert rule in refused(tmp_path / "x.JSON").rule
+    assert rule in reading_error(tmp_path / "x.JSON").rule
 
 
 @pytest.mark.parametrize("suffix", [".yaml", ".json"])
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00a", bytes(range(256)), b"a: \xe9"], ids=["utf16", "binary", "latin"])
-def test_what_is_no_utf8_text_is_refused(tmp_path: Path, suffix: str, content: bytes) -> None:
+def test_files_that_are_not_utf8_are_rejected(tmp_path: Path, suffix: str, content: bytes) -> None:
     (tmp_path / f"x{suffix}").write_bytes(content)
-    assert refused(tmp_path / f"x{suffix}").rule == "must be UTF-8 text"
+    assert reading_error(tmp_path / f"x{suffix}").rule == "must be UTF-8 text"
 
 
-def test_a_file_that_is_not_there_a_folder_and_an_impossible_path_are_refused(tmp_path: Path) -> None:
-    assert refused(tmp_path / "absent.yaml").rule == "no such file"
-    assert "directory" in refused(tmp_path).rule
-    assert "cannot be read" in refused(tmp_path / "a\0b").rule
+def test_missing_files_folders_and_invalid_paths_are_rejected(tmp_path: Path) -> None:
+    assert reading_error(tmp_path / "absent.yaml").rule == "no such file"
+    assert "directory" in reading_error(tmp_path).rule
+    assert "cannot be read" in reading_error(tmp_path / "a\0b").rule
     (tmp_path / "file").write_text("")
-    assert "cannot be read" in refused(tmp_path / "file" / "below").rule
+    assert "cannot be read" in reading_error(tmp_path / "file" / "below").rule
 
 
-def test_a_file_of_more_than_the_limit_is_refused_and_one_of_just_the_limit_is_read(tmp_path: Path) -> None:
+def test_maximum_file_size(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_text("a: 1\n#".ljust(MAX_TEXT_BYTES, "x"))
     assert read_mapping(path) == {"a": 1}
     path.write_text("a: 1\n#".ljust(MAX_TEXT_BYTES + 1, "x"))
-    assert "at most 1,048,576 bytes" in refused(path).rule
-    assert "at most" in refused(Path("/dev/zero")).rule
+    assert "at most 1,048,576 bytes" in reading_error(path).rule
+    assert "at most" in reading_error(Path("/dev/zero")).rule
 
 
-def test_aliases_that_would_grow_to_billions_are_read_in_no_time(tmp_path: Path) -> None:
+def test_exponentially_nested_aliases_are_read_quickly(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_text(BILLION_LAUGHS)
     start = time.monotonic()
@@ -123,14 +123,14 @@ def test_aliases_that_would_grow_to_billions_are_read_in_no_time(tmp_path: Path)
 @pytest.mark.parametrize(
     "tag", ["python/object/apply:os.mkdir [{}]", "python/object/new:os.mkdir [{}]", "python/name:os.mkdir"]
 )
-def test_yaml_tags_execute_nothing(tmp_path: Path, tag: str) -> None:
-    trap = tmp_path / "sprung"
-    (tmp_path / "x.yaml").write_text(f"a: !!{tag.format(json.dumps(str(trap)))}\n")
-    refused(tmp_path / "x.yaml")
-    assert not trap.exists()
+def test_yaml_tags_execute_no_code(tmp_path: Path, tag: str) -> None:
+    created = tmp_path / "created"
+    (tmp_path / "x.yaml").write_text(f"a: !!{tag.format(json.dumps(str(created)))}\n")
+    reading_error(tmp_path / "x.yaml")
+    assert not created.exists()
 
 
-def test_good_files_are_read(tmp_path: Path) -> None:
+def test_valid_files_are_read(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text("\ufeffa: 1\nb: [x, 1.5, null, yes]\nc: {d: é}\n", encoding="utf-8")
     assert read_mapping(tmp_path / "x.yaml") == {"a": 1, "b": ["x", 1.5, None, True], "c": {"d": "é"}}
     (tmp_path / "x.json").write_text('{"a": {"b": 1}, "c": {"b": 2}}')
@@ -165,7 +165,7 @@ def test_good_files_are_read(tmp_path: Path) -> None:
     ).map(" ".join),
     st.sampled_from([".yaml", ".json"]),
 )
-def test_any_text_is_a_mapping_or_an_error_of_one_line(
+def test_reading_any_text_returns_a_mapping_or_raises_a_one_line_error(
     tmp_path_factory: pytest.TempPathFactory, text: str, suffix: str
 ) -> None:
     path = tmp_path_factory.getbasetemp() / f"any{suffix}"
@@ -176,7 +176,7 @@ def test_any_text_is_a_mapping_or_an_error_of_one_line(
         assert "\n" not in str(error)
 
 
-plain = st.recursive(
+plain_values = st.recursive(
     st.none()
     | st.booleans()
     | st.integers(-(10**15), 10**15)
@@ -188,8 +188,10 @@ plain = st.recursive(
 
 
 @thorough
-@given(st.dictionaries(st.text(), plain, max_size=4))
-def test_what_is_written_is_read_back(tmp_path_factory: pytest.TempPathFactory, mapping: dict[str, Any]) -> None:
+@given(st.dictionaries(st.text(), plain_values, max_size=4))
+def test_written_mappings_are_read_back_unchanged(
+    tmp_path_factory: pytest.TempPathFactory, mapping: dict[str, Any]
+) -> None:
     folder = tmp_path_factory.getbasetemp()
     write_yaml(folder / "any.yaml", mapping)
     assert read_mapping(folder / "any.yaml") == mapping
@@ -197,7 +199,7 @@ def test_what_is_written_is_read_back(tmp_path_factory: pytest.TempPathFactory, 
     assert read_mapping(folder / "any.json") == mapping
 
 
-def test_json_has_no_word_for_nan(tmp_path: Path) -> None:
+def test_nan_is_rejected_in_json(tmp_path: Path) -> None:
     write_json(tmp_path / "x.json", {"a": 1})
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "x.json", {"a": float("nan")})
@@ -211,13 +213,13 @@ def umask(request: pytest.FixtureRequest) -> Iterator[int]:
     os.umask(before)
 
 
-def test_permissions_are_those_of_any_new_file(tmp_path: Path, umask: int) -> None:
+def test_permissions_follow_the_umask(tmp_path: Path, umask: int) -> None:
     write_text(tmp_path / "new" / "x", "text")
     assert (tmp_path / "new" / "x").stat().st_mode & 0o777 == 0o666 & ~umask
     assert os.umask(umask) == umask
 
 
-def test_a_failure_before_the_move_leaves_the_old_content_and_nothing_else(
+def test_failure_before_the_rename_keeps_the_old_content_and_no_other_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
@@ -232,14 +234,14 @@ def test_a_failure_before_the_move_leaves_the_old_content_and_nothing_else(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_folder_in_the_files_place_is_left_alone(tmp_path: Path) -> None:
+def test_writing_to_an_existing_folder_fails_and_keeps_it(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     with pytest.raises(IsADirectoryError):
         write_bytes(tmp_path / "x", b"new")
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
-def test_the_old_content_is_replaced_never_overwritten(tmp_path: Path) -> None:
+def test_open_readers_and_hard_links_keep_the_old_content(tmp_path: Path) -> None:
     path, link = tmp_path / "x", tmp_path / "link"
     write_bytes(path, b"old")
     os.link(path, link)
@@ -254,7 +256,7 @@ def run(code: str, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
-FULL = """
+WRITE_TO_FULL_DISK = """
 import resource
 from budgetnet.common.files import write_bytes
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
@@ -265,17 +267,17 @@ except OSError as error:
 """
 
 
-def test_a_disk_that_takes_no_more_leaves_the_old_content_and_nothing_else(tmp_path: Path) -> None:
+def test_full_disk_keeps_the_old_content_and_no_other_file(tmp_path: Path) -> None:
     path = tmp_path / "x"
     write_bytes(path, b"old")
-    with run(FULL, str(path)) as process:
+    with run(WRITE_TO_FULL_DISK, str(path)) as process:
         output, _ = process.communicate(timeout=60)
     assert output.strip().isdigit()
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
 
-ENDLESS = """
+WRITE_FOREVER = """
 from budgetnet.common.files import write_bytes
 contents = [bytes([letter]) * 3_000_000 for letter in b"ab"]
 write_bytes(Path(sys.argv[1]), contents[0])
@@ -286,10 +288,10 @@ while True:
 """
 
 
-def test_a_writer_killed_at_any_instant_leaves_one_whole_content(tmp_path: Path) -> None:
+def test_writer_killed_at_any_time_leaves_a_complete_file(tmp_path: Path) -> None:
     path = tmp_path / "x"
     for pause in (0.0, 0.01, 0.03, 0.1):
-        with run(ENDLESS, str(path)) as process:
+        with run(WRITE_FOREVER, str(path)) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
             time.sleep(pause)

@@ -1,4 +1,4 @@
-"""Verdicts by hand, and every edit against brute force over its whole family."""
+"""Verdicts against hand counts, and edits against brute force over all edits of the same kind."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_verdict_of_the_reference_by_hand() -> None:
 
 
 @pytest.mark.parametrize(("allowed", "fits"), [(4_662_345, False), (4_662_346, True), (4_662_347, True)])
-def test_a_limit_may_be_used_up(allowed: int, fits: bool) -> None:
+def test_a_network_exactly_at_the_limit_fits(allowed: int, fits: bool) -> None:
     verdict = budgetnet.check(REFERENCE, max_params=allowed)
     assert verdict.fits is fits
     if fits:
@@ -43,7 +43,7 @@ def test_a_limit_may_be_used_up(allowed: int, fits: bool) -> None:
             verdict.require()
 
 
-def test_the_message_names_every_limit_that_does_not_hold() -> None:
+def test_error_names_every_exceeded_limit() -> None:
     verdict = budgetnet.check(REFERENCE, max_params="1M", max_macs="1G", max_activations=10)
     with pytest.raises(OverBudgetError) as caught:
         verdict.require()
@@ -53,7 +53,7 @@ def test_the_message_names_every_limit_that_does_not_hold() -> None:
     assert caught.value.exit_code == 3
 
 
-def test_a_budget_without_limits_admits_everything() -> None:
+def test_every_network_fits_a_budget_without_limits() -> None:
     verdict = Budget().check(REFERENCE)
     assert verdict.fits
     assert verdict.limits == ()
@@ -61,19 +61,19 @@ def test_a_budget_without_limits_admits_everything() -> None:
     assert Budget().share_used(REFERENCE.cost) == 0
 
 
-def test_share_used_is_that_of_the_tightest_limit() -> None:
+def test_share_used_of_the_tightest_limit() -> None:
     assert Budget(max_params=10, max_macs=40).share_used(Cost(5, 30, 99)) == 0.75
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, "0", "-5M", "few", True, float("nan"), float("inf"), [], "1e-9"])
 @pytest.mark.parametrize("field", ["max_params", "max_macs", "max_activations"])
-def test_a_limit_that_is_none_is_refused(field: str, value: Any) -> None:
+def test_invalid_limits_are_rejected(field: str, value: Any) -> None:
     with pytest.raises(InputError) as caught:
         Budget.from_mapping({field: value})
     assert caught.value.field == field
 
 
-def test_the_verdict_as_plain_data() -> None:
+def test_verdict_to_mapping() -> None:
     mapping = Budget(max_params=4_600_000).check(REFERENCE).to_mapping()
     assert (mapping["name"], mapping["fits"], mapping["params"]) == ("reference", False, 4_662_346)
     assert mapping["limits"] == [{"limit": "params", "used": 4_662_346, "allowed": 4_600_000, "headroom": -62_346}]
@@ -81,7 +81,7 @@ def test_the_verdict_as_plain_data() -> None:
         assert ModelSpec.from_mapping(edit["spec"]).params == edit["params"] <= 4_600_000
 
 
-# Every family by its description: how strong a level is, and the networks from the smallest step to the largest.
+# Brute force: for each kind of edit, all edited networks from the smallest change to the largest.
 
 
 def inner_width(spec: ModelSpec, width: int) -> int:
@@ -97,17 +97,17 @@ def with_stage(spec: ModelSpec, index: int, **changes: Any) -> ModelSpec | None:
 
 
 def scaled(spec: ModelSpec, thousandths: int) -> ModelSpec:
-    """Each width rounded down to one that the groups allow, or up to the narrowest of those."""
+    """Scale all widths, each rounded down to one that the groups divide, or up to the narrowest of those."""
 
-    def fitted(width: int, *, stem: bool) -> int:
+    def scaled_width(width: int, *, stem: bool) -> int:
         target = max(1, width * thousandths // 1000)
         if stem and spec.block == "bottleneck":
             return target
         allowed = [option for option in range(1, width + 1) if inner_width(spec, option) % spec.groups == 0]
         return max((option for option in allowed if option <= target), default=allowed[0])
 
-    widths = [fitted(stage.channels, stem=False) for stage in spec.stages]
-    stem = fitted(spec.stem.channels, stem=True)
+    widths = [scaled_width(stage.channels, stem=False) for stage in spec.stages]
+    stem = scaled_width(spec.stem.channels, stem=True)
     if spec.shortcut.kind == "padding":
         stem = min(stem, widths[0])
     stages = [{**stage.model_dump(), "channels": width} for stage, width in zip(spec.stages, widths, strict=True)]
@@ -115,16 +115,16 @@ def scaled(spec: ModelSpec, thousandths: int) -> ModelSpec:
     return ModelSpec.from_mapping({**mapping, "stem": {**spec.stem.model_dump(), "channels": stem}})
 
 
-def capped(spec: ModelSpec, places: tuple[int, ...], cap: int) -> ModelSpec:
+def with_capped_kernels(spec: ModelSpec, indices: tuple[int, ...], cap: int) -> ModelSpec:
     stages = []
     for stage in spec.stages:
-        sizes = [min(size, cap) if place in places else size for place, size in enumerate(stage.kernel_sizes)]
+        sizes = [min(size, cap) if index in indices else size for index, size in enumerate(stage.kernel_sizes)]
         stages.append({**stage.model_dump(), "kernel_sizes": sizes})
     return ModelSpec.from_mapping({**spec.model_dump(exclude={"name"}), "stages": stages})
 
 
 def families(spec: ModelSpec) -> Iterator[tuple[str, Iterator[ModelSpec | None]]]:
-    """Every family, by the words that its descriptions start with, and all its networks, the smallest step first."""
+    """Yield each kind of edit, named as in its descriptions, and all its networks, the smallest change first."""
     for index, stage in enumerate(spec.stages):
         widths = range(stage.channels - 1, 0, -1)
         yield f"stage {index + 1} channels", (with_stage(spec, index, channels=width) for width in widths)
@@ -135,9 +135,9 @@ def families(spec: ModelSpec) -> Iterator[tuple[str, Iterator[ModelSpec | None]]
         kernels: list[tuple[str, tuple[int, ...]]] = [("every kernel", (0, 1))]
     else:
         kernels = [("every block's first kernel", (0,)), ("every block's second kernel", (1,))]
-    for name, places in kernels:
-        largest = max(stage.kernel_sizes[places[0]] for stage in spec.stages)
-        yield name, (capped(spec, places, cap) for cap in range(largest - 2, 0, -2))
+    for name, indices in kernels:
+        largest = max(stage.kernel_sizes[indices[0]] for stage in spec.stages)
+        yield name, (with_capped_kernels(spec, indices, cap) for cap in range(largest - 2, 0, -2))
 
 
 def family_of(edit: Edit) -> str:
@@ -146,30 +146,30 @@ def family_of(edit: Edit) -> str:
 
 
 def smallest_edits(spec: ModelSpec, fits: Callable[[Cost], bool]) -> dict[str, ModelSpec]:
-    found = {}
+    smallest = {}
     for name, networks in families(spec):
         first = next((network for network in networks if network is not None and fits(cost_of(network))), None)
         if first is not None:
-            found[name] = first
-    return found
+            smallest[name] = first
+    return smallest
 
 
 @st.composite
 def over_budget(draw: st.DrawFn) -> tuple[ModelSpec, Budget]:
-    """A network and a limit below its cost; often the very cost of one edit, as there a search may step over it."""
+    """Generate a network and a limit below its cost, often equal to the cost of one edit to test boundaries."""
     spec = draw(specs(max_side=6))
     kind, used = draw(st.sampled_from(list(spec.cost._asdict().items())))
     index = draw(st.integers(0, len(spec.stages) - 1))
     neighbours = [spec.stem.channels, *(stage.channels for stage in spec.stages)]
     width = draw(st.sampled_from(neighbours) | st.integers(1, spec.stages[index].channels))
     edited = with_stage(spec, index, channels=width) if draw(st.booleans()) else None
-    aim = round(used * draw(st.floats(0.02, 1))) if edited is None else cost_of(edited)._asdict()[kind]
-    return spec, Budget.from_mapping({f"max_{kind}": max(1, min(used - 1, aim))})
+    limit = round(used * draw(st.floats(0.02, 1))) if edited is None else cost_of(edited)._asdict()[kind]
+    return spec, Budget.from_mapping({f"max_{kind}": max(1, min(used - 1, limit))})
 
 
 @settings(thorough, max_examples=120)
 @given(over_budget())
-def test_every_edit_is_the_smallest_of_its_family_and_none_is_missed(pair: tuple[ModelSpec, Budget]) -> None:
+def test_edits_match_brute_force(pair: tuple[ModelSpec, Budget]) -> None:
     spec, budget = pair
     edits = budget.check(spec).edits
     expected = smallest_edits(spec, budget.admits)
@@ -179,8 +179,8 @@ def test_every_edit_is_the_smallest_of_its_family_and_none_is_missed(pair: tuple
 
 @pytest.mark.parametrize("kind", ["projection", "average-pool", "padding"])
 @pytest.mark.parametrize("channels", [[5, 9], [9, 5, 5], [7, 7]])
-def test_no_edit_is_stepped_over_at_any_limit(kind: str, channels: list[int]) -> None:
-    # Convolutions of 1x1 at one resolution: here the projections weigh most, and cost rises and falls with width.
+def test_edits_match_brute_force_at_every_limit(kind: str, channels: list[int]) -> None:
+    # With 1x1 convolutions at one resolution, projections dominate, so cost is not monotonic in width.
     if kind == "padding":
         channels = sorted(channels)
     spec = ModelSpec.resnet(channels=channels, stem=5, strides=1, kernel_sizes=1, shortcut={"kind": kind})
@@ -188,13 +188,13 @@ def test_no_edit_is_stepped_over_at_any_limit(kind: str, channels: list[int]) ->
     for limit in sorted({level.params for level in levels} - {spec.params}):
         budget = Budget(max_params=limit)
         if not budget.admits(spec.cost):
-            found = {family_of(edit): edit.spec for edit in budget.check(spec).edits}
-            assert found == smallest_edits(spec, budget.admits)
+            edits = {family_of(edit): edit.spec for edit in budget.check(spec).edits}
+            assert edits == smallest_edits(spec, budget.admits)
 
 
 @thorough
 @given(over_budget())
-def test_every_edit_is_a_network_that_fits_and_the_least_loss_comes_first(pair: tuple[ModelSpec, Budget]) -> None:
+def test_edits_are_valid_and_fit_and_are_sorted_by_used_share(pair: tuple[ModelSpec, Budget]) -> None:
     spec, budget = pair
     edits = budget.check(spec).edits
     for edit in edits:
@@ -208,42 +208,42 @@ def test_every_edit_is_a_network_that_fits_and_the_least_loss_comes_first(pair: 
 
 @settings(thorough, max_examples=60)
 @given(specs(), st.integers(1, 10**6), st.integers(1, 10**6))
-def test_what_fits_a_budget_fits_a_larger_one(spec: ModelSpec, one: int, other: int) -> None:
+def test_network_that_fits_a_budget_fits_a_larger_one(spec: ModelSpec, one: int, other: int) -> None:
     small, large = sorted((one, other))
     assert budgetnet.check(spec, max_params=small).fits <= budgetnet.check(spec, max_params=large).fits
 
 
-def edit_named(spec: ModelSpec, budget: Budget, family: str) -> Edit | None:
+def edit_of(spec: ModelSpec, budget: Budget, family: str) -> Edit | None:
     return next((edit for edit in budget.check(spec).edits if family_of(edit) == family), None)
 
 
-def test_a_width_at_which_a_shortcut_loses_its_convolution_is_found() -> None:
+def test_edit_to_a_width_without_projection_is_found() -> None:
     spec = ModelSpec.resnet(channels=[16, 24], strides=1, kernel_sizes=1)
-    # As wide as the stage before, the second stage needs no projection: one channel less costs more, not less.
+    # As wide as the first stage, the second one needs no projection; one channel less adds a projection and costs more.
     equal, narrower = (spec.replace(channels=[16, width]).params for width in (16, 15))
     assert equal < narrower
-    edit = edit_named(spec, Budget(max_params=equal), "stage 2 channels")
+    edit = edit_of(spec, Budget(max_params=equal), "stage 2 channels")
     assert edit is not None
     assert edit.description == "stage 2: 24 -> 16 channels"
 
 
-def test_scaling_a_grouped_bottleneck_with_padding_shortcuts_never_narrows() -> None:
-    settings_of_it: dict[str, Any] = {"block": "bottleneck", "bottleneck_ratio": 0.5, "groups": 4}
-    spec = ModelSpec.resnet(channels=[16], blocks=2, shortcut={"kind": "padding"}, **settings_of_it)
-    edit = edit_named(spec, Budget(max_params=spec.params // 2), "all widths")
+def test_scaled_bottlenecks_with_groups_and_padding_shortcuts_can_be_built() -> None:
+    bottleneck: dict[str, Any] = {"block": "bottleneck", "bottleneck_ratio": 0.5, "groups": 4}
+    spec = ModelSpec.resnet(channels=[16], blocks=2, shortcut={"kind": "padding"}, **bottleneck)
+    edit = edit_of(spec, Budget(max_params=spec.params // 2), "all widths")
     assert edit is not None
-    # Where widths narrowed, the padding shortcut could not be built, and nothing could be counted.
+    # A stem wider than the first stage could not be built with a padding shortcut.
     built = sum(parameter.numel() for parameter in edit.spec.build().parameters())
     assert built == edit.cost.params <= spec.params // 2
 
 
-def test_no_single_edit_may_be_enough() -> None:
+def test_no_edits_if_no_single_edit_fits() -> None:
     verdict = Budget(max_params=1).check(REFERENCE)
     assert not verdict.fits
     assert verdict.edits == ()
 
 
-def test_the_reference_by_a_hair_loses_as_little_as_there_is() -> None:
+def test_smallest_edits_of_the_reference_one_parameter_over_budget() -> None:
     edits = Budget(max_params=4_662_345).check(REFERENCE).edits
     descriptions = {edit.description for edit in edits}
     assert {

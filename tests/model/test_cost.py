@@ -1,4 +1,4 @@
-"""The closed form by stages against the sum over the plan's layers, for networks too large to build as well."""
+"""Closed-form cost against the sum over the plan's layers, also for networks too large to build."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ KINDS: tuple[BlockKind, ...] = ("basic", "preact", "bottleneck")
 
 @settings(thorough, max_examples=1000)
 @given(specs(max_side=600, max_multiple=40, max_blocks=9))
-def test_stages_in_closed_form_cost_what_their_layers_cost(spec: ModelSpec) -> None:
+def test_closed_form_matches_the_sum_over_layers(spec: ModelSpec) -> None:
     event(f"{spec.block}, {spec.shortcut.kind}")
     assert cost_of(spec) == plan_cost(lower(spec))
 
 
 @pytest.mark.parametrize("name", names())
-def test_named_networks_cost_what_their_layers_cost(name: str) -> None:
+def test_closed_form_of_named_networks_matches_the_sum_over_layers(name: str) -> None:
     assert cost_of(get(name)) == plan_cost(lower(get(name)))
 
 
@@ -33,7 +33,9 @@ sides = st.integers(-1, 40)
 
 @settings(thorough, max_examples=600)
 @given(specs(), sides | st.tuples(sides, sides))
-def test_another_input_size_costs_or_fails_as_its_plan_does(spec: ModelSpec, size: int | tuple[int, int]) -> None:
+def test_other_input_sizes_give_the_same_cost_or_error_as_the_plan(
+    spec: ModelSpec, size: int | tuple[int, int]
+) -> None:
     try:
         expected = plan_cost(lower(spec, input_size=size))
     except InputError as error:
@@ -46,19 +48,19 @@ def test_another_input_size_costs_or_fails_as_its_plan_does(spec: ModelSpec, siz
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_stage_of_no_blocks_that_changes_nothing_costs_nothing(kind: BlockKind) -> None:
+def test_stage_without_blocks_costs_nothing(kind: BlockKind) -> None:
     sizes = {"entering": 24, "width": 24, "inner": 6, "hidden": 3, "first": 25, "second": 9, "before": 64, "after": 64}
     assert stage_cost(kind, 2, blocks=0, shortcut=0, **sizes) == (0, 0, 0)
 
 
-def test_a_stage_by_hand() -> None:
-    # 8 channels at 16 pixels enter; two blocks of 12 channels at 4 pixels, the first with a projection.
+def test_stage_cost_by_hand() -> None:
+    # Input of 8 channels and 16 pixels; two blocks of 12 channels and 4 pixels, the first with a projection.
     sizes = {"entering": 8, "width": 12, "inner": 12, "hidden": 3, "first": 9, "second": 25, "before": 16, "after": 4}
     cost = stage_cost("basic", 1, blocks=2, shortcut=1, **sizes)
     convolutions = [9 * 8 * 12, 25 * 12 * 12, 8 * 12, 9 * 12 * 12, 25 * 12 * 12]
-    norms, gate_weights, gate_outputs = 5 * 2 * 12, 2 * 2 * 12 * 3, 2 * (12 + 3)
+    norms, attention_weights, attention_outputs = 5 * 2 * 12, 2 * 2 * 12 * 3, 2 * (12 + 3)
     assert cost == (
-        sum(convolutions) + norms + gate_weights + gate_outputs,
-        4 * sum(convolutions) + gate_weights,
-        4 * 5 * 12 + gate_outputs,
+        sum(convolutions) + norms + attention_weights + attention_outputs,
+        4 * sum(convolutions) + attention_weights,
+        4 * 5 * 12 + attention_outputs,
     )

@@ -1,4 +1,4 @@
-"""The wiring against networks written out in plain torch: the same weights must give the same logits."""
+"""Built networks against reference implementations in plain torch: the same weights give the same logits."""
 
 from __future__ import annotations
 
@@ -20,55 +20,55 @@ def conv(before: int, after: int, size: int, stride: int = 1, groups: int = 1) -
 
 
 class PlainBasic(nn.Module):
-    """He et al. 2015, with a projection where the shape changes (option B)."""
+    """Basic block (He et al. 2015) with a projection if the shape changes (option B)."""
 
     def __init__(self, before: int, after: int, stride: int, sizes: tuple[int, int] = (3, 3)) -> None:
         super().__init__()
         self.a, self.a_norm = conv(before, after, sizes[0], stride), nn.BatchNorm2d(after)
         self.b, self.b_norm = conv(after, after, sizes[1]), nn.BatchNorm2d(after)
-        self.around = nn.Sequential()
+        self.shortcut = nn.Sequential()
         if stride != 1 or before != after:
-            self.around = nn.Sequential(conv(before, after, 1, stride), nn.BatchNorm2d(after))
+            self.shortcut = nn.Sequential(conv(before, after, 1, stride), nn.BatchNorm2d(after))
 
     def forward(self, x: Tensor) -> Tensor:
         y = torch.relu(self.a_norm(self.a(x)))
-        return torch.relu(self.b_norm(self.b(y)) + self.around(x))
+        return torch.relu(self.b_norm(self.b(y)) + self.shortcut(x))
 
 
 class PlainPreact(nn.Module):
-    """He et al. 2016 and Zagoruyko and Komodakis 2016: a projection starts from the activated input."""
+    """Pre-activation block (He et al. 2016; Zagoruyko and Komodakis 2016) with a projection of the activated input."""
 
     def __init__(self, before: int, after: int, stride: int) -> None:
         super().__init__()
         self.a, self.a_norm = conv(before, after, 3, stride), nn.BatchNorm2d(before)
         self.b, self.b_norm = conv(after, after, 3), nn.BatchNorm2d(after)
-        self.around = conv(before, after, 1, stride) if stride != 1 or before != after else None
+        self.shortcut = conv(before, after, 1, stride) if stride != 1 or before != after else None
 
     def forward(self, x: Tensor) -> Tensor:
         activated = torch.relu(self.a_norm(x))
         y: Tensor = self.b(torch.relu(self.b_norm(self.a(activated))))
-        return y + (x if self.around is None else self.around(activated))
+        return y + (x if self.shortcut is None else self.shortcut(activated))
 
 
 class PlainBottleneck(nn.Module):
-    """He et al. 2015 with the stride on the spatial convolution, in groups as in Xie et al. 2017."""
+    """Bottleneck (He et al. 2015) with a strided, grouped spatial convolution (Xie et al. 2017)."""
 
     def __init__(self, before: int, after: int, stride: int, *, inner: int, groups: int) -> None:
         super().__init__()
         self.a, self.a_norm = conv(before, inner, 1), nn.BatchNorm2d(inner)
         self.b, self.b_norm = conv(inner, inner, 3, stride, groups), nn.BatchNorm2d(inner)
         self.c, self.c_norm = conv(inner, after, 1), nn.BatchNorm2d(after)
-        self.around = nn.Sequential()
+        self.shortcut = nn.Sequential()
         if stride != 1 or before != after:
-            self.around = nn.Sequential(conv(before, after, 1, stride), nn.BatchNorm2d(after))
+            self.shortcut = nn.Sequential(conv(before, after, 1, stride), nn.BatchNorm2d(after))
 
     def forward(self, x: Tensor) -> Tensor:
         y = torch.relu(self.a_norm(self.a(x)))
         y = torch.relu(self.b_norm(self.b(y)))
-        return torch.relu(self.c_norm(self.c(y)) + self.around(x))
+        return torch.relu(self.c_norm(self.c(y)) + self.shortcut(x))
 
 
-class Pooled(nn.Module):
+class GlobalAveragePooling(nn.Module):
     """Global average pooling."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -84,8 +84,10 @@ def plain_reference() -> nn.Module:
 
 def plain_wide_resnet_16_4() -> nn.Module:
     shape = [(16, 64, 1), (64, 64, 1), (64, 128, 2), (128, 128, 1), (128, 256, 2), (256, 256, 1)]
-    blocks = [PlainPreact(*place) for place in shape]
-    return nn.Sequential(conv(3, 16, 3), *blocks, nn.BatchNorm2d(256), nn.ReLU(), Pooled(), nn.Linear(256, 10))
+    blocks = [PlainPreact(*block) for block in shape]
+    return nn.Sequential(
+        conv(3, 16, 3), *blocks, nn.BatchNorm2d(256), nn.ReLU(), GlobalAveragePooling(), nn.Linear(256, 10)
+    )
 
 
 def plain_resnext_29() -> nn.Module:
@@ -96,14 +98,14 @@ def plain_resnext_29() -> nn.Module:
             blocks.append(PlainBottleneck(before, after, 1 if position else stride, inner=inner, groups=32))
             before = after
     stem = [conv(3, 64, 3), nn.BatchNorm2d(64), nn.ReLU()]
-    return nn.Sequential(*stem, *blocks, Pooled(), nn.Linear(1024, 10))
+    return nn.Sequential(*stem, *blocks, GlobalAveragePooling(), nn.Linear(1024, 10))
 
 
 def copy_in_order(source: nn.Module, target: nn.Module) -> None:
-    """Copies weights by the order in which both networks register them, which owes nothing to names."""
-    for ours, theirs in ((source.parameters(), target.parameters()), (source.buffers(), target.buffers())):
-        for from_tensor, to_tensor in zip(ours, theirs, strict=True):
-            to_tensor.data.copy_(from_tensor.data)
+    """Copy weights in registration order, independently of parameter names."""
+    for sources, targets in ((source.parameters(), target.parameters()), (source.buffers(), target.buffers())):
+        for source_tensor, target_tensor in zip(sources, targets, strict=True):
+            target_tensor.data.copy_(source_tensor.data)
 
 
 @pytest.mark.parametrize(
@@ -115,30 +117,30 @@ def copy_in_order(source: nn.Module, target: nn.Module) -> None:
     ],
 )
 @pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
-def test_logits_equal_those_of_a_network_written_out(name: str, plain: Callable[[], nn.Module], training: bool) -> None:
+def test_logits_match_the_reference_implementation(name: str, plain: Callable[[], nn.Module], training: bool) -> None:
     torch.manual_seed(0)
-    theirs = plain().double()
-    make_lively(theirs)
-    ours = build(zoo.get(name)).double()
-    copy_in_order(theirs, ours)
+    reference = plain().double()
+    make_lively(reference)
+    network = build(zoo.get(name)).double()
+    copy_in_order(reference, network)
     images = torch.rand(2, 3, 32, 32, dtype=torch.float64)
     with torch.no_grad():
-        expected = theirs.train(training)(images)
-        actual = ours.train(training)(images)
+        expected = reference.train(training)(images)
+        actual = network.train(training)(images)
     assert expected.std() > 1e-3
     torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
 
 
 def block_of(spec: ModelSpec) -> nn.Module:
-    """The one block of a network of one stage, ready for comparisons."""
+    """Return the first block of a network with random weights and statistics, in evaluation mode."""
     torch.manual_seed(1)
     network = build(spec).double().eval()
     make_lively(network)
     return network.get_submodule("stages.0.0")
 
 
-def norm_of(module: nn.Module, x: Tensor) -> Tensor:
-    """Batch norm in evaluation, written out."""
+def batch_norm(module: nn.Module, x: Tensor) -> Tensor:
+    """Compute batch norm in evaluation mode by its formula."""
     assert isinstance(module, nn.BatchNorm2d)
     assert module.running_mean is not None
     assert module.running_var is not None
@@ -167,7 +169,7 @@ def test_padding_shortcut_subsamples_and_adds_zero_channels() -> None:
     assert not output[:, 4:].any()
 
 
-def test_average_pool_shortcut_averages_what_its_windows_cover() -> None:
+def test_average_pool_shortcut_averages_partial_windows() -> None:
     spec = ModelSpec.resnet(channels=[6], stem=4, strides=[3], shortcut={"kind": "average-pool", "kernel_size": 3})
     block = block_of(spec)
     maps = torch.rand(2, 4, 7, 5, dtype=torch.float64)
@@ -177,7 +179,7 @@ def test_average_pool_shortcut_averages_what_its_windows_cover() -> None:
             window = maps[:, :, 3 * row : 3 * row + 3, 3 * column : 3 * column + 3]
             pooled[:, :, row, column] = window.mean(dim=(2, 3))
     expected = functional.conv2d(pooled, weight(block, "shortcut.conv.weight"), padding=1)
-    expected = norm_of(block.get_submodule("shortcut.norm"), expected)
+    expected = batch_norm(block.get_submodule("shortcut.norm"), expected)
     torch.testing.assert_close(block.get_submodule("shortcut")(maps), expected)
 
 
@@ -187,8 +189,8 @@ def test_no_shortcut_leaves_only_the_convolutions(kind: str) -> None:
     block = block_of(spec)
     last = "conv3.weight" if kind == "bottleneck" else "conv2.weight"
     weight(block, last).data.zero_()
-    one, other = (block(torch.rand(1, 8, 4, 4, dtype=torch.float64)) for _ in range(2))
-    assert torch.equal(one, other)
+    first, second = (block(torch.rand(1, 8, 4, 4, dtype=torch.float64)) for _ in range(2))
+    assert torch.equal(first, second)
 
 
 @pytest.mark.parametrize(
@@ -200,16 +202,18 @@ def test_no_shortcut_leaves_only_the_convolutions(kind: str) -> None:
         ("gelu", lambda x: x * 0.5 * (1 + torch.erf(x / 2**0.5))),
     ],
 )
-def test_squeeze_excitation_gates_the_branch_before_the_sum(
+def test_squeeze_excitation_scales_the_branch_before_the_addition(
     activation: str, function: Callable[[Tensor], Tensor]
 ) -> None:
     spec = ModelSpec.resnet(channels=[6], squeeze_excitation_ratio=0.5, activation=activation)
     block = block_of(spec)
     maps = torch.randn(2, 6, 4, 4, dtype=torch.float64)
     branch = function(
-        norm_of(block.get_submodule("norm1"), functional.conv2d(maps, weight(block, "conv1.weight"), padding=1))
+        batch_norm(block.get_submodule("norm1"), functional.conv2d(maps, weight(block, "conv1.weight"), padding=1))
     )
-    branch = norm_of(block.get_submodule("norm2"), functional.conv2d(branch, weight(block, "conv2.weight"), padding=1))
+    branch = batch_norm(
+        block.get_submodule("norm2"), functional.conv2d(branch, weight(block, "conv2.weight"), padding=1)
+    )
     pooled = branch.mean(dim=(2, 3))
     squeeze, excite = (f"squeeze_excitation.{part}" for part in ("reduce", "expand"))
     hidden = function(pooled @ weight(block, f"{squeeze}.weight").flatten(1).T + weight(block, f"{squeeze}.bias"))
@@ -230,7 +234,7 @@ def test_head_pools_the_whole_map(pooling: str, reduce: Callable[..., Tensor]) -
     torch.testing.assert_close(head(maps), pooled @ weight(head, "linear.weight").T + weight(head, "linear.bias"))
 
 
-def test_dropout_acts_in_training_only() -> None:
+def test_dropout_is_active_in_training_only() -> None:
     network = build(ModelSpec.resnet(channels=[64], head={"dropout": 0.5}))
     head = network.get_submodule("head")
     maps = torch.rand(1, 64, 2, 2)
@@ -239,7 +243,7 @@ def test_dropout_acts_in_training_only() -> None:
     assert not torch.equal(head(maps), head(maps))
 
 
-def test_a_build_is_drawn_from_the_global_generator_alone() -> None:
+def test_weights_depend_only_on_the_global_generator() -> None:
     spec = ModelSpec.resnet(channels=[4])
     states = []
     for seed in (3, 3, 4):
@@ -249,7 +253,7 @@ def test_a_build_is_drawn_from_the_global_generator_alone() -> None:
     assert not torch.equal(states[0], states[2])
 
 
-def test_scaled_logits_are_those_of_the_same_weights_times_the_scale() -> None:
+def test_head_scale_multiplies_the_logits() -> None:
     plain = ModelSpec.resnet(channels=[8], input_shape=(3, 8, 8))
     network, scaled = plain.build().eval(), plain.replace(head={"scale": 0.125}).build().eval()
     scaled.load_state_dict(network.state_dict())

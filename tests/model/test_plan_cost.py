@@ -1,4 +1,4 @@
-"""The closed form against the built network: parameters, MACs, activations and the shape of every layer."""
+"""Closed-form cost and plan against built networks: parameters, MACs, activations and output shapes."""
 
 from __future__ import annotations
 
@@ -30,31 +30,31 @@ def image_for(spec: ModelSpec) -> Tensor:
 
 
 @contextmanager
-def outputs_seen(network: nn.Module) -> Iterator[dict[str, tuple[int, ...]]]:
-    """Output shape, without the batch, of every module by its path, in the order in which they finish."""
-    seen: dict[str, tuple[int, ...]] = {}
+def record_output_shapes(network: nn.Module) -> Iterator[dict[str, tuple[int, ...]]]:
+    """Record output shapes without the batch by module path, in the order in which modules finish."""
+    shapes: dict[str, tuple[int, ...]] = {}
 
-    def watch(path: str, module: nn.Module) -> None:
-        def note(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            assert path not in seen, f"{path} ran twice"
-            seen[path] = tuple(output.shape[1:])
+    def add_hook(path: str, module: nn.Module) -> None:
+        def record(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            assert path not in shapes, f"{path} ran twice"
+            shapes[path] = tuple(output.shape[1:])
 
-        module.register_forward_hook(note)
+        module.register_forward_hook(record)
 
     for path, module in network.named_modules():
-        watch(path, module)
-    yield seen
+        add_hook(path, module)
+    yield shapes
 
 
 def describe(spec: ModelSpec) -> None:
-    """Lets --hypothesis-show-statistics tell which kinds were drawn."""
+    """Report the kind of network in --hypothesis-show-statistics."""
     event(f"{spec.block}, {spec.shortcut.kind}")
     event(f"groups {spec.groups}, squeeze-and-excitation {spec.squeeze_excitation_ratio is not None}")
 
 
 @thorough
 @given(specs())
-def test_closed_form_parameters_are_the_built_ones(spec: ModelSpec) -> None:
+def test_params_match_the_built_network(spec: ModelSpec) -> None:
     describe(spec)
     network = spec.build()
     assert spec.params == sum(parameter.numel() for parameter in network.parameters())
@@ -63,7 +63,7 @@ def test_closed_form_parameters_are_the_built_ones(spec: ModelSpec) -> None:
 
 @thorough
 @given(specs())
-def test_closed_form_macs_are_half_of_what_torch_counts(spec: ModelSpec) -> None:
+def test_macs_are_half_of_the_flops_counted_by_torch(spec: ModelSpec) -> None:
     network = build(spec).eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         logits = network(image_for(spec))
@@ -73,7 +73,7 @@ def test_closed_form_macs_are_half_of_what_torch_counts(spec: ModelSpec) -> None
 
 @settings(thorough, max_examples=150)
 @given(specs(max_side=5))
-def test_thop_counts_the_same_parameters(spec: ModelSpec) -> None:
+def test_params_match_thop(spec: ModelSpec) -> None:
     with torch.no_grad():
         _, params = profile(build(spec).eval(), inputs=(image_for(spec),), verbose=False)
     assert int(params) == spec.params
@@ -81,23 +81,23 @@ def test_thop_counts_the_same_parameters(spec: ModelSpec) -> None:
 
 @thorough
 @given(specs())
-def test_every_layer_of_the_plan_runs_in_its_order_with_its_shape(spec: ModelSpec) -> None:
+def test_layers_run_in_the_order_and_with_the_shapes_of_the_plan(spec: ModelSpec) -> None:
     network = build(spec).eval()
-    with outputs_seen(network) as seen, torch.no_grad():
+    with record_output_shapes(network) as shapes, torch.no_grad():
         network(image_for(spec))
     layers = list(lower(spec).layers())
-    ours = {
+    planned = {
         layer.path: (layer.out_channels,) if layer.kind == "linear" else (layer.out_channels, layer.height, layer.width)
         for layer in layers
     }
-    assert len(ours) == len(layers)
-    assert {path: shape for path, shape in seen.items() if path in ours} == ours
-    assert [path for path in seen if path in ours] == list(ours)
+    assert len(planned) == len(layers)
+    assert {path: shape for path, shape in shapes.items() if path in planned} == planned
+    assert [path for path in shapes if path in planned] == list(planned)
 
 
 @thorough
 @given(specs())
-def test_activations_are_what_convolutions_and_the_linear_layer_put_out(spec: ModelSpec) -> None:
+def test_activations_match_the_outputs_of_convolutions_and_linear_layer(spec: ModelSpec) -> None:
     network = build(spec).eval()
     elements = []
     for module in network.modules():
@@ -110,7 +110,7 @@ def test_activations_are_what_convolutions_and_the_linear_layer_put_out(spec: Mo
 
 @settings(thorough, max_examples=100)
 @given(specs())
-def test_every_tensor_stands_where_the_plan_says(spec: ModelSpec) -> None:
+def test_parameter_names_and_counts_match_the_plan(spec: ModelSpec) -> None:
     network = build(spec)
     sizes = {layer.path: layer_cost(layer).params for layer in lower(spec).layers() if layer.kind != "block"}
     built: dict[str, int] = {}
@@ -122,7 +122,7 @@ def test_every_tensor_stands_where_the_plan_says(spec: ModelSpec) -> None:
 
 @settings(thorough, max_examples=60)
 @given(specs())
-def test_a_batch_in_training_gives_gradients_to_every_parameter(spec: ModelSpec) -> None:
+def test_every_unfrozen_parameter_receives_a_gradient(spec: ModelSpec) -> None:
     network = build(spec).train()
     logits = network(torch.rand(3, *spec.input_shape))
     assert logits.shape == (3, spec.num_classes)
@@ -133,7 +133,7 @@ def test_a_batch_in_training_gives_gradients_to_every_parameter(spec: ModelSpec)
 
 @settings(thorough, max_examples=20)
 @given(specs(max_side=5))
-def test_verification_agrees_with_the_closed_form(spec: ModelSpec) -> None:
+def test_count_built_matches_the_closed_form(spec: ModelSpec) -> None:
     counted = count_built(spec)
     assert counted == {"built_params": spec.params, "thop_params": spec.params, "torch_macs": spec.macs}
 
@@ -141,16 +141,16 @@ def test_verification_agrees_with_the_closed_form(spec: ModelSpec) -> None:
 @pytest.mark.parametrize(
     ("layer", "params", "macs", "activations"),
     [
-        # 5x5 over 3 channels into 8: 25 * 3 * 8 weights at each of 4 * 6 positions.
+        # 5x5 kernel, 3 input and 8 output channels: 25 * 3 * 8 weights, used at 4 * 6 positions.
         (Layer("x", "conv", 3, 8, 4, 6, kernel_size=5), 600, 14_400, 192),
-        # Two groups of 4 into 3 each: 9 * 4 * 6 weights, and 6 biases.
+        # Two groups with 4 input and 3 output channels each: 9 * 4 * 6 weights and 6 biases.
         (Layer("x", "conv", 8, 6, 2, 2, kernel_size=3, groups=2, bias=True), 222, 864, 24),
         (Layer("x", "linear", 64, 10, 1, 1, bias=True), 650, 640, 10),
         (Layer("x", "norm", 7, 7, 9, 9), 14, 0, 0),
         (Layer("x", "block", 7, 7, 9, 9), 0, 0, 0),
     ],
 )
-def test_cost_of_a_layer_by_hand(layer: Layer, params: int, macs: int, activations: int) -> None:
+def test_layer_cost_by_hand(layer: Layer, params: int, macs: int, activations: int) -> None:
     assert layer_cost(layer) == (params, macs, activations)
 
 
@@ -159,13 +159,13 @@ def test_cost_of_a_layer_by_hand(layer: Layer, params: int, macs: int, activatio
 )
 def test_squeeze_excitation_adds_two_convolutions_with_biases(channels: int, ratio: float, hidden: int) -> None:
     plain = ModelSpec.resnet(channels=[channels], blocks=2)
-    gated = plain.replace(squeeze_excitation_ratio=ratio)
-    assert gated.params - plain.params == 2 * (2 * channels * hidden + hidden + channels)
-    assert gated.macs - plain.macs == 2 * 2 * channels * hidden
-    assert gated.activations - plain.activations == 2 * (hidden + channels)
+    squeezed = plain.replace(squeeze_excitation_ratio=ratio)
+    assert squeezed.params - plain.params == 2 * (2 * channels * hidden + hidden + channels)
+    assert squeezed.macs - plain.macs == 2 * 2 * channels * hidden
+    assert squeezed.activations - plain.activations == 2 * (hidden + channels)
 
 
-def test_input_size_of_the_plan_may_be_a_side_or_a_pair() -> None:
+def test_input_size_is_a_side_or_a_pair() -> None:
     spec = ModelSpec.resnet(channels=[4, 8])
     assert lower(spec, input_size=9) == lower(spec, input_size=(9, 9))
     assert lower(spec, input_size=(9, 5)).input_shape == (3, 9, 5)
@@ -175,12 +175,12 @@ def test_input_size_of_the_plan_may_be_a_side_or_a_pair() -> None:
 
 
 @pytest.mark.parametrize("size", [0, -3, (4, 0)])
-def test_an_input_below_one_pixel_is_refused(size: int | tuple[int, int]) -> None:
+def test_input_size_below_one_pixel_is_rejected(size: int | tuple[int, int]) -> None:
     with pytest.raises(InputError, match=r"input_size = .*at least 1 pixel"):
         lower(ModelSpec.resnet(channels=[4]), input_size=size)
 
 
-def test_an_input_too_small_for_the_strides_names_the_stride() -> None:
+def test_error_names_the_stride_if_the_input_is_too_small() -> None:
     with pytest.raises(InputError) as caught:
         lower(ModelSpec.resnet(channels=[4, 4], strides=[2, 2]), input_size=1)
     assert caught.value.field == "stages[0].stride"

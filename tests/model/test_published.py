@@ -1,4 +1,4 @@
-"""Published results: each file against the paper's text, by-hand counts and the zoo, and what a bad file is told."""
+"""Published results against numbers copied from the paper, hand counts and the zoo; errors of invalid files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from budgetnet.study.leaderboard import rank
 
 FILES = sorted((Path(published.__file__).parent / "data" / "results").iterdir())
 
-# Accuracy in per cent, images, parameters and what they are rounded to, copied by hand from paper and notebook.
+# Accuracy in per cent, images, parameters and their rounding, copied by hand from paper and notebook.
 NUMBERS = {
     "ladder-small": (79, 10_000, 2_600_000, 100_000),
     "ladder-wide": (89, 10_000, 4_900_000, 100_000),
@@ -36,7 +36,7 @@ NUMBERS = {
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_a_published_result_is_sound(path: Path) -> None:
+def test_published_result_matches_the_paper(path: Path) -> None:
     result = PublishedResult.load(path)
     assert result.name == path.stem
     assert result.source.startswith("Inouye, Shah, Xhelollari: ")
@@ -53,32 +53,32 @@ def test_a_published_result_is_sound(path: Path) -> None:
     if result.spec:
         assert abs(zoo.get(result.spec).params - (params or 0)) <= unit // 2
     if not result.accuracy_is_approximate:
-        right = result.accuracy * result.known_images
-        assert right == pytest.approx(accuracy_count(result.accuracy, result.known_images), abs=1e-6)
+        correct = result.accuracy * result.known_images
+        assert correct == pytest.approx(accuracy_count(result.accuracy, result.known_images), abs=1e-6)
     if result.training_accuracy:
-        # Four fifths of 50,000 images are trained on.
+        # 40,000 of the 50,000 images are training images.
         assert result.training_accuracy * 40_000 == pytest.approx(39_298, abs=1e-6)
 
 
-def test_every_result_is_listed_and_the_ladder_comes_first() -> None:
+def test_results_lists_the_ladder_first() -> None:
     assert list(published.results()) == list(NUMBERS)
     assert [path.stem for path in FILES] == sorted(NUMBERS)
     rungs = [result.rung for result in published.results().values()]
     assert rungs == [1, 2, 3, 4, None, None]
-    counted = [(result.loss, result.epoch, result.runs) for result in published.results().values() if result.loss]
-    assert counted == [(0.315, 81, 1), (0.0575, 81, 1)]
+    with_loss = [(result.loss, result.epoch, result.runs) for result in published.results().values() if result.loss]
+    assert with_loss == [(0.315, 81, 1), (0.0575, 81, 1)]
 
 
-def test_the_reference_has_the_interval_that_its_images_give() -> None:
+def test_interval_of_the_reference_accuracy() -> None:
     reference = published.reference()
-    right = accuracy_count(reference.accuracy, reference.known_images)
-    interval = wilson_interval(right, reference.known_images)
+    correct = accuracy_count(reference.accuracy, reference.known_images)
+    interval = wilson_interval(correct, reference.known_images)
     assert interval == pytest.approx((0.9084, 0.9194), abs=5e-5)
-    by_scipy = binomtest(9_141, 10_000).proportion_ci(0.95, method="wilson")
-    assert interval == pytest.approx((by_scipy.low, by_scipy.high), abs=1e-12)
+    expected = binomtest(9_141, 10_000).proportion_ci(0.95, method="wilson")
+    assert interval == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
-def test_table_1_is_read_as_it_was_printed() -> None:
+def test_table1_matches_the_paper() -> None:
     rows = published.table1()
     assert rows[0] == ("Conv2d-1", (-1, 64, 28, 28), 3 * 9 * 64)
     assert rows[36] == ("Conv2d-37", (-1, 256, 4, 4), 25 * 256 * 256)
@@ -87,12 +87,12 @@ def test_table_1_is_read_as_it_was_printed() -> None:
 
 
 def stage(before: int, width: int) -> int:
-    """A stage of one block: 5x5, 3x3 and the 1x1 of the shortcut, each with its norm."""
+    """Count a stage of one block: 5x5, 3x3 and the shortcut's 1x1 convolution, each with batch norm."""
     return (25 + 1) * before * width + 9 * width * width + 3 * 2 * width
 
 
 def more_blocks(width: int) -> int:
-    """A further block of a stage, whose shortcut is the identity."""
+    """Count a further block, which has an identity shortcut."""
     return (25 + 9) * width * width + 2 * 2 * width
 
 
@@ -111,14 +111,14 @@ def layouts() -> list[Layout]:
     return [statement.layout for statement in statements if statement.layout]
 
 
-def test_what_the_contradictory_layouts_would_count_is_counted() -> None:
+def test_params_of_contradictory_layouts_match_hand_counts() -> None:
     for layout in layouts():
         spec = zoo.get("reference").replace(channels=layout.channels, blocks=layout.blocks)
         assert layout.params == spec.params == BY_HAND[(*layout.channels, *layout.blocks)]
     assert {(*layout.channels, *layout.blocks) for layout in layouts()} == BY_HAND.keys()
 
 
-def test_the_points_of_contradiction_are_these_and_places_differ_on_each() -> None:
+def test_contradictions_have_differing_statements() -> None:
     points = published.contradictions()
     assert [point.name for point in points] == [
         "channels",
@@ -152,7 +152,7 @@ EDITS: list[tuple[dict[str, Any], str, str]] = [
 
 
 @pytest.mark.parametrize(("edit", "field", "rule"), EDITS, ids=[next(iter(edit)) for edit, _, _ in EDITS])
-def test_a_bad_file_is_refused_in_one_line(edit: dict[str, Any], field: str, rule: str, tmp_path: Path) -> None:
+def test_invalid_file_is_rejected_in_one_line(edit: dict[str, Any], field: str, rule: str, tmp_path: Path) -> None:
     path = tmp_path / "reference.yaml"
     path.write_text(yaml.safe_dump({**published.reference().to_mapping(), **edit}))
     with pytest.raises(InputError) as caught:
@@ -162,30 +162,30 @@ def test_a_bad_file_is_refused_in_one_line(edit: dict[str, Any], field: str, rul
     assert "\n" not in str(caught.value)
 
 
-def test_parameters_that_are_unknown_are_not_rounded() -> None:
+def test_rounding_requires_params() -> None:
     with pytest.raises(InputError, match=r"^params_rounded_to = 10: needs params"):
         PublishedResult(**{**published.get("ensemble").to_mapping(), "params_rounded_to": 10})
 
 
-def test_a_contradiction_has_a_name_of_its_own() -> None:
+def test_names_of_contradictions_must_be_unique() -> None:
     point = published.contradictions()[0]
-    with pytest.raises(InputError, match=r"contradictions\[1\]\.name = 'channels': stands twice"):
+    with pytest.raises(InputError, match=r"contradictions\[1\]\.name = 'channels': must be unique"):
         Contradictions(source="a paper", contradictions=(point, point))
 
 
-def test_an_accuracy_that_nobody_stated_is_no_published_result() -> None:
+def test_accuracy_must_be_stated_by_the_source() -> None:
     mapping = published.reference().to_mapping()
     mapping["inferred"] = {"accuracy": mapping["stated"].pop("accuracy"), **mapping["inferred"]}
     with pytest.raises(InputError, match=r"^accuracy = 0\.9141: must be stated"):
         PublishedResult.from_mapping(mapping)
 
 
-def test_an_unknown_result_suggests_what_exists() -> None:
+def test_unknown_result_suggests_the_closest_name() -> None:
     with pytest.raises(InputError, match=r"no such result; did you mean reference\?"):
         published.get("refrence")
 
 
-def test_nothing_is_ranked_beside_a_result_without_images_or_layout() -> None:
+def test_ranking_requires_a_reference_with_images_and_layout() -> None:
     with pytest.raises(InputError, match="'ensemble': has no known number of images"):
         rank([], comparable=True, reference=published.get("ensemble"))
     with pytest.raises(InputError, match="'ensemble': has no known layout"):
@@ -194,20 +194,20 @@ def test_nothing_is_ranked_beside_a_result_without_images_or_layout() -> None:
     assert (row.name, row.architecture, row.params, row.accuracy) == ("published", "ladder-wide", 4_903_242, 0.89)
 
 
-def test_what_shows_results_loads_them_only_when_it_ranks() -> None:
+def test_published_results_are_loaded_lazily() -> None:
     code = "import sys, budgetnet.cli.tables; print('budgetnet.model.published' in sys.modules)"
     code += "; import budgetnet.model.published as p; print(p.results.cache_info().currsize)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n0\n"
 
 
-def test_the_command_lists_every_fact_with_its_place(tell: Tell) -> None:
-    answer = tell("reproduce", "list", "--json")
-    assert (answer.code, answer.err) == (0, "")
-    listed = {entry["name"]: entry for entry in json.loads(answer.out)}
+def test_reproduce_list_prints_every_fact(tell: Tell) -> None:
+    result = tell("reproduce", "list", "--json")
+    assert (result.code, result.err) == (0, "")
+    listed = {entry["name"]: entry for entry in json.loads(result.out)}
     assert list(listed) == list(NUMBERS)
     for path in FILES:
-        # What is left out in a file is the default, and shown.
+        # Fields omitted from a file are printed with their defaults.
         assert yaml.safe_load(path.read_text()).items() <= listed[path.stem].items()
         assert [fact for fact in FACTS if listed[path.stem][fact] is None] == listed[path.stem]["unknown"]
     points = json.loads(tell("reproduce", "list", "--contradictions", "--json").out)
@@ -215,7 +215,7 @@ def test_the_command_lists_every_fact_with_its_place(tell: Tell) -> None:
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_the_tables_can_be_read_at_every_width_of_a_terminal(width: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tables_fit_the_terminal_width(width: int, capsys: pytest.CaptureFixture[str]) -> None:
     output = Console(width=width, highlight=False, markup=False)
     print_results(output, list(published.results().values()))
     print_contradictions(output, published.contradictions())
@@ -235,7 +235,7 @@ def test_the_tables_can_be_read_at_every_width_of_a_terminal(width: int, capsys:
         assert part in printed
 
 
-def test_asked_for_nothing_reproduce_shows_its_help(tell: Tell) -> None:
-    answer = tell("reproduce")
-    assert (answer.code, answer.err) == (2, "")
-    assert "list" in answer.out
+def test_reproduce_without_arguments_prints_help(tell: Tell) -> None:
+    result = tell("reproduce")
+    assert (result.code, result.err) == (2, "")
+    assert "list" in result.out

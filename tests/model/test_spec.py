@@ -1,4 +1,4 @@
-"""The specification: every rule with its field, identity, round trips, and what copies keep."""
+"""Specifications: validation errors, digests, saving and loading, copies and JSON schema."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from budgetnet.study.space import SearchSpace
 STAGE = {"channels": 8}
 
 
-def broken(mapping: dict[str, Any]) -> InputError:
-    """The complaint about a mapping, which must be one line."""
+def validation_error(mapping: dict[str, Any]) -> InputError:
+    """Return the error of an invalid mapping, which must be one line."""
     with pytest.raises(InputError) as caught:
         ModelSpec.from_mapping(mapping)
     assert "\n" not in str(caught.value)
     return caught.value
 
 
-WRONG_NUMBERS = [0, -1, 1.5, "8", True, np.True_, math.nan, math.inf, None, [8], {"a": 8}, 10**400]
+INVALID_NUMBERS = [0, -1, 1.5, "8", True, np.True_, math.nan, math.inf, None, [8], {"a": 8}, 10**400]
 
 
-@pytest.mark.parametrize("value", WRONG_NUMBERS, ids=lambda value: f"{type(value).__name__} {str(value)[:9]}")
+@pytest.mark.parametrize("value", INVALID_NUMBERS, ids=lambda value: f"{type(value).__name__} {str(value)[:9]}")
 @pytest.mark.parametrize(
     ("field", "wrap"),
     [
@@ -53,8 +53,8 @@ WRONG_NUMBERS = [0, -1, 1.5, "8", True, np.True_, math.nan, math.inf, None, [8],
         ("groups", lambda value: {"stages": [STAGE], "groups": value}),
     ],
 )
-def test_a_wrong_number_is_refused_by_the_path_of_its_field(field: str, wrap: Any, value: Any) -> None:
-    assert broken(wrap(value)).field == field
+def test_invalid_number_is_rejected_with_its_path(field: str, wrap: Any, value: Any) -> None:
+    assert validation_error(wrap(value)).field == field
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_a_wrong_number_is_refused_by_the_path_of_its_field(field: str, wrap: An
         ("stages[0].kernel_sizes", "must have at most 2 entries", {"stages": [{**STAGE, "kernel_sizes": [3, 3, 3]}]}),
         ("stages[0].kernel_sizes[1]", "missing field", {"stages": [{**STAGE, "kernel_sizes": [3]}]}),
         ("stem.kernel_size", "must be an odd kernel size", {"stem": {"channels": 8, "kernel_size": 2}}),
-        ("groups", "must divide the 8 channels that enter stages[0]", {"groups": 3}),
+        ("groups", "must divide the 8 input channels of stages[0]", {"groups": 3}),
         ("groups", "must divide stages[1].channels = 9", {"groups": 2, "stages": [STAGE, {"channels": 9}]}),
         ("stem.stride", "would shrink the 2x9 map below 1", {"input_shape": [3, 2, 9], "stem": {"stride": 3}}),
         (
@@ -86,12 +86,12 @@ def test_a_wrong_number_is_refused_by_the_path_of_its_field(field: str, wrap: An
         ),
         (
             "stages[1].channels",
-            "a padding shortcut cannot narrow from 8 channels",
+            "must be at least the 8 input channels with a padding shortcut",
             {"shortcut": {"kind": "padding"}, "stages": [STAGE, {"channels": 7}]},
         ),
         (
             "stages[0].channels",
-            "a padding shortcut cannot narrow from 9 channels",
+            "must be at least the 9 input channels with a padding shortcut",
             {"shortcut": {"kind": "padding"}, "stem": {"channels": 9}},
         ),
         (
@@ -103,12 +103,16 @@ def test_a_wrong_number_is_refused_by_the_path_of_its_field(field: str, wrap: An
         ("shortcut.kind", "must be 'projection'", {"shortcut": {"kind": "identity"}}),
         ("block", "must be 'basic'", {"block": "wide"}),
         ("activation", "must be 'relu'", {"activation": "tanh"}),
-        ("bottleneck_ratio", "only bottleneck blocks have one, not basic", {"bottleneck_ratio": 0.5}),
+        ("bottleneck_ratio", "is only for bottleneck blocks, not basic", {"bottleneck_ratio": 0.5}),
         ("bottleneck_ratio", "must be greater than 0", {"block": "bottleneck", "bottleneck_ratio": 0}),
-        ("groups", "must divide the bottleneck's 2 inner channels in stages[0]", {"block": "bottleneck", "groups": 4}),
+        (
+            "groups",
+            "must divide the 2 inner channels of the bottleneck in stages[0]",
+            {"block": "bottleneck", "groups": 4},
+        ),
         (
             "stages[0].kernel_sizes",
-            "a bottleneck has one spatial convolution",
+            "must be equal for bottleneck blocks",
             {"block": "bottleneck", "stages": [{**STAGE, "kernel_sizes": [5, 3]}]},
         ),
         ("squeeze_excitation_ratio", "must be greater than 0", {"squeeze_excitation_ratio": 0}),
@@ -124,8 +128,8 @@ def test_a_wrong_number_is_refused_by_the_path_of_its_field(field: str, wrap: An
         ("schema_version", "must be 1", {"schema_version": 2}),
     ],
 )
-def test_a_broken_rule_names_field_and_rule(field: str, rule: str, changes: dict[str, Any]) -> None:
-    error = broken({"stages": [STAGE], "stem": {"channels": 8}, **changes})
+def test_error_names_field_and_rule(field: str, rule: str, changes: dict[str, Any]) -> None:
+    error = validation_error({"stages": [STAGE], "stem": {"channels": 8}, **changes})
     assert error.field == field
     assert error.rule.startswith(rule)
 
@@ -148,13 +152,13 @@ def test_a_broken_rule_names_field_and_rule(field: str, rule: str, changes: dict
         ("depth", {"channels": [8], "depth": 3}),
     ],
 )
-def test_lists_for_stages_must_match_and_name_what_does_not(field: str, arguments: dict[str, Any]) -> None:
+def test_resnet_error_names_the_invalid_list(field: str, arguments: dict[str, Any]) -> None:
     with pytest.raises(InputError) as caught:
         ModelSpec.resnet(**arguments)
     assert caught.value.field == field
 
 
-def test_resnet_spreads_lists_single_values_and_defaults_over_the_stages() -> None:
+def test_resnet_accepts_lists_and_single_values() -> None:
     spec = ModelSpec.resnet(channels=list(np.array([16, 32, 64])), blocks=2, kernel_sizes=[(5, 3), 3, [1, 7]], name="x")
     assert spec.stages == (
         Stage(channels=16, blocks=2, stride=1, kernel_sizes=(5, 3)),
@@ -168,9 +172,7 @@ def test_resnet_spreads_lists_single_values_and_defaults_over_the_stages() -> No
 
 @thorough
 @given(specs(), st.sampled_from([".yaml", ".yml", ".json"]))
-def test_a_saved_specification_comes_back_the_same(
-    tmp_path_factory: pytest.TempPathFactory, spec: ModelSpec, suffix: str
-) -> None:
+def test_save_and_load_round_trip(tmp_path_factory: pytest.TempPathFactory, spec: ModelSpec, suffix: str) -> None:
     path = tmp_path_factory.getbasetemp() / f"spec{suffix}"
     spec.save(path)
     loaded = ModelSpec.load(path)
@@ -181,13 +183,13 @@ def test_a_saved_specification_comes_back_the_same(
 
 @thorough
 @given(specs(), specs())
-def test_digests_agree_exactly_where_all_but_the_name_agrees(one: ModelSpec, other: ModelSpec) -> None:
-    same = one.model_dump(exclude={"name"}) == other.model_dump(exclude={"name"})
-    assert (one.digest == other.digest) is same
-    assert one.replace(name="another").digest == one.digest
+def test_digests_are_equal_if_and_only_if_all_fields_except_the_name_are(first: ModelSpec, second: ModelSpec) -> None:
+    equal = first.model_dump(exclude={"name"}) == second.model_dump(exclude={"name"})
+    assert (first.digest == second.digest) is equal
+    assert first.replace(name="another").digest == first.digest
 
 
-def test_every_field_but_the_name_enters_the_digest() -> None:
+def test_digest_depends_on_every_field_except_the_name() -> None:
     base = ModelSpec.resnet(channels=[8, 16])
     changes: dict[str, Any] = {
         "input_shape": (1, 32, 32),
@@ -208,7 +210,7 @@ def test_every_field_but_the_name_enters_the_digest() -> None:
     assert set(changes) | {"name", "schema_version", "bottleneck_ratio"} == set(ModelSpec.model_fields)
 
 
-def test_the_file_and_the_place_in_it_are_named_where_a_file_breaks_a_rule(tmp_path: Path) -> None:
+def test_loading_error_names_file_and_field(tmp_path: Path) -> None:
     path = tmp_path / "net.yaml"
     path.write_text("stages:\n- {channels: 8}\n- {channels: 8, kernel_sizes: [2, 3]}\n")
     with pytest.raises(InputError) as caught:
@@ -216,7 +218,7 @@ def test_the_file_and_the_place_in_it_are_named_where_a_file_breaks_a_rule(tmp_p
     assert caught.value.field == f"{path}: stages[1].kernel_sizes[0]"
 
 
-def test_a_specification_is_frozen() -> None:
+def test_specification_is_immutable() -> None:
     spec = ModelSpec.resnet(channels=[8])
     for document, field in ((spec, "num_classes"), (spec.stages[0], "channels")):
         with pytest.raises(ValueError, match="frozen"):
@@ -225,7 +227,7 @@ def test_a_specification_is_frozen() -> None:
     assert len({spec, ModelSpec.resnet(channels=[8])}) == 1
 
 
-def test_replace_changes_checks_and_drops_the_name() -> None:
+def test_replace_changes_fields_validates_them_and_clears_the_name() -> None:
     spec = zoo.get("reference")
     narrow = spec.replace(channels=[32, 32, 64, 64, 64], kernel_sizes=3)
     assert [stage.channels for stage in narrow.stages] == [32, 32, 64, 64, 64]
@@ -234,14 +236,14 @@ def test_replace_changes_checks_and_drops_the_name() -> None:
     assert (narrow.name, spec.name, spec.replace(name="x").name) == ("", "reference", "x")
     assert narrow.label == "basic-32x2-32x2-64x1-64x1-64x1"
     assert spec.replace(stages=[Stage(channels=8), {"channels": 9}], blocks=3).label == "basic-8x3-9x3"
-    wrong: dict[str, dict[str, Any]] = {"groups": {"groups": 7}, "blocks": {"blocks": [1]}, "depth": {"depth": 1}}
-    for field, changes in wrong.items():
+    invalid: dict[str, dict[str, Any]] = {"groups": {"groups": 7}, "blocks": {"blocks": [1]}, "depth": {"depth": 1}}
+    for field, changes in invalid.items():
         with pytest.raises(InputError) as caught:
             spec.replace(**changes)
         assert caught.value.field == field
 
 
-def test_maps_shrink_to_the_side_over_the_stride_rounded_up() -> None:
+def test_feature_sizes_are_rounded_up() -> None:
     spec = ModelSpec.resnet(channels=[8, 8, 8], strides=[1, 2, 3], input_shape=(3, 17, 9), stem=Stem(stride=2))
     assert feature_sizes(spec) == [(9, 5), (9, 5), (5, 3), (2, 1)]
 
@@ -251,39 +253,39 @@ SPEC_SCHEMA: dict[str, Any] = json.loads(json.dumps(ModelSpec.model_json_schema(
 
 @thorough
 @given(specs())
-def test_the_schema_admits_every_specification_and_no_unknown_field(spec: ModelSpec) -> None:
+def test_json_schema_accepts_every_specification_and_rejects_invalid_fields(spec: ModelSpec) -> None:
     schema = SPEC_SCHEMA
     mapping = spec.to_mapping()
     assert matches(schema, mapping, schema)
     assert not matches(schema, {**mapping, "extra": 1}, schema)
     assert not matches(schema, {**mapping, "stages": [{**mapping["stages"][0], "channels": 0}]}, schema)
-    for wrong in ({"block": "wide"}, {"groups": 0}, {"num_classes": 1}, {"head": {"dropout": 1.0}}):
-        assert not matches(schema, {**mapping, **wrong}, schema)
+    for invalid in ({"block": "wide"}, {"groups": 0}, {"num_classes": 1}, {"head": {"dropout": 1.0}}):
+        assert not matches(schema, {**mapping, **invalid}, schema)
 
 
 @pytest.mark.parametrize("document", [ModelSpec, Recipe, SearchSpace, AblationStudy])
-def test_the_schema_describes_every_field(document: Any) -> None:
+def test_json_schema_has_a_description_of_every_field(document: Any) -> None:
     schema = document.model_json_schema()
     for part in [schema, *schema["$defs"].values()] if "$defs" in schema else [schema]:
         assert part["additionalProperties"] is False
         assert [name for name, field in part["properties"].items() if not {"description", "$ref"} & field.keys()] == []
 
 
-def test_a_bottleneck_ratio_left_out_is_the_same_network_as_its_default_written_out() -> None:
-    left_out = ModelSpec.resnet(channels=[64, 128], block="bottleneck")
-    assert left_out.digest == left_out.replace(bottleneck_ratio=0.25).digest
-    assert left_out.digest != left_out.replace(bottleneck_ratio=0.5).digest
+def test_omitted_bottleneck_ratio_has_the_digest_of_its_default() -> None:
+    omitted = ModelSpec.resnet(channels=[64, 128], block="bottleneck")
+    assert omitted.digest == omitted.replace(bottleneck_ratio=0.25).digest
+    assert omitted.digest != omitted.replace(bottleneck_ratio=0.5).digest
 
 
 @pytest.mark.parametrize(
     ("name", "digest"),
     [("reference", "beb57389dfbb6cb6"), ("wrn-16-4", "d3613d404acada98"), ("resnet20", "6725ae6bf77feefe")],
 )
-def test_named_networks_keep_the_digests_that_records_were_made_with(name: str, digest: str) -> None:
+def test_digests_of_named_networks_match_existing_records(name: str, digest: str) -> None:
     assert get(name).digest.startswith(digest)
 
 
-def test_a_whitening_convolution_is_another_network_and_shrinks_the_map() -> None:
+def test_whitening_convolution_changes_digest_and_map_sizes() -> None:
     plain = ModelSpec.resnet(channels=[8, 16], strides=[2, 2])
     whitened = plain.replace(stem={"channels": 8, "whitening": 3})
     assert plain.replace(stem={"channels": 8, "whitening": None}).digest == plain.digest
@@ -294,10 +296,10 @@ def test_a_whitening_convolution_is_another_network_and_shrinks_the_map() -> Non
         ModelSpec.resnet(channels=[8], input_shape=(3, 4, 4), stem=Stem(channels=8, whitening=5))
 
 
-def test_the_verdict_says_that_frozen_weights_count() -> None:
+def test_verdict_notes_that_frozen_weights_are_counted() -> None:
     whitened = ModelSpec.resnet(channels=[8], stem=Stem(channels=8, whitening=2))
     verdict = Budget(max_params="1M").check(whitened)
-    assert verdict.note == f"288 of {whitened.params:,} params are frozen whitening weights, and count"
+    assert verdict.note == f"288 of {whitened.params:,} counted params are frozen whitening weights"
     assert verdict.note in repr(verdict) and verdict.to_mapping()["frozen_params"] == 288
     assert Budget(max_params=whitened.params - 1).check(whitened).fits is False
     assert Budget(max_params="1M").check(get("reference")).note == ""

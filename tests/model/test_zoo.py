@@ -1,4 +1,4 @@
-"""The named networks against counts by hand and against what their sources print."""
+"""Named networks against hand counts and the numbers published by their sources."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ WIDTHS = (16, 32, 64)
 
 
 def conv_norm(before: int, after: int, size: int, groups: int = 1) -> int:
-    """Weights of a square convolution without bias, and scale and shift of the batch norm behind it."""
+    """Count the parameters of a square convolution without bias and of the batch norm after it."""
     return size * size * before * after // groups + 2 * after
 
 
 def cifar_resnet(blocks: int) -> int:
-    """He et al. 2015, section 4.2, shortcuts free of parameters (option A): 6 n + 2 layers with weights."""
+    """Count a CIFAR ResNet (He et al. 2015, section 4.2) with 6 n + 2 layers and padding shortcuts (option A)."""
     total = conv_norm(3, 16, 3)
     before = 16
     for width in WIDTHS:
@@ -26,7 +26,7 @@ def cifar_resnet(blocks: int) -> int:
 
 
 def preact_resnet(widths: tuple[int, ...], *, stem: int, blocks: int) -> int:
-    """He et al. 2016: norms before the convolutions, bare projections, a norm before the head."""
+    """Count a pre-activation ResNet (He et al. 2016): projections without norm, one norm before the head."""
     total, before = 9 * 3 * stem, stem
     for width in widths:
         for position in range(blocks):
@@ -38,7 +38,7 @@ def preact_resnet(widths: tuple[int, ...], *, stem: int, blocks: int) -> int:
 
 
 def resnext_29() -> int:
-    """Xie et al. 2017: 1x1, 3x3 in 32 groups, 1x1; three blocks in each of three stages."""
+    """Count ResNeXt-29 (Xie et al. 2017): 1x1, 3x3 in 32 groups, 1x1; three stages of three blocks."""
     total, before = conv_norm(3, 64, 3), 64
     for inner, width in ((128, 256), (256, 512), (512, 1024)):
         for position in range(3):
@@ -50,12 +50,12 @@ def resnext_29() -> int:
 
 
 def basic_resnet(widths: tuple[int, ...], blocks: tuple[int, ...], sizes: tuple[int, int] = (3, 3)) -> int:
-    """The paper's blocks: two convolutions of these sizes, and a projection where the width changes."""
+    """Count a network of basic blocks with the given kernel sizes and a projection in every stage but the first."""
     total, before = conv_norm(3, widths[0], 3), widths[0]
     for index, (width, count) in enumerate(zip(widths, blocks, strict=True)):
         total += conv_norm(before, width, sizes[0]) + conv_norm(width, width, sizes[1])
         total += (count - 1) * (conv_norm(width, width, sizes[0]) + conv_norm(width, width, sizes[1]))
-        # The first stage keeps the image's size and its stem's width; every later one of these halves the map.
+        # The first stage has the width and resolution of the stem; every later one halves the map.
         total += conv_norm(before, width, 1) if index else 0
         before = width
     return total + 10 * before + 10
@@ -73,7 +73,7 @@ COUNTS = {
 
 
 @pytest.mark.parametrize(("name", "params"), COUNTS.items())
-def test_parameters_are_the_published_or_known_ones(name: str, params: int) -> None:
+def test_params_match_published_counts(name: str, params: int) -> None:
     assert zoo.get(name).params == params
 
 
@@ -89,28 +89,28 @@ def test_parameters_are_the_published_or_known_ones(name: str, params: int) -> N
         ("ladder-large-kernel", basic_resnet((64, 128, 256, 256), (1, 1, 1, 1), (5, 3))),
     ],
 )
-def test_parameters_are_those_counted_by_hand(name: str, by_hand: int) -> None:
+def test_params_match_hand_counts(name: str, by_hand: int) -> None:
     assert zoo.get(name).params == by_hand
 
 
 @pytest.mark.parametrize(("name", "millions"), [("resnet20", "0.27"), ("resnet56", "0.85")])
-def test_cifar_resnets_have_the_sizes_of_their_paper(name: str, millions: str) -> None:
+def test_cifar_resnets_have_the_published_size(name: str, millions: str) -> None:
     assert f"{zoo.get(name).params / 1e6:.2f}" == millions
 
 
 @pytest.mark.parametrize(
     ("name", "stated"), [("ladder-small", 2.6), ("ladder-wide", 4.9), ("ladder-large-kernel", 4.2), ("reference", 4.6)]
 )
-def test_ladder_is_within_a_tenth_of_a_million_of_the_stated_size(name: str, stated: float) -> None:
+def test_ladder_params_are_within_a_tenth_of_a_million_of_the_published_ones(name: str, stated: float) -> None:
     assert abs(zoo.get(name).params / 1e6 - stated) < 0.1
 
 
-def test_only_the_small_rung_has_an_inferred_layout() -> None:
+def test_only_the_first_rung_has_an_inferred_layout() -> None:
     assert [name for name, entry in zoo.ENTRIES.items() if entry.inferred] == ["ladder-small"]
 
 
 @pytest.mark.parametrize("name", zoo.names())
-def test_every_entry_keeps_the_budget_and_names_its_source(name: str) -> None:
+def test_every_entry_is_below_five_million_params_and_has_a_source(name: str) -> None:
     spec = zoo.get(name)
     assert spec.params < 5_000_000
     assert spec.name == spec.label == name
@@ -120,20 +120,20 @@ def test_every_entry_keeps_the_budget_and_names_its_source(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", zoo.names())
-def test_attribute_and_name_are_the_same_specification(name: str) -> None:
+def test_attribute_and_get_return_the_same_specification(name: str) -> None:
     attribute = name.replace("-", "_")
     assert getattr(zoo, attribute) is zoo.get(name)
     assert attribute in dir(zoo)
 
 
-def test_an_unknown_attribute_is_an_attribute_error() -> None:
+def test_unknown_attribute_raises_attribute_error() -> None:
     assert not hasattr(zoo, "resnet21")
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"), [("refrence", "did you mean reference?"), ("x", "there are reference, "), ("", "there are ref")]
+    ("name", "hint"), [("refrence", "did you mean reference?"), ("x", "available: reference, "), ("", "available: ref")]
 )
-def test_an_unknown_name_suggests_what_exists(name: str, hint: str) -> None:
+def test_unknown_name_suggests_alternatives(name: str, hint: str) -> None:
     with pytest.raises(InputError) as caught:
         zoo.get(name)
     assert caught.value.field == "spec"

@@ -392,7 +392,7 @@ def test_what_betters_a_search_is_off_in_the_paper_recipe() -> None:
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("papers", "did you mean paper?"), ("x", "there are paper, as-run, modern, fast, search, digits")],
+    [("papers", "did you mean paper?"), ("x", "available: paper, as-run, modern, fast, search, digits")],
 )
 def test_an_unknown_recipe_suggests_what_exists(name: str, hint: str) -> None:
     with pytest.raises(InputError) as caught:

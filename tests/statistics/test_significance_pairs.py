@@ -1,4 +1,4 @@
-"""Pairs of seeds and many rows, against scipy, statsmodels, brute force and what each test promises."""
+"""Paired differences and Holm's correction against scipy, statsmodels, brute force and simulated error rates."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from budgetnet.statistics import holm, paired_difference
 METHODS: tuple[Literal["t", "bootstrap"], ...] = ("t", "bootstrap")
 
 
-def test_three_differences_by_hand() -> None:
-    # Differences 1, 2, 3: t = 2 / (1 / √3). With 2 degrees of freedom P(|T| > t) = 1 - t / √(2 + t²), and the printed
-    # 95 % point is 4.303.
+def test_paired_t_test_by_hand() -> None:
+    # Differences 1, 2, 3: t = 2 / (1 / √3). With 2 degrees of freedom P(|T| > t) = 1 - t / √(2 + t²), and the 95 %
+    # critical value is 4.303.
     result = paired_difference([11, 22, 33], [10, 20, 30])
     t = 2 * math.sqrt(3)
     assert result[:3] == (3, 2.0, 1.0)
@@ -32,7 +32,7 @@ def test_three_differences_by_hand() -> None:
 
 @pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
 @pytest.mark.parametrize("count", [2, 3, 5, 30])
-def test_the_paired_t_test_is_scipys(count: int, confidence: float) -> None:
+def test_paired_t_test_matches_scipy(count: int, confidence: float) -> None:
     generator = np.random.default_rng(count)
     values, base = generator.normal(0.91, 0.01, count), generator.normal(0.9, 0.01, count)
     result = paired_difference(values.tolist(), base.tolist(), confidence=confidence)
@@ -48,7 +48,7 @@ def brute_force_sign_flips(differences: list[int]) -> float:
     return extreme / len(patterns)
 
 
-# Their means tie now and then, with other signs, and as accuracies they miss each other by rounding.
+# Means of different sign patterns tie here, but as accuracies they differ by rounding errors.
 @pytest.mark.parametrize(
     "differences",
     [
@@ -63,7 +63,7 @@ def brute_force_sign_flips(differences: list[int]) -> float:
         [-3, 11, 1, -5, 4, 2, 1, -3],
     ],
 )
-def test_the_bootstraps_p_value_counts_every_pattern_of_signs(differences: list[int]) -> None:
+def test_sign_flip_p_value_matches_brute_force(differences: list[int]) -> None:
     for base in np.random.default_rng(0).integers(8_000, 9_900, (10, len(differences))):
         values = (base + differences) / 10_000
         result = paired_difference(values.tolist(), (base / 10_000).tolist(), method="bootstrap")
@@ -71,26 +71,26 @@ def test_the_bootstraps_p_value_counts_every_pattern_of_signs(differences: list[
         assert result.method == "bootstrap"
 
 
-def test_sixteen_pairs_are_still_counted_and_seventeen_are_drawn() -> None:
+def test_sign_flips_are_exact_up_to_sixteen_pairs_and_sampled_beyond() -> None:
     differences = [1, 2, 3, -2, 5, 1, -1, 2, 4, -3, 2, 1, 1, 2, -2, 3]
     exact = paired_difference(differences, [0] * 16, method="bootstrap", seed=1).p_value
     assert exact == pytest.approx(brute_force_sign_flips(differences), abs=1e-12)
-    drawn = paired_difference([*differences, 1], [0] * 17, method="bootstrap", seed=1).p_value
+    sampled = paired_difference([*differences, 1], [0] * 17, method="bootstrap", seed=1).p_value
     expected = brute_force_sign_flips([*differences, 1])
-    # Five standard errors of a share of 65,536 draws.
-    assert drawn == pytest.approx(expected, abs=5 * math.sqrt(expected / 2**16))
-    assert drawn != expected
+    # Five standard errors of a share of 65,536 samples.
+    assert sampled == pytest.approx(expected, abs=5 * math.sqrt(expected / 2**16))
+    assert sampled != expected
 
 
-def efrons_interval(differences: npt.NDArray[np.float64], confidence: float) -> tuple[float, float]:
-    """BCa by its formula, with every one of the n**n resamples instead of drawn ones."""
+def exact_bca_interval(differences: npt.NDArray[np.float64], confidence: float) -> tuple[float, float]:
+    """Compute the BCa interval by Efron's formula over all n**n resamples."""
     count, normal = len(differences), NormalDist()
-    means = np.array([sum(drawn) / count for drawn in itertools.product(differences, repeat=count)])
+    means = np.array([sum(resample) / count for resample in itertools.product(differences, repeat=count)])
     below = (means < differences.mean() - 1e-12).mean() / 2 + (means <= differences.mean() + 1e-12).mean() / 2
     bias = normal.inv_cdf(below)
     without_one = (differences.sum() - differences) / (count - 1)
-    pulls = without_one.mean() - without_one
-    acceleration = (pulls**3).sum() / (6 * (pulls**2).sum() ** 1.5)
+    influences = without_one.mean() - without_one
+    acceleration = (influences**3).sum() / (6 * (influences**2).sum() ** 1.5)
     ends = []
     for level in ((1 - confidence) / 2, (1 + confidence) / 2):
         shifted = bias + normal.inv_cdf(level)
@@ -99,31 +99,31 @@ def efrons_interval(differences: npt.NDArray[np.float64], confidence: float) -> 
 
 
 @pytest.mark.parametrize("confidence", [0.8, 0.95])
-def test_the_bootstraps_interval_is_efrons(confidence: float) -> None:
-    # So lopsided that plain percentiles are off by 0.2 at the low end and by 1 at the high end.
+def test_bootstrap_interval_matches_the_exact_bca_interval(confidence: float) -> None:
+    # So skewed that the percentile interval is off by 0.2 at the lower end and by 1 at the upper end.
     differences = np.array([0.3, 0.55, 1.0, 1.45, 3.1, 9.7])
     result = paired_difference(differences.tolist(), [0.0] * 6, confidence=confidence, method="bootstrap")
-    assert result.interval == pytest.approx(efrons_interval(differences, confidence), abs=0.12)
+    assert result.interval == pytest.approx(exact_bca_interval(differences, confidence), abs=0.12)
 
 
-def test_percentiles_answer_where_the_acceleration_underflows() -> None:
+def test_percentile_interval_is_used_if_the_acceleration_underflows() -> None:
     differences = np.array([1.0, 2.0, 4.0, 5.0, 9.0])
-    means = [sum(drawn) / 5 for drawn in itertools.product(differences, repeat=5)]
+    means = [sum(resample) / 5 for resample in itertools.product(differences, repeat=5)]
     result = paired_difference((differences * 1e-120).tolist(), [0.0] * 5, method="bootstrap")
     assert result.interval is not None
     assert np.array(result.interval) * 1e120 == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.21)
 
 
-def test_the_seed_decides_what_is_resampled() -> None:
+def test_bootstrap_is_deterministic_given_the_seed() -> None:
     values, base = np.random.default_rng(5).normal(size=(2, 8)).tolist()
-    first, again, other = (paired_difference(values, base, method="bootstrap", seed=seed) for seed in (1, 1, 2))
-    assert first == again
+    first, same_seed, other = (paired_difference(values, base, method="bootstrap", seed=seed) for seed in (1, 1, 2))
+    assert first == same_seed
     assert first.interval != other.interval
     assert first.p_value == other.p_value
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_one_pair_says_nothing_of_noise(method: Literal["t", "bootstrap"]) -> None:
+def test_one_pair_gives_no_interval_and_no_p_value(method: Literal["t", "bootstrap"]) -> None:
     assert paired_difference([0.5], [0.25], method=method) == (1, 0.25, None, None, None, "one pair")
 
 
@@ -138,7 +138,7 @@ def test_one_pair_says_nothing_of_noise(method: Literal["t", "bootstrap"]) -> No
         ([0, 0], [0, 0], 0.0, 1),
     ],
 )
-def test_differences_without_spread_leave_only_their_signs(
+def test_equal_differences_give_the_sign_flip_p_value_and_no_interval(
     method: Literal["t", "bootstrap"], values: list[float], base: list[float], mean: float, p_value: float
 ) -> None:
     result = paired_difference(values, base, method=method)
@@ -146,11 +146,11 @@ def test_differences_without_spread_leave_only_their_signs(
     assert result[2:] == (0.0, None, p_value, "sign flips")
 
 
-# Many rows
+# Multiple comparisons
 
 
-def test_holms_correction_by_hand() -> None:
-    # Of three: 0.01 · 3, then 0.03 · 2, then 0.04 · 1, which may not fall below the one before.
+def test_holm_by_hand() -> None:
+    # Three tests: 0.01 · 3, then 0.03 · 2, then 0.04 · 1, raised to the previous one because adjusted values ascend.
     assert holm([0.01, 0.04, None, 0.03]) == pytest.approx([0.03, 0.06, None, 0.06])
     assert holm([None, 0.5, None]) == [None, 0.5, None]
     assert holm([]) == []
@@ -165,7 +165,7 @@ def test_holms_correction_by_hand() -> None:
         np.random.default_rng(2).beta(0.4, 2, 20).tolist(),
     ],
 )
-def test_holms_correction_is_statsmodels(p_values: list[float | None]) -> None:
+def test_holm_matches_statsmodels(p_values: list[float | None]) -> None:
     adjusted = holm(p_values)
     assert [value is None for value in adjusted] == [value is None for value in p_values]
     expected = multipletests([value for value in p_values if value is not None], method="holm")[1]
@@ -176,22 +176,22 @@ STUDIES, VARIANTS = 500, 4
 
 
 @pytest.mark.parametrize("seeds", [3, 5])
-def test_an_ablation_in_which_nothing_matters_seldom_finds_something(seeds: int) -> None:
+def test_holm_controls_the_family_wise_error_rate_of_an_ablation(seeds: int) -> None:
     generator = np.random.default_rng(1979)
-    found = uncorrected = 0
+    rejected = uncorrected = 0
     for _ in range(STUDIES):
-        # Every seed is better or worse for all; what it does to one network besides is noise.
+        # A seed has one effect shared by all variants, plus independent noise for each.
         shared = generator.normal(0.9, 0.005, seeds)
         accuracies = shared + generator.normal(0, 0.002, (VARIANTS + 1, seeds))
         base = accuracies[0].tolist()
         p_values = [paired_difference(row.tolist(), base).p_value for row in accuracies[1:]]
         uncorrected += sum(value is not None and value <= 0.05 for value in p_values)
-        found += any(value is not None and value <= 0.05 for value in holm(p_values))
-    # Some row is found where the least p-value is at most 0.05 / VARIANTS. Rows share their base, so how often that is
-    # has no closed form, but it lies between one row's share and the sum of all rows'.
+        rejected += any(value is not None and value <= 0.05 for value in holm(p_values))
+    # A study rejects if its smallest p-value is at most 0.05 / VARIANTS. Variants share their base, so this rate has no
+    # closed form, but it is between the rate of one variant and the sum over all variants.
     low, high = binom.ppf(0.0005, STUDIES, 0.05 / VARIANTS), binom.ppf(0.9995, STUDIES, 0.05)
-    assert low <= found <= high
-    # The mean over a study's rows scatters no more than one row, whatever they share.
+    assert low <= rejected <= high
+    # The mean over a study's variants varies no more than one variant, whatever their correlation.
     assert binom.ppf(0.0005, STUDIES, 0.05) <= uncorrected / VARIANTS <= binom.ppf(0.9995, STUDIES, 0.05)
 
 
@@ -215,22 +215,22 @@ def test_an_ablation_in_which_nothing_matters_seldom_finds_something(seeds: int)
         ([1, 2], [2, 1], {"method": "bootstrap", "seed": 0.5}, "seed"),
     ],
 )
-def test_bad_pairs_are_named(values: Any, base: Any, options: Any, field: str) -> None:
+def test_errors_name_the_invalid_argument(values: Any, base: Any, options: Any, field: str) -> None:
     with pytest.raises(InputError) as caught:
         paired_difference(values, base, **options)
     assert caught.value.field == field
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, math.nan])
-def test_bad_p_values_are_named(value: float) -> None:
+def test_errors_name_the_invalid_p_value(value: float) -> None:
     with pytest.raises(InputError) as caught:
         holm([None, 0.5, value])
     assert caught.value.field == "p_values[2]"
 
 
-def test_tests_that_are_still_to_come_count_in_holms_correction() -> None:
-    given = [0.01, None, 0.04]
-    # By hand: the smallest times 5, the next times 4, as if two more had given 1.
-    assert holm(given, planned=5) == pytest.approx([0.05, None, 0.16])
-    assert holm(given, planned=5)[::2] == holm([0.01, 0.04, 1.0, 1.0, 1.0])[:2]
-    assert holm(given, planned=1) == holm(given)
+def test_holm_counts_pending_tests() -> None:
+    p_values = [0.01, None, 0.04]
+    # By hand: the smallest times 5, the next times 4, as if the three pending tests had a p-value of 1.
+    assert holm(p_values, planned=5) == pytest.approx([0.05, None, 0.16])
+    assert holm(p_values, planned=5)[::2] == holm([0.01, 0.04, 1.0, 1.0, 1.0])[:2]
+    assert holm(p_values, planned=1) == holm(p_values)

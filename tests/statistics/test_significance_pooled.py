@@ -1,4 +1,4 @@
-"""A difference over several groups of pairs: against statsmodels' least squares, by hand, and at its promised level."""
+"""Pooled differences against statsmodels' least squares, a hand calculation and the simulated error rate."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from budgetnet.statistics import pooled_difference
 Groups = list[tuple[list[float], list[float]]]
 
 
-def groups_of(pairs: list[int], *, seed: int, means: list[float] | None = None) -> Groups:
-    """Accuracies around 0.9 whose differences have these means in the groups."""
+def sample_groups(pairs: list[int], *, seed: int, means: list[float] | None = None) -> Groups:
+    """Sample accuracies around 0.9 with the given mean difference in each group."""
     generator = np.random.default_rng(seed)
-    found: Groups = []
-    for place, count in enumerate(pairs):
+    groups: Groups = []
+    for index, count in enumerate(pairs):
         base = generator.normal(0.9, 0.01, count)
-        values = base + generator.normal((means or [0.0] * len(pairs))[place], 0.004, count)
-        found.append((values.tolist(), base.tolist()))
-    return found
+        values = base + generator.normal((means or [0.0] * len(pairs))[index], 0.004, count)
+        groups.append((values.tolist(), base.tolist()))
+    return groups
 
 
 def test_two_groups_by_hand() -> None:
-    # Differences 1, 3 and 4, 5, 9: means 2 and 6; squares around them 2 and 14, of 1 + 2 degrees.
+    # Differences 1, 3 and 4, 5, 9: means 2 and 6, sums of squares 2 and 14, 1 + 2 degrees of freedom.
     result = pooled_difference([([11, 13], [10, 10]), ([5, 6, 10], [1, 1, 1])])
     error = math.sqrt(16 / 3 / 2 + 16 / 3 / 3) / 2
     assert (result.pairs, result.mean, result.degrees_of_freedom) == ((2, 3), 4.0, 3)
     assert result.standard_deviation == pytest.approx(math.sqrt(16 / 3))
-    # The printed 95 % point of Student's distribution with 3 degrees of freedom is 3.182.
+    # The 95 % critical value of Student's t distribution with 3 degrees of freedom is 3.182.
     assert result.interval == pytest.approx((4 - 3.182 * error, 4 + 3.182 * error), rel=1e-3)
     assert result.p_value == pytest.approx(2 * t.sf(4 / error, 3))
 
 
 @pytest.mark.parametrize("confidence", [0.8, 0.95])
 @pytest.mark.parametrize("pairs", [[5, 5, 5], [2, 7, 4], [1, 3], [1, 1, 1, 2], [6]])
-def test_it_is_the_contrast_of_least_squares_on_the_groups(pairs: list[int], confidence: float) -> None:
-    groups = groups_of(pairs, seed=len(pairs), means=[0.01 * place for place in range(len(pairs))])
+def test_pooled_difference_matches_a_least_squares_contrast(pairs: list[int], confidence: float) -> None:
+    groups = sample_groups(pairs, seed=len(pairs), means=[0.01 * index for index in range(len(pairs))])
     result = pooled_difference(groups, confidence=confidence)
     observed = np.concatenate([np.array(values) - np.array(base) for values, base in groups])
     dummies = np.repeat(np.eye(len(pairs)), pairs, axis=0)
@@ -52,20 +52,20 @@ def test_it_is_the_contrast_of_least_squares_on_the_groups(pairs: list[int], con
     assert result.p_value == pytest.approx(float(fitted.pvalue))
 
 
-def test_one_group_is_the_paired_t_test() -> None:
-    ((values, base),) = groups = groups_of([6], seed=3)
+def test_one_group_gives_the_paired_t_test() -> None:
+    ((values, base),) = groups = sample_groups([6], seed=3)
     result, expected = pooled_difference(groups), ttest_rel(values, base)
     assert result.p_value == pytest.approx(expected.pvalue)
     assert result.interval == pytest.approx(tuple(expected.confidence_interval()))
 
 
-def test_where_nothing_matters_it_finds_something_as_often_as_it_says() -> None:
-    # Groups with effects that cancel, and unequal numbers of pairs: the mean of the groups' means is still 0.
-    draws, pairs, means = 3_000, [3, 5, 2], [0.02, -0.015, -0.005]
-    p_values = [pooled_difference(groups_of(pairs, seed=seed, means=means)).p_value for seed in range(draws)]
+def test_false_positive_rate_equals_the_significance_level() -> None:
+    # The groups' effects cancel, so the unweighted mean of their means is 0 although group sizes differ.
+    simulations, pairs, means = 3_000, [3, 5, 2], [0.02, -0.015, -0.005]
+    p_values = [pooled_difference(sample_groups(pairs, seed=seed, means=means)).p_value for seed in range(simulations)]
     for level in (0.05, 0.2):
-        found = sum(p_value is not None and p_value <= level for p_value in p_values)
-        assert binom.ppf(0.0005, draws, level) <= found <= binom.ppf(0.9995, draws, level)
+        rejected = sum(p_value is not None and p_value <= level for p_value in p_values)
+        assert binom.ppf(0.0005, simulations, level) <= rejected <= binom.ppf(0.9995, simulations, level)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_where_nothing_matters_it_finds_something_as_often_as_it_says() -> None:
         ([([0.91, 0.92], [0.9, 0.91]), ([0.8, 0.7], [0.81, 0.71])], 0.0, 0.0, 2, None),
     ],
 )
-def test_without_spread_there_is_no_interval(
+def test_no_interval_without_variance(
     groups: Groups, mean: float, deviation: float | None, freedom: int, p_value: float | None
 ) -> None:
     result = pooled_difference(groups)
@@ -95,7 +95,7 @@ def test_without_spread_there_is_no_interval(
         ([([1, 2], [2, 1])], {"confidence": 95}, "confidence"),
     ],
 )
-def test_bad_groups_are_named(groups: Any, options: Any, field: str) -> None:
+def test_errors_name_the_invalid_argument(groups: Any, options: Any, field: str) -> None:
     with pytest.raises(InputError) as caught:
         pooled_difference(groups, **options)
     assert caught.value.field == field

@@ -1,7 +1,7 @@
-"""Published results that budgetnet is measured against, as data files with their source.
+"""Published results and their sources, read from data files on first use.
 
-`results` gives all of them, `reference` the one that candidates are ranked beside, `table1` the layers that the paper
-prints, `contradictions` the points on which paper and notebook differ. Nothing is read before it is asked for.
+`results` returns all of them, `reference` the one that leaderboards compare with, `table1` the layers in the paper's
+Table 1, `contradictions` the points on which the paper contradicts itself or its notebook.
 """
 
 from __future__ import annotations
@@ -39,60 +39,60 @@ _DATA = Path(__file__).with_name("data")
 
 
 class LayerRow(NamedTuple):
-    """A layer as the paper's Table 1 prints it, for an input of 28x28."""
+    """A row of the paper's Table 1, which is for 28x28 images."""
 
     layer: str
-    """Its kind and number, such as ``Conv2d-1``."""
+    """Type and number, such as ``Conv2d-1``."""
     output_shape: tuple[int, ...]
-    """Batch size, as -1, then channels, height and width, or classes alone."""
+    """Output shape (batch, channels, height, width) or (batch, classes); batch is -1."""
     params: int
     """Trainable parameters."""
 
 
 def load_results(folder: Path) -> dict[str, PublishedResult]:
-    """The results in a folder by their names: the rungs of the ladder from the lowest, then the others.
+    """Load the results in a folder by name: the paper's ladder from the first rung, then the others.
 
     Args:
-        folder: a folder with a YAML file for each.
+        folder: a folder with one YAML file for each result.
 
     Raises:
-        InputError: a file is malformed, breaks a rule, or has another name than its result.
+        InputError: a file is malformed or invalid, or its name differs from the result's.
     """
-    found = []
+    loaded = []
     for path in sorted(folder.glob("*.yaml")):
         result = PublishedResult.load(path)
         if result.name != path.stem:
             raise InputError(f"{path}: name", result.name, f"must be the file's name, {path.stem}")
-        found.append(result)
-    # Sorting keeps those without a rung in the order of their names.
-    found.sort(key=lambda result: (result.rung is None, result.rung or 0))
-    return {result.name: result for result in found}
+        loaded.append(result)
+    # The sort is stable, so results without a rung stay sorted by name.
+    loaded.sort(key=lambda result: (result.rung is None, result.rung or 0))
+    return {result.name: result for result in loaded}
 
 
 @cache
 def results() -> Mapping[str, PublishedResult]:
-    """Every published result by its name: the rungs of the paper's ladder from the lowest, then the others."""
+    """Return all published results by name: the paper's ladder from the first rung, then the others."""
     return MappingProxyType(load_results(_DATA / "results"))
 
 
 def get(name: str) -> PublishedResult:
-    """The published result of that name.
+    """Return the published result with a given name.
 
     Raises:
-        InputError: no result has that name.
+        InputError: no result has this name.
     """
     return look_up(name, results(), field="published result", missing="no such result")
 
 
 def reference() -> PublishedResult:
-    """The result that candidates are ranked beside."""
+    """Return the result that leaderboards compare with."""
     return get("reference")
 
 
 @cache
 def contradictions() -> tuple[Contradiction, ...]:
-    """The points on which the paper contradicts itself or its notebook."""
-    # Here, because these documents take a while to make, and what ranks needs none of them.
+    """Return the points on which the paper contradicts itself or its notebook."""
+    # Imported here because defining these documents is slow and leaderboards do not need them.
     from budgetnet.model.published.contradiction import Contradictions
 
     return Contradictions.load(_DATA / "contradictions.yaml").contradictions
@@ -100,7 +100,7 @@ def contradictions() -> tuple[Contradiction, ...]:
 
 @cache
 def table1() -> tuple[LayerRow, ...]:
-    """The rows of the paper's Table 1, from the image to the classes; its totals are left out."""
+    """Return the rows of the paper's Table 1 from input to output, without the totals."""
     with (_DATA / "table1.csv").open(encoding="utf-8", newline="") as stream:
         return tuple(
             LayerRow(row["layer"], tuple(json.loads(row["output_shape"])), int(row["params"]))

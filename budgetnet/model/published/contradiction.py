@@ -1,4 +1,4 @@
-"""Where a publication contradicts itself or its code, as documents."""
+"""Documents for contradictions within a publication or between it and its code."""
 
 from __future__ import annotations
 
@@ -12,45 +12,45 @@ from budgetnet.model.published.result import Text
 
 
 class Layout(Document):
-    """The reference with other widths or depths, and what it would count."""
+    """The reference network with other widths or depths."""
 
     channels: Annotated[tuple[Channels, ...], Field(min_length=1)]
     """Width of each stage."""
     blocks: Annotated[tuple[Positive, ...], Field(min_length=1)]
     """Residual blocks of each stage."""
     params: Positive
-    """Trainable parameters of that network."""
+    """Number of parameters of this network."""
 
 
 class Statement(Document):
-    """What one place says."""
+    """A statement in one part of the publication."""
 
     where: Text
-    """The place: a section, a table, the notebook's code."""
+    """Location: a section, a table or the notebook's code."""
     says: Text
-    """What it says, in our words."""
+    """The statement, paraphrased."""
     layout: Layout | None = None
-    """The network that it describes, where it describes another one than the rest."""
+    """The described network, if it differs from the reference."""
 
 
 class Contradiction(Document):
-    """A point on which places of one publication differ."""
+    """A point on which statements of one publication differ."""
 
     name: Annotated[str, Field(max_length=100, pattern=r"^[\w.+-]+$")]
-    """A short name."""
+    """Short name."""
     point: Text
-    """What they differ on."""
+    """Subject of the statements."""
     statements: Annotated[tuple[Statement, ...], Field(min_length=2)]
-    """What each of them says."""
+    """The contradictory statements."""
     followed: Text
-    """What budgetnet goes by, and why."""
+    """The statement that budgetnet follows, and why."""
 
 
 class Contradictions(Document):
     """A file of contradictions.
 
     Raises:
-        InputError: a field is unknown or breaks its rule, or two contradictions have one name.
+        InputError: a field is unknown or invalid, or two contradictions have the same name.
     """
 
     document_kind: ClassVar[str] = "contradictions"
@@ -60,12 +60,12 @@ class Contradictions(Document):
     source: Text
     """The publication."""
     contradictions: tuple[Contradiction, ...]
-    """The points."""
+    """The contradictions."""
 
     @model_validator(mode="after")
-    def _names_differ(self) -> Self:
+    def _names_are_unique(self) -> Self:
         names = [each.name for each in self.contradictions]
         for index, name in enumerate(names):
             if name in names[:index]:
-                raise InputError(f"contradictions[{index}].name", name, "stands twice")
+                raise InputError(f"contradictions[{index}].name", name, "must be unique")
         return self

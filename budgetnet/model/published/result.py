@@ -1,4 +1,4 @@
-"""A published result as a document: what its authors claim, and on what each of its facts rests."""
+"""Document for a published result: the claimed accuracy and the source of each fact."""
 
 from __future__ import annotations
 
@@ -10,17 +10,21 @@ from budgetnet.common.documents import Document, Positive, Real, whole_number
 from budgetnet.common.errors import InputError
 
 Claim = Literal["test-accuracy", "validation-accuracy", "ensemble-accuracy"]
-"""``test-accuracy``: of one network on the test images. ``validation-accuracy``: of one network on images that were
-held out to judge by. ``ensemble-accuracy``: of several networks whose predictions are averaged."""
+"""``test-accuracy``: accuracy of one network on the test images. ``validation-accuracy``: of one network on validation
+images. ``ensemble-accuracy``: of the averaged predictions of several networks."""
 
 Fact = Literal["spec", "recipe", "params", "accuracy", "images", "loss", "training_accuracy", "epoch", "runs", "data"]
-"""What a source can state, and what can be found by counting or by reading code."""
+"""Fields that a source states or that are inferred from it, by counting or by reading code."""
 
 FACTS: tuple[Fact, ...] = get_args(Fact)
 
 
 def not_blank(text: str) -> str:
-    """Refuses text that says nothing."""
+    """Reject blank text.
+
+    Raises:
+        ValueError: the text is blank.
+    """
     if not text.strip():
         raise ValueError("must not be empty")
     return text
@@ -31,11 +35,10 @@ Accuracy = Annotated[Real, Field(ge=0, le=1)]
 
 
 class PublishedResult(Document):
-    """A result as its authors publish it. Each of its facts is either stated by them or inferred from what they left.
+    """A published result. Each of its facts is listed as stated by the authors or as inferred.
 
     Raises:
-        InputError: a field is unknown or breaks its rule; also when a fact is neither stated nor inferred, or both, or
-            when a fact that is listed as one of them is missing.
+        InputError: a field is unknown or invalid, a fact is listed as neither or both, or a listed fact has no value.
     """
 
     document_kind: ClassVar[str] = "published result"
@@ -43,48 +46,48 @@ class PublishedResult(Document):
     schema_version: Literal[1] = 1
     """Version of this format."""
     name: Annotated[str, Field(max_length=100, pattern=r"^[\w.+-]+$")]
-    """Its name, which its file has as well."""
+    """Name of the result and of its file."""
     title: Text
-    """What was trained, in a few words."""
+    """Short description of the trained network."""
     claim: Claim
-    """What the accuracy is an accuracy of, as its authors say."""
+    """Kind of accuracy, according to the authors."""
     rung: Positive | None = None
-    """Place in the paper's ladder of ever better networks, from 1; none where it is no part of it."""
+    """Position in the paper's ladder of increasingly accurate networks, from 1; null if it is not part of it."""
     spec: Text | None = None
-    """Name in the zoo of its network; none where no layout is known."""
+    """Name of the network in the zoo; null if the layout is unknown."""
     recipe: Literal["paper", "as-run"] | None = None
-    """Named recipe that comes closest to how it was trained; none where that is not known."""
+    """Named recipe closest to the training; null if unknown."""
     params: Positive | None = None
-    """Trainable parameters, as its authors give them; the layout's own count may differ within the rounding."""
+    """Published number of trainable parameters; may differ from the layout's count within the rounding."""
     params_rounded_to: Positive = 1
-    """What the parameters are rounded to: 100,000 for 2.6M, 1 where they are exact."""
+    """Rounding of the number of parameters: 100,000 for 2.6M, 1 if exact."""
     accuracy: Accuracy
-    """Share of images classified rightly."""
+    """Accuracy, as a share."""
     accuracy_is_approximate: bool = False
-    """Whether it is rounded to whole per cent, or its authors only say "around"."""
+    """Whether the accuracy is rounded to whole per cent or published as "around"."""
     images: Positive | None = None
-    """Images behind the accuracy; none where that is not known."""
+    """Number of images that the accuracy was measured on; null if unknown."""
     loss: Annotated[Real, Field(ge=0)] | None = None
-    """Mean cross-entropy on those images, in nats."""
+    """Mean cross-entropy on these images, in nats."""
     training_accuracy: Accuracy | None = None
-    """Share of training images classified rightly in the epoch that the accuracy belongs to."""
+    """Training accuracy in the same epoch, as a share."""
     epoch: Annotated[int, BeforeValidator(whole_number), Field(ge=0)] | None = None
-    """Epoch behind which the judged weights were kept, counted from 0."""
+    """Epoch of the evaluated weights, counted from 0."""
     runs: Positive | None = None
-    """Trainings behind the accuracy; none where that is not known."""
+    """Number of training runs; null if unknown."""
     data: Text
-    """The data set."""
+    """Data set."""
     caveat: Text | None = None
-    """What a reader has to know before comparing anything with it."""
+    """Limitation to consider in comparisons."""
     source: Text
-    """The publication."""
+    """Publication."""
     stated: dict[Fact, Text]
-    """The facts that the source states, and where it does."""
+    """Facts stated by the source, with their location."""
     inferred: dict[Fact, Text] = Field(default_factory=dict)
-    """The facts that it does not state, and how each was found."""
+    """Facts not stated by the source, with how each was inferred."""
 
     @model_validator(mode="after")
-    def _every_fact_rests_on_something(self) -> Self:
+    def _every_fact_is_stated_or_inferred(self) -> Self:
         for fact in FACTS:
             value, listed = getattr(self, fact), (fact in self.stated) + (fact in self.inferred)
             if value is None and listed:
@@ -94,11 +97,11 @@ class PublishedResult(Document):
             if listed == 2:
                 raise InputError(fact, value, "must be listed as stated or as inferred, not as both")
         if "accuracy" not in self.stated:
-            raise InputError("accuracy", self.accuracy, "must be stated: it is what is published")
+            raise InputError("accuracy", self.accuracy, "must be stated by the source")
         return self
 
     @model_validator(mode="after")
-    def _parameters_are_rounded(self) -> Self:
+    def _params_are_rounded(self) -> Self:
         unit = self.params_rounded_to
         if self.params is None and unit != 1:
             raise InputError("params_rounded_to", unit, "needs params")
@@ -108,15 +111,15 @@ class PublishedResult(Document):
 
     @property
     def unknown(self) -> tuple[Fact, ...]:
-        """The facts that are neither stated nor to be inferred."""
+        """Facts that are neither stated nor inferred."""
         return tuple(fact for fact in FACTS if getattr(self, fact) is None)
 
     @property
     def known_spec(self) -> str:
-        """Name in the zoo of its network, where something hangs on it.
+        """Name of the network in the zoo.
 
         Raises:
-            InputError: no layout is known.
+            InputError: the layout is unknown.
         """
         if self.spec is None:
             raise InputError("published result", self.name, "has no known layout, so it cannot be ranked")
@@ -124,11 +127,11 @@ class PublishedResult(Document):
 
     @property
     def known_images(self) -> int:
-        """Images behind the accuracy, where something hangs on them.
+        """Number of images that the accuracy was measured on.
 
         Raises:
-            InputError: their number is not known.
+            InputError: the number is unknown.
         """
         if self.images is None:
-            raise InputError("published result", self.name, "has no known number of images, so nothing can be compared")
+            raise InputError("published result", self.name, "has no known number of images, so it cannot be compared")
         return self.images
