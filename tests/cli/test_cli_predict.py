@@ -142,7 +142,7 @@ def test_without_kept_names_the_data_set_is_asked(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere", "first.png"], "holds no run"),
+        (["nowhere", "first.png"], "contains no run"),
         (["diverged", "first.png"], "came to no result"),
         (["good0", "first.png", "--top", "0"], "--top"),
         (["good0", "first.png", "--device", "tpu"], "--device"),
