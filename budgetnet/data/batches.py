@@ -35,7 +35,7 @@ class Batch(NamedTuple):
     """int64 (n,): labels of the images mixed in by mixup or CutMix; None without mixing."""
 
     share: Tensor | None = None
-    """float32 (): weight of ``labels``; ``mixed_in`` has the weight 1 - share. None without mixing."""
+    """float32 (): weight of ``labels``; the labels mixed in have the weight 1 - share. None without mixing."""
 
     def parts(self, count: int) -> list[Batch]:
         """Split the batch into micro-batches of nearly equal size.

@@ -31,12 +31,12 @@ class FilteredFeed(Feed):
         """Prepare the first epoch, whose images are selected by `choose`.
 
         Args:
-            data: see `Feed`.
-            augmentation: see `Feed`.
+            data: see `BatchLoader`.
+            augmentation: see `BatchLoader`.
             batch_size: size of the unfiltered batches.
-            seed: see `Feed`.
+            seed: see `BatchLoader`.
             example_filter: options that give the number of selected images per batch.
-            side: see `Feed`.
+            side: see `BatchLoader`.
         """
         super().__init__(data, augmentation, batch_size=batch_size, seed=seed, side=side)
         self._unfiltered_size = batch_size

@@ -92,13 +92,13 @@ def split(
 def _subset(part: Indices, labels: npt.NDArray[Any], *, size: int | None, field: str, seed: int) -> Indices:
     """Return the first ``size`` images of a fixed order, of which every prefix is stratified by class.
 
-    scikit-learn's splitter neither nests subsets nor allows to omit fewer images than there are classes.
+    scikit-learn's splitter does not nest subsets and cannot omit fewer images than there are classes.
     """
     if size is None:
         return part
     classes, class_of, counts = np.unique(labels[part], return_inverse=True, return_counts=True)
-    whole = isinstance(size, int | np.integer) and not isinstance(size, bool)
-    if not whole or not len(classes) <= size <= len(part):
+    is_integer = isinstance(size, int | np.integer) and not isinstance(size, bool)
+    if not is_integer or not len(classes) <= size <= len(part):
         rule = f"must be from {len(classes)} (one image per class) to {len(part)} (all images of this part)"
         raise DataError(field, size, rule)
     # RandomState, unlike Generator, guarantees the same numbers in every version of numpy.

@@ -75,12 +75,12 @@ def test_images_are_overwritten_in_place() -> None:
     assert pairs(split.train) != before
 
 
-@pytest.mark.parametrize("redrawn", [False, True])
+@pytest.mark.parametrize("resplit", [False, True])
 @pytest.mark.parametrize(("padding_mode", "numpy_mode"), [("zeros", "constant"), ("reflect", "reflect")])
 def test_only_validation_images_are_cropped_and_flipped(
-    redrawn: bool, padding_mode: PaddingMode, numpy_mode: Any
+    resplit: bool, padding_mode: PaddingMode, numpy_mode: Any
 ) -> None:
-    split = make_split(redrawn=redrawn, augmented=True, padding_mode=padding_mode)
+    split = make_split(redrawn=resplit, augmented=True, padding_mode=padding_mode)
     variants: Counter[tuple[int, int, bool]] = Counter()
     for epoch in range(1, 21):
         split.begin(epoch)
@@ -99,7 +99,7 @@ def test_only_validation_images_are_cropped_and_flipped(
             ]
             assert len(found) == 1
             variants.update(found)
-        if not redrawn:
+        if not resplit:
             assert set(split.validation.labels.tolist()) == set(range(NUM_TRAIN, NUM_TRAIN + NUM_VALIDATION))
     assert len(variants) == 18, "every crop, flipped and not"
 
