@@ -1,4 +1,4 @@
-"""What tests of batches on the device share."""
+"""Support for tests of code that must not synchronise host and device."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class NoWaiting(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Fails on what makes the host wait for the device, or copies from the host."""
+    """Dispatch mode that fails on operations that synchronise host and device or copy from the host."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         name = func.overloadpacket.__name__

@@ -1,6 +1,6 @@
-"""Data sets: loading them, splitting them once and for all, and keeping the test set sealed; none of it needs torch.
+"""Data sets: loading, train/validation split and the sealed test set.
 
-What puts images on a device and augments them there is in ``budgetnet.data.on_device``, which does.
+The package itself does not import torch; modules that move images to a device and augment them there do.
 """
 
 from budgetnet.data.dataset import DataSet, declared_cifar10

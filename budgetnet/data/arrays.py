@@ -1,4 +1,4 @@
-"""A data set from one ``.npz`` file of arrays."""
+"""Data source ``arrays:PATH.npz``: a data set from one ``.npz`` file of arrays."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ OPTIONAL_KEYS = ("class_names",)
 
 
 def load_arrays(path: Path, *, name: str | None = None) -> DataSet:
-    """Loads a ``.npz`` file; nothing in it is executed, as pickled arrays are refused.
+    """Load a ``.npz`` file; pickled arrays are rejected, so no code in it is executed.
 
-    It holds ``train_images`` and ``test_images``, uint8 (n, height, width) or (n, height, width, 1 or 3), and
-    ``train_labels`` and ``test_labels``, whole numbers (n,); ``class_names``, text (number of classes,), if wanted.
+    The file contains ``train_images`` and ``test_images``, uint8 (n, height, width) or (n, height, width, 1 or 3), and
+    ``train_labels`` and ``test_labels``, integers (n,); optionally ``class_names``, text (num_classes,).
 
     Args:
-        path: the file.
-        name: what was asked for, if not ``arrays:`` and the path; errors name it.
+        path: path of the file.
+        name: name of the data set, also used in errors; default: ``arrays:`` and the path.
 
     Raises:
-        DataError: the file is missing, damaged or not a ``.npz``, its keys are not those, or its arrays are not so.
+        DataError: the file is missing, damaged or not a ``.npz``, or its keys or arrays are not as described.
     """
     name = name or f"arrays:{path}"
     arrays = _read(name, path)
     class_names = arrays.get("class_names")
     if class_names is not None and (class_names.dtype.kind != "U" or class_names.ndim != 1):
-        raise DataError("data", name, "class_names must be an array of text, one name a class")
+        raise DataError("data", name, "class_names must be an array of text, one name per class")
     return make_dataset(
         name=name,
         train_images=arrays["train_images"],
@@ -46,9 +46,9 @@ def load_arrays(path: Path, *, name: str | None = None) -> DataSet:
 
 def _read(name: str, path: Path) -> dict[str, npt.NDArray[Any]]:
     if path.is_dir():
-        raise DataError("data", name, "is a folder; must be a .npz file (or ask for folder:PATH)")
+        raise DataError("data", name, "is a folder; must be a .npz file (folder:PATH loads a folder of images)")
     try:
-        # Opened here, because numpy leaves a file open that turns out to be a broken archive.
+        # Opened here because numpy does not close a file that is not a valid archive.
         with path.open("rb") as stream:
             return _read_stream(name, stream)
     except FileNotFoundError:
@@ -60,8 +60,8 @@ def _read(name: str, path: Path) -> dict[str, npt.NDArray[Any]]:
 def _read_stream(name: str, stream: BinaryIO) -> dict[str, npt.NDArray[Any]]:
     try:
         archive = np.load(stream, allow_pickle=False)
-    except Exception:  # numpy and zipfile answer broken bytes with nearly any exception
-        raise DataError("data", name, "must be a .npz file; this is none, or only a part of one") from None
+    except Exception:  # numpy and zipfile raise many kinds of exceptions for damaged files
+        raise DataError("data", name, "must be a .npz file; this file is not one, or is incomplete") from None
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise DataError("data", name, "must be a .npz file of several arrays, not a single array")
     _check_keys(name, archive.files)
@@ -79,10 +79,10 @@ def _read_stream(name: str, stream: BinaryIO) -> dict[str, npt.NDArray[Any]]:
 
 
 def _check_keys(name: str, keys: list[str]) -> None:
-    allowed = ", ".join(REQUIRED_KEYS) + " and, if wanted, " + ", ".join(OPTIONAL_KEYS)
+    allowed = ", ".join(REQUIRED_KEYS) + " and optionally " + ", ".join(OPTIONAL_KEYS)
     for key in REQUIRED_KEYS:
         if key not in keys:
-            raise DataError("data", name, f"must hold {allowed}; {key} is missing")
+            raise DataError("data", name, f"must contain {allowed}; {key} is missing")
     for key in keys:
         if key not in REQUIRED_KEYS + OPTIONAL_KEYS:
-            raise DataError("data", name, f"must hold {allowed}, and not {key!r}")
+            raise DataError("data", name, f"must contain {allowed}, not {key!r}")

@@ -1,8 +1,7 @@
-"""What a training run is fed: an epoch's images in a random order, augmented and normalised a batch at a time.
+"""Batch loader: shuffled, augmented and normalised batches on the device.
 
-Chance is drawn for a whole epoch at once and lies on the device. What is left for a step depends on nothing but the
-step's number, which lies on the device as well: there is nothing to wait for, and a step can be recorded once and
-replayed as a CUDA graph.
+All random numbers of an epoch are sampled at once and stored on the device. A step depends only on its number, also on
+the device, so it runs without host synchronisation and can be captured as a CUDA graph.
 """
 
 from __future__ import annotations
@@ -15,16 +14,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from budgetnet.common.seeding import derive_seed
-from budgetnet.data.augment.crops import Crops, crop, draw_crops
-from budgetnet.data.augment.cutout import cut_out, draw_cutout
-from budgetnet.data.augment.mixing import draw_mixing, mix
-from budgetnet.data.augment.policies import PolicyDraws, apply_policy, draw_policy
+from budgetnet.data.augment.crops import Crops, crop, sample_crops
+from budgetnet.data.augment.cutout import cut_out, sample_cutout
+from budgetnet.data.augment.mixing import mix, sample_mixing
+from budgetnet.data.augment.policies import SampledPolicy, apply_policy, sample_policy
 from budgetnet.data.on_device import ResidentImages, normalise
 from budgetnet.runs.augmentation import Augmentation
 
 
 class Batch(NamedTuple):
-    """What a network learns from in one step."""
+    """Batch of images and labels for one training step."""
 
     inputs: Tensor
     """float32 (n, channels, height, width), channels last in memory."""
@@ -33,16 +32,16 @@ class Batch(NamedTuple):
     """int64 (n,)."""
 
     mixed_in: Tensor | None = None
-    """int64 (n,): labels of the images mixed in, where images are mixed."""
+    """int64 (n,): labels of the images mixed in by mixup or CutMix; None without mixing."""
 
     share: Tensor | None = None
-    """float32, a single number: how much of each image, and so of its label, is its own."""
+    """float32 (): weight of ``labels``; the labels mixed in have the weight 1 - share. None without mixing."""
 
     def parts(self, count: int) -> list[Batch]:
-        """The batch in parts of nearly the same size.
+        """Split the batch into micro-batches of nearly equal size.
 
         Args:
-            count: how many; fewer come of a small batch, as batch norm has no variance over a single value.
+            count: maximum number of micro-batches; each has at least two images, as batch norm needs.
         """
         count = max(1, min(count, len(self.labels) // 2))
         if count == 1:
@@ -53,7 +52,7 @@ class Batch(NamedTuple):
 
 
 class Feed:
-    """Training images, an epoch after the other."""
+    """Loader of the training batches of each epoch."""
 
     def __init__(
         self,
@@ -64,48 +63,47 @@ class Feed:
         seed: int,
         side: Callable[[int], int] | None = None,
     ) -> None:
-        """Prepares the first epoch.
+        """Prepare the first epoch.
 
         Args:
-            data: the images, on the device to train on.
-            augmentation: what is done to them.
-            batch_size: images in a step.
-            seed: of order and augmentation; each epoch has streams of its own, so that an epoch can be gone to without
-                those before it.
-            side: gives the side in pixels to which the images of an epoch are resized, from the epoch's number; images
-                keep their size if omitted.
+            data: training images on the device.
+            augmentation: augmentation of the images.
+            batch_size: images per step.
+            seed: seed of order and augmentation; every epoch has its own random streams, so any epoch can be started
+                without the ones before it.
+            side: function from the epoch to the image size in pixels; default: full size.
         """
         self._side_of = side
         self.side: int | None = None
-        """Side of the images in this epoch, in pixels, where they are resized."""
+        """Image size in this epoch, in pixels; None without resizing."""
         self.data, self.augmentation, self.batch_size, self.seed = data, augmentation, batch_size, seed
         self.device = data.images.device
         full, rest = divmod(len(data), batch_size)
-        # A single image is left out where there are others: batch norm has no variance over a single value.
+        # A last batch of a single image is dropped: batch norm has no variance over a single value.
         self.sizes = [batch_size] * full + [rest] * (rest > (1 if full else 0))
-        """Images in each step of an epoch."""
+        """Batch size of each step of an epoch."""
         self._positions = torch.arange(batch_size, device=self.device)
-        self._draws: dict[str, Tensor] = {}
+        self._sampled: dict[str, Tensor] = {}
         self.begin(1)
 
     @property
     def images(self) -> int:
-        """Images in an epoch."""
+        """Number of images per epoch."""
         return sum(self.sizes)
 
     def begin(self, epoch: int) -> None:
-        """Draws an epoch's order and augmentation, in place of another's.
+        """Start an epoch: sample its order and augmentation.
 
         Args:
-            epoch: counted from 1.
+            epoch: epoch, counted from 1.
         """
         self.side = self._side_of(epoch) if self._side_of else None
         count, settings = len(self.data), self.augmentation
         height, width = self.data.images.shape[2:]
         size = (height, width)
         generator = self._generator("images", epoch)
-        self._put("order", torch.randperm(count, device=self.device, generator=generator))
-        crops = draw_crops(
+        self._store("order", torch.randperm(count, device=self.device, generator=generator))
+        crops = sample_crops(
             count,
             crop_padding=settings.crop_padding,
             flip=settings.flip and not settings.alternating_flip,
@@ -113,13 +111,13 @@ class Feed:
             generator=generator,
         )
         if settings.alternating_flip:
-            # By image, not by place in the order, so that each one changes sides every epoch.
+            # Indexed by image, not by position in the order, so that each image alternates from epoch to epoch.
             sides = torch.randint(2, (count,), device=self.device, generator=self._generator("sides"))
-            crops = crops._replace(flipped=((sides + epoch) % 2).bool()[self._draws["order"]])
-        for name, drawn in crops._asdict().items():
-            self._put(name, drawn)
+            crops = crops._replace(flipped=((sides + epoch) % 2).bool()[self._sampled["order"]])
+        for name, values in crops._asdict().items():
+            self._store(name, values)
         if settings.policy:
-            policy = draw_policy(
+            policy = sample_policy(
                 count,
                 kind=settings.policy.kind,
                 operations=settings.policy.operations,
@@ -128,13 +126,13 @@ class Feed:
                 device=self.device,
                 generator=self._generator("policy", epoch),
             )
-            self._put("operations", policy.operations)
-            self._put("magnitudes", policy.magnitudes)
+            self._store("operations", policy.operations)
+            self._store("magnitudes", policy.magnitudes)
         if settings.cutout:
             generator = self._generator("cutout", epoch)
-            self._put("centres", draw_cutout(count, size=size, device=self.device, generator=generator))
+            self._store("centres", sample_cutout(count, size=size, device=self.device, generator=generator))
         if settings.mixing:
-            mixing = draw_mixing(
+            mixing = sample_mixing(
                 len(self.sizes),
                 kind=settings.mixing.kind,
                 alpha=settings.mixing.alpha,
@@ -142,41 +140,42 @@ class Feed:
                 seed=derive_seed(self.seed, "mixing", epoch),
                 device=self.device,
             )
-            self._put("shares", mixing.shares)
-            self._put("boxes", mixing.boxes)
+            self._store("shares", mixing.shares)
+            self._store("boxes", mixing.boxes)
 
     def batch(self, step: Tensor, *, size: int) -> Batch:
-        """The images of one step, augmented at full size and then resized.
+        """Return the batch of one step, augmented at full size and then resized.
 
         Args:
-            step: int64, a single number on the device: the step, counted from 0.
-            size: images in it, as in `sizes`.
+            step: int64 () on the device: step of the epoch, counted from 0.
+            size: batch size of the step, as in `sizes`.
         """
         return self._batch(step * self.batch_size + self._positions[:size], step)
 
     def _batch(self, rows: Tensor, step: Tensor) -> Batch:
-        """The images at these places in the epoch's order, as one batch of a step."""
+        """Return the augmented images at these positions of the epoch's order."""
         settings = self.augmentation
-        drawn = self._rows(rows)
-        chosen = drawn("order")
-        images, labels = self.data.images[chosen], self.data.labels[chosen]
+        sampled = self._rows(rows)
+        order = sampled("order")
+        images, labels = self.data.images[order], self.data.labels[order]
         if settings.crop_padding or settings.flip:
-            crops = Crops(drawn("top"), drawn("left"), drawn("flipped"))
+            crops = Crops(sampled("top"), sampled("left"), sampled("flipped"))
             images = crop(images, crops, crop_padding=settings.crop_padding, padding_mode=settings.padding_mode)
         if settings.policy:
-            images = apply_policy(images, PolicyDraws(operations=drawn("operations"), magnitudes=drawn("magnitudes")))
+            policy = SampledPolicy(operations=sampled("operations"), magnitudes=sampled("magnitudes"))
+            images = apply_policy(images, policy)
         inputs = normalise(images, self.data.mean, self.data.std)
         if settings.cutout:
-            rows, columns = drawn("centres").unbind(dim=1)
+            rows, columns = sampled("centres").unbind(dim=1)
             inputs = cut_out(inputs, rows=rows, columns=columns, length=settings.cutout)
         if not settings.mixing:
             return Batch(self._resized(inputs), labels)
-        share, box = (self._draws[name].index_select(0, step.view(1))[0] for name in ("shares", "boxes"))
+        share, box = (self._sampled[name].index_select(0, step.view(1))[0] for name in ("shares", "boxes"))
         inputs = mix(inputs, kind=settings.mixing.kind, share=share, box=box)
         return Batch(self._resized(inputs), labels, labels.roll(1), share)
 
     def _resized(self, inputs: Tensor) -> Tensor:
-        """The images in the size of this epoch."""
+        """Resize images to the size of this epoch."""
         if self.side in (None, inputs.shape[2]):
             return inputs
         size = [self.side, self.side]
@@ -184,15 +183,15 @@ class Feed:
         return small.contiguous(memory_format=torch.channels_last)
 
     def _rows(self, rows: Tensor) -> Callable[[str], Tensor]:
-        """What was drawn for these places in the order, by name."""
-        return lambda name: self._draws[name].index_select(0, rows)
+        """Return a function from a name to the values sampled for these positions of the order."""
+        return lambda name: self._sampled[name].index_select(0, rows)
 
     def _generator(self, *names: str | int) -> torch.Generator:
         return torch.Generator(device=self.device).manual_seed(derive_seed(self.seed, *names))
 
-    def _put(self, name: str, drawn: Tensor) -> None:
-        """Keeps what was drawn where the last epoch's was, as a recorded step looks there for it."""
-        if name in self._draws:
-            self._draws[name].copy_(drawn)
+    def _store(self, name: str, values: Tensor) -> None:
+        """Store sampled values in place, as captured CUDA graphs read from fixed addresses."""
+        if name in self._sampled:
+            self._sampled[name].copy_(values)
         else:
-            self._draws[name] = drawn.clone()
+            self._sampled[name] = values.clone()

@@ -1,4 +1,4 @@
-"""Decoded images of a folder, kept in one file that is trusted only after its fingerprint has been checked."""
+"""Cache of the decoded images of a folder, one file per folder, verified by a fingerprint."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ _log = logging.getLogger(__name__)
 
 
 def cache_file(folder: Path) -> Path | None:
-    """Where the decoded images of a folder are kept, one file for each folder; None when there is no such place."""
+    """Return the path of the cache file of a folder; None without a cache directory."""
     root = cache_root()
     digest = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()
     return root / "folders" / f"{digest[:32]}.npz" if root else None
 
 
 def read_cache(path: Path, *, key: str) -> tuple[dict[str, Images], str] | None:
-    """The images and the fingerprint they had when they were kept, or None without a file or one for another key.
+    """Return the cached images and their fingerprint; None if there is no valid file with this key.
 
-    The fingerprint is for the caller to compare: it covers labels too, which are not kept here.
+    The caller verifies the fingerprint, which also covers labels; these are not cached.
 
     Args:
-        path: the cache file.
-        key: what the content must have been made from.
+        path: path of the cache file.
+        key: key of the folder's content.
 
     Returns:
         ``train`` and ``test`` images, uint8 (n, channels, height, width), and a fingerprint.
@@ -44,8 +44,8 @@ def read_cache(path: Path, *, key: str) -> tuple[dict[str, Images], str] | None:
             fingerprint = str(archive["fingerprint"])
     except FileNotFoundError:
         return None
-    except Exception as error:  # numpy and zipfile answer broken bytes with nearly any exception
-        _log.info("the cache %s cannot be read and is made anew: %s", path, error)
+    except Exception as error:  # numpy and zipfile raise many kinds of exceptions for damaged files
+        _log.info("the cache %s cannot be read and will be written again: %s", path, error)
         return None
     if any(array.ndim != 4 for array in images.values()):
         return None
@@ -53,7 +53,7 @@ def read_cache(path: Path, *, key: str) -> tuple[dict[str, Images], str] | None:
 
 
 def write_cache(path: Path, *, key: str, images: dict[str, Images], fingerprint: str) -> None:
-    """Keeps decoded images; a reader finds the old file or the new one, whole. Where it cannot, it only logs that."""
+    """Write decoded images atomically; log a warning if the file cannot be written."""
     try:
         with replacing(path) as stream:
             np.savez(
@@ -65,4 +65,6 @@ def write_cache(path: Path, *, key: str, images: dict[str, Images], fingerprint:
                 test_images=images["test"],
             )
     except OSError as error:
-        _log.warning("the decoded images cannot be kept in %s, the next load decodes them again: %s", path, error)
+        _log.warning(
+            "the decoded images cannot be written to %s and will be decoded again by the next load: %s", path, error
+        )

@@ -1,4 +1,4 @@
-"""What a data set is once it is in memory: checked arrays, a fingerprint, and a test set under seal."""
+"""Data set in memory: validated arrays, normalisation statistics, a fingerprint and the sealed test set."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from budgetnet.data.test_set import SealedTestSet
 Element = TypeVar("Element", bound=np.generic)
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
-"""Mean of CIFAR-10's training pixels in [0, 1], per channel, as the published notebook has it."""
+"""Mean of CIFAR-10's training pixels in [0, 1], per channel, as in the published notebook."""
 
 CIFAR10_STD = (0.2023, 0.1994, 0.2010)
-"""The published notebook's divisor per channel: the images' own deviations averaged, not that of all pixels (0.247)."""
+"""Standard deviation per channel in the published notebook: a mean over images, lower than that of all pixels."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DataSet:
-    """A data set for classification, whole in memory, its arrays read-only."""
+    """Classification data set in memory, with read-only arrays."""
 
     name: str
-    """What was asked for: ``digits``, ``cifar10``, ``folder:PATH``, ``arrays:PATH.npz``."""
+    """Name as given by the user: ``digits``, ``cifar10``, ``folder:PATH`` or ``arrays:PATH.npz``."""
 
     train_images: npt.NDArray[np.uint8] = field(repr=False)
-    """Training images (n, channels, height, width), values 0 to 255, contiguous."""
+    """Training images, uint8 (n, channels, height, width), contiguous."""
 
     train_labels: npt.NDArray[np.int64] = field(repr=False)
     """Class number of each training image (n,)."""
@@ -40,22 +40,22 @@ class DataSet:
     """Name of each class, in the order of the class numbers."""
 
     test: SealedTestSet
-    """The test images, which can only be reached by an opening that is written down."""
+    """Test images and labels; every access to them is logged."""
 
     fingerprint: str
-    """SHA-256 of all four arrays and the number of classes: the same images have the same one under any name."""
+    """SHA-256, in hexadecimal, of all four arrays and the number of classes; independent of the name."""
 
     provenance: str
-    """Where the images come from, one sentence for a report."""
+    """Source of the images, one sentence for reports."""
 
     is_original_cifar10: bool
-    """Whether this is CIFAR-10 itself, checksums verified, so that published results can be compared."""
+    """Whether the data set is CIFAR-10, verified by checksums, so that published results are comparable."""
 
     mean: tuple[float, ...]
     """Mean of the training pixels scaled to [0, 1], per channel."""
 
     std: tuple[float, ...]
-    """Standard deviation of the training pixels scaled to [0, 1], per channel; 1 where all pixels are alike."""
+    """Standard deviation of the training pixels scaled to [0, 1], per channel; 1 if all pixels are equal."""
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -65,29 +65,29 @@ class DataSet:
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are."""
+        """Number of classes."""
         return len(self.class_names)
 
     @property
     def num_train(self) -> int:
-        """How many training images there are, before any validation part is set aside."""
+        """Number of training images, including those of the validation split."""
         return len(self.train_labels)
 
     @property
     def num_test(self) -> int:
-        """How many test images there are."""
+        """Number of test images."""
         return self.test.count
 
 
 def declared_cifar10(dataset: DataSet, *, field: str) -> DataSet:
-    """A copy of CIFAR-10 that its user vouches for: normalised as the original, and not called original.
+    """Return a copy of CIFAR-10, as declared by the user, with the normalisation of the original.
 
     Args:
-        dataset: the copy.
-        field: what the user said so by, for an error.
+        dataset: the copy; it is not marked as the original.
+        field: name of the option with which the user declared it, for errors.
 
     Raises:
-        DataError: it has not CIFAR-10's images, by their numbers and shape.
+        DataError: number, shape or classes of the images are not those of CIFAR-10.
     """
     if dataset.is_original_cifar10:
         return dataset
@@ -110,20 +110,20 @@ def make_dataset(
     provenance: str,
     is_original_cifar10: bool = False,
 ) -> DataSet:
-    """Checks arrays and makes a data set of them.
+    """Validate arrays and create a data set from them.
 
     Args:
-        name: what was asked for; errors name it.
+        name: name of the data set, also used in errors.
         train_images: uint8, (n, height, width) or (n, height, width, channels) with 1 or 3 channels.
-        train_labels: whole numbers (n,), 0 to the number of classes minus one, each class at least once.
-        test_images: as ``train_images``, of the same shape apart from n.
-        test_labels: whole numbers (n,), in the same range.
-        class_names: one name a class; without them the classes are called by their numbers.
-        provenance: where the images come from, one sentence.
-        is_original_cifar10: whether these are CIFAR-10's own files, verified; then normalised by published constants.
+        train_labels: integers (n,), from 0 to the number of classes minus one, each class at least once.
+        test_images: as ``train_images``, of the same shape except for n.
+        test_labels: integers (n,), in the same range.
+        class_names: name of each class; default: the class numbers.
+        provenance: source of the images, one sentence.
+        is_original_cifar10: whether these are the verified CIFAR-10 files, normalised by published constants.
 
     Raises:
-        DataError: any of the above does not hold.
+        DataError: an argument is not as described.
     """
     parts = {"train": (train_images, train_labels), "test": (test_images, test_labels)}
     images = {part: _checked_images(name, part, given) for part, (given, _) in parts.items()}
@@ -132,8 +132,8 @@ def make_dataset(
     if images["train"].shape[1:] != images["test"].shape[1:]:
         shapes = " and ".join(str(images[part].shape[1:]) for part in parts)
         raise DataError("data", name, f"train and test images must have the same shape, not {shapes}")
-    # Without names the classes are those that occur in training; a gap then shows as a label that is too large.
-    names = tuple(class_names) if class_names is not None else _numbered(train_labels)
+    # Without names, the number of classes is that of distinct training labels; a gap gives a label out of range.
+    names = tuple(class_names) if class_names is not None else _class_numbers(train_labels)
     _check_class_names(name, names)
     for part, (_, given) in parts.items():
         _check_label_range(name, part, given, num_classes=len(names))
@@ -143,7 +143,7 @@ def make_dataset(
         raise DataError("data", name, f"every class needs a training image, class {names[absent[0]]!r} has none")
 
     arrays: list[npt.NDArray[Any]] = [images["train"], labels["train"], images["test"], labels["test"]]
-    # The two that look at every pixel, side by side: hashing leaves the interpreter to others.
+    # Hashing releases the GIL, so it runs in parallel with the statistics.
     with ThreadPoolExecutor(1, thread_name_prefix="fingerprint") as thread:
         hashed = thread.submit(_fingerprint, arrays, num_classes=len(names))
         mean, std = (CIFAR10_MEAN, CIFAR10_STD) if is_original_cifar10 else pixel_statistics(images["train"])
@@ -163,15 +163,15 @@ def make_dataset(
 
 
 def pixel_statistics(images: npt.NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of pixels scaled to [0, 1].
+    """Return mean and standard deviation per channel of pixels scaled to [0, 1].
 
-    Added up in whole numbers, a few images at a time, so it is exact and needs no copy of all images as floats.
+    Sums are exact integers, computed a few images at a time without a float copy of all images.
 
     Args:
         images: uint8 (n, channels, height, width).
 
     Returns:
-        The means and the deviations, one a channel; a deviation of 0 becomes 1, so that dividing by it is harmless.
+        Means and standard deviations per channel; a standard deviation of 0 is replaced by 1 to allow division.
     """
     count, channels, height, width = images.shape
     totals = np.zeros(channels, dtype=np.int64)
@@ -180,8 +180,8 @@ def pixel_statistics(images: npt.NDArray[np.uint8]) -> tuple[tuple[float, ...], 
     whole = height * width // 256 * 256
     for start in range(0, count, step):
         pixels = images[start : start + step].reshape(-1, channels, height * width)
-        # In blocks of at most 256 pixels, whose squares add up to less than 2^24: so far float32 knows every whole
-        # number, and sums are exact in whatever order they are made.
+        # The squares of 256 pixels sum to less than 2^24, up to which float32 represents every integer, so the sums
+        # are exact in any order.
         blocks = pixels[..., :whole].reshape(len(pixels), channels, -1, 256)
         for block in (blocks, pixels[..., np.newaxis, whole:]):
             values = block.astype(np.float32)
@@ -191,7 +191,7 @@ def pixel_statistics(images: npt.NDArray[np.uint8]) -> tuple[tuple[float, ...], 
     pixel_count = count * height * width
     means, deviations = [], []
     for total, total_of_squares in zip(totals.tolist(), totals_of_squares.tolist(), strict=True):
-        # n * sum(x^2) - sum(x)^2 in whole numbers: no cancellation, and exactly 0 when all pixels are alike.
+        # n * sum(x^2) - sum(x)^2 in integers: no cancellation, and exactly 0 if all pixels are equal.
         spread = pixel_count * total_of_squares - total * total
         means.append(total / pixel_count / 255)
         deviations.append(spread**0.5 / pixel_count / 255 or 1.0)
@@ -199,7 +199,7 @@ def pixel_statistics(images: npt.NDArray[np.uint8]) -> tuple[tuple[float, ...], 
 
 
 def _checked_images(name: str, part: str, images: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """The images as a contiguous read-only (n, channels, height, width) array."""
+    """Return the images as a contiguous read-only (n, channels, height, width) array."""
     if images.dtype != np.uint8:
         raise DataError("data", name, f"{part}_images must be uint8, values 0 to 255, not {images.dtype}")
     if images.ndim == 3:
@@ -208,7 +208,7 @@ def _checked_images(name: str, part: str, images: npt.NDArray[Any]) -> npt.NDArr
         rule = f"{part}_images must have the shape (n, height, width) or (n, height, width, 1 or 3)"
         raise DataError("data", name, f"{rule}, not {images.shape}")
     if 0 in images.shape:
-        raise DataError("data", name, f"{part}_images must hold at least one image of at least one pixel")
+        raise DataError("data", name, f"{part}_images must contain at least one image of at least one pixel")
     return _read_only(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
 
 
@@ -234,7 +234,7 @@ def _check_class_names(name: str, class_names: tuple[str, ...]) -> None:
             raise DataError("data", name, f"class names must be printable text, not {class_name!r}")
 
 
-def _numbered(labels: npt.NDArray[Any]) -> tuple[str, ...]:
+def _class_numbers(labels: npt.NDArray[Any]) -> tuple[str, ...]:
     return tuple(str(number) for number in range(len(np.unique(labels))))
 
 

@@ -1,4 +1,4 @@
-"""Training images of which only chosen ones of each batch are learned from."""
+"""Batch loader with example filtering: yields only the selected images of each batch."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from budgetnet.runs.augmentation import Augmentation, ExampleFilter
 
 
 class FilteredFeed(Feed):
-    """A feed that gives, of each batch of a plain feed, the images at the places that were chosen for the epoch.
+    """Batch loader that returns the selected images of each batch of an unfiltered loader.
 
-    An image is the same, pixel for pixel, as in the batch of the plain feed with the same settings and seed.
+    The images are identical to those of an unfiltered loader with the same settings and seed.
     """
 
     def __init__(
@@ -28,46 +28,46 @@ class FilteredFeed(Feed):
         example_filter: ExampleFilter,
         side: Callable[[int], int] | None = None,
     ) -> None:
-        """Prepares the first epoch; nothing is chosen for it yet.
+        """Prepare the first epoch, whose images are selected by `choose`.
 
         Args:
-            data: as for `Feed`.
-            augmentation: likewise.
-            batch_size: images in a whole batch, before some are chosen.
-            seed: as for `Feed`.
-            example_filter: says how many images of a batch are chosen.
-            side: as for `Feed`.
+            data: see `BatchLoader`.
+            augmentation: see `BatchLoader`.
+            batch_size: size of the unfiltered batches.
+            seed: see `BatchLoader`.
+            example_filter: options that give the number of selected images per batch.
+            side: see `BatchLoader`.
         """
         super().__init__(data, augmentation, batch_size=batch_size, seed=seed, side=side)
-        self._whole_size = batch_size
+        self._unfiltered_size = batch_size
         self.batch_size = example_filter.kept(batch_size)
         self.sizes = [example_filter.kept(size) for size in self.sizes]
-        self._places = torch.zeros((len(self.sizes), self.sizes[0]), dtype=torch.int64, device=self.device)
+        self._selected = torch.zeros((len(self.sizes), self.sizes[0]), dtype=torch.int64, device=self.device)
 
     def choose(self, places: Tensor) -> None:
-        """Takes the places for the epoch that has begun, in place of another's.
+        """Set the selected images of the current epoch.
 
         Args:
-            places: int64 (steps, images of the first step): of the chosen images in each whole batch, counted from 0;
-                what stands after those of a step with fewer images is ignored.
+            places: int64 (steps, selected images of the first step): positions in each unfiltered batch, counted from
+                0; surplus values in steps with fewer images are ignored.
         """
-        self._places.copy_(places)
+        self._selected.copy_(places)
 
     def batch(self, step: Tensor, *, size: int) -> Batch:
-        """The chosen images of one step.
+        """Return the selected images of one step.
 
         Args:
-            step: int64, a single number on the device: the step, counted from 0.
-            size: images in it, as in `sizes`.
+            step: int64 () on the device: step of the epoch, counted from 0.
+            size: number of selected images, as in `sizes`.
         """
-        first = step * self._whole_size
-        places = self._places.index_select(0, step.view(1))[0, :size]
+        first = step * self._unfiltered_size
+        selected = self._selected.index_select(0, step.view(1))[0, :size]
         if not self.augmentation.mixing:
-            return self._batch(first + places, step)
-        # Images are mixed with others of the whole batch. Rows beyond the last image repeat it: as the batch's last
-        # one it is then mixed into the first, which is what a batch of its own size does.
+            return self._batch(first + selected, step)
+        # Mixing needs the unfiltered batch. Rows beyond the last image repeat it: as the last row of the batch it is
+        # mixed into the first image, as in a smaller last batch.
         rows = (first + self._positions).clamp(max=len(self.data) - 1)
-        whole = self._batch(rows, step)
-        inputs = whole.inputs.index_select(0, places).contiguous(memory_format=torch.channels_last)
-        mixed_in = None if whole.mixed_in is None else whole.mixed_in.index_select(0, places)
-        return Batch(inputs, whole.labels.index_select(0, places), mixed_in, whole.share)
+        unfiltered = self._batch(rows, step)
+        inputs = unfiltered.inputs.index_select(0, selected).contiguous(memory_format=torch.channels_last)
+        mixed_in = None if unfiltered.mixed_in is None else unfiltered.mixed_in.index_select(0, selected)
+        return Batch(inputs, unfiltered.labels.index_select(0, selected), mixed_in, unfiltered.share)

@@ -1,4 +1,4 @@
-"""From what a person asks for, ``digits`` or ``folder:PATH``, to a data set in memory."""
+"""Data sources: load a data set by name, such as ``digits``, ``cifar10`` or ``folder:PATH``."""
 
 from __future__ import annotations
 
@@ -25,16 +25,15 @@ _RULE = "must be digits, cifar10, cifar10:PATH, folder:PATH or arrays:PATH.npz"
 
 
 def load_dataset(name: str, *, progress: Progress | None = None) -> DataSet:
-    """Loads a data set by name.
+    """Load a data set by name.
 
     Args:
-        name: ``digits`` (scikit-learn's, offline, for trying things out), ``cifar10`` or ``cifar10:PATH`` (downloaded
-            into PATH unless it is there), ``folder:PATH`` (see ``load_folder``) or ``arrays:PATH.npz`` (see
-            ``load_arrays``). A ``~`` in PATH is the home folder.
-        progress: for an image folder, called with (images decoded, images in all).
+        name: ``digits`` (bundled with scikit-learn), ``cifar10`` or ``cifar10:PATH`` (downloaded to PATH if missing),
+            ``folder:PATH`` (see `load_folder`) or ``arrays:PATH.npz`` (see `load_arrays`). A ``~`` in PATH is expanded.
+        progress: called with (decoded images, total images) while an image folder is read.
 
     Raises:
-        DataError: the name is none of these, or the data set is missing, damaged or not what it should be.
+        DataError: the name is unknown, or the data set is missing, damaged or invalid.
     """
     kind, colon, where = name.partition(":")
     if kind in ("folder", "arrays") and where:
@@ -50,10 +49,10 @@ def load_dataset(name: str, *, progress: Progress | None = None) -> DataSet:
 
 
 def needs_download(name: str) -> bool:
-    """Whether a data set of that name would have to be fetched before it can be loaded.
+    """Return whether loading the data set of this name requires a download.
 
     Raises:
-        DataError: its path is none.
+        DataError: the path in the name is invalid.
     """
     kind, _, where = name.partition(":")
     if kind != "cifar10":
@@ -62,10 +61,10 @@ def needs_download(name: str) -> bool:
 
 
 def load_digits() -> DataSet:
-    """scikit-learn's bundled digits: 1,797 grey images of 8x8 pixels in 10 classes.
+    """Load scikit-learn's bundled digits: 1,797 grey images of 8x8 pixels in 10 classes.
 
-    Their values, 0 to 16, are scaled to 0 to 255 and rounded. They come without a test set, so 20 % are set aside, each
-    class in proportion and fixed for ever by seed 0: 1,437 for training, 360 for the test, both in their own order.
+    Values from 0 to 16 are scaled to 0 to 255 and rounded. As there is no official test set, a stratified 20 % is used,
+    fixed by seed 0: 1,437 training and 360 test images, each in the original order.
     """
     from sklearn.datasets import load_digits as bundled_digits
 
@@ -83,16 +82,16 @@ def load_digits() -> DataSet:
 
 
 def load_cifar10(name: str, path: Path) -> DataSet:
-    """CIFAR-10 as its authors published it, downloaded by torchvision where it is not there yet.
+    """Load CIFAR-10, downloaded by torchvision if it is missing.
 
-    The files are pickles; torchvision compares each with its published checksum before it opens it.
+    The files are pickles; torchvision verifies the published checksum of each file before loading it.
 
     Args:
-        name: what was asked for; errors name it.
-        path: the folder that holds, or will hold, ``cifar-10-batches-py``.
+        name: name of the data set, also used in errors.
+        path: parent folder of ``cifar-10-batches-py``.
 
     Raises:
-        DataError: the files are not there, or damaged, and cannot be downloaded.
+        DataError: the files are missing or damaged and cannot be downloaded.
     """
     from torchvision.datasets import CIFAR10
 
@@ -103,8 +102,8 @@ def load_cifar10(name: str, path: Path) -> DataSet:
     except (OSError, RuntimeError, HTTPException) as error:
         cause = " ".join(str(error).split()) or type(error).__name__
         source = "cifar-10-python.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html"
-        supply = f"to supply it by hand, put {source} into {path} in place of any cifar-10-batches-py there"
-        raise DataError("data", name, f"cannot be downloaded ({cause}); {supply}") from None
+        manual = f"to install it manually, put {source} into {path} and delete any cifar-10-batches-py there"
+        raise DataError("data", name, f"cannot be downloaded ({cause}); {manual}") from None
     return make_dataset(
         name=name,
         train_images=train.data,
@@ -119,25 +118,25 @@ def load_cifar10(name: str, path: Path) -> DataSet:
 
 def _path(name: str, where: str) -> Path:
     if "\0" in where:
-        raise DataError("data", name, "must not hold a zero character")
+        raise DataError("data", name, "must not contain a null character")
     try:
         return Path(where).expanduser()
     except RuntimeError:
-        raise DataError("data", name, "there is no such home folder") from None
+        raise DataError("data", name, "its home folder does not exist") from None
 
 
 def _cifar10_folder(name: str) -> Path:
-    given = os.environ.get("BUDGETNET_DATA")
-    return _path(name, given or "~/.cache/budgetnet") / "cifar10"
+    folder = os.environ.get("BUDGETNET_DATA")
+    return _path(name, folder or "~/.cache/budgetnet") / "cifar10"
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps the download's progress off anything but a terminal, and warnings about old files off everything."""
+    """Suppress warnings about the file format and, outside a terminal, download progress."""
     with warnings.catch_warnings(), contextlib.ExitStack() as stack:
-        # The pickles are of an age at which numpy 2.4.0 to 2.4.4 remark.
+        # numpy 2.4.0 to 2.4.4 warn about the old format of the pickles.
         warnings.simplefilter("ignore", np.exceptions.VisibleDeprecationWarning)
-        # Older torchvision unpacks its archive, whose checksum it has compared, in a way that Python remarks on.
+        # Older versions of torchvision extract the archive, after verifying its checksum, without a filter.
         warnings.filterwarnings("ignore", message=".*filter extracted tar archives", category=DeprecationWarning)
         if not sys.stderr.isatty():
             stack.enter_context(contextlib.redirect_stdout(io.StringIO()))

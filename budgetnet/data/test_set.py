@@ -1,4 +1,4 @@
-"""The sealed test set: its images can only be had by opening it, and every opening is written down first."""
+"""Sealed test set: access to its images requires an opening, which is logged first."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from budgetnet.common.errors import DataError
 
 
 class SealedTestSet:
-    """Test images and labels that nobody sees without leaving a trace.
+    """Test images and labels, accessible only through a logged opening.
 
-    Search, early stopping and ranking look at validation images only; the test set answers for finalists. The seal is
-    not a lock against a determined reader of private attributes, but against looking without noticing.
+    Search, early stopping and ranking use validation images only; the test set is for final results. The seal protects
+    against accidental use, not against access to private attributes.
     """
 
     __slots__ = ("__images", "__labels", "_fingerprint")
@@ -34,31 +34,31 @@ class SealedTestSet:
 
     @property
     def count(self) -> int:
-        """How many test images there are."""
+        """Number of test images."""
         return len(self.__labels)
 
     def open(
         self, *, reason: str, by: str, log: Path, runs: Sequence[str] = ()
     ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-        """Writes the opening down, durably, and only then hands out the arrays.
+        """Log the opening, flushed to disk, and return the arrays.
 
         Args:
-            reason: why the test set is opened, in words for whoever reads the log.
-            by: who or what opens it, for example the name of a run.
-            log: a file of one JSON object a line, appended to; it and its folders are created when missing.
-            runs: names of the run folders that it is opened for, if it is for runs.
+            reason: reason for opening the test set.
+            by: who opens it, for example the name of a run.
+            log: JSON Lines file to which the opening is appended; created with its parent folders if missing.
+            runs: names of the run folders for which it is opened.
 
         Returns:
             Images uint8 (n, channels, height, width) and labels int64 (n,), both read-only.
 
         Raises:
-            DataError: the reason or the name is blank, or the log cannot be written; the set then stays sealed.
+            DataError: ``reason`` or ``by`` is blank, or the log cannot be written; the test set then stays sealed.
         """
         for field, text in (("reason", reason), ("by", by)):
             if not text.strip():
-                raise DataError(field, text, "must say something: it is kept with the opening of the test set")
+                raise DataError(field, text, "must not be blank: it is written to the log of test-set openings")
         opening = {
-            "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),  # noqa: UP017 - the words say UTC
+            "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),  # noqa: UP017 - explicit UTC
             "reason": reason,
             "by": by,
             "fingerprint": self._fingerprint,
@@ -74,13 +74,12 @@ class SealedTestSet:
 
 
 def read_openings(log: Path) -> list[dict[str, Any]]:
-    """Every recorded opening of a test set, oldest first; an empty list when there is no log yet.
+    """Return all logged openings of a test set, oldest first; an empty list without a log.
 
-    A line that is not whole is left out: it belongs to a process that died while writing, and was therefore never
-    handed the arrays.
+    Incomplete lines are skipped: their process died while writing and did not get the arrays.
 
     Raises:
-        DataError: the log is there and cannot be read.
+        DataError: the log exists but cannot be read.
     """
     try:
         content = log.read_bytes()
@@ -100,20 +99,20 @@ def read_openings(log: Path) -> list[dict[str, Any]]:
 
 
 def _append_line(log: Path, text: str) -> None:
-    """Appends a line in a single write, so that several processes can share a log, and waits until it is on disk."""
+    """Append a line in a single write, safe for concurrent processes, and flush it to disk."""
     log.parent.mkdir(parents=True, exist_ok=True)
     is_new = not log.exists()
     descriptor = os.open(log, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
     try:
-        # A torn last line has no end; without a break before it, this line would be lost together with that one.
+        # An incomplete last line has no newline; appended to it, this line would be unreadable as well.
         size = os.lseek(descriptor, 0, os.SEEK_END)
-        torn = False
+        incomplete = False
         if size:
             os.lseek(descriptor, size - 1, os.SEEK_SET)
-            torn = os.read(descriptor, 1) != b"\n"
-        line = (("\n" if torn else "") + text + "\n").encode("utf-8")
+            incomplete = os.read(descriptor, 1) != b"\n"
+        line = (("\n" if incomplete else "") + text + "\n").encode("utf-8")
         if os.write(descriptor, line) != len(line):
-            raise OSError("the disk took only a part of the line")
+            raise OSError("only part of the line was written")
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

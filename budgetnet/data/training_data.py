@@ -1,4 +1,4 @@
-"""What runs are trained on and judged by: one split of a data set, on the device, shared by all runs of a study."""
+"""Training and validation images on the device, shared by all runs with the same split."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from budgetnet.runs.records import DataRecord
 _FIELDS = tuple(field.name for field in fields(ResidentImages))
 
 
-def _kept(class_names: tuple[str, ...]) -> tuple[str, ...] | None:
-    """The names where a record has room for them: what is written larger than files may be could not be read again."""
+def _recorded(class_names: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Return the names unless they are so long that the record would exceed the maximum file size."""
     return class_names if len(json.dumps(class_names)) <= MAX_TEXT_BYTES // 4 else None
 
 
 class TrainingData(NamedTuple):
-    """Training and validation images on a device, shared by every run that has the same split."""
+    """Training and validation images of one split on a device, with their record."""
 
     train: ResidentImages
     validation: ResidentImages
     record: DataRecord
     input_shape: tuple[int, int, int]
-    """Image as (channels, height, width)."""
+    """Image shape (channels, height, width)."""
     num_classes: int
 
     @classmethod
@@ -45,17 +45,17 @@ class TrainingData(NamedTuple):
         train_size: int | None = None,
         validation_size: int | None = None,
     ) -> TrainingData:
-        """Splits a data set as the recipe says and copies both parts to the device.
+        """Split the training images of a data set and copy both parts to the device.
 
         Args:
-            dataset: the data set; its test images are left alone.
-            recipe: its validation fraction and split seed are used.
-            device: where to.
-            train_size: images to learn from, in the same shares of classes; all that are not held out if left out.
-            validation_size: images to be judged on; all that are held out if left out.
+            dataset: data set; its test images are not used.
+            recipe: recipe with the validation fraction and the split seed.
+            device: target device.
+            train_size: number of training images, stratified by class; default: all that are not held out.
+            validation_size: number of validation images; default: all that are held out.
 
         Raises:
-            DataError: a size is larger than what there is, or too small for the number of classes.
+            DataError: a size is larger than the part or smaller than the number of classes.
         """
         parts = split(
             dataset.train_labels,
@@ -80,12 +80,12 @@ class TrainingData(NamedTuple):
             split_fingerprint=parts.fingerprint,
             train_images=len(train),
             validation_images=len(validation),
-            class_names=_kept(dataset.class_names),
+            class_names=_recorded(dataset.class_names),
         )
         return cls(train, validation, record, dataset.input_shape, dataset.num_classes)
 
     def share(self, folder: Path) -> None:
-        """Writes the images into a folder, for other processes to open; one that lies there already is replaced."""
+        """Write the images to a folder from which other processes load them, replacing existing files."""
         folder.mkdir(parents=True, exist_ok=True)
         for name, part in (("train", self.train), ("validation", self.validation)):
             for field in _FIELDS:
@@ -96,15 +96,15 @@ class TrainingData(NamedTuple):
 
     @classmethod
     def open_shared(cls, folder: Path, *, device: torch.device) -> TrainingData:
-        """Opens what another process shares: on a CPU the images lie in memory once for all of them.
+        """Load images written by `share`, memory-mapped so that processes on a CPU share one copy.
 
         Args:
-            folder: where they were written.
-            device: where to train.
+            folder: folder to which they were written.
+            device: target device.
         """
 
         def part(name: str) -> ResidentImages:
-            # Copied when written to, which nobody does: torch wants memory that it might write to.
+            # Copy-on-write mode, as torch requires writable memory; the images are never written to.
             arrays = {field: np.load(folder / f"{name}-{field}.npy", mmap_mode="c") for field in _FIELDS}
             return ResidentImages(**{field: torch.from_numpy(array).to(device) for field, array in arrays.items()})
 
@@ -114,10 +114,10 @@ class TrainingData(NamedTuple):
         return cls(part("train"), part("validation"), record, (channels, height, width), facts["num_classes"])
 
     def adapt(self, spec: ModelSpec) -> ModelSpec:
-        """The specification with this data's image shape and number of classes.
+        """Return the spec with the image shape and number of classes of this data.
 
         Raises:
-            InputError: at this image size a stride would shrink a map below one pixel.
+            InputError: a stride would shrink a feature map below one pixel at this image size.
         """
         if (spec.input_shape, spec.num_classes) == (self.input_shape, self.num_classes):
             return spec

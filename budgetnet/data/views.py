@@ -1,7 +1,6 @@
-"""Views of an image by which a trained network is judged: the image itself, its mirror image, and shifted ones.
+"""Test-time augmentation: flipped and shifted views of an image.
 
-The six views of mirror images and shifts, and their weights, are those of Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds
-on a Single GPU".
+The six views and their weights are those of Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU".
 """
 
 from __future__ import annotations
@@ -15,18 +14,18 @@ from budgetnet.runs.recipe import Views
 
 
 def weighted_views(inputs: Tensor, views: Views) -> Iterator[tuple[float, Tensor]]:
-    """Yields the views of a batch one by one, each with its weight; the weights sum to 1.
+    """Yield the views of a batch with their weights, which sum to 1.
 
-    With ``flip`` these are the image and its mirror image, with ``flip-and-shifts`` also the image shifted by one pixel
-    down and right, and up and left, both with their mirror images. A shift fills the border by reflection. Image and
-    mirror image then weigh 1/4 each, the four shifted views 1/8 each.
+    ``flip`` gives the image and its horizontal flip, with weight 1/2 each. ``flip-and-shifts`` gives these with weight
+    1/4 each, and both shifted by one pixel down and right, and up and left, with weight 1/8 each; borders are filled by
+    reflection.
 
     Args:
-        inputs: floating point (n, channels, height, width); of at least 2x2 pixels for shifts.
-        views: which ones.
+        inputs: floating point (n, channels, height, width); at least 2x2 pixels for shifts.
+        views: kind of test-time augmentation.
 
     Yields:
-        The weight, and a tensor like ``inputs``.
+        Weight, and a tensor like ``inputs``.
     """
     if views == "none":
         yield 1.0, inputs

@@ -1,1 +1,1 @@
-"""What a training run is and what it leaves: recipe, records, run folder, metrics. Never loads torch."""
+"""Training runs as data: recipe, records, run folder and metrics; does not import torch."""

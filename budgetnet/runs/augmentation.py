@@ -1,4 +1,4 @@
-"""Parts of a recipe that say what training images are like: augmentation, their size, and which are trained on."""
+"""Recipe options for training images: augmentation, progressive resizing and example filtering."""
 
 from __future__ import annotations
 
@@ -12,44 +12,46 @@ from budgetnet.common.errors import InputError
 
 
 class Policy(Document):
-    """Operations drawn from a list, such as rotations and changes of contrast, for each image on its own."""
+    """Automatic augmentation: operations such as rotations and changes of contrast, sampled for each image."""
 
     kind: Literal["trivial-augment", "rand-augment"] = "trivial-augment"
-    """One operation at a random strength (Müller and Hutter 2021), or several at a fixed one (Cubuk et al. 2020)."""
+    """``trivial-augment``: one operation of random strength (Müller and Hutter 2021); ``rand-augment``: several
+    operations of a fixed strength (Cubuk et al. 2020)."""
     operations: Annotated[Positive, Field(le=16)] = 2
-    """Operations for an image in RandAugment; TrivialAugment has one."""
+    """Operations per image in RandAugment; TrivialAugment always applies one."""
     magnitude: Annotated[int, BeforeValidator(whole_number), Field(ge=0, le=30)] = 9
-    """Strength of each in RandAugment, of 0 to 30; TrivialAugment draws it."""
+    """Strength of each operation in RandAugment, 0 to 30; TrivialAugment samples it."""
 
 
 class Mixing(Document):
-    """Training images blended with one another, and their labels with them."""
+    """Mixing of pairs of training images and of their labels."""
 
     kind: Literal["mixup", "cutmix"] = "mixup"
-    """Both images over each other (Zhang et al. 2018), or a rectangle of one in the other (Yun et al. 2019)."""
+    """``mixup``: weighted sum of two images (Zhang et al. 2018); ``cutmix``: a rectangle of one image pasted into the
+    other (Yun et al. 2019)."""
     alpha: Annotated[Real, Field(gt=0, le=100)] = 1.0
-    """The share of the first image is drawn for each step from Beta(alpha, alpha)."""
+    """The weight of the first image is sampled for each step from Beta(alpha, alpha)."""
 
 
 class Augmentation(Document):
-    """What is done to training images: crop, mirror and policy on their bytes, then cutout and mixing."""
+    """Augmentation of training images, in this order: crop, horizontal flip, policy, normalisation, cutout, mixing."""
 
     crop_padding: Annotated[int, BeforeValidator(whole_number), Field(ge=0, le=64)] = 4
-    """Pixels added on each side before a crop of the original size at a random place; `padding_mode` says which."""
+    """Pixels padded on each side before a random crop to the original size; see `padding_mode` for their values."""
     flip: bool = True
-    """Whether every second image, at random, is mirrored left to right."""
+    """Whether images are flipped horizontally with probability 1/2."""
     alternating_flip: bool = False
-    """Whether chance decides only in the first epoch, and each image is mirrored in every second epoch from there on
+    """Whether flips are random in the first epoch only and then alternate: each image is flipped in every second epoch
     (Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU")."""
     policy: Policy | None = None
-    """Operations drawn for each image."""
+    """Automatic augmentation policy; null for none."""
     cutout: Annotated[int, BeforeValidator(whole_number), Field(ge=0, le=1024)] = 0
-    """Side, in pixels, of a square set to the mean colour at a random place (DeVries and Taylor 2017); 0 for none."""
+    """Side in pixels of a square at a random position set to the mean colour (DeVries and Taylor 2017); 0 for none."""
     mixing: Mixing | None = None
-    """How images are blended with one another."""
+    """Mixing of images and labels; null for none."""
     padding_mode: Literal["zeros", "reflect"] = "zeros"
-    """What the pixels added by `crop_padding` hold: zeros, or the image reflected at its border (as in Jordan 2024,
-    "94% on CIFAR-10 in 3.29 Seconds on a Single GPU"), for which they must be fewer than the image has."""
+    """Values of the pixels added by `crop_padding`: zeros, or the image reflected at its border (Jordan 2024, "94% on
+    CIFAR-10 in 3.29 Seconds on a Single GPU"). Reflection needs a `crop_padding` smaller than the image."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -59,18 +61,18 @@ class Augmentation(Document):
 
 
 class Resizing(Document):
-    """Progressive resizing: training images are small at first and grow epoch by epoch to their full size.
+    """Progressive resizing: the size of training images grows from epoch to epoch up to full size.
 
-    The side grows linearly and is rounded to a multiple of 4, so that few sizes occur. Images are cropped, mirrored and
-    augmented at full size and then resized by antialiased bilinear interpolation. Validation is always at full size.
-    As in fast.ai's entries to DAWNBench (Coleman et al. 2017) and in Tan and Le 2021, "EfficientNetV2: Smaller Models
+    The side grows linearly and is rounded to a multiple of 4 to limit the number of different sizes. Images are
+    augmented at full size and then resized by antialiased bilinear interpolation. Validation always uses full size.
+    Used in fast.ai's entries to DAWNBench (Coleman et al. 2017) and in Tan and Le 2021, "EfficientNetV2: Smaller Models
     and Faster Training".
     """
 
     start: Annotated[int, BeforeValidator(whole_number), Field(ge=8, le=1024)] = 16
-    """Side of training images in the first epoch, in pixels: a multiple of 4."""
+    """Side of training images in the first epoch, in pixels, a multiple of 4."""
     until: Annotated[Real, Field(gt=0, le=1)] = 0.5
-    """Share of the training's epochs after which training images have their full size."""
+    """Fraction of the epochs after which training images have full size."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -79,43 +81,39 @@ class Resizing(Document):
         return self
 
     def side(self, epoch: int, *, epochs: int, full: int) -> int:
-        """The side of training images in an epoch, in pixels.
+        """Return the side of training images in an epoch, in pixels.
 
         Args:
-            epoch: counted from 1.
-            epochs: of the whole training, by its recipe.
+            epoch: epoch, counted from 1.
+            epochs: total number of epochs of the recipe.
             full: side of the images at full size, in pixels.
         """
-        share = (epoch - 1) / (self.until * epochs)
-        # The product of a share and a whole number may be off in its last digit.
-        if share > 1 - 1e-9:
+        progress = (epoch - 1) / (self.until * epochs)
+        # Tolerates rounding errors in the product above.
+        if progress > 1 - 1e-9:
             return full
-        exact = self.start + (full - self.start) * share
+        exact = self.start + (full - self.start) * progress
         return min(_SIDE_STEP * math.floor(exact / _SIDE_STEP + 0.5), full)
 
 
 _SIDE_STEP = 4
-"""What sides of resized images are multiples of, in pixels."""
+"""Sides of resized images are multiples of this many pixels."""
 
 
 class ExampleFilter(Document):
-    """Training on the hard examples of each batch alone, chosen by a small network that is trained beside.
+    """Training on the hardest examples of each batch only, selected by a small proxy network.
 
-    The small network, the proxy, sees every batch; on every `backward_every`-th it also learns. The main network trains
-    on the share `keep` of each batch on which the proxy's loss is highest (Jordan 2024, "94% on CIFAR-10 in 3.29
-    Seconds on a Single GPU", its fastest trainings). The proxy is a residual network of three stages of one block, of
-    32, 64 and 64 channels, and is trained by the same recipe. The choice never depends on the main network.
+    The proxy runs its forward pass on every batch and is itself trained on every `backward_every`-th batch. The main
+    network is trained on the fraction `keep` of each batch with the highest proxy loss (Jordan 2024, "94% on CIFAR-10
+    in 3.29 Seconds on a Single GPU"). The proxy is a residual network of three stages with one block each and 32, 64
+    and 64 channels, trained with the same recipe. The selection does not depend on the main network.
     """
 
     keep: Annotated[Real, Field(gt=0, lt=1)] = 0.5
-    """Share of each batch that the network trains on, rounded to whole images, of at least two."""
+    """Fraction of each batch that the network is trained on, rounded to whole images, at least two."""
     backward_every: Positive = 4
-    """The proxy learns from the first batch of each epoch and from every batch this many further on."""
+    """Interval, in batches, at which the proxy is trained, from the first batch of each epoch on."""
 
     def kept(self, images: int) -> int:
-        """How many images of a batch the network trains on.
-
-        Args:
-            images: in the batch.
-        """
+        """Return the number of images selected from a batch of this many images."""
         return min(images, max(2, math.floor(self.keep * images + 0.5)))

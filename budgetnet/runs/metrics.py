@@ -1,8 +1,6 @@
-"""What a network said of each image, and what follows from that: accuracy, loss, confusion, calibration.
+"""Classification metrics from predicted probabilities: accuracy, loss, confusion matrix and calibration.
 
-Sources:
-    C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger (2017), "On Calibration of Modern Neural Networks", ICML: the expected
-    calibration error.
+Expected calibration error: Guo, Pleiss, Sun and Weinberger 2017, "On Calibration of Modern Neural Networks", ICML.
 """
 
 from __future__ import annotations
@@ -18,68 +16,66 @@ from budgetnet.common.errors import InputError
 from budgetnet.statistics.intervals import Interval, wilson_interval
 
 _SUM_TOLERANCE = 1e-3
-"""How far the probabilities of an image may be from adding up to 1: half precision rounds that much away."""
+"""Allowed deviation from 1 of the sum of an image's probabilities, for rounding in half precision."""
 
 _SMALLEST = float(np.finfo(np.float32).tiny)
-"""Where the loss cuts probabilities off: the smallest that float32 holds in full, a loss of 87 nats."""
+"""Lower bound of probabilities in the loss: the smallest normal float32, a loss of 87 nats."""
 
 
 class ClassScore(NamedTuple):
-    """What a network made of the images of one class."""
+    """Metrics of one class."""
 
     name: str
     images: int
-    """Images of the class."""
+    """Number of images of the class."""
     correct: int
-    """Those of them classified rightly."""
+    """Number of these classified correctly."""
     accuracy: float | None
-    """Share of them classified rightly (recall); None for a class without images."""
+    """Fraction of these classified correctly (recall); None for a class without images."""
     interval: Interval | None
-    """95 % Wilson interval of it."""
+    """95 % Wilson interval of the accuracy."""
     precision: float | None
-    """Share of the images said to be of the class that are; None where none was said to be."""
+    """Fraction of the images predicted as this class that belong to it; None if there are none."""
 
 
 @dataclass(frozen=True)
 class CalibrationBin:
-    """Images of about the same confidence."""
+    """Images whose confidence lies in one interval."""
 
     low: float
-    """Confidences in the bin are above this ..."""
+    """Lower edge of the bin, excluded."""
     high: float
-    """... and at most this."""
+    """Upper edge of the bin, included."""
     count: int
-    """Images in the bin."""
+    """Number of images in the bin."""
     confidence: float | None
     """Mean confidence; None for an empty bin."""
     accuracy: float | None
-    """Share classified rightly; None for an empty bin."""
+    """Fraction classified correctly; None for an empty bin."""
 
 
 class Calibration(NamedTuple):
-    """Whether a network is right as often as it says."""
+    """Calibration of predicted probabilities."""
 
     ece: float
-    """Expected calibration error: mean distance of accuracy and confidence over the bins, by their images."""
+    """Expected calibration error: mean absolute difference of accuracy and confidence, weighted by images per bin."""
     bins: list[CalibrationBin]
-    """From the lowest confidence to the highest."""
+    """Bins in ascending order of confidence."""
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Probabilities of every class for every image, and the true classes.
-
-    Both arrays are copied, and cannot be written to.
+    """Predicted probabilities and true labels of a set of images, as read-only copies.
 
     Raises:
-        InputError: a shape is wrong, there are no images, a probability is not one, those of an image do not add up to
-            1 within 0.001, or a label is no class.
+        InputError: a shape is wrong, there are no images, a probability is negative, the probabilities of an image do
+            not sum to 1 within 0.001, or a label is out of range.
     """
 
     probabilities: npt.NDArray[np.floating[Any]]
-    """The network's probabilities (images, num_classes); kept in float64."""
+    """Predicted probabilities (images, num_classes), converted to float64."""
     labels: npt.NDArray[np.integer[Any]]
-    """The true classes (images,), from 0."""
+    """True classes (images,), from 0."""
 
     def __post_init__(self) -> None:
         probabilities, labels = np.asarray(self.probabilities), np.asarray(self.labels)
@@ -102,32 +98,32 @@ class Scores:
 
     @property
     def images(self) -> int:
-        """How many images there are."""
+        """Number of images."""
         return len(self.labels)
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are."""
+        """Number of classes."""
         return int(self.probabilities.shape[1])
 
     @property
     def predictions(self) -> npt.NDArray[np.int64]:
-        """The most probable class of each image (images,); of equally probable ones the first."""
+        """Predicted class of each image (images,); the first of equally probable ones."""
         return np.asarray(self.probabilities.argmax(axis=1), dtype=np.int64)
 
     @property
     def right(self) -> npt.NDArray[np.bool_]:
-        """Whether each image is classified rightly (images,)."""
+        """Whether each image is classified correctly (images,)."""
         return np.asarray(self.predictions == self.labels)
 
     @property
     def correct(self) -> int:
-        """How many images are classified rightly."""
+        """Number of images classified correctly."""
         return int(self.right.sum())
 
     @property
     def accuracy(self) -> float:
-        """Share of images classified rightly."""
+        """Fraction of images classified correctly."""
         return self.correct / self.images
 
     @property
@@ -137,30 +133,30 @@ class Scores:
 
     @property
     def loss(self) -> float:
-        """Mean negative logarithm of the true class's probability, in nats; 87.3 for a probability of 0."""
-        of_truth = self.probabilities[np.arange(self.images), self.labels]
-        return float(-np.log(np.maximum(of_truth, _SMALLEST)).mean())
+        """Mean cross-entropy in nats; a probability of 0 for the true class counts 87.3."""
+        true_class = self.probabilities[np.arange(self.images), self.labels]
+        return float(-np.log(np.maximum(true_class, _SMALLEST)).mean())
 
     def confusion(self) -> npt.NDArray[np.int64]:
-        """How many images of each class were said to be of each (num_classes, num_classes): rows true, columns said."""
+        """Return the confusion matrix (num_classes, num_classes): rows are true, columns predicted classes."""
         pairs = self.labels * self.num_classes + self.predictions
         counts = np.bincount(pairs, minlength=self.num_classes**2)
         return counts.reshape(self.num_classes, self.num_classes).astype(np.int64)
 
     def per_class(self, names: Sequence[str] | None = None) -> list[ClassScore]:
-        """Each class for itself, in order.
+        """Return the metrics of each class.
 
         Args:
-            names: of the classes; their numbers if left out.
+            names: name of each class; default: the class numbers.
 
         Raises:
-            InputError: not as many names as classes.
+            InputError: the number of names is not the number of classes.
         """
         names = [str(number) for number in range(self.num_classes)] if names is None else list(names)
         if len(names) != self.num_classes:
             raise InputError("names", names, f"must be {self.num_classes}, one for each class")
         confusion = self.confusion()
-        hits, totals, said = (
+        hits, totals, predicted = (
             confusion.diagonal().tolist(),
             confusion.sum(axis=1).tolist(),
             confusion.sum(axis=0).tolist(),
@@ -172,29 +168,29 @@ class Scores:
                 correct=hit,
                 accuracy=hit / total if total else None,
                 interval=wilson_interval(hit, total) if total else None,
-                precision=hit / claimed if claimed else None,
+                precision=hit / assigned if assigned else None,
             )
-            for name, hit, total, claimed in zip(names, hits, totals, said, strict=True)
+            for name, hit, total, assigned in zip(names, hits, totals, predicted, strict=True)
         ]
 
     def calibration(self, bins: int = 15) -> Calibration:
-        """Confidence, the probability of the most probable class, beside accuracy (Guo et al. 2017, equation 3).
+        """Compare confidence, the highest probability of an image, with accuracy (Guo et al. 2017, equation 3).
 
         Args:
-            bins: of equal width, from 0 to 1; a confidence on an edge belongs to the bin below.
+            bins: number of bins of equal width from 0 to 1; a confidence on an edge belongs to the lower bin.
 
         Raises:
-            InputError: not a whole number of bins, or none.
+            InputError: bins is not an integer of at least 1.
         """
         if not isinstance(bins, int) or bins < 1:
             raise InputError("bins", bins, "must be a whole number of at least 1")
         edges = np.arange(bins + 1) / bins
         confidences, right = self.probabilities.max(axis=1), self.right
-        # The first bin and the last also take what rounding put beyond 0 and 1.
-        places = np.searchsorted(edges[1:-1], confidences, side="left")
-        counts = np.bincount(places, minlength=bins).tolist()
-        summed = np.bincount(places, weights=confidences, minlength=bins).tolist()
-        hits = np.bincount(places, weights=right, minlength=bins).tolist()
+        # The outer edges are not used, so that the outer bins also hold confidences rounded beyond 0 or 1.
+        indices = np.searchsorted(edges[1:-1], confidences, side="left")
+        counts = np.bincount(indices, minlength=bins).tolist()
+        summed = np.bincount(indices, weights=confidences, minlength=bins).tolist()
+        hits = np.bincount(indices, weights=right, minlength=bins).tolist()
         return Calibration(
             ece=sum(abs(hit - total) for hit, total in zip(hits, summed, strict=True)) / self.images,
             bins=[
@@ -207,28 +203,28 @@ class Scores:
 
 
 def average(members: Sequence[Scores]) -> Scores:
-    """An ensemble: the mean of its members' probabilities, image by image.
+    """Return the scores of an ensemble, the mean of its members' probabilities.
 
     Args:
-        members: what each network said of the same images, in the same order; at least one.
+        members: scores of each network for the same images, in the same order.
 
     Raises:
-        InputError: no members, or members of other images, labels or classes.
+        InputError: there are no members, or their images, labels or classes differ.
     """
     if not members:
         raise InputError("members", list(members), "must be at least one")
     first = members[0]
-    for place, member in enumerate(members):
+    for index, member in enumerate(members):
         if member.probabilities.shape != first.probabilities.shape:
-            rule = f"must be of as many images and classes as the first: {first.probabilities.shape}"
-            raise InputError(f"members[{place}].probabilities", member.probabilities.shape, rule)
+            rule = f"must have the shape of the first member's: {first.probabilities.shape}"
+            raise InputError(f"members[{index}].probabilities", member.probabilities.shape, rule)
         if not np.array_equal(member.labels, first.labels):
-            raise InputError(f"members[{place}].labels", member.labels, "must be those of the first")
+            raise InputError(f"members[{index}].labels", member.labels, "must equal the first member's")
     return Scores(np.mean([member.probabilities for member in members], axis=0), first.labels)
 
 
 def _check_rows(field: str, rows: npt.NDArray[np.float64], good: npt.NDArray[np.bool_]) -> None:
     wrong = np.flatnonzero(~good)
     if wrong.size:
-        rule = f"must be from 0 and add up to 1, within {_SUM_TOLERANCE}"
+        rule = f"must be at least 0 and sum to 1 within {_SUM_TOLERANCE}"
         raise InputError(f"{field}[{wrong[0]}]", rows[wrong[0]].tolist(), rule)

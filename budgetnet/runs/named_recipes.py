@@ -1,4 +1,4 @@
-"""Recipes that have names."""
+"""Named recipes: ``paper``, ``as-run``, ``modern``, ``fast``, ``search`` and ``digits``."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.schedule import EarlyStopping, Lookahead, Muon, Schedule
 
 NAMED: dict[str, Recipe] = {
-    # As the paper is written; the values that it leaves open are those of its public notebook.
+    # As described in the paper; values that it does not state are those of its public notebook.
     "paper": Recipe(name="paper"),
-    # What that notebook did: its scheduler is never stepped, its split drawn anew each epoch, its patience for a loss
-    # on training images. It leaks; kept to show by how much.
+    # As executed by that notebook: the scheduler is never stepped, the split is resampled in each epoch, and early
+    # stopping monitors the training loss. Has data leakage; kept to measure its effect.
     "as-run": Recipe(
         name="as-run",
         schedule=Schedule(kind="constant"),
@@ -20,7 +20,7 @@ NAMED: dict[str, Recipe] = {
         validation_split="each-epoch",
         augmented_validation=True,
     ),
-    # Options that paid in a measured comparison (docs/performance.md), for a training of fixed length.
+    # Options that improved accuracy in an ablation (docs/performance.md), for training of fixed length.
     "modern": Recipe(
         name="modern",
         learning_rate=0.05,
@@ -31,8 +31,8 @@ NAMED: dict[str, Recipe] = {
         schedule=Schedule(kind="one-cycle", first_cycle=60, warmup_fraction=0.2),
         early_stopping=None,
     ),
-    # Options of the fastest published trainings (docs/decisions/0015), for a training of few epochs. Provisional: from
-    # single trainings, until studies/fast-recipe has settled which of them pay.
+    # Options of the fastest published trainings (docs/decisions/0015), for training of few epochs. Provisional: chosen
+    # from single runs; studies/fast-recipe is to decide which options help.
     "fast": Recipe(
         name="fast",
         learning_rate=0.2,
@@ -52,7 +52,7 @@ NAMED: dict[str, Recipe] = {
         test_time_flip=True,
         test_time_shifts=True,
     ),
-    # For candidates of a search: cycles of 2, 4, 8 and 16 epochs, at whose ends they are compared.
+    # For the trials of a search: cycles of 2, 4, 8 and 16 epochs, after each of which trials are compared.
     "search": Recipe(
         name="search",
         learning_rate=0.05,
@@ -61,7 +61,7 @@ NAMED: dict[str, Recipe] = {
         epochs=30,
         schedule=Schedule(first_cycle=2, cycle_factor=2),
     ),
-    # The paper's optimiser for 8x8 digits: mirrored digits are other signs, and 4 pixels of padding hide half of one.
+    # The paper's optimiser for 8x8 digits: no flips, as a flipped digit is not a digit, and padding for small images.
     "digits": Recipe(
         name="digits",
         learning_rate=0.05,
@@ -73,15 +73,15 @@ NAMED: dict[str, Recipe] = {
 
 
 def default_recipe(data: str, *, other: str) -> str:
-    """The name of the recipe that a data set is trained by where none is named: the digits have one of their own."""
+    """Return the name of the default recipe of a data set: ``digits`` for the digits, otherwise ``other``."""
     return "digits" if data == "digits" else other
 
 
 def named_recipe(name: str) -> Recipe:
-    """The recipe of that name.
+    """Return the recipe with this name.
 
     Raises:
-        InputError: no recipe has that name.
+        InputError: there is no recipe with this name.
     """
     return look_up(name, NAMED, field="recipe", missing="no such recipe, and no such file")
 

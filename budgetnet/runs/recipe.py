@@ -1,4 +1,4 @@
-"""The declarative recipe: how a network is trained, as data."""
+"""Training recipe: all hyperparameters and training options of a run as one document."""
 
 from __future__ import annotations
 
@@ -12,92 +12,92 @@ from pydantic import BeforeValidator, Field, model_validator
 from budgetnet.common.documents import Document, Real, whole_number
 from budgetnet.common.errors import InputError
 from budgetnet.runs.augmentation import Augmentation, ExampleFilter, Resizing
-from budgetnet.runs.schedule import EarlyStopping, Lookahead, Muon, Schedule, Share
+from budgetnet.runs.schedule import EarlyStopping, Lookahead, Muon, Schedule, UnitFraction
 
 Views = Literal["none", "flip", "flip-and-shifts"]
-"""By which views of an image a network is judged: the image alone, its mirror image too, or shifted images as well."""
+"""Test-time augmentation: the image alone, with its horizontal flip, or with shifted and flipped copies."""
 
 
 class Recipe(Document):
-    """How a network is trained; together with specification, data and seed it determines a run.
+    """Hyperparameters and training options; with the model spec, the data and the seed they determine a run.
 
     Raises:
-        InputError: a field is unknown or breaks its rule.
+        InputError: a field is unknown or its value is not allowed.
     """
 
     document_kind: ClassVar[str] = "recipe"
 
     schema_version: Literal[1] = 1
-    """Version of this format."""
+    """Version of the file format."""
     name: Annotated[str, Field(max_length=100, pattern=r"^[\w.+-]*$")] = ""
-    """A label for people."""
+    """Name of the recipe; not part of its digest."""
     learning_rate: Annotated[Real, Field(gt=0)] = 0.01
-    """Learning rate of stochastic gradient descent, at the start of each cycle."""
-    momentum: Share = 0.9
-    """Momentum."""
+    """Peak learning rate of SGD in each cycle."""
+    momentum: UnitFraction = 0.9
+    """Momentum of SGD."""
     weight_decay: Annotated[Real, Field(ge=0)] = 5e-4
-    """L2 penalty added to the gradient."""
+    """Weight decay (L2 penalty added to the gradient)."""
     nesterov: bool = False
-    """Whether the step looks ahead along the momentum (Nesterov's variant, as torch's SGD has it)."""
-    label_smoothing: Share = 0.0
-    """Share of each label that is spread evenly over all classes (Szegedy et al. 2016)."""
+    """Whether to use Nesterov momentum, as in `torch.optim.SGD`."""
+    label_smoothing: UnitFraction = 0.0
+    """Amount of label smoothing (Szegedy et al. 2016)."""
     batch_size: Annotated[int, BeforeValidator(whole_number), Field(ge=2, le=65_536)] = 128
-    """Images in a step."""
+    """Images per training step."""
     epochs: Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=100_000)] = 150
-    """Most epochs to train."""
+    """Maximum number of epochs."""
     schedule: Schedule = Schedule()
-    """How the learning rate moves."""
+    """Learning-rate schedule."""
     early_stopping: EarlyStopping | None = EarlyStopping()
-    """When to give up; never if null."""
+    """Early stopping; null for none."""
     augmentation: Augmentation = Augmentation()
-    """What is done to training images."""
-    weight_average: Share | None = None
-    """Decay, for each step, of a moving average of the weights, which is then judged and kept in place of the weights
-    themselves (Polyak and Juditsky 1992); null for none."""
+    """Augmentation of training images."""
+    weight_average: UnitFraction | None = None
+    """Decay per step of an exponential moving average of the weights, which is evaluated and saved instead of the
+    weights themselves (Polyak and Juditsky 1992); null for none."""
     test_time_flip: bool = False
-    """Whether the network judges each image and its mirror image, and their probabilities are averaged."""
+    """Whether probabilities are averaged over each image and its horizontal flip in evaluation."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of convolutions and matrix products; ``auto`` is bfloat16 where the device multiplies it natively."""
+    """Precision of convolutions and matrix products; ``auto`` is bfloat16 on devices with native support for it."""
     validation_fraction: Annotated[Real, Field(gt=0, lt=1)] = 0.2
-    """Share of the training images held out for validation, in the same shares of classes."""
+    """Fraction of the training images held out for validation, stratified by class."""
     split_seed: Annotated[int, BeforeValidator(whole_number), Field(ge=0, lt=2**32)] = 0
-    """Seed of the split, apart from the run's seed, so that every run of a study is judged on the same images."""
+    """Seed of the train/validation split, separate from the run's seed so that all runs of a study share one split."""
     validation_split: Literal["fixed", "each-epoch"] = "fixed"
-    """Whether validation images are held out for good, or both parts are drawn anew for each epoch from all of them:
-    then every image is trained on sooner or later, and validation accuracy is an accuracy on training images."""
+    """``fixed``: validation images are never trained on. ``each-epoch``: the split is resampled in every epoch, so
+    validation images are trained on in other epochs and validation accuracy is biased (data leakage)."""
     augmented_validation: bool = False
-    """Whether validation images are cropped and mirrored at random as training images are, anew for each epoch."""
+    """Whether validation images are randomly cropped and flipped like training images, resampled in each epoch."""
     test_time_shifts: bool = False
-    """Whether `test_time_flip` averages six views: image and mirror image with weight 1/4 each, and both of them
-    shifted by one pixel along the diagonal in either direction with weight 1/8 each (Jordan 2024)."""
+    """Whether `test_time_flip` averages six views: the image and its flip with weight 1/4 each, and both shifted by one
+    pixel along the diagonal in either direction with weight 1/8 each (Jordan 2024)."""
     resizing: Resizing | None = None
-    """How training images grow from epoch to epoch; null for their full size throughout."""
+    """Progressive resizing of training images; null for full size in every epoch."""
     example_filter: ExampleFilter | None = None
-    """Which examples of each batch are trained on; null for all."""
+    """Selection of the hardest examples of each batch; null to train on all."""
 
     per_1024_examples: bool = False
-    """Whether `learning_rate` and `weight_decay` are given for 1,024 examples, whatever the batch size and momentum:
-    the rate of a step is the given one times batch_size / (1024 (1 + 1 / (1 - momentum))), and weight_decay is the
-    decay for 1,024 examples at the peak of the schedule (Jordan 2024, decoupled hyperparameters)."""
+    """Whether `learning_rate` and `weight_decay` are given per 1,024 examples, independent of batch size and momentum:
+    the learning rate of a step is `learning_rate` times batch_size / (1024 (1 + 1 / (1 - momentum))), and weight_decay
+    is the decay per 1,024 examples at the peak of the schedule (Jordan 2024, decoupled hyperparameters)."""
     norm_bias_rate: Annotated[Real, Field(gt=0, le=1000)] = 1.0
-    """Multiple of the learning rate for biases of batch norm; their decay in a step is that of the other parameters."""
+    """Factor on the learning rate for batch-norm biases; their weight decay per step is that of all parameters."""
     freeze_norm_scales: bool = False
-    """Whether scales of batch norm stay at 1."""
+    """Whether batch-norm scales are fixed at 1."""
     norm_momentum: Annotated[Real, Field(gt=0, le=1)] = 0.1
-    """Share of a batch's statistics in the running statistics of batch norm, as torch has it."""
+    """Momentum of the running statistics of batch norm, as in `torch.nn.BatchNorm2d`."""
     initialisation: Literal["default", "dirac"] = "default"
-    """``default``: as torch initialises layers. ``dirac``: the first output channels of each convolution, as many as it
-    has input channels, pass their input on at the start (Zagoruyko and Komodakis 2017; Jordan 2024)."""
+    """``default``: torch's default initialisation. ``dirac``: the first output channels of each convolution, as many as
+    it has input channels, are the identity at first (Zagoruyko and Komodakis 2017; Jordan 2024)."""
     lookahead: Lookahead | None = None
-    """Pulls weights towards their slow average; null for none."""
+    """Lookahead optimiser; null for none."""
     muon: Muon | None = None
-    """Trains convolutions by Muon in place of stochastic gradient descent; null for none."""
+    """Muon optimiser for convolutions instead of SGD; null for none."""
 
     def for_epochs(self, epochs: int) -> Self:
-        """The recipe for another length.
+        """Return the recipe with another number of epochs.
 
-        A first cycle longer than the training is shortened to it, so that training still ends where the learning rate
-        is at its minimum; a longer training keeps the cycle, but a single cycle always spans the training.
+        A first cycle longer than the training is shortened to it, so that training still ends at the minimum learning
+        rate. The cycle of a single-cycle schedule always spans the whole training.
 
         Raises:
             InputError: fewer than one epoch.
@@ -117,74 +117,74 @@ class Recipe(Document):
             raise InputError("test_time_shifts", True, "needs test_time_flip: true")
         others = self.augmentation.model_copy(update={"crop_padding": 0, "flip": False, "padding_mode": "zeros"})
         if self.augmented_validation and others != Augmentation(crop_padding=0, flip=False):
-            raise InputError("augmented_validation", True, "knows crops and mirror images only, not the other options")
+            raise InputError("augmented_validation", True, "supports crops and flips only, no other augmentation")
         if self.schedule.is_single_cycle and self.schedule.first_cycle != self.epochs:
-            rule = f"must be the training's {self.epochs} epochs where it is the only cycle"
+            rule = f"must equal epochs ({self.epochs}) in a schedule of a single cycle"
             raise InputError("schedule.first_cycle", self.schedule.first_cycle, rule)
         return self
 
     def require_images(self, height: int, width: int) -> None:
-        """Refuses images that are too small for the recipe, or of a shape that it cannot be used for.
+        """Raise InputError unless the recipe supports images of this size.
 
         Args:
-            height: of the training images, in pixels.
-            width: likewise.
+            height: height of the training images, in pixels.
+            width: width of the training images, in pixels.
 
         Raises:
-            InputError: the padding is as large as a side of the images and cannot be filled by reflection, images are
-                too small to be shifted, or they are not square or too small to be resized.
+            InputError: images are too small for reflection padding or test-time shifts, or not square or too small for
+                progressive resizing.
         """
         if self.resizing is not None and height != width:
             raise InputError("resizing", self.resizing.to_mapping(), f"needs square images, not {height}x{width}")
         if self.resizing is not None and self.resizing.start > height:
-            raise InputError("resizing.start", self.resizing.start, f"must be at most the images' side of {height}")
+            raise InputError("resizing.start", self.resizing.start, f"must be at most the image size, {height}")
         if self.test_time_shifts and min(height, width) < 2:
             raise InputError("test_time_shifts", True, f"needs images of at least 2x2 pixels, not {height}x{width}")
         padding = self.augmentation.crop_padding
         if self.augmentation.padding_mode == "reflect" and padding >= min(height, width):
-            rule = f"must be less than {min(height, width)} to be filled by reflection of images of {height}x{width}"
+            rule = f"must be less than {min(height, width)} for reflection padding of {height}x{width} images"
             raise InputError("augmentation.crop_padding", padding, rule)
 
     def require_steps(self, images: int) -> None:
-        """Refuse a training that is too short for its slow average of weights.
+        """Raise InputError if the training is too short for Lookahead.
 
         Args:
-            images: training images.
+            images: number of training images.
 
         Raises:
-            InputError: Lookahead would bring weights and average together fewer than ten times.
+            InputError: Lookahead would synchronise fewer than ten times.
         """
         steps = self.epochs * math.ceil(images / self.batch_size)
         if self.lookahead is not None and 10 * self.lookahead.every > steps:
-            rule = f"must be at most a tenth of the training's {steps:,} steps, or the average is of weights long gone"
+            rule = f"must be at most a tenth of the training's {steps:,} steps"
             raise InputError("lookahead.every", self.lookahead.every, rule)
 
     def side(self, epoch: int, *, full: int) -> int:
-        """The side of square training images in an epoch, in pixels.
+        """Return the side of square training images in an epoch, in pixels.
 
         Args:
-            epoch: counted from 1.
+            epoch: epoch, counted from 1.
             full: side of the images at full size, in pixels.
         """
         return full if self.resizing is None else self.resizing.side(epoch, epochs=self.epochs, full=full)
 
     @property
     def views(self) -> Views:
-        """By which views of an image a trained network is judged, their probabilities averaged."""
+        """Test-time augmentation: views of an image whose probabilities are averaged."""
         if self.test_time_shifts:
             return "flip-and-shifts"
         return "flip" if self.test_time_flip else "none"
 
     @property
     def leaks(self) -> bool:
-        """Whether validation images are trained on, so that validation accuracy says nothing of new images."""
+        """Whether validation images are also trained on (data leakage)."""
         return self.validation_split == "each-epoch"
 
     @property
     def digest(self) -> str:
-        """Identity of the recipe: a hexadecimal SHA-256 over every field but the name that differs from its default.
+        """SHA-256, in hexadecimal, of all fields except the name that differ from their defaults.
 
-        So a field that is added later, off by default, leaves the identity of earlier recipes as it was.
+        Adding a field that is off by default does not change the digests of existing recipes.
         """
         fields = self.model_dump(mode="json", exclude={"name"}, exclude_defaults=True)
         content = json.dumps(fields, sort_keys=True, separators=(",", ":"))
@@ -192,18 +192,22 @@ class Recipe(Document):
 
 
 LEAKING = "leaking: validation images are trained on, so validation accuracy is an accuracy on training images"
-"""What is said wherever a number stands that came from a recipe that leaks."""
+"""Warning shown with every result of a recipe with data leakage."""
 
 
 def require_sound(recipe: Recipe, *, field: str) -> None:
-    """Lets a recipe pass by whose validation accuracy networks can be ranked.
+    """Raise InputError if networks cannot be ranked by the recipe's validation accuracy.
+
+    Args:
+        recipe: the recipe.
+        field: name of the option or field that selects the recipe, for the error.
 
     Raises:
-        InputError: it leaks, or changes validation images at random.
+        InputError: validation images are trained on or randomly augmented.
     """
     if recipe.leaks:
-        rule = "cannot rank networks: it validates on images that it trains on, so the best memory would win"
+        rule = "cannot rank networks: validation images are also trained on"
         raise InputError(field, recipe.name or "recipe", rule)
     if recipe.augmented_validation:
-        rule = "cannot rank networks: it validates on images that are cropped and mirrored at random"
+        rule = "cannot rank networks: validation images are randomly cropped and flipped"
         raise InputError(field, recipe.name or "recipe", rule)

@@ -1,4 +1,4 @@
-"""What is known of a run: the documents that its folder holds, see `budgetnet.runs.store`."""
+"""Documents of a run folder: identity, data, result and test result; see `budgetnet.runs.store`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.training_cost import flops_by_epoch
 
 TRAINER = 2
-"""Version of the trainer's arithmetic; a change that gives other numbers raises it."""
+"""Version of the trainer's arithmetic, incremented by every change that affects results."""
 
 
 def _printable(text: str) -> str:
-    """Names go to terminals and into pages, where other characters could do as they like."""
+    """Validate a name that is shown in terminals and pages, where control characters would be unsafe."""
     if not text.strip() or not text.isprintable():
         raise ValueError("must be printable text")
     return text
@@ -29,58 +29,58 @@ ClassName = Annotated[str, AfterValidator(_printable)]
 
 
 class DataRecord(Document):
-    """Which images a run saw."""
+    """Data set and split of a run."""
 
     name: str
-    """The data set as it was asked for."""
+    """Name of the data set as given by the user, such as ``digits`` or ``folder:PATH``."""
     provenance: str
-    """Where its images come from, in words."""
+    """Source of the images, one sentence."""
     fingerprint: str
-    """Hexadecimal SHA-256 over every image and label."""
+    """SHA-256, in hexadecimal, of all images and labels."""
     is_original_cifar10: bool
-    """Whether the images are CIFAR-10's own, by their checksums."""
+    """Whether the data set is CIFAR-10, verified by checksums."""
     mean: tuple[float, ...]
-    """What is subtracted from each channel's pixels, scaled to [0, 1]."""
+    """Mean subtracted from the pixels in [0, 1], per channel."""
     std: tuple[float, ...]
-    """What each channel's pixels are then divided by."""
+    """Standard deviation by which pixels are divided, per channel."""
     split_fingerprint: str
-    """Hexadecimal SHA-256 over the split into training and validation images."""
+    """SHA-256, in hexadecimal, of the train/validation split."""
     train_images: int
-    """Images trained on."""
+    """Number of training images."""
     validation_images: int
-    """Images held out, on which the run is judged."""
+    """Number of held-out validation images."""
     class_names: tuple[ClassName, ...] | None = None
-    """Name of each class; none in records of versions that kept no names, or where there are too many to keep."""
+    """Name of each class; None in records of older versions, or if the names are too long to store."""
 
     @property
     def key(self) -> list[Any]:
-        """What tells one use of data from another, whatever the data are called."""
+        """Values that identify the data and the split, independent of the data set's name."""
         return [self.fingerprint, self.split_fingerprint, self.is_original_cifar10, self.mean, self.std]
 
 
 class RunIdentity(Document):
-    """Everything that determines a run."""
+    """Everything that determines the results of a run."""
 
     schema_version: Literal[1] = 1
-    """Version of this format."""
+    """Version of the file format."""
     spec: ModelSpec
-    """The network, with the data's input shape and classes."""
+    """Model spec, with the data's input shape and number of classes."""
     recipe: Recipe
-    """How it is trained."""
+    """Training recipe."""
     data: DataRecord
-    """What it is trained on."""
+    """Data set and split."""
     seed: int
-    """Seed of initialisation, order and augmentation."""
+    """Seed of initialisation, data order and augmentation."""
     device: str
-    """Kind of device, on which the arithmetic depends: ``cpu``, ``cuda`` or ``mps``."""
+    """Type of device: ``cpu``, ``cuda`` or ``mps``."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Arithmetic of convolutions and matrix products."""
+    """Precision of convolutions and matrix products."""
     trainer: int = TRAINER
     """Version of the trainer's arithmetic."""
 
     @property
     def digest(self) -> str:
-        """Hexadecimal SHA-256 over what determines the run; names and words for people do not."""
+        """SHA-256, in hexadecimal, of everything that determines the run, excluding names and provenance."""
         content = {
             "spec": self.spec.digest,
             "recipe": self.recipe.digest,
@@ -94,7 +94,7 @@ class RunIdentity(Document):
 
     @property
     def shared_digest(self) -> str:
-        """The digest of the same run with seed 0: what runs have in common that differ in their seed alone."""
+        """Digest of the same run with seed 0, shared by runs that differ only in their seed."""
         return self.model_copy(update={"seed": 0}).digest
 
     @property
@@ -104,112 +104,112 @@ class RunIdentity(Document):
 
     @property
     def short_digest(self) -> str:
-        """The end of the folder's name."""
+        """First ten digits of the digest, with which the folder's name ends."""
         return self.digest[:10]
 
 
 class Epoch(NamedTuple):
-    """One epoch of a run: a row of the curves."""
+    """Metrics of one epoch, a row of ``curves.csv``."""
 
     epoch: int
-    """Counted from 1."""
+    """Epoch, counted from 1."""
     cycle: int
     """Cycle of the schedule, counted from 1."""
     learning_rate: float
-    """At the epoch's last step."""
+    """Learning rate at the last step of the epoch."""
     train_loss: float
-    """Mean cross-entropy over the augmented training images, in nats, while the weights move."""
+    """Mean cross-entropy of the augmented training images during the epoch, in nats."""
     train_accuracy: float
-    """Share of augmented training images classified rightly, while the weights move."""
+    """Accuracy on the augmented training images during the epoch, from 0 to 1."""
     validation_loss: float
-    """Mean cross-entropy over the validation images, in nats, behind the epoch."""
+    """Mean cross-entropy of the validation images after the epoch, in nats."""
     validation_accuracy: float
-    """Share of validation images classified rightly, behind the epoch."""
+    """Accuracy on the validation images after the epoch, from 0 to 1."""
     seconds: float
     """Wall time of training and validation."""
 
 
 class RunResult(Document):
-    """How a run ended."""
+    """Result of a finished run."""
 
     schema_version: Literal[1] = 1
-    """Version of this format."""
+    """Version of the file format."""
     status: Literal["complete", "diverged", "stopped"]
-    """Whether there is a result, the loss left the finite numbers, or a search pruned the run before its end."""
+    """``complete``, ``diverged`` (the loss became infinite or NaN) or ``stopped`` (pruned by a search)."""
     reason: Annotated[str, Field(max_length=500)]
-    """Why it ended, in words."""
+    """Reason why training ended."""
     params: int
-    """Trainable parameters."""
+    """Number of trainable parameters."""
     macs: int
-    """Multiply-accumulates for one image."""
+    """Multiply-accumulates per image."""
     activations: int
-    """Output elements of convolutions and the linear layer for one image."""
+    """Output elements of convolutions and the linear layer per image."""
     epochs: int
-    """Epochs trained."""
+    """Number of epochs trained."""
     cycles: int
-    """Cycles of the schedule completed."""
+    """Number of completed cycles of the schedule."""
     best_epoch: int | None
-    """Epoch with the lowest validation loss, whose weights are kept."""
+    """Epoch with the lowest validation loss, whose weights are saved."""
     validation_loss: float | None
-    """Mean cross-entropy over the validation images at the best epoch, in nats."""
+    """Mean cross-entropy of the validation images at the best epoch, in nats."""
     validation_correct: int | None
-    """Validation images classified rightly at the best epoch."""
+    """Number of correctly classified validation images at the best epoch."""
     validation_images: int
-    """Validation images."""
+    """Number of validation images."""
     seconds: float
     """Wall time of all epochs."""
     train_flops: Annotated[int, Field(ge=0)] | None = None
-    """Floating-point operations of the epochs trained, see `budgetnet.runs.training_cost`; none in records of versions
-    that did not count them: `RunRecord.train_flops` counts them then."""
+    """Floating-point operations of the epochs trained, see `budgetnet.runs.training_cost`; None in records of older
+    versions, for which `RunRecord.train_flops` computes them."""
 
     @property
     def validation_accuracy(self) -> float | None:
-        """Share of validation images classified rightly at the best epoch."""
+        """Validation accuracy at the best epoch, from 0 to 1."""
         return None if self.validation_correct is None else self.validation_correct / self.validation_images
 
 
 class TestResult(Document):
-    """What a run's network did on the test set, once that was opened for it."""
+    """Metrics of a run on the test set."""
 
+    # Keeps pytest from collecting the class as a test.
     __test__: ClassVar[bool] = False
-    """No test, whatever pytest makes of the name."""
 
     schema_version: Literal[1] = 1
-    """Version of this format."""
+    """Version of the file format."""
     loss: float
-    """Mean cross-entropy over the test images, in nats."""
+    """Mean cross-entropy of the test images, in nats."""
     correct: int
-    """Test images classified rightly."""
+    """Number of correctly classified test images."""
     images: int
-    """Test images."""
+    """Number of test images."""
     reason: Annotated[str, Field(max_length=500)]
-    """Why the test set was opened."""
+    """Reason for which the test set was opened."""
 
     @property
     def accuracy(self) -> float:
-        """Share of test images classified rightly."""
+        """Test accuracy, from 0 to 1."""
         return self.correct / self.images
 
 
 class RunRecord(NamedTuple):
-    """A finished run, as it stands in its folder."""
+    """Record of a finished run, loaded from its folder."""
 
     folder: Path
     identity: RunIdentity
     result: RunResult
     curves: tuple[Epoch, ...]
     test: TestResult | None = None
-    """What it did on the test set; none where that was not opened for it."""
+    """Metrics on the test set; None if the run was not evaluated on it."""
 
     @property
     def flops_by_epoch(self) -> list[int]:
-        """Floating-point operations of each epoch trained."""
+        """Training operations of each epoch."""
         identity = self.identity
         images, epochs = identity.data.train_images, self.result.epochs
         return flops_by_epoch(identity.spec, identity.recipe, images=images, epochs=epochs)
 
     @property
     def train_flops(self) -> int:
-        """Floating-point operations of all epochs trained, counted anew for records that do not hold them."""
-        kept = self.result.train_flops
-        return sum(self.flops_by_epoch) if kept is None else kept
+        """Training operations of all epochs, computed if the record does not contain them."""
+        recorded = self.result.train_flops
+        return sum(self.flops_by_epoch) if recorded is None else recorded

@@ -1,4 +1,4 @@
-"""Parts of a recipe that say how weights move: schedule, early stopping, and options of the optimiser, as data."""
+"""Recipe options for optimisation: learning-rate schedule, early stopping, Lookahead and Muon."""
 
 from __future__ import annotations
 
@@ -9,35 +9,36 @@ from pydantic import Field
 
 from budgetnet.common.documents import Document, Positive, Real
 
-Share = Annotated[Real, Field(ge=0, lt=1)]
-"""A share below one, such as a momentum."""
+UnitFraction = Annotated[Real, Field(ge=0, lt=1)]
+"""A fraction of at least 0 and below 1, such as a momentum."""
 
 
 class Schedule(Document):
-    """How the learning rate moves, at every step."""
+    """Learning-rate schedule, updated at every step."""
 
     kind: Literal["cosine-restarts", "one-cycle", "linear", "constant"] = "cosine-restarts"
-    """Cosine annealing with warm restarts (Loshchilov and Hutter 2017); a single cycle that warms up from a 25th of the
-    learning rate to it and anneals, both along a cosine (Smith and Topin 2018); a single cycle of two straight lines,
-    up from `warmup_start` and down to `minimum` (Page 2018, "How to Train Your ResNet"); or a constant rate."""
+    """``cosine-restarts``: cosine annealing with warm restarts (Loshchilov and Hutter 2017). ``one-cycle``: one cycle
+    of cosine warmup, from 1/25 of the learning rate, and cosine annealing (Smith and Topin 2018). ``linear``: one cycle
+    of linear warmup, from `warmup_start`, and linear decay to `minimum` (Page 2018, "How to Train Your ResNet").
+    ``constant``: no schedule."""
     first_cycle: Positive = 100
-    """Epochs of the first cycle, T_0, or of the only one."""
+    """Epochs of the first cycle (T_0), or of the single cycle."""
     cycle_factor: Positive = 1
-    """Each cycle is this many times as long as the one before: T_mult. A single cycle has none behind it."""
+    """Ratio of the lengths of successive cycles (T_mult); ignored by single-cycle schedules."""
     minimum: Annotated[Real, Field(ge=0)] = 0.0
     """Learning rate at the end of a cycle."""
     warmup_fraction: Annotated[Real, Field(ge=0, lt=1)] = 0.3
-    """Share of a single cycle in which the rate rises; the others do not look at it."""
+    """Fraction of a single cycle spent on warmup; ignored by the other schedules."""
     warmup_start: Annotated[Real, Field(ge=0, le=1)] = 0.2
-    """Share of the learning rate at which a linear schedule starts."""
+    """Initial learning rate of a linear schedule, as a fraction of the peak."""
 
     @property
     def is_single_cycle(self) -> bool:
-        """Whether the schedule is one cycle that spans the whole training."""
+        """Whether one cycle spans the whole training."""
         return self.kind in ("one-cycle", "linear")
 
     def cycle_ends(self, epochs: int) -> list[int]:
-        """The epochs, counted from 1 and up to ``epochs``, behind which a cycle is complete."""
+        """Return the last epoch of each complete cycle, counted from 1, up to ``epochs``."""
         if self.is_single_cycle:
             return [self.first_cycle] if self.first_cycle <= epochs else []
         ends, end, length = [], self.first_cycle, self.first_cycle
@@ -48,22 +49,22 @@ class Schedule(Document):
         return ends
 
     def learning_rate(self, epochs: float, *, initial: float) -> float:
-        """The learning rate at a moment of training (for restarts: Loshchilov and Hutter 2017, equation 5).
+        """Return the learning rate at a point of training (restarts: Loshchilov and Hutter 2017, equation 5).
 
         Args:
-            epochs: epochs that have passed, with the share of the one under way.
-            initial: the recipe's learning rate, the highest of a cycle.
+            epochs: elapsed epochs, with the fraction of the current one.
+            initial: peak learning rate, that of the recipe.
         """
         if self.kind == "constant":
             return initial
         if self.is_single_cycle:
             warmup, passed = self.warmup_fraction * self.first_cycle, min(epochs, self.first_cycle)
             linear = self.kind == "linear"
-            between = _line if linear else _cosine
+            interpolate = _linear if linear else _cosine
             if passed < warmup:
                 start = initial * self.warmup_start if linear else initial / _WARMUP_DIVISOR
-                return between(start, initial, passed / warmup)
-            return between(initial, self.minimum, (passed - warmup) / (self.first_cycle - warmup))
+                return interpolate(start, initial, passed / warmup)
+            return interpolate(initial, self.minimum, (passed - warmup) / (self.first_cycle - warmup))
         start, length = 0, self.first_cycle
         while epochs - start >= length:
             start += length
@@ -72,59 +73,59 @@ class Schedule(Document):
 
 
 _WARMUP_DIVISOR = 25
-"""How much lower than its peak a single cycle starts (Smith and Topin's choice as torch's OneCycleLR has it)."""
+"""Ratio of peak to initial learning rate in a one-cycle schedule, as in `torch.optim.lr_scheduler.OneCycleLR`."""
 
 
-def _cosine(start: float, end: float, share: float) -> float:
-    """Where a half cosine from one value to another stands when that share of it has passed."""
-    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+def _cosine(start: float, end: float, fraction: float) -> float:
+    """Interpolate along a half cosine from one value to another."""
+    return end + (start - end) * (1 + math.cos(math.pi * fraction)) / 2
 
 
-def _line(start: float, end: float, share: float) -> float:
+def _linear(start: float, end: float, fraction: float) -> float:
     """Interpolate linearly from one value to another."""
-    return start + (end - start) * share
+    return start + (end - start) * fraction
 
 
 class Lookahead(Document):
-    """Weights that are pulled towards their own slow average (Zhang et al. 2019), the pull growing over the training.
+    """Lookahead optimiser (Zhang et al. 2019) with a decay that grows during training.
 
-    Every `every` steps the average moves towards the weights by 1 - ``decay**every * progress**power``, where progress
-    is the share of the training that has passed, and the weights are set to the average. The last step sets them to the
-    average as it is (Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU"), so up to `every` - 1 steps before
-    it have no effect. A training that ends early, by early stopping or a pruner, keeps the weights of its last step.
+    Every `every` steps, the slow weights move towards the fast weights by 1 - ``decay**every * progress**power``, where
+    progress is the completed fraction of the training, and the fast weights are set to the slow weights. The last step
+    only sets the fast weights to the slow weights (Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU"), so
+    up to `every` - 1 steps before it have no effect. If early stopping or a pruner ends the training, the weights of
+    the last step are used.
     """
 
     every: Positive = 5
-    """Steps between two meetings of weights and average."""
-    decay: Share = 0.95
-    """Decay of the average for each step, at the end of the training."""
+    """Steps between two synchronisations of fast and slow weights."""
+    decay: UnitFraction = 0.95
+    """Decay of the slow weights per step, at the end of the training."""
     power: Annotated[Real, Field(ge=0, le=100)] = 3.0
-    """How late the decay grows: it is multiplied by the share of training that has passed, to this power."""
+    """Exponent of the growth of the decay, which is multiplied by ``progress**power``."""
 
 
 class Muon(Document):
-    """Optimiser of convolution weights by orthogonalised momentum (Jordan et al. 2024, "Muon").
+    """Muon optimiser of convolution weights by orthogonalised momentum (Jordan et al. 2024, "Muon").
 
-    Each weight, as a matrix (output channels, everything else), is moved along its Nesterov momentum with all singular
-    values brought near 1 by a Newton-Schulz iteration, and is kept at a Frobenius norm of the square root of its output
-    channels. The head's linear layer, biases and batch norm stay with stochastic gradient descent.
+    The update of each weight, a matrix (output channels, all other dimensions), is its Nesterov momentum with all
+    singular values brought near 1 by Newton-Schulz iterations. The weight is then normalised to a Frobenius norm of the
+    square root of the number of output channels. The linear layer, biases and batch norm are trained by SGD.
     """
 
     learning_rate: Annotated[Real, Field(gt=0, le=1000)] = 0.24
-    """Size of a step at the schedule's peak: about what each singular value of the step is. It moves as the recipe's
-    learning rate does."""
-    momentum: Share = 0.6
-    """Momentum, in Nesterov's form."""
+    """Peak learning rate, about the size of each singular value of an update; follows the recipe's schedule."""
+    momentum: UnitFraction = 0.6
+    """Nesterov momentum."""
     iterations: Annotated[Positive, Field(le=20)] = 3
-    """Newton-Schulz iterations for each step, in bfloat16."""
+    """Newton-Schulz iterations per step, in bfloat16."""
 
 
 class EarlyStopping(Document):
-    """When to give up: a loss has not fallen by ``min_delta`` for ``patience`` epochs."""
+    """Early stopping when a loss has not improved by ``min_delta`` for ``patience`` epochs."""
 
     patience: Positive = 10
-    """Epochs without improvement that are tolerated."""
+    """Epochs without improvement before training stops."""
     min_delta: Annotated[Real, Field(ge=0)] = 1e-4
-    """Smallest fall of the loss, in nats, that counts as improvement."""
+    """Smallest decrease of the loss, in nats, that counts as improvement."""
     monitor: Literal["validation-loss", "training-loss"] = "validation-loss"
-    """Which loss; that on training images keeps falling long behind the point where a network stops getting better."""
+    """Monitored loss; the training loss usually keeps falling after the network has stopped improving."""

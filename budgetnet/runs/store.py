@@ -1,16 +1,16 @@
-"""The run store: what one seeded run leaves behind, in one folder, written so that a crash at any instant loses little.
+"""Run folders: all files of one training run, written atomically so that a crash loses at most the current epoch.
 
-    run.json                what the run is: specification, recipe, data, seed, device; its digest names the folder
-    spec.yaml, recipe.yaml  the same two, ready to be used again
-    environment.json        versions and hardware, for each start that found others
-    curves.csv              one row an epoch
+    run.json                identity of the run: spec, recipe, data, seed, device; its digest is in the folder's name
+    spec.yaml, recipe.yaml  spec and recipe as separate files
+    environment.json        versions and hardware, one entry per start in a different environment
+    curves.csv              metrics, one row per epoch
     best.safetensors        weights of the epoch with the lowest validation loss
-    checkpoint.safetensors  all that is needed to go on; only while the run is unfinished
-    result.json             how it ended; only when it has
-    test.json               what it did on the test set; only when that was opened for it
-    test-scores.safetensors what it said of each test image, likewise
+    checkpoint.safetensors  state needed to resume; only in unfinished runs
+    result.json             result; only in finished runs
+    test.json               metrics on the test set; only in runs evaluated on it
+    test-scores.safetensors predicted probabilities of each test image; only in runs evaluated on the test set
 
-Every file is replaced atomically. All tables and figures come from here, never from live objects.
+All tables and figures are made from these files.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ Read = TypeVar("Read", bound=Document)
 
 VERSION = 1
 """Version of the run folder's format."""
-_ANEW = "delete the run folder to train it anew"
-_REMEDIES = {"test.json": "delete it to have the run judged anew"}
+_RETRAIN = "delete the run folder to train the run again"
+_REMEDIES = {"test.json": "delete it to evaluate the run again"}
 OPENINGS = "test-openings.jsonl"
-"""The file among the run folders in which every opening of a test set is written down."""
+"""Name of the log of test-set openings, which lies next to the run folders."""
 
 
 class RunFolder:
-    """One run's place on disk."""
+    """Folder of one run."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -58,16 +58,16 @@ class RunFolder:
 
     @classmethod
     def of(cls, identity: RunIdentity, out: Path) -> RunFolder:
-        """The folder of a run below ``out``, whether it exists yet or not.
+        """Return the folder of a run in ``out``, which need not exist.
 
-        The digest decides: a network that was trained under another name is found under that name.
+        An existing folder is found by its digest, even if the network was trained under another name.
         """
         found = sorted(out.glob(f"*-{identity.short_digest}"))
         return cls(found[0] if found else out / identity.run_id)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other processes off the run, and clears away what a killed one left half written.
+        """Lock the run against other processes and delete partial files of killed ones.
 
         Raises:
             BusyError: another process is training the run.
@@ -82,7 +82,7 @@ class RunFolder:
             raise BusyError("run folder", str(self.path), "another process is training this run") from None
 
     def begin(self, identity: RunIdentity) -> None:
-        """Writes what the run is; ``run.json`` last, so that a folder that has it is whole.
+        """Write the identity of the run, ``run.json`` last so that its presence implies the other files.
 
         Raises:
             RecordError: the folder belongs to another run.
@@ -97,15 +97,15 @@ class RunFolder:
         write_json(self._identity, identity.to_mapping())
 
     def note_environment(self, environment: dict[str, Any], *, first_epoch: int) -> None:
-        """Writes down where training goes on, if that is not where it was."""
+        """Append the environment in which training continues, unless it is that of the last entry."""
         entries = read_mapping(self._environment)["starts"] if self._environment.exists() else []
         if not entries or {**entries[-1], "first_epoch": first_epoch} != {**environment, "first_epoch": first_epoch}:
             write_json(self._environment, {"starts": [*entries, {"first_epoch": first_epoch, **environment}]})
 
     def recorded_threads(self) -> int | None:
-        """Return torch's number of threads in the first epochs of a run with a checkpoint; None for any other run.
+        """Return the number of torch threads with which an unfinished run was started; None without a checkpoint.
 
-        The last bits of sums depend on it, so that a resumed run must have the same number to end in the same bits.
+        Rounding of sums depends on it, so a resumed run needs the same number to give bit-identical results.
         """
         if not (self.checkpoint.exists() and self._environment.exists()):
             return None
@@ -113,7 +113,7 @@ class RunFolder:
         return threads if isinstance(threads, int) and threads > 0 else None
 
     def write_curves(self, curves: list[Epoch]) -> None:
-        """Writes the curves so far."""
+        """Write the metrics of all epochs so far."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(Epoch._fields)
@@ -121,20 +121,20 @@ class RunFolder:
         write_text(self._curves, text.getvalue())
 
     def finish(self, result: RunResult) -> None:
-        """Writes how the run ended, and gives back the disk that only going on would need."""
+        """Write the result and delete the checkpoint."""
         write_json(self._result, result.to_mapping())
         self.checkpoint.unlink(missing_ok=True)
 
     def write_test(self, test: TestResult) -> None:
-        """Writes what the run's network did on the test set."""
+        """Write the metrics on the test set."""
         write_json(self._test, test.to_mapping())
 
     def write_scores(self, scores: Scores) -> None:
-        """Writes what the run's network said of each test image, in the data set's order."""
+        """Write the predicted probabilities of all test images, in the order of the data set."""
         write_bytes(self._scores, save({"probabilities": scores.probabilities, "labels": scores.labels}))
 
     def read_scores(self) -> Scores | None:
-        """What the run's network said of each test image; none where that was not kept.
+        """Return the predicted probabilities of all test images; None if they were not saved.
 
         Raises:
             RecordError: the file is damaged.
@@ -145,45 +145,45 @@ class RunFolder:
             tensors = load_file(self._scores)
             return Scores(probabilities=tensors["probabilities"], labels=tensors["labels"])
         except (SafetensorError, KeyError, ValueError, OSError) as error:
-            rule = f"are damaged ({error}); delete them and test.json to have the run judged anew"
-            raise RecordError("kept scores", str(self._scores), rule) from None
+            rule = f"are damaged ({error}); delete them and test.json to evaluate the run again"
+            raise RecordError("test scores", str(self._scores), rule) from None
 
     def reopen(self) -> None:
-        """Takes the end back of a run that was stopped before its time; what only going on needs is gone."""
+        """Delete the result of a pruned run so that it is trained again, from the start as it has no checkpoint."""
         self._result.unlink(missing_ok=True)
 
     @property
     def finished(self) -> bool:
-        """Whether the run has come to its end."""
+        """Whether the run has a result."""
         return self._result.exists()
 
     def load(self, *, weights: bool = True) -> RunRecord:
-        """Reads a finished run back.
+        """Load the record of a finished run.
 
         Args:
-            weights: whether the best epoch's weights must be there, as they need not for what only shows numbers.
+            weights: whether to require the weights of the best epoch.
 
         Raises:
-            RecordError: the folder is no run, is unfinished or damaged, or was made by a newer version.
+            RecordError: the folder contains no run, or one that is unfinished, damaged or written by a newer version.
         """
         identity = self._read_identity()
         if not self.finished:
             raise RecordError("run folder", str(self.path), "is unfinished: result.json is missing")
         result, curves = self._read(self._result, RunResult), tuple(self.read_curves())
         if result.epochs and not self._curves.exists():
-            raise RecordError("run folder", str(self.path), f"is damaged: curves.csv is missing; {_ANEW}")
+            raise RecordError("run folder", str(self.path), f"is damaged: curves.csv is missing; {_RETRAIN}")
         if len(curves) != result.epochs:
             raise RecordError(
-                str(self._curves), len(curves), f"is damaged: must have a row for each of {result.epochs} epochs"
+                str(self._curves), len(curves), f"is damaged: must have one row for each of {result.epochs} epochs"
             )
         if weights and result.best_epoch is not None and not self.best.exists():
-            raise RecordError("run folder", str(self.path), "keeps no network: best.safetensors is missing")
+            raise RecordError("run folder", str(self.path), "contains no weights: best.safetensors is missing")
         test = self._read(self._test, TestResult) if self._test.exists() else None
         return RunRecord(self.path, identity, result, curves, test)
 
     def _read_identity(self) -> RunIdentity:
         if not self._identity.exists():
-            raise RecordError("run folder", str(self.path), "holds no run: run.json is missing")
+            raise RecordError("run folder", str(self.path), "contains no run: run.json is missing")
         return self._read(self._identity, RunIdentity)
 
     def _read(self, path: Path, kind: type[Read]) -> Read:
@@ -191,17 +191,17 @@ class RunFolder:
             mapping = read_mapping(path)
             version = mapping.get("schema_version")
             if isinstance(version, int) and version > VERSION:
-                rule = f"was made by a newer budgetnet; this one reads version {VERSION}"
+                rule = f"was written by a newer version of budgetnet; this one reads version {VERSION}"
                 raise RecordError(str(path), version, rule)
             return kind.from_mapping(mapping)
         except RecordError:
             raise
         except InputError as error:
-            rule = f"is damaged: {error.field} {error.rule}; {_REMEDIES.get(path.name, _ANEW)}"
+            rule = f"is damaged: {error.field} {error.rule}; {_REMEDIES.get(path.name, _RETRAIN)}"
             raise RecordError(str(path), error.value, rule) from None
 
     def read_curves(self) -> list[Epoch]:
-        """Reads the curves so far; empty before the first epoch has ended.
+        """Return the metrics of all epochs so far.
 
         Raises:
             RecordError: the file is damaged.
@@ -216,5 +216,5 @@ class RunFolder:
                 for row in rows
             ]
         except (KeyError, TypeError, ValueError, csv.Error):
-            rule = f"is damaged: a row or a column is cut off or no number; {_ANEW}"
+            rule = f"is damaged: a row or column is incomplete or not a number; {_RETRAIN}"
             raise RecordError("curves", str(self._curves), rule) from None

@@ -1,8 +1,7 @@
 """Time to accuracy: epochs, training operations and wall time until a run first reached a validation accuracy.
 
-The measure is DAWNBench's (Coleman et al. 2017), with operations beside minutes, as minutes compare runs on the same
-hardware alone. Everything comes from records: the curves of a run, and the closed form of
-`budgetnet.runs.training_cost`.
+The metric is that of DAWNBench (Coleman et al. 2017). Wall times are only comparable on the same hardware, so training
+operations, from `budgetnet.runs.training_cost`, are given as well.
 """
 
 from __future__ import annotations
@@ -16,51 +15,51 @@ from budgetnet.common.errors import InputError
 from budgetnet.runs.records import RunRecord
 
 
-class Reached(NamedTuple):
-    """What a run took to reach a validation accuracy."""
+class TimeToTarget(NamedTuple):
+    """Cost of reaching a validation accuracy."""
 
     epoch: int
-    """First epoch at whose end validation accuracy was at least the target, counted from 1."""
+    """First epoch after which validation accuracy was at least the target, counted from 1."""
     accuracy: float
-    """Validation accuracy after that epoch, as a share."""
+    """Validation accuracy after that epoch, from 0 to 1."""
     train_flops: int
-    """Floating-point operations of training up to the end of that epoch."""
+    """Training operations up to the end of that epoch."""
     seconds: float
     """Wall time of training and validation up to the end of that epoch."""
 
 
-def time_to_accuracy(record: RunRecord, target: float) -> Reached | None:
-    """Find the first epoch of a run that reached a validation accuracy; None where no epoch did.
+def time_to_accuracy(record: RunRecord, target: float) -> TimeToTarget | None:
+    """Find the first epoch of a run that reached a validation accuracy; None if no epoch did.
 
     Args:
         record: the run.
-        target: validation accuracy as a share, above 0 and at most 1.
+        target: validation accuracy, above 0 and at most 1.
 
     Raises:
-        InputError: the target is no such share.
+        InputError: the target is out of range.
     """
     if not 0 < target <= 1:
-        raise InputError("target", target, "must be a share above 0 and at most 1")
-    # Compared as counts of images: 0.923 as a float may lie above 9,230 / 10,000.
+        raise InputError("target", target, "must be above 0 and at most 1")
+    # Compared as numbers of images: as a float, 0.923 may be larger than 9,230 / 10,000.
     images = record.result.validation_images
     needed = math.ceil(round(target * images, 6))
     flops = accumulate(record.flops_by_epoch)
     seconds = accumulate(epoch.seconds for epoch in record.curves)
-    for epoch, operations, passed in zip(record.curves, flops, seconds, strict=True):
+    for epoch, operations, elapsed in zip(record.curves, flops, seconds, strict=True):
         if round(epoch.validation_accuracy * images) >= needed:
-            return Reached(epoch.epoch, epoch.validation_accuracy, operations, passed)
+            return TimeToTarget(epoch.epoch, epoch.validation_accuracy, operations, elapsed)
     return None
 
 
 class RunTimes(NamedTuple):
-    """A run and what it took to reach each of several accuracies."""
+    """A run and its time to each of several accuracies."""
 
     record: RunRecord
-    reached: tuple[tuple[float, Reached | None], ...]
-    """Each target, as a share, and what it took; None where the run never reached it."""
+    reached: tuple[tuple[float, TimeToTarget | None], ...]
+    """Each target accuracy, from 0 to 1, and the time to it; None if the run never reached it."""
 
     def to_mapping(self) -> dict[str, Any]:
-        """Give the run as plain data; accuracies as shares."""
+        """Return the run and its times as a JSON-compatible dictionary."""
         identity, result = self.record.identity, self.record.result
         return {
             "folder": str(self.record.folder),
@@ -81,10 +80,10 @@ class RunTimes(NamedTuple):
 
 
 def run_times(records: Sequence[RunRecord], targets: Sequence[float]) -> list[RunTimes]:
-    """Find for each run what it took to reach each target, as `time_to_accuracy`.
+    """Find the time of each run to each target accuracy, see `time_to_accuracy`.
 
     Raises:
-        InputError: a target is no share above 0 and at most 1.
+        InputError: a target is not above 0 and at most 1.
     """
     return [
         RunTimes(record, tuple((target, time_to_accuracy(record, target)) for target in targets)) for record in records

@@ -96,7 +96,7 @@ def test_what_cannot_be_exported_is_told_in_one_line(
     for arguments, message in [
         ([str(diverged.folder), *form], "came to no result: the loss was no finite number"),
         ([str(unfinished.folder), *form], "is unfinished: result.json is missing"),
-        ([str(bare.folder), *form], "keeps no network: best.safetensors is missing"),
+        ([str(bare.folder), *form], "contains no weights: best.safetensors is missing"),
         (["nowhere", *form], "holds no run: run.json is missing"),
         ([run, "--format", "tflite"], "--format = 'tflite': must be one of safetensors, onnx, torch-export, python"),
         ([run], "Missing option '--format'"),

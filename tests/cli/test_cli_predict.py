@@ -82,14 +82,14 @@ def test_what_cannot_be_read_is_named_and_keeps_nothing_back(runs: Runs, tell: T
     mixed = tell("predict", "good0", "bad.png", pictures[0], "none.png", *pictures[1:], *CPU, "--json")
     assert mixed.code == 2
     assert mixed.err.splitlines() == [
-        "error: IMAGE = 'bad.png': is not a sound image: its content is of no known kind",
+        "error: IMAGE = 'bad.png': is not a valid image: its content is of no known kind",
         "error: IMAGE = 'none.png': no such file",
     ]
     images = json.loads(mixed.out)["images"]
     assert [images[place] for place in (1, 3, 4)] == whole["images"]
     assert images[0] == {
         "image": "bad.png",
-        "error": "is not a sound image: its content is of no known kind",
+        "error": "is not a valid image: its content is of no known kind",
         "predictions": [],
     }
     table = tell("predict", "good0", "bad.png", pictures[0], *CPU)
@@ -142,7 +142,7 @@ def test_without_kept_names_the_data_set_is_asked(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere", "first.png"], "holds no run"),
+        (["nowhere", "first.png"], "contains no run"),
         (["diverged", "first.png"], "came to no result"),
         (["good0", "first.png", "--top", "0"], "--top"),
         (["good0", "first.png", "--device", "tpu"], "--device"),

@@ -1,4 +1,4 @@
-"""Real images, all 60,000, from the sheets that ``BUDGETNET_SHARED_DATA`` points at."""
+"""All 60,000 images of CIFAR-10, from the sheets in the folder ``BUDGETNET_SHARED_DATA``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not (SHARED / "unpack.py").is_file(), reason="BUDGETNET_SHARED_DATA names no CIFAR-10 sheets"),
+    pytest.mark.skipif(not (SHARED / "unpack.py").is_file(), reason="no CIFAR-10 sheets in BUDGETNET_SHARED_DATA"),
 ]
 
 
@@ -25,9 +25,7 @@ def unpack(*arguments: str) -> None:
     subprocess.run([sys.executable, str(SHARED / "unpack.py"), *arguments], check=True)
 
 
-def test_sixty_thousand_images_are_the_same_from_a_file_and_from_a_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cifar10_is_identical_from_arrays_and_from_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BUDGETNET_CACHE", str(tmp_path / "cache"))
     unpack(str(tmp_path / "sheets.npz"))
     unpack("--folder", str(tmp_path / "sheets"))
@@ -35,7 +33,7 @@ def test_sixty_thousand_images_are_the_same_from_a_file_and_from_a_folder(
     assert (from_arrays.num_train, from_arrays.num_test, from_arrays.num_classes) == (50_000, 10_000, 10)
     assert from_arrays.input_shape == (3, 32, 32)
     assert np.bincount(from_arrays.train_labels).tolist() == [5_000] * 10
-    # Known from the literature, to four places.
+    # Published values, to four digits.
     np.testing.assert_allclose(from_arrays.mean, (0.4914, 0.4822, 0.4465), atol=1e-4)
     np.testing.assert_allclose(from_arrays.std, (0.2470, 0.2435, 0.2616), atol=1e-4)
     assert not from_arrays.is_original_cifar10

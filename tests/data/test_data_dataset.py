@@ -1,3 +1,5 @@
+"""Data sets from arrays: validation, fingerprint, statistics and the sealed test set."""
+
 from __future__ import annotations
 
 import os
@@ -16,8 +18,8 @@ from budgetnet.data import DataSet, SealedTestSet, read_openings
 from budgetnet.data.dataset import make_dataset, pixel_statistics
 
 
-def given(**changes: Any) -> dict[str, Any]:
-    """Arrays of three classes, 4x5 pixels in colour, with some of them changed."""
+def valid_arrays(**changes: Any) -> dict[str, Any]:
+    """Return arrays of three classes and 4x5 pixels in colour, with changes applied."""
     random = np.random.default_rng(0)
     arrays: dict[str, Any] = {
         "train_images": random.integers(0, 256, (7, 4, 5, 3), dtype=np.uint8),
@@ -29,7 +31,7 @@ def given(**changes: Any) -> dict[str, Any]:
 
 
 def test_arrays_are_stored_channels_first_and_read_only() -> None:
-    arrays = given(class_names=["a", "b", "c"])
+    arrays = valid_arrays(class_names=["a", "b", "c"])
     dataset = make_dataset(**arrays)
     assert dataset.input_shape == (3, 4, 5)
     assert (dataset.num_train, dataset.num_test, dataset.num_classes) == (7, 3, 3)
@@ -47,36 +49,38 @@ def test_arrays_are_stored_channels_first_and_read_only() -> None:
 
 
 def test_grey_images_need_no_channel_axis() -> None:
-    arrays = given()
+    arrays = valid_arrays()
     flat = {key: arrays[key][..., 0] for key in ("train_images", "test_images")}
     kept = {key: arrays[key][..., :1] for key in ("train_images", "test_images")}
-    without, with_axis = make_dataset(**given(**flat)), make_dataset(**given(**kept))
+    without, with_axis = make_dataset(**valid_arrays(**flat)), make_dataset(**valid_arrays(**kept))
     assert without.input_shape == with_axis.input_shape == (1, 4, 5)
     assert without.fingerprint == with_axis.fingerprint
 
 
-def test_classes_without_names_are_called_by_their_numbers() -> None:
-    assert make_dataset(**given()).class_names == ("0", "1", "2")
+def test_default_class_names_are_the_class_numbers() -> None:
+    assert make_dataset(**valid_arrays()).class_names == ("0", "1", "2")
 
 
-def test_fingerprint_ignores_name_and_label_width_and_nothing_else() -> None:
-    base = make_dataset(**given()).fingerprint
+def test_fingerprint_ignores_only_names_and_label_type() -> None:
+    base = make_dataset(**valid_arrays()).fingerprint
     assert len(base) == 64
-    same = given(name="other", provenance="elsewhere", train_labels=given()["train_labels"].astype(np.int64))
+    same = valid_arrays(
+        name="other", provenance="elsewhere", train_labels=valid_arrays()["train_labels"].astype(np.int64)
+    )
     assert make_dataset(**same).fingerprint == base
-    assert make_dataset(**given(class_names=["x", "y", "z"])).fingerprint == base
+    assert make_dataset(**valid_arrays(class_names=["x", "y", "z"])).fingerprint == base
 
     seen = {base}
     for key in ("train_images", "test_images"):
-        changed = given()[key].copy()
+        changed = valid_arrays()[key].copy()
         changed[0, 0, 0, 0] ^= 1
-        seen.add(make_dataset(**given(**{key: changed})).fingerprint)
-    seen.add(make_dataset(**given(train_labels=np.array([0, 1, 2, 0, 1, 2, 1]))).fingerprint)
-    seen.add(make_dataset(**given(test_labels=np.array([2, 1, 1]))).fingerprint)
-    turned = {key: given()[key].transpose(0, 2, 1, 3) for key in ("train_images", "test_images")}
-    seen.add(make_dataset(**given(**turned)).fingerprint)
-    reshaped = {key: given()[key].reshape(-1, 5, 4, 3) for key in ("train_images", "test_images")}
-    seen.add(make_dataset(**given(**reshaped)).fingerprint)
+        seen.add(make_dataset(**valid_arrays(**{key: changed})).fingerprint)
+    seen.add(make_dataset(**valid_arrays(train_labels=np.array([0, 1, 2, 0, 1, 2, 1]))).fingerprint)
+    seen.add(make_dataset(**valid_arrays(test_labels=np.array([2, 1, 1]))).fingerprint)
+    transposed = {key: valid_arrays()[key].transpose(0, 2, 1, 3) for key in ("train_images", "test_images")}
+    seen.add(make_dataset(**valid_arrays(**transposed)).fingerprint)
+    reshaped = {key: valid_arrays()[key].reshape(-1, 5, 4, 3) for key in ("train_images", "test_images")}
+    seen.add(make_dataset(**valid_arrays(**reshaped)).fingerprint)
     assert len(seen) == 7
 
 
@@ -110,15 +114,15 @@ def labels(*values: float, dtype: Any = np.int64) -> npt.NDArray[Any]:
         ({"class_names": ["a", "b", " "]}, "class names must be printable"),
     ],
 )
-def test_wrong_arrays_are_told_in_one_line(changes: dict[str, Any], rule: str) -> None:
+def test_invalid_arrays_raise_one_line_errors(changes: dict[str, Any], rule: str) -> None:
     with pytest.raises(DataError, match=rule) as caught:
-        make_dataset(**given(**changes))
+        make_dataset(**valid_arrays(**changes))
     assert caught.value.field == "data"
     assert caught.value.value == "arrays:x.npz"
     assert "\n" not in str(caught.value)
 
 
-def test_statistics_agree_with_those_of_floats() -> None:
+def test_statistics_equal_numpy() -> None:
     images = np.random.default_rng(1).integers(0, 256, (2100, 3, 24, 24), dtype=np.uint8)
     images[:, 1] //= 3
     mean, std = pixel_statistics(images)
@@ -127,8 +131,8 @@ def test_statistics_agree_with_those_of_floats() -> None:
     np.testing.assert_allclose(std, scaled.std(axis=(0, 2, 3)), rtol=1e-12)
 
 
-def test_statistics_of_bright_pixels_are_exact() -> None:
-    # The squares of one image add up to more than 2^24, beyond which float32 leaves whole numbers out.
+def test_statistics_of_bright_pixels_equal_exact_integers() -> None:
+    # The squares of one image sum to more than 2^24, beyond which float32 does not represent every integer.
     images = np.random.default_rng(2).integers(250, 256, (31, 1, 24, 24), dtype=np.uint8)
     values = images.ravel().tolist()
     count, total, total_of_squares = len(values), sum(values), sum(value * value for value in values)
@@ -137,7 +141,7 @@ def test_statistics_of_bright_pixels_are_exact() -> None:
     assert std == (count * total_of_squares - total * total) ** 0.5 / count / 255
 
 
-def test_a_channel_of_one_value_has_deviation_one() -> None:
+def test_standard_deviation_of_a_constant_channel_is_one() -> None:
     images = np.full((3, 2, 4, 4), 77, dtype=np.uint8)
     images[0, 1, 0, 0] = 78
     mean, std = pixel_statistics(images)
@@ -146,20 +150,20 @@ def test_a_channel_of_one_value_has_deviation_one() -> None:
     assert 0 < std[1] < 0.01
 
 
-def test_data_set_takes_its_statistics_from_training_images_only() -> None:
-    dataset = make_dataset(**given(test_images=np.zeros((3, 4, 5, 3), np.uint8)))
+def test_statistics_are_those_of_training_images_only() -> None:
+    dataset = make_dataset(**valid_arrays(test_images=np.zeros((3, 4, 5, 3), np.uint8)))
     assert dataset.mean == pixel_statistics(dataset.train_images)[0]
 
 
 @pytest.fixture
 def dataset() -> DataSet:
-    return make_dataset(**given())
+    return make_dataset(**valid_arrays())
 
 
-def test_opening_is_written_down_before_the_arrays_are_handed_out(dataset: DataSet, tmp_path: Path) -> None:
+def test_opening_the_test_set_is_logged(dataset: DataSet, tmp_path: Path) -> None:
     log = tmp_path / "study" / "openings.jsonl"
     images, test_labels = dataset.test.open(reason="final\ncheck", by="run 1", log=log)
-    np.testing.assert_array_equal(images.transpose(0, 2, 3, 1), given()["test_images"])
+    np.testing.assert_array_equal(images.transpose(0, 2, 3, 1), valid_arrays()["test_images"])
     assert test_labels.tolist() == [2, 1, 0]
     assert not images.flags.writeable
     dataset.test.open(reason="ünd again", by="run 2", log=log)
@@ -172,7 +176,7 @@ def test_opening_is_written_down_before_the_arrays_are_handed_out(dataset: DataS
     assert (second["reason"], second["by"]) == ("ünd again", "run 2")
 
 
-def test_the_set_stays_sealed_when_the_opening_cannot_be_written(dataset: DataSet, tmp_path: Path) -> None:
+def test_test_set_stays_sealed_if_the_log_cannot_be_written(dataset: DataSet, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     for log in (tmp_path / "file" / "log", tmp_path):
         with pytest.raises(DataError, match="stays sealed"):
@@ -180,20 +184,20 @@ def test_the_set_stays_sealed_when_the_opening_cannot_be_written(dataset: DataSe
 
 
 @pytest.mark.parametrize("blank", [{"reason": " "}, {"by": ""}])
-def test_an_opening_without_words_is_refused(dataset: DataSet, tmp_path: Path, blank: dict[str, str]) -> None:
-    with pytest.raises(DataError, match="must say something"):
+def test_blank_reason_or_name_is_rejected(dataset: DataSet, tmp_path: Path, blank: dict[str, str]) -> None:
+    with pytest.raises(DataError, match="must not be blank"):
         dataset.test.open(**{"reason": "a", "by": "b", **blank}, log=tmp_path / "log")
     assert not (tmp_path / "log").exists()
 
 
-def test_there_is_no_other_public_way_to_the_test_arrays(dataset: DataSet) -> None:
+def test_test_arrays_have_no_other_public_access(dataset: DataSet) -> None:
     public = {name for name in dir(SealedTestSet) if not name.startswith("_")}
     assert public == {"count", "open"}
     assert repr(dataset.test) == "SealedTestSet(count=3)"
     assert not hasattr(dataset.test, "__dict__")
 
 
-def test_a_torn_line_costs_neither_the_lines_before_nor_those_after(dataset: DataSet, tmp_path: Path) -> None:
+def test_incomplete_log_lines_do_not_affect_other_lines(dataset: DataSet, tmp_path: Path) -> None:
     log = tmp_path / "log"
     assert read_openings(log) == []
     dataset.test.open(reason="first", by="a", log=log)
@@ -206,14 +210,12 @@ def test_a_torn_line_costs_neither_the_lines_before_nor_those_after(dataset: Dat
     assert [opening["reason"] for opening in read_openings(log)] == ["first", "second"]
 
 
-def test_a_log_that_is_a_folder_is_an_error(tmp_path: Path) -> None:
+def test_reading_a_folder_as_log_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         read_openings(tmp_path)
 
 
-def test_openings_of_two_processes_at_once_both_arrive(
-    dataset: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_concurrent_openings_are_both_logged(dataset: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = tmp_path / "log"
     write = os.write
 
@@ -227,16 +229,16 @@ def test_openings_of_two_processes_at_once_both_arrive(
     assert [opening["by"] for opening in read_openings(log)] == ["another", "this"]
 
 
-def test_the_set_stays_sealed_when_the_disk_is_full(
+def test_test_set_stays_sealed_if_the_disk_is_full(
     dataset: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, line: write(descriptor, line[:10]))
-    with pytest.raises(DataError, match="only a part of the line"):
+    with pytest.raises(DataError, match="only part of the line"):
         dataset.test.open(reason="a reason", by="this", log=tmp_path / "log")
 
 
 def test_importing_the_data_package_does_not_import_torch_or_scikit_learn() -> None:
     code = "import sys, budgetnet.data; print(sorted({'torch', 'torchvision', 'sklearn'} & set(sys.modules)))"
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert answer.stdout.strip() == "[]"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

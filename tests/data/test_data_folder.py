@@ -242,7 +242,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(
     monkeypatch.setenv("BUDGETNET_CACHE", str(tmp_path / "file"))
     with caplog.at_level(logging.WARNING, logger="budgetnet.data.cache"):
         assert stored(load_folder(folder)) == expected(0, 1, 2, 3)
-    assert "cannot be kept" in caplog.text
+    assert "cannot be written" in caplog.text
 
 
 def test_without_a_home_there_is_no_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Any picture becomes what an image folder would have made of it, and what it was where it is of another size."""
+"""Single image files: same pixels as an image folder, orientation, scaling and invalid files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from budgetnet.data.decoding import decode_images
 from budgetnet.data.single_image import read_picture
 
 COLOUR = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
-"""A picture of 6 rows and 5 columns."""
+"""Image of 6 rows and 5 columns."""
 GREY = COLOUR[:, :, 0]
 
 
@@ -46,22 +46,22 @@ def read(path: Path, *, channels: int = 3, height: int = 6, width: int = 5) -> n
         *(("bmp", mode) for mode in ("L", "RGB", "P", "1")),
     ],
 )
-def test_a_picture_of_the_right_size_has_the_pixels_that_a_folder_gives(tmp_path: Path, suffix: str, mode: str) -> None:
-    path = saved(tmp_path / f"picture.{suffix}", Image.fromarray(COLOUR).convert(mode))
+def test_an_image_of_the_input_size_equals_that_of_a_folder(tmp_path: Path, suffix: str, mode: str) -> None:
+    path = saved(tmp_path / f"image.{suffix}", Image.fromarray(COLOUR).convert(mode))
     expected = decode_images([path.name], root=tmp_path, name="test")[0]
     assert np.array_equal(read(path, channels=len(expected)), expected)
 
 
-def test_pixels_come_channel_by_channel(tmp_path: Path) -> None:
+def test_channels_come_first_and_are_converted(tmp_path: Path) -> None:
     assert np.array_equal(read(saved(tmp_path / "c.png", Image.fromarray(COLOUR))), COLOUR.transpose(2, 0, 1))
     assert np.array_equal(read(saved(tmp_path / "g.png", Image.fromarray(GREY)), channels=1), GREY[np.newaxis])
-    # Grey for a network that sees colours, and the other way round by the weights of ITU-R 601.
+    # Grey is repeated for three channels; colour is converted to grey by ITU-R 601.
     assert np.array_equal(read(tmp_path / "g.png"), np.stack([GREY] * 3))
     luma = COLOUR @ np.array([0.299, 0.587, 0.114])
     assert np.abs(read(tmp_path / "c.png", channels=1)[0] - luma).max() <= 1
 
 
-def test_sixteen_bits_become_eight(tmp_path: Path) -> None:
+def test_sixteen_bits_are_reduced_to_eight(tmp_path: Path) -> None:
     deep = np.array([[0, 127, 128, 129, 257], [300, 32768, 65534, 65407, 65535]], dtype=np.uint16)
     for suffix in ("png", "tif"):
         path = saved(tmp_path / f"deep.{suffix}", Image.fromarray(deep))
@@ -70,16 +70,16 @@ def test_sixteen_bits_become_eight(tmp_path: Path) -> None:
         assert np.array_equal(read(path, height=2)[2], expected)
 
 
-def test_of_an_animation_the_first_picture_is_taken(tmp_path: Path) -> None:
+def test_only_the_first_frame_of_an_animation_is_read(tmp_path: Path) -> None:
     frames = [Image.fromarray(np.full((6, 5), value, dtype=np.uint8)) for value in (40, 200)]
     path = saved(tmp_path / "moving.gif", frames[0], save_all=True, append_images=frames[1:])
     assert np.unique(read(path)).tolist() == [40]
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_picture_is_turned_as_its_camera_says(tmp_path: Path, orientation: int) -> None:
-    # What the camera saw, and how it lies in the file by the standard's table of orientations.
-    lying = {
+def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
+    # How the file stores the upright image for each orientation of the EXIF standard.
+    stored = {
         1: GREY,
         2: GREY[:, ::-1],
         3: GREY[::-1, ::-1],
@@ -91,14 +91,14 @@ def test_a_picture_is_turned_as_its_camera_says(tmp_path: Path, orientation: int
     }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    path = saved(tmp_path / "turned.png", Image.fromarray(np.ascontiguousarray(lying)), exif=exif)
+    path = saved(tmp_path / "rotated.png", Image.fromarray(np.ascontiguousarray(stored)), exif=exif)
     assert np.array_equal(read(path, channels=1)[0], GREY)
 
 
-def test_another_size_is_scaled_until_it_covers_and_cropped_around_the_centre(tmp_path: Path) -> None:
+def test_images_of_other_sizes_are_scaled_and_centre_cropped(tmp_path: Path) -> None:
     wide = np.random.default_rng(3).integers(0, 256, (20, 40), dtype=np.uint8)
     pixels = read(saved(tmp_path / "wide.png", Image.fromarray(wide)), channels=1, height=10, width=10)[0]
-    # Twice as wide as high: of 20 columns the middle ten are seen. Scaled by torch.
+    # Scaled to 10x20 by torch, of which the middle ten columns remain.
     scaled = interpolate(torch.from_numpy(wide)[None, None].double(), size=(10, 20), mode="bilinear", antialias=True)
     assert np.abs(pixels - scaled[0, 0, :, 5:15].numpy()).max() <= 1
     tall = read(saved(tmp_path / "tall.png", Image.fromarray(wide.T)), channels=1, height=10, width=10)[0]
@@ -108,7 +108,7 @@ def test_another_size_is_scaled_until_it_covers_and_cropped_around_the_centre(tm
 
 
 def png(width: int, height: int) -> bytes:
-    """A PNG of that size, by its header; there are no pixels."""
+    """Return a PNG whose header has this size, without pixels."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -117,7 +117,7 @@ def png(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
-def cut_short() -> bytes:
+def truncated_png() -> bytes:
     stream = io.BytesIO()
     Image.fromarray(np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(stream, "PNG")
     return stream.getvalue()[:500]
@@ -126,18 +126,18 @@ def cut_short() -> bytes:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is not a sound image: its content is of no known kind"),
-        (b"no picture", "is not a sound image: its content is of no known kind"),
-        (cut_short(), "is not a sound image"),
+        (b"", "is not a valid image: its content is of no known kind"),
+        (b"no image", "is not a valid image: its content is of no known kind"),
+        (truncated_png(), "is not a valid image"),
         (png(10_000, 10_000), "has too many pixels to be decoded safely"),
         (png(60_000, 60_000), "has too many pixels to be decoded safely"),
-        # Would be handed to an interpreter.
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 5 6\n", "is not a sound image: its content is of no known kind"),
+        # Pillow would pass it to an interpreter.
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 5 6\n", "is not a valid image: its content is of no known kind"),
     ],
     ids=["empty", "text", "cut", "doubtful", "bomb", "postscript"],
 )
-def test_what_is_no_sound_picture_is_told_in_one_line(tmp_path: Path, content: bytes, message: str) -> None:
-    path = tmp_path / "picture.png"
+def test_invalid_images_raise_one_line_errors(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "image.png"
     path.write_bytes(content)
     with pytest.raises(InputError, match=message) as caught:
         read(path)
@@ -145,14 +145,14 @@ def test_what_is_no_sound_picture_is_told_in_one_line(tmp_path: Path, content: b
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+def test_pipes_and_missing_files_are_rejected(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name, message in (("pipe", "must be a file"), ("", "must be a file"), ("none.png", "no such file")):
         with pytest.raises(InputError, match=message):
             read(tmp_path / name)
 
 
-def test_floating_point_values_have_no_known_range(tmp_path: Path) -> None:
+def test_floating_point_images_are_rejected(tmp_path: Path) -> None:
     path = saved(tmp_path / "float.tif", Image.fromarray(np.ones((6, 5), dtype=np.float32)))
-    with pytest.raises(InputError, match="has floating-point values, whose range nobody knows"):
+    with pytest.raises(InputError, match="has floating-point values, whose range is unknown"):
         read(path)

@@ -1,3 +1,5 @@
+"""Data sources by name: digits, arrays and CIFAR-10."""
+
 from __future__ import annotations
 
 import functools
@@ -37,25 +39,25 @@ from budgetnet.data import load_dataset
         ("arrays", None),
     ],
 )
-def test_an_unknown_name_is_told_with_the_known_ones(name: str, hint: str | None) -> None:
+def test_unknown_name_lists_the_known_ones(name: str, hint: str | None) -> None:
     with pytest.raises(DataError, match="must be digits, cifar10, cifar10:PATH, folder:PATH or arrays:") as caught:
         load_dataset(name)
     assert caught.value.value == name
     assert caught.value.rule.endswith(f"did you mean {hint}?" if hint else "arrays:PATH.npz")
 
 
-def test_an_unknown_home_is_told() -> None:
-    with pytest.raises(DataError, match="no such home folder"):
+def test_missing_home_folder_is_an_error() -> None:
+    with pytest.raises(DataError, match="home folder does not exist"):
         load_dataset("arrays:~nobody-of-this-name/x.npz")
 
 
 @pytest.mark.parametrize("kind", ["cifar10", "folder", "arrays"])
-def test_a_path_with_a_zero_character_is_told(kind: str) -> None:
-    with pytest.raises(DataError, match="zero character"):
+def test_path_with_a_null_character_is_an_error(kind: str) -> None:
+    with pytest.raises(DataError, match="null character"):
         load_dataset(f"{kind}:a\0b")
 
 
-def test_digits_are_scaled_and_split_for_ever(tmp_path: Path) -> None:
+def test_digits_are_scaled_and_split_reproducibly(tmp_path: Path) -> None:
     from sklearn.datasets import load_digits
 
     dataset = load_dataset("digits")
@@ -66,7 +68,7 @@ def test_digits_are_scaled_and_split_for_ever(tmp_path: Path) -> None:
     images, labels = dataset.test.open(reason="check", by="test", log=tmp_path / "log")
     assert np.bincount(labels).min() >= 34
 
-    # Every image of the source is in exactly one part, with its label; 16 shades stay 17 distinct values.
+    # Every source image is in exactly one part, with its label; the 17 grey levels stay distinct.
     source_images, source_labels = load_digits(return_X_y=True)
     source = sorted((tuple(np.floor(x * 255 / 16 + 0.5)), y) for x, y in zip(source_images, source_labels, strict=True))
     ours = sorted(
@@ -89,7 +91,7 @@ def arrays(**changes: Any) -> dict[str, Any]:
     }
 
 
-def test_arrays_are_loaded_under_the_name_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arrays_keep_the_name_given_by_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.savez_compressed(tmp_path / "x.npz", **arrays(class_names=np.array(["no", "yes"])))
     monkeypatch.setenv("HOME", str(tmp_path))
     dataset = load_dataset("arrays:~/x.npz")
@@ -108,14 +110,14 @@ def without(key: str) -> dict[str, Any]:
     ("content", "rule"),
     [
         (without("test_labels"), "test_labels is missing"),
-        (arrays(extra=np.zeros(3)), "and not 'extra'"),
+        (arrays(extra=np.zeros(3)), "not 'extra'"),
         (arrays(class_names=np.array([1, 2])), "class_names must be an array of text"),
         (arrays(class_names=np.array("one")), "class_names must be an array of text"),
         (arrays(train_labels=np.array([0, 1, 0, "1"], dtype=object)), "train_labels must be plain numbers or text"),
         (arrays(train_labels=np.array([0.0, 1, 0, 1])), "train_labels must be whole numbers, one for each image"),
     ],
 )
-def test_wrong_content_is_told(tmp_path: Path, content: dict[str, Any], rule: str) -> None:
+def test_invalid_arrays_are_an_error(tmp_path: Path, content: dict[str, Any], rule: str) -> None:
     np.savez(tmp_path / "x.npz", **content)
     with pytest.raises(DataError, match=rule) as caught:
         load_dataset(f"arrays:{tmp_path / 'x.npz'}")
@@ -123,7 +125,7 @@ def test_wrong_content_is_told(tmp_path: Path, content: dict[str, Any], rule: st
 
 
 class Trap:
-    """Makes a file when it is unpickled."""
+    """Object that creates a file when it is unpickled."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -145,7 +147,7 @@ def npy_bytes() -> bytes:
 
 
 def bare_zip_bytes() -> bytes:
-    """An archive whose members have the right names and are no arrays."""
+    """Return an archive whose members have the right names but are not arrays."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         for key in arrays():
@@ -166,24 +168,24 @@ def bare_zip_bytes() -> bytes:
         (npz_bytes().replace(bytes(range(20)), bytes(20)), "train_images is damaged"),
     ],
 )
-def test_a_damaged_file_is_told(tmp_path: Path, content: bytes, rule: str) -> None:
+def test_damaged_files_are_an_error(tmp_path: Path, content: bytes, rule: str) -> None:
     (tmp_path / "x.npz").write_bytes(content)
     with pytest.raises(DataError, match=rule) as caught:
         load_dataset(f"arrays:{tmp_path / 'x.npz'}")
     assert "\n" not in str(caught.value)
 
 
-def test_a_pickle_is_not_executed(tmp_path: Path) -> None:
-    (tmp_path / "x.npz").write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))
+def test_pickles_are_not_executed(tmp_path: Path) -> None:
+    (tmp_path / "x.npz").write_bytes(pickle.dumps(Trap(tmp_path / "executed")))
     with pytest.raises(DataError, match=r"must be a \.npz file"):
         load_dataset(f"arrays:{tmp_path / 'x.npz'}")
-    np.savez(tmp_path / "y.npz", **arrays(train_labels=np.array([Trap(tmp_path / "sprung")], dtype=object)))
+    np.savez(tmp_path / "y.npz", **arrays(train_labels=np.array([Trap(tmp_path / "executed")], dtype=object)))
     with pytest.raises(DataError, match="not pickled objects"):
         load_dataset(f"arrays:{tmp_path / 'y.npz'}")
-    assert not (tmp_path / "sprung").exists()
+    assert not (tmp_path / "executed").exists()
 
 
-def test_a_missing_file_and_a_folder_are_told(tmp_path: Path) -> None:
+def test_missing_files_and_folders_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         load_dataset(f"arrays:{tmp_path / 'x.npz'}")
     with pytest.raises(DataError, match="is a folder"):
@@ -191,9 +193,9 @@ def test_a_missing_file_and_a_folder_are_told(tmp_path: Path) -> None:
 
 
 class OldPickler(pickle.Pickler):
-    """Writes array types with a number for a yes or no, as old numpy did, so that reading them warns.
+    """Pickler that writes array types with an integer for a flag, as old numpy did, so that reading them warns.
 
-    CIFAR-10's own files have 0 there, at which only some versions of numpy warn; at 2 all later ones do.
+    The files of CIFAR-10 have 0 there, for which only some versions of numpy warn; for 2 all later ones do.
     """
 
     def reducer_override(self, value: object) -> Any:
@@ -210,7 +212,7 @@ def pickled(value: object) -> bytes:
 
 @pytest.fixture
 def batch_files(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
-    """CIFAR-10's files in small, 20 images each, with torchvision brought to expect their checksums."""
+    """Return CIFAR-10 files of 20 images each, whose checksums torchvision is patched to expect."""
     from torchvision.datasets import CIFAR10
 
     random = np.random.default_rng(0)
@@ -224,7 +226,7 @@ def batch_files(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     monkeypatch.setattr(CIFAR10, "train_list", [[name, checksums[name]] for name in names[:5]])
     monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", checksums["test_batch"]]])
     monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": checksums["batches.meta"]})
-    # Nothing listens there, so whatever tries to download fails at once and never leaves this machine.
+    # Nothing listens there, so every download fails at once without network access.
     monkeypatch.setattr(CIFAR10, "url", "https://127.0.0.1:9/cifar-10-python.tar.gz")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
@@ -256,8 +258,8 @@ def images_in(files: dict[str, bytes], name: str) -> npt.NDArray[np.uint8]:
     return rows.reshape(-1, 3, 32, 32)
 
 
-@pytest.mark.filterwarnings("ignore:dtype")  # for what this test itself reads; the next one is strict
-def test_cifar10_that_is_there_is_loaded_without_a_download(
+@pytest.mark.filterwarnings("ignore:dtype")  # from unpickling in this test; the next test checks for warnings
+def test_existing_cifar10_is_loaded_without_a_download(
     tmp_path: Path, batch_files: dict[str, bytes], capfd: pytest.CaptureFixture[str]
 ) -> None:
     write_batches(tmp_path, batch_files)
@@ -277,13 +279,13 @@ def test_cifar10_that_is_there_is_loaded_without_a_download(
     assert capfd.readouterr() == ("", "")
 
 
-def test_files_of_old_numpy_load_without_a_warning(tmp_path: Path, batch_files: dict[str, bytes]) -> None:
+def test_cifar10_loads_without_a_warning(tmp_path: Path, batch_files: dict[str, bytes]) -> None:
     write_batches(tmp_path, batch_files)
     assert load_dataset(f"cifar10:{tmp_path}").num_train == 100
 
 
 @pytest.mark.parametrize("variable", ["BUDGETNET_DATA", "HOME"])
-def test_cifar10_has_a_place_of_its_own(
+def test_default_folder_of_cifar10(
     tmp_path: Path, batch_files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     monkeypatch.delenv("BUDGETNET_DATA", raising=False)
@@ -292,7 +294,7 @@ def test_cifar10_has_a_place_of_its_own(
     assert load_dataset("cifar10").num_test == 20
 
 
-def test_without_a_network_it_says_where_the_files_belong(tmp_path: Path, batch_files: dict[str, bytes]) -> None:
+def test_failed_download_says_where_to_put_the_files(tmp_path: Path, batch_files: dict[str, bytes]) -> None:
     with pytest.raises(DataError, match="cannot be downloaded") as caught:
         load_dataset(f"cifar10:{tmp_path / 'here'}")
     rule = caught.value.rule
@@ -301,41 +303,41 @@ def test_without_a_network_it_says_where_the_files_belong(tmp_path: Path, batch_
     assert "\n" not in rule
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path, batch_files: dict[str, bytes]) -> None:
+def test_a_folder_that_cannot_be_created_is_an_error(tmp_path: Path, batch_files: dict[str, bytes]) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DataError, match="cannot be downloaded"):
         load_dataset(f"cifar10:{tmp_path / 'file' / 'deeper'}")
 
 
 @pytest.mark.parametrize("victim", ["data_batch_3", "test_batch", "batches.meta"])
-def test_a_file_with_a_wrong_checksum_is_never_opened(
+def test_files_with_a_wrong_checksum_are_not_unpickled(
     tmp_path: Path, batch_files: dict[str, bytes], victim: str
 ) -> None:
-    write_batches(tmp_path, {**batch_files, victim: pickle.dumps(Trap(tmp_path / "sprung"))})
+    write_batches(tmp_path, {**batch_files, victim: pickle.dumps(Trap(tmp_path / "executed"))})
     with pytest.raises(DataError, match="cannot be downloaded"):
         load_dataset(f"cifar10:{tmp_path}")
-    assert not (tmp_path / "sprung").exists()
+    assert not (tmp_path / "executed").exists()
 
 
-def test_an_archive_supplied_by_hand_is_unpacked(
+def test_an_existing_archive_is_extracted(
     tmp_path: Path, batch_files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "cifar-10-python.tar.gz").write_bytes(archive_of(batch_files, monkeypatch))
     assert load_dataset(f"cifar10:{tmp_path}").num_train == 100
 
 
-def test_an_answer_that_is_not_http_is_told(
+def test_invalid_http_response_is_an_error(
     tmp_path: Path, batch_files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from torchvision.datasets import CIFAR10
 
-    def answer_nonsense(server: socket.socket) -> None:
+    def send_invalid_response(server: socket.socket) -> None:
         with server.accept()[0] as connection:
             connection.recv(10_000)
             connection.sendall(b"nonsense\r\n\r\n")
 
     with socket.create_server(("127.0.0.1", 0)) as server:
-        thread = threading.Thread(target=answer_nonsense, args=(server,))
+        thread = threading.Thread(target=send_invalid_response, args=(server,))
         thread.start()
         monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{server.getsockname()[1]}/x.tar.gz")
         with pytest.raises(DataError, match="cannot be downloaded"):
@@ -344,11 +346,11 @@ def test_an_answer_that_is_not_http_is_told(
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is the base class's
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - name of the base class's parameter
         pass
 
 
-def test_a_download_is_silent_off_a_terminal(
+def test_download_prints_nothing_outside_a_terminal(
     tmp_path: Path, batch_files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     from torchvision.datasets import CIFAR10

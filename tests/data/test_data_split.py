@@ -1,3 +1,5 @@
+"""Train/validation split: stratified, reproducible and nested."""
+
 from __future__ import annotations
 
 import math
@@ -17,32 +19,32 @@ Labels = npt.NDArray[np.int64]
 
 
 def labels_of(*counts: int) -> Labels:
-    """So many of each class, shuffled."""
+    """Return shuffled labels with these numbers of images per class."""
     return np.random.default_rng(5).permutation(np.repeat(np.arange(len(counts)), counts))
 
 
-def test_each_class_is_split_in_proportion() -> None:
+def test_split_is_stratified() -> None:
     labels = labels_of(100, 200, 700)
     parts = split(labels, validation_fraction=0.1, seed=3)
     assert np.bincount(labels[parts.validation]).tolist() == [10, 20, 70]
     assert np.bincount(labels[parts.train]).tolist() == [90, 180, 630]
 
 
-def test_subsets_keep_the_proportion() -> None:
+def test_subsets_are_stratified() -> None:
     labels = labels_of(100, 200, 700)
     parts = split(labels, validation_fraction=0.1, seed=3, train_size=90, validation_size=20)
     assert np.bincount(labels[parts.train]).tolist() == [9, 18, 63]
     assert np.bincount(labels[parts.validation]).tolist() == [2, 4, 14]
 
 
-def test_a_rare_class_is_in_the_smallest_subset() -> None:
+def test_smallest_subset_contains_every_class() -> None:
     labels = labels_of(4, 996)
     parts = split(labels, validation_fraction=0.5, seed=0, train_size=2, validation_size=2)
     assert sorted(labels[parts.train]) == [0, 1]
     assert sorted(labels[parts.validation]) == [0, 1]
 
 
-def test_the_seed_fixes_the_split() -> None:
+def test_split_depends_on_the_seed_only() -> None:
     labels = labels_of(50, 50)
     first, again, other = (split(labels, validation_fraction=0.2, seed=seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first.train, again.train)
@@ -52,7 +54,7 @@ def test_the_seed_fixes_the_split() -> None:
     assert first.validation.tolist() != other.validation.tolist()
 
 
-def test_the_order_of_a_subset_is_not_the_order_of_the_classes() -> None:
+def test_extra_images_of_a_subset_depend_on_the_seed() -> None:
     labels = labels_of(*[100] * 10)
     seen = [set(labels[split(labels, validation_fraction=0.5, seed=seed, train_size=15).train]) for seed in range(3)]
     extra = [
@@ -63,7 +65,7 @@ def test_the_order_of_a_subset_is_not_the_order_of_the_classes() -> None:
     assert len(set(extra)) == 3
 
 
-def test_every_size_has_its_own_fingerprint() -> None:
+def test_fingerprint_depends_on_the_sizes() -> None:
     labels = labels_of(50, 50)
     sizes = ((40, 10), (39, 10), (40, 9))
     seen = {
@@ -80,7 +82,7 @@ def test_every_size_has_its_own_fingerprint() -> None:
     seed=st.integers(0, 2**32 - 1),
     data=st.data(),
 )
-def test_parts_are_disjoint_whole_and_independent(
+def test_parts_are_disjoint_complete_and_nested(
     counts: list[int], fraction: float, seed: int, data: st.DataObject
 ) -> None:
     labels = labels_of(*counts)
@@ -91,8 +93,8 @@ def test_parts_are_disjoint_whole_and_independent(
     assert sorted([*whole.train, *whole.validation]) == list(range(len(labels)))
     assert len(whole.validation) == math.ceil(len(labels) * Fraction(repr(fraction)))
     for label, count in enumerate(counts):
-        held_back = int((labels[whole.validation] == label).sum())
-        assert abs(held_back - count * len(whole.validation) / len(labels)) < 1
+        num_validation = int((labels[whole.validation] == label).sum())
+        assert abs(num_validation - count * len(whole.validation) / len(labels)) < 1
 
     present = len(set(labels[whole.validation]))
     train_size = data.draw(st.integers(len(counts), len(whole.train)))
@@ -125,8 +127,8 @@ def test_parts_are_disjoint_whole_and_independent(
         (labels_of(50, 50), {"validation_fraction": 0.0}, "validation_fraction", "between 0 and 1"),
         (labels_of(50, 50), {"validation_fraction": 1.0}, "validation_fraction", "between 0 and 1"),
         (labels_of(50, 50), {"validation_fraction": float("nan")}, "validation_fraction", "between 0 and 1"),
-        (labels_of(50, 50), {"validation_fraction": 0.001}, "validation_fraction", "at least one for each"),
-        (labels_of(50, 50), {"validation_fraction": 0.999}, "validation_fraction", "at least one for each"),
+        (labels_of(50, 50), {"validation_fraction": 0.001}, "validation_fraction", "at least 2, one per class"),
+        (labels_of(50, 50), {"validation_fraction": 0.999}, "validation_fraction", "at least 2, one per class"),
         (labels_of(2, 60), {"validation_fraction": 0.9}, "validation_fraction", "without training images"),
         (labels_of(50, 50), {"seed": -1}, "seed", "whole number"),
         (labels_of(50, 50), {"seed": 2**32}, "seed", "whole number"),
@@ -143,13 +145,13 @@ def test_parts_are_disjoint_whole_and_independent(
         (labels_of(50, 50), {"validation_size": 0}, "validation_size", "2 .* to 20"),
     ],
 )
-def test_what_cannot_be_split_is_told(labels: Labels, options: dict[str, Any], field: str, rule: str) -> None:
+def test_invalid_splits_name_the_field(labels: Labels, options: dict[str, Any], field: str, rule: str) -> None:
     with pytest.raises(DataError, match=rule) as caught:
         split(labels, **{"validation_fraction": 0.2, "seed": 0, **options})
     assert caught.value.field == field
 
 
-def test_a_whole_part_can_be_asked_for_by_its_size() -> None:
+def test_size_of_the_whole_part_selects_all_of_it() -> None:
     labels = labels_of(50, 50)
     whole = split(labels, validation_fraction=0.2, seed=0)
     sized = split(labels, validation_fraction=0.2, seed=0, train_size=80, validation_size=20)
@@ -158,6 +160,6 @@ def test_a_whole_part_can_be_asked_for_by_its_size() -> None:
     assert len(one_less.train) == 79
 
 
-def test_a_share_that_floating_point_exceeds_by_a_hair_holds_back_no_image_more() -> None:
+def test_fraction_is_not_rounded_up_by_floating_point_errors() -> None:
     assert 100 * 0.07 > 7
     assert len(split(labels_of(50, 50), validation_fraction=0.07, seed=0).validation) == 7

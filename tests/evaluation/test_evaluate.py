@@ -276,9 +276,9 @@ def test_what_is_no_run_or_came_to_nothing_cannot_be_asked(runs: Runs, tmp_path:
         runs("good0")
     (unfinished / "result.json").unlink()
     for path, message in [
-        (tmp_path / "nowhere", "holds no run"),
-        (tmp_path, "holds no run"),
-        (good / "run.json", "holds no run"),
+        (tmp_path / "nowhere", "contains no run"),
+        (tmp_path, "contains no run"),
+        (good / "run.json", "contains no run"),
         (unfinished, "is unfinished"),
         (tmp_path / "diverged", "came to no result: the loss was no finite number in epoch 1"),
     ]:

@@ -348,4 +348,4 @@ def test_an_option_that_the_images_do_not_allow_is_refused_before_anything_is_tr
     study.variants(input_shape=(1, 16, 16), num_classes=10)
     with pytest.raises(InputError) as caught:
         study.variants(input_shape=(1, 8, 8), num_classes=10)
-    assert str(caught.value).endswith("must be at most the images' side of 8 (in the variant small)")
+    assert str(caught.value).endswith("must be at most the image size, 8 (in the variant small)")

@@ -241,7 +241,7 @@ def test_runs_without_a_network_cannot_be_exported(runs: Runs, tmp_path: Path) -
     for record, message in (
         (diverged, "came to no result: the loss was no finite number"),
         (unfinished, "is unfinished"),
-        (bare, "keeps no network: best.safetensors is missing"),
+        (bare, "contains no weights: best.safetensors is missing"),
     ):
         with pytest.raises(RecordError, match=message):
             export(record.folder, format="safetensors", to=tmp_path)

@@ -1,4 +1,4 @@
-"""What follows from a network's probabilities, against scikit-learn and small cases worked by hand."""
+"""Classification metrics against scikit-learn and small cases computed by hand."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from budgetnet.common.errors import InputError
 from budgetnet.runs.metrics import ClassScore, Scores, average
 from budgetnet.statistics.intervals import wilson_interval
 
-# Five images of three classes. Said: 0, 1, 0, 0, 1; true: 0, 1, 1, 0, 0. So three are right, and none is of class 2.
-BY_HAND = Scores(
+# Predicted: 0, 1, 0, 0, 1; true: 0, 1, 1, 0, 0. Three are correct, and class 2 has no images.
+FIVE_IMAGES = Scores(
     np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.5, 0.25, 0.25], [0.9, 0.1, 0.0], [0.25, 0.75, 0.0]]),
     np.array([0, 1, 1, 0, 0]),
 )
@@ -29,25 +29,25 @@ def random_scores(images: int, classes: int, seed: int, *, dtype: Any = np.float
     return Scores(probabilities, generator.integers(0, classes, images))
 
 
-def test_five_images_by_hand() -> None:
-    assert (BY_HAND.images, BY_HAND.num_classes) == (5, 3)
-    assert BY_HAND.predictions.tolist() == [0, 1, 0, 0, 1]
-    assert BY_HAND.right.tolist() == [True, True, False, True, False]
-    assert (BY_HAND.correct, BY_HAND.accuracy) == (3, 0.6)
-    assert BY_HAND.interval == wilson_interval(3, 5)
-    assert BY_HAND.loss == pytest.approx(-math.log(0.7 * 0.8 * 0.25 * 0.9 * 0.25) / 5)
-    assert BY_HAND.confusion().tolist() == [[2, 1, 0], [1, 1, 0], [0, 0, 0]]
-    assert BY_HAND.per_class(["cat", "dog", "owl"]) == [
+def test_metrics_of_five_images() -> None:
+    assert (FIVE_IMAGES.images, FIVE_IMAGES.num_classes) == (5, 3)
+    assert FIVE_IMAGES.predictions.tolist() == [0, 1, 0, 0, 1]
+    assert FIVE_IMAGES.right.tolist() == [True, True, False, True, False]
+    assert (FIVE_IMAGES.correct, FIVE_IMAGES.accuracy) == (3, 0.6)
+    assert FIVE_IMAGES.interval == wilson_interval(3, 5)
+    assert FIVE_IMAGES.loss == pytest.approx(-math.log(0.7 * 0.8 * 0.25 * 0.9 * 0.25) / 5)
+    assert FIVE_IMAGES.confusion().tolist() == [[2, 1, 0], [1, 1, 0], [0, 0, 0]]
+    assert FIVE_IMAGES.per_class(["cat", "dog", "owl"]) == [
         ClassScore("cat", 3, 2, 2 / 3, wilson_interval(2, 3), 2 / 3),
         ClassScore("dog", 2, 1, 1 / 2, wilson_interval(1, 2), 1 / 2),
         ClassScore("owl", 0, 0, None, None, None),
     ]
 
 
-def test_calibration_by_hand() -> None:
-    # Confidences 0.7, 0.8, 0.5, 0.9, 0.75, of which 0.5 and 0.75 lie on edges of the four bins and belong below.
+def test_calibration_of_five_images() -> None:
+    # Confidences 0.7, 0.8, 0.5, 0.9, 0.75; 0.5 and 0.75 lie on edges of the four bins and belong to the lower ones.
     # (0.25, 0.5]: 0.5, wrong. (0.5, 0.75]: 0.7 right, 0.75 wrong. (0.75, 1]: 0.8 and 0.9, right.
-    ece, bins = BY_HAND.calibration(4)
+    ece, bins = FIVE_IMAGES.calibration(4)
     assert ece == pytest.approx(1 / 5 * 0.5 + 2 / 5 * abs(0.5 - 0.725) + 2 / 5 * abs(1 - 0.85))
     assert [(part.low, part.high, part.count, part.accuracy) for part in bins] == [
         (0.0, 0.25, 0, None),
@@ -58,7 +58,7 @@ def test_calibration_by_hand() -> None:
     assert [part.confidence for part in bins] == pytest.approx([None, 0.5, 0.725, 0.85])
 
 
-def test_confidence_on_an_edge_belongs_below_whatever_the_number_of_bins() -> None:
+def test_confidence_on_an_edge_belongs_to_the_lower_bin() -> None:
     for bins in range(2, 40):
         edges = [step / bins for step in range(math.ceil(bins / 2), bins + 1)]
         scores = Scores(np.array([[edge, 1 - edge] for edge in edges]), np.zeros(len(edges), int))
@@ -67,39 +67,39 @@ def test_confidence_on_an_edge_belongs_below_whatever_the_number_of_bins() -> No
 
 
 @given(st.integers(1, 300), st.integers(2, 12), st.integers(1, 30), st.integers(0, 2**32 - 1))
-def test_calibration_image_by_image(images: int, classes: int, bins: int, seed: int) -> None:
+def test_calibration_equals_a_loop_over_images(images: int, classes: int, bins: int, seed: int) -> None:
     scores = random_scores(images, classes, seed)
     found = scores.calibration(bins)
     members: list[list[tuple[float, bool]]] = [[] for _ in range(bins)]
     for row, label in zip(scores.probabilities.tolist(), scores.labels.tolist(), strict=True):
         confidence = max(row)
-        place = next(number for number in range(bins) if confidence <= (number + 1) / bins or number == bins - 1)
-        members[place].append((confidence, row.index(confidence) == label))
+        index = next(number for number in range(bins) if confidence <= (number + 1) / bins or number == bins - 1)
+        members[index].append((confidence, row.index(confidence) == label))
     error = 0.0
     for part, inside in zip(found.bins, members, strict=True):
         assert part.count == len(inside)
         if inside:
             confidence = sum(value for value, _ in inside) / len(inside)
-            accuracy = sum(right for _, right in inside) / len(inside)
+            accuracy = sum(correct for _, correct in inside) / len(inside)
             assert part.confidence == pytest.approx(confidence)
             assert part.accuracy == pytest.approx(accuracy)
             error += len(inside) / images * abs(accuracy - confidence)
     assert found.ece == pytest.approx(error, abs=1e-12)
 
 
-def test_a_network_that_is_right_as_often_as_it_says_is_calibrated() -> None:
+def test_calibrated_probabilities_have_a_small_calibration_error() -> None:
     generator = np.random.default_rng(2017)
     probabilities = generator.dirichlet(np.ones(4), 40_000)
-    truths = (probabilities.cumsum(axis=1) < generator.random((40_000, 1))).sum(axis=1)
-    honest = Scores(probabilities, truths.clip(max=3))
-    sharpened = probabilities**3 / (probabilities**3).sum(axis=1, keepdims=True)
-    # Noise alone leaves about √(2 / π) standard errors in each of the bins, of some 3,000 images.
-    assert honest.calibration().ece < 0.01
-    assert Scores(sharpened, honest.labels).calibration().ece > 0.15
+    labels = (probabilities.cumsum(axis=1) < generator.random((40_000, 1))).sum(axis=1)
+    calibrated = Scores(probabilities, labels.clip(max=3))
+    overconfident = probabilities**3 / (probabilities**3).sum(axis=1, keepdims=True)
+    # Sampling noise alone gives about √(2 / π) standard errors in each bin of about 3,000 images.
+    assert calibrated.calibration().ece < 0.01
+    assert Scores(overconfident, calibrated.labels).calibration().ece > 0.15
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_what_scikit_learn_says_of_many_images(dtype: Any) -> None:
+def test_metrics_equal_those_of_scikit_learn(dtype: Any) -> None:
     scores = random_scores(2_000, 10, 3, dtype=dtype)
     predictions, labels = scores.probabilities.argmax(axis=1), scores.labels
     assert scores.confusion().tolist() == confusion_matrix(labels, predictions).tolist()
@@ -108,23 +108,23 @@ def test_what_scikit_learn_says_of_many_images(dtype: Any) -> None:
     assert [row.accuracy for row in rows] == pytest.approx(list(recall_score(labels, predictions, average=None)))
     assert [row.precision for row in rows] == pytest.approx(list(precision_score(labels, predictions, average=None)))
     assert [row.interval for row in rows] == [wilson_interval(row.correct, row.images) for row in rows]
-    possible = scores.probabilities[np.arange(2_000), labels] > 1e-15  # smaller ones are cut off by scikit-learn
+    possible = scores.probabilities[np.arange(2_000), labels] > 1e-15  # scikit-learn clips smaller ones
     likely = Scores(scores.probabilities[possible], labels[possible])
     expected = log_loss(likely.labels, likely.probabilities / likely.probabilities.sum(axis=1, keepdims=True))
     assert likely.loss == pytest.approx(expected, rel=1e-6)
 
 
-def test_a_probability_of_zero_costs_a_finite_loss() -> None:
+def test_a_probability_of_zero_gives_a_finite_loss() -> None:
     scores = Scores(np.array([[1.0, 0.0], [1.0, 0.0]]), np.array([1, 0]))
     assert scores.loss == pytest.approx(126 * math.log(2) / 2)
     assert Scores(np.array([[1.0, 1e-30]]), np.array([1])).loss == pytest.approx(30 * math.log(10))
 
 
-def test_of_equally_probable_classes_the_first_is_said() -> None:
+def test_ties_are_predicted_as_the_first_class() -> None:
     assert Scores(np.full((1, 4), 0.25), np.array([0])).predictions.tolist() == [0]
 
 
-def test_scores_are_a_copy_that_cannot_be_written_to() -> None:
+def test_scores_are_read_only_copies() -> None:
     probabilities, labels = np.array([[0.25, 0.75]]), np.array([1])
     scores = Scores(probabilities, labels)
     probabilities[0], labels[0] = (1, 0), 0
@@ -134,23 +134,23 @@ def test_scores_are_a_copy_that_cannot_be_written_to() -> None:
             array[0] = 0
 
 
-def test_half_precision_may_miss_one_by_a_thousandth() -> None:
+def test_probabilities_in_half_precision_are_accepted() -> None:
     rounded = np.random.default_rng(1).dirichlet(np.ones(100), 50).astype(np.float16)
     assert np.abs(rounded.astype(float).sum(axis=1) - 1).max() > 1e-5
     assert Scores(rounded, np.zeros(50, int)).probabilities.dtype == np.float64
 
 
 def test_an_ensemble_averages_probabilities() -> None:
-    # Two hesitant votes for class 1 are outweighed by one firm vote for class 0, unlike in a count of votes.
+    # Unlike in a majority vote, one confident prediction of class 0 outweighs two uncertain ones of class 1.
     labels = np.array([0])
     members = [Scores(np.array([row]), labels) for row in ([0.45, 0.55], [0.45, 0.55], [0.9, 0.1])]
-    together = average(members)
-    assert together.probabilities.tolist() == [[pytest.approx(0.6), pytest.approx(0.4)]]
-    assert (together.correct, [member.correct for member in members]) == (1, [0, 0, 1])
+    ensemble = average(members)
+    assert ensemble.probabilities.tolist() == [[pytest.approx(0.6), pytest.approx(0.4)]]
+    assert (ensemble.correct, [member.correct for member in members]) == (1, [0, 0, 1])
     assert average(members[:1]).probabilities.tolist() == [[0.45, 0.55]]
 
 
-def test_members_of_an_ensemble_must_be_of_the_same_images() -> None:
+def test_ensemble_members_must_have_the_same_images() -> None:
     first = random_scores(4, 3, 0)
     other_labels = Scores(first.probabilities, (first.labels + 1) % 3)
     for wrong, field in [
@@ -190,16 +190,16 @@ LABELS = np.array([0, 1])
         (GOOD, np.array([-1, 0]), "labels[0]"),
     ],
 )
-def test_bad_scores_are_named(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any], field: str) -> None:
+def test_invalid_scores_name_the_field(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any], field: str) -> None:
     with pytest.raises(InputError) as caught:
         Scores(probabilities, labels)
     assert caught.value.field == field
     assert "\n" not in str(caught.value)
 
 
-def test_bad_questions_are_named() -> None:
+def test_invalid_arguments_name_the_field() -> None:
     with pytest.raises(InputError, match="names"):
-        BY_HAND.per_class(["cat", "dog"])
+        FIVE_IMAGES.per_class(["cat", "dog"])
     for bins in (0, -3, 2.5):
         with pytest.raises(InputError, match="bins"):
-            BY_HAND.calibration(bins)  # type: ignore[arg-type]
+            FIVE_IMAGES.calibration(bins)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Recipes: the paper's own values, the ends of cycles against a simulated schedule, and training of another length."""
+"""Recipes: values of named recipes, validation, digests, learning-rate schedules and progressive resizing."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ FAST: list[dict[str, Any]] = [
     {"resizing": {"start": 8}},
     {"example_filter": {"keep": 0.25}},
 ]
-"""Options for fast training, each by itself."""
+"""Options of fast training, one at a time."""
 
 
-def test_paper_recipe_has_the_values_of_paper_and_notebook() -> None:
+def test_paper_recipe_has_the_values_of_the_paper() -> None:
     recipe = named_recipe("paper")
     assert (recipe.learning_rate, recipe.momentum, recipe.weight_decay) == (0.01, 0.9, 5e-4)
     assert recipe.batch_size == 128
@@ -48,7 +48,7 @@ def test_paper_recipe_has_the_values_of_paper_and_notebook() -> None:
     assert recipe.validation_fraction == 0.2
 
 
-def test_the_recipe_as_run_differs_from_the_papers_in_what_the_notebook_did() -> None:
+def test_as_run_recipe_differs_from_paper_only_in_what_the_notebook_did() -> None:
     recipe, paper = named_recipe("as-run"), named_recipe("paper")
     assert (recipe.schedule.kind, recipe.validation_split, recipe.augmented_validation) == (
         "constant",
@@ -63,16 +63,15 @@ def test_the_recipe_as_run_differs_from_the_papers_in_what_the_notebook_did() ->
     assert (recipe.leaks, paper.leaks) == (True, False)
 
 
-def test_fields_that_came_later_leave_the_identity_of_earlier_recipes() -> None:
-    # Written down before there was any other split than a fixed one.
+def test_digest_of_a_recipe_of_defaults_is_that_of_an_empty_mapping() -> None:
     assert named_recipe("paper").digest == hashlib.sha256(b"{}").hexdigest()
 
 
-def test_networks_are_ranked_on_images_that_are_held_out_and_stay_as_they_are() -> None:
+def test_recipes_with_unreliable_validation_cannot_rank_networks() -> None:
     require_sound(named_recipe("paper"), field="--recipe")
     for changes, rule in (
-        ({"validation_split": "each-epoch"}, "validates on images that it trains on"),
-        ({"augmented_validation": True}, "validates on images that are cropped and mirrored at random"),
+        ({"validation_split": "each-epoch"}, "validation images are also trained on"),
+        ({"augmented_validation": True}, "validation images are randomly cropped and flipped"),
     ):
         with pytest.raises(InputError, match=rule) as caught:
             require_sound(Recipe.from_mapping(changes), field="--recipe")
@@ -80,18 +79,18 @@ def test_networks_are_ranked_on_images_that_are_held_out_and_stay_as_they_are() 
 
 
 @pytest.mark.parametrize("augmentation", [{"cutout": 2}, {"policy": {}}, {"mixing": {}}, {"alternating_flip": True}])
-def test_validation_images_are_cropped_and_mirrored_only(augmentation: dict[str, Any]) -> None:
+def test_augmented_validation_supports_only_crops_and_flips(augmentation: dict[str, Any]) -> None:
     Recipe(augmented_validation=True, augmentation=Augmentation(padding_mode="reflect"))
-    with pytest.raises(InputError, match="augmented_validation = True: knows crops"):
+    with pytest.raises(InputError, match="augmented_validation = True: supports crops and flips only"):
         Recipe.from_mapping({"augmented_validation": True, "augmentation": augmentation})
 
 
-def test_digits_are_never_mirrored() -> None:
+def test_digits_recipe_does_not_flip() -> None:
     assert not named_recipe("digits").augmentation.flip
 
 
-def ends_by_walking(epochs: int, first: int, factor: int) -> list[int]:
-    """Walks epoch by epoch, as torch's CosineAnnealingWarmRestarts does, and notes where a restart follows."""
+def simulated_cycle_ends(epochs: int, first: int, factor: int) -> list[int]:
+    """Simulate torch's CosineAnnealingWarmRestarts epoch by epoch and return the last epoch of each cycle."""
     ends, position, length = [], 0, first
     for epoch in range(1, epochs + 1):
         position += 1
@@ -103,12 +102,12 @@ def ends_by_walking(epochs: int, first: int, factor: int) -> list[int]:
 
 @thorough
 @given(st.integers(1, 400), st.integers(1, 120), st.integers(1, 4))
-def test_cycle_ends_are_those_of_a_walk(epochs: int, first: int, factor: int) -> None:
+def test_cycle_ends_equal_a_simulation(epochs: int, first: int, factor: int) -> None:
     schedule = Schedule(first_cycle=first, cycle_factor=factor)
-    assert schedule.cycle_ends(epochs) == ends_by_walking(epochs, first, factor)
+    assert schedule.cycle_ends(epochs) == simulated_cycle_ends(epochs, first, factor)
 
 
-def test_a_constant_rate_has_no_cycles() -> None:
+def test_constant_schedule_has_no_cycles() -> None:
     assert Schedule(kind="constant", first_cycle=1).cycle_ends(10) == []
 
 
@@ -116,22 +115,22 @@ def test_a_constant_rate_has_no_cycles() -> None:
     ("epochs", "first_cycle"),
     [(1, 1), (99, 99), (100, 100), (101, 100), (500, 100)],
 )
-def test_another_length_shortens_a_longer_first_cycle_and_keeps_a_shorter(epochs: int, first_cycle: int) -> None:
+def test_for_epochs_shortens_only_a_longer_first_cycle(epochs: int, first_cycle: int) -> None:
     recipe = named_recipe("paper").for_epochs(epochs)
     assert (recipe.epochs, recipe.schedule.first_cycle) == (epochs, first_cycle)
-    kept = {"epochs", "schedule"}
-    assert recipe.model_dump(exclude=kept) == named_recipe("paper").model_dump(exclude=kept)
+    changed = {"epochs", "schedule"}
+    assert recipe.model_dump(exclude=changed) == named_recipe("paper").model_dump(exclude=changed)
     assert recipe.schedule.cycle_factor == 1
     if epochs <= 100:
         assert recipe.schedule.cycle_ends(epochs) == [epochs]
 
 
-def test_another_length_leaves_a_constant_schedule_alone() -> None:
+def test_for_epochs_keeps_a_constant_schedule() -> None:
     recipe = Recipe(schedule=Schedule(kind="constant"))
     assert recipe.for_epochs(3).schedule == recipe.schedule
 
 
-def test_a_single_cycle_spans_a_training_of_any_length() -> None:
+def test_a_single_cycle_spans_the_whole_training() -> None:
     recipe = Recipe(epochs=20, schedule=Schedule(kind="one-cycle", first_cycle=20))
     for epochs in (1, 5, 20, 77):
         changed = recipe.for_epochs(epochs)
@@ -142,12 +141,12 @@ def test_a_single_cycle_spans_a_training_of_any_length() -> None:
 
 
 @pytest.mark.parametrize(("epochs", "steps", "warmup"), [(1, 40, 0.3), (5, 8, 0.25), (10, 1, 0.1)])
-def test_a_single_cycle_is_that_of_torch(epochs: int, steps: int, warmup: float) -> None:
+def test_one_cycle_schedule_equals_torch(epochs: int, steps: int, warmup: float) -> None:
     total = epochs * steps
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    # Theirs reaches the end at the last step, ours behind it; one step more brings the two together, and the share of
-    # the rise is one step off for the same reason.
-    theirs = torch.optim.lr_scheduler.OneCycleLR(
+    # torch reaches the minimum at the last step, this schedule after it; so torch gets one step more, and the fraction
+    # of warmup is corrected by one step.
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
         max_lr=0.4,
         total_steps=total + 1,
@@ -160,26 +159,26 @@ def test_a_single_cycle_is_that_of_torch(epochs: int, steps: int, warmup: float)
         rate = schedule.learning_rate(step / steps, initial=0.4)
         assert rate == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
         optimizer.step()
-        theirs.step()
+        scheduler.step()
     assert schedule.learning_rate(epochs, initial=0.4) == 0.001
     assert schedule.learning_rate(2 * epochs, initial=0.4) == 0.001
 
 
 @pytest.mark.parametrize(("epochs", "steps", "warmup"), [(1, 40, 0.23), (9, 8, 0.1), (10, 1, 0.0)])
-def test_a_linear_schedule_is_two_straight_lines(epochs: int, steps: int, warmup: float) -> None:
+def test_linear_schedule_is_piecewise_linear(epochs: int, steps: int, warmup: float) -> None:
     schedule = Schedule(kind="linear", first_cycle=epochs, warmup_fraction=warmup, warmup_start=0.25, minimum=0.03)
-    moments = np.arange(epochs * steps + 1) / steps
+    times = np.arange(epochs * steps + 1) / steps
     corners = [0.0, warmup * epochs, epochs] if warmup else [0.0, epochs]
-    expected = np.interp(moments, corners, [0.25 * 0.4, 0.4, 0.03] if warmup else [0.4, 0.03])
-    assert [schedule.learning_rate(moment, initial=0.4) for moment in moments] == pytest.approx(list(expected))
+    expected = np.interp(times, corners, [0.25 * 0.4, 0.4, 0.03] if warmup else [0.4, 0.03])
+    assert [schedule.learning_rate(time, initial=0.4) for time in times] == pytest.approx(list(expected))
     assert schedule.learning_rate(2 * epochs, initial=0.4) == pytest.approx(0.03)
     assert schedule.cycle_ends(3 * epochs) == [epochs]
-    with pytest.raises(InputError, match="only cycle"):
+    with pytest.raises(InputError, match=r"must equal epochs .* in a schedule of a single cycle"):
         Recipe(epochs=epochs + 1, schedule=schedule)
     assert Recipe(epochs=epochs, schedule=schedule).for_epochs(77).schedule.first_cycle == 77
 
 
-def test_a_single_cycle_without_a_rise_is_the_first_of_those_with_restarts() -> None:
+def test_one_cycle_without_warmup_equals_the_first_cosine_cycle() -> None:
     single = Schedule(kind="one-cycle", first_cycle=9, warmup_fraction=0.0)
     restarting = Schedule(first_cycle=9)
     for step in range(90):
@@ -187,7 +186,7 @@ def test_a_single_cycle_without_a_rise_is_the_first_of_those_with_restarts() -> 
 
 
 @pytest.mark.parametrize("epochs", [0, -1, 1.5, True, 100_001])
-def test_a_length_that_is_none_is_refused(epochs: Any) -> None:
+def test_for_epochs_rejects_invalid_numbers(epochs: Any) -> None:
     with pytest.raises(InputError) as caught:
         named_recipe("paper").for_epochs(epochs)
     assert caught.value.field == "epochs"
@@ -242,7 +241,7 @@ def test_a_length_that_is_none_is_refused(epochs: Any) -> None:
         ("schema_version", {"schema_version": 2}),
     ],
 )
-def test_a_broken_rule_names_its_field(field: str, mapping: dict[str, Any]) -> None:
+def test_invalid_values_name_the_field(field: str, mapping: dict[str, Any]) -> None:
     with pytest.raises(InputError) as caught:
         Recipe.from_mapping(mapping)
     assert caught.value.field == field
@@ -251,7 +250,7 @@ def test_a_broken_rule_names_its_field(field: str, mapping: dict[str, Any]) -> N
 
 @pytest.mark.parametrize("name", NAMED)
 @pytest.mark.parametrize("suffix", [".yaml", ".json"])
-def test_a_saved_recipe_comes_back(tmp_path: Path, name: str, suffix: str) -> None:
+def test_save_and_load_round_trip(tmp_path: Path, name: str, suffix: str) -> None:
     recipe = named_recipe(name)
     recipe.save(tmp_path / f"recipe{suffix}")
     loaded = Recipe.load(tmp_path / f"recipe{suffix}")
@@ -259,22 +258,22 @@ def test_a_saved_recipe_comes_back(tmp_path: Path, name: str, suffix: str) -> No
     assert loaded.digest == recipe.digest
 
 
-def test_yaml_reads_exponents_as_numbers(tmp_path: Path) -> None:
+def test_yaml_exponents_are_read_as_numbers(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text("learning_rate: 1e-2\nweight_decay: 5e-4\nearly_stopping: null\n")
     recipe = Recipe.load(path)
     assert (recipe.learning_rate, recipe.weight_decay, recipe.early_stopping) == (0.01, 5e-4, None)
 
 
-def test_the_name_alone_does_not_enter_the_digest() -> None:
+def test_digest_depends_on_all_fields_but_the_name() -> None:
     assert Recipe(name="a").digest == Recipe(name="b").digest
     assert Recipe(split_seed=1).digest != Recipe().digest
     assert Recipe(early_stopping=None).digest != Recipe().digest
     assert Recipe(augmentation=Augmentation(policy=Policy())).digest != Recipe().digest
 
 
-def test_a_recipe_from_before_a_field_was_added_keeps_its_digest() -> None:
-    """Of two fields, written as the first version of the format would have hashed it."""
+def test_digest_hashes_only_fields_that_differ_from_defaults() -> None:
+    """The content is written as the first version of the format hashed it."""
     content = '{"epochs":3,"learning_rate":0.5}'
     assert Recipe(epochs=3, learning_rate=0.5).digest == hashlib.sha256(content.encode()).hexdigest()
 
@@ -289,12 +288,12 @@ def test_a_recipe_from_before_a_field_was_added_keeps_its_digest() -> None:
         ("digits", "4faf92288e5fe777"),
     ],
 )
-def test_named_recipes_keep_the_digests_that_records_were_made_with(name: str, digest: str) -> None:
+def test_digests_of_named_recipes_are_unchanged(name: str, digest: str) -> None:
     assert named_recipe(name).digest.startswith(digest)
 
 
-def test_fast_training_is_off_in_earlier_recipes_and_changes_others() -> None:
-    """The whole recipe as the first version of the format would have hashed it, beside each option by itself."""
+def test_options_of_fast_training_change_the_digest_only_where_set() -> None:
+    """The expected digests hash the content as the first version of the format did."""
     content = '{"augmentation":{"crop_padding":2},"learning_rate":0.5,"test_time_flip":true}'
     earlier: dict[str, Any] = json.loads(content)
     assert Recipe.from_mapping(earlier).digest == hashlib.sha256(content.encode()).hexdigest()
@@ -304,7 +303,7 @@ def test_fast_training_is_off_in_earlier_recipes_and_changes_others() -> None:
         assert Recipe.from_mapping(mapping).digest == hashlib.sha256(expected.encode()).hexdigest()
 
 
-def test_a_padding_by_reflection_is_smaller_than_the_images() -> None:
+def test_reflection_padding_must_be_smaller_than_the_image() -> None:
     reflected = Recipe(augmentation=Augmentation(crop_padding=8, padding_mode="reflect"))
     reflected.require_images(9, 9)
     Recipe(augmentation=Augmentation(crop_padding=8)).require_images(8, 8)
@@ -314,7 +313,7 @@ def test_a_padding_by_reflection_is_smaller_than_the_images() -> None:
         assert str(caught.value).startswith("augmentation.crop_padding = 8: must be less than 8")
 
 
-def test_the_views_of_a_recipe() -> None:
+def test_views_follow_from_test_time_options() -> None:
     assert (Recipe().views, Recipe(test_time_flip=True).views) == ("none", "flip")
     shifted = Recipe(test_time_flip=True, test_time_shifts=True)
     assert shifted.views == "flip-and-shifts"
@@ -326,9 +325,9 @@ def test_the_views_of_a_recipe() -> None:
 @pytest.mark.parametrize(
     ("start", "until", "epochs", "full", "sides"),
     [
-        # By hand: 16, 19.2, 22.4, 25.6 and 28.8 in the first half.
+        # 16, 19.2, 22.4, 25.6 and 28.8 in the first half.
         (16, 0.5, 10, 32, [16, 20, 24, 24, 28, 32, 32, 32, 32, 32]),
-        (8, 1, 4, 32, [8, 16, 20, 28]),  # 8, 14, 20, 26: halves round up
+        (8, 1, 4, 32, [8, 16, 20, 28]),  # 8, 14, 20, 26; ties round up
         (16, 0.7, 10, 32, [16, 20, 20, 24, 24, 28, 28, 32, 32, 32]),
         (24, 0.5, 2, 28, [24, 28]),
         (16, 0.3, 10, 30, [16, 20, 24, 30, 30, 30, 30, 30, 30, 30]),  # 16, 20.67, 25.33
@@ -337,7 +336,7 @@ def test_the_views_of_a_recipe() -> None:
         (32, 0.5, 3, 32, [32, 32, 32]),
     ],
 )
-def test_the_side_grows_linearly_in_steps_of_four(
+def test_image_size_grows_linearly_in_steps_of_four(
     start: int, until: float, epochs: int, full: int, sides: list[int]
 ) -> None:
     resizing = Resizing(start=start, until=until)
@@ -349,37 +348,37 @@ def test_the_side_grows_linearly_in_steps_of_four(
 
 @thorough
 @given(st.integers(2, 16), st.integers(1, 100), st.integers(1, 200), st.integers(0, 40))
-def test_sides_are_those_of_exact_fractions(quarter: int, percent: int, epochs: int, more: int) -> None:
+def test_image_sizes_equal_exact_rational_arithmetic(quarter: int, percent: int, epochs: int, more: int) -> None:
     start, full = 4 * quarter, 4 * quarter + more
     resizing = Resizing(start=start, until=percent / 100)
     for epoch in range(1, epochs + 1):
-        share = min(Fraction(1), Fraction(100 * (epoch - 1), percent * epochs))
-        exact = start + (full - start) * share
+        progress = min(Fraction(1), Fraction(100 * (epoch - 1), percent * epochs))
+        exact = start + (full - start) * progress
         nearest = [side for side in range(0, full + 8, 4) if abs(side - exact) <= 2]
-        expected = full if share == 1 else min(max(nearest), full)
+        expected = full if progress == 1 else min(max(nearest), full)
         found = resizing.side(epoch, epochs=epochs, full=full)
-        # Halfway between two sides the last digit of a product may decide.
+        # Rounding errors may decide a tie.
         assert found == expected or (found in nearest and abs(exact - found) == 2)
 
 
 @pytest.mark.parametrize(
-    ("keep", "images", "kept"),
+    ("keep", "images", "selected"),
     [(0.5, 16, 8), (0.5, 15, 8), (0.5, 2, 2), (0.1, 10, 2), (0.1, 1, 1), (0.3, 11, 3), (0.99, 100, 99), (0.9, 2, 2)],
 )
-def test_images_kept_of_a_batch(keep: float, images: int, kept: int) -> None:
-    assert ExampleFilter(keep=keep).kept(images) == kept
+def test_number_of_images_selected_from_a_batch(keep: float, images: int, selected: int) -> None:
+    assert ExampleFilter(keep=keep).kept(images) == selected
 
 
-def test_images_that_cannot_be_resized_are_refused() -> None:
+def test_resizing_rejects_small_or_rectangular_images() -> None:
     recipe = Recipe(resizing=Resizing(start=16))
     recipe.require_images(16, 16)
-    for size, complaint in (((32, 28), "resizing = "), ((12, 12), "resizing.start = 16: must be at most the images'")):
+    for size, message in (((32, 28), "resizing = "), ((12, 12), "resizing.start = 16: must be at most the image size")):
         with pytest.raises(InputError) as caught:
             recipe.require_images(*size)
-        assert str(caught.value).startswith(complaint)
+        assert str(caught.value).startswith(message)
 
 
-def test_what_betters_a_search_is_off_in_the_paper_recipe() -> None:
+def test_options_beyond_the_paper_are_off_in_the_paper_recipe() -> None:
     recipe = named_recipe("paper")
     parts = recipe.augmentation
     off: list[object] = [recipe.nesterov, recipe.label_smoothing, recipe.weight_average, recipe.test_time_flip]
@@ -394,14 +393,14 @@ def test_what_betters_a_search_is_off_in_the_paper_recipe() -> None:
     ("name", "hint"),
     [("papers", "did you mean paper?"), ("x", "available: paper, as-run, modern, fast, search, digits")],
 )
-def test_an_unknown_recipe_suggests_what_exists(name: str, hint: str) -> None:
+def test_unknown_recipe_suggests_known_names(name: str, hint: str) -> None:
     with pytest.raises(InputError) as caught:
         named_recipe(name)
     assert caught.value.field == "recipe"
     assert hint in caught.value.rule
 
 
-def test_a_new_cycle_starts_at_the_initial_rate_however_long_the_cycles_grow() -> None:
+def test_every_cycle_starts_at_the_initial_learning_rate() -> None:
     schedule = Schedule(first_cycle=1, cycle_factor=3, minimum=0.0)
     for end in schedule.cycle_ends(10_000):
         assert schedule.learning_rate(end, initial=0.1) == 0.1

@@ -1,4 +1,4 @@
-"""The run store: what a run's identity hangs on, and folders that are whole, foreign, damaged or of the future."""
+"""Run identities and run folders: digests, round trips, damaged files and locking."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def changed(**changes: Any) -> RunIdentity:
         changed(precision="bfloat16"),
     ],
 )
-def test_whatever_determines_a_run_gives_it_a_folder_of_its_own(other: RunIdentity) -> None:
+def test_digest_and_folder_depend_on_everything_that_determines_a_run(other: RunIdentity) -> None:
     assert other.digest != IDENTITY.digest
     assert other.run_id != IDENTITY.run_id
 
@@ -93,22 +93,22 @@ def test_whatever_determines_a_run_gives_it_a_folder_of_its_own(other: RunIdenti
         changed(data=DATA.model_copy(update={"name": "arrays:x.npz", "provenance": "elsewhere"})),
     ],
 )
-def test_words_for_people_do_not_make_another_run(other: RunIdentity) -> None:
+def test_digest_ignores_names_and_provenance(other: RunIdentity) -> None:
     assert other.digest == IDENTITY.digest
 
 
-def test_the_folder_is_named_by_label_seed_and_digest() -> None:
+def test_folder_name_contains_label_seed_and_digest() -> None:
     assert IDENTITY.run_id == f"basic-8x1-s3-{IDENTITY.digest[:10]}"
     long_name = changed(spec=ModelSpec.resnet(channels=[8] * 32, strides=1)).run_id
     assert len(long_name) < 100
 
 
-def test_what_was_written_is_read_back_exactly(tmp_path: Path) -> None:
+def test_load_returns_what_was_written(tmp_path: Path) -> None:
     record = written(tmp_path).load()
     assert record == RunRecord(tmp_path / IDENTITY.run_id, IDENTITY, RESULT, tuple(EPOCHS))
 
 
-def test_a_trained_folder_is_complete_and_every_file_is_whole(digits: DataSet, tmp_path: Path) -> None:
+def test_training_writes_all_files_of_the_run_folder(digits: DataSet, tmp_path: Path) -> None:
     recipe = tiny_recipe()
     data = prepare(digits, recipe)
     folder = train(TINY, data, recipe, seed=0, out=tmp_path).folder
@@ -134,7 +134,7 @@ def test_a_trained_folder_is_complete_and_every_file_is_whole(digits: DataSet, t
     assert found["result.json"]["params"] == sum(parameter.numel() for parameter in network.parameters())
 
 
-def test_the_digest_is_that_of_the_parts_in_the_run_file(tmp_path: Path) -> None:
+def test_digest_can_be_recomputed_from_run_json(tmp_path: Path) -> None:
     stored = json.loads((written(tmp_path).path / "run.json").read_text())
 
     def digest(content: Any, **style: Any) -> str:
@@ -148,7 +148,7 @@ def test_the_digest_is_that_of_the_parts_in_the_run_file(tmp_path: Path) -> None
         }
 
     spec = {key: value for key, value in stored["spec"].items() if key != "name"}
-    # Fields that came later than the format, left out where they are off.
+    # Fields added later are not part of the digest where they are off.
     assert spec["stem"].pop("whitening") is None and spec["head"].pop("scale") == 1
     recipe = differing(stored["recipe"], Recipe().to_mapping())
     parts = {
@@ -165,7 +165,7 @@ def test_the_digest_is_that_of_the_parts_in_the_run_file(tmp_path: Path) -> None
     assert digest(parts) == IDENTITY.digest
 
 
-def test_a_folder_of_another_run_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_a_folder_of_another_run_is_rejected_and_unchanged(tmp_path: Path) -> None:
     folder = written(tmp_path)
     before = (folder.path / "run.json").read_bytes()
     with pytest.raises(RecordError, match="another run"):
@@ -181,7 +181,7 @@ def set_field(name: str, **fields: Any) -> Callable[[Path], None]:
     return edit
 
 
-def put(name: str, content: bytes) -> Callable[[Path], None]:
+def overwrite(name: str, content: bytes) -> Callable[[Path], None]:
     def edit(folder: Path) -> None:
         (folder / name).write_bytes(content)
 
@@ -193,37 +193,39 @@ def remove(name: str) -> Callable[[Path], None]:
 
 
 @pytest.mark.parametrize(
-    ("harm", "rule"),
+    ("damage", "rule"),
     [
-        (set_field("run.json", schema_version=2), "newer budgetnet"),
-        (set_field("result.json", schema_version=99), "newer budgetnet"),
+        (set_field("run.json", schema_version=2), "newer version of budgetnet"),
+        (set_field("result.json", schema_version=99), "newer version of budgetnet"),
         (set_field("run.json", schema_version="x"), "damaged"),
         (set_field("run.json", surprise=1), "damaged"),
         (set_field("result.json", params="many"), "damaged"),
-        (put("run.json", b'{"spec": '), "damaged"),
-        (put("run.json", b"[]"), "damaged"),
-        (put("run.json", b""), "damaged"),
-        (put("run.json", b"\xff\xfe"), "damaged"),
-        (put("result.json", b"\x00"), "damaged"),
-        (put("curves.csv", b"epoch,cycle\n1,1\n"), "damaged"),
-        (put("curves.csv", b"epoch,cycle,learning_rate\nx,y,z\n"), "damaged"),
-        (put("curves.csv", b"\xff\xfe\x00"), "damaged"),
-        (put("curves.csv", b"epoch,cycle\n" + b"1" * 200_000), "damaged"),
+        (overwrite("run.json", b'{"spec": '), "damaged"),
+        (overwrite("run.json", b"[]"), "damaged"),
+        (overwrite("run.json", b""), "damaged"),
+        (overwrite("run.json", b"\xff\xfe"), "damaged"),
+        (overwrite("result.json", b"\x00"), "damaged"),
+        (overwrite("curves.csv", b"epoch,cycle\n1,1\n"), "damaged"),
+        (overwrite("curves.csv", b"epoch,cycle,learning_rate\nx,y,z\n"), "damaged"),
+        (overwrite("curves.csv", b"\xff\xfe\x00"), "damaged"),
+        (overwrite("curves.csv", b"epoch,cycle\n" + b"1" * 200_000), "damaged"),
         (lambda path: (path / "curves.csv").unlink(), "curves.csv is missing"),
         (lambda path: (path / "best.safetensors").unlink(), "best.safetensors is missing"),
-        (remove("run.json"), "holds no run"),
+        (remove("run.json"), "contains no run"),
         (remove("result.json"), "unfinished"),
     ],
 )
-def test_a_harmed_folder_is_told_in_one_line(tmp_path: Path, harm: Callable[[Path], None], rule: str) -> None:
+def test_loading_a_damaged_folder_raises_a_one_line_error(
+    tmp_path: Path, damage: Callable[[Path], None], rule: str
+) -> None:
     folder = written(tmp_path)
-    harm(folder.path)
+    damage(folder.path)
     with pytest.raises(RecordError, match=rule) as caught:
         folder.load()
     assert "\n" not in str(caught.value)
 
 
-def test_without_weights_a_run_is_read_only_where_none_are_asked_for(tmp_path: Path) -> None:
+def test_load_requires_weights_unless_disabled(tmp_path: Path) -> None:
     folder = written(tmp_path)
     whole = folder.load()
     folder.best.unlink()
@@ -232,7 +234,7 @@ def test_without_weights_a_run_is_read_only_where_none_are_asked_for(tmp_path: P
         folder.load()
 
 
-def test_runs_that_differ_in_their_seed_alone_share_a_digest() -> None:
+def test_shared_digest_ignores_only_the_seed() -> None:
     shared = IDENTITY.shared_digest
     assert changed(seed=9).shared_digest == shared
     assert changed(seed=0).digest == shared
@@ -240,25 +242,25 @@ def test_runs_that_differ_in_their_seed_alone_share_a_digest() -> None:
     assert changed(recipe=tiny_recipe(momentum=0.5)).shared_digest != shared
 
 
-def test_a_run_is_found_whatever_its_network_is_called(tmp_path: Path) -> None:
+def test_a_run_is_found_if_its_network_was_renamed(tmp_path: Path) -> None:
     folder = written(tmp_path)
     renamed = changed(spec=TINY.replace(name="another-name"))
     assert renamed.run_id != IDENTITY.run_id
     assert RunFolder.of(renamed, tmp_path).path == folder.path
 
 
-def test_one_process_at_a_time_works_on_a_run_and_clears_up_behind_a_killed_one(tmp_path: Path) -> None:
+def test_lock_is_exclusive_and_deletes_partial_files_of_killed_processes(tmp_path: Path) -> None:
     folder = written(tmp_path)
-    left = folder.path / ".best.safetensors.x.part"
-    left.touch()
+    partial = folder.path / ".best.safetensors.x.part"
+    partial.touch()
     with FileLock(folder.path / ".lock"), pytest.raises(BusyError, match="another process"), folder.locked():
         pytest.fail("the run is locked")
-    assert left.exists()
+    assert partial.exists()
     with folder.locked():
-        assert not left.exists()
+        assert not partial.exists()
 
 
-def test_a_start_elsewhere_is_noted_and_one_alike_is_not(tmp_path: Path) -> None:
+def test_only_changes_of_environment_are_recorded(tmp_path: Path) -> None:
     folder = written(tmp_path)
     folder.note_environment({"python": "3"}, first_epoch=2)
     folder.note_environment({"python": "4"}, first_epoch=3)
@@ -266,6 +268,6 @@ def test_a_start_elsewhere_is_noted_and_one_alike_is_not(tmp_path: Path) -> None
     assert starts == [{"first_epoch": 1, "python": "3"}, {"first_epoch": 3, "python": "4"}]
 
 
-def test_the_accuracy_is_the_share_of_right_answers() -> None:
+def test_accuracy_is_the_fraction_of_correct_images() -> None:
     assert RESULT.validation_accuracy == 0.5
     assert RESULT.model_copy(update={"validation_correct": None}).validation_accuracy is None

@@ -1,4 +1,4 @@
-"""Training cost against hand counts, torch's own counter, and the epochs that runs really trained."""
+"""Training cost and time to accuracy against hand counts, torch's FLOP counter and the curves of runs."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ from budgetnet.training.trainer import train
 
 STUDIES = Path(__file__).parents[2] / "studies"
 TINY_MACS = 64 * (9 * 1 * 8) + 64 * (2 * 9 * 8 * 8) + 8 * 10
-"""`TINY` by hand: a 3x3 stem and a block of two 3x3 convolutions at 8x8 pixels, then a linear layer for 10 classes."""
+"""MACs of `TINY`: a 3x3 stem and a block of two 3x3 convolutions at 8x8 pixels, then a linear layer for 10 classes."""
 
 
-def test_the_reference_costs_what_was_counted_by_hand() -> None:
+def test_cost_of_the_reference_equals_a_hand_count() -> None:
     reference, paper = get("reference"), named_recipe("paper")
     # 6 x 793,446,912 MACs x 40,000 images
     assert training_flops(reference, paper, images=40_000, epochs=1) == 190_427_258_880_000
@@ -45,8 +45,8 @@ def test_the_reference_costs_what_was_counted_by_hand() -> None:
     assert training_flops(reference, paper, images=40_000, epochs=0) == 0
 
 
-def test_small_images_of_the_first_epochs_cost_less() -> None:
-    # Sides of 16, 24, 32 and 32 pixels; a network without strides costs in proportion to its pixels but for the head.
+def test_progressive_resizing_reduces_the_cost_of_early_epochs() -> None:
+    # Sides of 16, 24, 32 and 32 pixels; without strides, all MACs but those of the head are proportional to the pixels.
     spec = ModelSpec.resnet(channels=[8])
     recipe = tiny_recipe(epochs=4, resizing=Resizing(start=16, until=0.5))
     head = 8 * 10
@@ -55,23 +55,23 @@ def test_small_images_of_the_first_epochs_cost_less() -> None:
     assert flops_by_epoch(spec, recipe, images=100, epochs=2) == by_hand[:2]
 
 
-def test_filtering_counts_the_images_kept_and_the_proxy() -> None:
+def test_example_filtering_counts_selected_images_and_the_proxy() -> None:
     spec = ModelSpec.resnet(channels=[8])
     recipe = tiny_recipe(epochs=2, batch_size=16, example_filter=ExampleFilter(keep=0.25, backward_every=3))
-    # 100 images: six batches of 16 and one of 4. Kept: 6 x 4 + 2. The proxy learns from batches 1, 4 and 7: 36 images.
-    # The proxy by hand: a stem, then blocks with a 1x1 shortcut at 16x16, 8x8 and 4x4 pixels, then 10 classes.
+    # 100 images: six batches of 16 and one of 4. Selected: 6 x 4 + 2. The proxy is trained on batches 1, 4 and 7, 36
+    # images. Its MACs: a stem, then blocks with a 1x1 shortcut at 16x16, 8x8 and 4x4 pixels, then 10 classes.
     proxy = 32**2 * 9 * 3 * 32 + 16**2 * (2 * 9 * 32 * 32 + 32 * 32) + 64 * 10
     proxy += 8**2 * (9 * 32 * 64 + 9 * 64 * 64 + 32 * 64) + 4**2 * (2 * 9 * 64 * 64 + 64 * 64)
     expected = 6 * spec.macs * 26 + proxy * (2 * 100 + 4 * 36)
     assert flops_by_epoch(spec, recipe, images=100) == [expected, expected]
 
 
-# Without groups, whose gradients torch's counter takes for those of a full convolution.
+# No grouped convolutions: torch's counter counts their gradients as those of a full convolution.
 @pytest.mark.parametrize("name", ["reference", "resnet20", "preact-resnet-20x4"])
-def test_torch_counts_the_same_for_a_step(name: str) -> None:
+def test_cost_equals_torch_flop_counter(name: str) -> None:
     spec, images = get(name), 2
     network = build(spec)
-    # With gradients of the images too, which training has no use for: the convention counts all layers alike.
+    # The convention counts gradients of inputs in all layers, so the images require gradients too.
     inputs = torch.randn(images, *spec.input_shape, requires_grad=True)
     with FlopCounterMode(display=False) as counter:
         loss = functional.cross_entropy(network(inputs), torch.zeros(images, dtype=torch.long))
@@ -80,7 +80,7 @@ def test_torch_counts_the_same_for_a_step(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flops", "words"),
+    ("flops", "expected"),
     [
         (0, "0"),
         (52_048_486_656, "5.20e-05"),
@@ -92,24 +92,24 @@ def test_torch_counts_the_same_for_a_step(name: str) -> None:
         (1_260_400_000_000_000_000, "1,260"),
     ],
 )
-def test_petaflops_are_shown_in_three_figures(flops: int, words: str) -> None:
-    assert short_petaflops(flops) == words
+def test_petaflops_are_formatted_with_three_digits(flops: int, expected: str) -> None:
+    assert short_petaflops(flops) == expected
 
 
-def rows_of(folder: Path) -> int:
+def count_rows(folder: Path) -> int:
     with (folder / "curves.csv").open() as stream:
         return len(list(csv.DictReader(stream)))
 
 
-def test_a_run_that_stopped_early_costs_the_epochs_that_it_trained(digits: DataSet, tmp_path: Path) -> None:
+def test_early_stopped_run_counts_only_trained_epochs(digits: DataSet, tmp_path: Path) -> None:
     recipe = tiny_recipe(epochs=9, early_stopping=patient(2, min_delta=100.0))
     record = train(TINY, prepare(digits, recipe), recipe, seed=0, out=tmp_path)
-    assert rows_of(record.folder) == 3
+    assert count_rows(record.folder) == 3
     assert read_mapping(record.folder / "result.json")["train_flops"] == 6 * TINY_MACS * 64 * 3
     assert record.train_flops == 6 * TINY_MACS * 64 * 3
 
 
-def test_a_resumed_run_costs_the_epochs_of_all_its_starts(digits: DataSet, tmp_path: Path) -> None:
+def test_resumed_run_counts_the_epochs_before_and_after(digits: DataSet, tmp_path: Path) -> None:
     recipe = tiny_recipe(epochs=3)
     data = prepare(digits, recipe)
 
@@ -133,13 +133,13 @@ class _StopsAfterTwo:
         return "enough" if epoch.epoch == 2 else None
 
 
-def test_a_pruned_run_costs_the_epochs_that_it_trained(digits: DataSet, tmp_path: Path) -> None:
+def test_pruned_run_counts_only_trained_epochs(digits: DataSet, tmp_path: Path) -> None:
     recipe = tiny_recipe(epochs=5)
     record = train(TINY, prepare(digits, recipe), recipe, seed=0, out=tmp_path, judge=_StopsAfterTwo())
     assert (record.result.status, record.train_flops) == ("stopped", 6 * TINY_MACS * 64 * 2)
 
 
-def test_records_that_hold_no_count_are_counted_anew(digits: DataSet, tmp_path: Path) -> None:
+def test_cost_of_older_records_is_computed(digits: DataSet, tmp_path: Path) -> None:
     recipe = tiny_recipe()
     folder = train(TINY, prepare(digits, recipe), recipe, seed=0, out=tmp_path).folder
     result = read_mapping(folder / "result.json")
@@ -149,14 +149,14 @@ def test_records_that_hold_no_count_are_counted_anew(digits: DataSet, tmp_path: 
     assert (record.result.train_flops, record.train_flops) == (None, 6 * TINY_MACS * 64 * 2)
 
 
-def test_the_committed_records_of_a_study_can_be_counted() -> None:
+def test_cost_of_committed_records_is_computed() -> None:
     for folder in (STUDIES / "leakage" / "runs").iterdir():
         run, result = read_mapping(folder / "run.json"), read_mapping(folder / "result.json")
-        expected = 6 * result["macs"] * run["data"]["train_images"] * rows_of(folder)
+        expected = 6 * result["macs"] * run["data"]["train_images"] * count_rows(folder)
         assert RunFolder(folder).load(weights=False).train_flops == expected
 
 
-def test_trials_keep_what_they_cost_and_those_of_older_studies_are_counted(digits: DataSet, tmp_path: Path) -> None:
+def test_trials_store_their_cost_and_older_trials_compute_it(digits: DataSet, tmp_path: Path) -> None:
     ask = Question(digits, tmp_path)
     outcome = ask(trials=3, recipe=tiny_recipe(epochs=2))
     trials = read_trials(outcome.study)
@@ -164,7 +164,7 @@ def test_trials_keep_what_they_cost_and_those_of_older_studies_are_counted(digit
     assert len(trained) == 3
     for trial in trained:
         record = RunFolder(tmp_path / (trial.run or "")).load()
-        expected = 6 * trial.macs * record.identity.data.train_images * rows_of(record.folder)
+        expected = 6 * trial.macs * record.identity.data.train_images * count_rows(record.folder)
         assert trial.train_flops == expected > 0
     assert {trial.train_flops for trial in trials if not trial.trained} <= {None}
     with create_engine(ask.storage).begin() as connection:
@@ -174,19 +174,19 @@ def test_trials_keep_what_they_cost_and_those_of_older_studies_are_counted(digit
     assert [trial.train_flops for trial in older] == [trial.train_flops for trial in trials]
 
 
-def test_commands_print_what_a_training_costs(tell: Tell, tmp_path: Path) -> None:
+def test_train_command_prints_the_cost(tell: Tell, tmp_path: Path) -> None:
     TINY.save(tmp_path / "tiny.yaml")
     options = ["train", str(tmp_path / "tiny.yaml"), "--epochs", "2", "--train-size", "64", "--out", str(tmp_path)]
     # 6 x 78,416 MACs x 64 images x 2 epochs
     assert TINY_MACS == 78_416
-    told = tell(*options)
-    assert told.out.startswith("cost: at most 6.02e-08 PFLOP: 6 x 78.4k MACs x 64 images x 2 epochs\n")
-    assert "trained for 6.02e-08 PFLOP, 2 epochs, " in told.out
-    assert tell(*options).out == told.out, "a finished run prints the same from its record"
+    result = tell(*options)
+    assert result.out.startswith("cost: at most 6.02e-08 PFLOP: 6 x 78.4k MACs x 64 images x 2 epochs\n")
+    assert "trained for 6.02e-08 PFLOP, 2 epochs, " in result.out
+    assert tell(*options).out == result.out, "a finished run prints the same output"
     assert json.loads(tell(*options, "--json").out)["train_flops"] == 60_223_488
 
 
-def test_the_leaderboard_and_finals_show_what_trainings_cost(tell: Tell, tmp_path: Path) -> None:
+def test_leaderboard_and_finals_show_training_cost(tell: Tell, tmp_path: Path) -> None:
     space = write_space(tmp_path / "space.yaml", {"stages": [1, 1], "blocks": [1, 1], "full_size_stages": [1, 1]})
     options = ["--max-params", "20k", "--space", space, "--trials", "2", "--epochs", "1", "--train-size", "64"]
     options += ["--finalists", "1", "--final-seeds", "2", "--final-epochs", "2", "--out", str(tmp_path)]
@@ -213,7 +213,7 @@ CURVE = [0.802, 0.9299, 0.923, 0.95]
 @pytest.mark.parametrize(
     ("target", "epoch"), [(0.5, 1), (0.802, 1), (0.923, 2), (0.9299, 2), (0.93, 4), (0.95, 4), (0.9501, None)]
 )
-def test_a_target_is_reached_by_the_first_epoch_that_is_as_good(target: float, epoch: int | None) -> None:
+def test_target_is_reached_at_the_first_sufficient_epoch(target: float, epoch: int | None) -> None:
     record = run_record()
     curves = tuple(
         record.curves[0]._replace(epoch=number, validation_accuracy=accuracy, seconds=10.0 * number)
@@ -230,7 +230,7 @@ def test_a_target_is_reached_by_the_first_epoch_that_is_as_good(target: float, e
     assert reached.seconds == {1: 10, 2: 30, 4: 100}[epoch]
 
 
-def test_the_command_compares_runs_by_their_curves(tell: Tell, tmp_path: Path) -> None:
+def test_time_to_accuracy_command_reads_the_curves(tell: Tell, tmp_path: Path) -> None:
     TINY.save(tmp_path / "tiny.yaml")
     options = ["train", str(tmp_path / "tiny.yaml"), "--epochs", "2", "--train-size", "64", "--out", str(tmp_path)]
     tell(*options)
@@ -239,8 +239,8 @@ def test_the_command_compares_runs_by_their_curves(tell: Tell, tmp_path: Path) -
     with (folders[0] / "curves.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     low = 100 * float(rows[0]["validation_accuracy"])
-    told = tell("time-to-accuracy", *map(str, folders), "--targets", f"100,{low}", "--json")
-    first, second = json.loads(told.out)["runs"]
+    result = tell("time-to-accuracy", *map(str, folders), "--targets", f"100,{low}", "--json")
+    first, second = json.loads(result.out)["runs"]
     assert (first["seed"], second["seed"]) == (0, 1)
     assert [each["target"] for each in first["targets"]] == [pytest.approx(low / 100), 1.0]
     assert first["targets"][0]["reached"] == {
@@ -255,14 +255,14 @@ def test_the_command_compares_runs_by_their_curves(tell: Tell, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("targets", ["", "0", "101", "90,x", "nan"])
-def test_targets_that_are_no_accuracies_are_refused(tell: Tell, tmp_path: Path, targets: str) -> None:
-    told = tell("time-to-accuracy", str(tmp_path), "--targets", targets)
-    assert told.code == 2
-    assert "--targets" in told.err
-    assert "must be accuracies in per cent, such as 90,93,94" in told.err
+def test_time_to_accuracy_command_rejects_invalid_targets(tell: Tell, tmp_path: Path, targets: str) -> None:
+    result = tell("time-to-accuracy", str(tmp_path), "--targets", targets)
+    assert result.code == 2
+    assert "--targets" in result.err
+    assert "must be accuracies in per cent, such as 90,93,94" in result.err
 
 
-def test_a_specification_keeps_its_own_cost_on_larger_images() -> None:
+def test_cost_uses_the_input_size_of_the_spec() -> None:
     spec = ModelSpec.resnet(channels=[8], input_shape=(1, 16, 16))
     macs = 256 * (9 * 1 * 8) + 256 * (2 * 9 * 8 * 8) + 8 * 10
     assert training_flops(spec, tiny_recipe(), images=10) == 6 * macs * 10 * 2

@@ -184,7 +184,7 @@ def test_a_damaged_folder_stops_nobody_else_and_is_made_good_later(copy: Copy) -
     (copy.out / str(broken.run) / "result.json").write_text("{")
     shutil.rmtree(copy.out / str(gone.run))
     copy.annotate()
-    for trial, words in ((broken, "is damaged"), (gone, "holds no run")):
+    for trial, words in ((broken, "is damaged"), (gone, "contains no run")):
         note = copy.note(trial)
         assert "Something is missing: " in note
         assert words in note

@@ -1,4 +1,4 @@
-"""Random crops and mirror images of a batch, each image on its own: what chance decides, and its being applied."""
+"""Random crops and horizontal flips of a batch, sampled for each image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PaddingMode = Literal["zeros", "reflect"]
 
 
 class Crops(NamedTuple):
-    """Where each image of a batch is cropped, and whether it is mirrored."""
+    """Sampled crop position and flip of each image of a batch."""
 
     top: Tensor
     """int64 (n,): first row of the crop in the padded image, 0 to twice the padding."""
@@ -21,23 +21,23 @@ class Crops(NamedTuple):
     """int64 (n,): first column of the crop in the padded image, 0 to twice the padding."""
 
     flipped: Tensor
-    """bool (n,): whether the crop is mirrored, left to right."""
+    """bool (n,): whether the crop is flipped horizontally."""
 
 
-def draw_crops(
+def sample_crops(
     count: int, *, crop_padding: int, flip: bool, device: torch.device | str, generator: torch.Generator
 ) -> Crops:
-    """Draws where each image is cropped, uniform over all places, and whether it is mirrored, half the time.
+    """Sample crop positions, uniformly, and flips, with probability 1/2.
 
-    Applied, they do what torchvision's ``RandomCrop(size, padding=crop_padding)``, then ``RandomHorizontalFlip()``, do
-    image by image.
+    Applied by `crop`, they are equivalent to torchvision's ``RandomCrop(size, padding=crop_padding)`` and
+    ``RandomHorizontalFlip()`` of each image.
 
     Args:
         count: number of images.
-        crop_padding: pixels added on each side before the crop.
-        flip: whether to mirror at all.
-        device: where the draws shall lie.
-        generator: source of chance, on that device.
+        crop_padding: pixels padded on each side before the crop.
+        flip: whether to sample flips; otherwise no image is flipped.
+        device: device of the samples.
+        generator: random generator on that device.
     """
     choices = 2 * crop_padding + 1
     offsets = torch.randint(choices, (2, count), device=device, generator=generator)
@@ -50,17 +50,17 @@ def draw_crops(
 
 
 def crop(batch: Tensor, crops: Crops, *, crop_padding: int, padding_mode: PaddingMode = "zeros") -> Tensor:
-    """Crops each image, padded on all sides, at its own offset, and mirrors those drawn for it.
+    """Pad, crop and flip each image of a batch.
 
     Args:
         batch: (n, channels, height, width).
-        crops: for n images and this padding.
-        crop_padding: pixels added on each side.
-        padding_mode: what they hold: zeros, or the image reflected at its border, without repeating the border itself,
-            as ``torch.nn.functional.pad`` has it; for that they must be fewer than each side has.
+        crops: samples for n images and this padding.
+        crop_padding: pixels padded on each side.
+        padding_mode: zeros, or the image reflected at its border as in `torch.nn.functional.pad`, which requires a
+            padding smaller than height and width.
 
     Returns:
-        As ``batch``, a new tensor.
+        New tensor of the shape and type of ``batch``.
     """
     count, channels, height, width = batch.shape
     rows = crops.top[:, None] + torch.arange(height, device=batch.device)
@@ -69,18 +69,18 @@ def crop(batch: Tensor, crops: Crops, *, crop_padding: int, padding_mode: Paddin
     if padding_mode == "zeros":
         padded, padded_width = functional.pad(batch, [crop_padding] * 4), width + 2 * crop_padding
     else:
-        # Nothing is added: a place beyond the border is the place that it reflects.
+        # No padding is needed: positions beyond the border are mapped to the pixels that they reflect.
         padded, padded_width = batch, width
         rows = _reflected(rows - crop_padding, height)
         columns = _reflected(columns - crop_padding, width)
     padded = padded.flatten(start_dim=2)
-    # One position a pixel, shared by the channels: a single gather moves each byte once, crop and mirror together.
+    # One index per pixel, shared by the channels, so that a single gather crops and flips.
     pixels = rows[:, :, None] * padded_width + columns[:, None, :]
     pixels = pixels.flatten(start_dim=1)[:, None].expand(count, channels, height * width)
     return padded.gather(2, pixels).view(count, channels, height, width)
 
 
-def _reflected(places: Tensor, length: int) -> Tensor:
-    """Places along a side of that length, those less than a length beyond an end reflected at it."""
+def _reflected(positions: Tensor, length: int) -> Tensor:
+    """Reflect positions beyond the ends of an axis of this length."""
     last = length - 1
-    return last - (last - places.abs()).abs()
+    return last - (last - positions.abs()).abs()

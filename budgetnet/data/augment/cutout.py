@@ -1,4 +1,4 @@
-"""Cutout: a square of each image blanked out.
+"""Cutout: masks a random square of each image.
 
 DeVries and Taylor 2017, "Improved Regularization of Convolutional Neural Networks with Cutout".
 """
@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 
-def draw_cutout(
+def sample_cutout(
     count: int, *, size: tuple[int, int], device: torch.device | str, generator: torch.Generator | None
 ) -> Tensor:
-    """Draws the centre of each image's square, uniform over all pixels.
+    """Sample the centre of the square of each image, uniformly over all pixels.
 
     Args:
-        count: images.
+        count: number of images.
         size: height and width of the images in pixels.
-        device: where the draws are to lie.
-        generator: source of chance, on that device; None for the global one.
+        device: device of the samples.
+        generator: random generator on that device; None for the global one.
 
     Returns:
         int64 (count, 2): row and column.
@@ -30,19 +30,19 @@ def draw_cutout(
 
 
 def cut_out(inputs: Tensor, *, rows: Tensor, columns: Tensor, length: int) -> Tensor:
-    """Sets a square of each image to 0, which is the mean colour once images are normalised.
+    """Set a square of each image to 0, the mean colour of normalised images.
 
-    Squares are cut off at the border. One of odd length lies evenly about its centre; one of even length reaches one
-    pixel further up and left than down and right, as the authors' own.
+    Squares are clipped at the border. A square of even length extends one pixel further up and left than down and
+    right, as in the authors' implementation.
 
     Args:
-        inputs: normalised, floating point (n, channels, height, width).
-        rows: int64 (n,), of the squares' centres.
-        columns: int64 (n,), of the squares' centres.
-        length: side of the square in pixels.
+        inputs: normalised images, floating point (n, channels, height, width).
+        rows: int64 (n,), row of the centre of each square.
+        columns: int64 (n,), column of the centre of each square.
+        length: side of the squares in pixels.
 
     Returns:
-        As ``inputs``, in its memory format, a new tensor.
+        New tensor of the shape, type and memory format of ``inputs``.
     """
     height, width = inputs.shape[-2:]
     down = torch.arange(height, device=inputs.device) - (rows - length // 2)[:, None]
@@ -50,5 +50,5 @@ def cut_out(inputs: Tensor, *, rows: Tensor, columns: Tensor, length: int) -> Te
     inside_rows = (down >= 0) & (down < length)
     inside_columns = (across >= 0) & (across < length)
     inside = inside_rows[:, :, None] & inside_columns[:, None, :]
-    # Filled in a copy: a copy keeps the memory format, which masked_fill on its own does not.
+    # clone keeps the memory format; masked_fill does not.
     return inputs.clone().masked_fill_(inside[:, None], 0)

@@ -1,11 +1,12 @@
-"""mixup and CutMix: each image of a batch blended with another, or patched with a piece of it.
+"""mixup and CutMix of the images of a batch.
 
-mixup (Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization") adds up two images in shares; CutMix (Yun et al.
-2019, "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features") puts a box of one into
-the other. Both weigh the two labels by the shares of the two images: that is for the loss to do.
+mixup (Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization") is a weighted sum of two images; CutMix (Yun et
+al. 2019, "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features") pastes a box of one
+image into the other. The loss weights the two labels accordingly.
 
-An image's partner is the one before it, as in torchvision: batches come in a random order already. One share, and one
-box, hold for a whole batch. They are drawn for many steps at once, and the host never waits for what is left.
+Each image is mixed with the previous one of its batch, as in torchvision, since batches are shuffled already. All
+images of a batch share one weight and one box. These are sampled for many steps at once, and mixing needs no host
+synchronisation.
 """
 
 from __future__ import annotations
@@ -21,31 +22,32 @@ MixingKind = Literal["mixup", "cutmix"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class MixingDraws:
-    """What chance decided for a number of batches, apart from its being applied."""
+class SampledMixing:
+    """Sampled weights and boxes for a number of batches."""
 
     shares: Tensor
-    """float32 (steps,): of each image itself in the result, and so of its own label; its partner has the rest."""
+    """float32 (steps,): weight of each image and of its label; the image mixed in has the weight 1 - share."""
 
     boxes: Tensor
-    """int64 (steps, 4): CutMix's first column, first row, column after the last, row after the last of the partner's
-    piece; zeros for mixup."""
+    """int64 (steps, 4): box pasted by CutMix, as (left, top, right, bottom), right and bottom excluded; zeros for
+    mixup."""
 
 
-def draw_mixing(
+def sample_mixing(
     steps: int, *, kind: MixingKind, alpha: float, size: tuple[int, int], seed: int, device: torch.device | str
-) -> MixingDraws:
-    """Draws shares from Beta(alpha, alpha), and boxes that cover what is left, cut off at the image's border.
+) -> SampledMixing:
+    """Sample weights from Beta(alpha, alpha) and, for CutMix, boxes of the corresponding area.
 
-    A box's centre is uniform over all pixels. The share of an image whose box was cut off is what the box leaves of it.
+    The centre of a box is uniform over all pixels. Boxes are clipped at the border, and their weights adjusted to the
+    clipped area.
 
     Args:
-        steps: batches.
-        kind: of mixing.
-        alpha: above 0; at 1 all shares are equally likely, below it most are near 0 or 1.
+        steps: number of batches.
+        kind: mixup or CutMix.
+        alpha: parameter of the Beta distribution, above 0; uniform at 1, mostly near 0 or 1 below it.
         size: height and width of the images in pixels.
-        seed: of all that is drawn.
-        device: where the draws are to lie.
+        seed: random seed.
+        device: device of the samples.
     """
     generator = np.random.default_rng(seed)
     height, width = size
@@ -59,30 +61,30 @@ def draw_mixing(
         top, bottom = (row - half_height).clip(min=0), (row + half_height).clip(max=height)
         boxes = np.stack([left, top, right, bottom], axis=1)
         shares = 1 - (right - left) * (bottom - top) / (width * height)
-    return MixingDraws(
+    return SampledMixing(
         shares=torch.from_numpy(shares.astype(np.float32)).to(device), boxes=torch.from_numpy(boxes).to(device)
     )
 
 
 def mix(inputs: Tensor, *, kind: MixingKind, share: Tensor, box: Tensor) -> Tensor:
-    """Mixes each image of a batch with the one before it, the first with the last.
+    """Mix each image of a batch with the previous one, the first with the last.
 
     Args:
         inputs: floating point (n, channels, height, width).
-        kind: of mixing.
-        share: float32 (): for mixup, of each image itself.
-        box: int64 (4,): for CutMix, see ``MixingDraws``.
+        kind: mixup or CutMix.
+        share: float32 (): weight of each image, for mixup.
+        box: int64 (4,): box for CutMix, see `SampledMixing`.
 
     Returns:
-        As ``inputs``, in its type and memory format, a new tensor.
+        New tensor of the shape, type and memory format of ``inputs``.
     """
     partners = torch.cat([inputs[-1:], inputs[:-1]])
     if kind == "mixup":
-        # In the share's type, if that is the wider one: in few digits the two shares would not add up to 1.
+        # Computed in the wider of both types: in half precision the two weights would not sum to 1.
         return (partners * (1 - share[None]) + inputs * share[None]).to(inputs.dtype)
     height, width = inputs.shape[-2:]
     left, top, right, bottom = box.unbind()
     columns = torch.arange(width, device=inputs.device)
     rows = torch.arange(height, device=inputs.device)[:, None]
-    patched = (columns >= left) & (columns < right) & (rows >= top) & (rows < bottom)
-    return torch.where(patched, partners, inputs)
+    inside = (columns >= left) & (columns < right) & (rows >= top) & (rows < bottom)
+    return torch.where(inside, partners, inputs)

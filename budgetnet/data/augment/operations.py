@@ -1,11 +1,10 @@
-"""The fourteen operations that TrivialAugment and RandAugment choose from, on batches whose images differ in theirs.
+"""The fourteen operations of TrivialAugment and RandAugment, on batches with a different operation for each image.
 
-No image is looked up, sorted or left out by what was drawn for it: that would need the host to wait for the device.
-Instead every step is taken by every image, with parameters that change nothing in an image for which another operation
-was drawn: its pixels move by the identity, its levels map to themselves, it is blended with nothing. Shapes depend on
-shapes alone, so that a batch can be captured as a CUDA graph.
+Grouping images by operation would need host synchronisation. Instead every image passes through every step, with
+parameters that are the identity for the operations that were not sampled for it: an identity transform, an identity
+lookup table, a blend of weight 0. Shapes do not depend on values, so a batch can be captured as a CUDA graph.
 
-The arithmetic, rounding included, is that of torchvision's functions on uint8 tensors, one image at a time.
+The arithmetic, including rounding, is that of torchvision's functions on uint8 tensors.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from torch.nn import functional
 
 
 class Operation(enum.IntEnum):
-    """What can be drawn for an image; the numbers are the order in which torchvision lists them."""
+    """Augmentation operations, numbered in torchvision's order."""
 
     IDENTITY = 0
     SHEAR_X = 1
@@ -47,46 +46,46 @@ SIGNED = (
     Operation.CONTRAST,
     Operation.SHARPNESS,
 )
-"""Operations whose magnitude has a direction: half the time it is the negative of the bin's."""
+"""Operations with signed magnitudes, negated with probability 1/2."""
 
 LEVELS = 256
-"""Values of a byte."""
+"""Number of levels of a uint8 pixel."""
 
 
 def apply_operation(pixels: Tensor, operations: Tensor, magnitudes: Tensor) -> Tensor:
-    """Applies to each image the operation drawn for it.
+    """Apply one operation to each image.
 
     Args:
-        pixels: float32 (n, channels, height, width), whole numbers from 0 to 255; 1 or 3 channels.
-        operations: int64 (n,), numbers of ``Operation``.
-        magnitudes: float32 (n,), signed. Shears: pixels a pixel. Translations: pixels, cut to whole ones. Rotation:
-            degrees, counter-clockwise. Brightness, colour, contrast, sharpness: what is added to the factor 1.
-            Posterising: bits kept. Solarising: the lowest level that is inverted.
+        pixels: float32 (n, channels, height, width), integers from 0 to 255; 1 or 3 channels.
+        operations: int64 (n,), values of `Operation`.
+        magnitudes: float32 (n,), signed. Shear: pixels per pixel. Translation: pixels, truncated to integers. Rotation:
+            degrees, counter-clockwise. Brightness, colour, contrast, sharpness: factor minus 1. Posterize: number of
+            bits. Solarize: threshold from which levels are inverted.
 
     Returns:
-        As ``pixels``, a new tensor.
+        New tensor of the shape and type of ``pixels``.
     """
     moved = _move(pixels, operations, magnitudes)
     return _blend(_map_levels(moved, operations, magnitudes), operations, magnitudes)
 
 
 def _only(operation: Operation, operations: Tensor, magnitudes: Tensor) -> Tensor:
-    """The magnitudes (n,) of one operation, and 0 for the images that have another."""
+    """Return the magnitudes (n,) of one operation, 0 for images with other operations."""
     return magnitudes * (operations == operation)
 
 
 def _inverse_matrices(operations: Tensor, magnitudes: Tensor, *, height: int, width: int) -> Tensor:
-    """From a pixel's place in the result to its place in the image, both about the image's centre.
+    """Return the affine matrices from output to input positions, relative to the image's centre.
 
     Returns:
-        float32 (n, 2, 3): from pixels to halves of the image's width, then of its height, as ``grid_sample`` counts.
+        float32 (n, 2, 3): maps pixels to the normalised coordinates of `torch.nn.functional.grid_sample`.
     """
-    # In float64, as Python computes them for a single image; only n numbers. Apple's GPUs have none.
+    # In float64, as torchvision computes them for a single image; MPS devices do not support it.
     exact = magnitudes if magnitudes.device.type == "mps" else magnitudes.double()
     angle = torch.deg2rad(_only(Operation.ROTATE, operations, exact))
     shear_x = _only(Operation.SHEAR_X, operations, exact)
     shear_y = _only(Operation.SHEAR_Y, operations, exact)
-    # Shears leave the image's top left corner where it is, which is half the size from the centre.
+    # The fixed point of shears is the top left corner, half the size from the centre.
     shift_x = (width * 0.5 + shear_x * (height * 0.5)) - width * 0.5
     shift_y = (shear_y * (width * 0.5) + height * 0.5) - height * 0.5
     shift_x = shift_x - _only(Operation.TRANSLATE_X, operations, exact).trunc()
@@ -98,21 +97,20 @@ def _inverse_matrices(operations: Tensor, magnitudes: Tensor, *, height: int, wi
 
 
 def _move(pixels: Tensor, operations: Tensor, magnitudes: Tensor) -> Tensor:
-    """Shears, translates or rotates: the nearest pixel, black where there is none."""
+    """Shear, translate or rotate with nearest-neighbour interpolation and black fill."""
     height, width = pixels.shape[-2:]
     matrices = _inverse_matrices(operations, magnitudes, height=height, width=width)
-    # Pixel centres, the middle of the image at 0.
+    # Pixel centres, relative to the image's centre.
     columns = torch.arange(width, device=pixels.device) - (width - 1) * 0.5
     rows = (torch.arange(height, device=pixels.device) - (height - 1) * 0.5)[:, None]
-    # Sums element by element, not a matrix product: that would follow the settings for TensorFloat-32 and autocast,
-    # whose few digits choose wrong pixels.
+    # Not a matrix product, which could run in TensorFloat-32 or autocast precision and select wrong pixels.
     by_column, by_row, shift = matrices[..., None, None].unbind(2)
     grid = (by_column * columns + by_row * rows + shift).permute(0, 2, 3, 1)
     return functional.grid_sample(pixels, grid, mode="nearest", padding_mode="zeros", align_corners=False)
 
 
 def _map_levels(pixels: Tensor, operations: Tensor, magnitudes: Tensor) -> Tensor:
-    """Posterises, solarises, stretches or equalises: all that replaces a level of a channel by another."""
+    """Apply posterize, solarize, auto-contrast or equalize, which map levels to levels."""
     count, channels = pixels.shape[:2]
     lowest, highest = pixels.amin(dim=(2, 3))[..., None], pixels.amax(dim=(2, 3))[..., None]
     levels = torch.arange(LEVELS, device=pixels.device)
@@ -120,16 +118,16 @@ def _map_levels(pixels: Tensor, operations: Tensor, magnitudes: Tensor) -> Tenso
     dropped_bits = (8 - magnitudes.to(torch.int64)) * (operations == Operation.POSTERIZE)
     posterised = levels >> dropped_bits[:, None] << dropped_bits[:, None]
 
-    # No level reaches the threshold of an image that is not solarised.
+    # The threshold of images that are not solarized is above all levels.
     threshold = magnitudes.masked_fill(operations != Operation.SOLARIZE, LEVELS)[:, None]
     solarised = torch.where(posterised >= threshold, (LEVELS - 1) - posterised, posterised)
 
-    kept = (operations != Operation.AUTO_CONTRAST)[:, None, None] | (lowest == highest)
-    scale = (LEVELS - 1) / (highest - lowest).masked_fill_(kept, LEVELS - 1)
-    offset = lowest.masked_fill(kept, 0)
+    unchanged = (operations != Operation.AUTO_CONTRAST)[:, None, None] | (lowest == highest)
+    scale = (LEVELS - 1) / (highest - lowest).masked_fill_(unchanged, LEVELS - 1)
+    offset = lowest.masked_fill(unchanged, 0)
     stretched = ((solarised[:, None] - offset) * scale).clamp_(0, LEVELS - 1).floor_()
 
-    # One table a channel, end to end. Positions of 32 bits: on a host, moving them costs more than the arithmetic.
+    # The lookup tables of all channels are concatenated. 32-bit indices, as memory traffic dominates on a CPU.
     starts = torch.arange(0, count * channels * LEVELS, LEVELS, dtype=torch.int32, device=pixels.device)
     positions = (pixels.to(torch.int32) + starts.view(count, channels, 1, 1)).flatten()
     histogram = torch.zeros(count * channels * LEVELS, device=pixels.device)
@@ -140,26 +138,25 @@ def _map_levels(pixels: Tensor, operations: Tensor, magnitudes: Tensor) -> Tenso
 
 
 def _equalised(histogram: Tensor, highest: Tensor) -> Tensor:
-    """For each level of each channel the one that spreads the levels evenly over the pixels.
+    """Return the lookup tables of histogram equalisation.
 
     Args:
-        histogram: float32 (n, channels, 256), pixels of each level; whole numbers, exact up to 2**24 pixels, and so is
-            the floor of their quotients.
-        highest: int64 (n, channels, 1), the highest level that any pixel has.
+        histogram: float32 (n, channels, 256), pixels of each level; exact up to 2**24 pixels.
+        highest: int64 (n, channels, 1), highest level of any pixel.
 
     Returns:
         float32 (n, channels, 256).
     """
-    through = histogram.cumsum(dim=2)
-    step = ((through[..., -1:] - histogram.gather(2, highest)) / (LEVELS - 1)).floor_()
-    spread = (through - histogram + (step / 2).floor_()).div_(step.clamp(min=1)).floor_().clamp_(max=LEVELS - 1)
-    return torch.where(step == 0, torch.arange(LEVELS, device=histogram.device), spread)
+    cumulative = histogram.cumsum(dim=2)
+    step = ((cumulative[..., -1:] - histogram.gather(2, highest)) / (LEVELS - 1)).floor_()
+    table = (cumulative - histogram + (step / 2).floor_()).div_(step.clamp(min=1)).floor_().clamp_(max=LEVELS - 1)
+    return torch.where(step == 0, torch.arange(LEVELS, device=histogram.device), table)
 
 
 def _blend(pixels: Tensor, operations: Tensor, magnitudes: Tensor) -> Tensor:
-    """Moves each image away from a duller one, or towards it: black, grey, of one level, or blurred.
+    """Change brightness, colour, contrast or sharpness by blending with a black, grey, constant or blurred image.
 
-    It writes into ``pixels``, to touch less memory.
+    Overwrites ``pixels`` to save memory.
     """
     channels, height, width = pixels.shape[1:]
     grey = pixels
@@ -170,23 +167,23 @@ def _blend(pixels: Tensor, operations: Tensor, magnitudes: Tensor) -> Tensor:
         _only(operation, operations, magnitudes)[:, None, None, None]
         for operation in (Operation.COLOR, Operation.CONTRAST, Operation.SHARPNESS, Operation.BRIGHTNESS)
     )
-    # An image without colours has none to change, and a tiny one no pixel inside its border.
+    # Colour does not apply to one channel, nor sharpness to images without inner pixels.
     if channels == 1:
         color = torch.zeros_like(color)
     if min(height, width) <= 2:
         sharpness = torch.zeros_like(sharpness)
-    # At most one of the four is not 0, and a product with 0 leaves whole numbers as they are.
-    away = grey * color + mean * contrast
+    # At most one of the four is not 0, so the others leave the integers unchanged.
+    blended = grey * color + mean * contrast
     blurred = _blurred(pixels).mul_(sharpness)
-    pixels.mul_(1 + (color + contrast + sharpness + brightness)).sub_(away).sub_(blurred)
+    pixels.mul_(1 + (color + contrast + sharpness + brightness)).sub_(blended).sub_(blurred)
     return pixels.clamp_(0, LEVELS - 1).floor_()
 
 
 def _blurred(pixels: Tensor) -> Tensor:
-    """Each pixel averaged with its eight neighbours, itself five times; the outermost pixels as they are."""
+    """Blur with a 3x3 kernel of ones and 5 in the centre; border pixels are unchanged."""
     lines = (pixels[..., :-2, :] + pixels[..., 1:-1, :]).add_(pixels[..., 2:, :])
     sums = (lines[..., :-2] + lines[..., 1:-1]).add_(lines[..., 2:]).add_(pixels[..., 1:-1, 1:-1], alpha=4)
     blurred = pixels.clone()
-    # Thirteenths are never halfway between whole numbers, so rounding is the same in any arithmetic.
+    # Multiples of 1/13 are never halfway between integers, so rounding does not depend on the precision.
     blurred[..., 1:-1, 1:-1] = sums.div_(13).round_()
     return blurred

@@ -1,12 +1,12 @@
-"""TrivialAugment and RandAugment for whole batches on the device: each image its own operations, no loop over images.
+"""TrivialAugment and RandAugment of batches on the device.
 
-TrivialAugment (Müller and Hutter 2021, "TrivialAugment: Tuning-free Yet State-of-the-Art Data Augmentation", its wide
-space) draws one operation for each image, and its magnitude. RandAugment (Cubuk et al. 2020, "RandAugment: Practical
-automated data augmentation with a reduced search space") draws several, one after the other, all of the same magnitude.
+TrivialAugment (Müller and Hutter 2021, "TrivialAugment: Tuning-free Yet State-of-the-Art Data Augmentation", wide
+space) samples one operation and its magnitude for each image. RandAugment (Cubuk et al. 2020, "RandAugment: Practical
+automated data augmentation with a reduced search space") samples several operations, all of the same magnitude.
 
-The operations, their magnitudes and their arithmetic are those of torchvision's ``TrivialAugmentWide`` and
-``RandAugment`` with 31 magnitudes, the nearest pixel, and black where an image has none. Chance is drawn beforehand;
-what is left is arithmetic of fixed shapes, for which the host never waits.
+Operations, magnitudes and arithmetic are those of torchvision's ``TrivialAugmentWide`` and ``RandAugment`` with 31
+magnitudes, nearest-neighbour interpolation and black fill. Random numbers are sampled in advance, so applying a policy
+needs no host synchronisation.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ from budgetnet.common.errors import InputError
 from budgetnet.data.augment.operations import SIGNED, Operation, apply_operation
 
 BINS = 31
-"""Magnitudes of an operation, from the weakest, which is number 0."""
+"""Number of magnitudes of an operation, in ascending order of strength."""
 
 PolicyKind = Literal["trivial-augment", "rand-augment"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PolicyDraws:
-    """What chance decided for n images, apart from its being applied."""
+class SampledPolicy:
+    """Sampled operations and magnitudes for n images."""
 
     operations: Tensor
-    """int64 (n, operations): numbers of ``Operation``, in the order in which they are applied."""
+    """int64 (n, operations): values of `Operation`, in order of application."""
 
     magnitudes: Tensor
-    """float32 (n, operations): signed, in each operation's own unit; see ``apply_operation``."""
+    """float32 (n, operations): signed magnitudes, in the units of `apply_operation`."""
 
 
 def magnitude_space(kind: PolicyKind, *, size: tuple[int, int]) -> Tensor:
-    """The magnitudes of each operation before their sign is drawn.
+    """Return the unsigned magnitudes of each operation.
 
     Args:
-        kind: of policy.
-        size: height and width in pixels; RandAugment translates by a share of them.
+        kind: kind of policy.
+        size: height and width in pixels, to which RandAugment's translations are proportional.
 
     Returns:
-        float32 (14, 31), 0 for the operations that have none.
+        float32 (14, 31), 0 for operations without magnitude.
     """
     height, width = size
     wide = kind == "trivial-augment"
@@ -69,7 +69,7 @@ def magnitude_space(kind: PolicyKind, *, size: tuple[int, int]) -> Tensor:
     return space
 
 
-def draw_policy(
+def sample_policy(
     count: int,
     *,
     kind: PolicyKind,
@@ -78,46 +78,49 @@ def draw_policy(
     size: tuple[int, int],
     device: torch.device | str,
     generator: torch.Generator | None,
-) -> PolicyDraws:
-    """Draws operations, each equally often, and their magnitudes.
+) -> SampledPolicy:
+    """Sample operations, uniformly, and their magnitudes.
 
     Args:
-        count: images.
-        kind: of policy.
-        operations: of an image; TrivialAugment's one, RandAugment's usual two.
-        magnitude: RandAugment's, 0 to 30; TrivialAugment draws it for each operation, and this is not looked at.
+        count: number of images.
+        kind: kind of policy.
+        operations: operations per image: 1 in TrivialAugment, usually 2 in RandAugment.
+        magnitude: magnitude of RandAugment, 0 to 30; ignored by TrivialAugment, which samples it.
         size: height and width of the images in pixels.
-        device: where the draws are to lie.
-        generator: source of chance, on that device; None for the global one.
+        device: device of the samples.
+        generator: random generator on that device; None for the global one.
+
+    Raises:
+        InputError: the magnitude is out of range.
     """
     if not 0 <= magnitude < BINS:
         raise InputError("magnitude", magnitude, f"must be from 0 to {BINS - 1}")
     shape = (count, operations)
-    chosen = torch.randint(len(Operation), shape, device=device, generator=generator)
+    sampled = torch.randint(len(Operation), shape, device=device, generator=generator)
     if kind == "trivial-augment":
         bins = torch.randint(BINS, shape, device=device, generator=generator)
     else:
         bins = torch.full(shape, magnitude, device=device)
     negative = torch.randint(2, shape, device=device, generator=generator)
-    # Built on the host, whatever the device: evenly spaced numbers may differ in their last digit elsewhere.
+    # Computed on the CPU, as linspace may differ in the last digit on other devices.
     space = magnitude_space(kind, size=size).to(device)
     signed = torch.zeros(len(Operation), dtype=torch.int64)
     signed[list(SIGNED)] = 1
-    signs = 1 - 2 * negative * signed.to(device)[chosen]
-    return PolicyDraws(operations=chosen, magnitudes=space[chosen, bins] * signs)
+    signs = 1 - 2 * negative * signed.to(device)[sampled]
+    return SampledPolicy(operations=sampled, magnitudes=space[sampled, bins] * signs)
 
 
-def apply_policy(batch: Tensor, draws: PolicyDraws) -> Tensor:
-    """Applies to each image its operations, one after the other.
+def apply_policy(batch: Tensor, policy: SampledPolicy) -> Tensor:
+    """Apply the sampled operations to each image.
 
     Args:
-        batch: uint8 (n, channels, height, width), of 1 or 3 channels.
-        draws: for n images of this size.
+        batch: uint8 (n, channels, height, width) with 1 or 3 channels.
+        policy: samples for n images of this size.
 
     Returns:
-        As ``batch``, a new tensor.
+        New tensor of the shape and type of ``batch``.
     """
     pixels = batch.float()
-    for operations, magnitudes in zip(draws.operations.unbind(1), draws.magnitudes.unbind(1), strict=True):
+    for operations, magnitudes in zip(policy.operations.unbind(1), policy.magnitudes.unbind(1), strict=True):
         pixels = apply_operation(pixels, operations, magnitudes)
     return pixels.to(torch.uint8)
