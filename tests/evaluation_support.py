@@ -62,7 +62,7 @@ def train_all(digits: DataSet, out: Path) -> None:
         (record,) = batch.train([PlannedRun(spec=TINY, recipe=recipe, seed=seed)], Watcher())
         record.folder.rename(out / name)
     data = prepare(digits, RECIPE)
-    train(TINY, data, RECIPE, seed=7, out=out, judge=StopAtOnce()).folder.rename(out / STOPPED)
+    train(TINY, data, RECIPE, seed=7, out=out, pruning=StopAtOnce()).folder.rename(out / STOPPED)
 
 
 def copy_runs(source: Path, out: Path, *names: str) -> list[RunRecord]:

@@ -82,7 +82,7 @@ def evaluate_runs(
     """
     one_of(on, ("validation", "test"), field="--on")
     one_of(tta, (*_VIEWS, "recipe"), field="--tta")
-    from budgetnet.evaluation.evaluate import ask
+    from budgetnet.evaluation.evaluate import evaluate_runs
     from budgetnet.evaluation.results import require_common_images
     from budgetnet.evaluation.run_data import Question, read_runs
     from budgetnet.training.progress import load_shown
@@ -92,7 +92,7 @@ def evaluate_runs(
     if together and (part == "validation" or data is None):
         require_common_images(records, part)
     question = Question(part, data=data, views=_VIEWS.get(tta), device=device, by=by, class_names=not together)
-    return ask(records, question, load=load_shown)
+    return evaluate_runs(records, question, load=load_shown)
 
 
 def print_images(output: Console, evaluated: Sequence[Evaluated]) -> None:

@@ -148,7 +148,7 @@ def test_views_are_chosen_and_named(runs: Runs, digits: DataSet, tell: Tell, tta
 def test_that_a_number_leaks_stands_beside_it(runs: Runs, tell: Tell) -> None:
     runs("leaking", "good0")
     alone = " ".join(tell("evaluate", "leaking", *CPU).out.split())
-    assert f"] %; {LEAKING}; in its training" in alone
+    assert f"] %; {LEAKING}; during training" in alone
     many = " ".join(tell("evaluate", "leaking", "good0", *CPU).out.split())
     assert many.count(LEAKING) == 2, "beside the accuracy, and below the table of all runs"
     assert many.count("] leaking") == 1
@@ -201,7 +201,7 @@ def test_runs_that_split_otherwise_are_averaged_on_test_images_alone(runs: Runs,
     runs("good0", "otherwise-split")
     answer = tell("ensemble", "good0", "otherwise-split", *CPU)
     assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
-    assert "was split in another way than good0" in answer.err
+    assert "has a different split than good0" in answer.err
     assert tell("ensemble", "good0", "otherwise-split", "--on", "test", *CPU).code == 0
     apart = tell("evaluate", "good0", "otherwise-split", *CPU).out
     assert "runs that were judged on different images are not compared" in apart
@@ -218,7 +218,7 @@ def test_ones_own_images_are_asked_about_by_name(runs: Runs, tell: Tell, folder:
     data = ["--data", "arrays:mine.npz"]
     refused = tell("evaluate", "good0", *data, *CPU)
     assert (refused.code, refused.out) == (2, "")
-    assert "--on test takes others" in refused.err
+    assert "use --on test" in refused.err
     assert not (folder / OPENINGS).exists()
     (answer,) = answered(tell, "evaluate", "good0", "--on", "test", *data)["runs"]
     expected = by_hand(record, 255 - images[:, np.newaxis], views="flip").argmax(axis=1)
@@ -234,11 +234,11 @@ def test_ones_own_images_are_asked_about_by_name(runs: Runs, tell: Tell, folder:
     [
         ([], "RUN"),
         (["good0", "nowhere"], "run folder = 'nowhere': holds no run"),
-        (["good0", "diverged"], "run folder = 'diverged': came to no result: the loss was no finite number"),
+        (["good0", "diverged"], "run folder = 'diverged': has no result: the loss was not finite"),
         (["good0", "unfinished"], "run folder = 'unfinished': is unfinished"),
         (["good0", "damaged"], "damaged/result.json"),
-        (["good0", "good0"], "stands twice"),
-        (["good0", STOPPED, "--on", "test"], f"run folder = '{STOPPED}': was stopped before its end"),
+        (["good0", "good0"], "is given twice"),
+        (["good0", STOPPED, "--on", "test"], f"run folder = '{STOPPED}': was stopped early"),
         (["good0", "good1", "--on", "train"], "--on = 'train': must be one of validation, test"),
         (["good0", "good1", "--tta", "crop"], "--tta = 'crop': must be one of none, flip, flip-and-shifts, recipe"),
         (["good0", "good1", "--device", "abacus"], "--device = 'abacus'"),

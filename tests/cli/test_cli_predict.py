@@ -143,7 +143,7 @@ def test_without_kept_names_the_data_set_is_asked(
     ("arguments", "message"),
     [
         (["nowhere", "first.png"], "holds no run"),
-        (["diverged", "first.png"], "came to no result"),
+        (["diverged", "first.png"], "has no result"),
         (["good0", "first.png", "--top", "0"], "--top"),
         (["good0", "first.png", "--device", "tpu"], "--device"),
         (["good0"], "Missing argument 'IMAGE"),

@@ -184,7 +184,7 @@ def test_a_run_that_a_search_stopped_is_trained_to_its_end(batch: Batch) -> None
             return f"others were better behind epoch {epoch.epoch}"
 
     run = plan(1)[0]
-    stopped = train(run.spec, batch.data(run.recipe), run.recipe, seed=run.seed, out=batch.out, judge=Stop())
+    stopped = train(run.spec, batch.data(run.recipe), run.recipe, seed=run.seed, out=batch.out, pruning=Stop())
     assert (stopped.result.status, stopped.result.epochs) == ("stopped", 1)
     (record,) = batch.train([run], Watcher())
     assert record.folder == stopped.folder

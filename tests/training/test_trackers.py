@@ -136,7 +136,7 @@ def test_mlflow_says_how_a_run_broke_off_and_goes_on_with_it(
     store, recipe = make_store("mlflow"), tiny_recipe(epochs=3)
     data, out = prepare(digits, recipe), tmp_path / "runs"
     with pytest.raises(type(error)):
-        train(TINY, data, recipe, seed=0, out=out, callback=store.tracker(), judge=Trouble(error))
+        train(TINY, data, recipe, seed=0, out=out, callback=store.tracker(), pruning=Trouble(error))
     (run,) = mlflow_runs(store.uri)
     assert (run.info.status, run.data.tags["budgetnet.ended"]) == (status, words)
     record = train(TINY, data, recipe, seed=0, out=out, callback=store.tracker())
@@ -168,9 +168,9 @@ def test_half_a_record_is_made_up_for_as_well(
     digits: DataSet, tmp_path: Path, make_store: Callable[[str], Store]
 ) -> None:
     store, recipe, out = make_store("tensorboard"), tiny_recipe(epochs=3), tmp_path / "runs"
-    data, judge = prepare(digits, recipe), Trouble(KeyboardInterrupt())
+    data, pruning = prepare(digits, recipe), Trouble(KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
-        train(TINY, data, recipe, seed=0, out=out, callback=store.tracker(), judge=judge)
+        train(TINY, data, recipe, seed=0, out=out, callback=store.tracker(), pruning=pruning)
     (events,) = tmp_path.glob("tensorboard/*/events*")
     events.write_bytes(events.read_bytes()[:-10])
     ((kept,), (folder,)) = store.runs().values(), [path for path in out.iterdir() if path.is_dir()]
@@ -206,7 +206,7 @@ def test_a_pruned_run_that_is_trained_anew_counts_once_for_tensorboard(
             return "pruned" if epoch.epoch == 2 else None
 
     options: dict[str, Any] = {"seed": 0, "out": out, "callback": store.tracker()}
-    assert train(TINY, data, recipe, judge=Stop(KeyboardInterrupt()), **options).result.status == "stopped"
+    assert train(TINY, data, recipe, pruning=Stop(KeyboardInterrupt()), **options).result.status == "stopped"
     record = train(TINY, data, recipe, **options)
     events = EventAccumulator(str(tmp_path / "tensorboard" / record.folder.name)).Reload()
     assert_kept({name: [(e.step, e.value) for e in events.Scalars(name)] for name in curves_of(record.folder)},
