@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from evaluation_support import STOPPED, Runs, by_hand, opened, validation_rows
+from evaluation_support import STOPPED, Runs, open_test_set, reference_probabilities, validation_rows
 from rich.console import Console
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_score, recall_score
 from support import Tell, child_environment, snapshot
@@ -58,8 +58,8 @@ def test_a_runs_numbers_are_those_of_scikit_learn(
         rows = validation_rows(digits, record)
         images, labels = digits.train_images[rows], digits.train_labels[rows]
         if on == "test":
-            images, labels = opened(digits, folder)
-        predictions.append(by_hand(record, images, views="flip").argmax(axis=1))
+            images, labels = open_test_set(digits, folder)
+        predictions.append(reference_probabilities(record, images, views="flip").argmax(axis=1))
         said = predictions[-1]
         assert each["accuracy"] == pytest.approx(accuracy_score(labels, said))
         assert each["interval"] == pytest.approx(list(wilson_interval(each["correct"], len(labels))))
@@ -139,7 +139,7 @@ def test_views_are_chosen_and_named(runs: Runs, digits: DataSet, tell: Tell, tta
     (record,) = runs("good0")
     (answer,) = answered(tell, "evaluate", "good0", "--tta", tta)["runs"]
     rows = validation_rows(digits, record)
-    expected = by_hand(record, digits.train_images[rows], views=views)
+    expected = reference_probabilities(record, digits.train_images[rows], views=views)
     assert answer["views"] == views
     assert answer["loss"] == pytest.approx(-np.log(expected[np.arange(40), digits.train_labels[rows]]).mean(), rel=1e-5)
     assert said in " ".join(tell("evaluate", "good0", "--tta", tta, *CPU).out.split())
@@ -164,7 +164,7 @@ def test_an_ensemble_by_hand(runs: Runs, digits: DataSet, tell: Tell) -> None:
     records = runs("good0", "good1", "good2")
     rows = validation_rows(digits, records[0])
     images, labels = digits.train_images[rows], digits.train_labels[rows]
-    each = [by_hand(record, images, views="none") for record in records]
+    each = [reference_probabilities(record, images, views="none") for record in records]
     mean = np.mean(each, axis=0)
     answer = answered(tell, "ensemble", "good0", "good1", "good2", "--tta", "none", "--max-params", "5M")
     assert answer["ensemble"]["accuracy"] == pytest.approx(accuracy_score(labels, mean.argmax(axis=1)))
@@ -221,7 +221,7 @@ def test_ones_own_images_are_asked_about_by_name(runs: Runs, tell: Tell, folder:
     assert "use --on test" in refused.err
     assert not (folder / OPENINGS).exists()
     (answer,) = answered(tell, "evaluate", "good0", "--on", "test", *data)["runs"]
-    expected = by_hand(record, 255 - images[:, np.newaxis], views="flip").argmax(axis=1)
+    expected = reference_probabilities(record, 255 - images[:, np.newaxis], views="flip").argmax(axis=1)
     assert answer["confusion"] == confusion_matrix(labels, expected, labels=range(10)).tolist()
     assert answer["foreign"] is True
     assert [each["count"] for each in read_openings(folder / OPENINGS)] == [60]
