@@ -1,8 +1,8 @@
 """Callbacks: the events of training runs and searches that progress bars, trackers and user code can receive.
 
 For every run, `on_run_start` comes first, then steps and epochs, and finally `on_run_end` or `on_run_interrupted`. With
-several workers the runs overlap; those of one worker follow one another, so the worker's number identifies the run of an
-event. All events are delivered in the process that started the search, whichever process trains.
+several workers the runs overlap; those of one worker follow one another, so the worker's number identifies the run. All
+events are delivered in the process that started the search, whichever process trains.
 """
 
 from __future__ import annotations
