@@ -1,4 +1,4 @@
-"""Tiny trained runs of every kind, and what their networks say by hand."""
+"""Tiny trained runs of every kind, and reference predictions in plain code."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ RECIPES = {
     "leaking": RECIPE.model_copy(update={"validation_split": "each-epoch"}),
     "diverged": tiny_recipe(learning_rate=1e30, schedule=restarts(2)),
 }
-"""What runs are called here, and how they are trained."""
+"""Recipes of the runs by name."""
 STOPPED = "stopped"
 
 
 class Runs(Protocol):
-    """Hands out trained runs by their names."""
+    """Returns trained runs by name."""
 
     def __call__(self, *names: str, out: Path | None = None) -> list[RunRecord]: ...
 
 
 class StopAtOnce:
-    """A judge that stops a run behind its first epoch."""
+    """Pruning callback that stops a run after its first epoch."""
 
     def stands_by(self, result: RunResult) -> bool:
         return True
@@ -55,30 +55,30 @@ class StopAtOnce:
 
 
 def train_all(digits: DataSet, out: Path) -> None:
-    """Trains all of them, 64 images each, judged on 40."""
+    """Train all runs, with 64 training and 40 validation images."""
     batch = Batch(digits, device=torch.device("cpu"), out=out, train_size=64, validation_size=40)
     for name, recipe in RECIPES.items():
         seed = int(name.removeprefix("good")) if name.startswith("good") else 0
         (record,) = batch.train([PlannedRun(spec=TINY, recipe=recipe, seed=seed)], Watcher())
         record.folder.rename(out / name)
     data = prepare(digits, RECIPE)
-    train(TINY, data, RECIPE, seed=7, out=out, judge=StopAtOnce()).folder.rename(out / STOPPED)
+    train(TINY, data, RECIPE, seed=7, out=out, pruning=StopAtOnce()).folder.rename(out / STOPPED)
 
 
 def copy_runs(source: Path, out: Path, *names: str) -> list[RunRecord]:
-    """Some of the runs, in a folder of their own."""
+    """Copy runs to another folder."""
     for name in names:
         shutil.copytree(source / name, out / name)
     return [RunFolder(out / name).load() for name in names]
 
 
-def opened(digits: DataSet, folder: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """The test images and labels, for an oracle, with the opening written down elsewhere."""
+def open_test_set(digits: DataSet, folder: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Return test images and labels for an oracle; the opening is logged to a separate file."""
     return digits.test.open(reason="an oracle", by="a test", log=folder / "oracle.jsonl")
 
 
 def other_digits(*, classes: int = 10, size: int = 8) -> DataSet:
-    """Images like the digits, of the given number of classes and size, and none of them."""
+    """Return random images shaped like the digits, with the given number of classes and size."""
     generator = np.random.default_rng(5)
 
     def part(count: int) -> npt.NDArray[np.uint8]:
@@ -96,7 +96,7 @@ def other_digits(*, classes: int = 10, size: int = 8) -> DataSet:
 
 
 def validation_rows(digits: DataSet, record: RunRecord) -> npt.NDArray[np.int64]:
-    """Which training images a run was validated on."""
+    """Return the indices of the training images that a run was validated on."""
     recipe = record.identity.recipe
     parts = split(
         digits.train_labels,
@@ -108,21 +108,23 @@ def validation_rows(digits: DataSet, record: RunRecord) -> npt.NDArray[np.int64]
     return parts.validation
 
 
-def by_hand(record: RunRecord, images: npt.NDArray[np.uint8], *, views: Views = "none") -> npt.NDArray[np.float64]:
-    """A run's probabilities (images, classes), in double precision."""
-    facts = record.identity.data
-    mean, std = (np.array(values).reshape(1, -1, 1, 1) for values in (facts.mean, facts.std))
-    seen = views_by_hand((images.astype(np.float64) / 255 - mean) / std, views)
+def reference_probabilities(
+    record: RunRecord, images: npt.NDArray[np.uint8], *, views: Views = "none"
+) -> npt.NDArray[np.float64]:
+    """Return a run's probabilities (images, classes), computed in float64."""
+    data = record.identity.data
+    mean, std = (np.array(values).reshape(1, -1, 1, 1) for values in (data.mean, data.std))
+    inputs = reference_views((images.astype(np.float64) / 255 - mean) / std, views)
     network = build(record.identity.spec).double()
     network.load_state_dict(load_tensors(record.folder / "best.safetensors")[0])
     network.eval()
     with torch.no_grad():
-        said = [functional.softmax(network(torch.from_numpy(each.copy())), dim=1).numpy() for each in seen]
-    return np.asarray(np.mean(said, axis=0))
+        probabilities = [functional.softmax(network(torch.from_numpy(each.copy())), dim=1).numpy() for each in inputs]
+    return np.asarray(np.mean(probabilities, axis=0))
 
 
-def views_by_hand(inputs: npt.NDArray[np.float64], views: Views) -> list[npt.NDArray[np.float64]]:
-    """What a network sees of images (n, channels, height, width): as many copies of a view as it has shares."""
+def reference_views(inputs: npt.NDArray[np.float64], views: Views) -> list[npt.NDArray[np.float64]]:
+    """Return the views of images (n, channels, height, width), each as often as its weight."""
     if views == "none":
         return [inputs]
     mirrored = inputs[:, :, :, ::-1]

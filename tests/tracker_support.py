@@ -1,4 +1,4 @@
-"""What trackers kept, read back by TensorBoard's and MLflow's own readers."""
+"""Logs of trackers, read with TensorBoard's and MLflow's own readers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CURVES = {
 
 
 class Store:
-    """A place for a tracker of one kind."""
+    """Storage of one kind of tracker."""
 
     def __init__(self, kind: str, folder: Path, template: Path) -> None:
         self.kind, self.folder = kind, folder
@@ -38,8 +38,8 @@ class Store:
     def tracker(self) -> Tracker:
         return MLflow(self.uri) if self.kind == "mlflow" else TensorBoard(self.folder / "tensorboard")
 
-    def go_away(self) -> None:
-        """Nothing can be written any more."""
+    def make_unavailable(self) -> None:
+        """Make all further writes fail."""
         if self.kind == "mlflow":
             self._database.write_bytes(b"no database at all" * 1000)
             return
@@ -47,7 +47,7 @@ class Store:
         (self.folder / "tensorboard").write_text("no folder")
 
     def runs(self) -> dict[str, dict[str, Points]]:
-        """Every point of every scalar of every run, twice where it was written twice, by the name of the run folder."""
+        """Return all points of all scalars, duplicates included, by run folder name and scalar name."""
         return mlflow_points(self.uri) if self.kind == "mlflow" else board_points(self.folder / "tensorboard")
 
 
@@ -60,7 +60,7 @@ def mlflow_runs(uri: str) -> list[Any]:
 def mlflow_points(uri: str) -> dict[str, dict[str, Points]]:
     client, found = MlflowClient(uri), mlflow_runs(uri)
     names = [run.data.tags["budgetnet.run"] for run in found]
-    assert len(set(names)) == len(names), "one for each run folder"
+    assert len(set(names)) == len(names), "one run for each run folder"
     return {
         name: {
             metric: [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, metric)]
@@ -73,7 +73,7 @@ def mlflow_points(uri: str) -> dict[str, dict[str, Points]]:
 def board_points(folder: Path) -> dict[str, dict[str, Points]]:
     points = {}
     for run in folder.iterdir():
-        # Without the reader's own clearing up, which would hide what was written twice.
+        # Without purging by the reader, which would hide duplicates.
         events = EventAccumulator(str(run), size_guidance={"scalars": 0}, purge_orphaned_data=False).Reload()
         names = events.Tags()["scalars"]
         points[run.name] = {name: [(each.step, each.value) for each in events.Scalars(name)] for name in names}
@@ -81,7 +81,7 @@ def board_points(folder: Path) -> dict[str, dict[str, Points]]:
 
 
 def curves_of(run: Path) -> dict[str, Points]:
-    """The curves that a run folder holds, by the names that trackers give them."""
+    """Return the curves of a run folder by the metric names of trackers."""
     with (run / "curves.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     return {name: [(int(row["epoch"]), float(row[column])) for row in rows] for name, column in CURVES.items()}

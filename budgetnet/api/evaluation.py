@@ -161,7 +161,7 @@ def evaluate(
     views = get_args(Views)
     if tta not in (*views, "recipe"):
         raise InputError("tta", tta, f"must be one of {', '.join((*views, 'recipe'))}")
-    from budgetnet.evaluation.evaluate import ask
+    from budgetnet.evaluation.evaluate import evaluate_runs
     from budgetnet.evaluation.run_data import Question, read_runs
     from budgetnet.training.progress import load_shown
 
@@ -171,7 +171,7 @@ def evaluate(
         require_common_images(records, part)
     chosen = None if tta == "recipe" else cast(Views, tta)
     question = Question(part, data=data, views=chosen, device=device, by=by, class_names=not same_images)
-    return Evaluations(ask(records, question, load=load_shown))
+    return Evaluations(evaluate_runs(records, question, load=load_shown))
 
 
 def predict(run: Path | str, images: Sequence[Path | str] | Path | str, *, device: str = "auto") -> Predictions:

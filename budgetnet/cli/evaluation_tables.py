@@ -55,7 +55,7 @@ def _confusions_table(scores: Scores, names: Sequence[str]) -> Table:
     table = titled_table("most frequent confusions", "true", "said", "images", "% of the true class")
     table.columns[1].justify = "left"
     for each in most_frequent_confusions(scores, names, most=_CONFUSIONS):
-        table.add_row(each.truth, each.said, f"{each.images:,}", percent(each.share))
+        table.add_row(each.truth, each.predicted, f"{each.images:,}", percent(each.share))
     return table
 
 

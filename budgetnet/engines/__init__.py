@@ -1,1 +1,1 @@
-"""Where runs are executed."""
+"""Engines: where and how several runs are executed."""

@@ -1,7 +1,7 @@
-"""Several runs on one data set: trained in turn, shared with whoever trains the same, and judged when all stand.
+"""Local engine: trains a list of runs on one data set, one after the other, and evaluates them on the test set.
 
-What an ablation, a reproduction and the finals of a search have in common: a list of runs, each with its folder, that
-can be broken off at any instant and gone on with, and a test set that is opened when all of them stand.
+Ablations, reproductions and the finals of a search use it. Training can be interrupted at any time and resumed, several
+processes can share the runs, and the test set is opened only after all runs are complete.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from budgetnet.common.documents import Document
 from budgetnet.common.errors import BudgetnetError, BusyError
 from budgetnet.data import DataSet
 from budgetnet.data.training_data import TrainingData
-from budgetnet.evaluation.inference import judge
+from budgetnet.evaluation.inference import evaluate_on_test
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.records import RunRecord
@@ -27,46 +27,46 @@ from budgetnet.training.out_of_memory import with_memory
 from budgetnet.training.threads import FirstRun
 from budgetnet.training.trainer import identify, train
 
-_LOOK_AGAIN = 2.0
-"""Seconds between two looks at runs that another process is training."""
+_POLL_SECONDS = 2.0
+"""Interval of checks for runs that other processes are training."""
 
 
 class PlannedRun(Document):
-    """One training of one network."""
+    """A run to train: network, recipe and seed."""
 
     spec: ModelSpec
-    """The network."""
+    """Architecture."""
     recipe: Recipe
-    """How it is trained."""
+    """Training recipe."""
     seed: int
-    """Of initialisation, order and augmentation."""
+    """Seed of initialisation, order of the images and augmentation."""
 
 
 def train_runs(
     runs: Sequence[PlannedRun], data: TrainingData, *, out: Path, callback: Callback, worker: int = 0, trained: int = 0
 ) -> list[PlannedRun]:
-    """Trains what is not trained yet, and leaves to other processes what they are at.
+    """Train the runs that are not complete, except those that other processes are training.
 
     Args:
-        runs: the trainings.
-        data: training and validation images, on the device to train on.
+        runs: runs to train.
+        data: training and validation images, on the training device.
         out: folder of run folders.
-        callback: is told of the runs.
+        callback: receives the events of the runs.
         worker: number of the worker.
-        trained: how many runs are trained already, for the callback.
+        trained: number of runs trained before, for the callback.
 
     Returns:
-        Runs that another process was training.
+        Runs that another process is training.
     """
-    left = []
+    busy = []
     for run in runs:
         if is_complete(RunFolder.of(identify(run.spec, data, run.recipe, seed=run.seed), out)):
             continue
         try:
             with_memory(_attempt(run, data, out, callback, Occasion(worker, trained)))
         except BusyError:
-            left.append(run)
-    return left
+            busy.append(run)
+    return busy
 
 
 def _attempt(
@@ -85,7 +85,7 @@ def _attempt(
 
 
 def is_complete(folder: RunFolder) -> bool:
-    """Whether a run has come to its own end: one that a search stopped before its time has not.
+    """Return whether a run is finished and was not stopped by a search.
 
     Raises:
         RecordError: the folder is damaged.
@@ -94,7 +94,7 @@ def is_complete(folder: RunFolder) -> bool:
 
 
 def first_run(batch: Batch, runs: Sequence[PlannedRun]) -> FirstRun | None:
-    """Return the first run that is not complete, to measure steps of; None if there is none, or not on the CPU."""
+    """Return the first run that is not complete, to measure its steps; None if there is none or on other devices."""
     for run in runs if batch.device.type == "cpu" else ():
         if batch.record(run) is None:
             return FirstRun(run.spec, run.recipe, batch.data(run.recipe), batch.folder(run))
@@ -102,7 +102,7 @@ def first_run(batch: Batch, runs: Sequence[PlannedRun]) -> FirstRun | None:
 
 
 class Batch:
-    """Runs on one data set; recipes may split it in different ways."""
+    """Runs on one data set; their recipes may split it differently."""
 
     def __init__(
         self,
@@ -113,14 +113,14 @@ class Batch:
         train_size: int | None = None,
         validation_size: int | None = None,
     ) -> None:
-        """Nothing is trained yet.
+        """Create the batch.
 
         Args:
-            dataset: the data set, its test set under seal.
-            device: where to train and judge.
+            dataset: data set, its test set unopened.
+            device: device for training and evaluation.
             out: folder of run folders.
-            train_size: images to learn from; all that are not held out if left out.
-            validation_size: images to be judged on; all that are held out if left out.
+            train_size: number of training images; default: all of the split.
+            validation_size: number of validation images; default: all of the split.
         """
         self.dataset, self.device, self.out = dataset, device, out
         self._sizes = {"train_size": train_size, "validation_size": validation_size}
@@ -128,10 +128,10 @@ class Batch:
         self._complete: dict[tuple[str, str, int], RunRecord] = {}
 
     def data(self, recipe: Recipe) -> TrainingData:
-        """Training and validation images as a recipe splits them, on the device; recipes that split alike share them.
+        """Return training and validation images of a recipe's split, on the device; cached for each split.
 
         Raises:
-            DataError: a size is larger than what there is, or too small for the number of classes.
+            DataError: a size is larger than the split, or too small for the number of classes.
         """
         key = recipe.validation_fraction, recipe.split_seed
         if key not in self._prepared:
@@ -139,14 +139,14 @@ class Batch:
         return self._prepared[key]
 
     def folder(self, run: PlannedRun) -> RunFolder:
-        """Where a run lies, whether it exists yet or not."""
+        """Return the folder of a run, which may not exist yet."""
         return RunFolder.of(identify(run.spec, self.data(run.recipe), run.recipe, seed=run.seed), self.out)
 
     def record(self, run: PlannedRun) -> RunRecord | None:
-        """Return a run's record, or None while the run is not complete; a complete run is read from disk only once.
+        """Return a run's record, or None if the run is not complete; records are cached.
 
         Raises:
-            RecordError: the run's folder is damaged.
+            RecordError: the run folder is damaged.
         """
         key = run.spec.digest, run.recipe.digest, run.seed
         if key not in self._complete:
@@ -158,30 +158,31 @@ class Batch:
         return self._complete[key]
 
     def train(self, runs: Sequence[PlannedRun], callback: Callback) -> list[RunRecord]:
-        """Trains what is not trained yet; the same call goes on where it was broken off.
+        """Train the runs that are not complete; after an interruption, the same call resumes.
 
-        Several processes may do so at once: each takes what nobody is training, and waits for the others at the end.
+        Several processes may train the same runs: each skips those that another is training, and waits for them at the
+        end.
 
         Args:
-            runs: the trainings.
-            callback: is told of the runs.
+            runs: runs to train.
+            callback: receives the events of the runs.
 
         Returns:
-            Their records, in the order of the runs; of runs that diverged, too.
+            Records in the order of the runs, including diverged ones.
 
         Raises:
-            RecordError: a run's folder is damaged.
+            RecordError: a run folder is damaged.
             BudgetnetError: a network is too large for the device even with half batches.
         """
-        left = [run for run in runs if self.record(run) is None]
-        while left:
+        remaining = [run for run in runs if self.record(run) is None]
+        while remaining:
             busy: list[PlannedRun] = []
-            for place, run in enumerate(left):
-                trained = len(runs) - len(left) + place - len(busy)
+            for index, run in enumerate(remaining):
+                trained = len(runs) - len(remaining) + index - len(busy)
                 busy += train_runs([run], self.data(run.recipe), out=self.out, callback=callback, trained=trained)
-            if len(busy) == len(left):
-                time.sleep(_LOOK_AGAIN)
-            left = busy
+            if len(busy) == len(remaining):
+                time.sleep(_POLL_SECONDS)
+            remaining = busy
         records = []
         for run in runs:
             record = self.record(run)
@@ -191,20 +192,20 @@ class Batch:
         return records
 
     def judge(self, records: Sequence[RunRecord], *, by: str, reason: str) -> list[RunRecord]:
-        """Opens the test set once for runs that stand; those judged before stay as they are.
+        """Evaluate runs on the test set, opened once for those that have no test result yet.
 
         Args:
-            records: runs of this batch; those that came to no result are left out.
-            by: who opens it.
-            reason: why.
+            records: runs of this batch; only complete ones are evaluated.
+            by: command or study that opens the test set, for the log.
+            reason: reason for the opening, for the log.
 
         Returns:
-            The records with what their networks did on the test set.
+            The records with their test results.
 
         Raises:
-            DataError: the opening cannot be written down.
+            DataError: the opening cannot be logged.
             RecordError: a run's weights are damaged.
         """
         complete = [record for record in records if record.result.status == "complete"]
-        judge(complete, self.dataset, by=by, reason=reason, device=self.device, out=self.out)
+        evaluate_on_test(complete, self.dataset, by=by, reason=reason, device=self.device, out=self.out)
         return [RunFolder(record.folder).load() for record in records]

@@ -1,1 +1,1 @@
-"""Evaluation of trained networks, and the only door to the test set."""
+"""Evaluation of trained networks; the only room that opens the test set."""

@@ -1,4 +1,4 @@
-"""Judging trained networks: on any images, and on the test set, whose opening is written down first."""
+"""Inference with trained networks, on any images, and their evaluation on the test set, whose opening is logged."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ from budgetnet.training.validation import Evaluator
 
 
 def trained_network(record: RunRecord, device: torch.device) -> nn.Module:
-    """The network of a finished run with its best weights.
+    """Return the network of a finished run with its best weights.
 
     Raises:
-        RecordError: the weights are damaged, or not those of the run's network.
+        RecordError: the weights are damaged or belong to another run.
     """
     path = RunFolder(record.folder).best
     network = initialise(record.identity.spec, record.identity.seed).to(device)
     try:
         tensors, about = load_tensors(path)
-        ours = {"epoch": record.result.best_epoch, "run": record.identity.digest}
-        if {**ours, **about} != ours:
+        expected = {"epoch": record.result.best_epoch, "run": record.identity.digest}
+        if {**expected, **about} != expected:
             raise InputError("about", about, "must be of this run's best epoch")
         network.load_state_dict(tensors)
     except (InputError, RuntimeError):
-        rule = "is damaged: not the weights of this run's network; delete the run folder to train it anew"
+        rule = "is damaged: not the weights of this run's network; delete the run folder to train it again"
         raise RecordError("best weights", str(path), rule) from None
     return network
 
 
 def score(record: RunRecord, images: ResidentImages, *, views: Views | None = None) -> Scores:
-    """What a run's network says of images, in the precision that it was trained in.
+    """Compute class probabilities of images with a run's network, in its training precision.
 
     Args:
-        record: the run.
-        images: on the device to judge on.
-        views: by which views of each image it is judged, probabilities averaged; those of the recipe if omitted.
+        record: finished run.
+        images: images on the device to use.
+        views: test-time augmentation; default: that of the recipe.
 
     Raises:
         RecordError: the weights are damaged.
@@ -62,17 +62,17 @@ def score(record: RunRecord, images: ResidentImages, *, views: Views | None = No
         precision=PRECISIONS[identity.precision],
         views=identity.recipe.views if views is None else views,
     )
-    # In double precision, so that no two classes that differ come out alike; not on the device, which may have none.
+    # In float64, so that distinct log-probabilities stay distinct; on the CPU, as mps has no float64.
     probabilities = np.exp(evaluator.log_probabilities().cpu().double().numpy())
     return Scores(probabilities=probabilities, labels=images.labels.cpu().numpy())
 
 
 @contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """One process at a time; where none can be kept out, nobody comes in.
+def _lock_openings(out: Path) -> Iterator[None]:
+    """Hold the lock of a folder's log of openings.
 
     Raises:
-        DataError: the folder cannot be written to.
+        DataError: the lock cannot be created.
     """
     with ExitStack() as stack:
         try:
@@ -83,33 +83,33 @@ def _alone(out: Path) -> Iterator[None]:
         yield
 
 
-def judge(
+def evaluate_on_test(
     records: Sequence[RunRecord], dataset: DataSet, *, by: str, reason: str, device: torch.device, out: Path
 ) -> None:
-    """Judges runs on the test set, opened once for those that were not judged before.
+    """Evaluate runs on the test set, opened once for the runs that have no test result yet.
 
-    What each network says of each image is kept beside its result, so that no later question needs another opening.
+    The predictions are stored with the results, so that later evaluations need no further opening.
 
     Args:
-        records: the runs, complete.
-        dataset: the data set that they were trained on.
-        by: who opens the test set.
-        reason: why.
-        device: where to judge.
-        out: folder of run folders, in which the opening is written down.
+        records: complete runs.
+        dataset: data set of the runs.
+        by: command or study that opens the test set, for the log.
+        reason: reason for the opening, for the log.
+        device: device to compute on.
+        out: folder of run folders, which contains the log of openings.
 
     Raises:
-        DataError: the opening cannot be written down.
+        DataError: the opening cannot be logged.
         RecordError: a run's weights are damaged.
     """
     if all(record.test is not None for record in records):
         return
-    # One process at a time: another that trained some of the runs would open the test set for them once more.
-    with _alone(out):
+    # Locked, as another process that shares runs could open the test set for them a second time.
+    with _lock_openings(out):
         waiting = [record for record in records if RunFolder(record.folder).load().test is None]
         if not waiting:
             return
-        # Before the test set is opened, which it must not be in vain.
+        # Check all weights first, so that the test set is not opened in vain.
         for record in waiting:
             trained_network(record, torch.device("cpu"))
         names = [record.folder.name for record in waiting]
@@ -118,7 +118,7 @@ def judge(
         for record in waiting:
             scores = score(record, test)
             folder = RunFolder(record.folder)
-            # The result comes last: where it stands, the scores do as well.
+            # The result is written last, so that a stored result always has stored scores.
             folder.write_scores(scores)
             result = TestResult(loss=scores.loss, correct=scores.correct, images=scores.images, reason=reason)
             folder.write_test(result)

@@ -1,4 +1,4 @@
-"""What a run's network says of any pictures."""
+"""Prediction: class probabilities of image files with a run's network."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from budgetnet.training.validation import Evaluator
 
 
 class Prediction(NamedTuple):
-    """What a network says of one picture, or why it could not be asked."""
+    """Prediction for one image file, or the error if it cannot be read."""
 
     path: Path
     probabilities: npt.NDArray[np.float64] | None
-    """Of each class (num_classes,); none where the picture could not be read."""
+    """Class probabilities (num_classes,); None if the file cannot be read."""
     error: InputError | None = None
-    """Why not."""
+    """Why the file cannot be read."""
 
     def likeliest(self, count: int) -> list[tuple[int, float]]:
-        """The likeliest classes, each by its number and probability, the likeliest first; none without an answer."""
+        """Return index and probability of the ``count`` most probable classes; empty if the file cannot be read."""
         if self.probabilities is None:
             return []
         order = np.argsort(-self.probabilities, kind="stable")[:count]
@@ -36,19 +36,18 @@ class Prediction(NamedTuple):
 
 
 def predict(record: RunRecord, paths: Sequence[Path], *, device: torch.device) -> list[Prediction]:
-    """Asks a run's network about pictures, as it was asked in its evaluation, but always in float32.
+    """Predict the classes of image files, as in evaluation, but always in float32.
 
-    The network sees the views of each picture that the recipe asks for (`test_time_flip`, `test_time_shifts`), and
-    their probabilities are averaged. How pictures become images is in `budgetnet.data.single_image`. One that cannot be
-    read keeps no other back.
+    Probabilities are averaged over the views of the recipe's test-time augmentation (`test_time_flip`,
+    `test_time_shifts`). Image files are converted by `budgetnet.data.single_image`.
 
     Args:
-        record: the run.
-        paths: the pictures.
-        device: where to compute.
+        record: finished run.
+        paths: image files.
+        device: device to compute on.
 
     Returns:
-        One answer for each picture, in their order.
+        One prediction for each file, in the order of ``paths``; a file that cannot be read has its error.
 
     Raises:
         RecordError: the run's weights are damaged.
@@ -64,11 +63,11 @@ def predict(record: RunRecord, paths: Sequence[Path], *, device: torch.device) -
     if not images:
         return [Prediction(path, None, errors[number]) for number, path in enumerate(paths)]
     labels = np.zeros(len(images), dtype=np.int64)
-    shown = resident(np.stack(images), labels, device=device, mean=data.mean, std=data.std)
-    scores = Evaluator(network, shown, views=record.identity.recipe.views).log_probabilities()
-    # In double precision, so that no two classes that differ come out alike.
-    answers = iter(np.exp(scores.cpu().double().numpy()))
+    inputs = resident(np.stack(images), labels, device=device, mean=data.mean, std=data.std)
+    scores = Evaluator(network, inputs, views=record.identity.recipe.views).log_probabilities()
+    # In float64, so that distinct log-probabilities stay distinct.
+    probabilities = iter(np.exp(scores.cpu().double().numpy()))
     return [
-        Prediction(path, None, errors[number]) if number in errors else Prediction(path, next(answers))
+        Prediction(path, None, errors[number]) if number in errors else Prediction(path, next(probabilities))
         for number, path in enumerate(paths)
     ]

@@ -1,7 +1,4 @@
-"""What trained networks are worth: each for itself, one against another, and several as an ensemble.
-
-All of it follows from what they said of the same images; nothing here computes what a network says.
-"""
+"""Evaluation results: metrics of single runs, pairwise comparisons and ensembles, all from stored predictions."""
 
 from __future__ import annotations
 
@@ -19,30 +16,30 @@ from budgetnet.runs.records import RunRecord
 from budgetnet.statistics import PredictionComparison, compare_predictions, holm
 
 Part = Literal["validation", "test"]
-"""Which images of a data set."""
+"""Validation images of a run, or a test set."""
 
 BINS = 15
-"""Bins of the expected calibration error: as many as Guo et al. (2017) took."""
+"""Default number of bins of the expected calibration error, as in Guo et al. (2017)."""
 
 ENSEMBLE = "ensemble"
-"""What the first of two networks is called where it is the ensemble of all members."""
+"""Name of the ensemble in comparisons with its members."""
 
 
 class Evaluated(NamedTuple):
-    """A run, and what its network said of some images."""
+    """A run and its predictions on a set of images."""
 
     record: RunRecord
     scores: Scores
     part: Part
-    """Whether they are the images that the run was validated on, or those of a test set."""
+    """Whether the images are the run's validation images or a test set."""
     images: str
-    """Identity of the images: two runs are compared where it is the same. Of a test set, its data set's fingerprint."""
+    """Identity of the images, equal for runs that can be compared; for a test set, the data set's fingerprint."""
     class_names: tuple[str, ...]
-    """Name of each class."""
+    """Names of the classes."""
     views: Views
-    """By which views of each image the network was judged, probabilities averaged."""
+    """Test-time augmentation; probabilities are averaged over the views of each image."""
     kept: bool
-    """Whether the answer was kept in the run folder, so that no test set was opened for it now."""
+    """Whether the predictions were stored in the run folder, so that the test set was not opened."""
 
     @property
     def run(self) -> str:
@@ -56,41 +53,41 @@ class Evaluated(NamedTuple):
 
     @property
     def foreign(self) -> bool:
-        """Whether the images belong to another data set than the one that the network was trained on."""
+        """Whether the images are the test set of a data set other than the training data set."""
         return self.part == "test" and self.images != self.record.identity.data.fingerprint
 
     @property
     def remarks(self) -> list[str]:
-        """What has to be known to read the accuracy, in words."""
+        """Notes needed to interpret the accuracy."""
         result, remarks = self.record.result, [LEAKING] if self.leaks else []
         if self.foreign:
             remarks.append(f"not the data set that it was trained on ({self.record.identity.data.name})")
         if result.status == "stopped":
-            remarks.append(f"stopped behind epoch {result.epochs}, before its end: {result.reason}")
+            remarks.append(f"stopped early, after epoch {result.epochs}: {result.reason}")
         as_trained = self.views == self.record.identity.recipe.views
         if self.part == "validation" and as_trained and result.validation_correct != self.scores.correct:
             remarks.append(
-                f"in its training {result.validation_correct:,} of {result.validation_images:,} were right, by the "
-                "arithmetic and the images of that time"
+                f"during training {result.validation_correct:,} of {result.validation_images:,} were correct: images "
+                "or floating-point arithmetic differed"
             )
         return remarks
 
     def to_mapping(self, *, bins: int = BINS) -> dict[str, Any]:
-        """The result as plain data; accuracies and errors as shares from 0 to 1, the loss in nats.
+        """Return plain data: accuracies and errors from 0 to 1, loss in nats.
 
         Args:
-            bins: of the calibration.
+            bins: number of bins of the calibration.
 
         Raises:
-            InputError: not a number of bins.
+            InputError: invalid number of bins.
         """
         return {
-            **_about(self.record),
+            **_run_fields(self.record),
             "on": self.part,
             "views": self.views,
             "kept": self.kept,
             "foreign": self.foreign,
-            **_measures(self.scores, bins),
+            **_metrics(self.scores, bins),
             "leaks": self.leaks,
             "remarks": self.remarks,
             "classes": [each._asdict() for each in self.scores.per_class(self.class_names)],
@@ -100,18 +97,18 @@ class Evaluated(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Two networks on the same images, as one of several comparisons."""
+    """Comparison of two networks on the same images, one of a family of comparisons."""
 
     first: str
-    """Folder of the run, or ``ensemble``."""
+    """Run folder, or ``ensemble``."""
     second: str
-    """Folder of the run."""
+    """Run folder."""
     outcome: PredictionComparison
     adjusted_p: float
-    """McNemar's p-value with Holm's correction for all comparisons that were made together."""
+    """P-value of McNemar's test with Holm's correction for the family."""
 
     def to_mapping(self) -> dict[str, Any]:
-        """The comparison as plain data; the difference, first less second, as a share."""
+        """Return plain data; the difference is the accuracy of the first minus that of the second, from -1 to 1."""
         outcome = self.outcome
         return {
             "first": self.first,
@@ -127,34 +124,34 @@ class Comparison(NamedTuple):
 
 
 class Confusion(NamedTuple):
-    """Images of one class that were said to be of another."""
+    """Images of one class that were classified as another."""
 
     truth: str
-    said: str
+    predicted: str
     images: int
     share: float
-    """Of the images of the true class."""
+    """Share of the images of the true class."""
 
 
 class EnsembleResult(NamedTuple):
-    """Networks whose probabilities are averaged, image by image."""
+    """Ensemble of networks, whose probabilities are averaged for each image."""
 
     members: tuple[tuple[RunRecord, Scores], ...]
-    """Each network for itself."""
+    """Runs and their own predictions."""
     scores: Scores
-    """Of the ensemble."""
+    """Predictions of the ensemble."""
     comparisons: tuple[Comparison, ...]
-    """The ensemble against each member, in their order; Holm's correction is for all of them."""
+    """Ensemble against each member, in the order of the members, with Holm's correction for all of them."""
 
     @property
     def best(self) -> int:
-        """Place of the member that is right most often; of equals the one of the lowest loss."""
+        """Index of the most accurate member; ties are broken by the lower loss."""
         ranks = [(-scores.correct, scores.loss) for _, scores in self.members]
         return ranks.index(min(ranks))
 
     @property
     def mean_accuracy(self) -> float:
-        """Mean accuracy of the members, as a share."""
+        """Mean accuracy of the members, from 0 to 1."""
         return fmean(scores.accuracy for _, scores in self.members)
 
     @property
@@ -163,7 +160,7 @@ class EnsembleResult(NamedTuple):
         return fmean(scores.loss for _, scores in self.members)
 
     def mean_ece(self, bins: int = BINS) -> float:
-        """Mean expected calibration error of the members."""
+        """Return the mean expected calibration error of the members."""
         return fmean(scores.calibration(bins).ece for _, scores in self.members)
 
     @property
@@ -173,29 +170,29 @@ class EnsembleResult(NamedTuple):
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of all members together, for one image judged once by each."""
+        """Multiply-accumulate operations of all members together, for one view of one image."""
         return sum(record.result.macs for record, _ in self.members)
 
     def to_mapping(self, *, bins: int = BINS) -> dict[str, Any]:
-        """The result as plain data; accuracies and errors as shares from 0 to 1, the loss in nats.
+        """Return plain data: accuracies and errors from 0 to 1, loss in nats.
 
         Args:
-            bins: of the calibration errors.
+            bins: number of bins of the calibration errors.
 
         Raises:
-            InputError: not a number of bins.
+            InputError: invalid number of bins.
         """
         return {
-            "members": [{**_about(record), **_measures(scores, bins)} for record, scores in self.members],
+            "members": [{**_run_fields(record), **_metrics(scores, bins)} for record, scores in self.members],
             "mean": {"accuracy": self.mean_accuracy, "loss": self.mean_loss, "ece": self.mean_ece(bins)},
-            "ensemble": {"params": self.params, "macs": self.macs, **_measures(self.scores, bins)},
+            "ensemble": {"params": self.params, "macs": self.macs, **_metrics(self.scores, bins)},
             "best_member": str(self.members[self.best][0].folder),
             "comparisons": [each.to_mapping() for each in self.comparisons],
         }
 
 
 def compare(evaluated: Sequence[Evaluated]) -> list[Comparison]:
-    """Every pair of runs that were judged on the same images, by McNemar's test with Holm's correction."""
+    """Compare every pair of runs evaluated on the same images, by McNemar's test with Holm's correction."""
     pairs = [(one, other) for one, other in combinations(evaluated, 2) if one.images == other.images]
     return _corrected(
         [(str(one.record.folder), str(other.record.folder), one.scores, other.scores) for one, other in pairs]
@@ -203,72 +200,70 @@ def compare(evaluated: Sequence[Evaluated]) -> list[Comparison]:
 
 
 def ensemble_result(members: Sequence[tuple[RunRecord, Scores]]) -> EnsembleResult:
-    """The ensemble of some runs, and whether it is better than its members by more than noise.
+    """Average the predictions of runs and compare the ensemble with each member.
 
     Args:
-        members: runs, and what each said of the same images, in the same order; at least two.
+        members: runs and their predictions on the same images, in the same order; at least two.
 
     Raises:
-        InputError: fewer than two members, a run that stands twice, or members of other images or classes.
+        InputError: fewer than two members, a run given twice, or members with different images or classes.
     """
     if len(members) < 2:
         raise InputError("members", [record.folder.name for record, _ in members], "must be at least two runs")
     require_distinct([record for record, _ in members])
     scores = average([each for _, each in members])
-    against = [(ENSEMBLE, str(record.folder), scores, each) for record, each in members]
-    return EnsembleResult(tuple(members), scores, tuple(_corrected(against)))
+    pairs = [(ENSEMBLE, str(record.folder), scores, each) for record, each in members]
+    return EnsembleResult(tuple(members), scores, tuple(_corrected(pairs)))
 
 
 def require_distinct(records: Sequence[RunRecord]) -> None:
-    """Lets different runs pass; a copy of a run under another name is the same run.
+    """Raise an error if a run is given twice; a copy of a run folder is the same run.
 
     Raises:
-        InputError: a run stands twice.
+        InputError: a run is given twice.
     """
     seen: dict[str, RunRecord] = {}
     for record in records:
         digest = record.identity.digest
         if digest in seen:
-            raise InputError("run", str(record.folder), f"stands twice: it is the same run as {seen[digest].folder}")
+            raise InputError("run", str(record.folder), f"is given twice: it is the same run as {seen[digest].folder}")
         seen[digest] = record
 
 
 def require_common_images(records: Sequence[RunRecord], part: Part) -> None:
-    """Lets runs pass whose own images of that part are the same ones, so that they can be averaged on them.
+    """Raise an error unless all runs have the same images of a part, so that their predictions can be averaged.
 
     Raises:
-        InputError: a run has another data set than the first, or, on validation images, another split of it: then one
-            was trained on images that validate the other.
+        InputError: a run has a different data set than the first or, for validation images, a different split:
+            images that validate one run may then train the other.
     """
     first = records[0]
     for record in records:
-        ours, theirs = record.identity.data, first.identity.data
-        if ours.fingerprint != theirs.fingerprint:
-            rule = f"was trained on other data than {first.folder.name}; --on test with --data asks both about a third"
+        data, first_data = record.identity.data, first.identity.data
+        if data.fingerprint != first_data.fingerprint:
+            rule = f"was trained on a different data set than {first.folder.name}; use --on test and --data for a third"
             raise InputError("run", str(record.folder), rule)
-        if part == "validation" and ours.split_fingerprint != theirs.split_fingerprint:
-            rule = (
-                f"was split in another way than {first.folder.name}, so one may know images that validate the other; "
-            )
-            raise InputError("run", str(record.folder), f"{rule}--on test asks about images that neither has seen")
+        if part == "validation" and data.split_fingerprint != first_data.split_fingerprint:
+            rule = f"has a different split than {first.folder.name}: images that validate one may train the other"
+            raise InputError("run", str(record.folder), f"{rule}; use --on test")
 
 
 def most_frequent_confusions(scores: Scores, names: Sequence[str], *, most: int) -> list[Confusion]:
-    """The confusions of most images, the most frequent first; of equally frequent ones the first class first.
+    """Return the most frequent confusions in descending order; ties are in the order of the classes.
 
     Args:
-        scores: what a network said.
-        names: of the classes.
-        most: at most so many.
+        scores: predictions of a network.
+        names: names of the classes.
+        most: maximum number of confusions.
     """
     confusion = scores.confusion()
     totals = confusion.sum(axis=1).tolist()
     np.fill_diagonal(confusion, 0)
     order = np.argsort(-confusion, axis=None, kind="stable")[:most]
     return [
-        Confusion(names[truth], names[said], count, count / totals[truth])
-        for truth, said in (divmod(place, scores.num_classes) for place in order.tolist())
-        if (count := int(confusion[truth, said]))
+        Confusion(names[truth], names[predicted], count, count / totals[truth])
+        for truth, predicted in (divmod(index, scores.num_classes) for index in order.tolist())
+        if (count := int(confusion[truth, predicted]))
     ]
 
 
@@ -282,7 +277,7 @@ def _corrected(pairs: Sequence[tuple[str, str, Scores, Scores]]) -> list[Compari
     ]
 
 
-def _about(record: RunRecord) -> dict[str, Any]:
+def _run_fields(record: RunRecord) -> dict[str, Any]:
     identity, result = record.identity, record.result
     return {
         "run": record.folder.name,
@@ -298,7 +293,7 @@ def _about(record: RunRecord) -> dict[str, Any]:
     }
 
 
-def _measures(scores: Scores, bins: int) -> dict[str, Any]:
+def _metrics(scores: Scores, bins: int) -> dict[str, Any]:
     return {
         "accuracy": scores.accuracy,
         "correct": scores.correct,

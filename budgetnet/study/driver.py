@@ -289,7 +289,7 @@ class Worker:
                 execution=execution,
                 callback=told,
                 occasion=occasion,
-                judge=judge,
+                pruning=judge,
             )
 
         judge = CycleJudge(self.ledger, written, entry.recipe, retry_of=entry.retry_of)

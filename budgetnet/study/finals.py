@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from budgetnet.common.errors import BudgetnetError
 from budgetnet.data import DataSet
 from budgetnet.engines.local import PlannedRun, is_complete
-from budgetnet.evaluation.inference import judge
+from budgetnet.evaluation.inference import evaluate_on_test
 from budgetnet.runs.recipe import Recipe, require_sound
 from budgetnet.runs.store import RunFolder
 from budgetnet.study.driver import Arrangement
@@ -98,7 +98,7 @@ def open_test_set(
     for place, result in enumerate(results, 1):
         seeds = ", ".join(str(record.identity.seed) for record in result.records if record.test is None)
         reason = f"finalist {place} of {len(results)} of study {study_name}, trained with seeds {seeds}"
-        judge(result.records, dataset, by=result.finalist.name, reason=reason, device=device, out=out)
+        evaluate_on_test(result.records, dataset, by=result.finalist.name, reason=reason, device=device, out=out)
 
 
 def hold_finals(

@@ -1,8 +1,8 @@
-"""Who is told of training and of searches, and what: the one protocol of bars, of trackers and of whoever else asks.
+"""Callbacks: the events of training runs and searches that progress bars, trackers and user code can receive.
 
-Of every run `begun` is told first and then, behind steps and epochs, either `ended` or `broken_off`. With several
-workers runs overlap: those of one worker follow one another, so its number says of which run an event tells. All
-events are told in the process that began the search, whichever process trains.
+For every run, `on_run_start` comes first, then steps and epochs, and finally `on_run_end` or `on_run_interrupted`. With
+several workers the runs overlap; those of one worker follow one another, so the worker's number identifies the run. All
+events are delivered in the process that started the search, whichever process trains.
 """
 
 from __future__ import annotations
@@ -19,139 +19,139 @@ _log = logging.getLogger(__name__)
 
 
 class Occasion(NamedTuple):
-    """What a run is trained for; a run on its own has none of it."""
+    """The search or batch that a run belongs to; all defaults for a run trained alone."""
 
     worker: int = 0
-    """Number of the worker that trains it."""
+    """Number of the worker that trains the run."""
     trained: int = 0
-    """Runs of the search or batch trained before it."""
+    """Number of runs of the search or batch trained before this one."""
     study: str | None = None
-    """Name of the search's study."""
+    """Name of the study."""
     trial: int | None = None
-    """Number of its trial in the study."""
+    """Number of the run's trial in the study."""
     drawn: Mapping[str, Any] = MappingProxyType({})
-    """What the sampler drew for it, by name; nothing for a network made by hand."""
+    """Sampled parameters by name; empty for an enqueued network."""
 
 
 class Announced(NamedTuple):
-    """A run whose training begins or goes on."""
+    """A run that starts or resumes."""
 
     identity: RunIdentity
-    """Everything that determines it: network, recipe, data, seed and device."""
+    """Everything that determines the run: network, recipe, data, seed and device."""
     run: str
-    """Name of its folder."""
+    """Name of the run folder."""
     occasion: Occasion = Occasion()
-    """What it is trained for."""
+    """Search or batch that the run belongs to."""
     curves: tuple[Epoch, ...] = ()
-    """Epochs of earlier starts, which are not told again: all of them where the run is answered from its record."""
+    """Epochs trained before this start, for which no further events come; all epochs if the run is already complete."""
 
     @property
     def label(self) -> str:
-        """The network in a few words, or its name."""
+        """Name of the network, or a short description."""
         return self.identity.spec.label
 
     @property
     def params(self) -> int:
-        """Trainable parameters."""
+        """Number of trainable parameters."""
         return self.identity.spec.params
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates for one image."""
+        """Multiply-accumulate operations for one image."""
         return self.identity.spec.macs
 
     @property
     def epochs(self) -> int:
-        """Most epochs of its recipe."""
+        """Maximum number of epochs."""
         return self.identity.recipe.epochs
 
     def to_mapping(self) -> dict[str, Any]:
-        """The announcement as plain data, ready for JSON."""
+        """Return plain data, ready for JSON."""
         return {
             "identity": self.identity.to_mapping(),
             "run": self.run,
-            "occasion": {**self.occasion._asdict(), "drawn": dict(self.occasion.drawn)},
+            "context": self.occasion._replace(drawn=dict(self.occasion.drawn))._asdict(),
             "curves": [list(epoch) for epoch in self.curves],
         }
 
     @classmethod
     def from_mapping(cls, mapping: dict[str, Any]) -> Announced:
-        """The announcement that `to_mapping` wrote down."""
+        """Create the object from the output of `to_mapping`."""
         return cls(
             RunIdentity.from_mapping(mapping["identity"]),
             mapping["run"],
-            Occasion(**mapping["occasion"]),
+            Occasion(**mapping["context"]),
             tuple(Epoch(*row) for row in mapping["curves"]),
         )
 
 
 class Callback:
-    """Is told of training and of searches: override what you want to hear of.
+    """Base class of callbacks: override the methods for the events of interest.
 
-    What a callback raises breaks training off and comes out of the search, as an interrupt does: nothing is lost, and
-    the same call takes the candidate up again.
+    An exception raised by a callback interrupts training and ends the search, as Ctrl-C does. No finished epoch is
+    lost: calling the search again resumes the interrupted trial.
 
         >>> class Printer(Callback):
-        ...     def epoch_ended(self, epoch, *, worker):
+        ...     def on_epoch_end(self, epoch, *, worker):
         ...         print(epoch.epoch, epoch.validation_accuracy)
     """
 
     def turned_away(self, *, worker: int) -> None:
-        """A candidate did not fit and was closed without training."""
+        """A trial is over budget and was rejected without training."""
 
     def begun(self, run: Announced, *, worker: int) -> None:
-        """Training of a run begins, goes on after its last epoch, or is answered from its record."""
+        """Training of a run starts or resumes, or the run is already complete."""
 
     def stepped(self, epoch: int, share: float, *, worker: int) -> None:
-        """A step of training ended; ``share`` of the epoch, counted from 1, is done. Workers leave some steps out."""
+        """A training step ended; ``share`` of the epoch (counted from 1) is done. Workers skip some steps."""
 
     def epoch_ended(self, epoch: Epoch, *, worker: int) -> None:
-        """An epoch of training ended and is kept: a run that is killed now goes on behind it."""
+        """An epoch ended and was saved: a run killed now resumes after it."""
 
     def ended(self, result: RunResult, *, worker: int) -> None:
-        """Training of a run ended, of its own accord or stopped by a search, and its result is kept."""
+        """A run ended, complete or stopped by the search, and its result was saved."""
 
     def broken_off(self, reason: str | None, *, worker: int) -> None:
-        """Training of a run broke off without a result: it failed for this reason, or may go on where there is none."""
+        """A run ended without a result: it failed for ``reason``, or can be resumed if that is None."""
 
 
 class Callbacks(Callback):
-    """Tells several, in their order; the first that raises keeps an event from those behind it."""
+    """A list of callbacks, called in order; after an exception the remaining ones are not called."""
 
     def __init__(self, callbacks: Sequence[Callback]) -> None:
         self._callbacks = tuple(callbacks)
         self.raised: BaseException | None = None
-        """What one of them raised last; none while none has."""
+        """Last exception raised by a callback, if any."""
 
     def turned_away(self, *, worker: int) -> None:
-        """Tells all."""
-        self._tell(lambda each: each.turned_away(worker=worker))
+        """Call every callback."""
+        self._call_each(lambda each: each.turned_away(worker=worker))
 
     def begun(self, run: Announced, *, worker: int) -> None:
-        """Tells all."""
-        self._tell(lambda each: each.begun(run, worker=worker))
+        """Call every callback."""
+        self._call_each(lambda each: each.begun(run, worker=worker))
 
     def stepped(self, epoch: int, share: float, *, worker: int) -> None:
-        """Tells all."""
-        self._tell(lambda each: each.stepped(epoch, share, worker=worker))
+        """Call every callback."""
+        self._call_each(lambda each: each.stepped(epoch, share, worker=worker))
 
     def epoch_ended(self, epoch: Epoch, *, worker: int) -> None:
-        """Tells all."""
-        self._tell(lambda each: each.epoch_ended(epoch, worker=worker))
+        """Call every callback."""
+        self._call_each(lambda each: each.epoch_ended(epoch, worker=worker))
 
     def ended(self, result: RunResult, *, worker: int) -> None:
-        """Tells all."""
-        self._tell(lambda each: each.ended(result, worker=worker))
+        """Call every callback."""
+        self._call_each(lambda each: each.ended(result, worker=worker))
 
     def broken_off(self, reason: str | None, *, worker: int) -> None:
-        """Tells all, whatever any of them raises: what broke training off is on its way already, and is what counts."""
+        """Call every callback; further exceptions are only logged, so that the first one is raised."""
         for callback in self._callbacks:
             try:
                 callback.broken_off(reason, worker=worker)
             except Exception as error:
-                _log.warning("a callback that was told of a run broken off failed as well: %r", error)
+                _log.warning("a callback also failed when the run was interrupted: %r", error)
 
-    def _tell(self, event: Callable[[Callback], None]) -> None:
+    def _call_each(self, event: Callable[[Callback], None]) -> None:
         try:
             for callback in self._callbacks:
                 event(callback)
@@ -161,33 +161,35 @@ class Callbacks(Callback):
 
 
 class Teller:
-    """Tells a callback, or nobody, of one run."""
+    """Calls an optional callback with the events of one run."""
 
-    def __init__(self, callback: Callback | None, announced: Announced) -> None:
+    def __init__(self, callback: Callback | None, info: Announced) -> None:
         self._callbacks = Callbacks([callback] if callback else [])
-        self._announced, self._worker = announced, announced.occasion.worker
+        self._info, self._worker = info, info.occasion.worker
 
     @contextmanager
     def training(self, curves: Sequence[Epoch]) -> Iterator[None]:
-        """Says that the run begins behind these epochs and, if it does not come to its end, that it broke off."""
+        """Report the start of the run after these epochs and, if the block raises, its interruption."""
         try:
-            self._callbacks.begun(self._announced._replace(curves=tuple(curves)), worker=self._worker)
+            self._callbacks.begun(self._info._replace(curves=tuple(curves)), worker=self._worker)
             yield
         except BaseException as error:
-            # What passes is no failure: the run can go on where it stopped.
-            passing = error is self._callbacks.raised or not isinstance(error, Exception) or isinstance(error, OSError)
-            reason = None if passing else f"{type(error).__name__}: {error}"
+            # Errors of callbacks and of the file system, and Ctrl-C, are no failures of the run: it can be resumed.
+            resumable = (
+                error is self._callbacks.raised or not isinstance(error, Exception) or isinstance(error, OSError)
+            )
+            reason = None if resumable else f"{type(error).__name__}: {error}"
             self._callbacks.broken_off(reason, worker=self._worker)
             raise
 
     def stepped(self, epoch: int, share: float) -> None:
-        """A step ended."""
+        """Report the end of a step."""
         self._callbacks.stepped(epoch, share, worker=self._worker)
 
     def epoch_ended(self, epoch: Epoch) -> None:
-        """An epoch is kept."""
+        """Report the end of an epoch."""
         self._callbacks.epoch_ended(epoch, worker=self._worker)
 
     def ended(self, result: RunResult) -> None:
-        """The run's result is kept."""
+        """Report the end of the run."""
         self._callbacks.ended(result, worker=self._worker)

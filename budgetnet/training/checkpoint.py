@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors written atomically, and foreign checkpoints read without executing anything in them."""
+"""Checkpoints: safetensors files written atomically, and third-party checkpoints loaded without executing code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from budgetnet.model.spec import ModelSpec
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], *, about: dict[str, Any]) -> None:
-    """Writes tensors and a few facts about them, atomically, as safetensors.
+    """Write tensors and metadata atomically as a safetensors file.
 
     Raises:
         OSError: the file cannot be written, such as on a full disk.
@@ -32,13 +32,13 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], *, about: dict[str, Any
 def write_safetensors(
     path: Path, tensors: Mapping[str, Tensor], *, metadata: dict[str, str], named: Path | None = None
 ) -> None:
-    """Writes tensors from any device, and texts about them, into a file that nobody reads yet.
+    """Write tensors from any device and metadata to a file, not atomically.
 
     Args:
-        path: the file.
-        tensors: by name.
-        metadata: texts by name.
-        named: what to call the file in an error, where it is to become another one.
+        path: file to write.
+        tensors: tensors by name.
+        metadata: strings by name.
+        named: file name to use in an error, if ``path`` is a temporary file.
 
     Raises:
         OSError: the file cannot be written, such as on a full disk.
@@ -47,15 +47,15 @@ def write_safetensors(
     try:
         save_file(ready, path, metadata=metadata)
     except SafetensorError as error:
-        # What the system said comes wrapped up, in words only.
+        # safetensors wraps errors of the operating system and keeps only their text.
         raise OSError(errno.EIO, str(error), str(named or path)) from None
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Reads what `save_tensors` wrote, or any safetensors file, whose facts are then empty.
+    """Read tensors and metadata written by `save_tensors`; the metadata of other safetensors files is empty.
 
     Raises:
-        InputError: the file is missing, or no safetensors file.
+        InputError: the file is missing or not a safetensors file.
     """
     try:
         with safe_open(path, framework="pt", device="cpu") as stream:
@@ -64,13 +64,13 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except FileNotFoundError:
         raise InputError("checkpoint", str(path), "no such file") from None
     except (SafetensorError, ValueError, OSError) as error:
-        raise InputError("checkpoint", str(path), f"must be a whole safetensors file: {error}") from None
+        raise InputError("checkpoint", str(path), f"must be a complete safetensors file: {error}") from None
 
 
 def authors_keys(spec: ModelSpec) -> dict[str, str]:
-    """Where each tensor of the paper's authors' checkpoint belongs in the network built from ``spec``.
+    """Map the tensor names of the paper's authors' checkpoint to those of the network built from ``spec``.
 
-    Their names on the left, ours on the right, for weights and running statistics alike:
+    Authors' names on the left, names in this package on the right, for weights and running statistics:
 
         conv1, bn1                          stem.conv, stem.norm
         layerI.J.conv1, layerI.J.bn1        stages.(I-1).J.conv1, stages.(I-1).J.norm1
@@ -78,18 +78,18 @@ def authors_keys(spec: ModelSpec) -> dict[str, str]:
         layerI.J.residual.0, .residual.1    stages.(I-1).J.shortcut.conv, stages.(I-1).J.shortcut.norm
         linear                              head.linear
 
-    Stages (I) are counted from 1 in their names, from 0 in ours; blocks (J) from 0 in both.
+    Stages (I) are counted from 1 in the authors' names, from 0 here; blocks (J) from 0 in both.
 
     Raises:
-        InputError: the network has blocks or parts that their code had no names for.
+        InputError: the network has blocks or layers that the authors' code does not have.
     """
     if spec.block != "basic":
-        raise InputError("block", spec.block, "the authors' checkpoint knows basic blocks only")
+        raise InputError("block", spec.block, "the authors' checkpoint has only basic blocks")
     if spec.squeeze_excitation_ratio is not None:
-        rule = "the authors' checkpoint knows no squeeze-and-excitation"
+        rule = "the authors' checkpoint has no squeeze-and-excitation"
         raise InputError("squeeze_excitation_ratio", spec.squeeze_excitation_ratio, rule)
     if spec.stem.whitening is not None:
-        rule = "the authors' checkpoint knows no whitening convolution"
+        rule = "the authors' checkpoint has no whitening convolution"
         raise InputError("stem.whitening", spec.stem.whitening, rule)
     parts = {"conv1": "conv1", "norm1": "bn1", "conv2": "conv2", "norm2": "bn2"}
     parts |= {"shortcut.conv": "residual.0", "shortcut.norm": "residual.1"}
@@ -97,61 +97,61 @@ def authors_keys(spec: ModelSpec) -> dict[str, str]:
     for layer in lower(spec).layers():
         if layer.kind == "block":
             continue
-        place, _, rest = layer.path.partition(".")
-        if place == "stem":
-            theirs = {"conv": "conv1", "norm": "bn1"}[rest]
-        elif place == "head":
-            theirs = "linear"
+        section, _, rest = layer.path.partition(".")
+        if section == "stem":
+            authors_path = {"conv": "conv1", "norm": "bn1"}[rest]
+        elif section == "head":
+            authors_path = "linear"
         else:
             stage, block, part = rest.split(".", maxsplit=2)
-            theirs = f"layer{int(stage) + 1}.{block}.{parts[part]}"
+            authors_path = f"layer{int(stage) + 1}.{block}.{parts[part]}"
         names = ["weight"] + ["bias"] * (layer.bias or layer.kind == "norm")
         if layer.kind == "norm":
             names += ["running_mean", "running_var", "num_batches_tracked"]
-        keys |= {f"{theirs}.{name}": f"{layer.path}.{name}" for name in names}
+        keys |= {f"{authors_path}.{name}": f"{layer.path}.{name}" for name in names}
     return keys
 
 
 def load_weights(network: nn.Module, path: str | Path, *, keys: dict[str, str] | None = None) -> None:
-    """Loads a checkpoint into a built network, whole or not at all.
+    """Load a checkpoint into a network; on an error no weight is changed.
 
     Args:
-        network: the network, changed in place.
-        path: a ``.safetensors`` file, or a state dict saved by torch, which is read with ``weights_only``, so that
-            nothing in it can execute.
-        keys: their names to ours, such as `authors_keys`; the names are taken as they are if left out.
+        network: network to load into, changed in place.
+        path: a ``.safetensors`` file, or a state dict saved by torch; it is loaded with ``weights_only=True``, so no
+            code in it is executed.
+        keys: maps names in the checkpoint to names in the network, such as `authors_keys`; default: the same names.
 
     Raises:
-        InputError: the file is missing or damaged, or its tensors are not those of the network.
+        InputError: the file is missing or damaged, or its tensors do not match the network.
     """
     path = Path(path)
     tensors = load_tensors(path)[0] if path.suffix == ".safetensors" else _load_torch(path)
-    ours = network.state_dict()
+    state = network.state_dict()
     found = {(keys or {}).get(name, name): tensor for name, tensor in tensors.items()}
     if len(found) < len(tensors):
-        raise InputError("checkpoint", str(path), "holds two tensors for one place of the network")
-    # Checkpoints older than this counter lack it; it does not enter inference.
-    needed = [name for name in ours if name in found or not name.endswith("num_batches_tracked")]
+        raise InputError("checkpoint", str(path), "contains two tensors for one parameter")
+    # Old checkpoints lack this counter of batch norm, which inference does not use.
+    needed = [name for name in state if name in found or not name.endswith("num_batches_tracked")]
     missing = [name for name in needed if name not in found]
-    surplus = [name for name in found if name not in ours]
+    surplus = [name for name in found if name not in state]
     if missing or surplus:
         rule = f"must hold the network's tensors: {len(missing)} missing, {len(surplus)} unknown, such as "
         raise InputError("checkpoint", str(path), rule + (missing + surplus)[0])
     for name in needed:
-        if found[name].shape != ours[name].shape:
-            rule = f"{name} must have shape {tuple(ours[name].shape)}, not {tuple(found[name].shape)}"
+        if found[name].shape != state[name].shape:
+            rule = f"{name} must have shape {tuple(state[name].shape)}, not {tuple(found[name].shape)}"
             raise InputError("checkpoint", str(path), rule)
-    network.load_state_dict({**ours, **{name: found[name] for name in needed}})
+    network.load_state_dict({**state, **{name: found[name] for name in needed}})
 
 
 def _load_torch(path: Path) -> dict[str, Tensor]:
-    """A state dict saved by torch, also where it lies under a usual key or was saved from a parallel wrapper."""
+    """Read a state dict saved by torch, also if nested under a common key or saved from DataParallel."""
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError("checkpoint", str(path), "no such file") from None
     except Exception:
-        # Damaged bytes lead torch's readers to errors of any kind, assertions among them.
+        # On damaged files torch raises exceptions of many types, including AssertionError.
         raise InputError("checkpoint", str(path), "must be a state dict of tensors, saved by torch") from None
     for wrapper in ("state_dict", "model_state_dict", "model", "net"):
         if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):

@@ -1,4 +1,4 @@
-"""Where a run ran: versions and hardware, written beside every result."""
+"""Devices: choice of device, precision and threads, and a description of versions and hardware."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ DEVICES = ("auto", "cuda", "mps", "cpu")
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name; ``auto`` takes the fastest kind that is there.
+    """Return the device of that name; ``auto`` chooses the fastest one available.
 
     Raises:
-        InputError: the name is unknown, or this machine has no such device.
+        InputError: the name is unknown, or the device is not available.
     """
     cpu.prepare()
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        return torch.device(next(kind for kind, found in there.items() if found))
+        return torch.device(next(kind for kind, found in available.items() if found))
     if name not in DEVICES:
         raise InputError("device", name, f"must be one of {', '.join(DEVICES)}")
-    if not there[name]:
-        raise InputError("device", name, "this machine has no such device; auto takes what is there")
+    if not available[name]:
+        raise InputError("device", name, "is not available on this machine; use auto")
     return torch.device(name)
 
 
 def choose_precision(wanted: str, device: torch.device) -> str:
-    """The precision that a recipe's setting stands for on a device: ``float32`` or ``bfloat16``.
+    """Return the precision for a recipe's setting on a device: ``float32`` or ``bfloat16``.
 
     Raises:
-        InputError: the device cannot compute in that precision.
+        InputError: the device does not support the precision.
     """
     if wanted == "bfloat16" and device.type == "mps":
-        raise InputError("precision", wanted, "is not supported on mps; auto takes what the device does well")
+        raise InputError("precision", wanted, "is not supported on mps; use auto")
     if wanted != "auto":
         return wanted
     if device.type == "cuda":
@@ -56,7 +56,7 @@ def choose_precision(wanted: str, device: torch.device) -> str:
 
 @contextmanager
 def threads_set_to(count: int) -> Iterator[None]:
-    """Set torch's number of threads within a block."""
+    """Set torch's number of threads within a ``with`` block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -67,12 +67,12 @@ def threads_set_to(count: int) -> Iterator[None]:
 
 @cache
 def _versions() -> dict[str, str]:
-    """Version of each package that runs rest on: looked up once, as each takes milliseconds to be found."""
+    """Return the versions of the packages that affect results; cached, as each lookup takes milliseconds."""
     return {name: distribution(name).version for name in _PACKAGES}
 
 
 def describe_environment(device: torch.device) -> dict[str, Any]:
-    """Versions, operating system and hardware, as plain data."""
+    """Return versions, operating system and hardware as plain data."""
     environment: dict[str, Any] = {
         "python": platform.python_version(),
         "platform": platform.platform(),

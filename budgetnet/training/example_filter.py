@@ -1,15 +1,15 @@
-"""Filtering of easy examples: a small proxy network chooses what a run's own network trains on.
+"""Example filtering: a small proxy network selects the hard images of each batch for training.
 
-After Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", whose fastest trainings choose examples so. Here
-the proxy passes through a whole epoch first and writes down the places of the chosen images in each batch; then the
-run's network trains on those. The choice depends on data, recipe, seed, precision, device and number of threads. It is
-kept in a folder beside the run folders, so that one proxy serves every network that is trained by the same recipe:
+After Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU". Before each epoch the proxy processes all batches
+of the epoch and stores the positions of the selected images in each batch; then the run's network is trained on those.
+The selection depends on data, recipe, seed, precision, device and number of threads, but not on the run's network. It
+is cached next to the run folders and shared by all runs with the same key:
 
-    proxies/KEY/epoch-N.safetensors   places of the chosen images in each batch of epoch N
+    proxies/KEY/epoch-N.safetensors   positions of the selected images in each batch of epoch N
     proxies/KEY/state.safetensors     the proxy after the last epoch that it was trained for
 
-Every file is replaced atomically and holds a checksum; one that is damaged is made again. Processes that need the same
-choices take turns.
+Files are written atomically with a checksum; a damaged file is recomputed. A file lock keeps processes from computing
+the same selection twice.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ from budgetnet.training.validation import autocast
 _log = logging.getLogger(__name__)
 
 PROXIES = "proxies"
-"""The folder among the run folders that holds choices."""
+"""Name of the cache folder."""
 _VERSION = 1
-"""Version of the proxy and of its files; a change that chooses other images raises it."""
+"""Version of the proxy and its files; to be increased by a change that selects different images."""
 _WITHOUT_EFFECT = {
     "name",
     "early_stopping",
@@ -56,13 +56,13 @@ _WITHOUT_EFFECT = {
     "precision",
     "augmented_validation",
 }
-"""Fields of a recipe that do not change the proxy's training; precision counts as it was chosen for the run."""
+"""Recipe fields that do not affect the proxy; the precision enters the key as chosen for the run."""
 
 
 def proxy_key(identity: RunIdentity) -> str:
-    """Returns what tells the choices for one run from those for another: 16 hexadecimal digits.
+    """Return the cache key of a run's selection, 16 hexadecimal digits.
 
-    Runs whose networks differ, and nothing else that matters to the proxy, have the same key.
+    Runs that differ only in their networks have the same key.
     """
     recipe = identity.recipe.model_dump(mode="json", exclude=_WITHOUT_EFFECT, exclude_defaults=True)
     content = {
@@ -75,105 +75,105 @@ def proxy_key(identity: RunIdentity) -> str:
         "seed": identity.seed,
         "device": identity.device,
         "precision": identity.precision,
-        # On a CPU the last bits of the proxy's losses depend on it.
+        # On a CPU, the last bits of the losses depend on the number of threads.
         "threads": torch.get_num_threads() if identity.device == "cpu" else None,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class Proxy(Learner):
-    """The small network: looks at every batch of an epoch, learns from some and notes which images are hard."""
+    """Proxy network: computes the losses of every batch of an epoch, trains on some, and stores the hardest images."""
 
     def __init__(
         self,
         network: nn.Module,
-        feed: Feed,
+        loader: Feed,
         recipe: Recipe,
         example_filter: ExampleFilter,
         *,
         precision: torch.dtype,
         execution: Execution,
     ) -> None:
-        """Nothing is learned yet.
+        """Create the proxy's training step.
 
         Args:
-            network: on the feed's device, its weights changed in place.
-            feed: whole batches.
-            recipe: how the run's own network is trained.
-            example_filter: which images are noted, and how often the proxy learns.
-            precision: of convolutions and matrix products.
-            execution: how steps are carried out; always with whole batches, without compilation.
+            network: on the loader's device, its weights changed in place.
+            loader: loader of unfiltered batches.
+            recipe: recipe of the run.
+            example_filter: share of images to keep, and how often the proxy is trained.
+            precision: precision of convolutions and matrix products.
+            execution: execution settings; ``parts`` and ``compile`` are ignored.
         """
         plain = recipe.model_copy(update={"weight_average": None, "lookahead": None, "example_filter": None})
         super().__init__(
-            network, feed, plain, precision=precision, execution=execution._replace(parts=1, compile=False)
+            network, loader, plain, precision=precision, execution=execution._replace(parts=1, compile=False)
         )
         self._filter = example_filter
-        shape = len(feed.sizes), example_filter.kept(feed.sizes[0])
-        self._places = torch.zeros(shape, dtype=torch.int64, device=self.device)
-        self._full_look = self._new_look()
+        shape = len(loader.sizes), example_filter.kept(loader.sizes[0])
+        self._positions = torch.zeros(shape, dtype=torch.int64, device=self.device)
+        self._full_forward = self._graphed_forward()
 
     def choose(self, epoch: int, *, rates: list[float]) -> Tensor:
-        """Passes through an epoch.
+        """Process one epoch and select images.
 
         Args:
             epoch: counted from 1.
-            rates: learning rate of each of its steps.
+            rates: learning rate of each step.
 
         Returns:
-            int64 (steps, images kept of the first batch), on the CPU: places of the images with the highest loss in
-            each batch, in ascending order; zeros after those of a smaller batch.
+            int64 (steps, images kept of the first batch), on the CPU: positions of the images with the highest loss in
+            each batch, in ascending order; rows of smaller batches are padded with zeros.
         """
-        recorded = self.full_step
+        previous_step = self.full_step
         self.begin(epoch, rates=rates)
-        if self.full_step is not recorded:
-            self._full_look.release()
-            self._full_look = self._new_look()
-        for step, size in enumerate(self.feed.sizes):
+        if self.full_step is not previous_step:
+            self._full_forward.release()
+            self._full_forward = self._graphed_forward()
+        for step, size in enumerate(self.loader.sizes):
             if step % self._filter.backward_every == 0:
                 self.learn(size)
-            elif size == self.feed.batch_size:
-                self._full_look()
+            elif size == self.loader.batch_size:
+                self._full_forward()
             else:
-                self._look(size)
-        return self._places.cpu()
+                self._forward_batch(size)
+        return self._positions.cpu()
 
     def release(self) -> None:
-        """Lets go of its memory: nothing can be chosen any more."""
+        """Free the memory of CUDA graphs; the proxy cannot be used afterwards."""
         super().release()
-        self._full_look.release()
+        self._full_forward.release()
 
-    def _new_look(self) -> Replay:
-        return Replay(lambda: self._look(self.feed.batch_size), device=self.device, record=self._record)
+    def _graphed_forward(self) -> Replay:
+        return Replay(lambda: self._forward_batch(self.loader.batch_size), device=self.device, record=self._record)
 
     @torch.no_grad()
-    def _look(self, size: int) -> None:
-        """One step without learning."""
-        batch = self.feed.batch(self._step, size=size)
+    def _forward_batch(self, size: int) -> None:
+        """Select images of the next batch without training on it."""
+        batch = self.loader.batch(self._step, size=size)
         with autocast(self.device, self.precision):
             logits = self.network(batch.inputs)
-        self._note(self._cross_entropy(logits.float(), batch, reduction="none"))
+        self._store_hardest(self._cross_entropy(logits.float(), batch, reduction="none"))
         self._step += 1
 
     def _mean_loss(self, logits: Tensor, batch: Batch) -> Tensor:
         losses = self._cross_entropy(logits, batch, reduction="none")
-        self._note(losses.detach())
+        self._store_hardest(losses.detach())
         return losses.mean()
 
-    def _note(self, losses: Tensor) -> None:
-        """Notes the places of a batch's highest losses."""
+    def _store_hardest(self, losses: Tensor) -> None:
+        """Store the positions of a batch's highest losses."""
         hardest = losses.topk(self._filter.kept(len(losses)), sorted=False).indices.sort().values
-        row = functional.pad(hardest, (0, self._places.shape[1] - len(hardest)))
-        self._places.index_copy_(0, self._step.view(1), row[None])
+        row = functional.pad(hardest, (0, self._positions.shape[1] - len(hardest)))
+        self._positions.index_copy_(0, self._step.view(1), row[None])
 
 
-class Choices:
-    """Which images of each batch a run trains on: read where they are kept, else chosen by a proxy and then kept."""
+class ExampleSelection:
+    """Selected images of each batch of a run, read from the cache or computed by a proxy and then cached."""
 
     def __init__(
         self,
         identity: RunIdentity,
-        feed: Feed,
+        loader: Feed,
         *,
         out: Path,
         network: Callable[[ModelSpec, int], nn.Module],
@@ -181,32 +181,32 @@ class Choices:
         begin: Callable[[int], None],
         execution: Execution,
     ) -> None:
-        """Nothing is read or chosen yet.
+        """Create the selection; nothing is read or computed yet.
 
         Args:
-            identity: of the run.
-            feed: whole batches, with the images, settings and seed that the run is trained with.
+            identity: identity of the run.
+            loader: loader of unfiltered batches, with the images, settings and seed of the run.
             out: folder of run folders.
-            network: makes an initialised network from a specification and a seed.
-            rates: gives the learning rate of each step of an epoch.
-            begin: prepares the training images of an epoch, where they change.
-            execution: how steps are carried out.
+            network: builds an initialised network from a specification and a seed.
+            rates: returns the learning rates of an epoch's steps.
+            begin: prepares the training images of an epoch, if they change between epochs.
+            execution: execution settings.
 
         Raises:
             InputError: the images are too small for the proxy.
         """
-        self._identity, self._feed, self._network, self._execution = identity, feed, network, execution
+        self._identity, self._loader, self._network, self._execution = identity, loader, network, execution
         self._rates, self._begin = rates, begin
         self._filter = identity.recipe.example_filter or ExampleFilter()
         self._key = proxy_key(identity)
         self._folder = out / PROXIES / self._key
-        self._shape = len(feed.sizes), self._filter.kept(feed.sizes[0])
+        self._shape = len(loader.sizes), self._filter.kept(loader.sizes[0])
         self._proxy: Proxy | None = None
         self._epoch = 0
         """Epochs that the proxy in memory has been trained for."""
 
-    def places(self, epoch: int) -> Tensor:
-        """The places of the chosen images in each batch of an epoch.
+    def positions(self, epoch: int) -> Tensor:
+        """Return the positions of the selected images in each batch of an epoch.
 
         Args:
             epoch: counted from 1.
@@ -214,12 +214,12 @@ class Choices:
         Returns:
             int64 (steps, images kept of the first batch), see `Proxy.choose`.
         """
-        found = self._read_places(epoch)
+        found = self._read_positions(epoch)
         if found is None:
             self._folder.mkdir(parents=True, exist_ok=True)
             with FileLock(self._folder / ".lock"):
-                # Another process may have been faster.
-                found = self._read_places(epoch)
+                # Another process may have computed it while this one waited for the lock.
+                found = self._read_positions(epoch)
                 if found is None:
                     for part in self._folder.glob(".*.part"):
                         part.unlink(missing_ok=True)
@@ -227,39 +227,39 @@ class Choices:
         return found
 
     def release(self) -> None:
-        """Lets go of the proxy's memory, if there is one."""
+        """Free the proxy's memory, if there is one."""
         if self._proxy is not None:
             self._proxy.release()
             self._proxy, self._epoch = None, 0
 
     def _choose(self, epoch: int) -> Tensor:
-        """Trains the proxy up to an epoch, from the nearest state that is known, and keeps what it chose on the way."""
+        """Train the proxy up to an epoch, from its latest usable state, and cache the selection of every epoch."""
         if self._epoch >= epoch:
             self.release()
-        proxy = self._proxy or self._make()
-        kept = self._read(self._state) if self._epoch < epoch - 1 or self._proxy is None else None
-        if kept is not None and self._epoch < kept[1]["epoch"] < epoch:
-            proxy.restore(kept[0])
-            self._epoch, proxy.updates = kept[1]["epoch"], kept[1]["updates"]
-        self._proxy, places = proxy, torch.empty(0)
+        proxy = self._proxy or self._create_proxy()
+        stored = self._read(self._state) if self._epoch < epoch - 1 or self._proxy is None else None
+        if stored is not None and self._epoch < stored[1]["epoch"] < epoch:
+            proxy.restore(stored[0])
+            self._epoch, proxy.updates = stored[1]["epoch"], stored[1]["updates"]
+        self._proxy, positions = proxy, torch.empty(0)
         for number in range(self._epoch + 1, epoch + 1):
             self._begin(number)
-            places = proxy.choose(number, rates=self._rates(number))
+            positions = proxy.choose(number, rates=self._rates(number))
             self._epoch = number
-            if self._read_places(number) is None:
-                self._write(self._path(number), {"places": places.to(torch.int32)}, epoch=number)
-        if kept is None or kept[1]["epoch"] < epoch:
+            if self._read_positions(number) is None:
+                self._write(self._path(number), {"places": positions.to(torch.int32)}, epoch=number)
+        if stored is None or stored[1]["epoch"] < epoch:
             self._write(self._state, proxy.state(), epoch=epoch, updates=proxy.updates)
-        return places
+        return positions
 
-    def _make(self) -> Proxy:
-        """A proxy that has learned nothing."""
+    def _create_proxy(self) -> Proxy:
+        """Return an untrained proxy."""
         identity = self._identity
         spec = proxy_spec(input_shape=identity.spec.input_shape, num_classes=identity.spec.num_classes)
-        network = self._network(spec, derive_seed(identity.seed, "proxy")).to(self._feed.device)
+        network = self._network(spec, derive_seed(identity.seed, "proxy")).to(self._loader.device)
         return Proxy(
             network.to(memory_format=torch.channels_last),
-            self._feed,
+            self._loader,
             identity.recipe,
             self._filter,
             precision=PRECISIONS[identity.precision],
@@ -273,40 +273,40 @@ class Choices:
     def _path(self, epoch: int) -> Path:
         return self._folder / f"epoch-{epoch}.safetensors"
 
-    def _read_places(self, epoch: int) -> Tensor | None:
-        """The kept choice of an epoch, none where it is missing or damaged."""
+    def _read_positions(self, epoch: int) -> Tensor | None:
+        """Return the cached selection of an epoch, or None if it is missing or damaged."""
         found = self._read(self._path(epoch))
         if found is None:
             return None
-        places = found[0]["places"].long()
-        return places if tuple(places.shape) == self._shape else None
+        positions = found[0]["places"].long()
+        return positions if tuple(positions.shape) == self._shape else None
 
     def _read(self, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """What a file of this folder holds, none where it is missing, damaged or of another key."""
+        """Return tensors and metadata of a cache file, or None if it is missing, damaged or of another key."""
         if not path.exists():
             return None
         try:
             tensors, about = load_tensors(path)
         except InputError as error:
-            _log.warning("%s is damaged and is made again: %s", path, error.rule)
+            _log.warning("%s is damaged and will be recomputed: %s", path, error.rule)
             return None
-        ours = {"key": self._key, "file": path.name, "checksum": _checksum(tensors, about)}
-        if {**about, **ours} != about:
-            _log.warning("%s is damaged or of another run, and is made again", path)
+        expected = {"key": self._key, "file": path.name, "checksum": _checksum(tensors, about)}
+        if {**about, **expected} != about:
+            _log.warning("%s is damaged or of another run, and will be recomputed", path)
             return None
         return tensors, about
 
-    def _write(self, path: Path, tensors: dict[str, Tensor], **facts: int) -> None:
-        about = {"key": self._key, "file": path.name, **facts}
+    def _write(self, path: Path, tensors: dict[str, Tensor], **metadata: int) -> None:
+        about = {"key": self._key, "file": path.name, **metadata}
         save_tensors(path, tensors, about={**about, "checksum": _checksum(tensors, about)})
 
 
 def _checksum(tensors: dict[str, Tensor], about: dict[str, Any]) -> str:
-    """Hexadecimal SHA-256 over tensors and facts, but for the checksum among these."""
-    facts = {name: value for name, value in about.items() if name != "checksum"}
-    found = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    """Return the hexadecimal SHA-256 of tensors and metadata, except the checksum in the metadata."""
+    metadata = {name: value for name, value in about.items() if name != "checksum"}
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

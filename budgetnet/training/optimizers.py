@@ -1,6 +1,6 @@
-"""What moves weights: stochastic gradient descent with its parameter groups, Muon for convolutions, and Lookahead.
+"""Optimisers: SGD with parameter groups, Muon for convolutions, and Lookahead.
 
-Everything a step needs lies on the device, learning rates included, so that it can be recorded as a CUDA graph.
+All state of a step is on the device, learning rates included, so that the step can be captured as a CUDA graph.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.schedule import Lookahead, Muon
 
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-"""Coefficients of X, (X X^T) X and (X X^T)^2 X (Jordan et al. 2024): they bring singular values near 1 in few steps."""
+"""Coefficients of X, (X X^T) X and (X X^T)^2 X (Jordan et al. 2024): singular values come near 1 in few iterations."""
 _SMALLEST_NORM = 1e-7
-"""Keeps zeros from being divided by their norm."""
+"""Lower bound of norms, against division by zero."""
 
 
 class Rates(NamedTuple):
-    """Learning rate and weight decay of stochastic gradient descent, as torch takes them."""
+    """Learning rate scale and weight decay of SGD, in torch's units."""
 
     scale: float
-    """What a recipe's learning rate is multiplied by."""
+    """Factor on the recipe's learning rate."""
     weight_decay: float
     """L2 penalty added to the gradient of the mean loss."""
 
     @classmethod
     def of(cls, recipe: Recipe) -> Rates:
-        """Convert a recipe's units: for a step, or for 1,024 examples whatever batch size and momentum.
+        """Convert the recipe's values, which are per step or, with `per_1024_examples`, per 1,024 examples.
 
-        With momentum m a gradient moves a weight 1 + 1 / (1 - m) times in all: once by Nesterov's look ahead, and by
-        the geometric sum of the momentum (Jordan 2024, section 3.1 and the code beside it).
+        With momentum m a gradient changes a weight by 1 + 1 / (1 - m) times the learning rate in total: once by
+        Nesterov's lookahead, and by the geometric sum of the momentum (Jordan 2024, section 3.1 and its code).
         """
         if not recipe.per_1024_examples:
             return cls(1.0, recipe.weight_decay)
@@ -47,8 +47,8 @@ def orthogonalise(matrix: Tensor, *, iterations: int) -> Tensor:
     """Bring all singular values of a matrix near 1 by Newton-Schulz iterations in bfloat16.
 
     Args:
-        matrix: (rows, columns), of any floating-point type.
-        iterations: how many; each multiplies small singular values by about 3.4.
+        matrix: (rows, columns), any floating-point type.
+        iterations: number of iterations; each multiplies small singular values by about 3.4.
 
     Returns:
         bfloat16 (rows, columns).
@@ -67,46 +67,46 @@ def orthogonalise(matrix: Tensor, *, iterations: int) -> Tensor:
 
 
 class MuonOptimizer:
-    """Muon for convolution weights (Jordan et al. 2024), each kept at a norm of the square root of its output channels.
+    """Muon for convolution weights (Jordan et al. 2024); each step scales a weight to norm sqrt(out_channels) first.
 
-    torch.optim.Muon takes matrices only.
+    torch.optim.Muon supports matrices only.
     """
 
     def __init__(self, weights: Iterable[Tensor], momenta: Iterable[Tensor], settings: Muon, *, rate: Tensor) -> None:
-        """Take weights over.
+        """Create the optimiser.
 
         Args:
             weights: (out_channels, ...) each, changed in place.
-            momenta: a tensor like each weight, changed in place.
-            settings: momentum and iterations.
-            rate: step size, a single number on the device, read at each step.
+            momenta: momentum buffer of each weight, changed in place.
+            settings: momentum and number of iterations.
+            rate: learning rate, a scalar on the device, read at each step.
         """
         self._pairs = list(zip(weights, momenta, strict=True))
         self._settings, self._rate = settings, rate
 
     @torch.no_grad()
     def step(self) -> None:
-        """Move every weight along its gradient, which is left as it is."""
+        """Update every weight; gradients are not changed."""
         momentum = self._settings.momentum
-        for weight, moving in self._pairs:
+        for weight, buffer in self._pairs:
             if weight.grad is None:
                 continue
-            moving.mul_(momentum).add_(weight.grad)
-            direction = weight.grad.add(moving, alpha=momentum).reshape(len(weight), -1)
-            step = orthogonalise(direction, iterations=self._settings.iterations)
+            buffer.mul_(momentum).add_(weight.grad)
+            direction = weight.grad.add(buffer, alpha=momentum).reshape(len(weight), -1)
+            update = orthogonalise(direction, iterations=self._settings.iterations)
             weight.mul_(len(weight) ** 0.5 / weight.norm().clamp_min(_SMALLEST_NORM))
-            weight.sub_(step.view_as(weight).to(weight.dtype) * self._rate)
+            weight.sub_(update.view_as(weight).to(weight.dtype) * self._rate)
 
 
 class Optimizer:
-    """All of a network's trainable parameters, each moved by what the recipe says of it."""
+    """Optimiser of a network as a recipe specifies it: SGD, and Muon for convolutions if it is set."""
 
     def __init__(self, network: nn.Module, recipe: Recipe) -> None:
-        """Take a network's parameters over; scales of batch norm that the recipe freezes are frozen here.
+        """Create the parameter groups, and freeze batch norm scales if the recipe requires it.
 
         Args:
-            network: on the device to train on.
-            recipe: its optimiser's fields are used.
+            network: on the training device.
+            recipe: its optimiser fields are used.
         """
         device = next(network.parameters()).device
         norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -114,9 +114,9 @@ class Optimizer:
             for norm in norms:
                 norm.weight.requires_grad = False
         trained = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
-        # Zeros are what the first step would start from. Here already, they stay in one place, which a recording needs.
+        # Momentum starts at zero in any case; created here, the buffers have fixed addresses, as a CUDA graph requires.
         self.momenta: dict[str, Tensor] = {}
-        """Momentum by the name of its parameter."""
+        """Momentum buffers by parameter name."""
         by_muon = {name for name, parameter in trained.items() if recipe.muon and parameter.ndim == 4}
         for name, parameter in trained.items():
             if recipe.momentum or name in by_muon:
@@ -128,7 +128,7 @@ class Optimizer:
             if name not in by_muon
         }
         self._factors: list[tuple[Tensor, float]] = []
-        """The rate of each group, on the device, and what it is as a multiple of the recipe's."""
+        """Learning rate of each group, on the device, and its factor relative to the recipe's."""
         groups = []
         for multiple in dict.fromkeys(multiples.values()):
             members = [trained[name] for name in multiples if multiples[name] == multiple]
@@ -136,7 +136,7 @@ class Optimizer:
                 {
                     "params": members,
                     "lr": self._rate(rates.scale * multiple, device),
-                    # A step's decay is the product of both, so it stays what it is without the multiple.
+                    # SGD multiplies decay by the learning rate; dividing here keeps the decay per step unchanged.
                     "weight_decay": rates.weight_decay / multiple,
                 }
             )
@@ -164,45 +164,45 @@ class Optimizer:
         return rate
 
     def zero_grad(self) -> None:
-        """Drop all gradients."""
+        """Set all gradients to None."""
         for parameter in self._parameters:
             parameter.grad = None
 
     def step(self, rate: Tensor) -> None:
-        """Move all parameters by their gradients.
+        """Update all parameters.
 
         Args:
-            rate: the recipe's learning rate at this step, a single number on the device.
+            rate: the recipe's learning rate at this step, a scalar on the device.
         """
-        for own, factor in self._factors:
-            own.copy_(rate if factor == 1.0 else rate * factor)
+        for group_rate, factor in self._factors:
+            group_rate.copy_(rate if factor == 1.0 else rate * factor)
         self._sgd.step()
         if self._muon is not None:
             self._muon.step()
 
 
 class SlowWeights:
-    """Lookahead: a slow average of weights, which the weights are set to every few steps (Zhang et al. 2019)."""
+    """Lookahead: a slow average of the weights, to which the weights are reset every few steps (Zhang et al. 2019)."""
 
     def __init__(self, values: dict[str, Tensor], settings: Lookahead, *, steps: int) -> None:
-        """Start from the weights as they are.
+        """Start the average at the current weights.
 
         Args:
             values: floating-point tensors of the network by name, running statistics included, changed in place.
-            settings: when and how far.
-            steps: steps of the whole training.
+            settings: interval and decay.
+            steps: total number of training steps.
         """
         self._settings, self._steps = settings, steps
         self._values = list(values.values())
         self.average = {name: value.detach().clone() for name, value in values.items()}
-        """The slow average, by the name of its tensor."""
+        """Slow average of each tensor, by name."""
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Bring weights and average together where a step asks for it.
+        """Update the average and reset the weights to it, if this step is a multiple of the interval or the last one.
 
         Args:
-            step: steps that have been taken since the training began.
+            step: number of training steps done.
         """
         settings, average = self._settings, list(self.average.values())
         if step >= self._steps:

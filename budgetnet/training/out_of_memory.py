@@ -1,4 +1,4 @@
-"""Training on a device whose memory may not suffice: whole batches, then half ones, then not at all."""
+"""Out-of-memory handling: retries training with half batches."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from budgetnet.training.step import Execution
 
 
 def with_memory(attempt: Callable[[Execution], RunRecord]) -> tuple[RunRecord | None, int]:
-    """Trains with whole batches, and once more with halves whose gradients add up where memory did not suffice.
+    """Train with whole batches and, if memory runs out, once more with gradients accumulated over half batches.
 
     Args:
-        attempt: trains with the given execution, and goes on from the last checkpoint when called again.
+        attempt: trains with the given execution; resumes from the last checkpoint when called again.
 
     Returns:
-        The record, none where even halves were too large, and the number of parts that a batch was cut into.
+        The record, or None if half batches do not fit either, and the number of parts of each batch.
     """
     for parts in (1, 2):
         try:
@@ -27,7 +27,7 @@ def with_memory(attempt: Callable[[Execution], RunRecord]) -> tuple[RunRecord | 
         except (BudgetnetError, RuntimeError, MemoryError) as error:
             if not (isinstance(error, torch.OutOfMemoryError) or is_out_of_memory(error)):
                 raise
-        # What trained the candidate holds itself in a circle, and the device's memory with it.
+        # Reference cycles in the training objects keep device memory allocated until they are collected.
         gc.collect()
         torch.cuda.empty_cache()
     return None, parts

@@ -1,4 +1,4 @@
-"""Progress in a terminal: one bar for candidates, one for the epochs of the one in training. Quiet elsewhere."""
+"""Progress bars in a terminal: one for the runs of a search or batch, one per worker for the epochs of its run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from budgetnet.training.callbacks import Announced, Callback
 
 
 def load_shown(name: str) -> DataSet:
-    """Loads a data set by name, with a bar on a terminal while an image folder is decoded.
+    """Load a data set by name, with a progress bar in a terminal while an image folder is decoded.
 
     Raises:
         DataError: the name is unknown, or the data set is missing or damaged.
@@ -36,14 +36,14 @@ def load_shown(name: str) -> DataSet:
 
 
 class TerminalProgress(Callback):
-    """Shows the progress of a run, of several or of a search on standard error, if that is a terminal."""
+    """Progress bars of a run, a batch of runs or a search on standard error; hidden if that is not a terminal."""
 
     def __init__(self, *, candidates: int | None = None, runs: int | None = None) -> None:
-        """Nothing is shown yet.
+        """Create the bars.
 
         Args:
-            candidates: how many a search trains.
-            runs: how many a batch trains, in place of a search.
+            candidates: number of candidates that a search trains.
+            runs: number of runs in a batch; not together with ``candidates``.
         """
         self._bars = Progress(
             TextColumn("{task.description}", markup=False),
@@ -59,9 +59,9 @@ class TerminalProgress(Callback):
         if candidates is not None or runs is not None:
             self._search = self._bars.add_task("runs" if self._is_batch else "candidates", total=candidates or runs)
         self._runs: dict[int, TaskID] = {}
-        """The bar of each worker."""
+        """Progress bar of each worker."""
         self._labels: dict[int, str] = {}
-        self._turned_away = self._pruned = 0
+        self._rejected = self._pruned = 0
         self._best: float | None = None
 
     def __enter__(self) -> Self:
@@ -73,13 +73,13 @@ class TerminalProgress(Callback):
     ) -> None:
         self._bars.stop()
 
-    def turned_away(self, *, worker: int) -> None:  # noqa: ARG002 - all turn away for the same search
-        """Counts a candidate that did not fit."""
-        self._turned_away += 1
+    def turned_away(self, *, worker: int) -> None:  # noqa: ARG002 - counted over all workers
+        """Count a rejected trial."""
+        self._rejected += 1
         self._describe_search()
 
     def begun(self, run: Announced, *, worker: int) -> None:
-        """Starts the bar of a candidate, or of a run on its own."""
+        """Reset the worker's bar for a new run."""
         if self._search is not None:
             self._bars.update(self._search, completed=run.occasion.trained)
         self._labels[worker] = f"{run.label[:40]} · {short_count(run.params)} parameters"
@@ -94,16 +94,16 @@ class TerminalProgress(Callback):
         )
 
     def stepped(self, epoch: int, share: float, *, worker: int) -> None:
-        """Moves the bar within an epoch."""
+        """Update the bar within an epoch."""
         self._bars.update(self._runs[worker], completed=round(epoch - 1 + share, 1))
 
     def epoch_ended(self, epoch: Epoch, *, worker: int) -> None:
-        """Shows an epoch's accuracy."""
+        """Show the epoch's validation accuracy."""
         description = f"{self._labels[worker]} · {percent(epoch.validation_accuracy)} %"
         self._bars.update(self._runs[worker], completed=epoch.epoch, description=description)
 
-    def ended(self, result: RunResult, *, worker: int) -> None:  # noqa: ARG002 - likewise
-        """Moves the candidates' bar."""
+    def ended(self, result: RunResult, *, worker: int) -> None:  # noqa: ARG002 - counted over all workers
+        """Advance the bar of the search or batch."""
         if result.status == "complete" and result.validation_accuracy is not None:
             self._best = max(self._best or 0.0, result.validation_accuracy)
         self._pruned += result.status == "stopped"
@@ -114,5 +114,5 @@ class TerminalProgress(Callback):
     def _describe_search(self) -> None:
         if self._search is not None and not self._is_batch:
             best = "" if self._best is None else f" · best {percent(self._best)} %"
-            description = f"candidates{best} · {self._pruned} pruned · {self._turned_away} over budget"
+            description = f"candidates{best} · {self._pruned} pruned · {self._rejected} over budget"
             self._bars.update(self._search, description=description)

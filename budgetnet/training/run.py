@@ -1,6 +1,6 @@
-"""The moving parts of one training run: what it trains, how far it has come, and what it writes.
+"""One training run: its network, data and progress, the loop over epochs, and the files that it writes.
 
-`budgetnet.training.trainer.train` makes one, holds the run folder's lock and hands it a callback.
+`budgetnet.training.trainer.train` creates it while holding the run folder's lock.
 """
 
 from __future__ import annotations
@@ -28,42 +28,42 @@ from budgetnet.runs.store import RunFolder
 from budgetnet.runs.training_cost import training_flops
 from budgetnet.training.callbacks import Teller
 from budgetnet.training.checkpoint import load_tensors, save_tensors
-from budgetnet.training.example_filter import Choices
+from budgetnet.training.example_filter import ExampleSelection
 from budgetnet.training.initialisation import initialise, whiten
 from budgetnet.training.step import PRECISIONS, Execution, Learner
 from budgetnet.training.validation import Evaluation, Evaluator
 
-_ANEW = "delete the run folder to train it anew"
+_RETRAIN = "delete the run folder to train it again"
 
 
 class _Progress(NamedTuple):
-    """What is known of a run after an epoch, besides its weights: enough, with them, to continue."""
+    """State of a run after an epoch, besides its tensors: with them, enough to resume."""
 
     epoch: int = 0
     best_epoch: int | None = None
     best_loss: float | None = None
     best_correct: int | None = None
     patience_loss: float | None = None
-    """The monitored loss from which early stopping counts improvement."""
+    """Monitored loss at the last improvement that early stopping counted."""
     stale_epochs: int = 0
     """Epochs since that improvement."""
 
 
-class Judge(Protocol):
-    """Decides behind each epoch whether a run goes on; what it gives is the reason not to."""
+class PruningCallback(Protocol):
+    """Decides after each epoch whether a run is stopped; its methods return the reason, or None to continue."""
 
     def stands_by(self, result: RunResult) -> bool:
-        """Whether the record of a run that was stopped tells of this judge's own word, and so is an answer."""
+        """Return whether this callback stopped the run in an earlier call, so that the stored result can be reused."""
 
     def resumed(self, curves: Sequence[Epoch]) -> str | None:
-        """Hears of the epochs of an earlier start, before the first one of this start."""
+        """Check the epochs trained before the run was resumed; called once, before the next epoch."""
 
     def behind(self, epoch: Epoch) -> str | None:
-        """Hears of an epoch that has just ended."""
+        """Check an epoch that just ended."""
 
 
 class TrainingRun:
-    """The moving parts of one run."""
+    """One training run and its state."""
 
     def __init__(self, identity: RunIdentity, data: TrainingData, folder: RunFolder, execution: Execution) -> None:
         self.identity, self.data, self.folder = identity, data, folder
@@ -73,100 +73,100 @@ class TrainingRun:
         network = initialise(identity.spec, identity.seed, method=recipe.initialisation).to(self.device)
         whiten(network, data.train)
         self.network: ResNet = network.to(memory_format=torch.channels_last)
-        learned, held_out = data.train, data.validation
-        self.moving: MovingSplit | None = None
-        """Both parts of the split where they are made anew for each epoch."""
+        train_images, validation_images = data.train, data.validation
+        self.resplit: MovingSplit | None = None
+        """Training and validation images, if they change with each epoch."""
         if recipe.validation_split == "each-epoch" or recipe.augmented_validation:
-            self.moving = MovingSplit(
-                learned,
-                held_out,
+            self.resplit = MovingSplit(
+                train_images,
+                validation_images,
                 recipe.augmentation,
                 redrawn=recipe.validation_split == "each-epoch",
                 augmented=recipe.augmented_validation,
                 seed=identity.seed,
             )
-            learned, held_out = self.moving.train, self.moving.validation
+            train_images, validation_images = self.resplit.train, self.resplit.validation
         side = partial(recipe.side, full=identity.spec.input_shape[1]) if recipe.resizing else None
-        given: dict[str, Any] = {"batch_size": recipe.batch_size, "seed": identity.seed, "side": side}
-        feed = Feed(learned, recipe.augmentation, **given)
-        self.choices: Choices | None = None
-        """Which images of each batch are trained on, where not all are."""
+        options: dict[str, Any] = {"batch_size": recipe.batch_size, "seed": identity.seed, "side": side}
+        loader = Feed(train_images, recipe.augmentation, **options)
+        self.selection: ExampleSelection | None = None
+        """Images of each batch to train on, if the recipe filters examples."""
         self.filtered: FilteredFeed | None = None
         if recipe.example_filter is not None:
-            self.choices = Choices(
+            self.selection = ExampleSelection(
                 identity,
-                feed,
+                loader,
                 out=folder.path.parent,
                 network=initialise,
                 rates=self._rates,
                 begin=self._begin_images,
                 execution=execution,
             )
-            feed = self.filtered = FilteredFeed(
-                learned, recipe.augmentation, example_filter=recipe.example_filter, **given
+            loader = self.filtered = FilteredFeed(
+                train_images, recipe.augmentation, example_filter=recipe.example_filter, **options
             )
-        self.learner = Learner(self.network, feed, recipe, precision=precision, execution=execution)
-        self.judged = self.learner.average or self.network
-        """What is validated and kept: the network, or the moving average of its weights."""
+        self.training_step = Learner(self.network, loader, recipe, precision=precision, execution=execution)
+        self.evaluated = self.training_step.average or self.network
+        """Network that is validated and saved: the trained one, or the moving average of its weights."""
         self.evaluator = Evaluator(
-            self.judged, held_out, precision=precision, views=recipe.views, record=execution.record
+            self.evaluated, validation_images, precision=precision, views=recipe.views, record=execution.record
         )
         self.progress = _Progress()
         self.curves: list[Epoch] = []
 
     def _begin_images(self, epoch: int) -> None:
-        """Prepares the images of an epoch, where they change."""
-        if self.moving is not None:
-            self.moving.begin(epoch)
+        """Prepare the images of an epoch, if they change with each epoch."""
+        if self.resplit is not None:
+            self.resplit.begin(epoch)
 
     def release(self) -> None:
-        """Lets go of all memory on the device."""
-        self.learner.release()
+        """Free all memory on the device."""
+        self.training_step.release()
         self.evaluator.release()
-        if self.choices is not None:
-            self.choices.release()
-            self.choices = None
+        if self.selection is not None:
+            self.selection.release()
+            self.selection = None
 
     def _rates(self, epoch: int) -> list[float]:
-        """The learning rate of each step of an epoch."""
+        """Return the learning rate of each step of an epoch."""
         recipe, steps = self.recipe, math.ceil(len(self.data.train) / self.recipe.batch_size)
         return [
             recipe.schedule.learning_rate(epoch - 1 + step / steps, initial=recipe.learning_rate)
-            for step in range(len(self.learner.feed.sizes))
+            for step in range(len(self.training_step.loader.sizes))
         ]
 
-    def to_the_end(self, told: Teller, judge: Judge | None) -> RunResult:
-        """Trains to the recipe's last epoch, early stopping, the judge's word, or a loss that is no finite number."""
+    def train(self, callbacks: Teller, pruning: PruningCallback | None) -> RunResult:
+        """Train until the last epoch, early stopping, pruning, or a loss that is not finite."""
         stopping = self.recipe.early_stopping
-        verdict = judge.resumed(self.curves) if judge and self.curves else None
-        while verdict is None and self.progress.epoch < self.recipe.epochs:
+        pruned = pruning.resumed(self.curves) if pruning and self.curves else None
+        while pruned is None and self.progress.epoch < self.recipe.epochs:
             if stopping and self.progress.stale_epochs >= stopping.patience:
                 loss = stopping.monitor.replace("-", " ")
                 return self._result("complete", f"early stopping: {loss} did not fall for {stopping.patience} epochs")
-            epoch, validation = self._epoch(told)
+            epoch, validation = self._train_epoch(callbacks)
             if not (math.isfinite(epoch.train_loss) and math.isfinite(epoch.validation_loss)):
-                return self._result("diverged", f"the loss was no finite number in epoch {epoch.epoch}")
-            self._keep(epoch, validation)
-            told.epoch_ended(epoch)
-            verdict = judge.behind(epoch) if judge else None
-        if verdict is not None and self.progress.epoch < self.recipe.epochs:
-            return self._result("stopped", verdict)
+                return self._result("diverged", f"the loss was not finite in epoch {epoch.epoch}")
+            self._save(epoch, validation)
+            callbacks.epoch_ended(epoch)
+            pruned = pruning.behind(epoch) if pruning else None
+        if pruned is not None and self.progress.epoch < self.recipe.epochs:
+            return self._result("stopped", pruned)
         return self._result("complete", f"all {self.recipe.epochs} epochs")
 
-    def _epoch(self, told: Teller) -> tuple[Epoch, Evaluation]:
-        """One pass over the training images, then validation."""
+    def _train_epoch(self, callbacks: Teller) -> tuple[Epoch, Evaluation]:
+        """Train on all training images once, then validate."""
         began, number, recipe = time.perf_counter(), self.progress.epoch + 1, self.recipe
-        sizes, rates = self.learner.feed.sizes, self._rates(number)
+        sizes, rates = self.training_step.loader.sizes, self._rates(number)
         self._begin_images(number)
-        if self.choices is not None and self.filtered is not None:
-            self.filtered.choose(self.choices.places(number))
-        # Each epoch has its own streams, so that a resumed run draws what an uninterrupted one would have drawn.
+        if self.selection is not None and self.filtered is not None:
+            self.filtered.choose(self.selection.positions(number))
+        # Random streams are seeded for each epoch, so that a resumed run samples the same values.
         torch.manual_seed(derive_seed(self.identity.seed, "dropout", number))
-        self.learner.begin(number, rates=rates)
+        self.training_step.begin(number, rates=rates)
         for step, size in enumerate(sizes, 1):
-            self.learner.learn(size)
-            told.stepped(number, step / len(sizes))
-        train_loss, train_accuracy = self.learner.totals()
+            self.training_step.learn(size)
+            callbacks.stepped(number, step / len(sizes))
+        train_loss, train_accuracy = self.training_step.totals()
         validation = self.evaluator()
         return Epoch(
             epoch=number,
@@ -179,57 +179,54 @@ class TrainingRun:
             seconds=time.perf_counter() - began,
         ), validation
 
-    def _keep(self, epoch: Epoch, validation: Evaluation) -> None:
-        """Takes an epoch into the books and onto the disk."""
+    def _save(self, epoch: Epoch, validation: Evaluation) -> None:
+        """Update the progress and write curves, checkpoint and best weights."""
         stopping, now = self.recipe.early_stopping, self.progress
         best = now.best_loss is None or validation.loss < now.best_loss
         min_delta = stopping.min_delta if stopping else 0.0
         monitored = epoch.train_loss if stopping and stopping.monitor == "training-loss" else validation.loss
-        fallen = now.patience_loss is None or monitored < now.patience_loss - min_delta
+        improved = now.patience_loss is None or monitored < now.patience_loss - min_delta
         self.progress = now._replace(
             epoch=epoch.epoch,
             best_epoch=epoch.epoch if best else now.best_epoch,
             best_loss=validation.loss if best else now.best_loss,
             best_correct=validation.correct if best else now.best_correct,
-            patience_loss=monitored if fallen else now.patience_loss,
-            stale_epochs=0 if fallen else now.stale_epochs + 1,
+            patience_loss=monitored if improved else now.patience_loss,
+            stale_epochs=0 if improved else now.stale_epochs + 1,
         )
         self.curves.append(epoch)
         self.folder.write_curves(self.curves)
         self._write_checkpoint()
-        # The checkpoint comes first: if the best weights are lost to a crash in between, it still holds them.
+        # The checkpoint first: after a crash in between, the best weights can be restored from it.
         if best:
             self._write_best()
 
     def _write_checkpoint(self) -> None:
         about = {"progress": self.progress._asdict(), "curves": [list(epoch) for epoch in self.curves]}
-        save_tensors(self.folder.checkpoint, self.learner.state(), about=about)
+        save_tensors(self.folder.checkpoint, self.training_step.state(), about=about)
 
     def _write_best(self) -> None:
-        save_tensors(self.folder.best, self.judged.state_dict(), about=self._about_best())
-
-    def _about_best(self) -> dict[str, Any]:
-        """What tells these weights from those of another run or epoch."""
-        return {"epoch": self.progress.epoch, "run": self.identity.digest}
+        about = {"epoch": self.progress.epoch, "run": self.identity.digest}
+        save_tensors(self.folder.best, self.evaluated.state_dict(), about=about)
 
     def resume(self) -> None:
-        """Restore the state after the last epoch that was written, if there is one."""
+        """Restore the state of the checkpoint, if there is one."""
         if not self.folder.checkpoint.exists():
             return
         tensors, about = self._load(self.folder.checkpoint)
         try:
             self.progress = _Progress(**about["progress"])
             self.curves = [Epoch(*row) for row in about["curves"]]
-            self.learner.restore(tensors)
+            self.training_step.restore(tensors)
         except (KeyError, TypeError, RuntimeError):
-            raise RecordError("checkpoint", str(self.folder.checkpoint), f"is not of this run; {_ANEW}") from None
-        self.learner.updates = self.progress.epoch * len(self.learner.feed.sizes)
-        # The checkpoint knows the curves as well, so that no crash can leave the two apart.
+            raise RecordError("checkpoint", str(self.folder.checkpoint), f"is not of this run; {_RETRAIN}") from None
+        self.training_step.updates = self.progress.epoch * len(self.training_step.loader.sizes)
+        # A crash can leave the curves one epoch ahead of the checkpoint, which also contains them.
         self.folder.write_curves(self.curves)
         best_written = self._load(self.folder.best)[1].get("epoch") if self.folder.best.exists() else None
         if best_written != self.progress.best_epoch:
             if self.progress.epoch != self.progress.best_epoch:
-                rule = f"must hold epoch {self.progress.best_epoch}, which the checkpoint has left behind; {_ANEW}"
+                rule = f"must hold epoch {self.progress.best_epoch}, and the checkpoint is of a later one; {_RETRAIN}"
                 raise RecordError("best weights", str(self.folder.best), rule)
             self._write_best()
 
@@ -237,11 +234,11 @@ class TrainingRun:
         try:
             return load_tensors(path)
         except InputError as error:
-            raise RecordError("checkpoint", str(path), f"is damaged: {error.rule}; {_ANEW}") from None
+            raise RecordError("checkpoint", str(path), f"is damaged: {error.rule}; {_RETRAIN}") from None
 
     def _result(self, status: str, reason: str) -> RunResult:
         progress, spec = self.progress, self.identity.spec
-        facts: dict[str, Any] = cost_of(spec)._asdict()
+        costs: dict[str, Any] = cost_of(spec)._asdict()
         images = self.identity.data.train_images
         return RunResult(
             status=status,
@@ -254,5 +251,5 @@ class TrainingRun:
             validation_images=len(self.data.validation),
             seconds=sum(epoch.seconds for epoch in self.curves),
             train_flops=training_flops(spec, self.recipe, images=images, epochs=progress.epoch),
-            **facts,
+            **costs,
         )

@@ -1,4 +1,4 @@
-"""What learns: a network with its optimiser, its running counts and the step that moves them all."""
+"""Training step: forward pass, loss, backward pass and optimiser update of one batch, and the state between epochs."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from budgetnet.training.optimizers import Optimizer, SlowWeights
 from budgetnet.training.validation import autocast, loss_accumulator
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-"""Precisions of convolutions and matrix products, by the name that runs are recorded under."""
+"""Precisions of convolutions and matrix products by their names in run records."""
 
 
 class Execution(NamedTuple):
-    """How steps are carried out; the same numbers come out up to rounding, but for ``parts``."""
+    """Execution settings: results are equal up to rounding, except with different ``parts``."""
 
     record: bool = True
-    """Whether steps are recorded as CUDA graphs and replayed, on a device that can."""
+    """Whether steps are captured as CUDA graphs, on CUDA devices."""
     compile: bool = False
-    """Whether torch.compile turns the network into code of its own: minutes of preparation for faster steps."""
+    """Whether the network is compiled by torch.compile: minutes of compilation for faster steps."""
     autotune: bool = True
-    """Whether cuDNN tries its algorithms on the first steps and keeps the fastest."""
+    """Whether cuDNN benchmarks its algorithms and uses the fastest."""
     parts: int = 1
-    """Parts of a batch that go through the network one after the other, their gradients added up, for a device without
-    memory for the whole; batch norm then knows a part's statistics, not the batch's."""
+    """Number of parts of each batch, processed one after the other with accumulated gradients, to save memory; batch
+    norm then uses the statistics of a part, not of the batch."""
 
 
 @contextmanager
 def cudnn_settings(execution: Execution) -> Iterator[None]:
-    """Lets cuDNN try its algorithms, or not, and compute float32 as such; leaves its settings as they were."""
+    """Set cuDNN's autotuning and disable TensorFloat-32 within a ``with`` block."""
     cudnn = torch.backends.cudnn
     before = cudnn.benchmark, cudnn.allow_tf32
-    # TensorFloat-32 has 10 bits where float32 has 23; who asks for float32 shall get it.
+    # TensorFloat-32 has a mantissa of 10 bits, float32 of 23.
     cudnn.benchmark, cudnn.allow_tf32 = execution.autotune, False
     try:
         yield
@@ -51,85 +51,86 @@ def cudnn_settings(execution: Execution) -> Iterator[None]:
 
 
 class Learner:
-    """A network that learns from a feed by stochastic gradient descent, an epoch at a time.
+    """Training of a network on the batches of a loader, one step at a time.
 
-    Nothing in an epoch waits for the device: learning rates are laid out on it beforehand, loss and right answers add
-    up on it, and the number of the step lies on it, so that a step can be replayed.
+    Within an epoch nothing synchronises with the device: learning rates, loss, number of correct predictions and step
+    number are tensors on it, so that a step can be captured as a CUDA graph.
     """
 
     def __init__(
-        self, network: nn.Module, feed: Feed, recipe: Recipe, *, precision: torch.dtype, execution: Execution
+        self, network: nn.Module, loader: Feed, recipe: Recipe, *, precision: torch.dtype, execution: Execution
     ) -> None:
-        """Nothing is learned yet.
+        """Create the optimiser and all state on the device.
 
         Args:
-            network: on the feed's device, its weights changed in place.
-            feed: what to learn from.
+            network: on the loader's device, its weights changed in place.
+            loader: loader of training batches.
             recipe: its optimiser, label smoothing and weight average are used.
-            precision: of convolutions and matrix products.
-            execution: how steps are carried out.
+            precision: precision of convolutions and matrix products.
+            execution: execution settings.
         """
         cpu.prepare()
-        self.network, self.feed, self.recipe, self.precision = network, feed, recipe, precision
+        self.network, self.loader, self.recipe, self.precision = network, loader, recipe, precision
         self._parts = execution.parts
-        self.device = feed.device
+        self.device = loader.device
         self.average: nn.Module | None = None
-        """The moving average of the network, where the recipe has one."""
+        """Exponential moving average of the network's weights, if the recipe has one."""
         self.updates = 0
-        """Steps behind the weights, since the beginning of the run."""
-        self._moving: tuple[list[Tensor], list[Tensor]] = [], []
+        """Number of steps since the beginning of the run."""
+        self._averaged: tuple[list[Tensor], list[Tensor]] = [], []
+        """Tensors of the average, and those of the network."""
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = recipe.norm_momentum
         if recipe.weight_average is not None:
             self.average = copy.deepcopy(network).requires_grad_(requires_grad=False)
-            for theirs, ours in zip(_values(self.average), _values(network), strict=True):
-                if theirs.is_floating_point():
-                    self._moving[0].append(theirs)
-                    self._moving[1].append(ours)
+            for average, value in zip(_values(self.average), _values(network), strict=True):
+                if average.is_floating_point():
+                    self._averaged[0].append(average)
+                    self._averaged[1].append(value)
         self._forward = torch.compile(network) if execution.compile else network
         self._rate = torch.zeros((), dtype=torch.float32, device=self.device)
         self.optimizer = Optimizer(network, recipe)
         self.slow_weights: SlowWeights | None = None
-        """The slow average of Lookahead, where the recipe has it."""
+        """Slow weights of Lookahead, if the recipe has it."""
         if recipe.lookahead:
             values = {name: value for name, value in network.state_dict().items() if value.is_floating_point()}
-            self.slow_weights = SlowWeights(values, recipe.lookahead, steps=recipe.epochs * len(feed.sizes))
-        self._rates = torch.zeros(len(feed.sizes), dtype=torch.float32, device=self.device)
+            self.slow_weights = SlowWeights(values, recipe.lookahead, steps=recipe.epochs * len(loader.sizes))
+        self._rates = torch.zeros(len(loader.sizes), dtype=torch.float32, device=self.device)
         self._step = torch.zeros((), dtype=torch.int64, device=self.device)
         self._loss = loss_accumulator(self.device)
         self._correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        self._record = execution.record and len(feed.sizes) > 1
-        self._side = feed.side
-        self.full_step = self._replay()
+        self._record = execution.record and len(loader.sizes) > 1
+        self._side = loader.side
+        self.full_step = self._graphed_step()
 
     def begin(self, epoch: int, *, rates: list[float]) -> None:
-        """Goes to the start of an epoch.
+        """Start an epoch.
 
         Args:
             epoch: counted from 1.
-            rates: learning rate of each of its steps.
+            rates: learning rate of each step.
         """
-        self.feed.begin(epoch)
-        if self.feed.side != self._side:
-            # A recording is of images of one size; that of another size is not needed any more.
+        self.loader.begin(epoch)
+        if self.loader.side != self._side:
+            # A CUDA graph is captured for one image size; sizes only change between epochs.
             self.full_step.release()
-            self._side, self.full_step = self.feed.side, self._replay()
+            self._side, self.full_step = self.loader.side, self._graphed_step()
         self.network.train()
         self._rates.copy_(torch.tensor(rates, dtype=torch.float32))
         for counter in (self._step, self._loss, self._correct):
             counter.zero_()
 
     def learn(self, size: int) -> None:
-        """One step.
+        """Train on the next batch.
 
         Args:
-            size: images in it.
+            size: number of images in the batch.
         """
-        if size == self.feed.batch_size:
+        if size == self.loader.batch_size:
             self.full_step()
         else:
-            self._learn(size)
+            self._train_batch(size)
         self.updates += 1
         if self.slow_weights is not None:
             self.slow_weights.update(self.updates)
@@ -137,11 +138,11 @@ class Learner:
             self._update_average()
 
     def release(self) -> None:
-        """Lets go of its memory: nothing can be learned any more."""
+        """Free the memory of CUDA graphs; the object cannot be used afterwards."""
         self.full_step.release()
 
     def state(self) -> dict[str, Tensor]:
-        """Every tensor that the next epoch starts from, by name."""
+        """Return all tensors needed to resume after the last epoch, by name."""
         state = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         state |= {f"momentum.{name}": tensor for name, tensor in self.optimizer.momenta.items()}
         if self.average is not None:
@@ -151,11 +152,11 @@ class Learner:
         return state
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Goes back to a state, in place.
+        """Restore a state in place.
 
         Raises:
-            KeyError: the tensors are not those of `state`.
-            RuntimeError: one has another shape.
+            KeyError: the names are not those of `state`.
+            RuntimeError: a tensor has a different shape.
         """
         state = self.state()
         if tensors.keys() != state.keys():
@@ -164,23 +165,23 @@ class Learner:
             tensor.copy_(tensors[name])
 
     def totals(self) -> tuple[float, float]:
-        """Mean loss, in nats, and share of right answers since the epoch began; waits for the device."""
-        return self._loss.item() / self.feed.images, self._correct.item() / self.feed.images
+        """Return mean loss in nats and accuracy since the start of the epoch; synchronises with the device."""
+        return self._loss.item() / self.loader.images, self._correct.item() / self.loader.images
 
-    def _replay(self) -> Replay:
-        """A step of a full batch, to be recorded where that is possible."""
-        return Replay(lambda: self._learn(self.feed.batch_size), device=self.device, record=self._record)
+    def _graphed_step(self) -> Replay:
+        """Return a step on a full batch, captured as a CUDA graph if possible."""
+        return Replay(lambda: self._train_batch(self.loader.batch_size), device=self.device, record=self._record)
 
-    def _learn(self, size: int) -> None:
-        batch = self.feed.batch(self._step, size=size)
+    def _train_batch(self, size: int) -> None:
+        batch = self.loader.batch(self._step, size=size)
         self._rate.copy_(self._rates.index_select(0, self._step.view(1))[0])
         self.optimizer.zero_grad()
-        # Another size would have the network compiled once more, for a single step of an epoch.
-        forward = self._forward if size == self.feed.batch_size else self.network
+        # torch.compile would compile again for the size of the last batch, for one step per epoch.
+        forward = self._forward if size == self.loader.batch_size else self.network
         for part in batch.parts(self._parts):
             with autocast(self.device, self.precision):
                 logits = forward(part.inputs)
-            # The mean over the batch is that of its parts by their sizes, and so is its gradient.
+            # The mean over the batch is the mean of its parts weighted by their sizes; so is its gradient.
             loss = self._mean_loss(logits.float(), part) * (len(part.labels) / size)
             torch.autograd.backward(loss)
             self._loss += loss.detach() * size
@@ -192,7 +193,7 @@ class Learner:
         return self._cross_entropy(logits, batch, reduction="mean")
 
     def _cross_entropy(self, logits: Tensor, batch: Batch, *, reduction: Literal["mean", "none"]) -> Tensor:
-        """The loss: its mean over the batch, or that of each image."""
+        """Return the cross-entropy with label smoothing and mixed labels: mean over the batch, or of each image."""
         smoothing = self.recipe.label_smoothing
         loss = functional.cross_entropy(logits, batch.labels, label_smoothing=smoothing, reduction=reduction)
         if batch.mixed_in is None or batch.share is None:
@@ -202,9 +203,9 @@ class Learner:
 
     @torch.no_grad()
     def _update_average(self) -> None:
-        """Moves the average towards the weights; faster at first, so that it soon forgets where they started."""
+        """Update the moving average; in the first steps its decay is smaller, so that initial weights count less."""
         decay = min(self.recipe.weight_average or 0.0, (1 + self.updates) / (10 + self.updates))
-        get_ema_multi_avg_fn(decay)(*self._moving, self.updates)  # type: ignore[no-untyped-call]
+        get_ema_multi_avg_fn(decay)(*self._averaged, self.updates)  # type: ignore[no-untyped-call]
 
 
 def _values(network: nn.Module) -> list[Tensor]:

@@ -1,7 +1,7 @@
-"""How many threads torch computes on: all cores, a given number, or what a few real steps show to be the fastest.
+"""Number of torch threads: all cores, a given number, or the fastest as measured on a few training steps.
 
-Two threads of one process wait for each other many times a step. Where another process takes one of their cores, or
-where cores share a matrix unit, one thread can be the faster.
+The threads of a process synchronise many times per step. If another process uses one of their cores, or if cores share
+a matrix unit, one thread can be faster than two.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ from budgetnet.training.initialisation import initialise
 from budgetnet.training.step import PRECISIONS, Execution, Learner
 
 Wanted = int | Literal["auto"]
-"""A number of threads, or that it be measured."""
+"""A number of threads, or ``"auto"`` to measure it."""
 
 _ROUNDS = 3
 _SECONDS = 6.0
-"""Seconds after which no further round of steps is begun."""
+"""Time limit in seconds after which no further round of steps starts."""
 
 
 class FirstRun(NamedTuple):
-    """The run that a command trains first, whose steps are measured."""
+    """First run of a command, on which steps are measured."""
 
     spec: ModelSpec
     recipe: Recipe
     data: TrainingData
     folder: RunFolder | None = None
-    """Its folder, if it may be a run that is resumed."""
+    """Run folder, if the run may be a resumed one."""
 
 
 class ThreadTimes(NamedTuple):
-    """Seconds of a training step, the least of a few, by the number of threads."""
+    """Duration of a training step in seconds, the minimum of a few, by number of threads."""
 
     seconds: dict[int, float]
 
     @property
     def fastest(self) -> int:
-        """The number of threads whose step took the least time."""
+        """Number of threads with the shortest step."""
         return min(self.seconds, key=self.seconds.__getitem__)
 
     def __str__(self) -> str:
@@ -60,50 +60,50 @@ def set_threads(wanted: Wanted, first: Callable[[], FirstRun | None], *, process
     """Set torch's number of threads for this process.
 
     Args:
-        wanted: how many, or ``"auto"``: measured on real steps with one thread and with all.
-        first: gives the run to measure; None if nothing is left to train on the CPU. A run that is resumed keeps its
-            threads.
+        wanted: number of threads, or ``"auto"`` to measure training steps with one thread and with all.
+        first: returns the run to measure, or None if no run is left to train on the CPU. A resumed run keeps its number
+            of threads.
         processes: number of processes that share the cores.
 
     Returns:
-        One line that says how many threads were set, and why.
+        One line that reports the number of threads and the reason.
 
     Raises:
-        InputError: more threads than there are cores for a process, or than ``OMP_NUM_THREADS`` allows.
+        InputError: more threads than the process has cores, or than ``OMP_NUM_THREADS`` allows.
     """
     most = most_threads(processes)
     if wanted != "auto" and wanted > most:
-        rule = f"must be at most {most}: the cores of this process, or what OMP_NUM_THREADS allows"
+        rule = f"must be at most {most}: the cores of this process, or OMP_NUM_THREADS"
         raise InputError("threads", wanted, rule + (f", shared by {processes} processes" if processes > 1 else ""))
     run = first()
     recorded = run.folder.recorded_threads() if run and run.folder else None
     if recorded is not None:
         torch.set_num_threads(min(recorded, most))
-        return f"threads: {min(recorded, most)}, as in the first epochs of the run that is resumed"
+        return f"threads: {min(recorded, most)}, as in the first epochs of the resumed run"
     if wanted != "auto":
         torch.set_num_threads(wanted)
-        return f"threads: {wanted}, as asked for"
+        return f"threads: {wanted}, as requested"
     if run is None:
-        return f"threads: {torch.get_num_threads()}, not measured, as nothing is left to train on the CPU"
+        return f"threads: {torch.get_num_threads()}, not measured: no run is left to train on the CPU"
     if most == 1:
         torch.set_num_threads(1)
-        return "threads: 1, the only number possible"
-    times = measure_threads(steps_of(run), most=most)
+        return "threads: 1, the only possible number"
+    times = measure_threads(training_step_of(run), most=most)
     torch.set_num_threads(times.fastest)
     return str(times)
 
 
 def most_threads(processes: int = 1) -> int:
-    """Return the largest number of threads for each process: by cores, and as torch is set."""
+    """Return the maximum number of threads of each process, by available cores and torch's setting."""
     return max(1, min(torch.get_num_threads(), available_cores()) // processes)
 
 
 def measure_threads(step: Callable[[], None], *, most: int) -> ThreadTimes:
-    """Time a step with one thread and with the most, in turn; leaves the number of threads as it was.
+    """Measure a step alternately with one thread and with the maximum; the number of threads is restored.
 
     Args:
-        step: does one training step.
-        most: the larger number of threads.
+        step: runs one training step.
+        most: maximum number of threads.
     """
     times: dict[int, list[float]] = {1: [], most: []}
     began = time.perf_counter()
@@ -114,32 +114,32 @@ def measure_threads(step: Callable[[], None], *, most: int) -> ThreadTimes:
             with threads_set_to(count):
                 start = time.perf_counter()
                 step()
-                # The first step of each loads and prepares kernels.
+                # The first step with each number of threads is a warm-up.
                 if number:
                     found.append(time.perf_counter() - start)
     return ThreadTimes({count: min(found) for count, found in times.items()})
 
 
-def steps_of(run: FirstRun) -> Callable[[], None]:
-    """Return a function that does one training step of a copy of the run's network; the run is left alone."""
+def training_step_of(run: FirstRun) -> Callable[[], None]:
+    """Return a function that runs one training step on a copy of the run's network."""
     data, recipe = run.data, run.recipe
     device = data.train.images.device
-    feed = Feed(data.train, recipe.augmentation, batch_size=recipe.batch_size, seed=0)
+    loader = Feed(data.train, recipe.augmentation, batch_size=recipe.batch_size, seed=0)
     network = initialise(data.adapt(run.spec), 0).to(device).to(memory_format=torch.channels_last)
     precision = PRECISIONS[choose_precision(recipe.precision, device)]
-    learner = Learner(network, feed, recipe, precision=precision, execution=Execution(record=False))
+    training_step = Learner(network, loader, recipe, precision=precision, execution=Execution(record=False))
 
     def steps() -> Iterator[None]:
         while True:
-            learner.begin(1, rates=[recipe.learning_rate] * len(feed.sizes))
-            for size in feed.sizes:
-                learner.learn(size)
+            training_step.begin(1, rates=[recipe.learning_rate] * len(loader.sizes))
+            for size in loader.sizes:
+                training_step.learn(size)
                 yield
 
     endless = steps()
 
     def step() -> None:
-        # Dropout must not draw from the caller's random numbers.
+        # Dropout must not advance the caller's random generator.
         with torch.random.fork_rng(devices=[]):
             next(endless)
 

@@ -1,7 +1,7 @@
-"""One seeded run: a network trained by a recipe on a data set, into a run folder, resumable after any epoch.
+"""Training of one network into a run folder, seeded and resumable after every epoch.
 
-The test set plays no part here: learning, early stopping and the choice of the best epoch see training and validation
-images only.
+The test set is not used: training, early stopping and the choice of the best epoch use training and validation images
+only.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from budgetnet.runs.records import RunIdentity, RunRecord
 from budgetnet.runs.store import RunFolder
 from budgetnet.training.callbacks import Announced, Callback, Occasion, Teller
 from budgetnet.training.devices import choose_precision, describe_environment, threads_set_to
-from budgetnet.training.run import Judge, TrainingRun
+from budgetnet.training.run import PruningCallback, TrainingRun
 from budgetnet.training.step import Execution, cudnn_settings
 
 
@@ -34,40 +34,40 @@ def train(
     execution: Execution | None = None,
     callback: Callback | None = None,
     occasion: Occasion | None = None,
-    judge: Judge | None = None,
+    pruning: PruningCallback | None = None,
 ) -> RunRecord:
-    """Trains a network, or goes on with a run that was interrupted, or answers from the record of a finished one.
+    """Train one network, resume an interrupted run, or load the record of a finished one.
 
-    The record of a run that was stopped is an answer where the judge stands by it; else the run is trained anew.
+    A run that was stopped by pruning counts as finished if ``pruning`` confirms it; otherwise it is trained again.
 
     Args:
-        spec: the network; its image shape and classes are replaced by the data's.
-        data: what to train on, on the device to train on.
-        recipe: how.
-        seed: of initialisation, order and augmentation.
-        out: folder in which the run's own folder lies.
-        execution: how steps are carried out; as fast as is safe for runs of any length if left out.
-        callback: is told of the run; what it raises breaks training off.
-        occasion: what the run is trained for, for the callback.
-        judge: may stop the run behind an epoch; nobody does if left out.
+        spec: architecture; its input shape and number of classes are replaced by those of the data.
+        data: training and validation images, on the training device.
+        recipe: training recipe.
+        seed: seed of initialisation, order of the images and augmentation.
+        out: folder of run folders, in which the run's folder is created.
+        execution: execution settings; default: `Execution()`.
+        callback: receives the events of the run; its exceptions interrupt training.
+        occasion: search or batch that the run belongs to, for the callback.
+        pruning: may stop the run after an epoch; default: no pruning.
 
     Raises:
-        RecordError: the run's folder is damaged or belongs to another run.
+        RecordError: the run folder is damaged or belongs to another run.
         BusyError: another process is training the same run.
-        InputError: network, recipe and images do not go together.
+        InputError: network, recipe and images do not fit together.
     """
     device = data.train.images.device
     execution = execution or Execution()
     identity = identify(spec, data, recipe, seed=seed)
     folder = RunFolder.of(identity, out)
-    told = Teller(callback, Announced(identity, folder.path.name, occasion or Occasion()))
-    # The caller's random numbers are left as they were, on the CPU and on the CUDA device that trains.
+    callbacks = Teller(callback, Announced(identity, folder.path.name, occasion or Occasion()))
+    # The caller's random state is restored, on the CPU and on the CUDA device used.
     cuda = [device] if device.type == "cuda" else []
     with folder.locked(), torch.random.fork_rng(devices=cuda), cudnn_settings(execution):
         folder.begin(identity)
         if folder.finished:
-            found = folder.load().result
-            if found.status == "stopped" and not (judge and judge.stands_by(found)):
+            stored = folder.load().result
+            if stored.status == "stopped" and not (pruning and pruning.stands_by(stored)):
                 folder.reopen()
         if not folder.finished:
             with threads_set_to(_threads(folder)):
@@ -75,27 +75,27 @@ def train(
                 run.resume()
                 environment = {**describe_environment(device), "execution": execution._asdict()}
                 folder.note_environment(environment, first_epoch=run.progress.epoch + 1)
-                with told.training(run.curves):
-                    result = run.to_the_end(told, judge)
+                with callbacks.training(run.curves):
+                    result = run.train(callbacks, pruning)
                     folder.finish(result)
-                    told.ended(result)
-            # A step and what repeats it hold each other. Let go of, they go by themselves; on a device, where the next
-            # network needs their memory now, it is seen to that nothing else holds it.
+                    callbacks.ended(result)
+            # A training step and its CUDA graph refer to each other; `release` breaks the cycle. On a device, where the
+            # next network needs the memory at once, collect any other cycles too.
             run.release()
             del run
             if device.type != "cpu":
                 gc.collect()
             return folder.load()
         record = folder.load()
-        with told.training(record.curves):
-            told.ended(record.result)
+        with callbacks.training(record.curves):
+            callbacks.ended(record.result)
         return record
 
 
 def _threads(folder: RunFolder) -> int:
-    """Return the number of threads to train on: that of the run's first epochs, on which the last bits depend.
+    """Return the number of threads of the run's first epochs, as results depend on it in their last bits.
 
-    Never more than torch is set to: processes that share the cores would wait for each other.
+    At most torch's current setting, as processes that share cores would wait for each other.
     """
     return min(folder.recorded_threads() or torch.get_num_threads(), torch.get_num_threads())
 
@@ -103,17 +103,17 @@ def _threads(folder: RunFolder) -> int:
 def identify(
     spec: ModelSpec, data: TrainingData, recipe: Recipe, *, seed: int, device: torch.device | None = None
 ) -> RunIdentity:
-    """What determines the run that `train` would train with these arguments, there or on another device.
+    """Return the identity of the run that `train` would train with these arguments, or on another device.
 
     Raises:
-        InputError: network, recipe and images do not go together.
+        InputError: network, recipe and images do not fit together.
     """
     recipe.require_images(*data.input_shape[1:])
     recipe.require_steps(len(data.train))
     device = device or data.train.images.device
     adapted = data.adapt(spec)
     if recipe.example_filter is not None:
-        # Refuses images that are too small for the proxy.
+        # Raises InputError if the images are too small for the proxy.
         proxy_spec(input_shape=data.input_shape, num_classes=data.num_classes)
     if recipe.resizing is not None:
         try:

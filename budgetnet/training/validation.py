@@ -1,4 +1,4 @@
-"""How good a network is on images that it was not trained on."""
+"""Validation: loss, accuracy and class probabilities of a network on a set of images."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from budgetnet.runs.recipe import Views
 from budgetnet.training.cuda_graph import Replay
 
 EVALUATION_PIXELS = 1000 * 32 * 32
-"""Pixels in a batch without gradients: a thousand small images, fewer of larger ones, so that maps fit into memory."""
+"""Pixels of a batch without gradients: 1,000 images of 32x32, fewer larger ones, to limit memory."""
 
 
 class Evaluation(NamedTuple):
-    """What a network did on a set of images."""
+    """Loss and accuracy of a network on a set of images."""
 
     loss: float
     """Mean cross-entropy, in nats."""
     correct: int
-    """Images classified rightly."""
+    """Number of correctly classified images."""
     images: int
 
     @property
     def accuracy(self) -> float:
-        """Share of images classified rightly."""
+        """Share of correctly classified images."""
         return self.correct / self.images
 
 
 class Evaluator:
-    """Judges one network on one set of images, as often as asked."""
+    """Repeated evaluation of one network on one set of images."""
 
     def __init__(
         self,
@@ -47,15 +47,14 @@ class Evaluator:
         views: Views = "none",
         record: bool = False,
     ) -> None:
-        """Nothing is judged yet.
+        """Prepare the evaluation.
 
         Args:
-            network: takes images (batch, channels, height, width), gives logits (batch, num_classes).
-            data: the images, on the network's device.
-            precision: of convolutions and matrix products.
-            views: by which views of each image it is judged; their probabilities are averaged.
-            record: whether batches are recorded as a CUDA graph and replayed, on a device that can; it pays from the
-                second evaluation on.
+            network: maps images (batch, channels, height, width) to logits (batch, num_classes).
+            data: images and labels, on the network's device.
+            precision: precision of convolutions and matrix products.
+            views: test-time augmentation; probabilities are averaged over the views of each image.
+            record: whether to capture batches as a CUDA graph, on CUDA devices; faster from the second evaluation on.
 
         Raises:
             InputError: the images are too small to be shifted.
@@ -71,11 +70,11 @@ class Evaluator:
         self._positions = torch.arange(self.batch_size, device=self.device)
         self._loss = loss_accumulator(self.device)
         self._correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        self._full_batch = Replay(lambda: self._judge(self.batch_size), device=self.device, record=record)
+        self._full_batch = Replay(lambda: self._evaluate_batch(self.batch_size), device=self.device, record=record)
 
     @torch.no_grad()
     def __call__(self) -> Evaluation:
-        """Loss and accuracy of the network as it is now, in evaluation mode; it is left in the mode it was in."""
+        """Return loss and accuracy with the current weights, in evaluation mode; the previous mode is restored."""
         training = self.network.training
         self.network.eval()
         for counter in (self._start, self._loss, self._correct):
@@ -84,29 +83,29 @@ class Evaluator:
         for _ in range(full):
             self._full_batch()
         if rest:
-            self._judge(rest)
+            self._evaluate_batch(rest)
         self.network.train(training)
         return Evaluation(self._loss.item() / len(self.data), int(self._correct.item()), len(self.data))
 
     def release(self) -> None:
-        """Lets go of its memory: nothing can be judged any more."""
+        """Free the memory of CUDA graphs; the object cannot be called afterwards."""
         self._full_batch.release()
 
     @torch.no_grad()
     def log_probabilities(self) -> Tensor:
-        """What the network, as it is now and in evaluation mode, says of each image.
+        """Return log-probabilities of each image with the current weights, in evaluation mode.
 
         Returns:
-            float32 (n, num_classes): natural logarithms of its probabilities, on the device.
+            float32 (n, num_classes): natural logarithms, on the device.
         """
         training = self.network.training
         self.network.eval()
         rows = torch.arange(len(self.data), device=self.device)
-        scores = torch.cat([self._scores(some) for some in torch.split(rows, self.batch_size)])
+        scores = torch.cat([self._scores(batch) for batch in torch.split(rows, self.batch_size)])
         self.network.train(training)
         return scores
 
-    def _judge(self, size: int) -> None:
+    def _evaluate_batch(self, size: int) -> None:
         rows = self._start + self._positions[:size]
         scores, labels = self._scores(rows), self.data.labels.index_select(0, rows)
         self._loss += functional.nll_loss(scores, labels, reduction="sum")
@@ -119,20 +118,20 @@ class Evaluator:
         for number, (weight, view) in enumerate(weighted_views(inputs, self.views)):
             with autocast(self.device, self.precision):
                 logits = self.network(view)
-            said = functional.log_softmax(logits.float(), dim=1)
+            log_probabilities = functional.log_softmax(logits.float(), dim=1)
             if number == 0:
-                unit, scores = weight, said
+                unit, scores = weight, log_probabilities
             else:
-                # Weights are in units of the first, so that equal ones are not rounded.
-                scores = torch.logaddexp(scores, said + math.log(weight / unit))
+                # Weights relative to the first: for equal weights the logarithm is exactly 0.
+                scores = torch.logaddexp(scores, log_probabilities + math.log(weight / unit))
         return scores + math.log(unit)
 
 
 def loss_accumulator(device: torch.device) -> Tensor:
-    """A zero to add losses to, on the device, in the widest type it has: Apple's has no float64."""
+    """Return a scalar zero on the device, float64 where supported (not on mps)."""
     return torch.zeros((), dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
-    """Convolutions and matrix products in that precision, everything else in float32."""
+    """Return a context manager that computes convolutions and matrix products in the precision, the rest in float32."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16)

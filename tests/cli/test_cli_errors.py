@@ -204,7 +204,7 @@ def test_a_run_that_diverges_ends_with_one_and_one_line(folder: Path, tell: Tell
         answer = tell("train", "good.yaml", *small())
         assert (answer.code, answer.out.count("cost: at most "), answer.err.count("\n")) == (1, 1, 1)
         assert answer.out.count("\n") == 1
-        assert "the loss was no finite number in epoch" in answer.err
+        assert "the loss was not finite in epoch" in answer.err
         assert ("in epoch 1 " in answer.err) is (settings is not SLOW)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from evaluation_support import STOPPED, Runs, by_hand, opened, validation_rows
+from evaluation_support import STOPPED, Runs, open_test_set, reference_probabilities, validation_rows
 from rich.console import Console
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_score, recall_score
 from support import Tell, child_environment, snapshot
@@ -58,8 +58,8 @@ def test_a_runs_numbers_are_those_of_scikit_learn(
         rows = validation_rows(digits, record)
         images, labels = digits.train_images[rows], digits.train_labels[rows]
         if on == "test":
-            images, labels = opened(digits, folder)
-        predictions.append(by_hand(record, images, views="flip").argmax(axis=1))
+            images, labels = open_test_set(digits, folder)
+        predictions.append(reference_probabilities(record, images, views="flip").argmax(axis=1))
         said = predictions[-1]
         assert each["accuracy"] == pytest.approx(accuracy_score(labels, said))
         assert each["interval"] == pytest.approx(list(wilson_interval(each["correct"], len(labels))))
@@ -139,7 +139,7 @@ def test_views_are_chosen_and_named(runs: Runs, digits: DataSet, tell: Tell, tta
     (record,) = runs("good0")
     (answer,) = answered(tell, "evaluate", "good0", "--tta", tta)["runs"]
     rows = validation_rows(digits, record)
-    expected = by_hand(record, digits.train_images[rows], views=views)
+    expected = reference_probabilities(record, digits.train_images[rows], views=views)
     assert answer["views"] == views
     assert answer["loss"] == pytest.approx(-np.log(expected[np.arange(40), digits.train_labels[rows]]).mean(), rel=1e-5)
     assert said in " ".join(tell("evaluate", "good0", "--tta", tta, *CPU).out.split())
@@ -148,7 +148,7 @@ def test_views_are_chosen_and_named(runs: Runs, digits: DataSet, tell: Tell, tta
 def test_that_a_number_leaks_stands_beside_it(runs: Runs, tell: Tell) -> None:
     runs("leaking", "good0")
     alone = " ".join(tell("evaluate", "leaking", *CPU).out.split())
-    assert f"] %; {LEAKING}; in its training" in alone
+    assert f"] %; {LEAKING}; during training" in alone
     many = " ".join(tell("evaluate", "leaking", "good0", *CPU).out.split())
     assert many.count(LEAKING) == 2, "beside the accuracy, and below the table of all runs"
     assert many.count("] leaking") == 1
@@ -164,7 +164,7 @@ def test_an_ensemble_by_hand(runs: Runs, digits: DataSet, tell: Tell) -> None:
     records = runs("good0", "good1", "good2")
     rows = validation_rows(digits, records[0])
     images, labels = digits.train_images[rows], digits.train_labels[rows]
-    each = [by_hand(record, images, views="none") for record in records]
+    each = [reference_probabilities(record, images, views="none") for record in records]
     mean = np.mean(each, axis=0)
     answer = answered(tell, "ensemble", "good0", "good1", "good2", "--tta", "none", "--max-params", "5M")
     assert answer["ensemble"]["accuracy"] == pytest.approx(accuracy_score(labels, mean.argmax(axis=1)))
@@ -201,7 +201,7 @@ def test_runs_that_split_otherwise_are_averaged_on_test_images_alone(runs: Runs,
     runs("good0", "otherwise-split")
     answer = tell("ensemble", "good0", "otherwise-split", *CPU)
     assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
-    assert "was split in another way than good0" in answer.err
+    assert "has a different split than good0" in answer.err
     assert tell("ensemble", "good0", "otherwise-split", "--on", "test", *CPU).code == 0
     apart = tell("evaluate", "good0", "otherwise-split", *CPU).out
     assert "runs that were judged on different images are not compared" in apart
@@ -218,10 +218,10 @@ def test_ones_own_images_are_asked_about_by_name(runs: Runs, tell: Tell, folder:
     data = ["--data", "arrays:mine.npz"]
     refused = tell("evaluate", "good0", *data, *CPU)
     assert (refused.code, refused.out) == (2, "")
-    assert "--on test takes others" in refused.err
+    assert "use --on test" in refused.err
     assert not (folder / OPENINGS).exists()
     (answer,) = answered(tell, "evaluate", "good0", "--on", "test", *data)["runs"]
-    expected = by_hand(record, 255 - images[:, np.newaxis], views="flip").argmax(axis=1)
+    expected = reference_probabilities(record, 255 - images[:, np.newaxis], views="flip").argmax(axis=1)
     assert answer["confusion"] == confusion_matrix(labels, expected, labels=range(10)).tolist()
     assert answer["foreign"] is True
     assert [each["count"] for each in read_openings(folder / OPENINGS)] == [60]
@@ -234,11 +234,11 @@ def test_ones_own_images_are_asked_about_by_name(runs: Runs, tell: Tell, folder:
     [
         ([], "RUN"),
         (["good0", "nowhere"], "run folder = 'nowhere': holds no run"),
-        (["good0", "diverged"], "run folder = 'diverged': came to no result: the loss was no finite number"),
+        (["good0", "diverged"], "run folder = 'diverged': has no result: the loss was not finite"),
         (["good0", "unfinished"], "run folder = 'unfinished': is unfinished"),
         (["good0", "damaged"], "damaged/result.json"),
-        (["good0", "good0"], "stands twice"),
-        (["good0", STOPPED, "--on", "test"], f"run folder = '{STOPPED}': was stopped before its end"),
+        (["good0", "good0"], "is given twice"),
+        (["good0", STOPPED, "--on", "test"], f"run folder = '{STOPPED}': was stopped early"),
         (["good0", "good1", "--on", "train"], "--on = 'train': must be one of validation, test"),
         (["good0", "good1", "--tta", "crop"], "--tta = 'crop': must be one of none, flip, flip-and-shifts, recipe"),
         (["good0", "good1", "--device", "abacus"], "--device = 'abacus'"),

@@ -94,7 +94,7 @@ def test_what_cannot_be_exported_is_told_in_one_line(
     before = snapshot(folder)
     run, form = str(good.folder), ["--format", "safetensors"]
     for arguments, message in [
-        ([str(diverged.folder), *form], "came to no result: the loss was no finite number"),
+        ([str(diverged.folder), *form], "has no result: the loss was not finite"),
         ([str(unfinished.folder), *form], "is unfinished: result.json is missing"),
         ([str(bare.folder), *form], "contains no weights: best.safetensors is missing"),
         (["nowhere", *form], "holds no run: run.json is missing"),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from evaluation_support import RECIPE, Runs, by_hand
+from evaluation_support import RECIPE, Runs, reference_probabilities
 from export_support import made_run
 from PIL import Image
 from support import TINY, Tell, snapshot
@@ -51,7 +51,7 @@ def test_probabilities_are_those_of_the_network_run_by_hand(
     before = snapshot(folder)
     answer = answered(tell, str(record.folder), *pictures, "--top", "10")
     assert (answer["run"], answer["views"]) == (str(record.folder), views)
-    expected = by_hand(record, digits.train_images[:3], views=views)
+    expected = reference_probabilities(record, digits.train_images[:3], views=views)
     for row, picture, each in zip(expected, pictures, answer["images"], strict=True):
         assert (each["image"], each["error"]) == (picture, None)
         said = {entry["number"]: entry["probability"] for entry in each["predictions"]}
@@ -66,7 +66,7 @@ def test_the_likeliest_classes_are_shown_by_name(runs: Runs, digits: DataSet, te
     answer = tell("predict", "good0", *pictures, "--top", "2", *CPU)
     assert (answer.code, answer.err) == (0, "")
     lines = [line.replace("│", " ").split() for line in answer.out.splitlines() if "│" in line]
-    expected = by_hand(record, digits.train_images[:3], views="flip")
+    expected = reference_probabilities(record, digits.train_images[:3], views="flip")
     shown = []
     for picture, row in zip(pictures, expected, strict=True):
         first, second = np.argsort(-row)[:2]
@@ -143,7 +143,7 @@ def test_without_kept_names_the_data_set_is_asked(
     ("arguments", "message"),
     [
         (["nowhere", "first.png"], "contains no run"),
-        (["diverged", "first.png"], "came to no result"),
+        (["diverged", "first.png"], "has no result"),
         (["good0", "first.png", "--top", "0"], "--top"),
         (["good0", "first.png", "--device", "tpu"], "--device"),
         (["good0"], "Missing argument 'IMAGE"),

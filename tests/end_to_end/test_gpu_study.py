@@ -1,4 +1,4 @@
-"""The one command that measures all that needs a GPU, at sizes for a CPU."""
+"""Script that runs all GPU measurements, with small sizes on the CPU."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def measured(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_every_part_runs_once_and_is_summed_up(tmp_path: Path) -> None:
+def test_every_part_runs_once_and_is_in_the_summary(tmp_path: Path) -> None:
     first = measured(tmp_path)
     assert first.returncode == 0, first.stderr
     summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
@@ -39,9 +39,9 @@ def test_every_part_runs_once_and_is_summed_up(tmp_path: Path) -> None:
     assert again.stdout.strip() == summary.strip(), "nothing is measured twice"
 
 
-def test_without_time_nothing_is_run_and_that_is_said(tmp_path: Path) -> None:
-    told = measured(tmp_path, "--minutes", "0")
-    assert told.returncode == 0
-    assert told.stdout.count("not run: no time left") == 11
-    assert "| resnet20 | modern | 0 | not run | - | - |" in told.stdout
+def test_without_time_nothing_is_run_and_the_summary_says_so(tmp_path: Path) -> None:
+    process = measured(tmp_path, "--minutes", "0")
+    assert process.returncode == 0
+    assert process.stdout.count("not run: no time left") == 11
+    assert "| resnet20 | modern | 0 | not run | - | - |" in process.stdout
     assert not list(tmp_path.glob("*.json"))

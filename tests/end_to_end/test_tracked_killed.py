@@ -1,4 +1,4 @@
-"""Searches of several processes that are killed: what trackers and callbacks are told of them, once."""
+"""Killed searches with several workers: trackers and callbacks receive every event once."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SEARCH += ["--track", "tensorboard", "--track", "mlflow"]
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for a search's workers in /proc"),
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds the workers of a search in /proc"),
 ]
 
 
@@ -38,7 +38,7 @@ def children_of(pid: int) -> list[int]:
 
 
 def workers_of(pid: int) -> list[int]:
-    """A search's workers in the order of their start; a process that tests has other children as well."""
+    """Return the process ids of a search's workers in the order of their start, without other child processes."""
     program = worker_program.__name__.encode()
     return [child for child in children_of(pid) if program in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")]
 
@@ -48,22 +48,22 @@ def is_gone(pid: int) -> bool:
     return not path.exists() or path.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
-def test_a_tracked_search_that_is_killed_goes_on_with_its_runs(tmp_path: Path) -> None:
+def test_a_killed_search_continues_its_tracked_runs(tmp_path: Path) -> None:
     write_space(tmp_path / "space.yaml", TINY_SPACE)
     tiny_recipe(epochs=40).save(tmp_path / "recipe.yaml")
     runs, uri = tmp_path / "runs", f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}"
     with started(*SEARCH, cwd=tmp_path) as process:
 
-        def both_far_enough() -> list[int]:
-            far = [path for path in runs.glob("*/curves.csv") if len(path.read_text().splitlines()) > 5]
-            return children_of(process.pid) if len(far) == 2 else []
+        def both_in_training() -> list[int]:
+            running = [path for path in runs.glob("*/curves.csv") if len(path.read_text().splitlines()) > 5]
+            return children_of(process.pid) if len(running) == 2 else []
 
-        workers = wait_for(both_far_enough, process=process)
+        workers = wait_for(both_in_training, process=process)
         process.kill()
         process.wait()
         until(lambda: all(is_gone(worker) for worker in workers))
     broken = {each.data.tags["budgetnet.run"]: each.info for each in mlflow_runs(uri)}
-    assert "RUNNING" in {info.status for info in broken.values()}, "nobody was left to say that it broke off"
+    assert "RUNNING" in {info.status for info in broken.values()}, "the killed process could not log the interruption"
     done = finished(*SEARCH, "--json", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     names = {path.parent.name for path in runs.glob("*/result.json")}
@@ -71,16 +71,16 @@ def test_a_tracked_search_that_is_killed_goes_on_with_its_runs(tmp_path: Path) -
     ended = {each.data.tags["budgetnet.run"]: each.info for each in mlflow_runs(uri)}
     assert {info.status for info in ended.values()} == {"FINISHED"}
     assert {name: ended[name].run_id for name in broken} == {name: info.run_id for name, info in broken.items()}
-    for kept in (mlflow_points(uri), board_points(runs / "tensorboard")):
-        assert set(kept) == names
+    for logged in (mlflow_points(uri), board_points(runs / "tensorboard")):
+        assert set(logged) == names
         for name in names:
             for curve, points in curves_of(runs / name).items():
-                assert [step for step, _ in kept[name][curve]] == list(range(1, 41))
-                assert [value for _, value in kept[name][curve]] == pytest.approx([value for _, value in points])
+                assert [step for step, _ in logged[name][curve]] == list(range(1, 41))
+                assert [value for _, value in logged[name][curve]] == pytest.approx([value for _, value in points])
 
 
 class Listener(Callback):
-    """Keeps the events of each worker, and kills one behind the third epoch of a run."""
+    """Records the events of each worker, and kills one worker after the third epoch of a run."""
 
     def __init__(self) -> None:
         self.events: dict[int, list[tuple[str, int]]] = defaultdict(list)
@@ -88,47 +88,47 @@ class Listener(Callback):
         self.killed = False
 
     def begun(self, run: Announced, *, worker: int) -> None:
-        self.events[worker].append(("begun", len(run.curves)))
+        self.events[worker].append(("start", len(run.curves)))
         self.trials[run.occasion.trial] = run.run
 
     def epoch_ended(self, epoch: Epoch, *, worker: int) -> None:
         self.events[worker].append(("epoch", epoch.epoch))
         if not self.killed and epoch.epoch == 3:
             self.killed = True
-            # Only its own number tells which of the processes a worker is: the first was started as worker 0.
+            # Workers are numbered in the order of their start.
             os.kill(workers_of(os.getpid())[worker], signal.SIGKILL)
 
     def ended(self, result: RunResult, *, worker: int) -> None:
-        self.events[worker].append(("ended", result.epochs))
+        self.events[worker].append(("end", result.epochs))
 
     def broken_off(self, reason: str | None, *, worker: int) -> None:
-        self.events[worker].append(("broken off", 0))
+        self.events[worker].append(("interruption", 0))
 
 
 def assert_in_order(events: list[tuple[str, int]]) -> None:
-    """That every run begins, goes on epoch by epoch, and ends or breaks off, one after the other."""
-    reached: int | None = None
+    """Assert that runs follow one another: start, consecutive epochs, then end or interruption."""
+    last: int | None = None
     for kind, number in events:
-        if kind == "begun":
-            assert reached is None
-            reached = number
+        if kind == "start":
+            assert last is None
+            last = number
             continue
-        assert reached is not None
+        assert last is not None
         if kind == "epoch":
-            assert number == reached + 1
-            reached = number
+            assert number == last + 1
+            last = number
         else:
-            assert kind == "broken off" or number == reached
-            reached = None
-    assert reached is None
+            assert kind == "interruption" or number == last
+            last = None
+    assert last is None
 
 
-def test_events_of_several_workers_come_in_their_order_though_one_is_killed(digits: DataSet, tmp_path: Path) -> None:
+def test_events_of_several_workers_are_in_order_although_one_is_killed(digits: DataSet, tmp_path: Path) -> None:
     listener = Listener()
     request = arrange(
         digits,
         SearchConfig(
-            # So long that the worker is still at its run when what it tells has been heard, however busy the machine.
+            # Many epochs, so that the worker is still training when its events arrive, even on a busy machine.
             recipe=tiny_recipe(epochs=300),
             max_params=20_000,
             space=SearchSpace(**TINY_SPACE),
@@ -145,8 +145,8 @@ def test_events_of_several_workers_come_in_their_order_though_one_is_killed(digi
     assert (outcome.trained, listener.killed, set(listener.events)) == (3, True, {0, 1})
     for events in listener.events.values():
         assert_in_order(events)
-    told = [kind for events in listener.events.values() for kind, _ in events]
-    assert (told.count("broken off"), told.count("ended")) == (1, 3)
+    kinds = [kind for events in listener.events.values() for kind, _ in events]
+    assert (kinds.count("interruption"), kinds.count("end")) == (1, 3)
     trials = {
         trial.number: trial.user_attrs["run"] for trial in outcome.study.get_trials() if "run" in trial.user_attrs
     }
@@ -154,13 +154,13 @@ def test_events_of_several_workers_come_in_their_order_though_one_is_killed(digi
     assert {RunFolder(tmp_path / name).load().result.epochs for name in trials.values()} == {300}
 
 
-def test_a_store_that_was_being_made_when_it_was_killed_is_made_anew(tmp_path: Path) -> None:
+def test_a_database_whose_creation_was_killed_is_created_again(tmp_path: Path) -> None:
     file = tmp_path / "mlflow.db"
     code = f"from budgetnet.training.trackers import MLflow; MLflow('sqlite:///{file}')"
-    making = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
-    wait_for(lambda: any(part.stat().st_size for part in tmp_path.glob(".*.part")) or None, process=making)
-    making.kill()
-    making.wait()
-    assert not file.exists(), "killed before it was whole"
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    wait_for(lambda: any(part.stat().st_size for part in tmp_path.glob(".*.part")) or None, process=process)
+    process.kill()
+    process.wait()
+    assert not file.exists(), "killed before it was complete"
     MLflow(f"sqlite:///{file}")
     assert file.exists()

@@ -1,4 +1,4 @@
-"""A run that is broken off, by whatever and whenever, comes to the end that it would have come to."""
+"""Resumed runs give bit-identical results, whenever and however they are interrupted."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ RECIPE = tiny_recipe(
 )
 
 
-class StoppedError(Exception):
-    """What breaks a run off in these tests."""
+class InterruptedRunError(Exception):
+    """Interrupts a run in these tests."""
 
 
 def untimed(record: RunRecord) -> tuple[Any, ...]:
@@ -45,15 +45,15 @@ def run(digits: DataSet, out: Path, *, stop_after: int | None = None, recipe: Re
     def on_epoch(epoch: Epoch) -> None:
         shutil.copy(next(out.glob("*/best.safetensors")), out / f"best-{epoch.epoch}")
         if epoch.epoch == stop_after:
-            raise StoppedError
+            raise InterruptedRunError
 
     spec = TINY.replace(head={"dropout": 0.3}, stem={"channels": 8, "whitening": 2})
     data = prepare(enlarged(digits) if recipe.resizing else digits, recipe)
     return train(spec, data, recipe, seed=5, out=out, callback=EachEpoch(on_epoch))
 
 
-def broken_off(digits: DataSet, out: Path, epoch: int, recipe: Recipe = RECIPE) -> Path:
-    with pytest.raises(StoppedError):
+def interrupted_run(digits: DataSet, out: Path, epoch: int, recipe: Recipe = RECIPE) -> Path:
+    with pytest.raises(InterruptedRunError):
         run(digits, out, stop_after=epoch, recipe=recipe)
     return next(path.parent for path in out.glob("*/run.json"))
 
@@ -105,26 +105,26 @@ RECIPES = {"plain": RECIPE, "everything": EVERYTHING, "leaking": LEAKING, "filte
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 @pytest.mark.parametrize("epoch", [1, 2, 3, 4])
-def test_going_on_ends_as_if_never_broken_off(digits: DataSet, tmp_path: Path, epoch: int, recipe: Recipe) -> None:
+def test_a_resumed_run_is_bit_identical(digits: DataSet, tmp_path: Path, epoch: int, recipe: Recipe) -> None:
     whole = untimed(run(digits, tmp_path / "whole", recipe=recipe))
-    broken_off(digits, tmp_path / "broken", epoch, recipe)
+    interrupted_run(digits, tmp_path / "broken", epoch, recipe)
     assert untimed(run(digits, tmp_path / "broken", recipe=recipe)) == whole
     if recipe.example_filter:
-        # Without what the proxy has chosen so far, it is trained once more from the beginning.
-        folder = broken_off(digits, tmp_path / "anew", epoch, recipe)
+        # Without its cache, the proxy is trained again from the beginning.
+        folder = interrupted_run(digits, tmp_path / "uncached", epoch, recipe)
         shutil.rmtree(folder.parent / PROXIES)
-        assert untimed(run(digits, tmp_path / "anew", recipe=recipe)) == whole
+        assert untimed(run(digits, tmp_path / "uncached", recipe=recipe)) == whole
 
 
-def test_best_weights_lost_behind_the_checkpoint_are_taken_from_it(digits: DataSet, tmp_path: Path) -> None:
+def test_lost_best_weights_are_restored_from_the_checkpoint(digits: DataSet, tmp_path: Path) -> None:
     whole = run(digits, tmp_path / "whole")
     losses = [epoch.validation_loss for epoch in whole.curves]
     bests = [number for number, loss in enumerate(losses, 1) if loss == min(losses[:number])]
     last = bests[-1]
-    assert len(bests) > 1, "the case needs a second best epoch"
+    assert len(bests) > 1, "the test needs a second best epoch"
     for name, older in [("older", True), ("none", False)]:
         out = tmp_path / name
-        folder = broken_off(digits, out, last)
+        folder = interrupted_run(digits, out, last)
         (folder / "best.safetensors").unlink()
         if older:
             shutil.copy(out / f"best-{last - 1}", folder / "best.safetensors")
@@ -140,7 +140,7 @@ def of_another_network(path: Path) -> None:
     save_file(tensors, path, metadata={"about": '{"epoch": 3, "best_epoch": 3}'})
 
 
-def with_unknown_facts(path: Path) -> None:
+def with_unknown_metadata(path: Path) -> None:
     save_file(load_file(path), path, metadata={"about": '{"epoch": 3, "surprise": 1}'})
 
 
@@ -157,12 +157,12 @@ def a_row_ahead(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, first_two_lines, nonsense, a_row_ahead])
-def test_curves_that_are_not_those_of_the_checkpoint_are_written_anew(
+def test_curves_that_differ_from_the_checkpoint_are_rewritten(
     digits: DataSet, tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
-    """The curves are written first, so a kill in between leaves them an epoch ahead."""
+    """Curves are written before the checkpoint, so a kill in between leaves them one epoch ahead."""
     whole = untimed(run(digits, tmp_path / "whole"))
-    damage(broken_off(digits, tmp_path / "broken", 2) / "curves.csv")
+    damage(interrupted_run(digits, tmp_path / "broken", 2) / "curves.csv")
     assert untimed(run(digits, tmp_path / "broken")) == whole
 
 
@@ -171,15 +171,15 @@ def test_curves_that_are_not_those_of_the_checkpoint_are_written_anew(
     [
         ("checkpoint.safetensors", truncate),
         ("checkpoint.safetensors", of_another_network),
-        ("checkpoint.safetensors", with_unknown_facts),
+        ("checkpoint.safetensors", with_unknown_metadata),
         ("checkpoint.safetensors", nonsense),
         ("best.safetensors", truncate),
         ("run.json", truncate),
         ("run.json", nonsense),
     ],
 )
-def test_a_damaged_folder_is_told_and_left_as_it_is(digits: DataSet, tmp_path: Path, file: str, damage: Any) -> None:
-    folder = broken_off(digits, tmp_path, 3)
+def test_a_damaged_folder_is_reported_and_not_changed(digits: DataSet, tmp_path: Path, file: str, damage: Any) -> None:
+    folder = interrupted_run(digits, tmp_path, 3)
     damage(folder / file)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(RecordError) as caught:
@@ -189,19 +189,19 @@ def test_a_damaged_folder_is_told_and_left_as_it_is(digits: DataSet, tmp_path: P
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_best_weights_that_cannot_be_had_again_are_told(digits: DataSet, tmp_path: Path) -> None:
+def test_lost_best_weights_of_an_earlier_epoch_are_reported(digits: DataSet, tmp_path: Path) -> None:
     recipe = tiny_recipe(epochs=8, learning_rate=0.4)
     whole = run(digits, tmp_path / "whole", recipe=recipe)
     best = whole.result.best_epoch
     assert best is not None
     assert best < 8
-    folder = broken_off(digits, tmp_path / "broken", best + 1, recipe)
+    folder = interrupted_run(digits, tmp_path / "broken", best + 1, recipe)
     (folder / "best.safetensors").unlink()
     with pytest.raises(RecordError, match=f"epoch {best}"):
         run(digits, tmp_path / "broken", recipe=recipe)
 
 
-def test_a_finished_run_is_answered_without_training(digits: DataSet, tmp_path: Path) -> None:
+def test_a_finished_run_is_loaded_without_training(digits: DataSet, tmp_path: Path) -> None:
     record = run(digits, tmp_path)
     before = {path.name: path.stat().st_mtime_ns for path in record.folder.iterdir()}
     assert set(before) == {
@@ -230,7 +230,7 @@ def only_run(folder: Path) -> RunFolder:
 
 
 def interrupted(folder: Path, sent: signal.Signals, *, rows: int) -> tuple[int, str]:
-    """Sends a signal to a training process once that many epochs are written; gives its exit code and complaint."""
+    """Send a signal to a training process after ``rows`` epochs; return its exit code and standard error."""
 
     def trained() -> bool:
         return any(
@@ -241,21 +241,21 @@ def interrupted(folder: Path, sent: signal.Signals, *, rows: int) -> tuple[int, 
     with started(*OPTIONS, cwd=folder) as process:
         wait_for(trained, process=process)
         process.send_signal(sent)
-        _, complaint = process.communicate(timeout=60)
-        return process.returncode, complaint
+        _, stderr = process.communicate(timeout=60)
+        return process.returncode, stderr
 
 
 @pytest.mark.slow
-def test_a_command_killed_and_interrupted_ends_bit_identically(
+def test_a_killed_and_interrupted_command_gives_bit_identical_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tell: Tell
 ) -> None:
     broken, whole = command_folder(tmp_path / "broken"), command_folder(tmp_path / "whole")
     assert interrupted(broken, signal.SIGKILL, rows=1) == (-signal.SIGKILL, "")
     assert only_run(broken).checkpoint.exists()
-    code, complaint = interrupted(broken, signal.SIGINT, rows=12)
+    code, stderr = interrupted(broken, signal.SIGINT, rows=12)
     assert code == 130
-    assert "the same command goes on" in complaint
-    assert "Traceback" not in complaint
+    assert "the same command goes on" in stderr
+    assert "Traceback" not in stderr
     assert not only_run(broken).finished
     for folder in (broken, whole):
         monkeypatch.chdir(folder)

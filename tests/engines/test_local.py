@@ -1,4 +1,4 @@
-"""Batches of runs: resumed, shared between processes, and judged on a test set opened when all of them stand."""
+"""Batches of runs: resumed, shared between processes, and evaluated on a test set that is opened once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch.nn import functional
 from budgetnet.common.errors import DataError, RecordError
 from budgetnet.data import DataSet
 from budgetnet.data.test_set import read_openings
-from budgetnet.engines import local as batches
+from budgetnet.engines import local
 from budgetnet.engines.local import Batch, PlannedRun
 from budgetnet.model.network import build
 from budgetnet.runs.records import Epoch, RunRecord, RunResult
@@ -38,7 +38,7 @@ def plan(count: int = 2) -> list[PlannedRun]:
     return [PlannedRun(spec=TINY, recipe=RECIPE, seed=seed) for seed in range(count)]
 
 
-def test_runs_are_trained_once_and_come_back_in_their_order(batch: Batch, tmp_path: Path) -> None:
+def test_runs_are_trained_once_and_returned_in_order(batch: Batch, tmp_path: Path) -> None:
     runs = [*plan(), PlannedRun(spec=TINY, recipe=RECIPE.for_epochs(1), seed=0)]
     watcher = Watcher(stop_at=2)
     with pytest.raises(KeyboardInterrupt):
@@ -47,7 +47,7 @@ def test_runs_are_trained_once_and_come_back_in_their_order(batch: Batch, tmp_pa
     before = snapshot(batch.folder(runs[0]).path)
     watcher = Watcher()
     records = batch.train(runs, watcher)
-    assert [announced.epochs for announced in watcher.networks] == [2, 1], "the first is there already"
+    assert [info.epochs for info in watcher.networks] == [2, 1], "the first is complete"
     assert [(record.identity.seed, record.result.epochs) for record in records] == [(0, 2), (1, 2), (0, 1)]
     assert snapshot(batch.folder(runs[0]).path) == before
     assert batch.train(runs, Watcher()) == records
@@ -62,7 +62,7 @@ def test_a_complete_run_is_read_only_once(batch: Batch) -> None:
     assert batch.train([run], Watcher()) == [record]
 
 
-def test_recipes_may_split_in_different_ways(batch: Batch) -> None:
+def test_recipes_can_split_differently(batch: Batch) -> None:
     other = RECIPE.model_copy(update={"split_seed": 1})
     runs = [PlannedRun(spec=TINY, recipe=recipe, seed=0) for recipe in (RECIPE, other)]
     first, second = batch.train(runs, Watcher())
@@ -70,35 +70,35 @@ def test_recipes_may_split_in_different_ways(batch: Batch) -> None:
     assert batch.data(RECIPE) is batch.data(RECIPE.for_epochs(1))
 
 
-def test_what_another_process_trains_is_waited_for(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "_LOOK_AGAIN", 0.01)
+def test_runs_of_another_process_are_waited_for(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "_POLL_SECONDS", 0.01)
     runs = plan()
-    taken, others_done = threading.Event(), threading.Event()
+    locked, others_done = threading.Event(), threading.Event()
 
     def hold() -> None:
         with batch.folder(runs[0]).locked():
-            taken.set()
+            locked.set()
             others_done.wait(60)
 
-    class Ends(Watcher):
+    class SignalEnd(Watcher):
         def ended(self, result: RunResult, *, worker: int) -> None:
             super().ended(result, worker=worker)
             others_done.set()
 
     thread = threading.Thread(target=hold)
     thread.start()
-    assert taken.wait(60)
-    watcher = Ends()
+    assert locked.wait(60)
+    watcher = SignalEnd()
     records = batch.train(runs, watcher)
     thread.join()
     assert [record.identity.seed for record in records] == [0, 1]
     assert len(watcher.networks) >= 2
 
 
-def by_hand(
+def reference_evaluation(
     record: RunRecord, digits: DataSet, log: Path
 ) -> tuple[float, int, np.ndarray[tuple[int, int], np.dtype[np.float64]]]:
-    """Loss, right answers and probabilities on the test set, with mirror images, in double precision."""
+    """Return loss, correct predictions and probabilities on the test set with flip augmentation, in float64."""
     images, labels = digits.test.open(reason="a test", by="an oracle", log=log)
     mean, std = (np.array(values).reshape(1, -1, 1, 1) for values in (digits.mean, digits.std))
     inputs = torch.from_numpy((images.astype(np.float64) / 255 - mean) / std)
@@ -112,15 +112,15 @@ def by_hand(
     return float(-np.log(chosen).mean()), int((probabilities.argmax(axis=1) == labels).sum()), probabilities
 
 
-def test_the_test_set_is_opened_once_for_runs_that_stand(batch: Batch, digits: DataSet, tmp_path: Path) -> None:
+def test_the_test_set_is_opened_once_for_complete_runs(batch: Batch, digits: DataSet, tmp_path: Path) -> None:
     records = batch.train(plan(), Watcher())
     assert not (tmp_path / OPENINGS).exists()
-    judged = batch.judge(records, by="who asks", reason="to see")
+    evaluated = batch.judge(records, by="a test", reason="first time")
     (opening,) = read_openings(tmp_path / OPENINGS)
-    assert (opening["by"], opening["reason"], opening["count"]) == ("who asks", "to see", 360)
+    assert (opening["by"], opening["reason"], opening["count"]) == ("a test", "first time", 360)
     assert opening["runs"] == [record.folder.name for record in records]
-    for record in judged:
-        loss, correct, probabilities = by_hand(record, digits, tmp_path / "oracle.jsonl")
+    for record in evaluated:
+        loss, correct, probabilities = reference_evaluation(record, digits, tmp_path / "oracle.jsonl")
         assert record.test is not None
         assert (record.test.correct, record.test.images) == (correct, 360)
         assert record.test.loss == pytest.approx(loss, rel=1e-5)
@@ -129,50 +129,50 @@ def test_the_test_set_is_opened_once_for_runs_that_stand(batch: Batch, digits: D
         np.testing.assert_allclose(scores.probabilities, probabilities, atol=1e-5)
         assert scores.correct == correct
     more = batch.train(plan(3), Watcher())
-    before = snapshot(judged[0].folder)
-    assert batch.judge(more, by="who asks", reason="again")[:2] == judged
+    before = snapshot(evaluated[0].folder)
+    assert batch.judge(more, by="a test", reason="again")[:2] == evaluated
     again = read_openings(tmp_path / OPENINGS)[1:]
-    assert [(each["reason"], each["runs"]) for each in again] == [("again", [more[2].folder.name])], "the new one alone"
-    assert snapshot(judged[0].folder) == before
-    batch.judge(more, by="who asks", reason="once more")
-    assert len(read_openings(tmp_path / OPENINGS)) == 2, "nothing is left to ask"
+    assert [(each["reason"], each["runs"]) for each in again] == [("again", [more[2].folder.name])], "only the new run"
+    assert snapshot(evaluated[0].folder) == before
+    batch.judge(more, by="a test", reason="once more")
+    assert len(read_openings(tmp_path / OPENINGS)) == 2, "all runs have a test result"
 
 
 def test_a_damaged_run_leaves_the_test_set_sealed(batch: Batch, tmp_path: Path) -> None:
     records = batch.train(plan(), Watcher())
     (records[1].folder / "best.safetensors").write_bytes(b"nothing")
     with pytest.raises(RecordError, match="best weights"):
-        batch.judge(records, by="who asks", reason="to see")
+        batch.judge(records, by="a test", reason="first time")
     assert not (tmp_path / OPENINGS).exists()
-    assert batch.judge(records[:1], by="who asks", reason="to see")[0].test is not None
+    assert batch.judge(records[:1], by="a test", reason="first time")[0].test is not None
     scores = records[0].folder / "test-scores.safetensors"
     scores.write_bytes(scores.read_bytes()[:-9])
     with pytest.raises(RecordError, match="are damaged"):
         RunFolder(records[0].folder).read_scores()
 
 
-def test_two_processes_open_the_test_set_once_for_the_runs_that_they_share(batch: Batch, tmp_path: Path) -> None:
+def test_two_processes_open_the_test_set_once_for_shared_runs(batch: Batch, tmp_path: Path) -> None:
     records = batch.train(plan(), Watcher())
     both = threading.Barrier(2)
-    judged: list[list[RunRecord]] = []
+    evaluated: list[list[RunRecord]] = []
 
-    def ask() -> None:
+    def evaluate() -> None:
         both.wait(60)
-        judged.append(batch.judge(records, by="one of two", reason="at once"))
+        evaluated.append(batch.judge(records, by="one of two", reason="at once"))
 
-    threads = [threading.Thread(target=ask) for _ in range(2)]
+    threads = [threading.Thread(target=evaluate) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(read_openings(tmp_path / OPENINGS)) == 1
-    assert judged[0] == judged[1]
-    assert all(record.test for record in judged[0])
+    assert evaluated[0] == evaluated[1]
+    assert all(record.test for record in evaluated[0])
 
 
 def test_a_run_that_a_search_stopped_is_trained_to_its_end(batch: Batch) -> None:
     class Stop:
-        """Ends a run behind its first epoch, as a search's pruner may."""
+        """Pruning callback that stops a run after its first epoch."""
 
         def stands_by(self, result: RunResult) -> bool:
             return result.status == "stopped"
@@ -181,36 +181,36 @@ def test_a_run_that_a_search_stopped_is_trained_to_its_end(batch: Batch) -> None
             return self.behind(curves[-1])
 
         def behind(self, epoch: Epoch) -> str | None:
-            return f"others were better behind epoch {epoch.epoch}"
+            return f"others were better after epoch {epoch.epoch}"
 
     run = plan(1)[0]
-    stopped = train(run.spec, batch.data(run.recipe), run.recipe, seed=run.seed, out=batch.out, judge=Stop())
+    stopped = train(run.spec, batch.data(run.recipe), run.recipe, seed=run.seed, out=batch.out, pruning=Stop())
     assert (stopped.result.status, stopped.result.epochs) == ("stopped", 1)
     (record,) = batch.train([run], Watcher())
     assert record.folder == stopped.folder
     assert (record.result.status, record.result.epochs) == ("complete", 2)
 
 
-def test_weights_of_another_run_are_not_taken_for_its_own(batch: Batch, tmp_path: Path) -> None:
+def test_weights_of_another_run_are_rejected(batch: Batch, tmp_path: Path) -> None:
     first, second = batch.train(plan(), Watcher())
     (second.folder / "best.safetensors").write_bytes((first.folder / "best.safetensors").read_bytes())
     with pytest.raises(RecordError, match="not the weights of this run"):
-        batch.judge([first, second], by="who asks", reason="to see")
+        batch.judge([first, second], by="a test", reason="first time")
     assert not (tmp_path / OPENINGS).exists()
 
 
-def test_a_folder_that_takes_no_lock_leaves_the_test_set_sealed(batch: Batch, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_locked_leaves_the_test_set_sealed(batch: Batch, tmp_path: Path) -> None:
     records = batch.train(plan(1), Watcher())
     (tmp_path / f".{OPENINGS}.lock").mkdir()
     with pytest.raises(DataError, match="so the test set stays sealed"):
-        batch.judge(records, by="who asks", reason="to see")
+        batch.judge(records, by="a test", reason="first time")
     assert not (tmp_path / OPENINGS).exists()
     assert not list(tmp_path.glob("*/test.json"))
 
 
-def test_a_run_that_came_to_nothing_is_not_judged(batch: Batch, tmp_path: Path) -> None:
+def test_a_diverged_run_is_not_evaluated(batch: Batch, tmp_path: Path) -> None:
     diverging = tiny_recipe(learning_rate=1e30, schedule=restarts(2))
     records = batch.train([PlannedRun(spec=TINY, recipe=diverging, seed=0)], Watcher())
     assert records[0].result.status == "diverged"
-    assert batch.judge(records, by="who asks", reason="to see")[0].test is None
+    assert batch.judge(records, by="a test", reason="first time")[0].test is None
     assert not (tmp_path / OPENINGS).exists()

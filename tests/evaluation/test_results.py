@@ -1,4 +1,4 @@
-"""What follows from what runs say of images, against scikit-learn, statsmodels and counts by hand."""
+"""Comparisons and ensembles against scikit-learn, statsmodels and counts in plain code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from evaluation_support import Runs
 from sklearn.metrics import accuracy_score, log_loss
-from statsmodels.stats.contingency_tables import mcnemar as their_mcnemar
+from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from budgetnet.common.errors import InputError
@@ -34,18 +34,18 @@ def random_scores(images: int, seed: int, *, labels: Any = None) -> Scores:
 
 
 def exact_p(first: Scores, second: Scores) -> tuple[int, int, float]:
-    """Counts image by image, and statsmodels' p-value."""
+    """Return discordant counts, counted image by image, and statsmodels' p-value."""
     table = [[0, 0], [0, 0]]
     for one, other in zip(first.right.tolist(), second.right.tolist(), strict=True):
         table[not one][not other] += 1
-    return table[0][1], table[1][0], float(their_mcnemar(table, exact=True).pvalue)
+    return table[0][1], table[1][0], float(statsmodels_mcnemar(table, exact=True).pvalue)
 
 
 def evaluated(record: RunRecord, scores: Scores, images: str) -> Evaluated:
     return Evaluated(record, scores, "validation", images, ("a", "b", "c"), views="flip", kept=False)
 
 
-def test_every_pair_on_the_same_images_is_compared_and_corrected_for_all_of_them(runs: Runs) -> None:
+def test_every_pair_on_the_same_images_is_compared_with_holms_correction(runs: Runs) -> None:
     records = runs("good0", "good1", "good2", "otherwise-split")
     scores = [random_scores(60, seed) for seed in range(4)]
     places = ["here", "there", "here", "here"]
@@ -70,7 +70,7 @@ def test_every_pair_on_the_same_images_is_compared_and_corrected_for_all_of_them
     assert compare([evaluated(records[0], scores[0], "here")]) == []
 
 
-def test_an_ensemble_beside_its_members(runs: Runs) -> None:
+def test_an_ensemble_and_its_members(runs: Runs) -> None:
     records = runs("good0", "good1", "good2")
     members = [random_scores(200, seed) for seed in range(3)]
     result = ensemble_result(list(zip(records, members, strict=True)))
@@ -99,41 +99,41 @@ def test_an_ensemble_beside_its_members(runs: Runs) -> None:
     ]
 
 
-def test_of_equally_accurate_members_the_one_of_lower_loss_is_the_best(runs: Runs) -> None:
+def test_the_lower_loss_decides_between_equally_accurate_members(runs: Runs) -> None:
     labels = np.zeros(4, int)
     members = [Scores(np.tile([high, 1 - high], (4, 1)), labels) for high in (0.6, 0.9, 0.8)]
     assert ensemble_result(list(zip(runs("good0", "good1", "good2"), members, strict=True))).best == 1
 
 
-def test_an_ensemble_is_of_two_different_runs_or_more(runs: Runs) -> None:
+def test_an_ensemble_needs_two_distinct_runs(runs: Runs) -> None:
     records = runs("good0", "good1")
     scores = random_scores(9, 0)
     with pytest.raises(InputError, match="at least two runs"):
         ensemble_result([(records[0], scores)])
-    with pytest.raises(InputError, match="stands twice"):
+    with pytest.raises(InputError, match="is given twice"):
         ensemble_result([(records[0], scores), (records[1], scores), (records[0], scores)])
     with pytest.raises(InputError, match=r"members\[1\].labels"):
         ensemble_result([(records[0], scores), (records[1], random_scores(9, 1, labels=(scores.labels + 1) % 3))])
 
 
-def test_members_must_know_the_same_images(runs: Runs) -> None:
+def test_members_must_have_the_same_images(runs: Runs) -> None:
     records = runs("good0", "good1", "otherwise-split")
     require_common_images(records[:2], "validation")
     require_common_images(records, "test")
-    with pytest.raises(InputError, match=r"otherwise-split.* was split in another way than good0.* --on test asks"):
+    with pytest.raises(InputError, match=r"otherwise-split.* has a different split than good0.* --on test"):
         require_common_images(records, "validation")
     path = records[1].folder / "run.json"
     mapping = read_mapping(path)
     write_json(path, {**mapping, "data": {**mapping["data"], "fingerprint": "0" * 64}})
     for part in ("validation", "test"):
-        with pytest.raises(InputError, match=r"good1.* was trained on other data than good0"):
+        with pytest.raises(InputError, match=r"good1.* was trained on a different data set than good0"):
             require_common_images(read_runs([each.folder for each in records[:2]]), part)
 
 
 def test_the_most_frequent_confusions_come_first() -> None:
-    # True to said: a to b twice, b to a twice, c to a once; a is right once, c three times.
-    truth, said = [0, 0, 0, 1, 1, 2, 2, 2, 2], [1, 1, 0, 0, 0, 0, 2, 2, 2]
-    scores = Scores(np.eye(3)[said], np.array(truth))
+    # True to predicted: a to b twice, b to a twice, c to a once; a is correct once, c three times.
+    truth, predicted = [0, 0, 0, 1, 1, 2, 2, 2, 2], [1, 1, 0, 0, 0, 0, 2, 2, 2]
+    scores = Scores(np.eye(3)[predicted], np.array(truth))
     expected = [Confusion("a", "b", 2, 2 / 3), Confusion("b", "a", 2, 1.0), Confusion("c", "a", 1, 1 / 4)]
     assert most_frequent_confusions(scores, "abc", most=9) == expected
     assert most_frequent_confusions(scores, "abc", most=1) == expected[:1]

@@ -177,7 +177,7 @@ def test_without_its_data_set_a_network_is_compared_on_noise(odd: DataSet, tmp_p
     # Asked for by name, it must be there, and be the one.
     with pytest.raises(DataError, match="no such file"):
         export(record.folder, format="safetensors", to=tmp_path, data="folder:lost", load=gone)
-    with pytest.raises(InputError, match="is not what"):
+    with pytest.raises(InputError, match="is not the data set"):
         export(record.folder, format="safetensors", to=tmp_path, data="arrays:other", load=lambda _: other(odd))
 
 
@@ -239,7 +239,7 @@ def test_runs_without_a_network_cannot_be_exported(runs: Runs, tmp_path: Path) -
     (unfinished.folder / "result.json").unlink()
     (bare.folder / "best.safetensors").unlink()
     for record, message in (
-        (diverged, "came to no result: the loss was no finite number"),
+        (diverged, "has no result: the loss was not finite"),
         (unfinished, "is unfinished"),
         (bare, "contains no weights: best.safetensors is missing"),
     ):

@@ -135,7 +135,7 @@ class _StopsAfterTwo:
 
 def test_pruned_run_counts_only_trained_epochs(digits: DataSet, tmp_path: Path) -> None:
     recipe = tiny_recipe(epochs=5)
-    record = train(TINY, prepare(digits, recipe), recipe, seed=0, out=tmp_path, judge=_StopsAfterTwo())
+    record = train(TINY, prepare(digits, recipe), recipe, seed=0, out=tmp_path, pruning=_StopsAfterTwo())
     assert (record.result.status, record.train_flops) == ("stopped", 6 * TINY_MACS * 64 * 2)
 
 

@@ -1,4 +1,4 @@
-"""What callbacks are told of runs, and what becomes of a search when one of them raises."""
+"""Events that callbacks receive, and searches whose callbacks raise."""
 
 from __future__ import annotations
 
@@ -20,94 +20,108 @@ from budgetnet.training.trainer import train
 RECIPE = tiny_recipe(epochs=3)
 
 
-class Notebook(Callback):
-    """Writes down every event but steps, one word each."""
+class EventLog(Callback):
+    """Records every event except steps as a string."""
 
     def __init__(self) -> None:
-        self.words: list[str] = []
-        self.begun_with: list[Announced] = []
+        self.events: list[str] = []
+        self.started: list[Announced] = []
 
     def begun(self, run: Announced, *, worker: int) -> None:
-        self.begun_with.append(run)
-        self.words.append(f"begun behind {len(run.curves)}")
+        self.started.append(run)
+        self.events.append(f"start after {len(run.curves)}")
 
     def epoch_ended(self, epoch: Epoch, *, worker: int) -> None:
-        self.words.append(str(epoch.epoch))
+        self.events.append(str(epoch.epoch))
 
     def ended(self, result: RunResult, *, worker: int) -> None:
-        self.words.append(result.status)
+        self.events.append(result.status)
 
     def broken_off(self, reason: str | None, *, worker: int) -> None:
-        self.words.append(f"broken off: {reason}")
+        self.events.append(f"interrupted: {reason}")
 
 
 class Raising(Callback):
-    """Raises in one event of the first run that has it."""
+    """Raises an error at the first event of one kind."""
 
     def __init__(self, event: str, error: Exception) -> None:
-        self.raised = 0
+        self._event, self._error = event, error
+        self._raised = False
 
-        def tell(*_: Any, **__: Any) -> None:
-            self.raised += 1
-            if self.raised == 1:
-                raise error
+    def _handle(self, event: str) -> None:
+        if event == self._event and not self._raised:
+            self._raised = True
+            raise self._error
 
-        setattr(self, event, tell)
+    def begun(self, run: Announced, *, worker: int) -> None:
+        self._handle("run start")
+
+    def stepped(self, epoch: int, share: float, *, worker: int) -> None:
+        self._handle("step end")
+
+    def epoch_ended(self, epoch: Epoch, *, worker: int) -> None:
+        self._handle("epoch end")
+
+    def ended(self, result: RunResult, *, worker: int) -> None:
+        self._handle("run end")
+
+    def broken_off(self, reason: str | None, *, worker: int) -> None:
+        self._handle("interruption")
 
 
-def test_a_run_is_told_whole_broken_off_gone_on_with_and_answered(digits: DataSet, tmp_path: Path) -> None:
-    data, notebook = prepare(digits, RECIPE), Notebook()
+def test_events_of_an_interrupted_resumed_and_completed_run(digits: DataSet, tmp_path: Path) -> None:
+    data, log = prepare(digits, RECIPE), EventLog()
     occasion = Occasion(worker=3, trained=2, study="mine", trial=7, drawn={"depth": 2})
-    options: dict[str, Any] = {"seed": 4, "out": tmp_path, "occasion": occasion}
+    options: dict[str, Any] = {"seed": 4, "out": tmp_path}
     with pytest.raises(KeyboardInterrupt):
-        train(TINY, data, RECIPE, callback=Callbacks([notebook, Watcher(stop_at=1)]), **options)
-    assert notebook.words == ["begun behind 0", "1", "broken off: None"]
+        train(TINY, data, RECIPE, callback=Callbacks([log, Watcher(stop_at=1)]), occasion=occasion, **options)
+    assert log.events == ["start after 0", "1", "interrupted: None"]
     for _ in range(2):
-        record = train(TINY, data, RECIPE, callback=notebook, **options)
-    assert notebook.words[3:] == ["begun behind 1", "2", "3", "complete", "begun behind 3", "complete"]
-    announced = notebook.begun_with[-1]
-    assert announced.curves == record.curves
-    assert (announced.run, announced.identity, announced.occasion) == (record.folder.name, record.identity, occasion)
-    assert (announced.label, announced.params, announced.macs) == (TINY.label, TINY.params, TINY.macs)
-    assert announced.epochs == 3
-    # As it goes through a worker's pipe.
-    assert Announced.from_mapping(json.loads(json.dumps(announced.to_mapping()))) == announced
+        record = train(TINY, data, RECIPE, callback=log, occasion=occasion, **options)
+    assert log.events[3:] == ["start after 1", "2", "3", "complete", "start after 3", "complete"]
+    info = log.started[-1]
+    assert info.curves == record.curves
+    assert (info.run, info.identity, info.occasion) == (record.folder.name, record.identity, occasion)
+    assert (info.label, info.params, info.macs) == (TINY.label, TINY.params, TINY.macs)
+    assert info.epochs == 3
+    # Workers send it as JSON through a pipe.
+    assert Announced.from_mapping(json.loads(json.dumps(info.to_mapping()))) == info
 
 
-def question(digits: DataSet, out: Path, callback: Callback) -> list[tuple[Any, ...]]:
-    """What a search came to: its trained candidates in their order."""
+def search(digits: DataSet, out: Path, callback: Callback) -> list[tuple[Any, ...]]:
+    """Run a search and return parameters, value and run of its trained trials, in order."""
     outcome = Question(digits, out)(trials=3, recipe=RECIPE, watcher=callback)
     trials = [trial for trial in outcome.study.get_trials() if trial.user_attrs.get("trained")]
     return [(trial.params, trial.value, trial.user_attrs["run"]) for trial in trials]
 
 
-@pytest.mark.parametrize("event", ["begun", "stepped", "epoch_ended", "ended"])
+@pytest.mark.parametrize("event", ["run start", "step end", "epoch end", "run end"])
 @pytest.mark.parametrize(
     "error", [ValueError("mine"), RuntimeError("mine"), RecordError("run folder", "mine", "is damaged")]
 )
-def test_what_a_callback_raises_ends_the_search_and_loses_nothing(
+def test_an_exception_of_a_callback_ends_the_search_which_can_be_resumed(
     digits: DataSet, tmp_path: Path, event: str, error: Exception
 ) -> None:
-    notebook, raising = Notebook(), Raising(event, error)
+    log, raising = EventLog(), Raising(event, error)
     with pytest.raises(type(error), match="mine") as caught:
-        question(digits, tmp_path, Callbacks([notebook, raising]))
+        search(digits, tmp_path, Callbacks([log, raising]))
     assert caught.value is error
-    assert notebook.words[-1] == "broken off: None"
-    kept = [len(RunFolder(path).read_curves()) for path in tmp_path.iterdir() if path.is_dir()]
-    found = question(digits, tmp_path, notebook)
+    assert log.events[-1] == "interrupted: None"
+    trained = [len(RunFolder(path).read_curves()) for path in tmp_path.iterdir() if path.is_dir()]
+    found = search(digits, tmp_path, log)
     assert len({run for _, _, run in found}) == len(found) == 3
-    gone_on = notebook.words[notebook.words.index("broken off: None") + 1]
-    assert gone_on == f"begun behind {kept[0]}", "the same candidate, where it stopped"
+    resumed = log.events[log.events.index("interrupted: None") + 1]
+    assert resumed == f"start after {trained[0]}", "the interrupted trial is resumed"
     assert found[0][1] is not None
     assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == 3
 
 
-def test_the_end_of_a_run_reaches_all_though_one_raises_again(
+def test_all_callbacks_receive_the_interruption_although_one_raises_again(
     digits: DataSet, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    notebook = Notebook()
-    trouble = Callbacks([Raising("epoch_ended", ValueError("first")), Raising("broken_off", ValueError("again"))])
+    log = EventLog()
+    raising = Callbacks([Raising("epoch end", ValueError("first")), Raising("interruption", ValueError("again"))])
     with pytest.raises(ValueError, match="first"):
-        train(TINY, prepare(digits, RECIPE), RECIPE, seed=0, out=tmp_path, callback=Callbacks([trouble, notebook]))
-    assert notebook.words == ["begun behind 0", "broken off: None"]
-    assert "failed as well: ValueError('again')" in caplog.text
+        train(TINY, prepare(digits, RECIPE), RECIPE, seed=0, out=tmp_path, callback=Callbacks([raising, log]))
+    assert log.events == ["start after 0", "interrupted: None"]
+    assert "also failed when the run was interrupted: ValueError('again')" in caplog.text

@@ -1,4 +1,4 @@
-"""The authors' checkpoint, rebuilt from what is known of their network, and checkpoints that must be refused."""
+"""Loading of checkpoints: the authors' one, rebuilt from their published network, and invalid ones."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def authors() -> AuthorsNetwork:
     torch.manual_seed(0)
     network = AuthorsNetwork()
     with torch.no_grad():
-        network(torch.rand(8, 3, 32, 32))  # In training, so that the running statistics are no longer 0 and 1.
+        network(torch.rand(8, 3, 32, 32))  # In training mode, so that running statistics change from 0 and 1.
     return network.eval()
 
 
@@ -127,7 +127,7 @@ def test_authors_keys_are_one_to_one_with_both_networks(authors: AuthorsNetwork)
         ({"squeeze_excitation_ratio": 0.5}, "squeeze_excitation_ratio"),
     ],
 )
-def test_authors_had_names_for_their_own_parts_only(settings: dict[str, Any], field: str) -> None:
+def test_authors_keys_reject_layers_that_their_code_does_not_have(settings: dict[str, Any], field: str) -> None:
     with pytest.raises(InputError) as caught:
         authors_keys(ModelSpec.resnet(channels=[8], **settings))
     assert caught.value.field == field
@@ -136,7 +136,7 @@ def test_authors_had_names_for_their_own_parts_only(settings: dict[str, Any], fi
 SMALL = ModelSpec.resnet(channels=[4, 8], num_classes=3)
 
 
-def test_a_checkpoint_without_batch_counters_is_whole(tmp_path: Path) -> None:
+def test_a_checkpoint_without_batch_counters_is_loaded(tmp_path: Path) -> None:
     source, target = build(SMALL), build(SMALL)
     state = {name: tensor for name, tensor in source.state_dict().items() if "num_batches" not in name}
     torch.save(state, tmp_path / "old.pt")
@@ -145,7 +145,7 @@ def test_a_checkpoint_without_batch_counters_is_whole(tmp_path: Path) -> None:
 
 
 class Trap:
-    """Creates a file when it is unpickled."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -174,8 +174,8 @@ BAD_STATES: dict[str, Callable[[State], Any]] = {
 }
 
 
-def refuse(path: Path) -> InputError:
-    """Loads into a network, which must raise and leave every tensor as it was."""
+def rejected(path: Path) -> InputError:
+    """Load into a network; this must raise and change no tensor."""
     network = build(SMALL)
     before = copy_of(network)
     with pytest.raises(InputError) as caught:
@@ -187,13 +187,13 @@ def refuse(path: Path) -> InputError:
     return caught.value
 
 
-@pytest.mark.parametrize("spoil", BAD_STATES.values(), ids=BAD_STATES)
+@pytest.mark.parametrize("corrupt", BAD_STATES.values(), ids=BAD_STATES)
 @pytest.mark.parametrize(("file", "write"), [("x.pt", save_torch), ("x.safetensors", save_safetensors)])
-def test_tensors_that_are_not_the_networks_are_refused(
-    tmp_path: Path, spoil: Callable[[State], Any], file: str, write: Callable[[State, Path], None]
+def test_tensors_that_do_not_match_the_network_are_rejected(
+    tmp_path: Path, corrupt: Callable[[State], Any], file: str, write: Callable[[State, Path], None]
 ) -> None:
-    write(spoil(build(SMALL).state_dict()), tmp_path / file)
-    refuse(tmp_path / file)
+    write(corrupt(build(SMALL).state_dict()), tmp_path / file)
+    rejected(tmp_path / file)
 
 
 @pytest.mark.parametrize(
@@ -208,57 +208,57 @@ def test_tensors_that_are_not_the_networks_are_refused(
     ],
     ids=["list", "text", "tensor", "number", "nested list", "tuple as name"],
 )
-def test_what_is_no_state_dict_is_refused(tmp_path: Path, content: Any) -> None:
+def test_other_content_than_a_state_dict_is_rejected(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "x.pt")
-    refuse(tmp_path / "x.pt")
+    rejected(tmp_path / "x.pt")
 
 
 def test_the_shape_error_names_the_tensor_and_both_shapes(tmp_path: Path) -> None:
     torch.save({**build(SMALL).state_dict(), "stem.conv.weight": torch.zeros(4, 3, 5, 5)}, tmp_path / "x.pt")
-    assert refuse(tmp_path / "x.pt").rule == "stem.conv.weight must have shape (4, 3, 3, 3), not (4, 3, 5, 5)"
+    assert rejected(tmp_path / "x.pt").rule == "stem.conv.weight must have shape (4, 3, 3, 3), not (4, 3, 5, 5)"
 
 
-def test_two_names_for_one_tensor_are_refused(tmp_path: Path) -> None:
+def test_two_names_for_one_parameter_are_rejected(tmp_path: Path) -> None:
     state = build(SMALL).state_dict()
     torch.save({**state, "module.head.linear.bias": torch.ones(3)}, tmp_path / "x.pt")
-    refuse(tmp_path / "x.pt")
-    with pytest.raises(InputError, match="two tensors for one place"):
+    rejected(tmp_path / "x.pt")
+    with pytest.raises(InputError, match="two tensors for one parameter"):
         load_weights(build(SMALL), tmp_path / "x.pt", keys={"module.head.linear.bias": "head.linear.bias"})
 
 
 @pytest.mark.parametrize("file", ["absent.pt", "absent.safetensors"])
-def test_a_missing_file_is_said_to_be_missing(tmp_path: Path, file: str) -> None:
-    assert refuse(tmp_path / file).rule == "no such file"
+def test_a_missing_file_is_reported(tmp_path: Path, file: str) -> None:
+    assert rejected(tmp_path / file).rule == "no such file"
 
 
 @pytest.mark.parametrize("file", ["folder.pt", "folder.safetensors"])
-def test_a_folder_is_refused(tmp_path: Path, file: str) -> None:
+def test_a_folder_is_rejected(tmp_path: Path, file: str) -> None:
     (tmp_path / file).mkdir()
-    refuse(tmp_path / file)
+    rejected(tmp_path / file)
 
 
 @pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.99])
 @pytest.mark.parametrize(("file", "write"), [("x.pt", save_torch), ("x.safetensors", save_safetensors)])
-def test_a_truncated_file_is_refused(
+def test_a_truncated_file_is_rejected(
     tmp_path: Path, share: float, file: str, write: Callable[[State, Path], None]
 ) -> None:
     write(build(SMALL).state_dict(), tmp_path / file)
     cut(tmp_path / file, share)
-    refuse(tmp_path / file)
+    rejected(tmp_path / file)
 
 
 @pytest.mark.parametrize("new_format", [True, False])
 @pytest.mark.parametrize("nested", [True, False])
-def test_nothing_in_a_checkpoint_executes(tmp_path: Path, new_format: bool, nested: bool) -> None:
+def test_loading_a_checkpoint_executes_no_code(tmp_path: Path, new_format: bool, nested: bool) -> None:
     trap: Any = Trap(tmp_path / "sprung")
     content = {**build(SMALL).state_dict(), "extra": trap} if nested else trap
     torch.save(content, tmp_path / "x.pt", _use_new_zipfile_serialization=new_format)
-    refuse(tmp_path / "x.pt")
+    rejected(tmp_path / "x.pt")
     assert not (tmp_path / "sprung").exists()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.load(tmp_path / "x.pt", weights_only=False)
-    assert (tmp_path / "sprung").exists(), "the trap itself must work"
+    assert (tmp_path / "sprung").exists(), "the pickle must execute code if loaded without weights_only"
 
 
 @pytest.fixture(scope="module")
@@ -272,11 +272,11 @@ def saved() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", ["zip", "legacy"])
-def test_a_damaged_file_loads_or_is_refused_in_one_line(saved: dict[str, bytes], tmp_path: Path, kind: str) -> None:
+def test_a_damaged_file_loads_or_is_rejected_in_one_line(saved: dict[str, bytes], tmp_path: Path, kind: str) -> None:
     generator = random.Random(0)
     network = build(ModelSpec.resnet(channels=[2], num_classes=2))
     path = tmp_path / "damaged.pt"
-    refused = 0
+    rejections = 0
     for _ in range(150):
         content = bytearray(saved[kind])
         for _ in range(generator.randint(1, 4)):
@@ -285,12 +285,12 @@ def test_a_damaged_file_loads_or_is_refused_in_one_line(saved: dict[str, bytes],
         try:
             load_weights(network, path)
         except InputError as error:
-            refused += 1
+            rejections += 1
             assert "\n" not in str(error)
-    assert refused
+    assert rejections
 
 
-def test_tensors_and_facts_come_back_as_they_were_saved(tmp_path: Path) -> None:
+def test_tensors_and_metadata_are_loaded_as_saved(tmp_path: Path) -> None:
     path = tmp_path / "new folder" / "x.safetensors"
     tensors = {"a": torch.arange(6).reshape(2, 3).T, "b": torch.rand(2, requires_grad=True)}
     save_tensors(path, tensors, about={"epoch": 3, "word": "größer"})
@@ -300,7 +300,7 @@ def test_tensors_and_facts_come_back_as_they_were_saved(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_facts_that_are_no_json_are_refused(tmp_path: Path) -> None:
+def test_metadata_that_is_not_json_is_rejected(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "x.safetensors", metadata={"about": "{"})
     with pytest.raises(InputError):
         load_tensors(tmp_path / "x.safetensors")
@@ -308,8 +308,8 @@ def test_facts_that_are_no_json_are_refused(tmp_path: Path) -> None:
     assert load_tensors(tmp_path / "x.safetensors")[1] == {"a": 1}
 
 
-def test_a_disk_that_is_full_is_an_error_of_the_system_and_keeps_the_old_file(tmp_path: Path) -> None:
-    """A limit on the size of files stands in for the disk, in a process of its own, as it cannot be lifted again."""
+def test_a_full_disk_raises_oserror_and_keeps_the_old_file(tmp_path: Path) -> None:
+    """A limit on file sizes simulates the full disk, in a subprocess, as the limit cannot be raised again."""
     path = tmp_path / "weights.safetensors"
     save_tensors(path, {"weight": torch.ones(4)}, about={})
     before = path.read_bytes()
@@ -325,7 +325,7 @@ try:
 except OSError as error:
     print(error.filename)
 """
-    told = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True)
-    assert told.stdout.strip() == str(path)
+    process = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == str(path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

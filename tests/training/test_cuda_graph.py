@@ -1,4 +1,4 @@
-"""Recorded work against the same work done as it stands."""
+"""CUDA graphs against direct calls of the same function."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("record", [True, False])
-def test_without_a_recording_each_call_does_the_work(record: bool) -> None:
+def test_without_a_graph_each_call_runs_the_function(record: bool) -> None:
     calls: list[int] = []
-    replay = Replay(lambda: calls.append(1), device=CPU, record=record)
+    graphed = Replay(lambda: calls.append(1), device=CPU, record=record)
     for number in range(1, 7):
-        replay()
+        graphed()
         assert len(calls) == number
-    assert not replay.replays
-    assert replay.refused
+    assert not graphed.captured
+    assert graphed.fallback_reason
 
 
 @pytest.mark.gpu
-def test_each_call_of_recorded_work_does_it_once() -> None:
+def test_each_call_of_a_graph_runs_the_function_once() -> None:
     counter = torch.zeros((), device="cuda")
     calls: list[int] = []
 
@@ -30,25 +30,25 @@ def test_each_call_of_recorded_work_does_it_once() -> None:
         calls.append(1)
         counter.add_(1)
 
-    replay = Replay(work, device=counter.device)
+    graphed = Replay(work, device=counter.device)
     for number in range(1, 9):
-        replay()
+        graphed()
         assert counter.item() == number
-    assert replay.replays
-    assert len(calls) == 4, "three calls before the recording, and the recording"
+    assert graphed.captured
+    assert len(calls) == 4, "three warm-up calls and the capture"
 
 
 @pytest.mark.gpu
-def test_work_that_cannot_be_recorded_is_done_as_it_stands(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_function_that_cannot_be_captured_is_called_directly(caplog: pytest.LogCaptureFixture) -> None:
     counter = torch.zeros((), device="cuda")
 
     def work() -> None:
         counter.add_(1)
-        counter.item()  # waits for the device, which no recording can
+        counter.item()  # synchronises with the device, which a capture does not allow
 
-    replay = Replay(work, device=counter.device)
+    graphed = Replay(work, device=counter.device)
     for number in range(1, 9):
-        replay()
+        graphed()
         assert counter.item() == number
-    assert not replay.replays
-    assert replay.refused in caplog.text
+    assert not graphed.captured
+    assert graphed.fallback_reason in caplog.text

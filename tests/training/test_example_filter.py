@@ -1,4 +1,4 @@
-"""Filtering of easy examples: against losses written by hand, and runs that share what a proxy has chosen."""
+"""Example filtering against losses computed in the test, and runs that share a cached selection."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.records import RunRecord
 from budgetnet.runs.schedule import EarlyStopping
 from budgetnet.training.checkpoint import load_tensors, save_tensors
-from budgetnet.training.example_filter import PROXIES, Choices, Proxy, proxy_key
+from budgetnet.training.example_filter import PROXIES, ExampleSelection, Proxy, proxy_key
 from budgetnet.training.initialisation import initialise
 from budgetnet.training.step import Execution
 from budgetnet.training.trainer import identify, train
@@ -39,7 +39,7 @@ EVERYTHING = Augmentation(
 RECIPE = tiny_recipe(epochs=4, schedule=restarts(4), label_smoothing=0.1, example_filter=HARD)
 
 
-def feed_of(dataset: DataSet, augmentation: Augmentation, *, count: int = 70, **options: Any) -> Feed:
+def make_loader(dataset: DataSet, augmentation: Augmentation, *, count: int = 70, **options: Any) -> Feed:
     chosen = np.arange(count)
     data = resident(
         dataset.train_images, dataset.train_labels, chosen, device="cpu", mean=dataset.mean, std=dataset.std
@@ -47,17 +47,17 @@ def feed_of(dataset: DataSet, augmentation: Augmentation, *, count: int = 70, **
     return Feed(data, augmentation, batch_size=16, seed=2, **options)
 
 
-def proxy_of(feed: Feed, recipe: Recipe) -> Proxy:
+def make_proxy(loader: Feed, recipe: Recipe) -> Proxy:
     spec = proxy_spec(input_shape=(1, 8, 8), num_classes=10)
     network = initialise(spec, 3).to(memory_format=torch.channels_last)
-    return Proxy(network, feed, recipe, HARD, precision=torch.float32, execution=Execution(parts=2, compile=True))
+    return Proxy(network, loader, recipe, HARD, precision=torch.float32, execution=Execution(parts=2, compile=True))
 
 
-def test_the_proxy_is_a_network_of_ten_million_multiplications() -> None:
+def test_layers_and_multiply_accumulates_of_the_proxy() -> None:
     spec = proxy_spec(input_shape=(3, 32, 32), num_classes=10)
     maps = {stage.channels: stage.stride for stage in spec.stages}
     assert ([stage.blocks for stage in spec.stages], maps) == ([1, 1, 1], {32: 2, 64: 2})
-    # By hand: stem, then in each stage two 3x3 convolutions and a 1x1 one around them, and the classifier.
+    # Stem, then in each stage two 3x3 convolutions and a 1x1 convolution in the shortcut, and the classifier.
     stages = [(32, 32, 16), (32, 64, 8), (64, 64, 4)]
     macs = 9 * 3 * 32 * 32**2 + 640
     macs += sum((9 * (into * out + out * out) + into * out) * side**2 for into, out, side in stages)
@@ -68,19 +68,19 @@ def test_the_proxy_is_a_network_of_ten_million_multiplications() -> None:
 
 
 @pytest.mark.parametrize("augmentation", [Augmentation(crop_padding=1), EVERYTHING, Augmentation(mixing=Mixing())])
-def test_the_images_of_highest_loss_are_chosen(digits: DataSet, augmentation: Augmentation) -> None:
-    """Each step again by hand: the losses of a copy of the proxy, which learns on every third batch by plain SGD."""
+def test_the_images_of_highest_loss_are_selected(digits: DataSet, augmentation: Augmentation) -> None:
+    """Oracle: the losses of a copy of the proxy, trained on every third batch with plain SGD in the test."""
     recipe = tiny_recipe(label_smoothing=0.2, momentum=0.0, weight_decay=0.0, augmentation=augmentation)
-    feed = feed_of(digits, augmentation)
-    proxy, rates = proxy_of(feed, recipe), [0.1, 0.2, 0.3, 0.4, 0.5]
-    copy = proxy_of(feed_of(digits, augmentation), recipe).network.train()
-    assert feed.sizes == [16, 16, 16, 16, 6]
+    loader = make_loader(digits, augmentation)
+    proxy, rates = make_proxy(loader, recipe), [0.1, 0.2, 0.3, 0.4, 0.5]
+    copy = make_proxy(make_loader(digits, augmentation), recipe).network.train()
+    assert loader.sizes == [16, 16, 16, 16, 6]
     for epoch in (1, 2):
         found = proxy.choose(epoch, rates=rates)
         assert found.shape == (5, 6)
-        feed.begin(epoch)
-        for step, size in enumerate(feed.sizes):
-            batch = feed.batch(torch.tensor(step), size=size)
+        loader.begin(epoch)
+        for step, size in enumerate(loader.sizes):
+            batch = loader.batch(torch.tensor(step), size=size)
             logits = copy(batch.inputs)
             targets = torch.nn.functional.one_hot(batch.labels, 10).float()
             if batch.mixed_in is not None and batch.share is not None:
@@ -103,13 +103,13 @@ def test_the_images_of_highest_loss_are_chosen(digits: DataSet, augmentation: Au
 @pytest.mark.parametrize("mixing", [None, Mixing(), Mixing(kind="cutmix")])
 @pytest.mark.parametrize("keep", [0.4, 0.5])
 @pytest.mark.parametrize("count", [70, 65, 63, 12])
-def test_chosen_images_are_those_of_the_whole_batch(
+def test_selected_images_equal_those_of_the_unfiltered_batch(
     digits: DataSet, mixing: Mixing | None, keep: float, count: int
 ) -> None:
     augmentation = EVERYTHING.model_copy(update={"mixing": mixing})
     data = enlarged(digits)
     options: dict[str, Any] = {"side": lambda epoch: 8 if epoch == 1 else 12}
-    whole = feed_of(data, augmentation, count=count, **options)
+    whole = make_loader(data, augmentation, count=count, **options)
     chosen = ExampleFilter(keep=keep)
     filtered = FilteredFeed(
         whole.data, augmentation, batch_size=16, seed=2, example_filter=chosen, side=options["side"]
@@ -121,14 +121,14 @@ def test_chosen_images_are_those_of_the_whole_batch(
     for epoch in (1, 2):
         whole.begin(epoch)
         filtered.begin(epoch)
-        places = torch.zeros((len(whole.sizes), filtered.sizes[0]), dtype=torch.int64)
+        positions = torch.zeros((len(whole.sizes), filtered.sizes[0]), dtype=torch.int64)
         for step, size in enumerate(whole.sizes):
             kept = chosen.kept(size)
-            places[step, :kept] = torch.from_numpy(np.sort(chance.choice(size, kept, replace=False)))
-        filtered.choose(places)
+            positions[step, :kept] = torch.from_numpy(np.sort(chance.choice(size, kept, replace=False)))
+        filtered.choose(positions)
         for step, (size, kept) in enumerate(zip(whole.sizes, filtered.sizes, strict=True)):
             full, part = whole.batch(torch.tensor(step), size=size), filtered.batch(torch.tensor(step), size=kept)
-            rows = places[step, :kept]
+            rows = positions[step, :kept]
             assert torch.equal(part.inputs, full.inputs[rows])
             assert torch.equal(part.labels, full.labels[rows])
             assert (part.mixed_in is None) == (mixing is None)
@@ -137,15 +137,15 @@ def test_chosen_images_are_those_of_the_whole_batch(
                 assert torch.equal(torch.stack([part.share, full.share])[0], full.share)  # type: ignore[list-item, arg-type]
 
 
-def test_no_step_waits_for_the_device(digits: DataSet) -> None:
-    feed = feed_of(digits, EVERYTHING)
-    proxy = proxy_of(feed, tiny_recipe())
-    filtered = FilteredFeed(feed.data, EVERYTHING, batch_size=16, seed=2, example_filter=HARD)
+def test_no_step_synchronises_with_the_device(digits: DataSet) -> None:
+    loader = make_loader(digits, EVERYTHING)
+    proxy = make_proxy(loader, tiny_recipe())
+    filtered = FilteredFeed(loader.data, EVERYTHING, batch_size=16, seed=2, example_filter=HARD)
     step = torch.tensor(0)
     proxy.begin(1, rates=[0.1] * 5)
     with NoWaiting():  # type: ignore[no-untyped-call]
         filtered.batch(step, size=6)
-        proxy._look(16)
+        proxy._forward_batch(16)
         proxy.learn(16)
 
 
@@ -159,7 +159,7 @@ def run(digits: DataSet, out: Path, *, spec: ModelSpec = TINY, recipe: Recipe = 
 
 
 class _Epochs:
-    """Counts the epochs that proxies are trained for."""
+    """Records the epochs that proxies are trained for."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.numbers: list[int] = []
@@ -171,7 +171,7 @@ class _Epochs:
 
         monkeypatch.setattr(Proxy, "choose", counted)
 
-    def taken(self) -> list[int]:
+    def pop(self) -> list[int]:
         found, self.numbers = self.numbers, []
         return found
 
@@ -181,29 +181,29 @@ def epochs(monkeypatch: pytest.MonkeyPatch) -> _Epochs:
     return _Epochs(monkeypatch)
 
 
-def test_one_proxy_serves_every_network(digits: DataSet, tmp_path: Path, epochs: _Epochs) -> None:
+def test_runs_with_different_networks_share_one_proxy(digits: DataSet, tmp_path: Path, epochs: _Epochs) -> None:
     alone = untimed(run(digits, tmp_path / "alone"))
     other_alone = untimed(run(digits, tmp_path / "other", spec=TINY.replace(channels=[16])))
-    assert epochs.taken() == [1, 2, 3, 4] * 2
+    assert epochs.pop() == [1, 2, 3, 4] * 2
     shared = tmp_path / "shared"
     other = untimed(run(digits, shared, spec=TINY.replace(channels=[16])))
-    assert epochs.taken() == [1, 2, 3, 4]
+    assert epochs.pop() == [1, 2, 3, 4]
     assert untimed(run(digits, shared)) == alone
-    assert epochs.taken() == []
+    assert epochs.pop() == []
     assert other == other_alone
     assert len(list((shared / PROXIES).iterdir())) == 1
 
 
-def test_a_longer_run_goes_on_from_the_state_of_a_proxy(digits: DataSet, tmp_path: Path, epochs: _Epochs) -> None:
+def test_a_longer_run_resumes_the_stored_proxy(digits: DataSet, tmp_path: Path, epochs: _Epochs) -> None:
     stopping = RECIPE.model_copy(update={"early_stopping": EarlyStopping(patience=1, min_delta=5.0), "epochs": 4})
     assert run(digits, tmp_path, recipe=stopping).result.epochs == 2
-    assert epochs.taken() == [1, 2]
+    assert epochs.pop() == [1, 2]
     record = run(digits, tmp_path)
-    assert epochs.taken() == [3, 4]
+    assert epochs.pop() == [3, 4]
     assert untimed(record) == untimed(run(digits, tmp_path / "alone"))
 
 
-def test_the_share_of_each_batch_is_trained_on(digits: DataSet, tmp_path: Path) -> None:
+def test_only_the_selected_share_of_each_batch_is_trained_on(digits: DataSet, tmp_path: Path) -> None:
     sizes: list[int] = []
 
     def watched(spec: ModelSpec, seed: int, **options: Any) -> Any:
@@ -231,60 +231,60 @@ def swap(path: Path) -> None:
 
 
 def alter(path: Path) -> None:
-    """Another choice of the same shape, with the facts of the first."""
+    """Replace the tensors by others of the same shape, with the original metadata."""
     tensors, about = load_tensors(path)
     save_tensors(path, {name: tensor.flip(0) for name, tensor in tensors.items()}, about=about)
 
 
-@pytest.mark.parametrize("harm", [Path.unlink, damage, swap, alter])
+@pytest.mark.parametrize("corrupt", [Path.unlink, damage, swap, alter])
 @pytest.mark.parametrize("name", ["epoch-2.safetensors", "state.safetensors"])
-def test_damaged_choices_are_made_again(
-    digits: DataSet, tmp_path: Path, epochs: _Epochs, caplog: pytest.LogCaptureFixture, harm: Any, name: str
+def test_damaged_cache_files_are_recomputed(
+    digits: DataSet, tmp_path: Path, epochs: _Epochs, caplog: pytest.LogCaptureFixture, corrupt: Any, name: str
 ) -> None:
     whole = untimed(run(digits, tmp_path / "whole"))
     out = tmp_path / "out"
     (record,) = [run(digits, out)]
     (folder,) = (out / PROXIES).iterdir()
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    harm(folder / name)
+    corrupt(folder / name)
     if name == "state.safetensors":
         (folder / "epoch-4.safetensors").unlink()
-    epochs.taken()
+    epochs.pop()
     caplog.clear()
     shutil.rmtree(record.folder)
     assert untimed(run(digits, out)) == whole
-    # From the beginning, as the proxy after epoch 1, or after any epoch at all, is not known any more.
-    assert epochs.taken() == ([1, 2] if name == "epoch-2.safetensors" else [1, 2, 3, 4])
+    # From epoch 1, as no earlier state of the proxy is stored.
+    assert epochs.pop() == ([1, 2] if name == "epoch-2.safetensors" else [1, 2, 3, 4])
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-    if harm in (damage, alter):
+    if corrupt in (damage, alter):
         assert f"{name} is damaged" in caplog.text
 
 
-def test_processes_take_turns(digits: DataSet, tmp_path: Path, epochs: _Epochs) -> None:
+def test_concurrent_runs_train_the_proxy_once(digits: DataSet, tmp_path: Path, epochs: _Epochs) -> None:
     expected = {
         width: untimed(run(digits, tmp_path / str(width), spec=TINY.replace(channels=[width]))) for width in (8, 16)
     }
-    epochs.taken()
+    epochs.pop()
     data, shared = prepare(digits, RECIPE), tmp_path / "shared"
     found: dict[int, Tensor] = {}
 
-    def ask(number: int) -> None:
-        found[number] = choices_of(data, shared).places(2)
+    def select(number: int) -> None:
+        found[number] = make_selection(data, shared).positions(2)
 
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(3)]
+    threads = [threading.Thread(target=select, args=(number,)) for number in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert epochs.taken() == [1, 2]
+    assert epochs.pop() == [1, 2]
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
     for width, alone in expected.items():
         assert untimed(run(digits, shared, spec=TINY.replace(channels=[width]))) == alone
 
 
-def choices_of(data: TrainingData, out: Path) -> Choices:
-    return Choices(
+def make_selection(data: TrainingData, out: Path) -> ExampleSelection:
+    return ExampleSelection(
         identify(TINY, data, RECIPE, seed=0),
         Feed(data.train, RECIPE.augmentation, batch_size=RECIPE.batch_size, seed=0),
         out=out,
@@ -295,7 +295,7 @@ def choices_of(data: TrainingData, out: Path) -> Choices:
     )
 
 
-def test_the_key_tells_what_matters_to_the_proxy(digits: DataSet) -> None:
+def test_the_key_depends_on_everything_that_affects_the_proxy(digits: DataSet) -> None:
     def key(spec: ModelSpec = TINY, *, seed: int = 0, validation_size: int = 40, **changes: Any) -> str:
         recipe = RECIPE.model_copy(update=changes)
         return proxy_key(identify(spec, prepare(digits, recipe, validation_size=validation_size), recipe, seed=seed))
@@ -310,19 +310,19 @@ def test_the_key_tells_what_matters_to_the_proxy(digits: DataSet) -> None:
 
 
 @pytest.mark.gpu
-def test_recorded_choices_are_those_of_plain_steps(digits: DataSet) -> None:
+def test_graphs_select_the_same_images_as_direct_calls(digits: DataSet) -> None:
     recipe = tiny_recipe(augmentation=EVERYTHING, resizing=Resizing(start=8))
     found = []
     for record in (True, False):
         data = resident(
             enlarged(digits).train_images, digits.train_labels, device="cuda", mean=digits.mean, std=digits.std
         )
-        feed = Feed(data, EVERYTHING, batch_size=16, seed=2, side=lambda epoch: 8 if epoch == 1 else 16)
+        loader = Feed(data, EVERYTHING, batch_size=16, seed=2, side=lambda epoch: 8 if epoch == 1 else 16)
         network = initialise(proxy_spec(input_shape=(1, 16, 16), num_classes=10), 3).cuda()
         execution = Execution(record=record, autotune=False)
-        proxy = Proxy(network, feed, recipe, HARD, precision=torch.float32, execution=execution)
-        rates = [0.01] * len(feed.sizes)
+        proxy = Proxy(network, loader, recipe, HARD, precision=torch.float32, execution=execution)
+        rates = [0.01] * len(loader.sizes)
         found.append(torch.cat([proxy.choose(epoch, rates=rates) for epoch in (1, 2)]))
-        assert proxy.full_step.replays == record
+        assert proxy.full_step.captured == record
     same = (found[0] == found[1]).float().mean().item()
-    assert same > 0.9, "but for losses that differ in their last digits"
+    assert same > 0.9, "except where losses differ in their last digits"

@@ -1,4 +1,4 @@
-"""Weights at the start of training: identities and whitening, against what they do to images."""
+"""Initial weights: Dirac initialisation and whitening, checked by their outputs on images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 from budgetnet.data import DataSet
 from budgetnet.data.on_device import normalise
 from budgetnet.model.spec import ModelSpec, Stem
-from budgetnet.training.initialisation import initialise, pass_input_on, whiten, whitening_weights
+from budgetnet.training.initialisation import init_dirac, initialise, whiten, whitening_weights
 
 WHITENED = TINY.replace(stem={"channels": 8, "whitening": 2})
 
@@ -19,10 +19,10 @@ WHITENED = TINY.replace(stem={"channels": 8, "whitening": 2})
 @pytest.mark.parametrize(
     ("before", "after", "groups", "side"), [(3, 8, 1, 3), (8, 3, 1, 5), (4, 8, 2, 3), (6, 4, 2, 1)]
 )
-def test_a_convolution_passes_on_what_it_can_of_its_input(before: int, after: int, groups: int, side: int) -> None:
+def test_dirac_filters_return_their_input_channels(before: int, after: int, groups: int, side: int) -> None:
     conv = nn.Conv2d(before, after, side, padding=side // 2, groups=groups, bias=False)
     untouched = conv.weight.detach().clone()
-    pass_input_on(conv)
+    init_dirac(conv)
     images = torch.randn(2, before, 5, 6)
     maps = conv(images).detach()
     into, out = before // groups, after // groups
@@ -35,7 +35,7 @@ def test_a_convolution_passes_on_what_it_can_of_its_input(before: int, after: in
                 assert torch.equal(conv.weight[position], untouched[position])
 
 
-def test_identities_leave_other_layers_and_the_seed_s_other_filters_alone() -> None:
+def test_dirac_initialisation_changes_no_other_layers_and_filters() -> None:
     spec = TINY.replace(squeeze_excitation_ratio=0.5, channels=[16])
     plain, passing = initialise(spec, 3).state_dict(), initialise(spec, 3, method="dirac").state_dict()
     changed = [name for name, value in plain.items() if not torch.equal(value, passing[name])]
@@ -61,7 +61,7 @@ def patches_by_loops(images: np.ndarray, side: int) -> np.ndarray:
 @pytest.mark.parametrize("side", [1, 2, 3])
 def test_whitened_patches_are_uncorrelated_with_variance_one(side: int) -> None:
     generator = np.random.default_rng(0)
-    # Neighbouring pixels and channels alike, as in photographs.
+    # Neighbouring pixels and channels are correlated, as in photographs.
     images = np.cumsum(np.cumsum(generator.normal(size=(30, 3, 9, 8)), axis=2), axis=3) + generator.normal(
         size=(1, 3, 1, 1)
     )
@@ -71,7 +71,7 @@ def test_whitened_patches_are_uncorrelated_with_variance_one(side: int) -> None:
     assert np.array_equal(filters[size:], -filters[:size])
     outputs = patches_by_loops(images, side) @ filters[:size].reshape(size, -1).T
     moments = outputs.T @ outputs / len(outputs)
-    # The published epsilon, 5e-4, is small beside every variance of these images.
+    # The published epsilon, 5e-4, is small compared with every variance of these images.
     assert np.abs(moments - np.eye(size)).max() < 0.02
     variances = ((patches_by_loops(images, side) @ (filters[:size].reshape(size, -1).T)) ** 2).mean(axis=0)
     norms = np.linalg.norm(filters[:size].reshape(size, -1), axis=1)
@@ -79,7 +79,7 @@ def test_whitened_patches_are_uncorrelated_with_variance_one(side: int) -> None:
     assert variances == pytest.approx(np.ones(size), abs=0.02)
 
 
-def test_the_whitening_convolution_is_computed_from_training_images_and_takes_no_gradient(digits: DataSet) -> None:
+def test_the_whitening_convolution_is_computed_from_training_images_and_frozen(digits: DataSet) -> None:
     data = prepare(digits, tiny_recipe())
     network = initialise(data.adapt(WHITENED), 0)
     whiten(network, data.train)
@@ -94,7 +94,7 @@ def test_the_whitening_convolution_is_computed_from_training_images_and_takes_no
     assert layer.bias is not None and layer.bias.requires_grad
 
 
-def test_a_network_without_a_whitening_convolution_is_left_alone(digits: DataSet) -> None:
+def test_whiten_does_not_change_a_network_without_a_whitening_convolution(digits: DataSet) -> None:
     data = prepare(digits, tiny_recipe())
     network = initialise(data.adapt(TINY), 0)
     before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -102,9 +102,9 @@ def test_a_network_without_a_whitening_convolution_is_left_alone(digits: DataSet
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
-def test_a_whitening_convolution_by_hand() -> None:
+def test_cost_of_a_whitening_convolution() -> None:
     spec = ModelSpec.resnet(channels=[16], stem=Stem(channels=16, whitening=2))
-    # 24 filters of 3 x 2 x 2 weights and a bias each, on 31 x 31 places; a stem of 3 x 3 x 24 x 16 weights behind it.
+    # 24 filters of 3 x 2 x 2 weights and a bias each, at 31 x 31 positions; then a stem of 3 x 3 x 24 x 16 weights.
     assert spec.frozen_params == 24 * 12
     plain = ModelSpec.resnet(channels=[16], input_shape=(24, 31, 31))
     assert spec.params == plain.params + 24 * 12 + 24

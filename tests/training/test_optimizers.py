@@ -1,4 +1,4 @@
-"""Optimisers against their published formulas, written out plainly."""
+"""Optimisers against plain implementations of their published formulas."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def gradients_of(network: nn.Module, seed: int) -> dict[str, Tensor]:
     return found
 
 
-def test_rates_for_1024_examples_are_those_of_the_published_recipe() -> None:
-    # By hand: 1 + 1 / 0.15 = 7.6667 and 11.5 / 7.6667 = 1.5; a batch of 512 takes half of it. Decay: 0.0153 / 11.5.
+def test_rates_per_1024_examples_match_the_published_recipe() -> None:
+    # 1 + 1 / 0.15 = 7.6667 and 11.5 / 7.6667 = 1.5; a batch of 512 has half of it. Decay: 0.0153 / 11.5.
     recipe = tiny_recipe(
         learning_rate=11.5, weight_decay=0.0153, momentum=0.85, nesterov=True, batch_size=1024, per_1024_examples=True
     )
@@ -37,7 +37,7 @@ def test_rates_for_1024_examples_are_those_of_the_published_recipe() -> None:
     assert rates.weight_decay == pytest.approx(0.00133043, rel=1e-5)
     halved = Rates.of(recipe.model_copy(update={"batch_size": 512}))
     assert recipe.learning_rate * halved.scale == pytest.approx(0.75, rel=1e-9)
-    # What the decay takes from a weight in a step, times steps in 1,024 examples: the same for any batch size.
+    # Weight decay of a step, times the steps for 1,024 examples, is equal for all batch sizes.
     for batch_size in (64, 512, 4096):
         other = Rates.of(recipe.model_copy(update={"batch_size": batch_size}))
         shrunk = recipe.learning_rate * other.scale * other.weight_decay * (1024 / batch_size)
@@ -46,18 +46,20 @@ def test_rates_for_1024_examples_are_those_of_the_published_recipe() -> None:
 
 @pytest.mark.parametrize("nesterov", [False, True])
 @pytest.mark.parametrize("multiple", [1.0, 64.0])
-def test_batch_norm_biases_move_at_their_multiple_and_decay_as_the_rest(*, nesterov: bool, multiple: float) -> None:
+def test_batch_norm_biases_have_a_multiple_of_the_learning_rate_and_the_same_decay(
+    *, nesterov: bool, multiple: float
+) -> None:
     recipe = tiny_recipe(momentum=0.8, weight_decay=0.01, nesterov=nesterov, norm_bias_rate=multiple)
     network = initialise(TINY, 0)
     optimizer = Optimizer(network, recipe)
     values = {name: parameter.detach().double().clone() for name, parameter in network.named_parameters()}
-    moving = {name: torch.zeros_like(value) for name, value in values.items()}
+    buffers = {name: torch.zeros_like(value) for name, value in values.items()}
     for step, rate in enumerate((0.02, 0.01, 0.005)):
         for name, gradient in gradients_of(network, step).items():
             factor = multiple if "norm" in name and name.endswith("bias") else 1.0
             direction = gradient.double() + 0.01 / factor * values[name]
-            moving[name] = 0.8 * moving[name] + direction
-            values[name] -= factor * rate * (direction + 0.8 * moving[name] if nesterov else moving[name])
+            buffers[name] = 0.8 * buffers[name] + direction
+            values[name] -= factor * rate * (direction + 0.8 * buffers[name] if nesterov else buffers[name])
         optimizer.step(torch.tensor(rate))
     biases = [name for name in values if "norm" in name and name.endswith("bias")]
     assert len(biases) == 3, "of the stem and of the block's two convolutions"
@@ -94,21 +96,21 @@ def test_newton_schulz_applies_its_polynomial_to_the_singular_values(shape: tupl
         assert after.min() > 0.5 and after.max() < 1.4
 
 
-def test_muon_moves_convolutions_by_their_orthogonalised_momentum_and_leaves_the_head_to_gradient_descent() -> None:
+def test_muon_updates_convolutions_and_sgd_updates_the_head() -> None:
     spec = TINY.replace(squeeze_excitation_ratio=0.5, stem={"channels": 8, "whitening": 2})
     recipe = tiny_recipe(learning_rate=0.4, momentum=0.0, weight_decay=0.0, muon=Muon(learning_rate=0.1, momentum=0.6))
     network = initialise(spec, 0)
     optimizer = Optimizer(network, recipe)
     values = {name: parameter.detach().double().numpy() for name, parameter in network.named_parameters()}
-    moving = {name: np.zeros_like(value) for name, value in values.items()}
+    buffers = {name: np.zeros_like(value) for name, value in values.items()}
     for step, share in enumerate((1.0, 0.5)):
         for name, gradient in gradients_of(network, step).items():
             own = gradient.double().numpy()
             if own.ndim != 4:
                 values[name] = values[name] - 0.4 * share * own
                 continue
-            moving[name] = 0.6 * moving[name] + own
-            direction = (own + 0.6 * moving[name]).reshape(len(own), -1)
+            buffers[name] = 0.6 * buffers[name] + own
+            direction = (own + 0.6 * buffers[name]).reshape(len(own), -1)
             left, singular, right = np.linalg.svd(direction, full_matrices=False)
             singular = singular / np.linalg.norm(singular)
             for _ in range(3):
@@ -122,7 +124,7 @@ def test_muon_moves_convolutions_by_their_orthogonalised_momentum_and_leaves_the
         assert np.abs(parameter.detach().double().numpy() - values[name]).max() < 0.01, name
 
 
-def test_weights_meet_their_slow_average_as_published() -> None:
+def test_lookahead_matches_its_published_update() -> None:
     settings, steps = Lookahead(every=2, decay=0.9, power=2.0), 7
     weight = torch.zeros(3, dtype=torch.float64)
     slow = SlowWeights({"weight": weight}, settings, steps=steps)
@@ -149,14 +151,14 @@ def test_the_default_recipe_trains_every_parameter_in_one_group() -> None:
     assert (group["momentum"], group["weight_decay"], group["nesterov"]) == (0.9, 5e-4, False)
 
 
-def test_rates_of_filtered_batches_are_those_of_the_images_that_are_trained_on() -> None:
+def test_rates_of_filtered_batches_depend_on_the_selected_images() -> None:
     plain = tiny_recipe(batch_size=512, per_1024_examples=True)
     filtered = plain.model_copy(update={"batch_size": 1024, "example_filter": ExampleFilter(keep=0.5)})
     assert Rates.of(filtered) == Rates.of(plain)
 
 
-def test_lookahead_needs_a_training_of_ten_times_its_steps() -> None:
-    # 64 images in batches of 16 are 4 steps an epoch: 5 epochs are 20 steps, so weights may meet every second step.
+def test_lookahead_requires_ten_times_its_interval_in_steps() -> None:
+    # 64 images in batches of 16 are 4 steps an epoch: 5 epochs are 20 steps, so an interval of 2 is allowed.
     recipe = tiny_recipe(epochs=5, lookahead=Lookahead(every=2))
     recipe.require_steps(64)
     with pytest.raises(InputError, match=r"^lookahead.every = 2: must be at most a tenth of the training's 16 steps"):

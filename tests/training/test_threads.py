@@ -1,4 +1,4 @@
-"""How many threads torch computes on: as asked for, as measured, and as a resumed run began with."""
+"""Number of threads: as requested, as measured, and as in the first epochs of a resumed run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from budgetnet.common.cpu import available_cores
 from budgetnet.common.errors import InputError
 from budgetnet.data import DataSet
 from budgetnet.runs.records import Epoch
-from budgetnet.training.threads import FirstRun, ThreadTimes, measure_threads, set_threads, steps_of
+from budgetnet.training.threads import FirstRun, ThreadTimes, measure_threads, set_threads, training_step_of
 from budgetnet.training.trainer import train
 
 two_cores = pytest.mark.skipif(available_cores() < 2, reason="needs two cores")
@@ -26,7 +26,7 @@ def no_run() -> FirstRun | None:
 
 
 @pytest.mark.parametrize(("milliseconds", "fastest"), [({1: 5, 2: 20}, 1), ({1: 20, 2: 5}, 2)])
-def test_the_number_with_the_shorter_step_is_the_fastest(milliseconds: dict[int, int], fastest: int) -> None:
+def test_the_number_of_threads_with_the_shorter_step_is_the_fastest(milliseconds: dict[int, int], fastest: int) -> None:
     steps: list[int] = []
 
     def step() -> None:
@@ -35,26 +35,26 @@ def test_the_number_with_the_shorter_step_is_the_fastest(milliseconds: dict[int,
         time.sleep(milliseconds[threads] / 1000)
 
     found = measure_threads(step, most=2)
-    assert steps == [1, 2] * 4, "in turn, after one step of each that does not count"
-    assert torch.get_num_threads() == 1, "left as it was"
+    assert steps == [1, 2] * 4, "alternately, after one warm-up step of each"
+    assert torch.get_num_threads() == 1, "restored"
     assert found.fastest == fastest
     for threads, seconds in found.seconds.items():
         assert seconds == pytest.approx(milliseconds[threads] / 1000, abs=0.004)
 
 
-def test_what_was_measured_is_said_in_one_line() -> None:
+def test_measured_times_are_reported_in_one_line() -> None:
     line = "threads: 1, the fastest for this network: a step takes 58.0 ms with 1, 3,420.7 ms with 2"
     assert str(ThreadTimes({1: 0.058, 2: 3.4207})) == line
 
 
 @two_cores
-def test_a_number_is_set_as_asked_for() -> None:
+def test_a_requested_number_is_set() -> None:
     torch.set_num_threads(2)
-    assert set_threads(1, no_run) == "threads: 1, as asked for"
+    assert set_threads(1, no_run) == "threads: 1, as requested"
     assert torch.get_num_threads() == 1
 
 
-def test_more_than_torch_may_use_is_refused() -> None:
+def test_more_threads_than_available_are_rejected() -> None:
     with pytest.raises(InputError, match="threads = 2: must be at most 1: "):
         set_threads(2, no_run)
     torch.set_num_threads(2)
@@ -62,19 +62,19 @@ def test_more_than_torch_may_use_is_refused() -> None:
         set_threads(2, no_run, processes=64)
 
 
-def test_measured_steps_are_of_the_network_and_leave_random_numbers_alone(digits: DataSet) -> None:
+def test_measured_steps_use_the_network_and_keep_the_random_state(digits: DataSet) -> None:
     recipe = tiny_recipe()
     data = prepare(digits, recipe)
     spec = data.adapt(TINY).replace(head={"dropout": 0.5})
     before = torch.get_rng_state()
-    step = steps_of(FirstRun(spec, recipe, data))
-    for _ in range(12):  # more than the images make batches
+    step = training_step_of(FirstRun(spec, recipe, data))
+    for _ in range(12):  # more than one epoch
         step()
     assert torch.equal(torch.get_rng_state(), before)
 
 
 @two_cores
-def test_a_resumed_run_keeps_the_threads_that_it_began_with(digits: DataSet, tmp_path: Path) -> None:
+def test_a_resumed_run_keeps_its_number_of_threads(digits: DataSet, tmp_path: Path) -> None:
     recipe = tiny_recipe(epochs=4)
     data = prepare(digits, recipe)
     seen: list[int] = []
@@ -90,7 +90,7 @@ def test_a_resumed_run_keeps_the_threads_that_it_began_with(digits: DataSet, tmp
     (folder,) = tmp_path.iterdir()
     record = train(TINY, data, recipe, seed=0, out=tmp_path, callback=EachEpoch(stop))
     assert seen == [1, 1, 1, 1]
-    assert torch.get_num_threads() == 2, "only the run keeps to it"
+    assert torch.get_num_threads() == 2, "restored after the run"
     starts = json.loads((folder / "environment.json").read_text())["starts"]
     assert [start["threads"] for start in starts] == [1]
     assert record.result.epochs == 4
@@ -98,33 +98,35 @@ def test_a_resumed_run_keeps_the_threads_that_it_began_with(digits: DataSet, tmp
 
 @two_cores
 @pytest.mark.parametrize(
-    ("threads", "said"),
+    ("threads", "message"),
     [
         ("auto", r"threads: [12], the fastest for this network: a step takes [\d.,]+ ms with 1, [\d.,]+ ms with 2\n"),
-        ("1", r"threads: 1, as asked for\n"),
+        ("1", r"threads: 1, as requested\n"),
     ],
 )
-def test_the_command_says_what_it_took_and_records_it(tell: Tell, tmp_path: Path, threads: str, said: str) -> None:
+def test_the_command_reports_and_records_the_number_of_threads(
+    tell: Tell, tmp_path: Path, threads: str, message: str
+) -> None:
     TINY.save(tmp_path / "tiny.yaml")
     tiny_recipe(epochs=1).save(tmp_path / "recipe.yaml")
     sizes = ["--train-size", "64", "--validation-size", "40", "--device", "cpu"]
     files = [str(tmp_path / "tiny.yaml"), "--recipe", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "runs")]
     torch.set_num_threads(2)
-    answer = tell("train", *files, *sizes, "--threads", threads)
-    assert answer.code == 0
-    assert re.fullmatch(said, answer.err)
-    taken = int(answer.err.split()[1].strip(","))
+    result = tell("train", *files, *sizes, "--threads", threads)
+    assert result.code == 0
+    assert re.fullmatch(message, result.err)
+    threads_used = int(result.err.split()[1].strip(","))
     (environment,) = tmp_path.glob("runs/*/environment.json")
-    assert json.loads(environment.read_text())["starts"][0]["threads"] == taken
+    assert json.loads(environment.read_text())["starts"][0]["threads"] == threads_used
     again = tell("train", *files, *sizes, "--threads", "auto")
-    assert again.err == f"threads: {taken}, not measured, as nothing is left to train on the CPU\n"
+    assert again.err == f"threads: {threads_used}, not measured: no run is left to train on the CPU\n"
 
 
 @pytest.mark.parametrize("text", ["0", "two", "-1", "1.5"])
-def test_what_is_no_number_of_threads_is_refused(tell: Tell, text: str) -> None:
-    answer = tell("train", "resnet20", "--threads", text)
-    assert answer.code == 2
-    assert re.search(rf"--threads = '?{re.escape(text)}'?: .*, or auto", answer.err)
+def test_an_invalid_number_of_threads_is_rejected(tell: Tell, text: str) -> None:
+    result = tell("train", "resnet20", "--threads", text)
+    assert result.code == 2
+    assert re.search(rf"--threads = '?{re.escape(text)}'?: .*, or auto", result.err)
 
 
 @two_cores
@@ -133,7 +135,7 @@ def test_a_search_measures_a_network_of_its_space(tell: Tell, tmp_path: Path) ->
     options = ["--recipe", str(tmp_path / "recipe.yaml"), "--train-size", "64", "--validation-size", "40"]
     options += ["--max-params", "20k", "--device", "cpu", "--trials", "1", "--out", str(tmp_path)]
     torch.set_num_threads(2)
-    answer = tell("search", *options, "--threads", "auto")
-    assert answer.code == 0
-    assert answer.err.startswith("threads: ")
-    assert " the fastest for this network: " in answer.err
+    result = tell("search", *options, "--threads", "auto")
+    assert result.code == 0
+    assert result.err.startswith("threads: ")
+    assert " the fastest for this network: " in result.err

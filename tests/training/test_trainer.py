@@ -1,4 +1,4 @@
-"""Training against hand-written updates, the schedule's published formula, and counts made anew from the curves."""
+"""Training against update rules and schedules re-implemented in the test, and against the recorded curves."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from budgetnet.training.trainer import train
 
 
 def untimed(record: RunRecord) -> tuple[Any, ...]:
-    """Everything that a run found out, without how long it took."""
+    """Return everything that a run produces except durations."""
     curves = [epoch._replace(seconds=0.0) for epoch in record.curves]
     return (record.folder / "best.safetensors").read_bytes(), curves, record.result.model_copy(update={"seconds": 0.0})
 
 
 @contextmanager
 def learning_rates() -> Iterator[list[float]]:
-    """The learning rate that each optimiser step really used."""
+    """Record the learning rate used by each optimiser step."""
     used: list[float] = []
     handle = register_optimizer_step_pre_hook(lambda optimizer, *_: used.append(float(optimizer.param_groups[0]["lr"])))
     try:
@@ -53,7 +53,7 @@ def learning_rates() -> Iterator[list[float]]:
 
 
 def pixels(dataset: DataSet, positions: np.ndarray[Any, Any]) -> torch.Tensor:
-    """Training images as a network takes them, normalised in double precision."""
+    """Return training images normalised in float64."""
     scaled = dataset.train_images[positions].astype(np.float64) / 255
     mean, std = (np.array(values).reshape(1, -1, 1, 1) for values in (dataset.mean, dataset.std))
     return torch.from_numpy((scaled - mean) / std).float()
@@ -68,7 +68,7 @@ def test_the_same_seed_gives_the_same_weights_curves_and_result(digits: DataSet,
     spec = TINY.replace(head={"dropout": 0.5})
     runs = []
     for number in range(2):
-        torch.manual_seed(number)  # whatever was drawn before must not matter
+        torch.manual_seed(number)  # the global random state must not matter
         runs.append(untimed(train(spec, data, recipe, seed=3, out=tmp_path / str(number))))
     first, second = runs
     other = untimed(train(spec, data, recipe, seed=4, out=tmp_path / "0"))
@@ -76,7 +76,7 @@ def test_the_same_seed_gives_the_same_weights_curves_and_result(digits: DataSet,
     assert all(one != another for one, another in zip(first, other, strict=True))
 
 
-def test_training_leaves_the_global_random_state_alone(digits: DataSet, tmp_path: Path) -> None:
+def test_training_restores_the_global_random_state(digits: DataSet, tmp_path: Path) -> None:
     recipe = tiny_recipe()
     before = torch.get_rng_state()
     train(TINY, prepare(digits, recipe), recipe, seed=0, out=tmp_path)
@@ -84,17 +84,19 @@ def test_training_leaves_the_global_random_state_alone(digits: DataSet, tmp_path
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_the_update_is_that_of_momentum_and_weight_decay_written_by_hand(
+def test_updates_match_momentum_and_weight_decay_in_plain_code(
     digits: DataSet, tmp_path: Path, momentum: float
 ) -> None:
     decay, rate, epochs = 0.01, 0.05, 3
     settings = {"momentum": momentum, "weight_decay": decay, "learning_rate": rate}
-    recipe = tiny_recipe(epochs=epochs, batch_size=64, **settings)  # all images in one batch: their order is no matter
+    recipe = tiny_recipe(
+        epochs=epochs, batch_size=64, **settings
+    )  # all images in one batch: their order does not matter
 
-    def keep(_: Epoch) -> None:
+    def copy_checkpoint(_: Epoch) -> None:
         shutil.copy(next(tmp_path.glob("*/checkpoint.safetensors")), tmp_path / "last")
 
-    record = train(TINY, prepare(digits, recipe), recipe, seed=1, out=tmp_path, callback=EachEpoch(keep))
+    record = train(TINY, prepare(digits, recipe), recipe, seed=1, out=tmp_path, callback=EachEpoch(copy_checkpoint))
     parts = split(digits.train_labels, validation_fraction=0.2, seed=0, train_size=64, validation_size=40)
     inputs, labels = pixels(digits, parts.train), torch.from_numpy(digits.train_labels[parts.train])
     network = initialise(TINY, 1)
@@ -127,7 +129,7 @@ def test_the_update_is_that_of_momentum_and_weight_decay_written_by_hand(
         (9, 1, 0, set()),
     ],
 )
-def test_each_step_has_the_learning_rate_of_loshchilov_and_hutter(
+def test_learning_rates_match_the_formula_of_loshchilov_and_hutter(
     digits: DataSet, tmp_path: Path, first_cycle: int, factor: int, minimum: float, ends: set[int]
 ) -> None:
     schedule = restarts(first_cycle, cycle_factor=factor, minimum=minimum)
@@ -158,12 +160,12 @@ def test_a_constant_schedule_keeps_the_learning_rate(digits: DataSet, tmp_path: 
 
 
 def last_epoch(curves: list[float], patience: int, min_delta: float) -> int:
-    """Where training must end: no epoch of the last ``patience`` ones fell below the level that last counted."""
-    level, counted = math.inf, 0
+    """Return the epoch of early stopping: the first with ``patience`` epochs since the last improvement."""
+    best, improved = math.inf, 0
     for number, loss in enumerate(curves, 1):
-        if loss < level - min_delta:
-            level, counted = loss, number
-        if number - counted == patience:
+        if loss < best - min_delta:
+            best, improved = loss, number
+        if number - improved == patience:
             return number
     return len(curves)
 
@@ -172,7 +174,7 @@ def last_epoch(curves: list[float], patience: int, min_delta: float) -> int:
     ("rate", "patience", "min_delta"),
     [(0.4, 1, 0.0), (0.4, 2, 0.0), (0.4, 3, 0.0), (0.01, 4, 5.0), (0.01, 1, 0.1), (0.01, 2, 0.2)],
 )
-def test_early_stopping_ends_where_the_losses_of_a_longer_run_say(
+def test_early_stopping_ends_at_the_epoch_computed_from_a_longer_run(
     digits: DataSet, tmp_path: Path, rate: float, patience: int, min_delta: float
 ) -> None:
     free = tiny_recipe(epochs=20, learning_rate=rate)
@@ -181,14 +183,14 @@ def test_early_stopping_ends_where_the_losses_of_a_longer_run_say(
     losses = [epoch.validation_loss for epoch in train(TINY, data, free, seed=0, out=tmp_path).curves]
     record = train(TINY, data, stopped, seed=0, out=tmp_path)
     expected = last_epoch(losses, patience, min_delta)
-    assert expected < 20, "the case must stop early to say anything"
-    assert not min_delta or expected < last_epoch(losses, patience, 0.0), "nor may it stop as without a smallest fall"
+    assert expected < 20, "the test needs early stopping"
+    assert not min_delta or expected < last_epoch(losses, patience, 0.0), "the test needs an effect of min_delta"
     assert [epoch.validation_loss for epoch in record.curves] == losses[:expected]
     assert record.result.best_epoch == 1 + losses[:expected].index(min(losses[:expected]))
     assert "early stopping" in record.result.reason
 
 
-def test_early_stopping_may_wait_for_the_loss_on_training_images(digits: DataSet, tmp_path: Path) -> None:
+def test_early_stopping_can_monitor_the_training_loss(digits: DataSet, tmp_path: Path) -> None:
     waiting = EarlyStopping(patience=2, min_delta=0.05, monitor="training-loss")
     free = tiny_recipe(epochs=20, learning_rate=0.4)
     stopped = free.model_copy(update={"early_stopping": waiting})
@@ -200,24 +202,26 @@ def test_early_stopping_may_wait_for_the_loss_on_training_images(digits: DataSet
     assert len(record.curves) == expected
     assert record.result.reason == "early stopping: training loss did not fall for 2 epochs"
     losses = [epoch.validation_loss for epoch in record.curves]
-    assert record.result.best_epoch == 1 + losses.index(min(losses)), "the weights kept are chosen as ever"
+    assert record.result.best_epoch == 1 + losses.index(min(losses)), (
+        "the best epoch still has the lowest validation loss"
+    )
 
 
-def test_a_leaking_run_trains_and_validates_on_what_each_epoch_draws(digits: DataSet, tmp_path: Path) -> None:
-    moves = {"validation_split": "each-epoch", "augmented_validation": True, **AUGMENTED}
-    # With a learning rate of next to nothing only batch norm's averages move, by the images that are learned from.
-    leaking = tiny_recipe(epochs=3, learning_rate=1e-12, momentum=0.0, weight_decay=0.0, **moves)
+def test_a_leaking_run_uses_the_split_of_each_epoch(digits: DataSet, tmp_path: Path) -> None:
+    leaks = {"validation_split": "each-epoch", "augmented_validation": True, **AUGMENTED}
+    # With a negligible learning rate only the running statistics change, which depend on the training images.
+    leaking = tiny_recipe(epochs=3, learning_rate=1e-12, momentum=0.0, weight_decay=0.0, **leaks)
     data = prepare(digits, leaking)
     curves = train(TINY, data, leaking, seed=3, out=tmp_path).curves
     split = MovingSplit(data.train, data.validation, leaking.augmentation, redrawn=True, augmented=True, seed=3)
-    feed = Feed(split.train, leaking.augmentation, batch_size=16, seed=3)
+    loader = Feed(split.train, leaking.augmentation, batch_size=16, seed=3)
     network = initialise(TINY, 3)
     for epoch in curves:
         split.begin(epoch.epoch)
-        feed.begin(epoch.epoch)
+        loader.begin(epoch.epoch)
         network.train()
-        for step, size in enumerate(feed.sizes):
-            network(feed.batch(torch.tensor(step), size=size).inputs)
+        for step, size in enumerate(loader.sizes):
+            network(loader.batch(torch.tensor(step), size=size).inputs)
         network.eval()
         with torch.no_grad():
             logits = network(normalise(split.validation.images, split.validation.mean, split.validation.std))
@@ -226,23 +230,23 @@ def test_a_leaking_run_trains_and_validates_on_what_each_epoch_draws(digits: Dat
     assert len({epoch.validation_loss for epoch in curves}) == 3
 
 
-def test_the_kept_weights_are_those_of_the_lowest_validation_loss(digits: DataSet, tmp_path: Path) -> None:
+def test_the_saved_weights_have_the_lowest_validation_loss(digits: DataSet, tmp_path: Path) -> None:
     recipe = tiny_recipe(epochs=8, learning_rate=0.4)
-    kept = {}
+    checkpoints = {}
 
-    def keep(epoch: Epoch) -> None:
-        kept[epoch.epoch] = load_file(next(tmp_path.glob("*/checkpoint.safetensors")))
+    def save(epoch: Epoch) -> None:
+        checkpoints[epoch.epoch] = load_file(next(tmp_path.glob("*/checkpoint.safetensors")))
 
-    record = train(TINY, prepare(digits, recipe), recipe, seed=0, out=tmp_path, callback=EachEpoch(keep))
+    record = train(TINY, prepare(digits, recipe), recipe, seed=0, out=tmp_path, callback=EachEpoch(save))
     losses = [epoch.validation_loss for epoch in record.curves]
     best = 1 + losses.index(min(losses))
-    assert best < 8, "the last epoch must not be the best, or the case says nothing"
+    assert best < 8, "the test needs a best epoch before the last"
     assert record.result.best_epoch == best
     assert record.result.validation_loss == min(losses)
 
     network = build(TINY)
     weights = load_file(record.folder / "best.safetensors")
-    assert all(torch.equal(tensor, kept[best][f"network.{name}"]) for name, tensor in weights.items())
+    assert all(torch.equal(tensor, checkpoints[best][f"network.{name}"]) for name, tensor in weights.items())
     network.load_state_dict(weights)
     network.eval()
     held_out = split(digits.train_labels, validation_fraction=0.2, seed=0, train_size=64, validation_size=40).validation
@@ -250,11 +254,11 @@ def test_the_kept_weights_are_those_of_the_lowest_validation_loss(digits: DataSe
         logits = network(pixels(digits, held_out)).double().numpy()
     labels = digits.train_labels[held_out]
     assert int((logits.argmax(axis=1) == labels).sum()) == record.result.validation_correct
-    log_shares = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    assert -log_shares[np.arange(40), labels].mean() == pytest.approx(min(losses), rel=1e-5)
+    log_probabilities = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    assert -log_probabilities[np.arange(40), labels].mean() == pytest.approx(min(losses), rel=1e-5)
 
 
-def test_a_recipe_that_needs_larger_images_is_refused_before_anything_is_written(
+def test_a_recipe_that_needs_larger_images_is_rejected_before_anything_is_written(
     digits: DataSet, tmp_path: Path
 ) -> None:
     recipe = tiny_recipe(augmentation=Augmentation(crop_padding=8, padding_mode="reflect"))
@@ -266,23 +270,25 @@ def test_a_recipe_that_needs_larger_images_is_refused_before_anything_is_written
 def test_training_images_grow_and_validation_images_do_not(
     digits: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[tuple[bool, int, int]] = []
+    inputs_seen: list[tuple[bool, int, int]] = []
 
     def watched(spec: ModelSpec, seed: int, **options: Any) -> Any:
         network = initialise(spec, seed, **options)
-        network.register_forward_pre_hook(lambda module, inputs: seen.append((module.training, *inputs[0].shape[2:])))
+        network.register_forward_pre_hook(
+            lambda module, inputs: inputs_seen.append((module.training, *inputs[0].shape[2:]))
+        )
         return network
 
     monkeypatch.setattr("budgetnet.training.run.initialise", watched)
     recipe = tiny_recipe(epochs=6, resizing=Resizing(start=8, until=0.5))
     train(TINY, prepare(enlarged(digits), recipe), recipe, seed=0, out=tmp_path)
-    # By hand: 8, 10.67 and 13.33 in the first half, 4 steps an epoch.
+    # 8, 10.67 and 13.33 in the first half, rounded; 4 steps per epoch.
     sides = [side for side in (8, 12, 12, 16, 16, 16) for _ in range(4)]
-    assert [(height, width) for training, height, width in seen if training] == [(side, side) for side in sides]
-    assert {(height, width) for training, height, width in seen if not training} == {(16, 16)}
+    assert [(height, width) for training, height, width in inputs_seen if training] == [(side, side) for side in sides]
+    assert {(height, width) for training, height, width in inputs_seen if not training} == {(16, 16)}
 
 
-def test_a_network_that_small_images_are_too_small_for_is_refused_before_training(
+def test_a_network_too_deep_for_the_smallest_images_is_rejected_before_training(
     digits: DataSet, tmp_path: Path
 ) -> None:
     recipe = tiny_recipe(resizing=Resizing(start=8))
@@ -296,7 +302,7 @@ def test_a_network_that_small_images_are_too_small_for_is_refused_before_trainin
     train(deep, data, recipe.model_copy(update={"resizing": Resizing(start=12)}), seed=0, out=tmp_path)
 
 
-def test_a_loss_that_leaves_the_numbers_ends_the_run_as_diverged(digits: DataSet, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_ends_the_run_as_diverged(digits: DataSet, tmp_path: Path) -> None:
     recipe = tiny_recipe(learning_rate=1e30)
     record = train(TINY, prepare(digits, recipe), recipe, seed=0, out=tmp_path)
     assert record.result.status == "diverged"
@@ -305,10 +311,10 @@ def test_a_loss_that_leaves_the_numbers_ends_the_run_as_diverged(digits: DataSet
 
 
 @pytest.mark.parametrize("size", [17, 33])
-def test_a_last_batch_of_one_image_is_left_out_where_batch_norm_needs_two(
+def test_a_last_batch_of_one_image_is_skipped_if_batch_norm_needs_two(
     digits: DataSet, tmp_path: Path, size: int
 ) -> None:
-    # The last map is a single pixel, so that one image is one value for batch norm, which refuses it.
+    # The last feature map is a single pixel, so batch norm needs at least two images.
     spec = ModelSpec.resnet(channels=[8, 8, 8, 8], input_shape=(1, 8, 8))
     recipe = tiny_recipe()
     with learning_rates() as used:
@@ -318,8 +324,8 @@ def test_a_last_batch_of_one_image_is_left_out_where_batch_norm_needs_two(
     assert right == pytest.approx(round(right), abs=1e-9)
 
 
-def test_other_test_images_change_nothing(digits: DataSet, tmp_path: Path) -> None:
-    """The runs differ in nothing but the data's fingerprint, so the test images cannot have played a part."""
+def test_the_test_images_do_not_affect_training(digits: DataSet, tmp_path: Path) -> None:
+    """Two data sets that differ only in their test images give equal runs."""
     recipe = tiny_recipe(**AUGMENTED)
 
     def with_test_images(images: np.ndarray[Any, Any]) -> DataSet:
@@ -336,20 +342,20 @@ def test_other_test_images_change_nothing(digits: DataSet, tmp_path: Path) -> No
     assert datasets[0].fingerprint != datasets[1].fingerprint
     runs = [train(TINY, prepare(data, recipe), recipe, seed=0, out=tmp_path) for data in datasets]
     assert runs[0].folder != runs[1].folder
-    # Beside their weights files name the run that they are of, so the weights themselves are compared.
+    # The files also contain the run's digest, so compare the weights only.
     assert untimed(runs[0])[1:] == untimed(runs[1])[1:]
     first, second = (load_file(run.folder / "best.safetensors") for run in runs)
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
 
-def test_the_network_takes_the_shape_and_classes_of_the_data(digits: DataSet, tmp_path: Path) -> None:
+def test_input_shape_and_number_of_classes_come_from_the_data(digits: DataSet, tmp_path: Path) -> None:
     recipe = tiny_recipe(epochs=1)
     record = train(ModelSpec.resnet(channels=[8], name="mine"), prepare(digits, recipe), recipe, seed=0, out=tmp_path)
     assert (record.identity.spec.input_shape, record.identity.spec.num_classes) == ((1, 8, 8), 10)
     assert record.identity.spec.name == "mine"
 
 
-def test_progress_is_told_step_by_step(digits: DataSet, tmp_path: Path) -> None:
+def test_every_step_is_reported(digits: DataSet, tmp_path: Path) -> None:
     recipe = tiny_recipe()
     steps: list[tuple[int, float]] = []
 
@@ -362,7 +368,7 @@ def test_progress_is_told_step_by_step(digits: DataSet, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("option", [{}, {"weight_average": 0.9}, {"example_filter": ExampleFilter()}])
-def test_a_network_is_gone_with_the_end_of_its_run(
+def test_a_network_is_freed_at_the_end_of_its_run(
     digits: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: dict[str, Any]
 ) -> None:
     networks = []
@@ -378,7 +384,7 @@ def test_a_network_is_gone_with_the_end_of_its_run(
     gc.disable()
     try:
         train(TINY, prepare(digits, recipe), recipe, seed=0, out=tmp_path)
-        assert not any(reference() for reference in networks), "without the collector, which takes its time"
+        assert not any(reference() for reference in networks), "freed without the garbage collector"
         assert len(networks) == (2 if "example_filter" in option else 1)
     finally:
         gc.enable()

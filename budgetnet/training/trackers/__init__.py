@@ -1,4 +1,4 @@
-"""Trackers: callbacks that keep what they are told where TensorBoard or MLflow shows it. Each needs an extra."""
+"""Trackers: callbacks that log runs to TensorBoard or MLflow. Each needs an optional dependency."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ __all__ = ["MLflow", "TensorBoard", "Tracker", "make_tracker"]
 
 
 def make_tracker(text: str, *, out: Path, field: str) -> Tracker:
-    """The tracker that a text names: ``tensorboard``, ``tensorboard:FOLDER``, ``mlflow`` or ``mlflow:URI``.
+    """Create the tracker given by ``tensorboard``, ``tensorboard:FOLDER``, ``mlflow`` or ``mlflow:URI``.
 
     Args:
-        text: its name, and its place behind a colon.
-        out: folder of run folders, in which it keeps what has no place of its own.
-        field: what to call the text in an error.
+        text: name, optionally with a colon and the location of the logs.
+        out: folder of run folders, the default location.
+        field: name of the field or option in errors.
 
     Raises:
-        InputError: no such tracker, one whose package is not installed, or a place that it cannot use.
+        InputError: unknown tracker, package not installed, or unusable location.
     """
-    name, colon, place = text.partition(":")
-    if name not in ("tensorboard", "mlflow") or (colon and not place):
+    name, colon, location = text.partition(":")
+    if name not in ("tensorboard", "mlflow") or (colon and not location):
         raise InputError(field, text, "must be tensorboard, tensorboard:FOLDER, mlflow or mlflow:URI")
     try:
         if name == "tensorboard":
-            return TensorBoard(place or out / "tensorboard")
-        return MLflow(place or f"sqlite:///{(out / 'mlflow.db').resolve()}")
+            return TensorBoard(location or out / "tensorboard")
+        return MLflow(location or f"sqlite:///{(out / 'mlflow.db').resolve()}")
     except InputError as error:
         raise InputError(field, text, error.rule) from None

@@ -1,4 +1,4 @@
-"""What trackers have in common: runs told apart, told but once, and a failing store that costs no training."""
+"""Base classes of trackers: each epoch of a run is logged once, and errors of the backend do not stop training."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ CURVES = {
     "validation/accuracy": "validation_accuracy",
     "learning_rate": "learning_rate",
 }
-"""What is drawn of every epoch: the names of the curves, and of the fields of `Epoch`."""
+"""Metrics logged for every epoch: their names, and the fields of `Epoch`."""
 
 LENGTH = "epochs"
-"""The final value that says for how many epochs a run is kept to its end."""
+"""Final metric with the number of epochs; it is present if the end of the run was logged."""
 
-Kept = TypeVar("Kept")
-"""What a tracker holds on to while a run trains."""
+OpenRun = TypeVar("OpenRun")
+"""State of a tracker for a run in training."""
 
 
 def require_package(module: str, *, extra: str) -> None:
-    """Refuses a tracker whose package is not installed, before anything is trained.
+    """Raise an error if a tracker's package is not installed.
 
     Raises:
-        InputError: it is not.
+        InputError: the package is not installed.
     """
     if find_spec(module) is None:
         rule = f"needs a package that is not installed: pip install 'budgetnet[{extra}]'"
@@ -42,21 +42,21 @@ def require_package(module: str, *, extra: str) -> None:
 
 
 class Tracker(Callback, ABC):
-    """A callback that keeps runs in a store of another program.
+    """A callback that logs runs to another program.
 
-    Training must not die for a store being away: the first error is told as a warning, and the tracker is silent from
-    then on. What it has missed it makes up for when the run is taken up again.
+    An error of the backend does not stop training: it is logged as a warning and disables the tracker. Missed
+    epochs are logged when the run is resumed or loaded again.
     """
 
     name: str
-    """What the tracker is called in a warning."""
+    """Name of the tracker in warnings."""
 
     def __init__(self) -> None:
         self.failure: Exception | None = None
-        """Why the tracker has fallen silent; none while it has not."""
+        """Error that disabled the tracker, if any."""
 
     def _try(self, action: Callable[[], None]) -> None:
-        """Does something with the store, unless the tracker has fallen silent."""
+        """Call a function that uses the backend, unless the tracker is disabled; an error disables it."""
         if self.failure is not None:
             return
         try:
@@ -64,92 +64,92 @@ class Tracker(Callback, ABC):
         except Exception as error:
             self.failure = error
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            _log.warning("%s follows no more, training goes on: %s", self.name, first)
+            _log.warning("%s logging is disabled after an error, training continues: %s", self.name, first)
 
 
-class RunTracker(Tracker, Generic[Kept]):
-    """A tracker that keeps runs one by one, with every epoch once."""
+class RunTracker(Tracker, Generic[OpenRun]):
+    """A tracker that logs each run separately, and each epoch once."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._open: dict[int, tuple[Kept, set[int]]] = {}
-        """The run of each worker, and the epochs that are kept of it."""
+        self._open: dict[int, tuple[OpenRun, set[int]]] = {}
+        """Run of each worker, and its epochs that have been logged."""
 
     @abstractmethod
-    def _begin(self, run: Announced) -> tuple[Kept, set[int]]:
-        """Opens a run, which may be known from an earlier start; gives the epochs that are kept of it already."""
+    def _begin(self, run: Announced) -> tuple[OpenRun, set[int]]:
+        """Open a run, new or logged before; return it and the epochs that have already been logged."""
 
     @abstractmethod
-    def _keep(self, kept: Kept, epochs: Sequence[Epoch]) -> None:
-        """Keeps epochs."""
+    def _log_epochs(self, open_run: OpenRun, epochs: Sequence[Epoch]) -> None:
+        """Log epochs."""
 
     @abstractmethod
-    def _end(self, kept: Kept, result: RunResult) -> None:
-        """Keeps how a run ended, and closes it."""
+    def _end(self, open_run: OpenRun, result: RunResult) -> None:
+        """Log the result of a run and close it."""
 
     @abstractmethod
-    def _break_off(self, kept: Kept, reason: str | None) -> None:
-        """Closes a run that broke off, for a reason or to go on later."""
+    def _interrupt(self, open_run: OpenRun, reason: str | None) -> None:
+        """Close a run that failed for ``reason``, or that can be resumed if that is None."""
 
     def begun(self, run: Announced, *, worker: int) -> None:
-        """Opens the run and makes up for epochs of earlier starts that were not kept."""
+        """Open the run and log earlier epochs that are missing."""
 
         def action() -> None:
             self._open[worker] = self._begin(run)
-            self._keep_new(worker, run.curves)
+            self._log_new(worker, run.curves)
 
         self._open.pop(worker, None)
         self._try(action)
 
     def epoch_ended(self, epoch: Epoch, *, worker: int) -> None:
-        """Keeps the epoch."""
-        self._try(lambda: self._keep_new(worker, [epoch]))
+        """Log the epoch."""
+        self._try(lambda: self._log_new(worker, [epoch]))
 
     def ended(self, result: RunResult, *, worker: int) -> None:
-        """Keeps how the run ended."""
-        self._close(worker, lambda kept: self._end(kept, result))
+        """Log the result and close the run."""
+        self._close(worker, lambda open_run: self._end(open_run, result))
 
     def broken_off(self, reason: str | None, *, worker: int) -> None:
-        """Closes the run."""
-        self._close(worker, lambda kept: self._break_off(kept, reason))
+        """Close the run."""
+        self._close(worker, lambda open_run: self._interrupt(open_run, reason))
 
-    def _keep_new(self, worker: int, epochs: Sequence[Epoch]) -> None:
-        kept, known = self._open[worker]
-        new = [epoch for epoch in epochs if epoch.epoch not in known]
+    def _log_new(self, worker: int, epochs: Sequence[Epoch]) -> None:
+        open_run, logged = self._open[worker]
+        new = [epoch for epoch in epochs if epoch.epoch not in logged]
         if new:
-            self._keep(kept, new)
-            known |= {epoch.epoch for epoch in new}
+            self._log_epochs(open_run, new)
+            logged |= {epoch.epoch for epoch in new}
 
-    def _close(self, worker: int, close: Callable[[Kept], None]) -> None:
-        kept = self._open.pop(worker, None)
-        if kept is not None:
-            self._try(lambda: close(kept[0]))
+    def _close(self, worker: int, close: Callable[[OpenRun], None]) -> None:
+        entry = self._open.pop(worker, None)
+        if entry is not None:
+            self._try(lambda: close(entry[0]))
 
 
-def describe(run: Announced) -> dict[str, Any]:
-    """What is worth comparing runs by, as flat plain data: network, seed, recipe, and what the sampler drew."""
+def hyperparameters(run: Announced) -> dict[str, Any]:
+    """Return network, seed, recipe and sampled parameters of a run as a flat dict."""
     identity = run.identity
-    facts: dict[str, Any] = {"network": run.label, "params": run.params, "macs": run.macs, "seed": identity.seed}
-    facts |= {"data": identity.data.name, "device": identity.device, "precision": identity.precision}
-    facts |= _flat(identity.recipe.to_mapping(), "recipe")
-    return facts | {f"drawn.{name}": value for name, value in run.occasion.drawn.items()}
+    values: dict[str, Any] = {"network": run.label, "params": run.params, "macs": run.macs, "seed": identity.seed}
+    values |= {"data": identity.data.name, "device": identity.device, "precision": identity.precision}
+    values |= _flatten(identity.recipe.to_mapping(), "recipe")
+    return values | {f"sampled.{name}": value for name, value in run.occasion.drawn.items()}
 
 
-def _flat(mapping: Mapping[str, Any], path: str) -> dict[str, Any]:
-    facts: dict[str, Any] = {}
+def _flatten(mapping: Mapping[str, Any], path: str) -> dict[str, Any]:
+    values: dict[str, Any] = {}
     for name, value in mapping.items():
         inner = f"{path}.{name}"
-        facts |= _flat(value, inner) if isinstance(value, Mapping) else {inner: value}
-    return facts
+        values |= _flatten(value, inner) if isinstance(value, Mapping) else {inner: value}
+    return values
 
 
-def curve_values(epoch: Epoch) -> dict[str, float]:
-    """What is drawn of an epoch, by name."""
+def epoch_metrics(epoch: Epoch) -> dict[str, float]:
+    """Return the metrics of an epoch by name."""
     return {name: getattr(epoch, field) for name, field in CURVES.items()}
 
 
-def final_values(result: RunResult) -> dict[str, float]:
-    """What a run came to, by name; without accuracy where it came to none."""
+def final_metrics(result: RunResult) -> dict[str, float]:
+    """Return the final metrics of a run by name; without accuracy if the run has none."""
     values = {
         "best/validation_loss": result.validation_loss,
         "best/validation_accuracy": result.validation_accuracy,

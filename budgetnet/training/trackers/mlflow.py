@@ -1,4 +1,4 @@
-"""Runs for MLflow: one for each, found again by its digest, with parameters, metrics by epoch, and how it ended."""
+"""MLflow tracker: parameters, metrics of every epoch and final status of each run, identified by its digest."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from budgetnet.training.trackers.base import (
     CURVES,
     LENGTH,
     RunTracker,
-    curve_values,
-    describe,
-    final_values,
+    epoch_metrics,
+    final_metrics,
+    hyperparameters,
     require_package,
 )
 
@@ -28,83 +28,83 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _DIGEST = "budgetnet.digest"
-"""The tag that a run is found by: what determines it, whatever folder it lies in."""
+"""Tag by which a run is found again, wherever its folder is."""
 _SQLITE = "sqlite:///"
 _STATUS = {"complete": "FINISHED", "stopped": "KILLED", "diverged": "FAILED"}
 _QUIET = {
-    # Nothing is sent to anybody but the store that was named.
+    # Only the given tracking store is contacted.
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
 }
-_PATIENCE = {
-    # A server that is away is given up after seconds; training waits for it meanwhile.
+_TIMEOUTS = {
+    # Training waits for the server, so give up an unreachable one after seconds.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
 }
 
 
-class _Kept(NamedTuple):
+class _OpenRun(NamedTuple):
     run_id: str
     length: float | None
-    """Epochs of the end that is kept already."""
+    """Number of epochs, if the end of the run was logged before."""
 
 
-class MLflow(RunTracker[_Kept]):
-    """Keeps runs in an MLflow tracking store."""
+class MLflow(RunTracker[_OpenRun]):
+    """Tracker for an MLflow tracking store."""
 
     name = "MLflow"
 
     def __init__(self, tracking_uri: str, experiment: str = "budgetnet") -> None:
-        """Opens the store; a server is not asked before the first run begins.
+        """Open the store; a server is first contacted when a run starts.
 
-        MLflow's telemetry is switched off for this process. How often and how long it asks a server that is away may be
-        set by its own environment variables, ``MLFLOW_HTTP_REQUEST_MAX_RETRIES`` and ``MLFLOW_HTTP_REQUEST_TIMEOUT``.
+        MLflow's telemetry is disabled for this process. Its environment variables MLFLOW_HTTP_REQUEST_MAX_RETRIES and
+        MLFLOW_HTTP_REQUEST_TIMEOUT set retries and timeouts for an unreachable server.
 
         Args:
-            tracking_uri: ``sqlite:///FILE``, which needs no server, another database, or a server's address.
-            experiment: what its runs are kept under.
+            tracking_uri: ``sqlite:///FILE``, which needs no server, another database, or the address of a server.
+            experiment: name of the experiment.
 
         Raises:
-            InputError: MLflow is not installed, or cannot use such a store.
+            InputError: MLflow is not installed or does not support the store.
         """
         require_package("mlflow", extra="mlflow")
         super().__init__()
         self._uri, self._experiment = tracking_uri, experiment
         os.environ.update(_QUIET)
-        for name, value in _PATIENCE.items():
+        for name, value in _TIMEOUTS.items():
             os.environ.setdefault(name, value)
         self._client = _open(tracking_uri)
         self._experiment_id = ""
 
-    def _begin(self, run: Announced) -> tuple[_Kept, set[int]]:
+    def _begin(self, run: Announced) -> tuple[_OpenRun, set[int]]:
         self._experiment_id = self._experiment_id or self._find_experiment()
         found = self._client.search_runs(
             [self._experiment_id], f"tags.`{_DIGEST}` = '{run.identity.digest}'", max_results=1
         )
         tags = _tags(run)
         entry = found[0] if found else self._client.create_run(self._experiment_id, run_name=run.run, tags=tags)
-        run_id, known = entry.info.run_id, entry.data.params
+        run_id, logged = entry.info.run_id, entry.data.params
         if found:
             self._client.update_run(run_id, status="RUNNING")
-        facts = {name: value for name, value in describe(run).items() if name not in known}
-        self._write(run_id, tags=tags, params=facts)
-        # Every epoch is written whole, so one of its curves speaks for all.
+        params = {name: value for name, value in hyperparameters(run).items() if name not in logged}
+        self._write(run_id, tags=tags, params=params)
+        # All metrics of an epoch are written together, so one of them shows which epochs were logged.
         history = self._client.get_metric_history(run_id, next(iter(CURVES)))
-        return _Kept(run_id, entry.data.metrics.get(LENGTH)), {metric.step for metric in history}
+        return _OpenRun(run_id, entry.data.metrics.get(LENGTH)), {metric.step for metric in history}
 
-    def _keep(self, kept: _Kept, epochs: Sequence[Epoch]) -> None:
+    def _log_epochs(self, open_run: _OpenRun, epochs: Sequence[Epoch]) -> None:
         for epoch in epochs:
-            self._write(kept.run_id, metrics=curve_values(epoch), step=epoch.epoch)
+            self._write(open_run.run_id, metrics=epoch_metrics(epoch), step=epoch.epoch)
 
-    def _end(self, kept: _Kept, result: RunResult) -> None:
-        values = final_values(result) if kept.length != result.epochs else {}
-        self._write(kept.run_id, metrics=values, step=result.epochs, tags={"budgetnet.ended": result.reason})
-        self._client.set_terminated(kept.run_id, _STATUS[result.status])
+    def _end(self, open_run: _OpenRun, result: RunResult) -> None:
+        metrics = final_metrics(result) if open_run.length != result.epochs else {}
+        self._write(open_run.run_id, metrics=metrics, step=result.epochs, tags={"budgetnet.ended": result.reason})
+        self._client.set_terminated(open_run.run_id, _STATUS[result.status])
 
-    def _break_off(self, kept: _Kept, reason: str | None) -> None:
-        self._write(kept.run_id, tags={"budgetnet.ended": reason or "interrupted"})
-        self._client.set_terminated(kept.run_id, "FAILED" if reason else "KILLED")
+    def _interrupt(self, open_run: _OpenRun, reason: str | None) -> None:
+        self._write(open_run.run_id, tags={"budgetnet.ended": reason or "interrupted"})
+        self._client.set_terminated(open_run.run_id, "FAILED" if reason else "KILLED")
 
     def _find_experiment(self) -> str:
         found = self._client.get_experiment_by_name(self._experiment)
@@ -119,7 +119,7 @@ class MLflow(RunTracker[_Kept]):
         params: Mapping[str, Any] | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> None:
-        """Writes everything at once, so that an epoch is kept whole or not at all."""
+        """Write metrics, parameters and tags in one request, so that an epoch is logged completely or not at all."""
         from mlflow.entities import Metric, Param, RunTag
 
         now = time.time_ns() // 1_000_000
@@ -133,17 +133,17 @@ class MLflow(RunTracker[_Kept]):
 
 def _tags(run: Announced) -> dict[str, str]:
     occasion = run.occasion
-    tags = {"budgetnet.run": run.run, _DIGEST: run.identity.digest, "budgetnet.model.spec": run.identity.spec.digest}
+    tags = {"budgetnet.run": run.run, _DIGEST: run.identity.digest, "budgetnet.spec": run.identity.spec.digest}
     if occasion.study is not None:
-        tags |= {"budgetnet.api.study": occasion.study, "budgetnet.trial": str(occasion.trial)}
+        tags |= {"budgetnet.study": occasion.study, "budgetnet.trial": str(occasion.trial)}
     return tags
 
 
 def _open(uri: str) -> MlflowClient:
-    """A client of a store; a database is made where there is none.
+    """Return a client of a store, creating a missing SQLite database.
 
     Raises:
-        InputError: MLflow cannot use such a store.
+        InputError: MLflow does not support the store.
     """
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
@@ -153,7 +153,7 @@ def _open(uri: str) -> MlflowClient:
         if uri.startswith(_SQLITE):
             file = Path(uri.removeprefix(_SQLITE)).absolute()
             file.parent.mkdir(parents=True, exist_ok=True)
-            # MLflow cannot go on with tables that it was killed at, so they are made whole before they get their name.
+            # MLflow cannot use a database whose creation was killed, so create it under a temporary name.
             with FileLock(f"{file}.lock"):
                 if not file.exists():
                     with replacing_file(file) as part:
@@ -161,5 +161,5 @@ def _open(uri: str) -> MlflowClient:
         return MlflowClient(tracking_uri=uri)
     except (MlflowException, SQLAlchemyError, OSError, ModuleNotFoundError) as error:
         sentence = (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0]
-        rule = f"is no store that MLflow can use ({sentence}); {_SQLITE}FILE needs no server"
+        rule = f"is not a store that MLflow can use ({sentence}); {_SQLITE}FILE needs no server"
         raise InputError("tracker", uri, rule) from None

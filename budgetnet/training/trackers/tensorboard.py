@@ -1,7 +1,7 @@
-"""Runs for TensorBoard: one folder of event files for each, with scalars by epoch and hyperparameters at the end.
+"""TensorBoard tracker: one folder of event files for each run, with scalars of every epoch and hyperparameters.
 
-Events are written by TensorBoard's own record writer, at once: its event writer, which torch's writes through, does so
-in a thread, where an error would be seen by nobody who could answer it.
+Events are written with TensorBoard's RecordWriter and flushed at once: its EventFileWriter, which torch's SummaryWriter
+uses, writes in a thread, so that errors would not reach the tracker.
 """
 
 from __future__ import annotations
@@ -19,23 +19,28 @@ from budgetnet.training.trackers.base import (
     CURVES,
     LENGTH,
     RunTracker,
-    curve_values,
-    describe,
-    final_values,
+    epoch_metrics,
+    final_metrics,
+    hyperparameters,
     require_package,
 )
 
 
 class _EventFile:
-    """One file of events, of a run's one start."""
+    """One event file; a resumed run writes a new one."""
 
     def __init__(self, folder: Path, *, purge_step: int | None) -> None:
-        """Opens a file behind those that the folder holds; with a step from which on these count no more."""
+        """Create a file.
+
+        Args:
+            folder: folder of the run's event files.
+            purge_step: step from which on readers discard the events of earlier files; None to keep all.
+        """
         from tensorboard.compat.proto.event_pb2 import SessionLog
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         folder.mkdir(parents=True, exist_ok=True)
-        # Readers take files by the order of their names, and know them by the second word.
+        # Readers recognise files by "tfevents" and read them in the order of their names.
         name = f"events.out.tfevents.{time.time_ns():020d}.{socket.gethostname()}.{os.getpid()}"
         self._records = RecordWriter((folder / name).open("xb"))
         self._write(file_version="brain.Event:2")
@@ -43,47 +48,47 @@ class _EventFile:
             self._write(step=purge_step, session_log=SessionLog(status=SessionLog.START))
 
     def add(self, values: Mapping[str, float], *, step: int) -> None:
-        """Writes scalars."""
+        """Write scalars."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         points = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
         self._write(step=step, summary=Summary(value=points))
 
-    def add_hyperparameters(self, facts: Mapping[str, bool | float | str]) -> None:
-        """Writes what runs are compared by."""
+    def add_hyperparameters(self, values: Mapping[str, bool | float | str]) -> None:
+        """Write hyperparameters."""
         from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 
-        self._write(summary=hparams_pb(dict(facts)))
+        self._write(summary=hparams_pb(dict(values)))
 
     def close(self) -> None:
-        """Nothing is written any more."""
+        """Close the file."""
         self._records.close()
 
     def _write(self, **content: Any) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
 
         self._records.write(Event(wall_time=time.time(), **content).SerializeToString())
-        # So that a kill leaves what had ended.
+        # Flush, so that a killed process loses no finished epoch.
         self._records.flush()
 
 
-class _Kept(NamedTuple):
+class _OpenRun(NamedTuple):
     events: _EventFile
     run: Announced
     ended: bool
-    """Whether the end of a run of so many epochs is kept already."""
+    """Whether the end of the run was logged before, with the same number of epochs."""
 
 
-class TensorBoard(RunTracker[_Kept]):
-    """Keeps runs for ``tensorboard --logdir FOLDER``, each in a folder that is named as its run folder is."""
+class TensorBoard(RunTracker[_OpenRun]):
+    """Tracker for ``tensorboard --logdir FOLDER``, with one subfolder for each run, named like its run folder."""
 
     name = "TensorBoard"
 
     def __init__(self, folder: Path | str) -> None:
-        """Nothing is written yet.
+        """Create the tracker; files are created when runs start.
 
         Args:
-            folder: in which every run has a folder.
+            folder: log directory.
 
         Raises:
             InputError: TensorBoard is not installed.
@@ -92,39 +97,40 @@ class TensorBoard(RunTracker[_Kept]):
         super().__init__()
         self._folder = Path(folder)
 
-    def _begin(self, run: Announced) -> tuple[_Kept, set[int]]:
+    def _begin(self, run: Announced) -> tuple[_OpenRun, set[int]]:
         folder = self._folder / run.run
-        steps, behind = _steps_in(folder), len(run.curves)
-        # Every epoch is one record, so one of its curves speaks for all. What will be trained again counts no more.
-        known = steps.get(next(iter(CURVES)), set())
-        purge = min((epoch for epoch in known if epoch > behind), default=None)
+        steps, trained = _logged_steps(folder), len(run.curves)
+        # All metrics of an epoch are one record, so one of them shows which epochs were logged. Epochs that will be
+        # trained again are purged.
+        logged = steps.get(next(iter(CURVES)), set())
+        purge = min((epoch for epoch in logged if epoch > trained), default=None)
         events = _EventFile(folder, purge_step=purge)
-        ended = purge is None and behind in steps.get(LENGTH, ())
-        return _Kept(events, run, ended), {epoch for epoch in known if epoch <= behind}
+        ended = purge is None and trained in steps.get(LENGTH, ())
+        return _OpenRun(events, run, ended), {epoch for epoch in logged if epoch <= trained}
 
-    def _keep(self, kept: _Kept, epochs: Sequence[Epoch]) -> None:
+    def _log_epochs(self, open_run: _OpenRun, epochs: Sequence[Epoch]) -> None:
         for epoch in epochs:
-            kept.events.add(curve_values(epoch), step=epoch.epoch)
+            open_run.events.add(epoch_metrics(epoch), step=epoch.epoch)
 
-    def _end(self, kept: _Kept, result: RunResult) -> None:
-        if not kept.ended:
-            self._write_end(kept, result)
-        kept.events.close()
+    def _end(self, open_run: _OpenRun, result: RunResult) -> None:
+        if not open_run.ended:
+            self._write_end(open_run, result)
+        open_run.events.close()
 
-    def _write_end(self, kept: _Kept, result: RunResult) -> None:
-        facts = {
+    def _write_end(self, open_run: _OpenRun, result: RunResult) -> None:
+        values = {
             name: value if isinstance(value, (bool, int, float, str)) else str(value)
-            for name, value in describe(kept.run).items()
+            for name, value in hyperparameters(open_run.run).items()
         }
-        kept.events.add_hyperparameters({**facts, "ended": result.reason})
-        kept.events.add(final_values(result), step=result.epochs)
+        open_run.events.add_hyperparameters({**values, "ended": result.reason})
+        open_run.events.add(final_metrics(result), step=result.epochs)
 
-    def _break_off(self, kept: _Kept, reason: str | None) -> None:  # noqa: ARG002 - event files know of no failure
-        kept.events.close()
+    def _interrupt(self, open_run: _OpenRun, reason: str | None) -> None:  # noqa: ARG002 - event files have no status
+        open_run.events.close()
 
 
-def _steps_in(folder: Path) -> dict[str, set[int]]:
-    """The steps of every scalar that event files hold, by its name."""
+def _logged_steps(folder: Path) -> dict[str, set[int]]:
+    """Return the logged steps of every scalar, by its name."""
     if not folder.exists():
         return {}
     from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
