@@ -27,7 +27,7 @@ import time
 up = time.time()
 import sys
 sys.path[:] = sys.argv[1:]
-from budgetnet.bench.starting import first_step
+from budgetnet.bench.startup import first_step
 first_step(up)
 """
 """A fresh interpreter's part. With the caller's path for imports, as programs may have lengthened theirs."""

@@ -1,6 +1,6 @@
 """Asks a Python file that was exported, as somebody would who has no budgetnet; run as a program, never imported.
 
-python -I stranger.py MODULE.py WEIGHTS.safetensors IMAGES.safetensors LOGITS.safetensors THREADS
+python -I isolated_check.py MODULE.py WEIGHTS.safetensors IMAGES.safetensors LOGITS.safetensors THREADS
 """
 
 from __future__ import annotations

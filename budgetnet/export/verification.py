@@ -23,7 +23,7 @@ from budgetnet.training.validation import EVALUATION_PIXELS
 
 TOLERANCE = 1e-4
 """Largest difference between two logits that is taken for rounding."""
-_STRANGER = Path(__file__).with_name("stranger.py")
+_STRANGER = Path(__file__).with_name("isolated_check.py")
 _MOST_IMAGES = 256
 _MOST_PIXELS = 1 << 26
 """Pixels looked at, all images together: large images are fewer."""
