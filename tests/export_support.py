@@ -1,4 +1,4 @@
-"""Networks of every kind, images of odd sides, and run folders made of both without training."""
+"""Networks with every kind of block, an odd-sized data set, and run folders created without training."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from budgetnet.training.initialisation import initialise
 
 
 def make_lively(network: nn.Module) -> None:
-    """Gives batch norm statistics and scales that no two channels share, so that nothing in it is the identity."""
+    """Randomise the statistics and scales of batch norm, so that no layer is the identity."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None and module.running_var is not None:
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -42,20 +42,20 @@ def made_run(
     device: str = "cpu",
     **changes: object,
 ) -> RunRecord:
-    """A run as training would have left it, with lively weights: batch norm in it is nowhere the identity.
+    """Create a finished run with random weights and random batch norm statistics, without training.
 
     Args:
-        spec: the network; takes on the data's shape and classes.
-        dataset: what it is trained on, in name.
-        out: where the run folder goes.
-        recipe: how, in name.
-        device: where, in name.
-        changes: what its record says of its data in place of the truth.
+        spec: the network, adapted to the data's image shape and classes.
+        dataset: the data set that the record names.
+        out: folder for the run folder.
+        recipe: the recipe that the record names.
+        device: the device that the record names.
+        changes: fields of the data record to replace.
     """
     recipe = recipe or tiny_recipe()
     data = prepare(dataset, recipe)
-    facts = DataRecord(**{**data.record.to_mapping(), **changes})
-    identity = RunIdentity(spec=data.adapt(spec), recipe=recipe, data=facts, seed=0, device=device)
+    data_record = DataRecord(**{**data.record.to_mapping(), **changes})
+    identity = RunIdentity(spec=data.adapt(spec), recipe=recipe, data=data_record, seed=0, device=device)
     folder = RunFolder.of(identity, out)
     folder.begin(identity)
     folder.write_curves([Epoch(1, 1, 0.1, 1.0, 0.5, 1.0, 0.5, 1.0)])
@@ -82,7 +82,7 @@ def made_run(
 
 
 def settle(network: nn.Module, images: ResidentImages) -> None:
-    """Gives batch norm the statistics of real images, without which little of an image would reach the logits."""
+    """Set the running statistics of batch norm to those of real images, so that logits differ between images."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
@@ -91,22 +91,22 @@ def settle(network: nn.Module, images: ResidentImages) -> None:
 
 
 def images_of(dataset: DataSet, count: int) -> torch.Tensor:
-    """The first training images, float32 (count, channels, height, width) from 0 to 1."""
+    """Return the first training images, float32 (count, channels, height, width) from 0 to 1."""
     return torch.from_numpy(dataset.train_images[:count].copy()).float() / 255
 
 
 def logits_by_hand(record: RunRecord, images: torch.Tensor) -> torch.Tensor:
-    """What a run's network says of images from 0 to 1, in double precision."""
+    """Return the logits of a run's network for images from 0 to 1, in double precision."""
     from budgetnet.model.network import build
     from budgetnet.training.checkpoint import load_tensors
 
-    facts = record.identity.data
-    mean, std = (torch.tensor(each, dtype=torch.float64).view(1, -1, 1, 1) for each in (facts.mean, facts.std))
+    data = record.identity.data
+    mean, std = (torch.tensor(each, dtype=torch.float64).view(1, -1, 1, 1) for each in (data.mean, data.std))
     network = build(record.identity.spec).double()
     network.load_state_dict(load_tensors(record.folder / "best.safetensors")[0])
     with torch.no_grad():
-        said: torch.Tensor = network.eval()((images.double() - mean) / std)
-    return said
+        logits: torch.Tensor = network.eval()((images.double() - mean) / std)
+    return logits
 
 
 SPECS: dict[str, dict[str, Any]] = {
@@ -133,19 +133,19 @@ SPECS: dict[str, dict[str, Any]] = {
     },
     "bottleneck-plain": {"block": "bottleneck", "shortcut": {"kind": "none"}, "head": {"pooling": "max"}},
 }
-"""A network of every kind of block and shortcut, with every other setting somewhere."""
+"""Every kind of block and shortcut; each other setting occurs in one of them."""
 
 
 def spec_of(name: str) -> ModelSpec:
     settings: dict[str, Any] = {"kernel_sizes": (3, 3), **SPECS[name]}
-    # The maps' sides, odd on the way, meet strides that do not divide them.
+    # A stride of 3, so that feature maps have odd sides that the strides do not divide.
     widths = [8, 8] if name == "bottleneck-depthwise" else [8, 16]
     settings["stem"] = {"channels": 8, **settings.get("stem", {})}
     return ModelSpec.resnet(channels=widths, blocks=[2, 1], strides=[1, 3], **settings)
 
 
 def odd_images() -> DataSet:
-    """Coloured images of odd sides, with names for their classes."""
+    """Return a data set of colour images of 7x10 pixels, with class names."""
     generator = np.random.default_rng(2)
 
     def part(count: int) -> Any:
@@ -164,5 +164,5 @@ def odd_images() -> DataSet:
 
 def run_module(path: Path, images: Tensor) -> Tensor:
     with torch.no_grad():
-        said: Tensor = runpy.run_path(str(path))["load"]()(images)
-    return said
+        logits: Tensor = runpy.run_path(str(path))["load"]()(images)
+    return logits

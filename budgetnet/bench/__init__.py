@@ -1,1 +1,1 @@
-"""Measurements of budgetnet beside other tools, made on the machine where they are asked for."""
+"""Benchmarks of budgetnet, compared with other tools on this machine."""

@@ -1,7 +1,7 @@
-"""The plain training loop that the paper's notebook ran, written as one would at first: what ours is measured against.
+"""The plain training loop of the paper's notebook: the baseline that budgetnet's training step is compared with.
 
-Pillow transforms for one image at a time, a ``DataLoader`` with two workers, float32, and the loss fetched from the
-device after every step. Nothing is tuned, and nothing is left out of a step.
+Pillow transforms of one image at a time, a ``DataLoader`` with two workers, float32, and ``loss.item()`` after every
+step, without any tuning.
 """
 
 from __future__ import annotations
@@ -24,11 +24,17 @@ from budgetnet.model.network import build
 from budgetnet.model.spec import ModelSpec
 
 WORKERS = 2
-"""Processes that the notebook's ``DataLoader`` had."""
+"""Workers of the notebook's ``DataLoader``."""
 
 
 class PlainImages(Dataset[tuple[Tensor, int]]):
-    """Images as Pillow images, one at a time, as torchvision's own data sets hand them out."""
+    """Data set of Pillow images, as in torchvision.
+
+    Args:
+        images: uint8 (n, channels, height, width), 1 or 3 channels.
+        labels: class number of each image (n,).
+        transform: converts a Pillow image to the network's input.
+    """
 
     def __init__(
         self,
@@ -36,7 +42,6 @@ class PlainImages(Dataset[tuple[Tensor, int]]):
         labels: npt.NDArray[np.int64],
         transform: Callable[[Image.Image], Tensor],
     ) -> None:
-        """Args as in ``PlainLoop``; ``transform`` makes the network's input of a Pillow image."""
         rows = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
         self._images = rows[..., 0] if rows.shape[3] == 1 else rows
         self._labels = labels.tolist()
@@ -50,15 +55,29 @@ class PlainImages(Dataset[tuple[Tensor, int]]):
 
 
 class PlainLoop:
-    """Trains a network as the notebook did, one step after another, epoch after epoch without an end.
+    """The notebook's training loop, one step at a time, for any number of epochs.
 
-    A call of ``step`` is over when the loss has arrived, but the weights may still be on their way: whoever takes the
-    time of steps on a CUDA device synchronises it.
+    ``step`` returns when the loss is available, but updates of the weights may still be queued: synchronise a CUDA
+    device before reading a clock.
 
     Attributes:
-        network: what is trained.
-        images_seen: how many images all steps so far have taken; the last batch of an epoch may be a smaller one.
-        loss: cross-entropy of the last step, averaged over its batch; not a number before the first.
+        network: the network.
+        images_seen: number of images over all steps; the last batch of an epoch may be smaller.
+        loss: mean cross-entropy of the last batch; NaN before the first step.
+
+    Args:
+        spec: the network, for images of this shape and at least as many classes as there are labels.
+        images: training images, uint8 (n, channels, height, width), 1 or 3 channels.
+        labels: class number of each image (n,).
+        learning_rate: constant learning rate of SGD.
+        momentum: momentum of SGD.
+        weight_decay: L2 penalty.
+        batch_size: images per step; the last step of an epoch takes the remaining ones.
+        device: where the network is trained.
+        seed: seed of the initial weights, the order of the images and, with workers, their augmentation.
+        crop_padding: zero pixels on each side before a random crop; default: an eighth of the height, which is the
+            notebook's 4 for 32x32 images.
+        workers: number of ``DataLoader`` workers; they start with the first step.
     """
 
     def __init__(
@@ -76,22 +95,6 @@ class PlainLoop:
         crop_padding: int | None = None,
         workers: int = WORKERS,
     ) -> None:
-        """Builds the network on the device; the workers start with the first step.
-
-        Args:
-            spec: the network, for images of this shape and at least as many classes as there are labels.
-            images: training images, uint8 (n, channels, height, width), 1 or 3 channels.
-            labels: class number of each image (n,).
-            learning_rate: of stochastic gradient descent, the same in every step.
-            momentum: of stochastic gradient descent.
-            weight_decay: L2 penalty added to the gradient.
-            batch_size: images in a step; an epoch's last step takes those that are left.
-            device: where the network is trained.
-            seed: fixes the initial weights, the order of the images and, with workers, their augmentation.
-            crop_padding: zero pixels added on each side before a random crop; None for an eighth of the height, which
-                are the notebook's 4 for images of 32x32.
-            workers: processes that prepare batches; with 0 of them each step prepares its own.
-        """
         self.device = torch.device(device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -107,7 +110,7 @@ class PlainLoop:
             shuffle=True,
             num_workers=workers,
             generator=torch.Generator().manual_seed(seed),
-            # As Python did there in the notebook's day: a copy of this process, which need not import torch again.
+            # The default of Python versions at the notebook's time: workers need not import torch again.
             multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
         )
         self._batches: Iterator[tuple[Tensor, Tensor]] | None = None
@@ -115,7 +118,7 @@ class PlainLoop:
         self.loss = float("nan")
 
     def step(self) -> None:
-        """Fetches a batch and learns from it; at the end of an epoch the next one begins.
+        """Run one training step; start a new epoch after the last batch.
 
         Raises:
             RuntimeError: a worker was killed.
@@ -130,16 +133,16 @@ class PlainLoop:
         self.images_seen += len(labels)
 
     def close(self) -> None:
-        """Ends the workers and waits until they are gone; a further step would start new ones."""
-        # The loader has no other way to say so: its workers live as long as the iterator.
+        """Stop the workers and wait for them; another step starts new ones."""
+        # The workers of a DataLoader live as long as its iterator.
         self._batches = None
 
     def _next_batch(self) -> tuple[Tensor, Tensor]:
-        """Images float32 (batch, channels, height, width), normalised, and labels int64 (batch,), on the CPU."""
+        """Return normalised images float32 (batch, channels, height, width) and labels int64 (batch,), on the CPU."""
         batch = next(self._batches, None) if self._batches is not None else None
         if batch is None:
             self.close()
-            with _plain_start():
+            with _worker_warnings_ignored():
                 self._batches = iter(self._loader)
             batch = next(self._batches)
         images, labels = batch
@@ -147,15 +150,15 @@ class PlainLoop:
 
 
 def notebook_transform(images: npt.NDArray[np.uint8], *, crop_padding: int) -> Callable[[Image.Image], Tensor]:
-    """The notebook's transforms for training images, for images of another size or without colour too.
+    """Return the notebook's training transforms, for images of any size.
 
     Args:
-        images: all training images, uint8 (n, channels, height, width). In colour they are normalised by the notebook's
-            constants, in grey by their own mean and deviation.
-        crop_padding: zero pixels added on each side before the random crop.
+        images: all training images, uint8 (n, channels, height, width). Colour images are normalised by the notebook's
+            constants, grey ones by their own mean and standard deviation.
+        crop_padding: zero pixels on each side before the random crop.
 
     Returns:
-        From a Pillow image to float32 (channels, height, width).
+        A function from a Pillow image to float32 (channels, height, width).
     """
     _, channels, height, width = images.shape
     mean, std = (CIFAR10_MEAN, CIFAR10_STD) if channels == 3 else pixel_statistics(images)
@@ -170,11 +173,11 @@ def notebook_transform(images: npt.NDArray[np.uint8], *, crop_padding: int) -> C
 
 
 @contextmanager
-def _plain_start() -> Iterator[None]:
-    """Keeps remarks on the notebook's way of starting workers, which is what is measured, off whoever measures it."""
+def _worker_warnings_ignored() -> Iterator[None]:
+    """Ignore warnings about the number and the start of workers, which are part of the baseline."""
     with warnings.catch_warnings():
-        # Python 3.12 and newer, of copies of a process that has threads.
+        # Python 3.12 and newer: fork in a process with threads.
         warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork", category=DeprecationWarning)
-        # torch, where the machine has fewer cores.
+        # torch: more workers than cores.
         warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
         yield

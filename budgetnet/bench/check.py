@@ -1,4 +1,4 @@
-"""What counting a network costs: the closed form beside tools that need the network built."""
+"""Benchmark of counting a network's cost: closed form, thop and torch's counter."""
 
 from __future__ import annotations
 
@@ -18,60 +18,61 @@ from budgetnet.model.zoo import get
 from budgetnet.study.space import SearchSpace
 
 NAMED = ("reference", "resnet20", "resnext-29-32x4d")
-"""Named networks that are counted; few, so that a slow machine is done soon."""
+"""Named networks that are counted; few, to be quick on slow machines."""
 CANDIDATES = "new candidates"
-"""What the random draws of the default space are called among the networks."""
+"""Row name of networks sampled from the default search space."""
 CLOSED_FORM, VECTORISED, THOP = "closed form", "vectorised", "thop"
 THOP_THREADED = "thop, threaded"
-"""On as many threads as torch takes by itself; everything else runs on one, where a busy machine disturbs least."""
+"""thop on torch's default number of threads; all others use one, which other load disturbs least."""
 THOP_BUILDING, COUNTER, BUILDING = "build and thop", "torch's counter", "build alone"
-_MANY = 100_000
-_SOME = 200
-"""Candidates whose closed forms make one sample."""
-_FEW = 2
-"""Candidates that are built and counted by every tool before anything is timed."""
+_VECTORISED_CANDIDATES = 100_000
+"""Candidates per sample of the vectorised count."""
+_CLOSED_FORM_CANDIDATES = 200
+"""Candidates per sample of the closed form; as many are compared before anything is timed."""
+_BUILT_CANDIDATES = 2
+"""Candidates that are also built and counted by every tool before anything is timed."""
 _IMAGE: dict[str, Any] = {"input_shape": (3, 32, 32), "num_classes": 10}
 
 
 class Counted(NamedTuple):
-    """Counts on which every method agreed before it was timed."""
+    """Cost of one network, on which several methods agree."""
 
     network: str
     cost: Cost
     agreed: tuple[str, ...]
-    """Who counted."""
+    """The methods."""
 
 
 class CheckBenchmark(NamedTuple):
-    """What was counted and measured."""
+    """Counts, and times of each method."""
 
     environment: dict[str, Any]
     counts: list[Counted]
     measurements: dict[str, dict[str, Measurement]]
-    """For each network, each method's times."""
+    """Times by network, then by method."""
 
     @property
     def ratios(self) -> dict[str, dict[str, float]]:
-        """For each network, how many times the closed form's median each other method's is."""
+        """For each network and method, its median time divided by that of the closed form."""
         return {network: ratios(methods, to=CLOSED_FORM) for network, methods in self.measurements.items()}
 
     @property
     def goals(self) -> list[Goal]:
-        """The goals, and whether they were met on this machine."""
+        """Goals, and whether this machine meets them."""
         reference = self.measurements["reference"]
-        # Its fastest sample on whichever threads: a machine that is busy with other things shall not flatter the ratio.
+        # The fastest sample, threaded or not, so that load on this machine cannot improve the ratio.
         thop = min(reference[method].minimum for method in (THOP, THOP_THREADED) if method in reference)
-        advantage = thop / reference[CLOSED_FORM].median
+        speedup = thop / reference[CLOSED_FORM].median
         slowest = max(methods[CLOSED_FORM].median for methods in self.measurements.values())
-        many = self.measurements[CANDIDATES][VECTORISED].median
+        vectorised = self.measurements[CANDIDATES][VECTORISED].median
         return [
-            Goal("times as fast as thop's best on the reference", "times", advantage, 2000, advantage >= 2000),
-            Goal("closed form of a specification, at most", "seconds", slowest, 100e-6, slowest <= 100e-6),
-            Goal("vectorised, for each candidate, at most", "seconds", many, 1e-6, many <= 1e-6),
+            Goal.at_least("times as fast as thop's best on the reference", "times", speedup, 2000),
+            Goal.at_most("closed form of one network, at most", "seconds", slowest, 100e-6),
+            Goal.at_most("vectorised, per candidate, at most", "seconds", vectorised, 1e-6),
         ]
 
     def to_mapping(self) -> dict[str, Any]:
-        """The benchmark as plain data; times in seconds."""
+        """Return the results as plain data; times in seconds."""
         return {
             "benchmark": "check",
             "environment": self.environment,
@@ -86,15 +87,15 @@ class CheckBenchmark(NamedTuple):
         }
 
 
-def run(*, seconds: float, progress: Callable[[str, int, int], None]) -> CheckBenchmark:
-    """Counts named networks and new candidates of the default space by every method, then times the methods.
+def run(*, seconds: float, progress: Callable[[str], None]) -> CheckBenchmark:
+    """Count named networks and sampled candidates by every method, and time the methods.
 
     Args:
-        seconds: about how long to measure in all; every method is timed three times however long that takes.
-        progress: told what is being done, how many parts are done, and of how many.
+        seconds: approximate duration; every method is timed at least three times.
+        progress: called with a description of each step.
 
     Raises:
-        BudgetnetError: two methods count differently, which would be a fault of budgetnet.
+        BudgetnetError: two methods count differently, which is a bug in budgetnet.
     """
     import torch
 
@@ -104,38 +105,28 @@ def run(*, seconds: float, progress: Callable[[str, int, int], None]) -> CheckBe
     environment["packages"]["thop"] = version("thop")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    parts = (*NAMED, CANDIDATES)
+    candidates = _CandidateSampler()
+    counts: list[Counted] = []
+    measurements = {}
     try:
-        counts, measurements = _count_and_measure(seconds, threads, progress)
+        for number, name in enumerate(parts, 1):
+            progress(f"{number}/{len(parts)}: counting and timing {name}")
+            if name == CANDIDATES:
+                counts += _count_candidates(candidates)
+                tasks = _candidate_tasks(candidates)
+            else:
+                counts.append(_count(name, get(name)))
+                # Threaded thop takes seconds on a busy machine, so it is measured on one network only.
+                tasks = _network_tasks(get(name), threads=threads if name == "reference" else 1)
+            measurements[name] = measure(tasks, seconds=seconds / len(parts))
     finally:
         torch.set_num_threads(threads)
     return CheckBenchmark(environment, counts, measurements)
 
 
-def _count_and_measure(
-    seconds: float, threads: int, progress: Callable[[str, int, int], None]
-) -> tuple[list[Counted], dict[str, dict[str, Measurement]]]:
-    parts = [*NAMED, CANDIDATES]
-    steps = 2 * len(parts)
-    candidates = _Candidates()
-    counts: list[Counted] = []
-    for number, name in enumerate(parts):
-        progress(f"counting {name}", number, steps)
-        counts += _agreed_candidates(candidates) if name == CANDIDATES else [_agreed(name, get(name))]
-    measurements = {}
-    for number, name in enumerate(parts, len(parts)):
-        progress(f"timing {name}", number, steps)
-        if name == CANDIDATES:
-            tasks = _candidate_tasks(candidates)
-        else:
-            # Threads that wait for each other take seconds on a busy machine, so one network must do.
-            tasks = _network_tasks(get(name), threads=threads if name == "reference" else 1)
-        measurements[name] = measure(tasks, seconds=seconds / len(parts))
-    progress("done", steps, steps)
-    return counts, measurements
-
-
-class _Candidates:
-    """Draws of the default space; none is ever given out twice."""
+class _CandidateSampler:
+    """Random samples from the default search space; each call returns new ones."""
 
     def __init__(self) -> None:
         self.space = SearchSpace()
@@ -145,15 +136,17 @@ class _Candidates:
         return self.space.draw(count=count, generator=self._generator)
 
     def specs(self, count: int) -> list[ModelSpec]:
-        columns = self.columns(count)
+        return self.specs_of(self.columns(count), count)
+
+    def specs_of(self, columns: dict[str, Any], count: int) -> list[ModelSpec]:
         return [self.space.spec(self.space.params_at(columns, row), **_IMAGE) for row in range(count)]
 
 
-def _agreed(name: str, spec: ModelSpec) -> Counted:
-    """Counts a network by every method.
+def _count(name: str, spec: ModelSpec) -> Counted:
+    """Count a network by every method.
 
     Raises:
-        BudgetnetError: they differ.
+        BudgetnetError: two counts differ.
     """
     from budgetnet.model.verify import count_built
 
@@ -164,19 +157,16 @@ def _agreed(name: str, spec: ModelSpec) -> Counted:
     return Counted(name, cost, (CLOSED_FORM, "plan", "built parameters", THOP, COUNTER))
 
 
-def _agreed_candidates(candidates: _Candidates) -> list[Counted]:
-    """Counts many candidates without building them, and a few of them by every method."""
-    columns = candidates.columns(_SOME)
-    many = candidates.space.costs(columns, **_IMAGE)
-    counted = []
-    for row, cost in enumerate(zip(*(column.tolist() for column in many), strict=True)):
-        spec = candidates.space.spec(candidates.space.params_at(columns, row), **_IMAGE)
+def _count_candidates(candidates: _CandidateSampler) -> list[Counted]:
+    """Count many candidates without building them, and a few of them by every method."""
+    columns = candidates.columns(_CLOSED_FORM_CANDIDATES)
+    vectorised = zip(*(column.tolist() for column in candidates.space.costs(columns, **_IMAGE)), strict=True)
+    specs = candidates.specs_of(columns, _CLOSED_FORM_CANDIDATES)
+    for spec, cost in zip(specs, vectorised, strict=True):
         _require_equal(spec, cost_of(spec), cost)
         _require_equal(spec, plan_cost(lower(spec)), cost)
-        if row < _FEW:
-            agreed = _agreed(spec.label, spec)
-            counted.append(agreed._replace(agreed=(*agreed.agreed, VECTORISED)))
-    return counted
+    counted = [_count(spec.label, spec) for spec in specs[:_BUILT_CANDIDATES]]
+    return [each._replace(agreed=(*each.agreed, VECTORISED)) for each in counted]
 
 
 def _require_equal(spec: ModelSpec, counted: object, expected: object) -> None:
@@ -185,7 +175,7 @@ def _require_equal(spec: ModelSpec, counted: object, expected: object) -> None:
 
 
 def _network_tasks(spec: ModelSpec, *, threads: int) -> dict[str, Task]:
-    """Every method for one network, which thop and torch's counter find built."""
+    """Return a task per method for one network; thop and torch's counter get it already built."""
     import torch
 
     from budgetnet.model.network import build
@@ -210,14 +200,15 @@ def _network_tasks(spec: ModelSpec, *, threads: int) -> dict[str, Task]:
     }
 
 
-def _candidate_tasks(candidates: _Candidates) -> dict[str, Task]:
-    """Every method for candidates that are new at each call; making the specifications is not timed."""
+def _candidate_tasks(candidates: _CandidateSampler) -> dict[str, Task]:
+    """Return a task per method for candidates; each call gets new ones, whose sampling is not timed."""
     import torch
 
     from budgetnet.model.network import build
     from budgetnet.model.verify import thop_params, torch_macs
 
     image = torch.zeros(1, *_IMAGE["input_shape"])
+    many, some = _VECTORISED_CANDIDATES, _CLOSED_FORM_CANDIDATES
 
     def one() -> ModelSpec:
         return candidates.specs(1)[0]
@@ -227,9 +218,9 @@ def _candidate_tasks(candidates: _Candidates) -> dict[str, Task]:
 
     return {
         VECTORISED: Task(
-            lambda columns: candidates.space.costs(columns, **_IMAGE), partial(candidates.columns, _MANY), _MANY
+            lambda columns: candidates.space.costs(columns, **_IMAGE), partial(candidates.columns, many), many
         ),
-        CLOSED_FORM: Task(lambda specs: [cost_of(spec) for spec in specs], partial(candidates.specs, _SOME), _SOME),
+        CLOSED_FORM: Task(lambda specs: [cost_of(spec) for spec in specs], partial(candidates.specs, some), some),
         THOP: Task(lambda network: thop_params(network, image), built),
         THOP_BUILDING: Task(lambda spec: thop_params(build(spec).eval(), image), one),
         COUNTER: Task(lambda network: torch_macs(network, image), built),

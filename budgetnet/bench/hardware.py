@@ -1,4 +1,4 @@
-"""What the machine at hand can do at most, and what a process takes of it, measured."""
+"""Peak performance of this machine, and the peak memory of a process."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -14,14 +15,14 @@ from torch import Tensor
 from torch.nn import functional
 
 _SIDES = {"cpu": 2048, "mps": 4096, "cuda": 8192}
-"""Sides of square matrices large enough that the product, not the start of it, takes the time."""
+"""Sides of square matrices, large enough for the product to take much longer than its launch."""
 _PIXELS = 64
-"""Pixels of an image in the product as a convolution."""
+"""Pixels per image when the product is computed as a convolution."""
 _PRODUCTS = 5
 
 
 def synchronise(device: torch.device) -> None:
-    """Waits until the device has done all it was asked for."""
+    """Wait until the device has finished all work in its queue."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -29,65 +30,59 @@ def synchronise(device: torch.device) -> None:
 
 
 def peak_macs_per_second(device: torch.device, precision: torch.dtype) -> float:
-    """Multiply-accumulates a second of a large matrix product in that precision: the most a network could reach.
+    """Return the multiply-accumulates per second of a large matrix product: an upper bound for networks.
 
-    The faster of torch's two ways to one product, as on some processors they come from libraries of different speed: as
-    such, and as a convolution of a single pixel. The median of a few products of random matrices each, as products of
-    zeros can run faster.
+    The product is computed directly and as a 1x1 convolution, which different libraries may implement; the faster
+    counts. Each is the median of a few products of random matrices, because products of zeros can run faster.
     """
     side = _SIDES[device.type]
     generator = torch.Generator().manual_seed(0)
     first, second = (torch.randn(side, side, generator=generator).to(device, precision) for _ in range(2))
     images = first.view(side // _PIXELS, _PIXELS, 1, side).permute(0, 3, 1, 2)
     weights = second.view(side, side, 1, 1).contiguous(memory_format=torch.channels_last)
-    ways = (lambda: first @ second.T, lambda: functional.conv2d(images, weights))
-    return side**3 / min(_seconds(way, device) for way in ways)
+    methods = (lambda: first @ second.T, lambda: functional.conv2d(images, weights))
+    return side**3 / min(_seconds(method, device) for method in methods)
 
 
 def _seconds(product: Callable[[], Tensor], device: torch.device) -> float:
-    """Median over a few products, behind one that is not counted."""
+    """Return the median over a few products, after one warm-up."""
     times = []
     for _ in range(1 + _PRODUCTS):
-        began = time.perf_counter()
+        start = time.perf_counter()
         product()
         synchronise(device)
-        times.append(time.perf_counter() - began)
+        times.append(time.perf_counter() - start)
     return statistics.median(times[1:])
 
 
 class PeakMemory:
-    """The most memory in use since the measurement began: the device's, or on a CPU the process's resident memory."""
+    """Peak memory since its creation: allocated on a CUDA device, or the resident set size (RSS) of a CPU process."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         elif device.type == "cpu":
-            _give_back_free_memory()
-            # Linux forgets the process's high-water mark when asked to; where it cannot be asked, there is no figure.
-            self._known = _write(Path("/proc/self/clear_refs"), "5")
+            _trim_heap()
+            self._supported = False
+            # Linux resets the process's peak RSS; other systems cannot.
+            with suppress(OSError):
+                Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+                self._supported = True
 
     def read(self) -> int | None:
-        """Bytes, or None where the system does not tell."""
+        """Return the peak in bytes, or None where the system does not report it."""
         if self.device.type == "cuda":
             return int(torch.cuda.max_memory_allocated(self.device))
-        if self.device.type == "cpu" and self._known:
+        if self.device.type == "cpu" and self._supported:
             for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
                 if line.startswith("VmHWM:"):
                     return int(line.split()[1]) * 1024
         return None
 
 
-def _give_back_free_memory() -> None:
-    """Has the C library return what was freed earlier, which would be counted as in use."""
+def _trim_heap() -> None:
+    """Have the C library return freed memory to the system, which would otherwise count as in use."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)
-
-
-def _write(path: Path, text: str) -> bool:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError:
-        return False
-    return True

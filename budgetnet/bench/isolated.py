@@ -1,7 +1,7 @@
-"""Ways to train on a CPU in a process of their own, without this package's settings for CPUs.
+"""Training steps in a separate process, without budgetnet's CPU settings.
 
-The allocator of a process cannot be set back, so that a step with its default and one with it set cannot be measured in
-one process. The process does a step when it is told to, and nothing in between.
+The memory allocator of a process cannot be reset, so steps with and without the CPU settings cannot be measured in one
+process. The separate process runs one step per request and is idle otherwise.
 """
 
 from __future__ import annotations
@@ -21,69 +21,67 @@ from budgetnet.bench.hardware import PeakMemory
 from budgetnet.common.errors import BudgetnetError
 
 
-class Way(NamedTuple):
-    """One way to train in the other process."""
+class RemoteStep(NamedTuple):
+    """A training step in the separate process."""
 
     step: Callable[[], None]
-    """Does one training step."""
+    """Runs one step."""
     measured_step: Callable[[], int | None]
-    """Does one training step; returns the process's peak memory in it, in bytes; None if the system does not say."""
+    """Runs one step and returns the peak memory of the process, in bytes; None if the system does not report it."""
 
 
-Make = Callable[[], AbstractContextManager[dict[str, Callable[[], None]]]]
-"""Makes the steps of each way by its name, for a block."""
+MakeSteps = Callable[[], AbstractContextManager[dict[str, Callable[[], None]]]]
+"""Context manager that creates training steps, by name."""
 
 
 @contextmanager
-def ways_apart(make: Make) -> Iterator[dict[str, Way]]:
-    """Start a process with ``BUDGETNET_CPU_SETTINGS=off`` and torch's own number of threads; end it with the block.
+def separate_process(make_steps: MakeSteps) -> Iterator[dict[str, RemoteStep]]:
+    """Run training steps in a process with ``BUDGETNET_CPU_SETTINGS=off`` and torch's default number of threads.
 
     Args:
-        make: called in that process; must be picklable.
+        make_steps: called in that process; must be picklable.
 
     Raises:
-        BudgetnetError: the process ended before the block.
+        BudgetnetError: the process exits early.
     """
     context = get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, make))
+    process = context.Process(target=_serve, args=(theirs, make_steps))
     process.start()
     theirs.close()
+
+    def request(name: str, *, memory: bool) -> Any:
+        ours.send((name, memory))
+        return _receive(ours)
+
     try:
-        names: list[str] = _answer(ours)
-
-        def step(name: str) -> None:
-            ours.send((name, False))
-            _answer(ours)
-
-        def measured_step(name: str) -> int | None:
-            ours.send((name, True))
-            peak: int | None = _answer(ours)
-            return peak
-
-        yield {name: Way(partial(step, name), partial(measured_step, name)) for name in names}
+        names: list[str] = _receive(ours)
+        yield {
+            name: RemoteStep(partial(request, name, memory=False), partial(request, name, memory=True))
+            for name in names
+        }
     finally:
-        # It waits for the next name, and ends when there can be none.
+        # The process exits when its pipe is closed.
         ours.close()
         process.join()
 
 
-def _answer(line: Connection) -> Any:
+def _receive(pipe: Connection) -> Any:
     try:
-        return line.recv()
+        return pipe.recv()
     except (EOFError, ConnectionError):
-        raise BudgetnetError("the process that trains without the settings for CPUs ended before its time") from None
+        raise BudgetnetError("the process that trains without the CPU settings exited early") from None
 
 
-def _serve(line: Connection, make: Make) -> None:
-    """Make the ways and do steps until the other end is closed."""
-    # An interrupt ends the process at the other end, which closes the line.
+def _serve(pipe: Connection, make_steps: MakeSteps) -> None:
+    """Run requested steps until the other end of the pipe is closed."""
+    # Ctrl-C ends the parent process, which closes the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["BUDGETNET_CPU_SETTINGS"] = "off"
-    with suppress(EOFError, ConnectionError), make() as steps:
-        line.send(list(steps))
+    with suppress(EOFError, ConnectionError), make_steps() as steps:
+        pipe.send(list(steps))
         while True:
-            name, memory = line.recv()
+            name, memory = pipe.recv()
             peak = PeakMemory(torch.device("cpu")) if memory else None
             steps[name]()
-            line.send(peak.read() if peak else None)
+            pipe.send(peak.read() if peak else None)

@@ -1,4 +1,4 @@
-"""What a sampler's proposals come to under a budget, for each way to size them, before anything is trained."""
+"""Benchmark of a sampler's proposals under a budget: how many fit, for each sizing, without training."""
 
 from __future__ import annotations
 
@@ -17,48 +17,48 @@ from budgetnet.study.space import SearchSpace, Sizing
 from budgetnet.study.space.fitting import fit
 
 
-class Sized(NamedTuple):
+class SizingResult(NamedTuple):
     """Proposals of one sizing."""
 
     sizing: Sizing
     proposals: int
-    """How many were drawn."""
-    uses: list[float]
-    """Use of the tightest limit by each that is within the budget, as a share."""
+    """Number of proposals."""
+    budget_used: list[float]
+    """Share of the tightest limit that each proposal within the budget uses."""
     seconds: list[float]
-    """For each proposal, the time to draw it, make its specification and check it."""
+    """Time to sample, build and check the spec of each proposal."""
 
     @property
     def share_within(self) -> float:
         """Share of the proposals that are within the budget."""
-        return len(self.uses) / self.proposals
+        return len(self.budget_used) / self.proposals
 
     @property
     def interval(self) -> Interval:
-        """95 % interval of that share, as more proposals would have it."""
-        return wilson_interval(len(self.uses), self.proposals)
+        """95 % Wilson interval of `share_within`."""
+        return wilson_interval(len(self.budget_used), self.proposals)
 
     @property
     def median_use(self) -> float | None:
-        """Median use; none if nothing was within the budget."""
-        return float(np.median(self.uses)) if self.uses else None
+        """Median of `budget_used`; None if no proposal is within the budget."""
+        return float(np.median(self.budget_used)) if self.budget_used else None
 
     @property
     def low_use(self) -> float | None:
-        """The use that only a twentieth stays below; none if nothing was within the budget."""
-        return float(np.quantile(self.uses, 0.05)) if self.uses else None
+        """5th percentile of `budget_used`; None if no proposal is within the budget."""
+        return float(np.quantile(self.budget_used, 0.05)) if self.budget_used else None
 
     @property
     def seconds_per_proposal(self) -> float:
-        """Mean time."""
+        """Mean time of a proposal."""
         return sum(self.seconds) / self.proposals
 
     def to_mapping(self) -> dict[str, Any]:
-        """The figures as plain data; times in seconds."""
+        """Return the result as plain data; times in seconds."""
         return {
             "sizing": self.sizing,
             "proposals": self.proposals,
-            "within": len(self.uses),
+            "within": len(self.budget_used),
             "share_within": self.share_within,
             "interval": list(self.interval),
             "median_use": self.median_use,
@@ -70,7 +70,7 @@ class Sized(NamedTuple):
 
 
 class ProposalsBenchmark(NamedTuple):
-    """What was proposed."""
+    """Proposals of every sizing."""
 
     environment: dict[str, Any]
     space: SearchSpace
@@ -78,22 +78,21 @@ class ProposalsBenchmark(NamedTuple):
     input_shape: tuple[int, int, int]
     num_classes: int
     seed: int
-    rows: list[Sized]
+    rows: list[SizingResult]
 
     @property
     def goals(self) -> list[Goal]:
-        """The goals of solving for widths, and whether they were met on this machine."""
-        fitted = next(row for row in self.rows if row.sizing == "fit")
-        within, use = 100 * fitted.share_within, 100 * (fitted.median_use or 0.0)
-        taken = fitted.seconds_per_proposal
+        """Goals of the sizing ``fit``, and whether this machine meets them."""
+        fit_row = next(row for row in self.rows if row.sizing == "fit")
+        within, use = 100 * fit_row.share_within, 100 * (fit_row.median_use or 0.0)
         return [
-            Goal("fitted within the budget, in per cent", "percent", within, 100.0, within == 100),
-            Goal("median use by the fitted, in per cent", "percent", use, 97.0, use >= 97),
-            Goal("a fitted proposal, at most", "seconds", taken, 2e-3, taken <= 2e-3),
+            Goal.at_least("fitted proposals within the budget, %", "percent", within, 100.0),
+            Goal.at_least("median budget use of fitted proposals, %", "percent", use, 97.0),
+            Goal.at_most("time of a fitted proposal, at most", "seconds", fit_row.seconds_per_proposal, 2e-3),
         ]
 
     def to_mapping(self) -> dict[str, Any]:
-        """The benchmark as plain data; times in seconds."""
+        """Return the results as plain data; times in seconds."""
         return {
             "benchmark": "proposals",
             "environment": self.environment,
@@ -117,16 +116,16 @@ def run(
     seed: int,
     progress: Callable[[str], None],
 ) -> ProposalsBenchmark:
-    """Draws proposals at random for each sizing, as a search would before its sampler has learned anything.
+    """Sample random proposals for each sizing, as a search does before its sampler has seen results.
 
     Args:
-        space: where they are from.
-        budget: the limits, of which one at least is set.
+        space: the search space.
+        budget: limits, at least one of them set.
         input_shape: image as (channels, height, width).
         num_classes: number of classes.
-        proposals: how many for each sizing.
-        seed: of the draws.
-        progress: told what is being done.
+        proposals: number of proposals per sizing.
+        seed: seed of the sampler.
+        progress: called with a description of each step.
 
     Raises:
         InputError: no limit is set.
@@ -135,34 +134,23 @@ def run(
 
     from budgetnet.training.devices import describe_environment
 
-    # Optuna would tell of every study that it makes.
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    rows = []
-    for sizing in get_args(Sizing):
+
+    def measure_sizing(sizing: Sizing) -> SizingResult:
         progress(f"proposals: {sizing}")
-        rows.append(_proposed(space, sizing, budget, input_shape, num_classes, proposals, seed))
+        sampler = optuna.samplers.RandomSampler(seed=derive_seed(seed, "sampler", 0) % 2**32)
+        study = optuna.create_study(sampler=sampler)
+        budget_used, seconds = [], []
+        for _ in range(proposals):
+            start = time.perf_counter()
+            params = study.ask(space.proposed(sizing)).params
+            spec = fit(space, params, budget=budget, sizing=sizing, input_shape=input_shape, num_classes=num_classes)
+            verdict = budget.check(spec)
+            seconds.append(time.perf_counter() - start)
+            if verdict.fits:
+                budget_used.append(budget.share_used(verdict.cost))
+        return SizingResult(sizing, proposals, budget_used, seconds)
+
+    rows = [measure_sizing(sizing) for sizing in get_args(Sizing)]
     environment = describe_environment(torch.device("cpu"))
     return ProposalsBenchmark(environment, space, budget, input_shape, num_classes, seed, rows)
-
-
-def _proposed(
-    space: SearchSpace,
-    sizing: Sizing,
-    budget: Budget,
-    input_shape: tuple[int, int, int],
-    num_classes: int,
-    proposals: int,
-    seed: int,
-) -> Sized:
-    sampler = optuna.samplers.RandomSampler(seed=derive_seed(seed, "sampler", 0) % 2**32)
-    study = optuna.create_study(sampler=sampler)
-    uses, seconds = [], []
-    for _ in range(proposals):
-        start = time.perf_counter()
-        params = study.ask(space.proposed(sizing)).params
-        spec = fit(space, params, budget=budget, sizing=sizing, input_shape=input_shape, num_classes=num_classes)
-        verdict = budget.check(spec)
-        seconds.append(time.perf_counter() - start)
-        if verdict.fits:
-            uses.append(budget.share_used(verdict.cost))
-    return Sized(sizing, proposals, uses, seconds)

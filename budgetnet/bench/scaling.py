@@ -1,4 +1,4 @@
-"""How the cost of a training step grows with parameters, batch and image size, one of the three at a time."""
+"""Benchmark of how a training step scales with parameters, batch size and image size, varied one at a time."""
 
 from __future__ import annotations
 
@@ -9,37 +9,49 @@ from typing import Any, NamedTuple
 
 import torch
 
-from budgetnet.bench.training import Speed, speeds
-from budgetnet.bench.variants import Setting, Variant, learning
+from budgetnet.bench.training import Speed, measure_speeds
+from budgetnet.bench.variants import Setting, Variant, training_step
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.recipe import Recipe
-from budgetnet.training.devices import choose_precision
+from budgetnet.training.devices import choose_precision, describe_environment
 from budgetnet.training.step import Execution
 from budgetnet.visualization.figures.style import BLUE, blank_figure, style_axes
 from budgetnet.visualization.figures.write import require_writable, write_figure
 
 MIDDLE = (1_000_000, 128, 32)
-"""Parameters, batch and image size where another one is varied."""
-_AXES = {"params": "parameters", "batch_size": "batch size", "image_size": "image side, pixels"}
+"""Parameters, batch size and image size while another one is varied."""
+_AXES = {"params": "parameters", "batch_size": "batch size", "image_size": "image size, pixels"}
 
 
 class Point(NamedTuple):
-    """One network at one batch and image size, and how fast it was trained."""
+    """Speed of one network at one batch size and image size."""
 
     axis: str
-    """What is varied: ``params``, ``batch_size`` or ``image_size``."""
+    """The varied quantity: ``params``, ``batch_size`` or ``image_size``."""
     params: int
     macs: int
-    """For one image."""
+    """Multiply-accumulates per image."""
     batch_size: int
     image_size: int
     speed: Speed
 
 
-def network_of(params: int, *, image_size: int) -> ModelSpec:
-    """The network with the number of parameters nearest to a wanted one, of a family that differs in width alone.
+class ScalingBenchmark(NamedTuple):
+    """Speed along each axis."""
 
-    Four stages of one basic block, each twice as wide as the one before, on colour images.
+    environment: dict[str, Any]
+    points: list[Point]
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return the results as plain data; times in seconds, memory in bytes."""
+        rows = [{**point._asdict(), "speed": point.speed.to_mapping()} for point in self.points]
+        return {"benchmark": "growth", "environment": self.environment, "rows": rows}
+
+
+def network_of(params: int, *, image_size: int) -> ModelSpec:
+    """Return the network whose number of parameters is closest, from a family that varies in width only.
+
+    It has four stages of one basic block, each twice as wide as the previous one, on colour images.
     """
     specs = (
         ModelSpec.resnet(channels=[width, 2 * width, 4 * width, 8 * width], input_shape=(3, image_size, image_size))
@@ -48,45 +60,45 @@ def network_of(params: int, *, image_size: int) -> ModelSpec:
     return min(specs, key=lambda spec: abs(spec.params - params))
 
 
-def grown(
+def run(
     *,
     parameters: Sequence[int],
     batches: Sequence[int],
     image_sizes: Sequence[int],
     device: torch.device,
     seconds: float,
-    progress: Callable[[str, int, int], None],
-) -> list[Point]:
-    """Measures training along each axis, the other two at their middle.
+    progress: Callable[[str], None],
+) -> ScalingBenchmark:
+    """Measure training along each axis, the other two at their values in `MIDDLE`.
 
     Args:
-        parameters: to measure at.
-        batches: batch sizes to measure at.
-        image_sizes: sides of square images, in pixels, to measure at.
+        parameters: numbers of parameters.
+        batches: batch sizes.
+        image_sizes: sides of square images, in pixels.
         device: where to train.
-        seconds: how long each point may take behind its first steps; three samples are taken at least.
-        progress: is told the point, how many are done, and of how many.
+        seconds: duration per point after the warm-up; at least three samples are measured.
+        progress: called with a description of each point.
     """
     params, batch_size, image_size = MIDDLE
-    wanted = [("params", number, batch_size, image_size) for number in parameters]
-    wanted += [("batch_size", params, number, image_size) for number in batches]
-    wanted += [("image_size", params, batch_size, number) for number in image_sizes]
+    settings = [("params", number, batch_size, image_size) for number in parameters]
+    settings += [("batch_size", params, number, image_size) for number in batches]
+    settings += [("image_size", params, batch_size, number) for number in image_sizes]
     precision = choose_precision("auto", device)
     points = []
-    for done, (axis, count, batch, side) in enumerate(wanted):
-        progress(f"{count:,} parameters, batch {batch}, image {side}", done, len(wanted))
-        # What trained at the last point holds itself in a circle, and its memory with it.
+    for number, (axis, count, batch, side) in enumerate(settings, 1):
+        progress(f"{number}/{len(settings)}: {count:,} parameters, batch {batch}, image {side}")
+        # The last step is part of a reference cycle; free its memory now.
         gc.collect()
         spec = network_of(count, image_size=side)
         setting = Setting(spec, Recipe(), batch, device)
-        variant = Variant("budgetnet", precision, learning(setting, precision=precision, execution=Execution()))
-        (speed,) = speeds(setting, [variant], seconds=seconds)
+        variant = Variant("budgetnet", precision, training_step(setting, precision=precision, execution=Execution()))
+        (speed,) = measure_speeds(setting, [variant], seconds=seconds)
         points.append(Point(axis, spec.params, spec.macs, batch, side, speed))
-    return points
+    return ScalingBenchmark(describe_environment(device), points)
 
 
-def draw(points: list[Point], path: Path) -> None:
-    """Draws images a second and peak memory along each axis.
+def plot_scaling(points: list[Point], path: Path) -> None:
+    """Draw images per second and peak memory along each axis.
 
     Raises:
         InputError: as `write_figure`.
@@ -102,25 +114,25 @@ def _figure(points: list[Point]) -> Any:
     rates = [point.speed.images_per_second for point in points]
     params, batch_size, image_size = MIDDLE
     figure = blank_figure(
-        title="Training as parameters, batch and image grow",
-        note=f"one varied at a time, the others at {_short(params)}, {batch_size} and {image_size}",
-        alt=f"From {min(rates):,.0f} to {max(rates):,.0f} images a second are trained on, at {len(points)} points "
-        "along parameters, batch size and image side.",
+        title="Training speed by parameters, batch size and image size",
+        note=f"one varied at a time; default: {_short(params)}, {batch_size} and {image_size}",
+        alt=f"{min(rates):,.0f} to {max(rates):,.0f} images per second at {len(points)} points along parameters, batch "
+        "size and image size.",
         height=240 * len(_AXES),
     )
     make_subplots(rows=len(_AXES), cols=2, vertical_spacing=0.12, horizontal_spacing=0.22, figure=figure)
     for row, (axis, label) in enumerate(_AXES.items(), 1):
         along = [point for point in points if point.axis == axis]
-        places = [getattr(point, axis) for point in along]
+        values = [getattr(point, axis) for point in along]
         speeds = [point.speed.images_per_second for point in along]
         memories = [None if point.speed.peak_memory is None else point.speed.peak_memory / 2**30 for point in along]
-        for column, values in enumerate((speeds, memories), 1):
+        for column, series in enumerate((speeds, memories), 1):
             marks = {"mode": "lines+markers", "line": {"color": BLUE}, "showlegend": False}
-            figure.add_trace(Scatter(x=places, y=values, **marks), row=row, col=column)
-        ticks = {"tickvals": places, "ticktext": [_short(place) for place in places]}
+            figure.add_trace(Scatter(x=values, y=series, **marks), row=row, col=column)
+        ticks = {"tickvals": values, "ticktext": [_short(value) for value in values]}
         figure.update_xaxes(type="log", title_text=label, **ticks, row=row)
     style_axes(figure)
-    figure.update_yaxes(title_text="images a second", col=1)
+    figure.update_yaxes(title_text="images per second", col=1)
     figure.update_yaxes(title_text="peak memory, GiB", col=2)
     figure.update_yaxes(rangemode="tozero")
     return figure

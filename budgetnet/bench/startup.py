@@ -1,11 +1,9 @@
-"""What one waits for before training begins: from the command to the end of the first step, and its parts."""
+"""Benchmark of start-up: the time from the command to the end of the first training step, by phase."""
 
 from __future__ import annotations
 
 import importlib
 import json
-import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -14,8 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from budgetnet.bench.measure import Goal
-from budgetnet.common.errors import BudgetnetError
+from budgetnet.bench.interpreter import run_python
+from budgetnet.bench.measure import Goal, Spread
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.recipe import Recipe
 
@@ -24,28 +22,26 @@ if TYPE_CHECKING:
 
 _PROGRAM = """
 import time
-up = time.time()
-import sys
-sys.path[:] = sys.argv[1:]
-from budgetnet.bench.starting import first_step
-first_step(up)
+started = time.time()
+from budgetnet.bench.startup import print_times_to_first_step
+print_times_to_first_step(started)
 """
-"""A fresh interpreter's part. With the caller's path for imports, as programs may have lengthened theirs."""
+"""Program of the fresh interpreter."""
 
 
 class Start(NamedTuple):
-    """Seconds of one start, part by part in their order."""
+    """Seconds of each phase of one start, in order."""
 
     interpreter: float
     """Until Python runs the first line."""
     imports: float
-    """All that the command imports."""
+    """Imports of the command."""
     data: float
-    """The data set is loaded, and before it the device chosen."""
+    """The device is chosen and the data set loaded."""
     device: float
-    """The images are split and lie on the device."""
+    """The images are split and copied to the device."""
     first_step: float
-    """The network is built and its first step done, with the run folder begun."""
+    """The network is built, the run folder created and the first step finished."""
 
     @property
     def total(self) -> float:
@@ -54,7 +50,7 @@ class Start(NamedTuple):
 
 
 class StartBenchmark(NamedTuple):
-    """What was started, and how long it took."""
+    """Times of several starts."""
 
     environment: dict[str, Any]
     spec: ModelSpec
@@ -62,30 +58,26 @@ class StartBenchmark(NamedTuple):
     starts: list[Start]
 
     @property
-    def parts(self) -> dict[str, dict[str, float]]:
-        """Median, minimum and maximum of each part, and of the whole, over all starts; in seconds."""
-        times = {part: [getattr(start, part) for start in self.starts] for part in (*Start._fields, "total")}
-        return {
-            part: {"median": statistics.median(each), "minimum": min(each), "maximum": max(each)}
-            for part, each in times.items()
-        }
+    def parts(self) -> dict[str, Spread]:
+        """Times of each phase and of the total, over all starts."""
+        return {part: Spread.of([getattr(start, part) for start in self.starts]) for part in (*Start._fields, "total")}
 
     @property
     def goals(self) -> list[Goal]:
-        """The goal for a CUDA device; there is none for others."""
-        total = self.parts["total"]["median"]
-        goal = Goal("from the command to the end of the first step, at most", "seconds", total, 5.0, total <= 5.0)
+        """Goal for a CUDA device; none for others."""
+        total = self.parts["total"].median
+        goal = Goal.at_most("from the command to the end of the first step, at most", "seconds", total, 5.0)
         return [goal] if self.environment["device"] == "cuda" else []
 
     def to_mapping(self) -> dict[str, Any]:
-        """The benchmark as plain data; times in seconds."""
+        """Return the results as plain data; times in seconds."""
         return {
             "benchmark": "start",
             "environment": self.environment,
             "network": {"name": self.spec.label, **self.spec.cost._asdict()},
             "data": self.data,
             "rows": [{**start._asdict(), "total": start.total} for start in self.starts],
-            "parts": self.parts,
+            "parts": {part: spread._asdict() for part, spread in self.parts.items()},
             "goals": [goal._asdict() for goal in self.goals],
         }
 
@@ -100,50 +92,50 @@ def run(
     imports: Sequence[str],
     progress: Callable[[str], None],
 ) -> StartBenchmark:
-    """Starts fresh interpreters, one behind the other, that train a network for one step.
+    """Train a network for one step in fresh interpreters, one after another.
 
     Args:
-        spec: the network; its image shape and classes are replaced by the data's.
-        recipe: how it is trained.
-        data: the data set, by a name that `load_dataset` takes and that is known to load.
-        device: where it is trained.
-        repeat: how many interpreters.
-        imports: modules that the command imports before it begins.
-        progress: is told what is being done.
+        spec: the network, for the data's image shape and classes.
+        recipe: training recipe.
+        data: name of a data set that is known to load.
+        device: where to train.
+        repeat: number of interpreters.
+        imports: modules that the command imports before it loads data.
+        progress: called with a description of each step.
 
     Raises:
-        BudgetnetError: an interpreter ended before its first step.
+        BudgetnetError: an interpreter fails before the end of its first step.
     """
     from budgetnet.training.devices import describe_environment
 
-    task = {"spec": spec.to_mapping(), "recipe": recipe.to_mapping(), "data": data, "device": device.type}
+    task = {
+        "spec": spec.to_mapping(),
+        "recipe": recipe.to_mapping(),
+        "data": data,
+        "device": device.type,
+        "imports": list(imports),
+    }
     starts = []
     for number in range(repeat):
         progress(f"start {number + 1} of {repeat}")
-        # Made here, so that it goes away even where the interpreter is killed.
+        # Created here, so that it is removed even if the interpreter is killed.
         with TemporaryDirectory(prefix="budgetnet-bench-") as folder:
-            starts.append(_start(json.dumps({**task, "imports": list(imports), "out": folder})))
+            starts.append(_start(json.dumps({**task, "out": folder})))
     return StartBenchmark(describe_environment(device), spec, data, starts)
 
 
 def _start(task: str) -> Start:
-    path = [entry for entry in sys.path if isinstance(entry, str)]
-    # -P, or the working folder could slip modules of its own beneath the first imports.
-    command = [sys.executable, "-P", "-c", _PROGRAM, *path]
-    began = time.time()
-    done = subprocess.run(command, input=task, capture_output=True, text=True, check=False)  # noqa: S603 - this Python
-    if done.returncode:
-        complaint = done.stderr.strip().splitlines()[-1:] or [f"it was ended from outside ({done.returncode})"]
-        raise BudgetnetError(f"a start ended before its first step: {complaint[0][:500]}")
-    moments = [began, *json.loads(done.stdout.splitlines()[-1])]
-    return Start(*(later - moment for moment, later in pairwise(moments)))
+    start = time.time()
+    output = run_python("-c", _PROGRAM, stdin=task, failure="the start failed before its first step")
+    times = [start, *json.loads(output.splitlines()[-1])]
+    return Start(*(later - earlier for earlier, later in pairwise(times)))
 
 
-def first_step(up: float) -> None:
-    """What a fresh interpreter does: the task on standard input, to its first step; then it prints when it was where.
+def print_times_to_first_step(started: float) -> None:
+    """Train for one step as the JSON on standard input says, and print the time of each phase's end as JSON.
 
     Args:
-        up: when it ran its first line, in seconds since 1970.
+        started: when this interpreter ran its first line, in seconds since 1970.
     """
     task = json.load(sys.stdin)
     for module in task["imports"]:
@@ -155,26 +147,33 @@ def first_step(up: float) -> None:
     from budgetnet.training.devices import choose_device
     from budgetnet.training.trainer import train
 
-    moments = [up, time.time()]
+    times = [started, time.time()]
     device = choose_device(task["device"])
     recipe = Recipe.from_mapping(task["recipe"])
     dataset = load_dataset(task["data"])
-    moments.append(time.time())
+    times.append(time.time())
     data = TrainingData.prepare(dataset, recipe, device=device)
     synchronise(device)
-    moments.append(time.time())
+    times.append(time.time())
 
-    class FirstStep(Callback):
-        def stepped(self, epoch: int, share: float, *, worker: int) -> None:  # noqa: ARG002 - the first one is enough
+    class StopAfterFirstStep(Callback):
+        def stepped(self, epoch: int, share: float, *, worker: int) -> None:  # noqa: ARG002 - only the first call
             synchronise(device)
-            moments.append(time.time())
-            raise _Stepped
+            times.append(time.time())
+            raise _FirstStepFinished
 
     try:
-        train(ModelSpec.from_mapping(task["spec"]), data, recipe, seed=0, out=Path(task["out"]), callback=FirstStep())
-    except _Stepped:
-        sys.stdout.write(json.dumps(moments) + "\n")
+        train(
+            ModelSpec.from_mapping(task["spec"]),
+            data,
+            recipe,
+            seed=0,
+            out=Path(task["out"]),
+            callback=StopAfterFirstStep(),
+        )
+    except _FirstStepFinished:
+        sys.stdout.write(json.dumps(times) + "\n")
 
 
-class _Stepped(Exception):  # noqa: N818 - not an error: the first step is done
-    """Leaves training behind its first step."""
+class _FirstStepFinished(Exception):  # noqa: N818 - not an error
+    """Raised to stop training after the first step."""

@@ -1,4 +1,4 @@
-"""A study whose candidates were never trained: written down with invented results, to measure what reads studies."""
+"""Synthetic studies with invented results, to benchmark whatever reads studies."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from optuna.trial import TrialState, create_trial
 
 from budgetnet.model.budget import Budget
 from budgetnet.model.published import reference
-from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.named_recipes import named_recipe
-from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.records import DataRecord, Epoch, RunIdentity, RunResult
 from budgetnet.runs.store import RunFolder
 from budgetnet.study.bulk import insert_trial
@@ -26,14 +24,14 @@ from budgetnet.study.space.fitting import fit
 from budgetnet.study.space.named import named_space
 from budgetnet.study.storage import default_storage, open_storage, open_study
 
-STUDY = "written"
+STUDY = "synthetic"
 """Name of the study."""
 _IMAGE: dict[str, Any] = {"input_shape": (3, 32, 32), "num_classes": 10}
 _SEED = 0
 _FINALISTS, _FINAL_SEEDS = 3, 3
 _DATA = DataRecord(
     name="invented",
-    provenance="no images: results are drawn at random",
+    provenance="no images: results are random",
     fingerprint="0" * 64,
     is_original_cifar10=False,
     mean=(0.5, 0.5, 0.5),
@@ -45,23 +43,24 @@ _DATA = DataRecord(
 
 
 def write_study(out: Path, *, trials: int, environment: dict[str, Any]) -> None:
-    """Writes a study of candidates that fit their budget and were trained to their ends, by invented results.
+    """Write a study of completed trials within the budget, with random accuracies and without training.
 
-    Every candidate has a run folder that says where it ran; the best and the finalists have whole ones.
+    Every trial has a run folder that holds the environment; those of the finalists are complete.
 
     Args:
-        out: folder for the study's file and its run folders.
-        trials: how many candidates.
-        environment: where runs are said to have run.
+        out: folder for the study's SQLite file and its run folders.
+        trials: number of trials.
+        environment: the environment that run folders record.
     """
     recipe, space, budget = named_recipe("search"), named_space("resnet"), Budget(max_params=5_000_000)
     config = SearchConfig(recipe=recipe, data=_DATA.name, seed=_SEED, **budget.to_mapping())
+    cycles = len(recipe.schedule.cycle_ends(recipe.epochs))
     settings = StudySettings(config=config, space=space, recipe=recipe, data=_DATA, device="cpu", precision="float32")
     storage = open_storage(default_storage(out), create=True)
     try:
         study = open_study(storage, STUDY, settings)
         study_id = storage.get_study_id_from_name(STUDY)
-        chance = np.random.default_rng(_SEED)
+        generator = np.random.default_rng(_SEED)
         sampler = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=_SEED))
         distributions = space.proposed("fit")
         written = []
@@ -69,15 +68,16 @@ def write_study(out: Path, *, trials: int, environment: dict[str, Any]) -> None:
             params = sampler.ask(distributions).params
             spec = fit(space, params, budget=budget, sizing="fit", **_IMAGE)
             own = space.recipe_for(params, base=recipe)
-            identity = _identity(spec, own, seed=_SEED)
-            correct = int(chance.integers(5_000, 9_500))
+            identity = RunIdentity(spec=spec, recipe=own, data=_DATA, seed=_SEED, device="cpu")
+            correct = int(generator.integers(5_000, 9_500))
+            accuracy = correct / _DATA.validation_images
             trial = create_trial(
                 state=TrialState.COMPLETE,
-                value=correct / _DATA.validation_images,
+                value=accuracy,
                 params=params,
                 distributions=distributions,
-                intermediate_values=_reports(recipe, correct / _DATA.validation_images),
-                user_attrs=_facts(identity, budget, correct),
+                intermediate_values={cycle: accuracy * cycle / cycles for cycle in range(1, cycles + 1)},
+                user_attrs=_trial_attributes(identity, budget, correct),
             )
             trial.datetime_start = datetime(2026, 1, 1) + timedelta(minutes=number)
             trial.datetime_complete = trial.datetime_start + timedelta(minutes=1)
@@ -100,17 +100,8 @@ def write_study(out: Path, *, trials: int, environment: dict[str, Any]) -> None:
         storage.engine.dispose()
 
 
-def _identity(spec: ModelSpec, recipe: Recipe, *, seed: int) -> RunIdentity:
-    return RunIdentity(spec=spec, recipe=recipe, data=_DATA, seed=seed, device="cpu")
-
-
-def _reports(recipe: Recipe, accuracy: float) -> dict[int, float]:
-    cycles = len(recipe.schedule.cycle_ends(recipe.epochs))
-    return {cycle: accuracy * cycle / cycles for cycle in range(1, cycles + 1)}
-
-
-def _facts(identity: RunIdentity, budget: Budget, correct: int) -> dict[str, Any]:
-    """What a search keeps with a candidate that was trained to its end."""
+def _trial_attributes(identity: RunIdentity, budget: Budget, correct: int) -> dict[str, Any]:
+    """Return the user attributes that a search stores with a completed trial."""
     spec, recipe = identity.spec, identity.recipe
     accuracy = correct / _DATA.validation_images
     return {
@@ -135,6 +126,7 @@ def _facts(identity: RunIdentity, budget: Budget, correct: int) -> dict[str, Any
 
 
 def _write_run(out: Path, identity: RunIdentity, correct: int) -> None:
+    """Write a complete run folder without weights."""
     folder, epochs = RunFolder(out / identity.run_id), identity.recipe.epochs
     accuracy = correct / _DATA.validation_images
     shares = [accuracy * epoch / epochs for epoch in range(1, epochs + 1)]

@@ -1,4 +1,4 @@
-"""How fast networks are trained: this package's step, in each way it can be carried out, beside a plain loop."""
+"""Benchmark of training speed: variants of budgetnet's training step, compared with a plain loop."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from budgetnet.bench.hardware import PeakMemory, peak_macs_per_second, synchronise
 from budgetnet.bench.measure import Goal, Measurement, Task, measure
-from budgetnet.bench.variants import UNTUNED, Setting, Variant, learning, variants
+from budgetnet.bench.variants import UNTUNED, Setting, Variant, training_step, variants
 from budgetnet.common.errors import InputError
 from budgetnet.model.cost import cost_of
 from budgetnet.model.spec import ModelSpec
@@ -22,49 +22,49 @@ from budgetnet.training.step import PRECISIONS, Execution
 from budgetnet.training.threads import Wanted, measure_threads, most_threads
 
 _PASSES = 3
-"""A training step multiplies three times what inference does: forward, and backward to inputs and to weights."""
-_CALLS = 5
-"""Calls that a measurement needs at least: two before it and three in it."""
+"""Multiply-accumulates of a training step relative to inference: forward, and backward to inputs and to weights."""
+_MIN_CALLS = 5
+"""Least calls of a measurement: two for warm-up and three samples."""
 _VARIANTS = 3.2
-"""What one call of each way takes together, in steps of this package in float32; the plain loop takes longer."""
+"""Time of one call of every variant, in steps of budgetnet in float32; the plain loop takes longer than one."""
 
 
 class Speed(NamedTuple):
-    """What was measured of one way to train."""
+    """Speed of one variant."""
 
     variant: str
     precision: str
     batch_size: int
     seconds_per_step: Measurement
     images_per_second: float
-    """At the median."""
+    """At the median time."""
     share_of_peak: float
-    """Multiply-accumulates done a second, over those of a large matrix product in the same precision (MFU)."""
+    """Multiply-accumulates per second, relative to a large matrix product in the same precision (MFU)."""
     peak_memory: int | None
-    """Bytes while this way trained: of the device, or resident in this process, the weights and images of the other
-    ways included; None where the system does not tell."""
+    """Bytes while this variant trains: allocated on the device, or the RSS of this process, including the weights and
+    images of the other variants; None where the system does not report it."""
 
     def to_mapping(self) -> dict[str, Any]:
-        """The measurement as plain data."""
+        """Return the result as plain data."""
         return {**self._asdict(), "seconds_per_step": self.seconds_per_step._asdict()}
 
 
-def speeds(
+def measure_speeds(
     setting: Setting, found: list[Variant], *, seconds: float, progress: Callable[[str], None] | None = None
 ) -> list[Speed]:
-    """Measures ways to train in turn, so that whatever else the machine does meets them all alike.
+    """Measure variants in alternating rounds.
 
     Args:
         setting: what they train.
-        found: the ways.
-        seconds: how long the rounds may take together, behind the first steps; three rounds are made at least.
-        progress: is told what is being done.
+        found: the variants.
+        seconds: approximate duration of all rounds after the warm-up; at least three rounds are measured.
+        progress: called with the name of each variant before its steps.
     """
     device = setting.device
-    wanted = dict.fromkeys(variant.precision for variant in found)
-    peaks = {name: peak_macs_per_second(device, PRECISIONS[name]) for name in wanted}
+    precisions = dict.fromkeys(variant.precision for variant in found)
+    peaks = {name: peak_macs_per_second(device, PRECISIONS[name]) for name in precisions}
     memories: dict[str, int | None] = {}
-    # Enough to record a graph in the first call, and to hide the wait at the end of each.
+    # On a GPU enough to capture a CUDA graph in the first call, and to amortise the synchronisation after each.
     steps = 1 if device.type == "cpu" else 20
 
     def call(variant: Variant) -> None:
@@ -98,7 +98,7 @@ def speeds(
 
 
 class TrainBenchmark(NamedTuple):
-    """What was trained, and how fast in each way."""
+    """Speed of every variant, the plain loop first and the default last."""
 
     environment: dict[str, Any]
     spec: ModelSpec
@@ -106,34 +106,34 @@ class TrainBenchmark(NamedTuple):
 
     @property
     def ratios(self) -> dict[str, float]:
-        """How many times the plain loop's images a second each other way to train has."""
+        """Images per second of each other variant, relative to the plain loop."""
         plain, *others = self.speeds
         return {speed.variant: speed.images_per_second / plain.images_per_second for speed in others}
 
     @property
     def settings_gain(self) -> float | None:
-        """How many times the images a second of `UNTUNED` this package's has; None if that was not measured."""
+        """Images per second relative to `UNTUNED`; None if that was not measured."""
         rates = {speed.variant: speed.images_per_second for speed in self.speeds}
         return rates["budgetnet"] / rates[UNTUNED] if UNTUNED in rates else None
 
     @property
     def goals(self) -> list[Goal]:
-        """The goals for the reference on this kind of device, and whether they were met."""
+        """Goals for the reference network on this kind of device."""
         if self.spec.digest != get("reference").digest:
             return []
-        own = self.speeds[-1]
-        gain = self.ratios[own.variant]
-        if self.environment["device"] != "cuda":
-            return [Goal("times the plain loop's images a second", "times", gain, 1.4, gain >= 1.4)]
-        epoch = 40_000 / own.images_per_second
-        goals = [Goal("times the plain loop's images a second", "times", gain, 15, gain >= 15)]
-        goals.append(Goal("epoch of 40,000 images, at most", "seconds", epoch, 0.8, epoch <= 0.8))
-        if own.peak_memory is not None:
-            goals.append(Goal("peak memory, at most", "bytes", own.peak_memory, 4e9, own.peak_memory <= 4e9))
+        default = self.speeds[-1]
+        on_gpu = self.environment["device"] == "cuda"
+        ratio, limit = self.ratios[default.variant], 15 if on_gpu else 1.4
+        goals = [Goal.at_least("times the plain loop's images per second", "times", ratio, limit)]
+        if on_gpu:
+            epoch = 40_000 / default.images_per_second
+            goals.append(Goal.at_most("epoch of 40,000 images, at most", "seconds", epoch, 0.8))
+            if default.peak_memory is not None:
+                goals.append(Goal.at_most("peak memory, at most", "bytes", default.peak_memory, 4e9))
         return goals
 
     def to_mapping(self) -> dict[str, Any]:
-        """The benchmark as plain data; times in seconds, memory in bytes."""
+        """Return the results as plain data; times in seconds, memory in bytes."""
         return {
             "benchmark": "train",
             "environment": self.environment,
@@ -156,52 +156,53 @@ def run(
     threads: Wanted | None = None,
     progress: Callable[[str], None],
 ) -> TrainBenchmark:
-    """Trains a network in every way there is on this device, in turn, on images of noise.
+    """Measure every variant that this device supports, on random images.
 
     Args:
         spec: the network.
         device: where to train.
-        seconds: about how long to measure in all; every way is timed three times however long that takes.
-        batch_size: images in a step; if left out, as many as the paper's 128, or fewer where three steps of each way
-            would take longer than that.
-        compiled: whether torch.compile is one of the ways.
-        autotune: whether cuDNN tries its algorithms.
-        threads: torch's number of threads, or ``"auto"``, for all ways but the plain loop and `UNTUNED`.
-        progress: is told what is being done.
+        seconds: approximate duration; every variant is timed at least three times.
+        batch_size: images per step; default: 128, or fewer if three steps of each variant take longer than `seconds`.
+        compiled: whether to measure torch.compile.
+        autotune: whether cuDNN benchmarks its algorithms.
+        threads: torch's number of threads, or ``"auto"``; not used by the plain loop and `UNTUNED`.
+        progress: called with a description of each step.
 
     Raises:
-        InputError: the network's images are neither grey nor of three colours, as the plain loop needs them.
+        InputError: the network's images do not have 1 or 3 channels, as the plain loop requires.
     """
     if spec.input_shape[0] not in (1, 3):
         raise InputError(
-            "input_shape", list(spec.input_shape), "must have 1 or 3 channels, as the plain loop reads images"
+            "input_shape",
+            list(spec.input_shape),
+            "must have 1 or 3 channels, because the plain loop uses Pillow images",
         )
     setting = Setting(spec, Recipe(), batch_size or Recipe().batch_size, device)
     if batch_size is None and device.type == "cpu":
-        progress("finding a batch size that three steps of each way fit into the time with")
+        progress("choosing a batch size")
         setting = setting._replace(batch_size=fitting_batch(setting, seconds=seconds))
     if threads == "auto" and device.type == "cpu" and most_threads() > 1:
-        progress("measuring steps with one thread and with all")
-        step = learning(setting, precision=choose_precision("auto", device), execution=Execution())
+        progress("measuring one thread and all threads")
+        step = training_step(setting, precision=choose_precision("auto", device), execution=Execution())
         threads = measure_threads(step, most=most_threads()).fastest
     with variants(setting, compiled=compiled, autotune=autotune) as found, ExitStack() as stack:
         if isinstance(threads, int):
             stack.enter_context(threads_set_to(threads))
         return TrainBenchmark(
-            describe_environment(device), spec, speeds(setting, found, seconds=seconds / 2, progress=progress)
+            describe_environment(device), spec, measure_speeds(setting, found, seconds=seconds / 2, progress=progress)
         )
 
 
 def fitting_batch(setting: Setting, *, seconds: float) -> int:
-    """The largest batch, halved from the setting's, with which `speeds` of all variants is done in about that time.
+    """Halve the batch size until `measure_speeds` of all variants takes about the given time.
 
-    Judged by one plain step on a few images, as time grows with their number.
+    The time is estimated from steps on at most 16 images, assuming that it is proportional to the batch size.
     """
     few = setting._replace(batch_size=min(16, setting.batch_size))
-    step = learning(few, precision="float32", execution=Execution(record=False))
+    step = training_step(few, precision="float32", execution=Execution(record=False))
     times = measure({"step": Task(step)}, seconds=0)
-    an_image = times["step"].median / few.batch_size
+    seconds_per_image = times["step"].median / few.batch_size
     batch_size = setting.batch_size
-    while batch_size > few.batch_size and an_image * batch_size * _CALLS * _VARIANTS > seconds:
+    while batch_size > few.batch_size and seconds_per_image * batch_size * _MIN_CALLS * _VARIANTS > seconds:
         batch_size //= 2
     return batch_size

@@ -1,4 +1,4 @@
-"""Ways to train: this package's step, in each way it can be carried out, and a plain loop, on images of noise."""
+"""Training steps to compare: budgetnet's in several variants, and a plain training loop, on random images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from budgetnet.bench.baseline import PlainLoop
-from budgetnet.bench.isolated import ways_apart
+from budgetnet.bench.isolated import separate_process
 from budgetnet.common import cpu
 from budgetnet.data.batches import Feed
 from budgetnet.data.on_device import resident
@@ -22,19 +22,18 @@ from budgetnet.training.devices import choose_precision
 from budgetnet.training.initialisation import initialise
 from budgetnet.training.step import PRECISIONS, Execution, Learner, cudnn_settings
 
-_IMAGES, _BYTES = 40_000, 2**27
-"""Most images of an epoch, as many as the paper trains on, and the most memory they may take: what happens once an
-epoch, such as a DataLoader's start, shall weigh what it weighs in earnest."""
-_BATCHES = 8
-"""Fewest batches of an epoch."""
-
+_MAX_IMAGES, _MAX_BYTES = 40_000, 2**27
+"""Limits of an epoch: as many images as in the paper where memory allows, so that costs per epoch, such as the start of
+a DataLoader, have a realistic share."""
+_MIN_BATCHES = 8
+"""Least batches per epoch."""
 
 PLAIN, UNTUNED = "plain loop", "budgetnet, untuned"
-"""Names of ways to train; of the second, see `budgetnet.common.cpu.uses_settings`."""
+"""Names of variants; the second runs without the settings of `budgetnet.common.cpu`."""
 
 
 class Setting(NamedTuple):
-    """What is trained, on what."""
+    """What is trained, and where."""
 
     spec: ModelSpec
     recipe: Recipe
@@ -43,51 +42,51 @@ class Setting(NamedTuple):
 
 
 class Variant(NamedTuple):
-    """One way to train."""
+    """A way to run a training step."""
 
     name: str
     precision: str
     step: Callable[[], None]
-    """Does one training step; may leave it to the device."""
+    """Runs one training step, possibly asynchronously."""
     measured_step: Callable[[], int | None] | None = None
-    """Does one training step and returns its peak memory, in bytes, where it is done in another process."""
+    """Runs one training step in a separate process and returns its peak memory in bytes; None in this process."""
 
 
-def learning(setting: Setting, *, precision: str, execution: Execution) -> Callable[[], None]:
-    """A function that does one step of this package's training on images of noise, without end."""
+def training_step(setting: Setting, *, precision: str, execution: Execution) -> Callable[[], None]:
+    """Return a function that runs one of budgetnet's training steps on random images."""
     spec, device = setting.spec, setting.device
-    images, labels = noise(spec, epoch_images(setting))
+    images, labels = random_images(spec, epoch_size(setting))
     data = resident(images, labels, device=device, mean=(0.5,) * len(images[0]), std=(0.25,) * len(images[0]))
-    feed = Feed(data, setting.recipe.augmentation, batch_size=setting.batch_size, seed=0)
+    batches = Feed(data, setting.recipe.augmentation, batch_size=setting.batch_size, seed=0)
     network = initialise(spec, 0).to(device).to(memory_format=torch.channels_last)
-    learner = Learner(network, feed, setting.recipe, precision=PRECISIONS[precision], execution=execution)
+    trainer = Learner(network, batches, setting.recipe, precision=PRECISIONS[precision], execution=execution)
 
-    def steps() -> Iterator[None]:
+    def run_steps() -> Iterator[None]:
         epoch = 0
         while True:
             epoch += 1
-            learner.begin(epoch, rates=[setting.recipe.learning_rate] * len(feed.sizes))
-            for size in feed.sizes:
-                learner.learn(size)
+            trainer.begin(epoch, rates=[setting.recipe.learning_rate] * len(batches.sizes))
+            for size in batches.sizes:
+                trainer.learn(size)
                 yield
 
-    endless = steps()
+    steps = run_steps()
 
     def step() -> None:
         with cudnn_settings(execution):
-            next(endless)
+            next(steps)
 
     return step
 
 
-def epoch_images(setting: Setting) -> int:
-    """How many images an epoch of a measurement has: whole batches, as near to those of a real one as memory allows."""
-    most = min(_IMAGES, _BYTES // math.prod(setting.spec.input_shape))
-    return max(_BATCHES, most // setting.batch_size) * setting.batch_size
+def epoch_size(setting: Setting) -> int:
+    """Return the number of images per epoch: whole batches, as many as the limits allow."""
+    limit = min(_MAX_IMAGES, _MAX_BYTES // math.prod(setting.spec.input_shape))
+    return max(_MIN_BATCHES, limit // setting.batch_size) * setting.batch_size
 
 
-def noise(spec: ModelSpec, count: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Images and labels of no meaning: uint8 (count, channels, height, width) and int64 (count,)."""
+def random_images(spec: ModelSpec, count: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return random images uint8 (count, channels, height, width) and labels int64 (count,)."""
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (count, *spec.input_shape), dtype=np.uint8)
     return images, generator.integers(0, spec.num_classes, count)
@@ -95,52 +94,53 @@ def noise(spec: ModelSpec, count: int) -> tuple[np.ndarray[Any, Any], np.ndarray
 
 @contextmanager
 def variants(setting: Setting, *, compiled: bool, autotune: bool = True) -> Iterator[list[Variant]]:
-    """The plain loop and this package's ways to train, the last the one it takes by itself.
+    """Create the plain loop, first, and budgetnet's variants, the default last.
 
-    On a CPU the plain loop and `UNTUNED` run in another process, without this package's settings for CPUs.
+    On a CPU the plain loop and `UNTUNED` run in a separate process, without budgetnet's CPU settings.
 
     Args:
         setting: what they train.
-        compiled: whether torch.compile is one of the ways.
-        autotune: whether cuDNN tries its algorithms; not a way of its own, as what it finds is kept by the process.
+        compiled: whether torch.compile is one of the variants.
+        autotune: whether cuDNN benchmarks its algorithms; not a variant, because the process keeps the chosen ones.
     """
     best = choose_precision("auto", setting.device)
-    recording = setting.device.type == "cuda"
-    ways = [("budgetnet, float32", "float32", Execution(record=False, autotune=autotune))] if best != "float32" else []
-    if recording:
-        ways.append(("budgetnet, no replay", best, Execution(record=False, autotune=autotune)))
+    chosen = (
+        [("budgetnet, float32", "float32", Execution(record=False, autotune=autotune))] if best != "float32" else []
+    )
+    if setting.device.type == "cuda":
+        chosen.append(("budgetnet, no CUDA graph", best, Execution(record=False, autotune=autotune)))
     if compiled:
-        ways.append(("budgetnet, compiled", best, Execution(compile=True, autotune=autotune)))
-    ways.append(("budgetnet", best, Execution(autotune=autotune)))
+        chosen.append(("budgetnet, compiled", best, Execution(compile=True, autotune=autotune)))
+    chosen.append(("budgetnet", best, Execution(autotune=autotune)))
     with ExitStack() as stack:
         if setting.device.type == "cpu" and cpu.uses_settings():
-            apart = stack.enter_context(ways_apart(partial(_without_settings, setting, best)))
-            precisions = {PLAIN: "float32", UNTUNED: best}
-            found = [Variant(name, precisions[name], *way) for name, way in apart.items()]
-            plain, before = found
-            others = [Variant(name, each, learning(setting, precision=each, execution=how)) for name, each, how in ways]
-            yield [plain, *others[:-1], before, others[-1]]
-            return
-        found = [Variant(PLAIN, "float32", stack.enter_context(_plain_step(setting)))]
-        for name, precision, execution in ways:
-            found.append(Variant(name, precision, learning(setting, precision=precision, execution=execution)))
-        yield found
+            remote = stack.enter_context(separate_process(partial(_untuned_steps, setting, best)))
+            untuned = [Variant(UNTUNED, best, *remote[UNTUNED])]
+            plain = Variant(PLAIN, "float32", *remote[PLAIN])
+        else:
+            untuned = []
+            plain = Variant(PLAIN, "float32", stack.enter_context(_plain_step(setting)))
+        *others, default = (
+            Variant(name, precision, training_step(setting, precision=precision, execution=execution))
+            for name, precision, execution in chosen
+        )
+        yield [plain, *others, *untuned, default]
 
 
 @contextmanager
-def _without_settings(setting: Setting, precision: str) -> Iterator[dict[str, Callable[[], None]]]:
-    """The ways that are measured in a process without this package's settings for CPUs."""
+def _untuned_steps(setting: Setting, precision: str) -> Iterator[dict[str, Callable[[], None]]]:
+    """Create the steps that are measured without budgetnet's CPU settings."""
     with _plain_step(setting) as plain:
-        yield {PLAIN: plain, UNTUNED: learning(setting, precision=precision, execution=Execution())}
+        yield {PLAIN: plain, UNTUNED: training_step(setting, precision=precision, execution=Execution())}
 
 
 @contextmanager
 def _plain_step(setting: Setting) -> Iterator[Callable[[], None]]:
-    """A step of the plain loop."""
+    """Create a step of the plain loop."""
     recipe = setting.recipe
     plain = PlainLoop(
         setting.spec,
-        *noise(setting.spec, epoch_images(setting)),
+        *random_images(setting.spec, epoch_size(setting)),
         learning_rate=recipe.learning_rate,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,

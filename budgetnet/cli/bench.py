@@ -1,65 +1,126 @@
-"""Verbs that measure: ``bench check`` and its like."""
+"""`budgetnet bench` commands; those that train are in `bench_training` and `bench_search`."""
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from budgetnet.cli.bench_output import print_goals, print_machine, require_seconds
+from budgetnet.cli import bench_search, bench_training
+from budgetnet.cli.bench_output import (
+    make_table,
+    memory,
+    print_goals,
+    print_result,
+    read_count,
+    require_seconds,
+    show_progress,
+)
 from budgetnet.cli.fields import Command
-from budgetnet.cli.options import Json, print_json
+from budgetnet.cli.options import (
+    Classes,
+    InputShape,
+    Json,
+    MaxActivations,
+    MaxMacs,
+    MaxParams,
+    Seed,
+    SpaceArgument,
+    read_budget,
+    read_image,
+    read_space,
+)
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from budgetnet.bench.check import CheckBenchmark
+    from budgetnet.bench.proposals import ProposalsBenchmark
+    from budgetnet.bench.reporting import ReportBenchmark
 
-bench = typer.Typer(help="Measures budgetnet beside other tools, on this machine.", no_args_is_help=True)
 
-
-@bench.command(cls=Command)
 def check(
     seconds: Annotated[
-        float, typer.Option("--seconds", metavar="N", help="About how long to measure; three times at least.")
+        float, typer.Option("--seconds", metavar="N", help="Approximate duration; at least three samples per method.")
     ] = 8.0,
     as_json: Json = False,
 ) -> None:
-    """How long counting a network takes: in closed form, by thop, by torch's counter; all counts compared first."""
+    """Measure the time to count a network in closed form, by thop and by torch's counter, and compare the counts."""
     require_seconds(seconds)
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    with show_progress() as progress:
+        from budgetnet.bench.check import run
 
-    from budgetnet.bench.check import run
-
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TimeElapsedColumn())
-    hidden = not sys.stderr.isatty()
-    with Progress(*columns, console=Console(stderr=True), disable=hidden, transient=True) as bars:
-        task = bars.add_task("loading torch")
-        measured = run(
-            seconds=seconds,
-            progress=lambda doing, done, of: bars.update(task, description=doing, completed=done, total=of),
-        )
-    if as_json:
-        print_json(measured.to_mapping())
-    else:
-        _print_check(measured)
+        result = run(seconds=seconds, progress=progress)
+    print_result(result, _print_check, as_json=as_json, packages=("torch", "thop", "numpy", "pydantic"))
 
 
-def _print_check(measured: CheckBenchmark) -> None:
-    from rich.table import Table
+def proposals(
+    space: SpaceArgument = "resnet",
+    max_params: MaxParams = "5M",
+    max_macs: MaxMacs = None,
+    max_activations: MaxActivations = None,
+    input_shape: InputShape = "3,32,32",
+    classes: Classes = "10",
+    count: Annotated[str, typer.Option("--count", metavar="N", help="Proposals per sizing.")] = "1000",
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Measure how many random proposals fit the budget, and how much of it they use, for each sizing."""
+    number = read_count(count, field="--count", most=1_000_000)
+    budget = read_budget(max_params, max_macs, max_activations)
+    image = read_image(input_shape, classes)
+    search_space = read_space(space)
+    with show_progress() as progress:
+        from budgetnet.bench.proposals import run
 
+        result = run(search_space, budget=budget, **image, proposals=number, seed=seed, progress=progress)
+    print_result(result, _print_proposals, as_json=as_json, packages=("optuna",))
+
+
+def report(
+    trials: Annotated[
+        str, typer.Option("--trials", metavar="N", help="Trials of the study, with invented results.")
+    ] = "1000",
+    repeat: Annotated[str, typer.Option("--repeat", metavar="N", help="Number of reports.")] = "3",
+    as_json: Json = False,
+) -> None:
+    """Measure the time of `budgetnet report` and the size of its page, for a study of many trials."""
+    number = read_count(trials, field="--trials", most=100_000)
+    times = read_count(repeat, field="--repeat", most=1000)
+    with show_progress() as progress:
+        from budgetnet.bench.reporting import run
+
+        result = run(trials=number, repeat=times, progress=progress)
+    print_result(result, _print_report, as_json=as_json, packages=("optuna",))
+
+
+bench = typer.Typer(help="Measure budgetnet on this machine, compared with other tools.", no_args_is_help=True)
+for command in (
+    check,
+    bench_training.train,
+    bench_training.growth,
+    bench_training.profile,
+    bench_training.workers,
+    proposals,
+    bench_search.search,
+    bench_search.start,
+    report,
+):
+    bench.command(cls=Command)(command)
+
+
+def _print_check(output: Console, result: CheckBenchmark) -> None:
     from budgetnet.bench.check import CLOSED_FORM
-    from budgetnet.cli.tables import console
     from budgetnet.common.formatting import short_seconds
 
-    table = Table(title="Time to count a network, median over samples made in turn", title_justify="left")
-    table.add_column("network", no_wrap=True)
-    table.add_column("counted by", no_wrap=True)
-    for heading in ("median", "min", "max", "ratio"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for network, methods in measured.measurements.items():
+    table = make_table(
+        "Time to count a network, median of alternating samples",
+        text=("network", "method"),
+        numbers=("median", "min", "max", "ratio"),
+    )
+    for network, methods in result.measurements.items():
         for position, (method, times) in enumerate(methods.items()):
-            ratio = measured.ratios[network].get(method)
+            ratio = result.ratios[network].get(method)
             table.add_row(
                 network if position == 0 else "",
                 method,
@@ -68,10 +129,39 @@ def _print_check(measured: CheckBenchmark) -> None:
                 style="green" if method == CLOSED_FORM else None,
                 end_section=position == len(methods) - 1,
             )
-    output = console()
     output.print(table)
-    output.print("ratio: median time over that of the closed form of the same network")
-    output.print("before it was timed, everything that counts agreed on every network")
-    print_goals(output, measured.goals)
-    output.print("everything on one thread, where it does not say threaded")
-    print_machine(output, measured.environment, packages=("torch", "thop", "numpy", "pydantic"))
+    output.print("ratio: median time relative to the closed form of the same network")
+    output.print("all methods agree on the counts of every network; one thread unless threaded")
+    print_goals(output, result.goals)
+
+
+def _print_proposals(output: Console, result: ProposalsBenchmark) -> None:
+    from budgetnet.common.formatting import percent, short_seconds
+    from budgetnet.statistics.intervals import with_interval
+
+    limits = ", ".join(f"{value:,} {name[4:]}" for name, value in result.budget.to_mapping().items() if value)
+    shape = "x".join(map(str, result.input_shape))
+    table = make_table(
+        f"Proposals from {result.space.name or 'a file'}: at most {limits}; images {shape}",
+        text=("sizing",),
+        numbers=("count", "within % [95 %]", "use %", "low use %", "time"),
+    )
+    for row in result.rows:
+        uses = ("-" if use is None else percent(use) for use in (row.median_use, row.low_use))
+        within = with_interval(row.share_within, row.interval)
+        table.add_row(row.sizing, f"{row.proposals:,}", within, *uses, short_seconds(row.seconds_per_proposal))
+    output.print(table)
+    output.print("within: share of proposals within the budget")
+    output.print("use, low use: median and 5th percentile of the tightest limit's use, of those")
+    output.print("time: mean, to sample, size and check")
+    print_goals(output, result.goals)
+
+
+def _print_report(output: Console, result: ReportBenchmark) -> None:
+    from budgetnet.common.formatting import short_seconds
+
+    median, least, most = map(short_seconds, result.spread)
+    output.print(f"Report of {result.trials:,} completed trials, each with a run folder")
+    output.print(f"time: median {median}, {least} to {most}; {len(result.seconds)} fresh interpreters")
+    output.print(f"size: {memory(result.bytes)}")
+    print_goals(output, result.goals)

@@ -13,12 +13,6 @@ import typer
 
 from budgetnet.cli.ablate import ablate
 from budgetnet.cli.bench import bench
-from budgetnet.cli.bench_proposals import proposals
-from budgetnet.cli.bench_report import report as bench_report
-from budgetnet.cli.bench_search import search as bench_search
-from budgetnet.cli.bench_search import start, workers
-from budgetnet.cli.bench_training import growth, profile
-from budgetnet.cli.bench_training import train as bench_train
 from budgetnet.cli.dashboard import dashboard
 from budgetnet.cli.ensemble import ensemble
 from budgetnet.cli.evaluate import evaluate
@@ -72,8 +66,6 @@ for verb in (
     ablate,
 ):
     app.command(cls=Command)(verb)
-for measurement in (bench_train, growth, profile, workers, proposals, bench_search, start, bench_report):
-    bench.command(cls=Command)(measurement)
 app.add_typer(bench, name="bench")
 app.add_typer(reproduce, name="reproduce")
 

@@ -1,10 +1,9 @@
-"""Trained networks in files that are used without budgetnet: weights, ONNX, torch's own programs, plain Python.
+"""Export of trained networks: safetensors weights, ONNX, torch.export programs and plain Python files.
 
-What is exported is the plain network of a run's best epoch, on the CPU and in evaluation mode; a recipe's
-`test_time_flip` and `test_time_shifts` are not part of it. ONNX, programs and Python files take images as float32
-(N, channels, height, width) with values from 0 to 1, for any N, and normalise them by themselves; all of them give
-logits, float32 (N, classes). A file of weights alone is for the network as budgetnet builds it, which takes images that
-are normalised already.
+The weights of a run's best epoch are exported, on the CPU and in evaluation mode, without test-time augmentation. ONNX,
+torch.export and Python files take images as float32 (N, channels, height, width) with values from 0 to 1, for any N,
+and normalise them; a safetensors file is for the network built from the spec, which takes normalised images. All return
+logits, float32 (N, num_classes).
 """
 
 from budgetnet.export.exporting import FORMATS, SUFFIXES, Exported, Format, export

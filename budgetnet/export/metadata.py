@@ -1,4 +1,4 @@
-"""What an exported file says of itself."""
+"""Metadata stored in exported files."""
 
 from __future__ import annotations
 
@@ -9,39 +9,38 @@ from typing import Any
 from budgetnet.runs.records import RunRecord
 from budgetnet.version import __version__
 
-VERSION = 1
-"""Version of what an exported file says of itself."""
+SCHEMA_VERSION = 1
 NORMALISED = "float32 (N, channels, height, width): (pixels / 255 - mean) / std, channel by channel"
-"""Images that the network itself takes."""
-PIXELS = "float32 (N, channels, height, width): pixels / 255; the network normalises them by itself"
-"""Images that a network takes together with its normalisation."""
+"""Input format of the network itself."""
+PIXELS = "float32 (N, channels, height, width): pixels / 255; the network normalises them itself"
+"""Input format of a network with built-in normalisation."""
 
 
-def facts_of(record: RunRecord, *, class_names: Sequence[str], images: str) -> dict[str, Any]:
-    """What a file says of a run's network, as plain data.
+def metadata_of(record: RunRecord, *, class_names: Sequence[str], input_format: str) -> dict[str, Any]:
+    """Return the metadata of a run's network as plain data.
 
-    Where the data set lay on this machine is not among it, as exported files are handed on.
+    The path of the data set is omitted, because exported files are shared.
 
     Args:
         record: the run.
         class_names: name of each class.
-        images: what the network takes, in words: `NORMALISED` or `PIXELS`.
+        input_format: `NORMALISED` or `PIXELS`.
     """
     identity, result = record.identity, record.result
     spec, data = identity.spec, identity.data
     return {
-        "schema_version": VERSION,
+        "schema_version": SCHEMA_VERSION,
         "budgetnet": __version__,
         "run": identity.digest,
         "epoch": result.best_epoch,
         "spec": spec.to_mapping(),
         "params": result.params,
         "class_names": list(class_names),
-        "input": images,
+        "input": input_format,
         "input_shape": list(spec.input_shape),
         "mean": list(data.mean),
         "std": list(data.std),
-        "output": "float32 (N, classes): logits; softmax makes probabilities of them",
+        "output": "float32 (N, classes): logits; their softmax gives probabilities",
         "data": {
             "kind": data.name.partition(":")[0],
             "provenance": data.provenance,
@@ -52,6 +51,6 @@ def facts_of(record: RunRecord, *, class_names: Sequence[str], images: str) -> d
     }
 
 
-def as_texts(facts: dict[str, Any]) -> dict[str, str]:
-    """The same, each value as JSON, for formats that keep texts by name."""
-    return {name: json.dumps(value) for name, value in facts.items()}
+def as_json_strings(metadata: dict[str, Any]) -> dict[str, str]:
+    """Return the metadata with each value as JSON, for formats that store strings only."""
+    return {name: json.dumps(value) for name, value in metadata.items()}

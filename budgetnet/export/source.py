@@ -1,7 +1,7 @@
-"""A network written out as one plain PyTorch file.
+"""Source code of a network as one plain PyTorch file.
 
-Texts that come from files, such as the names of classes, enter it as string literals alone, see `literal`; everything
-else in it are numbers and words of our own. So no text can become code.
+Text that comes from files, such as class names, enters the source as string literals only (`literal`), so that it
+cannot become code.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from budgetnet.version import __version__
 
 
 def literal(text: str) -> str:
-    """A text as a string literal on one line, with the quotes that ruff prefers; nothing in it can end it early."""
+    """Return a text as a Python string literal on one line, with the quotes that ruff prefers."""
     quote = "'" if text.count('"') > text.count("'") else '"'
     return quote + "".join(_character(character, quote) for character in text) + quote
 
@@ -28,12 +28,12 @@ def literal(text: str) -> str:
 def _character(character: str, quote: str) -> str:
     if character in (quote, "\\"):
         return "\\" + character
-    # Among what is not printable are line ends, and marks that turn the direction of what is shown.
+    # Line ends and marks for the direction of text are not printable.
     return character if character.isprintable() else repr(character)[1:-1]
 
 
 def _templates() -> Environment:
-    # Nothing is escaped for HTML, as Python is written; texts go through `literal`.
+    # No HTML escaping, because the output is Python; text passes through `literal`.
     environment = Environment(  # noqa: S701
         loader=PackageLoader("budgetnet.export", "templates"),
         trim_blocks=True,
@@ -46,9 +46,9 @@ def _templates() -> Environment:
 
 
 def python_source(record: RunRecord, *, class_names: Sequence[str]) -> str:
-    """The network of a run as a Python file that needs torch and safetensors, and Pillow to read images.
+    """Return a Python file that defines the network of a run; it needs torch, safetensors and, for images, Pillow.
 
-    Its module `Network` has the state dict of the network that budgetnet builds.
+    The state dict of its class ``Network`` has the same keys and shapes as that of ``spec.build()``.
 
     Args:
         record: the run.
@@ -60,7 +60,7 @@ def python_source(record: RunRecord, *, class_names: Sequence[str]) -> str:
     shortcuts = {block.shortcut for block in blocks}
     context: dict[str, Any] = {
         "version": __version__,
-        # A name has letters, digits and a few marks by its rule; it stands in a docstring, so here that is seen to.
+        # It goes into a docstring, so no other characters are allowed, even if the record breaks the rule for names.
         "label": re.sub(r"[^\w.+-]", "_", spec.label),
         "params": result.params,
         "macs": result.macs,
@@ -76,14 +76,14 @@ def python_source(record: RunRecord, *, class_names: Sequence[str]) -> str:
         "sums": spec.shortcut.kind != "none",
         "shortcut": next(iter(shortcuts - {"identity", "none"}), None),
         "gates": spec.squeeze_excitation_ratio is not None,
-        "stages": [[_call(spec, block) for block in stage] for stage in plan.stages],
-        "stem": _stem(plan),
+        "stages": [[_block_call(spec, block) for block in stage] for stage in plan.stages],
+        "stem": _stem_call(plan),
     }
     return _templates().get_template("network.py.jinja").render(context)
 
 
-def _call(spec: ModelSpec, block: BlockPlan) -> str:
-    """How a block is made."""
+def _block_call(spec: ModelSpec, block: BlockPlan) -> str:
+    """Return the expression that builds a block."""
     convs, output = block.convs, block.output
     arguments = [str(output.in_channels), str(output.out_channels)]
     if spec.block == "bottleneck":
@@ -97,7 +97,7 @@ def _call(spec: ModelSpec, block: BlockPlan) -> str:
     return f"Block({', '.join(arguments)})"
 
 
-def _stem(plan: Plan) -> str:
+def _stem_call(plan: Plan) -> str:
     conv = plan.stem_conv
     stride = f", stride={conv.stride}" if conv.stride > 1 else ""
     return f"conv({conv.in_channels}, {conv.out_channels}, {conv.kernel_size}{stride})"

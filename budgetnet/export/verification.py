@@ -1,4 +1,4 @@
-"""Exported files loaded back, and what they say compared with what the run's own network says."""
+"""Verification of exported files: loaded back, their logits are compared with those of the run's network."""
 
 from __future__ import annotations
 
@@ -22,90 +22,89 @@ from budgetnet.runs.records import RunRecord
 from budgetnet.training.validation import EVALUATION_PIXELS
 
 TOLERANCE = 1e-4
-"""Largest difference between two logits that is taken for rounding."""
-_STRANGER = Path(__file__).with_name("isolated_check.py")
-_MOST_IMAGES = 256
-_MOST_PIXELS = 1 << 26
-"""Pixels looked at, all images together: large images are fewer."""
+"""Largest difference between two logits that counts as rounding."""
+_CHECK_SCRIPT = Path(__file__).with_name("isolated_check.py")
+_MAX_IMAGES = 256
+_MAX_PIXELS = 1 << 26
+"""Limit over all images, so that fewer large images are compared."""
 
 
 class Sample(NamedTuple):
-    """Images that a network is asked about, before and after."""
+    """Images on which two networks are compared."""
 
     batches: list[Tensor]
-    """float32 (n, channels, height, width) from 0 to 1: first one image by itself, then others together."""
-    words: str
-    """What images they are."""
+    """float32 (n, channels, height, width) from 0 to 1; the first batch holds one image."""
+    description: str
 
     @property
     def images(self) -> int:
-        """How many images there are."""
+        """Number of images."""
         return sum(map(len, self.batches))
 
 
-def sample(record: RunRecord, *, data: str | None, load: Callable[[str], DataSet]) -> Sample:
-    """Images to compare networks on: some that the run was validated on, or noise where those are not to be had.
+def sample_images(record: RunRecord, *, data: str | None, load: Callable[[str], DataSet]) -> Sample:
+    """Return validation images of a run, or seeded noise where its data set is not available.
 
     Args:
         record: the run.
-        data: where its data set is now; where its record has it if left out, unless it would have to be downloaded.
-        load: how data sets are loaded by name.
+        data: name of the run's data set; default: as recorded, but never downloaded.
+        load: loads a data set by name.
 
     Raises:
         DataError: `data` cannot be loaded.
-        InputError: `data` is not what the run was trained on.
+        InputError: `data` is not the data set that the run was trained on.
     """
     shape = record.identity.spec.input_shape
     pixels = math.prod(shape[1:])
-    most = max(2, min(_MOST_IMAGES, _MOST_PIXELS // pixels))
+    count = max(2, min(_MAX_IMAGES, _MAX_PIXELS // pixels))
     try:
         name = record.identity.data.name
         if data is None and needs_download(name):
-            raise DataError("data", name, "is not here")
-        found = validation_images(record, device=torch.device("cpu"), data=data, load=load).images[:most]
-        words = "validation images"
+            raise DataError("data", name, "is not available")
+        images = validation_images(record, device=torch.device("cpu"), data=data, load=load).images[:count]
+        description = "validation images"
     except (DataError, RecordError):
         if data is not None:
             raise
-        noise = np.random.default_rng(0).integers(0, 256, (most, *shape), dtype=np.uint8)
-        found, words = torch.from_numpy(noise), "images of seeded noise, as the run's own are not to be had here"
-    scaled = found.float() / 255
-    return Sample([scaled[:1], *torch.split(scaled[1:], max(1, EVALUATION_PIXELS // pixels))], words)
+        noise = np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8)
+        images, description = torch.from_numpy(noise), "images of seeded noise (the run's data set is not available)"
+    scaled = images.float() / 255
+    return Sample([scaled[:1], *torch.split(scaled[1:], max(1, EVALUATION_PIXELS // pixels))], description)
 
 
-def largest_difference(expected: Sequence[Tensor], said: Sequence[Tensor]) -> float:
-    """The largest difference between the logits of two networks.
+def largest_difference(expected: Sequence[Tensor], exported: Sequence[Tensor]) -> float:
+    """Return the largest absolute difference between the logits of two networks.
 
     Raises:
-        BudgetnetError: it is more than rounding, or a prediction is another one.
+        BudgetnetError: it is above `TOLERANCE`, or a predicted class differs.
     """
-    ours, theirs = torch.cat(list(expected)).double(), torch.cat(list(said)).double()
+    ours, theirs = torch.cat(list(expected)).double(), torch.cat(list(exported)).double()
     if ours.shape != theirs.shape:
-        raise BudgetnetError(f"gives logits of shape {tuple(theirs.shape)}, not {tuple(ours.shape)}")
+        raise BudgetnetError(f"it returns logits of shape {tuple(theirs.shape)}, not {tuple(ours.shape)}")
     difference = (ours - theirs).abs().max().item()
     changed = int((ours.argmax(dim=1) != theirs.argmax(dim=1)).sum())
-    # So written that no number is no small number.
+    # Not `difference > TOLERANCE`, which is false for NaN.
     if not difference <= TOLERANCE or changed:
         raise BudgetnetError(
-            f"says something else than the run's network: logits differ by up to {difference:.1e}, where "
-            f"{TOLERANCE:.0e} is rounding, and {changed} of {len(ours)} predictions differ"
+            f"its logits differ from those of the run's network by up to {difference:.1e} (tolerance {TOLERANCE:.0e}), "
+            f"and {changed} of {len(ours)} predictions differ"
         )
     return difference
 
 
 @torch.no_grad()
-def ask(network: Callable[[Tensor], Tensor], batches: Sequence[Tensor]) -> list[Tensor]:
-    """What a network says of batches of images."""
+def predict(network: Callable[[Tensor], Tensor], batches: Sequence[Tensor]) -> list[Tensor]:
+    """Return the logits of each batch."""
     return [network(batch) for batch in batches]
 
 
-def ask_program(path: Path, batches: Sequence[Tensor]) -> list[Tensor]:
-    """What a program that torch exported says."""
-    return ask(torch.export.load(path).module(), batches)
+def predict_with_torch_export(path: Path, batches: Sequence[Tensor]) -> list[Tensor]:
+    """Return the logits of a torch.export program for each batch."""
+    return predict(torch.export.load(path).module(), batches)
 
 
-def ask_onnx(path: Path, batches: Sequence[Tensor]) -> list[Tensor]:
-    """What an ONNX file says, by ONNX Runtime on the CPU, once ONNX's checker finds it well formed."""
+def predict_with_onnx_runtime(path: Path, batches: Sequence[Tensor]) -> list[Tensor]:
+    """Check an ONNX model with ONNX's checker, and return its logits for each batch, computed on the CPU."""
     import onnx
     import onnxruntime
 
@@ -116,20 +115,20 @@ def ask_onnx(path: Path, batches: Sequence[Tensor]) -> list[Tensor]:
     return [torch.from_numpy(session.run(["logits"], {"images": batch.numpy()})[0]) for batch in batches]
 
 
-def ask_stranger(module: Path, weights: Path, batches: Sequence[Tensor]) -> list[Tensor]:
-    """What a Python file says in an interpreter that cannot import budgetnet.
+def predict_in_isolation(module: Path, weights: Path, batches: Sequence[Tensor]) -> list[Tensor]:
+    """Return the logits of an exported Python file, run in a process that cannot import budgetnet.
 
     Raises:
-        BudgetnetError: it does not run there.
+        BudgetnetError: the file fails there.
     """
     images, logits = (module.with_name(f"{name}.safetensors") for name in ("images", "logits"))
     save_file({f"{number:06}": batch.contiguous() for number, batch in enumerate(batches)}, images)
     arguments = [str(path) for path in (module, weights, images, logits)]
-    # Isolated: no module beside the file, none that the environment names.
-    command = [sys.executable, "-I", str(_STRANGER), *arguments, str(torch.get_num_threads())]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own program
+    # -I: neither the file's folder nor PYTHONPATH is on the import path.
+    command = [sys.executable, "-I", str(_CHECK_SCRIPT), *arguments, str(torch.get_num_threads())]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own script
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise BudgetnetError(f"does not run by itself: {last}")
-    said = load_file(logits)
-    return [said[name] for name in sorted(said)]
+        raise BudgetnetError(f"it does not run without budgetnet: {last}")
+    by_name = load_file(logits)
+    return [by_name[name] for name in sorted(by_name)]

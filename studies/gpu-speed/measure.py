@@ -1,10 +1,10 @@
-"""Every measurement that needs a GPU, in one command of under ten minutes; started again, it goes on where it stopped.
+"""All GPU benchmarks in one command of under ten minutes; run again, it resumes.
 
     python studies/gpu-speed/measure.py --data arrays:cifar10.npz --out gpu-speed
 
-Each part is a command of budgetnet, run as a user would run it; its output lies in a file of its own under --out, and
-summary.md puts them together. The parts come in order of importance. What does not fit into --minutes is named as not
-run. --small runs the same parts at sizes that a CPU does in a few minutes, to see that all of them work.
+Each part is a budgetnet command; its output is saved to a file under --out, and summary.md summarises them. Parts are
+sorted by importance; those that do not fit into --minutes are listed as not run. --small runs the same parts at sizes
+for a CPU, as a test, in a few minutes.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ BUDGETNET = [sys.executable, "-m", "budgetnet"]
 
 
 class Sizes(NamedTuple):
-    """How much is measured."""
+    """Networks and options of each part."""
 
     networks: tuple[str, ...]
-    """What is trained by both recipes."""
+    """Networks that both recipes train."""
     speed: list[str]
     growth: list[str]
     workers: list[str]
@@ -69,28 +69,28 @@ class Part(NamedTuple):
 
 
 def parts(sizes: Sizes, *, data: str, device: str, out: Path) -> list[Part]:
-    """Measurements in order of importance, but for the training by recipes, which takes the time that is left."""
-    on = ["--device", device, "--json"]
+    """Return the benchmarks by importance; training by recipes follows them."""
+    common = ["--device", device, "--json"]
     first, *others = sizes.networks
-    found = [Part("train " + first, ["bench", "train", first, *sizes.speed, *on])]
+    benchmarks = [Part("train " + first, ["bench", "train", first, *sizes.speed, *common])]
     if device == "cuda":
         tests = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "tests"]
-        found.append(Part("tests of the GPU against the CPU", tests))
-    found.append(Part("start", ["bench", "start", first, "--data", data, *on]))
-    found += [Part(f"train {name}", ["bench", "train", name, *sizes.speed, *on]) for name in others]
-    found.append(Part("profile", ["bench", "profile", first, *on]))
-    found.append(Part("workers", ["bench", "workers", *sizes.workers, *on]))
-    found.append(Part("growth", ["bench", "growth", *sizes.growth, "--plot", str(out / "growth.html"), *on]))
-    found.append(Part("search", ["bench", "search", *sizes.search, "--data", data, *on]))
-    found.append(Part("check", ["bench", "check", *sizes.check, "--json"]))
+        benchmarks.append(Part("tests of the GPU against the CPU", tests))
+    benchmarks.append(Part("start", ["bench", "start", first, "--data", data, *common]))
+    benchmarks += [Part(f"train {name}", ["bench", "train", name, *sizes.speed, *common]) for name in others]
+    benchmarks.append(Part("profile", ["bench", "profile", first, *common]))
+    benchmarks.append(Part("workers", ["bench", "workers", *sizes.workers, *common]))
+    benchmarks.append(Part("growth", ["bench", "growth", *sizes.growth, "--plot", str(out / "growth.html"), *common]))
+    benchmarks.append(Part("search", ["bench", "search", *sizes.search, "--data", data, *common]))
+    benchmarks.append(Part("check", ["bench", "check", *sizes.check, "--json"]))
     if device == "cuda":
-        found.append(Part("without autotuning", ["bench", "train", first, *sizes.speed, "--no-autotune", *on]))
-        found.append(Part("compiled", ["bench", "train", first, *sizes.speed, "--compile", *on]))
-    return found
+        benchmarks.append(Part("without autotuning", ["bench", "train", first, *sizes.speed, "--no-autotune", *common]))
+        benchmarks.append(Part("compiled", ["bench", "train", first, *sizes.speed, "--compile", *common]))
+    return benchmarks
 
 
 def trainings(sizes: Sizes, *, data: str, device: str, out: Path) -> list[Part]:
-    """Both recipes on each network, seed by seed, so that a study broken off compares what it has."""
+    """Return runs of both recipes on each network, by seed, so that an interrupted study compares equal seeds."""
     common = ["--data", data, "--device", device, "--json", *sizes.training]
     return [
         Part(
@@ -104,29 +104,29 @@ def trainings(sizes: Sizes, *, data: str, device: str, out: Path) -> list[Part]:
 
 
 def run(part: Part, *, out: Path, deadline: float) -> dict[str, Any] | str:
-    """Runs a measurement, or reads it where it was made before; gives why there is none instead."""
+    """Run a part, or read its saved result; return a text with the reason if there is no result."""
     path = out / (part.name.replace(", ", "-").replace(" ", "-") + ".json")
     if path.exists():
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    left = deadline - time.monotonic()
-    if left < 1:
+    remaining = deadline - time.monotonic()
+    if remaining < 1:
         return "not run: no time left"
     command = part.command if part.command[0] == sys.executable else [*BUDGETNET, *part.command]
-    began = time.monotonic()
+    start = time.monotonic()
     try:
-        # Tests that find no GPU shall fail here, not be skipped.
-        surroundings = {**os.environ, "BUDGETNET_GPU": "required"}
-        done = subprocess.run(  # noqa: S603 - our own
-            command, capture_output=True, text=True, timeout=left, check=False, env=surroundings
+        # Tests fail without a GPU instead of being skipped.
+        environment = {**os.environ, "BUDGETNET_GPU": "required"}
+        done = subprocess.run(  # noqa: S603 - our own command
+            command, capture_output=True, text=True, timeout=remaining, check=False, env=environment
         )
     except subprocess.TimeoutExpired:
-        return f"not finished in the {left:.0f} s that were left; goes on where it stopped if it can"
-    seconds = time.monotonic() - began
+        return f"not finished within the remaining {remaining:.0f} s; run again to resume"
+    seconds = time.monotonic() - start
     print(f"{part.name}: {seconds:.0f} s, exit code {done.returncode}", flush=True)
     if done.returncode:
-        # Tests say at the end of their output why they failed, everything else on standard error.
-        told = (done.stdout, done.stderr) if "pytest" in command else (done.stderr, done.stdout)
-        lines = next((text.strip().splitlines() for text in told if text.strip()), ["without a word"])
+        # pytest reports failures at the end of its output, all others on standard error.
+        outputs = (done.stdout, done.stderr) if "pytest" in command else (done.stderr, done.stdout)
+        lines = next((text.strip().splitlines() for text in outputs if text.strip()), ["no output"])
         return f"failed: {lines[-1][:300]}"
     result = {"result": done.stdout.strip().splitlines()[-1]} if "pytest" in command else json.loads(done.stdout)
     result["command_seconds"] = seconds
@@ -136,8 +136,8 @@ def run(part: Part, *, out: Path, deadline: float) -> dict[str, Any] | str:
     return dict(result)
 
 
-def sentence(name: str, found: dict[str, Any] | str) -> list[str]:
-    """What a measurement showed, in a few lines of Markdown."""
+def summary_lines(name: str, found: dict[str, Any] | str) -> list[str]:
+    """Return the result of a part as Markdown list items."""
     if isinstance(found, str):
         return [f"- {name}: {found}"]
     kind = found.get("benchmark")
@@ -147,7 +147,7 @@ def sentence(name: str, found: dict[str, Any] | str) -> list[str]:
             times, memory = row["seconds_per_step"], row["peak_memory"]
             ratio = found["ratios"].get(row["variant"])
             lines.append(
-                f"  - {row['variant']}, batch {row['batch_size']}: {1e3 * times['median']:.2f} ms a step"
+                f"  - {row['variant']}, batch {row['batch_size']}: {1e3 * times['median']:.2f} ms per step"
                 f" [{1e3 * times['minimum']:.2f}, {1e3 * times['maximum']:.2f}],"
                 f" {row['images_per_second']:,.0f} images/s, {100 * row['share_of_peak']:.1f} % of peak, "
                 + ("memory unknown" if memory is None else f"{memory / 1e9:.2f} GB")
@@ -162,55 +162,60 @@ def sentence(name: str, found: dict[str, Any] | str) -> list[str]:
     return lines
 
 
-def accuracies(sizes: Sizes, results: dict[str, dict[str, Any] | str]) -> list[str]:
-    """Validation accuracy of each recipe on each network, over the seeds that were trained."""
+def accuracy_table(sizes: Sizes, results: dict[str, dict[str, Any] | str]) -> list[str]:
+    """Return validation accuracy by network and recipe, over all finished seeds, as a Markdown table."""
     lines = ["| network | recipe | n | mean, % | sd | seconds of training, median |", "|---|---|---|---|---|---|"]
     for network in sizes.networks:
         for recipe in RECIPES:
             runs = [results.get(f"{network}, {recipe}, seed {seed}") for seed in sizes.seeds]
-            made = [run for run in runs if isinstance(run, dict)]
-            scores = [100 * run["validation_accuracy"] for run in made]
+            finished = [run for run in runs if isinstance(run, dict)]
+            scores = [100 * run["validation_accuracy"] for run in finished]
             spread = f"{statistics.stdev(scores):.2f}" if len(scores) > 1 else "-"
             mean = f"{statistics.mean(scores):.2f}" if scores else "not run"
-            seconds = f"{statistics.median(run['seconds'] for run in made):.0f}" if made else "-"
+            seconds = f"{statistics.median(run['seconds'] for run in finished):.0f}" if finished else "-"
             lines.append(f"| {network} | {recipe} | {len(scores)} | {mean} | {spread} | {seconds} |")
     return lines
 
 
-def write(out: Path, sizes: Sizes, results: dict[str, dict[str, Any] | str], device: str) -> str:
-    """Writes and gives the summary."""
-    made = [found for found in results.values() if isinstance(found, dict)]
-    environment: dict[str, Any] = next((found["environment"] for found in made if "environment" in found), {})
+def write_summary(out: Path, sizes: Sizes, results: dict[str, dict[str, Any] | str], device: str) -> str:
+    """Write the summary and return it."""
+    measured = [found for found in results.values() if isinstance(found, dict)]
+    environment: dict[str, Any] = next((found["environment"] for found in measured if "environment" in found), {})
     machine = environment.get("gpu", {}).get("name") or environment.get("processor", "unknown")
     packages = environment.get("packages", {})
     versions = ", ".join(f"{name} {packages[name]}" for name in ("torch", "budgetnet") if name in packages)
     lines = [f"# Speed on {device}: {machine}", "", versions, ""]
     for name, found in results.items():
         if not name.startswith(tuple(f"{network}, " for network in sizes.networks)):
-            lines += sentence(name, found)
+            lines += summary_lines(name, found)
         elif isinstance(found, str):
             lines.append(f"- {name}: {found}")
-    text = "\n".join([*lines, "", *accuracies(sizes, results), ""])
+    text = "\n".join([*lines, "", *accuracy_table(sizes, results), ""])
     (out / "summary.md").write_text(text, encoding="utf-8")
     return text
 
 
 def main() -> None:
-    """Measures what is missing, in the time there is."""
+    """Run all parts that have no result yet, until the time is up."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="cifar10", help="as budgetnet names data; cifar10 unless told")
-    parser.add_argument("--out", type=Path, default=Path("gpu-speed"), help="folder of what is measured; gpu-speed")
-    parser.add_argument("--device", default="cuda", help="cuda unless told")
-    parser.add_argument("--minutes", type=float, default=9.0, help="time for all parts together; 9")
-    parser.add_argument("--at-once", type=int, default=2, help="runs trained at once, when recipes are compared")
-    parser.add_argument("--small", action="store_true", help="sizes that a CPU does in minutes")
+    parser.add_argument("--data", default="cifar10", help="data set, as for budgetnet train (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("gpu-speed"), help="folder for results (default: %(default)s)")
+    parser.add_argument("--device", default="cuda", help="cuda or cpu (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=9.0, help="time limit for all parts (default: %(default)s)")
+    parser.add_argument(
+        "--at-once",
+        type=int,
+        default=2,
+        help="number of concurrent training runs when recipes are compared (default: %(default)s)",
+    )
+    parser.add_argument("--small", action="store_true", help="small sizes, for a test on a CPU")
     options = parser.parse_args()
     deadline = time.monotonic() + 60 * options.minutes
     sizes: Sizes = SMALL if options.small else FULL
     options.out.mkdir(parents=True, exist_ok=True)
     arguments = {"data": options.data, "device": options.device, "out": options.out}
     results: dict[str, dict[str, Any] | str] = {}
-    # Alone on the machine, as the time from command to verdict is measured with it.
+    # The first run trains alone, because its duration is reported.
     first, *others = trainings(sizes, **arguments)
     measurements = parts(sizes, **arguments)
     for part in [measurements[0], first, *measurements[1:]]:
@@ -219,7 +224,7 @@ def main() -> None:
         jobs = {part.name: pool.submit(run, part, out=options.out, deadline=deadline) for part in others}
         for name, job in jobs.items():
             results[name] = job.result()
-    print(write(options.out, sizes, results, options.device))
+    print(write_summary(options.out, sizes, results, options.device))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Searches with each arm of study.yaml and each seed, and sums up. Started again, it goes on.
+"""Compare the arms of study.yaml by one search per arm and seed; run again, it resumes.
 
 python studies/pruned-search/compare.py --out runs/pruned-search
 """
@@ -30,52 +30,52 @@ HERE = Path(__file__).parent
 
 
 class Found(NamedTuple):
-    """A candidate that was trained to its end."""
+    """A candidate with complete training."""
 
     epochs: int
-    """Epochs that the search had spent by then, on all candidates."""
+    """Total epochs of the search so far, over all candidates."""
     accuracy: float
-    """Validation accuracy at its best epoch, as a share."""
+    """Validation accuracy at its best epoch, from 0 to 1."""
 
 
-class Purse(Callback):
-    """Counts a search's epochs, keeps what it found, and ends it where they are spent."""
+class EpochBudget(Callback):
+    """Callback that records candidates and stops a search after a number of epochs."""
 
     def __init__(self, epochs: int) -> None:
-        self.left, self.spent = epochs, 0
+        self.remaining, self.used = epochs, 0
         self.found: list[Found] = []
-        self.begun_candidates = 0
+        self.candidates = 0
 
     def begun(self, run: Announced, *, worker: int) -> None:
-        """Counts a candidate, if there is an epoch left for it."""
-        if not self.left:
+        """Count a candidate, or stop the search if no epoch remains."""
+        if not self.remaining:
             raise KeyboardInterrupt
-        self.begun_candidates += 1
+        self.candidates += 1
 
     def stepped(self, epoch: int, share: float, *, worker: int) -> None:
-        """Ends the search with the first step that no epoch is left for."""
-        if not self.left:
+        """Stop the search if no epoch remains."""
+        if not self.remaining:
             raise KeyboardInterrupt
 
     def epoch_ended(self, epoch: Epoch, *, worker: int) -> None:
-        """Spends an epoch."""
-        self.left -= 1
-        self.spent += 1
+        """Count an epoch."""
+        self.remaining -= 1
+        self.used += 1
 
     def ended(self, result: RunResult, *, worker: int) -> None:
-        """Keeps a candidate that came to its end."""
+        """Record a candidate with complete training."""
         if result.status == "complete" and result.validation_accuracy is not None:
-            self.found.append(Found(self.spent, result.validation_accuracy))
+            self.found.append(Found(self.used, result.validation_accuracy))
 
 
 def main() -> None:
-    """Searches where nothing has been found yet and sums up all there is."""
+    """Run missing searches and summarise all of them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--study", type=Path, default=HERE / "study.yaml")
-    parser.add_argument("--seeds", type=int, nargs="*", help="only these; all, and a summary, if left out")
+    parser.add_argument("--seeds", type=int, nargs="*", help="run only these seeds, without a summary (default: all)")
     options = parser.parse_args()
-    # One thread, so that the numbers do not hang on the machine's cores.
+    # One thread, so that results do not depend on the number of cores.
     torch.set_num_threads(1)
     study = read_mapping(options.study)
     results: dict[tuple[str, int], dict[str, Any]] = {}
@@ -88,47 +88,47 @@ def main() -> None:
             best = max(found["accuracy"] for found in results[arm, seed]["found"])
             print(f"{arm}, seed {seed}: best {best:.4f} of {results[arm, seed]['candidates']} candidates", flush=True)
     if not options.seeds:
-        sum_up(study, results, options.out)
+        summarise(study, results, options.out)
 
 
 def run(study: dict[str, Any], arm: str, seed: int, out: Path) -> dict[str, Any]:
-    """One search, from its beginning: what it found, and after how many epochs."""
+    """Run one search; return its candidates and the epochs after which each was found."""
     recipe = Recipe.from_mapping(study["recipe"])
     data = TrainingData.prepare(
         load_dataset(study["data"]), recipe, device=torch.device("cpu"), train_size=study["train_size"]
     )
-    asked = {name: study[name] for name in ("data", "train_size", "space", "max_params")}
-    settings = question(data, SearchConfig(recipe=recipe, seed=seed, **asked, **study["arms"][arm]))
-    purse = Purse(study["candidates"] * recipe.epochs)
+    fields = {name: study[name] for name in ("data", "train_size", "space", "max_params")}
+    settings = question(data, SearchConfig(recipe=recipe, seed=seed, **fields, **study["arms"][arm]))
+    budget = EpochBudget(study["candidates"] * recipe.epochs)
     storage = open_storage(default_storage(out), create=True)
     place = Arrangement(settings, data, "search", storage, out)
     try:
-        search(place, Plan(10 * study["candidates"]), purse)
+        search(place, Plan(10 * study["candidates"]), budget)
     except KeyboardInterrupt:
-        if purse.left:
+        if budget.remaining:
             raise
     return {
         "arm": arm,
         "seed": seed,
-        "epochs": purse.spent,
-        "candidates": purse.begun_candidates,
-        "found": [found._asdict() for found in purse.found],
+        "epochs": budget.used,
+        "candidates": budget.candidates,
+        "found": [found._asdict() for found in budget.found],
         "environment": describe_environment(torch.device("cpu")),
     }
 
 
 def best_within(result: dict[str, Any], epochs: float) -> float:
-    """The best accuracy found by then, as a share; 0 before the first candidate."""
+    """Return the best accuracy within a number of epochs, from 0 to 1; 0 before the first candidate."""
     return max((found["accuracy"] for found in result["found"] if found["epochs"] <= epochs), default=0.0)
 
 
 def first_at(result: dict[str, Any], accuracy: float) -> float:
-    """Epochs until something as good was found; infinite where nothing was."""
+    """Return the epochs until this accuracy was reached; infinite if it never was."""
     return min((found["epochs"] for found in result["found"] if found["accuracy"] >= accuracy), default=math.inf)
 
 
-def sum_up(study: dict[str, Any], results: dict[tuple[str, int], dict[str, Any]], out: Path) -> None:
-    """Writes and prints each search, and each arm's paired difference to the plain one."""
+def summarise(study: dict[str, Any], results: dict[tuple[str, int], dict[str, Any]], out: Path) -> None:
+    """Write and print each search, and each arm's paired difference to the plain arm."""
     rows, summary = [], {}
     for arm in study["arms"]:
         gains, speeds = [], []
@@ -154,7 +154,7 @@ def sum_up(study: dict[str, Any], results: dict[tuple[str, int], dict[str, Any]]
             summary[arm] = {
                 "best, difference to plain in points": interval(gains),
                 "reached the plain best": f"{len(reached_in)} of {len(speeds)}",
-                # A ratio, so its logarithm is what is averaged; only over the pairs in which it is known.
+                # Geometric mean of the ratio, over the pairs in which it is finite.
                 "epochs to the plain best, ratio to plain": [math.exp(value) for value in interval(reached_in)],
             }
     with (out / "results.csv").open("w", newline="", encoding="utf-8") as stream:
@@ -172,7 +172,7 @@ def sum_up(study: dict[str, Any], results: dict[tuple[str, int], dict[str, Any]]
 
 
 def interval(values: list[float]) -> list[float]:
-    """Mean and 95 % interval by Student's distribution; without spread where there are fewer than two."""
+    """Return mean and 95 % interval by Student's t-distribution; an infinite interval for fewer than two values."""
     mean = float(np.mean(values)) if values else math.nan
     if len(values) < 2:
         return [mean, -math.inf, math.inf]

@@ -1,4 +1,4 @@
-"""Runs the studies that need long training, in the order of `studies/order.yaml`; run again, it goes on.
+"""Run the studies that need long training, in the order of `studies/order.yaml`; run again, it resumes.
 
 make studies ARGS="--data arrays:cifar10.npz"
 """
@@ -21,14 +21,14 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run studies, or show or collect what came of them; give the exit code.
+    """Run studies, or show or collect their results; return the exit code.
 
     0: all are finished; 1: a study failed or is not ready; 2: bad input; 130: interrupted.
     """
     parser = argparse.ArgumentParser(prog="studies", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--data", default="cifar10", help="cifar10 (default), cifar10:PATH or arrays:PATH.npz")
     parser.add_argument(
-        "--declare", choices=["cifar10"], help="vouch for the images being CIFAR-10, as for budgetnet reproduce"
+        "--declare", choices=["cifar10"], help="declare the images to be CIFAR-10, as for budgetnet reproduce"
     )
     parser.add_argument(
         "--out",
@@ -36,19 +36,19 @@ def main(arguments: list[str] | None = None) -> int:
         default=Path.home() / "budgetnet-studies",
         help="folder of checkout, runs, logs, records and status.json (default: %(default)s)",
     )
-    parser.add_argument("--only", metavar="NAME", help="run this study alone, again if it is finished")
+    parser.add_argument("--only", metavar="NAME", help="run only this study, again if it is finished")
     parser.add_argument(
-        "--update", action="store_true", help="bring the checkout to the repository's HEAD before each study"
+        "--update", action="store_true", help="update the checkout to the repository's HEAD before each study"
     )
     parser.add_argument(
         "--priority",
         choices=["idle", "normal"],
         default="idle",
-        help="idle (default): commands get a core where nothing else wants it; normal: as any other command",
+        help="idle (default): commands run only on cores that are otherwise idle; normal: normal priority",
     )
     actions = parser.add_mutually_exclusive_group()
     actions.add_argument("--list", action="store_true", help="list the studies and run none")
-    actions.add_argument("--status", action="store_true", help="show what has become of each study and run none")
+    actions.add_argument("--status", action="store_true", help="show the state of each study and run none")
     actions.add_argument(
         "--collect", action="store_true", help="copy the records of finished studies into this repository's studies/"
     )
@@ -63,12 +63,12 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error.filename or 'system'}: {error.strerror or error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on where it stopped", file=sys.stderr)
+        print("interrupted: run the same command again to resume", file=sys.stderr)
         return 130
 
 
 def _act(options: argparse.Namespace, place: Place) -> int:
-    """Do what the options ask for."""
+    """Perform the requested action; return the exit code."""
     if options.list:
         _console().print(list_table(Order.load(REPOSITORY / ORDER_FILE), REPOSITORY))
         return 0
@@ -80,9 +80,9 @@ def _act(options: argparse.Namespace, place: Place) -> int:
         return _collect(place, only=options.only)
     idle = options.priority == "idle"
     settings = Options(options.data, options.declare, options.only, options.update, idle)
-    well = Runner(REPOSITORY, place, settings).run()
+    all_finished = Runner(REPOSITORY, place, settings).run()
     print(f"records: {place.folder / 'records'}; --collect (make studies-records) copies them into studies/")
-    return 0 if well else 1
+    return 0 if all_finished else 1
 
 
 def _console() -> Console:
@@ -90,7 +90,7 @@ def _console() -> Console:
 
 
 def _order(place: Place) -> Order:
-    """Read the list that the studies are run by: the checkout's, or the repository's before there is one."""
+    """Read the list of studies from the checkout, or from the repository before the first run."""
     checked_out = place.checkout / ORDER_FILE
     return Order.load(checked_out if checked_out.exists() else REPOSITORY / ORDER_FILE)
 
@@ -98,13 +98,13 @@ def _order(place: Place) -> Order:
 def _collect(place: Place, *, only: str | None) -> int:
     status, order = place.status(), _order(place)
     if status is None:
-        raise RecordError("--out", str(place.folder), "no study was started here yet")
+        raise RecordError("--out", str(place.folder), "no study has been started here")
     wanted = order.studies if only is None else (order.get(only),)
     for study in wanted:
         state = status.studies.get(study.name)
         if state is not None and state.state == "finished":
             count = collect(study, records=place.records(study), repository=REPOSITORY)
-            print(f"{study.name}: {count} files copied into studies/{study.folder}, run by commit {state.commit[:10]}")
+            print(f"{study.name}: {count} files copied into studies/{study.folder}, from commit {state.commit[:10]}")
         elif only is not None:
             raise RecordError("--only", only, "is not finished")
     return 0

@@ -1,4 +1,4 @@
-"""A checkout of its own for the studies, so that the code of the repository may change while they run."""
+"""A separate git checkout for the studies, so that the repository can change while they run."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from budgetnet.common.errors import BudgetnetError
 
 
 def head_of(repository: Path) -> str:
-    """Give the commit that a repository or a checkout is at, as its full hash.
+    """Return the full hash of HEAD.
 
     Raises:
-        BudgetnetError: the folder is no git repository with a commit.
+        BudgetnetError: the folder is not a git repository with a commit.
     """
     return _git("rev-parse", "--verify", "HEAD^{commit}", folder=repository)
 
 
 def describe(repository: Path) -> str:
-    """Describe the commit that a repository is at, and what it lacks: changes that are not committed."""
+    """Return hash and subject of HEAD, and the number of files with uncommitted changes."""
     changed = len(_git("status", "--porcelain", folder=repository).splitlines())
-    words = _git("log", "-1", "--format=%h %s", folder=repository)
-    return f"commit {words}" + (f"; uncommitted changes of {changed} files are not included" if changed else "")
+    head = _git("log", "-1", "--format=%h %s", folder=repository)
+    return f"commit {head}" + (f"; uncommitted changes of {changed} files are not included" if changed else "")
 
 
 def clone(repository: Path, checkout: Path) -> None:
-    """Clone a repository at its HEAD; a clone that was interrupted is made again.
+    """Clone a repository at its HEAD; an interrupted clone is repeated.
 
     Raises:
         BudgetnetError: git failed.
@@ -34,14 +34,14 @@ def clone(repository: Path, checkout: Path) -> None:
     unfinished = checkout.with_name(f".{checkout.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     checkout.parent.mkdir(parents=True, exist_ok=True)
-    # The whole of a linked worktree, whose branch a plain clone would not have under HEAD.
+    # HEAD is checked out by hash, because the clone of a linked worktree has another HEAD.
     _git("clone", "--quiet", "--local", "--no-checkout", str(repository), str(unfinished), folder=repository)
     _git("checkout", "--quiet", "--detach", head_of(repository), folder=unfinished)
     unfinished.rename(checkout)
 
 
 def update(repository: Path, checkout: Path) -> None:
-    """Bring a clone to the HEAD of its repository.
+    """Update a clone to the HEAD of its repository.
 
     Raises:
         BudgetnetError: git failed.

@@ -1,4 +1,4 @@
-"""Commands run at the lowest priority; a command ends with the runner, however the runner ends."""
+"""Subprocesses at the lowest priority, which are killed if the runner is killed."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-_PATIENCE = 60.0
-"""Seconds that an interrupted command has to end by itself."""
+_EXIT_TIMEOUT = 60.0
+"""Seconds for an interrupted command to exit before it is killed."""
 _SET_DEATH_SIGNAL = 1
 """PR_SET_PDEATHSIG in Linux's prctl.h."""
 
 
 def lowest_priority() -> list[str]:
-    """Give the words in front of a command that lower its priority, as far as the system has them.
+    """Return a command prefix that lowers the priority, as far as the system supports it.
 
-    The idle class of Linux's scheduler runs only where no other process wants the core; `nice` holds elsewhere.
+    Linux's scheduling class SCHED_IDLE runs only on cores that are otherwise idle; elsewhere `nice` is used.
     """
     nice = ["nice", "-n", "19"] if shutil.which("nice") else []
     chrt = ["chrt", "--idle", "0"]
@@ -33,23 +33,23 @@ def lowest_priority() -> list[str]:
 
 
 def command_line(argv: Sequence[str]) -> list[str]:
-    """Put this Python in place of the words ``budgetnet`` and ``python`` at the beginning of a command."""
+    """Replace ``budgetnet`` and ``python`` at the start of a command by this Python."""
     programs = {"budgetnet": [sys.executable, "-m", "budgetnet"], "python": [sys.executable]}
     return [*programs.get(argv[0], [argv[0]]), *argv[1:]]
 
 
 def run_command(argv: Sequence[str], *, checkout: Path, stdout: IO[bytes], log: IO[bytes], idle: bool) -> int:
-    """Run a command in a checkout, with the code of that checkout; give its exit code, as the shell has it.
+    """Run a command with the code of a checkout; return its exit code, 128 + n if signal n killed it.
 
     Args:
         argv: the command.
-        checkout: folder in which it is run.
-        stdout: where its standard output goes.
-        log: where its standard error goes.
-        idle: whether it is run at the lowest priority.
+        checkout: working folder.
+        stdout: file for its standard output.
+        log: file for its standard error.
+        idle: whether it runs at the lowest priority.
 
     Raises:
-        KeyboardInterrupt: the runner was told to end; the command was ended first.
+        KeyboardInterrupt: the runner was interrupted; the command has been stopped.
         OSError: the program cannot be started.
     """
     environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
@@ -60,8 +60,7 @@ def run_command(argv: Sequence[str], *, checkout: Path, stdout: IO[bytes], log: 
         stdin=subprocess.DEVNULL,
         stdout=stdout,
         stderr=log,
-        # A session of its own: out of reach of the terminal's Ctrl-C, and with a priority of its own where sessions
-        # share cores evenly.
+        # A new session: not reached by the terminal's Ctrl-C, and with its own autogroup, whose priority is set below.
         start_new_session=True,
         preexec_fn=_prepare,  # noqa: PLW1509 - the runner has one thread
     )
@@ -71,27 +70,27 @@ def run_command(argv: Sequence[str], *, checkout: Path, stdout: IO[bytes], log: 
     try:
         code = process.wait()
     except BaseException:
-        _end(process)
+        _stop(process)
         raise
     return code if code >= 0 else 128 - code
 
 
 def _prepare() -> None:
-    """Prepare the new process: it can be interrupted, and on Linux it is killed when the runner is."""
-    # Ignored where the runner was started in the background of a shell.
+    """Prepare the new process: SIGINT interrupts it, and on Linux it is killed if the runner is killed."""
+    # A shell starts background processes with SIGINT ignored.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Interrupt a command and what it started, and kill them where that does not help."""
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Interrupt a command and its child processes, and kill them if they do not exit."""
     handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
-                process.wait(_PATIENCE)
+                process.wait(_EXIT_TIMEOUT)
                 return
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()

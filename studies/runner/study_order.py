@@ -1,4 +1,4 @@
-"""The list of studies that need long training: what each runs, and what it leaves (`studies/order.yaml`)."""
+"""The list of studies that need long training, with their commands and records (`studies/order.yaml`)."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ from budgetnet.common.documents import Document, Real
 from budgetnet.common.errors import InputError
 
 ORDER_FILE = Path("studies") / "order.yaml"
-"""Where the list lies in a checkout."""
+"""Path of the list in a checkout."""
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60)]
 FileName = Annotated[str, Field(pattern=r"^[\w-][\w.-]*$", max_length=100)]
 
 
 class Command(Document):
-    """One command of a study. It must be one that continues where it stopped when it is run again."""
+    """One command of a study; it must resume when it is run again."""
 
     argv: Annotated[tuple[str, ...], Field(min_length=1)]
-    """The command, argument by argument. ``budgetnet`` and ``python`` as the first are those of the runner; ``{data}``,
-    ``{out}`` (folder of run folders), ``{records}`` (folder of what is kept) and ``{seed}`` are filled in,
-    ``{declare}`` by ``--declare cifar10`` or nothing. An argument with an asterisk becomes all paths that match it."""
+    """Arguments. ``budgetnet`` and ``python`` in the first place are the runner's. ``{data}``, ``{out}`` (folder of
+    run folders), ``{records}`` (folder of records) and ``{seed}`` are replaced, ``{declare}`` by ``--declare cifar10``
+    or nothing. An argument with an asterisk is replaced by all paths that match it."""
     stdout: FileName | None = None
-    """File of the records that standard output is written to; the log if null."""
+    """File among the records for the standard output; null: the log."""
     exit_codes: tuple[int, ...] = (0,)
-    """Exit codes that mean success; `budgetnet reproduce` ends with 4 where the answer is no."""
+    """Exit codes that mean success; `budgetnet reproduce` exits with 4 if a result is not reproduced."""
 
 
 class Study(Document):
-    """One study: commands that are run one after the other, and what is kept of them."""
+    """One study: commands that run one after another, and the records to keep."""
 
     name: Name
-    """What it is called in tables and options."""
+    """Name in tables and options."""
     question: Annotated[str, Field(min_length=1, max_length=200)]
-    """What it answers, in a line."""
+    """The question that the study answers, in one line."""
     folder: Name
-    """The folder below ``studies`` that its records belong to."""
+    """Folder of its records under ``studies``."""
     out: Name | None = None
-    """Folder of its run folders; studies that share one answer from each other's runs. Default: `name`."""
+    """Folder of its run folders; studies with the same folder reuse each other's runs. Default: `name`."""
     needs: tuple[str, ...] = ()
-    """Files of the repository that must exist, besides those below ``studies`` that a command names."""
+    """Files of the repository that must exist, besides files under ``studies`` in its commands."""
     seeds: tuple[int, ...] = (0,)
-    """A command with ``{seed}`` is run once for each."""
+    """A command with ``{seed}`` runs once per seed."""
     core_hours: Annotated[Real, Field(gt=0)]
-    """About how many hours it takes on one core of a CPU without a GPU."""
+    """Approximate duration in hours on one CPU core."""
     keep_runs: Literal["named", "all"] = "named"
-    """Whose records are kept: runs that a JSON file of the records names, or all runs of `out`."""
+    """Runs whose records are kept: those that a JSON file among the records names, or all runs of `out`."""
     commands: Annotated[tuple[Command, ...], Field(min_length=1)]
 
     @property
@@ -58,14 +58,14 @@ class Study(Document):
         return self.out or self.name
 
     def missing(self, checkout: Path) -> list[str]:
-        """List the files that the study needs and a checkout does not have."""
+        """List the files that the study needs and a checkout lacks."""
         named = [part for command in self.commands for part in command.argv if part.startswith("studies/")]
         wanted = dict.fromkeys([*self.needs, *(part for part in named if "{" not in part and "*" not in part)])
         return [path for path in wanted if not (checkout / path).exists()]
 
 
 class Order(Document):
-    """All studies, in the order in which they are run."""
+    """All studies, in the order in which they run."""
 
     document_kind: ClassVar[str] = "order"
 
@@ -84,7 +84,7 @@ class Order(Document):
         """Find a study by its name.
 
         Raises:
-            InputError: there is none of that name.
+            InputError: unknown name.
         """
         for study in self.studies:
             if study.name == name:

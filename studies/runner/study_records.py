@@ -1,4 +1,4 @@
-"""Records of studies: copied from their run folders, and brought into the repository."""
+"""Records of studies: copied from run folders, and later into the repository."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from study_order import Study
 from budgetnet.common.files import replacing_file
 
 RUN_FILES = ("run.json", "result.json", "curves.csv", "test.json", "environment.json")
-"""What is kept of a run folder; weights are not."""
+"""Files of a run folder that are kept; weights are not."""
 OPENINGS = "test-openings.jsonl"
-"""When the test set was opened, for what."""
+"""Log of the openings of the test set."""
 
 
 def keep_records(study: Study, *, runs: Path, records: Path) -> list[str]:
-    """Copy the records of a study's finished runs to where its other records lie; give the names of the runs.
+    """Copy the records of a study's finished runs to its other records; return the names of the runs.
 
     Args:
         study: the study.
         runs: folder of its run folders.
-        records: folder of its records; JSON files in it name the runs, unless the study keeps all of them.
+        records: folder of its records; JSON files in it name the runs to keep, unless the study keeps all.
     """
     finished = sorted(path.parent for path in runs.glob("*/result.json"))
     if study.keep_runs == "named":
@@ -38,7 +38,7 @@ def keep_records(study: Study, *, runs: Path, records: Path) -> list[str]:
 
 
 def collect(study: Study, *, records: Path, repository: Path) -> int:
-    """Copy the records of a study into its folder of a repository; give the number of files."""
+    """Copy the records of a study to its folder in a repository; return the number of files."""
     files = [path for path in sorted(records.rglob("*")) if path.is_file() and not path.name.startswith(".")]
     for path in files:
         _copy(path, repository / "studies" / study.folder / path.relative_to(records))

@@ -1,4 +1,4 @@
-"""Studies run one after the other, each from where it stopped, with their state in a file."""
+"""Runner of studies: one after another, resumable, with their state in `status.json`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from budgetnet.common.files import put_in_place
 
 
 class Place:
-    """The folder in which studies are run."""
+    """Folder for checkout, runs, records, logs and state of the studies."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -31,19 +31,19 @@ class Place:
         self._lock = folder / ".lock"
 
     def runs(self, study: Study) -> Path:
-        """Give the folder of a study's run folders."""
+        """Return the folder of a study's run folders."""
         return self.folder / "runs" / study.runs_folder
 
     def records(self, study: Study) -> Path:
-        """Give the folder of a study's records."""
+        """Return the folder of a study's records."""
         return self.folder / "records" / study.name
 
     def log(self, study: Study) -> Path:
-        """Give the file of what a study's commands print."""
+        """Return the log file of a study's commands."""
         return self.folder / "logs" / f"{study.name}.log"
 
     def status(self) -> Status | None:
-        """Read the state of the studies; None where none was started here.
+        """Read the state of the studies; None before the first run.
 
         Raises:
             InputError: the file is damaged.
@@ -52,20 +52,20 @@ class Place:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other runners out.
+        """Hold the lock of this folder.
 
         Raises:
-            BusyError: another runner is at work here.
+            BusyError: another runner holds it.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(self._lock, timeout=0):
                 yield
         except Timeout:
-            raise BusyError("--out", str(self.folder), "another runner is at work on these studies") from None
+            raise BusyError("--out", str(self.folder), "another runner is running these studies") from None
 
     def is_locked(self) -> bool:
-        """Tell whether a runner is at work here."""
+        """Return whether a runner holds the lock."""
         if not self._lock.exists():
             return False
         try:
@@ -76,7 +76,7 @@ class Place:
 
 
 class Options(NamedTuple):
-    """How studies are run."""
+    """Options of the runner."""
 
     data: str
     declare: str | None
@@ -87,18 +87,18 @@ class Options(NamedTuple):
 
 
 class Runner:
-    """Runs the studies of a repository in a place."""
+    """Runs the studies of a repository."""
 
     def __init__(self, repository: Path, place: Place, options: Options) -> None:
         self._repository, self._place, self._options = repository, place, options
 
     def run(self) -> bool:
-        """Run all studies that are not finished; tell whether every one of them is ready and ended well.
+        """Run all unfinished studies; return whether all of them are finished.
 
         Raises:
-            BudgetnetError: git failed, the order file is missing or breaks a rule, or other data were asked for before.
-            BusyError: another runner is at work in the place.
-            KeyboardInterrupt: the runner was told to end.
+            BudgetnetError: git failed, the order file is missing or invalid, or the data set has changed.
+            BusyError: another runner is running.
+            KeyboardInterrupt: the runner was interrupted.
         """
         place = self._place
         with place.locked(), _interrupted_by_sigterm():
@@ -106,7 +106,7 @@ class Runner:
                 print(f"cloning {study_checkout.describe(self._repository)}", flush=True)
                 study_checkout.clone(self._repository, place.checkout)
             status = self._status()
-            well = True
+            all_finished = True
             done: set[str] = set()
             while True:
                 # Read again before each study, as an update may have changed it.
@@ -114,18 +114,18 @@ class Runner:
                     study_checkout.update(self._repository, place.checkout)
                 study = self._next(status, done)
                 if study is None:
-                    return well
+                    return all_finished
                 done.add(study.name)
                 missing = study.missing(place.checkout)
                 if missing:
                     print(f"{study.name}: not ready: {missing[0]} is missing", flush=True)
-                    well = False
+                    all_finished = False
                     continue
                 status = self._run_study(study, status)
-                well &= status.studies[study.name].state == "finished"
+                all_finished &= status.studies[study.name].state == "finished"
 
     def _next(self, status: Status, done: set[str]) -> Study | None:
-        """Find the study that is run next: the first that is not finished, or the one that was asked for."""
+        """Return the next study: the first unfinished one, or the one that ``--only`` names."""
         order = Order.load(self._place.checkout / ORDER_FILE)
         if self._options.only is not None:
             study = order.get(self._options.only)
@@ -134,7 +134,7 @@ class Runner:
         return next((study for study in order.studies if study.name not in finished | done), None)
 
     def _status(self) -> Status:
-        """Read the state of the studies, those of another data set refused."""
+        """Read the state of the studies; reject another data set."""
         data, declare = absolute_data(self._options.data), self._options.declare
         found = self._place.status()
         if found is None:
@@ -146,7 +146,7 @@ class Runner:
         return found
 
     def _run_study(self, study: Study, status: Status) -> Status:
-        """Run one study and keep its state; a command that fails ends it."""
+        """Run one study and save its state; stop at the first failing command."""
         place = self._place
         commit = study_checkout.head_of(place.checkout)
         state = StudyState(state="running", commit=commit, started=now())
@@ -167,11 +167,11 @@ class Runner:
         return status
 
     def _run_commands(self, study: Study, status: Status) -> tuple[int, str]:
-        """Run a study's commands until one fails; give its exit code, 0 where none does, and why."""
+        """Run a study's commands until one fails; return its exit code and the reason, or 0 and an empty text."""
         place = self._place
         for folder in (place.runs(study), place.records(study), place.log(study).parent):
             folder.mkdir(parents=True, exist_ok=True)
-        # Relative to the checkout, so that no record holds a path of this machine.
+        # Relative to the checkout, so that records hold no path of this machine.
         values = Values(
             data=_linked(status.data, place.checkout),
             out=os.path.relpath(place.runs(study), place.checkout),
@@ -191,7 +191,7 @@ class Runner:
         return 0, ""
 
     def _run_command(self, command: Command, argv: Sequence[str], study: Study, log: IO[bytes]) -> int:
-        """Run one command; what it prints takes the place of its file in the records only where it succeeds."""
+        """Run one command; its output replaces the file among the records only if it succeeds."""
         checkout, idle = self._place.checkout, self._options.idle
         if command.stdout is None:
             return run_command(argv, checkout=checkout, stdout=log, log=log, idle=idle)
@@ -204,10 +204,10 @@ class Runner:
 
 
 def absolute_data(data: str) -> str:
-    """Give a data set with the absolute path of its file or folder, where it has one.
+    """Make the path in the name of a data set absolute.
 
     Raises:
-        InputError: there is no such file or folder.
+        InputError: no such file or folder.
     """
     kind, _, path = data.partition(":")
     if not path:
@@ -219,10 +219,10 @@ def absolute_data(data: str) -> str:
 
 
 def _linked(data: str, checkout: Path) -> str:
-    """Link a data set's file or folder into the checkout, and give the data set with a path relative to it.
+    """Link a data set's file or folder into the checkout; return its name with a path relative to the checkout.
 
     Raises:
-        InputError: the checkout holds something else of that name.
+        InputError: the checkout has a file of the same name.
     """
     kind, _, path = data.partition(":")
     if not path:
@@ -231,14 +231,14 @@ def _linked(data: str, checkout: Path) -> str:
     if link.is_symlink():
         link.unlink()
     if link.exists():
-        raise InputError("--data", data, f"must have another name than {link.name}, which the repository has as well")
+        raise InputError("--data", data, f"must not be named {link.name}, like a file of the repository")
     link.symlink_to(path)
     return f"{kind}:{link.name}"
 
 
 @contextmanager
 def _interrupted_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the runner as Ctrl-C does, and Ctrl-C too where a shell has it ignored."""
+    """Raise KeyboardInterrupt on SIGTERM and SIGINT, even if a shell ignores SIGINT."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt

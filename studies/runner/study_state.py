@@ -1,4 +1,4 @@
-"""What has become of each study, in one file that is replaced atomically: `status.json`."""
+"""State of the studies, in `status.json`."""
 
 from __future__ import annotations
 
@@ -16,43 +16,43 @@ StateName = Literal["running", "interrupted", "finished", "failed"]
 
 
 class StudyState(Document):
-    """What has become of one study."""
+    """State of one study."""
 
     state: StateName
-    """A study that is not listed is pending."""
+    """Studies that are not listed are pending."""
     commit: str
-    """Commit of the code that ran it last."""
+    """Commit of the code of its last run."""
     started: AwareDatetime
-    """When it was started last."""
+    """Start of its last run."""
     ended: AwareDatetime | None = None
-    """When it ended; null while it runs."""
+    """End of its last run; null while it runs."""
     exit_code: int | None = None
-    """Exit code of the command that ended it, as the shell has it; null while it runs or was interrupted."""
+    """Exit code of its last command; null while it runs or after an interruption."""
     reason: Annotated[str, Field(max_length=500)] = ""
-    """Why it failed, in words."""
+    """Why it failed."""
 
 
 class Status(Document):
-    """The state of all studies that were started."""
+    """State of all studies that have been started."""
 
     schema_version: Literal[1] = 1
     """Version of this format."""
     data: str
-    """The data set, with an absolute path."""
+    """Data set, with an absolute path."""
     declare: str | None = None
-    """What the data were declared to be."""
+    """Value of ``--declare``."""
     studies: dict[Name, StudyState] = Field(default_factory=dict)
     """By name."""
 
-    def save_to(self, place: Path) -> None:
+    def save_to(self, path: Path) -> None:
         """Write the file."""
-        write_json(place, self.to_mapping())
+        write_json(path, self.to_mapping())
 
     def with_study(self, name: str, state: StudyState) -> Status:
-        """Give the status with another state of one study."""
+        """Return a copy with another state of one study."""
         return self.model_copy(update={"studies": {**self.studies, name: state}})
 
 
 def now() -> datetime:
-    """Give the time, to the second, with its zone."""
+    """Return the current UTC time, without fractions of a second."""
     return datetime.now(UTC).replace(microsecond=0)

@@ -1,4 +1,4 @@
-"""How studies look in a terminal: the list, their states, and how far the running one is."""
+"""Terminal tables of studies: the list, their states and progress."""
 
 from __future__ import annotations
 
@@ -19,10 +19,8 @@ _COLOURS = {"finished": "green", "failed": "red", "interrupted": "yellow", "runn
 
 
 def list_table(order: Order, checkout: Path) -> Table:
-    """Show what the list holds, and which studies lack a file."""
-    table = _table(
-        "studies, in the order in which they are run", "study", "question", "core hours", "commands", "ready"
-    )
+    """Return a table of the list, with the first missing file of each study."""
+    table = _table("studies, in the order in which they run", "study", "question", "core hours", "commands", "ready")
     for study in order.studies:
         table.add_row(
             study.name,
@@ -35,8 +33,8 @@ def list_table(order: Order, checkout: Path) -> Table:
 
 
 def status_table(order: Order, place: Place) -> Table:
-    """Show what has become of each study."""
-    status, at_work = place.status(), place.is_locked()
+    """Return a table of the state of each study."""
+    status, running = place.status(), place.is_locked()
     states = status.studies if status else {}
     table = _table(f"studies in {place.folder}", "study", "state", "commit", "started", "time", "core hours", "")
     for study in order.studies:
@@ -45,11 +43,11 @@ def status_table(order: Order, place: Place) -> Table:
             ready = _readiness(study, place.checkout) if place.checkout.exists() else ""
             table.add_row(study.name, "pending", "", "", "", f"{study.core_hours:g}", "" if ready == "yes" else ready)
             continue
-        # A runner that was killed could not say so.
-        name = "interrupted" if found.state == "running" and not at_work else found.state
-        told = [found.reason] if found.reason else []
+        # A killed runner leaves the state at "running".
+        name = "interrupted" if found.state == "running" and not running else found.state
+        details = [found.reason] if found.reason else []
         if name in ("running", "interrupted", "failed"):
-            told += [part for part in (progress(place.runs(study)), last_line(place.log(study))) if part]
+            details += [part for part in (progress(place.runs(study)), last_line(place.log(study))) if part]
         table.add_row(
             study.name,
             name,
@@ -57,7 +55,7 @@ def status_table(order: Order, place: Place) -> Table:
             f"{found.started.astimezone():%Y-%m-%d %H:%M}",
             _passed(found, running=name == "running"),
             f"{study.core_hours:g}",
-            "\n".join(told),
+            "\n".join(details),
             style=_COLOURS.get(name),
         )
     return table
@@ -81,23 +79,23 @@ def _passed(state: StudyState, *, running: bool) -> str:
 
 
 def progress(runs: Path) -> str:
-    """Describe how far a study is: runs that are finished, and epochs of the one that was worked on last."""
+    """Describe the progress of a study: finished runs, and epochs of the latest run."""
     finished = len(list(runs.glob("*/result.json")))
-    told = [f"{finished} runs finished"] if finished else []
+    parts = [f"{finished} runs finished"] if finished else []
     open_runs = [path for path in runs.glob("*/curves.csv") if not (path.parent / "result.json").exists()]
     if open_runs:
         folder = max(open_runs, key=lambda path: path.stat().st_mtime_ns).parent
         try:
             done, planned = len(RunFolder(folder).read_curves()), Recipe.load(folder / "recipe.yaml").epochs
-            told.append(f"{folder.name}: {done} of at most {planned} epochs")
+            parts.append(f"{folder.name}: {done} of at most {planned} epochs")
         except BudgetnetError:
-            # Made by a version of the code that this one cannot read; the run itself is not in question.
-            told.append(folder.name)
-    return ", ".join(told)
+            # Written by a version of the code whose files this one cannot read.
+            parts.append(folder.name)
+    return ", ".join(parts)
 
 
 def last_line(log: Path) -> str:
-    """Give the last line of a log that holds text, shortened; empty where there is none."""
+    """Return the last non-empty line of a log, shortened; empty if there is none."""
     if not log.exists():
         return ""
     with log.open("rb") as stream:
@@ -107,9 +105,9 @@ def last_line(log: Path) -> str:
 
 
 def code_line(repository: Path, checkout: Path) -> str:
-    """Describe which commit the studies run, and whether the repository has another one."""
+    """Describe the commit of the checkout, and whether the repository has another one."""
     if not checkout.exists():
-        return "no study was started here yet"
-    words = study_checkout.describe(checkout).partition(";")[0]
+        return "no study has been started here"
+    commit = study_checkout.describe(checkout).partition(";")[0]
     newer = study_checkout.head_of(repository) != study_checkout.head_of(checkout)
-    return f"code of the studies: {words}" + ("; --update takes the repository's HEAD" if newer else "")
+    return f"code of the studies: {commit}" + ("; --update takes the repository's HEAD" if newer else "")

@@ -1,8 +1,9 @@
-"""Searches the digits, and takes pictures of the report and of the dashboard of that study.
+"""Take screenshots of the report and the dashboard of a search on digits.
 
 python studies/screenshots/take.py --out runs/screenshots --images docs/images
 
-A few minutes on a CPU; needs Chromium and the extra `test`. Started again, it goes on, and takes the pictures anew.
+Takes a few minutes on a CPU; needs Chromium and the extra `test`. Run again, it resumes the search and replaces the
+screenshots.
 """
 
 from __future__ import annotations
@@ -26,18 +27,18 @@ SEARCH = ["search", "--max-params", "300k", "--sizing", "scale", "--trials", "14
 FINALS = ["--finalists", "2", "--study", "digits"]
 BROWSER = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 WIDTH = 1280
-"""Of a desktop's window, in pixels."""
+"""Width of the browser window, in pixels."""
 
 
 def main() -> None:
-    """Searches, unless that is done, and takes both pictures."""
+    """Run the search, unless it is complete, and take both screenshots."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of run folders")
-    parser.add_argument("--images", type=Path, required=True, help="folder for the pictures")
+    parser.add_argument("--images", type=Path, required=True, help="folder for the screenshots")
     arguments = parser.parse_args()
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
-        sys.exit("needs Chromium or Chrome on the path")
+        sys.exit("Chromium or Chrome must be on the PATH")
     out, images = arguments.out, arguments.images
     subprocess.run([*BUDGETNET, *SEARCH, *FINALS, "--out", str(out)], check=True)  # noqa: S603 - our own
     report = out / "report.html"
@@ -60,7 +61,7 @@ def main() -> None:
 
 @contextmanager
 def served(out: Path) -> Iterator[str]:
-    """The dashboard, for as long as the block lasts; gives the address of its study."""
+    """Serve the dashboard during the block; the block gets the address of the study."""
     command = [*BUDGETNET, "dashboard", "digits", "--port", "0", "--out", str(out)]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own
     try:
@@ -72,7 +73,7 @@ def served(out: Path) -> Iterator[str]:
 
 
 def take(page: Page, path: Path, *, height: int) -> None:
-    """The upper part of a page as a PNG of 256 colours, which flat pages need no more than."""
+    """Save the upper part of a page as a PNG with 256 colours, which is enough for its flat colours."""
     shot = page.screenshot(clip={"x": 0, "y": 0, "width": WIDTH, "height": height})
     picture = Image.open(io.BytesIO(shot)).convert("RGB").quantize(256)
     target = io.BytesIO()

@@ -1,11 +1,10 @@
-"""Measurements: tasks timed in turn by a clock that the test keeps, and the benchmark's answer."""
+"""Timing of tasks, with a simulated clock, and `bench check`."""
 
 from __future__ import annotations
 
 import gc
 import json
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -20,7 +19,7 @@ from budgetnet.model.zoo import get
 
 
 class Clock:
-    """Stands still but for the tasks that it makes, which take a time of their own."""
+    """A simulated clock that only its tasks advance."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -30,18 +29,18 @@ class Clock:
         return self.now
 
     def task(self, name: str, *durations: float) -> Callable[..., None]:
-        """Takes these durations one call after another, the last one for ever."""
-        left = list(durations)
+        """Return a task that takes these durations in order, and the last one from then on."""
+        remaining = list(durations)
 
         def call(*arguments: object) -> None:
             assert not gc.isenabled()
             self.calls.append(name)
-            self.now += left.pop(0) if len(left) > 1 else left[0]
+            self.now += remaining.pop(0) if len(remaining) > 1 else remaining[0]
 
         return call
 
 
-def test_tasks_take_turns_after_a_warm_up() -> None:
+def test_tasks_alternate_after_a_warm_up() -> None:
     clock = Clock()
     tasks = {"slow": Task(clock.task("slow", 100.0, 4.0, 1.0, 6.0, 2.0)), "even": Task(clock.task("even", 1.0))}
     found = measure(tasks, seconds=0.5, clock=clock)
@@ -51,7 +50,7 @@ def test_tasks_take_turns_after_a_warm_up() -> None:
     assert ratios(found, to="even") == {"slow": 2.0}
 
 
-def test_rounds_go_on_until_the_time_is_up() -> None:
+def test_rounds_continue_until_the_time_is_up() -> None:
     clock = Clock()
     found = measure({"a": Task(clock.task("a", 0.25)), "b": Task(clock.task("b", 0.5))}, seconds=3.1, clock=clock)
     assert {times.samples for times in found.values()} == {5}
@@ -66,13 +65,13 @@ def test_short_calls_are_repeated_until_a_sample_is_long_enough() -> None:
     assert len(clock.calls) == 1 + (1 + 2 + 4 + 8 + 16 + 32) + 3 * 32
 
 
-def test_what_is_made_afresh_is_made_for_every_call_and_not_timed() -> None:
-    clock, made = Clock(), iter(range(100))
+def test_prepare_runs_before_every_call_and_is_not_timed() -> None:
+    clock, arguments = Clock(), iter(range(100))
     seen: list[object] = []
 
     def prepare() -> int:
         clock.now += 1000.0
-        return next(made)
+        return next(arguments)
 
     def call(argument: object) -> None:
         seen.append(argument)
@@ -84,7 +83,7 @@ def test_what_is_made_afresh_is_made_for_every_call_and_not_timed() -> None:
     assert found["fresh"].median == pytest.approx(1e-6, rel=1e-3)
 
 
-def test_the_collector_is_on_again_after_a_task_that_fails() -> None:
+def test_garbage_collection_is_enabled_again_after_a_failing_task() -> None:
     def fail() -> None:
         raise ValueError
 
@@ -105,7 +104,7 @@ def test_the_collector_is_on_again_after_a_task_that_fails() -> None:
         (123.0, "123 s"),
     ],
 )
-def test_times_are_shown_in_three_figures(seconds: float, shown: str) -> None:
+def test_times_are_shown_with_three_digits(seconds: float, shown: str) -> None:
     assert short_seconds(seconds) == shown
 
 
@@ -114,14 +113,14 @@ METHODS = ["closed form", "thop", "build and thop", "torch's counter", "build al
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fewer networks and candidates, which the real command takes more time over."""
+    """Fewer networks and candidates, to be quick."""
     monkeypatch.setattr(bench_check, "NAMED", ("reference", "resnet20"))
-    monkeypatch.setattr(bench_check, "_MANY", 2000)
-    monkeypatch.setattr(bench_check, "_SOME", 10)
+    monkeypatch.setattr(bench_check, "_VECTORISED_CANDIDATES", 2000)
+    monkeypatch.setattr(bench_check, "_CLOSED_FORM_CANDIDATES", 10)
 
 
 @pytest.mark.usefixtures("few")
-def test_the_benchmark_answers_counts_that_agree_and_times_of_every_method(tell: Tell) -> None:
+def test_check_reports_equal_counts_and_times_of_every_method(tell: Tell) -> None:
     answer = tell("bench", "check", "--seconds", "0.01", "--json")
     assert (answer.code, answer.err) == (0, "")
     found = json.loads(answer.out)
@@ -147,7 +146,7 @@ def test_the_benchmark_answers_counts_that_agree_and_times_of_every_method(tell:
 
 
 @pytest.mark.usefixtures("few")
-def test_the_benchmark_is_a_table_that_fits_eighty_columns(tell: Tell) -> None:
+def test_check_prints_a_table_of_at_most_80_columns(tell: Tell) -> None:
     threads = torch.get_num_threads()
     answer = tell("bench", "check", "--seconds", "0.01")
     assert (answer.code, answer.err) == (0, "")
@@ -164,7 +163,7 @@ def timed(median: float, *, minimum: float = 1.0) -> Measurement:
 @pytest.mark.parametrize(
     ("thop", "threaded", "met"), [(0.0201, 0.03, True), (0.0199, 0.03, False), (0.03, 0.01, False)]
 )
-def test_thop_is_taken_at_its_fastest(thop: float, threaded: float, met: bool) -> None:
+def test_goal_compares_with_the_fastest_sample_of_thop(thop: float, threaded: float, met: bool) -> None:
     reference = {
         "closed form": timed(1e-5, minimum=1e-9),
         "thop": timed(9.0, minimum=thop),
@@ -176,7 +175,7 @@ def test_thop_is_taken_at_its_fastest(thop: float, threaded: float, met: bool) -
     assert goals[0].measured == pytest.approx(min(thop, threaded) / 1e-5)
 
 
-def test_counts_that_differ_stop_the_benchmark(tell: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_fails_if_counts_differ(tell: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_check, "plan_cost", lambda _plan: Cost(1, 2, 3))
     answer = tell("bench", "check", "--seconds", "0.01")
     assert (answer.code, answer.out) == (1, "")
@@ -186,7 +185,7 @@ def test_counts_that_differ_stop_the_benchmark(tell: Tell, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "x", "3601"])
-def test_a_time_that_is_none_is_refused(tell: Tell, seconds: str) -> None:
-    answer: Any = tell("bench", "check", f"--seconds={seconds}")
+def test_invalid_seconds_are_rejected(tell: Tell, seconds: str) -> None:
+    answer = tell("bench", "check", f"--seconds={seconds}")
     assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
     assert "--seconds" in answer.err

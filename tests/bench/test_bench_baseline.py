@@ -1,3 +1,5 @@
+"""Plain training loop: its updates, augmentation, workers and seeds."""
+
 from __future__ import annotations
 
 import copy
@@ -51,7 +53,7 @@ def weights(loop: PlainLoop) -> list[Tensor]:
 
 
 @pytest.mark.parametrize(("spec", "channels"), [(TINY, 1), (COLOUR, 3)])
-def test_steps_change_the_weights_as_those_written_by_hand(
+def test_step_equals_sgd_with_momentum_and_weight_decay(
     spec: ModelSpec, channels: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with plain_loop(spec, channels=channels, workers=0) as loop:
@@ -76,11 +78,11 @@ def test_steps_change_the_weights_as_those_written_by_hand(
                     velocity.mul_(0.9).add_(parameter.grad.add(parameter, alpha=5e-4))
                     parameter.sub_(velocity, alpha=0.1)
             assert loop.loss == loss.item()
-            for ours, by_hand in zip(loop.network.parameters(), network.parameters(), strict=True):
-                assert torch.equal(ours, by_hand)
+            for ours, expected in zip(loop.network.parameters(), network.parameters(), strict=True):
+                assert torch.equal(ours, expected)
 
 
-def test_every_image_is_seen_once_an_epoch_and_epochs_follow_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_epoch_visits_every_image_once_in_a_new_order(monkeypatch: pytest.MonkeyPatch) -> None:
     with plain_loop(workers=0) as loop:
         next_batch = loop._next_batch
         seen: list[list[int]] = []
@@ -101,25 +103,27 @@ def test_every_image_is_seen_once_an_epoch_and_epochs_follow_each_other(monkeypa
 
 
 def crops(image: npt.NDArray[np.uint8], padding: int) -> dict[bytes, bool]:
-    """Every crop there can be, and whether it is mirrored."""
+    """Return every possible crop, as bytes, and whether it is flipped."""
     _, height, width = image.shape
     padded = np.pad(image, ((0, 0), (padding, padding), (padding, padding)))
-    found = {}
+    result = {}
     for top in range(2 * padding + 1):
         for left in range(2 * padding + 1):
             crop = padded[:, top : top + height, left : left + width]
-            found[crop[:, :, ::-1].tobytes()] = True
-            found[crop.tobytes()] = False
-    return found
+            result[crop[:, :, ::-1].tobytes()] = True
+            result[crop.tobytes()] = False
+    return result
 
 
 @pytest.mark.parametrize(("channels", "size", "padding"), [(1, (8, 8), 1), (3, (6, 9), 2)])
-def test_augmented_images_are_mirrored_or_plain_crops(channels: int, size: tuple[int, int], padding: int) -> None:
-    given = images(1, channels=channels, size=size)
-    transform = notebook_transform(given, crop_padding=padding)
-    dataset = PlainImages(given, np.array([7]), transform)
-    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in constants(given))
-    possible = crops(given[0], padding)
+def test_augmentation_produces_exactly_all_crops_flipped_or_not(
+    channels: int, size: tuple[int, int], padding: int
+) -> None:
+    dataset_images = images(1, channels=channels, size=size)
+    transform = notebook_transform(dataset_images, crop_padding=padding)
+    dataset = PlainImages(dataset_images, np.array([7]), transform)
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in normalisation(dataset_images))
+    possible = crops(dataset_images[0], padding)
     assert len(possible) == 2 * (2 * padding + 1) ** 2
     seen = set()
     for _ in range(1_000):
@@ -131,42 +135,42 @@ def test_augmented_images_are_mirrored_or_plain_crops(channels: int, size: tuple
     assert seen == set(possible)
 
 
-def constants(given: npt.NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """As in the notebook; of grey images, which it had none of, their own."""
-    if given.shape[1] == 3:
+def normalisation(images: npt.NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation: the notebook's for colour images, their own for grey ones."""
+    if images.shape[1] == 3:
         return (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
-    return (float((given / 255).mean()),), (float((given / 255).std()),)
+    return (float((images / 255).mean()),), (float((images / 255).std()),)
 
 
 @pytest.mark.parametrize(("side", "padding"), [(32, 4), (8, 1)])
-def test_images_of_another_size_are_padded_in_proportion(
+def test_crop_padding_is_proportional_to_the_image_size(
     side: int, padding: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[int] = []
+    paddings: list[int] = []
 
-    def recorded(given: npt.NDArray[np.uint8], *, crop_padding: int) -> Any:
-        told.append(crop_padding)
-        return notebook_transform(given, crop_padding=crop_padding)
+    def recorded(images: npt.NDArray[np.uint8], *, crop_padding: int) -> Any:
+        paddings.append(crop_padding)
+        return notebook_transform(images, crop_padding=crop_padding)
 
     monkeypatch.setattr("budgetnet.bench.baseline.notebook_transform", recorded)
-    given = images(size=(side, side))
-    PlainLoop(TINY, given, labels(), **SETTINGS)
-    PlainLoop(TINY, given, labels(), **SETTINGS, crop_padding=3)
-    assert told == [padding, 3]
+    square = images(size=(side, side))
+    PlainLoop(TINY, square, labels(), **SETTINGS)
+    PlainLoop(TINY, square, labels(), **SETTINGS, crop_padding=3)
+    assert paddings == [padding, 3]
 
 
-def test_two_workers_prepare_the_batches_and_are_gone_after_the_end() -> None:
+def test_two_workers_run_and_close_stops_them() -> None:
     assert not multiprocessing.active_children()
-    # With another thread, as a program that measures may have: Python remarks on copying such a process.
+    # With another thread, because Python warns about forking such a process.
     with ThreadPoolExecutor(1) as thread, plain_loop() as loop:
         thread.submit(int)
-        with warnings.catch_warnings(record=True) as remarks:
-            warnings.simplefilter("always")  # as an error, this one would be lost
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")  # an error would be lost in the loop
             loop.step()
-        assert not remarks
+        assert not caught
         workers = [worker.pid for worker in multiprocessing.active_children()]
         assert len(workers) == 2
-        for _ in range(4):  # into the next epoch, which has workers of its own
+        for _ in range(4):  # into the next epoch, which starts new workers
             loop.step()
         assert len(multiprocessing.active_children()) == 2
     assert not multiprocessing.active_children()
@@ -177,24 +181,24 @@ def test_two_workers_prepare_the_batches_and_are_gone_after_the_end() -> None:
     loop.close()
 
 
-def test_the_seed_fixes_all_and_leaves_the_generator_of_others_alone() -> None:
+def test_seed_determines_the_run_and_keeps_the_global_generator() -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    found, orders = [], []
+    first_weights, orders = [], []
     for seed in (0, 0, 1):
         with plain_loop(seed=seed) as loop:
             loop.step()
-            found.append(weights(loop)[0])
+            first_weights.append(weights(loop)[0])
             orders.append(loop._next_batch()[1].tolist())
     assert torch.equal(torch.rand(3), expected)
-    assert torch.equal(found[0], found[1])
-    assert not torch.equal(found[0], found[2])
+    assert torch.equal(first_weights[0], first_weights[1])
+    assert not torch.equal(first_weights[0], first_weights[2])
     assert orders[0] == orders[1] != orders[2]
 
 
 @pytest.mark.gpu
-def test_it_trains_on_a_cuda_device() -> None:
+def test_plain_loop_trains_on_a_cuda_device() -> None:
     with plain_loop(device="cuda") as loop:
         before = weights(loop)[0]
         loop.step()

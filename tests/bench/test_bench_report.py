@@ -1,4 +1,4 @@
-"""How long a report takes, measured on a study that was never trained."""
+"""`bench report` and its synthetic study."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from budgetnet.study.finalists import kept_finals
 from budgetnet.study.storage import default_storage, find_study, open_storage, read_trials
 
 
-def test_a_written_study_is_one_that_a_search_could_have_left(tmp_path: Path) -> None:
+def test_synthetic_study_reads_like_a_real_one(tmp_path: Path) -> None:
     write_study(tmp_path, trials=5, environment={"python": "3.11"})
     study = find_study(open_storage(default_storage(tmp_path), create=False), STUDY)
     trials = read_trials(study)
@@ -31,9 +31,7 @@ def test_a_written_study_is_one_that_a_search_could_have_left(tmp_path: Path) ->
     assert all(record.result.params == record.identity.spec.params <= 5_000_000 for record in records)
 
 
-def test_a_report_is_measured_from_its_command_to_its_page(
-    tell: Tell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_report_benchmark_measures_time_and_size(tell: Tell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     answer = tell("bench", "report", "--trials", "4", "--repeat", "1", "--json")
     assert (answer.code, answer.err) == (0, "")
@@ -41,7 +39,7 @@ def test_a_report_is_measured_from_its_command_to_its_page(
     assert list(found) == ["benchmark", "environment", "trials", "seconds", "bytes", "goals"]
     assert (found["benchmark"], found["trials"], found["goals"]) == ("report", 4, [])
     assert 0 < found["seconds"]["minimum"] == found["seconds"]["median"] == found["seconds"]["maximum"]
-    # Plotly's script alone is as large.
+    # Plotly's script alone is this large.
     assert found["bytes"] > 4_000_000
     assert list(tmp_path.iterdir()) == []
 
@@ -50,12 +48,12 @@ def test_a_report_is_measured_from_its_command_to_its_page(
     ("seconds", "size", "met"),
     [([9.0, 10.0, 30.0], 6_000_000, [True, True]), ([9.0, 10.5, 11.0], 6_000_001, [False, False])],
 )
-def test_the_goals_are_for_a_thousand_candidates(seconds: list[float], size: int, met: list[bool]) -> None:
+def test_goals_apply_from_1000_trials(seconds: list[float], size: int, met: list[bool]) -> None:
     assert ReportBenchmark({}, 999, seconds, size).goals == []
     assert [goal.met for goal in ReportBenchmark({}, 1_000, seconds, size).goals] == met
 
 
 @pytest.mark.parametrize("arguments", [["--trials", "0"], ["--repeat", "0"], ["--trials", "many"]])
-def test_what_is_no_number_of_things_is_refused(tell: Tell, arguments: list[str]) -> None:
+def test_invalid_counts_are_rejected(tell: Tell, arguments: list[str]) -> None:
     answer = tell("bench", "report", *arguments)
     assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)

@@ -1,4 +1,4 @@
-"""What surrounds training, measured: a search, and the way to the first step; and options that the verbs refuse."""
+"""`bench search` and `bench start`, and invalid options of these and of `bench workers`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import pytest
 from support import Tell, child_environment
 
 from budgetnet.bench import search, startup
-from budgetnet.bench.search import Bookkeeping, Candidate, SearchBenchmark
+from budgetnet.bench.search import Candidate, Overhead, SearchBenchmark
 from budgetnet.bench.startup import Start, StartBenchmark
-from budgetnet.cli.bench_search import IMPORTED_BY_TRAIN
+from budgetnet.cli.bench_search import TRAIN_IMPORTS
 from budgetnet.model.zoo import get
 from budgetnet.study.bulk import Written
 from budgetnet.study.proposer import Proposal, Proposals
@@ -23,7 +23,7 @@ from budgetnet.study.proposer import Proposal, Proposals
 SEARCH = ["bench", "search", "--trials", "1", "--max-params", "70k", "--epochs", "1", "--device", "cpu"]
 
 
-def test_a_search_is_measured_with_what_it_costs_besides_training(
+def test_search_benchmark_reports_training_and_overhead(
     tell: Tell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(search, "REPEATS", 12)
@@ -31,19 +31,19 @@ def test_a_search_is_measured_with_what_it_costs_besides_training(
     monkeypatch.chdir(tmp_path)
     seen: list[tuple[bool, int]] = []
 
-    class Watched(Proposals):
+    class RecordedProposals(Proposals):
         def written(self, proposal: Proposal, written: Written) -> None:
             seen.append((proposal.entry.verdict.fits, written.number))
             super().written(proposal, written)
 
-    monkeypatch.setattr(search, "Proposals", Watched)
+    monkeypatch.setattr(search, "Proposals", RecordedProposals)
     answer = tell(*SEARCH, "--json")
     assert (answer.code, answer.err) == (0, "")
     assert seen == [*((False, number) for number in range(12)), *((True, number) for number in range(30 + 12))]
     found = json.loads(answer.out)
     assert list(found) == [
-        *("benchmark", "environment", "data", "budget", "recipe", "rows", "turned_away", "seconds"),
-        *("candidates_per_hour", "overhead_per_candidate", "overhead_share", "turning_away", "known", "late", "goals"),
+        *("benchmark", "environment", "data", "budget", "recipe", "rows", "rejected", "seconds"),
+        *("candidates_per_hour", "overhead_per_candidate", "overhead_share", "rejections", "known", "late", "goals"),
     ]
     assert (found["benchmark"], found["data"], found["budget"]["max_params"]) == ("search", "digits", 70_000)
     assert (found["recipe"]["name"], found["recipe"]["epochs"]) == ("digits", 1)
@@ -54,7 +54,7 @@ def test_a_search_is_measured_with_what_it_costs_besides_training(
     assert found["candidates_per_hour"] == pytest.approx(3600 / found["seconds"])
     assert found["overhead_per_candidate"] == pytest.approx(found["seconds"] - row["training_seconds"])
     assert found["overhead_share"] == pytest.approx(1 - row["training_seconds"] / found["seconds"])
-    for parts in (found["turning_away"], found["late"]):
+    for parts in (found["rejections"], found["late"]):
         assert list(parts) == ["proposal", "write", "all"]
         for spread in parts.values():
             assert 0 < spread["minimum"] <= spread["median"] <= spread["maximum"]
@@ -64,50 +64,50 @@ def test_a_search_is_measured_with_what_it_costs_besides_training(
     assert list(tmp_path.iterdir()) == []
 
 
-BOOKKEEPING = [Bookkeeping(0.5, 0.25), Bookkeeping(0.0, 1.0), Bookkeeping(0.25, 0.5)]
+OVERHEADS = [Overhead(0.5, 0.25), Overhead(0.0, 1.0), Overhead(0.25, 0.5)]
 
 
-def test_a_search_is_summed_up_over_its_candidates(tell: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "_keep_books", lambda *_, **__: BOOKKEEPING)
-    kept: list[SearchBenchmark] = []
+def test_search_benchmark_summarises_its_candidates(tell: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "_measure_overhead", lambda *_, **__: OVERHEADS)
+    results: list[SearchBenchmark] = []
     run = search.run
 
     def without_training(*arguments: Any, **options: Any) -> SearchBenchmark:
         candidates = [Candidate("basic-" * 20, 4_900_000, 100, 30.0, 31.0), Candidate("small", 70_000, 100, 50.0, 52.0)]
-        kept.append(run(*arguments, **options)._replace(candidates=candidates, seconds=100.0, turned_away=7))
-        return kept[0]
+        results.append(run(*arguments, **options)._replace(candidates=candidates, seconds=100.0, rejected=7))
+        return results[0]
 
     monkeypatch.setattr(search, "run", without_training)
     answer = tell(*SEARCH)
     assert (answer.code, answer.err) == (0, "")
-    measured = kept[0]
+    measured = results[0]
     assert (measured.candidates_per_hour, measured.overhead) == (72.0, 10.0)
     assert measured.overhead_share == pytest.approx(0.2)
     parts = {"proposal": (0.25, 0.0, 0.5), "write": (0.5, 0.25, 1.0), "all": (0.75, 0.75, 1.0)}
-    assert search.summed_up(measured.late) == search.summed_up(measured.turning_away) == parts
+    assert search.summarise(measured.late) == search.summarise(measured.rejections) == parts
     *lines, _processor, _versions = answer.out.splitlines()
     assert max(len(line.rstrip()) for line in lines) <= 80
-    assert "72 candidates an hour; 2 trained, 7 turned away" in answer.out
-    assert "candidate 1,001 of a study: 750 ms (goal 30.0 ms)" in answer.out
+    assert "72 candidates per hour; 2 trained, 7 rejected (over budget)" in answer.out
+    assert "overhead of candidate 1,001 of a study: 750 ms (goal 30.0 ms)" in answer.out
 
 
 @pytest.mark.parametrize(("seconds", "met"), [(105.0, True), (106.0, False)])
-def test_a_twentieth_besides_training_is_the_goal_from_thirty_candidates_on(seconds: float, met: bool) -> None:
+def test_overhead_goal_is_5_percent_from_30_candidates(seconds: float, met: bool) -> None:
     candidate = Candidate("small", 70_000, 1, 100 / 30, 3.5)
     few, many = (
-        SearchBenchmark({}, None, [candidate] * count, 0, seconds, BOOKKEEPING, BOOKKEEPING)  # type: ignore[arg-type]
+        SearchBenchmark({}, None, [candidate] * count, 0, seconds, OVERHEADS, OVERHEADS)  # type: ignore[arg-type]
         for count in (29, 30)
     )
     assert len(few.goals) == 1
     assert [goal.met for goal in many.goals] == [False, met]
 
 
-def test_a_budget_that_nothing_fits_is_not_searched(tell: Tell) -> None:
+def test_infeasible_budget_is_rejected(tell: Tell) -> None:
     answer = tell("bench", "search", "--max-params", "100", "--device", "cpu")
     assert (answer.code, answer.out, answer.err.count("\n")) == (3, "", 1)
 
 
-def test_a_start_is_measured_part_by_part(tell: Tell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_start_benchmark_reports_every_phase(tell: Tell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     answer = tell("bench", "start", "resnet20", "--repeat", "2", "--device", "cpu", "--json")
     assert (answer.code, answer.err) == (0, "")
@@ -129,7 +129,7 @@ def test_a_start_is_measured_part_by_part(tell: Tell, monkeypatch: pytest.Monkey
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_start_is_a_table_that_fits_eighty_columns(tell: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_start_prints_a_table_of_at_most_80_columns(tell: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(startup, "_start", lambda _task: Start(0.02, 2.0, 1.0, 0.1, 100.0))
     answer = tell("bench", "start", "--device", "cpu")
     assert (answer.code, answer.err) == (0, "")
@@ -140,26 +140,24 @@ def test_a_start_is_a_table_that_fits_eighty_columns(tell: Tell, monkeypatch: py
 
 
 @pytest.mark.parametrize(
-    ("program", "told"),
+    ("program", "message"),
     [
-        ("import os; os.kill(os.getpid(), 9)", "it was ended from outside (-9)"),
+        ("import os; os.kill(os.getpid(), 9)", "the process was killed (exit code -9)"),
         ("raise ValueError('nothing to start')", "ValueError: nothing to start"),
     ],
 )
-def test_a_start_that_breaks_down_is_told_in_one_line(
-    tell: Tell, monkeypatch: pytest.MonkeyPatch, program: str, told: str
-) -> None:
+def test_failing_start_is_one_line(tell: Tell, monkeypatch: pytest.MonkeyPatch, program: str, message: str) -> None:
     monkeypatch.setattr(startup, "_PROGRAM", program)
     answer = tell("bench", "start", "--repeat", "1", "--device", "cpu")
     assert (answer.code, answer.out) == (1, "")
-    assert answer.err == f"error: a start ended before its first step: {told}\n"
+    assert answer.err == f"error: the start failed before its first step: {message}\n"
 
 
-def test_a_start_imports_all_that_training_imports() -> None:
+def test_train_imports_are_complete() -> None:
     code = """
 import importlib, sys
-from budgetnet.cli.bench_search import IMPORTED_BY_TRAIN
-for module in IMPORTED_BY_TRAIN:
+from budgetnet.cli.bench_search import TRAIN_IMPORTS
+for module in TRAIN_IMPORTS:
     importlib.import_module(module)
 before = set(sys.modules)
 from budgetnet.training import progress
@@ -174,18 +172,18 @@ main.main(["train", "reference", "--device", "cpu"])
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=child_environment())
     assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
-    assert "torch" not in IMPORTED_BY_TRAIN
+    assert "torch" not in TRAIN_IMPORTS
 
 
 @pytest.mark.parametrize(("device", "seconds", "met"), [("cuda", 5.0, [True]), ("cuda", 5.25, [False]), ("cpu", 1, [])])
-def test_five_seconds_are_the_goal_on_cuda_alone(device: str, seconds: float, met: list[bool]) -> None:
+def test_start_goal_is_5_seconds_on_cuda_only(device: str, seconds: float, met: list[bool]) -> None:
     slow, start = Start(9, 9, 9, 9, 9), Start(0.5, 0.25, 0.125, 0.125, seconds - 1)
     goals = StartBenchmark({"device": device}, get("reference"), "digits", [slow, start, start]).goals
     assert [goal.met for goal in goals] == met
 
 
 @pytest.mark.parametrize(
-    ("verb", "option", "value", "rule"),
+    ("command", "option", "value", "rule"),
     [
         ("workers", "--workers", "0", "at least 1"),
         ("workers", "--workers", "x", "whole number"),
@@ -208,9 +206,9 @@ def test_five_seconds_are_the_goal_on_cuda_alone(device: str, seconds: float, me
         ("start", "--device", "tpu", "must be one of"),
     ],
 )
-def test_bad_options_are_told_in_one_line(tell: Tell, verb: str, option: str, value: str, rule: str) -> None:
-    answer = tell("bench", verb, f"{option}={value}")
+def test_invalid_options_are_one_line(tell: Tell, command: str, option: str, value: str, rule: str) -> None:
+    answer = tell("bench", command, f"{option}={value}")
     assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
-    # Data are named without the option's dashes, as wherever they are loaded.
+    # Errors about data name the field, not the option.
     assert option.lstrip("-") in answer.err
     assert rule in answer.err

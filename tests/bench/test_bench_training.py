@@ -1,4 +1,4 @@
-"""Measurements of training: what is measured is what trains, and what is told follows from the rows."""
+"""`bench train`, `growth` and `profile`, and what they measure."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from budgetnet.bench import hardware
 from budgetnet.bench.hardware import PeakMemory, peak_macs_per_second
-from budgetnet.bench.isolated import ways_apart
+from budgetnet.bench.isolated import separate_process
 from budgetnet.bench.measure import Measurement
-from budgetnet.bench.profile import CLASSES, OTHER, classify, fixed_seconds, profiled
-from budgetnet.bench.scaling import Point, draw, network_of
+from budgetnet.bench.profile import CLASSES, OTHER, classify, fixed_seconds, profile_steps
+from budgetnet.bench.scaling import Point, network_of, plot_scaling
 from budgetnet.bench.training import Speed, TrainBenchmark, fitting_batch
-from budgetnet.bench.variants import PLAIN, UNTUNED, Setting, learning, variants
+from budgetnet.bench.variants import PLAIN, UNTUNED, Setting, training_step, variants
 from budgetnet.common import cpu
 from budgetnet.common.errors import BudgetnetError, InputError
 from budgetnet.model import zoo
@@ -35,8 +35,8 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
-def one_thread_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In processes that tests start, too: beside other tests two threads wait for each other for seconds."""
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use one thread in child processes too: threads of parallel tests slow each other down by seconds."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
@@ -45,11 +45,11 @@ def speed(variant: str, *, rate: float, memory: int | None = None) -> Speed:
     return Speed(variant, "float32", 128, times, rate, 0.5, memory)
 
 
-def test_each_way_is_told_with_what_follows_from_its_times(tell: Tell, tmp_path: Path) -> None:
+def test_train_benchmark_rows_are_consistent(tell: Tell, tmp_path: Path) -> None:
     TINY.save(tmp_path / "tiny.yaml")
-    told = tell("bench", "train", str(tmp_path / "tiny.yaml"), "--batch", "4", "--seconds", "0.1", "--json")
-    assert told.code == 0, told.err
-    trained: dict[str, Any] = json.loads(told.out)
+    answer = tell("bench", "train", str(tmp_path / "tiny.yaml"), "--batch", "4", "--seconds", "0.1", "--json")
+    assert answer.code == 0, answer.err
+    trained: dict[str, Any] = json.loads(answer.out)
     assert trained["benchmark"] == "train"
     assert trained["network"]["params"] == TINY.params
     rows = trained["rows"]
@@ -65,15 +65,15 @@ def test_each_way_is_told_with_what_follows_from_its_times(tell: Tell, tmp_path:
         assert 0 < row["share_of_peak"] < 1
     expected = {row["variant"]: row["images_per_second"] / rows[0]["images_per_second"] for row in rows[1:]}
     assert trained["ratios"] == pytest.approx(expected)
-    assert trained["goals"] == [], "goals are for the reference"
+    assert trained["goals"] == [], "goals apply to the reference only"
     assert {"torch", "budgetnet"} <= trained["environment"]["packages"].keys()
-    # In one precision the share of the peak is as the images a second; and three times inference's work for each image.
+    # In one precision the share of the peak is proportional to the images per second.
     shares = [row["share_of_peak"] / row["images_per_second"] for row in rows if row["precision"] == "float32"]
     assert shares == pytest.approx([shares[0]] * len(shares))
 
 
 @pytest.mark.parametrize(("gain", "met"), [(1.39, False), (1.4, True)])
-def test_the_goal_on_a_cpu_is_a_ratio(gain: float, met: bool) -> None:
+def test_cpu_goal_is_a_ratio(gain: float, met: bool) -> None:
     rows = [speed("plain loop", rate=100.0), speed("budgetnet", rate=100 * gain)]
     (goal,) = TrainBenchmark({"device": "cpu"}, zoo.get("reference"), rows).goals
     assert goal.measured == pytest.approx(gain)
@@ -81,14 +81,14 @@ def test_the_goal_on_a_cpu_is_a_ratio(gain: float, met: bool) -> None:
     assert TrainBenchmark({"device": "cpu"}, zoo.get("resnet20"), rows).goals == []
 
 
-def test_the_goals_on_a_gpu_are_an_epoch_a_ratio_and_memory() -> None:
+def test_gpu_goals_are_ratio_epoch_time_and_memory() -> None:
     rows = [speed("plain loop", rate=4_000.0), speed("budgetnet", rate=50_000.0, memory=5 * 10**9)]
     goals = TrainBenchmark({"device": "cuda"}, zoo.get("reference"), rows).goals
     assert [goal.measured for goal in goals] == pytest.approx([12.5, 0.8, 5e9])
     assert [goal.met for goal in goals] == [False, True, False]
 
 
-def test_a_measured_step_trains() -> None:
+def test_every_variant_runs_for_several_epochs() -> None:
     setting = Setting(TINY, Recipe(), 8, CPU)
     with variants(setting, compiled=False) as found:
         names = [variant.name for variant in found]
@@ -96,81 +96,80 @@ def test_a_measured_step_trains() -> None:
         assert names[-2:] == [UNTUNED, "budgetnet"]
         assert len(set(names)) == len(names)
         for variant in found:
-            for _ in range(20):  # more than the images make batches
+            for _ in range(20):  # more than one epoch
                 variant.step()
 
 
 @contextmanager
-def noting(folder: Path) -> Iterator[dict[str, Callable[[], None]]]:
-    """Two ways that write down where they run; module-level, so that another process finds it."""
+def recording_steps(folder: Path) -> Iterator[dict[str, Callable[[], None]]]:
+    """Create two steps that record the process they run in; at module level, so that it can be pickled."""
 
-    def note(name: str) -> None:
+    def record(name: str) -> None:
         with (folder / name).open("a") as stream:
             print(os.getpid(), cpu.uses_settings(), file=stream)
 
     try:
-        yield {"a": partial(note, "a"), "b": partial(note, "b")}
+        yield {"a": partial(record, "a"), "b": partial(record, "b")}
     finally:
         (folder / "ended").touch()
 
 
-def test_ways_apart_run_in_one_other_process_without_the_settings(tmp_path: Path) -> None:
-    with ways_apart(partial(noting, tmp_path)) as ways:
-        assert list(ways) == ["a", "b"]
-        ways["a"].step()
-        peak = ways["b"].measured_step()
-        ways["a"].step()
+def test_separate_process_runs_steps_without_cpu_settings(tmp_path: Path) -> None:
+    with separate_process(partial(recording_steps, tmp_path)) as steps:
+        assert list(steps) == ["a", "b"]
+        steps["a"].step()
+        peak = steps["b"].measured_step()
+        steps["a"].step()
         assert not (tmp_path / "ended").exists()
-    assert (tmp_path / "ended").exists(), "the process leaves its block before the caller goes on"
+    assert (tmp_path / "ended").exists(), "the process has exited when the block ends"
     first, again, other = [*(tmp_path / "a").read_text().splitlines(), *(tmp_path / "b").read_text().splitlines()]
     assert first == again == other
     process, settings = first.split()
     assert int(process) != os.getpid()
     assert settings == "False"
-    assert cpu.uses_settings(), "here they stay on"
+    assert cpu.uses_settings(), "unchanged in this process"
     assert peak is None or peak > 10**7
 
 
-def test_a_process_apart_that_ends_is_an_error(tmp_path: Path) -> None:
+def test_separate_process_that_exits_early_raises(tmp_path: Path) -> None:
     with (
-        pytest.raises(BudgetnetError, match="ended before its time"),
-        ways_apart(partial(noting, tmp_path / "none")) as ways,
+        pytest.raises(BudgetnetError, match="exited early"),
+        separate_process(partial(recording_steps, tmp_path / "none")) as steps,
     ):
-        ways["a"].step()
+        steps["a"].step()
 
 
-def test_the_learning_rate_of_a_measured_step_is_the_recipes() -> None:
-    """With none the weights stand still, so that what is measured would be no training."""
-    optimisers = []
+def test_measured_steps_use_the_recipes_learning_rate() -> None:
+    learning_rates = []
     handle = register_optimizer_step_post_hook(
-        lambda optimizer, *_: optimisers.append(float(optimizer.param_groups[0]["lr"]))
+        lambda optimizer, *_: learning_rates.append(float(optimizer.param_groups[0]["lr"]))
     )
     try:
-        learning(Setting(TINY, Recipe(learning_rate=0.25), 8, CPU), precision="float32", execution=Execution())()
+        training_step(Setting(TINY, Recipe(learning_rate=0.25), 8, CPU), precision="float32", execution=Execution())()
     finally:
         handle.remove()
-    assert optimisers == [0.25]
+    assert learning_rates == [0.25]
 
 
-def test_a_batch_is_halved_until_it_fits_the_time() -> None:
+def test_batch_size_is_halved_until_it_fits_the_time() -> None:
     setting = Setting(TINY, Recipe(), 64, CPU)
     assert fitting_batch(setting, seconds=1e9) == 64
     assert fitting_batch(setting, seconds=1e-9) == 16
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux forgets a high-water mark")
-def test_memory_is_counted_from_its_beginning() -> None:
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux can reset the peak RSS")
+def test_peak_memory_starts_at_its_creation() -> None:
     before = PeakMemory(CPU)
-    kept = torch.ones(200 * 2**20, dtype=torch.uint8)
+    allocated = torch.ones(200 * 2**20, dtype=torch.uint8)
     peak = before.read()
-    del kept
+    del allocated
     after = PeakMemory(CPU).read()
     assert peak is not None
     assert after is not None
     assert peak - after > 150 * 2**20
 
 
-def test_the_peak_is_the_faster_of_two_ways_to_one_product(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_peak_is_the_faster_of_product_and_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([4.0, 0.5])
     products: list[torch.Tensor] = []
 
@@ -201,46 +200,48 @@ def test_the_peak_is_the_faster_of_two_ways_to_one_product(monkeypatch: pytest.M
         ("something new", OTHER),
     ],
 )
-def test_operations_and_kernels_are_classified_by_their_names(name: str, work: str) -> None:
+def test_operations_are_classified_by_name(name: str, work: str) -> None:
     assert classify(name) == work
     assert work == OTHER or work in CLASSES
 
 
-def test_a_profile_adds_up() -> None:
-    found = profiled(learning(Setting(TINY, Recipe(), 8, CPU), precision="float32", execution=Execution()), device=CPU)
+def test_profile_shares_sum_to_one() -> None:
+    found = profile_steps(
+        training_step(Setting(TINY, Recipe(), 8, CPU), precision="float32", execution=Execution()), device=CPU
+    )
     assert sum(share.share for share in found.shares) == pytest.approx(1)
     assert sum(share.seconds_per_step for share in found.shares) == pytest.approx(found.seconds_per_step)
     assert {"convolution", "batch norm", "optimiser"} <= {share.work for share in found.shares}
     assert [share.share for share in found.shares] == sorted((share.share for share in found.shares), reverse=True)
 
 
-def test_a_profile_tells_what_a_step_of_two_images_takes(tell: Tell, tmp_path: Path) -> None:
+def test_profile_reports_wall_times(tell: Tell, tmp_path: Path) -> None:
     TINY.save(tmp_path / "tiny.yaml")
-    told = tell("bench", "profile", str(tmp_path / "tiny.yaml"), "--batch", "64", "--json")
-    assert told.code == 0, told.err
-    wall = json.loads(told.out)["wall"]
+    answer = tell("bench", "profile", str(tmp_path / "tiny.yaml"), "--batch", "64", "--json")
+    assert answer.code == 0, answer.err
+    wall = json.loads(answer.out)["wall"]
     assert wall["all images"]["samples"] >= 3
     assert 0 < wall["two images"]["minimum"] <= wall["all images"]["maximum"]
 
 
-def test_what_grows_with_no_image_lies_on_the_line_through_two_steps() -> None:
+def test_fixed_seconds_extrapolates_to_zero_images() -> None:
     assert fixed_seconds(3 + 128 * 0.5, 3 + 2 * 0.5, batch_size=128) == pytest.approx(3)
     assert fixed_seconds(10.0, 0.1, batch_size=4) == 0
     assert fixed_seconds(1.0, 1.0, batch_size=2) == 1
 
 
 @pytest.mark.parametrize("params", [100_000, 300_000, 1_000_000, 2_000_000, 5_000_000])
-def test_the_family_has_networks_near_every_size(params: int) -> None:
+def test_network_of_is_close_to_the_requested_size(params: int) -> None:
     built = network_of(params, image_size=32).build()
     count = sum(parameter.numel() for parameter in built.parameters())
     assert abs(count - params) < 0.05 * params
 
 
-def test_growth_is_told_point_by_point_and_drawn(tell: Tell, tmp_path: Path) -> None:
+def test_growth_reports_every_point_and_plots(tell: Tell, tmp_path: Path) -> None:
     sizes = ["--params", "0.1M,0.2M", "--batches", "2", "--images", "8,16"]
-    told = tell("bench", "growth", *sizes, "--seconds", "0.01", "--plot", str(tmp_path / "growth.html"), "--json")
-    assert told.code == 0, told.err
-    rows = json.loads(told.out)["rows"]
+    answer = tell("bench", "growth", *sizes, "--seconds", "0.01", "--plot", str(tmp_path / "growth.html"), "--json")
+    assert answer.code == 0, answer.err
+    rows = json.loads(answer.out)["rows"]
     assert [(row["axis"], row["batch_size"], row["image_size"]) for row in rows] == [
         ("params", 128, 32),
         ("params", 128, 32),
@@ -255,33 +256,31 @@ def test_growth_is_told_point_by_point_and_drawn(tell: Tell, tmp_path: Path) -> 
         assert row["speed"]["images_per_second"] == pytest.approx(row["batch_size"] / times["median"])
     assert rows[3]["params"] == rows[4]["params"]
     page = (tmp_path / "growth.html").read_text(encoding="utf-8")
-    assert "images a second" in page
+    assert "images per second" in page
     assert "https://cdn" not in page.split("<script")[0]
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="needs Chromium")
 @pytest.mark.skipif(importlib.util.find_spec("kaleido") is None, reason="needs the extra figures")
 @pytest.mark.parametrize(("suffix", "start"), [(".svg", b"<svg"), (".png", b"\x89PNG")])
-def test_growth_is_drawn_without_a_page(tmp_path: Path, suffix: str, start: bytes) -> None:
+def test_growth_plot_as_image(tmp_path: Path, suffix: str, start: bytes) -> None:
     points = [Point("params", 10**5, 10**6, 128, 32, speed("budgetnet", rate=10.0, memory=2**30))]
-    draw(points, tmp_path / f"growth{suffix}")
+    plot_scaling(points, tmp_path / f"growth{suffix}")
     assert (tmp_path / f"growth{suffix}").read_bytes().startswith(start)
 
 
 @pytest.mark.parametrize("name", ["growth.gif", "growth", "missing/growth.html", "folder.svg"])
-def test_a_figure_that_cannot_be_drawn_is_refused_before_anything_is_measured(
-    tell: Tell, tmp_path: Path, name: str
-) -> None:
+def test_invalid_plot_path_is_rejected_before_measuring(tell: Tell, tmp_path: Path, name: str) -> None:
     (tmp_path / "folder.svg").mkdir()
-    told = tell("bench", "growth", "--plot", str(tmp_path / name))
-    assert told.code == 2
-    assert told.err.startswith("error: --plot")
+    answer = tell("bench", "growth", "--plot", str(tmp_path / name))
+    assert answer.code == 2
+    assert answer.err.startswith("error: --plot")
     with pytest.raises(InputError):
-        draw([], tmp_path / name)
+        plot_scaling([], tmp_path / name)
 
 
 @pytest.mark.parametrize(
-    ("verb", "option", "value"),
+    ("command", "option", "value"),
     [
         ("train", "--batch", "1"),
         ("train", "--batch", "x"),
@@ -296,20 +295,20 @@ def test_a_figure_that_cannot_be_drawn_is_refused_before_anything_is_measured(
         ("growth", "--seconds", "-1"),
     ],
 )
-def test_what_cannot_be_measured_is_one_line_and_exit_code_2(tell: Tell, verb: str, option: str, value: str) -> None:
-    told = tell("bench", verb, option, value)
-    assert told.code == 2
-    assert option in told.err
-    assert len(told.err.strip().splitlines()) == 1
-    assert told.out == ""
+def test_invalid_options_are_one_line_and_exit_code_2(tell: Tell, command: str, option: str, value: str) -> None:
+    answer = tell("bench", command, option, value)
+    assert answer.code == 2
+    assert option in answer.err
+    assert len(answer.err.strip().splitlines()) == 1
+    assert answer.out == ""
 
 
-def test_tables_are_told_in_80_columns(tell: Tell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_have_at_most_80_columns(tell: Tell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     TINY.save(tmp_path / "tiny.yaml")
     spec = str(tmp_path / "tiny.yaml")
-    for verb in (["train", spec, "--batch", "4", "--seconds", "0.1"], ["profile", spec, "--batch", "4"]):
-        told = tell("bench", *verb)
-        assert told.code == 0, told.err
-        assert "torch" in told.out
-        assert max(len(line) for line in told.out.splitlines() if line.startswith("│")) <= 80
+    for arguments in (["train", spec, "--batch", "4", "--seconds", "0.1"], ["profile", spec, "--batch", "4"]):
+        answer = tell("bench", *arguments)
+        assert answer.code == 0, answer.err
+        assert "torch" in answer.out
+        assert max(len(line) for line in answer.out.splitlines() if line.startswith("│")) <= 80

@@ -1,4 +1,4 @@
-"""Networks trained side by side: sums over processes, and what happens when one of them does not come to its end."""
+"""`bench workers`: parallel training, killed processes, lack of memory and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -9,33 +9,46 @@ import subprocess
 import sys
 import threading
 import time
-from multiprocessing import Pipe, active_children
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from support import Tell, child_environment, wait_for
 
 from budgetnet.bench import workers
 from budgetnet.bench.scaling import network_of
-from budgetnet.bench.variants import Setting
-from budgetnet.bench.workers import Trained
+from budgetnet.bench.workers import ProcessResult
 from budgetnet.common.errors import BudgetnetError
 from budgetnet.model.zoo import get
-from budgetnet.runs.recipe import Recipe
 
 WORKERS = ["bench", "workers", "--params", "0.1M", "--batch", "8", "--device", "cpu"]
 
 
-def blocked() -> set[Any]:
-    """Signals that this thread does not hear for now."""
-    return signal.pthread_sigmask(signal.SIG_BLOCK, [])
+class RecordedPopen(subprocess.Popen[str]):
+    """A process that remembers its environment."""
+
+    def __init__(self, *arguments: Any, env: dict[str, str] | None = None, **options: Any) -> None:
+        super().__init__(*arguments, env=env, **options)  # type: ignore[call-overload]
+        self.threads = env.get("OMP_NUM_THREADS") if env else None
 
 
-def test_workers_train_side_by_side_and_are_summed_up(tell: Tell) -> None:
-    before = (os.environ.get("OMP_NUM_THREADS"), blocked())
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[RecordedPopen]:
+    """Processes that the benchmark starts, in order."""
+    processes: list[RecordedPopen] = []
+
+    def start(*arguments: Any, **options: Any) -> RecordedPopen:
+        process = RecordedPopen(*arguments, **options)
+        if "budgetnet.bench.workers" in arguments[0]:
+            processes.append(process)
+        return process
+
+    monkeypatch.setattr("budgetnet.bench.workers.subprocess.Popen", start)
+    return processes
+
+
+def test_workers_benchmark_sums_over_processes(tell: Tell, started: list[RecordedPopen]) -> None:
+    before = os.environ.get("OMP_NUM_THREADS")
     answer = tell(*WORKERS, "--workers", "2", "--seconds", "0.2", "--json")
     assert (answer.code, answer.err) == (0, "")
     found = json.loads(answer.out)
@@ -56,103 +69,86 @@ def test_workers_train_side_by_side_and_are_summed_up(tell: Tell) -> None:
         assert [row["slowest"], row["fastest"]] == pytest.approx([min(speeds), max(speeds)])
         memories = [each["peak_memory"] for each in row["processes"]]
         assert row["peak_memory"] == (None if None in memories else max(memories))
-    assert (os.environ.get("OMP_NUM_THREADS"), blocked()) == before
-    assert active_children() == []
+    assert os.environ.get("OMP_NUM_THREADS") == before
+    assert [process.threads for process in started] == [str(cores), *[str(max(1, cores // 2))] * 2]
+    assert all(process.poll() is not None for process in started)
 
 
-def test_workers_are_a_table_that_fits_eighty_columns(tell: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+def test_workers_print_a_table_of_at_most_80_columns(tell: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
 
-    def trained(job: Any, count: int) -> tuple[Trained, ...]:
-        asked.append((job.setting.spec.params, count))
-        return (Trained(1_000_000, 10.0, 12_345_678_901),) * count
+    def fake_results(job: Any, count: int) -> tuple[ProcessResult, ...]:
+        calls.append((job["spec"], count))
+        return (ProcessResult(1_000_000, 10.0, 12_345_678_901),) * count
 
-    monkeypatch.setattr(workers, "_train_together", trained)
+    monkeypatch.setattr(workers, "_train_in_parallel", fake_results)
     answer = tell("bench", "workers", "--workers", "4,2,4", "--params", "5M,0.3M,300k", "--device", "cpu")
     assert (answer.code, answer.err) == (0, "")
-    small, large = (network_of(params, image_size=32).params for params in (300_000, 5_000_000))
-    assert asked == [(params, count) for params in (small, large) for count in (1, 2, 4)]
+    small, large = (network_of(params, image_size=32).to_mapping() for params in (300_000, 5_000_000))
+    assert calls == [(spec, count) for spec in (small, large) for count in (1, 2, 4)]
     *lines, _processor, _versions = answer.out.splitlines()
     assert max(len(line.rstrip()) for line in lines) <= 80
-    assert "32 images a step" in answer.out
+    assert "batch size 32" in answer.out
     assert "400,000 │  4.00" in answer.out
 
 
-def test_processes_find_their_share_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    with workers._inherited(3):
-        assert os.environ["OMP_NUM_THREADS"] == "3"
-    assert "OMP_NUM_THREADS" not in os.environ
-    monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    with workers._inherited(None):
-        assert os.environ["OMP_NUM_THREADS"] == "7"
-    assert os.environ["OMP_NUM_THREADS"] == "7"
-
-
-def test_a_ctrl_c_while_processes_are_started_waits_and_is_not_lost() -> None:
-    started = []
-    with pytest.raises(KeyboardInterrupt), workers._deaf():
-        assert signal.SIGINT in blocked()
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.05)
-        started.append("all")
-    assert started == ["all"]
-    assert signal.SIGINT not in blocked()
-
-
-def test_a_killed_process_is_told_in_one_line_and_takes_the_others_along(tell: Tell) -> None:
-    seen: list[int | None] = []
-
-    def kill_one() -> None:
+def test_killed_process_is_one_line_and_ends_the_others(tell: Tell, started: list[RecordedPopen]) -> None:
+    def kill_one_of_two() -> None:
         deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            children = active_children()
-            if len(children) == 2:
-                seen.extend(child.pid for child in children)
-                children[0].kill()
-                return
+        while len(started) < 3 and time.monotonic() < deadline:
             time.sleep(0.01)
+        started[1].kill()
 
-    killer = threading.Thread(target=kill_one)
+    killer = threading.Thread(target=kill_one_of_two)
     killer.start()
     answer = tell(*WORKERS, "--workers", "2", "--seconds", "0.01")
     killer.join()
-    assert len(seen) == 2
+    assert len(started) == 3
     assert (answer.code, answer.out, answer.err.count("\n")) == (1, "", 1)
-    assert answer.err.startswith("error: a process that trains (2 at once, of 98,497 parameters each) was ended")
+    assert answer.err.startswith("error: a training process (2 at once, 98,497 parameters each) ended early: ")
     assert "signal 9" in answer.err
-    assert active_children() == []
+    assert all(process.poll() is not None for process in started)
 
 
-def test_a_process_without_memory_says_so_and_one_that_nobody_waits_for_is_quiet(
-    monkeypatch: pytest.MonkeyPatch,
+JOB: dict[str, Any] = {
+    "spec": get("resnet20").to_mapping(),
+    "batch_size": 8,
+    "device": "cpu",
+    "precision": "float32",
+    "threads": 1,
+    "seconds": 1.0,
+}
+
+
+def test_without_a_number_of_threads_the_environment_is_unchanged(
+    monkeypatch: pytest.MonkeyPatch, started: list[RecordedPopen]
 ) -> None:
-    job = workers._Job(Setting(get("resnet20"), Recipe(), 8, torch.device("cpu")), "float32", 1, 1.0)
-
-    def without_memory(_line: Connection, _job: object) -> Trained:
-        raise MemoryError
-
-    monkeypatch.setattr(workers, "_train", without_memory)
-    here, there = Pipe()
-    workers._work(there, job)
-    worker: Any = workers._Worker(None, here)  # type: ignore[arg-type]
-    with pytest.raises(BudgetnetError, match="does not hold the networks in training: 3 at once"):
-        workers._answer(worker, 3, job)
-    monkeypatch.setattr(workers, "_train", lambda line, _job: line.recv())
-    here.close()
-    workers._work(there, job)
-    there.close()
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    with workers._processes({**JOB, "threads": None}, 1):
+        assert [process.threads for process in started] == ["7"]
 
 
-def runs(process: str) -> bool:
-    """Whether a process is there and has not ended, which one may have that nobody has asked for its end yet."""
+def test_out_of_memory_is_reported() -> None:
+    with pytest.raises(BudgetnetError, match="out of memory on this machine or device while training 1 at once"):
+        workers._train_in_parallel({**JOB, "batch_size": 10**9}, 1)
+
+
+def test_a_process_exits_silently_with_its_parent(capfd: pytest.CaptureFixture[str]) -> None:
+    with workers._processes(JOB, 1) as (process,):
+        workers._receive(process, "")
+        process.communicate(timeout=60)
+    assert (process.returncode, *capfd.readouterr()) == (0, "", "")
+
+
+def is_running(process: str) -> bool:
+    """Return whether a process exists and is not a zombie."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for child processes where Linux lists them")
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's list of child processes")
 def test_ctrl_c_ends_every_process_with_one_line(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "budgetnet", *WORKERS, "--workers", "2", "--seconds", "300"],
@@ -161,26 +157,26 @@ def test_ctrl_c_ends_every_process_with_one_line(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
         env=child_environment(),
-        # A terminal's Ctrl-C reaches the whole group, which here must not be the tests' own.
+        # A new process group, because Ctrl-C is sent to the whole group.
         start_new_session=True,
     )
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
 
-    def several() -> list[str] | None:
-        """One process that trains, and one of Python's own, which ends by itself."""
+    def child_processes() -> list[str] | None:
+        """Return the first training process, once it exists."""
         found = children.read_text().split() if children.exists() else []
-        return found if len(found) >= 2 else None
+        return found or None
 
     try:
-        found = wait_for(several, process=process)
+        found = wait_for(child_processes, process=process)
         os.killpg(process.pid, signal.SIGINT)
         out, err = process.communicate(timeout=60)
-        # Some versions of Typer answer the interrupt themselves, without a word.
+        # Some versions of Typer handle the interrupt themselves and print nothing.
         assert (process.returncode, out, err in ("", "interrupted\n")) == (130, "", True), err
         deadline = time.monotonic() + 60
-        while any(map(runs, found)) and time.monotonic() < deadline:
+        while any(map(is_running, found)) and time.monotonic() < deadline:
             time.sleep(0.02)
-        assert not any(map(runs, found))
+        assert not any(map(is_running, found))
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)

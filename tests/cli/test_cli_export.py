@@ -128,7 +128,7 @@ def test_what_says_something_else_ends_with_1(
     monkeypatch.setattr("budgetnet.export.exporting.python_source", lambda *_, **__: "raise SystemExit('no')\n")
     answer = tell("export", "runs/good0", "--format", "python")
     assert (answer.code, answer.out) == (1, "")
-    assert answer.err == "error: good0.py: was not written, as it does not run by itself: no\n"
+    assert answer.err == "error: good0.py: not written, because it does not run without budgetnet: no\n"
     assert snapshot(folder) == before
 
 

@@ -173,7 +173,7 @@ def test_a_killed_runner_takes_its_command_with_it_and_goes_on(repository: Repos
     # Another runner is refused while this one runs, and the status says how far it is.
     code, _, err = repository.run()
     assert (code, err.count("\n")) == (2, 1)
-    assert "another runner is at work" in err
+    assert "another runner is running" in err
     _, out, _ = repository.run("--status")
     assert "running" in out
     assert f"of at most {long} epochs" in out
@@ -191,7 +191,7 @@ def test_a_killed_runner_takes_its_command_with_it_and_goes_on(repository: Repos
     started.send_signal(signal.SIGTERM)
     _, err = started.communicate(timeout=60)
     assert started.returncode == 130
-    assert "interrupted: the same command goes on where it stopped" in err
+    assert "interrupted: run the same command again to resume" in err
     assert repository.state("long")["state"] == "interrupted"
     assert repository.state("long")["exit_code"] is None
     # The times of the epochs before the kill are still there, so they were not trained again; but for the last, whose

@@ -1,4 +1,4 @@
-"""Exported networks say what the run's network says, and need nothing of budgetnet."""
+"""Exported networks give the same logits as the run's network, without budgetnet."""
 
 from __future__ import annotations
 
@@ -47,23 +47,23 @@ def run_onnx(path: Path, images: Tensor) -> Tensor:
 
 
 def run_program(path: Path, images: Tensor) -> Tensor:
-    said: Tensor = torch.export.load(path).module()(images)
-    return said
+    logits: Tensor = torch.export.load(path).module()(images)
+    return logits
 
 
 def run_weights(path: Path, images: Tensor) -> Tensor:
-    """With nothing but what the file says of itself."""
+    """Return logits, using nothing but the file and its metadata."""
     with safe_open(path, framework="pt") as stream:
-        facts = {name: json.loads(text) for name, text in stream.metadata().items()}
-    network = ModelSpec.from_mapping(facts["spec"]).build().eval()
+        metadata = {name: json.loads(text) for name, text in stream.metadata().items()}
+    network = ModelSpec.from_mapping(metadata["spec"]).build().eval()
     network.load_state_dict(load_file(path))
-    mean, std = (torch.tensor(facts[name]).view(1, -1, 1, 1) for name in ("mean", "std"))
+    mean, std = (torch.tensor(metadata[name]).view(1, -1, 1, 1) for name in ("mean", "std"))
     with torch.no_grad():
-        said: Tensor = network((images - mean) / std)
-    return said
+        logits: Tensor = network((images - mean) / std)
+    return logits
 
 
-ASK: dict[Format, Callable[[Path, Tensor], Tensor]] = {
+RUN: dict[Format, Callable[[Path, Tensor], Tensor]] = {
     "safetensors": run_weights,
     "onnx": run_onnx,
     "torch-export": run_program,
@@ -73,7 +73,7 @@ ASK: dict[Format, Callable[[Path, Tensor], Tensor]] = {
 
 @pytest.mark.parametrize("name", SPECS)
 @pytest.mark.parametrize("form", ["safetensors", "onnx", "torch-export"])
-def test_every_kind_of_network_says_the_same(odd: DataSet, tmp_path: Path, name: str, form: Format) -> None:
+def test_exported_network_gives_the_same_logits(odd: DataSet, tmp_path: Path, name: str, form: Format) -> None:
     record = made_run(spec_of(name), odd, tmp_path)
     done = export(record.folder, format=form, to=tmp_path, load=lambda _: odd)
     (path,) = done.paths
@@ -82,14 +82,14 @@ def test_every_kind_of_network_says_the_same(odd: DataSet, tmp_path: Path, name:
         images = images_of(odd, count)
         expected = logits_by_hand(record, images)
         assert count == 1 or expected.std(dim=0).min() > 0.01
-        torch.testing.assert_close(ASK[form](path, images).double(), expected, rtol=0, atol=1e-4)
+        torch.testing.assert_close(RUN[form](path, images).double(), expected, rtol=0, atol=1e-4)
 
 
-def facts_in(path: Path, form: Format) -> dict[str, Any]:
+def read_metadata(path: Path, form: Format) -> dict[str, Any]:
     if form == "torch-export":
-        kept = {"budgetnet.json": ""}
-        torch.export.load(path, extra_files=kept)
-        found: dict[str, Any] = json.loads(kept["budgetnet.json"])
+        extra_files = {"budgetnet.json": ""}
+        torch.export.load(path, extra_files=extra_files)
+        found: dict[str, Any] = json.loads(extra_files["budgetnet.json"])
         return found
     if form == "onnx":
         texts = {each.key: each.value for each in onnx.load(path).metadata_props}
@@ -100,18 +100,18 @@ def facts_in(path: Path, form: Format) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_file_says_what_it_is_and_not_where_it_was_made(odd: DataSet, tmp_path: Path, form: Format) -> None:
+def test_metadata_is_complete_and_holds_no_path_of_this_machine(odd: DataSet, tmp_path: Path, form: Format) -> None:
     record = made_run(spec_of("basic"), odd, tmp_path / "runs")
     done = export(record.folder, format=form, to=tmp_path / "shared" / f"net{SUFFIXES[form]}", load=lambda _: odd)
-    facts = facts_in(done.paths[-1], form)
+    metadata = read_metadata(done.paths[-1], form)
     identity = record.identity
-    assert ModelSpec.from_mapping(facts["spec"]) == identity.spec
-    assert (facts["class_names"], facts["input_shape"]) == (list(odd.class_names), [3, 7, 10])
-    assert (facts["mean"], facts["std"]) == (list(odd.mean), list(odd.std))
-    assert (facts["run"], facts["budgetnet"]) == (identity.digest, budgetnet.__version__)
-    assert (facts["data"]["fingerprint"], facts["data"]["kind"]) == (odd.fingerprint, "arrays")
-    assert ("normalises them by itself" in facts["input"]) == (form in ("onnx", "torch-export"))
-    # Nothing is left beside it.
+    assert ModelSpec.from_mapping(metadata["spec"]) == identity.spec
+    assert (metadata["class_names"], metadata["input_shape"]) == (list(odd.class_names), [3, 7, 10])
+    assert (metadata["mean"], metadata["std"]) == (list(odd.mean), list(odd.std))
+    assert (metadata["run"], metadata["budgetnet"]) == (identity.digest, budgetnet.__version__)
+    assert (metadata["data"]["fingerprint"], metadata["data"]["kind"]) == (odd.fingerprint, "arrays")
+    assert ("normalises them itself" in metadata["input"]) == (form in ("onnx", "torch-export"))
+    # No temporary file is left.
     assert sorted(done.paths[0].parent.iterdir()) == sorted(done.paths)
     here = [os.fsencode(path) for path in (Path(budgetnet.__file__).parent, tmp_path, Path("/home/somebody"))]
     for path in done.paths:
@@ -120,68 +120,68 @@ def test_a_file_says_what_it_is_and_not_where_it_was_made(odd: DataSet, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("said", "message"),
+    ("exported", "message"),
     [
-        ([[1.0, 2.0], [3.0, 1.0002]], "differ by up to 2.0e-04"),
-        ([[1.0, 2.0], [float("nan"), 1.0]], "differ by up to nan, where 1e-04 is rounding, and 0 of 2 predictions"),
-        ([[1.0, 2.0]], r"gives logits of shape \(1, 2\), not \(2, 2\)"),
+        ([[1.0, 2.0], [3.0, 1.0002]], "differ from those of the run's network by up to 2.0e-04"),
+        ([[1.0, 2.0], [float("nan"), 1.0]], r"by up to nan \(tolerance 1e-04\), and 0 of 2 predictions"),
+        ([[1.0, 2.0]], r"returns logits of shape \(1, 2\), not \(2, 2\)"),
     ],
 )
-def test_other_logits_are_no_rounding(said: list[list[float]], message: str) -> None:
+def test_differing_logits_raise(exported: list[list[float]], message: str) -> None:
     ours = [torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 1.0]])]
     with pytest.raises(BudgetnetError, match=message):
-        verification.largest_difference(ours, [torch.tensor(said)])
+        verification.largest_difference(ours, [torch.tensor(exported)])
     assert verification.largest_difference(ours, [torch.cat(ours) - 0.5e-4]) == pytest.approx(0.5e-4, rel=1e-2)
 
 
-def test_another_prediction_is_no_rounding_however_near() -> None:
+def test_a_differing_prediction_raises_even_if_logits_are_close() -> None:
     ours, theirs = torch.tensor([[1.0, 1.00001]]), torch.tensor([[1.00001, 1.0]])
     with pytest.raises(BudgetnetError, match="1 of 1 predictions differ"):
         verification.largest_difference([ours], [theirs])
 
 
-def test_what_says_something_else_is_not_put_in_place(
+def test_a_differing_network_does_not_replace_the_file(
     odd: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = made_run(spec_of("basic"), odd, tmp_path)
     target = tmp_path / "net.safetensors"
     target.write_bytes(b"before")
-    write = write_safetensors
+    original = write_safetensors
 
-    def slip(path: Path, tensors: Any, **rest: Any) -> None:
-        write(path, {**tensors, "head.linear.bias": tensors["head.linear.bias"] + 0.01}, **rest)
+    def write_wrong_bias(path: Path, tensors: Any, **rest: Any) -> None:
+        original(path, {**tensors, "head.linear.bias": tensors["head.linear.bias"] + 0.01}, **rest)
 
-    monkeypatch.setattr("budgetnet.export.exporting.write_safetensors", slip)
-    with pytest.raises(BudgetnetError, match=r"net.safetensors: was not written, as it says something else") as caught:
+    monkeypatch.setattr("budgetnet.export.exporting.write_safetensors", write_wrong_bias)
+    with pytest.raises(BudgetnetError, match=r"net.safetensors: not written, because its logits differ") as caught:
         export(record.folder, format="safetensors", to=target, load=lambda _: odd)
     assert caught.value.exit_code == 1
     assert target.read_bytes() == b"before"
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([record.folder.name, "net.safetensors"])
 
 
-def gone(name: str) -> DataSet:
+def missing_dataset(name: str) -> DataSet:
     raise DataError("data", name, "no such file")
 
 
-def test_without_its_data_set_a_network_is_compared_on_noise(odd: DataSet, tmp_path: Path) -> None:
+def test_export_without_the_data_set_compares_on_noise(odd: DataSet, tmp_path: Path) -> None:
     record = made_run(spec_of("preact"), odd, tmp_path, class_names=None)
-    done = export(record.folder, format="safetensors", to=tmp_path, load=gone)
-    assert done.compared_on == "images of seeded noise, as the run's own are not to be had here"
+    done = export(record.folder, format="safetensors", to=tmp_path, load=missing_dataset)
+    assert done.compared_on == "images of seeded noise (the run's data set is not available)"
     assert done.images == 256
-    assert facts_in(done.paths[0], "safetensors")["class_names"] == ["0", "1", "2"]
-    # In place of what lies there.
+    assert read_metadata(done.paths[0], "safetensors")["class_names"] == ["0", "1", "2"]
+    # Replaces the first file.
     named = export(record.folder, format="safetensors", to=tmp_path, load=lambda _: odd)
     assert named.paths == done.paths
     assert named.compared_on == "validation images"
-    assert facts_in(named.paths[0], "safetensors")["class_names"] == list(odd.class_names)
-    # Asked for by name, it must be there, and be the one.
+    assert read_metadata(named.paths[0], "safetensors")["class_names"] == list(odd.class_names)
+    # A data set that is given must load and be the one that the run was trained on.
     with pytest.raises(DataError, match="no such file"):
-        export(record.folder, format="safetensors", to=tmp_path, data="folder:lost", load=gone)
+        export(record.folder, format="safetensors", to=tmp_path, data="folder:lost", load=missing_dataset)
     with pytest.raises(InputError, match="is not the data set"):
-        export(record.folder, format="safetensors", to=tmp_path, data="arrays:other", load=lambda _: other(odd))
+        export(record.folder, format="safetensors", to=tmp_path, data="arrays:other", load=lambda _: other_dataset(odd))
 
 
-def other(odd: DataSet) -> DataSet:
+def other_dataset(odd: DataSet) -> DataSet:
     return make_dataset(
         name="arrays:other",
         train_images=np.zeros((250, 7, 10, 3), dtype=np.uint8),
@@ -192,7 +192,7 @@ def other(odd: DataSet) -> DataSet:
     )
 
 
-def test_nothing_is_downloaded_to_compare_on(odd: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_export_never_downloads_data(odd: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BUDGETNET_DATA", str(tmp_path))
 
     def never(name: str) -> DataSet:
@@ -202,7 +202,7 @@ def test_nothing_is_downloaded_to_compare_on(odd: DataSet, tmp_path: Path, monke
     assert "noise" in export(record.folder, format="safetensors", to=tmp_path, load=never).compared_on
 
 
-def test_a_run_of_another_device_is_exported_on_this_one(digits: DataSet, tmp_path: Path) -> None:
+def test_a_run_trained_on_cuda_is_exported_on_a_cpu(digits: DataSet, tmp_path: Path) -> None:
     record = made_run(TINY, digits, tmp_path, device="cuda")
     assert record.identity.device == "cuda"
     done = export(record.folder, format="safetensors", to=tmp_path)
@@ -212,18 +212,16 @@ def test_a_run_of_another_device_is_exported_on_this_one(digits: DataSet, tmp_pa
     )
 
 
-def test_what_is_exported_of_a_run_that_mirrors_is_the_plain_network(digits: DataSet, tmp_path: Path) -> None:
+def test_test_time_flip_is_not_exported(digits: DataSet, tmp_path: Path) -> None:
     record = made_run(TINY, digits, tmp_path, recipe=tiny_recipe(test_time_flip=True))
     done = export(record.folder, format="torch-export", to=tmp_path)
     images = images_of(digits, 7)
-    said = run_program(done.paths[0], images).double()
-    torch.testing.assert_close(said, logits_by_hand(record, images), rtol=0, atol=1e-4)
-    assert (said - run_program(done.paths[0], images.flip(3)).double()).abs().max() > 1e-3
+    logits = run_program(done.paths[0], images).double()
+    torch.testing.assert_close(logits, logits_by_hand(record, images), rtol=0, atol=1e-4)
+    assert (logits - run_program(done.paths[0], images.flip(3)).double()).abs().max() > 1e-3
 
 
-def test_a_trained_network_that_a_search_stopped_is_exported(
-    runs: Runs, digits: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pruned_run_is_exported(runs: Runs, digits: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (record,) = runs(STOPPED, out=tmp_path / "runs")
     monkeypatch.chdir(tmp_path)
     done = export(record.folder, format="onnx")
@@ -234,7 +232,7 @@ def test_a_trained_network_that_a_search_stopped_is_exported(
     )
 
 
-def test_runs_without_a_network_cannot_be_exported(runs: Runs, tmp_path: Path) -> None:
+def test_runs_without_weights_cannot_be_exported(runs: Runs, tmp_path: Path) -> None:
     diverged, unfinished, bare = runs("diverged", "good0", "good1")
     (unfinished.folder / "result.json").unlink()
     (bare.folder / "best.safetensors").unlink()
@@ -248,10 +246,10 @@ def test_runs_without_a_network_cannot_be_exported(runs: Runs, tmp_path: Path) -
     assert not list(tmp_path.glob("*.safetensors"))
 
 
-def test_onnx_needs_its_extra(digits: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_onnx_requires_the_export_extra(digits: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = made_run(TINY, digits, tmp_path)
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(InputError, match=r"needs the extra budgetnet\[export\], of which onnxscript is not installed"):
+    with pytest.raises(InputError, match=r"needs the extra budgetnet\[export\]; not installed: onnxscript"):
         export(record.folder, format="onnx", to=tmp_path)
     assert export(record.folder, format="safetensors", to=tmp_path).difference == 0.0
 
@@ -259,7 +257,7 @@ def test_onnx_needs_its_extra(digits: DataSet, tmp_path: Path, monkeypatch: pyte
 @pytest.mark.slow
 @pytest.mark.skipif(not (SHARED / "unpack.py").is_file(), reason="BUDGETNET_SHARED_DATA names no CIFAR-10 sheets")
 @pytest.mark.parametrize("name", ["reference", "wrn-16-4", "resnext-29-32x4d"])
-def test_known_networks_say_the_same_of_cifar10s_images(tmp_path: Path, name: str) -> None:
+def test_named_networks_give_the_same_logits_on_cifar10(tmp_path: Path, name: str) -> None:
     subprocess.run([sys.executable, str(SHARED / "unpack.py"), str(tmp_path / "sheets.npz")], check=True)
     sheets = load_dataset(f"arrays:{tmp_path / 'sheets.npz'}")
     record = made_run(zoo.get(name), sheets, tmp_path)
@@ -267,11 +265,11 @@ def test_known_networks_say_the_same_of_cifar10s_images(tmp_path: Path, name: st
         done = export(record.folder, format=form, to=tmp_path, load=lambda _: sheets)
         assert (done.images, done.compared_on) == (40, "validation images")
         images = images_of(sheets, 3)
-        said = ASK[form](done.paths[0], images).double()
-        torch.testing.assert_close(said, logits_by_hand(record, images), rtol=0, atol=1e-4)
+        logits = RUN[form](done.paths[0], images).double()
+        torch.testing.assert_close(logits, logits_by_hand(record, images), rtol=0, atol=1e-4)
 
 
-def test_names_of_classes_are_no_part_of_a_runs_identity(digits: DataSet, tmp_path: Path) -> None:
+def test_class_names_are_not_part_of_the_run_digest(digits: DataSet, tmp_path: Path) -> None:
     named = made_run(TINY, digits, tmp_path)
     assert named.identity.data.class_names == tuple("0123456789")
     assert read_mapping(named.folder / "run.json")["data"]["class_names"] == list("0123456789")

@@ -1,4 +1,4 @@
-"""Networks exported as Python: readable, right, and safe whatever texts were put into them."""
+"""Networks exported as Python: formatted, correct, and safe against text injected from files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ HOSTILE = [
     "\udc80 no text",
     "żółw 🐢",
 ]
-"""Names that classes of a folder may not have, but that a run's record may be made to say."""
+"""Class names that a folder cannot have but that an edited run record may hold."""
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def odd() -> DataSet:
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_python_of_every_kind_of_network_says_the_same(odd: DataSet, tmp_path: Path, name: str) -> None:
+def test_python_export_gives_the_same_logits(odd: DataSet, tmp_path: Path, name: str) -> None:
     record = made_run(spec_of(name), odd, tmp_path)
     (tmp_path / "net.py").write_text(python_source(record, class_names=odd.class_names), encoding="utf-8")
     module = runpy.run_path(str(tmp_path / "net.py"))
@@ -60,7 +60,7 @@ def test_python_of_every_kind_of_network_says_the_same(odd: DataSet, tmp_path: P
     assert sum(each.numel() for each in network.parameters()) == record.result.params
 
 
-def test_python_of_any_network_builds_it_in_good_style(tmp_path: Path, digits: DataSet) -> None:
+def test_python_export_of_random_specs_builds_and_passes_ruff(tmp_path: Path, digits: DataSet) -> None:
     record = made_run(TINY, digits, tmp_path)
     written: list[Path] = []
 
@@ -95,10 +95,10 @@ def strings_blanked(source: str) -> str:
     return ast.dump(tree)
 
 
-def test_texts_from_files_cannot_become_code(tmp_path: Path, digits: DataSet) -> None:
+def test_text_from_files_cannot_become_code(tmp_path: Path, digits: DataSet) -> None:
     harmless = made_run(TINY, digits, tmp_path)
     data = harmless.identity.data.model_copy(update={"provenance": HOSTILE[0], "fingerprint": HOSTILE[1]})
-    # Past the rules of a name, as if they were not there.
+    # model_copy skips the validation of the name.
     spec = harmless.identity.spec.model_copy(update={"name": HOSTILE[0]})
     hostile = harmless._replace(identity=harmless.identity.model_copy(update={"data": data, "spec": spec}))
     source = python_source(hostile, class_names=HOSTILE)
@@ -129,14 +129,14 @@ def test_texts_from_files_cannot_become_code(tmp_path: Path, digits: DataSet) ->
 
 @thorough
 @given(st.text(st.one_of(st.sampled_from("'\"\\\n{}"), st.characters()), max_size=12))
-def test_a_literal_is_one_line_that_reads_as_the_text(text: str) -> None:
+def test_literal_is_one_line_that_evaluates_to_the_text(text: str) -> None:
     written = literal(text)
     assert ast.literal_eval(written) == text
     assert len(written.splitlines()) == 1
     assert written.isprintable()
 
 
-def test_a_python_file_runs_where_budgetnet_cannot_be_imported(odd: DataSet, tmp_path: Path) -> None:
+def test_python_export_runs_without_budgetnet(odd: DataSet, tmp_path: Path) -> None:
     record = made_run(spec_of("bottleneck"), odd, tmp_path)
     done = export(record.folder, format="python", to=tmp_path / "net.py", load=lambda _: odd)
     assert [path.name for path in done.paths] == ["net.py", "net.weights.safetensors"]
@@ -144,14 +144,16 @@ def test_a_python_file_runs_where_budgetnet_cannot_be_imported(odd: DataSet, tmp
     torch.testing.assert_close(
         run_module(done.paths[0], images).double(), logits_by_hand(record, images), rtol=0, atol=1e-4
     )
-    # The same wall stops what does import it.
-    traitor = tmp_path / "traitor.py"
-    traitor.write_text("def load(path):\n    import budgetnet\n    return budgetnet\n", encoding="utf-8")
-    with pytest.raises(BudgetnetError, match="does not run by itself: ModuleNotFoundError: import of budgetnet"):
-        verification.ask_stranger(traitor, done.paths[1], [images])
+    # A file that imports budgetnet fails in the same process.
+    importing = tmp_path / "importing.py"
+    importing.write_text("def load(path):\n    import budgetnet\n    return budgetnet\n", encoding="utf-8")
+    with pytest.raises(
+        BudgetnetError, match="does not run without budgetnet: ModuleNotFoundError: import of budgetnet"
+    ):
+        verification.predict_in_isolation(importing, done.paths[1], [images])
 
 
-def test_a_python_file_names_pictures_that_it_cannot_read_and_goes_on(odd: DataSet, tmp_path: Path) -> None:
+def test_python_export_reports_unreadable_images_and_continues(odd: DataSet, tmp_path: Path) -> None:
     record = made_run(spec_of("basic"), odd, tmp_path)
     done = export(record.folder, format="python", to=tmp_path / "net.py", load=lambda _: odd)
     Image.new("RGB", (20, 20)).save(tmp_path / "good.png")
@@ -167,7 +169,7 @@ def test_a_python_file_names_pictures_that_it_cannot_read_and_goes_on(odd: DataS
     assert (nothing.returncode, nothing.stderr) == (2, "usage: python FILE IMAGE...\n")
 
 
-def test_weights_of_another_network_beside_a_python_file_stay(odd: DataSet, tmp_path: Path) -> None:
+def test_python_export_keeps_a_safetensors_file_of_the_same_name(odd: DataSet, tmp_path: Path) -> None:
     record = made_run(spec_of("basic"), odd, tmp_path)
     (weights,) = export(record.folder, format="safetensors", to=tmp_path / "net.safetensors", load=lambda _: odd).paths
     before = weights.read_bytes()
