@@ -212,15 +212,15 @@ def _measure_rejections(place: Arrangement) -> list[Overhead]:
 def _measure_late(place: Arrangement) -> list[Overhead]:
     """Store candidates with invented results in a study with many earlier trials."""
     place = place._replace(study_name="late")
-    cycles = len(place.settings.recipe.schedule.cycle_ends(place.settings.recipe.epochs))
+    ends = place.settings.recipe.schedule.cycle_ends(place.settings.recipe.epochs)
     generator = np.random.default_rng(_SEED)
 
     def store_result(ledger: Ledger, entry: Entry) -> Written:
         written = ledger.begin(entry, run="none", seed=_SEED)
         if written is None:
             raise BudgetnetError("another process took the candidate from a temporary study")
-        for cycle in range(1, cycles + 1):
-            ledger.report(written, value=generator.random(), step=cycle)
+        for end in ends:
+            ledger.report(written, value=generator.random(), step=end)
         facts = {"trained": True, "ended": "at once", "status": "complete"}
         ledger.finish(written, value=generator.random(), facts=facts)
         return written

@@ -54,7 +54,7 @@ def write_study(out: Path, *, trials: int, environment: dict[str, Any]) -> None:
     """
     recipe, space, budget = named_recipe("search"), named_space("resnet"), Budget(max_params=5_000_000)
     config = SearchConfig(recipe=recipe, data=_DATA.name, seed=_SEED, **budget.to_mapping())
-    cycles = len(recipe.schedule.cycle_ends(recipe.epochs))
+    ends = recipe.schedule.cycle_ends(recipe.epochs)
     settings = StudySettings(config=config, space=space, recipe=recipe, data=_DATA, device="cpu", precision="float32")
     storage = open_storage(default_storage(out), create=True)
     try:
@@ -76,7 +76,7 @@ def write_study(out: Path, *, trials: int, environment: dict[str, Any]) -> None:
                 value=accuracy,
                 params=params,
                 distributions=distributions,
-                intermediate_values={cycle: accuracy * cycle / cycles for cycle in range(1, cycles + 1)},
+                intermediate_values={end: accuracy * end / recipe.epochs for end in ends},
                 user_attrs=_trial_attributes(identity, budget, correct),
             )
             trial.datetime_start = datetime(2026, 1, 1) + timedelta(minutes=number)

@@ -34,7 +34,7 @@ class Known(NamedTuple):
     value: float | None
     """Validation accuracy; none where it was pruned, or came to no result."""
     reports: dict[int, float]
-    """Validation accuracy at the end of each cycle, by its number."""
+    """Validation accuracy at the end of each cycle, by the epoch that ends it."""
     facts: dict[str, Any]
     """What its trial says of its run."""
 
@@ -97,8 +97,8 @@ class Ledger:
         self.study, self._storage, self._presence = study, storage, presence
         self._pruner = pruner or NopPruner()
         self._study_id = storage.get_study_id_from_name(study.study_name)
-        self._mine: dict[int, FrozenTrial] = {}
-        """Trials that this process began, by number, with what they have reported."""
+        self._mine: set[int] = set()
+        """Numbers of the trials that this process began."""
         self._read: set[int] = set()
         self._failed: list[FrozenTrial] = []
         self._retried: set[int] = set()
@@ -236,21 +236,19 @@ class Ledger:
         return SURPLUS if trials is not None and ahead >= trials else None
 
     def report(self, written: Written, *, value: float, step: int) -> bool:
-        """Writes down a candidate's validation accuracy at the end of a cycle; tells whether it shall end there."""
+        """Store a candidate's validation accuracy after the epoch `step`; return whether the candidate stops there."""
         # Not through Optuna's Trial, which would ask a sampler for a candidate first.
         self._storage.set_trial_intermediate_value(written.trial_id, step, value)
-        trial = self._mine[written.number]
-        trial.intermediate_values[step] = value
-        return bool(self._pruner.prune(self.study, trial))
+        return bool(self._pruner.prune(self.study, self._storage.get_trial(written.trial_id)))
 
     def reported_before(self, number: int | None) -> set[int]:
-        """The cycles that an interrupted trial, and those that it had taken up again, reported."""
+        """Return the epochs that an interrupted trial, and those that it had resumed, reported."""
         trials = {trial.number: trial for trial in self.study.get_trials(deepcopy=False)} if number is not None else {}
-        cycles: set[int] = set()
+        epochs: set[int] = set()
         while number in trials:
-            cycles |= set(trials[number].intermediate_values)
+            epochs |= set(trials[number].intermediate_values)
             number = trials[number].user_attrs.get("retry_of")
-        return cycles
+        return epochs
 
     def leave(self, written: Written) -> None:
         """Ends a candidate that another process is training for itself."""
@@ -309,8 +307,7 @@ class Ledger:
         with storage_errors(self._storage):
             written = insert_trial(self._storage, self._study_id, trial)
         if state == TrialState.RUNNING:
-            trial.number = written.number
-            self._mine[written.number] = trial
+            self._mine.add(written.number)
         return written
 
 

@@ -96,7 +96,7 @@ class Proposals:
         entry = self._entry(self._spec(drawn.params), drawn.params)
         for limit in entry.verdict.limits:
             drawn.set_constraint(limit.limit, limit.violation)
-        notes = _without_constraints(self._memory.get_trial(drawn._trial_id).system_attrs)
+        notes = _of_sampler(self._memory.get_trial(drawn._trial_id).system_attrs)
         return Proposal(entry._replace(system_attrs=notes), drawn._trial_id)
 
     def _again(self, trial: FrozenTrial) -> Proposal:
@@ -104,7 +104,7 @@ class Proposals:
         by_hand = trial.user_attrs.get("by_hand")
         spec = ModelSpec.from_mapping(by_hand) if by_hand else self._spec(trial.params)
         entry = self._entry(spec, trial.params, by_hand=bool(by_hand))
-        return Proposal(entry._replace(system_attrs=_without_constraints(trial.system_attrs), retry_of=trial.number))
+        return Proposal(entry._replace(system_attrs=_of_sampler(trial.system_attrs), retry_of=trial.number))
 
     def _spec(self, params: dict[str, Any]) -> ModelSpec:
         settings, data = self._settings, self._data
@@ -206,6 +206,7 @@ def _merit(trial: FrozenTrial) -> tuple[bool, bool, int, float]:
     return not is_over_budget(trial), complete, last, value if value is not None else -1.0
 
 
-def _without_constraints(system_attrs: dict[str, Any]) -> dict[str, Any]:
-    """A sampler's own notes on a trial; constraints are written from the verdict."""
-    return {key: value for key, value in system_attrs.items() if not key.startswith("constraints")}
+def _of_sampler(system_attrs: dict[str, Any]) -> dict[str, Any]:
+    """Return what the sampler stored of a trial: without constraints, and without the rungs that it came to."""
+    others = ("constraints", "completed_rung_")
+    return {key: value for key, value in system_attrs.items() if not key.startswith(others)}

@@ -28,14 +28,14 @@ class CycleJudge:
         self._heard = ledger.reported_before(retry_of)
 
     def stands_by(self, result: RunResult) -> bool:
-        """Whether this study's pruner may have stopped the run: it was told of the cycle that the run ended with.
+        """Whether this study's pruner may have stopped the run: it was told of the epoch that the run ended with.
 
         Another study's pruner may have stopped the same candidate; its word does not count here.
         """
-        return result.cycles in self._heard
+        return result.epochs in self._heard
 
     def resumed(self, curves: Sequence[Epoch]) -> str | None:
-        """Reports the cycles of an earlier start, which stand in another trial; only the last can end it now."""
+        """Reports the cycle ends of an earlier start, which stand in another trial; only the last can end it now."""
         self.catch_up(curves[:-1])
         return self.behind(curves[-1])
 
@@ -46,11 +46,11 @@ class CycleJudge:
         return f"pruned behind cycle {epoch.cycle} of {len(self._ends)}: others were better there"
 
     def catch_up(self, curves: Sequence[Epoch]) -> None:
-        """Reports what was not reported yet, such as the cycles of a run that was answered from its record."""
+        """Reports what was not reported yet, such as the cycle ends of a run that was answered from its record."""
         for epoch in curves:
-            if epoch.epoch in self._ends and epoch.cycle not in self._reported:
+            if epoch.epoch in self._ends and epoch.epoch not in self._reported:
                 self._report(epoch)
 
     def _report(self, epoch: Epoch) -> bool:
-        self._reported.add(epoch.cycle)
-        return self._ledger.report(self._written, value=epoch.validation_accuracy, step=epoch.cycle)
+        self._reported.add(epoch.epoch)
+        return self._ledger.report(self._written, value=epoch.validation_accuracy, step=epoch.epoch)

@@ -72,7 +72,7 @@ class Trial(NamedTuple):
     by_hand: bool = False
     """Whether a person named it."""
     reports: Mapping[int, float] = MappingProxyType({})
-    """Validation accuracy at the end of each cycle, by its number."""
+    """Validation accuracy at the end of each cycle, by the epoch that ends it."""
     drawn: Mapping[str, Any] = MappingProxyType({})
     """What the sampler drew; empty for one made by hand."""
     began: datetime | None = None

@@ -276,7 +276,7 @@ def test_candidates_are_reported_at_the_ends_of_cycles_only(ask: Question, tmp_p
     outcome = ask(trials=1, recipe=tiny_recipe(epochs=4, schedule=restarts(1, cycle_factor=2)))
     trial = next(trial for trial in trials_of(outcome) if trial.user_attrs.get("trained"))
     curves = RunFolder(tmp_path / trial.user_attrs["run"]).load().curves
-    assert trial.intermediate_values == {1: curves[0].validation_accuracy, 2: curves[2].validation_accuracy}
+    assert trial.intermediate_values == {1: curves[0].validation_accuracy, 3: curves[2].validation_accuracy}
 
 
 @pytest.mark.parametrize("limits", [{"max_params": 100}, {"max_macs": 1_000}, {"max_activations": 50}])

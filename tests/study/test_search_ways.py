@@ -13,12 +13,13 @@ from support import PAIR_SPACE, TINY, TINY_SPACE, prepare, restarts, tiny_recipe
 from budgetnet.common.errors import InputError
 from budgetnet.data import DataSet
 from budgetnet.runs.store import RunFolder
+from budgetnet.study.bulk import Written
 from budgetnet.study.config import SearchConfig
 from budgetnet.study.driver import question
 from budgetnet.study.ledger import Ledger
 from budgetnet.study.presence import Presence
 from budgetnet.study.proposer import Proposals
-from budgetnet.study.pruner import rung_cycles
+from budgetnet.study.pruner import make_pruner
 from budgetnet.study.space import SearchSpace
 from budgetnet.study.storage import default_storage, open_storage, read_trials
 from budgetnet.study.trials import tally
@@ -56,7 +57,6 @@ def test_every_sampler_and_sizing_goes_on_with_a_study(ask: Question, sampler: s
 @pytest.mark.parametrize("pruner", ["asha", "hyperband"])
 def test_candidates_end_at_rungs_and_nowhere_else(ask: Question, pruner: str) -> None:
     outcome = ask(trials=10, recipe=CYCLES, space=BY_RATE, ways={"sampler": "random", "pruner": pruner})
-    rungs = rung_cycles([4, 12], epochs=12)
     trials = outcome.study.get_trials()
     stopped = [trial for trial in trials if trial.user_attrs["status"] == "stopped"]
     assert 0 < len(stopped) < 10
@@ -64,10 +64,10 @@ def test_candidates_end_at_rungs_and_nowhere_else(ask: Question, pruner: str) ->
         record = RunFolder(ask.out / trial.user_attrs["run"]).load()
         assert (record.result.status, record.result.epochs) == (trial.user_attrs["status"], trial.user_attrs["epochs"])
         ended = [epoch for epoch in record.curves if epoch.epoch in (4, 12)]
-        assert trial.intermediate_values == {epoch.cycle: epoch.validation_accuracy for epoch in ended}
+        assert trial.intermediate_values == {epoch.epoch: epoch.validation_accuracy for epoch in ended}
         if trial in stopped:
             assert (trial.state, trial.user_attrs["cycles"]) == (TrialState.PRUNED, 1)
-            assert trial.last_step in rungs
+            assert trial.last_step == 4
             assert trial.user_attrs["ended"] == "pruned behind cycle 1 of 2: others were better there"
             assert not RunFolder(record.folder).checkpoint.exists()
         else:
@@ -79,8 +79,8 @@ def test_candidates_end_at_rungs_and_nowhere_else(ask: Question, pruner: str) ->
         "repeated": 0,
         "no_result": 0,
     }
-    best = max(trial.intermediate_values[1] for trial in trials)
-    assert best not in {trial.intermediate_values[1] for trial in stopped}, "nobody better ends"
+    best = max(trial.intermediate_values[4] for trial in trials)
+    assert best not in {trial.intermediate_values[4] for trial in stopped}, "nobody better ends"
 
 
 def test_nobody_ends_early_without_a_pruner(ask: Question) -> None:
@@ -99,7 +99,7 @@ def test_what_another_study_stopped_is_trained_to_its_end_here(ask: Question) ->
     assert [trial.user_attrs["run"] for trial in whole] == [trial.user_attrs["run"] for trial in pruned]
     assert {trial.state for trial in whole} == {TrialState.COMPLETE}
     for trial in whole:
-        assert list(trial.intermediate_values) == [1, 2], "also where the run was answered from its record"
+        assert list(trial.intermediate_values) == [4, 12], "also where the run was answered from its record"
     assert stopped
 
 
@@ -111,7 +111,7 @@ def test_a_stopped_run_is_trained_anew_where_nobody_stops_it(ask: Question, digi
     record = train(identity.spec, data, identity.recipe, seed=identity.seed, out=ask.out)
     assert record.folder.name == stopped.user_attrs["run"]
     assert (record.result.status, record.result.epochs) == ("complete", 12)
-    assert record.curves[3].validation_accuracy == stopped.intermediate_values[1]
+    assert record.curves[3].validation_accuracy == stopped.intermediate_values[4]
 
 
 @pytest.mark.parametrize(
@@ -134,14 +134,47 @@ def test_a_sampler_learns_from_what_was_pruned_in_the_way_it_can(
         written = ledger.begin(proposal.entry, run="r", seed=0)
         assert written is not None
         proposals.written(proposal, written)
-        ledger.report(written, value=0.25, step=1)
+        ledger.report(written, value=0.25, step=4)
         ledger.finish(written, value=None, facts={"trained": True, "ended": "pruned", "status": "stopped"})
         ledger.refresh()
         proposals.next()
     mirrored = proposals.mirror.get_trials()
     assert [trial.state for trial in mirrored] == [TrialState.COMPLETE, state, TrialState.RUNNING]
-    assert mirrored[1].intermediate_values == {1: 0.25}
+    assert mirrored[1].intermediate_values == {4: 0.25}
     assert mirrored[1].values == (None if value is None else [value])
+
+
+def test_a_resumed_candidate_is_compared_again_and_counts_once(ask: Question) -> None:
+    ways = {"sampler": "random", "pruner": "asha"}
+    study = ask(trials=1, recipe=CYCLES, space=BY_RATE, ways=ways).study
+    (first,) = study.get_trials()
+    storage = open_storage(default_storage(ask.out), create=False)
+    data = prepare(ask.digits, CYCLES)
+    asked: dict[str, Any] = {"space": SearchSpace(**BY_RATE), "max_params": MAX_PARAMS, **ways}
+    settings = question(data, SearchConfig(recipe=CYCLES, **asked))
+    pruner = make_pruner("asha", CYCLES)
+    with Presence(storage, "study", ask.out) as presence:
+        ledger = Ledger(study, storage, presence, pruner=pruner)
+        proposals = Proposals(ledger, settings, data)
+
+        def begin() -> Written:
+            ledger.refresh()
+            proposal = proposals.next()
+            written = ledger.begin(proposal.entry, run="r", seed=0)
+            assert written is not None
+            proposals.written(proposal, written)
+            return written
+
+        reached = first.intermediate_values[4]
+        interrupted = begin()
+        assert ledger.report(interrupted, value=reached - 0.1, step=4), "the second of two"
+        ledger.interrupt(interrupted)
+        resumed = begin()
+        assert ledger.reported_before(interrupted.number) == {4}
+        assert ledger.report(resumed, value=reached - 0.1, step=4), "also after it was resumed"
+        ledger.finish(resumed, value=None, facts={"trained": True, "ended": "pruned", "status": "stopped"})
+        assert ledger.report(begin(), value=reached - 0.05, step=4), "the second of three, not of four"
+    assert study.get_trials()[resumed.number].user_attrs["retry_of"] == interrupted.number
 
 
 def test_networks_made_by_hand_come_first_and_once(ask: Question) -> None:

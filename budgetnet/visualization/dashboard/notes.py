@@ -76,8 +76,8 @@ def _result(trial: Trial, settings: StudySettings) -> Iterator[list[str]]:
         time = "" if trial.seconds is None else f", {trial.seconds:,.1f} s"
         yield ["trained", f"{_many(trial.epochs, 'epoch')} in {_many(trial.cycles or 0, 'whole cycle')}{time}"]
     if trial.reports:
-        reports = (f"{cycle}: {percent(value)} %" for cycle, value in sorted(trial.reports.items()))
-        yield ["after cycle", ", ".join(reports)]
+        reports = (f"{epoch}: {percent(value)} %" for epoch, value in sorted(trial.reports.items()))
+        yield ["after epoch", ", ".join(reports)]
     yield ["ended", plain(trial.ended or "without a word")]
     if trial.seed is not None:
         yield ["seed", str(trial.seed)]

@@ -1,4 +1,4 @@
-"""How far candidates came: at each restart, who went on and who was given up."""
+"""How far candidates came: at the end of each cycle, how many continued and how many were pruned."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _FEW = 10
 class RungRow(NamedTuple):
     """The end of a cycle, at which candidates are compared."""
 
-    cycle: int
-    """Counted from 1."""
+    epoch: int
+    """The epoch that ends the cycle."""
     reached: int
     """Candidates that came to its end."""
     given_up: int
@@ -35,11 +35,11 @@ def rung_rows(trials: Sequence[Trial]) -> list[RungRow]:
     """The ends of cycles that candidates of a study came to; what was answered from the record does not count again."""
     own = [trial for trial in trials if trial.reports and trial.fate != "repeated"]
     rows = []
-    for cycle in sorted({cycle for trial in own for cycle in trial.reports}):
-        there = [trial for trial in own if cycle in trial.reports]
-        reports = sorted(trial.reports[cycle] for trial in there)
-        given_up = sum(trial.fate == "pruned" and max(trial.reports) == cycle for trial in there)
-        rows.append(RungRow(cycle, len(there), given_up, reports[-1], reports[(len(reports) - 1) // 2]))
+    for epoch in sorted({epoch for trial in own for epoch in trial.reports}):
+        there = [trial for trial in own if epoch in trial.reports]
+        reports = sorted(trial.reports[epoch] for trial in there)
+        given_up = sum(trial.fate == "pruned" and max(trial.reports) == epoch for trial in there)
+        rows.append(RungRow(epoch, len(there), given_up, reports[-1], reports[(len(reports) - 1) // 2]))
     return rows
 
 
@@ -54,36 +54,37 @@ def rungs(trials: Sequence[Trial], *, note: str = "") -> Figure:
 
     rows = rung_rows(trials)
     figure = blank_figure(title="Candidates by rung", note=note, alt=_alt(rows), height=320, above=LEGEND_HEIGHT)
-    cycles = [row.cycle for row in rows]
+    # Names rather than numbers, so that the bars stand evenly although the cycles grow.
+    epochs = [str(row.epoch) for row in rows]
     figure.add_traces(
         [
             Bar(
-                x=cycles,
+                x=epochs,
                 y=[row.reached - row.given_up for row in rows],
                 name="went on, or came to the end",
                 marker={"color": BLUE},
                 text=[row.reached - row.given_up or "" for row in rows],
                 customdata=[(100 * row.best, 100 * row.median) for row in rows],
                 hovertemplate=(
-                    "cycle %{x}: %{y} went on<br>best there %{customdata[0]:.2f} %, median %{customdata[1]:.2f} %"
+                    "after epoch %{x}: %{y} went on<br>best there %{customdata[0]:.2f} %, median %{customdata[1]:.2f} %"
                     "<extra></extra>"
                 ),
             ),
             Bar(
-                x=cycles,
+                x=epochs,
                 y=[row.given_up for row in rows],
                 name="given up there",
                 marker={"color": ORANGE, "pattern": {"shape": "/", "fgcolor": "#FFFFFF", "size": 6}},
                 # Of its own ground, or the hatching would lie across the digits.
                 text=[row.given_up or "" for row in rows],
                 textposition="outside",
-                hovertemplate="cycle %{x}: %{y} given up<extra></extra>",
+                hovertemplate="after epoch %{x}: %{y} given up<extra></extra>",
             ),
         ]
     )
     figure.update_layout(barmode="stack", bargap=0.35)
     most = max((row.reached for row in rows), default=1)
-    figure.update_xaxes(title_text="cycle", dtick=1, range=[0.4, max(cycles, default=1) + 0.6])
+    figure.update_xaxes(title_text="epoch", type="category", range=[-0.6, max(len(rows), 1) - 0.4])
     figure.update_yaxes(title_text="candidates", rangemode="tozero", dtick=1 if most <= _FEW else None, tickformat=",d")
     return figure
 
@@ -91,5 +92,5 @@ def rungs(trials: Sequence[Trial], *, note: str = "") -> Figure:
 def _alt(rows: Sequence[RungRow]) -> str:
     if not rows:
         return "No candidate has come to the end of a cycle yet."
-    parts = (f"cycle {row.cycle}: {row.reached} reached, {row.given_up} given up" for row in rows)
+    parts = (f"after epoch {row.epoch}: {row.reached} reached, {row.given_up} given up" for row in rows)
     return f"Candidates by rung: {'; '.join(parts)}."
