@@ -89,7 +89,8 @@ def _in_all(result: EnsembleResult, allowed: int | None) -> str:
 
 
 def _table(result: EnsembleResult) -> Table:
-    from budgetnet.cli.evaluation_tables import fold, titled_table
+    from budgetnet.cli.evaluation_tables import fold
+    from budgetnet.cli.tables import titled_table
     from budgetnet.common.formatting import percent
     from budgetnet.statistics.intervals import with_interval
 

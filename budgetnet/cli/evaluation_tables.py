@@ -8,6 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from budgetnet.cli.tables import titled_table
 from budgetnet.common.formatting import percent
 from budgetnet.evaluation.results import Comparison, Evaluated, most_frequent_confusions
 from budgetnet.runs.metrics import Calibration, Scores
@@ -113,14 +114,6 @@ def comparison_table(comparisons: Sequence[Comparison], *, title: str, numbers: 
 def short_p(p_value: float) -> str:
     """A p-value in so many figures as matter."""
     return f"{p_value:.3f}" if p_value >= 0.0005 else "< 0.001"
-
-
-def titled_table(title: str, *headings: str) -> Table:
-    """An empty table: its first column holds names, the others numbers."""
-    table = Table(title=title, title_justify="left", expand=False)
-    for place, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if place else "left")
-    return table
 
 
 def fold(table: Table, place: int) -> None:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from budgetnet.cli import ensemble as ensembles
-from budgetnet.cli.tables import console
+from budgetnet.cli.tables import console, titled_table
 from budgetnet.common.formatting import percent
 from budgetnet.experiments.reproduction.ensemble import EnsembleReproduction
 from budgetnet.experiments.reproduction.ladder import LadderResult, Rung
@@ -55,9 +55,8 @@ def print_leakage(result: LeakageResult, records: Sequence[RunRecord], *, out: P
     output = console()
     title = "validation against test accuracy, with a leaking split and without"
     output.print(_runs_table(result.rows, title=title, width=output.width))
-    table = Table(title="means over the seeds, in per cent; gap: validation less test [95 %]", title_justify="left")
-    for heading in ("recipe", "seeds", "train", "valid.", "test", "gap"):
-        table.add_column(heading, justify="left" if heading == "recipe" else "right", no_wrap=True)
+    title = "means over the seeds, in per cent; gap: validation less test [95 %]"
+    table = titled_table(title, "recipe", "seeds", "train", "valid.", "test", "gap", no_wrap=True)
     for side in result.sides:
         table.add_row(
             _recipe(side.recipe, leaks=side.leaks),
@@ -83,12 +82,10 @@ def print_leakage(result: LeakageResult, records: Sequence[RunRecord], *, out: P
 def print_ladder(result: LadderResult, records: Sequence[RunRecord], *, out: Path) -> None:
     """Prints the rungs in order, as stated and as found, with each step."""
     output = console()
-    table = Table(title="the paper's ladder: what is stated, and what was found here", title_justify="left")
     wide = output.width >= 100
     headings = ["rung", "params", "seeds", "test %", "stated %", "step here", "step stated"]
     headings += ["p (Holm)"] if wide else []
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading == "rung" else "right")
+    table = titled_table("the paper's ladder: what is stated, and what was found here", *headings)
     for rung in result.rungs:
         table.add_row(*_rung_cells(rung, wide=wide))
     output.print(table)
@@ -127,10 +124,9 @@ def _recipe(name: str, *, leaks: bool) -> str:
 
 def _runs_table(rows: Sequence[RunRow], *, title: str, width: int) -> Table:
     wide = width >= _WIDE
-    table = Table(title=title, title_justify="left")
     best = ["best"] if wide else []
-    for heading in ("recipe", "seed", "epochs", *best, "train %", "valid. %", "test %", "gap"):
-        table.add_column(heading, justify="left" if heading == "recipe" else "right", no_wrap=True)
+    headings = ("recipe", "seed", "epochs", *best, "train %", "valid. %", "test %", "gap")
+    table = titled_table(title, *headings, no_wrap=True)
     for row in rows:
         accuracies = (row.train_accuracy, row.validation_accuracy, row.test_accuracy)
         best = ["-" if row.best_epoch is None else str(row.best_epoch)] if wide else []

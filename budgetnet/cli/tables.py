@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from statistics import fmean
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -25,12 +26,27 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH, highlight=False, markup=False, emoji=False)
 
 
+def titled_table(title: str, *headings: str, no_wrap: bool = False, **look: Any) -> Table:
+    """Make an empty table whose first column holds names and whose other columns hold numbers.
+
+    Args:
+        title: stands above it.
+        headings: of the columns.
+        no_wrap: whether every cell stays on one line, cut where it does not fit.
+        look: any other argument of rich's `Table`.
+    """
+    table = Table(title=title, title_justify="left", **look)
+    for place, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if place else "left", no_wrap=no_wrap)
+    return table
+
+
 def verdict_table(verdict: Verdict) -> Table:
     """Every limit, how much of it is used, and what is left."""
     title = f"{verdict.name}: {'fits' if verdict.fits else 'over budget'}"
-    table = Table(title=title, title_justify="left", caption=verdict.note or None, caption_justify="left")
-    for heading in ("limit", "used", "allowed", "headroom", ""):
-        table.add_column(heading, justify="left" if heading in ("limit", "") else "right")
+    look: dict[str, Any] = {"caption": verdict.note or None, "caption_justify": "left"}
+    table = titled_table(title, "limit", "used", "allowed", "headroom", "", **look)
+    table.columns[-1].justify = "left"
     for limit in verdict.limits:
         share = limit.used / limit.allowed
         bar = "█" * min(20, round(20 * share)) + "░" * (20 - min(20, round(20 * share)))
@@ -50,9 +66,7 @@ def verdict_table(verdict: Verdict) -> Table:
 
 def edits_table(verdict: Verdict) -> Table:
     """The smallest edits that would let the network in."""
-    table = Table(title="smallest edits that fit, each counted", title_justify="left")
-    for heading in ("edit", "params", "MACs", "activations"):
-        table.add_column(heading, justify="left" if heading == "edit" else "right")
+    table = titled_table("smallest edits that fit, each counted", "edit", "params", "MACs", "activations")
     for edit in verdict.edits:
         table.add_row(edit.description, *(f"{number:,}" for number in edit.cost))
     return table
