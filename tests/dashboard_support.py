@@ -13,7 +13,7 @@ import optuna
 import pytest
 from markdown_it import MarkdownIt
 from optuna.storages import RDBStorage
-from search_support import Question, Watcher
+from search_support import EvaluationRequest, Watcher
 from sqlalchemy import text
 from support import PAIR_SPACE, TINY, restarts, tiny_recipe
 
@@ -33,7 +33,7 @@ BY_HAND = TINY.replace(channels=[4], name="by-hand")
 def make_study(digits: DataSet, out: Path) -> None:
     """Searches: broken off once, then until nothing new is proposed any more."""
     ways = {"sampler": "random", "pruner": "asha"}
-    ask = Question(digits, out)
+    ask = EvaluationRequest(digits, out)
     with patch("budgetnet.study.driver.MAX_TURNED_AWAY", 12):
         for watcher in (Watcher(stop_at=2), Watcher()):
             how: dict[str, Any] = {"space": EIGHT, "recipe": RECIPE, "ways": ways, "by_hand": (BY_HAND,)}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from budgetnet.data import DataSet
 from budgetnet.data.dataset import make_dataset
-from budgetnet.data.on_device import ResidentImages, normalise
+from budgetnet.data.on_device import OnDeviceImages, normalise
 from budgetnet.model.cost import cost_of
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.recipe import Recipe
@@ -81,7 +81,7 @@ def made_run(
     return folder.load()
 
 
-def settle(network: nn.Module, images: ResidentImages) -> None:
+def settle(network: nn.Module, images: OnDeviceImages) -> None:
     """Set the running statistics of batch norm to those of real images, so that logits differ between images."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):

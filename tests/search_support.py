@@ -15,7 +15,7 @@ from budgetnet.study.config import SearchConfig
 from budgetnet.study.driver import Arrangement, Plan, SearchOutcome, question, search
 from budgetnet.study.space import SearchSpace
 from budgetnet.study.storage import default_storage, open_storage
-from budgetnet.training.callbacks import Announced, Callback
+from budgetnet.training.callbacks import Callback, RunInfo
 
 MAX_PARAMS = 20_000
 
@@ -25,31 +25,31 @@ class Watcher(Callback):
 
     def __init__(self, *, stop_at: int | None = None, error: type[BaseException] = KeyboardInterrupt) -> None:
         self.turned = 0
-        self.networks: list[Announced] = []
+        self.networks: list[RunInfo] = []
         self.epochs: list[Epoch] = []
         self.results: list[RunResult] = []
         self.broken: list[str | None] = []
         self._stop_at, self._error = stop_at, error
 
-    def turned_away(self, *, worker: int) -> None:
+    def on_trial_rejected(self, *, worker: int) -> None:
         self.turned += 1
 
-    def begun(self, run: Announced, *, worker: int) -> None:
+    def on_run_start(self, run: RunInfo, *, worker: int) -> None:
         self.networks.append(run)
 
-    def epoch_ended(self, epoch: Epoch, *, worker: int) -> None:
+    def on_epoch_end(self, epoch: Epoch, *, worker: int) -> None:
         self.epochs.append(epoch)
         if len(self.networks) == self._stop_at:
             raise self._error
 
-    def ended(self, result: RunResult, *, worker: int) -> None:
+    def on_run_end(self, result: RunResult, *, worker: int) -> None:
         self.results.append(result)
 
-    def broken_off(self, reason: str | None, *, worker: int) -> None:
+    def on_run_interrupted(self, reason: str | None, *, worker: int) -> None:
         self.broken.append(reason)
 
 
-class Question:
+class EvaluationRequest:
     """A study's question, to be asked again and again."""
 
     def __init__(self, digits: DataSet, out: Path, *, storage: str | None = None) -> None:

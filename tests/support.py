@@ -34,7 +34,7 @@ class EachEpoch(Callback):
     def __init__(self, call: Callable[[Epoch], None]) -> None:
         self._call = call
 
-    def epoch_ended(self, epoch: Epoch, *, worker: int) -> None:
+    def on_epoch_end(self, epoch: Epoch, *, worker: int) -> None:
         self._call(epoch)
 
 

@@ -11,7 +11,7 @@ from budgetnet.evaluation.results import (
     BINS,
     Comparison,
     EnsembleResult,
-    Evaluated,
+    EvaluatedRun,
     Part,
     compare,
     ensemble_result,
@@ -29,7 +29,7 @@ Runs = Path | str | Sequence[Path | str]
 """A run folder, or several."""
 
 
-class Evaluations(tuple[Evaluated, ...]):
+class Evaluations(tuple[EvaluatedRun, ...]):
     """Runs evaluated on images, in the order in which they were given, and their comparisons."""
 
     @property
@@ -162,7 +162,7 @@ def evaluate(
     if tta not in (*views, "recipe"):
         raise InputError("tta", tta, f"must be one of {', '.join((*views, 'recipe'))}")
     from budgetnet.evaluation.evaluate import evaluate_runs
-    from budgetnet.evaluation.run_data import Question, read_runs
+    from budgetnet.evaluation.run_data import EvaluationRequest, read_runs
     from budgetnet.training.progress import load_shown
 
     part = cast(Part, on)
@@ -170,7 +170,7 @@ def evaluate(
     if same_images and (part == "validation" or data is None):
         require_common_images(records, part)
     chosen = None if tta == "recipe" else cast(Views, tta)
-    question = Question(part, data=data, views=chosen, device=device, by=by, class_names=not same_images)
+    question = EvaluationRequest(part, data=data, views=chosen, device=device, by=by, class_names=not same_images)
     return Evaluations(evaluate_runs(records, question, load=load_shown))
 
 

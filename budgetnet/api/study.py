@@ -21,7 +21,7 @@ from budgetnet.study.storage import (
     storage_errors,
     study_settings,
 )
-from budgetnet.study.trials import CostName, Trial, front, tally
+from budgetnet.study.trials import CostName, Trial, count_outcomes, front
 
 if TYPE_CHECKING:
     import optuna
@@ -61,9 +61,9 @@ class Study:
         with storage_errors(self._storage):
             return read_trials(self._study)
 
-    def tally(self) -> dict[str, int]:
+    def count_outcomes(self) -> dict[str, int]:
         """How many candidates met which fate: trained, pruned, over budget, repeated, without a result."""
-        return tally(self.trials())
+        return count_outcomes(self.trials())
 
     def frame(self) -> pd.DataFrame:
         """Every trial as a line, by number; what was drawn stands in columns that begin with ``drawn.``."""
@@ -84,7 +84,9 @@ class Study:
     def leaderboard(self) -> Leaderboard:
         """The candidates trained to their end, ranked beside the published reference."""
         trials, settings = self.trials(), self.settings
-        rows = rank(candidates(trials), comparable=settings.data.is_original_cifar10, among=tally(trials)["trained"])
+        rows = rank(
+            candidates(trials), comparable=settings.data.is_original_cifar10, among=count_outcomes(trials)["trained"]
+        )
         return Leaderboard.of(rows, title=self.name)
 
     def front(self, *, cost: CostName = "params") -> list[TrainedCandidate]:
@@ -184,7 +186,7 @@ class Study:
         return iter([self._candidate(trial) for trial in self.trials() if trial.fate == "complete"])
 
     def __repr__(self) -> str:
-        counts = ", ".join(f"{count} {fate.replace('_', ' ')}" for fate, count in self.tally().items())
+        counts = ", ".join(f"{count} {fate.replace('_', ' ')}" for fate, count in self.count_outcomes().items())
         return f"Study({self.name}: {counts})"
 
     def _repr_html_(self) -> str:
@@ -202,7 +204,7 @@ class Study:
             "recipe": f"{settings.recipe.name or 'from a file'}, {settings.recipe.epochs} epochs",
             "seed": str(settings.config.seed),
         }
-        return study_html(self.leaderboard(), title=self.name, facts=facts, counts=self.tally())
+        return study_html(self.leaderboard(), title=self.name, facts=facts, counts=self.count_outcomes())
 
 
 def open_study(name: str | None = None, *, out: Path | str = "runs", storage: str | None = None) -> Study:

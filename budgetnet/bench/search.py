@@ -27,7 +27,7 @@ from budgetnet.study.proposer import Proposals
 from budgetnet.study.pruner import make_pruner
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.storage import default_storage, open_storage
-from budgetnet.training.callbacks import Announced, Callback
+from budgetnet.training.callbacks import Callback, RunInfo
 from budgetnet.training.devices import describe_environment
 
 REPEATS = 50
@@ -131,14 +131,14 @@ class _Recorder(Callback):
         self.rejected = 0
         self._progress, self._start, self._label = progress, 0.0, ""
 
-    def turned_away(self, *, worker: int) -> None:  # noqa: ARG002 - only one worker
+    def on_trial_rejected(self, *, worker: int) -> None:  # noqa: ARG002 - only one worker
         self.rejected += 1
 
-    def begun(self, run: Announced, *, worker: int) -> None:  # noqa: ARG002 - likewise
+    def on_run_start(self, run: RunInfo, *, worker: int) -> None:  # noqa: ARG002 - likewise
         self._label, self._start = run.label, time.perf_counter()
         self._progress(f"training candidate {run.occasion.trained + 1}: {run.label}, {run.params:,} parameters")
 
-    def ended(self, result: RunResult, *, worker: int) -> None:  # noqa: ARG002 - likewise
+    def on_run_end(self, result: RunResult, *, worker: int) -> None:  # noqa: ARG002 - likewise
         seconds = time.perf_counter() - self._start
         self.candidates.append(Candidate(self._label, result.params, result.epochs, result.seconds, seconds))
 

@@ -157,7 +157,7 @@ def print_times_to_first_step(started: float) -> None:
     times.append(time.time())
 
     class StopAfterFirstStep(Callback):
-        def stepped(self, epoch: int, share: float, *, worker: int) -> None:  # noqa: ARG002 - only the first call
+        def on_step_end(self, epoch: int, share: float, *, worker: int) -> None:  # noqa: ARG002 - only the first call
             synchronise(device)
             times.append(time.time())
             raise _FirstStepFinished

@@ -14,13 +14,13 @@ import torch
 from budgetnet.bench.baseline import PlainLoop
 from budgetnet.bench.isolated import separate_process
 from budgetnet.common import cpu
-from budgetnet.data.batches import Feed
-from budgetnet.data.on_device import resident
+from budgetnet.data.batches import BatchLoader
+from budgetnet.data.on_device import to_device
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.recipe import Recipe
 from budgetnet.training.devices import choose_precision
 from budgetnet.training.initialisation import initialise
-from budgetnet.training.step import PRECISIONS, Execution, Learner, cudnn_settings
+from budgetnet.training.step import PRECISIONS, Execution, TrainingStep, cudnn_settings
 
 _MAX_IMAGES, _MAX_BYTES = 40_000, 2**27
 """Limits of an epoch: as many images as in the paper where memory allows, so that costs per epoch, such as the start of
@@ -56,10 +56,10 @@ def training_step(setting: Setting, *, precision: str, execution: Execution) -> 
     """Return a function that runs one of budgetnet's training steps on random images."""
     spec, device = setting.spec, setting.device
     images, labels = random_images(spec, epoch_size(setting))
-    data = resident(images, labels, device=device, mean=(0.5,) * len(images[0]), std=(0.25,) * len(images[0]))
-    batches = Feed(data, setting.recipe.augmentation, batch_size=setting.batch_size, seed=0)
+    data = to_device(images, labels, device=device, mean=(0.5,) * len(images[0]), std=(0.25,) * len(images[0]))
+    batches = BatchLoader(data, setting.recipe.augmentation, batch_size=setting.batch_size, seed=0)
     network = initialise(spec, 0).to(device).to(memory_format=torch.channels_last)
-    trainer = Learner(network, batches, setting.recipe, precision=PRECISIONS[precision], execution=execution)
+    trainer = TrainingStep(network, batches, setting.recipe, precision=PRECISIONS[precision], execution=execution)
 
     def run_steps() -> Iterator[None]:
         epoch = 0

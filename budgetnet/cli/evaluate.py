@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from budgetnet.api.evaluation import Evaluations
-    from budgetnet.evaluation.results import Evaluated
+    from budgetnet.evaluation.results import EvaluatedRun
 
 _SEEN: dict[Views, str] = {
     "none": "",
@@ -84,7 +84,7 @@ def evaluate_runs(
     return evaluate_networks(runs, on=on, data=data, tta=tta, device=device, by=by, same_images=together)
 
 
-def print_images(output: Console, evaluated: Sequence[Evaluated]) -> None:
+def print_images(output: Console, evaluated: Sequence[EvaluatedRun]) -> None:
     """Prints which images the answers are about, and what became of the seal."""
     from budgetnet.runs.store import OPENINGS
 
@@ -100,7 +100,7 @@ def print_images(output: Console, evaluated: Sequence[Evaluated]) -> None:
         output.print(f"test set opened for {', '.join(each.run for each in opened)}; written down in {logs}")
 
 
-def _print_run(output: Console, evaluated: Evaluated, *, number: int, bins: int) -> None:
+def _print_run(output: Console, evaluated: EvaluatedRun, *, number: int, bins: int) -> None:
     from budgetnet.cli.evaluation_tables import calibration_table, class_table, confusion_table
     from budgetnet.common.formatting import percent, short_count
     from budgetnet.statistics.intervals import with_interval

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from budgetnet.cli.tables import titled_table
 from budgetnet.common.formatting import percent
-from budgetnet.evaluation.results import Comparison, Evaluated, most_frequent_confusions
+from budgetnet.evaluation.results import Comparison, EvaluatedRun, most_frequent_confusions
 from budgetnet.runs.metrics import Calibration, Scores
 from budgetnet.statistics.intervals import with_interval
 
@@ -71,7 +71,7 @@ def calibration_table(calibration: Calibration) -> Table:
     return table
 
 
-def overview_table(evaluated: Sequence[Evaluated], *, bins: int) -> Table:
+def overview_table(evaluated: Sequence[EvaluatedRun], *, bins: int) -> Table:
     """Several runs under each other."""
     table = titled_table("all runs", "", "run", "params", "accuracy % [95 %]", "loss", "ECE %")
     fold(table, 1)

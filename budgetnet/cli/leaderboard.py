@@ -79,13 +79,13 @@ def print_leaderboard(study: optuna.Study, *, out: Path, storage: str | None, as
     from budgetnet.study.finalists import kept_finals, read_results
     from budgetnet.study.leaderboard import candidates, rank
     from budgetnet.study.storage import read_trials, study_settings
-    from budgetnet.study.trials import tally
+    from budgetnet.study.trials import count_outcomes
 
     settings = study_settings(study)
     config = found_config(settings, study.study_name, out=out, storage=storage)
     comparable = settings.data.is_original_cifar10
     trials = read_trials(study)
-    counts = tally(trials)
+    counts = count_outcomes(trials)
     rows = rank(candidates(trials), comparable=comparable, among=counts["trained"])
     finals = kept_finals(study)
     results = read_results(finals, out) if finals else []

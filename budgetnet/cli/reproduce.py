@@ -65,7 +65,9 @@ def _trained(config: ReproductionConfig, groups: Sequence[_Group], *, purpose: s
     except KeyboardInterrupt:
         typer.echo("interrupted: nothing is lost, the same command goes on where it stopped", err=True)
         raise
-    records = batch.judge(records, by=f"reproduce {purpose}", reason=f"reproduction of what is published: {purpose}")
+    records = batch.evaluate_on_test(
+        records, by=f"reproduce {purpose}", reason=f"reproduction of what is published: {purpose}"
+    )
     return [records[place :: len(groups)] for place in range(len(groups))]
 
 

@@ -18,7 +18,7 @@ from budgetnet.data.augment.crops import Crops, crop, sample_crops
 from budgetnet.data.augment.cutout import cut_out, sample_cutout
 from budgetnet.data.augment.mixing import mix, sample_mixing
 from budgetnet.data.augment.policies import SampledPolicy, apply_policy, sample_policy
-from budgetnet.data.on_device import ResidentImages, normalise
+from budgetnet.data.on_device import OnDeviceImages, normalise
 from budgetnet.runs.augmentation import Augmentation
 
 
@@ -51,12 +51,12 @@ class Batch(NamedTuple):
         return [Batch(*tensors, self.share) for tensors in zip(inputs, labels, mixed_in, strict=True)]
 
 
-class Feed:
+class BatchLoader:
     """Loader of the training batches of each epoch."""
 
     def __init__(
         self,
-        data: ResidentImages,
+        data: OnDeviceImages,
         augmentation: Augmentation,
         *,
         batch_size: int,

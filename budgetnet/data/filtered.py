@@ -7,12 +7,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from budgetnet.data.batches import Batch, Feed
-from budgetnet.data.on_device import ResidentImages
+from budgetnet.data.batches import Batch, BatchLoader
+from budgetnet.data.on_device import OnDeviceImages
 from budgetnet.runs.augmentation import Augmentation, ExampleFilter
 
 
-class FilteredFeed(Feed):
+class FilteredBatchLoader(BatchLoader):
     """Batch loader that returns the selected images of each batch of an unfiltered loader.
 
     The images are identical to those of an unfiltered loader with the same settings and seed.
@@ -20,7 +20,7 @@ class FilteredFeed(Feed):
 
     def __init__(
         self,
-        data: ResidentImages,
+        data: OnDeviceImages,
         augmentation: Augmentation,
         *,
         batch_size: int,

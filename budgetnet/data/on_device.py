@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ResidentImages:
+class OnDeviceImages:
     """Images, labels and normalisation statistics on one device."""
 
     images: Tensor
@@ -35,7 +35,7 @@ class ResidentImages:
         return len(self.labels)
 
 
-def resident(
+def to_device(
     images: npt.NDArray[np.uint8],
     labels: npt.NDArray[np.int64],
     indices: npt.NDArray[Any] | None = None,
@@ -43,7 +43,7 @@ def resident(
     device: torch.device | str,
     mean: Sequence[float],
     std: Sequence[float],
-) -> ResidentImages:
+) -> OnDeviceImages:
     """Copy images and labels to a device.
 
     Args:
@@ -56,7 +56,7 @@ def resident(
     """
     selected_images = images.copy() if indices is None else images[indices]
     selected_labels = labels.astype(np.int64) if indices is None else labels[indices].astype(np.int64)
-    return ResidentImages(
+    return OnDeviceImages(
         images=torch.from_numpy(selected_images).to(device),
         labels=torch.from_numpy(selected_labels).to(device),
         mean=torch.tensor(mean, dtype=torch.float32, device=device),

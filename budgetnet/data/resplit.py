@@ -10,17 +10,17 @@ from torch import Tensor
 
 from budgetnet.common.seeding import derive_seed
 from budgetnet.data.augment.crops import crop, sample_crops
-from budgetnet.data.on_device import ResidentImages
+from budgetnet.data.on_device import OnDeviceImages
 from budgetnet.runs.augmentation import Augmentation
 
 
-class MovingSplit:
+class ResplitImages:
     """Training and validation images of a split, overwritten in place at the start of each epoch."""
 
     def __init__(
         self,
-        train: ResidentImages,
-        validation: ResidentImages,
+        train: OnDeviceImages,
+        validation: OnDeviceImages,
         augmentation: Augmentation,
         *,
         redrawn: bool,
@@ -73,7 +73,7 @@ class MovingSplit:
             )
             self.validation.images.copy_(cropped)
 
-    def _fill(self, part: ResidentImages, rows: Tensor) -> None:
+    def _fill(self, part: OnDeviceImages, rows: Tensor) -> None:
         torch.index_select(self._images, 0, rows, out=part.images)
         torch.index_select(self._labels, 0, rows, out=part.labels)
 
@@ -81,5 +81,5 @@ class MovingSplit:
         return torch.Generator(self._labels.device).manual_seed(derive_seed(self._seed, purpose, epoch))
 
 
-def _copy(part: ResidentImages) -> ResidentImages:
-    return ResidentImages(images=part.images.clone(), labels=part.labels.clone(), mean=part.mean, std=part.std)
+def _copy(part: OnDeviceImages) -> OnDeviceImages:
+    return OnDeviceImages(images=part.images.clone(), labels=part.labels.clone(), mean=part.mean, std=part.std)

@@ -12,12 +12,12 @@ import torch
 
 from budgetnet.common.files import MAX_TEXT_BYTES, read_mapping, replacing, write_json
 from budgetnet.data import DataSet, split
-from budgetnet.data.on_device import ResidentImages, resident
+from budgetnet.data.on_device import OnDeviceImages, to_device
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.records import DataRecord
 
-_FIELDS = tuple(field.name for field in fields(ResidentImages))
+_FIELDS = tuple(field.name for field in fields(OnDeviceImages))
 
 
 def _recorded(class_names: tuple[str, ...]) -> tuple[str, ...] | None:
@@ -28,8 +28,8 @@ def _recorded(class_names: tuple[str, ...]) -> tuple[str, ...] | None:
 class TrainingData(NamedTuple):
     """Training and validation images of one split on a device, with their record."""
 
-    train: ResidentImages
-    validation: ResidentImages
+    train: OnDeviceImages
+    validation: OnDeviceImages
     record: DataRecord
     input_shape: tuple[int, int, int]
     """Image shape (channels, height, width)."""
@@ -65,7 +65,7 @@ class TrainingData(NamedTuple):
             validation_size=validation_size,
         )
         train, validation = (
-            resident(
+            to_device(
                 dataset.train_images, dataset.train_labels, indices, device=device, mean=dataset.mean, std=dataset.std
             )
             for indices in (parts.train, parts.validation)
@@ -103,10 +103,10 @@ class TrainingData(NamedTuple):
             device: target device.
         """
 
-        def part(name: str) -> ResidentImages:
+        def part(name: str) -> OnDeviceImages:
             # Copy-on-write mode, as torch requires writable memory; the images are never written to.
             arrays = {field: np.load(folder / f"{name}-{field}.npy", mmap_mode="c") for field in _FIELDS}
-            return ResidentImages(**{field: torch.from_numpy(array).to(device) for field, array in arrays.items()})
+            return OnDeviceImages(**{field: torch.from_numpy(array).to(device) for field, array in arrays.items()})
 
         facts = read_mapping(folder / "data.json")
         channels, height, width = facts["input_shape"]

@@ -22,8 +22,8 @@ from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.records import RunRecord
 from budgetnet.runs.store import RunFolder
-from budgetnet.training.callbacks import Callback, Occasion
-from budgetnet.training.out_of_memory import with_memory
+from budgetnet.training.callbacks import Callback, RunContext
+from budgetnet.training.out_of_memory import retry_out_of_memory
 from budgetnet.training.threads import FirstRun
 from budgetnet.training.trainer import identify, train
 
@@ -63,14 +63,14 @@ def train_runs(
         if is_complete(RunFolder.of(identify(run.spec, data, run.recipe, seed=run.seed), out)):
             continue
         try:
-            with_memory(_attempt(run, data, out, callback, Occasion(worker, trained)))
+            retry_out_of_memory(_attempt(run, data, out, callback, RunContext(worker, trained)))
         except BusyError:
             busy.append(run)
     return busy
 
 
 def _attempt(
-    run: PlannedRun, data: TrainingData, out: Path, callback: Callback, occasion: Occasion
+    run: PlannedRun, data: TrainingData, out: Path, callback: Callback, occasion: RunContext
 ) -> Callable[[Any], RunRecord]:
     return lambda execution: train(
         run.spec,
@@ -191,7 +191,7 @@ class Batch:
             records.append(record)
         return records
 
-    def judge(self, records: Sequence[RunRecord], *, by: str, reason: str) -> list[RunRecord]:
+    def evaluate_on_test(self, records: Sequence[RunRecord], *, by: str, reason: str) -> list[RunRecord]:
         """Evaluate runs on the test set, opened once for those that have no test result yet.
 
         Args:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from budgetnet.common.errors import RecordError
 from budgetnet.data import DataSet, load_dataset
-from budgetnet.evaluation.results import Evaluated
-from budgetnet.evaluation.run_data import DataSets, Question, recreate_split
+from budgetnet.evaluation.results import EvaluatedRun
+from budgetnet.evaluation.run_data import DataSets, EvaluationRequest, recreate_split
 from budgetnet.runs.metrics import Scores
 from budgetnet.runs.recipe import Views
 from budgetnet.runs.records import RunRecord
@@ -37,8 +37,8 @@ _VIEWS_TEXT: dict[Views | None, str] = {
 
 
 def evaluate_runs(
-    records: Sequence[RunRecord], request: Question, *, load: Callable[[str], DataSet] = load_dataset
-) -> list[Evaluated]:
+    records: Sequence[RunRecord], request: EvaluationRequest, *, load: Callable[[str], DataSet] = load_dataset
+) -> list[EvaluatedRun]:
     """Evaluate each run's network on the requested images.
 
     Args:
@@ -62,7 +62,7 @@ def evaluate_runs(
     return _on_test(records, request, data)
 
 
-def _on_validation(records: Sequence[RunRecord], request: Question, data: DataSets) -> list[Evaluated]:
+def _on_validation(records: Sequence[RunRecord], request: EvaluationRequest, data: DataSets) -> list[EvaluatedRun]:
     datasets = [data.of(record) for record in records]
     from budgetnet.evaluation.inference import score
     from budgetnet.training.devices import choose_device
@@ -76,7 +76,7 @@ def _on_validation(records: Sequence[RunRecord], request: Question, data: DataSe
         if key not in prepared:
             prepared[key] = recreate_split(record, dataset, device)
         evaluated.append(
-            Evaluated(
+            EvaluatedRun(
                 record=record,
                 scores=score(record, prepared[key].validation, views=request.views),
                 part="validation",
@@ -89,7 +89,7 @@ def _on_validation(records: Sequence[RunRecord], request: Question, data: DataSe
     return evaluated
 
 
-def _on_test(records: Sequence[RunRecord], request: Question, data: DataSets) -> list[Evaluated]:
+def _on_test(records: Sequence[RunRecord], request: EvaluationRequest, data: DataSets) -> list[EvaluatedRun]:
     stored = {
         record.folder: scores
         for record in records
@@ -98,7 +98,7 @@ def _on_test(records: Sequence[RunRecord], request: Question, data: DataSets) ->
     missing = [record for record in records if record.folder not in stored]
     scores_of = {**stored, **(_open_and_evaluate(missing, request, data) if missing else {})}
     return [
-        Evaluated(
+        EvaluatedRun(
             record=RunFolder(record.folder).load(),
             scores=scores_of[record.folder],
             part="test",
@@ -127,7 +127,7 @@ def _stored_scores(record: RunRecord) -> Scores | None:
     return scores
 
 
-def _open_and_evaluate(records: Sequence[RunRecord], request: Question, data: DataSets) -> dict[Path, Scores]:
+def _open_and_evaluate(records: Sequence[RunRecord], request: EvaluationRequest, data: DataSets) -> dict[Path, Scores]:
     """Open test sets, once for the runs of each folder, evaluate the runs, and store what belongs into run folders."""
     datasets = {record.folder: data.of(record) for record in records}
     import torch
@@ -156,10 +156,10 @@ def _open_and_evaluate(records: Sequence[RunRecord], request: Question, data: Da
 
 
 def _evaluate_without_storing(
-    records: Sequence[RunRecord], datasets: dict[Path, DataSet], request: Question, device: torch.device
+    records: Sequence[RunRecord], datasets: dict[Path, DataSet], request: EvaluationRequest, device: torch.device
 ) -> dict[Path, Scores]:
     """Open a test set and evaluate runs on it."""
-    from budgetnet.data.on_device import resident
+    from budgetnet.data.on_device import to_device
     from budgetnet.evaluation.inference import score
 
     shared, log = datasets[records[0].folder], records[0].folder.parent / OPENINGS
@@ -169,7 +169,7 @@ def _evaluate_without_storing(
     found = {}
     for record in records:
         own = datasets[record.folder]
-        test = resident(images, labels, device=device, mean=own.mean, std=own.std)
+        test = to_device(images, labels, device=device, mean=own.mean, std=own.std)
         found[record.folder] = score(record, test, views=request.views)
     return found
 
@@ -187,7 +187,7 @@ def _images_of(record: RunRecord) -> tuple[Any, ...]:
     return data.fingerprint, data.mean, data.std
 
 
-def _reason(records: Sequence[RunRecord], request: Question) -> str:
+def _reason(records: Sequence[RunRecord], request: EvaluationRequest) -> str:
     """Return the reason for opening a test set, short enough to be stored with a result."""
     first, others = records[0].identity.run_id, len(records) - 1
     return f"evaluation requested for {first}{f' and {others} more' if others else ''}{_VIEWS_TEXT[request.views]}"

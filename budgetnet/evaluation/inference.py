@@ -13,7 +13,7 @@ from torch import nn
 
 from budgetnet.common.errors import DataError, InputError, RecordError
 from budgetnet.data import DataSet
-from budgetnet.data.on_device import ResidentImages, resident
+from budgetnet.data.on_device import OnDeviceImages, to_device
 from budgetnet.runs.metrics import Scores
 from budgetnet.runs.recipe import Views
 from budgetnet.runs.records import RunRecord, TestResult
@@ -44,7 +44,7 @@ def trained_network(record: RunRecord, device: torch.device) -> nn.Module:
     return network
 
 
-def score(record: RunRecord, images: ResidentImages, *, views: Views | None = None) -> Scores:
+def score(record: RunRecord, images: OnDeviceImages, *, views: Views | None = None) -> Scores:
     """Compute class probabilities of images with a run's network, in its training precision.
 
     Args:
@@ -114,7 +114,7 @@ def evaluate_on_test(
             trained_network(record, torch.device("cpu"))
         names = [record.folder.name for record in waiting]
         images, labels = dataset.test.open(reason=reason, by=by, log=out / OPENINGS, runs=names)
-        test = resident(images, labels, device=device, mean=dataset.mean, std=dataset.std)
+        test = to_device(images, labels, device=device, mean=dataset.mean, std=dataset.std)
         for record in waiting:
             scores = score(record, test)
             folder = RunFolder(record.folder)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from budgetnet.common.errors import InputError
-from budgetnet.data.on_device import resident
+from budgetnet.data.on_device import to_device
 from budgetnet.data.single_image import read_picture
 from budgetnet.evaluation.inference import trained_network
 from budgetnet.runs.records import RunRecord
@@ -63,7 +63,7 @@ def predict(record: RunRecord, paths: Sequence[Path], *, device: torch.device) -
     if not images:
         return [Prediction(path, None, errors[number]) for number, path in enumerate(paths)]
     labels = np.zeros(len(images), dtype=np.int64)
-    inputs = resident(np.stack(images), labels, device=device, mean=data.mean, std=data.std)
+    inputs = to_device(np.stack(images), labels, device=device, mean=data.mean, std=data.std)
     scores = Evaluator(network, inputs, views=record.identity.recipe.views).log_probabilities()
     # In float64, so that distinct log-probabilities stay distinct.
     probabilities = iter(np.exp(scores.cpu().double().numpy()))

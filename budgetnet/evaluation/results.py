@@ -25,7 +25,7 @@ ENSEMBLE = "ensemble"
 """Name of the ensemble in comparisons with its members."""
 
 
-class Evaluated(NamedTuple):
+class EvaluatedRun(NamedTuple):
     """A run and its predictions on a set of images."""
 
     record: RunRecord
@@ -191,7 +191,7 @@ class EnsembleResult(NamedTuple):
         }
 
 
-def compare(evaluated: Sequence[Evaluated]) -> list[Comparison]:
+def compare(evaluated: Sequence[EvaluatedRun]) -> list[Comparison]:
     """Compare every pair of runs evaluated on the same images, by McNemar's test with Holm's correction."""
     pairs = [(one, other) for one, other in combinations(evaluated, 2) if one.images == other.images]
     return _corrected(

@@ -21,14 +21,14 @@ from budgetnet.runs.store import RunFolder
 if TYPE_CHECKING:
     import torch
 
-    from budgetnet.data.on_device import ResidentImages
+    from budgetnet.data.on_device import OnDeviceImages
     from budgetnet.data.training_data import TrainingData
 
 _CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 """Class names of CIFAR-10, needed to show stored predictions where the data set is not available."""
 
 
-class Question(NamedTuple):
+class EvaluationRequest(NamedTuple):
     """Images and settings of an evaluation."""
 
     part: Part = "validation"
@@ -68,7 +68,7 @@ def read_runs(paths: Sequence[Path]) -> list[RunRecord]:
 class DataSets:
     """Data sets of an evaluation, each loaded once."""
 
-    def __init__(self, request: Question, load: Callable[[str], DataSet]) -> None:
+    def __init__(self, request: EvaluationRequest, load: Callable[[str], DataSet]) -> None:
         self._request, self._load = request, load
         self._loaded: dict[str, DataSet] = {}
 
@@ -143,12 +143,12 @@ def class_names(record: RunRecord, *, load: Callable[[str], DataSet] = load_data
         record: finished run.
         load: loads the data set by name.
     """
-    return DataSets(Question(), load).class_names(record)
+    return DataSets(EvaluationRequest(), load).class_names(record)
 
 
 def validation_images(
     record: RunRecord, *, device: torch.device, data: str | None = None, load: Callable[[str], DataSet] = load_dataset
-) -> ResidentImages:
+) -> OnDeviceImages:
     """Return the validation images of a run.
 
     Args:
@@ -162,7 +162,7 @@ def validation_images(
         InputError: ``data`` is not the data set that the run was trained on.
         RecordError: the split cannot be recreated.
     """
-    return recreate_split(record, DataSets(Question(data=data), load).of(record), device).validation
+    return recreate_split(record, DataSets(EvaluationRequest(data=data), load).of(record), device).validation
 
 
 def recreate_split(record: RunRecord, dataset: DataSet, device: torch.device) -> TrainingData:

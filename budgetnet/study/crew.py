@@ -28,7 +28,7 @@ from budgetnet.study import worker as worker_program
 from budgetnet.study.driver import Arrangement, End, Plan, SearchOutcome, require_feasible
 from budgetnet.study.outcomes import is_trained
 from budgetnet.study.storage import open_study, storage_errors
-from budgetnet.training.callbacks import Announced, Callback, Callbacks
+from budgetnet.training.callbacks import Callback, Callbacks, RunInfo
 
 MAX_KILLED = 3
 """Times in a row that a worker may be killed from outside, without a candidate in between, before the search ends."""
@@ -192,18 +192,18 @@ class _Shift:
     def _hear(self, report: _Report, ends: list[End]) -> None:
         event, slot, values = report
         if event == "turned_away":
-            self._callback.turned_away(worker=slot)
+            self._callback.on_trial_rejected(worker=slot)
         elif event == "begun":
             self._training.add(slot)
-            self._callback.begun(Announced.from_mapping(values[0]), worker=slot)
+            self._callback.on_run_start(RunInfo.from_mapping(values[0]), worker=slot)
         elif event == "stepped":
-            self._callback.stepped(*values, worker=slot)
+            self._callback.on_step_end(*values, worker=slot)
         elif event == "epoch_ended":
-            self._callback.epoch_ended(Epoch(*values[0]), worker=slot)
+            self._callback.on_epoch_end(Epoch(*values[0]), worker=slot)
         elif event == "ended":
             self._killed[slot] = 0
             self._training.discard(slot)
-            self._callback.ended(RunResult.from_mapping(values[0]), worker=slot)
+            self._callback.on_run_end(RunResult.from_mapping(values[0]), worker=slot)
         elif event == "broken_off":
             self._break_off(slot, values[0])
         elif event == "failed":
@@ -224,7 +224,7 @@ class _Shift:
 
     def _break_off(self, slot: int, reason: str | None) -> None:
         self._training.discard(slot)
-        self._callback.broken_off(reason, worker=slot)
+        self._callback.on_run_interrupted(reason, worker=slot)
 
     def _dismiss(self, slot: int) -> int:
         return self._hands.pop(slot).end()

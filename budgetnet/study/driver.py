@@ -31,9 +31,9 @@ from budgetnet.study.settings import StudySettings
 from budgetnet.study.space import feasibility
 from budgetnet.study.space.images import require_images
 from budgetnet.study.storage import open_study, storage_errors
-from budgetnet.training.callbacks import Callback, Callbacks, Occasion
+from budgetnet.training.callbacks import Callback, Callbacks, RunContext
 from budgetnet.training.devices import choose_precision
-from budgetnet.training.out_of_memory import with_memory
+from budgetnet.training.out_of_memory import retry_out_of_memory
 from budgetnet.training.step import Execution
 from budgetnet.training.trainer import identify, train
 
@@ -107,7 +107,7 @@ class _Clock(Callback):
     def __init__(self, deadline: float | None) -> None:
         self._deadline = deadline
 
-    def stepped(self, epoch: int, share: float, *, worker: int) -> None:  # noqa: ARG002 - time is the same to all
+    def on_step_end(self, epoch: int, share: float, *, worker: int) -> None:  # noqa: ARG002 - time is the same to all
         if self._deadline is not None and time.time() >= self._deadline:
             raise _TimeUpError
 
@@ -222,7 +222,7 @@ class Worker:
         entry = proposal.entry
         if not entry.verdict.fits:
             proposals.written(proposal, self.ledger.turn_away(entry))
-            self._callback.turned_away(worker=self._presence.slot)
+            self._callback.on_trial_rejected(worker=self._presence.slot)
             return None
         if entry.key in self.ledger.results:
             proposals.written(proposal, self.ledger.repeat(entry))
@@ -275,7 +275,7 @@ class Worker:
 
     def _train_in_parts(self, entry: Entry, written: Written, told: Callback) -> tuple[RunRecord | None, int]:
         """Trains a candidate; gives its record, none where memory did not suffice, and the parts of its batches."""
-        occasion = Occasion(
+        occasion = RunContext(
             self._presence.slot, self.ledger.trained, self._study_name, trial=written.number, drawn=entry.params
         )
 
@@ -293,7 +293,7 @@ class Worker:
             )
 
         judge = CycleJudge(self.ledger, written, entry.recipe, retry_of=entry.retry_of)
-        record, parts = with_memory(attempt)
+        record, parts = retry_out_of_memory(attempt)
         if record is not None:
             judge.catch_up(record.curves)
         return record, parts

@@ -26,7 +26,7 @@ from budgetnet.study.bulk import TrialStorage
 from budgetnet.study.outcomes import GAVE_WAY, REPEATED, is_interrupted, is_over_budget, is_stopped, is_trained
 from budgetnet.study.presence import GRACE_PERIOD, HEARTBEAT_INTERVAL
 from budgetnet.study.settings import StudySettings
-from budgetnet.study.trials import Fate, Trial
+from budgetnet.study.trials import Outcome, Trial
 
 SETTINGS_KEY = "budgetnet:settings"
 """User attribute of a study that holds its settings as JSON."""
@@ -256,9 +256,9 @@ def _share(correct: int | None, images: int | None) -> float | None:
     return None if correct is None or not images else correct / images
 
 
-def _fate(trial: FrozenTrial) -> Fate:
+def _fate(trial: FrozenTrial) -> Outcome:
     ended = trial.user_attrs.get("ended")
-    fates: tuple[tuple[bool, Fate], ...] = (
+    fates: tuple[tuple[bool, Outcome], ...] = (
         (not trial.state.is_finished(), "running"),
         (is_over_budget(trial), "over budget"),
         (ended == REPEATED, "repeated"),

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from budgetnet.common.errors import InputError
 
-Fate = Literal[
+Outcome = Literal[
     "complete",
     "pruned",
     "over budget",
@@ -23,7 +23,7 @@ Fate = Literal[
 """What became of a trial: trained to its end, given up at a restart, turned away before any training, answered from the
 record, in training, broken off and to be taken up again, left to another worker before any training, or trained to no
 result (diverged, too large for the device, broken down)."""
-FATES: tuple[Fate, ...] = get_args(Fate)
+FATES: tuple[Outcome, ...] = get_args(Outcome)
 
 CostName = Literal["params", "macs", "activations"]
 
@@ -32,7 +32,7 @@ class Trial(NamedTuple):
     """One trial of a study."""
 
     number: int
-    fate: Fate
+    fate: Outcome
     architecture: str
     """What its network is called."""
     spec: str
@@ -117,7 +117,7 @@ def _accuracy(trial: Trial) -> float:
     return trial.accuracy or 0.0
 
 
-def tally(trials: Sequence[Trial]) -> dict[str, int]:
+def count_outcomes(trials: Sequence[Trial]) -> dict[str, int]:
     """How many candidates met which fate.
 
     ``trained`` counts what training time went into, ``pruned`` those of them that ended at a restart, ``over_budget``

@@ -19,7 +19,7 @@ from typing import Any, TextIO
 
 from budgetnet.common.errors import BudgetnetError
 from budgetnet.runs.records import Epoch, RunResult
-from budgetnet.training.callbacks import Announced, Callback
+from budgetnet.training.callbacks import Callback, RunInfo
 
 STOP = "stop"
 """What a search tells a worker that shall end within its step."""
@@ -38,30 +38,30 @@ class _Teller(Callback):
         self._stream.write(json.dumps([event, slot, *values]) + "\n")
         self._stream.flush()
 
-    def turned_away(self, *, worker: int) -> None:
+    def on_trial_rejected(self, *, worker: int) -> None:
         """Hands on a candidate that did not fit."""
         self.tell("turned_away", worker)
 
-    def begun(self, run: Announced, *, worker: int) -> None:
+    def on_run_start(self, run: RunInfo, *, worker: int) -> None:
         """Hands on a run that begins."""
         self.tell("begun", worker, run.to_mapping())
 
-    def stepped(self, epoch: int, share: float, *, worker: int) -> None:
+    def on_step_end(self, epoch: int, share: float, *, worker: int) -> None:
         """Hands on a step, if the last one is some time ago."""
         now = time.monotonic()
         if now - self._told >= _QUIET_SECONDS:
             self._told = now
             self.tell("stepped", worker, epoch, share)
 
-    def epoch_ended(self, epoch: Epoch, *, worker: int) -> None:
+    def on_epoch_end(self, epoch: Epoch, *, worker: int) -> None:
         """Hands on an epoch."""
         self.tell("epoch_ended", worker, list(epoch))
 
-    def ended(self, result: RunResult, *, worker: int) -> None:
+    def on_run_end(self, result: RunResult, *, worker: int) -> None:
         """Hands on a run that ended."""
         self.tell("ended", worker, result.to_mapping())
 
-    def broken_off(self, reason: str | None, *, worker: int) -> None:
+    def on_run_interrupted(self, reason: str | None, *, worker: int) -> None:
         """Hands on that a run broke off."""
         self.tell("broken_off", worker, reason)
 

@@ -18,7 +18,7 @@ from budgetnet.runs.records import Epoch, RunIdentity, RunResult
 _log = logging.getLogger(__name__)
 
 
-class Occasion(NamedTuple):
+class RunContext(NamedTuple):
     """The search or batch that a run belongs to; all defaults for a run trained alone."""
 
     worker: int = 0
@@ -33,14 +33,14 @@ class Occasion(NamedTuple):
     """Sampled parameters by name; empty for an enqueued network."""
 
 
-class Announced(NamedTuple):
+class RunInfo(NamedTuple):
     """A run that starts or resumes."""
 
     identity: RunIdentity
     """Everything that determines the run: network, recipe, data, seed and device."""
     run: str
     """Name of the run folder."""
-    occasion: Occasion = Occasion()
+    occasion: RunContext = RunContext()
     """Search or batch that the run belongs to."""
     curves: tuple[Epoch, ...] = ()
     """Epochs trained before this start, for which no further events come; all epochs if the run is already complete."""
@@ -75,12 +75,12 @@ class Announced(NamedTuple):
         }
 
     @classmethod
-    def from_mapping(cls, mapping: dict[str, Any]) -> Announced:
+    def from_mapping(cls, mapping: dict[str, Any]) -> RunInfo:
         """Create the object from the output of `to_mapping`."""
         return cls(
             RunIdentity.from_mapping(mapping["identity"]),
             mapping["run"],
-            Occasion(**mapping["context"]),
+            RunContext(**mapping["context"]),
             tuple(Epoch(*row) for row in mapping["curves"]),
         )
 
@@ -96,22 +96,22 @@ class Callback:
         ...         print(epoch.epoch, epoch.validation_accuracy)
     """
 
-    def turned_away(self, *, worker: int) -> None:
+    def on_trial_rejected(self, *, worker: int) -> None:
         """A trial is over budget and was rejected without training."""
 
-    def begun(self, run: Announced, *, worker: int) -> None:
+    def on_run_start(self, run: RunInfo, *, worker: int) -> None:
         """Training of a run starts or resumes, or the run is already complete."""
 
-    def stepped(self, epoch: int, share: float, *, worker: int) -> None:
+    def on_step_end(self, epoch: int, share: float, *, worker: int) -> None:
         """A training step ended; ``share`` of the epoch (counted from 1) is done. Workers skip some steps."""
 
-    def epoch_ended(self, epoch: Epoch, *, worker: int) -> None:
+    def on_epoch_end(self, epoch: Epoch, *, worker: int) -> None:
         """An epoch ended and was saved: a run killed now resumes after it."""
 
-    def ended(self, result: RunResult, *, worker: int) -> None:
+    def on_run_end(self, result: RunResult, *, worker: int) -> None:
         """A run ended, complete or stopped by the search, and its result was saved."""
 
-    def broken_off(self, reason: str | None, *, worker: int) -> None:
+    def on_run_interrupted(self, reason: str | None, *, worker: int) -> None:
         """A run ended without a result: it failed for ``reason``, or can be resumed if that is None."""
 
 
@@ -123,31 +123,31 @@ class Callbacks(Callback):
         self.raised: BaseException | None = None
         """Last exception raised by a callback, if any."""
 
-    def turned_away(self, *, worker: int) -> None:
+    def on_trial_rejected(self, *, worker: int) -> None:
         """Call every callback."""
-        self._call_each(lambda each: each.turned_away(worker=worker))
+        self._call_each(lambda each: each.on_trial_rejected(worker=worker))
 
-    def begun(self, run: Announced, *, worker: int) -> None:
+    def on_run_start(self, run: RunInfo, *, worker: int) -> None:
         """Call every callback."""
-        self._call_each(lambda each: each.begun(run, worker=worker))
+        self._call_each(lambda each: each.on_run_start(run, worker=worker))
 
-    def stepped(self, epoch: int, share: float, *, worker: int) -> None:
+    def on_step_end(self, epoch: int, share: float, *, worker: int) -> None:
         """Call every callback."""
-        self._call_each(lambda each: each.stepped(epoch, share, worker=worker))
+        self._call_each(lambda each: each.on_step_end(epoch, share, worker=worker))
 
-    def epoch_ended(self, epoch: Epoch, *, worker: int) -> None:
+    def on_epoch_end(self, epoch: Epoch, *, worker: int) -> None:
         """Call every callback."""
-        self._call_each(lambda each: each.epoch_ended(epoch, worker=worker))
+        self._call_each(lambda each: each.on_epoch_end(epoch, worker=worker))
 
-    def ended(self, result: RunResult, *, worker: int) -> None:
+    def on_run_end(self, result: RunResult, *, worker: int) -> None:
         """Call every callback."""
-        self._call_each(lambda each: each.ended(result, worker=worker))
+        self._call_each(lambda each: each.on_run_end(result, worker=worker))
 
-    def broken_off(self, reason: str | None, *, worker: int) -> None:
+    def on_run_interrupted(self, reason: str | None, *, worker: int) -> None:
         """Call every callback; further exceptions are only logged, so that the first one is raised."""
         for callback in self._callbacks:
             try:
-                callback.broken_off(reason, worker=worker)
+                callback.on_run_interrupted(reason, worker=worker)
             except Exception as error:
                 _log.warning("a callback also failed when the run was interrupted: %r", error)
 
@@ -160,10 +160,10 @@ class Callbacks(Callback):
             raise
 
 
-class Teller:
+class CallbackRunner:
     """Calls an optional callback with the events of one run."""
 
-    def __init__(self, callback: Callback | None, info: Announced) -> None:
+    def __init__(self, callback: Callback | None, info: RunInfo) -> None:
         self._callbacks = Callbacks([callback] if callback else [])
         self._info, self._worker = info, info.occasion.worker
 
@@ -171,7 +171,7 @@ class Teller:
     def training(self, curves: Sequence[Epoch]) -> Iterator[None]:
         """Report the start of the run after these epochs and, if the block raises, its interruption."""
         try:
-            self._callbacks.begun(self._info._replace(curves=tuple(curves)), worker=self._worker)
+            self._callbacks.on_run_start(self._info._replace(curves=tuple(curves)), worker=self._worker)
             yield
         except BaseException as error:
             # Errors of callbacks and of the file system, and Ctrl-C, are no failures of the run: it can be resumed.
@@ -179,17 +179,17 @@ class Teller:
                 error is self._callbacks.raised or not isinstance(error, Exception) or isinstance(error, OSError)
             )
             reason = None if resumable else f"{type(error).__name__}: {error}"
-            self._callbacks.broken_off(reason, worker=self._worker)
+            self._callbacks.on_run_interrupted(reason, worker=self._worker)
             raise
 
-    def stepped(self, epoch: int, share: float) -> None:
+    def on_step_end(self, epoch: int, share: float) -> None:
         """Report the end of a step."""
-        self._callbacks.stepped(epoch, share, worker=self._worker)
+        self._callbacks.on_step_end(epoch, share, worker=self._worker)
 
-    def epoch_ended(self, epoch: Epoch) -> None:
+    def on_epoch_end(self, epoch: Epoch) -> None:
         """Report the end of an epoch."""
-        self._callbacks.epoch_ended(epoch, worker=self._worker)
+        self._callbacks.on_epoch_end(epoch, worker=self._worker)
 
-    def ended(self, result: RunResult) -> None:
+    def on_run_end(self, result: RunResult) -> None:
         """Report the end of the run."""
-        self._callbacks.ended(result, worker=self._worker)
+        self._callbacks.on_run_end(result, worker=self._worker)

@@ -17,7 +17,7 @@ def _released() -> None:
     """Replace the work after `Replay.release`."""
 
 
-class Replay:
+class GraphedCallable:
     """A function on device tensors that is replayed as a CUDA graph after a few calls.
 
     On a CUDA device the first calls run the function itself; the next one captures it, and every later call is a single

@@ -28,15 +28,15 @@ from torch.nn import functional
 
 from budgetnet.common.errors import InputError
 from budgetnet.common.seeding import derive_seed
-from budgetnet.data.batches import Batch, Feed
+from budgetnet.data.batches import Batch, BatchLoader
 from budgetnet.model.proxy import proxy_spec
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.augmentation import ExampleFilter
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.records import RunIdentity
 from budgetnet.training.checkpoint import load_tensors, save_tensors
-from budgetnet.training.cuda_graph import Replay
-from budgetnet.training.step import PRECISIONS, Execution, Learner
+from budgetnet.training.cuda_graph import GraphedCallable
+from budgetnet.training.step import PRECISIONS, Execution, TrainingStep
 from budgetnet.training.validation import autocast
 
 _log = logging.getLogger(__name__)
@@ -81,13 +81,13 @@ def proxy_key(identity: RunIdentity) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-class Proxy(Learner):
+class Proxy(TrainingStep):
     """Proxy network: computes the losses of every batch of an epoch, trains on some, and stores the hardest images."""
 
     def __init__(
         self,
         network: nn.Module,
-        loader: Feed,
+        loader: BatchLoader,
         recipe: Recipe,
         example_filter: ExampleFilter,
         *,
@@ -143,8 +143,10 @@ class Proxy(Learner):
         super().release()
         self._full_forward.release()
 
-    def _graphed_forward(self) -> Replay:
-        return Replay(lambda: self._forward_batch(self.loader.batch_size), device=self.device, record=self._record)
+    def _graphed_forward(self) -> GraphedCallable:
+        return GraphedCallable(
+            lambda: self._forward_batch(self.loader.batch_size), device=self.device, record=self._record
+        )
 
     @torch.no_grad()
     def _forward_batch(self, size: int) -> None:
@@ -173,7 +175,7 @@ class ExampleSelection:
     def __init__(
         self,
         identity: RunIdentity,
-        loader: Feed,
+        loader: BatchLoader,
         *,
         out: Path,
         network: Callable[[ModelSpec, int], nn.Module],

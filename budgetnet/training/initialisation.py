@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from budgetnet.common.seeding import derive_seed
-from budgetnet.data.on_device import ResidentImages, normalise
+from budgetnet.data.on_device import OnDeviceImages, normalise
 from budgetnet.model.network import ResNet, build
 from budgetnet.model.spec import ModelSpec
 
@@ -52,7 +52,7 @@ def init_dirac(conv: nn.Conv2d) -> None:
 
 
 @torch.no_grad()
-def whiten(network: ResNet, data: ResidentImages) -> None:
+def whiten(network: ResNet, data: OnDeviceImages) -> None:
     """Compute the weights of the network's whitening convolution from training images, if it has one.
 
     Args:

@@ -12,7 +12,7 @@ from budgetnet.runs.records import RunRecord
 from budgetnet.training.step import Execution
 
 
-def with_memory(attempt: Callable[[Execution], RunRecord]) -> tuple[RunRecord | None, int]:
+def retry_out_of_memory(attempt: Callable[[Execution], RunRecord]) -> tuple[RunRecord | None, int]:
     """Train with whole batches and, if memory runs out, once more with gradients accumulated over half batches.
 
     Args:

@@ -20,7 +20,7 @@ from rich.progress import (
 from budgetnet.common.formatting import percent, short_count
 from budgetnet.data import DataSet, load_dataset
 from budgetnet.runs.records import Epoch, RunResult
-from budgetnet.training.callbacks import Announced, Callback
+from budgetnet.training.callbacks import Callback, RunInfo
 
 
 def load_shown(name: str) -> DataSet:
@@ -73,12 +73,12 @@ class TerminalProgress(Callback):
     ) -> None:
         self._bars.stop()
 
-    def turned_away(self, *, worker: int) -> None:  # noqa: ARG002 - counted over all workers
+    def on_trial_rejected(self, *, worker: int) -> None:  # noqa: ARG002 - counted over all workers
         """Count a rejected trial."""
         self._rejected += 1
         self._describe_search()
 
-    def begun(self, run: Announced, *, worker: int) -> None:
+    def on_run_start(self, run: RunInfo, *, worker: int) -> None:
         """Reset the worker's bar for a new run."""
         if self._search is not None:
             self._bars.update(self._search, completed=run.occasion.trained)
@@ -93,16 +93,16 @@ class TerminalProgress(Callback):
             visible=True,
         )
 
-    def stepped(self, epoch: int, share: float, *, worker: int) -> None:
+    def on_step_end(self, epoch: int, share: float, *, worker: int) -> None:
         """Update the bar within an epoch."""
         self._bars.update(self._runs[worker], completed=round(epoch - 1 + share, 1))
 
-    def epoch_ended(self, epoch: Epoch, *, worker: int) -> None:
+    def on_epoch_end(self, epoch: Epoch, *, worker: int) -> None:
         """Show the epoch's validation accuracy."""
         description = f"{self._labels[worker]} · {percent(epoch.validation_accuracy)} %"
         self._bars.update(self._runs[worker], completed=epoch.epoch, description=description)
 
-    def ended(self, result: RunResult, *, worker: int) -> None:  # noqa: ARG002 - counted over all workers
+    def on_run_end(self, result: RunResult, *, worker: int) -> None:  # noqa: ARG002 - counted over all workers
         """Advance the bar of the search or batch."""
         if result.status == "complete" and result.validation_accuracy is not None:
             self._best = max(self._best or 0.0, result.validation_accuracy)

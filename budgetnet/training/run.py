@@ -17,20 +17,20 @@ from torch import Tensor
 
 from budgetnet.common.errors import InputError, RecordError
 from budgetnet.common.seeding import derive_seed
-from budgetnet.data.batches import Feed
-from budgetnet.data.filtered import FilteredFeed
-from budgetnet.data.resplit import MovingSplit
+from budgetnet.data.batches import BatchLoader
+from budgetnet.data.filtered import FilteredBatchLoader
+from budgetnet.data.resplit import ResplitImages
 from budgetnet.data.training_data import TrainingData
 from budgetnet.model.cost import cost_of
 from budgetnet.model.network import ResNet
 from budgetnet.runs.records import Epoch, RunIdentity, RunResult
 from budgetnet.runs.store import RunFolder
 from budgetnet.runs.training_cost import training_flops
-from budgetnet.training.callbacks import Teller
+from budgetnet.training.callbacks import CallbackRunner
 from budgetnet.training.checkpoint import load_tensors, save_tensors
 from budgetnet.training.example_filter import ExampleSelection
 from budgetnet.training.initialisation import initialise, whiten
-from budgetnet.training.step import PRECISIONS, Execution, Learner
+from budgetnet.training.step import PRECISIONS, Execution, TrainingStep
 from budgetnet.training.validation import Evaluation, Evaluator
 
 _RETRAIN = "delete the run folder to train it again"
@@ -74,10 +74,10 @@ class TrainingRun:
         whiten(network, data.train)
         self.network: ResNet = network.to(memory_format=torch.channels_last)
         train_images, validation_images = data.train, data.validation
-        self.resplit: MovingSplit | None = None
+        self.resplit: ResplitImages | None = None
         """Training and validation images, if they change with each epoch."""
         if recipe.validation_split == "each-epoch" or recipe.augmented_validation:
-            self.resplit = MovingSplit(
+            self.resplit = ResplitImages(
                 train_images,
                 validation_images,
                 recipe.augmentation,
@@ -88,10 +88,10 @@ class TrainingRun:
             train_images, validation_images = self.resplit.train, self.resplit.validation
         side = partial(recipe.side, full=identity.spec.input_shape[1]) if recipe.resizing else None
         options: dict[str, Any] = {"batch_size": recipe.batch_size, "seed": identity.seed, "side": side}
-        loader = Feed(train_images, recipe.augmentation, **options)
+        loader = BatchLoader(train_images, recipe.augmentation, **options)
         self.selection: ExampleSelection | None = None
         """Images of each batch to train on, if the recipe filters examples."""
-        self.filtered: FilteredFeed | None = None
+        self.filtered: FilteredBatchLoader | None = None
         if recipe.example_filter is not None:
             self.selection = ExampleSelection(
                 identity,
@@ -102,10 +102,10 @@ class TrainingRun:
                 begin=self._begin_images,
                 execution=execution,
             )
-            loader = self.filtered = FilteredFeed(
+            loader = self.filtered = FilteredBatchLoader(
                 train_images, recipe.augmentation, example_filter=recipe.example_filter, **options
             )
-        self.training_step = Learner(self.network, loader, recipe, precision=precision, execution=execution)
+        self.training_step = TrainingStep(self.network, loader, recipe, precision=precision, execution=execution)
         self.evaluated = self.training_step.average or self.network
         """Network that is validated and saved: the trained one, or the moving average of its weights."""
         self.evaluator = Evaluator(
@@ -135,7 +135,7 @@ class TrainingRun:
             for step in range(len(self.training_step.loader.sizes))
         ]
 
-    def train(self, callbacks: Teller, pruning: PruningCallback | None) -> RunResult:
+    def train(self, callbacks: CallbackRunner, pruning: PruningCallback | None) -> RunResult:
         """Train until the last epoch, early stopping, pruning, or a loss that is not finite."""
         stopping = self.recipe.early_stopping
         pruned = pruning.resumed(self.curves) if pruning and self.curves else None
@@ -147,13 +147,13 @@ class TrainingRun:
             if not (math.isfinite(epoch.train_loss) and math.isfinite(epoch.validation_loss)):
                 return self._result("diverged", f"the loss was not finite in epoch {epoch.epoch}")
             self._save(epoch, validation)
-            callbacks.epoch_ended(epoch)
+            callbacks.on_epoch_end(epoch)
             pruned = pruning.behind(epoch) if pruning else None
         if pruned is not None and self.progress.epoch < self.recipe.epochs:
             return self._result("stopped", pruned)
         return self._result("complete", f"all {self.recipe.epochs} epochs")
 
-    def _train_epoch(self, callbacks: Teller) -> tuple[Epoch, Evaluation]:
+    def _train_epoch(self, callbacks: CallbackRunner) -> tuple[Epoch, Evaluation]:
         """Train on all training images once, then validate."""
         began, number, recipe = time.perf_counter(), self.progress.epoch + 1, self.recipe
         sizes, rates = self.training_step.loader.sizes, self._rates(number)
@@ -165,7 +165,7 @@ class TrainingRun:
         self.training_step.begin(number, rates=rates)
         for step, size in enumerate(sizes, 1):
             self.training_step.learn(size)
-            callbacks.stepped(number, step / len(sizes))
+            callbacks.on_step_end(number, step / len(sizes))
         train_loss, train_accuracy = self.training_step.totals()
         validation = self.evaluator()
         return Epoch(

@@ -13,9 +13,9 @@ from torch.nn import functional
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from budgetnet.common import cpu
-from budgetnet.data.batches import Batch, Feed
+from budgetnet.data.batches import Batch, BatchLoader
 from budgetnet.runs.recipe import Recipe
-from budgetnet.training.cuda_graph import Replay
+from budgetnet.training.cuda_graph import GraphedCallable
 from budgetnet.training.optimizers import Optimizer, SlowWeights
 from budgetnet.training.validation import autocast, loss_accumulator
 
@@ -50,7 +50,7 @@ def cudnn_settings(execution: Execution) -> Iterator[None]:
         cudnn.benchmark, cudnn.allow_tf32 = before
 
 
-class Learner:
+class TrainingStep:
     """Training of a network on the batches of a loader, one step at a time.
 
     Within an epoch nothing synchronises with the device: learning rates, loss, number of correct predictions and step
@@ -58,7 +58,7 @@ class Learner:
     """
 
     def __init__(
-        self, network: nn.Module, loader: Feed, recipe: Recipe, *, precision: torch.dtype, execution: Execution
+        self, network: nn.Module, loader: BatchLoader, recipe: Recipe, *, precision: torch.dtype, execution: Execution
     ) -> None:
         """Create the optimiser and all state on the device.
 
@@ -168,9 +168,11 @@ class Learner:
         """Return mean loss in nats and accuracy since the start of the epoch; synchronises with the device."""
         return self._loss.item() / self.loader.images, self._correct.item() / self.loader.images
 
-    def _graphed_step(self) -> Replay:
+    def _graphed_step(self) -> GraphedCallable:
         """Return a step on a full batch, captured as a CUDA graph if possible."""
-        return Replay(lambda: self._train_batch(self.loader.batch_size), device=self.device, record=self._record)
+        return GraphedCallable(
+            lambda: self._train_batch(self.loader.batch_size), device=self.device, record=self._record
+        )
 
     def _train_batch(self, size: int) -> None:
         batch = self.loader.batch(self._step, size=size)

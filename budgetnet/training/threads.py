@@ -14,14 +14,14 @@ import torch
 
 from budgetnet.common.cpu import available_cores
 from budgetnet.common.errors import InputError
-from budgetnet.data.batches import Feed
+from budgetnet.data.batches import BatchLoader
 from budgetnet.data.training_data import TrainingData
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.store import RunFolder
 from budgetnet.training.devices import choose_precision, threads_set_to
 from budgetnet.training.initialisation import initialise
-from budgetnet.training.step import PRECISIONS, Execution, Learner
+from budgetnet.training.step import PRECISIONS, Execution, TrainingStep
 
 Wanted = int | Literal["auto"]
 """A number of threads, or ``"auto"`` to measure it."""
@@ -124,10 +124,10 @@ def training_step_of(run: FirstRun) -> Callable[[], None]:
     """Return a function that runs one training step on a copy of the run's network."""
     data, recipe = run.data, run.recipe
     device = data.train.images.device
-    loader = Feed(data.train, recipe.augmentation, batch_size=recipe.batch_size, seed=0)
+    loader = BatchLoader(data.train, recipe.augmentation, batch_size=recipe.batch_size, seed=0)
     network = initialise(data.adapt(run.spec), 0).to(device).to(memory_format=torch.channels_last)
     precision = PRECISIONS[choose_precision(recipe.precision, device)]
-    training_step = Learner(network, loader, recipe, precision=precision, execution=Execution(record=False))
+    training_step = TrainingStep(network, loader, recipe, precision=precision, execution=Execution(record=False))
 
     def steps() -> Iterator[None]:
         while True:

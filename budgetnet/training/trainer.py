@@ -18,7 +18,7 @@ from budgetnet.model.spec import ModelSpec, feature_sizes
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.records import RunIdentity, RunRecord
 from budgetnet.runs.store import RunFolder
-from budgetnet.training.callbacks import Announced, Callback, Occasion, Teller
+from budgetnet.training.callbacks import Callback, CallbackRunner, RunContext, RunInfo
 from budgetnet.training.devices import choose_precision, describe_environment, threads_set_to
 from budgetnet.training.run import PruningCallback, TrainingRun
 from budgetnet.training.step import Execution, cudnn_settings
@@ -33,7 +33,7 @@ def train(
     out: Path,
     execution: Execution | None = None,
     callback: Callback | None = None,
-    occasion: Occasion | None = None,
+    occasion: RunContext | None = None,
     pruning: PruningCallback | None = None,
 ) -> RunRecord:
     """Train one network, resume an interrupted run, or load the record of a finished one.
@@ -60,7 +60,7 @@ def train(
     execution = execution or Execution()
     identity = identify(spec, data, recipe, seed=seed)
     folder = RunFolder.of(identity, out)
-    callbacks = Teller(callback, Announced(identity, folder.path.name, occasion or Occasion()))
+    callbacks = CallbackRunner(callback, RunInfo(identity, folder.path.name, occasion or RunContext()))
     # The caller's random state is restored, on the CPU and on the CUDA device used.
     cuda = [device] if device.type == "cuda" else []
     with folder.locked(), torch.random.fork_rng(devices=cuda), cudnn_settings(execution):
@@ -78,7 +78,7 @@ def train(
                 with callbacks.training(run.curves):
                     result = run.train(callbacks, pruning)
                     folder.finish(result)
-                    callbacks.ended(result)
+                    callbacks.on_run_end(result)
             # A training step and its CUDA graph refer to each other; `release` breaks the cycle. On a device, where the
             # next network needs the memory at once, collect any other cycles too.
             run.release()
@@ -88,7 +88,7 @@ def train(
             return folder.load()
         record = folder.load()
         with callbacks.training(record.curves):
-            callbacks.ended(record.result)
+            callbacks.on_run_end(record.result)
         return record
 
 

@@ -11,10 +11,10 @@ from torch.nn import functional
 
 from budgetnet.common import cpu
 from budgetnet.common.errors import InputError
-from budgetnet.data.on_device import ResidentImages, normalise
+from budgetnet.data.on_device import OnDeviceImages, normalise
 from budgetnet.data.views import weighted_views
 from budgetnet.runs.recipe import Views
-from budgetnet.training.cuda_graph import Replay
+from budgetnet.training.cuda_graph import GraphedCallable
 
 EVALUATION_PIXELS = 1000 * 32 * 32
 """Pixels of a batch without gradients: 1,000 images of 32x32, fewer larger ones, to limit memory."""
@@ -41,7 +41,7 @@ class Evaluator:
     def __init__(
         self,
         network: nn.Module,
-        data: ResidentImages,
+        data: OnDeviceImages,
         *,
         precision: torch.dtype = torch.float32,
         views: Views = "none",
@@ -70,7 +70,9 @@ class Evaluator:
         self._positions = torch.arange(self.batch_size, device=self.device)
         self._loss = loss_accumulator(self.device)
         self._correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        self._full_batch = Replay(lambda: self._evaluate_batch(self.batch_size), device=self.device, record=record)
+        self._full_batch = GraphedCallable(
+            lambda: self._evaluate_batch(self.batch_size), device=self.device, record=record
+        )
 
     @torch.no_grad()
     def __call__(self) -> Evaluation:

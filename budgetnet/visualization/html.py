@@ -7,7 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from budgetnet.common.formatting import percent, short_count, short_petaflops
-from budgetnet.evaluation.results import BINS, Evaluated, compare
+from budgetnet.evaluation.results import BINS, EvaluatedRun, compare
 from budgetnet.experiments.ablation.changes import EFFECT_RULE, POOLED_RULE
 from budgetnet.experiments.ablation.results import AblationResult, Row
 from budgetnet.model.budget import LimitVerdict, Verdict
@@ -189,7 +189,7 @@ def run_html(record: RunRecord) -> str:
     return head + spec_html(identity.spec)
 
 
-def evaluations_html(evaluated: Sequence[Evaluated]) -> str:
+def evaluations_html(evaluated: Sequence[EvaluatedRun]) -> str:
     """Evaluated runs, one a line, and every comparison of two of them."""
     rows = [
         (

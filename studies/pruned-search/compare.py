@@ -23,7 +23,7 @@ from budgetnet.runs.records import Epoch, RunResult
 from budgetnet.study.config import SearchConfig
 from budgetnet.study.driver import Arrangement, Plan, question, search
 from budgetnet.study.storage import default_storage, open_storage
-from budgetnet.training.callbacks import Announced, Callback
+from budgetnet.training.callbacks import Callback, RunInfo
 from budgetnet.training.devices import describe_environment
 
 HERE = Path(__file__).parent
@@ -46,23 +46,23 @@ class EpochBudget(Callback):
         self.found: list[Found] = []
         self.candidates = 0
 
-    def begun(self, run: Announced, *, worker: int) -> None:
+    def on_run_start(self, run: RunInfo, *, worker: int) -> None:
         """Count a candidate, or stop the search if no epoch remains."""
         if not self.remaining:
             raise KeyboardInterrupt
         self.candidates += 1
 
-    def stepped(self, epoch: int, share: float, *, worker: int) -> None:
+    def on_step_end(self, epoch: int, share: float, *, worker: int) -> None:
         """Stop the search if no epoch remains."""
         if not self.remaining:
             raise KeyboardInterrupt
 
-    def epoch_ended(self, epoch: Epoch, *, worker: int) -> None:
+    def on_epoch_end(self, epoch: Epoch, *, worker: int) -> None:
         """Count an epoch."""
         self.remaining -= 1
         self.used += 1
 
-    def ended(self, result: RunResult, *, worker: int) -> None:
+    def on_run_end(self, result: RunResult, *, worker: int) -> None:
         """Record a candidate with complete training."""
         if result.status == "complete" and result.validation_accuracy is not None:
             self.found.append(Found(self.used, result.validation_accuracy))

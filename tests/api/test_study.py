@@ -53,7 +53,7 @@ def test_the_frame_holds_every_trial(study: Study) -> None:
     assert (frame["fate"] == "over budget").sum() == sum(trial.user_attrs["params"] > 20_000 for trial in trials)
     drawn = {name for trial in trials for name in trial.params}
     assert {name.removeprefix("drawn.") for name in frame.columns if name.startswith("drawn.")} == drawn
-    assert study.tally()["trained"] == 4
+    assert study.count_outcomes()["trained"] == 4
 
 
 def test_the_best_has_the_highest_accuracy_and_its_network_says_what_was_recorded(
@@ -149,7 +149,7 @@ def test_the_same_call_goes_on_and_tells_its_callbacks(study: Study, digits: Dat
         callbacks=[watcher],
     )
     assert len(watcher.results) == 1
-    assert again.tally()["trained"] == 5
+    assert again.count_outcomes()["trained"] == 5
 
 
 def test_a_budget_that_nothing_fits_leaves_nothing_behind(tmp_path: Path) -> None:

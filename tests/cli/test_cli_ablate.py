@@ -190,7 +190,7 @@ def test_options_are_trained_for_every_network_and_a_report_finds_them_again(fol
     (folder / "runs").rename(folder / "study" / "runs")
     read = read_ablation(folder / "study", Reader())
     assert read.result.to_mapping() == found
-    assert read.laid_over == ("epochs=1",)
+    assert read.override == ("epochs=1",)
     assert read.remarks == ()
 
 

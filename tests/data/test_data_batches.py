@@ -13,8 +13,8 @@ from budgetnet.data.augment.crops import Crops, crop
 from budgetnet.data.augment.cutout import cut_out
 from budgetnet.data.augment.mixing import mix
 from budgetnet.data.augment.policies import SampledPolicy, apply_policy
-from budgetnet.data.batches import Batch, Feed
-from budgetnet.data.on_device import ResidentImages, normalise, resident
+from budgetnet.data.batches import Batch, BatchLoader
+from budgetnet.data.on_device import OnDeviceImages, normalise, to_device
 from budgetnet.runs.augmentation import Augmentation, Mixing, Policy
 
 NO_AUGMENTATION = Augmentation(crop_padding=0, flip=False)
@@ -28,14 +28,14 @@ ALL_AUGMENTATIONS = Augmentation(
 )
 
 
-def images(count: int, *, size: int = 8, channels: int = 3) -> ResidentImages:
+def images(count: int, *, size: int = 8, channels: int = 3) -> OnDeviceImages:
     """Return images of noise, labelled by their indices."""
     pixels = np.random.default_rng(0).integers(0, 256, (count, channels, size, size), dtype=np.uint8)
     values = (0.3,) * channels
-    return resident(pixels, np.arange(count), device="cpu", mean=values, std=values)
+    return to_device(pixels, np.arange(count), device="cpu", mean=values, std=values)
 
 
-def epoch(loader: Feed, number: int) -> list[Batch]:
+def epoch(loader: BatchLoader, number: int) -> list[Batch]:
     loader.begin(number)
     return [loader.batch(torch.tensor(step), size=size) for step, size in enumerate(loader.sizes)]
 
@@ -48,7 +48,7 @@ def test_an_epoch_has_every_image_once_except_a_last_batch_of_one(
     count: int, batch_size: int, sizes: list[int]
 ) -> None:
     data = images(count)
-    loader = Feed(data, NO_AUGMENTATION, batch_size=batch_size, seed=0)
+    loader = BatchLoader(data, NO_AUGMENTATION, batch_size=batch_size, seed=0)
     assert loader.sizes == sizes
     assert loader.images == sum(sizes)
     orders = []
@@ -70,17 +70,17 @@ def equal(one: list[Batch], other: list[Batch]) -> bool:
 
 def test_an_epoch_does_not_depend_on_the_epochs_before_it() -> None:
     data = images(50)
-    sequential = Feed(data, ALL_AUGMENTATIONS, batch_size=8, seed=3)
+    sequential = BatchLoader(data, ALL_AUGMENTATIONS, batch_size=8, seed=3)
     epochs = [epoch(sequential, number) for number in (1, 2, 3)]
     for number in (3, 1, 2):
-        assert equal(epoch(Feed(data, ALL_AUGMENTATIONS, batch_size=8, seed=3), number), epochs[number - 1])
+        assert equal(epoch(BatchLoader(data, ALL_AUGMENTATIONS, batch_size=8, seed=3), number), epochs[number - 1])
     assert not equal(epochs[0], epochs[1])
-    assert not equal(epoch(Feed(data, ALL_AUGMENTATIONS, batch_size=8, seed=4), 1), epochs[0])
+    assert not equal(epoch(BatchLoader(data, ALL_AUGMENTATIONS, batch_size=8, seed=4), 1), epochs[0])
 
 
 def test_samples_of_an_epoch_are_stored_in_place() -> None:
     """Captured CUDA graphs read from fixed addresses."""
-    loader = Feed(images(20), ALL_AUGMENTATIONS, batch_size=4, seed=0)
+    loader = BatchLoader(images(20), ALL_AUGMENTATIONS, batch_size=4, seed=0)
     before = {name: tensor.data_ptr() for name, tensor in loader._sampled.items()}
     assert len(before) == 9
     loader.begin(2)
@@ -91,7 +91,7 @@ def test_samples_of_an_epoch_are_stored_in_place() -> None:
 def test_augmentations_are_applied_in_order(channels: int) -> None:
     """The expected batch applies the sampled values one augmentation after another."""
     data = images(20, channels=channels)
-    loader = Feed(data, ALL_AUGMENTATIONS, batch_size=20, seed=1)
+    loader = BatchLoader(data, ALL_AUGMENTATIONS, batch_size=20, seed=1)
     (batch,) = epoch(loader, 1)
     sampled = loader._sampled
     expected = data.images[sampled["order"]]
@@ -120,8 +120,8 @@ def resize_line(line: np.ndarray[Any, Any], side: int) -> np.ndarray[Any, Any]:
 @pytest.mark.parametrize("augmentation", [NO_AUGMENTATION, ALL_AUGMENTATIONS])
 def test_images_are_augmented_at_full_size_and_then_resized(augmentation: Augmentation) -> None:
     data, sides = images(20, size=16), {1: 8, 2: 12, 3: 16}
-    whole = Feed(data, augmentation, batch_size=8, seed=1)
-    resized = Feed(data, augmentation, batch_size=8, seed=1, side=sides.__getitem__)
+    whole = BatchLoader(data, augmentation, batch_size=8, seed=1)
+    resized = BatchLoader(data, augmentation, batch_size=8, seed=1, side=sides.__getitem__)
     for number, side in sides.items():
         for full, small in zip(epoch(whole, number), epoch(resized, number), strict=True):
             assert resized.side == side
@@ -136,7 +136,7 @@ def test_images_are_augmented_at_full_size_and_then_resized(augmentation: Augmen
 
 
 def test_steps_with_resizing_need_no_host_synchronisation() -> None:
-    loader = Feed(images(20, size=16), ALL_AUGMENTATIONS, batch_size=8, seed=1, side=lambda _: 8)
+    loader = BatchLoader(images(20, size=16), ALL_AUGMENTATIONS, batch_size=8, seed=1, side=lambda _: 8)
     step = torch.tensor(0)
     with NoWaiting():  # type: ignore[no-untyped-call]
         loader.batch(step, size=8)
@@ -146,7 +146,7 @@ def test_steps_with_resizing_need_no_host_synchronisation() -> None:
 def test_each_augmentation_changes_images_by_itself(options: dict[str, Any]) -> None:
     data = images(64)
     (batch,) = epoch(
-        Feed(data, Augmentation(**{"crop_padding": 0, "flip": False, **options}), batch_size=64, seed=1), 1
+        BatchLoader(data, Augmentation(**{"crop_padding": 0, "flip": False, **options}), batch_size=64, seed=1), 1
     )
     untouched = normalise(data.images[batch.labels], data.mean, data.std)
     changed = (batch.inputs != untouched).flatten(start_dim=1).any(dim=1).float().mean()
@@ -154,7 +154,7 @@ def test_each_augmentation_changes_images_by_itself(options: dict[str, Any]) -> 
     assert batch.share is None
 
 
-def flipped_images(loader: Feed, number: int) -> torch.Tensor:
+def flipped_images(loader: BatchLoader, number: int) -> torch.Tensor:
     """Return whether each image is flipped in an epoch, by index."""
     flipped = torch.zeros(200, dtype=torch.bool)
     for batch in epoch(loader, number):
@@ -167,7 +167,7 @@ def flipped_images(loader: Feed, number: int) -> torch.Tensor:
 
 
 def test_alternating_flips_change_in_every_epoch() -> None:
-    loader = Feed(images(200), Augmentation(crop_padding=0, alternating_flip=True), batch_size=32, seed=0)
+    loader = BatchLoader(images(200), Augmentation(crop_padding=0, alternating_flip=True), batch_size=32, seed=0)
     first, second, third = (flipped_images(loader, number) for number in (1, 2, 3))
     assert torch.equal(first, ~second)
     assert torch.equal(first, third)
@@ -175,5 +175,5 @@ def test_alternating_flips_change_in_every_epoch() -> None:
 
 
 def test_flips_are_resampled_in_every_epoch() -> None:
-    loader = Feed(images(200), Augmentation(crop_padding=0), batch_size=32, seed=0)
+    loader = BatchLoader(images(200), Augmentation(crop_padding=0), batch_size=32, seed=0)
     assert 70 <= (flipped_images(loader, 1) ^ flipped_images(loader, 2)).sum() <= 130

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torchvision.transforms import functional
 
-from budgetnet.data.on_device import normalise, resident
+from budgetnet.data.on_device import normalise, to_device
 
 
 def images_of(count: int, channels: int, height: int, width: int) -> torch.Tensor:
@@ -27,7 +27,7 @@ def test_normalise_equals_torchvision() -> None:
 
 def test_images_on_the_device_are_copies_in_the_requested_order() -> None:
     images = np.arange(4 * 3 * 2 * 2, dtype=np.uint8).reshape(4, 3, 2, 2)
-    selected = resident(
+    selected = to_device(
         images, np.array([0, 1, 2, 3]), np.array([3, 1]), device="cpu", mean=(0.1, 0.2, 0.3), std=(1, 2, 3)
     )
     assert len(selected) == 2
@@ -36,7 +36,7 @@ def test_images_on_the_device_are_copies_in_the_requested_order() -> None:
     assert selected.labels.tolist() == [3, 1]
     assert selected.labels.dtype == torch.int64
     assert selected.std.tolist() == [1.0, 2.0, 3.0]
-    whole = resident(images, np.array([0, 1, 2, 3]), device="cpu", mean=(0,), std=(1,))
+    whole = to_device(images, np.array([0, 1, 2, 3]), device="cpu", mean=(0,), std=(1,))
     images[:] = 0
     assert selected.images.max() > 0
     assert whole.images.max() > 0

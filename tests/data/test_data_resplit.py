@@ -10,27 +10,27 @@ import pytest
 import torch
 
 from budgetnet.data.augment.crops import PaddingMode
-from budgetnet.data.on_device import ResidentImages, resident
-from budgetnet.data.resplit import MovingSplit
+from budgetnet.data.on_device import OnDeviceImages, to_device
+from budgetnet.data.resplit import ResplitImages
 from budgetnet.runs.augmentation import Augmentation
 
 SIDE, NUM_TRAIN, NUM_VALIDATION = 5, 30, 10
 
 
-def part(first: int, count: int) -> ResidentImages:
+def part(first: int, count: int) -> OnDeviceImages:
     """Return distinct random images, labelled by their indices."""
     generator = np.random.default_rng(first)
     images = generator.integers(1, 256, (count, 1, SIDE, SIDE), dtype=np.uint8)
-    return resident(images, np.arange(first, first + count), device="cpu", mean=[0.5], std=[0.25])
+    return to_device(images, np.arange(first, first + count), device="cpu", mean=[0.5], std=[0.25])
 
 
-def make_split(*, redrawn: bool, augmented: bool, seed: int = 0, padding_mode: PaddingMode = "zeros") -> MovingSplit:
+def make_split(*, redrawn: bool, augmented: bool, seed: int = 0, padding_mode: PaddingMode = "zeros") -> ResplitImages:
     settings = Augmentation(crop_padding=1, flip=True, padding_mode=padding_mode)
     parts = part(0, NUM_TRAIN), part(NUM_TRAIN, NUM_VALIDATION)
-    return MovingSplit(*parts, settings, redrawn=redrawn, augmented=augmented, seed=seed)
+    return ResplitImages(*parts, settings, redrawn=redrawn, augmented=augmented, seed=seed)
 
 
-def pairs(images: ResidentImages) -> list[tuple[int, bytes]]:
+def pairs(images: OnDeviceImages) -> list[tuple[int, bytes]]:
     return [(int(label), image.numpy().tobytes()) for label, image in zip(images.labels, images.images, strict=True)]
 
 
@@ -107,7 +107,7 @@ def test_only_validation_images_are_cropped_and_flipped(
 def test_source_images_are_not_modified() -> None:
     train, validation = part(0, NUM_TRAIN), part(NUM_TRAIN, NUM_VALIDATION)
     before = train.images.clone(), validation.images.clone()
-    split = MovingSplit(train, validation, Augmentation(crop_padding=1), redrawn=True, augmented=True, seed=0)
+    split = ResplitImages(train, validation, Augmentation(crop_padding=1), redrawn=True, augmented=True, seed=0)
     split.begin(2)
     assert torch.equal(train.images, before[0])
     assert torch.equal(validation.images, before[1])

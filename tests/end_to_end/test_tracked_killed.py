@@ -20,7 +20,7 @@ from budgetnet.study import worker as worker_program
 from budgetnet.study.config import SearchConfig
 from budgetnet.study.request import arrange, run
 from budgetnet.study.space import SearchSpace
-from budgetnet.training.callbacks import Announced, Callback
+from budgetnet.training.callbacks import Callback, RunInfo
 from budgetnet.training.trackers import MLflow
 
 SEARCH = ["search", "--space", "space.yaml", "--recipe", "recipe.yaml", "--max-params", "20k", "--device", "cpu"]
@@ -87,21 +87,21 @@ class Listener(Callback):
         self.trials: dict[int | None, str] = {}
         self.killed = False
 
-    def begun(self, run: Announced, *, worker: int) -> None:
+    def on_run_start(self, run: RunInfo, *, worker: int) -> None:
         self.events[worker].append(("start", len(run.curves)))
         self.trials[run.occasion.trial] = run.run
 
-    def epoch_ended(self, epoch: Epoch, *, worker: int) -> None:
+    def on_epoch_end(self, epoch: Epoch, *, worker: int) -> None:
         self.events[worker].append(("epoch", epoch.epoch))
         if not self.killed and epoch.epoch == 3:
             self.killed = True
             # Workers are numbered in the order of their start.
             os.kill(workers_of(os.getpid())[worker], signal.SIGKILL)
 
-    def ended(self, result: RunResult, *, worker: int) -> None:
+    def on_run_end(self, result: RunResult, *, worker: int) -> None:
         self.events[worker].append(("end", result.epochs))
 
-    def broken_off(self, reason: str | None, *, worker: int) -> None:
+    def on_run_interrupted(self, reason: str | None, *, worker: int) -> None:
         self.events[worker].append(("interruption", 0))
 
 

@@ -81,8 +81,8 @@ def test_runs_of_another_process_are_waited_for(batch: Batch, monkeypatch: pytes
             others_done.wait(60)
 
     class SignalEnd(Watcher):
-        def ended(self, result: RunResult, *, worker: int) -> None:
-            super().ended(result, worker=worker)
+        def on_run_end(self, result: RunResult, *, worker: int) -> None:
+            super().on_run_end(result, worker=worker)
             others_done.set()
 
     thread = threading.Thread(target=hold)
@@ -115,7 +115,7 @@ def reference_evaluation(
 def test_the_test_set_is_opened_once_for_complete_runs(batch: Batch, digits: DataSet, tmp_path: Path) -> None:
     records = batch.train(plan(), Watcher())
     assert not (tmp_path / OPENINGS).exists()
-    evaluated = batch.judge(records, by="a test", reason="first time")
+    evaluated = batch.evaluate_on_test(records, by="a test", reason="first time")
     (opening,) = read_openings(tmp_path / OPENINGS)
     assert (opening["by"], opening["reason"], opening["count"]) == ("a test", "first time", 360)
     assert opening["runs"] == [record.folder.name for record in records]
@@ -130,11 +130,11 @@ def test_the_test_set_is_opened_once_for_complete_runs(batch: Batch, digits: Dat
         assert scores.correct == correct
     more = batch.train(plan(3), Watcher())
     before = snapshot(evaluated[0].folder)
-    assert batch.judge(more, by="a test", reason="again")[:2] == evaluated
+    assert batch.evaluate_on_test(more, by="a test", reason="again")[:2] == evaluated
     again = read_openings(tmp_path / OPENINGS)[1:]
     assert [(each["reason"], each["runs"]) for each in again] == [("again", [more[2].folder.name])], "only the new run"
     assert snapshot(evaluated[0].folder) == before
-    batch.judge(more, by="a test", reason="once more")
+    batch.evaluate_on_test(more, by="a test", reason="once more")
     assert len(read_openings(tmp_path / OPENINGS)) == 2, "all runs have a test result"
 
 
@@ -142,9 +142,9 @@ def test_a_damaged_run_leaves_the_test_set_sealed(batch: Batch, tmp_path: Path) 
     records = batch.train(plan(), Watcher())
     (records[1].folder / "best.safetensors").write_bytes(b"nothing")
     with pytest.raises(RecordError, match="best weights"):
-        batch.judge(records, by="a test", reason="first time")
+        batch.evaluate_on_test(records, by="a test", reason="first time")
     assert not (tmp_path / OPENINGS).exists()
-    assert batch.judge(records[:1], by="a test", reason="first time")[0].test is not None
+    assert batch.evaluate_on_test(records[:1], by="a test", reason="first time")[0].test is not None
     scores = records[0].folder / "test-scores.safetensors"
     scores.write_bytes(scores.read_bytes()[:-9])
     with pytest.raises(RecordError, match="are damaged"):
@@ -158,7 +158,7 @@ def test_two_processes_open_the_test_set_once_for_shared_runs(batch: Batch, tmp_
 
     def evaluate() -> None:
         both.wait(60)
-        evaluated.append(batch.judge(records, by="one of two", reason="at once"))
+        evaluated.append(batch.evaluate_on_test(records, by="one of two", reason="at once"))
 
     threads = [threading.Thread(target=evaluate) for _ in range(2)]
     for thread in threads:
@@ -195,7 +195,7 @@ def test_weights_of_another_run_are_rejected(batch: Batch, tmp_path: Path) -> No
     first, second = batch.train(plan(), Watcher())
     (second.folder / "best.safetensors").write_bytes((first.folder / "best.safetensors").read_bytes())
     with pytest.raises(RecordError, match="not the weights of this run"):
-        batch.judge([first, second], by="a test", reason="first time")
+        batch.evaluate_on_test([first, second], by="a test", reason="first time")
     assert not (tmp_path / OPENINGS).exists()
 
 
@@ -203,7 +203,7 @@ def test_a_folder_that_cannot_be_locked_leaves_the_test_set_sealed(batch: Batch,
     records = batch.train(plan(1), Watcher())
     (tmp_path / f".{OPENINGS}.lock").mkdir()
     with pytest.raises(DataError, match="so the test set stays sealed"):
-        batch.judge(records, by="a test", reason="first time")
+        batch.evaluate_on_test(records, by="a test", reason="first time")
     assert not (tmp_path / OPENINGS).exists()
     assert not list(tmp_path.glob("*/test.json"))
 
@@ -212,5 +212,5 @@ def test_a_diverged_run_is_not_evaluated(batch: Batch, tmp_path: Path) -> None:
     diverging = tiny_recipe(learning_rate=1e30, schedule=restarts(2))
     records = batch.train([PlannedRun(spec=TINY, recipe=diverging, seed=0)], Watcher())
     assert records[0].result.status == "diverged"
-    assert batch.judge(records, by="a test", reason="first time")[0].test is None
+    assert batch.evaluate_on_test(records, by="a test", reason="first time")[0].test is None
     assert not (tmp_path / OPENINGS).exists()

@@ -14,13 +14,13 @@ from budgetnet.common.errors import DataError, InputError, RecordError
 from budgetnet.common.files import read_mapping, write_json
 from budgetnet.data import DataSet, read_openings
 from budgetnet.evaluation.evaluate import evaluate_runs
-from budgetnet.evaluation.run_data import Question, read_runs
+from budgetnet.evaluation.run_data import EvaluationRequest, read_runs
 from budgetnet.runs.recipe import Views
 from budgetnet.runs.records import RunRecord
 from budgetnet.runs.store import OPENINGS, RunFolder
 
-TEST = Question("test", device="cpu")
-VALIDATION = Question("validation", device="cpu")
+TEST = EvaluationRequest("test", device="cpu")
+VALIDATION = EvaluationRequest("validation", device="cpu")
 
 
 def openings(folder: Path) -> list[tuple[str, str, int]]:
@@ -219,7 +219,7 @@ def test_a_split_that_cannot_be_recreated_is_rejected(runs: Runs) -> None:
 
 
 @pytest.mark.parametrize("evaluation", [VALIDATION, TEST])
-def test_missing_or_different_data_are_reported(runs: Runs, tmp_path: Path, evaluation: Question) -> None:
+def test_missing_or_different_data_are_reported(runs: Runs, tmp_path: Path, evaluation: EvaluationRequest) -> None:
     (record,) = runs("good0")
 
     def missing(name: str) -> DataSet:
@@ -247,7 +247,7 @@ def test_missing_or_different_data_are_reported(runs: Runs, tmp_path: Path, eval
     ],
 )
 def test_another_data_set_must_fit_the_network(
-    runs: Runs, tmp_path: Path, evaluation: Question, classes: int, size: int, message: str
+    runs: Runs, tmp_path: Path, evaluation: EvaluationRequest, classes: int, size: int, message: str
 ) -> None:
     with pytest.raises(InputError, match=message) as caught:
         evaluate_runs(

@@ -16,7 +16,7 @@ from budgetnet.common.errors import InputError
 from budgetnet.common.files import read_mapping, write_json
 from budgetnet.evaluation.results import (
     Confusion,
-    Evaluated,
+    EvaluatedRun,
     compare,
     ensemble_result,
     most_frequent_confusions,
@@ -41,8 +41,8 @@ def exact_p(first: Scores, second: Scores) -> tuple[int, int, float]:
     return table[0][1], table[1][0], float(statsmodels_mcnemar(table, exact=True).pvalue)
 
 
-def evaluated(record: RunRecord, scores: Scores, images: str) -> Evaluated:
-    return Evaluated(record, scores, "validation", images, ("a", "b", "c"), views="flip", kept=False)
+def evaluated(record: RunRecord, scores: Scores, images: str) -> EvaluatedRun:
+    return EvaluatedRun(record, scores, "validation", images, ("a", "b", "c"), views="flip", kept=False)
 
 
 def test_every_pair_on_the_same_images_is_compared_with_holms_correction(runs: Runs) -> None:

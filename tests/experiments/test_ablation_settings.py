@@ -12,7 +12,7 @@ from strategies import specs, thorough
 
 from budgetnet.common.errors import InputError
 from budgetnet.experiments.ablation.levels import REMOVED, read_level
-from budgetnet.experiments.ablation.overrides import Setup, laid_over
+from budgetnet.experiments.ablation.overrides import Setup, override
 from budgetnet.experiments.ablation.paths import pattern_of
 from budgetnet.model import zoo
 from budgetnet.model.spec import Head, ModelSpec, Shortcut, Stem
@@ -56,7 +56,7 @@ EVERYTHING = Setup(
 def set_at(base: Setup, **settings: Any) -> Setup:
     """Settings by path, with a double underscore for each dot."""
     paths = {path.replace("__", "."): level for path, level in settings.items()}
-    return laid_over(base, {path: read_level(path, level) for path, level in paths.items()})
+    return override(base, {path: read_level(path, level) for path, level in paths.items()})
 
 
 Edit = tuple[str, Any, Callable[[dict[str, Any]], Any]]
@@ -112,10 +112,10 @@ def test_a_setting_is_the_edit_by_hand(data: st.DataObject) -> None:
         expected = ModelSpec.from_mapping(mapping)
     except InputError as error:
         with pytest.raises(InputError) as caught:
-            laid_over(base, {path: level})
+            override(base, {path: level})
         assert str(caught.value) == f"spec.{error}"
         return
-    changed = laid_over(base, {path: level})
+    changed = override(base, {path: level})
     assert changed.spec.digest == expected.digest
     assert changed.spec.name == (spec.name if expected.digest == spec.digest else "")
     assert changed.recipe is base.recipe
@@ -173,15 +173,15 @@ def test_off_takes_a_component_away_and_on_is_what_the_base_has(path: str, level
     kind, base = path.partition(".")[0], EVERYTHING
     document = base.spec if kind == "spec" else base.recipe
     expected = type(document).from_mapping({**document.to_mapping(), **WITHOUT[path]})
-    changed = laid_over(base, {path: read_level(path, level)})
+    changed = override(base, {path: read_level(path, level)})
     result, other = (changed.spec, changed.recipe)[:: 1 if kind == "spec" else -1]
     assert result.digest == expected.digest != document.digest
     assert other is (base.recipe if kind == "spec" else base.spec)
-    assert laid_over(base, {path: read_level(path, "on")}) == base
+    assert override(base, {path: read_level(path, "on")}) == base
     # What is gone cannot be had by saying on, unless it is a plain yes or no.
     if document.to_mapping().get(path.rpartition(".")[2]) is not True and "flip" not in path and "shifts" not in path:
         with pytest.raises(InputError, match="on': is not there in the base: give the value to set"):
-            laid_over(changed, {path: True})
+            override(changed, {path: True})
 
 
 def test_every_component_that_can_be_taken_away_is_tried() -> None:
@@ -192,7 +192,7 @@ def test_every_component_that_can_be_taken_away_is_tried() -> None:
 
 def test_stages_are_taken_away_with_the_indexes_of_the_base() -> None:
     settings = {"spec.stages[1]": False, "spec.stages[3]": False, "spec.stages[4].channels": 99}
-    spec = laid_over(PAPER, settings).spec
+    spec = override(PAPER, settings).spec
     assert [(stage.channels, stage.blocks, stage.stride) for stage in spec.stages] == [
         (64, 2, 1),
         (128, 1, 2),
@@ -209,13 +209,13 @@ def test_narrower_paths_win_in_whatever_order_they_are_written() -> None:
         "spec.shortcut": "projection",
     }
     for ordered in (settings, dict(reversed(settings.items()))):
-        spec = laid_over(PAPER, ordered).spec
+        spec = override(PAPER, ordered).spec
         assert ([stage.channels for stage in spec.stages], spec.stem.channels) == ([8, 24], 16)
         assert spec.shortcut.kind == "projection"
 
 
 def test_whole_documents_keep_their_names() -> None:
-    changed = laid_over(PAPER, {"spec": zoo.get("resnet20"), "recipe": NAMED["modern"]})
+    changed = override(PAPER, {"spec": zoo.get("resnet20"), "recipe": NAMED["modern"]})
     assert changed == Setup(zoo.get("resnet20"), NAMED["modern"])
 
 
@@ -283,7 +283,7 @@ def test_what_a_setting_names_does_not_go_along() -> None:
 def test_levels_are_not_shared_with_what_they_are_laid_over() -> None:
     level = {"patience": 3}
     settings = {"recipe.early_stopping": level, "recipe.early_stopping.patience": 5}
-    assert laid_over(PAPER, settings).recipe.early_stopping == EarlyStopping(patience=5)
+    assert override(PAPER, settings).recipe.early_stopping == EarlyStopping(patience=5)
     assert level == {"patience": 3}
 
 
@@ -345,7 +345,7 @@ def test_levels_are_not_shared_with_what_they_are_laid_over() -> None:
 )
 def test_what_cannot_be_set_is_told_in_one_line(path: str, level: Any, complaint: str) -> None:
     with pytest.raises(InputError) as caught:
-        laid_over(PAPER, {path: read_level(path, level)})
+        override(PAPER, {path: read_level(path, level)})
     assert str(caught.value).startswith(complaint)
     assert "\n" not in str(caught.value)
 
@@ -374,6 +374,6 @@ def test_what_cannot_be_set_is_told_in_one_line(path: str, level: Any, complaint
 )
 def test_settings_that_contradict_each_other_are_told_in_one_line(settings: dict[str, Any], complaint: str) -> None:
     with pytest.raises(InputError) as caught:
-        laid_over(PAPER, settings)
+        override(PAPER, settings)
     assert str(caught.value).startswith(complaint)
     assert "\n" not in str(caught.value)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from record_support import run_record
-from search_support import Question
+from search_support import EvaluationRequest
 from sqlalchemy import create_engine, text
 from support import TINY, EachEpoch, Tell, patient, prepare, tiny_recipe, write_space
 from torch.nn import functional
@@ -157,7 +157,7 @@ def test_cost_of_committed_records_is_computed() -> None:
 
 
 def test_trials_store_their_cost_and_older_trials_compute_it(digits: DataSet, tmp_path: Path) -> None:
-    ask = Question(digits, tmp_path)
+    ask = EvaluationRequest(digits, tmp_path)
     outcome = ask(trials=3, recipe=tiny_recipe(epochs=2))
     trials = read_trials(outcome.study)
     trained = [trial for trial in trials if trial.trained]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from filelock import FileLock
 from optuna.trial import FrozenTrial, TrialState
-from search_support import MAX_PARAMS, Question, Watcher
+from search_support import MAX_PARAMS, EvaluationRequest, Watcher
 from support import PAIR_SPACE, TINY_SPACE, restarts, snapshot, tiny_recipe
 
 from budgetnet.common.errors import OverBudgetError, RecordError
@@ -25,7 +25,7 @@ from budgetnet.study.ledger import Ledger
 from budgetnet.study.presence import Presence
 from budgetnet.study.space import SearchSpace
 from budgetnet.study.storage import default_storage, open_storage, read_trials
-from budgetnet.study.trials import tally
+from budgetnet.study.trials import count_outcomes
 from budgetnet.training.step import Execution
 from budgetnet.training.trainer import train
 
@@ -38,8 +38,8 @@ class FullDiskError(OSError):
 
 
 @pytest.fixture
-def ask(digits: DataSet, tmp_path: Path) -> Question:
-    return Question(digits, tmp_path)
+def ask(digits: DataSet, tmp_path: Path) -> EvaluationRequest:
+    return EvaluationRequest(digits, tmp_path)
 
 
 def trials_of(outcome: SearchOutcome) -> list[FrozenTrial]:
@@ -51,7 +51,9 @@ def split_by_fate(trials: list[FrozenTrial]) -> tuple[list[FrozenTrial], list[Fr
     return over, [trial for trial in trials if trial not in over]
 
 
-def test_what_exceeds_the_budget_is_pruned_with_its_violation_and_never_trained(ask: Question, tmp_path: Path) -> None:
+def test_what_exceeds_the_budget_is_pruned_with_its_violation_and_never_trained(
+    ask: EvaluationRequest, tmp_path: Path
+) -> None:
     watcher = Watcher()
     outcome = ask(trials=4, watcher=watcher)
     over, within = split_by_fate(trials_of(outcome))
@@ -74,7 +76,7 @@ def test_what_exceeds_the_budget_is_pruned_with_its_violation_and_never_trained(
     assert best.value == max(trial.value for trial in trained if trial.value is not None)
 
 
-def test_counts_in_the_storage_are_those_of_the_built_networks(ask: Question, tmp_path: Path) -> None:
+def test_counts_in_the_storage_are_those_of_the_built_networks(ask: EvaluationRequest, tmp_path: Path) -> None:
     outcome = ask(trials=3)
     for trial in trials_of(outcome):
         params = {name: trial.params[name] for name in SearchSpace(**TINY_SPACE).distributions}
@@ -89,7 +91,7 @@ def test_counts_in_the_storage_are_those_of_the_built_networks(ask: Question, tm
             assert trial.user_attrs["validation_correct"] == record.result.validation_correct
 
 
-def test_every_limit_has_its_own_constraint(ask: Question) -> None:
+def test_every_limit_has_its_own_constraint(ask: EvaluationRequest) -> None:
     outcome = ask(trials=2, max_macs=400_000, max_activations=8_000)
     allowed = {"params": MAX_PARAMS, "macs": 400_000, "activations": 8_000}
     fates = set()
@@ -102,7 +104,7 @@ def test_every_limit_has_its_own_constraint(ask: Question) -> None:
     assert fates == {True, False}
 
 
-def test_asked_again_nothing_is_trained_and_nothing_changes(ask: Question, tmp_path: Path) -> None:
+def test_asked_again_nothing_is_trained_and_nothing_changes(ask: EvaluationRequest, tmp_path: Path) -> None:
     first = trials_of(ask(trials=3))
     before = snapshot(tmp_path)
     watcher = Watcher()
@@ -116,7 +118,7 @@ def test_asked_again_nothing_is_trained_and_nothing_changes(ask: Question, tmp_p
     }
 
 
-def test_more_trials_go_on_behind_the_ones_there_are(ask: Question) -> None:
+def test_more_trials_go_on_behind_the_ones_there_are(ask: EvaluationRequest) -> None:
     first = trials_of(ask(trials=2))
     watcher = Watcher()
     more = ask(trials=5, watcher=watcher)
@@ -128,7 +130,7 @@ def test_more_trials_go_on_behind_the_ones_there_are(ask: Question) -> None:
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 def test_an_interrupted_candidate_is_taken_up_again_where_it_stopped(
-    ask: Question, tmp_path: Path, error: type[BaseException]
+    ask: EvaluationRequest, tmp_path: Path, error: type[BaseException]
 ) -> None:
     recipe = tiny_recipe(epochs=3)
     with pytest.raises(error):
@@ -147,7 +149,7 @@ def test_an_interrupted_candidate_is_taken_up_again_where_it_stopped(
     assert len([trial for trial in trials_of(ask(trials=4, recipe=recipe)) if "retry_of" in trial.user_attrs]) == 1
 
 
-def test_a_candidate_that_breaks_down_ends_the_search_and_is_not_drawn_again(ask: Question) -> None:
+def test_a_candidate_that_breaks_down_ends_the_search_and_is_not_drawn_again(ask: EvaluationRequest) -> None:
     def breaks_down(*_: Any, **__: Any) -> Any:
         raise RuntimeError("no network is broken enough to be asked for real")
 
@@ -162,7 +164,7 @@ def test_a_candidate_that_breaks_down_ends_the_search_and_is_not_drawn_again(ask
 
 
 def test_known_networks_are_answered_from_the_record_until_the_search_gives_up(
-    ask: Question, monkeypatch: pytest.MonkeyPatch
+    ask: EvaluationRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("budgetnet.study.driver.MAX_TURNED_AWAY", 12)
     outcome = ask(trials=5, space=PAIR_SPACE)
@@ -176,7 +178,7 @@ def test_known_networks_are_answered_from_the_record_until_the_search_gives_up(
     watcher = Watcher()
     assert ask(trials=5, space=PAIR_SPACE, watcher=watcher).trained == 2
     assert not watcher.networks, "what an earlier search trained is known as well"
-    assert tally(read_trials(outcome.study)) == {
+    assert count_outcomes(read_trials(outcome.study)) == {
         "trained": 2,
         "pruned": 0,
         "over_budget": 0,
@@ -186,7 +188,7 @@ def test_known_networks_are_answered_from_the_record_until_the_search_gives_up(
 
 
 def test_diverged_candidates_end_alone_and_are_not_trained_twice(
-    ask: Question, monkeypatch: pytest.MonkeyPatch
+    ask: EvaluationRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("budgetnet.study.driver.MAX_TURNED_AWAY", 12)
     watcher = Watcher()
@@ -214,7 +216,9 @@ class ScarceMemory:
         return train(spec, *arguments, execution=execution, **options)
 
 
-def test_a_candidate_without_memory_to_train_in_ends_alone(ask: Question, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_candidate_without_memory_to_train_in_ends_alone(
+    ask: EvaluationRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trainer = ScarceMemory(needed_parts=3)
     monkeypatch.setattr("budgetnet.study.driver.train", trainer)
     watcher = Watcher()
@@ -224,11 +228,11 @@ def test_a_candidate_without_memory_to_train_in_ends_alone(ask: Question, monkey
     first = next(trial for trial in trials_of(outcome) if "run" in trial.user_attrs)
     assert (first.state, first.user_attrs["ended"]) == (TrialState.PRUNED, "out of memory")
     assert outcome.trained == 2
-    assert tally(read_trials(outcome.study))["no_result"] == 1
+    assert count_outcomes(read_trials(outcome.study))["no_result"] == 1
 
 
 def test_a_candidate_is_given_half_batches_before_it_is_given_up(
-    ask: Question, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ask: EvaluationRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("budgetnet.study.driver.train", ScarceMemory(needed_parts=2))
     outcome = ask(trials=2)
@@ -240,7 +244,9 @@ def test_a_candidate_is_given_half_batches_before_it_is_given_up(
         assert start["execution"]["parts"] == parts
 
 
-def test_a_search_whose_every_candidate_lacks_memory_gives_up(ask: Question, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_whose_every_candidate_lacks_memory_gives_up(
+    ask: EvaluationRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def lacks_memory(*_: Any, **__: Any) -> Any:
         raise RuntimeError("MPS backend out of memory")
 
@@ -250,7 +256,7 @@ def test_a_search_whose_every_candidate_lacks_memory_gives_up(ask: Question, mon
     assert (outcome.trained, outcome.end) == (0, "exhausted")
 
 
-def test_a_candidate_that_a_full_disk_stops_is_taken_up_again(ask: Question) -> None:
+def test_a_candidate_that_a_full_disk_stops_is_taken_up_again(ask: EvaluationRequest) -> None:
     with pytest.raises(OSError, match="No space"):
         ask(trials=1, max_params=None, watcher=Watcher(stop_at=1, error=FullDiskError))
     first, second = trials_of(ask(trials=1, max_params=None))
@@ -259,7 +265,7 @@ def test_a_candidate_that_a_full_disk_stops_is_taken_up_again(ask: Question) -> 
     assert second.user_attrs["run"] == first.user_attrs["run"]
 
 
-def test_a_report_before_divergence_is_no_result_after_a_restart(ask: Question) -> None:
+def test_a_report_before_divergence_is_no_result_after_a_restart(ask: EvaluationRequest) -> None:
     # The rate is 1e30 from the second epoch on: the first cycle is reported, then the loss is no number any more.
     recipe = tiny_recipe(epochs=4, learning_rate=1e30, schedule=Schedule(first_cycle=1, minimum=0))
     outcome = ask(trials=1, max_params=None, recipe=recipe)
@@ -272,7 +278,7 @@ def test_a_report_before_divergence_is_no_result_after_a_restart(ask: Question) 
     assert [known.value for known in ledger.results.values()] == [None]
 
 
-def test_candidates_are_reported_at_the_ends_of_cycles_only(ask: Question, tmp_path: Path) -> None:
+def test_candidates_are_reported_at_the_ends_of_cycles_only(ask: EvaluationRequest, tmp_path: Path) -> None:
     outcome = ask(trials=1, recipe=tiny_recipe(epochs=4, schedule=restarts(1, cycle_factor=2)))
     trial = next(trial for trial in trials_of(outcome) if trial.user_attrs.get("trained"))
     curves = RunFolder(tmp_path / trial.user_attrs["run"]).load().curves
@@ -280,14 +286,16 @@ def test_candidates_are_reported_at_the_ends_of_cycles_only(ask: Question, tmp_p
 
 
 @pytest.mark.parametrize("limits", [{"max_params": 100}, {"max_macs": 1_000}, {"max_activations": 50}])
-def test_a_budget_that_nothing_fits_is_told_at_once(ask: Question, tmp_path: Path, limits: Any) -> None:
+def test_a_budget_that_nothing_fits_is_told_at_once(ask: EvaluationRequest, tmp_path: Path, limits: Any) -> None:
     with pytest.raises(OverBudgetError, match=f"no network of the space fits.* {next(iter(limits))[4:]} exceed"):
         ask(trials=1, out=tmp_path / "out", **limits)
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("folder", [None, "elsewhere"])
-def test_two_searches_cannot_work_on_one_study_at_once(ask: Question, tmp_path: Path, folder: str | None) -> None:
+def test_two_searches_cannot_work_on_one_study_at_once(
+    ask: EvaluationRequest, tmp_path: Path, folder: str | None
+) -> None:
     ask(trials=1)
     storage = open_storage(default_storage(tmp_path), create=False)
     out = tmp_path / folder if folder else None
@@ -302,11 +310,13 @@ def test_the_same_question_draws_the_same_candidates(digits: DataSet, tmp_path: 
     drawn = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        drawn.append([trial.params for trial in trials_of(Question(digits, tmp_path / name)(trials=3))])
+        drawn.append([trial.params for trial in trials_of(EvaluationRequest(digits, tmp_path / name)(trials=3))])
     assert drawn[0] == drawn[1]
 
 
-def test_in_a_file_a_running_trial_was_killed_whatever_its_machine_was_called(ask: Question, tmp_path: Path) -> None:
+def test_in_a_file_a_running_trial_was_killed_whatever_its_machine_was_called(
+    ask: EvaluationRequest, tmp_path: Path
+) -> None:
     study = ask(trials=1).study
     trained = next(trial for trial in study.get_trials() if trial.user_attrs.get("trained"))
     far = optuna.trial.create_trial(

@@ -189,7 +189,7 @@ def test_the_config_is_stored_whole_and_a_resumed_search_adds_to_it(tmp_path: Pa
     assert json.loads(stored(study)["budgetnet:settings"])["config"] == first.to_mapping()
     assert study.settings.config == first
     again = bn.search(tiny(tmp_path, study="mine", trials=2, timeout="1h", workers=1))
-    assert again.tally()["trained"] == 2
+    assert again.count_outcomes()["trained"] == 2
     # What the first search asked for and the second did not is part of how the study came about.
     assert again.settings.config == first.replace(trials=2, timeout=3_600, workers=1)
     assert bn.search(first).settings.config == first.replace(trials=2), "with no fewer trials than there are"
@@ -197,7 +197,7 @@ def test_the_config_is_stored_whole_and_a_resumed_search_adds_to_it(tmp_path: Pa
 
 def test_a_search_ends_in_time(digits: DataSet, tmp_path: Path) -> None:
     study = bn.search(tiny(tmp_path), data=digits, timeout="0.001s")
-    assert study.tally()["trained"] == 0
+    assert study.count_outcomes()["trained"] == 0
 
 
 # As the version before configs stored a study.

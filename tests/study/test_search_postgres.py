@@ -14,7 +14,7 @@ from optuna import Study
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from postgres_support import PASSWORD, PostgresServer
-from search_support import MAX_PARAMS, Question, Watcher
+from search_support import MAX_PARAMS, EvaluationRequest, Watcher
 from support import PAIR_SPACE, TINY, TINY_SPACE, Tell, prepare, restarts, tiny_recipe
 
 from budgetnet.common.errors import RecordError
@@ -31,7 +31,7 @@ from budgetnet.study.presence import Presence
 from budgetnet.study.proposer import Proposal, Proposals
 from budgetnet.study.space import SearchSpace
 from budgetnet.study.storage import open_storage, open_study, read_trials
-from budgetnet.study.trials import tally
+from budgetnet.study.trials import count_outcomes
 
 CYCLES: Recipe = tiny_recipe(epochs=4, schedule=restarts(2))
 """Reports to the storage behind every second epoch."""
@@ -43,8 +43,8 @@ def url(postgres: PostgresServer) -> str:
 
 
 @pytest.fixture
-def ask(digits: DataSet, tmp_path: Path, url: str) -> Question:
-    return Question(digits, tmp_path / "here", storage=url)
+def ask(digits: DataSet, tmp_path: Path, url: str) -> EvaluationRequest:
+    return EvaluationRequest(digits, tmp_path / "here", storage=url)
 
 
 @contextmanager
@@ -69,7 +69,7 @@ def runs_in(out: Path) -> set[str]:
     return {path.name for path in out.iterdir() if path.is_dir()}
 
 
-def test_a_search_asked_again_goes_on(ask: Question) -> None:
+def test_a_search_asked_again_goes_on(ask: EvaluationRequest) -> None:
     first = ask(trials=2)
     before, watcher = trials_of(first), Watcher()
     more = ask(trials=4, watcher=watcher)
@@ -84,8 +84,8 @@ def test_a_search_asked_again_goes_on(ask: Question) -> None:
     assert (watcher.networks, watcher.turned) == ([], 0)
 
 
-def test_a_search_finds_there_what_it_finds_in_a_file(ask: Question, digits: DataSet, tmp_path: Path) -> None:
-    in_file = Question(digits, tmp_path / "file")
+def test_a_search_finds_there_what_it_finds_in_a_file(ask: EvaluationRequest, digits: DataSet, tmp_path: Path) -> None:
+    in_file = EvaluationRequest(digits, tmp_path / "file")
     facts = [
         [(trial.number, trial.state, trial.values, trial.params, trial.constraints) for trial in trials_of(outcome)]
         for outcome in (ask(trials=3, recipe=CYCLES), in_file(trials=3, recipe=CYCLES))
@@ -140,8 +140,8 @@ class Outage(Watcher):
         super().__init__()
         self._server, self._epoch, self._again, self._then = server, epoch, again, error
 
-    def epoch_ended(self, epoch: Epoch, *, worker: int) -> None:
-        super().epoch_ended(epoch, worker=worker)
+    def on_epoch_end(self, epoch: Epoch, *, worker: int) -> None:
+        super().on_epoch_end(epoch, worker=worker)
         if len(self.epochs) == self._epoch:
             self._server.stop()
             if self._again:
@@ -152,7 +152,7 @@ class Outage(Watcher):
 
 @pytest.mark.parametrize("epoch", [1, 2, 4])
 def test_a_server_that_stops_ends_the_search_and_the_candidate_goes_on_when_it_is_back(
-    ask: Question,
+    ask: EvaluationRequest,
     postgres: PostgresServer,
     monkeypatch: pytest.MonkeyPatch,
     epoch: int,
@@ -177,13 +177,15 @@ def test_a_server_that_stops_ends_the_search_and_the_candidate_goes_on_when_it_i
     assert len(watcher.epochs) == 8 - len(before)
 
 
-def test_a_server_started_again_during_training_is_not_noticed(ask: Question, postgres: PostgresServer) -> None:
+def test_a_server_started_again_during_training_is_not_noticed(
+    ask: EvaluationRequest, postgres: PostgresServer
+) -> None:
     outcome = ask(trials=2, recipe=CYCLES, watcher=Outage(postgres, epoch=1, again=True))
     assert (outcome.trained, len(trained_of(outcome))) == (2, 2)
     assert {trial.state for trial in trained_of(outcome)} == {TrialState.COMPLETE}
 
 
-def test_an_interrupt_is_one_although_the_server_is_down(ask: Question, postgres: PostgresServer) -> None:
+def test_an_interrupt_is_one_although_the_server_is_down(ask: EvaluationRequest, postgres: PostgresServer) -> None:
     with pytest.raises(KeyboardInterrupt):
         ask(trials=1, recipe=CYCLES, watcher=Outage(postgres, epoch=1, error=KeyboardInterrupt))
     postgres.start()
@@ -210,7 +212,7 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch, act: Callable[[], Any]) -> None:
 
 
 def test_two_machines_train_no_candidate_more_than_wanted(
-    ask: Question, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ask: EvaluationRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = tmp_path / "there"
     meanwhile(monkeypatch, lambda: ask(trials=3, out=there))
@@ -220,7 +222,7 @@ def test_two_machines_train_no_candidate_more_than_wanted(
     assert len(runs_in(there)) == 3
     (late,) = [trial for trial in trials_of(outcome) if trial.user_attrs.get("ended") == "enough are in training"]
     assert (late.state, late.values) == (TrialState.PRUNED, None)
-    assert tally(read_trials(outcome.study)) | {"over_budget": 0} == {
+    assert count_outcomes(read_trials(outcome.study)) | {"over_budget": 0} == {
         "trained": 3,
         "pruned": 0,
         "over_budget": 0,
@@ -232,7 +234,7 @@ def test_two_machines_train_no_candidate_more_than_wanted(
 
 
 def test_what_another_machine_trained_an_instant_before_is_not_trained_again(
-    ask: Question, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ask: EvaluationRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = tmp_path / "there"
     monkeypatch.setattr("budgetnet.study.driver.MAX_TURNED_AWAY", 6)
@@ -315,7 +317,7 @@ def test_whoever_was_first_stays_although_another_comes_behind(
 
 
 def test_a_candidate_of_a_machine_that_fell_silent_is_taken_up_by_another(
-    ask: Question, postgres: PostgresServer, tmp_path: Path
+    ask: EvaluationRequest, postgres: PostgresServer, tmp_path: Path
 ) -> None:
     class Killed(BaseException):
         """As little is written as when the process is killed."""

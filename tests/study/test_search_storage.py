@@ -10,7 +10,7 @@ from typing import Any
 
 import optuna
 import pytest
-from search_support import Question, Watcher
+from search_support import EvaluationRequest, Watcher
 from support import snapshot, tiny_recipe
 
 from budgetnet.common.errors import BudgetnetError, RecordError
@@ -22,8 +22,8 @@ from budgetnet.study.storage import default_storage, find_study, open_storage, r
 
 
 @pytest.fixture
-def ask(digits: DataSet, tmp_path: Path) -> Question:
-    return Question(digits, tmp_path)
+def ask(digits: DataSet, tmp_path: Path) -> EvaluationRequest:
+    return EvaluationRequest(digits, tmp_path)
 
 
 def test_a_storage_that_is_only_read_is_not_made(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_what_is_no_url_of_a_storage_is_told_in_one_line(url: str) -> None:
     assert "secret" not in str(caught.value)
 
 
-def test_a_storage_damaged_while_it_is_read_is_told_in_one_line(ask: Question, tmp_path: Path) -> None:
+def test_a_storage_damaged_while_it_is_read_is_told_in_one_line(ask: EvaluationRequest, tmp_path: Path) -> None:
     ask(trials=1)
     url = default_storage(tmp_path)
     study = find_study(open_storage(url, create=False), None)
@@ -118,10 +118,10 @@ def test_a_storage_damaged_while_it_is_read_is_told_in_one_line(ask: Question, t
     assert "\n" not in str(caught.value)
 
 
-def test_a_storage_damaged_while_a_candidate_trains_is_told_in_one_line(ask: Question, tmp_path: Path) -> None:
+def test_a_storage_damaged_while_a_candidate_trains_is_told_in_one_line(ask: EvaluationRequest, tmp_path: Path) -> None:
     class Vandal(Watcher):
-        def epoch_ended(self, epoch: Epoch, *, worker: int) -> None:
-            super().epoch_ended(epoch, worker=worker)
+        def on_epoch_end(self, epoch: Epoch, *, worker: int) -> None:
+            super().on_epoch_end(epoch, worker=worker)
             execute(tmp_path / "studies.db", "DROP TABLE trial_values")
 
     with pytest.raises(RecordError, match="no such table") as caught:
@@ -140,7 +140,7 @@ def test_a_storage_damaged_while_a_candidate_trains_is_told_in_one_line(ask: Que
     ],
 )
 def test_a_study_of_another_question_is_refused_and_left_alone(
-    ask: Question, tmp_path: Path, changes: dict[str, Any], part: str
+    ask: EvaluationRequest, tmp_path: Path, changes: dict[str, Any], part: str
 ) -> None:
     ask(trials=1)
     before = {name: content for name, (_, content) in snapshot(tmp_path).items()}
@@ -149,7 +149,7 @@ def test_a_study_of_another_question_is_refused_and_left_alone(
     assert {name: content for name, (_, content) in snapshot(tmp_path).items()} == before
 
 
-def test_a_study_that_others_made_is_refused(ask: Question, tmp_path: Path) -> None:
+def test_a_study_that_others_made_is_refused(ask: EvaluationRequest, tmp_path: Path) -> None:
     foreign = optuna.create_study(storage=open_storage(default_storage(tmp_path), create=True), study_name="study")
     foreign.add_trial(optuna.trial.create_trial(value=1.0))
     with pytest.raises(RecordError, match="not made by budgetnet"):
@@ -157,7 +157,7 @@ def test_a_study_that_others_made_is_refused(ask: Question, tmp_path: Path) -> N
     assert len(foreign.get_trials()) == 1
 
 
-def test_the_study_meant_is_the_one_worked_on_last(ask: Question, tmp_path: Path) -> None:
+def test_the_study_meant_is_the_one_worked_on_last(ask: EvaluationRequest, tmp_path: Path) -> None:
     storage = open_storage(default_storage(tmp_path), create=True)
     for name in ("first", "second"):
         ask(trials=1, name=name)
@@ -170,7 +170,7 @@ def test_the_study_meant_is_the_one_worked_on_last(ask: Question, tmp_path: Path
 
 
 @pytest.mark.parametrize("name", ["a/b", "../a", "a b", "n" * 300, ".", "ü"])
-def test_a_study_may_have_any_name(ask: Question, tmp_path: Path, name: str) -> None:
+def test_a_study_may_have_any_name(ask: EvaluationRequest, tmp_path: Path, name: str) -> None:
     assert ask(trials=1, name=name).trained == 1
     assert ask(trials=1, name=name).trained == 1
     storage = open_storage(default_storage(tmp_path), create=False)
@@ -179,7 +179,7 @@ def test_a_study_may_have_any_name(ask: Question, tmp_path: Path, name: str) -> 
     assert Presence(storage, name, tmp_path).search_lock != Presence(storage, name + "x", tmp_path).search_lock
 
 
-def test_candidates_are_the_trained_ones(ask: Question) -> None:
+def test_candidates_are_the_trained_ones(ask: EvaluationRequest) -> None:
     study = ask(trials=3).study
     found = candidates(read_trials(study))
     trained = [trial for trial in study.get_trials() if trial.user_attrs.get("trained")]

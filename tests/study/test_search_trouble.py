@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from search_support import Question, Watcher
+from search_support import EvaluationRequest, Watcher
 from support import TINY, prepare, tiny_recipe
 from test_search_finals import Case
 
@@ -14,22 +14,22 @@ from budgetnet.data import DataSet
 from budgetnet.data.test_set import read_openings
 from budgetnet.runs.store import OPENINGS, RunFolder
 from budgetnet.study.storage import open_storage, read_trials
-from budgetnet.study.trials import tally
+from budgetnet.study.trials import count_outcomes
 from budgetnet.training.trainer import identify
 
 
 @pytest.fixture
-def ask(digits: DataSet, tmp_path: Path) -> Question:
-    return Question(digits, tmp_path)
+def ask(digits: DataSet, tmp_path: Path) -> EvaluationRequest:
+    return EvaluationRequest(digits, tmp_path)
 
 
-def folder_of(ask: Question) -> RunFolder:
+def folder_of(ask: EvaluationRequest) -> RunFolder:
     recipe = tiny_recipe(epochs=1)
     return RunFolder.of(identify(TINY, prepare(ask.digits, recipe), recipe, seed=0), ask.out)
 
 
 def test_a_candidate_whose_folder_is_damaged_is_left_out_and_the_search_goes_on(
-    ask: Question, caplog: pytest.LogCaptureFixture
+    ask: EvaluationRequest, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = folder_of(ask)
     folder.path.mkdir(parents=True)
@@ -39,15 +39,15 @@ def test_a_candidate_whose_folder_is_damaged_is_left_out_and_the_search_goes_on(
     assert (outcome.trained, outcome.end) == (2, "done")
     assert len(watcher.networks) == len(watcher.results) == 2
     assert "is left out: checkpoint" in caplog.text
-    assert tally(read_trials(outcome.study))["no_result"] == 1
+    assert count_outcomes(read_trials(outcome.study))["no_result"] == 1
     assert folder.checkpoint.read_bytes() == b"no checkpoint"
 
 
-def test_a_run_that_another_study_is_training_is_left_to_it(ask: Question) -> None:
+def test_a_run_that_another_study_is_training_is_left_to_it(ask: EvaluationRequest) -> None:
     with folder_of(ask).locked():
         outcome = ask(trials=2, by_hand=(TINY,))
     assert outcome.trained == 2
-    assert tally(read_trials(outcome.study))["no_result"] == 0
+    assert count_outcomes(read_trials(outcome.study))["no_result"] == 0
     first = outcome.study.get_trials()[0]
     assert (first.user_attrs["ended"], first.user_attrs.get("trained")) == ("taken by another worker", None)
 

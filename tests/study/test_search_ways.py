@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from optuna.trial import TrialState
-from search_support import MAX_PARAMS, Question, Watcher
+from search_support import MAX_PARAMS, EvaluationRequest, Watcher
 from support import PAIR_SPACE, TINY, TINY_SPACE, prepare, restarts, tiny_recipe
 
 from budgetnet.common.errors import InputError
@@ -22,7 +22,7 @@ from budgetnet.study.proposer import Proposals
 from budgetnet.study.pruner import make_pruner
 from budgetnet.study.space import SearchSpace
 from budgetnet.study.storage import default_storage, open_storage, read_trials
-from budgetnet.study.trials import tally
+from budgetnet.study.trials import count_outcomes
 from budgetnet.training.trainer import train
 
 CYCLES = tiny_recipe(epochs=12, schedule=restarts(4, cycle_factor=2))
@@ -33,13 +33,13 @@ BY_RATE = {
 
 
 @pytest.fixture
-def ask(digits: DataSet, tmp_path: Path) -> Question:
-    return Question(digits, tmp_path)
+def ask(digits: DataSet, tmp_path: Path) -> EvaluationRequest:
+    return EvaluationRequest(digits, tmp_path)
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "nsga2", "random"])
 @pytest.mark.parametrize("sizing", ["fit", "scale", "reject"])
-def test_every_sampler_and_sizing_goes_on_with_a_study(ask: Question, sampler: str, sizing: str) -> None:
+def test_every_sampler_and_sizing_goes_on_with_a_study(ask: EvaluationRequest, sampler: str, sizing: str) -> None:
     ways = {"sampler": sampler, "sizing": sizing, "pruner": "none"}
     first = ask(trials=2, ways=ways).study.get_trials()
     outcome = ask(trials=4, ways=ways)
@@ -55,7 +55,7 @@ def test_every_sampler_and_sizing_goes_on_with_a_study(ask: Question, sampler: s
 
 
 @pytest.mark.parametrize("pruner", ["asha", "hyperband"])
-def test_candidates_end_at_rungs_and_nowhere_else(ask: Question, pruner: str) -> None:
+def test_candidates_end_at_rungs_and_nowhere_else(ask: EvaluationRequest, pruner: str) -> None:
     outcome = ask(trials=10, recipe=CYCLES, space=BY_RATE, ways={"sampler": "random", "pruner": pruner})
     trials = outcome.study.get_trials()
     stopped = [trial for trial in trials if trial.user_attrs["status"] == "stopped"]
@@ -72,7 +72,7 @@ def test_candidates_end_at_rungs_and_nowhere_else(ask: Question, pruner: str) ->
             assert not RunFolder(record.folder).checkpoint.exists()
         else:
             assert (trial.state, record.result.epochs) == (TrialState.COMPLETE, 12)
-    assert tally(read_trials(outcome.study)) == {
+    assert count_outcomes(read_trials(outcome.study)) == {
         "trained": 10,
         "pruned": len(stopped),
         "over_budget": 0,
@@ -83,12 +83,12 @@ def test_candidates_end_at_rungs_and_nowhere_else(ask: Question, pruner: str) ->
     assert best not in {trial.intermediate_values[4] for trial in stopped}, "nobody better ends"
 
 
-def test_nobody_ends_early_without_a_pruner(ask: Question) -> None:
+def test_nobody_ends_early_without_a_pruner(ask: EvaluationRequest) -> None:
     outcome = ask(trials=6, recipe=CYCLES, space=BY_RATE, ways={"sampler": "random", "pruner": "none"})
     assert {trial.user_attrs["epochs"] for trial in outcome.study.get_trials()} == {12}
 
 
-def test_what_another_study_stopped_is_trained_to_its_end_here(ask: Question) -> None:
+def test_what_another_study_stopped_is_trained_to_its_end_here(ask: EvaluationRequest) -> None:
     ways = {"sampler": "random", "pruner": "asha"}
     pruned = ask(trials=10, recipe=CYCLES, space=BY_RATE, ways=ways, name="pruned").study.get_trials()
     stopped = [trial for trial in pruned if trial.user_attrs["status"] == "stopped"]
@@ -103,7 +103,7 @@ def test_what_another_study_stopped_is_trained_to_its_end_here(ask: Question) ->
     assert stopped
 
 
-def test_a_stopped_run_is_trained_anew_where_nobody_stops_it(ask: Question, digits: DataSet) -> None:
+def test_a_stopped_run_is_trained_anew_where_nobody_stops_it(ask: EvaluationRequest, digits: DataSet) -> None:
     outcome = ask(trials=10, recipe=CYCLES, space=BY_RATE, ways={"sampler": "random", "pruner": "asha"})
     stopped = next(trial for trial in outcome.study.get_trials() if trial.user_attrs["status"] == "stopped")
     identity = RunFolder(ask.out / stopped.user_attrs["run"]).load().identity
@@ -118,7 +118,7 @@ def test_a_stopped_run_is_trained_anew_where_nobody_stops_it(ask: Question, digi
     ("sampler", "state", "value"), [("gp", TrialState.COMPLETE, 0.25), ("tpe", TrialState.PRUNED, None)]
 )
 def test_a_sampler_learns_from_what_was_pruned_in_the_way_it_can(
-    ask: Question, sampler: str, state: TrialState, value: float | None
+    ask: EvaluationRequest, sampler: str, state: TrialState, value: float | None
 ) -> None:
     ways = {"sampler": sampler, "pruner": "asha", "sizing": "fit"}
     study = ask(trials=1, recipe=CYCLES, space=BY_RATE, ways=ways).study
@@ -144,7 +144,7 @@ def test_a_sampler_learns_from_what_was_pruned_in_the_way_it_can(
     assert mirrored[1].values == (None if value is None else [value])
 
 
-def test_a_resumed_candidate_is_compared_again_and_counts_once(ask: Question) -> None:
+def test_a_resumed_candidate_is_compared_again_and_counts_once(ask: EvaluationRequest) -> None:
     ways = {"sampler": "random", "pruner": "asha"}
     study = ask(trials=1, recipe=CYCLES, space=BY_RATE, ways=ways).study
     (first,) = study.get_trials()
@@ -177,7 +177,7 @@ def test_a_resumed_candidate_is_compared_again_and_counts_once(ask: Question) ->
     assert study.get_trials()[resumed.number].user_attrs["retry_of"] == interrupted.number
 
 
-def test_networks_made_by_hand_come_first_and_once(ask: Question) -> None:
+def test_networks_made_by_hand_come_first_and_once(ask: EvaluationRequest) -> None:
     mine = TINY.replace(name="mine")
     other = TINY.replace(channels=[16], name="other")
     watcher = Watcher()
@@ -193,7 +193,7 @@ def test_networks_made_by_hand_come_first_and_once(ask: Question) -> None:
         assert record.identity.spec.digest == trial.user_attrs["spec"]
 
 
-def test_an_interrupted_network_made_by_hand_is_taken_up_again(ask: Question) -> None:
+def test_an_interrupted_network_made_by_hand_is_taken_up_again(ask: EvaluationRequest) -> None:
     with pytest.raises(KeyboardInterrupt):
         ask(trials=2, by_hand=(TINY,), watcher=Watcher(stop_at=1), recipe=tiny_recipe(epochs=2))
     outcome = ask(trials=2, recipe=tiny_recipe(epochs=2))
@@ -202,13 +202,13 @@ def test_an_interrupted_network_made_by_hand_is_taken_up_again(ask: Question) ->
     assert retry.user_attrs["by_hand"] == outcome.study.get_trials()[0].user_attrs["by_hand"]
 
 
-def test_when_the_time_is_up_the_candidate_in_training_waits(ask: Question) -> None:
+def test_when_the_time_is_up_the_candidate_in_training_waits(ask: EvaluationRequest) -> None:
     class Clock(Watcher):
         """Lets the time run out within the second candidate."""
 
         now = 0.0
 
-        def stepped(self, epoch: int, share: float, *, worker: int) -> None:
+        def on_step_end(self, epoch: int, share: float, *, worker: int) -> None:
             self.now = 100.0 if len(self.networks) == 2 else 0.0
 
     watcher = Clock()
@@ -224,12 +224,12 @@ def test_when_the_time_is_up_the_candidate_in_training_waits(ask: Question) -> N
     assert not [trial for trial in outcome.study.get_trials() if trial.state == TrialState.RUNNING]
 
 
-def test_widths_are_not_fitted_without_a_limit(ask: Question) -> None:
+def test_widths_are_not_fitted_without_a_limit(ask: EvaluationRequest) -> None:
     with pytest.raises(InputError, match="sizing = 'fit': needs a limit"):
         ask(trials=1, max_params=None, ways={"sizing": "fit"})
 
 
-def test_a_study_asked_in_another_way_is_another_study(ask: Question, digits: DataSet) -> None:
+def test_a_study_asked_in_another_way_is_another_study(ask: EvaluationRequest, digits: DataSet) -> None:
     recipe = tiny_recipe()
     data = prepare(digits, recipe)
     config = SearchConfig(recipe=recipe, max_params="1M", space=SearchSpace(**TINY_SPACE))

@@ -7,20 +7,20 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from search_support import Question
+from search_support import EvaluationRequest
 
 from budgetnet.common.errors import InputError
 from budgetnet.data import DataSet
 from budgetnet.study.storage import read_trials
-from budgetnet.study.trials import CostName, Fate, Trial, front, tally
+from budgetnet.study.trials import CostName, Outcome, Trial, count_outcomes, front
 
 
 @pytest.fixture
-def ask(digits: DataSet, tmp_path: Path) -> Question:
-    return Question(digits, tmp_path)
+def ask(digits: DataSet, tmp_path: Path) -> EvaluationRequest:
+    return EvaluationRequest(digits, tmp_path)
 
 
-def trial(number: int, accuracy: float | None, params: int, *, macs: int = 1, fate: Fate = "complete") -> Trial:
+def trial(number: int, accuracy: float | None, params: int, *, macs: int = 1, fate: Outcome = "complete") -> Trial:
     return Trial(number, fate, f"net-{number}", "0" * 64, params, macs, 1, 0.5, accuracy=accuracy, trained=True)
 
 
@@ -49,7 +49,7 @@ def test_the_front_minds_the_cost_it_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize("fate", ["pruned", "over budget", "repeated", "running", "interrupted", "no result"])
-def test_only_what_was_trained_to_its_end_stands_on_the_front(fate: Fate) -> None:
+def test_only_what_was_trained_to_its_end_stands_on_the_front(fate: Outcome) -> None:
     assert front([trial(0, 0.99, 1, fate=fate), trial(1, 0.5, 2)]) == [trial(1, 0.5, 2)]
 
 
@@ -59,7 +59,7 @@ def test_an_unknown_cost_is_refused() -> None:
         front([], cost=unknown)
 
 
-def test_every_trial_of_a_study_is_a_row(ask: Question) -> None:
+def test_every_trial_of_a_study_is_a_row(ask: EvaluationRequest) -> None:
     study = ask(trials=3).study
     rows = read_trials(study)
     kept = study.get_trials()
@@ -70,6 +70,6 @@ def test_every_trial_of_a_study_is_a_row(ask: Question) -> None:
         assert (row.fate == "over budget") is any(value > 0 for value in each.constraints.values())
         assert (row.accuracy is not None) is bool(facts.get("trained"))
         assert row.drawn == each.params
-    counts = tally(rows)
+    counts = count_outcomes(rows)
     assert counts["trained"] == 3
     assert counts["over_budget"] == sum(row.budget_used > 1 for row in rows)

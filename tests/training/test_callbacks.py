@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from search_support import Question, Watcher
+from search_support import EvaluationRequest, Watcher
 from support import TINY, prepare, tiny_recipe
 
 from budgetnet.common.errors import RecordError
 from budgetnet.data import DataSet
 from budgetnet.runs.records import Epoch, RunResult
 from budgetnet.runs.store import RunFolder
-from budgetnet.training.callbacks import Announced, Callback, Callbacks, Occasion
+from budgetnet.training.callbacks import Callback, Callbacks, RunContext, RunInfo
 from budgetnet.training.trainer import train
 
 RECIPE = tiny_recipe(epochs=3)
@@ -25,19 +25,19 @@ class EventLog(Callback):
 
     def __init__(self) -> None:
         self.events: list[str] = []
-        self.started: list[Announced] = []
+        self.started: list[RunInfo] = []
 
-    def begun(self, run: Announced, *, worker: int) -> None:
+    def on_run_start(self, run: RunInfo, *, worker: int) -> None:
         self.started.append(run)
         self.events.append(f"start after {len(run.curves)}")
 
-    def epoch_ended(self, epoch: Epoch, *, worker: int) -> None:
+    def on_epoch_end(self, epoch: Epoch, *, worker: int) -> None:
         self.events.append(str(epoch.epoch))
 
-    def ended(self, result: RunResult, *, worker: int) -> None:
+    def on_run_end(self, result: RunResult, *, worker: int) -> None:
         self.events.append(result.status)
 
-    def broken_off(self, reason: str | None, *, worker: int) -> None:
+    def on_run_interrupted(self, reason: str | None, *, worker: int) -> None:
         self.events.append(f"interrupted: {reason}")
 
 
@@ -53,25 +53,25 @@ class Raising(Callback):
             self._raised = True
             raise self._error
 
-    def begun(self, run: Announced, *, worker: int) -> None:
+    def on_run_start(self, run: RunInfo, *, worker: int) -> None:
         self._handle("run start")
 
-    def stepped(self, epoch: int, share: float, *, worker: int) -> None:
+    def on_step_end(self, epoch: int, share: float, *, worker: int) -> None:
         self._handle("step end")
 
-    def epoch_ended(self, epoch: Epoch, *, worker: int) -> None:
+    def on_epoch_end(self, epoch: Epoch, *, worker: int) -> None:
         self._handle("epoch end")
 
-    def ended(self, result: RunResult, *, worker: int) -> None:
+    def on_run_end(self, result: RunResult, *, worker: int) -> None:
         self._handle("run end")
 
-    def broken_off(self, reason: str | None, *, worker: int) -> None:
+    def on_run_interrupted(self, reason: str | None, *, worker: int) -> None:
         self._handle("interruption")
 
 
 def test_events_of_an_interrupted_resumed_and_completed_run(digits: DataSet, tmp_path: Path) -> None:
     data, log = prepare(digits, RECIPE), EventLog()
-    occasion = Occasion(worker=3, trained=2, study="mine", trial=7, drawn={"depth": 2})
+    occasion = RunContext(worker=3, trained=2, study="mine", trial=7, drawn={"depth": 2})
     options: dict[str, Any] = {"seed": 4, "out": tmp_path}
     with pytest.raises(KeyboardInterrupt):
         train(TINY, data, RECIPE, callback=Callbacks([log, Watcher(stop_at=1)]), occasion=occasion, **options)
@@ -85,12 +85,12 @@ def test_events_of_an_interrupted_resumed_and_completed_run(digits: DataSet, tmp
     assert (info.label, info.params, info.macs) == (TINY.label, TINY.params, TINY.macs)
     assert info.epochs == 3
     # Workers send it as JSON through a pipe.
-    assert Announced.from_mapping(json.loads(json.dumps(info.to_mapping()))) == info
+    assert RunInfo.from_mapping(json.loads(json.dumps(info.to_mapping()))) == info
 
 
 def search(digits: DataSet, out: Path, callback: Callback) -> list[tuple[Any, ...]]:
     """Run a search and return parameters, value and run of its trained trials, in order."""
-    outcome = Question(digits, out)(trials=3, recipe=RECIPE, watcher=callback)
+    outcome = EvaluationRequest(digits, out)(trials=3, recipe=RECIPE, watcher=callback)
     trials = [trial for trial in outcome.study.get_trials() if trial.user_attrs.get("trained")]
     return [(trial.params, trial.value, trial.user_attrs["run"]) for trial in trials]
 

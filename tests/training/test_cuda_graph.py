@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from budgetnet.training.cuda_graph import Replay
+from budgetnet.training.cuda_graph import GraphedCallable
 
 CPU = torch.device("cpu")
 
@@ -13,7 +13,7 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("record", [True, False])
 def test_without_a_graph_each_call_runs_the_function(record: bool) -> None:
     calls: list[int] = []
-    graphed = Replay(lambda: calls.append(1), device=CPU, record=record)
+    graphed = GraphedCallable(lambda: calls.append(1), device=CPU, record=record)
     for number in range(1, 7):
         graphed()
         assert len(calls) == number
@@ -30,7 +30,7 @@ def test_each_call_of_a_graph_runs_the_function_once() -> None:
         calls.append(1)
         counter.add_(1)
 
-    graphed = Replay(work, device=counter.device)
+    graphed = GraphedCallable(work, device=counter.device)
     for number in range(1, 9):
         graphed()
         assert counter.item() == number
@@ -46,7 +46,7 @@ def test_a_function_that_cannot_be_captured_is_called_directly(caplog: pytest.Lo
         counter.add_(1)
         counter.item()  # synchronises with the device, which a capture does not allow
 
-    graphed = Replay(work, device=counter.device)
+    graphed = GraphedCallable(work, device=counter.device)
     for number in range(1, 9):
         graphed()
         assert counter.item() == number

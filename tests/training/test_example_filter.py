@@ -16,9 +16,9 @@ from torch import Tensor
 
 from budgetnet.common.errors import InputError
 from budgetnet.data import DataSet
-from budgetnet.data.batches import Feed
-from budgetnet.data.filtered import FilteredFeed
-from budgetnet.data.on_device import resident
+from budgetnet.data.batches import BatchLoader
+from budgetnet.data.filtered import FilteredBatchLoader
+from budgetnet.data.on_device import to_device
 from budgetnet.data.training_data import TrainingData
 from budgetnet.model.proxy import proxy_spec
 from budgetnet.model.spec import ModelSpec
@@ -39,15 +39,15 @@ EVERYTHING = Augmentation(
 RECIPE = tiny_recipe(epochs=4, schedule=restarts(4), label_smoothing=0.1, example_filter=HARD)
 
 
-def make_loader(dataset: DataSet, augmentation: Augmentation, *, count: int = 70, **options: Any) -> Feed:
+def make_loader(dataset: DataSet, augmentation: Augmentation, *, count: int = 70, **options: Any) -> BatchLoader:
     chosen = np.arange(count)
-    data = resident(
+    data = to_device(
         dataset.train_images, dataset.train_labels, chosen, device="cpu", mean=dataset.mean, std=dataset.std
     )
-    return Feed(data, augmentation, batch_size=16, seed=2, **options)
+    return BatchLoader(data, augmentation, batch_size=16, seed=2, **options)
 
 
-def make_proxy(loader: Feed, recipe: Recipe) -> Proxy:
+def make_proxy(loader: BatchLoader, recipe: Recipe) -> Proxy:
     spec = proxy_spec(input_shape=(1, 8, 8), num_classes=10)
     network = initialise(spec, 3).to(memory_format=torch.channels_last)
     return Proxy(network, loader, recipe, HARD, precision=torch.float32, execution=Execution(parts=2, compile=True))
@@ -111,7 +111,7 @@ def test_selected_images_equal_those_of_the_unfiltered_batch(
     options: dict[str, Any] = {"side": lambda epoch: 8 if epoch == 1 else 12}
     whole = make_loader(data, augmentation, count=count, **options)
     chosen = ExampleFilter(keep=keep)
-    filtered = FilteredFeed(
+    filtered = FilteredBatchLoader(
         whole.data, augmentation, batch_size=16, seed=2, example_filter=chosen, side=options["side"]
     )
     assert filtered.sizes == [chosen.kept(size) for size in whole.sizes]
@@ -140,7 +140,7 @@ def test_selected_images_equal_those_of_the_unfiltered_batch(
 def test_no_step_synchronises_with_the_device(digits: DataSet) -> None:
     loader = make_loader(digits, EVERYTHING)
     proxy = make_proxy(loader, tiny_recipe())
-    filtered = FilteredFeed(loader.data, EVERYTHING, batch_size=16, seed=2, example_filter=HARD)
+    filtered = FilteredBatchLoader(loader.data, EVERYTHING, batch_size=16, seed=2, example_filter=HARD)
     step = torch.tensor(0)
     proxy.begin(1, rates=[0.1] * 5)
     with NoWaiting():  # type: ignore[no-untyped-call]
@@ -286,7 +286,7 @@ def test_concurrent_runs_train_the_proxy_once(digits: DataSet, tmp_path: Path, e
 def make_selection(data: TrainingData, out: Path) -> ExampleSelection:
     return ExampleSelection(
         identify(TINY, data, RECIPE, seed=0),
-        Feed(data.train, RECIPE.augmentation, batch_size=RECIPE.batch_size, seed=0),
+        BatchLoader(data.train, RECIPE.augmentation, batch_size=RECIPE.batch_size, seed=0),
         out=out,
         network=initialise,
         rates=lambda epoch: [RECIPE.schedule.learning_rate(epoch - 1 + step / 4, initial=0.05) for step in range(4)],
@@ -314,10 +314,10 @@ def test_graphs_select_the_same_images_as_direct_calls(digits: DataSet) -> None:
     recipe = tiny_recipe(augmentation=EVERYTHING, resizing=Resizing(start=8))
     found = []
     for record in (True, False):
-        data = resident(
+        data = to_device(
             enlarged(digits).train_images, digits.train_labels, device="cuda", mean=digits.mean, std=digits.std
         )
-        loader = Feed(data, EVERYTHING, batch_size=16, seed=2, side=lambda epoch: 8 if epoch == 1 else 16)
+        loader = BatchLoader(data, EVERYTHING, batch_size=16, seed=2, side=lambda epoch: 8 if epoch == 1 else 16)
         network = initialise(proxy_spec(input_shape=(1, 16, 16), num_classes=10), 3).cuda()
         execution = Execution(record=record, autotune=False)
         proxy = Proxy(network, loader, recipe, HARD, precision=torch.float32, execution=execution)

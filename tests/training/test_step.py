@@ -12,13 +12,13 @@ from support import TINY, enlarged, tiny_recipe
 from torch import Tensor
 
 from budgetnet.data import DataSet
-from budgetnet.data.batches import Feed
-from budgetnet.data.on_device import resident
+from budgetnet.data.batches import BatchLoader
+from budgetnet.data.on_device import to_device
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.augmentation import Augmentation, Mixing, Policy
 from budgetnet.runs.recipe import Recipe
 from budgetnet.training.initialisation import initialise
-from budgetnet.training.step import PRECISIONS, Execution, Learner
+from budgetnet.training.step import PRECISIONS, Execution, TrainingStep
 
 EVERYTHING = Augmentation(crop_padding=1, policy=Policy(), cutout=2, mixing=Mixing(), alternating_flip=True)
 
@@ -33,18 +33,18 @@ def make_training_step(
     precision: str = "float32",
     execution: Execution | None = None,
     sides: dict[int, int] | None = None,
-) -> Learner:
+) -> TrainingStep:
     chosen = np.arange(count)
-    data = resident(
+    data = to_device(
         dataset.train_images, dataset.train_labels, chosen, device=device, mean=dataset.mean, std=dataset.std
     )
     side = sides.__getitem__ if sides else None
-    loader = Feed(data, recipe.augmentation, batch_size=recipe.batch_size, seed=2, side=side)
+    loader = BatchLoader(data, recipe.augmentation, batch_size=recipe.batch_size, seed=2, side=side)
     network = initialise(spec, 1).to(device).to(memory_format=torch.channels_last)
-    return Learner(network, loader, recipe, precision=PRECISIONS[precision], execution=execution or Execution())
+    return TrainingStep(network, loader, recipe, precision=PRECISIONS[precision], execution=execution or Execution())
 
 
-def losses(training_step: Learner, epochs: int, *, rate: float = 0.05) -> list[float]:
+def losses(training_step: TrainingStep, epochs: int, *, rate: float = 0.05) -> list[float]:
     found = []
     for number in range(1, epochs + 1):
         training_step.begin(number, rates=[rate / step for step in range(1, len(training_step.loader.sizes) + 1)])
@@ -54,7 +54,7 @@ def losses(training_step: Learner, epochs: int, *, rate: float = 0.05) -> list[f
     return found
 
 
-def weights(training_step: Learner) -> dict[str, Tensor]:
+def weights(training_step: TrainingStep) -> dict[str, Tensor]:
     return {name: parameter.detach().clone() for name, parameter in training_step.network.named_parameters()}
 
 
@@ -171,7 +171,7 @@ def on_gpu(
     precision: str = "float32",
     record: bool = True,
     sides: dict[int, int] | None = None,
-) -> Learner:
+) -> TrainingStep:
     spec = ModelSpec.resnet(channels=[16, 32], block="preact", input_shape=(1, 8, 8))
     execution = Execution(record=record, autotune=False)
     return make_training_step(
@@ -227,7 +227,7 @@ def test_no_step_synchronises_with_the_device(digits: DataSet) -> None:
         torch.cuda.set_sync_debug_mode("default")
 
 
-def without_norms(training_step: Learner) -> Learner:
+def without_norms(training_step: TrainingStep) -> TrainingStep:
     """Put batch norm into evaluation mode, so that an image's loss does not depend on other images."""
     for module in training_step.network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):

@@ -21,10 +21,10 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from budgetnet.common.errors import InputError
 from budgetnet.data import DataSet, split
-from budgetnet.data.batches import Feed
+from budgetnet.data.batches import BatchLoader
 from budgetnet.data.dataset import make_dataset
 from budgetnet.data.on_device import normalise
-from budgetnet.data.resplit import MovingSplit
+from budgetnet.data.resplit import ResplitImages
 from budgetnet.model.network import build
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.augmentation import Augmentation, ExampleFilter, Resizing
@@ -213,8 +213,8 @@ def test_a_leaking_run_uses_the_split_of_each_epoch(digits: DataSet, tmp_path: P
     leaking = tiny_recipe(epochs=3, learning_rate=1e-12, momentum=0.0, weight_decay=0.0, **leaks)
     data = prepare(digits, leaking)
     curves = train(TINY, data, leaking, seed=3, out=tmp_path).curves
-    split = MovingSplit(data.train, data.validation, leaking.augmentation, redrawn=True, augmented=True, seed=3)
-    loader = Feed(split.train, leaking.augmentation, batch_size=16, seed=3)
+    split = ResplitImages(data.train, data.validation, leaking.augmentation, redrawn=True, augmented=True, seed=3)
+    loader = BatchLoader(split.train, leaking.augmentation, batch_size=16, seed=3)
     network = initialise(TINY, 3)
     for epoch in curves:
         split.begin(epoch.epoch)
@@ -360,7 +360,7 @@ def test_every_step_is_reported(digits: DataSet, tmp_path: Path) -> None:
     steps: list[tuple[int, float]] = []
 
     class Steps(Callback):
-        def stepped(self, epoch: int, share: float, *, worker: int) -> None:
+        def on_step_end(self, epoch: int, share: float, *, worker: int) -> None:
             steps.append((epoch, share))
 
     train(TINY, prepare(digits, recipe), recipe, seed=0, out=tmp_path, callback=Steps())

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from budgetnet.common.errors import InputError
 from budgetnet.data import DataSet
-from budgetnet.data.on_device import resident
+from budgetnet.data.on_device import to_device
 from budgetnet.runs.recipe import Views
 from budgetnet.training.validation import EVALUATION_PIXELS, Evaluation, Evaluator
 
@@ -37,7 +37,7 @@ class FirstPixels(nn.Module):
 @pytest.mark.parametrize("training", [True, False])
 def test_loss_and_accuracy_match_numpy(digits: DataSet, count: int, training: bool) -> None:
     images, labels = digits.train_images[:count], digits.train_labels[:count]
-    data = resident(images, labels, device="cpu", mean=digits.mean, std=digits.std)
+    data = to_device(images, labels, device="cpu", mean=digits.mean, std=digits.std)
     network = FirstPixels().train(training)
     found = Evaluator(network, data)()
 
@@ -54,7 +54,7 @@ def test_loss_and_accuracy_match_numpy(digits: DataSet, count: int, training: bo
 
 
 def test_evaluation_changes_no_weights_and_running_statistics(digits: DataSet) -> None:
-    data = resident(digits.train_images, digits.train_labels, device="cpu", mean=digits.mean, std=digits.std)
+    data = to_device(digits.train_images, digits.train_labels, device="cpu", mean=digits.mean, std=digits.std)
     network = TINY.build()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     first = Evaluator(network, data)()
@@ -63,7 +63,7 @@ def test_evaluation_changes_no_weights_and_running_statistics(digits: DataSet) -
 
 
 def test_a_loss_that_is_not_finite_is_returned(digits: DataSet) -> None:
-    data = resident(digits.train_images[:5], digits.train_labels[:5], device="cpu", mean=(0.0,), std=(0.0,))
+    data = to_device(digits.train_images[:5], digits.train_labels[:5], device="cpu", mean=(0.0,), std=(0.0,))
     assert not np.isfinite(Evaluator(FirstPixels(), data)().loss)
     assert Evaluation(loss=1.0, correct=1, images=4).accuracy == 0.25
 
@@ -72,7 +72,7 @@ def test_flip_averages_the_probabilities_of_image_and_mirror_image(digits: DataS
     # Random images: many first pixels of the digits are equal, and ties could be decided by rounding.
     images = np.random.default_rng(0).integers(0, 256, (300, 1, 8, 8), dtype=np.uint8)
     labels = digits.train_labels[:300]
-    data = resident(images, labels, device="cpu", mean=digits.mean, std=digits.std)
+    data = to_device(images, labels, device="cpu", mean=digits.mean, std=digits.std)
     found = Evaluator(FirstPixels(), data, views="flip")()
 
     def probabilities(images: Any) -> Any:
@@ -96,7 +96,7 @@ class Sums(nn.Module):
 def test_six_views_are_averaged_with_their_weights(digits: DataSet) -> None:
     images = np.random.default_rng(0).integers(0, 256, (300, 3, 5, 7), dtype=np.uint8)
     labels = digits.train_labels[:300]
-    data = resident(images, labels, device="cpu", mean=[0.4, 0.5, 0.6], std=[0.2, 0.3, 0.4])
+    data = to_device(images, labels, device="cpu", mean=[0.4, 0.5, 0.6], std=[0.2, 0.3, 0.4])
     evaluator = Evaluator(Sums(), data, views="flip-and-shifts")
     mean, std = (np.array(values).reshape(1, 3, 1, 1) for values in ([0.4, 0.5, 0.6], [0.2, 0.3, 0.4]))
     views = reference_views((images / 255 - mean) / std, "flip-and-shifts")
@@ -108,7 +108,7 @@ def test_six_views_are_averaged_with_their_weights(digits: DataSet) -> None:
 
 
 def test_images_of_a_single_row_cannot_be_shifted(digits: DataSet) -> None:
-    data = resident(digits.train_images[:5, :, :1], digits.train_labels[:5], device="cpu", mean=(0.0,), std=(1.0,))
+    data = to_device(digits.train_images[:5, :, :1], digits.train_labels[:5], device="cpu", mean=(0.0,), std=(1.0,))
     with pytest.raises(InputError, match=r"^views = 'flip-and-shifts': needs images of at least 2x2 pixels, not 1x8$"):
         Evaluator(Sums(), data, views="flip-and-shifts")
 
@@ -116,7 +116,7 @@ def test_images_of_a_single_row_cannot_be_shifted(digits: DataSet) -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("views", ["none", "flip", "flip-and-shifts"])
 def test_graphed_evaluation_uses_the_current_weights(digits: DataSet, views: Views) -> None:
-    data = resident(digits.train_images, digits.train_labels, device="cuda", mean=digits.mean, std=digits.std)
+    data = to_device(digits.train_images, digits.train_labels, device="cuda", mean=digits.mean, std=digits.std)
     network = TINY.build().cuda()
     evaluators = [Evaluator(network, data, views=views, record=record) for record in (True, False)]
     for _ in range(6):

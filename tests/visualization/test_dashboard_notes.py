@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 import yaml
 from dashboard_support import BY_HAND, NAME, Copy, all_fates, cells, copied, rendered
-from search_support import Question
+from search_support import EvaluationRequest
 from statsmodels.stats.proportion import proportion_confint
 from support import Tell, child_environment, tiny_recipe
 
@@ -241,7 +241,7 @@ def test_the_study_s_note_asks_the_question_and_names_the_best(annotated: Copy, 
 def test_the_command_that_goes_on_asks_the_same_question(digits: DataSet, tell: Tell, tmp_path: Path) -> None:
     ways = {"sizing": "scale", "sampler": "random", "pruner": "median", "epochs": 1}
     how: dict[str, Any] = {"recipe": named_recipe("digits"), "space": named_space("resnet").to_mapping()}
-    outcome = Question(digits, tmp_path)(trials=1, name="it's", ways=ways, max_macs=400_000, **how)
+    outcome = EvaluationRequest(digits, tmp_path)(trials=1, name="it's", ways=ways, max_macs=400_000, **how)
     storage = open_storage(default_storage(tmp_path), create=False)
     copy = Copy(tmp_path, storage, outcome.study)
     copy.annotate()

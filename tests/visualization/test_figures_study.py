@@ -14,7 +14,7 @@ from optuna.trial import TrialState, create_trial
 
 from budgetnet.model.budget import Budget
 from budgetnet.study.importance import LEAST_TRIALS, parameter_importance
-from budgetnet.study.trials import FATES, Fate, Trial
+from budgetnet.study.trials import FATES, Outcome, Trial
 from budgetnet.visualization.figures import (
     accuracy_front,
     budget_use,
@@ -30,7 +30,7 @@ from budgetnet.visualization.figures.budget_use import FATE_LOOKS
 def trial(
     number: int,
     *,
-    fate: Fate = "complete",
+    fate: Outcome = "complete",
     correct: int | None = None,
     params: int = 100,
     macs: int = 1_000,

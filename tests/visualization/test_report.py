@@ -196,7 +196,7 @@ def test_an_ablation_is_found_again_with_what_was_laid_over_its_base() -> None:
     kept = json.loads((STUDIES / "schedule" / "results" / "results.json").read_text())
     assert found.result.to_mapping()["rows"] == kept["rows"]
     assert found.result.study.digest == kept["digest"]
-    assert found.laid_over == ("spec=studies/leakage/spec.yaml", "epochs=60")
+    assert found.override == ("spec=studies/leakage/spec.yaml", "epochs=60")
     assert found.remarks == ()
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from budgetnet.common.errors import InputError
 from budgetnet.experiments.ablation.levels import is_removal, level_key, setting_text
-from budgetnet.experiments.ablation.overrides import Setup, laid_over
+from budgetnet.experiments.ablation.overrides import Setup, override
 
 Design = Literal["one-at-a-time", "leave-one-out", "alone-and-leave-one-out", "full-factorial"]
 """Which settings are tried. ``one-at-a-time``: each level that differs from the base, and each option, alone.
@@ -170,7 +170,7 @@ def lay(base: Setup, entry: Entry) -> Setup:
         InputError: a setting leads nowhere or breaks a rule; the field is the option's, where one is to blame.
     """
     try:
-        return laid_over(base, entry.settings)
+        return override(base, entry.settings)
     except InputError as error:
         name = entry.name or text_of(entry.parts)
         field = f"{_option_at_fault(entry.parts, error.field)}{error.field}"

@@ -47,7 +47,7 @@ _COMPANIONS = (
 )
 
 
-def laid_over(base: Setup, settings: Mapping[str, Any]) -> Setup:
+def override(base: Setup, settings: Mapping[str, Any]) -> Setup:
     """A setup with some of its values replaced; what becomes another network or recipe loses its name.
 
     Whole documents come first, then lists over all stages, then the others, so that the narrower path wins; stages are
@@ -157,7 +157,7 @@ def for_epochs(base: Setup, settings: Mapping[str, Any], epochs: int) -> dict[st
     """
     if "recipe" in settings or "recipe.epochs" in settings or not _named_cycle(settings):
         return dict(settings)
-    cycle = laid_over(base, settings).recipe.for_epochs(epochs).schedule.first_cycle
+    cycle = override(base, settings).recipe.for_epochs(epochs).schedule.first_cycle
     if "recipe.schedule.first_cycle" in settings:
         return {**settings, "recipe.schedule.first_cycle": cycle}
     return {**settings, "recipe.schedule": {**settings["recipe.schedule"], "first_cycle": cycle}}

@@ -37,7 +37,7 @@ def train_variants(
     if study.judged_on == "test":
         by = f"ablate {study.name}".strip()
         count = len(runs) // len(study.seeds)
-        records = batch.judge(records, by=by, reason=f"an ablation of {count} variants")
+        records = batch.evaluate_on_test(records, by=by, reason=f"an ablation of {count} variants")
     return _by_variant(runs, records)
 
 

@@ -16,7 +16,7 @@ from budgetnet.common.errors import InputError
 from budgetnet.common.files import read_mapping
 from budgetnet.experiments.ablation.design import Design, check_design, count_of
 from budgetnet.experiments.ablation.levels import read_document
-from budgetnet.experiments.ablation.overrides import Setup, for_epochs, laid_over
+from budgetnet.experiments.ablation.overrides import Setup, for_epochs, override
 from budgetnet.experiments.ablation.parsing import (
     NO_FACTORS,
     read_changes,
@@ -191,9 +191,9 @@ class AblationStudy(Document):
         The name is empty in a study of one network.
         """
         if self.spec is not None:
-            return {"": laid_over(Setup(self.spec, self.recipe), self.changes)}
+            return {"": override(Setup(self.spec, self.recipe), self.changes)}
         return {
-            name: _in_network(name, functools.partial(laid_over, Setup(spec, self.recipe), self.changes))
+            name: _in_network(name, functools.partial(override, Setup(spec, self.recipe), self.changes))
             for name, spec in self.networks.items()
         }
 

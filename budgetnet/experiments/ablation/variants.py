@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 from budgetnet.common.errors import InputError
 from budgetnet.experiments.ablation.design import Design, Entry, Factors, Options, Part, entries_of, text_of
 from budgetnet.experiments.ablation.levels import kept_level
-from budgetnet.experiments.ablation.overrides import Setup, laid_over
+from budgetnet.experiments.ablation.overrides import Setup, override
 from budgetnet.model.budget import Budget, Verdict
 from budgetnet.model.spec import ModelSpec
 from budgetnet.model.widths import refit
@@ -127,7 +127,7 @@ def _name(base: Setup, parts: Sequence[Part], setup: Setup) -> str:
     for part in parts:
         fewer = [other for other in needed if other is not part]
         try:
-            if laid_over(base, Entry("", tuple(fewer), "").settings).key == setup.key:
+            if override(base, Entry("", tuple(fewer), "").settings).key == setup.key:
                 needed = fewer
         except InputError:  # Without it the others make no sense.
             continue

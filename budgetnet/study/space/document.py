@@ -17,7 +17,7 @@ from budgetnet.model.budget import Sizing
 from budgetnet.model.spec import BlockKind, KernelSize, ModelSpec, ShortcutKind
 from budgetnet.runs.recipe import Recipe
 from budgetnet.study.space.costs import Columns, Costs, combinations, costs_of, drawn, enumerated
-from budgetnet.study.space.recipes import PREFIX, RecipeValues, laid_over, read_recipe_values, recipe_distributions
+from budgetnet.study.space.recipes import PREFIX, RecipeValues, override, read_recipe_values, recipe_distributions
 from budgetnet.study.space.smallest import Measure, smallest_of
 from budgetnet.study.space.structure import rounded_width, strides_of, width_step
 
@@ -221,7 +221,7 @@ class SearchSpace(Document):
         """
         if not self.recipe:
             return base
-        return laid_over(base, {name: params[PREFIX + name] for name in self.recipe})
+        return override(base, {name: params[PREFIX + name] for name in self.recipe})
 
     def draw(self, *, count: int, generator: np.random.Generator) -> dict[str, NDArray[Any]]:
         """Draws many networks and recipes, every parameter on its own, as columns; `params_at` gives one of them.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from budgetnet.common.errors import InputError
 from budgetnet.runs.recipe import Recipe
 from budgetnet.study.space.document import SearchSpace
-from budgetnet.study.space.recipes import Range, laid_over
+from budgetnet.study.space.recipes import Range, override
 from budgetnet.study.space.structure import strides_of
 
 
@@ -26,7 +26,7 @@ def require_images(space: SearchSpace, recipe: Recipe, *, input_shape: tuple[int
     field = "augmentation.crop_padding"
     values = space.recipe.get(field, (recipe.augmentation.crop_padding,))
     largest = values.high if isinstance(values, Range) else max(value for value in values if value is not None)
-    laid_over(recipe, {field: largest}).require_images(height, width)
+    override(recipe, {field: largest}).require_images(height, width)
     if recipe.resizing is not None:
         count, full_size = space.stages[1], space.full_size_stages[0]
         smallest = recipe.side(1, full=height)

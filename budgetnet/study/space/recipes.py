@@ -134,7 +134,7 @@ def _distribution(values: RecipeValues) -> BaseDistribution:
     return FloatDistribution(values.low, values.high, log=values.log)
 
 
-def laid_over(base: Recipe, values: Mapping[str, Any]) -> Recipe:
+def override(base: Recipe, values: Mapping[str, Any]) -> Recipe:
     """A recipe with some of its values replaced; it loses the name, as it is another recipe.
 
     An option that needs another one is off where a draw leaves that out: Nesterov's variant without momentum, flips

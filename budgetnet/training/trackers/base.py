@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from budgetnet.common.errors import InputError
 from budgetnet.runs.records import Epoch, RunResult
-from budgetnet.training.callbacks import Announced, Callback
+from budgetnet.training.callbacks import Callback, RunInfo
 
 _log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class RunTracker(Tracker, Generic[OpenRun]):
         """Run of each worker, and its epochs that have been logged."""
 
     @abstractmethod
-    def _begin(self, run: Announced) -> tuple[OpenRun, set[int]]:
+    def _begin(self, run: RunInfo) -> tuple[OpenRun, set[int]]:
         """Open a run, new or logged before; return it and the epochs that have already been logged."""
 
     @abstractmethod
@@ -91,7 +91,7 @@ class RunTracker(Tracker, Generic[OpenRun]):
     def _interrupt(self, open_run: OpenRun, reason: str | None) -> None:
         """Close a run that failed for ``reason``, or that can be resumed if that is None."""
 
-    def begun(self, run: Announced, *, worker: int) -> None:
+    def on_run_start(self, run: RunInfo, *, worker: int) -> None:
         """Open the run and log earlier epochs that are missing."""
 
         def action() -> None:
@@ -101,15 +101,15 @@ class RunTracker(Tracker, Generic[OpenRun]):
         self._open.pop(worker, None)
         self._try(action)
 
-    def epoch_ended(self, epoch: Epoch, *, worker: int) -> None:
+    def on_epoch_end(self, epoch: Epoch, *, worker: int) -> None:
         """Log the epoch."""
         self._try(lambda: self._log_new(worker, [epoch]))
 
-    def ended(self, result: RunResult, *, worker: int) -> None:
+    def on_run_end(self, result: RunResult, *, worker: int) -> None:
         """Log the result and close the run."""
         self._close(worker, lambda open_run: self._end(open_run, result))
 
-    def broken_off(self, reason: str | None, *, worker: int) -> None:
+    def on_run_interrupted(self, reason: str | None, *, worker: int) -> None:
         """Close the run."""
         self._close(worker, lambda open_run: self._interrupt(open_run, reason))
 
@@ -126,7 +126,7 @@ class RunTracker(Tracker, Generic[OpenRun]):
             self._try(lambda: close(entry[0]))
 
 
-def hyperparameters(run: Announced) -> dict[str, Any]:
+def hyperparameters(run: RunInfo) -> dict[str, Any]:
     """Return network, seed, recipe and sampled parameters of a run as a flat dict."""
     identity = run.identity
     values: dict[str, Any] = {"network": run.label, "params": run.params, "macs": run.macs, "seed": identity.seed}

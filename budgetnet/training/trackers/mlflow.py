@@ -13,7 +13,7 @@ from filelock import FileLock
 from budgetnet.common.errors import InputError
 from budgetnet.common.files import replacing_file
 from budgetnet.runs.records import Epoch, RunResult
-from budgetnet.training.callbacks import Announced
+from budgetnet.training.callbacks import RunInfo
 from budgetnet.training.trackers.base import (
     CURVES,
     LENGTH,
@@ -77,7 +77,7 @@ class MLflow(RunTracker[_OpenRun]):
         self._client = _open(tracking_uri)
         self._experiment_id = ""
 
-    def _begin(self, run: Announced) -> tuple[_OpenRun, set[int]]:
+    def _begin(self, run: RunInfo) -> tuple[_OpenRun, set[int]]:
         self._experiment_id = self._experiment_id or self._find_experiment()
         found = self._client.search_runs(
             [self._experiment_id], f"tags.`{_DIGEST}` = '{run.identity.digest}'", max_results=1
@@ -131,7 +131,7 @@ class MLflow(RunTracker[_OpenRun]):
         )
 
 
-def _tags(run: Announced) -> dict[str, str]:
+def _tags(run: RunInfo) -> dict[str, str]:
     occasion = run.occasion
     tags = {"budgetnet.run": run.run, _DIGEST: run.identity.digest, "budgetnet.spec": run.identity.spec.digest}
     if occasion.study is not None:

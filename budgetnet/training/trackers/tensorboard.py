@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from budgetnet.runs.records import Epoch, RunResult
-from budgetnet.training.callbacks import Announced
+from budgetnet.training.callbacks import RunInfo
 from budgetnet.training.trackers.base import (
     CURVES,
     LENGTH,
@@ -74,7 +74,7 @@ class _EventFile:
 
 class _OpenRun(NamedTuple):
     events: _EventFile
-    run: Announced
+    run: RunInfo
     ended: bool
     """Whether the end of the run was logged before, with the same number of epochs."""
 
@@ -97,7 +97,7 @@ class TensorBoard(RunTracker[_OpenRun]):
         super().__init__()
         self._folder = Path(folder)
 
-    def _begin(self, run: Announced) -> tuple[_OpenRun, set[int]]:
+    def _begin(self, run: RunInfo) -> tuple[_OpenRun, set[int]]:
         folder = self._folder / run.run
         steps, trained = _logged_steps(folder), len(run.curves)
         # All metrics of an epoch are one record, so one of them shows which epochs were logged. Epochs that will be

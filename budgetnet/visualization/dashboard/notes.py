@@ -12,11 +12,11 @@ from budgetnet.statistics.intervals import points, wilson_interval, with_interva
 from budgetnet.study.commands import train_command
 from budgetnet.study.leaderboard import NOT_COMPARABLE
 from budgetnet.study.settings import StudySettings
-from budgetnet.study.trials import Fate, Trial
+from budgetnet.study.trials import Outcome, Trial
 from budgetnet.visualization.dashboard.candidates import Candidate
 from budgetnet.visualization.dashboard.markdown import code, plain, table
 
-_FATES: dict[Fate, str] = {
+_FATES: dict[Outcome, str] = {
     "complete": "Trained to its end, within the budget.",
     "pruned": "Given up at a restart: others were better after as many cycles.",
     "over budget": "Over budget: turned away before any training.",

@@ -13,7 +13,7 @@ from budgetnet.study.commands import found_config, place_of
 from budgetnet.study.leaderboard import candidates, rank
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.space.named import NAMED as SPACES
-from budgetnet.study.trials import Trial, tally
+from budgetnet.study.trials import Trial, count_outcomes
 from budgetnet.visualization import figures
 from budgetnet.visualization.dashboard.markdown import code, plain, table
 
@@ -70,7 +70,7 @@ class Overview:
     def _best(self) -> str:
         settings = self._settings
         comparable = settings.data.is_original_cifar10
-        rows = rank(candidates(self._trials), comparable=comparable, among=tally(self._trials)["trained"])
+        rows = rank(candidates(self._trials), comparable=comparable, among=count_outcomes(self._trials)["trained"])
         best = next((row for row in rows if row.rank == 1), None)
         if best is None:
             return "No candidate was trained to its end yet."
@@ -81,7 +81,7 @@ class Overview:
         )
 
     def _tally(self) -> str:
-        counts = tally(self._trials)
+        counts = count_outcomes(self._trials)
         return (
             f"{counts['trained']:,} trained, {counts['pruned']:,} of them given up at a restart, "
             f"{counts['over_budget']:,} turned away over budget before any training, {counts['repeated']:,} answered "
@@ -115,7 +115,7 @@ class Overview:
         commands = [shlex.join(["budgetnet", verb, self._name, *where]) for verb in ("leaderboard", "dashboard")]
         if not has_unnamed_documents(config):
             # With more trials than there are, or the command would end at once.
-            commands.append(command(config.replace(trials=tally(self._trials)["trained"] + 10)))
+            commands.append(command(config.replace(trials=count_outcomes(self._trials)["trained"] + 10)))
         return list(map(code, commands))
 
 

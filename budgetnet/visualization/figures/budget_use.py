@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from budgetnet.study.trials import FATES, Fate, Trial
+from budgetnet.study.trials import FATES, Outcome, Trial
 from budgetnet.visualization.figures.style import (
     BLUE,
     FAINT,
@@ -24,7 +24,7 @@ from budgetnet.visualization.figures.style import (
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-FATE_LOOKS: dict[Fate, tuple[str, str]] = {
+FATE_LOOKS: dict[Outcome, tuple[str, str]] = {
     "complete": (BLUE, "circle"),
     "pruned": (SKY, "x-thin-open"),
     "over budget": (VERMILLION, "triangle-up"),
@@ -43,7 +43,7 @@ class BudgetUseRow(NamedTuple):
     number: int
     """Of its trial."""
     architecture: str
-    fate: Fate
+    fate: Outcome
     used: float
     """The largest share of a limit that it uses; above 1 it is over budget."""
 

@@ -59,7 +59,7 @@ def read_ablation(folder: Path, reader: Reader) -> Ablation:
     return Ablation(
         folder=str(folder),
         result=ablation_result(study, variants, chosen),
-        laid_over=() if config is None else tuple(config.changes),
+        override=() if config is None else tuple(config.changes),
         command=None if config is None else command(config),
         data=data_words(records[0].identity.data),
         remarks=tuple(_remarks(variants, trained, others=others, unused=len(records) - used)),

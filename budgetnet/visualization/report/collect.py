@@ -16,7 +16,7 @@ from budgetnet.study.importance import parameter_importance
 from budgetnet.study.leaderboard import LeaderboardRow, candidates, rank
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.storage import read_trials, study_settings
-from budgetnet.study.trials import Trial, tally
+from budgetnet.study.trials import Trial, count_outcomes
 from budgetnet.visualization.report.ablations import read_ablation
 from budgetnet.visualization.report.commands import commands
 from budgetnet.visualization.report.content import Learning, Report, Standing
@@ -105,7 +105,7 @@ def _counts(trials: Sequence[Trial]) -> dict[str, int]:
     fates = Counter(trial.fate for trial in trials)
     others = {"interrupted": fates["interrupted"], "left_to_others": fates["left to another"]}
     seen = {"proposed": len(trials), "running": fates["running"], "complete": fates["complete"]}
-    return {**tally(trials), **others, **seen}
+    return {**count_outcomes(trials), **others, **seen}
 
 
 def _standings(trials: Sequence[Trial], settings: StudySettings) -> list[Standing]:

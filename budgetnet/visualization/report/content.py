@@ -74,7 +74,7 @@ class Ablation(NamedTuple):
 
     folder: str
     result: AblationResult
-    laid_over: tuple[str, ...]
+    override: tuple[str, ...]
     """What was changed in the file's base when its runs were trained."""
     command: str | None
     """The command that trained its runs; None where its config is not stored with them."""
@@ -130,7 +130,7 @@ class Report(NamedTuple):
     trials: tuple[Trial, ...]
     """Every trial of the study, in their order."""
     counts: Mapping[str, int]
-    """As `budgetnet.study.trials.tally`, and ``running`` and ``complete`` besides."""
+    """As `budgetnet.study.trials.count_outcomes`, and ``running`` and ``complete`` besides."""
     standings: tuple[Standing, ...]
     """The leaderboard, the published row included; nothing over budget stands on it."""
     rejections: tuple[Rejection, ...]

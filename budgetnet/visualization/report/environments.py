@@ -14,7 +14,7 @@ from budgetnet.visualization.report.content import Environment
 _FILE = "environment.json"
 
 
-class Surroundings(NamedTuple):
+class Environments(NamedTuple):
     """What run folders say of where their runs ran."""
 
     environments: tuple[Environment, ...]
@@ -25,7 +25,7 @@ class Surroundings(NamedTuple):
     """Files that cannot be read, and why."""
 
 
-def surroundings(runs: Iterable[str], out: Path) -> Surroundings:
+def surroundings(runs: Iterable[str], out: Path) -> Environments:
     """Reads where runs ran.
 
     Args:
@@ -51,7 +51,7 @@ def surroundings(runs: Iterable[str], out: Path) -> Surroundings:
             key = json.dumps(facts, sort_keys=True)
             found.setdefault(key, (facts, set()))[1].add(run)
     environments = [Environment(facts, len(names)) for facts, names in found.values()]
-    return Surroundings(tuple(sorted(environments, key=lambda each: -each.runs)), unknown, tuple(damaged))
+    return Environments(tuple(sorted(environments, key=lambda each: -each.runs)), unknown, tuple(damaged))
 
 
 def _starts(path: Path) -> list[dict[str, Any]]:
