@@ -13,7 +13,7 @@ import torch
 from evaluation_support import Runs, copy_runs, train_all
 from postgres_support import PostgresServer, server_programs
 from sqlalchemy import Pool, event
-from support import Tell, Told
+from support import CommandResult, RunCommand
 
 from budgetnet.common import cpu
 from budgetnet.data import DataSet, load_dataset
@@ -74,7 +74,7 @@ def one_thread() -> None:
 
 def pytest_configure() -> None:
     # Before any test computes: torch's kernels ask only once what they may use.
-    cpu.avoid_broken_tiles()
+    cpu.disable_broken_amx()
     # A shell runs background jobs with SIGINT ignored; commands that tests start would inherit that, but not a handler.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -89,13 +89,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.fixture
-def tell(capsys: pytest.CaptureFixture[str]) -> Tell:
+def tell(capsys: pytest.CaptureFixture[str]) -> RunCommand:
     """Runs the command line within this process."""
     from budgetnet.cli.main import main
 
-    def run(*arguments: str) -> Told:
+    def run(*arguments: str) -> CommandResult:
         capsys.readouterr()
         code = main(list(arguments))
-        return Told(code, *capsys.readouterr())
+        return CommandResult(code, *capsys.readouterr())
 
     return run

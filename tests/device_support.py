@@ -6,7 +6,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
-class NoWaiting(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class NoHostSynchronisation(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Dispatch mode that fails on operations that synchronise host and device or copy from the host."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]

@@ -44,13 +44,13 @@ class Runs(Protocol):
 class StopAtOnce:
     """Pruning callback that stops a run after its first epoch."""
 
-    def stands_by(self, result: RunResult) -> bool:
+    def confirms_stop(self, result: RunResult) -> bool:
         return True
 
-    def resumed(self, curves: Sequence[Epoch]) -> str | None:
+    def check_resumed(self, curves: Sequence[Epoch]) -> str | None:
         return None
 
-    def behind(self, epoch: Epoch) -> str | None:
+    def check_epoch(self, epoch: Epoch) -> str | None:
         return "others were better"
 
 

@@ -23,7 +23,7 @@ from budgetnet.training.checkpoint import save_tensors
 from budgetnet.training.initialisation import initialise
 
 
-def make_lively(network: nn.Module) -> None:
+def randomise_batch_norm(network: nn.Module) -> None:
     """Randomise the statistics and scales of batch norm, so that no layer is the identity."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None and module.running_var is not None:
@@ -33,7 +33,7 @@ def make_lively(network: nn.Module) -> None:
             nn.init.uniform_(module.running_var, 0.5, 2.0)
 
 
-def made_run(
+def create_run(
     spec: ModelSpec,
     dataset: DataSet,
     out: Path,
@@ -61,8 +61,8 @@ def made_run(
     folder.write_curves([Epoch(1, 1, 0.1, 1.0, 0.5, 1.0, 0.5, 1.0)])
     torch.manual_seed(0)
     network = initialise(identity.spec, 0)
-    make_lively(network)
-    settle(network, data.train)
+    randomise_batch_norm(network)
+    set_batch_norm_statistics(network, data.train)
     save_tensors(folder.best, network.state_dict(), about={"epoch": 1, "run": identity.digest})
     folder.finish(
         RunResult(
@@ -81,7 +81,7 @@ def made_run(
     return folder.load()
 
 
-def settle(network: nn.Module, images: OnDeviceImages) -> None:
+def set_batch_norm_statistics(network: nn.Module, images: OnDeviceImages) -> None:
     """Set the running statistics of batch norm to those of real images, so that logits differ between images."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -95,7 +95,7 @@ def images_of(dataset: DataSet, count: int) -> torch.Tensor:
     return torch.from_numpy(dataset.train_images[:count].copy()).float() / 255
 
 
-def logits_by_hand(record: RunRecord, images: torch.Tensor) -> torch.Tensor:
+def expected_logits(record: RunRecord, images: torch.Tensor) -> torch.Tensor:
     """Return the logits of a run's network for images from 0 to 1, in double precision."""
     from budgetnet.model.network import build
     from budgetnet.training.checkpoint import load_tensors
@@ -144,7 +144,7 @@ def spec_of(name: str) -> ModelSpec:
     return ModelSpec.resnet(channels=widths, blocks=[2, 1], strides=[1, 3], **settings)
 
 
-def odd_images() -> DataSet:
+def odd_sized_dataset() -> DataSet:
     """Return a data set of colour images of 7x10 pixels, with class names."""
     generator = np.random.default_rng(2)
 

@@ -53,7 +53,7 @@ def write_run(
     environment: Mapping[str, Any] = ENVIRONMENT,
 ) -> None:
     """A run of two epochs as a search would have left it, without its weights."""
-    folder.note_environment(dict(environment), first_epoch=1)
+    folder.record_environment(dict(environment), first_epoch=1)
     folder.begin(identity)
     share = correct / identity.data.validation_images
     folder.write_curves([Epoch(number, number, 0.1, 1.0, share / 2, 1.0, share, 1.0) for number in (1, 2)])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from budgetnet.model.spec import ModelSpec
 
 # Deterministic examples, so failures are reproducible on every machine; no deadline, so slow machines do not fail.
-thorough = settings(
+many_examples = settings(
     max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], print_blob=False
 )
 

@@ -38,7 +38,7 @@ class EachEpoch(Callback):
         self._call(epoch)
 
 
-class Told(NamedTuple):
+class CommandResult(NamedTuple):
     """Exit code and output of the command line."""
 
     code: int
@@ -46,7 +46,7 @@ class Told(NamedTuple):
     err: str
 
 
-Tell = Callable[..., Told]
+RunCommand = Callable[..., CommandResult]
 
 TINY = ModelSpec.resnet(channels=[8], input_shape=(1, 8, 8))
 """A network that trains in milliseconds per epoch on a few digits."""

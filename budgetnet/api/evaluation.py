@@ -116,7 +116,7 @@ class Predictions(tuple["Prediction", ...]):
         lines = [
             {"image": str(each.path), "class": self.class_names[number], "probability": probability}
             for each in self
-            for number, probability in each.likeliest(top)
+            for number, probability in each.top_classes(top)
         ]
         return pd.DataFrame(lines, columns=["image", "class", "probability"])
 
@@ -163,7 +163,7 @@ def evaluate(
         raise InputError("tta", tta, f"must be one of {', '.join((*views, 'recipe'))}")
     from budgetnet.evaluation.evaluate import evaluate_runs
     from budgetnet.evaluation.run_data import EvaluationRequest, read_runs
-    from budgetnet.training.progress import load_shown
+    from budgetnet.training.progress import load_with_progress
 
     part = cast(Part, on)
     records = read_runs(_paths(runs))
@@ -171,7 +171,7 @@ def evaluate(
         require_common_images(records, part)
     chosen = None if tta == "recipe" else cast(Views, tta)
     question = EvaluationRequest(part, data=data, views=chosen, device=device, by=by, class_names=not same_images)
-    return Evaluations(evaluate_runs(records, question, load=load_shown))
+    return Evaluations(evaluate_runs(records, question, load=load_with_progress))
 
 
 def predict(run: Path | str, images: Sequence[Path | str] | Path | str, *, device: str = "auto") -> Predictions:
@@ -191,11 +191,11 @@ def predict(run: Path | str, images: Sequence[Path | str] | Path | str, *, devic
     from budgetnet.evaluation.predict import predict as predict_images
     from budgetnet.evaluation.run_data import class_names, read_runs
     from budgetnet.training.devices import choose_device
-    from budgetnet.training.progress import load_shown
+    from budgetnet.training.progress import load_with_progress
 
     (record,) = read_runs(_paths(run))
     found = predict_images(record, _paths(images), device=choose_device(device))
-    return Predictions.of(found, class_names=class_names(record, load=load_shown), record=record)
+    return Predictions.of(found, class_names=class_names(record, load=load_with_progress), record=record)
 
 
 def _paths(paths: Runs) -> list[Path]:

@@ -43,9 +43,9 @@ def dataset_of(data: DataSet | str) -> DataSet:
         DataError: the data set is missing or damaged.
         InputError: no data set has such a name.
     """
-    from budgetnet.training.progress import load_shown
+    from budgetnet.training.progress import load_with_progress
 
-    return load_shown(data) if isinstance(data, str) else data
+    return load_with_progress(data) if isinstance(data, str) else data
 
 
 def seed_of(seed: int) -> int:

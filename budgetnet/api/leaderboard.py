@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from budgetnet.common.errors import InputError, RecordError
 from budgetnet.evaluation.results import require_common_images, require_distinct
-from budgetnet.runs.recipe import require_sound
+from budgetnet.runs.recipe import require_reliable_validation
 from budgetnet.runs.store import RunFolder
 from budgetnet.study.leaderboard import LeaderboardRow, rank, run_candidates
 
@@ -72,7 +72,7 @@ def rank_runs(folders: Sequence[Path | str]) -> tuple[Leaderboard, list[RunRecor
     for record in records:
         if record.result.status != "complete" or record.result.validation_correct is None:
             raise RecordError("run folder", str(record.folder), f"cannot be ranked: {record.result.reason}")
-        require_sound(record.identity.recipe, field=f"recipe of {record.folder.name}")
+        require_reliable_validation(record.identity.recipe, field=f"recipe of {record.folder.name}")
     require_distinct(records)
     require_common_images(records, "validation")
     comparable = records[0].identity.data.is_original_cifar10

@@ -10,7 +10,7 @@ from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.records import RunRecord
 from budgetnet.runs.store import RunFolder
-from budgetnet.statistics.intervals import Interval, wilson_interval, with_interval
+from budgetnet.statistics.intervals import Interval, format_with_interval, wilson_interval
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -106,7 +106,7 @@ class TrainedRun:
 
     def __repr__(self) -> str:
         accuracy, interval = self.accuracy, self.interval
-        text = "no result" if accuracy is None or interval is None else f"{with_interval(accuracy, interval)} %"
+        text = "no result" if accuracy is None or interval is None else f"{format_with_interval(accuracy, interval)} %"
         return f"TrainedRun({self.folder.name}: {text} validation accuracy)"
 
     def _repr_html_(self) -> str:

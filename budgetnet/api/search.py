@@ -12,7 +12,7 @@ from budgetnet.api.inputs import check_callbacks
 from budgetnet.api.study import Study
 from budgetnet.common.config import takes_fields_of
 from budgetnet.experiments.ablation.config import AblationConfig
-from budgetnet.runs.recipe import require_sound
+from budgetnet.runs.recipe import require_reliable_validation
 from budgetnet.study.config import SearchConfig
 from budgetnet.study.storage import storage_errors
 
@@ -82,13 +82,13 @@ def run_search(
     from budgetnet.study.request import arrange, finish, likely_run, run
     from budgetnet.training.callbacks import Callbacks
     from budgetnet.training.devices import choose_device
-    from budgetnet.training.progress import TerminalProgress, load_shown
+    from budgetnet.training.progress import TerminalProgress, load_with_progress
     from budgetnet.visualization.dashboard import annotate_shown
 
     trackers = _make_trackers(config)
     # Before images are decoded for a device that this machine lacks.
     choose_device(config.device)
-    dataset = dataset or load_shown(config.data)
+    dataset = dataset or load_with_progress(config.data)
     request = arrange(dataset, config)
     if config.threads is not None:
         from budgetnet.training.threads import set_threads
@@ -122,9 +122,9 @@ def _require_readable(config: SearchConfig) -> None:
         InputError: a recipe, space or network is missing or breaks a rule, or a recipe validates on images that it
             trains on.
     """
-    require_sound(config.candidate_recipe, field="recipe")
+    require_reliable_validation(config.candidate_recipe, field="recipe")
     # Before a search whose finalists could not be ranked.
-    require_sound(config.finalist_recipe, field="final_recipe")
+    require_reliable_validation(config.finalist_recipe, field="final_recipe")
     _ = config.search_space, config.enqueued
 
 
@@ -190,10 +190,10 @@ def run_ablation(
     from budgetnet.experiments.ablation.stored import store_ablation
     from budgetnet.training.callbacks import Callbacks
     from budgetnet.training.devices import choose_device
-    from budgetnet.training.progress import TerminalProgress, load_shown
+    from budgetnet.training.progress import TerminalProgress, load_with_progress
 
     trackers = [] if partial else _make_trackers(config)
-    dataset = dataset or load_shown(config.data_name)
+    dataset = dataset or load_with_progress(config.data_name)
     variants = study.variants(input_shape=dataset.input_shape, num_classes=dataset.num_classes)
     batch = Batch(dataset, device=choose_device(config.device), out=config.out, **config.sizes)
     if partial:

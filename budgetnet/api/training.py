@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from budgetnet.data import DataSet
     from budgetnet.data.training_data import TrainingData
     from budgetnet.training.callbacks import Callback
-    from budgetnet.training.threads import FirstRun, Wanted
+    from budgetnet.training.threads import FirstRun, ThreadCount
 
 
 class Training(NamedTuple):
@@ -91,7 +91,7 @@ def prepare(
     network, sizes, seed = spec_of(spec), sizes_of(train_size, validation_size), seed_of(seed)
     name = data if isinstance(data, str) else data.name
     how = recipe_of(default_recipe(name, other="paper") if recipe is None else recipe)
-    how = how if epochs is None else how.for_epochs(parse_count(epochs, field="epochs"))
+    how = how if epochs is None else how.with_epochs(parse_count(epochs, field="epochs"))
     from budgetnet.data.training_data import TrainingData
     from budgetnet.training.devices import choose_device
 
@@ -109,7 +109,7 @@ def train(
     seed: int = 0,
     out: Path | str = "runs",
     device: str = "auto",
-    threads: Wanted | None = None,
+    threads: ThreadCount | None = None,
     train_size: int | None = None,
     validation_size: int | None = None,
     compile: bool = False,  # noqa: A002 - what torch calls it

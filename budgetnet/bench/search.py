@@ -136,7 +136,7 @@ class _Recorder(Callback):
 
     def on_run_start(self, run: RunInfo, *, worker: int) -> None:  # noqa: ARG002 - likewise
         self._label, self._start = run.label, time.perf_counter()
-        self._progress(f"training candidate {run.occasion.trained + 1}: {run.label}, {run.params:,} parameters")
+        self._progress(f"training candidate {run.context.trained + 1}: {run.label}, {run.params:,} parameters")
 
     def on_run_end(self, result: RunResult, *, worker: int) -> None:  # noqa: ARG002 - likewise
         seconds = time.perf_counter() - self._start

@@ -82,7 +82,7 @@ def write_study(out: Path, *, trials: int, environment: dict[str, Any]) -> None:
             trial.datetime_start = datetime(2026, 1, 1) + timedelta(minutes=number)
             trial.datetime_complete = trial.datetime_start + timedelta(minutes=1)
             insert_trial(storage, study_id, trial)
-            RunFolder(out / identity.run_id).note_environment(environment, first_epoch=1)
+            RunFolder(out / identity.run_id).record_environment(environment, first_epoch=1)
             written.append((correct, number, identity))
         written.sort(key=lambda each: (-each[0], each[1]))
         finalists = []

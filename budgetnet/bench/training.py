@@ -17,9 +17,9 @@ from budgetnet.model.cost import cost_of
 from budgetnet.model.spec import ModelSpec
 from budgetnet.model.zoo import get
 from budgetnet.runs.recipe import Recipe
-from budgetnet.training.devices import choose_precision, describe_environment, threads_set_to
+from budgetnet.training.devices import choose_precision, describe_environment, torch_threads
 from budgetnet.training.step import PRECISIONS, Execution
-from budgetnet.training.threads import Wanted, measure_threads, most_threads
+from budgetnet.training.threads import ThreadCount, max_threads, measure_threads
 
 _PASSES = 3
 """Multiply-accumulates of a training step relative to inference: forward, and backward to inputs and to weights."""
@@ -153,7 +153,7 @@ def run(
     batch_size: int | None = None,
     compiled: bool = False,
     autotune: bool = True,
-    threads: Wanted | None = None,
+    threads: ThreadCount | None = None,
     progress: Callable[[str], None],
 ) -> TrainBenchmark:
     """Measure every variant that this device supports, on random images.
@@ -181,13 +181,13 @@ def run(
     if batch_size is None and device.type == "cpu":
         progress("choosing a batch size")
         setting = setting._replace(batch_size=fitting_batch(setting, seconds=seconds))
-    if threads == "auto" and device.type == "cpu" and most_threads() > 1:
+    if threads == "auto" and device.type == "cpu" and max_threads() > 1:
         progress("measuring one thread and all threads")
         step = training_step(setting, precision=choose_precision("auto", device), execution=Execution())
-        threads = measure_threads(step, most=most_threads()).fastest
+        threads = measure_threads(step, most=max_threads()).fastest
     with variants(setting, compiled=compiled, autotune=autotune) as found, ExitStack() as stack:
         if isinstance(threads, int):
-            stack.enter_context(threads_set_to(threads))
+            stack.enter_context(torch_threads(threads))
         return TrainBenchmark(
             describe_environment(device), spec, measure_speeds(setting, found, seconds=seconds / 2, progress=progress)
         )

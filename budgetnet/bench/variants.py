@@ -67,7 +67,7 @@ def training_step(setting: Setting, *, precision: str, execution: Execution) -> 
             epoch += 1
             trainer.begin(epoch, rates=[setting.recipe.learning_rate] * len(batches.sizes))
             for size in batches.sizes:
-                trainer.learn(size)
+                trainer.train_batch(size)
                 yield
 
     steps = run_steps()

@@ -44,10 +44,10 @@ def ablate(
     if save is not None:
         require_folder(save, field="save")
     from budgetnet.api.search import run_ablation
-    from budgetnet.training.progress import load_shown
+    from budgetnet.training.progress import load_with_progress
 
     if list_only:
-        dataset = load_shown(config.data_name)
+        dataset = load_with_progress(config.data_name)
         variants = study.variants(input_shape=dataset.input_shape, num_classes=dataset.num_classes)
         _list(study, variants, as_json=as_json)
         return

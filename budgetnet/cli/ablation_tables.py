@@ -16,9 +16,9 @@ from budgetnet.experiments.ablation.changes import EFFECT_RULE, POOLED_RULE, Com
 from budgetnet.experiments.ablation.results import AblationResult, Row
 from budgetnet.experiments.ablation.study import AblationStudy
 from budgetnet.experiments.ablation.variants import Variant, twins_of
-from budgetnet.runs.recipe import LEAKING
+from budgetnet.runs.recipe import LEAKAGE_WARNING
 from budgetnet.runs.records import RunRecord
-from budgetnet.runs.store import OPENINGS
+from budgetnet.runs.store import TEST_OPENINGS_FILE
 from budgetnet.statistics.intervals import points
 
 _FEW = 10
@@ -81,7 +81,7 @@ def print_ablation(result: AblationResult, record: RunRecord, *, out: Path) -> N
         typer.echo(f"{variant.title} is the same network and recipe as {other.title}, trained once")
     leaking = [row.variant.title for row in result.rows if row.variant.recipe.leaks]
     if leaking:
-        typer.echo(f"{', '.join(leaking)}: {LEAKING}")
+        typer.echo(f"{', '.join(leaking)}: {LEAKAGE_WARNING}")
     methods = {row.difference.method for row in result.rows if row.difference}
     tests = sum(row.p_value is not None for row in result.rows)
     together = f"all {tests} differences" if study.has_options else "all variants"
@@ -93,7 +93,7 @@ def print_ablation(result: AblationResult, record: RunRecord, *, out: Path) -> N
     if any(row.difference and row.difference.method == "bootstrap" and row.difference.n < _FEW for row in result.rows):
         typer.echo(f"a bootstrap of fewer than {_FEW} pairs is too sure of itself: its intervals are too narrow")
     data = record.identity.data
-    opened = f"; the test set was opened, see {out / OPENINGS}" if study.judged_on == "test" else ""
+    opened = f"; the test set was opened, see {out / TEST_OPENINGS_FILE}" if study.judged_on == "test" else ""
     typer.echo(
         f"data: {data.name}: {data.provenance}; {data.train_images:,} training and {data.validation_images:,} "
         f"validation images; run folders in {out}{opened}"

@@ -137,7 +137,7 @@ def _print_check(output: Console, result: CheckBenchmark) -> None:
 
 def _print_proposals(output: Console, result: ProposalsBenchmark) -> None:
     from budgetnet.common.formatting import percent, short_seconds
-    from budgetnet.statistics.intervals import with_interval
+    from budgetnet.statistics.intervals import format_with_interval
 
     limits = ", ".join(f"{value:,} {name[4:]}" for name, value in result.budget.to_mapping().items() if value)
     shape = "x".join(map(str, result.input_shape))
@@ -148,7 +148,7 @@ def _print_proposals(output: Console, result: ProposalsBenchmark) -> None:
     )
     for row in result.rows:
         uses = ("-" if use is None else percent(use) for use in (row.median_use, row.low_use))
-        within = with_interval(row.share_within, row.interval)
+        within = format_with_interval(row.share_within, row.interval)
         table.add_row(row.sizing, f"{row.proposals:,}", within, *uses, short_seconds(row.seconds_per_proposal))
     output.print(table)
     output.print("within: share of proposals within the budget")

@@ -19,7 +19,7 @@ from budgetnet.cli.options import (
     read_budget,
 )
 from budgetnet.common.errors import InputError, OverBudgetError
-from budgetnet.runs.recipe import LEAKING
+from budgetnet.runs.recipe import LEAKAGE_WARNING
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,7 +57,7 @@ def ensemble(
         print_ensemble(output, result, max_params=budget.max_params, leaks=leaks)
         for number, each in enumerate(evaluated, 1):
             for remark in each.remarks:
-                if remark != LEAKING:
+                if remark != LEAKAGE_WARNING:
                     output.print(f"{number}: {remark}")
         print_images(output, evaluated)
     if not fits:
@@ -71,7 +71,7 @@ def print_ensemble(output: Console, result: EnsembleResult, *, max_params: int |
 
     output.print(_table(result))
     if leaks:
-        output.print(LEAKING, style="yellow")
+        output.print(LEAKAGE_WARNING, style="yellow")
     numbers = {str(record.folder): str(number) for number, (record, _) in enumerate(result.members, 1)}
     title = f"the ensemble less each member; the best member is {result.best + 1}"
     output.print(comparison_table(result.comparisons, title=title, numbers={**numbers, ENSEMBLE: ENSEMBLE}))
@@ -92,13 +92,13 @@ def _table(result: EnsembleResult) -> Table:
     from budgetnet.cli.evaluation_tables import fold
     from budgetnet.cli.tables import titled_table
     from budgetnet.common.formatting import percent
-    from budgetnet.statistics.intervals import with_interval
+    from budgetnet.statistics.intervals import format_with_interval
 
     table = titled_table("probabilities averaged", "", "run", "params", "accuracy % [95 %]", "loss", "ECE %")
     fold(table, 1)
 
     def measures(scores: Scores) -> list[str]:
-        accuracy = with_interval(scores.accuracy, scores.interval)
+        accuracy = format_with_interval(scores.accuracy, scores.interval)
         return [accuracy, f"{scores.loss:.4f}", percent(scores.calibration().ece)]
 
     for number, (record, scores) in enumerate(result.members, 1):

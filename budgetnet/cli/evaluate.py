@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from budgetnet.cli.options import Device, Json, On, OtherData, RunsArgument, TestTimeAugmentation, one_of, print_json
-from budgetnet.runs.recipe import LEAKING, Views
+from budgetnet.runs.recipe import LEAKAGE_WARNING, Views
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,7 +49,7 @@ def evaluate(
     if len(evaluated) > 1:
         output.print(overview_table(evaluated, bins=bins))
         if any(each.leaks for each in evaluated):
-            output.print(LEAKING, style="yellow")
+            output.print(LEAKAGE_WARNING, style="yellow")
         if comparisons:
             numbers = {str(each.record.folder): str(number) for number, each in enumerate(evaluated, 1)}
             title = "differences on the same images"
@@ -86,7 +86,7 @@ def evaluate_runs(
 
 def print_images(output: Console, evaluated: Sequence[EvaluatedRun]) -> None:
     """Prints which images the answers are about, and what became of the seal."""
-    from budgetnet.runs.store import OPENINGS
+    from budgetnet.runs.store import TEST_OPENINGS_FILE
 
     if evaluated[0].part == "validation":
         output.print("validation images also chose each run's best epoch; the test set stays sealed")
@@ -96,14 +96,14 @@ def print_images(output: Console, evaluated: Sequence[EvaluatedRun]) -> None:
         names = ", ".join(each.run for each in evaluated if each.kept)
         output.print(f"answered from kept scores, without another opening of the test set: {names}")
     if opened:
-        logs = ", ".join(dict.fromkeys(str(each.record.folder.parent / OPENINGS) for each in opened))
+        logs = ", ".join(dict.fromkeys(str(each.record.folder.parent / TEST_OPENINGS_FILE) for each in opened))
         output.print(f"test set opened for {', '.join(each.run for each in opened)}; written down in {logs}")
 
 
 def _print_run(output: Console, evaluated: EvaluatedRun, *, number: int, bins: int) -> None:
     from budgetnet.cli.evaluation_tables import calibration_table, class_table, confusion_table
     from budgetnet.common.formatting import percent, short_count
-    from budgetnet.statistics.intervals import with_interval
+    from budgetnet.statistics.intervals import format_with_interval
 
     record, scores = evaluated.record, evaluated.scores
     identity, result = record.identity, record.result
@@ -114,7 +114,7 @@ def _print_run(output: Console, evaluated: EvaluatedRun, *, number: int, bins: i
         f"{identity.recipe.name or 'from a file'}, seed {identity.seed}, weights of epoch {result.best_epoch} of "
         f"{result.epochs}"
     )
-    accuracy = f"accuracy {with_interval(scores.accuracy, scores.interval)} %"
+    accuracy = f"accuracy {format_with_interval(scores.accuracy, scores.interval)} %"
     output.print("; ".join([accuracy, *evaluated.remarks]), style="yellow" if evaluated.remarks else None)
     output.print(
         f"{scores.correct:,} of {scores.images:,} {evaluated.part} images{_SEEN[evaluated.views]}; "

@@ -12,7 +12,7 @@ from budgetnet.cli.tables import titled_table
 from budgetnet.common.formatting import percent
 from budgetnet.evaluation.results import Comparison, EvaluatedRun, most_frequent_confusions
 from budgetnet.runs.metrics import Calibration, Scores
-from budgetnet.statistics.intervals import with_interval
+from budgetnet.statistics.intervals import format_with_interval
 
 HOW_COMPARED = (
     "difference: accuracy of the first less that of the second; only first, only second: images that it alone "
@@ -28,7 +28,11 @@ def class_table(scores: Scores, names: Sequence[str]) -> Table:
     """What a network made of each class."""
     table = titled_table("class by class", "class", "images", "recall % [95 %]", "precision %")
     for each in scores.per_class(names):
-        recall = "-" if each.accuracy is None or each.interval is None else with_interval(each.accuracy, each.interval)
+        recall = (
+            "-"
+            if each.accuracy is None or each.interval is None
+            else format_with_interval(each.accuracy, each.interval)
+        )
         precision = "-" if each.precision is None else percent(each.precision)
         table.add_row(each.name, f"{each.images:,}", recall, precision)
     return table
@@ -77,7 +81,7 @@ def overview_table(evaluated: Sequence[EvaluatedRun], *, bins: int) -> Table:
     fold(table, 1)
     for number, each in enumerate(evaluated, 1):
         scores = each.scores
-        accuracy = with_interval(scores.accuracy, scores.interval)
+        accuracy = format_with_interval(scores.accuracy, scores.interval)
         table.add_row(
             str(number),
             each.run,

@@ -29,11 +29,11 @@ def export(
     """Write a run's network into a file that needs no budgetnet; it is loaded back and compared first."""
     from budgetnet.export import FORMATS
     from budgetnet.export import export as export_run
-    from budgetnet.training.progress import load_shown
+    from budgetnet.training.progress import load_with_progress
 
     (chosen,) = [each for each in FORMATS if each == one_of(form, FORMATS, field="--format")]
     try:
-        done = export_run(run, format=chosen, to=out, data=data, load=load_shown)
+        done = export_run(run, format=chosen, to=out, data=data, load=load_with_progress)
     except InputError as error:
         option = {"to": "--output", "format": "--format"}.get(error.field)
         if option is None:

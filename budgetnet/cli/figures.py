@@ -65,7 +65,7 @@ def _read(runs: list[Path]) -> dict[str, list[RunRecord]]:
     # A folder named twice, as by a pattern and by hand, is one run.
     for run in {path.resolve(): path for path in runs}.values():
         record = RunFolder(run).load(weights=False)
-        groups.setdefault(record.identity.shared_digest, []).append(record)
+        groups.setdefault(record.identity.digest_without_seed, []).append(record)
     named: dict[str, list[RunRecord]] = {}
     for digest, group in groups.items():
         first, count = group[0], len(group)

@@ -74,7 +74,7 @@ def _accuracy_line(*, comparable: bool) -> str:
 def print_leaderboard(study: optuna.Study, *, out: Path, storage: str | None, as_json: bool) -> None:
     """Prints a study's candidates, its finalists where it has any, and what they were judged by."""
     from budgetnet.common.config import command
-    from budgetnet.runs.store import OPENINGS
+    from budgetnet.runs.store import TEST_OPENINGS_FILE
     from budgetnet.study.commands import found_config
     from budgetnet.study.finalists import kept_finals, read_results
     from budgetnet.study.leaderboard import candidates, rank
@@ -129,5 +129,5 @@ def print_leaderboard(study: optuna.Study, *, out: Path, storage: str | None, as
             "ranked by mean validation accuracy; PFLOP: mean of a training; "
             "test: mean over seeds, with its 95 % interval (Student); gap: to the "
             + ("published result" if comparable else "published result, on other images, so not comparable")
-            + f"; every opening of the test set is written down in {out / OPENINGS}"
+            + f"; every opening of the test set is written down in {out / TEST_OPENINGS_FILE}"
         )

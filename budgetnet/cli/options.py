@@ -13,7 +13,7 @@ import typer
 
 from budgetnet.common.documents import parse_count
 from budgetnet.common.errors import BudgetnetError, InputError
-from budgetnet.common.files import names_a_file
+from budgetnet.common.files import is_file_path
 from budgetnet.model.budget import Budget
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.named_recipes import NAMED, default_recipe, find_recipe
@@ -22,7 +22,7 @@ from budgetnet.runs.recipe import Recipe
 if TYPE_CHECKING:
     from budgetnet.study.space import SearchSpace
     from budgetnet.training.callbacks import Callback
-    from budgetnet.training.threads import FirstRun, Wanted
+    from budgetnet.training.threads import FirstRun, ThreadCount
 
 SpecArgument = Annotated[
     str, typer.Argument(metavar="SPEC", help="A name from `budgetnet specs`, or a YAML or JSON file.")
@@ -121,7 +121,7 @@ def read_recipe(
         InputError: no such name or file, a file that breaks a rule, or a number of epochs that is none.
     """
     recipe = find_recipe(text or default_recipe(data, other=other))
-    return recipe if epochs is None else recipe.for_epochs(parse_count(epochs, field=field))
+    return recipe if epochs is None else recipe.with_epochs(parse_count(epochs, field=field))
 
 
 def read_space(text: str) -> SearchSpace:
@@ -135,7 +135,7 @@ def read_space(text: str) -> SearchSpace:
     from budgetnet.study.space.named import NAMED as SPACES
     from budgetnet.study.space.named import named_space
 
-    return SearchSpace.load(text) if text not in SPACES and names_a_file(text) else named_space(text)
+    return SearchSpace.load(text) if text not in SPACES and is_file_path(text) else named_space(text)
 
 
 def read_image(input_shape: str, classes: str) -> dict[str, Any]:
@@ -200,21 +200,21 @@ def read_trackers(texts: Sequence[str] | None, *, out: Path) -> list[Callback]:
     return [make_tracker(text, out=out, field="--track") for text in texts]
 
 
-def read_threads(text: str | None) -> Wanted | None:
+def read_threads(text: str | None) -> ThreadCount | None:
     """Read a number of threads, or ``auto``; None where the option was omitted.
 
     Raises:
         InputError: it is neither a whole number of at least 1 nor ``auto``.
     """
     if text is None or text == "auto":
-        return cast("Wanted | None", text)
+        return cast("ThreadCount | None", text)
     try:
         return parse_count(text, field="--threads")
     except InputError as error:
         raise InputError("--threads", text, f"{error.rule}, or auto") from None
 
 
-def set_threads_shown(wanted: Wanted | None, first: Callable[[], FirstRun | None], *, processes: int = 1) -> None:
+def set_threads_shown(wanted: ThreadCount | None, first: Callable[[], FirstRun | None], *, processes: int = 1) -> None:
     """Set torch's threads as `set_threads` does, where asked for, and show what was set and why.
 
     Raises:

@@ -49,7 +49,7 @@ def predict(
 def _mapping(said: Prediction, names: Sequence[str], top: int) -> dict[str, object]:
     likeliest = [
         {"number": number, "class": names[number], "probability": probability}
-        for number, probability in said.likeliest(top)
+        for number, probability in said.top_classes(top)
     ]
     rule = None if said.error is None else said.error.rule
     return {"image": str(said.path), "error": rule, "predictions": likeliest}
@@ -66,7 +66,7 @@ def _table(said: Sequence[Prediction], names: Sequence[str], top: int) -> Table:
     table.columns[0].overflow = table.columns[1].overflow = "fold"
     table.columns[2].justify = "right"
     for each in said:
-        for place, (number, probability) in enumerate(each.likeliest(top)):
+        for place, (number, probability) in enumerate(each.top_classes(top)):
             style = "bold" if place == 0 else ""
             picture = "" if place else str(each.path)
             table.add_row(Text(picture), Text(names[number], style), Text(percent(probability), style))

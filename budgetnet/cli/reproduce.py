@@ -44,10 +44,10 @@ def _trained(config: ReproductionConfig, groups: Sequence[_Group], *, purpose: s
     from budgetnet.experiments.reproduction.stored import store_reproduction
     from budgetnet.training.callbacks import Callbacks
     from budgetnet.training.devices import choose_device
-    from budgetnet.training.progress import TerminalProgress, load_shown
+    from budgetnet.training.progress import TerminalProgress, load_with_progress
 
     chosen = choose_device(config.device)
-    dataset = load_shown(config.data)
+    dataset = load_with_progress(config.data)
     if config.declared:
         dataset = declared_cifar10(dataset, field="declare")
     sizes = {"train_size": config.train_size, "validation_size": config.validation_size}

@@ -20,10 +20,10 @@ from budgetnet.experiments.reproduction.reference import ReferenceResult
 from budgetnet.experiments.reproduction.rows import RunRow
 from budgetnet.experiments.reproduction.verdict import Verdict
 from budgetnet.model.published import get
-from budgetnet.runs.recipe import LEAKING
+from budgetnet.runs.recipe import LEAKAGE_WARNING
 from budgetnet.runs.records import RunRecord
-from budgetnet.runs.store import OPENINGS
-from budgetnet.statistics.intervals import points, with_interval
+from budgetnet.runs.store import TEST_OPENINGS_FILE
+from budgetnet.statistics.intervals import format_with_interval, points
 
 _WIDE = 90
 """Columns from which on everything has room."""
@@ -75,7 +75,7 @@ def print_leakage(result: LeakageResult, records: Sequence[RunRecord], *, out: P
         f"the leak widens the gap by {points(difference.mean, difference.interval)} points, n = {difference.n} paired "
         f"seeds, {_p_value(difference.p_value)} ({difference.method})"
     )
-    typer.echo(f"{result.sides[0].recipe} is {LEAKING}")
+    typer.echo(f"{result.sides[0].recipe} is {LEAKAGE_WARNING}")
     _print_provenance(records[0], out=out)
 
 
@@ -110,7 +110,7 @@ def _rung_cells(rung: Rung, *, wide: bool) -> list[str]:
     published, step = rung.published, rung.step
     about = "~" if published.accuracy_is_approximate else ""
     stated = f"{about}{100 * published.accuracy:.{0 if about else 2}f}"
-    test = with_interval(rung.test_accuracy, rung.interval) if rung.interval else percent(rung.test_accuracy)
+    test = format_with_interval(rung.test_accuracy, rung.interval) if rung.interval else percent(rung.test_accuracy)
     cells = [published.name, f"{rung.params:,}", str(rung.n), test, stated]
     cells += [points(step.difference.mean, step.difference.interval), points(step.published)] if step else ["", ""]
     if wide:
@@ -167,5 +167,5 @@ def _print_provenance(record: RunRecord, *, out: Path) -> None:
     data = record.identity.data
     typer.echo(
         f"data: {data.name}: {data.provenance}; {data.train_images:,} training and {data.validation_images:,} "
-        f"validation images; run folders and every opening of the test set ({OPENINGS}) in {out}"
+        f"validation images; run folders and every opening of the test set ({TEST_OPENINGS_FILE}) in {out}"
     )

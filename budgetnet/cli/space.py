@@ -144,11 +144,14 @@ def _word(choice: Any) -> str:
 
 def _share_line(share: ShareWithin, budget: Budget) -> str:
     from budgetnet.common.formatting import percent
-    from budgetnet.statistics.intervals import with_interval
+    from budgetnet.statistics.intervals import format_with_interval
 
     limits = ", ".join(f"{value:,} {name[4:]}" for name, value in budget.to_mapping().items() if value)
     if share.interval is None:
         shown, counted = percent(share.share), f"{share.within:,} of all draws, counted one by one"
     else:
-        shown, counted = with_interval(share.share, share.interval), f"{share.draws:,} sampled draws, 95 % interval"
+        shown, counted = (
+            format_with_interval(share.share, share.interval),
+            f"{share.draws:,} sampled draws, 95 % interval",
+        )
     return f"at most {limits}: {shown} % of draws\n({counted}; widths drawn, as reject has it)"

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from budgetnet.common.formatting import percent, short_count, short_petaflops
 from budgetnet.model.budget import Verdict
-from budgetnet.statistics.intervals import with_interval
+from budgetnet.statistics.intervals import format_with_interval
 from budgetnet.study.finalists import FinalResult
 from budgetnet.study.leaderboard import LeaderboardRow
 
@@ -93,7 +93,7 @@ def leaderboard_table(rows: Sequence[LeaderboardRow], *, title: str, width: int)
         cells += [row.name if row.is_reference and not wide else row.architecture, f"{row.params:,}"]
         if wide:
             cells += [short_count(row.macs), "" if row.train_flops is None else short_petaflops(row.train_flops)]
-        cells += [with_interval(row.accuracy, row.interval), "" if row.is_reference else f"{100 * row.gap:+.2f}"]
+        cells += [format_with_interval(row.accuracy, row.interval), "" if row.is_reference else f"{100 * row.gap:+.2f}"]
         table.add_row(
             *cells, _verdict_text(row), style="bold" if row.rank == 1 else "cyan" if row.is_reference else None
         )
@@ -121,7 +121,7 @@ def finals_table(results: Sequence[FinalResult], *, width: int) -> Table:
             cells.append(short_petaflops(fmean(result.train_flops)) if result.records else "")
         cells += [str(len(result.records)), percent(fmean(result.validation)) if result.records else "no result"]
         interval, gap = result.test_interval, result.gap
-        cells.append(with_interval(fmean(result.test), interval) if interval else "-")
+        cells.append(format_with_interval(fmean(result.test), interval) if interval else "-")
         cells.append(f"{100 * gap[0]:+.2f}" if gap else "")
         table.add_row(*cells, style="bold" if place == 1 else None)
     return table

@@ -8,12 +8,12 @@ import typer
 
 from budgetnet.cli.options import Json, RunsArgument, print_json
 from budgetnet.common.errors import InputError
-from budgetnet.runs.recipe import LEAKING
+from budgetnet.runs.recipe import LEAKAGE_WARNING
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from budgetnet.runs.time_to_accuracy import RunTimes
+    from budgetnet.runs.time_to_accuracy import TimesToAccuracy
 
 
 def time_to_accuracy(
@@ -26,9 +26,9 @@ def time_to_accuracy(
     """Compare epochs, PFLOP and minutes until runs first reached a validation accuracy, from their records."""
     wanted = _read_targets(targets)
     from budgetnet.runs.store import RunFolder
-    from budgetnet.runs.time_to_accuracy import run_times
+    from budgetnet.runs.time_to_accuracy import times_to_accuracy
 
-    found = run_times([RunFolder(run).load(weights=False) for run in runs], wanted)
+    found = times_to_accuracy([RunFolder(run).load(weights=False) for run in runs], wanted)
     if as_json:
         print_json({"runs": [each.to_mapping() for each in found]})
         return
@@ -44,7 +44,7 @@ def time_to_accuracy(
     if len({each.record.identity.data.split_fingerprint for each in found}) > 1:
         output.print("the runs were validated on different images", style="yellow")
     if any(each.record.identity.recipe.leaks for each in found):
-        output.print(LEAKING, style="yellow")
+        output.print(LEAKAGE_WARNING, style="yellow")
 
 
 def _read_targets(text: str) -> list[float]:
@@ -62,7 +62,7 @@ def _read_targets(text: str) -> list[float]:
     return [number / 100 for number in numbers]
 
 
-def _table(found: list[RunTimes]) -> Table:
+def _table(found: list[TimesToAccuracy]) -> Table:
     from rich.table import Table
 
     from budgetnet.common.formatting import percent, short_petaflops

@@ -33,7 +33,7 @@ from budgetnet.cli.options import (
 from budgetnet.common.errors import BudgetnetError
 from budgetnet.model.spec import ModelSpec
 from budgetnet.model.zoo import find_spec
-from budgetnet.runs.recipe import LEAKING, Recipe
+from budgetnet.runs.recipe import LEAKAGE_WARNING, Recipe
 
 if TYPE_CHECKING:
     from budgetnet.runs.records import RunRecord
@@ -94,7 +94,7 @@ def _report(record: RunRecord, *, as_json: bool) -> None:
         BudgetnetError: it came to no result.
     """
     from budgetnet.common.formatting import duration, short_petaflops
-    from budgetnet.statistics.intervals import wilson_interval, with_interval
+    from budgetnet.statistics.intervals import format_with_interval, wilson_interval
 
     identity, data = record.identity, record.identity.data
     name = identity.spec.label
@@ -116,14 +116,14 @@ def _report(record: RunRecord, *, as_json: bool) -> None:
     )
     typer.echo(f"data: {data.name}: {data.provenance}")
     typer.echo(
-        f"validation accuracy {with_interval(accuracy, interval)} % (95 % interval, {result.validation_images:,} "
-        f"images), epoch {result.best_epoch} of {result.epochs}; {result.reason}; the test set stays sealed"
+        f"validation accuracy {format_with_interval(accuracy, interval)} % (95 % interval, "
+        f"{result.validation_images:,} images), epoch {result.best_epoch} of {result.epochs}; {result.reason}; the test set stays sealed"
     )
     typer.echo(
         f"trained for {short_petaflops(record.train_flops)} PFLOP, {result.epochs} epochs, {duration(result.seconds)}"
     )
     if identity.recipe.leaks:
-        typer.echo(LEAKING)
+        typer.echo(LEAKAGE_WARNING)
     typer.echo(f"run folder: {record.folder}")
 
 

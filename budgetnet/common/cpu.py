@@ -13,7 +13,7 @@ from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
-from budgetnet.common.files import cache_root, write_text
+from budgetnet.common.files import cache_folder, write_text
 
 _NATIVE_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 """CPU flags of instructions that multiply bfloat16."""
@@ -59,7 +59,7 @@ def prepare() -> None:
 
     Disables AMX where it crashes and makes the allocator keep freed memory. Repeated calls have no effect.
     """
-    avoid_broken_tiles()
+    disable_broken_amx()
     keep_freed_memory()
 
 
@@ -91,7 +91,7 @@ def keep_freed_memory() -> bool:
 
 
 @functools.cache
-def avoid_broken_tiles() -> None:
+def disable_broken_amx() -> None:
     """Disable AMX, the CPU's matrix tiles, if using it would crash the process.
 
     Some virtual machines report AMX but do not support it: the first bfloat16 product raises an illegal-instruction
@@ -104,7 +104,7 @@ def avoid_broken_tiles() -> None:
 
 def _amx_status() -> str:
     """Return whether AMX works, from the cache if it was tested before."""
-    root = cache_root()
+    root = cache_folder()
     machine = "\n".join((name(), platform.platform(), platform.node(), version("torch")))
     file = root / "tiles" / hashlib.sha256(machine.encode()).hexdigest()[:32] if root else None
     if file:

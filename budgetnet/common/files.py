@@ -26,7 +26,7 @@ _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 """libyaml's dumper if available: ten times as fast."""
 
 
-def names_a_file(text: str, *, folder: Path = Path()) -> bool:
+def is_file_path(text: str, *, folder: Path = Path()) -> bool:
     """Return whether a text is a file path and not a name: it has a known suffix or folders, or the file exists.
 
     Args:
@@ -122,7 +122,7 @@ def _type_name(value: object) -> str:
 
 
 @contextmanager
-def replacing_file(path: Path) -> Iterator[Path]:
+def atomic_write_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path that atomically replaces ``path`` when the block ends without an error.
 
     Readers see the old content or the new, never a part, even after a crash.
@@ -133,13 +133,13 @@ def replacing_file(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        put_in_place(temporary, path)
+        replace_atomically(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
-def put_in_place(temporary: Path, path: Path) -> None:
+def replace_atomically(temporary: Path, path: Path) -> None:
     """Flush a complete file to disk and rename it to ``path`` on the same file system, replacing any existing file."""
     with temporary.open("rb+") as stream:
         os.fsync(stream.fileno())
@@ -150,13 +150,13 @@ def put_in_place(temporary: Path, path: Path) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Open a file for atomic writing, as `atomic_write_path` does, and yield a binary stream."""
-    with replacing_file(path) as temporary, temporary.open("wb") as stream:
+    with atomic_write_path(path) as temporary, temporary.open("wb") as stream:
         yield stream
 
 
-def cache_root() -> Path | None:
+def cache_folder() -> Path | None:
     """Return the cache folder, ``$BUDGETNET_CACHE`` or ``~/.cache/budgetnet``; None without a home directory."""
     configured = os.environ.get("BUDGETNET_CACHE")
     try:
@@ -167,7 +167,7 @@ def cache_root() -> Path | None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write bytes atomically."""
-    with replacing(path) as stream:
+    with atomic_write(path) as stream:
         stream.write(content)
 
 
@@ -185,7 +185,7 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def yaml_text(value: Any) -> str:
+def to_yaml(value: Any) -> str:
     """Return a mapping as YAML text, in insertion order."""
     text: str = yaml.dump(value, Dumper=_DUMPER, sort_keys=False, default_flow_style=None, width=120)
     return text
@@ -193,4 +193,4 @@ def yaml_text(value: Any) -> str:
 
 def write_yaml(path: Path, value: Any) -> None:
     """Write a mapping as YAML in insertion order, atomically."""
-    write_text(path, yaml_text(value))
+    write_text(path, to_yaml(value))

@@ -31,7 +31,7 @@ class Batch(NamedTuple):
     labels: Tensor
     """int64 (n,)."""
 
-    mixed_in: Tensor | None = None
+    mixed_labels: Tensor | None = None
     """int64 (n,): labels of the images mixed in by mixup or CutMix; None without mixing."""
 
     share: Tensor | None = None
@@ -46,9 +46,9 @@ class Batch(NamedTuple):
         count = max(1, min(count, len(self.labels) // 2))
         if count == 1:
             return [self]
-        mixed_in = [None] * count if self.mixed_in is None else self.mixed_in.tensor_split(count)
+        mixed_labels = [None] * count if self.mixed_labels is None else self.mixed_labels.tensor_split(count)
         inputs, labels = self.inputs.tensor_split(count), self.labels.tensor_split(count)
-        return [Batch(*tensors, self.share) for tensors in zip(inputs, labels, mixed_in, strict=True)]
+        return [Batch(*tensors, self.share) for tensors in zip(inputs, labels, mixed_labels, strict=True)]
 
 
 class BatchLoader:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from budgetnet.common.files import cache_root, replacing
+from budgetnet.common.files import atomic_write, cache_folder
 
 Images = npt.NDArray[np.uint8]
 
@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 def cache_file(folder: Path) -> Path | None:
     """Return the path of the cache file of a folder; None without a cache directory."""
-    root = cache_root()
+    root = cache_folder()
     digest = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()
     return root / "folders" / f"{digest[:32]}.npz" if root else None
 
@@ -55,7 +55,7 @@ def read_cache(path: Path, *, key: str) -> tuple[dict[str, Images], str] | None:
 def write_cache(path: Path, *, key: str, images: dict[str, Images], fingerprint: str) -> None:
     """Write decoded images atomically; log a warning if the file cannot be written."""
     try:
-        with replacing(path) as stream:
+        with atomic_write(path) as stream:
             np.savez(
                 stream,
                 allow_pickle=False,

@@ -69,5 +69,5 @@ class FilteredBatchLoader(BatchLoader):
         rows = (first + self._positions).clamp(max=len(self.data) - 1)
         unfiltered = self._batch(rows, step)
         inputs = unfiltered.inputs.index_select(0, selected).contiguous(memory_format=torch.channels_last)
-        mixed_in = None if unfiltered.mixed_in is None else unfiltered.mixed_in.index_select(0, selected)
-        return Batch(inputs, unfiltered.labels.index_select(0, selected), mixed_in, unfiltered.share)
+        mixed_labels = None if unfiltered.mixed_labels is None else unfiltered.mixed_labels.index_select(0, selected)
+        return Batch(inputs, unfiltered.labels.index_select(0, selected), mixed_labels, unfiltered.share)

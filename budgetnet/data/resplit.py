@@ -23,7 +23,7 @@ class ResplitImages:
         validation: OnDeviceImages,
         augmentation: Augmentation,
         *,
-        redrawn: bool,
+        resplit_each_epoch: bool,
         augmented: bool,
         seed: int,
     ) -> None:
@@ -33,12 +33,17 @@ class ResplitImages:
             train: training images; not modified.
             validation: validation images; not modified.
             augmentation: crops and flips of validation images.
-            redrawn: whether the split is resampled in each epoch, with the same sizes.
+            resplit_each_epoch: whether the split is resampled in each epoch, with the same sizes.
             augmented: whether validation images are randomly cropped and flipped.
             seed: seed of split and augmentation; every epoch has its own random streams, so any epoch can be started
                 without the ones before it.
         """
-        self._augmentation, self._redrawn, self._augmented, self._seed = augmentation, redrawn, augmented, seed
+        self._augmentation, self._resplit, self._augmented, self._seed = (
+            augmentation,
+            resplit_each_epoch,
+            augmented,
+            seed,
+        )
         self._images = torch.cat([train.images, validation.images])
         self._labels = torch.cat([train.labels, validation.labels])
         self.train = _copy(train)
@@ -54,7 +59,7 @@ class ResplitImages:
             epoch: epoch, counted from 1.
         """
         order = torch.arange(len(self._labels), device=self._labels.device)
-        if self._redrawn:
+        if self._resplit:
             order = torch.randperm(len(order), device=order.device, generator=self._generator("split", epoch))
         num_train = len(self.train)
         self._fill(self.train, order[:num_train])

@@ -18,7 +18,7 @@ FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
 _METHOD = Image.Resampling.BILINEAR
 
 
-def read_picture(path: Path, *, input_shape: tuple[int, int, int]) -> Images:
+def load_image(path: Path, *, input_shape: tuple[int, int, int]) -> Images:
     """Read an image file as an input of a network.
 
     The image is rotated by its EXIF orientation, scaled to cover the input size and centre-cropped; an image of the

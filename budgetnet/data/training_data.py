@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from budgetnet.common.files import MAX_TEXT_BYTES, read_mapping, replacing, write_json
+from budgetnet.common.files import MAX_TEXT_BYTES, atomic_write, read_mapping, write_json
 from budgetnet.data import DataSet, split
 from budgetnet.data.on_device import OnDeviceImages, to_device
 from budgetnet.model.spec import ModelSpec
@@ -89,7 +89,7 @@ class TrainingData(NamedTuple):
         folder.mkdir(parents=True, exist_ok=True)
         for name, part in (("train", self.train), ("validation", self.validation)):
             for field in _FIELDS:
-                with replacing(folder / f"{name}-{field}.npy") as stream:
+                with atomic_write(folder / f"{name}-{field}.npy") as stream:
                     np.save(stream, getattr(part, field).cpu().numpy(), allow_pickle=False)
         facts = {"record": self.record.to_mapping(), "input_shape": self.input_shape, "num_classes": self.num_classes}
         write_json(folder / "data.json", facts)

@@ -70,7 +70,7 @@ def train_runs(
 
 
 def _attempt(
-    run: PlannedRun, data: TrainingData, out: Path, callback: Callback, occasion: RunContext
+    run: PlannedRun, data: TrainingData, out: Path, callback: Callback, context: RunContext
 ) -> Callable[[Any], RunRecord]:
     return lambda execution: train(
         run.spec,
@@ -80,7 +80,7 @@ def _attempt(
         out=out,
         execution=execution,
         callback=callback,
-        occasion=occasion,
+        context=context,
     )
 
 

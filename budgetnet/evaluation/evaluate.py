@@ -20,7 +20,7 @@ from budgetnet.evaluation.run_data import DataSets, EvaluationRequest, recreate_
 from budgetnet.runs.metrics import Scores
 from budgetnet.runs.recipe import Views
 from budgetnet.runs.records import RunRecord
-from budgetnet.runs.store import OPENINGS, RunFolder
+from budgetnet.runs.store import TEST_OPENINGS_FILE, RunFolder
 
 if TYPE_CHECKING:
     import torch
@@ -162,7 +162,7 @@ def _evaluate_without_storing(
     from budgetnet.data.on_device import to_device
     from budgetnet.evaluation.inference import score
 
-    shared, log = datasets[records[0].folder], records[0].folder.parent / OPENINGS
+    shared, log = datasets[records[0].folder], records[0].folder.parent / TEST_OPENINGS_FILE
     reason = f"{_reason(records, request)}, on {shared.name}"
     runs = [record.folder.name for record in records]
     images, labels = shared.test.open(reason=reason, by=request.by, log=log, runs=runs)

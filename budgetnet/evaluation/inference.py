@@ -17,7 +17,7 @@ from budgetnet.data.on_device import OnDeviceImages, to_device
 from budgetnet.runs.metrics import Scores
 from budgetnet.runs.recipe import Views
 from budgetnet.runs.records import RunRecord, TestResult
-from budgetnet.runs.store import OPENINGS, RunFolder
+from budgetnet.runs.store import TEST_OPENINGS_FILE, RunFolder
 from budgetnet.training.checkpoint import load_tensors
 from budgetnet.training.initialisation import initialise
 from budgetnet.training.step import PRECISIONS
@@ -76,10 +76,10 @@ def _lock_openings(out: Path) -> Iterator[None]:
     """
     with ExitStack() as stack:
         try:
-            stack.enter_context(FileLock(out / f".{OPENINGS}.lock"))
+            stack.enter_context(FileLock(out / f".{TEST_OPENINGS_FILE}.lock"))
         except OSError as error:
             rule = f"cannot be written ({error.strerror or error}), so the test set stays sealed"
-            raise DataError("log", str(out / OPENINGS), rule) from None
+            raise DataError("log", str(out / TEST_OPENINGS_FILE), rule) from None
         yield
 
 
@@ -113,7 +113,7 @@ def evaluate_on_test(
         for record in waiting:
             trained_network(record, torch.device("cpu"))
         names = [record.folder.name for record in waiting]
-        images, labels = dataset.test.open(reason=reason, by=by, log=out / OPENINGS, runs=names)
+        images, labels = dataset.test.open(reason=reason, by=by, log=out / TEST_OPENINGS_FILE, runs=names)
         test = to_device(images, labels, device=device, mean=dataset.mean, std=dataset.std)
         for record in waiting:
             scores = score(record, test)

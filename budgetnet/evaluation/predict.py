@@ -12,7 +12,7 @@ import torch
 
 from budgetnet.common.errors import InputError
 from budgetnet.data.on_device import to_device
-from budgetnet.data.single_image import read_picture
+from budgetnet.data.single_image import load_image
 from budgetnet.evaluation.inference import trained_network
 from budgetnet.runs.records import RunRecord
 from budgetnet.training.validation import Evaluator
@@ -27,7 +27,7 @@ class Prediction(NamedTuple):
     error: InputError | None = None
     """Why the file cannot be read."""
 
-    def likeliest(self, count: int) -> list[tuple[int, float]]:
+    def top_classes(self, count: int) -> list[tuple[int, float]]:
         """Return index and probability of the ``count`` most probable classes; empty if the file cannot be read."""
         if self.probabilities is None:
             return []
@@ -57,7 +57,7 @@ def predict(record: RunRecord, paths: Sequence[Path], *, device: torch.device) -
     images, errors = [], {}
     for number, path in enumerate(paths):
         try:
-            images.append(read_picture(path, input_shape=spec.input_shape))
+            images.append(load_image(path, input_shape=spec.input_shape))
         except InputError as error:
             errors[number] = error
     if not images:

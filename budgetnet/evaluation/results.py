@@ -11,7 +11,7 @@ import numpy as np
 
 from budgetnet.common.errors import InputError
 from budgetnet.runs.metrics import Scores, average
-from budgetnet.runs.recipe import LEAKING, Views
+from budgetnet.runs.recipe import LEAKAGE_WARNING, Views
 from budgetnet.runs.records import RunRecord
 from budgetnet.statistics import PredictionComparison, compare_predictions, holm
 
@@ -59,7 +59,7 @@ class EvaluatedRun(NamedTuple):
     @property
     def remarks(self) -> list[str]:
         """Notes needed to interpret the accuracy."""
-        result, remarks = self.record.result, [LEAKING] if self.leaks else []
+        result, remarks = self.record.result, [LEAKAGE_WARNING] if self.leaks else []
         if self.foreign:
             remarks.append(f"not the data set that it was trained on ({self.record.identity.data.name})")
         if result.status == "stopped":

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from budgetnet.common.errors import BudgetnetError, InputError
-from budgetnet.common.files import put_in_place
+from budgetnet.common.files import replace_atomically
 from budgetnet.data import DataSet, load_dataset
 from budgetnet.evaluation.inference import trained_network
 from budgetnet.evaluation.run_data import class_names, read_runs
@@ -106,7 +106,7 @@ def export(
         size = sum(each.stat().st_size for each in paths)
         # The main file comes last, so that its weights exist when it does.
         for each in reversed(paths):
-            put_in_place(each, path.with_name(each.name))
+            replace_atomically(each, path.with_name(each.name))
     final_paths = tuple(path.with_name(each.name) for each in paths)
     return Exported(final_paths, size, sample.images, sample.description, difference)
 

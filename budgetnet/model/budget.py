@@ -167,7 +167,7 @@ class Budget(Document):
         """Check a network by its closed-form cost, without building it."""
         return SpecVerdict(self, spec, cost_of(spec))
 
-    def admits(self, cost: Cost) -> bool:
+    def allows(self, cost: Cost) -> bool:
         """Return whether a cost is within all limits."""
         return all(limit.headroom >= 0 for limit in self.limits(cost))
 
@@ -189,7 +189,7 @@ def _smallest_edits(spec: ModelSpec, budget: Budget) -> list[Edit]:
     counted = ((Edit(words, edited, cost_of(edited)) for words, edited in family) for family in _families(spec))
     # One after another and not by halving: where neighbouring widths are equal a shortcut spares its convolution, so a
     # narrower network can be the larger one.
-    first = (next((edit for edit in family if budget.admits(edit.cost)), None) for family in counted)
+    first = (next((edit for edit in family if budget.allows(edit.cost)), None) for family in counted)
     return sorted((edit for edit in first if edit is not None), key=lambda edit: -budget.share_used(edit.cost))
 
 

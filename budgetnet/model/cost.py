@@ -65,7 +65,7 @@ def stage_cost(
     groups: int,
     *,
     blocks: Count,
-    entering: Count,
+    in_channels: Count,
     width: Count,
     inner: Count,
     hidden: Count,
@@ -83,7 +83,7 @@ def stage_cost(
         kind: kind of residual block.
         groups: groups of the spatial convolutions.
         blocks: number of blocks.
-        entering: input channels of the first block.
+        in_channels: input channels of the first block.
         width: output channels of every block.
         inner: width of a bottleneck's spatial convolution; ignored for other kinds.
         hidden: hidden width of squeeze-and-excitation; 0 without it.
@@ -93,12 +93,12 @@ def stage_cost(
         before: size of the first block's input map, in pixels.
         after: size of every block's output map, in pixels.
     """
-    inputs = entering + (blocks - 1) * width
+    inputs = in_channels + (blocks - 1) * width
     outputs = blocks * width
     if kind == "bottleneck":
         # The first block's 1x1 convolution runs on the input map; the stride is on the spatial convolution after it.
-        reduction = entering * inner
-        others = (inputs - entering + blocks * (inner // groups * first + width)) * inner
+        reduction = in_channels * inner
+        others = (inputs - in_channels + blocks * (inner // groups * first + width)) * inner
         params = reduction + others + 4 * blocks * inner + 2 * outputs
         macs = reduction * before + others * after
         activations = inner * before + ((2 * blocks - 1) * inner + outputs) * after
@@ -108,7 +108,7 @@ def stage_cost(
         params = weights + (2 * (inputs + outputs) if kind == "preact" else 4 * outputs)
         macs = weights * after
         activations = 2 * outputs * after
-    projection = shortcut * entering * width
+    projection = shortcut * in_channels * width
     projected = (shortcut > 0) * width
     attention = 2 * outputs * hidden
     attention_outputs = blocks * hidden + (hidden > 0) * outputs
@@ -119,7 +119,7 @@ def stage_cost(
     )
 
 
-def ends_cost(
+def stem_and_head_cost(
     kind: BlockKind,
     num_classes: int,
     *,
@@ -205,7 +205,7 @@ def costs_of_parts(
     kind, groups, shortcut = spec.block, spec.groups, spec.shortcut.kernel_area
     has_squeeze_excitation, bottleneck = spec.squeeze_excitation_ratio is not None, kind == "bottleneck"
     parts = [
-        ends_cost(
+        stem_and_head_cost(
             kind,
             spec.num_classes,
             image_channels=spec.input_shape[0],
@@ -216,20 +216,22 @@ def costs_of_parts(
             **_whitening(spec, size),
         )
     ]
-    for stage, (entering, width), (before, after) in zip(spec.stages, pairwise(widths), pairwise(pixels), strict=False):
+    for stage, (in_channels, width), (before, after) in zip(
+        spec.stages, pairwise(widths), pairwise(pixels), strict=False
+    ):
         first, second = stage.kernel_sizes
         parts.append(
             stage_cost(
                 kind,
                 groups,
                 blocks=stage.blocks,
-                entering=entering,
+                in_channels=in_channels,
                 width=width,
                 inner=spec.inner_channels(width) if bottleneck else width,
                 hidden=spec.squeeze_channels(width) if has_squeeze_excitation else 0,
                 first=first * first,
                 second=second * second,
-                shortcut=shortcut if stage.stride > 1 or entering != width else 0,
+                shortcut=shortcut if stage.stride > 1 or in_channels != width else 0,
                 before=before,
                 after=after,
             )

@@ -113,13 +113,13 @@ def lower(spec: ModelSpec, *, input_size: int | tuple[int, int] | None = None) -
     sizes = feature_sizes(spec, input_size=size)
     image = (spec.input_shape[0], *(size or spec.input_shape[1:]))
     preact = spec.block == "preact"
-    stem, entering, whitening = spec.stem, image[0], None
+    stem, in_channels, whitening = spec.stem, image[0], None
     if stem.whitening:
-        entering, size_after = stem.whitening_filters(image[0]), whitened_size(spec, input_size=size)
+        in_channels, size_after = stem.whitening_filters(image[0]), whitened_size(spec, input_size=size)
         whitening = Layer(
-            "stem.whitening", "whitening", image[0], entering, *size_after, kernel_size=stem.whitening, bias=True
+            "stem.whitening", "whitening", image[0], in_channels, *size_after, kernel_size=stem.whitening, bias=True
         )
-    stem_conv = Layer("stem.conv", "conv", entering, stem.channels, *sizes[0], stem.kernel_size, stem.stride)
+    stem_conv = Layer("stem.conv", "conv", in_channels, stem.channels, *sizes[0], stem.kernel_size, stem.stride)
     stages, channels = [], stem.channels
     for index, stage in enumerate(spec.stages):
         blocks = []

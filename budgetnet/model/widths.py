@@ -78,7 +78,7 @@ class OpenWidths:
         if max(widths) > MAX_CHANNELS:
             return False
         parts = costs_of_parts(self._spec, widths=self._spread(widths))
-        return budget.admits(Cost(*map(sum, zip(*parts, strict=True))))
+        return budget.allows(Cost(*map(sum, zip(*parts, strict=True))))
 
     def _scaled(self, factor: float) -> list[int]:
         """All widths times a factor, each the nearest that is allowed; the order is kept by raising some."""

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from budgetnet.common.documents import look_up
-from budgetnet.common.files import names_a_file
+from budgetnet.common.files import is_file_path
 from budgetnet.model.spec import ModelSpec
 
 _PAPER = "Inouye, Shah, Xhelollari: Deep Learning Mini Project, NYU Tandon"
@@ -109,4 +109,4 @@ def find_spec(text: str) -> ModelSpec:
     Raises:
         InputError: no such name or file, or a file that breaks a rule.
     """
-    return ModelSpec.load(text) if text not in ENTRIES and names_a_file(text) else get(text)
+    return ModelSpec.load(text) if text not in ENTRIES and is_file_path(text) else get(text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from budgetnet.common.documents import look_up
-from budgetnet.common.files import names_a_file
+from budgetnet.common.files import is_file_path
 from budgetnet.runs.augmentation import Augmentation
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.schedule import EarlyStopping, Lookahead, Muon, Schedule
@@ -92,4 +92,4 @@ def find_recipe(text: str) -> Recipe:
     Raises:
         InputError: no such name or file, or a file that breaks a rule.
     """
-    return Recipe.load(text) if text not in NAMED and names_a_file(text) else named_recipe(text)
+    return Recipe.load(text) if text not in NAMED and is_file_path(text) else named_recipe(text)

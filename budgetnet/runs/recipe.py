@@ -93,7 +93,7 @@ class Recipe(Document):
     muon: Muon | None = None
     """Muon optimiser for convolutions instead of SGD; null for none."""
 
-    def for_epochs(self, epochs: int) -> Self:
+    def with_epochs(self, epochs: int) -> Self:
         """Return the recipe with another number of epochs.
 
         A first cycle longer than the training is shortened to it, so that training still ends at the minimum learning
@@ -123,7 +123,7 @@ class Recipe(Document):
             raise InputError("schedule.first_cycle", self.schedule.first_cycle, rule)
         return self
 
-    def require_images(self, height: int, width: int) -> None:
+    def check_image_size(self, height: int, width: int) -> None:
         """Raise InputError unless the recipe supports images of this size.
 
         Args:
@@ -145,7 +145,7 @@ class Recipe(Document):
             rule = f"must be less than {min(height, width)} for reflection padding of {height}x{width} images"
             raise InputError("augmentation.crop_padding", padding, rule)
 
-    def require_steps(self, images: int) -> None:
+    def check_num_steps(self, images: int) -> None:
         """Raise InputError if the training is too short for Lookahead.
 
         Args:
@@ -191,11 +191,11 @@ class Recipe(Document):
         return hashlib.sha256(content.encode()).hexdigest()
 
 
-LEAKING = "leaking: validation images are trained on, so validation accuracy is an accuracy on training images"
+LEAKAGE_WARNING = "leaking: validation images are trained on, so validation accuracy is an accuracy on training images"
 """Warning shown with every result of a recipe with data leakage."""
 
 
-def require_sound(recipe: Recipe, *, field: str) -> None:
+def require_reliable_validation(recipe: Recipe, *, field: str) -> None:
     """Raise InputError if networks cannot be ranked by the recipe's validation accuracy.
 
     Args:

@@ -14,7 +14,7 @@ from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.training_cost import flops_by_epoch
 
-TRAINER = 2
+TRAINER_VERSION = 2
 """Version of the trainer's arithmetic, incremented by every change that affects results."""
 
 
@@ -75,7 +75,7 @@ class RunIdentity(Document):
     """Type of device: ``cpu``, ``cuda`` or ``mps``."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Precision of convolutions and matrix products."""
-    trainer: int = TRAINER
+    trainer: int = TRAINER_VERSION
     """Version of the trainer's arithmetic."""
 
     @property
@@ -93,7 +93,7 @@ class RunIdentity(Document):
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property
-    def shared_digest(self) -> str:
+    def digest_without_seed(self) -> str:
         """Digest of the same run with seed 0, shared by runs that differ only in their seed."""
         return self.model_copy(update={"seed": 0}).digest
 

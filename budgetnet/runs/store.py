@@ -38,7 +38,7 @@ VERSION = 1
 """Version of the run folder's format."""
 _RETRAIN = "delete the run folder to train the run again"
 _REMEDIES = {"test.json": "delete it to evaluate the run again"}
-OPENINGS = "test-openings.jsonl"
+TEST_OPENINGS_FILE = "test-openings.jsonl"
 """Name of the log of test-set openings, which lies next to the run folders."""
 
 
@@ -96,7 +96,7 @@ class RunFolder:
         write_yaml(self.path / "recipe.yaml", identity.recipe.to_mapping())
         write_json(self._identity, identity.to_mapping())
 
-    def note_environment(self, environment: dict[str, Any], *, first_epoch: int) -> None:
+    def record_environment(self, environment: dict[str, Any], *, first_epoch: int) -> None:
         """Append the environment in which training continues, unless it is that of the last entry."""
         entries = read_mapping(self._environment)["starts"] if self._environment.exists() else []
         if not entries or {**entries[-1], "first_epoch": first_epoch} != {**environment, "first_epoch": first_epoch}:

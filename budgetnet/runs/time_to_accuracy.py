@@ -51,7 +51,7 @@ def time_to_accuracy(record: RunRecord, target: float) -> TimeToTarget | None:
     return None
 
 
-class RunTimes(NamedTuple):
+class TimesToAccuracy(NamedTuple):
     """A run and its time to each of several accuracies."""
 
     record: RunRecord
@@ -79,12 +79,13 @@ class RunTimes(NamedTuple):
         }
 
 
-def run_times(records: Sequence[RunRecord], targets: Sequence[float]) -> list[RunTimes]:
+def times_to_accuracy(records: Sequence[RunRecord], targets: Sequence[float]) -> list[TimesToAccuracy]:
     """Find the time of each run to each target accuracy, see `time_to_accuracy`.
 
     Raises:
         InputError: a target is not above 0 and at most 1.
     """
     return [
-        RunTimes(record, tuple((target, time_to_accuracy(record, target)) for target in targets)) for record in records
+        TimesToAccuracy(record, tuple((target, time_to_accuracy(record, target)) for target in targets))
+        for record in records
     ]

@@ -11,7 +11,7 @@ No result is NaN: what cannot be estimated, such as a standard deviation from on
 from budgetnet.statistics.pairs import Difference, holm, paired_difference
 from budgetnet.statistics.pooled import PooledDifference, pooled_difference
 from budgetnet.statistics.predictions import McNemar, PredictionComparison, compare_predictions, mcnemar
-from budgetnet.statistics.published import PublishedComparison, against_published
+from budgetnet.statistics.published import PublishedComparison, compare_with_published
 
 __all__ = [
     "Difference",
@@ -19,8 +19,8 @@ __all__ = [
     "PooledDifference",
     "PredictionComparison",
     "PublishedComparison",
-    "against_published",
     "compare_predictions",
+    "compare_with_published",
     "holm",
     "mcnemar",
     "paired_difference",

@@ -134,7 +134,7 @@ def exceeds_noise(interval: Interval) -> bool:
     return interval.low > 0 or interval.high < 0
 
 
-def accuracy_count(accuracy: float, total: int) -> int:
+def correct_count(accuracy: float, total: int) -> int:
     """Return the number of correct predictions closest to a rounded accuracy.
 
     Args:
@@ -170,7 +170,7 @@ def _normal_quantile(confidence: float) -> float:
     return -NormalDist().inv_cdf((1 - confidence) / 2)
 
 
-def with_interval(share: float, interval: Interval) -> str:
+def format_with_interval(share: float, interval: Interval) -> str:
     """Format a share and its interval in per cent: ``91.41 [90.84, 91.94]``."""
     return f"{percent(share)} [{percent(interval.low)}, {percent(interval.high)}]"
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from budgetnet.common.errors import InputError
 from budgetnet.statistics.checks import check_confidence, check_integer, check_numbers, rounding_error
-from budgetnet.statistics.intervals import Interval, accuracy_count, difference_interval
+from budgetnet.statistics.intervals import Interval, correct_count, difference_interval
 
 
 class PublishedComparison(NamedTuple):
@@ -42,7 +42,7 @@ class PublishedComparison(NamedTuple):
     """Degrees of freedom of the t distribution; None for a normal test."""
 
 
-def against_published(
+def compare_with_published(
     values: Sequence[float], *, images: int, published: float, published_images: int, confidence: float = 0.95
 ) -> PublishedComparison:
     """Test whether the mean accuracy of runs differs from a published accuracy.
@@ -120,7 +120,7 @@ def _two_proportions(
     share: float, images: int, published: float, published_images: int, confidence: float
 ) -> tuple[Interval, float]:
     """Return Newcombe's interval of the difference and the p-value of the pooled score test."""
-    correct, published_correct = accuracy_count(share, images), accuracy_count(published, published_images)
+    correct, published_correct = correct_count(share, images), correct_count(published, published_images)
     interval = difference_interval(correct, images, published_correct, published_images, confidence=confidence)
     pooled = (correct + published_correct) / (images + published_images)
     error = math.sqrt(pooled * (1 - pooled) * (1 / images + 1 / published_images))

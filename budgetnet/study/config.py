@@ -29,7 +29,7 @@ from budgetnet.common.config import (
 )
 from budgetnet.common.documents import Document
 from budgetnet.common.errors import InputError
-from budgetnet.common.files import names_a_file
+from budgetnet.common.files import is_file_path
 from budgetnet.model.budget import Budget, Sizing
 from budgetnet.model.spec import ModelSpec
 from budgetnet.model.zoo import ENTRIES, find_spec, get
@@ -221,7 +221,7 @@ class SearchConfig(Config):
 
         if isinstance(self.space, dict):
             return SearchSpace.from_mapping(self.space)
-        is_file = self.space not in SPACES and names_a_file(self.space)
+        is_file = self.space not in SPACES and is_file_path(self.space)
         return SearchSpace.load(self.space) if is_file else named_space(self.space)
 
     @functools.cached_property
@@ -266,4 +266,4 @@ def _named(field: str) -> Iterator[None]:
 def _recipe(chosen: str | Recipe | None, epochs: int | None, *, default: str) -> Recipe:
     name = chosen or default
     recipe = name if isinstance(name, Recipe) else find_recipe(name)
-    return recipe if epochs is None else recipe.for_epochs(epochs)
+    return recipe if epochs is None else recipe.with_epochs(epochs)

@@ -16,7 +16,7 @@ from budgetnet.data.training_data import TrainingData
 from budgetnet.model.cost import Cost
 from budgetnet.model.published import reference
 from budgetnet.model.spec import ModelSpec
-from budgetnet.runs.recipe import require_sound
+from budgetnet.runs.recipe import require_reliable_validation
 from budgetnet.runs.records import RunRecord
 from budgetnet.runs.store import RunFolder
 from budgetnet.study.bulk import Written
@@ -29,7 +29,7 @@ from budgetnet.study.pruner import make_pruner
 from budgetnet.study.pruning_callback import CycleJudge
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.space import feasibility
-from budgetnet.study.space.images import require_images
+from budgetnet.study.space.images import check_image_size
 from budgetnet.study.storage import open_study, storage_errors
 from budgetnet.training.callbacks import Callback, Callbacks, RunContext
 from budgetnet.training.devices import choose_precision
@@ -125,7 +125,7 @@ def question(data: TrainingData, config: SearchConfig, *, device: torch.device |
             on images that it trains on, so that candidates cannot be ranked.
     """
     recipe = config.candidate_recipe
-    require_sound(recipe, field="recipe")
+    require_reliable_validation(recipe, field="recipe")
     device = device or data.train.images.device
     return StudySettings(
         config=config,
@@ -168,7 +168,7 @@ def require_feasible(settings: StudySettings, data: TrainingData) -> None:
         InputError: widths are to be fitted to a budget without limits, or some candidate could not be trained on images
             of this size.
     """
-    require_images(settings.space, settings.recipe, input_shape=data.input_shape)
+    check_image_size(settings.space, settings.recipe, input_shape=data.input_shape)
     sizing = settings.config.sizing
     space = settings.space if sizing == "reject" else settings.space.narrowest
     if sizing != "reject" and not settings.budget.limits(Cost(0, 0, 0)):
@@ -275,7 +275,7 @@ class Worker:
 
     def _train_in_parts(self, entry: Entry, written: Written, told: Callback) -> tuple[RunRecord | None, int]:
         """Trains a candidate; gives its record, none where memory did not suffice, and the parts of its batches."""
-        occasion = RunContext(
+        context = RunContext(
             self._presence.slot, self.ledger.trained, self._study_name, trial=written.number, drawn=entry.params
         )
 
@@ -288,7 +288,7 @@ class Worker:
                 out=self._out,
                 execution=execution,
                 callback=told,
-                occasion=occasion,
+                context=context,
                 pruning=judge,
             )
 

@@ -14,7 +14,7 @@ from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.records import RunRecord
 from budgetnet.runs.store import RunFolder
-from budgetnet.statistics.intervals import Interval, accuracy_count, gap_interval, mean_interval, wilson_interval
+from budgetnet.statistics.intervals import Interval, correct_count, gap_interval, mean_interval, wilson_interval
 
 FINALS_KEY = "budgetnet:finals"
 """User attribute of a study that holds its finals."""
@@ -90,7 +90,7 @@ class FinalResult(NamedTuple):
         from budgetnet.model.published import reference
 
         accuracy, images = reference().accuracy, reference().known_images
-        other = wilson_interval(accuracy_count(accuracy, images), images)
+        other = wilson_interval(correct_count(accuracy, images), images)
         mean = fmean(self.test)
         return mean - accuracy, gap_interval(mean, own, accuracy, other)
 

@@ -17,7 +17,7 @@ from budgetnet.common.errors import BudgetnetError
 from budgetnet.data import DataSet
 from budgetnet.engines.local import PlannedRun, is_complete
 from budgetnet.evaluation.inference import evaluate_on_test
-from budgetnet.runs.recipe import Recipe, require_sound
+from budgetnet.runs.recipe import Recipe, require_reliable_validation
 from budgetnet.runs.store import RunFolder
 from budgetnet.study.driver import Arrangement
 from budgetnet.study.finalists import Finalist, FinalResult, Finals, keep_finals, read_results
@@ -127,7 +127,7 @@ def hold_finals(
         BudgetnetError: nothing is there to choose from, or another process is training a finalist.
         BusyError: a search is at work on the study.
     """
-    require_sound(recipe, field="final_recipe")
+    require_reliable_validation(recipe, field="final_recipe")
     with place.presence.searching():
         finals = choose_finalists(study, place, number=number, seeds=seeds, recipe=recipe)
         if not finals.finalists:

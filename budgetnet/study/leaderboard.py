@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from budgetnet.model.zoo import get
-from budgetnet.statistics.intervals import Interval, accuracy_count, difference_interval, exceeds_noise, wilson_interval
+from budgetnet.statistics.intervals import Interval, correct_count, difference_interval, exceeds_noise, wilson_interval
 from budgetnet.study.trials import Trial
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def rank(
     from budgetnet.model import published
 
     reference = reference or published.reference()
-    images, correct = reference.known_images, accuracy_count(reference.accuracy, reference.known_images)
+    images, correct = reference.known_images, correct_count(reference.accuracy, reference.known_images)
     confidence = 0.95 ** (1 / max(1, len(candidates), among or 0))
     ordered = sorted(candidates, key=lambda item: (-item.correct / item.images, item.params, item.name))
     rows = []

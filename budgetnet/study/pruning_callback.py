@@ -27,19 +27,19 @@ class CycleJudge:
         self._reported: set[int] = set()
         self._heard = ledger.reported_before(retry_of)
 
-    def stands_by(self, result: RunResult) -> bool:
+    def confirms_stop(self, result: RunResult) -> bool:
         """Whether this study's pruner may have stopped the run: it was told of the epoch that the run ended with.
 
         Another study's pruner may have stopped the same candidate; its word does not count here.
         """
         return result.epochs in self._heard
 
-    def resumed(self, curves: Sequence[Epoch]) -> str | None:
+    def check_resumed(self, curves: Sequence[Epoch]) -> str | None:
         """Reports the cycle ends of an earlier start, which stand in another trial; only the last can end it now."""
         self.catch_up(curves[:-1])
-        return self.behind(curves[-1])
+        return self.check_epoch(curves[-1])
 
-    def behind(self, epoch: Epoch) -> str | None:
+    def check_epoch(self, epoch: Epoch) -> str | None:
         """Reports an epoch that ends a cycle."""
         if epoch.epoch not in self._ends or not self._report(epoch):
             return None

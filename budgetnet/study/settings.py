@@ -9,7 +9,7 @@ from typing import Any, Literal
 from budgetnet.common.documents import Document
 from budgetnet.model.budget import Budget
 from budgetnet.runs.recipe import Recipe
-from budgetnet.runs.records import TRAINER, DataRecord
+from budgetnet.runs.records import TRAINER_VERSION, DataRecord
 from budgetnet.study.config import SearchConfig
 from budgetnet.study.space import SearchSpace
 from budgetnet.study.space.fitting import FITTING
@@ -39,7 +39,7 @@ class StudySettings(Document):
     """Arithmetic of convolutions and matrix products that the recipe's setting comes to on this device."""
     fitting: int = FITTING
     """Version of how widths are fitted to a budget."""
-    trainer: int = TRAINER
+    trainer: int = TRAINER_VERSION
     """Version of the trainer's arithmetic."""
 
     @property

@@ -40,7 +40,7 @@ class RunInfo(NamedTuple):
     """Everything that determines the run: network, recipe, data, seed and device."""
     run: str
     """Name of the run folder."""
-    occasion: RunContext = RunContext()
+    context: RunContext = RunContext()
     """Search or batch that the run belongs to."""
     curves: tuple[Epoch, ...] = ()
     """Epochs trained before this start, for which no further events come; all epochs if the run is already complete."""
@@ -70,7 +70,7 @@ class RunInfo(NamedTuple):
         return {
             "identity": self.identity.to_mapping(),
             "run": self.run,
-            "context": self.occasion._replace(drawn=dict(self.occasion.drawn))._asdict(),
+            "context": self.context._replace(drawn=dict(self.context.drawn))._asdict(),
             "curves": [list(epoch) for epoch in self.curves],
         }
 
@@ -165,7 +165,7 @@ class CallbackRunner:
 
     def __init__(self, callback: Callback | None, info: RunInfo) -> None:
         self._callbacks = Callbacks([callback] if callback else [])
-        self._info, self._worker = info, info.occasion.worker
+        self._info, self._worker = info, info.context.worker
 
     @contextmanager
     def training(self, curves: Sequence[Epoch]) -> Iterator[None]:

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from budgetnet.common.errors import InputError
-from budgetnet.common.files import replacing_file
+from budgetnet.common.files import atomic_write_path
 from budgetnet.model.plan import lower
 from budgetnet.model.spec import ModelSpec
 
@@ -25,7 +25,7 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], *, about: dict[str, Any
     Raises:
         OSError: the file cannot be written, such as on a full disk.
     """
-    with replacing_file(path) as temporary:
+    with atomic_write_path(path) as temporary:
         write_safetensors(temporary, tensors, metadata={"about": json.dumps(about)}, named=path)
 
 

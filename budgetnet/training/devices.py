@@ -55,7 +55,7 @@ def choose_precision(wanted: str, device: torch.device) -> str:
 
 
 @contextmanager
-def threads_set_to(count: int) -> Iterator[None]:
+def torch_threads(count: int) -> Iterator[None]:
     """Set torch's number of threads within a ``with`` block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)

@@ -131,7 +131,7 @@ class Proxy(TrainingStep):
             self._full_forward = self._graphed_forward()
         for step, size in enumerate(self.loader.sizes):
             if step % self._filter.backward_every == 0:
-                self.learn(size)
+                self.train_batch(size)
             elif size == self.loader.batch_size:
                 self._full_forward()
             else:

@@ -23,7 +23,7 @@ from budgetnet.runs.records import Epoch, RunResult
 from budgetnet.training.callbacks import Callback, RunInfo
 
 
-def load_shown(name: str) -> DataSet:
+def load_with_progress(name: str) -> DataSet:
     """Load a data set by name, with a progress bar in a terminal while an image folder is decoded.
 
     Raises:
@@ -81,7 +81,7 @@ class TerminalProgress(Callback):
     def on_run_start(self, run: RunInfo, *, worker: int) -> None:
         """Reset the worker's bar for a new run."""
         if self._search is not None:
-            self._bars.update(self._search, completed=run.occasion.trained)
+            self._bars.update(self._search, completed=run.context.trained)
         self._labels[worker] = f"{run.label[:40]} · {short_count(run.params)} parameters"
         if worker not in self._runs:
             self._runs[worker] = self._bars.add_task("", total=run.epochs)

@@ -52,13 +52,13 @@ class _Progress(NamedTuple):
 class PruningCallback(Protocol):
     """Decides after each epoch whether a run is stopped; its methods return the reason, or None to continue."""
 
-    def stands_by(self, result: RunResult) -> bool:
+    def confirms_stop(self, result: RunResult) -> bool:
         """Return whether this callback stopped the run in an earlier call, so that the stored result can be reused."""
 
-    def resumed(self, curves: Sequence[Epoch]) -> str | None:
+    def check_resumed(self, curves: Sequence[Epoch]) -> str | None:
         """Check the epochs trained before the run was resumed; called once, before the next epoch."""
 
-    def behind(self, epoch: Epoch) -> str | None:
+    def check_epoch(self, epoch: Epoch) -> str | None:
         """Check an epoch that just ended."""
 
 
@@ -81,7 +81,7 @@ class TrainingRun:
                 train_images,
                 validation_images,
                 recipe.augmentation,
-                redrawn=recipe.validation_split == "each-epoch",
+                resplit_each_epoch=recipe.validation_split == "each-epoch",
                 augmented=recipe.augmented_validation,
                 seed=identity.seed,
             )
@@ -138,7 +138,7 @@ class TrainingRun:
     def train(self, callbacks: CallbackRunner, pruning: PruningCallback | None) -> RunResult:
         """Train until the last epoch, early stopping, pruning, or a loss that is not finite."""
         stopping = self.recipe.early_stopping
-        pruned = pruning.resumed(self.curves) if pruning and self.curves else None
+        pruned = pruning.check_resumed(self.curves) if pruning and self.curves else None
         while pruned is None and self.progress.epoch < self.recipe.epochs:
             if stopping and self.progress.stale_epochs >= stopping.patience:
                 loss = stopping.monitor.replace("-", " ")
@@ -148,7 +148,7 @@ class TrainingRun:
                 return self._result("diverged", f"the loss was not finite in epoch {epoch.epoch}")
             self._save(epoch, validation)
             callbacks.on_epoch_end(epoch)
-            pruned = pruning.behind(epoch) if pruning else None
+            pruned = pruning.check_epoch(epoch) if pruning else None
         if pruned is not None and self.progress.epoch < self.recipe.epochs:
             return self._result("stopped", pruned)
         return self._result("complete", f"all {self.recipe.epochs} epochs")
@@ -164,7 +164,7 @@ class TrainingRun:
         torch.manual_seed(derive_seed(self.identity.seed, "dropout", number))
         self.training_step.begin(number, rates=rates)
         for step, size in enumerate(sizes, 1):
-            self.training_step.learn(size)
+            self.training_step.train_batch(size)
             callbacks.on_step_end(number, step / len(sizes))
         train_loss, train_accuracy = self.training_step.totals()
         validation = self.evaluator()

@@ -121,7 +121,7 @@ class TrainingStep:
         for counter in (self._step, self._loss, self._correct):
             counter.zero_()
 
-    def learn(self, size: int) -> None:
+    def train_batch(self, size: int) -> None:
         """Train on the next batch.
 
         Args:
@@ -198,9 +198,9 @@ class TrainingStep:
         """Return the cross-entropy with label smoothing and mixed labels: mean over the batch, or of each image."""
         smoothing = self.recipe.label_smoothing
         loss = functional.cross_entropy(logits, batch.labels, label_smoothing=smoothing, reduction=reduction)
-        if batch.mixed_in is None or batch.share is None:
+        if batch.mixed_labels is None or batch.share is None:
             return loss
-        other = functional.cross_entropy(logits, batch.mixed_in, label_smoothing=smoothing, reduction=reduction)
+        other = functional.cross_entropy(logits, batch.mixed_labels, label_smoothing=smoothing, reduction=reduction)
         return batch.share * loss + (1 - batch.share) * other
 
     @torch.no_grad()

@@ -19,11 +19,11 @@ from budgetnet.data.training_data import TrainingData
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.store import RunFolder
-from budgetnet.training.devices import choose_precision, threads_set_to
+from budgetnet.training.devices import choose_precision, torch_threads
 from budgetnet.training.initialisation import initialise
 from budgetnet.training.step import PRECISIONS, Execution, TrainingStep
 
-Wanted = int | Literal["auto"]
+ThreadCount = int | Literal["auto"]
 """A number of threads, or ``"auto"`` to measure it."""
 
 _ROUNDS = 3
@@ -56,7 +56,7 @@ class ThreadTimes(NamedTuple):
         return f"threads: {self.fastest}, the fastest for this network: a step takes {', '.join(each)}"
 
 
-def set_threads(wanted: Wanted, first: Callable[[], FirstRun | None], *, processes: int = 1) -> str:
+def set_threads(wanted: ThreadCount, first: Callable[[], FirstRun | None], *, processes: int = 1) -> str:
     """Set torch's number of threads for this process.
 
     Args:
@@ -71,7 +71,7 @@ def set_threads(wanted: Wanted, first: Callable[[], FirstRun | None], *, process
     Raises:
         InputError: more threads than the process has cores, or than ``OMP_NUM_THREADS`` allows.
     """
-    most = most_threads(processes)
+    most = max_threads(processes)
     if wanted != "auto" and wanted > most:
         rule = f"must be at most {most}: the cores of this process, or OMP_NUM_THREADS"
         raise InputError("threads", wanted, rule + (f", shared by {processes} processes" if processes > 1 else ""))
@@ -93,7 +93,7 @@ def set_threads(wanted: Wanted, first: Callable[[], FirstRun | None], *, process
     return str(times)
 
 
-def most_threads(processes: int = 1) -> int:
+def max_threads(processes: int = 1) -> int:
     """Return the maximum number of threads of each process, by available cores and torch's setting."""
     return max(1, min(torch.get_num_threads(), available_cores()) // processes)
 
@@ -111,7 +111,7 @@ def measure_threads(step: Callable[[], None], *, most: int) -> ThreadTimes:
         if number > 1 and time.perf_counter() - began > _SECONDS:
             break
         for count, found in times.items():
-            with threads_set_to(count):
+            with torch_threads(count):
                 start = time.perf_counter()
                 step()
                 # The first step with each number of threads is a warm-up.
@@ -133,7 +133,7 @@ def training_step_of(run: FirstRun) -> Callable[[], None]:
         while True:
             training_step.begin(1, rates=[recipe.learning_rate] * len(loader.sizes))
             for size in loader.sizes:
-                training_step.learn(size)
+                training_step.train_batch(size)
                 yield
 
     endless = steps()

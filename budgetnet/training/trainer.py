@@ -19,7 +19,7 @@ from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.records import RunIdentity, RunRecord
 from budgetnet.runs.store import RunFolder
 from budgetnet.training.callbacks import Callback, CallbackRunner, RunContext, RunInfo
-from budgetnet.training.devices import choose_precision, describe_environment, threads_set_to
+from budgetnet.training.devices import choose_precision, describe_environment, torch_threads
 from budgetnet.training.run import PruningCallback, TrainingRun
 from budgetnet.training.step import Execution, cudnn_settings
 
@@ -33,7 +33,7 @@ def train(
     out: Path,
     execution: Execution | None = None,
     callback: Callback | None = None,
-    occasion: RunContext | None = None,
+    context: RunContext | None = None,
     pruning: PruningCallback | None = None,
 ) -> RunRecord:
     """Train one network, resume an interrupted run, or load the record of a finished one.
@@ -48,7 +48,7 @@ def train(
         out: folder of run folders, in which the run's folder is created.
         execution: execution settings; default: `Execution()`.
         callback: receives the events of the run; its exceptions interrupt training.
-        occasion: search or batch that the run belongs to, for the callback.
+        context: search or batch that the run belongs to, for the callback.
         pruning: may stop the run after an epoch; default: no pruning.
 
     Raises:
@@ -60,21 +60,21 @@ def train(
     execution = execution or Execution()
     identity = identify(spec, data, recipe, seed=seed)
     folder = RunFolder.of(identity, out)
-    callbacks = CallbackRunner(callback, RunInfo(identity, folder.path.name, occasion or RunContext()))
+    callbacks = CallbackRunner(callback, RunInfo(identity, folder.path.name, context or RunContext()))
     # The caller's random state is restored, on the CPU and on the CUDA device used.
     cuda = [device] if device.type == "cuda" else []
     with folder.locked(), torch.random.fork_rng(devices=cuda), cudnn_settings(execution):
         folder.begin(identity)
         if folder.finished:
             stored = folder.load().result
-            if stored.status == "stopped" and not (pruning and pruning.stands_by(stored)):
+            if stored.status == "stopped" and not (pruning and pruning.confirms_stop(stored)):
                 folder.reopen()
         if not folder.finished:
-            with threads_set_to(_threads(folder)):
+            with torch_threads(_threads(folder)):
                 run = TrainingRun(identity, data, folder, execution)
                 run.resume()
                 environment = {**describe_environment(device), "execution": execution._asdict()}
-                folder.note_environment(environment, first_epoch=run.progress.epoch + 1)
+                folder.record_environment(environment, first_epoch=run.progress.epoch + 1)
                 with callbacks.training(run.curves):
                     result = run.train(callbacks, pruning)
                     folder.finish(result)
@@ -108,8 +108,8 @@ def identify(
     Raises:
         InputError: network, recipe and images do not fit together.
     """
-    recipe.require_images(*data.input_shape[1:])
-    recipe.require_steps(len(data.train))
+    recipe.check_image_size(*data.input_shape[1:])
+    recipe.check_num_steps(len(data.train))
     device = device or data.train.images.device
     adapted = data.adapt(spec)
     if recipe.example_filter is not None:

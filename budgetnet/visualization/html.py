@@ -15,7 +15,7 @@ from budgetnet.model.cost import cost_of
 from budgetnet.model.spec import ModelSpec, feature_sizes
 from budgetnet.model.summary import Summary
 from budgetnet.runs.records import RunRecord
-from budgetnet.statistics.intervals import points, wilson_interval, with_interval
+from budgetnet.statistics.intervals import format_with_interval, points, wilson_interval
 from budgetnet.study.leaderboard import LeaderboardRow
 from budgetnet.study.trials import Trial
 from budgetnet.visualization.figures.style import GREEN, RULE, VERMILLION
@@ -136,7 +136,7 @@ def leaderboard_html(rows: Sequence[LeaderboardRow], *, title: str, most: int | 
             f"{row.params:,}",
             short_count(row.macs),
             "" if row.train_flops is None else short_petaflops(row.train_flops),
-            with_interval(row.accuracy, row.interval),
+            format_with_interval(row.accuracy, row.interval),
             "" if row.is_reference else f"{100 * row.gap:+.2f}",
             row.verdict,
         )
@@ -179,7 +179,7 @@ def run_html(record: RunRecord) -> str:
     if result.validation_correct is not None:
         share = result.validation_correct / result.validation_images
         interval = wilson_interval(result.validation_correct, result.validation_images)
-        accuracy = f"{with_interval(share, interval)} % validation accuracy"
+        accuracy = f"{format_with_interval(share, interval)} % validation accuracy"
     facts = [
         accuracy,
         f"recipe {identity.recipe.name or 'from a file'}, {result.epochs} epochs, seed {identity.seed}",
@@ -197,7 +197,7 @@ def evaluations_html(evaluated: Sequence[EvaluatedRun]) -> str:
             each.run,
             each.record.identity.spec.label,
             f"{each.record.result.params:,}",
-            with_interval(each.scores.accuracy, each.scores.interval),
+            format_with_interval(each.scores.accuracy, each.scores.interval),
             f"{each.scores.images:,}",
             f"{each.scores.loss:.4f}",
             percent(each.scores.calibration(BINS).ece),
@@ -228,7 +228,7 @@ def predictions_html(predictions: Sequence[Prediction], *, class_names: Sequence
     for each in predictions:
         if each.error is not None:
             rows.append((each.path, str(each.error), ""))
-        for place, (number, probability) in enumerate(each.likeliest(3)):
+        for place, (number, probability) in enumerate(each.top_classes(3)):
             rows.append(("" if place else each.path, class_names[number], percent(probability)))
     return _table("predictions", ("image", "class", "probability %"), rows, left=2)
 

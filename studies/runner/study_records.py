@@ -7,11 +7,11 @@ from pathlib import Path
 
 from study_order import Study
 
-from budgetnet.common.files import replacing_file
+from budgetnet.common.files import atomic_write_path
 
 RUN_FILES = ("run.json", "result.json", "curves.csv", "test.json", "environment.json")
 """Files of a run folder that are kept; weights are not."""
-OPENINGS = "test-openings.jsonl"
+TEST_OPENINGS_FILE = "test-openings.jsonl"
 """Log of the openings of the test set."""
 
 
@@ -32,8 +32,8 @@ def keep_records(study: Study, *, runs: Path, records: Path) -> list[str]:
         for name in RUN_FILES:
             if (folder / name).exists():
                 _copy(folder / name, records / "runs" / folder.name / name)
-    if (runs / OPENINGS).exists() and any((folder / "test.json").exists() for folder in finished):
-        _copy(runs / OPENINGS, records / OPENINGS)
+    if (runs / TEST_OPENINGS_FILE).exists() and any((folder / "test.json").exists() for folder in finished):
+        _copy(runs / TEST_OPENINGS_FILE, records / TEST_OPENINGS_FILE)
     return [folder.name for folder in finished]
 
 
@@ -46,5 +46,5 @@ def collect(study: Study, *, records: Path, repository: Path) -> int:
 
 
 def _copy(source: Path, target: Path) -> None:
-    with replacing_file(target) as temporary:
+    with atomic_write_path(target) as temporary:
         shutil.copyfile(source, temporary)

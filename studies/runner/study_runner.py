@@ -18,7 +18,7 @@ from study_records import keep_records
 from study_state import Status, StudyState, now
 
 from budgetnet.common.errors import BusyError, InputError
-from budgetnet.common.files import put_in_place
+from budgetnet.common.files import replace_atomically
 
 
 class Place:
@@ -199,7 +199,7 @@ class Runner:
         with written.open("wb") as stdout:
             code = run_command(argv, checkout=checkout, stdout=stdout, log=log, idle=idle)
         if code in command.exit_codes:
-            put_in_place(written, written.with_name(command.stdout))
+            replace_atomically(written, written.with_name(command.stdout))
         return code
 
 

@@ -15,7 +15,7 @@ from support import TINY, tiny_recipe
 import budgetnet as bn
 from budgetnet.api.run import TrainedRun
 from budgetnet.data import DataSet
-from budgetnet.runs.store import OPENINGS
+from budgetnet.runs.store import TEST_OPENINGS_FILE
 
 SIZES: Any = {"train_size": 64, "validation_size": 40}
 
@@ -93,7 +93,7 @@ def test_evaluation_on_validation_images_leaves_the_test_set_sealed(runs: list[T
     assert [each.scores.correct for each in evaluations] == [run.record.result.validation_correct for run in runs]
     frame = evaluations.frame()
     assert list(frame["accuracy"]) == [run.accuracy for run in runs]
-    assert not (runs[0].folder.parent / OPENINGS).exists()
+    assert not (runs[0].folder.parent / TEST_OPENINGS_FILE).exists()
     assert len(evaluations.comparisons) == 1
     html = read(evaluations._repr_html_())
     assert all(run.folder.name in html.text for run in runs)

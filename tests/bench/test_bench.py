@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from support import Tell
+from support import RunCommand
 
 from budgetnet.bench import check as bench_check
 from budgetnet.bench.measure import Measurement, Task, measure, ratios
@@ -120,7 +120,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("few")
-def test_check_reports_equal_counts_and_times_of_every_method(tell: Tell) -> None:
+def test_check_reports_equal_counts_and_times_of_every_method(tell: RunCommand) -> None:
     answer = tell("bench", "check", "--seconds", "0.01", "--json")
     assert (answer.code, answer.err) == (0, "")
     found = json.loads(answer.out)
@@ -146,7 +146,7 @@ def test_check_reports_equal_counts_and_times_of_every_method(tell: Tell) -> Non
 
 
 @pytest.mark.usefixtures("few")
-def test_check_prints_a_table_of_at_most_80_columns(tell: Tell) -> None:
+def test_check_prints_a_table_of_at_most_80_columns(tell: RunCommand) -> None:
     threads = torch.get_num_threads()
     answer = tell("bench", "check", "--seconds", "0.01")
     assert (answer.code, answer.err) == (0, "")
@@ -175,7 +175,7 @@ def test_goal_compares_with_the_fastest_sample_of_thop(thop: float, threaded: fl
     assert goals[0].measured == pytest.approx(min(thop, threaded) / 1e-5)
 
 
-def test_check_fails_if_counts_differ(tell: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_fails_if_counts_differ(tell: RunCommand, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_check, "plan_cost", lambda _plan: Cost(1, 2, 3))
     answer = tell("bench", "check", "--seconds", "0.01")
     assert (answer.code, answer.out) == (1, "")
@@ -185,7 +185,7 @@ def test_check_fails_if_counts_differ(tell: Tell, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "x", "3601"])
-def test_invalid_seconds_are_rejected(tell: Tell, seconds: str) -> None:
+def test_invalid_seconds_are_rejected(tell: RunCommand, seconds: str) -> None:
     answer = tell("bench", "check", f"--seconds={seconds}")
     assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
     assert "--seconds" in answer.err

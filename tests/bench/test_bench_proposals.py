@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from support import PAIR_SPACE, TINY_SPACE, Tell, write_space
+from support import PAIR_SPACE, TINY_SPACE, RunCommand, write_space
 
 from budgetnet.bench.proposals import SizingResult, run
 from budgetnet.common.errors import InputError
@@ -23,7 +23,7 @@ def test_statistics_are_over_proposals_within_the_budget() -> None:
     assert (nothing.share_within, nothing.median_use, nothing.low_use) == (0.0, None, None)
 
 
-def test_proposals_of_every_sizing_are_reported(tmp_path: Path, tell: Tell) -> None:
+def test_proposals_of_every_sizing_are_reported(tmp_path: Path, tell: RunCommand) -> None:
     space = write_space(tmp_path / "space.yaml", TINY_SPACE)
     shape = ["--input-shape", "1,8,8", "--count", "30"]
     answer = tell("bench", "proposals", space, "--max-params", "50k", *shape, "--json")
@@ -43,7 +43,7 @@ def test_proposals_of_every_sizing_are_reported(tmp_path: Path, tell: Tell) -> N
     assert max(map(len, table.out.splitlines())) <= 80
 
 
-def test_no_proposal_within_the_budget(tmp_path: Path, tell: Tell) -> None:
+def test_no_proposal_within_the_budget(tmp_path: Path, tell: RunCommand) -> None:
     space = write_space(tmp_path / "space.yaml", PAIR_SPACE)
     answer = tell("bench", "proposals", space, "--max-params", "1", "--count", "3")
     assert answer.code == 0
@@ -84,7 +84,7 @@ def test_a_budget_without_limits_is_rejected() -> None:
         )
 
 
-def test_invalid_count_is_rejected(tell: Tell) -> None:
+def test_invalid_count_is_rejected(tell: RunCommand) -> None:
     answer = tell("bench", "proposals", "--count", "0")
     assert (answer.code, answer.out) == (2, "")
     assert answer.err.startswith("error: --count = '0': must be a whole number")

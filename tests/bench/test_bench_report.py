@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from support import Tell
+from support import RunCommand
 
 from budgetnet.bench.reporting import ReportBenchmark
 from budgetnet.bench.synthetic_study import STUDY, write_study
@@ -31,7 +31,9 @@ def test_synthetic_study_reads_like_a_real_one(tmp_path: Path) -> None:
     assert all(record.result.params == record.identity.spec.params <= 5_000_000 for record in records)
 
 
-def test_report_benchmark_measures_time_and_size(tell: Tell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_report_benchmark_measures_time_and_size(
+    tell: RunCommand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     answer = tell("bench", "report", "--trials", "4", "--repeat", "1", "--json")
     assert (answer.code, answer.err) == (0, "")
@@ -54,6 +56,6 @@ def test_goals_apply_from_1000_trials(seconds: list[float], size: int, met: list
 
 
 @pytest.mark.parametrize("arguments", [["--trials", "0"], ["--repeat", "0"], ["--trials", "many"]])
-def test_invalid_counts_are_rejected(tell: Tell, arguments: list[str]) -> None:
+def test_invalid_counts_are_rejected(tell: RunCommand, arguments: list[str]) -> None:
     answer = tell("bench", "report", *arguments)
     assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)

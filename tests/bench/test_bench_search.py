@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 import pytest
-from support import Tell, child_environment
+from support import RunCommand, child_environment
 
 from budgetnet.bench import search, startup
 from budgetnet.bench.search import Candidate, Overhead, SearchBenchmark
@@ -24,7 +24,7 @@ SEARCH = ["bench", "search", "--trials", "1", "--max-params", "70k", "--epochs",
 
 
 def test_search_benchmark_reports_training_and_overhead(
-    tell: Tell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    tell: RunCommand, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(search, "REPEATS", 12)
     monkeypatch.setattr(search, "KNOWN", 30)
@@ -67,7 +67,7 @@ def test_search_benchmark_reports_training_and_overhead(
 OVERHEADS = [Overhead(0.5, 0.25), Overhead(0.0, 1.0), Overhead(0.25, 0.5)]
 
 
-def test_search_benchmark_summarises_its_candidates(tell: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_search_benchmark_summarises_its_candidates(tell: RunCommand, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "_measure_overhead", lambda *_, **__: OVERHEADS)
     results: list[SearchBenchmark] = []
     run = search.run
@@ -102,12 +102,12 @@ def test_overhead_goal_is_5_percent_from_30_candidates(seconds: float, met: bool
     assert [goal.met for goal in many.goals] == [False, met]
 
 
-def test_infeasible_budget_is_rejected(tell: Tell) -> None:
+def test_infeasible_budget_is_rejected(tell: RunCommand) -> None:
     answer = tell("bench", "search", "--max-params", "100", "--device", "cpu")
     assert (answer.code, answer.out, answer.err.count("\n")) == (3, "", 1)
 
 
-def test_start_benchmark_reports_every_phase(tell: Tell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_start_benchmark_reports_every_phase(tell: RunCommand, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     answer = tell("bench", "start", "resnet20", "--repeat", "2", "--device", "cpu", "--json")
     assert (answer.code, answer.err) == (0, "")
@@ -129,7 +129,7 @@ def test_start_benchmark_reports_every_phase(tell: Tell, monkeypatch: pytest.Mon
     assert list(tmp_path.iterdir()) == []
 
 
-def test_start_prints_a_table_of_at_most_80_columns(tell: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_start_prints_a_table_of_at_most_80_columns(tell: RunCommand, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(startup, "_start", lambda _task: Start(0.02, 2.0, 1.0, 0.1, 100.0))
     answer = tell("bench", "start", "--device", "cpu")
     assert (answer.code, answer.err) == (0, "")
@@ -146,7 +146,9 @@ def test_start_prints_a_table_of_at_most_80_columns(tell: Tell, monkeypatch: pyt
         ("raise ValueError('nothing to start')", "ValueError: nothing to start"),
     ],
 )
-def test_failing_start_is_one_line(tell: Tell, monkeypatch: pytest.MonkeyPatch, program: str, message: str) -> None:
+def test_failing_start_is_one_line(
+    tell: RunCommand, monkeypatch: pytest.MonkeyPatch, program: str, message: str
+) -> None:
     monkeypatch.setattr(startup, "_PROGRAM", program)
     answer = tell("bench", "start", "--repeat", "1", "--device", "cpu")
     assert (answer.code, answer.out) == (1, "")
@@ -206,7 +208,7 @@ def test_start_goal_is_5_seconds_on_cuda_only(device: str, seconds: float, met: 
         ("start", "--device", "tpu", "must be one of"),
     ],
 )
-def test_invalid_options_are_one_line(tell: Tell, command: str, option: str, value: str, rule: str) -> None:
+def test_invalid_options_are_one_line(tell: RunCommand, command: str, option: str, value: str, rule: str) -> None:
     answer = tell("bench", command, f"{option}={value}")
     assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
     # Errors about data name the field, not the option.

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from support import TINY, Tell
+from support import TINY, RunCommand
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from budgetnet.bench import hardware
@@ -45,7 +45,7 @@ def speed(variant: str, *, rate: float, memory: int | None = None) -> Speed:
     return Speed(variant, "float32", 128, times, rate, 0.5, memory)
 
 
-def test_train_benchmark_rows_are_consistent(tell: Tell, tmp_path: Path) -> None:
+def test_train_benchmark_rows_are_consistent(tell: RunCommand, tmp_path: Path) -> None:
     TINY.save(tmp_path / "tiny.yaml")
     answer = tell("bench", "train", str(tmp_path / "tiny.yaml"), "--batch", "4", "--seconds", "0.1", "--json")
     assert answer.code == 0, answer.err
@@ -215,7 +215,7 @@ def test_profile_shares_sum_to_one() -> None:
     assert [share.share for share in found.shares] == sorted((share.share for share in found.shares), reverse=True)
 
 
-def test_profile_reports_wall_times(tell: Tell, tmp_path: Path) -> None:
+def test_profile_reports_wall_times(tell: RunCommand, tmp_path: Path) -> None:
     TINY.save(tmp_path / "tiny.yaml")
     answer = tell("bench", "profile", str(tmp_path / "tiny.yaml"), "--batch", "64", "--json")
     assert answer.code == 0, answer.err
@@ -237,7 +237,7 @@ def test_network_of_is_close_to_the_requested_size(params: int) -> None:
     assert abs(count - params) < 0.05 * params
 
 
-def test_growth_reports_every_point_and_plots(tell: Tell, tmp_path: Path) -> None:
+def test_growth_reports_every_point_and_plots(tell: RunCommand, tmp_path: Path) -> None:
     sizes = ["--params", "0.1M,0.2M", "--batches", "2", "--images", "8,16"]
     answer = tell("bench", "growth", *sizes, "--seconds", "0.01", "--plot", str(tmp_path / "growth.html"), "--json")
     assert answer.code == 0, answer.err
@@ -270,7 +270,7 @@ def test_growth_plot_as_image(tmp_path: Path, suffix: str, start: bytes) -> None
 
 
 @pytest.mark.parametrize("name", ["growth.gif", "growth", "missing/growth.html", "folder.svg"])
-def test_invalid_plot_path_is_rejected_before_measuring(tell: Tell, tmp_path: Path, name: str) -> None:
+def test_invalid_plot_path_is_rejected_before_measuring(tell: RunCommand, tmp_path: Path, name: str) -> None:
     (tmp_path / "folder.svg").mkdir()
     answer = tell("bench", "growth", "--plot", str(tmp_path / name))
     assert answer.code == 2
@@ -295,7 +295,7 @@ def test_invalid_plot_path_is_rejected_before_measuring(tell: Tell, tmp_path: Pa
         ("growth", "--seconds", "-1"),
     ],
 )
-def test_invalid_options_are_one_line_and_exit_code_2(tell: Tell, command: str, option: str, value: str) -> None:
+def test_invalid_options_are_one_line_and_exit_code_2(tell: RunCommand, command: str, option: str, value: str) -> None:
     answer = tell("bench", command, option, value)
     assert answer.code == 2
     assert option in answer.err
@@ -303,7 +303,7 @@ def test_invalid_options_are_one_line_and_exit_code_2(tell: Tell, command: str, 
     assert answer.out == ""
 
 
-def test_tables_have_at_most_80_columns(tell: Tell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_have_at_most_80_columns(tell: RunCommand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     TINY.save(tmp_path / "tiny.yaml")
     spec = str(tmp_path / "tiny.yaml")

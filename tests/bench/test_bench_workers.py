@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import Tell, child_environment, wait_for
+from support import RunCommand, child_environment, wait_for
 
 from budgetnet.bench import workers
 from budgetnet.bench.scaling import network_of
@@ -47,7 +47,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[RecordedPopen]:
     return processes
 
 
-def test_workers_benchmark_sums_over_processes(tell: Tell, started: list[RecordedPopen]) -> None:
+def test_workers_benchmark_sums_over_processes(tell: RunCommand, started: list[RecordedPopen]) -> None:
     before = os.environ.get("OMP_NUM_THREADS")
     answer = tell(*WORKERS, "--workers", "2", "--seconds", "0.2", "--json")
     assert (answer.code, answer.err) == (0, "")
@@ -74,7 +74,7 @@ def test_workers_benchmark_sums_over_processes(tell: Tell, started: list[Recorde
     assert all(process.poll() is not None for process in started)
 
 
-def test_workers_print_a_table_of_at_most_80_columns(tell: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_print_a_table_of_at_most_80_columns(tell: RunCommand, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
     def fake_results(job: Any, count: int) -> tuple[ProcessResult, ...]:
@@ -92,7 +92,7 @@ def test_workers_print_a_table_of_at_most_80_columns(tell: Tell, monkeypatch: py
     assert "400,000 │  4.00" in answer.out
 
 
-def test_killed_process_is_one_line_and_ends_the_others(tell: Tell, started: list[RecordedPopen]) -> None:
+def test_killed_process_is_one_line_and_ends_the_others(tell: RunCommand, started: list[RecordedPopen]) -> None:
     def kill_one_of_two() -> None:
         deadline = time.monotonic() + 120
         while len(started) < 3 and time.monotonic() < deadline:

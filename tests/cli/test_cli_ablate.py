@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import yaml
-from support import TINY, Tell, snapshot, tiny_recipe
+from support import TINY, RunCommand, snapshot, tiny_recipe
 
 from budgetnet.data import read_openings
 from budgetnet.experiments.ablation.changes import EFFECT_RULE, POOLED_RULE
-from budgetnet.runs.store import OPENINGS, RunFolder
+from budgetnet.runs.store import TEST_OPENINGS_FILE, RunFolder
 from budgetnet.visualization.report.ablations import read_ablation
 from budgetnet.visualization.report.run_reader import Reader
 
@@ -45,13 +45,13 @@ def write_study(folder: Path, **changes: Any) -> str:
     return "study/other.yaml"
 
 
-def answered(tell: Tell, *arguments: str) -> Any:
+def answered(tell: RunCommand, *arguments: str) -> Any:
     answer = tell("ablate", *arguments, "--json")
     assert (answer.code, answer.err) == (0, "")
     return json.loads(answer.out, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
 
 
-def test_every_variant_within_budget_is_trained_with_every_seed(folder: Path, tell: Tell) -> None:
+def test_every_variant_within_budget_is_trained_with_every_seed(folder: Path, tell: RunCommand) -> None:
     found = answered(tell, "study", *SMALL)
     names = [row["variant"] for row in found["rows"]]
     assert names == ["base", "stages[0].channels=16", "stages[0].channels=64", "learning_rate=0.2"]
@@ -63,7 +63,7 @@ def test_every_variant_within_budget_is_trained_with_every_seed(folder: Path, te
             record = RunFolder(folder / "runs" / cell["run"]).load()
             assert (record.identity.seed, record.result.validation_accuracy) == (cell["seed"], cell["accuracy"])
             assert record.result.params == row["params"]
-    assert not (folder / "runs" / OPENINGS).exists()
+    assert not (folder / "runs" / TEST_OPENINGS_FILE).exists()
     before = snapshot(folder)
     table = tell("ablate", "study/study.yaml", *SMALL)
     assert snapshot(folder) == before, "answered from the records"
@@ -72,7 +72,7 @@ def test_every_variant_within_budget_is_trained_with_every_seed(folder: Path, te
     assert max(map(len, table.out.splitlines()[:8])) <= 120
 
 
-def test_saving_writes_table_data_and_figure(folder: Path, tell: Tell) -> None:
+def test_saving_writes_table_data_and_figure(folder: Path, tell: RunCommand) -> None:
     found = answered(tell, "study", *SMALL, "--save", "saved")
     with (folder / "saved" / "results.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
@@ -85,9 +85,9 @@ def test_saving_writes_table_data_and_figure(folder: Path, tell: Tell) -> None:
     assert "learning_rate=0.2" in page
 
 
-def test_the_test_set_is_opened_once_and_only_on_request(folder: Path, tell: Tell) -> None:
+def test_the_test_set_is_opened_once_and_only_on_request(folder: Path, tell: RunCommand) -> None:
     found = answered(tell, write_study(folder, judged_on="test"), *SMALL)
-    (opening,) = read_openings(folder / "runs" / OPENINGS)
+    (opening,) = read_openings(folder / "runs" / TEST_OPENINGS_FILE)
     assert (opening["by"], opening["reason"]) == ("ablate tiny", "an ablation of 3 variants")
     assert len(opening["runs"]) == 6
     for cell in found["rows"][0]["runs"]:
@@ -95,10 +95,10 @@ def test_the_test_set_is_opened_once_and_only_on_request(folder: Path, tell: Tel
         assert record.test is not None
         assert record.test.accuracy == cell["accuracy"]
     assert "the test set was opened" in tell("ablate", "study/other.yaml", *SMALL).out
-    assert len(read_openings(folder / "runs" / OPENINGS)) == 1
+    assert len(read_openings(folder / "runs" / TEST_OPENINGS_FILE)) == 1
 
 
-def test_options_are_laid_over_the_study(folder: Path, tell: Tell) -> None:
+def test_options_are_laid_over_the_study(folder: Path, tell: RunCommand) -> None:
     change = ["--change", "spec.stages[0].channels=12", "--change", "recipe.weight_decay=0", "--epochs", "1"]
     found = answered(tell, "study", *SMALL, *change, "--seeds", "1")
     record = RunFolder(folder / "runs" / found["rows"][0]["runs"][0]["run"]).load()
@@ -112,7 +112,7 @@ def test_options_are_laid_over_the_study(folder: Path, tell: Tell) -> None:
     assert other["rows"][0]["architecture"] == "ladder-small"
 
 
-def test_listing_trains_nothing(folder: Path, tell: Tell) -> None:
+def test_listing_trains_nothing(folder: Path, tell: RunCommand) -> None:
     before = snapshot(folder)
     listed = tell("ablate", "study", "--list")
     assert (listed.code, listed.err) == (0, "")
@@ -121,7 +121,7 @@ def test_listing_trains_nothing(folder: Path, tell: Tell) -> None:
     assert snapshot(folder) == before
 
 
-def test_validation_images_are_the_same_for_all_variants(folder: Path, tell: Tell) -> None:
+def test_validation_images_are_the_same_for_all_variants(folder: Path, tell: RunCommand) -> None:
     for path, level in (("augmented_validation", True), ("split_seed", 1), ("validation_fraction", 0.5)):
         study = write_study(folder, factors={f"recipe.{path}": [level]})
         refused = tell("ablate", study, *SMALL)
@@ -129,7 +129,7 @@ def test_validation_images_are_the_same_for_all_variants(folder: Path, tell: Tel
         assert "judged_on: test" in refused.err
 
 
-def test_few_pairs_and_a_hopeless_base_are_said_to_be_so(folder: Path, tell: Tell) -> None:
+def test_few_pairs_and_a_hopeless_base_are_said_to_be_so(folder: Path, tell: RunCommand) -> None:
     assert "a bootstrap of fewer than 10 pairs" in tell("ablate", "study", *SMALL, "--interval", "bootstrap").out
     assert "a bootstrap of" not in tell("ablate", "study", *SMALL).out
     assert (
@@ -138,7 +138,7 @@ def test_few_pairs_and_a_hopeless_base_are_said_to_be_so(folder: Path, tell: Tel
     )
 
 
-def test_a_leaking_variant_is_judged_on_the_test_set_and_marked(folder: Path, tell: Tell) -> None:
+def test_a_leaking_variant_is_judged_on_the_test_set_and_marked(folder: Path, tell: RunCommand) -> None:
     leak = {"factors": {"recipe.validation_split": ["fixed", "each-epoch"]}}
     refused = tell("ablate", write_study(folder, **leak), *SMALL)
     assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
@@ -158,7 +158,7 @@ def write_networks(folder: Path, **changes: Any) -> str:
     return "study"
 
 
-def test_options_are_trained_for_every_network_and_a_report_finds_them_again(folder: Path, tell: Tell) -> None:
+def test_options_are_trained_for_every_network_and_a_report_finds_them_again(folder: Path, tell: RunCommand) -> None:
     study = write_networks(folder)
     before = snapshot(folder)
     listed = tell("ablate", study, "--list")
@@ -194,7 +194,7 @@ def test_options_are_trained_for_every_network_and_a_report_finds_them_again(fol
     assert read.remarks == ()
 
 
-def test_a_network_whose_base_is_over_budget_is_told_before_anything_is_trained(folder: Path, tell: Tell) -> None:
+def test_a_network_whose_base_is_over_budget_is_told_before_anything_is_trained(folder: Path, tell: RunCommand) -> None:
     big = {"basic": TINY.to_mapping(), "big": TINY.replace(channels=[128]).to_mapping()}
     study = write_networks(folder, networks=big)
     assert "the base of big itself is over budget" in tell("ablate", study, "--list").out
@@ -206,7 +206,7 @@ def test_a_network_whose_base_is_over_budget_is_told_before_anything_is_trained(
     assert changed.err.startswith("error: changes.spec = 'a specification': would give all networks the same")
 
 
-def test_a_study_under_way_is_reported_from_the_runs_that_are_complete(folder: Path, tell: Tell) -> None:
+def test_a_study_under_way_is_reported_from_the_runs_that_are_complete(folder: Path, tell: RunCommand) -> None:
     study = write_networks(folder, seeds=4)
     partial = [study, *SMALL, "--epochs", "1", "--partial"]
     before = snapshot(folder)
@@ -246,14 +246,14 @@ def test_a_study_under_way_is_reported_from_the_runs_that_are_complete(folder: P
     assert rows["preact", "all"] == {(row["network"], row["variant"]): row for row in whole["rows"]}["preact", "all"]
 
 
-def test_a_partial_report_opens_no_test_set(folder: Path, tell: Tell) -> None:
+def test_a_partial_report_opens_no_test_set(folder: Path, tell: RunCommand) -> None:
     partial = [write_study(folder, judged_on="test"), *SMALL, "--partial"]
     answered(tell, write_study(folder), *SMALL)
     write_study(folder, judged_on="test")
     assert tell("ablate", *partial).out == (
         "partial: 0 of 6 runs are complete and judged on the test set; nothing was trained\n"
     )
-    assert not (folder / "runs" / OPENINGS).exists()
+    assert not (folder / "runs" / TEST_OPENINGS_FILE).exists()
     whole = answered(tell, *partial[:-1])
     assert json.loads(tell("ablate", *partial, "--json").out) == whole
 
@@ -276,7 +276,7 @@ BAD: list[tuple[list[str], int, str]] = [
 
 @pytest.mark.parametrize(("arguments", "code", "line"), BAD)
 def test_what_is_wrong_is_told_in_one_line_and_leaves_nothing(
-    folder: Path, tell: Tell, arguments: list[str], code: int, line: str
+    folder: Path, tell: RunCommand, arguments: list[str], code: int, line: str
 ) -> None:
     before = snapshot(folder)
     answer = tell("ablate", *arguments)

@@ -14,14 +14,14 @@ import pytest
 from evaluation_support import STOPPED, Runs, open_test_set, reference_probabilities, validation_rows
 from rich.console import Console
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_score, recall_score
-from support import Tell, child_environment, snapshot
+from support import RunCommand, child_environment, snapshot
 
 from budgetnet.cli.evaluation_tables import confusion_table, short_p
 from budgetnet.data import DataSet, read_openings
 from budgetnet.data.sources import load_digits
 from budgetnet.runs.metrics import Scores
-from budgetnet.runs.recipe import LEAKING, Views
-from budgetnet.runs.store import OPENINGS
+from budgetnet.runs.recipe import LEAKAGE_WARNING, Views
+from budgetnet.runs.store import TEST_OPENINGS_FILE
 from budgetnet.statistics.intervals import wilson_interval
 
 CPU = ["--device", "cpu"]
@@ -40,7 +40,7 @@ def strict(text: str) -> Any:
     return json.loads(text, parse_constant=refuse)
 
 
-def answered(tell: Tell, *arguments: str, code: int = 0) -> Any:
+def answered(tell: RunCommand, *arguments: str, code: int = 0) -> Any:
     answer = tell(*arguments, *CPU, "--json")
     assert (answer.code, answer.err) == (code, "")
     return strict(answer.out)
@@ -48,7 +48,7 @@ def answered(tell: Tell, *arguments: str, code: int = 0) -> Any:
 
 @pytest.mark.parametrize("on", ["validation", "test"])
 def test_a_runs_numbers_are_those_of_scikit_learn(
-    runs: Runs, digits: DataSet, tell: Tell, folder: Path, on: str
+    runs: Runs, digits: DataSet, tell: RunCommand, folder: Path, on: str
 ) -> None:
     records = runs("good0", "good1")
     answer = answered(tell, "evaluate", "good0", "good1", "--on", on, "--bins", "7")
@@ -82,13 +82,13 @@ def test_a_runs_numbers_are_those_of_scikit_learn(
     assert pair["p"] == pair["p_holm"]
 
 
-def test_the_test_set_is_opened_only_when_asked_for_and_once(runs: Runs, tell: Tell, folder: Path) -> None:
+def test_the_test_set_is_opened_only_when_asked_for_and_once(runs: Runs, tell: RunCommand, folder: Path) -> None:
     runs("good0", "good1")
     for verb in ("evaluate", "ensemble"):
         answer = tell(verb, "good0", "good1", *CPU)
         assert (answer.code, answer.err) == (0, "")
         assert "the test set stays sealed" in answer.out
-    assert not (folder / OPENINGS).exists()
+    assert not (folder / TEST_OPENINGS_FILE).exists()
     first = tell("evaluate", "good0", "--on", "test", *CPU)
     assert "test set opened for good0; written down in test-openings.jsonl" in first.out
     again = tell("evaluate", "good0", "--on", "test", *CPU)
@@ -96,17 +96,17 @@ def test_the_test_set_is_opened_only_when_asked_for_and_once(runs: Runs, tell: T
     assert [line for line in again.out.splitlines() if "opening" not in line] == [
         line for line in first.out.splitlines() if "opened" not in line
     ]
-    assert [each["by"] for each in read_openings(folder / OPENINGS)] == ["evaluate"]
+    assert [each["by"] for each in read_openings(folder / TEST_OPENINGS_FILE)] == ["evaluate"]
     both = tell("ensemble", "good0", "good1", "--on", "test", *CPU)
     assert "without another opening of the test set: good0" in both.out
     assert "test set opened for good1;" in both.out
-    assert [each["by"] for each in read_openings(folder / OPENINGS)] == ["evaluate", "ensemble"]
+    assert [each["by"] for each in read_openings(folder / TEST_OPENINGS_FILE)] == ["evaluate", "ensemble"]
     before = snapshot(folder)
     assert tell("ensemble", "good0", "good1", "--on", "test", "--tta", "flip", *CPU).code == 0
     assert snapshot(folder) == before
 
 
-def test_what_is_kept_is_answered_without_torch(runs: Runs, tell: Tell, folder: Path) -> None:
+def test_what_is_kept_is_answered_without_torch(runs: Runs, tell: RunCommand, folder: Path) -> None:
     runs("good0", "good1")
     assert tell("evaluate", "good0", "good1", "--on", "test", *CPU).code == 0
     for verb in ("evaluate", "ensemble"):
@@ -124,7 +124,7 @@ def test_what_is_kept_is_answered_without_torch(runs: Runs, tell: Tell, folder: 
             check=False,
         )
         assert done.returncode == 0, done.stderr
-    assert len(read_openings(folder / OPENINGS)) == 1
+    assert len(read_openings(folder / TEST_OPENINGS_FILE)) == 1
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,9 @@ def test_what_is_kept_is_answered_without_torch(runs: Runs, tell: Tell, folder: 
         ("flip-and-shifts", "flip-and-shifts", "validation images, mirrored and shifted too;"),
     ],
 )
-def test_views_are_chosen_and_named(runs: Runs, digits: DataSet, tell: Tell, tta: str, views: Views, said: str) -> None:
+def test_views_are_chosen_and_named(
+    runs: Runs, digits: DataSet, tell: RunCommand, tta: str, views: Views, said: str
+) -> None:
     (record,) = runs("good0")
     (answer,) = answered(tell, "evaluate", "good0", "--tta", tta)["runs"]
     rows = validation_rows(digits, record)
@@ -145,14 +147,14 @@ def test_views_are_chosen_and_named(runs: Runs, digits: DataSet, tell: Tell, tta
     assert said in " ".join(tell("evaluate", "good0", "--tta", tta, *CPU).out.split())
 
 
-def test_that_a_number_leaks_stands_beside_it(runs: Runs, tell: Tell) -> None:
+def test_that_a_number_leaks_stands_beside_it(runs: Runs, tell: RunCommand) -> None:
     runs("leaking", "good0")
     alone = " ".join(tell("evaluate", "leaking", *CPU).out.split())
-    assert f"] %; {LEAKING}; during training" in alone
+    assert f"] %; {LEAKAGE_WARNING}; during training" in alone
     many = " ".join(tell("evaluate", "leaking", "good0", *CPU).out.split())
-    assert many.count(LEAKING) == 2, "beside the accuracy, and below the table of all runs"
+    assert many.count(LEAKAGE_WARNING) == 2, "beside the accuracy, and below the table of all runs"
     assert many.count("] leaking") == 1
-    assert LEAKING in tell("ensemble", "leaking", "good0", *CPU).out
+    assert LEAKAGE_WARNING in tell("ensemble", "leaking", "good0", *CPU).out
     assert [each["leaks"] for each in answered(tell, "evaluate", "leaking", "good0")["runs"]] == [True, False]
     assert answered(tell, "ensemble", "leaking", "good0")["leaks"] is True
     on_test = tell("evaluate", "leaking", "good0", "--on", "test", *CPU).out
@@ -160,7 +162,7 @@ def test_that_a_number_leaks_stands_beside_it(runs: Runs, tell: Tell) -> None:
     assert "] leaking" not in on_test
 
 
-def test_an_ensemble_by_hand(runs: Runs, digits: DataSet, tell: Tell) -> None:
+def test_an_ensemble_by_hand(runs: Runs, digits: DataSet, tell: RunCommand) -> None:
     records = runs("good0", "good1", "good2")
     rows = validation_rows(digits, records[0])
     images, labels = digits.train_images[rows], digits.train_labels[rows]
@@ -186,7 +188,7 @@ def test_an_ensemble_by_hand(runs: Runs, digits: DataSet, tell: Tell) -> None:
     assert f"{3 * records[0].result.params:,} parameters and {3 * records[0].result.macs:,} MACs in all\n" in table
 
 
-def test_an_ensemble_over_budget_is_shown_and_ends_with_three(runs: Runs, tell: Tell) -> None:
+def test_an_ensemble_over_budget_is_shown_and_ends_with_three(runs: Runs, tell: RunCommand) -> None:
     total = sum(record.result.params for record in runs("good0", "good1"))
     fits = tell("ensemble", "good0", "good1", "--max-params", str(total), *CPU)
     assert (fits.code, f"in all: fits, {total:,} allowed, headroom 0\n" in fits.out) == (0, True)
@@ -197,7 +199,9 @@ def test_an_ensemble_over_budget_is_shown_and_ends_with_three(runs: Runs, tell: 
     assert (answer["fits"], answer["max_params"], answer["ensemble"]["params"]) == (False, total - 1, total)
 
 
-def test_runs_that_split_otherwise_are_averaged_on_test_images_alone(runs: Runs, tell: Tell, folder: Path) -> None:
+def test_runs_that_split_otherwise_are_averaged_on_test_images_alone(
+    runs: Runs, tell: RunCommand, folder: Path
+) -> None:
     runs("good0", "otherwise-split")
     answer = tell("ensemble", "good0", "otherwise-split", *CPU)
     assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
@@ -210,7 +214,7 @@ def test_runs_that_split_otherwise_are_averaged_on_test_images_alone(runs: Runs,
     assert "McNemar" in tell("evaluate", "good0", "otherwise-split", "--on", "test", *CPU).out
 
 
-def test_ones_own_images_are_asked_about_by_name(runs: Runs, tell: Tell, folder: Path) -> None:
+def test_ones_own_images_are_asked_about_by_name(runs: Runs, tell: RunCommand, folder: Path) -> None:
     (record,) = runs("good0")
     images = load_digits().train_images[:60, 0]
     labels = load_digits().train_labels[:60]
@@ -219,12 +223,12 @@ def test_ones_own_images_are_asked_about_by_name(runs: Runs, tell: Tell, folder:
     refused = tell("evaluate", "good0", *data, *CPU)
     assert (refused.code, refused.out) == (2, "")
     assert "use --on test" in refused.err
-    assert not (folder / OPENINGS).exists()
+    assert not (folder / TEST_OPENINGS_FILE).exists()
     (answer,) = answered(tell, "evaluate", "good0", "--on", "test", *data)["runs"]
     expected = reference_probabilities(record, 255 - images[:, np.newaxis], views="flip").argmax(axis=1)
     assert answer["confusion"] == confusion_matrix(labels, expected, labels=range(10)).tolist()
     assert answer["foreign"] is True
-    assert [each["count"] for each in read_openings(folder / OPENINGS)] == [60]
+    assert [each["count"] for each in read_openings(folder / TEST_OPENINGS_FILE)] == [60]
     assert "not the data set that it was trained on (digits)" in tell("evaluate", "good0", "--on", "test", *data).out
 
 
@@ -248,7 +252,7 @@ def test_ones_own_images_are_asked_about_by_name(runs: Runs, tell: Tell, folder:
     ],
 )
 def test_bad_input_is_one_line_and_opens_nothing(
-    runs: Runs, tell: Tell, folder: Path, verb: str, arguments: list[str], hint: str
+    runs: Runs, tell: RunCommand, folder: Path, verb: str, arguments: list[str], hint: str
 ) -> None:
     for name in ("unfinished", "damaged", "moved"):
         runs("good1")
@@ -267,7 +271,7 @@ def test_bad_input_is_one_line_and_opens_nothing(
     assert snapshot(folder) == before
 
 
-def test_options_of_one_verb_alone(runs: Runs, tell: Tell) -> None:
+def test_options_of_one_verb_alone(runs: Runs, tell: RunCommand) -> None:
     runs("good0", "good1")
     for arguments, hint in [
         (["evaluate", "good0", "--bins", "0"], "--bins"),
@@ -280,13 +284,13 @@ def test_options_of_one_verb_alone(runs: Runs, tell: Tell) -> None:
 
 
 def test_a_run_is_found_from_within_its_folder(
-    runs: Runs, tell: Tell, folder: Path, monkeypatch: pytest.MonkeyPatch
+    runs: Runs, tell: RunCommand, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs("good0")
     monkeypatch.chdir(folder / "good0")
     assert answered(tell, "evaluate", ".", "--on", "test")["runs"][0]["run"] == "good0"
-    assert (folder / OPENINGS).exists()
-    assert not (folder / "good0" / OPENINGS).exists()
+    assert (folder / TEST_OPENINGS_FILE).exists()
+    assert not (folder / "good0" / TEST_OPENINGS_FILE).exists()
 
 
 def shown(scores: Scores, names: list[str], width: int) -> str:

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 from evaluation_support import Runs
-from export_support import images_of, logits_by_hand, made_run
+from export_support import create_run, expected_logits, images_of
 from PIL import Image
 from safetensors.torch import load_file
-from support import TINY, Tell, child_environment, finished, snapshot
+from support import TINY, RunCommand, child_environment, finished, snapshot
 
 from budgetnet.data import DataSet
 
@@ -36,7 +36,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_files_are_called_by_the_run_and_lie_here(runs: Runs, tell: Tell, folder: Path) -> None:
+def test_files_are_called_by_the_run_and_lie_here(runs: Runs, tell: RunCommand, folder: Path) -> None:
     (record,) = runs("good0", out=folder / "runs")
     answer = tell("export", "runs/good0", "--format", "torch-export")
     assert (answer.code, answer.err) == (0, "")
@@ -59,8 +59,8 @@ def test_files_are_called_by_the_run_and_lie_here(runs: Runs, tell: Tell, folder
     assert {path.name for path in folder.iterdir()} == {"runs", "good0.pt2", "good0.safetensors"}
 
 
-def test_a_python_file_classifies_pictures_as_predict_does(tell: Tell, digits: DataSet, folder: Path) -> None:
-    record = made_run(TINY, digits, folder / "runs")
+def test_a_python_file_classifies_pictures_as_predict_does(tell: RunCommand, digits: DataSet, folder: Path) -> None:
+    record = create_run(TINY, digits, folder / "runs")
     record.folder.rename(folder / "3-good.run")
     assert tell("export", "3-good.run", "--format", "python").code == 0
     # Called so that it can be imported.
@@ -78,14 +78,14 @@ def test_a_python_file_classifies_pictures_as_predict_does(tell: Tell, digits: D
         ", ".join(f"{entry['class']} {entry['probability']:.2%}" for entry in each["predictions"]) for each in said
     ]
     assert done.stdout.splitlines() == [f"{picture}: {line}" for picture, line in zip(pictures, lines, strict=True)]
-    expected = logits_by_hand(record._replace(folder=folder / "3-good.run"), images_of(digits, 1)).softmax(dim=1)[0]
+    expected = expected_logits(record._replace(folder=folder / "3-good.run"), images_of(digits, 1)).softmax(dim=1)[0]
     assert lines[0] == lines[2]
     assert lines[0].startswith(f"{digits.class_names[int(expected.argmax())]} {expected.max():.2%}, ")
     assert lines[1] != lines[0]
 
 
 def test_what_cannot_be_exported_is_told_in_one_line(
-    runs: Runs, tell: Tell, folder: Path, monkeypatch: pytest.MonkeyPatch
+    runs: Runs, tell: RunCommand, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     diverged, unfinished, bare, good = runs("diverged", "good0", "good1", "good2", out=folder / "runs")
     (unfinished.folder / "result.json").unlink()
@@ -120,7 +120,7 @@ def test_what_cannot_be_exported_is_told_in_one_line(
 
 
 def test_what_says_something_else_ends_with_1(
-    runs: Runs, tell: Tell, folder: Path, monkeypatch: pytest.MonkeyPatch
+    runs: Runs, tell: RunCommand, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs("good0", out=folder / "runs")
     (folder / "good0.py").write_text("before")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from evaluation_support import Runs
-from support import Tell
+from support import RunCommand
 
 
 @pytest.fixture(autouse=True)
@@ -16,7 +16,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_runs_are_ranked_by_validation_accuracy(runs: Runs, tell: Tell) -> None:
+def test_runs_are_ranked_by_validation_accuracy(runs: Runs, tell: RunCommand) -> None:
     records = runs("good0", "good1")
     expected = sorted(records, key=lambda record: -(record.result.validation_correct or 0))
     answer = tell("leaderboard", "good0", "good1", "--json")
@@ -32,7 +32,7 @@ def test_runs_are_ranked_by_validation_accuracy(runs: Runs, tell: Tell) -> None:
     assert all(f"{100 * row['accuracy']:.2f}" in shown.out for row in rows)
 
 
-def test_a_run_given_twice_is_refused_in_one_line(runs: Runs, tell: Tell) -> None:
+def test_a_run_given_twice_is_refused_in_one_line(runs: Runs, tell: RunCommand) -> None:
     runs("good0")
     answer = tell("leaderboard", "good0", "good0")
     assert (answer.code, answer.out) == (2, "")
@@ -40,7 +40,7 @@ def test_a_run_given_twice_is_refused_in_one_line(runs: Runs, tell: Tell) -> Non
     assert "twice" in answer.err
 
 
-def test_a_folder_without_a_run_beside_one_is_named(runs: Runs, tell: Tell, folder: Path) -> None:
+def test_a_folder_without_a_run_beside_one_is_named(runs: Runs, tell: RunCommand, folder: Path) -> None:
     runs("good0")
     (folder / "empty").mkdir()
     answer = tell("leaderboard", "good0", "empty")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support import PAIR_SPACE, Tell, tiny_recipe, write_space
+from support import PAIR_SPACE, RunCommand, tiny_recipe, write_space
 
 from budgetnet.common.documents import parse_duration
 from budgetnet.common.errors import InputError
@@ -28,7 +28,7 @@ def test_what_is_no_time_is_refused(text: str) -> None:
 
 
 def test_the_whole_zoo_can_be_put_first_as_far_as_it_fits(
-    tell: Tell, digits: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tell: RunCommand, digits: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_space(tmp_path / "space.yaml", PAIR_SPACE)

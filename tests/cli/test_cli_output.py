@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import TINY, TINY_SPACE, Tell, restarts, snapshot, tiny_recipe, write_space
+from support import TINY, TINY_SPACE, RunCommand, restarts, snapshot, tiny_recipe, write_space
 
 from budgetnet import __version__
 from budgetnet.model.zoo import names
@@ -28,7 +28,7 @@ TRAIN = ["train", "spec.yaml", *SMALL]
 SEARCH = ["search", "--space", "space.yaml", "--max-params", "20k", "--trials", "3", *SMALL]
 
 
-def answered(tell: Tell, *arguments: str, code: int = 0) -> Any:
+def answered(tell: RunCommand, *arguments: str, code: int = 0) -> Any:
     answer = tell(*arguments, "--json")
     assert (answer.code, answer.err) == (code, "")
     return json.loads(answer.out)
@@ -61,7 +61,7 @@ def outside_the_storage(folder: Path) -> dict[str, tuple[int, bytes]]:
     ],
 )
 def test_json_and_tables_are_answered_on_standard_output_alone(
-    folder: Path, tell: Tell, arguments: list[str], code: int
+    folder: Path, tell: RunCommand, arguments: list[str], code: int
 ) -> None:
     as_json, as_table = tell(*arguments, "--json"), tell(*arguments)
     assert strict(as_json.out)
@@ -71,14 +71,14 @@ def test_json_and_tables_are_answered_on_standard_output_alone(
     assert "\x1b" not in as_table.out, "no colours where no terminal is"
 
 
-def test_the_published_network_fits_five_million_with_its_published_count(tell: Tell) -> None:
+def test_the_published_network_fits_five_million_with_its_published_count(tell: RunCommand) -> None:
     answer = answered(tell, "check", "reference", "--max-params", "5M")
     assert (answer["params"], answer["macs"], answer["fits"]) == (4_662_346, 793_446_912, True)
     (limit,) = answer["limits"]
     assert limit == {"limit": "params", "used": 4_662_346, "allowed": 5_000_000, "headroom": 337_654}
 
 
-def test_what_is_over_budget_comes_with_edits_that_fit(tell: Tell, tmp_path: Path) -> None:
+def test_what_is_over_budget_comes_with_edits_that_fit(tell: RunCommand, tmp_path: Path) -> None:
     answer = answered(tell, "check", "reference", "--max-params", "4M", code=3)
     assert answer["fits"] is False
     assert answer["edits"]
@@ -92,19 +92,19 @@ def test_what_is_over_budget_comes_with_edits_that_fit(tell: Tell, tmp_path: Pat
 
 
 @pytest.mark.parametrize("spec", ["reference", "spec.yaml"])
-def test_verifying_counts_the_built_network(folder: Path, tell: Tell, spec: str) -> None:
+def test_verifying_counts_the_built_network(folder: Path, tell: RunCommand, spec: str) -> None:
     answer = answered(tell, "check", spec, "--verify")
     counts = {"built_params": answer["params"], "thop_params": answer["params"], "torch_macs": answer["macs"]}
     assert answer["verified"] == counts
     assert "all agree" in tell("check", spec, "--verify").out
 
 
-def test_the_named_networks_are_those_of_the_zoo(tell: Tell) -> None:
+def test_the_named_networks_are_those_of_the_zoo(tell: RunCommand) -> None:
     assert [entry["name"] for entry in answered(tell, "specs")] == names()
 
 
 @pytest.mark.parametrize("kind", ["spec", "recipe", "space"])
-def test_a_schema_knows_the_fields_of_its_file(folder: Path, tell: Tell, kind: str) -> None:
+def test_a_schema_knows_the_fields_of_its_file(folder: Path, tell: RunCommand, kind: str) -> None:
     import yaml
 
     answer = tell("schema", kind)
@@ -112,7 +112,7 @@ def test_a_schema_knows_the_fields_of_its_file(folder: Path, tell: Tell, kind: s
     assert set(strict(answer.out)["properties"]) == set(yaml.safe_load((folder / f"{kind}.yaml").read_text()))
 
 
-def test_help_and_version(tell: Tell) -> None:
+def test_help_and_version(tell: RunCommand) -> None:
     assert tell("--version").out == f"budgetnet {__version__}\n"
     for arguments in (["--help"], ["-h"]):
         answer = tell(*arguments)
@@ -130,13 +130,13 @@ def test_help_and_version(tell: Tell) -> None:
         assert "Usage" in answer.out
 
 
-def test_asked_for_nothing_it_shows_its_help(tell: Tell) -> None:
+def test_asked_for_nothing_it_shows_its_help(tell: RunCommand) -> None:
     answer = tell()
     assert (answer.code, answer.err) == (2, "")
     assert "Usage" in answer.out
 
 
-def test_training_answers_what_the_run_folder_holds(folder: Path, tell: Tell) -> None:
+def test_training_answers_what_the_run_folder_holds(folder: Path, tell: RunCommand) -> None:
     answer = answered(tell, *TRAIN, "--seed", "4")
     record = RunFolder(folder / answer["folder"]).load()
     assert (answer["seed"], record.identity.seed) == (4, 4)
@@ -149,20 +149,20 @@ def test_training_answers_what_the_run_folder_holds(folder: Path, tell: Tell) ->
     assert "the test set stays sealed" in tell(*TRAIN, "--seed", "4").out
 
 
-def test_names_and_paths_are_printed_as_they_are(folder: Path, tell: Tell) -> None:
+def test_names_and_paths_are_printed_as_they_are(folder: Path, tell: RunCommand) -> None:
     out = f"[bold]:smile:{'long' * 40}"
     assert f"run folder: {out}/basic-8x1-s0" in tell(*TRAIN, "--out", out).out
     assert tell(*SEARCH, "--study", "[red]:cat:").code == 0
     assert "[red]:cat:: at most 20,000 params" in tell("leaderboard", "[red]:cat:").out
 
 
-def test_the_data_sets_own_recipe_is_taken_where_none_is_named(folder: Path, tell: Tell) -> None:
+def test_the_data_sets_own_recipe_is_taken_where_none_is_named(folder: Path, tell: RunCommand) -> None:
     answer = answered(tell, "train", "spec.yaml", "--train-size", "64", "--validation-size", "40", "--epochs", "1")
     recipe = RunFolder(folder / answer["folder"]).load().identity.recipe
     assert (recipe.name, recipe.epochs, recipe.schedule) == ("digits", 1, restarts(1, cycle_factor=2))
 
 
-def test_a_search_answers_its_leaderboard_and_the_leaderboard_verb_the_same(folder: Path, tell: Tell) -> None:
+def test_a_search_answers_its_leaderboard_and_the_leaderboard_verb_the_same(folder: Path, tell: RunCommand) -> None:
     found = answered(tell, *SEARCH)
     before = outside_the_storage(folder)
     assert answered(tell, "leaderboard") == answered(tell, "leaderboard", found["study"]) == found
@@ -185,7 +185,7 @@ def test_a_search_answers_its_leaderboard_and_the_leaderboard_verb_the_same(fold
 
 
 def test_a_search_that_gives_up_says_so_and_still_answers(
-    folder: Path, tell: Tell, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tell: RunCommand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("budgetnet.study.driver.MAX_TURNED_AWAY", 5)
     write_space(folder / "space.yaml", {**TINY_SPACE, "channels": [8, 8], "stages": [1, 1], "block_kinds": ["basic"]})

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from evaluation_support import RECIPE, Runs, reference_probabilities
-from export_support import made_run
+from export_support import create_run
 from PIL import Image
-from support import TINY, Tell, snapshot
+from support import TINY, RunCommand, snapshot
 
 from budgetnet.data import DataSet
 from budgetnet.data.dataset import make_dataset
@@ -35,7 +35,7 @@ def pictures(digits: DataSet, folder: Path) -> list[str]:
     return names
 
 
-def answered(tell: Tell, *arguments: str, code: int = 0) -> Any:
+def answered(tell: RunCommand, *arguments: str, code: int = 0) -> Any:
     answer = tell("predict", *arguments, *CPU, "--json")
     assert answer.code == code
     return json.loads(answer.out)
@@ -43,11 +43,11 @@ def answered(tell: Tell, *arguments: str, code: int = 0) -> Any:
 
 @pytest.mark.parametrize("views", ["flip", "none", "flip-and-shifts"])
 def test_probabilities_are_those_of_the_network_run_by_hand(
-    digits: DataSet, tell: Tell, folder: Path, pictures: list[str], views: Views
+    digits: DataSet, tell: RunCommand, folder: Path, pictures: list[str], views: Views
 ) -> None:
     options = {"test_time_flip": views != "none", "test_time_shifts": views == "flip-and-shifts"}
     recipe = RECIPE.model_copy(update={**options, "precision": "bfloat16"})
-    record = made_run(TINY, digits, folder / "runs", recipe=recipe)
+    record = create_run(TINY, digits, folder / "runs", recipe=recipe)
     before = snapshot(folder)
     answer = answered(tell, str(record.folder), *pictures, "--top", "10")
     assert (answer["run"], answer["views"]) == (str(record.folder), views)
@@ -61,7 +61,9 @@ def test_probabilities_are_those_of_the_network_run_by_hand(
     assert snapshot(folder) == before
 
 
-def test_the_likeliest_classes_are_shown_by_name(runs: Runs, digits: DataSet, tell: Tell, pictures: list[str]) -> None:
+def test_the_likeliest_classes_are_shown_by_name(
+    runs: Runs, digits: DataSet, tell: RunCommand, pictures: list[str]
+) -> None:
     (record,) = runs("good0")
     answer = tell("predict", "good0", *pictures, "--top", "2", *CPU)
     assert (answer.code, answer.err) == (0, "")
@@ -75,7 +77,7 @@ def test_the_likeliest_classes_are_shown_by_name(runs: Runs, digits: DataSet, te
     assert lines == shown
 
 
-def test_what_cannot_be_read_is_named_and_keeps_nothing_back(runs: Runs, tell: Tell, pictures: list[str]) -> None:
+def test_what_cannot_be_read_is_named_and_keeps_nothing_back(runs: Runs, tell: RunCommand, pictures: list[str]) -> None:
     runs("good0")
     Path("bad.png").write_bytes(b"no picture")
     whole = answered(tell, "good0", *pictures)
@@ -111,17 +113,19 @@ def animals() -> DataSet:
     )
 
 
-def test_classes_have_the_names_that_the_run_keeps_or_numbers(tell: Tell, folder: Path, pictures: list[str]) -> None:
-    kept = made_run(TINY, animals(), folder / "kept")
+def test_classes_have_the_names_that_the_run_keeps_or_numbers(
+    tell: RunCommand, folder: Path, pictures: list[str]
+) -> None:
+    kept = create_run(TINY, animals(), folder / "kept")
     assert "cat [of prey]" in tell("predict", str(kept.folder), *pictures, *CPU).out
     # A version that kept no names, and its data set is gone.
-    bare = made_run(TINY, animals(), folder / "bare", class_names=None)
+    bare = create_run(TINY, animals(), folder / "bare", class_names=None)
     answer = answered(tell, str(bare.folder), pictures[0])
     assert {each["class"] for each in answer["images"][0]["predictions"]} == {"0", "1"}
 
 
 def test_without_kept_names_the_data_set_is_asked(
-    digits: DataSet, tell: Tell, folder: Path, pictures: list[str]
+    digits: DataSet, tell: RunCommand, folder: Path, pictures: list[str]
 ) -> None:
     names = [f"sign {number}" for number in range(10)]
     np.savez(
@@ -134,7 +138,7 @@ def test_without_kept_names_the_data_set_is_asked(
     )
     from budgetnet.data import load_dataset
 
-    record = made_run(TINY, load_dataset("arrays:signs.npz"), folder / "runs", class_names=None)
+    record = create_run(TINY, load_dataset("arrays:signs.npz"), folder / "runs", class_names=None)
     answer = answered(tell, str(record.folder), pictures[0], "--top", "10")
     assert {each["class"] for each in answer["images"][0]["predictions"]} == set(names)
 
@@ -150,7 +154,7 @@ def test_without_kept_names_the_data_set_is_asked(
     ],
 )
 def test_bad_input_is_told_in_one_line(
-    runs: Runs, tell: Tell, pictures: list[str], arguments: list[str], message: str
+    runs: Runs, tell: RunCommand, pictures: list[str], arguments: list[str], message: str
 ) -> None:
     runs("diverged", "good0")
     answer = tell("predict", *arguments)

@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from support import TINY, Tell, snapshot, tiny_recipe
+from support import TINY, RunCommand, snapshot, tiny_recipe
 
 from budgetnet.common.errors import DataError
 from budgetnet.data import declared_cifar10, load_dataset, read_openings, split
 from budgetnet.model.cost import cost_of
 from budgetnet.model.zoo import get
 from budgetnet.runs.named_recipes import named_recipe
-from budgetnet.runs.recipe import LEAKING
+from budgetnet.runs.recipe import LEAKAGE_WARNING
 from budgetnet.runs.records import DataRecord, Epoch, RunIdentity, RunResult, TestResult
-from budgetnet.runs.store import OPENINGS, RunFolder
+from budgetnet.runs.store import TEST_OPENINGS_FILE, RunFolder
 
 SMALL = ["--data", "digits", "--epochs", "2", "--train-size", "64", "--validation-size", "40", "--device", "cpu"]
 
@@ -32,14 +32,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def answered(tell: Tell, *arguments: str) -> Any:
+def answered(tell: RunCommand, *arguments: str) -> Any:
     answer = tell("reproduce", *arguments, "--json")
     assert (answer.code, answer.err) == (0, "")
     return json.loads(answer.out, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
 
 
 def test_the_leak_is_measured_in_pairs_and_every_number_stands_in_a_record(
-    folder: Path, tell: Tell, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tell: RunCommand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = ["leakage", "--spec", "spec.yaml", "--seeds", "2", *SMALL]
     found = answered(tell, *arguments)
@@ -56,7 +56,7 @@ def test_the_leak_is_measured_in_pairs_and_every_number_stands_in_a_record(
         assert row["test_accuracy"] == record.test.correct / 360
         assert row["train_accuracy"] == record.curves[(record.result.best_epoch or 0) - 1].train_accuracy
         assert record.identity.recipe.epochs == 2
-    (opening,) = read_openings(folder / "runs" / OPENINGS)
+    (opening,) = read_openings(folder / "runs" / TEST_OPENINGS_FILE)
     assert (opening["by"], opening["reason"]) == ("reproduce leakage", "reproduction of what is published: leakage")
     assert sorted(opening["runs"]) == sorted(row["run"] for row in found["runs"])
     before = snapshot(folder)
@@ -64,7 +64,7 @@ def test_the_leak_is_measured_in_pairs_and_every_number_stands_in_a_record(
     assert table.code == 0
     assert snapshot(folder) == before, "answered from the records, and nothing is opened again"
     assert table.out.count("as-run (leaking)") == 3
-    assert f"as-run is {LEAKING}" in table.out
+    assert f"as-run is {LEAKAGE_WARNING}" in table.out
     assert "published (leaking)" in table.out
     monkeypatch.setattr("budgetnet.cli.tables._PLAIN_WIDTH", 80)
     narrow = tell("reproduce", *arguments).out.splitlines()
@@ -72,7 +72,7 @@ def test_the_leak_is_measured_in_pairs_and_every_number_stands_in_a_record(
     assert max(len(line) for line in narrow if "│" in line) <= 80
 
 
-def test_the_ladder_trains_every_rung_with_the_same_seeds(folder: Path, tell: Tell) -> None:
+def test_the_ladder_trains_every_rung_with_the_same_seeds(folder: Path, tell: RunCommand) -> None:
     sizes = ["--data", "digits", "--train-size", "16", "--validation-size", "10", "--device", "cpu"]
     found = answered(tell, "ladder", "--seeds", "1", "--recipe", "recipe.yaml", "--epochs", "1", *sizes)
     assert [rung["name"] for rung in found["rungs"]] == [
@@ -88,7 +88,7 @@ def test_the_ladder_trains_every_rung_with_the_same_seeds(folder: Path, tell: Te
     assert [row["seed"] for row in found["runs"]] == [0] * 4
 
 
-def test_an_ensemble_averages_what_its_members_said_of_the_test_set(folder: Path, tell: Tell) -> None:
+def test_an_ensemble_averages_what_its_members_said_of_the_test_set(folder: Path, tell: RunCommand) -> None:
     arguments = ["ensemble", "--spec", "spec.yaml", "--members", "3", *SMALL]
     found = answered(tell, *arguments)
     probabilities, right = [], []
@@ -107,7 +107,7 @@ def test_an_ensemble_averages_what_its_members_said_of_the_test_set(folder: Path
     over = tell("reproduce", *arguments, "--max-params", str(3 * spec.params - 1))
     assert (over.code, over.err) == (3, "")
     assert "published: about 85 %" in over.out
-    assert len(read_openings(folder / "runs" / OPENINGS)) == 1
+    assert len(read_openings(folder / "runs" / TEST_OPENINGS_FILE)) == 1
     assert tell("reproduce", "ensemble", "--members", "1", "--data", "digits").err.startswith("error: --members = '1'")
 
 
@@ -130,7 +130,7 @@ BAD = [
 
 @pytest.mark.parametrize(("arguments", "line"), BAD)
 def test_what_is_wrong_is_told_in_one_line_and_leaves_nothing(
-    folder: Path, tell: Tell, arguments: list[str], line: str
+    folder: Path, tell: RunCommand, arguments: list[str], line: str
 ) -> None:
     before = snapshot(folder)
     answer = tell("reproduce", *arguments)
@@ -179,7 +179,7 @@ def lay_down_run(out: Path, data: DataRecord, *, seed: int, correct: int) -> Non
     ],
 )
 def test_the_verdict_decides_what_the_command_ends_with(
-    folder: Path, tell: Tell, blank_copy: Path, counts: list[int], declared: bool, code: int, outcome: str
+    folder: Path, tell: RunCommand, blank_copy: Path, counts: list[int], declared: bool, code: int, outcome: str
 ) -> None:
     dataset = load_dataset(f"arrays:{blank_copy}")
     if declared:
@@ -224,7 +224,7 @@ def test_a_declared_copy_is_normalised_as_the_original_and_not_called_so(blank_c
         declared_cifar10(load_dataset("digits"), field="--declare")
 
 
-def test_a_search_refuses_to_rank_by_a_leaking_validation(folder: Path, tell: Tell) -> None:
+def test_a_search_refuses_to_rank_by_a_leaking_validation(folder: Path, tell: RunCommand) -> None:
     before = snapshot(folder)
     for option in ("--recipe", "--final-recipe"):
         answer = tell("search", option, "as-run", "--trials", "1")
@@ -233,10 +233,10 @@ def test_a_search_refuses_to_rank_by_a_leaking_validation(folder: Path, tell: Te
     assert snapshot(folder) == before
 
 
-def test_training_by_a_leaking_recipe_says_so_wherever_it_says_anything(folder: Path, tell: Tell) -> None:
+def test_training_by_a_leaking_recipe_says_so_wherever_it_says_anything(folder: Path, tell: RunCommand) -> None:
     arguments = ["train", "spec.yaml", "--recipe", "as-run", *SMALL]
-    assert LEAKING in tell(*arguments).out
+    assert LEAKAGE_WARNING in tell(*arguments).out
     assert json.loads(tell(*arguments, "--json").out)["leaks"] is True
     sound = ["train", "spec.yaml", "--recipe", "paper", *SMALL]
-    assert LEAKING not in tell(*sound).out
+    assert LEAKAGE_WARNING not in tell(*sound).out
     assert json.loads(tell(*sound, "--json").out)["leaks"] is False

@@ -30,7 +30,7 @@ def machine_with_amx(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def max_isa() -> str | None:
     """Return oneDNN's instruction set limit as a new process would set it."""
     os.environ.pop("ONEDNN_MAX_CPU_ISA", None)
-    cpu.avoid_broken_tiles.__wrapped__()
+    cpu.disable_broken_amx.__wrapped__()
     return os.environ.get("ONEDNN_MAX_CPU_ISA")
 
 
@@ -73,7 +73,7 @@ def test_unwritable_cache_is_ignored(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 def test_no_probe_without_amx_or_with_a_user_defined_limit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(cpu, "_PROBE", CRASHES)
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
-    cpu.avoid_broken_tiles.__wrapped__()
+    cpu.disable_broken_amx.__wrapped__()
     assert os.environ["ONEDNN_MAX_CPU_ISA"] == "AVX2"
     monkeypatch.setattr(cpu, "_cpuinfo", lambda: ["flags : fpu avx512_bf16"])
     assert max_isa() is None

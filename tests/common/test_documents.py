@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import thorough
+from strategies import many_examples
 
 from budgetnet.common.documents import field_path, parse_count
 from budgetnet.common.errors import DataError, InputError, RecordError, short_repr
@@ -110,14 +110,14 @@ def test_parse_count_rejects_invalid_input_in_one_line(text: object) -> None:
     assert "\n" not in str(caught.value)
 
 
-@thorough
+@many_examples
 @given(st.integers(1, 10**18))
 def test_parse_count_accepts_every_notation_of_a_whole_number(number: int) -> None:
     for text in (str(number), f"{number:,}", f"{number:_}", f"{number}.0", f"{Decimal(number) / 1000}k", number):
         assert parse_count(text, field="x") == number
 
 
-@thorough
+@many_examples
 @given(st.text(st.sampled_from("0123456789.,_eE+-kKmMgGbB \n٣²"), max_size=12))
 def test_parse_count_of_any_text_returns_a_positive_count_or_raises_input_error(text: str) -> None:
     try:
@@ -170,7 +170,7 @@ values = st.recursive(
 fields = st.sampled_from([*ModelSpec.model_fields, "self", "cls", "{", "\x1b[31m", "a\nb", "x" * 500])
 
 
-@thorough
+@many_examples
 @given(st.dictionaries(fields, values, max_size=4), st.dictionaries(fields, values, max_size=2))
 def test_any_mapping_is_a_valid_spec_or_raises_a_short_one_line_error(
     top: dict[str, Any], stage: dict[str, Any]

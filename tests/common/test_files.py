@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import thorough
+from strategies import many_examples
 
 from budgetnet.common.errors import InputError
 from budgetnet.common.files import MAX_TEXT_BYTES, read_mapping, write_bytes, write_json, write_text, write_yaml
@@ -137,7 +137,7 @@ def test_valid_files_are_read(tmp_path: Path) -> None:
     assert read_mapping(tmp_path / "x.json") == {"a": {"b": 1}, "c": {"b": 2}}
 
 
-@thorough
+@many_examples
 @given(
     st.text(st.sampled_from("ab01:-[]{},&*!|>?'\"#%@ \n\t.~=<é"), max_size=30)
     | st.lists(
@@ -187,7 +187,7 @@ plain_values = st.recursive(
 )
 
 
-@thorough
+@many_examples
 @given(st.dictionaries(st.text(), plain_values, max_size=4))
 def test_written_mappings_are_read_back_unchanged(
     tmp_path_factory: pytest.TempPathFactory, mapping: dict[str, Any]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from device_support import NoWaiting
+from device_support import NoHostSynchronisation
 
 from budgetnet.data.augment.crops import Crops, crop
 from budgetnet.data.augment.cutout import cut_out
@@ -103,8 +103,8 @@ def test_augmentations_are_applied_in_order(channels: int) -> None:
     inputs = mix(inputs, kind="cutmix", share=sampled["shares"][0], box=sampled["boxes"][0])
     assert torch.equal(batch.inputs, inputs)
     assert torch.equal(batch.labels, sampled["order"])
-    assert batch.mixed_in is not None
-    assert batch.mixed_in.tolist() == [batch.labels.tolist()[position - 1] for position in range(20)]
+    assert batch.mixed_labels is not None
+    assert batch.mixed_labels.tolist() == [batch.labels.tolist()[position - 1] for position in range(20)]
     assert batch.share == sampled["shares"][0]
 
 
@@ -138,7 +138,7 @@ def test_images_are_augmented_at_full_size_and_then_resized(augmentation: Augmen
 def test_steps_with_resizing_need_no_host_synchronisation() -> None:
     loader = BatchLoader(images(20, size=16), ALL_AUGMENTATIONS, batch_size=8, seed=1, side=lambda _: 8)
     step = torch.tensor(0)
-    with NoWaiting():  # type: ignore[no-untyped-call]
+    with NoHostSynchronisation():  # type: ignore[no-untyped-call]
         loader.batch(step, size=8)
 
 

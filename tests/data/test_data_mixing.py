@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from device_support import NoWaiting
+from device_support import NoHostSynchronisation
 from scipy import stats
 from torchvision.transforms import v2
 
@@ -160,7 +160,7 @@ def test_mixing_and_cutout_need_no_host_synchronisation() -> None:
         for device in ("cpu", "meta"):
             share, box = sampled.shares[0].to(device), sampled.boxes[0].to(device)
             arranged, (rows, columns) = inputs.to(device), centres.to(device).unbind(1)
-            with NoWaiting():  # type: ignore[no-untyped-call]
+            with NoHostSynchronisation():  # type: ignore[no-untyped-call]
                 mixed = mix(arranged, kind=kind, share=share, box=box)
                 cut_out(mixed, rows=rows, columns=columns, length=4)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from device_support import NoWaiting
+from device_support import NoHostSynchronisation
 from scipy import stats
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
@@ -204,13 +204,13 @@ def test_policies_need_no_host_synchronisation() -> None:
     policy = sample_policy(
         len(images), kind="rand-augment", operations=2, magnitude=9, size=(8, 8), device="cpu", generator=seeded(0)
     )
-    with NoWaiting():  # type: ignore[no-untyped-call]
+    with NoHostSynchronisation():  # type: ignore[no-untyped-call]
         apply_policy(images, policy)
     # Tensors on the meta device have no values, so reading one would fail.
     policy_on_meta = SampledPolicy(operations=policy.operations.to("meta"), magnitudes=policy.magnitudes.to("meta"))
     assert apply_policy(images.to("meta"), policy_on_meta).shape == images.shape
     for forbidden in (lambda: images.max().item(), lambda: images[images > 3], lambda: torch.tensor([1.0])):
-        with NoWaiting(), pytest.raises(AssertionError):  # type: ignore[no-untyped-call]
+        with NoHostSynchronisation(), pytest.raises(AssertionError):  # type: ignore[no-untyped-call]
             forbidden()
 
 

@@ -24,10 +24,12 @@ def part(first: int, count: int) -> OnDeviceImages:
     return to_device(images, np.arange(first, first + count), device="cpu", mean=[0.5], std=[0.25])
 
 
-def make_split(*, redrawn: bool, augmented: bool, seed: int = 0, padding_mode: PaddingMode = "zeros") -> ResplitImages:
+def make_split(
+    *, resplit_each_epoch: bool, augmented: bool, seed: int = 0, padding_mode: PaddingMode = "zeros"
+) -> ResplitImages:
     settings = Augmentation(crop_padding=1, flip=True, padding_mode=padding_mode)
     parts = part(0, NUM_TRAIN), part(NUM_TRAIN, NUM_VALIDATION)
-    return ResplitImages(*parts, settings, redrawn=redrawn, augmented=augmented, seed=seed)
+    return ResplitImages(*parts, settings, resplit_each_epoch=resplit_each_epoch, augmented=augmented, seed=seed)
 
 
 def pairs(images: OnDeviceImages) -> list[tuple[int, bytes]]:
@@ -38,7 +40,7 @@ ALL_IMAGES = dict(pairs(part(0, NUM_TRAIN)) + pairs(part(NUM_TRAIN, NUM_VALIDATI
 
 
 def test_split_is_resampled_in_every_epoch() -> None:
-    split = make_split(redrawn=True, augmented=False)
+    split = make_split(resplit_each_epoch=True, augmented=False)
     held_out: Counter[int] = Counter()
     seen = []
     for epoch in range(1, 41):
@@ -55,19 +57,22 @@ def test_split_is_resampled_in_every_epoch() -> None:
 
 
 def test_an_epoch_does_not_depend_on_the_epochs_before_it() -> None:
-    one, other = make_split(redrawn=True, augmented=True), make_split(redrawn=True, augmented=True)
+    one, other = (
+        make_split(resplit_each_epoch=True, augmented=True),
+        make_split(resplit_each_epoch=True, augmented=True),
+    )
     for epoch in (1, 2, 3):
         one.begin(epoch)
     other.begin(3)
     assert pairs(one.train) == pairs(other.train)
     assert pairs(one.validation) == pairs(other.validation)
-    another = make_split(redrawn=True, augmented=True, seed=1)
+    another = make_split(resplit_each_epoch=True, augmented=True, seed=1)
     another.begin(3)
     assert pairs(another.train) != pairs(one.train)
 
 
 def test_images_are_overwritten_in_place() -> None:
-    split = make_split(redrawn=True, augmented=True)
+    split = make_split(resplit_each_epoch=True, augmented=True)
     addresses = [images.images.data_ptr() for images in (split.train, split.validation)]
     before = pairs(split.train)
     split.begin(2)
@@ -80,7 +85,7 @@ def test_images_are_overwritten_in_place() -> None:
 def test_only_validation_images_are_cropped_and_flipped(
     resplit: bool, padding_mode: PaddingMode, numpy_mode: Any
 ) -> None:
-    split = make_split(redrawn=resplit, augmented=True, padding_mode=padding_mode)
+    split = make_split(resplit_each_epoch=resplit, augmented=True, padding_mode=padding_mode)
     variants: Counter[tuple[int, int, bool]] = Counter()
     for epoch in range(1, 21):
         split.begin(epoch)
@@ -107,7 +112,9 @@ def test_only_validation_images_are_cropped_and_flipped(
 def test_source_images_are_not_modified() -> None:
     train, validation = part(0, NUM_TRAIN), part(NUM_TRAIN, NUM_VALIDATION)
     before = train.images.clone(), validation.images.clone()
-    split = ResplitImages(train, validation, Augmentation(crop_padding=1), redrawn=True, augmented=True, seed=0)
+    split = ResplitImages(
+        train, validation, Augmentation(crop_padding=1), resplit_each_epoch=True, augmented=True, seed=0
+    )
     split.begin(2)
     assert torch.equal(train.images, before[0])
     assert torch.equal(validation.images, before[1])

@@ -18,7 +18,7 @@ from torch.nn.functional import interpolate
 
 from budgetnet.common.errors import InputError
 from budgetnet.data.decoding import decode_images
-from budgetnet.data.single_image import read_picture
+from budgetnet.data.single_image import load_image
 
 COLOUR = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
 """Image of 6 rows and 5 columns."""
@@ -31,7 +31,7 @@ def saved(path: Path, image: Image.Image, **options: Any) -> Path:
 
 
 def read(path: Path, *, channels: int = 3, height: int = 6, width: int = 5) -> npt.NDArray[np.uint8]:
-    pixels = read_picture(path, input_shape=(channels, height, width))
+    pixels = load_image(path, input_shape=(channels, height, width))
     assert pixels.shape == (channels, height, width)
     assert pixels.dtype == np.uint8
     return pixels

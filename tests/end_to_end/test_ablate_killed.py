@@ -13,7 +13,7 @@ import yaml
 from support import TINY, finished, start, tiny_recipe, wait_for
 
 from budgetnet.data import read_openings
-from budgetnet.runs.store import OPENINGS
+from budgetnet.runs.store import TEST_OPENINGS_FILE
 
 SMALL = ["--train-size", "500", "--validation-size", "40", "--device", "cpu", "--data", "digits", "--json"]
 DONE_AT_KILLS = (0, 1, 2)
@@ -80,4 +80,4 @@ def test_what_is_killed_goes_on_and_comes_to_the_same(tmp_path: Path, command: l
     assert json.loads(again.stdout) == json.loads(whole.stdout)
     assert {path: path.stat().st_mtime_ns for path in done} == done, "what was done is not trained again"
     assert len(list(runs.glob("*/result.json"))) == 4
-    assert len(read_openings(runs / OPENINGS)) == 1, "the test set is opened when all stand"
+    assert len(read_openings(runs / TEST_OPENINGS_FILE)) == 1, "the test set is opened when all stand"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import TINY_SPACE, Tell, started, tiny_recipe, wait_for, write_space
+from support import TINY_SPACE, RunCommand, started, tiny_recipe, wait_for, write_space
 
 from budgetnet.runs.store import RunFolder
 
@@ -57,7 +57,7 @@ def completed(trials: list[Trial]) -> list[Trial]:
 
 @pytest.mark.slow
 def test_a_search_killed_and_interrupted_is_taken_up_where_it_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tell: Tell
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tell: RunCommand
 ) -> None:
     write_space(tmp_path / "space.yaml", TINY_SPACE)
     tiny_recipe(epochs=12).save(tmp_path / "recipe.yaml")

@@ -89,7 +89,7 @@ class Listener(Callback):
 
     def on_run_start(self, run: RunInfo, *, worker: int) -> None:
         self.events[worker].append(("start", len(run.curves)))
-        self.trials[run.occasion.trial] = run.run
+        self.trials[run.context.trial] = run.run
 
     def on_epoch_end(self, epoch: Epoch, *, worker: int) -> None:
         self.events[worker].append(("epoch", epoch.epoch))

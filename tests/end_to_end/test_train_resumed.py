@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
-from support import TINY, EachEpoch, Tell, enlarged, patient, prepare, restarts, started, tiny_recipe, wait_for
+from support import TINY, EachEpoch, RunCommand, enlarged, patient, prepare, restarts, started, tiny_recipe, wait_for
 
 from budgetnet.common.errors import RecordError
 from budgetnet.data import DataSet
@@ -96,11 +96,11 @@ FAST = RECIPE.model_copy(
 )
 
 
-LEAKING = RECIPE.model_copy(update={"validation_split": "each-epoch", "augmented_validation": True})
-FILTERED = LEAKING.model_copy(update={"augmented_validation": False, "example_filter": ExampleFilter(keep=0.3)})
+LEAKAGE_WARNING = RECIPE.model_copy(update={"validation_split": "each-epoch", "augmented_validation": True})
+FILTERED = LEAKAGE_WARNING.model_copy(update={"augmented_validation": False, "example_filter": ExampleFilter(keep=0.3)})
 
 
-RECIPES = {"plain": RECIPE, "everything": EVERYTHING, "leaking": LEAKING, "filtered": FILTERED, "fast": FAST}
+RECIPES = {"plain": RECIPE, "everything": EVERYTHING, "leaking": LEAKAGE_WARNING, "filtered": FILTERED, "fast": FAST}
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
@@ -247,7 +247,7 @@ def interrupted(folder: Path, sent: signal.Signals, *, rows: int) -> tuple[int, 
 
 @pytest.mark.slow
 def test_a_killed_and_interrupted_command_gives_bit_identical_results(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tell: Tell
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tell: RunCommand
 ) -> None:
     broken, whole = command_folder(tmp_path / "broken"), command_folder(tmp_path / "whole")
     assert interrupted(broken, signal.SIGKILL, rows=1) == (-signal.SIGKILL, "")

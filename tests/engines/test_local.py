@@ -21,7 +21,7 @@ from budgetnet.engines import local
 from budgetnet.engines.local import Batch, PlannedRun
 from budgetnet.model.network import build
 from budgetnet.runs.records import Epoch, RunRecord, RunResult
-from budgetnet.runs.store import OPENINGS, RunFolder
+from budgetnet.runs.store import TEST_OPENINGS_FILE, RunFolder
 from budgetnet.training.checkpoint import load_tensors
 from budgetnet.training.trainer import train
 
@@ -39,7 +39,7 @@ def plan(count: int = 2) -> list[PlannedRun]:
 
 
 def test_runs_are_trained_once_and_returned_in_order(batch: Batch, tmp_path: Path) -> None:
-    runs = [*plan(), PlannedRun(spec=TINY, recipe=RECIPE.for_epochs(1), seed=0)]
+    runs = [*plan(), PlannedRun(spec=TINY, recipe=RECIPE.with_epochs(1), seed=0)]
     watcher = Watcher(stop_at=2)
     with pytest.raises(KeyboardInterrupt):
         batch.train(runs, watcher)
@@ -67,7 +67,7 @@ def test_recipes_can_split_differently(batch: Batch) -> None:
     runs = [PlannedRun(spec=TINY, recipe=recipe, seed=0) for recipe in (RECIPE, other)]
     first, second = batch.train(runs, Watcher())
     assert first.identity.data.split_fingerprint != second.identity.data.split_fingerprint
-    assert batch.data(RECIPE) is batch.data(RECIPE.for_epochs(1))
+    assert batch.data(RECIPE) is batch.data(RECIPE.with_epochs(1))
 
 
 def test_runs_of_another_process_are_waited_for(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,9 +114,9 @@ def reference_evaluation(
 
 def test_the_test_set_is_opened_once_for_complete_runs(batch: Batch, digits: DataSet, tmp_path: Path) -> None:
     records = batch.train(plan(), Watcher())
-    assert not (tmp_path / OPENINGS).exists()
+    assert not (tmp_path / TEST_OPENINGS_FILE).exists()
     evaluated = batch.evaluate_on_test(records, by="a test", reason="first time")
-    (opening,) = read_openings(tmp_path / OPENINGS)
+    (opening,) = read_openings(tmp_path / TEST_OPENINGS_FILE)
     assert (opening["by"], opening["reason"], opening["count"]) == ("a test", "first time", 360)
     assert opening["runs"] == [record.folder.name for record in records]
     for record in evaluated:
@@ -131,11 +131,11 @@ def test_the_test_set_is_opened_once_for_complete_runs(batch: Batch, digits: Dat
     more = batch.train(plan(3), Watcher())
     before = snapshot(evaluated[0].folder)
     assert batch.evaluate_on_test(more, by="a test", reason="again")[:2] == evaluated
-    again = read_openings(tmp_path / OPENINGS)[1:]
+    again = read_openings(tmp_path / TEST_OPENINGS_FILE)[1:]
     assert [(each["reason"], each["runs"]) for each in again] == [("again", [more[2].folder.name])], "only the new run"
     assert snapshot(evaluated[0].folder) == before
     batch.evaluate_on_test(more, by="a test", reason="once more")
-    assert len(read_openings(tmp_path / OPENINGS)) == 2, "all runs have a test result"
+    assert len(read_openings(tmp_path / TEST_OPENINGS_FILE)) == 2, "all runs have a test result"
 
 
 def test_a_damaged_run_leaves_the_test_set_sealed(batch: Batch, tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_a_damaged_run_leaves_the_test_set_sealed(batch: Batch, tmp_path: Path) 
     (records[1].folder / "best.safetensors").write_bytes(b"nothing")
     with pytest.raises(RecordError, match="best weights"):
         batch.evaluate_on_test(records, by="a test", reason="first time")
-    assert not (tmp_path / OPENINGS).exists()
+    assert not (tmp_path / TEST_OPENINGS_FILE).exists()
     assert batch.evaluate_on_test(records[:1], by="a test", reason="first time")[0].test is not None
     scores = records[0].folder / "test-scores.safetensors"
     scores.write_bytes(scores.read_bytes()[:-9])
@@ -165,7 +165,7 @@ def test_two_processes_open_the_test_set_once_for_shared_runs(batch: Batch, tmp_
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(read_openings(tmp_path / OPENINGS)) == 1
+    assert len(read_openings(tmp_path / TEST_OPENINGS_FILE)) == 1
     assert evaluated[0] == evaluated[1]
     assert all(record.test for record in evaluated[0])
 
@@ -174,13 +174,13 @@ def test_a_run_that_a_search_stopped_is_trained_to_its_end(batch: Batch) -> None
     class Stop:
         """Pruning callback that stops a run after its first epoch."""
 
-        def stands_by(self, result: RunResult) -> bool:
+        def confirms_stop(self, result: RunResult) -> bool:
             return result.status == "stopped"
 
-        def resumed(self, curves: Sequence[Epoch]) -> str | None:
-            return self.behind(curves[-1])
+        def check_resumed(self, curves: Sequence[Epoch]) -> str | None:
+            return self.check_epoch(curves[-1])
 
-        def behind(self, epoch: Epoch) -> str | None:
+        def check_epoch(self, epoch: Epoch) -> str | None:
             return f"others were better after epoch {epoch.epoch}"
 
     run = plan(1)[0]
@@ -196,15 +196,15 @@ def test_weights_of_another_run_are_rejected(batch: Batch, tmp_path: Path) -> No
     (second.folder / "best.safetensors").write_bytes((first.folder / "best.safetensors").read_bytes())
     with pytest.raises(RecordError, match="not the weights of this run"):
         batch.evaluate_on_test([first, second], by="a test", reason="first time")
-    assert not (tmp_path / OPENINGS).exists()
+    assert not (tmp_path / TEST_OPENINGS_FILE).exists()
 
 
 def test_a_folder_that_cannot_be_locked_leaves_the_test_set_sealed(batch: Batch, tmp_path: Path) -> None:
     records = batch.train(plan(1), Watcher())
-    (tmp_path / f".{OPENINGS}.lock").mkdir()
+    (tmp_path / f".{TEST_OPENINGS_FILE}.lock").mkdir()
     with pytest.raises(DataError, match="so the test set stays sealed"):
         batch.evaluate_on_test(records, by="a test", reason="first time")
-    assert not (tmp_path / OPENINGS).exists()
+    assert not (tmp_path / TEST_OPENINGS_FILE).exists()
     assert not list(tmp_path.glob("*/test.json"))
 
 
@@ -213,4 +213,4 @@ def test_a_diverged_run_is_not_evaluated(batch: Batch, tmp_path: Path) -> None:
     records = batch.train([PlannedRun(spec=TINY, recipe=diverging, seed=0)], Watcher())
     assert records[0].result.status == "diverged"
     assert batch.evaluate_on_test(records, by="a test", reason="first time")[0].test is None
-    assert not (tmp_path / OPENINGS).exists()
+    assert not (tmp_path / TEST_OPENINGS_FILE).exists()

@@ -17,14 +17,14 @@ from budgetnet.evaluation.evaluate import evaluate_runs
 from budgetnet.evaluation.run_data import EvaluationRequest, read_runs
 from budgetnet.runs.recipe import Views
 from budgetnet.runs.records import RunRecord
-from budgetnet.runs.store import OPENINGS, RunFolder
+from budgetnet.runs.store import TEST_OPENINGS_FILE, RunFolder
 
 TEST = EvaluationRequest("test", device="cpu")
 VALIDATION = EvaluationRequest("validation", device="cpu")
 
 
 def openings(folder: Path) -> list[tuple[str, str, int]]:
-    return [(each["by"], each["reason"], each["count"]) for each in read_openings(folder / OPENINGS)]
+    return [(each["by"], each["reason"], each["count"]) for each in read_openings(folder / TEST_OPENINGS_FILE)]
 
 
 @pytest.mark.parametrize("views", [None, "flip", "none", "flip-and-shifts"])
@@ -44,7 +44,7 @@ def test_validation_images_are_those_of_the_run(
             assert result.scores.correct == record.result.validation_correct
             assert result.remarks == []
     assert results[0].images != results[1].images
-    assert not (tmp_path / OPENINGS).exists()
+    assert not (tmp_path / TEST_OPENINGS_FILE).exists()
 
 
 def test_a_leaking_run_is_evaluated_on_the_split_of_its_recipe_and_marked(runs: Runs, digits: DataSet) -> None:
@@ -72,7 +72,7 @@ def test_a_stopped_run_is_evaluated_on_validation_images_only(runs: Runs, tmp_pa
     with pytest.raises(RecordError, match=r"was stopped early \(others were better\)") as caught:
         evaluate_runs(records, TEST)
     assert caught.value.field == "run folder"
-    assert not (tmp_path / OPENINGS).exists()
+    assert not (tmp_path / TEST_OPENINGS_FILE).exists()
 
 
 def test_the_test_set_is_opened_once_and_predictions_are_stored(runs: Runs, digits: DataSet, tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_the_test_set_stays_sealed_if_anything_is_invalid(
             evaluate_runs(records, evaluation)
     with pytest.raises(InputError, match="device"):
         evaluate_runs(records[:1], TEST._replace(device="abacus"))
-    assert not list(tmp_path.rglob(OPENINGS))
+    assert not list(tmp_path.rglob(TEST_OPENINGS_FILE))
 
 
 def test_stored_scores_that_do_not_match_the_result_are_rejected(runs: Runs) -> None:
@@ -235,7 +235,7 @@ def test_missing_or_different_data_are_reported(runs: Runs, tmp_path: Path, eval
         DataError, match=r"data = 'digits': is not the data set that good0 was trained on: its fingerprint is "
     ):
         evaluate_runs([record], evaluation, load=lambda _: other_digits())
-    assert not (tmp_path / OPENINGS).exists()
+    assert not (tmp_path / TEST_OPENINGS_FILE).exists()
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_another_data_set_must_fit_the_network(
             runs("good0"), evaluation._replace(data="x"), load=lambda _: other_digits(classes=classes, size=size)
         )
     assert caught.value.field == "--data"
-    assert not (tmp_path / OPENINGS).exists()
+    assert not (tmp_path / TEST_OPENINGS_FILE).exists()
 
 
 def without_names(record: RunRecord, *, names: tuple[str, ...] | None = None) -> RunRecord:

@@ -12,7 +12,7 @@ import typer
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import thorough
+from strategies import many_examples
 from support import TINY, tiny_recipe
 from typer.testing import CliRunner
 
@@ -46,7 +46,7 @@ FILE: dict[str, Any] = {
 SMALL: dict[str, Any] = {"train_size": 64, "validation_size": 40, "device": "cpu"}
 
 
-@thorough
+@many_examples
 @given(NAME, st.fixed_dictionaries({}, optional=GIVEN))
 def test_the_command_of_a_config_asks_for_the_same_config(study: str, given: dict[str, Any]) -> None:
     found: list[AblationConfig] = []

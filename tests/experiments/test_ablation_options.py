@@ -225,7 +225,7 @@ def test_options_that_name_a_cycle_go_with_another_length(epochs: int) -> None:
         "by itself": {"recipe.schedule": {"kind": "one-cycle"}},
         "longer": {"recipe.epochs": 40, "recipe.schedule.first_cycle": 40},
     }
-    study = AblationStudy.from_mapping({**STUDY, "options": options}).for_epochs(epochs)
+    study = AblationStudy.from_mapping({**STUDY, "options": options}).with_epochs(epochs)
     found = {each.name: (each.recipe.epochs, each.recipe.schedule) for each in study.variants(**CIFAR)}
     # A single cycle spans the training; restarts keep their cycle unless the training is shorter.
     assert found["base"] == found["mild"] == (epochs, Schedule(first_cycle=min(30, epochs)))
@@ -234,13 +234,13 @@ def test_options_that_name_a_cycle_go_with_another_length(epochs: int) -> None:
     assert found["short cycle"] == (epochs, Schedule(first_cycle=min(15, epochs)))
     assert found["longer"] == (40, Schedule(first_cycle=40))
     with pytest.raises(InputError, match=r"^options.short cycle = .*: changes nothing: the base is so already$"):
-        AblationStudy.from_mapping({**STUDY, "options": options}).for_epochs(12)
+        AblationStudy.from_mapping({**STUDY, "options": options}).with_epochs(12)
 
 
 def test_levels_that_name_a_cycle_go_with_another_length() -> None:
     level = {"kind": "one-cycle", "first_cycle": 30}
     study = AblationStudy.from_mapping({**STUDY, "options": {}, "factors": {"recipe.schedule": [level, "constant"]}})
-    schedules = [each.recipe.schedule for each in study.for_epochs(4).variants(**CIFAR)]
+    schedules = [each.recipe.schedule for each in study.with_epochs(4).variants(**CIFAR)]
     assert schedules[1:] == [Schedule(kind="one-cycle", first_cycle=4), Schedule(kind="constant", first_cycle=4)]
 
 

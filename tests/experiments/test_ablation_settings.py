@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import specs, thorough
+from strategies import many_examples, specs
 
 from budgetnet.common.errors import InputError
 from budgetnet.experiments.ablation.levels import REMOVED, read_level
@@ -100,7 +100,7 @@ def edits(draw: st.DrawFn, spec: ModelSpec) -> Edit:
     return draw(st.sampled_from(known))
 
 
-@thorough
+@many_examples
 @given(st.data())
 def test_a_setting_is_the_edit_by_hand(data: st.DataObject) -> None:
     spec = data.draw(specs())

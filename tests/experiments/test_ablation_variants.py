@@ -31,16 +31,16 @@ def names_of(**fields: Any) -> list[str]:
 
 def counted(channels: list[int], blocks: list[int], kernels: tuple[int, int] = (5, 3)) -> int:
     """Parameters of a network of the paper's kind, line by line as in its Table 1; strides behind the second stage."""
-    entering = channels[0]
-    total = 3 * 9 * entering + 2 * entering
+    in_channels = channels[0]
+    total = 3 * 9 * in_channels + 2 * in_channels
     for number, (width, count) in enumerate(zip(channels, blocks, strict=True)):
         for block in range(count):
-            total += entering * width * kernels[0] ** 2 + 2 * width
+            total += in_channels * width * kernels[0] ** 2 + 2 * width
             total += width * width * kernels[1] ** 2 + 2 * width
-            if block == 0 and (number > 1 or entering != width):
-                total += entering * width + 2 * width
-            entering = width
-    return total + 10 * entering + 10
+            if block == 0 and (number > 1 or in_channels != width):
+                total += in_channels * width + 2 * width
+            in_channels = width
+    return total + 10 * in_channels + 10
 
 
 # Differences to the reference's 4,662,346 worked out with pencil and paper; stage 5 alone at 258: 25 * 256 * 2 in its

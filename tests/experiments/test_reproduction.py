@@ -18,7 +18,7 @@ from budgetnet.experiments.reproduction.verdict import SEED_UNKNOWN, VOUCHED_FOR
 from budgetnet.model.published import get as published
 from budgetnet.model.zoo import get
 from budgetnet.runs.named_recipes import named_recipe
-from budgetnet.runs.recipe import LEAKING
+from budgetnet.runs.recipe import LEAKAGE_WARNING
 
 AS_RUN = named_recipe("as-run")
 COPY = {"is_original_cifar10": False, "name": "arrays:copy.npz"}
@@ -90,7 +90,7 @@ def test_a_single_run_is_compared_as_a_proportion() -> None:
             {"spec": get("wrn-16-4")},
             "the network, for images of 3x32x32 in 10 classes, is not the published one, reference",
         ),
-        ({"recipe": named_recipe("paper").for_epochs(2)}, "trained by neither of the recipes paper and as-run"),
+        ({"recipe": named_recipe("paper").with_epochs(2)}, "trained by neither of the recipes paper and as-run"),
         ({"recipe": named_recipe("modern")}, "trained by neither of the recipes paper and as-run"),
     ],
 )
@@ -114,7 +114,7 @@ def test_a_copy_is_comparable_on_its_users_word_which_the_verdict_repeats() -> N
 
 def test_the_recipe_as_run_is_comparable_and_said_to_leak() -> None:
     found = verdict([run_record(recipe=AS_RUN)], published("reference"), declared=False)
-    assert (found.outcome, found.remarks) == ("reproduced", (LEAKING, SEED_UNKNOWN))
+    assert (found.outcome, found.remarks) == ("reproduced", (LEAKAGE_WARNING, SEED_UNKNOWN))
 
 
 def test_runs_without_a_result_are_left_out_and_told_of() -> None:

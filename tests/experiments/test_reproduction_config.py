@@ -11,8 +11,8 @@ import pytest
 import typer
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import thorough
-from support import TINY, Tell, tiny_recipe
+from strategies import many_examples
+from support import TINY, RunCommand, tiny_recipe
 from typer.testing import CliRunner
 
 from budgetnet.cli.fields import takes_options_of
@@ -56,7 +56,7 @@ GIVEN: dict[str, st.SearchStrategy[Any]] = {
 }
 
 
-@thorough
+@many_examples
 @given(st.sampled_from(sorted(KINDS)), st.fixed_dictionaries({}, optional=GIVEN))
 def test_the_command_of_a_config_asks_for_the_same_config(name: str, given: dict[str, Any]) -> None:
     kind = KINDS[name]
@@ -89,7 +89,7 @@ def test_configs_are_stored_once_each_and_read_as_they_were(tmp_path: Path) -> N
     assert [type(each) for each in sorted(found, key=repr)] == [type(each) for each in sorted(configs, key=repr)]
 
 
-def test_a_report_shows_the_command_that_trained_what_it_shows(tell: Tell, tmp_path: Path) -> None:
+def test_a_report_shows_the_command_that_trained_what_it_shows(tell: RunCommand, tmp_path: Path) -> None:
     TINY.save(tmp_path / "spec.yaml")
     tiny_recipe(epochs=1).save(tmp_path / "recipe.yaml")
     asked = ["--spec", str(tmp_path / "spec.yaml"), "--data", "digits", "--epochs", "1", "--seeds", "1"]

@@ -16,7 +16,7 @@ import onnxruntime
 import pytest
 import torch
 from evaluation_support import STOPPED, Runs
-from export_support import SPECS, images_of, logits_by_hand, made_run, odd_images, run_module, spec_of
+from export_support import SPECS, create_run, expected_logits, images_of, odd_sized_dataset, run_module, spec_of
 from safetensors import safe_open
 from safetensors.torch import load_file
 from support import TINY, tiny_recipe
@@ -38,7 +38,7 @@ SHARED = Path(os.environ.get("BUDGETNET_SHARED_DATA", "no-such-folder"))
 
 @pytest.fixture(scope="module")
 def odd() -> DataSet:
-    return odd_images()
+    return odd_sized_dataset()
 
 
 def run_onnx(path: Path, images: Tensor) -> Tensor:
@@ -74,13 +74,13 @@ RUN: dict[Format, Callable[[Path, Tensor], Tensor]] = {
 @pytest.mark.parametrize("name", SPECS)
 @pytest.mark.parametrize("form", ["safetensors", "onnx", "torch-export"])
 def test_exported_network_gives_the_same_logits(odd: DataSet, tmp_path: Path, name: str, form: Format) -> None:
-    record = made_run(spec_of(name), odd, tmp_path)
+    record = create_run(spec_of(name), odd, tmp_path)
     done = export(record.folder, format=form, to=tmp_path, load=lambda _: odd)
     (path,) = done.paths
     assert (done.images, done.compared_on, done.size) == (40, "validation images", path.stat().st_size)
     for count in (1, 7):
         images = images_of(odd, count)
-        expected = logits_by_hand(record, images)
+        expected = expected_logits(record, images)
         assert count == 1 or expected.std(dim=0).min() > 0.01
         torch.testing.assert_close(RUN[form](path, images).double(), expected, rtol=0, atol=1e-4)
 
@@ -101,7 +101,7 @@ def read_metadata(path: Path, form: Format) -> dict[str, Any]:
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_metadata_is_complete_and_holds_no_path_of_this_machine(odd: DataSet, tmp_path: Path, form: Format) -> None:
-    record = made_run(spec_of("basic"), odd, tmp_path / "runs")
+    record = create_run(spec_of("basic"), odd, tmp_path / "runs")
     done = export(record.folder, format=form, to=tmp_path / "shared" / f"net{SUFFIXES[form]}", load=lambda _: odd)
     metadata = read_metadata(done.paths[-1], form)
     identity = record.identity
@@ -143,7 +143,7 @@ def test_a_differing_prediction_raises_even_if_logits_are_close() -> None:
 def test_a_differing_network_does_not_replace_the_file(
     odd: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record = made_run(spec_of("basic"), odd, tmp_path)
+    record = create_run(spec_of("basic"), odd, tmp_path)
     target = tmp_path / "net.safetensors"
     target.write_bytes(b"before")
     original = write_safetensors
@@ -164,7 +164,7 @@ def missing_dataset(name: str) -> DataSet:
 
 
 def test_export_without_the_data_set_compares_on_noise(odd: DataSet, tmp_path: Path) -> None:
-    record = made_run(spec_of("preact"), odd, tmp_path, class_names=None)
+    record = create_run(spec_of("preact"), odd, tmp_path, class_names=None)
     done = export(record.folder, format="safetensors", to=tmp_path, load=missing_dataset)
     assert done.compared_on == "images of seeded noise (the run's data set is not available)"
     assert done.images == 256
@@ -198,26 +198,26 @@ def test_export_never_downloads_data(odd: DataSet, tmp_path: Path, monkeypatch: 
     def never(name: str) -> DataSet:
         raise AssertionError(name)
 
-    record = made_run(spec_of("basic"), odd, tmp_path, name="cifar10")
+    record = create_run(spec_of("basic"), odd, tmp_path, name="cifar10")
     assert "noise" in export(record.folder, format="safetensors", to=tmp_path, load=never).compared_on
 
 
 def test_a_run_trained_on_cuda_is_exported_on_a_cpu(digits: DataSet, tmp_path: Path) -> None:
-    record = made_run(TINY, digits, tmp_path, device="cuda")
+    record = create_run(TINY, digits, tmp_path, device="cuda")
     assert record.identity.device == "cuda"
     done = export(record.folder, format="safetensors", to=tmp_path)
     images = images_of(digits, 7)
     torch.testing.assert_close(
-        run_weights(done.paths[0], images).double(), logits_by_hand(record, images), rtol=0, atol=1e-4
+        run_weights(done.paths[0], images).double(), expected_logits(record, images), rtol=0, atol=1e-4
     )
 
 
 def test_test_time_flip_is_not_exported(digits: DataSet, tmp_path: Path) -> None:
-    record = made_run(TINY, digits, tmp_path, recipe=tiny_recipe(test_time_flip=True))
+    record = create_run(TINY, digits, tmp_path, recipe=tiny_recipe(test_time_flip=True))
     done = export(record.folder, format="torch-export", to=tmp_path)
     images = images_of(digits, 7)
     logits = run_program(done.paths[0], images).double()
-    torch.testing.assert_close(logits, logits_by_hand(record, images), rtol=0, atol=1e-4)
+    torch.testing.assert_close(logits, expected_logits(record, images), rtol=0, atol=1e-4)
     assert (logits - run_program(done.paths[0], images.flip(3)).double()).abs().max() > 1e-3
 
 
@@ -228,7 +228,7 @@ def test_a_pruned_run_is_exported(runs: Runs, digits: DataSet, tmp_path: Path, m
     assert done.paths == (Path(f"{STOPPED}.onnx"),)
     images = images_of(digits, 7)
     torch.testing.assert_close(
-        run_onnx(tmp_path / done.paths[0], images).double(), logits_by_hand(record, images), rtol=0, atol=1e-4
+        run_onnx(tmp_path / done.paths[0], images).double(), expected_logits(record, images), rtol=0, atol=1e-4
     )
 
 
@@ -247,7 +247,7 @@ def test_runs_without_weights_cannot_be_exported(runs: Runs, tmp_path: Path) -> 
 
 
 def test_onnx_requires_the_export_extra(digits: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    record = made_run(TINY, digits, tmp_path)
+    record = create_run(TINY, digits, tmp_path)
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(InputError, match=r"needs the extra budgetnet\[export\]; not installed: onnxscript"):
         export(record.folder, format="onnx", to=tmp_path)
@@ -260,17 +260,17 @@ def test_onnx_requires_the_export_extra(digits: DataSet, tmp_path: Path, monkeyp
 def test_named_networks_give_the_same_logits_on_cifar10(tmp_path: Path, name: str) -> None:
     subprocess.run([sys.executable, str(SHARED / "unpack.py"), str(tmp_path / "sheets.npz")], check=True)
     sheets = load_dataset(f"arrays:{tmp_path / 'sheets.npz'}")
-    record = made_run(zoo.get(name), sheets, tmp_path)
+    record = create_run(zoo.get(name), sheets, tmp_path)
     for form in FORMATS:
         done = export(record.folder, format=form, to=tmp_path, load=lambda _: sheets)
         assert (done.images, done.compared_on) == (40, "validation images")
         images = images_of(sheets, 3)
         logits = RUN[form](done.paths[0], images).double()
-        torch.testing.assert_close(logits, logits_by_hand(record, images), rtol=0, atol=1e-4)
+        torch.testing.assert_close(logits, expected_logits(record, images), rtol=0, atol=1e-4)
 
 
 def test_class_names_are_not_part_of_the_run_digest(digits: DataSet, tmp_path: Path) -> None:
-    named = made_run(TINY, digits, tmp_path)
+    named = create_run(TINY, digits, tmp_path)
     assert named.identity.data.class_names == tuple("0123456789")
     assert read_mapping(named.folder / "run.json")["data"]["class_names"] == list("0123456789")
     for name in ("\x1b[2J", " ", "a\nb"):

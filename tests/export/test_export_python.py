@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from export_support import SPECS, images_of, logits_by_hand, made_run, odd_images, run_module, spec_of
+from export_support import SPECS, create_run, expected_logits, images_of, odd_sized_dataset, run_module, spec_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file
-from strategies import specs, thorough
+from strategies import many_examples, specs
 from support import TINY
 
 from budgetnet.common.errors import BudgetnetError
@@ -42,18 +42,18 @@ HOSTILE = [
 
 @pytest.fixture(scope="module")
 def odd() -> DataSet:
-    return odd_images()
+    return odd_sized_dataset()
 
 
 @pytest.mark.parametrize("name", SPECS)
 def test_python_export_gives_the_same_logits(odd: DataSet, tmp_path: Path, name: str) -> None:
-    record = made_run(spec_of(name), odd, tmp_path)
+    record = create_run(spec_of(name), odd, tmp_path)
     (tmp_path / "net.py").write_text(python_source(record, class_names=odd.class_names), encoding="utf-8")
     module = runpy.run_path(str(tmp_path / "net.py"))
     network, images = module["load"](record.folder / "best.safetensors"), images_of(odd, 7)
     assert not network.training
     with torch.no_grad():
-        torch.testing.assert_close(network(images).double(), logits_by_hand(record, images), rtol=0, atol=1e-4)
+        torch.testing.assert_close(network(images).double(), expected_logits(record, images), rtol=0, atol=1e-4)
     ours = load_file(record.folder / "best.safetensors")
     assert list(network.state_dict()) == list(record.identity.spec.build().state_dict())
     assert network.state_dict().keys() == ours.keys()
@@ -61,10 +61,10 @@ def test_python_export_gives_the_same_logits(odd: DataSet, tmp_path: Path, name:
 
 
 def test_python_export_of_random_specs_builds_and_passes_ruff(tmp_path: Path, digits: DataSet) -> None:
-    record = made_run(TINY, digits, tmp_path)
+    record = create_run(TINY, digits, tmp_path)
     written: list[Path] = []
 
-    @settings(thorough, max_examples=120)
+    @settings(many_examples, max_examples=120)
     @given(specs())
     def write(spec: ModelSpec) -> None:
         identity = record.identity.model_copy(update={"spec": spec})
@@ -96,7 +96,7 @@ def strings_blanked(source: str) -> str:
 
 
 def test_text_from_files_cannot_become_code(tmp_path: Path, digits: DataSet) -> None:
-    harmless = made_run(TINY, digits, tmp_path)
+    harmless = create_run(TINY, digits, tmp_path)
     data = harmless.identity.data.model_copy(update={"provenance": HOSTILE[0], "fingerprint": HOSTILE[1]})
     # model_copy skips the validation of the name.
     spec = harmless.identity.spec.model_copy(update={"name": HOSTILE[0]})
@@ -127,7 +127,7 @@ def test_text_from_files_cannot_become_code(tmp_path: Path, digits: DataSet) -> 
         assert done.returncode == 0, done.stdout
 
 
-@thorough
+@many_examples
 @given(st.text(st.one_of(st.sampled_from("'\"\\\n{}"), st.characters()), max_size=12))
 def test_literal_is_one_line_that_evaluates_to_the_text(text: str) -> None:
     written = literal(text)
@@ -137,12 +137,12 @@ def test_literal_is_one_line_that_evaluates_to_the_text(text: str) -> None:
 
 
 def test_python_export_runs_without_budgetnet(odd: DataSet, tmp_path: Path) -> None:
-    record = made_run(spec_of("bottleneck"), odd, tmp_path)
+    record = create_run(spec_of("bottleneck"), odd, tmp_path)
     done = export(record.folder, format="python", to=tmp_path / "net.py", load=lambda _: odd)
     assert [path.name for path in done.paths] == ["net.py", "net.weights.safetensors"]
     images = images_of(odd, 7)
     torch.testing.assert_close(
-        run_module(done.paths[0], images).double(), logits_by_hand(record, images), rtol=0, atol=1e-4
+        run_module(done.paths[0], images).double(), expected_logits(record, images), rtol=0, atol=1e-4
     )
     # A file that imports budgetnet fails in the same process.
     importing = tmp_path / "importing.py"
@@ -154,7 +154,7 @@ def test_python_export_runs_without_budgetnet(odd: DataSet, tmp_path: Path) -> N
 
 
 def test_python_export_reports_unreadable_images_and_continues(odd: DataSet, tmp_path: Path) -> None:
-    record = made_run(spec_of("basic"), odd, tmp_path)
+    record = create_run(spec_of("basic"), odd, tmp_path)
     done = export(record.folder, format="python", to=tmp_path / "net.py", load=lambda _: odd)
     Image.new("RGB", (20, 20)).save(tmp_path / "good.png")
     (tmp_path / "empty.png").touch()
@@ -170,9 +170,9 @@ def test_python_export_reports_unreadable_images_and_continues(odd: DataSet, tmp
 
 
 def test_python_export_keeps_a_safetensors_file_of_the_same_name(odd: DataSet, tmp_path: Path) -> None:
-    record = made_run(spec_of("basic"), odd, tmp_path)
+    record = create_run(spec_of("basic"), odd, tmp_path)
     (weights,) = export(record.folder, format="safetensors", to=tmp_path / "net.safetensors", load=lambda _: odd).paths
     before = weights.read_bytes()
-    other = made_run(spec_of("preact"), odd, tmp_path)
+    other = create_run(spec_of("preact"), odd, tmp_path)
     export(other.folder, format="python", to=tmp_path / "net.py", load=lambda _: odd)
     assert weights.read_bytes() == before

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import specs, thorough
+from strategies import many_examples, specs
 
 import budgetnet
 from budgetnet.common.errors import InputError, OverBudgetError
@@ -167,12 +167,12 @@ def over_budget(draw: st.DrawFn) -> tuple[ModelSpec, Budget]:
     return spec, Budget.from_mapping({f"max_{kind}": max(1, min(used - 1, limit))})
 
 
-@settings(thorough, max_examples=120)
+@settings(many_examples, max_examples=120)
 @given(over_budget())
 def test_edits_match_brute_force(pair: tuple[ModelSpec, Budget]) -> None:
     spec, budget = pair
     edits = budget.check(spec).edits
-    expected = smallest_edits(spec, budget.admits)
+    expected = smallest_edits(spec, budget.allows)
     assert {family_of(edit): edit.spec for edit in edits} == expected
     assert len(edits) == len(expected)
 
@@ -187,12 +187,12 @@ def test_edits_match_brute_force_at_every_limit(kind: str, channels: list[int]) 
     levels = [network for _, networks in families(spec) for network in networks if network is not None]
     for limit in sorted({level.params for level in levels} - {spec.params}):
         budget = Budget(max_params=limit)
-        if not budget.admits(spec.cost):
+        if not budget.allows(spec.cost):
             edits = {family_of(edit): edit.spec for edit in budget.check(spec).edits}
-            assert edits == smallest_edits(spec, budget.admits)
+            assert edits == smallest_edits(spec, budget.allows)
 
 
-@thorough
+@many_examples
 @given(over_budget())
 def test_edits_are_valid_and_fit_and_are_sorted_by_used_share(pair: tuple[ModelSpec, Budget]) -> None:
     spec, budget = pair
@@ -206,7 +206,7 @@ def test_edits_are_valid_and_fit_and_are_sorted_by_used_share(pair: tuple[ModelS
     assert shares == sorted(shares, reverse=True)
 
 
-@settings(thorough, max_examples=60)
+@settings(many_examples, max_examples=60)
 @given(specs(), st.integers(1, 10**6), st.integers(1, 10**6))
 def test_network_that_fits_a_budget_fits_a_larger_one(spec: ModelSpec, one: int, other: int) -> None:
     small, large = sorted((one, other))

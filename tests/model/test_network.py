@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from export_support import make_lively
+from export_support import randomise_batch_norm
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -120,7 +120,7 @@ def copy_in_order(source: nn.Module, target: nn.Module) -> None:
 def test_logits_match_the_reference_implementation(name: str, plain: Callable[[], nn.Module], training: bool) -> None:
     torch.manual_seed(0)
     reference = plain().double()
-    make_lively(reference)
+    randomise_batch_norm(reference)
     network = build(zoo.get(name)).double()
     copy_in_order(reference, network)
     images = torch.rand(2, 3, 32, 32, dtype=torch.float64)
@@ -135,7 +135,7 @@ def block_of(spec: ModelSpec) -> nn.Module:
     """Return the first block of a network with random weights and statistics, in evaluation mode."""
     torch.manual_seed(1)
     network = build(spec).double().eval()
-    make_lively(network)
+    randomise_batch_norm(network)
     return network.get_submodule("stages.0.0")
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 from hypothesis import event, given, settings
-from strategies import specs, thorough
+from strategies import many_examples, specs
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -52,7 +52,7 @@ def describe(spec: ModelSpec) -> None:
     event(f"groups {spec.groups}, squeeze-and-excitation {spec.squeeze_excitation_ratio is not None}")
 
 
-@thorough
+@many_examples
 @given(specs())
 def test_params_match_the_built_network(spec: ModelSpec) -> None:
     describe(spec)
@@ -61,7 +61,7 @@ def test_params_match_the_built_network(spec: ModelSpec) -> None:
     assert count_parameters(network) == spec.params
 
 
-@thorough
+@many_examples
 @given(specs())
 def test_macs_are_half_of_the_flops_counted_by_torch(spec: ModelSpec) -> None:
     network = build(spec).eval()
@@ -71,7 +71,7 @@ def test_macs_are_half_of_the_flops_counted_by_torch(spec: ModelSpec) -> None:
     assert logits.shape == (1, spec.num_classes)
 
 
-@settings(thorough, max_examples=150)
+@settings(many_examples, max_examples=150)
 @given(specs(max_side=5))
 def test_params_match_thop(spec: ModelSpec) -> None:
     with torch.no_grad():
@@ -79,7 +79,7 @@ def test_params_match_thop(spec: ModelSpec) -> None:
     assert int(params) == spec.params
 
 
-@thorough
+@many_examples
 @given(specs())
 def test_layers_run_in_the_order_and_with_the_shapes_of_the_plan(spec: ModelSpec) -> None:
     network = build(spec).eval()
@@ -95,7 +95,7 @@ def test_layers_run_in_the_order_and_with_the_shapes_of_the_plan(spec: ModelSpec
     assert [path for path in shapes if path in planned] == list(planned)
 
 
-@thorough
+@many_examples
 @given(specs())
 def test_activations_match_the_outputs_of_convolutions_and_linear_layer(spec: ModelSpec) -> None:
     network = build(spec).eval()
@@ -108,7 +108,7 @@ def test_activations_match_the_outputs_of_convolutions_and_linear_layer(spec: Mo
     assert spec.activations == sum(elements)
 
 
-@settings(thorough, max_examples=100)
+@settings(many_examples, max_examples=100)
 @given(specs())
 def test_parameter_names_and_counts_match_the_plan(spec: ModelSpec) -> None:
     network = build(spec)
@@ -120,7 +120,7 @@ def test_parameter_names_and_counts_match_the_plan(spec: ModelSpec) -> None:
     assert built == sizes
 
 
-@settings(thorough, max_examples=60)
+@settings(many_examples, max_examples=60)
 @given(specs())
 def test_every_unfrozen_parameter_receives_a_gradient(spec: ModelSpec) -> None:
     network = build(spec).train()
@@ -131,7 +131,7 @@ def test_every_unfrozen_parameter_receives_a_gradient(spec: ModelSpec) -> None:
     assert without == (["stem.whitening.weight"] if spec.stem.whitening else [])
 
 
-@settings(thorough, max_examples=20)
+@settings(many_examples, max_examples=20)
 @given(specs(max_side=5))
 def test_count_built_matches_the_closed_form(spec: ModelSpec) -> None:
     counted = count_built(spec)

@@ -12,14 +12,14 @@ import pytest
 import yaml
 from rich.console import Console
 from scipy.stats import binomtest
-from support import Tell
+from support import RunCommand
 
 from budgetnet.cli.published_tables import print_contradictions, print_results
 from budgetnet.common.errors import InputError
 from budgetnet.model import published, zoo
 from budgetnet.model.published import FACTS, PublishedResult
 from budgetnet.model.published.contradiction import Contradictions, Layout
-from budgetnet.statistics.intervals import accuracy_count, wilson_interval
+from budgetnet.statistics.intervals import correct_count, wilson_interval
 from budgetnet.study.leaderboard import rank
 
 FILES = sorted((Path(published.__file__).parent / "data" / "results").iterdir())
@@ -54,7 +54,7 @@ def test_published_result_matches_the_paper(path: Path) -> None:
         assert abs(zoo.get(result.spec).params - (params or 0)) <= unit // 2
     if not result.accuracy_is_approximate:
         correct = result.accuracy * result.known_images
-        assert correct == pytest.approx(accuracy_count(result.accuracy, result.known_images), abs=1e-6)
+        assert correct == pytest.approx(correct_count(result.accuracy, result.known_images), abs=1e-6)
     if result.training_accuracy:
         # 40,000 of the 50,000 images are training images.
         assert result.training_accuracy * 40_000 == pytest.approx(39_298, abs=1e-6)
@@ -71,7 +71,7 @@ def test_results_lists_the_ladder_first() -> None:
 
 def test_interval_of_the_reference_accuracy() -> None:
     reference = published.reference()
-    correct = accuracy_count(reference.accuracy, reference.known_images)
+    correct = correct_count(reference.accuracy, reference.known_images)
     interval = wilson_interval(correct, reference.known_images)
     assert interval == pytest.approx((0.9084, 0.9194), abs=5e-5)
     expected = binomtest(9_141, 10_000).proportion_ci(0.95, method="wilson")
@@ -201,7 +201,7 @@ def test_published_results_are_loaded_lazily() -> None:
     assert done.stdout == "False\n0\n"
 
 
-def test_reproduce_list_prints_every_fact(tell: Tell) -> None:
+def test_reproduce_list_prints_every_fact(tell: RunCommand) -> None:
     result = tell("reproduce", "list", "--json")
     assert (result.code, result.err) == (0, "")
     listed = {entry["name"]: entry for entry in json.loads(result.out)}
@@ -235,7 +235,7 @@ def test_tables_fit_the_terminal_width(width: int, capsys: pytest.CaptureFixture
         assert part in printed
 
 
-def test_reproduce_without_arguments_prints_help(tell: Tell) -> None:
+def test_reproduce_without_arguments_prints_help(tell: RunCommand) -> None:
     result = tell("reproduce")
     assert (result.code, result.err) == (2, "")
     assert "list" in result.out

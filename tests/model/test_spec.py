@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import specs, thorough
+from strategies import many_examples, specs
 from support import matches
 
 from budgetnet.common.errors import InputError
@@ -170,7 +170,7 @@ def test_resnet_accepts_lists_and_single_values() -> None:
     assert ModelSpec.resnet(channels=(8,), stem=4).stem == Stem(channels=4)
 
 
-@thorough
+@many_examples
 @given(specs(), st.sampled_from([".yaml", ".yml", ".json"]))
 def test_save_and_load_round_trip(tmp_path_factory: pytest.TempPathFactory, spec: ModelSpec, suffix: str) -> None:
     path = tmp_path_factory.getbasetemp() / f"spec{suffix}"
@@ -181,7 +181,7 @@ def test_save_and_load_round_trip(tmp_path_factory: pytest.TempPathFactory, spec
     assert ModelSpec.from_mapping(json.loads(json.dumps(spec.to_mapping()))) == spec
 
 
-@thorough
+@many_examples
 @given(specs(), specs())
 def test_digests_are_equal_if_and_only_if_all_fields_except_the_name_are(first: ModelSpec, second: ModelSpec) -> None:
     equal = first.model_dump(exclude={"name"}) == second.model_dump(exclude={"name"})
@@ -251,7 +251,7 @@ def test_feature_sizes_are_rounded_up() -> None:
 SPEC_SCHEMA: dict[str, Any] = json.loads(json.dumps(ModelSpec.model_json_schema()))
 
 
-@thorough
+@many_examples
 @given(specs())
 def test_json_schema_accepts_every_specification_and_rejects_invalid_fields(spec: ModelSpec) -> None:
     schema = SPEC_SCHEMA

@@ -59,7 +59,7 @@ def by_brute_force(params: dict[str, Any], budget: Budget) -> list[int] | None:
     shares = [1.0, params["growth_2"], params["growth_2"] * params["growth_3"]][: params["stages"]]
 
     def fits(channels: list[int]) -> bool:
-        return budget.admits(cost_of(SPACE.spec_of_widths(params, channels, **IMAGE)))
+        return budget.allows(cost_of(SPACE.spec_of_widths(params, channels, **IMAGE)))
 
     best = None
     for common in range(1, 400):

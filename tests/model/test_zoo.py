@@ -30,9 +30,9 @@ def preact_resnet(widths: tuple[int, ...], *, stem: int, blocks: int) -> int:
     total, before = 9 * 3 * stem, stem
     for width in widths:
         for position in range(blocks):
-            entering = width if position else before
-            total += 2 * entering + 9 * entering * width + 2 * width + 9 * width * width
-            total += entering * width if entering != width else 0
+            in_channels = width if position else before
+            total += 2 * in_channels + 9 * in_channels * width + 2 * width + 9 * width * width
+            total += in_channels * width if in_channels != width else 0
         before = width
     return total + 2 * before + 10 * before + 10
 
@@ -42,8 +42,10 @@ def resnext_29() -> int:
     total, before = conv_norm(3, 64, 3), 64
     for inner, width in ((128, 256), (256, 512), (512, 1024)):
         for position in range(3):
-            entering = width if position else before
-            total += conv_norm(entering, inner, 1) + conv_norm(inner, inner, 3, groups=32) + conv_norm(inner, width, 1)
+            in_channels = width if position else before
+            total += (
+                conv_norm(in_channels, inner, 1) + conv_norm(inner, inner, 3, groups=32) + conv_norm(inner, width, 1)
+            )
         total += conv_norm(before, width, 1)
         before = width
     return total + 1024 * 10 + 10

@@ -13,12 +13,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import thorough
+from strategies import many_examples
 
 from budgetnet.common.errors import InputError
 from budgetnet.runs.augmentation import Augmentation, ExampleFilter, Policy, Resizing
 from budgetnet.runs.named_recipes import NAMED, named_recipe
-from budgetnet.runs.recipe import Recipe, require_sound
+from budgetnet.runs.recipe import Recipe, require_reliable_validation
 from budgetnet.runs.schedule import Schedule
 
 FAST: list[dict[str, Any]] = [
@@ -68,13 +68,13 @@ def test_digest_of_a_recipe_of_defaults_is_that_of_an_empty_mapping() -> None:
 
 
 def test_recipes_with_unreliable_validation_cannot_rank_networks() -> None:
-    require_sound(named_recipe("paper"), field="--recipe")
+    require_reliable_validation(named_recipe("paper"), field="--recipe")
     for changes, rule in (
         ({"validation_split": "each-epoch"}, "validation images are also trained on"),
         ({"augmented_validation": True}, "validation images are randomly cropped and flipped"),
     ):
         with pytest.raises(InputError, match=rule) as caught:
-            require_sound(Recipe.from_mapping(changes), field="--recipe")
+            require_reliable_validation(Recipe.from_mapping(changes), field="--recipe")
         assert (caught.value.field, caught.value.value) == ("--recipe", "recipe")
 
 
@@ -100,7 +100,7 @@ def simulated_cycle_ends(epochs: int, first: int, factor: int) -> list[int]:
     return ends
 
 
-@thorough
+@many_examples
 @given(st.integers(1, 400), st.integers(1, 120), st.integers(1, 4))
 def test_cycle_ends_equal_a_simulation(epochs: int, first: int, factor: int) -> None:
     schedule = Schedule(first_cycle=first, cycle_factor=factor)
@@ -116,7 +116,7 @@ def test_constant_schedule_has_no_cycles() -> None:
     [(1, 1), (99, 99), (100, 100), (101, 100), (500, 100)],
 )
 def test_for_epochs_shortens_only_a_longer_first_cycle(epochs: int, first_cycle: int) -> None:
-    recipe = named_recipe("paper").for_epochs(epochs)
+    recipe = named_recipe("paper").with_epochs(epochs)
     assert (recipe.epochs, recipe.schedule.first_cycle) == (epochs, first_cycle)
     changed = {"epochs", "schedule"}
     assert recipe.model_dump(exclude=changed) == named_recipe("paper").model_dump(exclude=changed)
@@ -127,13 +127,13 @@ def test_for_epochs_shortens_only_a_longer_first_cycle(epochs: int, first_cycle:
 
 def test_for_epochs_keeps_a_constant_schedule() -> None:
     recipe = Recipe(schedule=Schedule(kind="constant"))
-    assert recipe.for_epochs(3).schedule == recipe.schedule
+    assert recipe.with_epochs(3).schedule == recipe.schedule
 
 
 def test_a_single_cycle_spans_the_whole_training() -> None:
     recipe = Recipe(epochs=20, schedule=Schedule(kind="one-cycle", first_cycle=20))
     for epochs in (1, 5, 20, 77):
-        changed = recipe.for_epochs(epochs)
+        changed = recipe.with_epochs(epochs)
         assert (changed.epochs, changed.schedule.first_cycle) == (epochs, epochs)
         assert changed.schedule.cycle_ends(epochs) == [epochs]
         assert changed.schedule.cycle_ends(epochs - 1) == []
@@ -175,7 +175,7 @@ def test_linear_schedule_is_piecewise_linear(epochs: int, steps: int, warmup: fl
     assert schedule.cycle_ends(3 * epochs) == [epochs]
     with pytest.raises(InputError, match=r"must equal epochs .* in a schedule of a single cycle"):
         Recipe(epochs=epochs + 1, schedule=schedule)
-    assert Recipe(epochs=epochs, schedule=schedule).for_epochs(77).schedule.first_cycle == 77
+    assert Recipe(epochs=epochs, schedule=schedule).with_epochs(77).schedule.first_cycle == 77
 
 
 def test_one_cycle_without_warmup_equals_the_first_cosine_cycle() -> None:
@@ -188,7 +188,7 @@ def test_one_cycle_without_warmup_equals_the_first_cosine_cycle() -> None:
 @pytest.mark.parametrize("epochs", [0, -1, 1.5, True, 100_001])
 def test_for_epochs_rejects_invalid_numbers(epochs: Any) -> None:
     with pytest.raises(InputError) as caught:
-        named_recipe("paper").for_epochs(epochs)
+        named_recipe("paper").with_epochs(epochs)
     assert caught.value.field == "epochs"
 
 
@@ -305,11 +305,11 @@ def test_options_of_fast_training_change_the_digest_only_where_set() -> None:
 
 def test_reflection_padding_must_be_smaller_than_the_image() -> None:
     reflected = Recipe(augmentation=Augmentation(crop_padding=8, padding_mode="reflect"))
-    reflected.require_images(9, 9)
-    Recipe(augmentation=Augmentation(crop_padding=8)).require_images(8, 8)
+    reflected.check_image_size(9, 9)
+    Recipe(augmentation=Augmentation(crop_padding=8)).check_image_size(8, 8)
     for height, width in ((8, 9), (9, 8)):
         with pytest.raises(InputError) as caught:
-            reflected.require_images(height, width)
+            reflected.check_image_size(height, width)
         assert str(caught.value).startswith("augmentation.crop_padding = 8: must be less than 8")
 
 
@@ -317,9 +317,9 @@ def test_views_follow_from_test_time_options() -> None:
     assert (Recipe().views, Recipe(test_time_flip=True).views) == ("none", "flip")
     shifted = Recipe(test_time_flip=True, test_time_shifts=True)
     assert shifted.views == "flip-and-shifts"
-    shifted.require_images(2, 2)
+    shifted.check_image_size(2, 2)
     with pytest.raises(InputError, match=r"^test_time_shifts = True: needs images of at least 2x2 pixels, not 1x9$"):
-        shifted.require_images(1, 9)
+        shifted.check_image_size(1, 9)
 
 
 @pytest.mark.parametrize(
@@ -346,7 +346,7 @@ def test_image_size_grows_linearly_in_steps_of_four(
     assert Recipe(epochs=epochs).side(1, full=full) == full
 
 
-@thorough
+@many_examples
 @given(st.integers(2, 16), st.integers(1, 100), st.integers(1, 200), st.integers(0, 40))
 def test_image_sizes_equal_exact_rational_arithmetic(quarter: int, percent: int, epochs: int, more: int) -> None:
     start, full = 4 * quarter, 4 * quarter + more
@@ -371,10 +371,10 @@ def test_number_of_images_selected_from_a_batch(keep: float, images: int, select
 
 def test_resizing_rejects_small_or_rectangular_images() -> None:
     recipe = Recipe(resizing=Resizing(start=16))
-    recipe.require_images(16, 16)
+    recipe.check_image_size(16, 16)
     for size, message in (((32, 28), "resizing = "), ((12, 12), "resizing.start = 16: must be at most the image size")):
         with pytest.raises(InputError) as caught:
-            recipe.require_images(*size)
+            recipe.check_image_size(*size)
         assert str(caught.value).startswith(message)
 
 

@@ -54,7 +54,7 @@ RESULT = RunResult(
 def written(out: Path) -> RunFolder:
     folder = RunFolder.of(IDENTITY, out)
     folder.begin(IDENTITY)
-    folder.note_environment({"python": "3"}, first_epoch=1)
+    folder.record_environment({"python": "3"}, first_epoch=1)
     folder.write_curves(EPOCHS)
     folder.best.write_bytes(b"weights")
     folder.finish(RESULT)
@@ -235,11 +235,11 @@ def test_load_requires_weights_unless_disabled(tmp_path: Path) -> None:
 
 
 def test_shared_digest_ignores_only_the_seed() -> None:
-    shared = IDENTITY.shared_digest
-    assert changed(seed=9).shared_digest == shared
+    shared = IDENTITY.digest_without_seed
+    assert changed(seed=9).digest_without_seed == shared
     assert changed(seed=0).digest == shared
-    assert changed(device="cuda").shared_digest != shared
-    assert changed(recipe=tiny_recipe(momentum=0.5)).shared_digest != shared
+    assert changed(device="cuda").digest_without_seed != shared
+    assert changed(recipe=tiny_recipe(momentum=0.5)).digest_without_seed != shared
 
 
 def test_a_run_is_found_if_its_network_was_renamed(tmp_path: Path) -> None:
@@ -262,8 +262,8 @@ def test_lock_is_exclusive_and_deletes_partial_files_of_killed_processes(tmp_pat
 
 def test_only_changes_of_environment_are_recorded(tmp_path: Path) -> None:
     folder = written(tmp_path)
-    folder.note_environment({"python": "3"}, first_epoch=2)
-    folder.note_environment({"python": "4"}, first_epoch=3)
+    folder.record_environment({"python": "3"}, first_epoch=2)
+    folder.record_environment({"python": "4"}, first_epoch=3)
     starts = json.loads((folder.path / "environment.json").read_text())["starts"]
     assert starts == [{"first_epoch": 1, "python": "3"}, {"first_epoch": 3, "python": "4"}]
 

@@ -12,7 +12,7 @@ import torch
 from record_support import run_record
 from search_support import EvaluationRequest
 from sqlalchemy import create_engine, text
-from support import TINY, EachEpoch, Tell, patient, prepare, tiny_recipe, write_space
+from support import TINY, EachEpoch, RunCommand, patient, prepare, tiny_recipe, write_space
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -123,13 +123,13 @@ def test_resumed_run_counts_the_epochs_before_and_after(digits: DataSet, tmp_pat
 
 
 class _StopsAfterTwo:
-    def stands_by(self, result: RunResult) -> bool:
+    def confirms_stop(self, result: RunResult) -> bool:
         return True
 
-    def resumed(self, curves: Sequence[Epoch]) -> str | None:
+    def check_resumed(self, curves: Sequence[Epoch]) -> str | None:
         return None
 
-    def behind(self, epoch: Epoch) -> str | None:
+    def check_epoch(self, epoch: Epoch) -> str | None:
         return "enough" if epoch.epoch == 2 else None
 
 
@@ -174,7 +174,7 @@ def test_trials_store_their_cost_and_older_trials_compute_it(digits: DataSet, tm
     assert [trial.train_flops for trial in older] == [trial.train_flops for trial in trials]
 
 
-def test_train_command_prints_the_cost(tell: Tell, tmp_path: Path) -> None:
+def test_train_command_prints_the_cost(tell: RunCommand, tmp_path: Path) -> None:
     TINY.save(tmp_path / "tiny.yaml")
     options = ["train", str(tmp_path / "tiny.yaml"), "--epochs", "2", "--train-size", "64", "--out", str(tmp_path)]
     # 6 x 78,416 MACs x 64 images x 2 epochs
@@ -186,7 +186,7 @@ def test_train_command_prints_the_cost(tell: Tell, tmp_path: Path) -> None:
     assert json.loads(tell(*options, "--json").out)["train_flops"] == 60_223_488
 
 
-def test_leaderboard_and_finals_show_training_cost(tell: Tell, tmp_path: Path) -> None:
+def test_leaderboard_and_finals_show_training_cost(tell: RunCommand, tmp_path: Path) -> None:
     space = write_space(tmp_path / "space.yaml", {"stages": [1, 1], "blocks": [1, 1], "full_size_stages": [1, 1]})
     options = ["--max-params", "20k", "--space", space, "--trials", "2", "--epochs", "1", "--train-size", "64"]
     options += ["--finalists", "1", "--final-seeds", "2", "--final-epochs", "2", "--out", str(tmp_path)]
@@ -230,7 +230,7 @@ def test_target_is_reached_at_the_first_sufficient_epoch(target: float, epoch: i
     assert reached.seconds == {1: 10, 2: 30, 4: 100}[epoch]
 
 
-def test_time_to_accuracy_command_reads_the_curves(tell: Tell, tmp_path: Path) -> None:
+def test_time_to_accuracy_command_reads_the_curves(tell: RunCommand, tmp_path: Path) -> None:
     TINY.save(tmp_path / "tiny.yaml")
     options = ["train", str(tmp_path / "tiny.yaml"), "--epochs", "2", "--train-size", "64", "--out", str(tmp_path)]
     tell(*options)
@@ -255,7 +255,7 @@ def test_time_to_accuracy_command_reads_the_curves(tell: Tell, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("targets", ["", "0", "101", "90,x", "nan"])
-def test_time_to_accuracy_command_rejects_invalid_targets(tell: Tell, tmp_path: Path, targets: str) -> None:
+def test_time_to_accuracy_command_rejects_invalid_targets(tell: RunCommand, tmp_path: Path, targets: str) -> None:
     result = tell("time-to-accuracy", str(tmp_path), "--targets", targets)
     assert result.code == 2
     assert "--targets" in result.err

@@ -14,7 +14,7 @@ from scipy.stats import binomtest
 from budgetnet.common.errors import InputError
 from budgetnet.statistics.intervals import (
     Interval,
-    accuracy_count,
+    correct_count,
     difference_interval,
     exceeds_noise,
     gap_interval,
@@ -158,19 +158,19 @@ def test_one_point_is_significant_on_ten_thousand_images_and_half_a_point_is_not
     [(0.9141, 10_000, 9_141), (0.914, 9_999, 9_139), (0.0, 10, 0), (1.0, 10, 10), (0.999, 10, 10), (0.29, 100, 29)],
 )
 def test_accuracy_count_rounds_to_the_nearest(accuracy: float, total: int, expected: int) -> None:
-    assert accuracy_count(accuracy, total) == expected
+    assert correct_count(accuracy, total) == expected
 
 
 @given(counts())
 def test_accuracy_count_inverts_the_division(count: tuple[int, int]) -> None:
     successes, total = count
-    assert accuracy_count(successes / total, total) == successes
+    assert correct_count(successes / total, total) == successes
 
 
 @pytest.mark.parametrize("accuracy", [-0.01, 1.01, 91.41, math.nan, math.inf])
 def test_accuracy_count_rejects_values_that_are_not_shares(accuracy: float) -> None:
     with pytest.raises(InputError, match="share from 0 to 1") as caught:
-        accuracy_count(accuracy, 10_000)
+        correct_count(accuracy, 10_000)
     assert caught.value.field == "accuracy"
 
 
@@ -198,7 +198,7 @@ def test_errors_name_the_invalid_count(successes: Any, total: Any, field: str) -
     assert caught.value.field == f"{field}_b"
     if field == "total":
         with pytest.raises(InputError) as caught:
-            accuracy_count(0.5, total)
+            correct_count(0.5, total)
         assert caught.value.field == "total"
 
 

@@ -14,8 +14,8 @@ import torch
 import typer
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import thorough
-from support import TINY, TINY_SPACE, Tell, tiny_recipe
+from strategies import many_examples
+from support import TINY, TINY_SPACE, RunCommand, tiny_recipe
 from typer.testing import CliRunner
 
 import budgetnet as bn
@@ -73,7 +73,7 @@ def read_by_the_command_line(line: str) -> SearchConfig:
     return found[0]
 
 
-@thorough
+@many_examples
 @given(st.fixed_dictionaries({}, optional=GIVEN))
 def test_the_command_of_a_config_asks_for_the_same_config(given: dict[str, Any]) -> None:
     config = SearchConfig(**given)
@@ -118,7 +118,7 @@ def test_documents_without_a_name_are_known() -> None:
     assert has_unnamed_documents(SearchConfig(enqueue=["zoo", TINY]))
 
 
-def test_every_field_is_an_option_a_keyword_and_described(tell: Tell) -> None:
+def test_every_field_is_an_option_a_keyword_and_described(tell: RunCommand) -> None:
     keywords = inspect.signature(bn.search).parameters
     assert keywords["callbacks"].kind is keywords["trials"].kind is inspect.Parameter.KEYWORD_ONLY
     shown = " ".join(tell("search", "--help").out.replace("│", " ").split())
@@ -215,7 +215,7 @@ BEFORE = {
 }
 
 
-def test_a_study_stored_before_configs_is_refused_in_one_line(tell: Tell, tmp_path: Path) -> None:
+def test_a_study_stored_before_configs_is_refused_in_one_line(tell: RunCommand, tmp_path: Path) -> None:
     bn.search(tiny(tmp_path, study="mine"))
     url = f"sqlite:///{tmp_path / 'studies.db'}"
     optuna.load_study(study_name="mine", storage=url).set_user_attr("budgetnet:settings", json.dumps(BEFORE))

@@ -18,7 +18,7 @@ from budgetnet.common.errors import BudgetnetError
 from budgetnet.data import DataSet
 from budgetnet.data.test_set import read_openings
 from budgetnet.engines.local import PlannedRun, train_runs
-from budgetnet.runs.store import OPENINGS, RunFolder
+from budgetnet.runs.store import TEST_OPENINGS_FILE, RunFolder
 from budgetnet.study.config import SearchConfig
 from budgetnet.study.driver import Arrangement, Plan, SearchOutcome, question, search
 from budgetnet.study.finalists import FinalResult, Finals, kept_finals, read_results
@@ -49,7 +49,9 @@ class Case:
 
     def hold(self, *, number: int = 2, seeds: int = 2, trained: list[PlannedRun] | None = None) -> list[FinalResult]:
         def train_all(runs: Sequence[PlannedRun]) -> None:
-            assert not read_openings(self.out / OPENINGS) or trained is not None, "sealed until all are trained"
+            assert not read_openings(self.out / TEST_OPENINGS_FILE) or trained is not None, (
+                "sealed until all are trained"
+            )
             watcher = Watcher()
             train_runs(runs, self.place.data, out=self.out, callback=watcher)
             if trained is not None:
@@ -100,7 +102,7 @@ def test_the_best_are_trained_with_every_seed_and_ranked_by_their_mean(case: Cas
 
 def test_the_test_set_is_opened_once_for_each_finalist_behind_all_training(case: Case) -> None:
     results = case.hold()
-    openings = read_openings(case.out / OPENINGS)
+    openings = read_openings(case.out / TEST_OPENINGS_FILE)
     assert [opening["by"] for opening in openings] == [result.finalist.name for result in results]
     assert "finalist 1 of 2 of study study, trained with seeds 5, 6" in openings[0]["reason"]
     for result in results:
@@ -112,9 +114,9 @@ def test_the_test_set_is_opened_once_for_each_finalist_behind_all_training(case:
 
 def test_held_again_nothing_is_trained_or_opened(case: Case) -> None:
     first, trained = case.hold(), list[PlannedRun]()
-    openings = (case.out / OPENINGS).read_bytes()
+    openings = (case.out / TEST_OPENINGS_FILE).read_bytes()
     assert case.hold(trained=trained) == first
-    assert (trained, (case.out / OPENINGS).read_bytes()) == ([], openings)
+    assert (trained, (case.out / TEST_OPENINGS_FILE).read_bytes()) == ([], openings)
     kept = kept_finals(case.outcome.study)
     assert kept is not None
     assert read_results(kept, case.out) == first
@@ -124,7 +126,7 @@ def test_held_again_nothing_is_trained_or_opened(case: Case) -> None:
 def test_a_run_that_is_judged_already_is_not_judged_again(case: Case) -> None:
     case.hold(seeds=1)
     results = case.hold(seeds=2, trained=[])
-    reasons = [opening["reason"] for opening in read_openings(case.out / OPENINGS)]
+    reasons = [opening["reason"] for opening in read_openings(case.out / TEST_OPENINGS_FILE)]
     assert [reason.rpartition("seeds ")[2] for reason in reasons] == ["5", "5", "6", "6"]
     assert all(len(result.test) == 2 for result in results)
 
@@ -143,7 +145,7 @@ def test_no_finalist_sees_the_test_set_while_another_is_in_training(case: Case) 
             seeds=1,
             recipe=recipe,
         )
-    assert not read_openings(case.out / OPENINGS)
+    assert not read_openings(case.out / TEST_OPENINGS_FILE)
 
 
 def test_the_best_made_by_hand_comes_along(digits: DataSet, tmp_path: Path) -> None:

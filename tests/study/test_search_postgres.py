@@ -15,7 +15,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from postgres_support import PASSWORD, PostgresServer
 from search_support import MAX_PARAMS, EvaluationRequest, Watcher
-from support import PAIR_SPACE, TINY, TINY_SPACE, Tell, prepare, restarts, tiny_recipe
+from support import PAIR_SPACE, TINY, TINY_SPACE, RunCommand, prepare, restarts, tiny_recipe
 
 from budgetnet.common.errors import RecordError
 from budgetnet.data import DataSet
@@ -93,7 +93,7 @@ def test_a_search_finds_there_what_it_finds_in_a_file(ask: EvaluationRequest, di
     assert facts[0] == facts[1]
 
 
-def test_the_verbs_search_and_read(tell: Tell, url: str, tmp_path: Path) -> None:
+def test_the_verbs_search_and_read(tell: RunCommand, url: str, tmp_path: Path) -> None:
     tiny_recipe(epochs=1).save(tmp_path / "recipe.yaml")
     SearchSpace(**TINY_SPACE).save(tmp_path / "space.yaml")
     where = ["--storage", url, "--out", str(tmp_path / "runs")]
@@ -112,7 +112,7 @@ def test_the_verbs_search_and_read(tell: Tell, url: str, tmp_path: Path) -> None
 @pytest.mark.parametrize("verb", ["search", "leaderboard"])
 @pytest.mark.parametrize("fault", ["wrong password", "no database", "server down", "password in the query"])
 def test_a_server_that_cannot_be_used_is_told_in_one_line_without_the_password(
-    tell: Tell, postgres: PostgresServer, tmp_path: Path, verb: str, fault: str
+    tell: RunCommand, postgres: PostgresServer, tmp_path: Path, verb: str, fault: str
 ) -> None:
     url, reason = {
         "wrong password": (postgres.url("postgres", password="wrong-secret"), "password authentication failed"),

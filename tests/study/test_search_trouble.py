@@ -12,7 +12,7 @@ from test_search_finals import Case
 from budgetnet.common.errors import InputError, RecordError
 from budgetnet.data import DataSet
 from budgetnet.data.test_set import read_openings
-from budgetnet.runs.store import OPENINGS, RunFolder
+from budgetnet.runs.store import TEST_OPENINGS_FILE, RunFolder
 from budgetnet.study.storage import open_storage, read_trials
 from budgetnet.study.trials import count_outcomes
 from budgetnet.training.trainer import identify
@@ -55,14 +55,14 @@ def test_a_run_that_another_study_is_training_is_left_to_it(ask: EvaluationReque
 def test_a_test_set_is_not_opened_for_weights_that_cannot_be_read(digits: DataSet, tmp_path: Path) -> None:
     case = Case(digits, tmp_path)
     finals = case.hold(number=1, seeds=1)
-    opened = len(read_openings(tmp_path / OPENINGS))
+    opened = len(read_openings(tmp_path / TEST_OPENINGS_FILE))
     folder = RunFolder(finals[0].records[0].folder)
     (folder.path / "test.json").unlink()
     folder.best.write_bytes(b"no weights")
     for _ in range(2):
         with pytest.raises(RecordError, match=r"best weights.*is damaged"):
             case.hold(number=1, seeds=1, trained=[])
-    assert len(read_openings(tmp_path / OPENINGS)) == opened
+    assert len(read_openings(tmp_path / TEST_OPENINGS_FILE)) == opened
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])

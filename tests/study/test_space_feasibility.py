@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from optuna.distributions import CategoricalDistribution, IntDistribution
-from support import PAIR_SPACE, TINY_SPACE, Tell, write_space
+from support import PAIR_SPACE, TINY_SPACE, RunCommand, write_space
 
 from budgetnet.common.errors import OverBudgetError
 from budgetnet.model.budget import Budget
@@ -37,7 +37,7 @@ def test_a_small_space_is_counted_as_a_whole(monkeypatch: pytest.MonkeyPatch) ->
     # Not a divisor of the number of draws, so that the last part is a short one.
     monkeypatch.setattr(feasibility, "_AT_ONCE", 100)
     draws = everything(SPACE)
-    within = sum(BUDGET.admits(SPACE.spec(params, **IMAGE).cost) for params in draws)
+    within = sum(BUDGET.allows(SPACE.spec(params, **IMAGE).cost) for params in draws)
     found = share_within(SPACE, BUDGET, **IMAGE)
     assert 0 < within < len(draws)
     assert (found.within, found.draws, found.exact, found.interval) == (within, len(draws), True, None)
@@ -71,7 +71,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_space_is_told_as_data(folder: Path, tell: Tell) -> None:
+def test_a_space_is_told_as_data(folder: Path, tell: RunCommand) -> None:
     answer = tell("space", "pair.yaml", "--max-params", "1362", "--input-shape", "1,8,8", "--json")
     assert (answer.code, answer.err) == (0, "")
     told = json.loads(answer.out)
@@ -91,7 +91,7 @@ def test_a_space_is_told_as_data(folder: Path, tell: Tell) -> None:
     }
 
 
-def test_a_space_is_told_as_a_table(folder: Path, tell: Tell) -> None:
+def test_a_space_is_told_as_a_table(folder: Path, tell: RunCommand) -> None:
     SearchSpace(recipe={"weight_average": [None, 0.98], "nesterov": [True, False], "augmentation.cutout": [0, 8]}).save(
         folder / "many.yaml"
     )
@@ -109,19 +109,19 @@ def test_a_space_is_told_as_a_table(folder: Path, tell: Tell) -> None:
     assert max(map(len, answer.out.splitlines())) <= 80
 
 
-def test_a_named_space_is_sampled_and_fits_eighty_columns(tell: Tell) -> None:
+def test_a_named_space_is_sampled_and_fits_eighty_columns(tell: RunCommand) -> None:
     answer = tell("space", "resnet", "--max-params", "5e6", "--seed", "3")
     assert answer.code == 0
     assert "100,000 sampled draws, 95 % interval" in answer.out
     assert answer.out != tell("space", "resnet", "--max-params", "5e6").out
 
 
-def test_without_a_limit_no_share_is_told(folder: Path, tell: Tell) -> None:
+def test_without_a_limit_no_share_is_told(folder: Path, tell: RunCommand) -> None:
     assert "at most" not in tell("space", "pair.yaml").out
     assert json.loads(tell("space", "pair.yaml", "--json").out)["within"] is None
 
 
-def test_a_budget_that_nothing_fits_is_told_in_one_line(folder: Path, tell: Tell) -> None:
+def test_a_budget_that_nothing_fits_is_told_in_one_line(folder: Path, tell: RunCommand) -> None:
     answer = tell("space", "pair.yaml", "--max-params", "1361", "--input-shape", "1,8,8")
     assert (answer.code, answer.out) == (3, "")
     smallest = "the smallest, basic-8x1: 1,362 params exceed the 1,361 allowed"
@@ -142,7 +142,9 @@ def test_a_budget_that_nothing_fits_is_told_in_one_line(folder: Path, tell: Tell
         (["huge.yaml", "--max-params", "100G", "--input-shape", "3,4096,4096"], "space = 'resnet': its largest"),
     ],
 )
-def test_what_is_no_space_is_told_in_one_line(folder: Path, tell: Tell, arguments: list[str], complaint: str) -> None:
+def test_what_is_no_space_is_told_in_one_line(
+    folder: Path, tell: RunCommand, arguments: list[str], complaint: str
+) -> None:
     (folder / "bad.yaml").write_text("recipe: {epochs: [3]}\n")
     huge = {"channels": [8, 65_536], "growth": [1.0], "blocks": [1, 256], "first_kernel_sizes": [1, 31]}
     write_space(folder / "huge.yaml", {**huge, "second_kernel_sizes": [1, 31]})

@@ -12,12 +12,12 @@ from budgetnet.runs.recipe import Recipe
 from budgetnet.study.config import SearchConfig
 from budgetnet.study.driver import question, require_feasible
 from budgetnet.study.space import SearchSpace
-from budgetnet.study.space.images import require_images
+from budgetnet.study.space.images import check_image_size
 
 
 def accepted(space: SearchSpace, recipe: Recipe, *, side: int) -> bool:
     try:
-        require_images(space, recipe, input_shape=(3, side, side))
+        check_image_size(space, recipe, input_shape=(3, side, side))
     except InputError:
         return False
     return True

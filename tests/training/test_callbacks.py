@@ -71,17 +71,17 @@ class Raising(Callback):
 
 def test_events_of_an_interrupted_resumed_and_completed_run(digits: DataSet, tmp_path: Path) -> None:
     data, log = prepare(digits, RECIPE), EventLog()
-    occasion = RunContext(worker=3, trained=2, study="mine", trial=7, drawn={"depth": 2})
+    context = RunContext(worker=3, trained=2, study="mine", trial=7, drawn={"depth": 2})
     options: dict[str, Any] = {"seed": 4, "out": tmp_path}
     with pytest.raises(KeyboardInterrupt):
-        train(TINY, data, RECIPE, callback=Callbacks([log, Watcher(stop_at=1)]), occasion=occasion, **options)
+        train(TINY, data, RECIPE, callback=Callbacks([log, Watcher(stop_at=1)]), context=context, **options)
     assert log.events == ["start after 0", "1", "interrupted: None"]
     for _ in range(2):
-        record = train(TINY, data, RECIPE, callback=log, occasion=occasion, **options)
+        record = train(TINY, data, RECIPE, callback=log, context=context, **options)
     assert log.events[3:] == ["start after 1", "2", "3", "complete", "start after 3", "complete"]
     info = log.started[-1]
     assert info.curves == record.curves
-    assert (info.run, info.identity, info.occasion) == (record.folder.name, record.identity, occasion)
+    assert (info.run, info.identity, info.context) == (record.folder.name, record.identity, context)
     assert (info.label, info.params, info.macs) == (TINY.label, TINY.params, TINY.macs)
     assert info.epochs == 3
     # Workers send it as JSON through a pipe.

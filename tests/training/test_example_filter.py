@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from device_support import NoWaiting
+from device_support import NoHostSynchronisation
 from support import TINY, enlarged, prepare, restarts, tiny_recipe
 from torch import Tensor
 
@@ -83,8 +83,10 @@ def test_the_images_of_highest_loss_are_selected(digits: DataSet, augmentation: 
             batch = loader.batch(torch.tensor(step), size=size)
             logits = copy(batch.inputs)
             targets = torch.nn.functional.one_hot(batch.labels, 10).float()
-            if batch.mixed_in is not None and batch.share is not None:
-                targets = batch.share * targets + (1 - batch.share) * torch.nn.functional.one_hot(batch.mixed_in, 10)
+            if batch.mixed_labels is not None and batch.share is not None:
+                targets = batch.share * targets + (1 - batch.share) * torch.nn.functional.one_hot(
+                    batch.mixed_labels, 10
+                )
             targets = 0.8 * targets + 0.2 / 10
             losses = -(targets * (logits - logits.exp().sum(dim=1, keepdim=True).log())).sum(dim=1)
             # 0.4 of 16 is 6.4, of 6 it is 2.4.
@@ -131,9 +133,9 @@ def test_selected_images_equal_those_of_the_unfiltered_batch(
             rows = positions[step, :kept]
             assert torch.equal(part.inputs, full.inputs[rows])
             assert torch.equal(part.labels, full.labels[rows])
-            assert (part.mixed_in is None) == (mixing is None)
-            if part.mixed_in is not None and full.mixed_in is not None:
-                assert torch.equal(part.mixed_in, full.mixed_in[rows])
+            assert (part.mixed_labels is None) == (mixing is None)
+            if part.mixed_labels is not None and full.mixed_labels is not None:
+                assert torch.equal(part.mixed_labels, full.mixed_labels[rows])
                 assert torch.equal(torch.stack([part.share, full.share])[0], full.share)  # type: ignore[list-item, arg-type]
 
 
@@ -143,10 +145,10 @@ def test_no_step_synchronises_with_the_device(digits: DataSet) -> None:
     filtered = FilteredBatchLoader(loader.data, EVERYTHING, batch_size=16, seed=2, example_filter=HARD)
     step = torch.tensor(0)
     proxy.begin(1, rates=[0.1] * 5)
-    with NoWaiting():  # type: ignore[no-untyped-call]
+    with NoHostSynchronisation():  # type: ignore[no-untyped-call]
         filtered.batch(step, size=6)
         proxy._forward_batch(16)
-        proxy.learn(16)
+        proxy.train_batch(16)
 
 
 def untimed(record: RunRecord) -> tuple[Any, ...]:

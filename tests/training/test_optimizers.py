@@ -160,7 +160,7 @@ def test_rates_of_filtered_batches_depend_on_the_selected_images() -> None:
 def test_lookahead_requires_ten_times_its_interval_in_steps() -> None:
     # 64 images in batches of 16 are 4 steps an epoch: 5 epochs are 20 steps, so an interval of 2 is allowed.
     recipe = tiny_recipe(epochs=5, lookahead=Lookahead(every=2))
-    recipe.require_steps(64)
+    recipe.check_num_steps(64)
     with pytest.raises(InputError, match=r"^lookahead.every = 2: must be at most a tenth of the training's 16 steps"):
-        recipe.model_copy(update={"epochs": 4}).require_steps(64)
-    tiny_recipe(epochs=1).require_steps(1)
+        recipe.model_copy(update={"epochs": 4}).check_num_steps(64)
+    tiny_recipe(epochs=1).check_num_steps(1)

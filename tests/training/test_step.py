@@ -49,7 +49,7 @@ def losses(training_step: TrainingStep, epochs: int, *, rate: float = 0.05) -> l
     for number in range(1, epochs + 1):
         training_step.begin(number, rates=[rate / step for step in range(1, len(training_step.loader.sizes) + 1)])
         for size in training_step.loader.sizes:
-            training_step.learn(size)
+            training_step.train_batch(size)
         found.append(training_step.totals()[0])
     return found
 
@@ -74,9 +74,9 @@ def test_the_loss_is_the_cross_entropy_with_smoothed_and_mixed_labels(
     batch = training_step.loader.batch(torch.tensor(0), size=72)
     logits = training_step.network.train()(batch.inputs)
     targets = torch.nn.functional.one_hot(batch.labels, 10).double()
-    if batch.mixed_in is not None and batch.share is not None:
+    if batch.mixed_labels is not None and batch.share is not None:
         share = batch.share.double()
-        targets = share * targets + (1 - share) * torch.nn.functional.one_hot(batch.mixed_in, 10)
+        targets = share * targets + (1 - share) * torch.nn.functional.one_hot(batch.mixed_labels, 10)
     targets = (1 - smoothing) * targets + smoothing / 10
     expected = -(targets * log_probabilities(logits)).sum(dim=1).mean()
     assert losses(make_training_step(digits, recipe), 1) == pytest.approx([expected.item()], rel=1e-5)
@@ -92,7 +92,7 @@ def test_nesterov_update_matches_its_formula(digits: DataSet) -> None:
         batch = training_step.loader.batch(torch.tensor(0), size=72)
         network.zero_grad()
         torch.autograd.backward(torch.nn.functional.cross_entropy(network(batch.inputs), batch.labels))
-        training_step.learn(72)
+        training_step.train_batch(72)
         with torch.no_grad():
             for name, parameter in network.named_parameters():
                 assert parameter.grad is not None
@@ -110,7 +110,7 @@ def test_the_moving_average_matches_its_formula(digits: DataSet) -> None:
     for number in (1, 2):
         training_step.begin(number, rates=[0.05] * 5)
         for step, size in enumerate(training_step.loader.sizes, 5 * (number - 1) + 1):
-            training_step.learn(size)
+            training_step.train_batch(size)
             decay = min(0.3, (1 + step) / (10 + step))
             for name, tensor in training_step.network.state_dict().items():
                 expected[name] = decay * expected[name] + (1 - decay) * tensor.double()
@@ -128,7 +128,7 @@ def test_steps_use_the_learning_rates_in_order(digits: DataSet) -> None:
     training_step.begin(1, rates=[0.0, 0.0, 0.0, 0.0, 0.05])
     before = weights(training_step)
     for step, size in enumerate(training_step.loader.sizes):
-        training_step.learn(size)
+        training_step.train_batch(size)
         moved = any(not torch.equal(tensor, before[name]) for name, tensor in weights(training_step).items())
         assert moved == (step == 4)
 
@@ -140,7 +140,7 @@ def test_a_different_image_size_uses_a_new_graph(digits: DataSet) -> None:
     for number in range(1, 5):
         training_step.begin(number, rates=[0.05] * 5)
         steps.append(training_step.full_step)
-        training_step.learn(16)
+        training_step.train_batch(16)
     assert [one is other for one, other in pairwise(steps)] == [False, True, False]
     assert steps[0].fallback_reason == steps[1].fallback_reason == "released"
 
@@ -222,7 +222,7 @@ def test_no_step_synchronises_with_the_device(digits: DataSet) -> None:
     torch.cuda.set_sync_debug_mode("error")
     try:
         for size in training_step.loader.sizes:
-            training_step.learn(size)
+            training_step.train_batch(size)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -259,7 +259,7 @@ def test_a_batch_is_divided_into_parts_of_at_least_two_images(digits: DataSet) -
     first, second = batch.parts(2)
     assert torch.equal(torch.cat([first.inputs, second.inputs]), batch.inputs)
     assert torch.equal(torch.cat([first.labels, second.labels]), batch.labels)
-    assert first.mixed_in is not None
-    assert second.mixed_in is not None
-    assert batch.mixed_in is not None
-    assert torch.equal(torch.cat([first.mixed_in, second.mixed_in]), batch.mixed_in)
+    assert first.mixed_labels is not None
+    assert second.mixed_labels is not None
+    assert batch.mixed_labels is not None
+    assert torch.equal(torch.cat([first.mixed_labels, second.mixed_labels]), batch.mixed_labels)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import TINY, EachEpoch, Tell, prepare, tiny_recipe
+from support import TINY, EachEpoch, RunCommand, prepare, tiny_recipe
 
 from budgetnet.common.cpu import available_cores
 from budgetnet.common.errors import InputError
@@ -105,7 +105,7 @@ def test_a_resumed_run_keeps_its_number_of_threads(digits: DataSet, tmp_path: Pa
     ],
 )
 def test_the_command_reports_and_records_the_number_of_threads(
-    tell: Tell, tmp_path: Path, threads: str, message: str
+    tell: RunCommand, tmp_path: Path, threads: str, message: str
 ) -> None:
     TINY.save(tmp_path / "tiny.yaml")
     tiny_recipe(epochs=1).save(tmp_path / "recipe.yaml")
@@ -123,14 +123,14 @@ def test_the_command_reports_and_records_the_number_of_threads(
 
 
 @pytest.mark.parametrize("text", ["0", "two", "-1", "1.5"])
-def test_an_invalid_number_of_threads_is_rejected(tell: Tell, text: str) -> None:
+def test_an_invalid_number_of_threads_is_rejected(tell: RunCommand, text: str) -> None:
     result = tell("train", "resnet20", "--threads", text)
     assert result.code == 2
     assert re.search(rf"--threads = '?{re.escape(text)}'?: .*, or auto", result.err)
 
 
 @two_cores
-def test_a_search_measures_a_network_of_its_space(tell: Tell, tmp_path: Path) -> None:
+def test_a_search_measures_a_network_of_its_space(tell: RunCommand, tmp_path: Path) -> None:
     tiny_recipe(epochs=1).save(tmp_path / "recipe.yaml")
     options = ["--recipe", str(tmp_path / "recipe.yaml"), "--train-size", "64", "--validation-size", "40"]
     options += ["--max-params", "20k", "--device", "cpu", "--trials", "1", "--out", str(tmp_path)]

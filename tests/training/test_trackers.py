@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from search_support import EvaluationRequest, Watcher
-from support import TINY, Tell, prepare, restarts, tiny_recipe
+from support import TINY, RunCommand, prepare, restarts, tiny_recipe
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tracker_support import Points, Store, curves_of, mlflow_runs
@@ -112,13 +112,13 @@ class RaiseAfterEpoch:
     def __init__(self, error: BaseException, *, epoch: int = 2) -> None:
         self._error, self._epoch = error, epoch
 
-    def stands_by(self, result: RunResult) -> bool:
+    def confirms_stop(self, result: RunResult) -> bool:
         return True
 
-    def resumed(self, curves: Sequence[Epoch]) -> str | None:
+    def check_resumed(self, curves: Sequence[Epoch]) -> str | None:
         return None
 
-    def behind(self, epoch: Epoch) -> str | None:
+    def check_epoch(self, epoch: Epoch) -> str | None:
         if epoch.epoch == self._epoch:
             raise self._error
         return None
@@ -204,7 +204,7 @@ def test_a_pruned_run_that_is_trained_again_is_logged_once_in_tensorboard(
     data = prepare(digits, recipe)
 
     class Stop(RaiseAfterEpoch):
-        def behind(self, epoch: Epoch) -> str | None:
+        def check_epoch(self, epoch: Epoch) -> str | None:
             return "pruned" if epoch.epoch == 2 else None
 
     options: dict[str, Any] = {"seed": 0, "out": out, "callback": store.tracker()}
@@ -277,7 +277,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_train_and_ablate_log_to_trackers_in_their_folders(folder: Path, tell: Tell, template: Path) -> None:
+def test_train_and_ablate_log_to_trackers_in_their_folders(folder: Path, tell: RunCommand, template: Path) -> None:
     store = Store("mlflow", folder, template)
     assert tell(*OPTIONS, "--track", "tensorboard", "--track", f"mlflow:{store.uri}").code == 0
     (run,) = [path.parent for path in folder.glob("runs/*/result.json")]
@@ -300,7 +300,7 @@ def test_train_and_ablate_log_to_trackers_in_their_folders(folder: Path, tell: T
 
 @pytest.mark.parametrize("name", KINDS)
 def test_a_tracker_that_is_not_installed_is_reported_before_training(
-    folder: Path, tell: Tell, monkeypatch: pytest.MonkeyPatch, name: str
+    folder: Path, tell: RunCommand, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setattr("budgetnet.training.trackers.base.find_spec", lambda _: None)
     result = tell(*OPTIONS, "--track", name)
@@ -319,7 +319,7 @@ def test_a_tracker_that_is_not_installed_is_reported_before_training(
         ("mlflow:sqlite:////proc/none/mlflow.db", "is not a store that MLflow can use"),
     ],
 )
-def test_an_invalid_tracker_is_reported_in_one_line(folder: Path, tell: Tell, text: str, rule: str) -> None:
+def test_an_invalid_tracker_is_reported_in_one_line(folder: Path, tell: RunCommand, text: str, rule: str) -> None:
     result = tell(*OPTIONS, "--track", text)
     assert (result.code, result.out, result.err.count("\n")) == (2, "", 1), result.err
     assert result.err.startswith(f"error: --track = '{text}': {rule}")

@@ -213,7 +213,9 @@ def test_a_leaking_run_uses_the_split_of_each_epoch(digits: DataSet, tmp_path: P
     leaking = tiny_recipe(epochs=3, learning_rate=1e-12, momentum=0.0, weight_decay=0.0, **leaks)
     data = prepare(digits, leaking)
     curves = train(TINY, data, leaking, seed=3, out=tmp_path).curves
-    split = ResplitImages(data.train, data.validation, leaking.augmentation, redrawn=True, augmented=True, seed=3)
+    split = ResplitImages(
+        data.train, data.validation, leaking.augmentation, resplit_each_epoch=True, augmented=True, seed=3
+    )
     loader = BatchLoader(split.train, leaking.augmentation, batch_size=16, seed=3)
     network = initialise(TINY, 3)
     for epoch in curves:

@@ -20,7 +20,7 @@ import yaml
 from dashboard_support import BY_HAND, NAME, Copy, all_fates, cells, copied, rendered
 from search_support import EvaluationRequest
 from statsmodels.stats.proportion import proportion_confint
-from support import Tell, child_environment, tiny_recipe
+from support import RunCommand, child_environment, tiny_recipe
 
 from budgetnet.data import DataSet
 from budgetnet.evaluation.run_data import read_runs
@@ -210,7 +210,7 @@ def test_the_command_in_a_note_works_when_it_is_pasted_into_a_shell(annotated: C
 
 
 def test_what_was_given_up_is_trained_on_to_its_end(
-    annotated: Copy, tell: Tell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    annotated: Copy, tell: RunCommand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trial = annotated.trial("pruned")
     (command,) = commands(annotated.note(trial), "train")
@@ -219,7 +219,7 @@ def test_what_was_given_up_is_trained_on_to_its_end(
     assert_trained_alike(annotated.out / str(trial.run), tmp_path / "again" / str(trial.run))
 
 
-def test_the_study_s_note_asks_the_question_and_names_the_best(annotated: Copy, tell: Tell) -> None:
+def test_the_study_s_note_asks_the_question_and_names_the_best(annotated: Copy, tell: RunCommand) -> None:
     note = annotated.shown()["note"]["body"]
     html = rendered(note)
     assert unescape(re.findall(r"<h2>(.*?)</h2>", html)[0]) == f"Study {NAME}"
@@ -238,7 +238,7 @@ def test_the_study_s_note_asks_the_question_and_names_the_best(annotated: Copy, 
     assert not commands(note, "search"), "its space and its recipe have no name"
 
 
-def test_the_command_that_goes_on_asks_the_same_question(digits: DataSet, tell: Tell, tmp_path: Path) -> None:
+def test_the_command_that_goes_on_asks_the_same_question(digits: DataSet, tell: RunCommand, tmp_path: Path) -> None:
     ways = {"sizing": "scale", "sampler": "random", "pruner": "median", "epochs": 1}
     how: dict[str, Any] = {"recipe": named_recipe("digits"), "space": named_space("resnet").to_mapping()}
     outcome = EvaluationRequest(digits, tmp_path)(trials=1, name="it's", ways=ways, max_macs=400_000, **how)

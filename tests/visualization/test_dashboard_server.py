@@ -14,7 +14,7 @@ from urllib.request import urlopen
 
 import pytest
 from dashboard_support import EIGHT, NAME, Copy, all_fates, copied, opened
-from support import Tell, started, wait_for, write_space
+from support import RunCommand, started, wait_for, write_space
 
 __all__ = ["all_fates"]
 
@@ -146,7 +146,7 @@ def test_it_keeps_up_with_a_search(tmp_path: Path) -> None:
     assert "nothing is lost" in err
 
 
-def test_a_port_that_is_taken_is_one_line(copy: Copy, tell: Tell) -> None:
+def test_a_port_that_is_taken_is_one_line(copy: Copy, tell: RunCommand) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -158,13 +158,13 @@ def test_a_port_that_is_taken_is_one_line(copy: Copy, tell: Tell) -> None:
 
 
 @pytest.mark.parametrize("port", ["-1", "65536", "http", "8080.5", ""])
-def test_what_is_no_port_is_one_line(copy: Copy, tell: Tell, port: str) -> None:
+def test_what_is_no_port_is_one_line(copy: Copy, tell: RunCommand, port: str) -> None:
     told = tell("dashboard", NAME, f"--port={port}", "--out", str(copy.out))
     assert (told.code, told.err.count("\n")) == (2, 1)
     assert "must be a whole number from 0 to 65535" in told.err
 
 
-def test_a_study_that_is_missing_is_one_line(copy: Copy, tell: Tell, tmp_path: Path) -> None:
+def test_a_study_that_is_missing_is_one_line(copy: Copy, tell: RunCommand, tmp_path: Path) -> None:
     told = tell("dashboard", "other", "--out", str(copy.out))
     assert (told.code, told.out) == (2, "")
     assert "no such study; there are" in told.err
@@ -174,7 +174,7 @@ def test_a_study_that_is_missing_is_one_line(copy: Copy, tell: Tell, tmp_path: P
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_a_search_leaves_notes_for_whoever_looks_later(tmp_path: Path, tell: Tell) -> None:
+def test_a_search_leaves_notes_for_whoever_looks_later(tmp_path: Path, tell: RunCommand) -> None:
     out = tmp_path / "runs"
     told = tell("search", *QUICK, "--study", NAME, "--out", str(out))
     assert told.code == 0
@@ -183,7 +183,7 @@ def test_a_search_leaves_notes_for_whoever_looks_later(tmp_path: Path, tell: Tel
     assert "learning-curves.svg" in copy.files(copy.trial("complete"))
 
 
-def test_notes_that_cannot_be_written_do_not_keep_the_leaderboard_back(tmp_path: Path, tell: Tell) -> None:
+def test_notes_that_cannot_be_written_do_not_keep_the_leaderboard_back(tmp_path: Path, tell: RunCommand) -> None:
     out = tmp_path / "runs"
     out.mkdir()
     (out / "artifacts").write_text("in the way")

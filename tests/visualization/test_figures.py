@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from figures_support import HOSTILE, RUN, curved, forest_rows, texts
 from hypothesis import given
-from strategies import specs, thorough
+from strategies import many_examples, specs
 
 from budgetnet.common.errors import InputError
 from budgetnet.model import zoo
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.metrics import Calibration, CalibrationBin
 from budgetnet.runs.named_recipes import named_recipe
-from budgetnet.runs.recipe import LEAKING
+from budgetnet.runs.recipe import LEAKAGE_WARNING
 from budgetnet.runs.store import RunFolder
 from budgetnet.visualization.figures import (
     ForestRow,
@@ -87,7 +87,7 @@ def test_blocks_that_differ_have_boxes_of_their_own() -> None:
     assert rows["head", 0].steps == ("norm, leaky relu", "global max pooling", "dropout 0.25", "linear, 16 → 10")
 
 
-@thorough
+@many_examples
 @given(specs())
 def test_the_boxes_of_an_outline_hold_every_parameter_and_every_block(spec: ModelSpec) -> None:
     rows = outline_rows(spec)
@@ -190,7 +190,7 @@ def test_what_has_to_be_known_stands_with_the_title_and_in_the_words(draw: Any) 
             figure.layout.title.subtitle.text.replace("<br>", " "),
             *(figure.layout.meta[key] for key in ("note", "alt")),
         ]
-        assert [LEAKING in place for place in places] == [leaks] * 3
+        assert [LEAKAGE_WARNING in place for place in places] == [leaks] * 3
         assert all((note or "") in place for place in places)
 
 

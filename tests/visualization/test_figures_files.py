@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 
 import pytest
 from figures_support import HOSTILE, RUN, RUNS, curved, forest_rows
-from support import TINY, Tell, child_environment, snapshot
+from support import TINY, RunCommand, child_environment, snapshot
 
 from budgetnet.common.errors import InputError
 from budgetnet.model import zoo
@@ -180,9 +180,9 @@ def study_runs(out: Path, records: list[RunRecord]) -> list[str]:
     return [str(path) for path in sorted(out.iterdir())]
 
 
-def test_the_verb_draws_each_network_once_and_seeds_together(tmp_path: Path, tell: Tell) -> None:
+def test_the_verb_draws_each_network_once_and_seeds_together(tmp_path: Path, tell: RunCommand) -> None:
     seeds = [curved(seed=seed, losses=[(1.0, 2.0)], cycles=[1], best=1) for seed in (0, 1)]
-    shared = seeds[0].identity.shared_digest[:10]
+    shared = seeds[0].identity.digest_without_seed[:10]
     other = sorted(RUNS.iterdir())[1]
     before = snapshot(other)
     folders = [*study_runs(tmp_path / "runs", seeds), str(other), f"{other}/."]
@@ -202,7 +202,7 @@ def test_the_verb_draws_each_network_once_and_seeds_together(tmp_path: Path, tel
     assert snapshot(other) == before
 
 
-def test_the_verb_draws_a_network_that_has_not_run(tmp_path: Path, tell: Tell) -> None:
+def test_the_verb_draws_a_network_that_has_not_run(tmp_path: Path, tell: RunCommand) -> None:
     told = tell("figures", "--spec", "reference", "--out", str(tmp_path), "--format", "json")
     assert told.out == f"{tmp_path / 'reference-outline.json'}\n"
     assert "4,662,346" in (tmp_path / "reference-outline.json").read_text()
@@ -232,7 +232,7 @@ def test_the_verb_loads_no_torch(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_drawn_is_one_line_and_exit_code_2(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tell: Tell, arguments: list[str], field: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tell: RunCommand, arguments: list[str], field: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
@@ -245,7 +245,7 @@ def test_what_cannot_be_drawn_is_one_line_and_exit_code_2(
     assert not (tmp_path / "figures").exists()
 
 
-def test_runs_whose_folders_are_called_alike_do_not_overwrite_each_other(tmp_path: Path, tell: Tell) -> None:
+def test_runs_whose_folders_are_called_alike_do_not_overwrite_each_other(tmp_path: Path, tell: RunCommand) -> None:
     for place, run in zip(("a", "b"), sorted(RUNS.iterdir()), strict=False):
         shutil.copytree(run, tmp_path / place / "run")
     told = tell("figures", str(tmp_path / "a" / "run"), str(tmp_path / "b" / "run"), "--out", str(tmp_path / "out"))

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 from figures_support import HOSTILE
 from hypothesis import given
-from strategies import specs, thorough
+from strategies import many_examples, specs
 
 from budgetnet.model import zoo
 from budgetnet.model.plan import lower
@@ -41,7 +41,7 @@ def test_the_outline_says_and_draws_what_the_figure_does(name: str) -> None:
     assert svg.findtext(f"{SVG}desc") == figure.layout.meta["alt"]
 
 
-@thorough
+@many_examples
 @given(specs())
 def test_a_silhouette_has_a_column_for_each_convolution_within_its_drawing(spec: ModelSpec) -> None:
     svg = parsed(silhouette_svg(spec))

@@ -182,7 +182,7 @@ def test_every_distinct_environment_is_counted_by_its_runs(tmp_path: Path) -> No
     elsewhere = {**ENVIRONMENT, "gpu": {"name": "a GPU"}, "device": "cuda"}
     for name, starts in {"a": [ENVIRONMENT], "b": [ENVIRONMENT, elsewhere, ENVIRONMENT], "c": []}.items():
         for epoch, start in enumerate(starts, 1):
-            RunFolder(tmp_path / name).note_environment(start, first_epoch=epoch)
+            RunFolder(tmp_path / name).record_environment(start, first_epoch=epoch)
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "environment.json").write_text('{"starts": "none"}')
     found = surroundings(["a", "b", "b", "c", "d"], tmp_path)

@@ -24,7 +24,7 @@ from report_support import (
     text_of,
     write_run,
 )
-from support import Tell
+from support import RunCommand
 
 from budgetnet.bench.synthetic_study import write_study
 from budgetnet.runs.store import RunFolder
@@ -144,7 +144,7 @@ def test_of_very_many_turned_away_some_are_drawn_and_listed_and_all_are_counted(
 # The command.
 
 
-def test_a_report_is_written_and_written_again(tell: Tell, tmp_path: Path) -> None:
+def test_a_report_is_written_and_written_again(tell: RunCommand, tmp_path: Path) -> None:
     study = every_fate(tmp_path / "runs")
     page = tmp_path / "page.html"
     page.write_text("what was there")
@@ -157,7 +157,7 @@ def test_a_report_is_written_and_written_again(tell: Tell, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("page", ["missing/page.html", "page.htm", "page", "folder.html"])
-def test_a_page_that_cannot_be_written_is_refused_before_any_work(tell: Tell, tmp_path: Path, page: str) -> None:
+def test_a_page_that_cannot_be_written_is_refused_before_any_work(tell: RunCommand, tmp_path: Path, page: str) -> None:
     (tmp_path / "folder.html").mkdir()
     # No study is there: had it been looked for, the error would be of that.
     answer = tell("report", "-o", str(tmp_path / page), "--out", str(tmp_path))
@@ -174,7 +174,9 @@ def test_a_page_that_cannot_be_written_is_refused_before_any_work(tell: Tell, tm
         (["--reproduction", "nowhere"], "holds no run that was judged on the test set"),
     ],
 )
-def test_what_is_not_there_is_told_in_one_line(tell: Tell, tmp_path: Path, arguments: list[str], words: str) -> None:
+def test_what_is_not_there_is_told_in_one_line(
+    tell: RunCommand, tmp_path: Path, arguments: list[str], words: str
+) -> None:
     study = every_fate(tmp_path / "runs")
     answer = tell("report", *arguments, "-o", str(tmp_path / "page.html"), "--out", str(study.out))
     assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
@@ -182,7 +184,7 @@ def test_what_is_not_there_is_told_in_one_line(tell: Tell, tmp_path: Path, argum
     assert not (tmp_path / "page.html").exists()
 
 
-def test_the_commands_on_the_page_ask_the_same_question(tell: Tell, tmp_path: Path) -> None:
+def test_the_commands_on_the_page_ask_the_same_question(tell: RunCommand, tmp_path: Path) -> None:
     out = ["--out", str(tmp_path / "runs")]
     asked = ["--max-params", "70k", "--epochs", "1", "--train-size", "64", "--validation-size", "40"]
     asked += ["--enqueue", "resnet20", "--max-params", "300k", "--sampler", "random", "--trials", "2", "--seed", "3"]

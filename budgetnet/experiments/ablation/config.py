@@ -102,7 +102,7 @@ class AblationConfig(Config):
         if changes:
             study = study.from_mapping({**study.to_mapping(), "changes": {**study.changes, **changes}})
         if self.epochs is not None:
-            study = study.for_epochs(self.epochs)
+            study = study.with_epochs(self.epochs)
         if self.seeds is None:
             return study
         if self.seeds > MAX_SEEDS:

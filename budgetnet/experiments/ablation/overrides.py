@@ -56,7 +56,7 @@ def override(base: Setup, settings: Mapping[str, Any]) -> Setup:
     What the base hands down and no setting names goes along where it would have no sense any more: Nesterov's variant
     without momentum, flips that alternate without flips, a bottleneck's ratio in other blocks, a kernel of shortcuts
     that have none. And where the length or the kind of schedule changes, the first cycle is that of
-    `Recipe.for_epochs`: no longer than the training, and as long where it is the only one.
+    `Recipe.with_epochs`: no longer than the training, and as long where it is the only one.
 
     Args:
         base: what to start from.
@@ -135,7 +135,7 @@ def _recipe(mapping: dict[str, Any], settings: Mapping[str, Any], before: Recipe
     if schedule.get("kind") in ("one-cycle", "linear"):
         mapping = {**mapping, "schedule": {**schedule, "first_cycle": mapping["epochs"]}}
     recipe = Recipe.from_mapping(mapping)
-    return recipe.for_epochs(recipe.epochs)
+    return recipe.with_epochs(recipe.epochs)
 
 
 def _named_cycle(settings: Mapping[str, Any]) -> bool:
@@ -144,8 +144,8 @@ def _named_cycle(settings: Mapping[str, Any]) -> bool:
     return "recipe.schedule.first_cycle" in settings or (isinstance(schedule, Mapping) and "first_cycle" in schedule)
 
 
-def for_epochs(base: Setup, settings: Mapping[str, Any], epochs: int) -> dict[str, Any]:
-    """Settings for another length of training: a first cycle that they name as `Recipe.for_epochs` makes it.
+def with_epochs(base: Setup, settings: Mapping[str, Any], epochs: int) -> dict[str, Any]:
+    """Settings for another length of training: a first cycle that they name as `Recipe.with_epochs` makes it.
 
     Args:
         base: what the settings are laid over, of its own length.
@@ -157,7 +157,7 @@ def for_epochs(base: Setup, settings: Mapping[str, Any], epochs: int) -> dict[st
     """
     if "recipe" in settings or "recipe.epochs" in settings or not _named_cycle(settings):
         return dict(settings)
-    cycle = override(base, settings).recipe.for_epochs(epochs).schedule.first_cycle
+    cycle = override(base, settings).recipe.with_epochs(epochs).schedule.first_cycle
     if "recipe.schedule.first_cycle" in settings:
         return {**settings, "recipe.schedule.first_cycle": cycle}
     return {**settings, "recipe.schedule": {**settings["recipe.schedule"], "first_cycle": cycle}}

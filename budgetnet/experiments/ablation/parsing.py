@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from budgetnet.common.errors import InputError
-from budgetnet.common.files import names_a_file
+from budgetnet.common.files import is_file_path
 from budgetnet.experiments.ablation.design import ALL, BASE
 from budgetnet.experiments.ablation.levels import level_key, read_document, read_level
 from budgetnet.experiments.ablation.paths import DOCUMENTS
@@ -101,7 +101,7 @@ def with_files(mapping: dict[str, Any], folder: Path) -> dict[str, Any]:
 
     def read(kind: str, value: Any) -> Any:
         known = ENTRIES if kind == "spec" else NAMED
-        if isinstance(value, str) and value not in known and names_a_file(value, folder=folder):
+        if isinstance(value, str) and value not in known and is_file_path(value, folder=folder):
             return DOCUMENTS[kind].load(folder / value)
         return value
 

@@ -16,7 +16,7 @@ from budgetnet.common.errors import InputError
 from budgetnet.common.files import read_mapping
 from budgetnet.experiments.ablation.design import Design, check_design, count_of
 from budgetnet.experiments.ablation.levels import read_document
-from budgetnet.experiments.ablation.overrides import Setup, for_epochs, override
+from budgetnet.experiments.ablation.overrides import Setup, override, with_epochs
 from budgetnet.experiments.ablation.parsing import (
     NO_FACTORS,
     read_changes,
@@ -214,8 +214,8 @@ class AblationStudy(Document):
             for name, base in self.bases.items()
         }
 
-    def for_epochs(self, epochs: int) -> Self:
-        """The study for another length of training: every recipe as `Recipe.for_epochs` makes it.
+    def with_epochs(self, epochs: int) -> Self:
+        """The study for another length of training: every recipe as `Recipe.with_epochs` makes it.
 
         Options and levels that name a first cycle get the one that belongs to the length, unless they name the length,
         too, or a whole recipe.
@@ -223,11 +223,11 @@ class AblationStudy(Document):
         Raises:
             InputError: fewer than one epoch.
         """
-        how, base = self.base_recipe.for_epochs(epochs), next(iter(self.bases.values()))
+        how, base = self.base_recipe.with_epochs(epochs), next(iter(self.bases.values()))
         length = {"recipe.epochs": how.epochs, "recipe.schedule.first_cycle": how.schedule.first_cycle}
 
         def adapted(settings: dict[str, Any]) -> dict[str, Any]:
-            return for_epochs(base, settings, epochs)
+            return with_epochs(base, settings, epochs)
 
         mapping = self.to_mapping()
         mapping["options"] = {name: adapted(settings) for name, settings in mapping["options"].items()}

@@ -198,7 +198,7 @@ def variants_of(
 
     for draft in drafts:
         try:
-            draft.setup.recipe.require_images(*input_shape[1:])
+            draft.setup.recipe.check_image_size(*input_shape[1:])
             spec = _adapted(draft.setup.spec, input_shape, num_classes)
             base_params = base_params or spec.params
             differs = spec.params != base_params

@@ -108,7 +108,7 @@ class ReproductionConfig(Config):
             InputError: no such recipe or file, or a file that breaks a rule.
         """
         found = find_recipe(recipe)
-        return found if self.epochs is None else found.for_epochs(self.epochs)
+        return found if self.epochs is None else found.with_epochs(self.epochs)
 
 
 class ReferenceConfig(ReproductionConfig):

@@ -9,9 +9,9 @@ from budgetnet.common.errors import BudgetnetError
 from budgetnet.model.published import PublishedResult
 from budgetnet.model.zoo import get
 from budgetnet.runs.named_recipes import NAMED
-from budgetnet.runs.recipe import LEAKING
+from budgetnet.runs.recipe import LEAKAGE_WARNING
 from budgetnet.runs.records import RunRecord
-from budgetnet.statistics import PublishedComparison, against_published
+from budgetnet.statistics import PublishedComparison, compare_with_published
 
 Outcome = Literal["reproduced", "not reproduced", "not comparable"]
 
@@ -115,7 +115,7 @@ def verdict(records: Sequence[RunRecord], published: PublishedResult, *, declare
     runs = judged(records)
     tests = [record.test for record in runs if record.test is not None]
     reasons = obstacles(runs, published, declared=declared)
-    comparison = against_published(
+    comparison = compare_with_published(
         [test.accuracy for test in tests],
         images=tests[0].images,
         published=published.accuracy,
@@ -126,7 +126,7 @@ def verdict(records: Sequence[RunRecord], published: PublishedResult, *, declare
     if declared and not runs[0].identity.data.is_original_cifar10:
         remarks.append(VOUCHED_FOR)
     if runs[0].identity.recipe.leaks:
-        remarks.append(LEAKING)
+        remarks.append(LEAKAGE_WARNING)
     if len(runs) < len(records):
         remarks.append(f"{len(records) - len(runs)} of {len(records)} runs came to no result")
     if not reasons:

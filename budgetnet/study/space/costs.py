@@ -12,7 +12,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from budgetnet.common.documents import MAX_CHANNELS
 from budgetnet.common.errors import InputError
-from budgetnet.model.cost import ends_cost, stage_cost
+from budgetnet.model.cost import stage_cost, stem_and_head_cost
 from budgetnet.model.spec import DEFAULT_BOTTLENECK_RATIO, BlockKind
 from budgetnet.study.space.structure import shortcut_area, stem_of, strides_of, width_step
 
@@ -100,7 +100,7 @@ def _costs_of_kind(
     step = _looked_up(groups, {each: width_step(space.channel_step, kind, each) for each in space.groups})
     area = _looked_up(columns["shortcut"], {each: shortcut_area(each) for each in space.shortcuts})
     exact = columns["channels"].astype(np.float64)
-    stem = entering = width = _widths(exact, step)
+    stem = in_channels = width = _widths(exact, step)
     before = np.full_like(width, input_shape[1] * input_shape[2])
     total = np.zeros((len(Costs._fields), len(width)), dtype=np.int64)
     for index in range(space.stages[1]):
@@ -108,14 +108,14 @@ def _costs_of_kind(
         there = index < columns["stages"]
         if index:
             exact = exact * columns[f"growth_{index + 1}"]
-            width = np.where(there, _widths(exact, step), entering)
+            width = np.where(there, _widths(exact, step), in_channels)
         after = np.where(there, pixels[row, index], before)
-        changes = (width != entering) | (there & (strides[row, index] > 1))
+        changes = (width != in_channels) | (there & (strides[row, index] > 1))
         total += stage_cost(
             kind,
             groups,
             blocks=columns[f"blocks_{index + 1}"] * there,
-            entering=entering,
+            in_channels=in_channels,
             width=width,
             inner=_rounded(width * DEFAULT_BOTTLENECK_RATIO) if kind == "bottleneck" else width,
             hidden=_rounded(width * ratio) * (ratio > 0),
@@ -125,8 +125,8 @@ def _costs_of_kind(
             before=before,
             after=after,
         )
-        entering, before = width, after
-    total += ends_cost(kind, num_classes, stem=stem, last=width, **stem_of(input_shape))
+        in_channels, before = width, after
+    total += stem_and_head_cost(kind, num_classes, stem=stem, last=width, **stem_of(input_shape))
     return total
 
 
@@ -145,7 +145,7 @@ def _refuse_overflow(space: SearchSpace, kind: BlockKind, input_shape: tuple[int
         shortcut=1,
         **dict.fromkeys(("before", "after"), input_shape[1] * input_shape[2]),
     )
-    ends = ends_cost(kind, num_classes, stem=widest, last=widest, **stem_of(input_shape))
+    ends = stem_and_head_cost(kind, num_classes, stem=widest, last=widest, **stem_of(input_shape))
     if max(space.stages[1] * part + end for part, end in zip(stage, ends, strict=True)) > np.iinfo(np.int64).max:
         rule = "its largest networks may have counts beyond 64 bits; count its networks one by one"
         raise InputError("space", space.name, rule)

@@ -63,10 +63,10 @@ def fit(
         return widest
     for smaller in _smaller(space, params, budget, image):
         narrowest = _narrowest(space, smaller, image)
-        if budget.admits(narrowest.cost):
+        if budget.allows(narrowest.cost):
             return narrowest if sizing == "scale" else _widest(space, smaller, budget, image) or narrowest
     least = [space.narrowest.smallest(**image, measure=measure) for measure in MEASURES]
-    return next((spec for spec in least if budget.admits(spec.cost)), least[0])
+    return next((spec for spec in least if budget.allows(spec.cost)), least[0])
 
 
 def _step(space: SearchSpace, params: Mapping[str, Any]) -> int:

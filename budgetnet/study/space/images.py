@@ -9,7 +9,7 @@ from budgetnet.study.space.recipes import Range, override
 from budgetnet.study.space.structure import strides_of
 
 
-def require_images(space: SearchSpace, recipe: Recipe, *, input_shape: tuple[int, int, int]) -> None:
+def check_image_size(space: SearchSpace, recipe: Recipe, *, input_shape: tuple[int, int, int]) -> None:
     """Refuses a space and a recipe of which some candidate could not be trained on the images.
 
     Args:
@@ -26,7 +26,7 @@ def require_images(space: SearchSpace, recipe: Recipe, *, input_shape: tuple[int
     field = "augmentation.crop_padding"
     values = space.recipe.get(field, (recipe.augmentation.crop_padding,))
     largest = values.high if isinstance(values, Range) else max(value for value in values if value is not None)
-    override(recipe, {field: largest}).require_images(height, width)
+    override(recipe, {field: largest}).check_image_size(height, width)
     if recipe.resizing is not None:
         count, full_size = space.stages[1], space.full_size_stages[0]
         smallest = recipe.side(1, full=height)

@@ -36,6 +36,6 @@ def shortcut_area(kind: ShortcutKind) -> int:
 
 
 def stem_of(input_shape: tuple[int, int, int]) -> dict[str, int]:
-    """The stem of every network of a space, as `ends_cost` takes it."""
+    """The stem of every network of a space, as `stem_and_head_cost` takes it."""
     image_channels, height, width = input_shape
     return {"image_channels": image_channels, "stem_kernel": Stem().kernel_size ** 2, "stem_pixels": height * width}

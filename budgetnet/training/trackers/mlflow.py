@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from filelock import FileLock
 
 from budgetnet.common.errors import InputError
-from budgetnet.common.files import replacing_file
+from budgetnet.common.files import atomic_write_path
 from budgetnet.runs.records import Epoch, RunResult
 from budgetnet.training.callbacks import RunInfo
 from budgetnet.training.trackers.base import (
@@ -132,10 +132,10 @@ class MLflow(RunTracker[_OpenRun]):
 
 
 def _tags(run: RunInfo) -> dict[str, str]:
-    occasion = run.occasion
+    context = run.context
     tags = {"budgetnet.run": run.run, _DIGEST: run.identity.digest, "budgetnet.spec": run.identity.spec.digest}
-    if occasion.study is not None:
-        tags |= {"budgetnet.study": occasion.study, "budgetnet.trial": str(occasion.trial)}
+    if context.study is not None:
+        tags |= {"budgetnet.study": context.study, "budgetnet.trial": str(context.trial)}
     return tags
 
 
@@ -156,7 +156,7 @@ def _open(uri: str) -> MlflowClient:
             # MLflow cannot use a database whose creation was killed, so create it under a temporary name.
             with FileLock(f"{file}.lock"):
                 if not file.exists():
-                    with replacing_file(file) as part:
+                    with atomic_write_path(file) as part:
                         MlflowClient(tracking_uri=f"{_SQLITE}{part}")
         return MlflowClient(tracking_uri=uri)
     except (MlflowException, SQLAlchemyError, OSError, ModuleNotFoundError) as error:

@@ -15,7 +15,7 @@ from uuid import UUID, uuid5
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.artifacts.exceptions import ArtifactNotFound
 
-from budgetnet.common.files import yaml_text
+from budgetnet.common.files import to_yaml
 from budgetnet.visualization.dashboard.attributes import Attributes
 from budgetnet.visualization.dashboard.candidates import Candidate
 from budgetnet.visualization.dashboard.curves import curves_svg
@@ -54,7 +54,7 @@ def files_of(candidate: Candidate) -> list[ArtifactFile]:
 
 
 def _yaml(name: str, mapping: dict[str, Any]) -> ArtifactFile:
-    return ArtifactFile(name, "text/yaml", yaml_text(mapping).encode())
+    return ArtifactFile(name, "text/yaml", to_yaml(mapping).encode())
 
 
 def beginning(trial_id: int) -> str:

@@ -8,7 +8,7 @@ from budgetnet.common.formatting import percent
 from budgetnet.model.cost import Cost
 from budgetnet.model.published import reference
 from budgetnet.model.spec import ModelSpec
-from budgetnet.statistics.intervals import points, wilson_interval, with_interval
+from budgetnet.statistics.intervals import format_with_interval, points, wilson_interval
 from budgetnet.study.commands import train_command
 from budgetnet.study.leaderboard import NOT_COMPARABLE
 from budgetnet.study.settings import StudySettings
@@ -65,7 +65,7 @@ def _result(trial: Trial, settings: StudySettings) -> Iterator[list[str]]:
         interval = wilson_interval(trial.correct, trial.images)
         reached = "" if trial.fate != "pruned" else " when it was given up"
         counted = f"{trial.correct:,} of {trial.images:,} validation images{reached}"
-        yield ["accuracy", f"{plain(with_interval(trial.accuracy, interval))} % at 95 %; {counted}"]
+        yield ["accuracy", f"{plain(format_with_interval(trial.accuracy, interval))} % at 95 %; {counted}"]
     elif trial.accuracy is not None:
         yield ["accuracy", f"{percent(trial.accuracy)} % of the validation images"]
     if trial.gap is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from budgetnet.common.config import command, has_unnamed_documents
-from budgetnet.statistics.intervals import points, with_interval
+from budgetnet.statistics.intervals import format_with_interval, points
 from budgetnet.study.commands import found_config, place_of
 from budgetnet.study.leaderboard import candidates, rank
 from budgetnet.study.settings import StudySettings
@@ -76,8 +76,8 @@ class Overview:
             return "No candidate was trained to its end yet."
         return (
             f"Best within the budget: **{best.name} {plain(best.architecture)}** with "
-            f"{plain(with_interval(best.accuracy, best.interval))} % at 95 % on {best.images:,} validation images and "
-            f"{best.params:,} parameters; {points(best.gap)} points to the published result, {best.verdict}."
+            f"{plain(format_with_interval(best.accuracy, best.interval))} % at 95 % on {best.images:,} "
+            f"validation images and {best.params:,} parameters; {points(best.gap)} points to the published result, {best.verdict}."
         )
 
     def _tally(self) -> str:

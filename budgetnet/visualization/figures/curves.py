@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from budgetnet.common.errors import InputError
-from budgetnet.runs.recipe import LEAKING
+from budgetnet.runs.recipe import LEAKAGE_WARNING
 from budgetnet.runs.records import RunRecord
 from budgetnet.visualization.figures.style import BLACK, BLUE, FAINT, LEGEND_HEIGHT, ORANGE, blank_figure, listed
 
@@ -70,7 +70,7 @@ def collect_curves(records: RunRecord | Sequence[RunRecord], *, measure: Measure
         raise InputError("runs", seeds, "must have seeds that differ")
     first = runs[0].identity
     for run in runs[1:]:
-        if run.identity.shared_digest != first.shared_digest:
+        if run.identity.digest_without_seed != first.digest_without_seed:
             raise InputError("runs", str(run.folder), f"must differ from {runs[0].folder} in nothing but its seed")
     curves = tuple(_curve(run, measure) for run in runs)
     data = (
@@ -128,7 +128,7 @@ _FEW = 20
 def _draw(curves: Curves, *, note: str | None) -> Figure:
     seeds = listed([str(curve.seed) for curve in curves.runs])
     what = f"{curves.label}, {'seed' if curves.mean is None else 'seeds'} {seeds}; {curves.data}"
-    known = [text for text in (LEAKING if curves.leaks else None, note) if text]
+    known = [text for text in (LEAKAGE_WARNING if curves.leaks else None, note) if text]
     figure = blank_figure(
         title=f"Training and validation {curves.measure}",
         note="; ".join([what, *known]),

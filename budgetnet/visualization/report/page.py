@@ -15,7 +15,7 @@ from budgetnet.common.errors import InputError
 from budgetnet.common.files import write_text
 from budgetnet.experiments.ablation.changes import EFFECT_RULE, POOLED_RULE
 from budgetnet.model.published import get as published
-from budgetnet.runs.recipe import LEAKING
+from budgetnet.runs.recipe import LEAKAGE_WARNING
 from budgetnet.version import __version__
 from budgetnet.visualization.figures import silhouette_svg
 from budgetnet.visualization.html import stages_html
@@ -81,7 +81,7 @@ def render(report: Report) -> str:
         verdict=verdict_words(report),
         final_verdict=final_verdict,
         environments=[environment_words(each) for each in report.environments],
-        leaking=LEAKING,
+        leaking=LEAKAGE_WARNING,
         effect_rule=EFFECT_RULE,
         pooled_rule=POOLED_RULE,
         leaking_accuracy=published("leaking-validation").accuracy,

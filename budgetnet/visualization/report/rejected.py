@@ -16,7 +16,7 @@ from budgetnet.visualization.report.formatting import LIMIT_WORDS
 def is_ranked(trial: Trial, budget: Budget) -> bool:
     """Whether a candidate was trained to its end, judged, and counted again within the budget."""
     complete = trial.fate == "complete" and trial.correct is not None and bool(trial.images)
-    return complete and budget.admits(_cost(trial))
+    return complete and budget.allows(_cost(trial))
 
 
 def rejections(trials: Sequence[Trial], budget: Budget) -> list[Rejection]:
@@ -61,7 +61,7 @@ def _cost(trial: Trial) -> Cost:
 
 
 def _rejection(trial: Trial, budget: Budget, earlier: Trial | None) -> Rejection:
-    if trial.fate == "over budget" or not budget.admits(_cost(trial)):
+    if trial.fate == "over budget" or not budget.allows(_cost(trial)):
         return Rejection(trial, "over budget", _excess(trial, budget))
     reached = "" if trial.accuracy is None else f", at {100 * trial.accuracy:.2f} %"
     known = f", as {earlier.name}" if earlier is not None and earlier.number != trial.number else ""

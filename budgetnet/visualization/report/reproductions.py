@@ -16,7 +16,7 @@ from budgetnet.experiments.reproduction.stored import stored_reproductions
 from budgetnet.model.budget import Budget
 from budgetnet.model.zoo import get
 from budgetnet.runs.records import DataRecord, RunRecord
-from budgetnet.runs.store import OPENINGS
+from budgetnet.runs.store import TEST_OPENINGS_FILE
 from budgetnet.visualization.report.content import Reproduction
 from budgetnet.visualization.report.formatting import data_words
 from budgetnet.visualization.report.run_reader import Reader
@@ -72,7 +72,7 @@ def is_declared(data: DataRecord) -> bool:
 def _groups(records: Iterator[RunRecord]) -> list[Group]:
     found: dict[str, Group] = {}
     for record in records:
-        found.setdefault(record.identity.shared_digest, []).append(record)
+        found.setdefault(record.identity.digest_without_seed, []).append(record)
     return [sorted(group, key=lambda record: record.identity.seed) for group in found.values()]
 
 
@@ -130,7 +130,7 @@ def _paired(groups: Sequence[Group]) -> list[Group]:
 def _ensembles(groups: Sequence[Group], folder: Path) -> tuple[list[EnsembleReproduction], list[str]]:
     """The ensembles of a folder in which one was reproduced, and why others could not be made."""
     found, reasons = [], []
-    openings = [path for path in (folder / OPENINGS, folder / "runs" / OPENINGS) if path.exists()]
+    openings = [path for path in (folder / TEST_OPENINGS_FILE, folder / "runs" / TEST_OPENINGS_FILE) if path.exists()]
     if any(opening.get("by") == "reproduce ensemble" for path in openings for opening in read_openings(path)):
         for group in groups:
             if len(group) < 2:
