@@ -123,7 +123,7 @@ def test_a_page_runs_from_its_first_block_to_its_last(page: Path, tmp_path: Path
                     run(command, folder=tmp_path, source=source, page=page)
     if source == tmp_path:
         files = "tests/model/test_cost.py tests/model/test_plan_cost.py"
-        counted = f"python -m pytest -q -p no:cacheprovider {files} -k parameters"
+        counted = f"python -m pytest -q -p no:cacheprovider {files} -k params"
         enter(counted, folder=tmp_path, source=source, where=name_of(page))
 
 
