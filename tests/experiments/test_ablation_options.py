@@ -269,7 +269,7 @@ NESTEROV = {"recipe.nesterov": True}
         ({"options": {"a": {"recipe.momentum": 2}}}, "options.a.recipe.momentum = 2: must be less than 1 (in the vari"),
         (
             {"options": {"a b": {"recipe.schedule": {"kind": "one-cycle", "first_cycle": 3}}}},
-            "options.a b.recipe.schedule.first_cycle = 3: must be the training's 30 epochs",
+            "options.a b.recipe.schedule.first_cycle = 3: must equal epochs (30)",
         ),
         (
             {"options": {"a": {"spec.kernel_sizes": 4}}},
