@@ -117,7 +117,8 @@ def _report(record: RunRecord, *, as_json: bool) -> None:
     typer.echo(f"data: {data.name}: {data.provenance}")
     typer.echo(
         f"validation accuracy {format_with_interval(accuracy, interval)} % (95 % interval, "
-        f"{result.validation_images:,} images), epoch {result.best_epoch} of {result.epochs}; {result.reason}; the test set stays sealed"
+        f"{result.validation_images:,} images), epoch {result.best_epoch} of {result.epochs}; {result.reason}; "
+        "the test set stays sealed"
     )
     typer.echo(
         f"trained for {short_petaflops(record.train_flops)} PFLOP, {result.epochs} epochs, {duration(result.seconds)}"

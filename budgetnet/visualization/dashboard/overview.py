@@ -77,7 +77,8 @@ class Overview:
         return (
             f"Best within the budget: **{best.name} {plain(best.architecture)}** with "
             f"{plain(format_with_interval(best.accuracy, best.interval))} % at 95 % on {best.images:,} "
-            f"validation images and {best.params:,} parameters; {points(best.gap)} points to the published result, {best.verdict}."
+            f"validation images and {best.params:,} parameters; {points(best.gap)} points to the published result, "
+            f"{best.verdict}."
         )
 
     def _tally(self) -> str:
