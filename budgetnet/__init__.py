@@ -35,11 +35,13 @@ if TYPE_CHECKING:
     from budgetnet.api.study import open_study as open_study
     from budgetnet.api.training import train as train
     from budgetnet.experiments.ablation import AblationStudy as AblationStudy
+    from budgetnet.experiments.ablation.config import AblationConfig as AblationConfig
     from budgetnet.export.exporting import export as export
     from budgetnet.study.config import SearchConfig as SearchConfig
     from budgetnet.training.callbacks import Callback as Callback
 
 _LATER = {
+    "AblationConfig": "budgetnet.experiments.ablation.config",
     "AblationStudy": "budgetnet.experiments.ablation",
     "Callback": "budgetnet.training.callbacks",
     "SearchConfig": "budgetnet.study.config",
@@ -58,6 +60,7 @@ _LATER = {
 """Names that are found where they live when they are first asked for: what they need takes a second to load."""
 
 __all__ = [
+    "AblationConfig",
     "AblationStudy",
     "Augmentation",
     "Budget",

@@ -72,11 +72,12 @@ class EvaluationRequest:
         **limits: int,
     ) -> SearchOutcome:
         """Searches with proposals as they come and nobody pruned, unless ``ways`` says otherwise."""
-        asked: dict[str, Any] = {"sizing": "reject", "pruner": "none", **limits, **(ways or {})}
+        sizes = {"train_size": 64, "validation_size": 40}
+        asked: dict[str, Any] = {"sizing": "reject", "pruner": "none", **sizes, **limits, **(ways or {})}
         config = SearchConfig(
             recipe=recipe or tiny_recipe(epochs=1), max_params=max_params, space=SearchSpace(**space), **asked
         )
-        data = prepare(self.digits, config.candidate_recipe)
+        data = prepare(self.digits, config.candidate_recipe, **sizes)
         settings = question(data, config)
         storage = open_storage(self.storage, create=True)
         try:

@@ -11,6 +11,7 @@ import pytest
 import budgetnet
 
 PUBLIC = [
+    "AblationConfig",
     "AblationStudy",
     "Augmentation",
     "Budget",

@@ -195,8 +195,7 @@ class SearchConfig(Config):
         Raises:
             InputError: no such recipe or file, or a file that breaks a rule.
         """
-        with _named("recipe"):
-            return _recipe(self.recipe, self.epochs, default=default_recipe(self.data, other="search"))
+        return _recipe(self, "", default=default_recipe(self.data, other="search"))
 
     @functools.cached_property
     def finalist_recipe(self) -> Recipe:
@@ -205,8 +204,7 @@ class SearchConfig(Config):
         Raises:
             InputError: no such recipe or file, or a file that breaks a rule.
         """
-        with _named("final_recipe"):
-            return _recipe(self.final_recipe, self.final_epochs, default=default_recipe(self.data, other="modern"))
+        return _recipe(self, "final_", default=default_recipe(self.data, other="modern"))
 
     @functools.cached_property
     def search_space(self) -> SearchSpace:
@@ -263,7 +261,10 @@ def _named(field: str) -> Iterator[None]:
         raise InputError(error.field if ": " in error.field else field, error.value, error.rule) from None
 
 
-def _recipe(chosen: str | Recipe | None, epochs: int | None, *, default: str) -> Recipe:
-    name = chosen or default
-    recipe = name if isinstance(name, Recipe) else find_recipe(name)
-    return recipe if epochs is None else recipe.with_epochs(epochs)
+def _recipe(config: SearchConfig, prefix: str, *, default: str) -> Recipe:
+    """The recipe of candidates, or of finalists, whose fields have a prefix."""
+    chosen, epochs = getattr(config, f"{prefix}recipe") or default, getattr(config, f"{prefix}epochs")
+    with _named(f"{prefix}recipe"):
+        recipe = chosen if isinstance(chosen, Recipe) else find_recipe(chosen)
+    with _named(f"{prefix}epochs"):
+        return recipe if epochs is None else recipe.with_epochs(epochs)

@@ -120,9 +120,9 @@ BAD = [
         ["leakage", "--data", "digits", "--seed", "4294967295"],
         "--seed = 4294967295: must leave room for 3 seeds",
     ),
-    (["leakage", "--spec", "nonsense"], "spec = 'nonsense'"),
-    (["reference", "--recipe", "nonsense"], "recipe = 'nonsense'"),
-    (["reference", "--data", "nowhere"], "data"),
+    (["leakage", "--spec", "nonsense"], "--spec = 'nonsense'"),
+    (["reference", "--recipe", "nonsense"], "--recipe = 'nonsense'"),
+    (["reference", "--data", "nowhere"], "--data"),
     (["leakage", "--data", "digits", "--out", "spec.yaml"], "--out = 'spec.yaml': must be a folder"),
     (["leakage", "--data", "digits", "--out", "spec.yaml/runs"], "--out = 'spec.yaml/runs': must be a folder"),
 ]

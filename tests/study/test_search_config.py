@@ -147,6 +147,8 @@ def test_fields_take_texts_as_people_write_them() -> None:
         ({"enqueue": "zoos"}, "enqueue = 'zoos': no such network"),
         ({"enqueue": [3]}, "enqueue = [3]: must be a name, a file or a specification"),
         ({"recipe": "papr"}, "recipe = 'papr': no such recipe, and no such file; did you mean paper?"),
+        ({"epochs": 10**9}, "epochs = 1000000000: must be at most 100000"),
+        ({"final_epochs": 10**9}, "final_epochs = 1000000000: must be at most 100000"),
         ({"final_recipe": "as-run"}, "final_recipe = 'as-run': cannot rank networks"),
         ({"sizing": "fit", "max_params": None}, "sizing = 'fit': needs a limit to make networks for"),
         ({"device": "tpu"}, "device = 'tpu': must be 'auto', 'cuda', 'mps' or 'cpu'"),
