@@ -80,7 +80,7 @@ printf '%s\n' "$$here" "$$wanted" "$$sources" > .venv/installed
 endef
 export SETUP PYTHON
 
-.PHONY: help setup setup-docs setup-test setup-lint search studies studies-records docs test lint format clean
+.PHONY: help setup setup-docs setup-test setup-lint search studies studies-records docs test test-slow test-all lint format clean
 # Two targets asked for at once must not install into .venv at the same time.
 .NOTPARALLEL:
 
@@ -90,7 +90,8 @@ help:
 	@echo "make studies  run the studies that need long training, at the lowest priority; ARGS=\"--status\" shows how far they are"
 	@echo "make studies-records  copy the records of finished studies into studies/"
 	@echo "make docs     build the documentation into site/, which no network is needed to read"
-	@echo "make test     run the tests; options: ARGS=\"...\", PYTEST_WORKERS=$(PYTEST_WORKERS)"
+	@echo "make test     run the tests of the first tier, in minutes; options: ARGS=\"...\", PYTEST_WORKERS=$(PYTEST_WORKERS)"
+	@echo "make test-all run all tests; make test-slow: only those that make test leaves out"
 	@echo "make lint     check style, types and which module may import which"
 	@echo "make format   put the code into the common format"
 	@echo "make clean    remove .venv and all caches"
@@ -124,8 +125,18 @@ docs: setup-docs
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict $(ARGS)
 
 # One thread for each worker, so that the workers do not fight over the cores.
+PYTEST = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal
+
+# The first tier: all but the tests marked slow, and fewer examples of each Hypothesis property.
 test: setup-test
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal $(ARGS)
+	$(PYTEST) -m "not slow" --hypothesis-profile fast $(ARGS)
+
+# The second tier: what the first leaves out. Hypothesis marks its tests by itself.
+test-slow: setup-test
+	$(PYTEST) -m "slow or hypothesis" $(ARGS)
+
+test-all: setup-test
+	$(PYTEST) $(ARGS)
 
 lint: setup-lint
 	.venv/bin/ruff check .

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from evaluation_support import Runs, copy_runs, train_all
+from hypothesis import settings
 from postgres_support import PostgresServer, server_programs
 from sqlalchemy import Pool, event
 from support import CommandResult, RunCommand
@@ -70,6 +71,10 @@ def postgres(postgres_server: PostgresServer) -> Iterator[PostgresServer]:
 def one_thread() -> None:
     """Sums of floats depend on the number of threads, and several test processes share the cores."""
     torch.set_num_threads(1)
+
+
+# Runs a share of each property's examples: see `strategies.examples`.
+settings.register_profile("fast")
 
 
 def pytest_configure() -> None:

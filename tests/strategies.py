@@ -9,10 +9,27 @@ from hypothesis import strategies as st
 
 from budgetnet.model.spec import ModelSpec
 
-# Deterministic examples, so failures are reproducible on every machine; no deadline, so slow machines do not fail.
-many_examples = settings(
-    max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], print_blob=False
-)
+FAST_SHARE = 0.2
+"""Share of each property's examples that the profile `fast` runs, which `make test` selects."""
+
+
+def examples(count: int) -> settings:
+    """Settings for a property of so many examples, or the share of them that the profile `fast` runs.
+
+    The examples are the same every time, so that a failure on one machine is a failure on all; slow machines are no
+    failure.
+    """
+    share = FAST_SHARE if settings.get_current_profile_name() == "fast" else 1
+    return settings(
+        max_examples=round(share * count),
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=[HealthCheck.too_slow],
+        print_blob=False,
+    )
+
+
+many_examples = examples(300)
 
 kernels = st.sampled_from([1, 3, 5, 7])
 names = st.text(st.sampled_from("abzABZ019_.+-éß中"), max_size=8)

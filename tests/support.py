@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import process_support
 import torch
 
 from budgetnet.data import DataSet
@@ -120,13 +121,15 @@ def write_space(path: Path, space: dict[str, Any]) -> str:
     return str(path)
 
 
-def start(*arguments: str, cwd: Path, stderr: int = subprocess.PIPE, stdout: int = subprocess.PIPE) -> Any:
-    """Start the command line in a subprocess."""
+def start(*arguments: str, cwd: Path, fresh: bool = False) -> Any:
+    """Start the command line in a process of its own; ``fresh``, in one that loads Python and the package itself."""
+    if process_support.AVAILABLE and not fresh:
+        return process_support.ForkedProcess(arguments, cwd=cwd, environment=child_environment())
     return subprocess.Popen(
         [sys.executable, "-m", "budgetnet", *arguments],
         cwd=cwd,
-        stdout=stdout,
-        stderr=stderr,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         env=child_environment(),
     )
@@ -137,9 +140,9 @@ def child_environment() -> dict[str, str]:
 
 
 @contextmanager
-def started(*arguments: str, cwd: Path) -> Iterator[Any]:
-    """Run the command line in a subprocess that is killed when the block ends."""
-    process = start(*arguments, cwd=cwd)
+def started(*arguments: str, cwd: Path, fresh: bool = False) -> Iterator[Any]:
+    """A process of the command line that does not outlive the block."""
+    process = start(*arguments, cwd=cwd, fresh=fresh)
     try:
         yield process
     finally:
@@ -148,9 +151,9 @@ def started(*arguments: str, cwd: Path) -> Iterator[Any]:
         process.communicate()
 
 
-def finished(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run the command line in a subprocess and wait until it ends."""
-    with started(*arguments, cwd=cwd) as process:
+def finished(*arguments: str, cwd: Path, fresh: bool = False) -> subprocess.CompletedProcess[str]:
+    """Runs the command line to its end."""
+    with started(*arguments, cwd=cwd, fresh=fresh) as process:
         stdout, stderr = process.communicate(timeout=300)
         return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
 

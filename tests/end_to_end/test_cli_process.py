@@ -37,7 +37,7 @@ SEARCH = ["search", "--space", "space.yaml", "--trials", "1", *SMALL]
     ],
 )
 def test_the_module_is_the_command(folder: Path, arguments: list[str], code: int, complaints: int) -> None:
-    answer = finished(*arguments, cwd=folder)
+    answer = finished(*arguments, cwd=folder, fresh=True)
     assert (answer.returncode, answer.stderr.count("\n")) == (code, complaints)
     assert bool(answer.stdout) is not bool(complaints)
 

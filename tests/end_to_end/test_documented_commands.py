@@ -1,9 +1,13 @@
-"""Every command and program that README and documentation show, run as a reader would: page by page, in their order."""
+"""Every command and program that README and documentation show, run page by page, in their order.
+
+Each page runs twice: forked from a process that has loaded torch, and, much slower, entered in a shell as by a reader.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,6 +16,7 @@ from pathlib import Path
 import pytest
 from documented_support import COMMAND, NOT_RUN, PAGES, ROOT, Block, Command, blocks_of, commands_of, name_of
 from PIL import Image
+from process_support import AVAILABLE, ForkedProcess, command_line, python_file
 from sklearn.datasets import load_digits
 
 from budgetnet.common.documents import Document
@@ -96,66 +101,104 @@ def test_files_that_are_shown_are_read_by_their_models(page: Path, tmp_path: Pat
             assert MODELS[block.title].load(tmp_path / block.title).to_mapping()
 
 
+def changes_code(page: Path) -> bool:
+    """Whether a page changes the package, which no process that has loaded it would notice."""
+    return any(block.language == "diff" for block in blocks_of(page))
+
+
+@pytest.mark.skipif(not AVAILABLE, reason="this system forks no processes from a server")
+@pytest.mark.parametrize("page", [page for page in RUNNING if not changes_code(page)], ids=name_of)
+def test_a_page_runs_in_forked_processes(page: Path, tmp_path: Path) -> None:
+    run_page(page, folder=tmp_path, forked=True)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", RUNNING, ids=name_of)
 def test_a_page_runs_from_its_first_block_to_its_last(page: Path, tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "studies", tmp_path / "studies")
-    Image.fromarray((15 * load_digits().images[0]).astype("uint8")).save(tmp_path / "IMAGE.png")
-    source = ROOT
-    blocks = blocks_of(page)
-    if any(block.language == "diff" for block in blocks):
+    run_page(page, folder=tmp_path, forked=False)
+
+
+def run_page(page: Path, *, folder: Path, forked: bool) -> None:
+    shutil.copytree(ROOT / "studies", folder / "studies")
+    Image.fromarray((15 * load_digits().images[0]).astype("uint8")).save(folder / "IMAGE.png")
+    reader = Reader(folder, forked=forked)
+    if changes_code(page):
         # Changes to the code are made to a copy of it, and what follows them runs that copy.
-        source = tmp_path
+        reader.source = folder
         for part in ("budgetnet", "tests"):
-            shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
-    for block in blocks:
+            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for block in blocks_of(page):
         where = f"{name_of(page)}:{block.line}"
         if block.title is not None:
-            (tmp_path / block.title).write_text(block.text + "\n", encoding="utf-8")
+            (folder / block.title).write_text(block.text + "\n", encoding="utf-8")
             if block.language == "diff":
-                enter(f"git apply {block.title}", folder=tmp_path, source=source, where=where)
+                reader.enter(f"git apply {block.title}", where=where)
         elif block.reason is None and block.language == "python":
-            (tmp_path / "shown.py").write_text(block.text, encoding="utf-8")
-            enter("python shown.py", folder=tmp_path, source=source, where=where)
+            (folder / "shown.py").write_text(block.text, encoding="utf-8")
+            reader.enter("python shown.py", where=where)
         elif block.reason is None:
             for command in commands_of(block):
                 if not left_out(command):
-                    run(command, folder=tmp_path, source=source, page=page)
-    if source == tmp_path:
+                    reader.run(command, page=page)
+    if changes_code(page):
         files = "tests/model/test_cost.py tests/model/test_plan_cost.py"
         counted = f"python -m pytest -q -p no:cacheprovider {files} -k params"
-        enter(counted, folder=tmp_path, source=source, where=name_of(page))
+        reader.enter(counted, where=name_of(page))
 
 
-def run(command: Command, *, folder: Path, source: Path, page: Path) -> None:
-    text = " ".join([filled_in(command.text, folder), *filter(None, [SHORTENED.get(command.text)])])
-    where = f"{name_of(page)}:{command.line}"
-    said = enter(text, folder=folder, source=source, where=where, code=ENDS.get(command.text, 0))
-    if command.output is not None:
-        until = command.output.index("...") if "..." in command.output else None
-        printed = [line.rstrip() for line in said.splitlines()]
-        assert printed[:until] == command.output[:until], where
+class Reader:
+    """Enters what a page shows, in a folder of its own."""
 
+    def __init__(self, folder: Path, *, forked: bool) -> None:
+        self.folder, self.source, self.forked = folder, ROOT, forked
 
-def filled_in(text: str, folder: Path) -> str:
-    """The command with run folders in place of the words that stand for them."""
-    if "runs/BEST" in text:
-        told = enter("budgetnet leaderboard --json", folder=folder, source=ROOT, where=text)
-        text = text.replace("runs/BEST", f"runs/{json.loads(told)['rows'][0]['run']}")
-    if "runs/RUN" in text:
-        results = sorted(folder.glob("runs/*/result.json"), key=lambda path: path.stat().st_mtime_ns)
-        trained = [path.parent for path in results if json.loads(path.read_text())["status"] == "complete"]
-        for name, path in zip(("runs/RUN", "runs/OTHER"), trained, strict=False):
-            text = text.replace(name, str(path))
-    return text
+    def run(self, command: Command, *, page: Path) -> None:
+        """Enter a command, with what is to be filled in and shortened, and compare what it prints with the page."""
+        text = " ".join([self._filled_in(command.text), *filter(None, [SHORTENED.get(command.text)])])
+        where = f"{name_of(page)}:{command.line}"
+        said = self.enter(text, where=where, code=ENDS.get(command.text, 0))
+        if command.output is not None:
+            until = command.output.index("...") if "..." in command.output else None
+            printed = [line.rstrip() for line in said.splitlines()]
+            assert printed[:until] == command.output[:until], where
 
+    def _filled_in(self, text: str) -> str:
+        """The command with run folders in place of the words that stand for them."""
+        if "runs/BEST" in text:
+            told = self.enter("budgetnet leaderboard --json", where=text)
+            text = text.replace("runs/BEST", f"runs/{json.loads(told)['rows'][0]['run']}")
+        if "runs/RUN" in text:
+            results = sorted(self.folder.glob("runs/*/result.json"), key=lambda path: path.stat().st_mtime_ns)
+            trained = [path.parent for path in results if json.loads(path.read_text())["status"] == "complete"]
+            for name, path in zip(("runs/RUN", "runs/OTHER"), trained, strict=False):
+                text = text.replace(name, str(path))
+        return text
 
-def enter(text: str, *, folder: Path, source: Path, where: str, code: int = 0) -> str:
-    """Enters a line in a shell, as in an environment that is active, and gives what it prints."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
-    environment["BUDGETNET_CACHE"] = str(folder / "cache")
-    shell = ["bash", "-euo", "pipefail", "-c", text]
-    told = subprocess.run(shell, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=300)
-    assert told.returncode == code, f"{where}: {text}\n{told.stdout}\n{told.stderr}"
-    return told.stdout
+    def enter(self, text: str, *, where: str, code: int = 0) -> str:
+        """Enter a line as in a shell with an active environment, and return what it prints."""
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        environment = {**os.environ, "PATH": path, "PYTHONPATH": str(self.source), "OMP_NUM_THREADS": "1"}
+        environment |= {"COLUMNS": "80", "BUDGETNET_CACHE": str(self.folder / "cache")}
+        program, *arguments = shlex.split(text)
+        if self.forked and program in ("budgetnet", "python") and not set(text) & set("|<>;&$"):
+            function = command_line if program == "budgetnet" else python_file
+            expanded = [each for argument in arguments for each in self._expanded(argument)]
+            process = ForkedProcess(expanded, cwd=self.folder, environment=environment, function=function)
+            try:
+                out, err = process.communicate(timeout=300)
+            finally:
+                process.kill()
+            returned = process.wait()
+        else:
+            shell = ["bash", "-euo", "pipefail", "-c", text]
+            done = subprocess.run(
+                shell, cwd=self.folder, env=environment, capture_output=True, text=True, check=False, timeout=300
+            )
+            out, err, returned = done.stdout, done.stderr, done.returncode
+        assert returned == code, f"{where}: {text}\n{out}\n{err}"
+        return out
+
+    def _expanded(self, argument: str) -> list[str]:
+        """The names that a pattern stands for in a shell."""
+        found = self.folder.glob(argument) if "*" in argument else ()
+        return sorted(str(path.relative_to(self.folder)) for path in found) or [argument]

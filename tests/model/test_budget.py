@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from strategies import many_examples, specs
+from strategies import examples, many_examples, specs
 
 import budgetnet
 from budgetnet.common.errors import InputError, OverBudgetError
@@ -167,7 +167,7 @@ def over_budget(draw: st.DrawFn) -> tuple[ModelSpec, Budget]:
     return spec, Budget.from_mapping({f"max_{kind}": max(1, min(used - 1, limit))})
 
 
-@settings(many_examples, max_examples=120)
+@examples(120)
 @given(over_budget())
 def test_edits_match_brute_force(pair: tuple[ModelSpec, Budget]) -> None:
     spec, budget = pair
@@ -206,7 +206,7 @@ def test_edits_are_valid_and_fit_and_are_sorted_by_used_share(pair: tuple[ModelS
     assert shares == sorted(shares, reverse=True)
 
 
-@settings(many_examples, max_examples=60)
+@examples(60)
 @given(specs(), st.integers(1, 10**6), st.integers(1, 10**6))
 def test_network_that_fits_a_budget_fits_a_larger_one(spec: ModelSpec, one: int, other: int) -> None:
     small, large = sorted((one, other))

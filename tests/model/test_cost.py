@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import event, given, settings
+from hypothesis import event, given
 from hypothesis import strategies as st
-from strategies import many_examples, specs
+from strategies import examples, specs
 
 from budgetnet.common.errors import InputError
 from budgetnet.model.cost import cost_of, plan_cost, stage_cost
@@ -16,7 +16,7 @@ from budgetnet.model.zoo import get, names
 KINDS: tuple[BlockKind, ...] = ("basic", "preact", "bottleneck")
 
 
-@settings(many_examples, max_examples=1000)
+@examples(1000)
 @given(specs(max_side=600, max_multiple=40, max_blocks=9))
 def test_closed_form_matches_the_sum_over_layers(spec: ModelSpec) -> None:
     event(f"{spec.block}, {spec.shortcut.kind}")
@@ -31,7 +31,7 @@ def test_closed_form_of_named_networks_matches_the_sum_over_layers(name: str) ->
 sides = st.integers(-1, 40)
 
 
-@settings(many_examples, max_examples=600)
+@examples(600)
 @given(specs(), sides | st.tuples(sides, sides))
 def test_other_input_sizes_give_the_same_cost_or_error_as_the_plan(
     spec: ModelSpec, size: int | tuple[int, int]

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from hypothesis import event, given, settings
-from strategies import many_examples, specs
+from hypothesis import event, given
+from strategies import examples, many_examples, specs
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -71,7 +71,7 @@ def test_macs_are_half_of_the_flops_counted_by_torch(spec: ModelSpec) -> None:
     assert logits.shape == (1, spec.num_classes)
 
 
-@settings(many_examples, max_examples=150)
+@examples(150)
 @given(specs(max_side=5))
 def test_params_match_thop(spec: ModelSpec) -> None:
     with torch.no_grad():
@@ -108,7 +108,7 @@ def test_activations_match_the_outputs_of_convolutions_and_linear_layer(spec: Mo
     assert spec.activations == sum(elements)
 
 
-@settings(many_examples, max_examples=100)
+@examples(100)
 @given(specs())
 def test_parameter_names_and_counts_match_the_plan(spec: ModelSpec) -> None:
     network = build(spec)
@@ -120,7 +120,7 @@ def test_parameter_names_and_counts_match_the_plan(spec: ModelSpec) -> None:
     assert built == sizes
 
 
-@settings(many_examples, max_examples=60)
+@examples(60)
 @given(specs())
 def test_every_unfrozen_parameter_receives_a_gradient(spec: ModelSpec) -> None:
     network = build(spec).train()
@@ -131,7 +131,7 @@ def test_every_unfrozen_parameter_receives_a_gradient(spec: ModelSpec) -> None:
     assert without == (["stem.whitening.weight"] if spec.stem.whitening else [])
 
 
-@settings(many_examples, max_examples=20)
+@examples(20)
 @given(specs(max_side=5))
 def test_count_built_matches_the_closed_form(spec: ModelSpec) -> None:
     counted = count_built(spec)

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import event, given, settings
+from hypothesis import event, given
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, IntDistribution
-from strategies import many_examples
+from strategies import examples
 
 from budgetnet.common.errors import InputError
 from budgetnet.model.cost import Cost
@@ -65,7 +65,7 @@ def rows_of(costs: Costs) -> list[Cost]:
 sides = st.sampled_from([1, 2, 3, 5, 7, 8, 9, 17, 32, 33, 100])
 
 
-@settings(many_examples, max_examples=300)
+@examples(300)
 @given(spaces(), st.integers(1, 4), sides, sides, st.integers(2, 1000), st.integers(0, 2**32))
 def test_many_draws_cost_what_each_would_alone(
     space: SearchSpace, channels: int, height: int, width: int, num_classes: int, seed: int
