@@ -23,7 +23,7 @@ class OpenWidths:
         self,
         spec: ModelSpec,
         *,
-        members: Sequence[Sequence[int]],
+        members: Sequence[list[int]],
         proportions: Sequence[float],
         distinct: Sequence[bool] = (),
         step: int = 1,
@@ -85,11 +85,11 @@ class OpenWidths:
         widths = [self._nearest(place, share * factor) for place, share in enumerate(self._proportions)]
         # From the stem on where widths grow, and back from the head where they shrink; neither undoes the other.
         for place, distinct in enumerate(self._distinct, start=1):
-            if self._grows(place):
-                widths[place] = self._at_least(place, max(widths[place], widths[place - 1] + distinct))
+            if self._grows(place) and widths[place] < widths[place - 1] + distinct:
+                widths[place] = self._at_least(place, widths[place - 1] + distinct)
         for place, distinct in reversed(list(enumerate(self._distinct, start=1))):
-            if not self._grows(place):
-                widths[place - 1] = self._at_least(place - 1, max(widths[place - 1], widths[place] + distinct))
+            if not self._grows(place) and widths[place - 1] < widths[place] + distinct:
+                widths[place - 1] = self._at_least(place - 1, widths[place] + distinct)
         return widths
 
     def _wider(self, widths: Sequence[int]) -> Iterator[list[int]]:
@@ -111,7 +111,7 @@ class OpenWidths:
 
     def _allowed(self, place: int, width: int) -> bool:
         # A bottleneck's groups bind its stages but not the stem.
-        free = self._spec.block == "bottleneck" and list(self._members[place]) == [0]
+        free = self._spec.block == "bottleneck" and self._members[place] == [0]
         return free or self._spec.inner_channels(width) % self._spec.groups == 0
 
     def _at_least(self, place: int, width: int) -> int:
@@ -122,6 +122,8 @@ class OpenWidths:
     def _nearest(self, place: int, exact: float) -> int:
         step = self._step
         width = min(max(1, round(exact / step)), MAX_CHANNELS // step) * step
+        if self._allowed(place, width):
+            return width
         below = next((each for each in range(width, 0, -step) if self._allowed(place, each)), None)
         above = self._at_least(place, width)
         return above if below is None or above - width < width - below else below

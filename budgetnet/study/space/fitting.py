@@ -58,8 +58,8 @@ def fit(
     if not limits:
         raise InputError("max_params", None, f"{sizing} needs a limit to make networks for")
     share = params["budget_share"] if sizing == "scale" else 1.0
-    scaled = Budget(**{name: max(1, int(limit * share)) for name, limit in limits.items()})
-    if (widest := _widest(space, params, scaled, image)) is not None:
+    scaled = {name: max(1, int(limit * share)) for name, limit in limits.items()}
+    if (widest := _widest(space, params, budget.model_copy(update=scaled), image)) is not None:
         return widest
     for smaller in _smaller(space, params, budget, image):
         narrowest = _narrowest(space, smaller, image)
