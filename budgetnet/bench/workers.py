@@ -226,7 +226,7 @@ def _receive(process: subprocess.Popen[str], what: str) -> Any:
 
 
 def _train(
-    *, spec: Mapping[str, Any], batch_size: int, device: str, precision: str, threads: int | None, seconds: float
+    *, spec: dict[str, Any], batch_size: int, device: str, precision: str, threads: int | None, seconds: float
 ) -> ProcessResult:
     """Warm up, wait for the parent process, and train."""
     setting = Setting(ModelSpec.from_mapping(dict(spec)), Recipe(), batch_size, torch.device(device))

@@ -27,9 +27,9 @@ WORKERS = ["bench", "workers", "--params", "0.1M", "--batch", "8", "--device", "
 class RecordedPopen(subprocess.Popen[str]):
     """A process that remembers its environment."""
 
-    def __init__(self, *arguments: Any, env: dict[str, str] | None = None, **options: Any) -> None:
-        super().__init__(*arguments, env=env, **options)  # type: ignore[call-overload]
-        self.threads = env.get("OMP_NUM_THREADS") if env else None
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.threads = (options.get("env") or {}).get("OMP_NUM_THREADS")
 
 
 @pytest.fixture
