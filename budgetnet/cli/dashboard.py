@@ -54,7 +54,7 @@ def dashboard(
         except KeyboardInterrupt:
             typer.echo("the dashboard has ended", err=True)
         finally:
-            server.close()
+            server.server_close()
             notes.stop()
 
 

@@ -97,8 +97,8 @@ class Ledger:
         self.study, self._storage, self._presence = study, storage, presence
         self._pruner = pruner or NopPruner()
         self._study_id = storage.get_study_id_from_name(study.study_name)
-        self._mine: set[int] = set()
-        """Numbers of the trials that this process began."""
+        self._mine: dict[int, FrozenTrial] = {}
+        """Trials that this process began, by number, with what they have reported."""
         self._read: set[int] = set()
         self._failed: list[FrozenTrial] = []
         self._retried: set[int] = set()
@@ -239,7 +239,9 @@ class Ledger:
         """Store a candidate's validation accuracy after the epoch `step`; return whether the candidate stops there."""
         # Not through Optuna's Trial, which would ask a sampler for a candidate first.
         self._storage.set_trial_intermediate_value(written.trial_id, step, value)
-        return bool(self._pruner.prune(self.study, self._storage.get_trial(written.trial_id)))
+        trial = self._mine[written.number]
+        trial.intermediate_values[step] = value
+        return bool(self._pruner.prune(self.study, trial))
 
     def reported_before(self, number: int | None) -> set[int]:
         """Return the epochs that an interrupted trial, and those that it had resumed, reported."""
@@ -307,7 +309,8 @@ class Ledger:
         with storage_errors(self._storage):
             written = insert_trial(self._storage, self._study_id, trial)
         if state == TrialState.RUNNING:
-            self._mine.add(written.number)
+            trial.number = written.number
+            self._mine[written.number] = trial
         return written
 
 

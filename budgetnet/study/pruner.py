@@ -6,8 +6,9 @@ A step is an epoch, and only epochs that end a cycle are reported, so every comp
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container
+from bisect import bisect
 from itertools import accumulate
+from typing import Any
 
 import optuna
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
@@ -44,35 +45,34 @@ class HalvingPruner(BasePruner):
         ]
         # Hyperband's shares (Li et al. 2018): the later pruning begins, the more a candidate costs.
         rates = range(brackets - 1, -1, -1)
-        self._shares = [math.ceil(brackets * REDUCTION_FACTOR**rate / (rate + 1)) for rate in rates]
+        shares = (math.ceil(brackets * REDUCTION_FACTOR**rate / (rate + 1)) for rate in rates)
+        self._ends = list(accumulate(shares))
 
     def bracket(self, trial: FrozenTrial) -> int:
         """Return the bracket of a trial's candidate, by the candidate's identity."""
-        if len(self._shares) == 1:
+        if len(self._ends) == 1:
             return 0
-        ends = list(accumulate(self._shares))
-        place = derive_seed(0, "bracket", str(trial.user_attrs.get("candidate"))) % ends[-1]
-        return next(bracket for bracket, end in enumerate(ends) if place < end)
+        place = derive_seed(0, "bracket", str(trial.user_attrs.get("candidate"))) % self._ends[-1]
+        return bisect(self._ends, place)
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Return whether a trial that has just reported stops here."""
-        bracket = self.bracket(trial)
-
-        def compared(other: FrozenTrial) -> bool:
-            return other.state != TrialState.FAIL and self.bracket(other) == bracket
-
-        return self._pruners[bracket].prune(_PartOfStudy(study, compared), trial)
+        bracket, trials = self.bracket(trial), study.get_trials(deepcopy=False)
+        compared = [other for other in trials if other.state != TrialState.FAIL and self.bracket(other) == bracket]
+        # As it is stored the trial also says to which rungs it has come.
+        return self._pruners[bracket].prune(_PartOfStudy(study, compared), trials[trial.number])
 
 
 class _PartOfStudy(optuna.Study):
     """A study of which only some trials are seen."""
 
-    def __init__(self, study: optuna.Study, seen: Callable[[FrozenTrial], bool]) -> None:
-        super().__init__(study.study_name, study._storage)
-        self._seen = seen
+    def __init__(self, study: optuna.Study, trials: list[FrozenTrial]) -> None:
+        # Without Optuna's own, which queries the storage for what `study` has.
+        self.__dict__.update(study.__dict__)
+        self._seen = trials
 
-    def get_trials(self, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
-        return [trial for trial in super().get_trials(deepcopy, states) if self._seen(trial)]
+    def get_trials(self, *_: Any, **__: Any) -> list[FrozenTrial]:
+        return self._seen
 
 
 def make_pruner(name: PrunerName, recipe: Recipe) -> BasePruner:

@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import optuna
 from optuna.artifacts import FileSystemArtifactStore
@@ -19,30 +19,25 @@ from budgetnet.common.errors import InputError
 from budgetnet.visualization.dashboard.artifacts import artifact_folder
 
 HOST = "127.0.0.1"
-"""Whoever can reach the dashboard can change and delete studies, so nobody else's machine can."""
+"""Whoever can reach the dashboard can change and delete studies, so no other machine can."""
 
 
 class _Handler(WSGIRequestHandler):
-    """Writes no line for each request."""
-
     def log_message(self, *_: Any) -> None:
-        """Says nothing."""
+        """Print no line for a request."""
 
 
-class _Server(ThreadingMixIn, WSGIServer):
+class DashboardServer(ThreadingMixIn, WSGIServer):
+    """Serve optuna-dashboard's WSGI application from several threads.
+
+    Its own `run_server` answers one request at a time, prints a line for each, and does not tell its port where 0 is
+    asked for.
+    """
+
     daemon_threads = True
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        # A browser that leaves in the middle of an answer is no trouble.
-        if not isinstance(sys.exception(), ConnectionError):
-            super().handle_error(request, client_address)
-
-
-class DashboardServer:
-    """A server that listens, and answers once it is told to."""
-
     def __init__(self, storage: RDBStorage, *, out: Path, port: int) -> None:
-        """Takes the port.
+        """Take the port.
 
         Args:
             storage: whose studies are shown.
@@ -54,27 +49,28 @@ class DashboardServer:
         """
         from optuna_dashboard import wsgi
 
-        app = wsgi(storage, artifact_store=FileSystemArtifactStore(artifact_folder(out)))
         try:
-            self._server = make_server(HOST, port, app, server_class=_Server, handler_class=_Handler)
+            super().__init__((HOST, port), _Handler)
         except OSError as error:
             taken = error.errno == errno.EADDRINUSE
             rule = "is taken; name another, or 0 for any that is free" if taken else f"cannot be used: {error.strerror}"
             raise InputError("--port", port, rule) from None
+        self.set_app(wsgi(storage, artifact_store=FileSystemArtifactStore(artifact_folder(out))))
 
     @property
     def address(self) -> str:
-        """Where it listens: ``http://127.0.0.1:8080``."""
-        return f"http://{HOST}:{self._server.server_port}"
+        """Address in a browser: ``http://127.0.0.1:8080``."""
+        return f"http://{HOST}:{self.server_port}"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Print what went wrong with a request, but not that a browser closed its connection early."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
     def serve(self) -> None:
-        """Answers until it is interrupted; what the dashboard has to remark on small studies is told to nobody."""
+        """Answer requests until an interrupt, without the dashboard's warnings about small studies."""
         logging.getLogger("optuna_dashboard").setLevel(logging.ERROR)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self._server.serve_forever(poll_interval=0.1)
-
-    def close(self) -> None:
-        """Gives the port back."""
-        self._server.server_close()
+            self.serve_forever(poll_interval=0.1)
