@@ -85,6 +85,11 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Whole commands take longest. Run first, none is left to one worker while the others have nothing to do.
+    items.sort(key=lambda item: "runs" not in item.path.parts)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         # Where a GPU is the point of the run, tests that are all skipped must not look like tests that passed.

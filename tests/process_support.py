@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 AVAILABLE = "forkserver" in multiprocessing.get_all_start_methods()
 PRELOADED = "preloaded_modules"
@@ -32,6 +32,14 @@ def command_line(arguments: list[str]) -> int:
 
 def python_file(arguments: list[str]) -> int:
     runpy.run_path(arguments[0], run_name="__main__")
+    return 0
+
+
+def python_code(arguments: list[str]) -> int:
+    """Run code, which finds the arguments after it as ``sys.argv[1:]``."""
+    code, *rest = arguments
+    sys.argv = ["-c", *rest]
+    exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})
     return 0
 
 
@@ -61,6 +69,13 @@ class ForkedProcess:
         self.stdout, self.stderr = _as_file(out), _as_file(err)
         self._texts: dict[IO[str], str] = {}
         self._readers: list[threading.Thread] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        self.communicate()
 
     args: list[str]
     returncode: int | None

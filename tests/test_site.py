@@ -259,7 +259,6 @@ class _Quiet(SimpleHTTPRequestHandler):
         """Says nothing."""
 
 
-@pytest.mark.slow
 @needs_chromium
 def test_pages_fit_a_phone_and_are_found_without_a_network(site: Path) -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(site)))

@@ -42,15 +42,17 @@ def lay_out(folder: Path) -> None:
     (folder / "networks.yaml").write_text(yaml.safe_dump(study))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [
-        ["ablate", "study.yaml"],
-        ["ablate", "networks.yaml"],
-        ["reproduce", "leakage", "--spec", "spec.yaml", "--epochs", "30", "--seeds", "2"],
+        pytest.param(["ablate", "study.yaml"], id="ablate"),
+        pytest.param(["ablate", "networks.yaml"], id="networks", marks=pytest.mark.slow),
+        pytest.param(
+            ["reproduce", "leakage", "--spec", "spec.yaml", "--epochs", "30", "--seeds", "2"],
+            id="reproduce",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["ablate", "networks", "reproduce"],
 )
 def test_what_is_killed_goes_on_and_comes_to_the_same(tmp_path: Path, command: list[str]) -> None:
     for name in ("whole", "killed"):

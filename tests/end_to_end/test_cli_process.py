@@ -86,8 +86,9 @@ def in_a_terminal(folder: Path, arguments: list[str]) -> tuple[int, str, str]:
         return code, stdout.read(), shown.decode()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("arguments", "word"), [(TRAIN, "basic-8x1"), (SEARCH, "candidates")])
+@pytest.mark.parametrize(
+    ("arguments", "word"), [(TRAIN, "basic-8x1"), pytest.param(SEARCH, "candidates", marks=pytest.mark.slow)]
+)
 def test_progress_is_shown_in_a_terminal_and_nowhere_else(folder: Path, arguments: list[str], word: str) -> None:
     code, stdout, shown = in_a_terminal(folder, arguments)
     assert code == 0

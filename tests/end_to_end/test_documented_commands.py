@@ -183,12 +183,9 @@ class Reader:
         if self.forked and program in ("budgetnet", "python") and not set(text) & set("|<>;&$"):
             function = command_line if program == "budgetnet" else python_file
             expanded = [each for argument in arguments for each in self._expanded(argument)]
-            process = ForkedProcess(expanded, cwd=self.folder, environment=environment, function=function)
-            try:
+            with ForkedProcess(expanded, cwd=self.folder, environment=environment, function=function) as process:
                 out, err = process.communicate(timeout=300)
-            finally:
-                process.kill()
-            returned = process.wait()
+                returned = process.wait()
         else:
             shell = ["bash", "-euo", "pipefail", "-c", text]
             done = subprocess.run(

@@ -55,7 +55,6 @@ def completed(trials: list[Trial]) -> list[Trial]:
     return [trial for trial in trials if trial["state"] == "COMPLETE" and trial.get("trained")]
 
 
-@pytest.mark.slow
 def test_a_search_killed_and_interrupted_is_taken_up_where_it_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tell: RunCommand
 ) -> None:

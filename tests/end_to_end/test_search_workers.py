@@ -22,10 +22,7 @@ from budgetnet.study.storage import default_storage, find_study, open_storage
 SEARCH = ["search", "--space", "space.yaml", "--recipe", "recipe.yaml", "--max-params", "20k", "--device", "cpu"]
 SEARCH += ["--train-size", "200", "--validation-size", "40", "--workers", "2"]
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for a search's workers in /proc"),
-]
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for a search's workers in /proc")
 
 
 @pytest.fixture
@@ -76,6 +73,7 @@ def test_two_workers_train_as_many_as_wanted_and_finish_the_finals(folder: Path)
     assert len(read_openings(folder / "runs" / "test-openings.jsonl")) == 1
 
 
+@pytest.mark.slow
 def test_what_libraries_print_is_no_report(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Printed by torch's kernels themselves, past Python.
     monkeypatch.setenv("ONEDNN_VERBOSE", "1")
@@ -127,7 +125,7 @@ def test_a_worker_that_is_killed_is_started_again(folder: Path) -> None:
     assert sum(bool(trial.user_attrs.get("trained")) for trial in trials) == 4
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
 def test_a_disk_that_takes_no_more_is_told_in_one_line_and_what_was_there_stays(folder: Path, workers: str) -> None:
     done = finished(*SEARCH, "--trials", "2", "--workers", workers, "--json", cwd=folder)
     assert done.returncode == 0

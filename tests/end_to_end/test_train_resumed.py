@@ -245,7 +245,6 @@ def interrupted(folder: Path, sent: signal.Signals, *, rows: int) -> tuple[int, 
         return process.returncode, stderr
 
 
-@pytest.mark.slow
 def test_a_killed_and_interrupted_command_gives_bit_identical_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tell: RunCommand
 ) -> None:

@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from typing import Any
 import pytest
 from dashboard_support import EIGHT, NAME, RECIPE, Copy, all_fates, copied, opened
 from postgres_support import PASSWORD, PostgresServer
+from process_support import ForkedProcess, python_code
 from search_support import EvaluationRequest
 from support import child_environment, snapshot
 
@@ -86,7 +85,7 @@ def test_what_has_ended_since_is_added(digits: DataSet, tmp_path: Path) -> None:
 
 
 CHILD = """
-import os, signal, sys
+import os, signal, sys, time
 from pathlib import Path
 from budgetnet.visualization.dashboard import annotate, attributes
 from budgetnet.study.storage import default_storage, find_study, open_storage
@@ -106,21 +105,16 @@ def die_around(self):
 attributes.Attributes.commit = die_around
 storage = open_storage(default_storage(out), create=False)
 print("ready", flush=True)
-if instant == "told":
-    sys.stdin.readline()
+while instant == "told" and not (out / "go").exists():
+    time.sleep(0.005)
 annotate(find_study(storage, None), storage, out, progress=lambda *numbers: print(*numbers, flush=True))
 """
 
 
 def child(out: Path, instant: str = "never", last: int = 0) -> Any:
     """A process that annotates, and kills itself at an instant if told to."""
-    return subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(out), instant, str(last)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=child_environment(),
-    )
+    arguments = [CHILD, str(out), instant, str(last)]
+    return ForkedProcess(arguments, cwd=out, environment=child_environment(), function=python_code)
 
 
 @pytest.mark.parametrize(("instant", "last"), [("before", 1), ("behind", 4), ("before", -1), ("behind", -1)])
@@ -156,9 +150,7 @@ def test_two_at_once_write_everything_once(copy: Copy) -> None:
     with child(copy.out, "told") as first, child(copy.out, "told") as second:
         for process in (first, second):
             assert process.stdout.readline() == "ready\n"
-        for process in (first, second):
-            process.stdin.write("go\n")
-            process.stdin.flush()
+        (copy.out / "go").touch()
         written = [process.communicate(timeout=120)[0].splitlines() for process in (first, second)]
     assert (first.returncode, second.returncode) == (0, 0)
     assert sum(map(len, written)) == len(copy.trials), "each trial by one of them"
