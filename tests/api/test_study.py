@@ -102,10 +102,10 @@ def test_figures_are_drawn_by_name(study: Study, name: str) -> None:
 def test_what_is_not_there_is_told(study: Study, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="figure = 'pie': must be one of front, macs"):
         study.figure("pie")
-    with pytest.raises(InputError, match="trial = 99: is none of study mine"):
+    with pytest.raises(InputError, match="trial = 99: must be a trial of study mine"):
         study[99]
     over = next(trial for trial in study.trials() if trial.fate == "over budget")
-    with pytest.raises(InputError, match="was not trained to its end: over budget"):
+    with pytest.raises(InputError, match="must be fully trained, but is over budget"):
         study[over.number]
     with pytest.raises(RecordError, match="no study is kept here"):
         open_study(out=tmp_path)

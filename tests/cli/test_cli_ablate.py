@@ -94,7 +94,7 @@ def test_the_test_set_is_opened_once_and_only_on_request(folder: Path, tell: Run
         record = RunFolder(folder / "runs" / cell["run"]).load()
         assert record.test is not None
         assert record.test.accuracy == cell["accuracy"]
-    assert "the test set was opened" in tell("ablate", "study/other.yaml", *SMALL).out
+    assert "test set used, see" in tell("ablate", "study/other.yaml", *SMALL).out
     assert len(read_openings(folder / "runs" / TEST_OPENINGS_FILE)) == 1
 
 
@@ -116,7 +116,7 @@ def test_listing_trains_nothing(folder: Path, tell: RunCommand) -> None:
     before = snapshot(folder)
     listed = tell("ablate", "study", "--list")
     assert (listed.code, listed.err) == (0, "")
-    assert "3 of 4 variants are within budget; 2 seeds each, 6 trainings" in listed.out
+    assert "3 of 4 variants are within budget; 2 seeds each, 6 training runs" in listed.out
     assert [row["fits"] for row in answered(tell, "study", "--list")["rows"]] == [True, True, False, True]
     assert snapshot(folder) == before
 
@@ -130,8 +130,10 @@ def test_validation_images_are_the_same_for_all_variants(folder: Path, tell: Run
 
 
 def test_few_pairs_and_a_hopeless_base_are_said_to_be_so(folder: Path, tell: RunCommand) -> None:
-    assert "a bootstrap of fewer than 10 pairs" in tell("ablate", "study", *SMALL, "--interval", "bootstrap").out
-    assert "a bootstrap of" not in tell("ablate", "study", *SMALL).out
+    assert (
+        "bootstrap intervals of fewer than 10 pairs" in tell("ablate", "study", *SMALL, "--interval", "bootstrap").out
+    )
+    assert "bootstrap intervals of" not in tell("ablate", "study", *SMALL).out
     assert (
         "the base itself is over budget"
         in tell("ablate", write_study(folder, budget={"max_params": 100}), "--list").out
@@ -163,7 +165,7 @@ def test_options_are_trained_for_every_network_and_a_report_finds_them_again(fol
     before = snapshot(folder)
     listed = tell("ablate", study, "--list")
     # Of each network the base, two options, all; all without one option are the other, and are trained once.
-    assert "8 of 8 variants are within budget; 2 seeds each, 16 trainings" in listed.out
+    assert "8 of 8 variants are within budget; 2 seeds each, 16 training runs" in listed.out
     assert "trained as basic: one-cycle" in listed.out
     assert snapshot(folder) == before
     found = answered(tell, study, *SMALL, "--epochs", "1", "--save", "saved")
@@ -184,7 +186,7 @@ def test_options_are_trained_for_every_network_and_a_report_finds_them_again(fol
     assert "preact: all without nesterov" in (folder / "saved" / "forest.html").read_text()
     table = tell("ablate", study, *SMALL, "--epochs", "1").out
     assert list((folder / "runs").glob("*/result.json")) == runs
-    assert "p corrected for all 10 differences on single networks together (Holm)" in table
+    assert "p-values corrected over all 10 differences on single networks (Holm)" in table
     assert "network preact" in table
     assert f"{EFFECT_RULE}\n{POOLED_RULE}\n" in table
     (folder / "runs").rename(folder / "study" / "runs")
@@ -197,7 +199,7 @@ def test_options_are_trained_for_every_network_and_a_report_finds_them_again(fol
 def test_a_network_whose_base_is_over_budget_is_told_before_anything_is_trained(folder: Path, tell: RunCommand) -> None:
     big = {"basic": TINY.to_mapping(), "big": TINY.replace(channels=[128]).to_mapping()}
     study = write_networks(folder, networks=big)
-    assert "the base of big itself is over budget" in tell("ablate", study, "--list").out
+    assert "the base of big is over budget" in tell("ablate", study, "--list").out
     before = snapshot(folder)
     refused = tell("ablate", study, *SMALL)
     assert (refused.code, refused.out, refused.err.count("\n")) == (3, "", 1)
@@ -251,7 +253,7 @@ def test_a_partial_report_opens_no_test_set(folder: Path, tell: RunCommand) -> N
     answered(tell, write_study(folder), *SMALL)
     write_study(folder, judged_on="test")
     assert tell("ablate", *partial).out == (
-        "partial: 0 of 6 runs are complete and judged on the test set; nothing was trained\n"
+        "partial: 0 of 6 runs are complete and evaluated on the test set; nothing was trained\n"
     )
     assert not (folder / "runs" / TEST_OPENINGS_FILE).exists()
     whole = answered(tell, *partial[:-1])

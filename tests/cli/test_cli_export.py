@@ -43,7 +43,7 @@ def test_files_are_called_by_the_run_and_lie_here(runs: Runs, tell: RunCommand, 
     size = (folder / "good0.pt2").stat().st_size
     first, second = answer.out.splitlines()
     assert first == f"good0.pt2: {size:,} bytes"
-    assert "loaded back and asked about 40 validation images: the same predictions" in second
+    assert "verified on 40 validation images: the same predictions" in second
     told = json.loads(tell("export", "runs/good0", "--format", "safetensors", "--json").out)
     assert told == {
         "paths": ["good0.safetensors"],
@@ -138,4 +138,4 @@ def test_nothing_but_the_answer_is_printed(runs: Runs, folder: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     first, second = done.stdout.splitlines()
     assert first.startswith("deep/er/net.onnx: ")
-    assert second.startswith("loaded back and asked about 40 validation images")
+    assert second.startswith("verified on 40 validation images")

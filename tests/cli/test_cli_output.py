@@ -146,7 +146,7 @@ def test_training_answers_what_the_run_folder_holds(folder: Path, tell: RunComma
     before = snapshot(folder)
     assert answered(tell, *TRAIN, "--seed", "4") == answer
     assert snapshot(folder) == before, "a finished run is answered from the record"
-    assert "the test set stays sealed" in tell(*TRAIN, "--seed", "4").out
+    assert "test set not used" in tell(*TRAIN, "--seed", "4").out
 
 
 def test_names_and_paths_are_printed_as_they_are(folder: Path, tell: RunCommand) -> None:
@@ -180,7 +180,7 @@ def test_a_search_answers_its_leaderboard_and_the_leaderboard_verb_the_same(fold
         assert row["params"] == record.result.params <= 20_000
         assert (row["verdict"], row["exceeds_noise"]) == ("not comparable", None)
     table = tell("leaderboard").out
-    assert "3 trained, 0 of them pruned at a restart, 0 turned away over budget" in table
+    assert "3 trained, 0 of them pruned at a restart; 0 rejected before training (over budget)" in table
     assert "not comparable, as these are not the original CIFAR-10 images" in table
 
 

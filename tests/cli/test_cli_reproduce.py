@@ -57,7 +57,7 @@ def test_the_leak_is_measured_in_pairs_and_every_number_stands_in_a_record(
         assert row["train_accuracy"] == record.curves[(record.result.best_epoch or 0) - 1].train_accuracy
         assert record.identity.recipe.epochs == 2
     (opening,) = read_openings(folder / "runs" / TEST_OPENINGS_FILE)
-    assert (opening["by"], opening["reason"]) == ("reproduce leakage", "reproduction of what is published: leakage")
+    assert (opening["by"], opening["reason"]) == ("reproduce leakage", "reproduction of published results: leakage")
     assert sorted(opening["runs"]) == sorted(row["run"] for row in found["runs"])
     before = snapshot(folder)
     table = tell("reproduce", *arguments)

@@ -186,7 +186,7 @@ def test_a_damaged_folder_stops_nobody_else_and_is_made_good_later(copy: Copy) -
     copy.annotate()
     for trial, words in ((broken, "is damaged"), (gone, "contains no run")):
         note = copy.note(trial)
-        assert "Something is missing: " in note
+        assert "Incomplete: " in note
         assert words in note
         assert "budgetnet train" not in note
         assert set(copy.files(trial)) == {"outline.svg", "spec.yaml"}, "the network is known from the draw"

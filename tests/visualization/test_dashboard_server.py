@@ -78,7 +78,7 @@ def test_a_signal_ends_it_with_a_line_and_no_trouble(copy: Copy, end: signal.Sig
         process.send_signal(end)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert (out, err) == ("", "Ctrl-C ends it\nthe dashboard has ended\n"), "and no line for each request"
+    assert (out, err) == ("", "press Ctrl-C to stop\ndashboard stopped\n"), "and no line for each request"
     with pytest.raises(OSError, match="refused"):
         urlopen(address["base"], timeout=5)
 
@@ -139,7 +139,7 @@ def test_it_keeps_up_with_a_search(tmp_path: Path) -> None:
             assert searching.poll() is None, "the search goes on"
             process.send_signal(signal.SIGINT)
             _, err = process.communicate(timeout=60)
-        assert (process.returncode, err) == (0, "Ctrl-C ends it\nthe dashboard has ended\n")
+        assert (process.returncode, err) == (0, "press Ctrl-C to stop\ndashboard stopped\n")
         searching.send_signal(signal.SIGINT)
         _, err = searching.communicate(timeout=60)
     assert searching.returncode == 130
@@ -153,7 +153,7 @@ def test_a_port_that_is_taken_is_one_line(copy: Copy, tell: RunCommand) -> None:
         port = taken.getsockname()[1]
         told = tell("dashboard", NAME, "--port", str(port), "--out", str(copy.out))
     assert told.code == 2
-    assert told.err == f"error: --port = {port}: is taken; name another, or 0 for any that is free\n"
+    assert told.err == f"error: --port = {port}: is in use; choose another, or 0 for any free port\n"
     assert not (copy.out / "artifacts").exists(), "nothing was done for it"
 
 
@@ -190,4 +190,4 @@ def test_notes_that_cannot_be_written_do_not_keep_the_leaderboard_back(tmp_path:
     told = tell("search", *QUICK, "--study", NAME, "--out", str(out))
     assert told.code == 0
     assert "best run: " in told.out
-    assert re.fullmatch(r"notes for the dashboard are not up to date: .*/artifacts: File exists\n", told.err)
+    assert re.fullmatch(r"notes for the dashboard were not updated: .*/artifacts: File exists\n", told.err)

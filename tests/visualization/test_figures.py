@@ -209,7 +209,7 @@ def test_a_forest_shows_each_kind_by_colour_and_by_mark() -> None:
     assert {name: list(trace.x) for name, trace in points.items()} == {
         "beyond noise": pytest.approx([-1.25, 0.75]),
         "within noise": pytest.approx([0.5]),
-        "not judged, no interval": pytest.approx([0.25]),
+        "not tested, no interval": pytest.approx([0.25]),
         "beyond noise, no interval": pytest.approx([1.0]),
     }
     lines = [end for trace in figure.data if trace.name == "interval" for end in trace.x if end is not None]
@@ -229,7 +229,7 @@ def test_a_forest_shows_each_kind_by_colour_and_by_mark() -> None:
     assert written.count("no result") == 1
     assert figure.layout.meta["alt"] == (
         "Differences of 6 variants to the base, in points of accuracy: beyond noise: no cutout -1.25 [-2.00, -0.50], "
-        "wide +0.75 [+0.25, +1.25], all seeds alike +1.00; 1 within noise; 1 not judged, no interval; "
+        "wide +0.75 [+0.25, +1.25], all seeds alike +1.00; 1 within noise; 1 not tested, no interval; "
         "no result: huge (over budget by 1)."
     )
 

@@ -31,7 +31,7 @@ from budgetnet.runs.store import RunFolder
 from budgetnet.study.storage import default_storage, find_study, open_storage
 from budgetnet.visualization.figures import ForestRow, accuracy_front, budget_use, forest
 from budgetnet.visualization.report import Report, collect, render, write_report
-from budgetnet.visualization.report.figures import embedded
+from budgetnet.visualization.report.figures import embed
 from budgetnet.visualization.report.rejected import rejections
 
 
@@ -81,7 +81,7 @@ def test_a_page_names_nothing_to_fetch_and_allows_its_own_scripts_alone(whole: R
     hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in programs]
     assert rules["script-src"] == " ".join(f"'sha256-{each}'" for each in hashes)
     assert len(programs) == 2
-    # What all figures look like takes seven kilobytes, which need not stand there for each of them.
+    # The Plotly template takes seven kilobytes and is stored once, not in each figure.
     assert sum('"colorway"' in script for script in elements.scripts if script not in programs) == 1
 
 
@@ -110,7 +110,7 @@ def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
 
 def test_a_figure_cannot_end_the_element_that_holds_it() -> None:
     figure = forest([ForestRow(HOSTILE, 3, 0.01, 0.005, 0.02, True, None, HOSTILE)], title=HOSTILE, note=HOSTILE)
-    drawn = embedded(figure)
+    drawn = embed(figure)
     assert not set("<>&") & set(drawn.json)
     assert json.loads(drawn.json)["layout"]["meta"]["title"] == drawn.title == HOSTILE
 
@@ -135,7 +135,7 @@ def test_of_very_many_turned_away_some_are_drawn_and_listed_and_all_are_counted(
     assert 800 < len(drawn) <= 1_000
     assert (min(drawn), max(drawn) > 2_500) == (6, True)
     words = text_of(page)
-    assert f"of those turned away over budget {len(drawn)} of 2,502 are drawn" in words
+    assert f"{len(drawn)} of 2,502 candidates over budget are shown" in words
     assert " ".join(budget_use(trials).layout.meta["alt"].split()) in words
     assert "The first 500 of 2,510; the others are counted above." in words
     assert "over budget 2,502" in words
@@ -171,7 +171,7 @@ def test_a_page_that_cannot_be_written_is_refused_before_any_work(tell: RunComma
     [
         (["none"], "no such study"),
         (["--ablation", "nowhere"], "no such file"),
-        (["--reproduction", "nowhere"], "holds no run that was judged on the test set"),
+        (["--reproduction", "nowhere"], "has no run that was evaluated on the test set"),
     ],
 )
 def test_what_is_not_there_is_told_in_one_line(

@@ -1,4 +1,4 @@
-"""optuna-dashboard, served to this machine alone."""
+"""Server of optuna-dashboard on localhost."""
 
 from __future__ import annotations
 
@@ -19,38 +19,38 @@ from budgetnet.common.errors import InputError
 from budgetnet.visualization.dashboard.artifacts import artifact_folder
 
 HOST = "127.0.0.1"
-"""Whoever can reach the dashboard can change and delete studies, so nobody else's machine can."""
+"""Listen on localhost only, because the dashboard lets users change and delete studies."""
 
 
 class _Handler(WSGIRequestHandler):
-    """Writes no line for each request."""
+    """Request handler without a log."""
 
     def log_message(self, *_: Any) -> None:
-        """Says nothing."""
+        """Log nothing."""
 
 
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # A browser that leaves in the middle of an answer is no trouble.
+        # A browser that closes the connection early is not an error.
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
 
 class DashboardServer:
-    """A server that listens, and answers once it is told to."""
+    """Server of optuna-dashboard; `serve` handles requests until interrupted."""
 
     def __init__(self, storage: RDBStorage, *, out: Path, port: int) -> None:
-        """Takes the port.
+        """Bind the port.
 
         Args:
-            storage: whose studies are shown.
-            out: folder of run folders, with that of artifacts.
-            port: where to listen; 0 for any that is free.
+            storage: storage of the studies.
+            out: folder of run folders, which contains that of artifacts.
+            port: port to listen on; 0: any free port.
 
         Raises:
-            InputError: the port is taken, or not to be had.
+            InputError: the port is in use or not available.
         """
         from optuna_dashboard import wsgi
 
@@ -59,16 +59,16 @@ class DashboardServer:
             self._server = make_server(HOST, port, app, server_class=_Server, handler_class=_Handler)
         except OSError as error:
             taken = error.errno == errno.EADDRINUSE
-            rule = "is taken; name another, or 0 for any that is free" if taken else f"cannot be used: {error.strerror}"
+            rule = "is in use; choose another, or 0 for any free port" if taken else f"cannot be used: {error.strerror}"
             raise InputError("--port", port, rule) from None
 
     @property
     def address(self) -> str:
-        """Where it listens: ``http://127.0.0.1:8080``."""
+        """URL of the server: ``http://127.0.0.1:8080``."""
         return f"http://{HOST}:{self._server.server_port}"
 
     def serve(self) -> None:
-        """Answers until it is interrupted; what the dashboard has to remark on small studies is told to nobody."""
+        """Handle requests until interrupted; warnings of the dashboard about small studies are suppressed."""
         logging.getLogger("optuna_dashboard").setLevel(logging.ERROR)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         with warnings.catch_warnings():
@@ -76,5 +76,5 @@ class DashboardServer:
             self._server.serve_forever(poll_interval=0.1)
 
     def close(self) -> None:
-        """Gives the port back."""
+        """Release the port."""
         self._server.server_close()
