@@ -1,4 +1,4 @@
-"""Training, evaluation, prediction, ranking and export of runs as a library."""
+"""Python API: training, evaluation, prediction, ranking and export of runs."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_a_wrong_argument_is_refused_by_its_name(changes: dict[str, object], fie
     assert list(tmp_path.iterdir()) == []
 
 
-def test_evaluation_on_validation_images_leaves_the_test_set_sealed(runs: list[TrainedRun]) -> None:
+def test_evaluation_on_validation_images_does_not_use_test_set(runs: list[TrainedRun]) -> None:
     evaluations = bn.evaluate([run.folder for run in runs], device="cpu")
     assert [each.scores.correct for each in evaluations] == [run.record.result.validation_correct for run in runs]
     frame = evaluations.frame()

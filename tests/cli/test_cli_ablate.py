@@ -1,4 +1,4 @@
-"""The verb that ablates, on real runs: what it trains, what it says, what it refuses, and that it goes on."""
+"""`budgetnet ablate` on real runs: training, output, errors and resuming."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_saving_writes_table_data_and_figure(folder: Path, tell: RunCommand) -> 
     assert "learning_rate=0.2" in page
 
 
-def test_the_test_set_is_opened_once_and_only_on_request(folder: Path, tell: RunCommand) -> None:
+def test_test_set_is_used_once_and_only_on_request(folder: Path, tell: RunCommand) -> None:
     found = answered(tell, write_study(folder, judged_on="test"), *SMALL)
     (opening,) = read_openings(folder / "runs" / TEST_OPENINGS_FILE)
     assert (opening["by"], opening["reason"]) == ("ablate tiny", "an ablation of 3 variants")
@@ -98,7 +98,7 @@ def test_the_test_set_is_opened_once_and_only_on_request(folder: Path, tell: Run
     assert len(read_openings(folder / "runs" / TEST_OPENINGS_FILE)) == 1
 
 
-def test_options_are_laid_over_the_study(folder: Path, tell: RunCommand) -> None:
+def test_options_override_the_study(folder: Path, tell: RunCommand) -> None:
     change = ["--change", "spec.stages[0].channels=12", "--change", "recipe.weight_decay=0", "--epochs", "1"]
     found = answered(tell, "study", *SMALL, *change, "--seeds", "1")
     record = RunFolder(folder / "runs" / found["rows"][0]["runs"][0]["run"]).load()
@@ -129,7 +129,7 @@ def test_validation_images_are_the_same_for_all_variants(folder: Path, tell: Run
         assert "judged_on: test" in refused.err
 
 
-def test_few_pairs_and_a_hopeless_base_are_said_to_be_so(folder: Path, tell: RunCommand) -> None:
+def test_few_pairs_and_base_over_budget_are_reported(folder: Path, tell: RunCommand) -> None:
     assert (
         "bootstrap intervals of fewer than 10 pairs" in tell("ablate", "study", *SMALL, "--interval", "bootstrap").out
     )
@@ -140,7 +140,7 @@ def test_few_pairs_and_a_hopeless_base_are_said_to_be_so(folder: Path, tell: Run
     )
 
 
-def test_a_leaking_variant_is_judged_on_the_test_set_and_marked(folder: Path, tell: RunCommand) -> None:
+def test_leaking_variant_is_evaluated_on_test_set_and_marked(folder: Path, tell: RunCommand) -> None:
     leak = {"factors": {"recipe.validation_split": ["fixed", "each-epoch"]}}
     refused = tell("ablate", write_study(folder, **leak), *SMALL)
     assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
@@ -196,7 +196,7 @@ def test_options_are_trained_for_every_network_and_a_report_finds_them_again(fol
     assert read.remarks == ()
 
 
-def test_a_network_whose_base_is_over_budget_is_told_before_anything_is_trained(folder: Path, tell: RunCommand) -> None:
+def test_base_over_budget_is_reported_before_training(folder: Path, tell: RunCommand) -> None:
     big = {"basic": TINY.to_mapping(), "big": TINY.replace(channels=[128]).to_mapping()}
     study = write_networks(folder, networks=big)
     assert "the base of big is over budget" in tell("ablate", study, "--list").out
@@ -208,7 +208,7 @@ def test_a_network_whose_base_is_over_budget_is_told_before_anything_is_trained(
     assert changed.err.startswith("error: changes.spec = 'a specification': would give all networks the same")
 
 
-def test_a_study_under_way_is_reported_from_the_runs_that_are_complete(folder: Path, tell: RunCommand) -> None:
+def test_partial_report_uses_complete_runs(folder: Path, tell: RunCommand) -> None:
     study = write_networks(folder, seeds=4)
     partial = [study, *SMALL, "--epochs", "1", "--partial"]
     before = snapshot(folder)
@@ -248,7 +248,7 @@ def test_a_study_under_way_is_reported_from_the_runs_that_are_complete(folder: P
     assert rows["preact", "all"] == {(row["network"], row["variant"]): row for row in whole["rows"]}["preact", "all"]
 
 
-def test_a_partial_report_opens_no_test_set(folder: Path, tell: RunCommand) -> None:
+def test_partial_report_does_not_use_test_set(folder: Path, tell: RunCommand) -> None:
     partial = [write_study(folder, judged_on="test"), *SMALL, "--partial"]
     answered(tell, write_study(folder), *SMALL)
     write_study(folder, judged_on="test")
@@ -277,7 +277,7 @@ BAD: list[tuple[list[str], int, str]] = [
 
 
 @pytest.mark.parametrize(("arguments", "code", "line"), BAD)
-def test_what_is_wrong_is_told_in_one_line_and_leaves_nothing(
+def test_bad_input_gives_one_line_and_writes_nothing(
     folder: Path, tell: RunCommand, arguments: list[str], code: int, line: str
 ) -> None:
     before = snapshot(folder)

@@ -1,4 +1,4 @@
-"""The verbs that ask trained networks: what they answer, when they open the test set, and what they refuse."""
+"""`budgetnet evaluate` and `budgetnet ensemble`: scores, use of the test set, and errors."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_views_are_selected_and_named(
     assert text in " ".join(tell("evaluate", "good0", "--tta", tta, *CPU).out.split())
 
 
-def test_that_a_number_leaks_stands_beside_it(runs: Runs, tell: RunCommand) -> None:
+def test_leaking_accuracy_is_marked(runs: Runs, tell: RunCommand) -> None:
     runs("leaking", "good0")
     alone = " ".join(tell("evaluate", "leaking", *CPU).out.split())
     assert f"] %; {LEAKAGE_WARNING}; during training" in alone
@@ -160,7 +160,7 @@ def test_that_a_number_leaks_stands_beside_it(runs: Runs, tell: RunCommand) -> N
     assert "] leaking" not in on_test
 
 
-def test_an_ensemble_by_hand(runs: Runs, digits: DataSet, tell: RunCommand) -> None:
+def test_ensemble_matches_averaged_probabilities(runs: Runs, digits: DataSet, tell: RunCommand) -> None:
     records = runs("good0", "good1", "good2")
     rows = validation_rows(digits, records[0])
     images, labels = digits.train_images[rows], digits.train_labels[rows]
@@ -186,7 +186,7 @@ def test_an_ensemble_by_hand(runs: Runs, digits: DataSet, tell: RunCommand) -> N
     assert f"{3 * records[0].result.params:,} parameters and {3 * records[0].result.macs:,} MACs in total\n" in table
 
 
-def test_an_ensemble_over_budget_is_shown_and_ends_with_three(runs: Runs, tell: RunCommand) -> None:
+def test_ensemble_over_budget_is_shown_and_exits_with_3(runs: Runs, tell: RunCommand) -> None:
     total = sum(record.result.params for record in runs("good0", "good1"))
     fits = tell("ensemble", "good0", "good1", "--max-params", str(total), *CPU)
     assert (fits.code, f"in total: fits, {total:,} allowed, headroom 0\n" in fits.out) == (0, True)
@@ -197,9 +197,7 @@ def test_an_ensemble_over_budget_is_shown_and_ends_with_three(runs: Runs, tell: 
     assert (answer["fits"], answer["max_params"], answer["ensemble"]["params"]) == (False, total - 1, total)
 
 
-def test_runs_that_split_otherwise_are_averaged_on_test_images_alone(
-    runs: Runs, tell: RunCommand, folder: Path
-) -> None:
+def test_runs_with_other_splits_are_averaged_only_on_test_images(runs: Runs, tell: RunCommand, folder: Path) -> None:
     runs("good0", "otherwise-split")
     answer = tell("ensemble", "good0", "otherwise-split", *CPU)
     assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
@@ -212,7 +210,7 @@ def test_runs_that_split_otherwise_are_averaged_on_test_images_alone(
     assert "McNemar" in tell("evaluate", "good0", "otherwise-split", "--on", "test", *CPU).out
 
 
-def test_ones_own_images_are_asked_about_by_name(runs: Runs, tell: RunCommand, folder: Path) -> None:
+def test_own_images_are_evaluated_by_name(runs: Runs, tell: RunCommand, folder: Path) -> None:
     (record,) = runs("good0")
     images = load_digits().train_images[:60, 0]
     labels = load_digits().train_labels[:60]
@@ -249,7 +247,7 @@ def test_ones_own_images_are_asked_about_by_name(runs: Runs, tell: RunCommand, f
         (["good0", "moved"], "data = 'arrays:gone.npz': no such file; moved was trained on it"),
     ],
 )
-def test_bad_input_is_one_line_and_opens_nothing(
+def test_bad_input_gives_one_line_and_does_not_use_test_set(
     runs: Runs, tell: RunCommand, folder: Path, verb: str, arguments: list[str], hint: str
 ) -> None:
     for name in ("unfinished", "damaged", "moved"):
@@ -269,7 +267,7 @@ def test_bad_input_is_one_line_and_opens_nothing(
     assert snapshot(folder) == before
 
 
-def test_options_of_one_verb_alone(runs: Runs, tell: RunCommand) -> None:
+def test_options_of_single_commands(runs: Runs, tell: RunCommand) -> None:
     runs("good0", "good1")
     for arguments, hint in [
         (["evaluate", "good0", "--bins", "0"], "--bins"),

@@ -1,4 +1,4 @@
-"""The verb that exports: what it writes and says, what it refuses, and with which exit code."""
+"""`budgetnet export`: files, output, errors and exit codes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_files_are_called_by_the_run_and_lie_here(runs: Runs, tell: RunCommand, folder: Path) -> None:
+def test_files_are_named_after_the_run(runs: Runs, tell: RunCommand, folder: Path) -> None:
     (record,) = runs("good0", out=folder / "runs")
     answer = tell("export", "runs/good0", "--format", "torch-export")
     assert (answer.code, answer.err) == (0, "")
@@ -84,7 +84,7 @@ def test_a_python_file_classifies_pictures_as_predict_does(tell: RunCommand, dig
     assert lines[1] != lines[0]
 
 
-def test_what_cannot_be_exported_is_told_in_one_line(
+def test_export_errors_give_one_line(
     runs: Runs, tell: RunCommand, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     diverged, unfinished, bare, good = runs("diverged", "good0", "good1", "good2", out=folder / "runs")
@@ -119,7 +119,7 @@ def test_what_cannot_be_exported_is_told_in_one_line(
     assert snapshot(folder) == before
 
 
-def test_what_says_something_else_ends_with_1(
+def test_export_with_other_predictions_exits_with_1(
     runs: Runs, tell: RunCommand, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs("good0", out=folder / "runs")
@@ -132,7 +132,7 @@ def test_what_says_something_else_ends_with_1(
     assert snapshot(folder) == before
 
 
-def test_nothing_but_the_answer_is_printed(runs: Runs, folder: Path) -> None:
+def test_only_the_result_is_printed(runs: Runs, folder: Path) -> None:
     runs("good0", out=folder / "runs")
     done = finished("export", "runs/good0", "--format", "onnx", "-o", "deep/er/net.onnx", cwd=folder)
     assert (done.returncode, done.stderr) == (0, "")

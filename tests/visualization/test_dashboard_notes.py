@@ -1,4 +1,4 @@
-"""Notes and files of candidates and of a study: against the record, statsmodels and hand counts."""
+"""Notes and files of candidates and studies compared with records, statsmodels and hand counts."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def test_the_command_in_a_note_works_when_it_is_pasted_into_a_shell(annotated: C
     assert_trained_alike(annotated.out / str(trial.run), tmp_path / "again" / str(trial.run))
 
 
-def test_what_was_given_up_is_trained_on_to_its_end(
+def test_pruned_candidate_can_be_trained_fully(
     annotated: Copy, tell: RunCommand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trial = annotated.trial("pruned")
@@ -238,7 +238,7 @@ def test_study_note_has_settings_and_best_candidate(annotated: Copy, tell: RunCo
     assert not commands(note, "search"), "its space and its recipe have no name"
 
 
-def test_the_command_that_goes_on_asks_the_same_question(digits: DataSet, tell: RunCommand, tmp_path: Path) -> None:
+def test_resume_command_has_the_same_config(digits: DataSet, tell: RunCommand, tmp_path: Path) -> None:
     ways = {"sizing": "scale", "sampler": "random", "pruner": "median", "epochs": 1}
     how: dict[str, Any] = {"recipe": named_recipe("digits"), "space": named_space("resnet").to_mapping()}
     outcome = EvaluationRequest(digits, tmp_path)(trials=1, name="it's", ways=ways, max_macs=400_000, **how)

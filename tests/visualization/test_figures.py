@@ -1,4 +1,4 @@
-"""Figures: their tables against counts by hand and the files they come from, and what is drawn against the tables."""
+"""Figures: tables compared with hand counts and source files, and traces with the tables."""
 
 from __future__ import annotations
 
@@ -282,7 +282,7 @@ def test_many_classes_are_drawn_without_numbers() -> None:
 
 
 @pytest.mark.parametrize("matrix", [[[1, 2]], [[1, 2], [3]], [[1]], [[1, 2], [3, -1]], [[1, 2], [3, 0.5]], []])
-def test_what_is_no_confusion_matrix_is_refused(matrix: Any) -> None:
+def test_invalid_confusion_matrix_is_rejected(matrix: Any) -> None:
     with pytest.raises(InputError, match="matrix"):
         confusion(matrix, ["a", "b"])
 
@@ -319,5 +319,5 @@ def test_titles_are_parted_into_lines_that_fit_and_stay_text() -> None:
 @pytest.mark.parametrize(
     ("parts", "text"), [([], ""), (["a"], "a"), (["a", "b"], "a and b"), (list("abc"), "a, b and c")]
 )
-def test_words_are_listed_as_people_do(parts: list[str], text: str) -> None:
+def test_words_are_joined_as_english_list(parts: list[str], text: str) -> None:
     assert listed(parts) == text

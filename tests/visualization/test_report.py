@@ -1,4 +1,4 @@
-"""Reports of studies: what they collect, against what Optuna, scipy and the committed results say."""
+"""Data of reports compared with Optuna, scipy and committed results."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_damaged_run_folder_is_omitted_and_listed(tmp_path: Path) -> None:
     found = report_of(study)
     (line,) = found.unreadable
     assert broken in line
-    assert "must have a row for each of 2 epochs" in line
+    assert "must have one row for each of 2 epochs" in line
     assert [learning.title for learning in found.learning] == ["Finalist #2", "Finalist #1"]
     assert found.best is not None
     assert [len(result.records) for result in found.finals or ()] == [2, 1]
@@ -191,7 +191,7 @@ def test_every_distinct_environment_is_counted_by_its_runs(tmp_path: Path) -> No
     assert found.damaged == ("d/environment.json: must be a list of mappings",)
 
 
-def test_an_ablation_is_found_again_with_what_was_laid_over_its_base() -> None:
+def test_ablation_is_read_with_its_overrides() -> None:
     found = read_ablation(STUDIES / "schedule", Reader())
     kept = json.loads((STUDIES / "schedule" / "results" / "results.json").read_text())
     assert found.result.to_mapping()["rows"] == kept["rows"]

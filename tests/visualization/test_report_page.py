@@ -1,4 +1,4 @@
-"""The page of a report: what it holds, that it fetches and runs nothing foreign, and the verb that writes it."""
+"""HTML page of a report: content, security policy, and `budgetnet report`."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_a_thousand_candidates_fit_into_six_megabytes(tmp_path: Path) -> None:
     assert len(page.encode()) <= 6_000_000
 
 
-def test_of_very_many_turned_away_some_are_drawn_and_listed_and_all_are_counted(whole: Report) -> None:
+def test_many_rejected_candidates_are_sampled_and_counted(whole: Report) -> None:
     away = next(trial for trial in whole.trials if trial.fate == "over budget")
     many = [away._replace(number=100 + place) for place in range(2_500)]
     trials = [*whole.trials, *many]
@@ -174,9 +174,7 @@ def test_a_page_that_cannot_be_written_is_refused_before_any_work(tell: RunComma
         (["--reproduction", "nowhere"], "has no run that was evaluated on the test set"),
     ],
 )
-def test_what_is_not_there_is_told_in_one_line(
-    tell: RunCommand, tmp_path: Path, arguments: list[str], words: str
-) -> None:
+def test_missing_inputs_give_one_line(tell: RunCommand, tmp_path: Path, arguments: list[str], words: str) -> None:
     study = every_fate(tmp_path / "runs")
     answer = tell("report", *arguments, "-o", str(tmp_path / "page.html"), "--out", str(study.out))
     assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
@@ -184,7 +182,7 @@ def test_what_is_not_there_is_told_in_one_line(
     assert not (tmp_path / "page.html").exists()
 
 
-def test_the_commands_on_the_page_ask_the_same_question(tell: RunCommand, tmp_path: Path) -> None:
+def test_commands_on_the_page_have_the_same_config(tell: RunCommand, tmp_path: Path) -> None:
     out = ["--out", str(tmp_path / "runs")]
     asked = ["--max-params", "70k", "--epochs", "1", "--train-size", "64", "--validation-size", "40"]
     asked += ["--enqueue", "resnet20", "--max-params", "300k", "--sampler", "random", "--trials", "2", "--seed", "3"]

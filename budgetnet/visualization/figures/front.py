@@ -140,12 +140,12 @@ def _traces(rows: Sequence[FrontRow], words: str) -> Iterable[Any]:
 
     kinds: tuple[tuple[str, list[FrontRow], dict[str, Any]], ...] = (
         (
-            "given up at a restart",
+            "pruned at a restart",
             [row for row in rows if not row.complete],
             {"symbol": "x-thin", "size": 8, "line": {"width": 1.5, "color": FAINT}},
         ),
         (
-            "trained to the end",
+            "fully trained",
             [row for row in rows if row.complete and not row.on_front],
             {"symbol": "circle", "size": 9, "color": BLUE},
         ),
