@@ -144,7 +144,7 @@ def test_runs_that_cannot_be_ranked_together_are_refused(
         bn.leaderboard([runs[0].folder, runs[0].folder])
     with pytest.raises(bn.InputError, match="must be at least one"):
         bn.leaderboard([])
-    with pytest.raises(bn.RecordError, match="holds no run"):
+    with pytest.raises(bn.RecordError, match="contains no run"):
         bn.leaderboard([runs[0].folder, tmp_path])
     other = bn.train(TINY, data=digits, recipe=tiny_recipe(epochs=1, split_seed=1), out=tmp_path, device="cpu", **SIZES)
     with pytest.raises(bn.InputError, match="split in another way"):

@@ -46,4 +46,4 @@ def test_a_folder_without_a_run_beside_one_is_named(runs: Runs, tell: RunCommand
     answer = tell("leaderboard", "good0", "empty")
     assert answer.code == 2
     assert "empty" in answer.err
-    assert "holds no run" in answer.err
+    assert "contains no run" in answer.err

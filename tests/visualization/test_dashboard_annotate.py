@@ -206,7 +206,7 @@ def test_a_run_of_another_network_is_not_shown_for_it(copy: Copy) -> None:
     shutil.rmtree(copy.out / str(first.run))
     shutil.copytree(copy.out / str(second.run), copy.out / str(first.run))
     copy.annotate()
-    assert "holds another network" in copy.note(first)
+    assert "contains another network" in copy.note(first)
 
 
 def test_the_folder_of_artifacts_can_be_made_anew(copy: Copy) -> None:

@@ -93,13 +93,13 @@ class Candidates:
         """Load the run with that name.
 
         Raises:
-            RecordError: the folder is missing, unfinished or damaged, or holds another network.
+            RecordError: the folder is missing, unfinished or damaged, or contains another network.
         """
         if Path(run).name != run:
             raise RecordError("run folder", run, "must be the name of a folder")
         record = RunFolder(self._out / run).load(weights=False)
         if record.identity.spec.digest != trial.spec:
-            raise RecordError("run folder", str(self._out / run), "holds another network")
+            raise RecordError("run folder", str(self._out / run), "contains another network")
         return record
 
     def _sampled_spec(self, frozen: FrozenTrial, trial: Trial) -> ModelSpec | None:
