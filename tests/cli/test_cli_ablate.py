@@ -134,10 +134,7 @@ def test_few_pairs_and_base_over_budget_are_reported(folder: Path, tell: RunComm
         "bootstrap intervals of fewer than 10 pairs" in tell("ablate", "study", *SMALL, "--interval", "bootstrap").out
     )
     assert "bootstrap intervals of" not in tell("ablate", "study", *SMALL).out
-    assert (
-        "the base itself is over budget"
-        in tell("ablate", write_study(folder, budget={"max_params": 100}), "--list").out
-    )
+    assert "the base is over budget" in tell("ablate", write_study(folder, budget={"max_params": 100}), "--list").out
 
 
 def test_leaking_variant_is_evaluated_on_test_set_and_marked(folder: Path, tell: RunCommand) -> None:
