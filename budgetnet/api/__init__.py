@@ -1,1 +1,1 @@
-"""The library: what the commands do, as functions and as objects for notebooks."""
+"""Python API: functions for the commands, and objects for notebooks."""

@@ -1,4 +1,4 @@
-"""`budgetnet.check`: a network against a budget."""
+"""`budgetnet.check`: check a network against a budget."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ def check(
 
     Args:
         network: a spec, the name of one, the path of its file, or a torch module.
-        max_params: most parameters, such as 5e6 or "5M". Default: no limit.
-        max_macs: most multiply-accumulates for one image. Default: no limit.
-        max_activations: most output elements of convolutions and linear layers for one image. Default: no limit.
+        max_params: maximum number of parameters, such as 5e6 or "5M". Default: no limit.
+        max_macs: maximum number of multiply-accumulates per image. Default: no limit.
+        max_activations: maximum number of output elements of convolutions and linear layers per image. Default: no
+            limit.
         input_shape: image as (channels, height, width), for a torch module; a spec has its own.
 
     Raises:

@@ -30,11 +30,11 @@ Runs = Path | str | Sequence[Path | str]
 
 
 class Evaluations(tuple[EvaluatedRun, ...]):
-    """Runs evaluated on images, in the order in which they were given, and their comparisons."""
+    """Results of evaluated runs, in the order in which they were given, and their comparisons."""
 
     @property
     def comparisons(self) -> list[Comparison]:
-        """Compare every two runs that were evaluated on the same images: McNemar's test, corrected by Holm."""
+        """Pairwise comparisons of runs on the same images: McNemar's test with Holm's correction."""
         return compare(self)
 
     def ensemble(self) -> EnsembleResult:
@@ -58,7 +58,7 @@ class Evaluations(tuple[EvaluatedRun, ...]):
         }
 
     def frame(self, *, bins: int = BINS) -> pd.DataFrame:
-        """Return one line for each run: accuracy, interval, loss and calibration error, accuracies from 0 to 1."""
+        """Return one row for each run: accuracy, interval, loss and calibration error, accuracies from 0 to 1."""
         import pandas as pd
 
         lines = []
@@ -106,7 +106,7 @@ class Predictions(tuple["Prediction", ...]):
         return made
 
     def frame(self, *, top: int = 1) -> pd.DataFrame:
-        """Return the most probable classes of each image, one line for each image and class.
+        """Return the most probable classes of each image, one row for each image and class.
 
         Args:
             top: number of classes for each image.
@@ -138,7 +138,7 @@ def evaluate(
 ) -> Evaluations:
     """Evaluate trained networks, as ``budgetnet evaluate`` does.
 
-    Opens the test set only for ``on="test"``, and records that it did.
+    The test set is used only with ``on="test"``, and each use is recorded.
 
     Args:
         runs: a run folder, or several.
@@ -147,13 +147,13 @@ def evaluate(
         tta: views of each image whose probabilities are averaged: ``none``, ``flip``, ``flip-and-shifts``, or
             ``recipe`` for those of each run's recipe.
         device: ``auto``, ``cuda``, ``mps`` or ``cpu``.
-        by: who opens the test set, for the record of openings.
-        same_images: whether to refuse runs that have no images in common, as an ensemble must.
+        by: name of the caller, for the log of test set uses.
+        same_images: whether to reject runs on different images, as an ensemble must.
 
     Raises:
-        InputError: an argument breaks a rule, or a run is given twice.
+        InputError: an argument is invalid, or a run is given twice.
         DataError: a data set cannot be loaded, or is not the one that a run was trained on.
-        RecordError: a run folder is unfinished or damaged, or its split cannot be made again.
+        RecordError: a run folder is unfinished or damaged, or its split cannot be reproduced.
     """
     parts = get_args(Part)
     if on not in parts:
@@ -170,8 +170,8 @@ def evaluate(
     if same_images and (part == "validation" or data is None):
         require_common_images(records, part)
     chosen = None if tta == "recipe" else cast(Views, tta)
-    question = EvaluationRequest(part, data=data, views=chosen, device=device, by=by, class_names=not same_images)
-    return Evaluations(evaluate_runs(records, question, load=load_with_progress))
+    request = EvaluationRequest(part, data=data, views=chosen, device=device, by=by, class_names=not same_images)
+    return Evaluations(evaluate_runs(records, request, load=load_with_progress))
 
 
 def predict(run: Path | str, images: Sequence[Path | str] | Path | str, *, device: str = "auto") -> Predictions:
@@ -194,8 +194,8 @@ def predict(run: Path | str, images: Sequence[Path | str] | Path | str, *, devic
     from budgetnet.training.progress import load_with_progress
 
     (record,) = read_runs(_paths(run))
-    found = predict_images(record, _paths(images), device=choose_device(device))
-    return Predictions.of(found, class_names=class_names(record, load=load_with_progress), record=record)
+    predictions = predict_images(record, _paths(images), device=choose_device(device))
+    return Predictions.of(predictions, class_names=class_names(record, load=load_with_progress), record=record)
 
 
 def _paths(paths: Runs) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Arguments of the library's functions: names and files to specs, recipes, spaces and data sets."""
+"""Conversion of API arguments: names and files to specs, recipes and data sets."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ if TYPE_CHECKING:
 
 
 def spec_of(spec: ModelSpec | Path | str) -> ModelSpec:
-    """Return a spec itself, the network of that name, or the spec in that file.
+    """Return a spec unchanged, or load it by name or from a file.
 
     Raises:
-        InputError: no such name or file, or the file breaks a rule.
+        InputError: the name or file does not exist, or the file is invalid.
     """
     return spec if isinstance(spec, ModelSpec) else find_spec(str(spec))
 
 
 def recipe_of(recipe: Recipe | Path | str) -> Recipe:
-    """Return a recipe itself, the recipe of that name, or the recipe in that file.
+    """Return a recipe unchanged, or load it by name or from a file.
 
     Raises:
-        InputError: no such name or file, or the file breaks a rule.
+        InputError: the name or file does not exist, or the file is invalid.
     """
     return recipe if isinstance(recipe, Recipe) else find_recipe(str(recipe))
 
 
 def dataset_of(data: DataSet | str) -> DataSet:
-    """Return a data set itself, or load the one of that name, such as ``digits`` or ``folder:PATH``, showing progress.
+    """Return a data set unchanged, or load it by name, such as ``digits`` or ``folder:PATH``, with a progress bar.
 
     Raises:
         DataError: the data set is missing or damaged.
-        InputError: no data set has such a name.
+        InputError: the name is not that of a data set.
     """
     from budgetnet.training.progress import load_with_progress
 
@@ -49,29 +49,29 @@ def dataset_of(data: DataSet | str) -> DataSet:
 
 
 def seed_of(seed: int) -> int:
-    """Return a seed.
+    """Validate a seed.
 
     Raises:
-        InputError: it is not a whole number of at least 0.
+        InputError: the seed is not a whole number of at least 0.
     """
     return 0 if seed == 0 and not isinstance(seed, bool) else parse_count(seed, field="seed")
 
 
 def sizes_of(train_size: int | None, validation_size: int | None) -> dict[str, int | None]:
-    """Return the numbers of images to train and to validate on; None stands for all.
+    """Validate the numbers of training and validation images; None: all.
 
     Raises:
-        InputError: a number is not whole, or below 1.
+        InputError: a number is not a whole number of at least 1.
     """
     sizes = {"train_size": train_size, "validation_size": validation_size}
     return {name: None if size is None else parse_count(size, field=name) for name, size in sizes.items()}
 
 
 def check_callbacks(callbacks: Sequence[Callback]) -> None:
-    """Check that each callback is one.
+    """Check that each callback is a `budgetnet.Callback`.
 
     Raises:
-        InputError: one is not an instance of `budgetnet.Callback`.
+        InputError: a callback is not an instance of `budgetnet.Callback`.
     """
     from budgetnet.training.callbacks import Callback
 

@@ -1,4 +1,4 @@
-"""`budgetnet.leaderboard`: the candidates of a study, or trained runs, ranked beside the published reference."""
+"""`budgetnet.leaderboard`: candidates of a study, or trained runs, ranked with the published reference."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ if TYPE_CHECKING:
 
 
 class Leaderboard(tuple[LeaderboardRow, ...]):
-    """Ranked candidates, the best first, with the published result among them or last.
+    """Ranked candidates, best first, with the published result among them or last.
 
     Attributes:
-        title: what they are candidates of.
+        title: name of the study, or the number of runs.
     """
 
     title: str
 
     @classmethod
     def of(cls, rows: Sequence[LeaderboardRow], *, title: str) -> Leaderboard:
-        """Return the rows under a title."""
+        """Return a leaderboard with the given rows and title."""
         board = cls(rows)
         board.title = title
         return board
 
     def frame(self) -> pd.DataFrame:
-        """Return one line for each row; accuracies and gaps from 0 to 1."""
+        """Return the leaderboard as a data frame; accuracies and gaps from 0 to 1."""
         import pandas as pd
 
         frame = pd.DataFrame([row.to_mapping() for row in self], columns=[*LeaderboardRow._fields, "exceeds_noise"])
@@ -53,7 +53,7 @@ class Leaderboard(tuple[LeaderboardRow, ...]):
 
 
 def is_run_folder(path: Path | str) -> bool:
-    """Tell whether a path is a run folder, by its ``run.json``."""
+    """Return whether a path is a run folder, that is, contains ``run.json``."""
     return (Path(path) / "run.json").is_file()
 
 
@@ -82,16 +82,16 @@ def rank_runs(folders: Sequence[Path | str]) -> tuple[Leaderboard, list[RunRecor
 def leaderboard(
     source: str | Path | Sequence[Path | str] | None = None, *, out: Path | str = "runs", storage: str | None = None
 ) -> Leaderboard:
-    """Rank the candidates of a study, or trained runs, by validation accuracy, beside the published reference.
+    """Rank the candidates of a study, or trained runs, by validation accuracy, with the published reference.
 
     Args:
-        source: a study's name, a run folder, or several run folders. Default: the study that was worked on last.
+        source: a study's name, a run folder, or several run folders. Default: the most recent study.
         out: folder of run folders, for a study.
         storage: URL of the study's storage. Default: the SQLite file in `out`.
 
     Raises:
         InputError: the URL is malformed, or runs cannot be ranked together.
-        RecordError: there is no such study, or a run folder is unfinished or damaged.
+        RecordError: the study does not exist, or a run folder is unfinished or damaged.
     """
     if source is None or (isinstance(source, str) and not is_run_folder(source)):
         from budgetnet.api.study import open_study

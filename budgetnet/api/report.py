@@ -1,4 +1,4 @@
-"""`budgetnet.report`: a study as one HTML page."""
+"""`budgetnet.report`: write a study as an HTML page."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ def report(
     ablations: Sequence[Path | str] = (),
     reproductions: Sequence[Path | str] = (),
 ) -> WrittenReport:
-    """Write a study as one HTML page that needs no network, as ``budgetnet report`` does.
+    """Write a study as a self-contained HTML page, as ``budgetnet report`` does.
 
-    Nothing is trained and no test set is opened.
+    Nothing is trained, and the test set is not used.
 
     Args:
-        study: name of the study. Default: the one that was worked on last.
-        to: the page; an existing one is replaced.
+        study: name of the study. Default: the most recent one.
+        to: HTML file; an existing file is replaced.
         out: folder of run folders.
         storage: URL of the study's storage. Default: the SQLite file in `out`.
-        ablations: folders of ablations to show as well, each with its ``study.yaml`` and its runs.
+        ablations: folders of ablations to include, each with its ``study.yaml`` and its runs.
         reproductions: folders of runs to compare with published results.
 
     Raises:
         InputError: the page cannot be written, or the URL is malformed.
-        RecordError: there is no such study or storage.
+        RecordError: the study or the storage does not exist.
     """
     from budgetnet.visualization.report import collect, require_page, write_report
 

@@ -1,4 +1,4 @@
-"""A trained run for notebooks: its record, its network and its curves."""
+"""Trained runs for notebooks: record, network and curves."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TrainedRun:
 
     @property
     def record(self) -> RunRecord:
-        """Return the run's record: identity, curves and result.
+        """The run's record: identity, curves and result.
 
         Raises:
             RecordError: the run folder is missing, unfinished or damaged.
@@ -40,23 +40,23 @@ class TrainedRun:
 
     @property
     def spec(self) -> ModelSpec:
-        """Return the network's specification."""
+        """The network's specification."""
         return self.record.identity.spec
 
     @property
     def recipe(self) -> Recipe:
-        """Return the recipe that it was trained by."""
+        """The training recipe."""
         return self.record.identity.recipe
 
     @property
     def accuracy(self) -> float | None:
-        """Return the validation accuracy of the best epoch, from 0 to 1; None for a run without a result."""
+        """Validation accuracy of the best epoch, from 0 to 1; None for a run without a result."""
         result = self.record.result
         return None if result.validation_correct is None else result.validation_correct / result.validation_images
 
     @property
     def interval(self) -> Interval | None:
-        """Return the 95 % Wilson interval of the validation accuracy; None for a run without a result."""
+        """95 % Wilson interval of the validation accuracy; None for a run without a result."""
         result = self.record.result
         if result.validation_correct is None:
             return None
@@ -72,8 +72,8 @@ class TrainedRun:
     def load(self) -> nn.Module:
         """Load the network with the weights of its best epoch, on the CPU and in evaluation mode.
 
-        Its inputs are pixels from 0 to 1, less the data set's mean and divided by its standard deviation, channel by
-        channel; both are in `record.identity.data`.
+        Its inputs are images with pixels from 0 to 1, normalised per channel with the mean and standard deviation in
+        `record.identity.data`.
 
         Raises:
             RecordError: the run folder or its weights are missing or damaged.

@@ -1,4 +1,4 @@
-"""What a notebook begins: a search or an ablation in one call, with the command line's options as arguments."""
+"""`budgetnet.search` and `budgetnet.ablate`, with the command-line options as arguments."""
 
 from __future__ import annotations
 
@@ -39,24 +39,24 @@ def search(
     """Search for the best network within a budget, as ``budgetnet search`` does; the same call resumes the search.
 
     Args:
-        config: what is searched for, how and where; all defaults if not given.
-        data: a data set, in place of the name of one.
-        callbacks: called at the events of every run, beside the progress bars that a terminal shows.
-        fields: fields of `SearchConfig`, in place of the config's.
+        config: config of the search. Default: all defaults.
+        data: data set, or the name of one, overriding the config's.
+        callbacks: callbacks of every run, in addition to the progress bars.
+        fields: fields of `SearchConfig`, overriding the config's.
 
     Raises:
-        InputError: a field is unknown or breaks a rule.
+        InputError: a field is unknown or invalid.
         DataError: the data set is missing or damaged.
         OverBudgetError: not even the smallest network of the space fits.
-        RecordError: the study asks another question, or the storage cannot be used.
-        BusyError: another search is at work on the study.
+        RecordError: the study has another config, or the storage cannot be used.
+        BusyError: another process is running a search of the study.
     """
     check_callbacks(callbacks)
     named = data if data is None or isinstance(data, str) else data.name
-    wanted = (config or SearchConfig()).replace(**fields, **({} if named is None else {"data": named}))
+    chosen = (config or SearchConfig()).replace(**fields, **({} if named is None else {"data": named}))
     dataset = None if data is None or isinstance(data, str) else data
-    request, outcome = run_search(wanted, dataset=dataset, callbacks=callbacks, say=_log.warning)
-    return Study(outcome.study, request.place.storage, wanted.out)
+    request, outcome = run_search(chosen, dataset=dataset, callbacks=callbacks, say=_log.warning)
+    return Study(outcome.study, request.place.storage, chosen.out)
 
 
 def run_search(
@@ -66,12 +66,12 @@ def run_search(
     callbacks: Sequence[Callback] = (),
     say: Callable[[str], object],
 ) -> tuple[Request, SearchOutcome]:
-    """Search as a config says, with finals and notes for the dashboard.
+    """Run a search, train its finalists, and write notes for the dashboard.
 
     Args:
-        config: what is searched for, how and where.
-        dataset: the images, where they are loaded already.
-        callbacks: called at the events of every run.
+        config: config of the search.
+        dataset: data set, if it is already loaded.
+        callbacks: callbacks of every run.
         say: called with each line of information for the user.
 
     Raises:
@@ -86,7 +86,7 @@ def run_search(
     from budgetnet.visualization.dashboard import annotate_shown
 
     trackers = _make_trackers(config)
-    # Before images are decoded for a device that this machine lacks.
+    # Check the device before decoding images.
     choose_device(config.device)
     dataset = dataset or load_with_progress(config.data)
     request = arrange(dataset, config)
@@ -101,9 +101,9 @@ def run_search(
         if config.finalists and outcome.end != "time" and outcome.trained:
             with TerminalProgress() as progress:
                 finish(request, outcome, dataset, Callbacks([progress, *trackers, *callbacks]))
-        # The study stands, whatever keeps the dashboard from showing it.
-        if trouble := annotate_shown(outcome.study, storage, config.out):
-            say(trouble)
+        # The study is complete even if its dashboard notes cannot be written.
+        if problem := annotate_shown(outcome.study, storage, config.out):
+            say(problem)
     return request, outcome
 
 
@@ -116,14 +116,13 @@ def _make_trackers(config: SearchConfig | AblationConfig) -> list[Callback]:
 
 
 def _require_readable(config: SearchConfig) -> None:
-    """Read everything that a config names, before images are loaded for it.
+    """Load every file that a config names, before images are loaded.
 
     Raises:
-        InputError: a recipe, space or network is missing or breaks a rule, or a recipe validates on images that it
-            trains on.
+        InputError: a recipe, space or network is missing or invalid, or a recipe validates on training images.
     """
     require_reliable_validation(config.candidate_recipe, field="recipe")
-    # Before a search whose finalists could not be ranked.
+    # Check now rather than after the search, as finalists could not be ranked.
     require_reliable_validation(config.finalist_recipe, field="final_recipe")
     _ = config.search_space, config.enqueued
 
@@ -140,17 +139,17 @@ def ablate(
     """Train every variant of a study with the same seeds, as ``budgetnet ablate`` does; the same call resumes it.
 
     Args:
-        study: the ablation, its YAML or JSON file, its folder, or a config with one of these.
-        data: a data set, in place of the name of one.
-        callbacks: called at the events of every run, beside the progress bars that a terminal shows.
+        study: the ablation, its YAML or JSON file, its folder, or a config.
+        data: data set, or the name of one, overriding the config's.
+        callbacks: callbacks of every run, in addition to the progress bars.
         partial: train nothing, and return the result of the runs that are complete so far.
-        fields: fields of `AblationConfig`, in place of the config's.
+        fields: fields of `AblationConfig`, overriding the config's.
 
     Raises:
-        InputError: a field is unknown or breaks a rule, or the study's file does.
+        InputError: a field is unknown or invalid, or the study's file is.
         DataError: the data set is missing or damaged.
-        OverBudgetError: the base does not fit.
-        RecordError: a run's folder is damaged.
+        OverBudgetError: the base is over budget.
+        RecordError: a run folder is damaged.
     """
     check_callbacks(callbacks)
     if data is not None:
@@ -168,13 +167,13 @@ def run_ablation(
     partial: bool = False,
     say: Callable[[str], object],
 ) -> tuple[AblationResult, dict[tuple[str, str], list[RunRecord]]]:
-    """Train the variants of a study as a config says, and store the config beside the runs that it trains.
+    """Train the variants of an ablation, and store its config with the runs.
 
     Args:
-        config: which variants are trained, on what, and where.
-        dataset: the images, where they are loaded already.
-        callbacks: called at the events of every run.
-        partial: train nothing, and store nothing.
+        config: config of the ablation.
+        dataset: data set, if it is already loaded.
+        callbacks: callbacks of every run.
+        partial: train and store nothing.
         say: called with each line of information for the user.
 
     Returns:

@@ -1,4 +1,4 @@
-"""A study as notebooks see it: its candidates, the best of them, tables, and figures by name."""
+"""Studies for notebooks: candidates, leaderboard, data frames and figures."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ if TYPE_CHECKING:
 
 
 class Study:
-    """A study, finished or still running: what is asked of it is read from its storage each time."""
+    """A study, finished or still running; every access reads its storage."""
 
     def __init__(self, study: optuna.Study, storage: RDBStorage, out: Path) -> None:
         self._study, self._storage, self.out = study, storage, out
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """Name of the study."""
         return self._study.study_name
 
     @property
     def settings(self) -> StudySettings:
-        """The question that it asks: space, budget, recipe, data and seed.
+        """Settings of the search: space, budget, recipe, data and config.
 
         Raises:
             RecordError: the study was not made by budgetnet, or by a newer version.
@@ -53,20 +53,20 @@ class Study:
 
     @property
     def budget(self) -> Budget:
-        """What a candidate may cost."""
+        """Budget of the candidates."""
         return self.settings.budget
 
     def trials(self) -> list[Trial]:
-        """Every trial, those turned away over budget and those in training among them, in their order."""
+        """Return every trial in order, including rejected (over budget) and running ones."""
         with storage_errors(self._storage):
             return read_trials(self._study)
 
     def count_outcomes(self) -> dict[str, int]:
-        """How many candidates met which fate: trained, pruned, over budget, repeated, without a result."""
+        """Return the number of trials by outcome: trained, pruned, over budget, repeated (duplicates), no result."""
         return count_outcomes(self.trials())
 
     def frame(self) -> pd.DataFrame:
-        """Every trial as a line, by number; what was drawn stands in columns that begin with ``drawn.``."""
+        """Return one row for each trial, by number; sampled values are in columns that begin with ``drawn.``."""
         import pandas as pd
 
         lines = []
@@ -82,7 +82,7 @@ class Study:
         return frame.astype(whole).set_index("number")
 
     def leaderboard(self) -> Leaderboard:
-        """The candidates trained to their end, ranked beside the published reference."""
+        """Rank the fully trained candidates, with the published reference."""
         trials, settings = self.trials(), self.settings
         rows = rank(
             candidates(trials), comparable=settings.data.is_original_cifar10, among=count_outcomes(trials)["trained"]
@@ -90,30 +90,30 @@ class Study:
         return Leaderboard.of(rows, title=self.name)
 
     def front(self, *, cost: CostName = "params") -> list[TrainedCandidate]:
-        """The candidates that no other beats in accuracy at their cost, the cheapest first.
+        """Return the Pareto front of accuracy and cost, cheapest first.
 
         Args:
             cost: ``params``, ``macs`` or ``activations``.
 
         Raises:
-            InputError: no such cost.
+            InputError: the cost is none of these.
         """
         return [self._candidate(trial) for trial in front(self.trials(), cost=cost)]
 
     def best(self) -> TrainedCandidate:
-        """The candidate with the highest validation accuracy; among equals the one with fewer parameters.
+        """Return the candidate with the highest validation accuracy; ties go to the one with fewer parameters.
 
         Raises:
-            RecordError: no candidate was trained to its end yet.
+            RecordError: no candidate is fully trained yet.
         """
         trials = self.trials()
         ranked = rank(candidates(trials), comparable=False)
         if ranked[0].is_reference:
-            raise RecordError("study", self.name, "has no candidate that was trained to its end yet")
+            raise RecordError("study", self.name, "has no fully trained candidate yet")
         return self[ranked[0].name]
 
     def finals(self) -> list[FinalResult]:
-        """The finalists and what their trainings came to, the best first; none where there were no finals.
+        """Return the finalists' results, best first; empty if no finalists were trained.
 
         Raises:
             RecordError: a run folder is damaged.
@@ -123,16 +123,16 @@ class Study:
         return read_results(finals, self.out) if finals else []
 
     def __getitem__(self, which: int | str) -> TrainedCandidate:
-        """The candidate of that trial, by its number or as it is shown: ``study[12]`` or ``study["#12"]``.
+        """Return a candidate by the number of its trial or by its name: ``study[12]`` or ``study["#12"]``.
 
         Raises:
-            InputError: there is no such trial, or it was not trained to its end.
+            InputError: the trial does not exist, or was not fully trained.
         """
         found = [trial for trial in self.trials() if which in (trial.number, trial.name)]
         if not found:
-            raise InputError("trial", which, f"is none of study {self.name}")
+            raise InputError("trial", which, f"must be a trial of study {self.name}")
         if found[0].fate != "complete":
-            raise InputError("trial", which, f"was not trained to its end: {found[0].fate}")
+            raise InputError("trial", which, f"must be fully trained, but is {found[0].fate}")
         return self._candidate(found[0])
 
     def _candidate(self, trial: Trial) -> TrainedCandidate:
@@ -140,15 +140,15 @@ class Study:
 
     @property
     def figures(self) -> tuple[str, ...]:
-        """The names of the figures that `figure` draws."""
+        """Names of the figures that `figure` draws."""
         return tuple(self._drawers())
 
     def figure(self, name: str) -> Figure:
-        """A figure of the study: ``front``, ``macs``, ``budget``, ``rungs``, ``importance`` or ``curves``.
+        """Draw a figure of the study: ``front``, ``macs``, ``budget``, ``rungs``, ``importance`` or ``curves``.
 
         Raises:
-            InputError: no such figure.
-            RecordError: ``curves`` without a candidate that was trained to its end.
+            InputError: the figure does not exist.
+            RecordError: ``curves`` without a fully trained candidate.
         """
         drawers = self._drawers()
         if name not in drawers:
@@ -182,7 +182,7 @@ class Study:
         }
 
     def __iter__(self) -> Iterator[TrainedCandidate]:
-        """The candidates that were trained to their end, in the order of their trials."""
+        """Iterate over the fully trained candidates, in the order of their trials."""
         return iter([self._candidate(trial) for trial in self.trials() if trial.fate == "complete"])
 
     def __repr__(self) -> str:
@@ -208,16 +208,16 @@ class Study:
 
 
 def open_study(name: str | None = None, *, out: Path | str = "runs", storage: str | None = None) -> Study:
-    """Opens a study that `search`, or ``budgetnet search``, has made; one that is still running as well.
+    """Open a study made by `search` or ``budgetnet search``, which may still be running.
 
     Args:
-        name: of the study; the last one worked on if left out.
+        name: name of the study. Default: the most recent one.
         out: folder of run folders.
-        storage: URL of the studies' storage; the SQLite file in `out` if left out.
+        storage: URL of the studies' storage. Default: the SQLite file in `out`.
 
     Raises:
         InputError: the URL is malformed.
-        RecordError: there is no such study or storage.
+        RecordError: the study or the storage does not exist.
     """
     folder = Path(out)
     kept = open_storage(storage or default_storage(folder), create=False)

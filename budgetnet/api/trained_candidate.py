@@ -1,4 +1,4 @@
-"""A trained candidate of a study, for notebooks."""
+"""Trained candidates of studies, for notebooks."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from budgetnet.study.trials import Trial
 
 
 class TrainedCandidate(TrainedRun):
-    """A candidate that was trained to its end: its trial and its run.
+    """A fully trained candidate: its trial and its run.
 
     Attributes:
-        trial: the trial, as the study's storage has it.
+        trial: the trial from the study's storage.
     """
 
     def __init__(self, trial: Trial, folder: Path) -> None:

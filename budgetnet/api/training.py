@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Training(NamedTuple):
-    """A training run that is prepared: its data are loaded and split, its run folder is known, nothing is trained."""
+    """A prepared training run: data loaded and split, run folder known, not yet trained."""
 
     spec: ModelSpec
     """The network, with the data's image shape and number of classes."""
@@ -37,17 +37,17 @@ class Training(NamedTuple):
 
     @property
     def folder(self) -> RunFolder:
-        """Return the run's folder, which need not exist yet."""
+        """The run's folder, which need not exist yet."""
         from budgetnet.training.trainer import identify
 
         return RunFolder.of(identify(self.spec, self.data, self.recipe, seed=self.seed), self.out)
 
     def first_run(self) -> FirstRun | None:
-        """Return what is left to train on the CPU, to measure its steps; None where nothing is."""
+        """Return the run, to time its first steps, if it is unfinished and on the CPU; else None."""
         from budgetnet.training.threads import FirstRun
 
-        left = self.device.type == "cpu" and not self.folder.finished
-        return FirstRun(self.spec, self.recipe, self.data, self.folder) if left else None
+        unfinished = self.device.type == "cpu" and not self.folder.finished
+        return FirstRun(self.spec, self.recipe, self.data, self.folder) if unfinished else None
 
     def run(
         self,
@@ -56,7 +56,7 @@ class Training(NamedTuple):
         cuda_graphs: bool = True,
         callbacks: Sequence[Callback] = (),
     ) -> TrainedRun:
-        """Train from the last finished epoch to the end; a finished run is read from its record."""
+        """Train from the last finished epoch to the end; a finished run is loaded and not trained again."""
         from budgetnet.training.callbacks import Callbacks
         from budgetnet.training.progress import TerminalProgress
         from budgetnet.training.step import Execution
@@ -132,12 +132,12 @@ def train(
         threads: CPU threads, or ``"auto"`` to measure which number is fastest. Default: torch's own number.
         train_size: number of training images. Default: all.
         validation_size: number of validation images. Default: all that the recipe holds out.
-        compile: whether torch.compile prepares the training step.
-        cuda_graphs: whether steps are recorded as CUDA graphs, on a device that can.
-        callbacks: callbacks of the run, trackers included, beside the progress bar.
+        compile: whether to compile the training step with torch.compile.
+        cuda_graphs: whether to capture training steps as CUDA graphs, on devices that support them.
+        callbacks: callbacks of the run, including trackers, in addition to the progress bar.
 
     Raises:
-        InputError: an argument breaks a rule, or network, recipe and images do not go together.
+        InputError: an argument is invalid, or network, recipe and images do not fit together.
         DataError: the data set is missing or damaged.
         RecordError: the run folder is damaged, or belongs to another run.
         BusyError: another process is training the same run.

@@ -32,11 +32,11 @@ def ablate(
     ] = None,
     list_only: Annotated[bool, typer.Option("--list", help="List the variants and train nothing.")] = False,
     partial: Annotated[
-        bool, typer.Option("--partial", help="Train nothing: report from the runs that are complete so far.")
+        bool, typer.Option("--partial", help="Train nothing: report the results of the runs that are complete so far.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Train every variant of a study with the same seeds and show what each change is worth; resumable."""
+    """Train every variant of an ablation with the same seeds and show the effect of each change; resumable."""
     if list_only and partial:
         raise InputError("partial", "", "must not be given with --list")
     study = config.changed_study
@@ -54,7 +54,7 @@ def ablate(
     try:
         result, records = run_ablation(config, partial=partial, say=lambda line: typer.echo(line, err=True))
     except KeyboardInterrupt:
-        typer.echo("interrupted: nothing is lost, the same command goes on where it stopped", err=True)
+        typer.echo("interrupted: progress is saved, run the same command to resume", err=True)
         raise
     if as_json:
         print_json(result.to_mapping())
@@ -63,21 +63,21 @@ def ablate(
 
         print_ablation(result, next(iter(records.values()))[0], out=config.out)
     if partial:
-        typer.echo(_extent(study, [row.variant for row in result.rows], records), err=as_json)
-    # Last, so that a full disk does not take the answer with it.
+        typer.echo(_progress_line(study, [row.variant for row in result.rows], records), err=as_json)
+    # Last, so that a full disk does not prevent the output above.
     if save is not None:
         _save(result, save)
         if not as_json:
-            typer.echo(f"written: results.csv, results.json and forest.html in {save}")
+            typer.echo(f"wrote results.csv, results.json and forest.html in {save}")
 
 
-def _extent(study: AblationStudy, variants: Sequence[Variant], records: Records) -> str:
-    """How many of a study's runs there are."""
+def _progress_line(study: AblationStudy, variants: Sequence[Variant], records: Records) -> str:
+    """Return a line with the number of complete runs."""
     from budgetnet.experiments.ablation.running import planned
 
-    judged = " and judged on the test set" if study.judged_on == "test" else ""
+    evaluated = " and evaluated on the test set" if study.judged_on == "test" else ""
     count = sum(map(len, records.values()))
-    return f"partial: {count} of {len(planned(study, variants))} runs are complete{judged}; nothing was trained"
+    return f"partial: {count} of {len(planned(study, variants))} runs are complete{evaluated}; nothing was trained"
 
 
 def _list(study: AblationStudy, variants: Sequence[Variant], *, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""How ablations look in a terminal."""
+"""Terminal tables of ablations."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from budgetnet.runs.store import TEST_OPENINGS_FILE
 from budgetnet.statistics.intervals import points
 
 _FEW = 10
-"""Pairs below which a bootstrapped interval holds the truth clearly less often than it says."""
+"""Number of pairs below which bootstrap intervals have clearly less than their nominal coverage."""
 _WIDE = 110
-"""Columns from which on everything has room."""
+"""Terminal width, in characters, from which all columns are shown."""
 
 
 def print_variants(study: AblationStudy, variants: Sequence[Variant]) -> None:
-    """Prints what a study would train, and what is over its budget."""
+    """Print the variants that a study trains, and which are over budget."""
     twins = {variant.title: other.title for variant, other in twins_of(variants)}
     for network in study.bases:
         ending = f", network {network}" if network else ""
@@ -49,20 +49,20 @@ def print_variants(study: AblationStudy, variants: Sequence[Variant]) -> None:
     distinct = {variant.key: variant.fits for variant in variants}
     fitting, seeds = sum(distinct.values()), len(study.seeds)
     typer.echo(
-        f"{fitting} of {len(distinct)} variants are within budget; {seeds} seeds each, {fitting * seeds} trainings"
+        f"{fitting} of {len(distinct)} variants are within budget; {seeds} seeds each, {fitting * seeds} training runs"
     )
     for variant in variants:
         if variant.is_base and not variant.fits:
             of = f" of {variant.network}" if variant.network else ""
             typer.echo(
-                f"the base{of} itself is over budget, so nothing can be compared with it: the study cannot be trained"
+                f"the base{of} is over budget, so no variant can be compared with it: the study cannot be trained"
             )
 
 
 def print_ablation(result: AblationResult, record: RunRecord, *, out: Path) -> None:
-    """Prints every variant beside what it is compared with, network by network, and what each change is worth."""
+    """Print the variants of each network with their differences, and the effect of each change."""
     study, output = result.study, console()
-    to = "what each is compared with" if study.has_options else "the base"
+    to = "the variant compared with" if study.has_options else "the base"
     for network in result.networks:
         title = f"{study.name or 'ablation'}: {study.judged_on} accuracy in per cent, difference to {to} in points"
         output.print(_table(result, network, title=f"{title}; network {network}" if network else title))
@@ -78,7 +78,7 @@ def print_ablation(result: AblationResult, record: RunRecord, *, out: Path) -> N
         if row.variant.also:
             typer.echo(f"{row.variant.title} is also {', '.join(row.variant.also)}")
     for variant, other in twins_of([row.variant for row in result.rows]):
-        typer.echo(f"{variant.title} is the same network and recipe as {other.title}, trained once")
+        typer.echo(f"{variant.title} has the same network and recipe as {other.title}: trained once")
     leaking = [row.variant.title for row in result.rows if row.variant.recipe.leaks]
     if leaking:
         typer.echo(f"{', '.join(leaking)}: {LEAKAGE_WARNING}")
@@ -87,13 +87,13 @@ def print_ablation(result: AblationResult, record: RunRecord, *, out: Path) -> N
     together = f"all {tests} differences" if study.has_options else "all variants"
     together += " on single networks" if len(result.networks) > 1 else ""
     typer.echo(
-        f"seeds {', '.join(map(str, study.seeds))}, the same for all, so differences are of pairs "
-        f"({', '.join(sorted(methods)) or 'no pairs'}); p corrected for {together} together (Holm)"
+        f"paired differences over seeds {', '.join(map(str, study.seeds))} "
+        f"({', '.join(sorted(methods)) or 'no pairs'}); p-values corrected over {together} (Holm)"
     )
     if any(row.difference and row.difference.method == "bootstrap" and row.difference.n < _FEW for row in result.rows):
-        typer.echo(f"a bootstrap of fewer than {_FEW} pairs is too sure of itself: its intervals are too narrow")
+        typer.echo(f"bootstrap intervals of fewer than {_FEW} pairs are too narrow: they cover less than 95 %")
     data = record.identity.data
-    opened = f"; the test set was opened, see {out / TEST_OPENINGS_FILE}" if study.judged_on == "test" else ""
+    opened = f"; test set used, see {out / TEST_OPENINGS_FILE}" if study.judged_on == "test" else ""
     typer.echo(
         f"data: {data.name}: {data.provenance}; {data.train_images:,} training and {data.validation_images:,} "
         f"validation images; run folders in {out}{opened}"
@@ -101,7 +101,7 @@ def print_ablation(result: AblationResult, record: RunRecord, *, out: Path) -> N
 
 
 def _table(result: AblationResult, network: str, *, title: str) -> Table:
-    """The variants of one network."""
+    """Return the table of one network's variants."""
     wide, compared = console().width >= _WIDE, result.study.has_options
     table = Table(title=title, title_justify="left")
     table.add_column("variant", overflow="fold", min_width=14)
@@ -115,7 +115,7 @@ def _table(result: AblationResult, network: str, *, title: str) -> Table:
 
 
 def changes_table(result: AblationResult, output: Console) -> Table:
-    """What each change is worth, with as much of each network as there is room for."""
+    """Return the table of changes with the most detail on single networks that fits the width."""
     unlimited = output.options.update_width(10_000)
     tables = [_changes_with(result, detail) for detail in ((2, 1, 0) if len(result.networks) > 1 else (2,))]
     return next(
@@ -124,13 +124,13 @@ def changes_table(result: AblationResult, output: Console) -> Table:
 
 
 def _changes_with(result: AblationResult, detail: int) -> Table:
-    """The table of changes; of single networks the intervals (2), the differences alone (1) or nothing (0)."""
+    """Return the table of changes; detail on single networks: intervals (2), differences (1) or nothing (0)."""
     several = len(result.networks) > 1
     shown = result.networks if detail else ()
-    title = "changes: difference [95 %] in points, alone to the base, and of all options without it to all"
+    title = "changes: difference [95 %] in points; alone: base + change vs base; without it: all - change vs all"
     starred = "; * beyond noise on that network" if several and shown else " (* beyond noise)" if shown else ""
     table = Table(title=f"{title}{starred}", title_justify="left")
-    # Names and verdicts wrap beside the lines of a change's two comparisons.
+    # Each change has two lines, one for each comparison; names and verdicts wrap.
     table.add_column("change", overflow="fold", min_width=10, max_width=16)
     table.add_column("", no_wrap=True)
     for network in shown:
@@ -147,7 +147,7 @@ def _changes_with(result: AblationResult, detail: int) -> Table:
 
 
 def _comparison_texts(comparison: Comparison, shown: Sequence[str], *, interval: bool, several: bool) -> list[Text]:
-    """One comparison's name, its differences on the networks shown, and that over all networks with its p-value."""
+    """Return a comparison's label, its difference on each network shown, and the pooled difference with its p-value."""
     rows = [comparison.rows.get(network) for network in shown]
     texts = [Text(comparison.label), *(_difference_text(comparison, row, interval=interval) for row in rows)]
     if several:
@@ -156,7 +156,7 @@ def _comparison_texts(comparison: Comparison, shown: Sequence[str], *, interval:
 
 
 def _difference_text(comparison: Comparison, found: Row | Pooled | None, *, interval: bool) -> Text:
-    """A difference, green where it speaks for the change beyond noise, and red where it speaks against it."""
+    """Return a difference, green if it is significant and favours the change, red if significant and against it."""
     if found is None or found.difference is None:
         return Text("-")
     text = points(found.difference.mean, found.difference.interval if interval else None)

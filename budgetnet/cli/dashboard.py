@@ -1,4 +1,4 @@
-"""The verb that serves optuna-dashboard for a study, with notes, files and figures that keep up with the search."""
+"""The ``budgetnet dashboard`` command: optuna-dashboard with notes, files and figures that follow the search."""
 
 from __future__ import annotations
 
@@ -18,22 +18,20 @@ if TYPE_CHECKING:
     import optuna
     from optuna.storages import RDBStorage
 
-_LOOK_AGAIN = 3.0
-"""Seconds between two looks at what has ended."""
+_POLL_INTERVAL = 3.0
+"""Seconds between two updates of the notes."""
 
 
 def dashboard(
     study: Annotated[
-        str | None, typer.Argument(metavar="[STUDY]", help="Name of the study; the last one worked on if left out.")
+        str | None, typer.Argument(metavar="[STUDY]", help="Name of the study. Default: the most recent one.")
     ] = None,
-    port: Annotated[
-        str, typer.Option("--port", metavar="N", help="Where to listen on this machine; 0 for any that is free.")
-    ] = "8080",
+    port: Annotated[str, typer.Option("--port", metavar="N", help="Port on localhost; 0: any free port.")] = "8080",
     out: Out = Path("runs"),
     storage: Storage = None,
 ) -> None:
-    """Serve a study to the browser of this machine, while it is searched or later; Ctrl-C ends it."""
-    number = _read_port(port)
+    """Serve a study in optuna-dashboard on localhost, also during a search; stop with Ctrl-C."""
+    port_number = _read_port(port)
     from budgetnet.study.storage import default_storage, find_study, open_storage, storage_errors, study_settings
     from budgetnet.visualization.dashboard import DashboardServer, annotate_shown
 
@@ -41,29 +39,29 @@ def dashboard(
     with storage_errors(kept):
         found = find_study(kept, study)
         study_settings(found)
-    server = DashboardServer(kept, out=out, port=number)
+    server = DashboardServer(kept, out=out, port=port_number)
     notes = _Notes(found, kept, out)
-    with _ended_by_signals():
+    with _interrupted_by_signals():
         try:
-            if trouble := annotate_shown(found, kept, out, wait=False):
-                typer.echo(trouble, err=True)
+            if problem := annotate_shown(found, kept, out, wait=False):
+                typer.echo(problem, err=True)
             notes.start()
             typer.echo(f"{found.study_name}: {server.address}/dashboard/studies/{found._study_id}")
-            typer.echo("Ctrl-C ends it", err=True)
+            typer.echo("press Ctrl-C to stop", err=True)
             server.serve()
         except KeyboardInterrupt:
-            typer.echo("the dashboard has ended", err=True)
+            typer.echo("dashboard stopped", err=True)
         finally:
             server.server_close()
             notes.stop()
 
 
 class _Notes:
-    """A thread that keeps notes, files and figures up to date; of trouble that lasts it tells once."""
+    """Thread that keeps notes, files and figures up to date; a repeated problem is printed once."""
 
     def __init__(self, study: optuna.Study, storage: RDBStorage, out: Path) -> None:
-        self._what = study, storage, out
-        self._over = threading.Event()
+        self._arguments = study, storage, out
+        self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="notes")
 
     def start(self) -> None:
@@ -72,33 +70,33 @@ class _Notes:
     def _work(self) -> None:
         from budgetnet.visualization.dashboard import try_annotate
 
-        told = None
-        while not self._over.wait(_LOOK_AGAIN):
-            trouble = try_annotate(*self._what, wait=False, stopped=self._over.is_set)
-            if trouble is not None and trouble != told:
-                typer.echo(trouble, err=True)
-            told = trouble or told
+        reported = None
+        while not self._stop.wait(_POLL_INTERVAL):
+            problem = try_annotate(*self._arguments, wait=False, stopped=self._stop.is_set)
+            if problem is not None and problem != reported:
+                typer.echo(problem, err=True)
+            reported = problem or reported
 
     def stop(self) -> None:
-        """Waits for the trial that is being written."""
-        self._over.set()
+        """Stop the thread after the trial that it is writing."""
+        self._stop.set()
         if self._thread.ident is not None:
             self._thread.join()
 
 
 @contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Lets SIGTERM end a block as Ctrl-C does, and Ctrl-C also where a script began it in the background.
+def _interrupted_by_signals() -> Iterator[None]:
+    """Raise KeyboardInterrupt on SIGTERM and SIGINT.
 
-    A shell that is no terminal's lets what it puts there ignore the interrupt, and Python keeps to that.
+    Non-interactive shells start background processes with SIGINT ignored, which Python would keep.
     """
-    ends = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(end, signal.default_int_handler) for end in ends]
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(each, signal.default_int_handler) for each in signals]
     try:
         yield
     finally:
-        for end, handler in zip(ends, before, strict=True):
-            signal.signal(end, handler)
+        for each, handler in zip(signals, before, strict=True):
+            signal.signal(each, handler)
 
 
 def _read_port(text: str) -> int:

@@ -1,4 +1,4 @@
-"""The verb that averages trained networks, and how that is shown."""
+"""The ``budgetnet ensemble`` command."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def ensemble(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Trained networks whose probabilities are averaged, beside each of them; ends with 3 when over budget together."""
+    """Evaluate an ensemble that averages probabilities, and its members; exit code 3 if over budget together."""
     budget = read_budget(max_params, None, None)
     if len(runs) < 2:
-        raise InputError("RUN", str(runs[0]), "must be two runs or more")
+        raise InputError("RUN", str(runs[0]), "must be at least two runs")
     evaluated = evaluate_runs(runs, on=on, data=data, tta=tta, device=device, by="ensemble", together=True)
     result = evaluated.ensemble()
     leaks = any(each.leaks for each in evaluated)
@@ -65,7 +65,7 @@ def ensemble(
 
 
 def print_ensemble(output: Console, result: EnsembleResult, *, max_params: int | None, leaks: bool) -> None:
-    """Prints each member, their mean and their ensemble, how they compare, and what they cost together."""
+    """Print the members, their mean, the ensemble, comparisons with each member, and the total cost."""
     from budgetnet.cli.evaluation_tables import HOW_COMPARED, comparison_table
     from budgetnet.evaluation.results import ENSEMBLE
 
@@ -73,7 +73,7 @@ def print_ensemble(output: Console, result: EnsembleResult, *, max_params: int |
     if leaks:
         output.print(LEAKAGE_WARNING, style="yellow")
     numbers = {str(record.folder): str(number) for number, (record, _) in enumerate(result.members, 1)}
-    title = f"the ensemble less each member; the best member is {result.best + 1}"
+    title = f"ensemble compared with each member; best member: {result.best + 1}"
     output.print(comparison_table(result.comparisons, title=title, numbers={**numbers, ENSEMBLE: ENSEMBLE}))
     output.print(HOW_COMPARED)
     over = max_params is not None and result.params > max_params
@@ -81,7 +81,7 @@ def print_ensemble(output: Console, result: EnsembleResult, *, max_params: int |
 
 
 def _in_all(result: EnsembleResult, allowed: int | None) -> str:
-    line = f"{result.params:,} parameters and {result.macs:,} MACs in all"
+    line = f"{result.params:,} parameters and {result.macs:,} MACs in total"
     if allowed is None:
         return line
     spare = allowed - result.params
@@ -94,7 +94,9 @@ def _table(result: EnsembleResult) -> Table:
     from budgetnet.common.formatting import percent
     from budgetnet.statistics.intervals import format_with_interval
 
-    table = titled_table("probabilities averaged", "", "run", "params", "accuracy % [95 %]", "loss", "ECE %")
+    table = titled_table(
+        "ensemble of averaged probabilities", "", "run", "params", "accuracy % [95 %]", "loss", "ECE %"
+    )
     fold(table, 1)
 
     def measures(scores: Scores) -> list[str]:

@@ -1,4 +1,4 @@
-"""The verb that says what trained networks are worth, and how that is shown."""
+"""The ``budgetnet evaluate`` command."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from budgetnet.api.evaluation import Evaluations
     from budgetnet.evaluation.results import EvaluatedRun
 
-_SEEN: dict[Views, str] = {
+_VIEWS: dict[Views, str] = {
     "none": "",
-    "flip": ", mirrored too",
-    "flip-and-shifts": ", mirrored and shifted too",
+    "flip": ", averaged over flips",
+    "flip-and-shifts": ", averaged over flips and shifts",
 }
-"""What is said of images by the views of them that were judged."""
+"""Description of test-time augmentation, by views."""
 
 
 def evaluate(
@@ -31,10 +31,10 @@ def evaluate(
     data: OtherData = None,
     tta: TestTimeAugmentation = "recipe",
     device: Device = "auto",
-    bins: Annotated[int, typer.Option("--bins", min=1, max=1000, help="Bins of the calibration error.")] = 15,
+    bins: Annotated[int, typer.Option("--bins", min=1, max=1000, help="Number of bins of the calibration error.")] = 15,
     as_json: Json = False,
 ) -> None:
-    """What trained networks are worth, class by class and against each other; the test set stays sealed by itself."""
+    """Evaluate trained networks: per class, calibration, comparisons; on the test set only with --on test."""
     evaluated = evaluate_runs(runs, on=on, data=data, tta=tta, device=device, by="evaluate")
     if as_json:
         print_json(evaluated.to_mapping(bins=bins))
@@ -56,48 +56,48 @@ def evaluate(
             output.print(comparison_table(comparisons, title=title, numbers=numbers))
             output.print(HOW_COMPARED)
         if len(comparisons) < len(evaluated) * (len(evaluated) - 1) // 2:
-            output.print("runs that were judged on different images are not compared")
+            output.print("runs evaluated on different images are not compared")
     print_images(output, evaluated)
 
 
 def evaluate_runs(
     runs: Sequence[Path], *, on: str, data: str | None, tta: str, device: str, by: str, together: bool = False
 ) -> Evaluations:
-    """What the runs' networks say of the images that the options ask about.
+    """Evaluate the networks of runs as the command-line options say.
 
     Args:
-        runs: their folders.
-        on: the option of that name, as are ``data``, ``tta`` and ``device``.
-        data: likewise.
-        tta: likewise.
-        device: likewise.
-        by: the verb.
-        together: whether all must be asked about the same images, and classes need no names.
+        runs: run folders.
+        on: value of ``--on``.
+        data: value of ``--data``.
+        tta: value of ``--tta``.
+        device: value of ``--device``.
+        by: name of the command, for the log of test set uses.
+        together: whether all runs must be evaluated on the same images; class names are then not read.
 
     Raises:
-        InputError: an option is none, a run cannot be asked, or the images are not to be had.
+        InputError: an option is invalid, a run cannot be evaluated, or the images are not available.
     """
     one_of(on, ("validation", "test"), field="--on")
-    one_of(tta, (*_SEEN, "recipe"), field="--tta")
+    one_of(tta, (*_VIEWS, "recipe"), field="--tta")
     from budgetnet.api.evaluation import evaluate as evaluate_networks
 
     return evaluate_networks(runs, on=on, data=data, tta=tta, device=device, by=by, same_images=together)
 
 
 def print_images(output: Console, evaluated: Sequence[EvaluatedRun]) -> None:
-    """Prints which images the answers are about, and what became of the seal."""
+    """Print which images the results are on, and whether the test set was used."""
     from budgetnet.runs.store import TEST_OPENINGS_FILE
 
     if evaluated[0].part == "validation":
-        output.print("validation images also chose each run's best epoch; the test set stays sealed")
+        output.print("on validation images, which also selected each run's best epoch; test set not used")
         return
     opened = [each for each in evaluated if not each.kept]
     if len(opened) < len(evaluated):
         names = ", ".join(each.run for each in evaluated if each.kept)
-        output.print(f"answered from kept scores, without another opening of the test set: {names}")
+        output.print(f"stored scores, test set not used again: {names}")
     if opened:
         logs = ", ".join(dict.fromkeys(str(each.record.folder.parent / TEST_OPENINGS_FILE) for each in opened))
-        output.print(f"test set opened for {', '.join(each.run for each in opened)}; written down in {logs}")
+        output.print(f"test set used for {', '.join(each.run for each in opened)}; recorded in {logs}")
 
 
 def _print_run(output: Console, evaluated: EvaluatedRun, *, number: int, bins: int) -> None:
@@ -117,7 +117,7 @@ def _print_run(output: Console, evaluated: EvaluatedRun, *, number: int, bins: i
     accuracy = f"accuracy {format_with_interval(scores.accuracy, scores.interval)} %"
     output.print("; ".join([accuracy, *evaluated.remarks]), style="yellow" if evaluated.remarks else None)
     output.print(
-        f"{scores.correct:,} of {scores.images:,} {evaluated.part} images{_SEEN[evaluated.views]}; "
+        f"{scores.correct:,} of {scores.images:,} {evaluated.part} images{_VIEWS[evaluated.views]}; "
         f"95 % interval by Wilson; loss {scores.loss:.4f}, ECE {percent(calibration.ece)} %"
     )
     output.print(class_table(scores, evaluated.class_names))

@@ -1,4 +1,4 @@
-"""How answers of trained networks look in a terminal: class by class, confused, calibrated, compared."""
+"""Terminal tables of evaluations: per class, confusion matrix, calibration, comparisons."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from budgetnet.runs.metrics import Calibration, Scores
 from budgetnet.statistics.intervals import format_with_interval
 
 HOW_COMPARED = (
-    "difference: accuracy of the first less that of the second; only first, only second: images that it alone "
-    "classifies rightly; p: McNemar's exact test, with Holm's correction for all rows together"
+    "difference: accuracy of the first minus that of the second; only first, only second: images that only this one "
+    "classifies correctly; p: McNemar's exact test, Holm-corrected over all rows"
 )
-"""What stands below a table of comparisons."""
+"""Line below a table of comparisons."""
 
 _CONFUSIONS = 10
-"""Confusions that are listed where the matrix has no room."""
+"""Number of confusions to list if the matrix is too wide."""
 
 
 def class_table(scores: Scores, names: Sequence[str]) -> Table:
-    """What a network made of each class."""
-    table = titled_table("class by class", "class", "images", "recall % [95 %]", "precision %")
+    """Return a table of recall and precision for each class."""
+    table = titled_table("per class", "class", "images", "recall % [95 %]", "precision %")
     for each in scores.per_class(names):
         recall = (
             "-"
@@ -39,25 +39,28 @@ def class_table(scores: Scores, names: Sequence[str]) -> Table:
 
 
 def confusion_table(scores: Scores, names: Sequence[str], *, width: int) -> Table:
-    """Every true class and what was said of its images, or, where that is too wide, the most frequent confusions."""
+    """Return the confusion matrix, or, if it is wider than `width`, a table of the most frequent confusions."""
     confusion = scores.confusion().tolist()
     labels = [name if name == str(number) else f"{number} {name}" for number, name in enumerate(names)]
     digits = max(len(str(max(map(max, confusion)))), len(str(len(names) - 1)))
     if max(map(len, labels)) + len(names) * (digits + 2) > width:
         return _confusions_table(scores, names)
-    table = titled_table("confusion: true in rows, said in columns", "")
+    table = titled_table("confusion matrix: true class in rows, predicted class in columns", "")
     table.box, table.padding, table.show_edge = box.SIMPLE_HEAD, (0, 1, 0, 0), False
     table.pad_edge = False
     for number in range(len(names)):
         table.add_column(str(number), justify="right", no_wrap=True)
     for number, row in enumerate(confusion):
-        cells = [Text(str(count) if count else ".", "bold" if said == number else "") for said, count in enumerate(row)]
+        cells = [
+            Text(str(count) if count else ".", "bold" if predicted == number else "")
+            for predicted, count in enumerate(row)
+        ]
         table.add_row(labels[number], *cells)
     return table
 
 
 def _confusions_table(scores: Scores, names: Sequence[str]) -> Table:
-    table = titled_table("most frequent confusions", "true", "said", "images", "% of the true class")
+    table = titled_table("most frequent confusions", "true", "predicted", "images", "% of the true class")
     table.columns[1].justify = "left"
     for each in most_frequent_confusions(scores, names, most=_CONFUSIONS):
         table.add_row(each.truth, each.predicted, f"{each.images:,}", percent(each.share))
@@ -65,9 +68,9 @@ def _confusions_table(scores: Scores, names: Sequence[str]) -> Table:
 
 
 def calibration_table(calibration: Calibration) -> Table:
-    """Whether a network is right as often as it says; empty bins are left out."""
+    """Return a table of accuracy by confidence, without empty bins."""
     title = f"calibration: ECE {percent(calibration.ece)} % over {len(calibration.bins)} bins"
-    table = titled_table(title, "confidence %", "images", "mean confidence %", "right %")
+    table = titled_table(title, "confidence %", "images", "mean confidence %", "accuracy %")
     for each in calibration.bins:
         if each.confidence is not None and each.accuracy is not None:
             span = f"{100 * each.low:.1f} to {100 * each.high:.1f}"
@@ -76,7 +79,7 @@ def calibration_table(calibration: Calibration) -> Table:
 
 
 def overview_table(evaluated: Sequence[EvaluatedRun], *, bins: int) -> Table:
-    """Several runs under each other."""
+    """Return a table with one row for each run."""
     table = titled_table("all runs", "", "run", "params", "accuracy % [95 %]", "loss", "ECE %")
     fold(table, 1)
     for number, each in enumerate(evaluated, 1):
@@ -94,12 +97,12 @@ def overview_table(evaluated: Sequence[EvaluatedRun], *, bins: int) -> Table:
 
 
 def comparison_table(comparisons: Sequence[Comparison], *, title: str, numbers: Mapping[str, str]) -> Table:
-    """Pairs of networks on the same images.
+    """Return a table of pairwise comparisons on the same images.
 
     Args:
-        comparisons: what to show.
-        title: what to call them.
-        numbers: what each network is called, for short.
+        comparisons: the comparisons.
+        title: title of the table.
+        numbers: short name of each network, by run folder.
     """
     table = titled_table(title, "pair", "difference % [95 %]", "only first", "only second", "p")
     for each in comparisons:
@@ -116,11 +119,11 @@ def comparison_table(comparisons: Sequence[Comparison], *, title: str, numbers: 
 
 
 def short_p(p_value: float) -> str:
-    """A p-value in so many figures as matter."""
+    """Return a p-value with three decimals, or ``< 0.001``."""
     return f"{p_value:.3f}" if p_value >= 0.0005 else "< 0.001"
 
 
 def fold(table: Table, place: int) -> None:
-    """Lets a column hold long names, in as many lines as they need."""
+    """Let a column wrap long names."""
     column = table.columns[place]
     column.justify, column.overflow, column.min_width = "left", "fold", 12

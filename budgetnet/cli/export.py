@@ -1,4 +1,4 @@
-"""The verb that makes a trained network usable without budgetnet."""
+"""The ``budgetnet export`` command."""
 
 from __future__ import annotations
 
@@ -15,18 +15,22 @@ def export(
     run: RunArgument,
     form: Annotated[
         str,
-        typer.Option("--format", metavar="FORMAT", help="safetensors, onnx (extra: export), torch-export or python."),
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="File format: safetensors, onnx (needs the extra export), torch-export or python.",
+        ),
     ],
     out: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="PATH", help="The file, or its folder; here, by the run's name, if left out."
+            "--output", "-o", metavar="PATH", help="File or folder to write to. Default: named after the run, here."
         ),
     ] = None,
     data: OwnData = None,
     as_json: Json = False,
 ) -> None:
-    """Write a run's network into a file that needs no budgetnet; it is loaded back and compared first."""
+    """Export a run's network to a file usable without budgetnet, after checking that its predictions are the same."""
     from budgetnet.export import FORMATS
     from budgetnet.export import export as export_run
     from budgetnet.training.progress import load_with_progress
@@ -45,6 +49,6 @@ def export(
     for path in done.paths:
         typer.echo(f"{path}: {path.stat().st_size:,} bytes")
     typer.echo(
-        f"loaded back and asked about {done.images:,} {done.compared_on}: the same predictions as the run's network, "
+        f"verified on {done.images:,} {done.compared_on}: the same predictions as the run's network, "
         f"logits differ by at most {done.difference:.1e}"
     )

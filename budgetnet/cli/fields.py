@@ -1,4 +1,4 @@
-"""Fields of the library as options of the command line: made from configs, and named so in errors."""
+"""Command-line options generated from the fields of configs, and errors that name these options."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from budgetnet.common.errors import InputError
 def takes_options_of(config: type[Config]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command an option, or an argument, for every field of a config.
 
-    The command is called with the config in place of them. A field's default is the option's, and its description the
-    help text; texts are read by the config itself.
+    The decorated function receives the config as its first argument. The default and the help text of an option are the
+    default and the description of its field; the config parses the values.
     """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
@@ -30,7 +30,7 @@ def takes_options_of(config: type[Config]) -> Callable[[Callable[..., None]], Ca
         @functools.wraps(function)
         def command(**values: Any) -> None:
             given = {name: values.pop(name) for name in fields}
-            # Nothing was said of an option without a default: the config knows what that means.
+            # An option without a value falls back to the default of its field.
             function(config(**{name: value for name, value in given.items() if value is not None}), **values)
 
         parameters = [*fields.values(), *(each.replace(kind=each.KEYWORD_ONLY) for each in own)]
@@ -72,13 +72,13 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
 
 
 class Command(TyperCommand):
-    """A command whose errors name options: where the library says ``max_params``, ``--max-params``."""
+    """Command whose errors name options instead of fields: ``--max-params`` instead of ``max_params``."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command.
 
         Raises:
-            InputError: something that was given is wrong; its field is the option's name where an option has that name.
+            InputError: a value is invalid; its field is the name of the option, if there is one.
         """
         try:
             return super().invoke(ctx)

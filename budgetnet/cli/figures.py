@@ -1,4 +1,4 @@
-"""The verb that draws what run folders hold: the network's outline, accuracy and loss over the epochs."""
+"""The ``budgetnet figures`` command."""
 
 from __future__ import annotations
 
@@ -20,18 +20,22 @@ _FORMATS = ("html", "svg", "png", "json")
 def figures(
     runs: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[RUN]...", help="Run folders; those that differ in their seed alone share a figure."),
+        typer.Argument(metavar="[RUN]...", help="Run folders; runs that differ only in the seed share a figure."),
     ] = None,
     spec: Annotated[
-        str | None, typer.Option("--spec", metavar="SPEC", help="Draw the outline of this network, with no run.")
+        str | None, typer.Option("--spec", metavar="SPEC", help="Draw the outline of this network, without a run.")
     ] = None,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the figures.")] = Path("figures"),
     formats: Annotated[
         str,
-        typer.Option("--format", metavar="F,F", help="html, svg, png or json; svg and png need the extra figures."),
+        typer.Option(
+            "--format",
+            metavar="F,F",
+            help="Comma-separated formats: html, svg, png, json; svg and png need the extra figures.",
+        ),
     ] = "html",
 ) -> None:
-    """Draw networks and runs: outline, accuracy and loss over the epochs."""
+    """Draw network outlines and the accuracy and loss curves of runs."""
     if not runs and spec is None:
         raise InputError("RUN", "", "name at least one run folder, or a network with --spec")
     suffixes = [one_of(text.strip(), _FORMATS, field="--format") for text in formats.split(",")]
@@ -40,16 +44,16 @@ def figures(
 
     from budgetnet.visualization.figures import accuracy_curves, loss_curves, outline, require_writable, write_figure
 
-    drawn: dict[str, Any] = {} if network is None else {f"{network.label[:48]}-outline": outline(network)}
+    plots: dict[str, Any] = {} if network is None else {f"{network.label[:48]}-outline": outline(network)}
     for name, group in records.items():
-        drawn[f"{name}-outline"] = outline(group[0].identity.spec)
-        drawn[f"{name}-accuracy"] = accuracy_curves(group)
-        drawn[f"{name}-loss"] = loss_curves(group)
+        plots[f"{name}-outline"] = outline(group[0].identity.spec)
+        plots[f"{name}-accuracy"] = accuracy_curves(group)
+        plots[f"{name}-loss"] = loss_curves(group)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError("--out", str(out), f"must be a folder that can be written to: {error.strerror}") from None
-    files = [(figure, out / f"{name}.{suffix}") for name, figure in drawn.items() for suffix in dict.fromkeys(suffixes)]
+    files = [(figure, out / f"{name}.{suffix}") for name, figure in plots.items() for suffix in dict.fromkeys(suffixes)]
     for _, path in files:
         require_writable(path)
     for figure, path in files:
@@ -58,11 +62,11 @@ def figures(
 
 
 def _read(runs: list[Path]) -> dict[str, list[RunRecord]]:
-    """The runs, those together that differ in their seed alone, by what their figures are called."""
+    """Return groups of runs that differ only in the seed, by the name of their figures."""
     from budgetnet.runs.store import RunFolder
 
     groups: dict[str, list[RunRecord]] = {}
-    # A folder named twice, as by a pattern and by hand, is one run.
+    # A folder given twice, such as by a pattern and by name, counts once.
     for run in {path.resolve(): path for path in runs}.values():
         record = RunFolder(run).load(weights=False)
         groups.setdefault(record.identity.digest_without_seed, []).append(record)
@@ -72,6 +76,10 @@ def _read(runs: list[Path]) -> dict[str, list[RunRecord]]:
         shared = f"{first.identity.spec.label[:48]}-{count}-seeds-{digest[:10]}"
         name = first.folder.resolve().name if count == 1 else shared
         if name in named:
-            raise InputError("RUN", str(first.folder), "is called as another run is, and so would be its figures")
+            raise InputError(
+                "RUN",
+                str(first.folder),
+                "must have another name than the other runs, as its figures are named after it",
+            )
         named[name] = group
     return named

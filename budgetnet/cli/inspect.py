@@ -1,4 +1,4 @@
-"""Verbs that only count and print: check, summary, specs, schema. Torch is loaded by ``check --verify`` alone."""
+"""The commands ``check``, ``summary``, ``specs`` and ``schema``; only ``check --verify`` imports torch."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def check(
     max_macs: MaxMacs = None,
     max_activations: MaxActivations = None,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Also build the network and count it with torch and thop.")
+        bool, typer.Option("--verify", help="Also build the network and count parameters and MACs with torch and thop.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Does a network fit a budget? Counted in closed form; ends with 3 when it does not."""
+    """Check a network against a budget without building it; exit code 3 if over budget."""
     network = find_spec(spec)
     verdict = read_budget(max_params, max_macs, max_activations).check(network)
     counts = _verify(network) if verify else None
@@ -37,10 +37,10 @@ def check(
         if verdict.edits:
             output.print(edits_table(verdict))
         elif not verdict.fits:
-            typer.echo("no single edit of widths, blocks or kernels would fit")
+            typer.echo("no single edit of widths, blocks or kernels fits the budget")
         if counts is not None:
             typer.echo(
-                f"built and counted: {counts['built_params']:,} parameters, thop {counts['thop_params']:,}; "
+                f"verified on the network: {counts['built_params']:,} parameters, thop {counts['thop_params']:,}; "
                 f"{counts['torch_macs']:,} MACs by torch's counter: all agree"
             )
     if not verdict.fits:
@@ -48,28 +48,30 @@ def check(
 
 
 def _verify(spec: ModelSpec) -> dict[str, Any]:
-    """Counts the built network in independent ways.
+    """Count the built network with independent tools.
 
     Raises:
-        BudgetnetError: a count differs from the closed form, which would be a fault of budgetnet.
+        BudgetnetError: a count differs from the closed form, which is a bug of budgetnet.
     """
     from budgetnet.model.verify import count_built
 
     counts = count_built(spec)
     expected = {"built_params": spec.params, "thop_params": spec.params, "torch_macs": spec.macs}
     if counts != expected:
-        raise BudgetnetError(f"the closed form is wrong for {spec.label}: expected {expected}, counted {counts}")
+        raise BudgetnetError(
+            f"closed-form counts of {spec.label} are wrong (a bug): expected {expected}, counted {counts}"
+        )
     return counts
 
 
 def summary(
     spec: SpecArgument,
     input_size: Annotated[
-        str | None, typer.Option("--input-size", metavar="N", help="Side of a square image, in pixels.")
+        str | None, typer.Option("--input-size", metavar="N", help="Side length of a square input image, in pixels.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Every layer of a network with its output shape and cost, as in the paper's Table 1."""
+    """Print a network layer by layer with output shapes and cost, as the paper's Table 1."""
     size = None if input_size is None else parse_count(input_size, field="--input-size")
     if size is not None and size > 4096:
         raise InputError("--input-size", size, "must be at most 4096 pixels")
@@ -81,7 +83,7 @@ def summary(
 
 
 def specs(as_json: Json = False) -> None:
-    """The networks that have names."""
+    """List the named networks."""
     from budgetnet.model.zoo import ENTRIES, get
 
     entries = [
@@ -105,9 +107,9 @@ def specs(as_json: Json = False) -> None:
 
 
 def schema(
-    document: Annotated[str, typer.Argument(metavar="spec|recipe|space|ablation", help="Which kind of file.")] = "spec",
+    document: Annotated[str, typer.Argument(metavar="spec|recipe|space|ablation", help="Kind of file.")] = "spec",
 ) -> None:
-    """The JSON schema of a specification, recipe, search space or ablation study file."""
+    """Print the JSON schema of a specification, recipe, search space or ablation study file."""
     from budgetnet.experiments.ablation import AblationStudy
     from budgetnet.runs.recipe import Recipe
     from budgetnet.study.space import SearchSpace

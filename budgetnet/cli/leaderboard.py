@@ -1,4 +1,4 @@
-"""The verb that shows what a study found, and how it is shown."""
+"""The ``budgetnet leaderboard`` command."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def leaderboard(
         list[str] | None,
         typer.Argument(
             metavar="[STUDY | RUN...]",
-            help="Name of a study, or run folders; default: the study worked on last.",
+            help="Name of a study, or run folders. Default: the most recent study.",
             show_default=False,
         ),
     ] = None,
@@ -30,7 +30,7 @@ def leaderboard(
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """Rank the candidates of a study, or runs, by validation accuracy beside the published reference."""
+    """Rank the candidates of a study, or runs, by validation accuracy, with the published reference."""
     from budgetnet.api.leaderboard import is_run_folder, rank_runs
 
     if source and (len(source) > 1 or is_run_folder(source[0])):
@@ -59,20 +59,20 @@ def _print_runs(board: Leaderboard, records: Sequence[RunRecord], *, as_json: bo
 
 
 def _accuracy_line(*, comparable: bool) -> str:
-    """Say on which images the accuracies are, and what "beyond noise" means."""
+    """Return the line on accuracies: which images, and the meaning of "beyond noise"."""
     rule = (
-        "beyond noise: at 95 % for all candidates together"
+        "beyond noise: at the 95 % level, corrected over all candidates"
         if comparable
         else "not comparable, as these are not the original CIFAR-10 images"
     )
     return (
-        "accuracy: on the validation images that also chose each run's best epoch, one seed each; published: on 10,000 "
-        f"test images; {rule}"
+        "accuracy: on the validation images, which also selected each run's best epoch, one seed each; published: on "
+        f"10,000 test images; {rule}"
     )
 
 
 def print_leaderboard(study: optuna.Study, *, out: Path, storage: str | None, as_json: bool) -> None:
-    """Prints a study's candidates, its finalists where it has any, and what they were judged by."""
+    """Print a study's candidates, its finalists if there are any, and how they were trained and evaluated."""
     from budgetnet.common.config import command
     from budgetnet.runs.store import TEST_OPENINGS_FILE
     from budgetnet.study.commands import found_config
@@ -101,12 +101,12 @@ def print_leaderboard(study: optuna.Study, *, out: Path, storage: str | None, as
 
     limits = ", ".join(f"{value:,} {key[4:]}" for key, value in settings.budget.to_mapping().items() if value)
     output = console()
-    title = f"{study.study_name}: at most {limits or 'anything'}"
+    title = f"{study.study_name}: {f'at most {limits}' if limits else 'no limit'}"
     output.print(leaderboard_table(rows, title=title, width=output.width))
     typer.echo(
-        f"{counts['trained']} trained, {counts['pruned']} of them pruned at a restart, {counts['over_budget']} turned "
-        "away over budget before any training, "
-        f"{counts['repeated']} answered from the record, {counts['no_result']} without a result"
+        f"{counts['trained']} trained, {counts['pruned']} of them pruned at a restart; "
+        f"{counts['over_budget']} rejected before training (over budget), "
+        f"{counts['repeated']} duplicates, {counts['no_result']} without a result"
     )
     typer.echo(
         f"data: {settings.data.name}: {settings.data.provenance}; {settings.data.train_images:,} training and "
@@ -116,8 +116,8 @@ def print_leaderboard(study: optuna.Study, *, out: Path, storage: str | None, as
     )
     typer.echo(_accuracy_line(comparable=comparable))
     typer.echo(
-        "PFLOP: 1e15 floating-point operations of training, 6 x MACs x images x epochs, less for small or filtered "
-        "images; validation not counted"
+        "PFLOP: 1e15 floating-point operations of training, 6 x MACs x images x epochs, fewer with progressive "
+        "resizing or example filtering; validation not counted"
     )
     typer.echo(f"command: {command(config)}")
     best = next((row.run for row in rows if row.rank == 1), None)
@@ -126,8 +126,8 @@ def print_leaderboard(study: optuna.Study, *, out: Path, storage: str | None, as
     if results:
         output.print(finals_table(results, width=output.width))
         typer.echo(
-            "ranked by mean validation accuracy; PFLOP: mean of a training; "
-            "test: mean over seeds, with its 95 % interval (Student); gap: to the "
+            "ranked by mean validation accuracy; PFLOP: mean per training run; "
+            "test: mean over seeds, with its 95 % interval (Student's t); gap: difference to the "
             + ("published result" if comparable else "published result, on other images, so not comparable")
-            + f"; every opening of the test set is written down in {out / TEST_OPENINGS_FILE}"
+            + f"; uses of the test set are recorded in {out / TEST_OPENINGS_FILE}"
         )

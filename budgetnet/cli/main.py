@@ -1,4 +1,4 @@
-"""The ``budgetnet`` command: its verbs, and what happens when one fails."""
+"""The ``budgetnet`` command: its subcommands, and how errors become messages and exit codes."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from budgetnet.version import __version__
 _HELP = "Find the best small image classifier under a hard parameter budget."
 _EPILOG = (
     "SPEC is a name from `budgetnet specs` or a YAML or JSON file. Numbers may be written 5e6, 5M or 5000000. "
-    "Exit codes: 0 fine, 1 unexpected, 2 bad input, 3 over budget, 4 not reproduced, 130 interrupted."
+    "Exit codes: 0 success, 1 unexpected error, 2 bad input, 3 over budget, 4 not reproduced, 130 interrupted."
 )
-# Typer carries its own copy of click in some versions and not in others; the base of its public exceptions is in both.
+# Some versions of Typer bundle click and others import it; the base class of its public exceptions works with both.
 _UsageError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 app = typer.Typer(
@@ -46,7 +46,7 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (
+for function in (
     check,
     summary,
     specs,
@@ -65,13 +65,13 @@ for verb in (
     report,
     ablate,
 ):
-    app.command(cls=Command)(verb)
+    app.command(cls=Command)(function)
 app.add_typer(bench, name="bench")
 app.add_typer(reproduce, name="reproduce")
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"budgetnet {__version__}")
         raise typer.Exit
 
@@ -82,19 +82,19 @@ def _options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Options of the command itself."""
+    """Define the options of ``budgetnet`` itself."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line and gives its exit code; what a person can cause is told in one line, no traceback."""
-    # Started with a stream closed, a command has none at all; what it says then goes nowhere.
+    """Run the command line and return its exit code; user errors are printed in one line, without a traceback."""
+    # A process started with a closed stream has None here; discard its output.
     if sys.stdout is None:
-        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for as long as the process lives
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - open until the process ends
     if sys.stderr is None:
-        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - likewise
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - same
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A terminal or pipe that lacks a character, such as a bar's, gets a question mark and no traceback.
+            # Print a question mark for characters that the encoding lacks, such as those of progress bars.
             stream.reconfigure(errors="replace")
     try:
         code = app(args=arguments, prog_name="budgetnet", standalone_mode=False)
@@ -102,12 +102,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BudgetnetError as error:
         message, code = str(error), error.exit_code
     except _UsageError as error:
-        # Asked for nothing, typer prints the help text and complains without a word.
+        # Without a subcommand, Typer prints the help text and raises an exception without a message.
         message, code = (error.format_message() if hasattr(error, "format_message") else str(error)), 2
     except (KeyboardInterrupt, typer.Abort):
         message, code = "interrupted", 130
     except BrokenPipeError:
-        # The reader of a pipe has gone; what is still buffered must not complain again at exit.
+        # The reader closed the pipe: flushing the buffer at exit must not raise again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         message, code = "", 1
     except OSError as error:
@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        message, code = "the network is too large for the memory of this machine or device", 1
+        message, code = "out of memory: the network is too large for this machine or device", 1
     if message:
         typer.echo(message if code == 130 else f"error: {' '.join(message.split())}", err=True)
     return code

@@ -1,4 +1,4 @@
-"""Arguments and options that several verbs share, and how they are read."""
+"""Arguments and options shared by several commands, and their parsers."""
 
 from __future__ import annotations
 
@@ -27,65 +27,74 @@ if TYPE_CHECKING:
 SpecArgument = Annotated[
     str, typer.Argument(metavar="SPEC", help="A name from `budgetnet specs`, or a YAML or JSON file.")
 ]
-MaxParams = Annotated[str | None, typer.Option("--max-params", metavar="N", help="Most trainable parameters.")]
+MaxParams = Annotated[
+    str | None, typer.Option("--max-params", metavar="N", help="Maximum number of trainable parameters.")
+]
 MaxMacs = Annotated[
-    str | None, typer.Option("--max-macs", metavar="N", help="Most multiply-accumulates for one image.")
+    str | None, typer.Option("--max-macs", metavar="N", help="Maximum number of multiply-accumulates (MACs) per image.")
 ]
 MaxActivations = Annotated[
     str | None,
-    typer.Option("--max-activations", metavar="N", help="Most output elements of convolutions for one image."),
+    typer.Option("--max-activations", metavar="N", help="Maximum number of output elements of convolutions per image."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 SpaceArgument = Annotated[
-    str, typer.Argument(metavar="SPACE", help="resnet, paper, or a search space as a YAML or JSON file.")
+    str, typer.Argument(metavar="SPACE", help="Search space: resnet, paper, or a YAML or JSON file.")
 ]
 InputShape = Annotated[
-    str, typer.Option("--input-shape", metavar="C,H,W", help="Channels, height and width of an image, in pixels.")
+    str, typer.Option("--input-shape", metavar="C,H,W", help="Image shape: channels, height and width in pixels.")
 ]
 Classes = Annotated[str, typer.Option("--classes", metavar="N", help="Number of classes.")]
 Data = Annotated[
     str,
-    typer.Option("--data", metavar="DATA", help="digits, cifar10, cifar10:PATH, folder:PATH or arrays:PATH.npz."),
+    typer.Option(
+        "--data", metavar="DATA", help="Data set: digits, cifar10, cifar10:PATH, folder:PATH or arrays:PATH.npz."
+    ),
 ]
 RecipeOption = Annotated[
     str | None,
     typer.Option(
         "--recipe",
         metavar="RECIPE",
-        help=f"{', '.join(NAMED)}, or a YAML or JSON file. Left out: digits for the digits, else paper.",
+        help=f"Recipe: {', '.join(NAMED)}, or a YAML or JSON file. Default: digits for the digits, else paper.",
     ),
 ]
 Epochs = Annotated[
     str | None,
-    typer.Option("--epochs", metavar="N", help="Epochs in place of the recipe's; a longer first cycle is shortened."),
+    typer.Option(
+        "--epochs", metavar="N", help="Number of epochs, overriding the recipe's; a longer first cycle is shortened."
+    ),
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of everything that is drawn.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cuda, mps or cpu.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Random seed.")]
+Device = Annotated[str, typer.Option("--device", help="Device: auto, cuda, mps or cpu.")]
 Threads = Annotated[
     str | None,
     typer.Option(
         "--threads",
         metavar="N|auto",
-        help="Threads of torch on a CPU; auto takes one or all, by a few measured steps. Omitted: all.",
+        help="Number of CPU threads of torch; auto: time a few steps to choose between one and all. Default: all.",
     ),
 ]
 TrainSize = Annotated[
-    str | None, typer.Option("--train-size", metavar="N", help="Train on so many of the training images.")
+    str | None, typer.Option("--train-size", metavar="N", help="Number of training images to use. Default: all.")
 ]
 ValidationSize = Annotated[
-    str | None, typer.Option("--validation-size", metavar="N", help="Validate on so many of the held-out images.")
+    str | None,
+    typer.Option("--validation-size", metavar="N", help="Number of held-out images to validate on. Default: all."),
 ]
-Out = Annotated[Path, typer.Option("--out", help="Folder of run folders and of the study's SQLite file.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder for run folders and the study's SQLite file.")]
 Storage = Annotated[
     str | None,
-    typer.Option("--storage", metavar="URL", help="Where studies live instead: any SQLAlchemy URL."),
+    typer.Option(
+        "--storage", metavar="URL", help="Storage of studies, as any SQLAlchemy URL. Default: an SQLite file in OUT."
+    ),
 ]
 Track = Annotated[
     list[str] | None,
     typer.Option(
         "--track",
         metavar="TRACKER",
-        help="tensorboard[:FOLDER] or mlflow[:URI]; again for more. Left out: in OUT, where either is named alone.",
+        help="Tracker: tensorboard[:FOLDER] or mlflow[:URI]; may be repeated. Default location: OUT.",
     ),
 ]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
@@ -93,7 +102,9 @@ RunsArgument = Annotated[list[Path], typer.Argument(metavar="RUN", help="Run fol
 On = Annotated[
     str,
     typer.Option(
-        "--on", metavar="PART", help="validation, or test: opens the test set once, and writes the opening down."
+        "--on",
+        metavar="PART",
+        help="Images to evaluate on: validation, or test (recorded in the log of test set uses).",
     ),
 ]
 OtherData = Annotated[
@@ -101,36 +112,48 @@ OtherData = Annotated[
     typer.Option(
         "--data",
         metavar="DATA",
-        help="Where the runs' data set is now, or, with --on test, another one of such images and as many classes.",
+        help="New location of the runs' data set; with --on test also another data set with the same classes.",
     ),
 ]
 OwnData = Annotated[
-    str | None, typer.Option("--data", metavar="DATA", help="Where the run's data set is now, if not where it was.")
+    str | None, typer.Option("--data", metavar="DATA", help="New location of the run's data set, if it was moved.")
 ]
 TestTimeAugmentation = Annotated[
-    str, typer.Option("--tta", metavar="HOW", help="Views to average: none, flip, flip-and-shifts; recipe: as it says.")
+    str,
+    typer.Option(
+        "--tta",
+        metavar="HOW",
+        help="Test-time augmentation: none, flip, flip-and-shifts, or recipe for the recipe's own.",
+    ),
 ]
 
 
 def read_recipe(
     text: str | None, *, data: str, epochs: str | None, other: str = "paper", field: str = "--epochs"
 ) -> Recipe:
-    """The recipe of that name or in that file, for so many epochs; where none is named, that of the digits or another.
+    """Return the recipe with that name or from that file, with its number of epochs overridden if given.
+
+    Args:
+        text: name or path; None for the default recipe of the data set.
+        data: name of the data set.
+        epochs: number of epochs; None for the recipe's own.
+        other: default recipe of data sets other than the digits.
+        field: option to name in errors about the number of epochs.
 
     Raises:
-        InputError: no such name or file, a file that breaks a rule, or a number of epochs that is none.
+        InputError: the name or file does not exist, the file is invalid, or the number of epochs is not a number.
     """
     recipe = find_recipe(text or default_recipe(data, other=other))
     return recipe if epochs is None else recipe.with_epochs(parse_count(epochs, field=field))
 
 
 def read_space(text: str) -> SearchSpace:
-    """The search space of that name or in that file.
+    """Return the search space with that name or from that file.
 
     Raises:
-        InputError: no such name or file, or a file that breaks a rule.
+        InputError: the name or file does not exist, or the file is invalid.
     """
-    # Here, because the sampler's library takes a while to load, and most verbs need no space.
+    # Imported here because Optuna is slow to import and most commands need no search space.
     from budgetnet.study.space import SearchSpace
     from budgetnet.study.space.named import NAMED as SPACES
     from budgetnet.study.space.named import named_space
@@ -139,10 +162,10 @@ def read_space(text: str) -> SearchSpace:
 
 
 def read_image(input_shape: str, classes: str) -> dict[str, Any]:
-    """The shape of images and the number of classes, as `SearchSpace.spec` takes them.
+    """Return the image shape and the number of classes as keyword arguments of `SearchSpace.spec`.
 
     Raises:
-        InputError: no three whole numbers, or a number that no specification may have.
+        InputError: the shape is not three whole numbers, or a number is outside the range that a spec allows.
     """
     parts = input_shape.split(",")
     if len(parts) != 3:
@@ -157,7 +180,7 @@ def read_image(input_shape: str, classes: str) -> dict[str, Any]:
 
 
 def read_budget(max_params: str | None, max_macs: str | None, max_activations: str | None) -> Budget:
-    """The budget that the three options describe.
+    """Return the budget set by the three options.
 
     Raises:
         InputError: a limit is not a whole number of at least 1.
@@ -171,7 +194,7 @@ def read_budget(max_params: str | None, max_macs: str | None, max_activations: s
 
 
 def read_sizes(train_size: str | None, validation_size: str | None) -> dict[str, int | None]:
-    """The numbers of images that the two options ask for, as arguments of `TrainingData.prepare`.
+    """Return the numbers of images as keyword arguments of `TrainingData.prepare`.
 
     Raises:
         InputError: a number is not whole or below 1.
@@ -184,14 +207,14 @@ def read_sizes(train_size: str | None, validation_size: str | None) -> dict[str,
 
 
 def read_trackers(texts: Sequence[str] | None, *, out: Path) -> list[Callback]:
-    """The trackers that ``--track`` names, ready to be told of runs.
+    """Return the trackers that ``--track`` names.
 
     Args:
-        texts: their names, each with its place behind a colon or without one.
-        out: folder of run folders, in which they keep what has no place of its own.
+        texts: names of trackers, each optionally followed by a colon and a location.
+        out: folder of run folders, which is the default location.
 
     Raises:
-        InputError: no such tracker, one whose package is not installed, or a place that it cannot use.
+        InputError: the tracker does not exist, its package is not installed, or its location cannot be used.
     """
     if not texts:
         return []
@@ -215,10 +238,10 @@ def read_threads(text: str | None) -> ThreadCount | None:
 
 
 def set_threads_shown(wanted: ThreadCount | None, first: Callable[[], FirstRun | None], *, processes: int = 1) -> None:
-    """Set torch's threads as `set_threads` does, where asked for, and show what was set and why.
+    """Set torch's number of threads as `set_threads` does, if requested, and print the number and the reason.
 
     Raises:
-        InputError: more threads than there are cores for a process.
+        InputError: the number exceeds the cores available to a process.
     """
     if wanted is not None:
         from budgetnet.training.threads import set_threads
@@ -227,10 +250,10 @@ def set_threads_shown(wanted: ThreadCount | None, first: Callable[[], FirstRun |
 
 
 def one_of(text: str, choices: Sequence[str], *, field: str) -> str:
-    """The text, where it is one of those allowed.
+    """Return the text if it is one of the choices.
 
     Raises:
-        InputError: it is not.
+        InputError: the text is not one of the choices.
     """
     if text not in choices:
         raise InputError(field, text, f"must be one of {', '.join(choices)}")
@@ -239,33 +262,33 @@ def one_of(text: str, choices: Sequence[str], *, field: str) -> str:
 
 @contextmanager
 def compiling(*, wanted: bool) -> Iterator[None]:
-    """Tells in one line when torch.compile, asked for by ``--compile``, does not work on this machine.
+    """Turn errors of torch.compile, enabled by ``--compile``, into one line.
 
     Raises:
-        BudgetnetError: it does not.
+        BudgetnetError: torch.compile does not work on this machine.
     """
     try:
         yield
     except RuntimeError as error:
-        # What it raises are errors of many kinds; all of them come from modules of its own.
-        homes = [kind.__module__ for kind in type(error).__mro__]
-        if not wanted or not any(home.startswith(("torch._dynamo", "torch._inductor")) for home in homes):
+        # torch.compile raises exceptions of many classes, all defined in its own modules.
+        modules = [base.__module__ for base in type(error).__mro__]
+        if not wanted or not any(module.startswith(("torch._dynamo", "torch._inductor")) for module in modules):
             raise
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise BudgetnetError(f"--compile: torch.compile does not work here: {first}") from None
+        raise BudgetnetError(f"--compile: torch.compile does not work on this machine: {first}") from None
 
 
 def require_folder(path: Path, *, field: str) -> None:
-    """Refuses a place where no folder can be, or that cannot be written to, before any work is done for it.
+    """Check that a folder exists or can be created, and can be written to.
 
     Raises:
-        InputError: it is a file, or lies below one, or is closed.
+        InputError: the path is a file or lies below one, or permission is missing.
     """
     nearest = next((each for each in (path, *path.absolute().parents) if each.exists()), path)
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        raise InputError(field, str(path), "must be a folder that can be written to, or a place for one")
+        raise InputError(field, str(path), "must be a writable folder, or a path where one can be created")
 
 
 def print_json(value: Any) -> None:
-    """Prints plain data as indented JSON."""
+    """Print plain data as indented JSON."""
     typer.echo(json.dumps(value, indent=2, allow_nan=False))

@@ -1,4 +1,4 @@
-"""The verb that asks a trained network about pictures."""
+"""The ``budgetnet predict`` command."""
 
 from __future__ import annotations
 
@@ -21,42 +21,43 @@ def predict(
     run: RunArgument,
     images: Annotated[
         list[Path],
-        typer.Argument(metavar="IMAGE", help="Pictures of any size: PNG, JPEG, ...", show_default=False),
+        typer.Argument(metavar="IMAGE", help="Image files of any size: PNG, JPEG, ...", show_default=False),
     ],
-    top: Annotated[int, typer.Option("--top", metavar="K", min=1, help="So many of the likeliest classes.")] = 3,
+    top: Annotated[int, typer.Option("--top", metavar="K", min=1, help="Number of classes to show.")] = 3,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """What a run's network says of pictures; those that cannot be read are named, and it ends with 2."""
+    """Predict the classes of image files; exit code 2 if a file cannot be read."""
     from budgetnet.api.evaluation import predict as predict_images
 
-    said = predict_images(run, images, device=device)
-    record, names = said.record, said.class_names
-    for each in said:
+    predictions = predict_images(run, images, device=device)
+    record, names = predictions.record, predictions.class_names
+    for each in predictions:
         if each.error is not None:
             typer.echo(f"error: {each.error}", err=True)
     if as_json:
         views = record.identity.recipe.views
-        print_json({"run": str(record.folder), "views": views, "images": [_mapping(each, names, top) for each in said]})
-    elif any(each.error is None for each in said):
+        shown = [_mapping(each, names, top) for each in predictions]
+        print_json({"run": str(record.folder), "views": views, "images": shown})
+    elif any(each.error is None for each in predictions):
         from budgetnet.cli.tables import console
 
-        console().print(_table(said, names, top))
-    if any(each.error is not None for each in said):
+        console().print(_table(predictions, names, top))
+    if any(each.error is not None for each in predictions):
         raise typer.Exit(InputError.exit_code)
 
 
-def _mapping(said: Prediction, names: Sequence[str], top: int) -> dict[str, object]:
-    likeliest = [
+def _mapping(prediction: Prediction, names: Sequence[str], top: int) -> dict[str, object]:
+    classes = [
         {"number": number, "class": names[number], "probability": probability}
-        for number, probability in said.top_classes(top)
+        for number, probability in prediction.top_classes(top)
     ]
-    rule = None if said.error is None else said.error.rule
-    return {"image": str(said.path), "error": rule, "predictions": likeliest}
+    rule = None if prediction.error is None else prediction.error.rule
+    return {"image": str(prediction.path), "error": rule, "predictions": classes}
 
 
-def _table(said: Sequence[Prediction], names: Sequence[str], top: int) -> Table:
-    """One line for each picture and class."""
+def _table(predictions: Sequence[Prediction], names: Sequence[str], top: int) -> Table:
+    """Return a table with one row for each image and class."""
     from rich.table import Table
     from rich.text import Text
 
@@ -65,9 +66,9 @@ def _table(said: Sequence[Prediction], names: Sequence[str], top: int) -> Table:
     table = Table("image", "class", "probability %")
     table.columns[0].overflow = table.columns[1].overflow = "fold"
     table.columns[2].justify = "right"
-    for each in said:
+    for each in predictions:
         for place, (number, probability) in enumerate(each.top_classes(top)):
             style = "bold" if place == 0 else ""
-            picture = "" if place else str(each.path)
-            table.add_row(Text(picture), Text(names[number], style), Text(percent(probability), style))
+            image = "" if place else str(each.path)
+            table.add_row(Text(image), Text(names[number], style), Text(percent(probability), style))
     return table

@@ -1,4 +1,4 @@
-"""How published results look in a terminal."""
+"""Terminal tables of published results."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from budgetnet.model.published import PublishedResult
 from budgetnet.model.published.contradiction import Contradiction, Statement
 
 _WIDE = 110
-"""Columns from which on everything has room."""
+"""Terminal width, in characters, from which all columns are shown."""
 _UNKNOWN = "-"
 
 
 def print_results(output: Console, results: Sequence[PublishedResult]) -> None:
-    """Prints what is published, then what of it is inferred, what to know before comparing, and the source."""
+    """Print published results, the facts inferred by us, caveats, and sources."""
     wide = output.width >= _WIDE
     table = Table(title="published results", title_justify="left")
     table.add_column("name", no_wrap=True, style="bold")
@@ -36,19 +36,19 @@ def print_results(output: Console, results: Sequence[PublishedResult]) -> None:
         table.add_row(*cells)
     output.print(table)
     reasons = {each.name: [f"{fact}: {how}" for fact, how in each.inferred.items()] for each in results}
-    _print_notes(output, "inferred, as the source does not state it", reasons)
-    _print_notes(output, "before comparing", {each.name: [each.caveat] if each.caveat else [] for each in results})
-    output.print(f"~ about; {_UNKNOWN} not known; stated in: where the accuracy is, --json has the place of every fact")
+    _print_notes(output, "inferred, not stated in the source", reasons)
+    _print_notes(output, "caveats", {each.name: [each.caveat] if each.caveat else [] for each in results})
+    output.print(f"~ approximate; {_UNKNOWN} unknown; stated in: where the accuracy is stated (--json: for every fact)")
     for source in dict.fromkeys(result.source for result in results):
         output.print(f"source: {source}")
 
 
 def print_contradictions(output: Console, points: Sequence[Contradiction]) -> None:
-    """Prints the points on which places of the publication differ, and what is followed here."""
+    """Print where the publication contradicts itself, and which statement budgetnet follows."""
     table = Table(title="where the publication contradicts itself", title_justify="left", show_lines=True, expand=True)
     table.add_column("point", ratio=3)
-    table.add_column("what it says", ratio=6)
-    table.add_column("followed here", ratio=5)
+    table.add_column("statements", ratio=6)
+    table.add_column("followed by budgetnet", ratio=5)
     for point in points:
         table.add_row(point.point, "\n".join(map(_statement, point.statements)), point.followed)
     output.print(table)
@@ -71,7 +71,7 @@ def _statement(statement: Statement) -> str:
 
 
 def _accuracy(result: PublishedResult) -> str:
-    # As many decimals as are published.
+    # Keep the number of decimals published.
     return f"{'~' if result.accuracy_is_approximate else ''}{100 * result.accuracy:g}"
 
 

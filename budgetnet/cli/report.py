@@ -1,4 +1,4 @@
-"""The verb that writes a study as one page."""
+"""The ``budgetnet report`` command."""
 
 from __future__ import annotations
 
@@ -13,27 +13,26 @@ from budgetnet.common.errors import InputError
 
 def report(
     study: Annotated[
-        str | None, typer.Argument(metavar="[STUDY]", help="Name of the study; the last one worked on if left out.")
+        str | None, typer.Argument(metavar="[STUDY]", help="Name of the study. Default: the most recent one.")
     ] = None,
     page: Annotated[
-        Path, typer.Option("-o", "--output", metavar="FILE.html", help="The page; one that is there is replaced.")
+        Path,
+        typer.Option("-o", "--output", metavar="FILE.html", help="HTML file to write; an existing file is replaced."),
     ] = Path("report.html"),
     out: Out = Path("runs"),
     storage: Storage = None,
     ablation: Annotated[
         list[Path] | None,
         typer.Option(
-            "--ablation", metavar="DIR", help="Show an ablation: its study.yaml and the runs beside it; again for more."
+            "--ablation", metavar="DIR", help="Ablation folder to include: study.yaml and its runs; may be repeated."
         ),
     ] = None,
     reproduction: Annotated[
         list[Path] | None,
-        typer.Option(
-            "--reproduction", metavar="DIR", help="Show what these runs say of published results; again for more."
-        ),
+        typer.Option("--reproduction", metavar="DIR", help="Runs to compare with published results; may be repeated."),
     ] = None,
 ) -> None:
-    """Write a study as one HTML page that needs no network: ranking, front, curves, verdicts, and how it was made."""
+    """Write a study as a self-contained HTML page: leaderboard, Pareto fronts, curves, verdicts, commands."""
     from budgetnet.api.report import report as write_report
 
     try:

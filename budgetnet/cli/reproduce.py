@@ -1,4 +1,4 @@
-"""Verbs that reproduce what is published, and ``list``, which shows it."""
+"""The ``budgetnet reproduce`` commands."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from budgetnet.runs.recipe import Recipe
 if TYPE_CHECKING:
     from budgetnet.runs.records import RunRecord
 
-reproduce = typer.Typer(help="Published results, and what becomes of them here.", no_args_is_help=True)
+reproduce = typer.Typer(help="List and reproduce published results.", no_args_is_help=True)
 
 
 class _Group(NamedTuple):
-    """Trainings that differ in their seeds alone."""
+    """Training runs that differ only in the seed."""
 
     spec: ModelSpec
     recipe: Recipe
 
 
-def _trained(config: ReproductionConfig, groups: Sequence[_Group], *, purpose: str) -> list[list[RunRecord]]:
-    """Train every group with every seed and, when all of them stand, evaluate them on the test set."""
+def _train(config: ReproductionConfig, groups: Sequence[_Group], *, purpose: str) -> list[list[RunRecord]]:
+    """Train every group with every seed and, when all runs are complete, evaluate them on the test set."""
     require_folder(config.out, field="out")
     trackers = read_trackers(config.track, out=config.out)
     from budgetnet.data import declared_cifar10
@@ -52,7 +52,7 @@ def _trained(config: ReproductionConfig, groups: Sequence[_Group], *, purpose: s
         dataset = declared_cifar10(dataset, field="declare")
     sizes = {"train_size": config.train_size, "validation_size": config.validation_size}
     batch = Batch(dataset, device=chosen, out=config.out, **sizes)
-    # One seed of all groups after the other: what is interrupted still compares them on the seeds that it has.
+    # All groups with one seed before the next seed, so that an interrupted reproduction still compares them.
     runs = [
         PlannedRun(spec=group.spec, recipe=group.recipe, seed=seed) for seed in config.seed_numbers for group in groups
     ]
@@ -63,10 +63,10 @@ def _trained(config: ReproductionConfig, groups: Sequence[_Group], *, purpose: s
         with TerminalProgress(runs=len(runs)) as progress:
             records = batch.train(runs, Callbacks([progress, *trackers]))
     except KeyboardInterrupt:
-        typer.echo("interrupted: nothing is lost, the same command goes on where it stopped", err=True)
+        typer.echo("interrupted: progress is saved, run the same command to resume", err=True)
         raise
     records = batch.evaluate_on_test(
-        records, by=f"reproduce {purpose}", reason=f"reproduction of what is published: {purpose}"
+        records, by=f"reproduce {purpose}", reason=f"reproduction of published results: {purpose}"
     )
     return [records[place :: len(groups)] for place in range(len(groups))]
 
@@ -74,11 +74,11 @@ def _trained(config: ReproductionConfig, groups: Sequence[_Group], *, purpose: s
 @reproduce.command("list", cls=Command)
 def list_published(
     contradictions: Annotated[
-        bool, typer.Option("--contradictions", help="List instead where the publication contradicts itself.")
+        bool, typer.Option("--contradictions", help="List where the publication contradicts itself instead.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """What is published: value, images behind it, source, and which of its facts are stated and which inferred."""
+    """List published results: value, number of images, source, and which facts are stated or inferred."""
     from budgetnet.model import published
 
     if as_json:
@@ -98,9 +98,9 @@ def list_published(
 @reproduce.command(cls=Command)
 @takes_options_of(ReferenceConfig)
 def reference(config: ReferenceConfig, as_json: Json = False) -> None:
-    """Train the reference and set it against 91.41 % and Table 1; ends with 4 when it is not reproduced."""
+    """Train the reference and compare it with 91.41 % and Table 1; exit code 4 if not reproduced."""
     how = config.trained_by(config.recipe)
-    (records,) = _trained(config, [_Group(find_spec("reference"), how)], purpose="reference")
+    (records,) = _train(config, [_Group(find_spec("reference"), how)], purpose="reference")
     from budgetnet.experiments.reproduction.reference import reference_result
 
     result = reference_result(records, declared=config.declared)
@@ -117,10 +117,10 @@ def reference(config: ReferenceConfig, as_json: Json = False) -> None:
 @reproduce.command(cls=Command)
 @takes_options_of(LeakageConfig)
 def leakage(config: LeakageConfig, as_json: Json = False) -> None:
-    """Train as the notebook did and as the paper says, and show by how much the split of the former flatters."""
+    """Train as the notebook did and as the paper says, and show how much the notebook's split inflates accuracy."""
     network = find_spec(config.spec)
     groups = [_Group(network, config.trained_by(name)) for name in ("as-run", "paper")]
-    leaking, sound = _trained(config, groups, purpose="leakage")
+    leaking, sound = _train(config, groups, purpose="leakage")
     from budgetnet.experiments.reproduction.leakage import leakage_result
 
     result = leakage_result(leaking, sound)
@@ -135,12 +135,12 @@ def leakage(config: LeakageConfig, as_json: Json = False) -> None:
 @reproduce.command(cls=Command)
 @takes_options_of(LadderConfig)
 def ladder(config: LadderConfig, as_json: Json = False) -> None:
-    """Train the paper's four networks, and show whether each step up its ladder is one here as well."""
+    """Train the paper's four networks, and show whether each step improves accuracy here as well."""
     how = config.trained_by(config.recipe)
     from budgetnet.experiments.reproduction.ladder import ladder_result, rungs
 
     groups = [_Group(find_spec(rung.known_spec), how) for rung in rungs()]
-    records = _trained(config, groups, purpose="ladder")
+    records = _train(config, groups, purpose="ladder")
     result = ladder_result(records, declared=config.declared)
     if as_json:
         print_json(result.to_mapping())
@@ -153,9 +153,9 @@ def ladder(config: LadderConfig, as_json: Json = False) -> None:
 @reproduce.command(cls=Command)
 @takes_options_of(EnsembleConfig)
 def ensemble(config: EnsembleConfig, as_json: Json = False) -> None:
-    """Train members apart and average what they say of the test set; ends with 3 when over budget together."""
+    """Train members and evaluate their averaged probabilities on the test set; exit code 3 if over budget together."""
     how = config.trained_by(config.recipe)
-    (records,) = _trained(config, [_Group(find_spec(config.spec), how)], purpose="ensemble")
+    (records,) = _train(config, [_Group(find_spec(config.spec), how)], purpose="ensemble")
     from budgetnet.experiments.reproduction.ensemble import ensemble_reproduction
 
     result = ensemble_reproduction(records, budget=Budget(max_params=config.max_params))

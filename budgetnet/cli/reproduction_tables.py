@@ -1,4 +1,4 @@
-"""How reproductions look in a terminal."""
+"""Terminal tables of reproductions."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from budgetnet.runs.store import TEST_OPENINGS_FILE
 from budgetnet.statistics.intervals import format_with_interval, points
 
 _WIDE = 90
-"""Columns from which on everything has room."""
+"""Terminal width, in characters, from which all columns are shown."""
 _COLOURS = {"reproduced": "green", "not reproduced": "red", "not comparable": "yellow"}
 
 
 def print_reference(result: ReferenceResult, records: Sequence[RunRecord], *, out: Path) -> None:
-    """Prints every run of the reference, the comparison with what is published, and the verdict."""
+    """Print the runs of the reference, the comparison with the published result, and the verdict."""
     output, table, verdict = console(), result.table, result.verdict
     output.print(_runs_table(result.rows, title="the published reference, trained here", width=output.width))
     agrees = "agrees" if table.agrees else "DIFFERS"
     counts = f"{table.equal} of {table.rows} rows equal, {table.params:,} parameters"
-    typer.echo(f"Table 1, beside the reference as it is for CIFAR-10: {agrees}: {counts}")
+    typer.echo(f"Table 1, compared with the reference for CIFAR-10: {agrees}: {counts}")
     comparison = verdict.comparison
     spread = "" if comparison.standard_deviation is None else f" (sd {100 * comparison.standard_deviation:.2f})"
     published = result.published
@@ -51,11 +51,11 @@ def print_reference(result: ReferenceResult, records: Sequence[RunRecord], *, ou
 
 
 def print_leakage(result: LeakageResult, records: Sequence[RunRecord], *, out: Path) -> None:
-    """Prints both recipes' runs, their gaps, and by how much the leak widens it."""
+    """Print both recipes' runs, their gaps between validation and test accuracy, and the difference of the gaps."""
     output = console()
-    title = "validation against test accuracy, with a leaking split and without"
+    title = "validation and test accuracy, with and without a leaking split"
     output.print(_runs_table(result.rows, title=title, width=output.width))
-    title = "means over the seeds, in per cent; gap: validation less test [95 %]"
+    title = "means over seeds, in per cent; gap: validation minus test [95 %]"
     table = titled_table(title, "recipe", "seeds", "train", "valid.", "test", "gap", no_wrap=True)
     for side in result.sides:
         table.add_row(
@@ -80,18 +80,18 @@ def print_leakage(result: LeakageResult, records: Sequence[RunRecord], *, out: P
 
 
 def print_ladder(result: LadderResult, records: Sequence[RunRecord], *, out: Path) -> None:
-    """Prints the rungs in order, as stated and as found, with each step."""
+    """Print the ladder's networks in order with stated and measured accuracies and steps."""
     output = console()
     wide = output.width >= 100
     headings = ["rung", "params", "seeds", "test %", "stated %", "step here", "step stated"]
     headings += ["p (Holm)"] if wide else []
-    table = titled_table("the paper's ladder: what is stated, and what was found here", *headings)
+    table = titled_table("the paper's ladder: stated and measured here", *headings)
     for rung in result.rungs:
         table.add_row(*_rung_cells(rung, wide=wide))
     output.print(table)
     order = "the order is the paper's" if result.same_order else "the order is not the paper's"
-    typer.echo(f"{order}; steps and intervals in points, seed by seed; ~ about, as the paper states it")
-    # The last rung alone is published to the digit; the others are about so much.
+    typer.echo(f"{order}; steps: paired differences in points, with intervals; ~ approximate in the paper")
+    # Only the last rung is published exactly; the others are approximate.
     top = result.rungs[-1].verdict
     _print_difference(top, name=top.published.name)
     _print_verdict(output, top)
@@ -99,7 +99,7 @@ def print_ladder(result: LadderResult, records: Sequence[RunRecord], *, out: Pat
 
 
 def print_ensemble(result: EnsembleReproduction, records: Sequence[RunRecord], *, out: Path) -> None:
-    """Prints each member, their mean and their ensemble, with what the paper says of its own."""
+    """Print the members, their mean and the ensemble, with the paper's own result."""
     output = console()
     ensembles.print_ensemble(output, result.result, max_params=result.max_params, leaks=False)
     typer.echo(f"published: about {100 * result.published.accuracy:.0f} %; {result.published.caveat}: not comparable")
@@ -167,5 +167,5 @@ def _print_provenance(record: RunRecord, *, out: Path) -> None:
     data = record.identity.data
     typer.echo(
         f"data: {data.name}: {data.provenance}; {data.train_images:,} training and {data.validation_images:,} "
-        f"validation images; run folders and every opening of the test set ({TEST_OPENINGS_FILE}) in {out}"
+        f"validation images; run folders and the log of test set uses ({TEST_OPENINGS_FILE}) in {out}"
     )

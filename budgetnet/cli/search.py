@@ -11,7 +11,7 @@ from budgetnet.study.config import SearchConfig
 
 @takes_options_of(SearchConfig)
 def search(config: SearchConfig, as_json: Json = False) -> None:
-    """Search for the best network within a budget; the same command goes on where it stopped."""
+    """Search for the best network within a budget; run the same command again to resume."""
     from budgetnet.api.search import run_search
     from budgetnet.cli.leaderboard import print_leaderboard
     from budgetnet.study.driver import MAX_TURNED_AWAY
@@ -20,18 +20,18 @@ def search(config: SearchConfig, as_json: Json = False) -> None:
     try:
         request, outcome = run_search(config, say=lambda line: typer.echo(line, err=True))
     except KeyboardInterrupt:
-        # Once the progress bars have gone, which would write over it.
-        typer.echo("interrupted: nothing is lost, the same command goes on where it stopped", err=True)
+        # Printed after the progress bars are closed, which would overwrite it.
+        typer.echo("interrupted: progress is saved, run the same command to resume", err=True)
         raise
     reached = f"at {outcome.trained} of {config.trials} candidates"
     if outcome.end == "exhausted":
         typer.echo(
-            f"gave up {reached}: {MAX_TURNED_AWAY} proposals in a row were "
-            "over budget, trained before, or too large for the device",
+            f"stopped {reached}: {MAX_TURNED_AWAY} proposals in a row were "
+            "over budget, duplicates, or too large for the device",
             err=True,
         )
     if outcome.end == "time":
-        waiting = "; finalists wait for the last candidate" if config.finalists else ""
-        typer.echo(f"time is up {reached}: the same command goes on{waiting}", err=True)
+        waiting = "; finalists are trained after the last candidate" if config.finalists else ""
+        typer.echo(f"timeout {reached}: run the same command to resume{waiting}", err=True)
     with storage_errors(request.place.storage):
         print_leaderboard(outcome.study, out=config.out, storage=config.storage, as_json=as_json)

@@ -1,4 +1,4 @@
-"""The verb that shows a search space: what is drawn, how much there is, and how much of it a budget admits."""
+"""The ``budgetnet space`` command: parameters of a search space, its size, and the share within a budget."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def space(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """What a search space holds, and how much of it fits a budget; ends with 3 where nothing does."""
+    """Print a search space, its size, and the share that fits a budget; exit code 3 if nothing fits."""
     candidates = read_space(space)
     budget = read_budget(max_params, max_macs, max_activations)
     image = read_image(input_shape, classes)
@@ -66,29 +66,29 @@ def space(
     from budgetnet.cli.tables import console
 
     table = Table(title=f"search space {candidates.name or space}", title_justify="left")
-    for heading in ("parameter", "values", "choices", "drawn for"):
+    for heading in ("parameter", "values", "choices", "sampled for"):
         table.add_column(heading, justify="right" if heading == "choices" else "left", overflow="fold")
     for row in _rows(_parameters(candidates)):
         table.add_row(*row)
     output = console()
     output.print(table)
-    besides = "; recipe values come on top" if candidates.recipe else ""
-    output.print(f"{candidates.size:,} draws of the network's parameters{besides}")
+    suffix = ", recipe values not counted" if candidates.recipe else ""
+    output.print(f"{candidates.size:,} combinations of the network's parameters{suffix}")
     for measure, spec in least.items():
-        output.print(f"fewest {measure}: {getattr(spec.cost, measure):,}, of {spec.label}")
+        output.print(f"fewest {measure}: {getattr(spec.cost, measure):,}, by {spec.label}")
     if share is not None:
         output.print(_share_line(share, budget))
 
 
 def _parameters(space: SearchSpace) -> list[dict[str, Any]]:
-    """Every parameter as plain data, and the sizings that draw it."""
+    """Return every parameter as plain data, with the sizings that sample it."""
     from budgetnet.study.space import Sizing
 
     proposed = {sizing: space.proposed(sizing) for sizing in get_args(Sizing)}
     everything: dict[str, BaseDistribution] = {}
     for distributions in proposed.values():
         everything |= distributions
-    # As a space lists them, with what only a scaled one has at the end.
+    # In the order of the space, then the parameters that only `scale` samples.
     ordered = [*space.distributions, *(name for name in everything if name not in space.distributions)]
     return [
         {
@@ -112,33 +112,33 @@ def _described(where: BaseDistribution) -> dict[str, Any]:
 
 
 def _rows(parameters: list[dict[str, Any]]) -> list[tuple[str, str, str, str]]:
-    """A row for each parameter; those that differ in the number of their stage alone share one."""
+    """Return a row for each parameter; parameters that differ only in the stage number share a row."""
     numbers: dict[tuple[str, str, str, str], list[str]] = {}
     for parameter in parameters:
         stem, _, number = parameter["name"].rpartition("_")
         count, sizings = parameter["count"], parameter["sizings"]
         choices = "continuous" if count is None else f"{count:,}"
-        drawn_for = "all" if len(sizings) == 3 else ", ".join(sizings)
+        sampled_for = "all" if len(sizings) == 3 else ", ".join(sizings)
         name = stem if number.isdigit() else parameter["name"]
-        row = (name, _values(parameter), choices, drawn_for)
+        row = (name, _values(parameter), choices, sampled_for)
         numbers.setdefault(row, []).extend([number] if number.isdigit() else [])
     return [
-        (f"{name}_{stages[0]} to {stages[-1]}", values, f"{choices} each", drawn_for)
+        (f"{name}_{stages[0]} to {stages[-1]}", values, f"{choices} each", sampled_for)
         if len(stages) > 1
-        else ("_".join([name, *stages]), values, choices, drawn_for)
-        for (name, values, choices, drawn_for), stages in numbers.items()
+        else ("_".join([name, *stages]), values, choices, sampled_for)
+        for (name, values, choices, sampled_for), stages in numbers.items()
     ]
 
 
 def _values(parameter: dict[str, Any]) -> str:
     if "choices" in parameter:
-        return ", ".join(_word(choice) for choice in parameter["choices"])
+        return ", ".join(_choice_text(choice) for choice in parameter["choices"])
     low, high, step = parameter["low"], parameter["high"], parameter["step"]
     by = f" by {step}" if step not in (None, 1) else ""
     return f"{low:g} to {high:g}{by}{', log' if parameter['log'] else ''}"
 
 
-def _word(choice: Any) -> str:
+def _choice_text(choice: Any) -> str:
     return {True: "yes", False: "no"}[choice] if isinstance(choice, bool) else "none" if choice is None else str(choice)
 
 
@@ -148,10 +148,10 @@ def _share_line(share: ShareWithin, budget: Budget) -> str:
 
     limits = ", ".join(f"{value:,} {name[4:]}" for name, value in budget.to_mapping().items() if value)
     if share.interval is None:
-        shown, counted = percent(share.share), f"{share.within:,} of all draws, counted one by one"
+        shown, counted = percent(share.share), f"{share.within:,} of all combinations, enumerated"
     else:
         shown, counted = (
             format_with_interval(share.share, share.interval),
-            f"{share.draws:,} sampled draws, 95 % interval",
+            f"{share.draws:,} samples, 95 % interval",
         )
-    return f"at most {limits}: {shown} % of draws\n({counted}; widths drawn, as reject has it)"
+    return f"at most {limits}: {shown} % of combinations\n({counted}; widths sampled, as with sizing reject)"

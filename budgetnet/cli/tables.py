@@ -1,4 +1,4 @@
-"""How results look in a terminal."""
+"""Terminal tables of verdicts, leaderboards and finalists."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from budgetnet.study.finalists import FinalResult
 from budgetnet.study.leaderboard import LeaderboardRow
 
 _PLAIN_WIDTH = 120
-"""Columns to fill where the output is no terminal."""
+"""Width in characters if the output is not a terminal."""
 
 
 def console() -> Console:
-    """Standard output, as wide as the terminal; takes text as it is, because names and paths may hold brackets."""
+    """Return a console for standard output; markup is off because names and paths may contain brackets."""
     return Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH, highlight=False, markup=False, emoji=False)
 
 
@@ -30,10 +30,10 @@ def titled_table(title: str, *headings: str, no_wrap: bool = False, **look: Any)
     """Make an empty table whose first column holds names and whose other columns hold numbers.
 
     Args:
-        title: stands above it.
-        headings: of the columns.
-        no_wrap: whether every cell stays on one line, cut where it does not fit.
-        look: any other argument of rich's `Table`.
+        title: title above the table.
+        headings: column headings.
+        no_wrap: whether cells are truncated instead of wrapped.
+        look: further arguments of rich's `Table`.
     """
     table = Table(title=title, title_justify="left", **look)
     for place, heading in enumerate(headings):
@@ -42,7 +42,7 @@ def titled_table(title: str, *headings: str, no_wrap: bool = False, **look: Any)
 
 
 def verdict_table(verdict: Verdict) -> Table:
-    """Every limit, how much of it is used, and what is left."""
+    """Return a table of the limits: used, allowed, headroom."""
     title = f"{verdict.name}: {'fits' if verdict.fits else 'over budget'}"
     look: dict[str, Any] = {"caption": verdict.note or None, "caption_justify": "left"}
     table = titled_table(title, "limit", "used", "allowed", "headroom", "", **look)
@@ -65,15 +65,17 @@ def verdict_table(verdict: Verdict) -> Table:
 
 
 def edits_table(verdict: Verdict) -> Table:
-    """The smallest edits that would let the network in."""
-    table = titled_table("smallest edits that fit, each counted", "edit", "params", "MACs", "activations")
+    """Return a table of the smallest edits that bring the network within the budget."""
+    table = titled_table(
+        "smallest edits that fit the budget, with their exact costs", "edit", "params", "MACs", "activations"
+    )
     for edit in verdict.edits:
         table.add_row(edit.description, *(f"{number:,}" for number in edit.cost))
     return table
 
 
 def leaderboard_table(rows: Sequence[LeaderboardRow], *, title: str, width: int) -> Table:
-    """Candidates and the published reference, the best first; on narrow terminals without what can be looked up."""
+    """Return a table of candidates and the published reference, best first; narrow terminals get fewer columns."""
     wide = width >= _PLAIN_WIDTH - 10
     table = Table(title=title, title_justify="left", expand=False)
     table.add_column("rank", justify="right", no_wrap=True)
@@ -101,7 +103,7 @@ def leaderboard_table(rows: Sequence[LeaderboardRow], *, title: str, width: int)
 
 
 def finals_table(results: Sequence[FinalResult], *, width: int) -> Table:
-    """Finalists by mean validation accuracy, with what they did on the test set."""
+    """Return a table of finalists by mean validation accuracy, with their test accuracy."""
     wide = width >= _PLAIN_WIDTH - 10
     table = Table(title="finalists", title_justify="left", expand=False)
     table.add_column("rank", justify="right", no_wrap=True)
@@ -128,6 +130,6 @@ def finals_table(results: Sequence[FinalResult], *, width: int) -> Table:
 
 
 def _verdict_text(row: LeaderboardRow) -> Text:
-    words = {"beyond noise": "yes", "within noise": "no"}.get(row.verdict, row.verdict)
+    text = {"beyond noise": "yes", "within noise": "no"}.get(row.verdict, row.verdict)
     colour = "" if row.exceeds_noise is None else ("green" if row.gap > 0 else "red") if row.exceeds_noise else "yellow"
-    return Text(words, colour)
+    return Text(text, colour)

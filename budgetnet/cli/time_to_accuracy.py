@@ -1,4 +1,4 @@
-"""The command that compares how soon runs reached an accuracy."""
+"""The ``budgetnet time-to-accuracy`` command."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def time_to_accuracy(
     ] = "90,93,94,95",
     as_json: Json = False,
 ) -> None:
-    """Compare epochs, PFLOP and minutes until runs first reached a validation accuracy, from their records."""
+    """Compare epochs, PFLOP and minutes until runs first reached a validation accuracy."""
     wanted = _read_targets(targets)
     from budgetnet.runs.store import RunFolder
     from budgetnet.runs.time_to_accuracy import times_to_accuracy
@@ -37,9 +37,8 @@ def time_to_accuracy(
     output = console()
     output.print(_table(found))
     output.print(
-        "epoch: the first at whose end validation accuracy was at least the target; PFLOP: 1e15 floating-point "
-        "operations of training up to then; minutes: training and validation up to then, comparable on the same "
-        "hardware alone"
+        "epoch: first epoch whose validation accuracy reached the target; PFLOP: 1e15 floating-point operations of "
+        "training until its end; minutes: training and validation until its end, comparable only on the same hardware"
     )
     if len({each.record.identity.data.split_fingerprint for each in found}) > 1:
         output.print("the runs were validated on different images", style="yellow")
@@ -48,10 +47,10 @@ def time_to_accuracy(
 
 
 def _read_targets(text: str) -> list[float]:
-    """Read accuracies in per cent, and give them as shares, each once, in rising order.
+    """Parse accuracies in per cent; return them as fractions, sorted and without duplicates.
 
     Raises:
-        InputError: one is no number above 0 and at most 100.
+        InputError: a value is not a number above 0 and at most 100.
     """
     try:
         numbers = sorted({float(part) for part in text.split(",")})

@@ -1,4 +1,4 @@
-"""The verb that trains one network."""
+"""The ``budgetnet train`` command."""
 
 from __future__ import annotations
 
@@ -54,16 +54,16 @@ def train(
         bool,
         typer.Option(
             "--compile",
-            help="Let torch.compile prepare the steps: for long runs, as it takes minutes; the run is the same.",
+            help="Compile the training step with torch.compile. Takes minutes, so use it for long runs.",
         ),
     ] = False,
     replay: Annotated[
-        bool, typer.Option(help="Whether steps are recorded as CUDA graphs and replayed, on a device that can.")
+        bool, typer.Option(help="Whether to capture training steps as CUDA graphs, on devices that support them.")
     ] = True,
     track: Track = None,
     as_json: Json = False,
 ) -> None:
-    """Train one network into a run folder; the same command goes on where it stopped."""
+    """Train one network; run the same command again to resume."""
     how = read_recipe(recipe, data=data, epochs=epochs)
     sizes = read_sizes(train_size, validation_size)
     require_folder(out, field="--out")
@@ -75,23 +75,23 @@ def train(
     ready = prepare(network, data=data, recipe=how, seed=seed, out=out, device=device, **sizes)
     set_threads_shown(wanted, ready.first_run)
     if ready.folder.finished and sys.stderr.isatty():
-        typer.echo("already trained: read from its record", err=True)
+        typer.echo("already trained: showing the stored result", err=True)
     if not as_json:
         _announce_cost(ready.spec, how, images=ready.data.record.train_images)
     try:
         with compiling(wanted=compiled):
             run = ready.run(compile=compiled, cuda_graphs=replay, callbacks=trackers)
     except KeyboardInterrupt:
-        typer.echo("interrupted: the same command goes on after the last epoch that was finished", err=True)
+        typer.echo("interrupted: run the same command to resume after the last finished epoch", err=True)
         raise
     _report(run.record, as_json=as_json)
 
 
 def _report(record: RunRecord, *, as_json: bool) -> None:
-    """Print what a training run came to.
+    """Print the result of a training run.
 
     Raises:
-        BudgetnetError: it came to no result.
+        BudgetnetError: the run has no result.
     """
     from budgetnet.common.formatting import duration, short_petaflops
     from budgetnet.statistics.intervals import format_with_interval, wilson_interval
@@ -100,7 +100,7 @@ def _report(record: RunRecord, *, as_json: bool) -> None:
     name = identity.spec.label
     result = record.result
     if result.status != "complete" or result.validation_correct is None:
-        raise BudgetnetError(f"{name}: training came to no result: {result.reason} ({record.folder})")
+        raise BudgetnetError(f"{name}: training ended without a result: {result.reason} ({record.folder})")
     accuracy = result.validation_correct / result.validation_images
     interval = wilson_interval(result.validation_correct, result.validation_images)
     if as_json:
@@ -118,7 +118,7 @@ def _report(record: RunRecord, *, as_json: bool) -> None:
     typer.echo(
         f"validation accuracy {format_with_interval(accuracy, interval)} % (95 % interval, "
         f"{result.validation_images:,} images), epoch {result.best_epoch} of {result.epochs}; {result.reason}; "
-        "the test set stays sealed"
+        "test set not used"
     )
     typer.echo(
         f"trained for {short_petaflops(record.train_flops)} PFLOP, {result.epochs} epochs, {duration(result.seconds)}"
@@ -129,18 +129,18 @@ def _report(record: RunRecord, *, as_json: bool) -> None:
 
 
 def _announce_cost(spec: ModelSpec, recipe: Recipe, *, images: int) -> None:
-    """Print what a training run may cost at most, and how that is counted."""
+    """Print the upper bound of the training cost and its formula."""
     from budgetnet.common.formatting import short_count, short_petaflops
     from budgetnet.runs.training_cost import FLOPS_PER_MAC, training_flops
 
     formula = f"{FLOPS_PER_MAC} x {short_count(spec.macs)} MACs x {images:,} images x {recipe.epochs} epochs"
     changes = [
-        words
-        for words, there in (
+        text
+        for text, applies in (
             ("less for smaller images in the first epochs", recipe.resizing),
             ("less for images that are filtered out, and the proxy network's own", recipe.example_filter),
         )
-        if there
+        if applies
     ]
     cost = short_petaflops(training_flops(spec, recipe, images=images))
     typer.echo(f"cost: at most {cost} PFLOP: {', '.join([formula, *changes])}")

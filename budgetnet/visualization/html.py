@@ -1,4 +1,4 @@
-"""How specifications look in a notebook: plain HTML tables, no scripts, every text escaped."""
+"""HTML tables for notebooks, without scripts; all text is escaped."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CELL = "padding:2px 10px;text-align:{side};font-variant-numeric:tabular-nums"
 
 
 def _table(caption: str, head: Sequence[str], rows: Iterable[Sequence[object]], *, left: int = 1) -> str:
-    """An HTML table; the first ``left`` columns hold text, the others numbers."""
+    """Return an HTML table; the first ``left`` columns hold text, the others numbers."""
     sides = ["left" if column < left else "right" for column in range(len(head))]
 
     def line(tag: str, cells: Sequence[object]) -> str:
@@ -46,13 +46,13 @@ def _table(caption: str, head: Sequence[str], rows: Iterable[Sequence[object]], 
 
 
 def spec_html(spec: ModelSpec) -> str:
-    """A specification as a table of its stages, the whole network's cost above and its silhouette below."""
+    """Return a specification as a table of its stages, with the network's cost above and its silhouette below."""
     silhouette = silhouette_svg(spec, width=480)
     return f'{stages_html(spec)}<div style="max-width:480px;padding:4px 10px">{silhouette}</div>'
 
 
 def stages_html(spec: ModelSpec) -> str:
-    """A specification as a table of its stages, with the whole network's cost."""
+    """Return a specification as a table of its stages, with the network's cost."""
     cost = cost_of(spec)
     sizes = [f"{height}x{width}" for height, width in feature_sizes(spec)]
     stem = spec.stem
@@ -79,7 +79,7 @@ def stages_html(spec: ModelSpec) -> str:
 
 
 def verdict_html(verdict: Verdict) -> str:
-    """A verdict as bars of its limits, with the smallest edits below when it is over."""
+    """Return a verdict as a table and bars of its limits, with the smallest edits if it is over budget."""
     rows = [
         (limit.limit, f"{limit.used:,}", f"{limit.allowed:,}", f"{limit.headroom:,}", f"{limit.violation + 1:.1%}")
         for limit in verdict.limits
@@ -95,21 +95,21 @@ def verdict_html(verdict: Verdict) -> str:
 
 
 def _bar(limit: LimitVerdict) -> str:
-    """How much of a limit is used, as a bar; of one that is exceeded, with a mark where the limit lies."""
+    """Return the used share of a limit as a bar; a mark shows the limit if it is exceeded."""
     used = limit.violation + 1
     fits = limit.headroom >= 0
-    words = f"{limit.limit}: {used:.1%} of {limit.allowed:,}, {'fits' if fits else 'over'}"
+    text = f"{limit.limit}: {used:.1%} of {limit.allowed:,}, {'fits' if fits else 'over'}"
     full = min(1.0, used)
     mark = 1.0 if fits else 1 / used
     ground = f"position:relative;width:320px;max-width:100%;height:10px;margin:4px 10px;background:{RULE}"
     filled = f"width:{100 * full:.1f}%;height:100%;background:{GREEN if fits else VERMILLION}"
     line = f"position:absolute;top:-2px;left:{100 * mark:.1f}%;width:2px;height:14px;background:#222"
     parts = f'<div style="{filled}"></div><div style="{line}"></div>'
-    return f'<div role="img" aria-label="{escape(words)}" title="{escape(words)}" style="{ground}">{parts}</div>'
+    return f'<div role="img" aria-label="{escape(text)}" title="{escape(text)}" style="{ground}">{parts}</div>'
 
 
 def summary_html(summary: Summary) -> str:
-    """A network layer by layer, as a table."""
+    """Return a network layer by layer, as a table."""
     rows = [
         (row.layer, row.path, "x".join(map(str, row.output_shape[1:])), f"{row.cost.params:,}", f"{row.cost.macs:,}")
         for row in summary.rows
@@ -120,12 +120,12 @@ def summary_html(summary: Summary) -> str:
 
 
 def leaderboard_html(rows: Sequence[LeaderboardRow], *, title: str, most: int | None = None) -> str:
-    """Ranked candidates beside the published result, as a table.
+    """Return ranked candidates and the published result as a table.
 
     Args:
-        rows: the best first.
-        title: what they are candidates of.
-        most: candidates to show; all if left out.
+        rows: rows of the leaderboard, best first.
+        title: title of the table.
+        most: maximum number of candidates to show. Default: all.
     """
     shown = [row for row in rows if most is None or row.is_reference or (row.rank or 0) <= most]
     cells = [
@@ -142,8 +142,8 @@ def leaderboard_html(rows: Sequence[LeaderboardRow], *, title: str, most: int | 
         )
         for row in shown
     ]
-    left_out = len(rows) - len(shown)
-    caption = f"<b>{escape(title)}</b> · ranked by validation accuracy" + (f" · {left_out} more" if left_out else "")
+    omitted = len(rows) - len(shown)
+    caption = f"<b>{escape(title)}</b> · ranked by validation accuracy" + (f" · {omitted} more" if omitted else "")
     head = ("rank", "candidate", "architecture", "params", "MACs", "PFLOP", "accuracy % [95 %]", "gap", "beyond noise?")
     return _table(caption, head, cells, left=3)
 
@@ -151,21 +151,21 @@ def leaderboard_html(rows: Sequence[LeaderboardRow], *, title: str, most: int | 
 def study_html(
     rows: Sequence[LeaderboardRow], *, title: str, facts: Mapping[str, str], counts: Mapping[str, int]
 ) -> str:
-    """A study: what it asks, how many candidates met which fate, and the best ten.
+    """Return a study as HTML: its settings, the number of candidates by outcome, and the best ten.
 
     Args:
         rows: its leaderboard.
         title: its name.
-        facts: what it asks, by what that is.
-        counts: of fates.
+        facts: its settings, by name.
+        counts: number of candidates by outcome.
     """
-    fates = ", ".join(f"{count} {fate.replace('_', ' ')}" for fate, count in counts.items())
-    about = _table(f"study <b>{escape(title)}</b>", ("", ""), [*facts.items(), ("candidates", fates)], left=2)
+    outcomes = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in counts.items())
+    about = _table(f"study <b>{escape(title)}</b>", ("", ""), [*facts.items(), ("candidates", outcomes)], left=2)
     return about + leaderboard_html(rows, title=title, most=10)
 
 
 def candidate_html(trial: Trial, spec: ModelSpec) -> str:
-    """A trained candidate: what came of it, and its network."""
+    """Return a trained candidate as HTML: its result and its network."""
     accuracy = "no result" if trial.accuracy is None else f"{percent(trial.accuracy)} % validation accuracy"
     use = f"{100 * trial.budget_used:.1f} % of the budget"
     about = f"<p><b>{escape(trial.name)}</b> · {accuracy} · {use} · {escape(trial.ended or trial.fate)}</p>"
@@ -173,7 +173,7 @@ def candidate_html(trial: Trial, spec: ModelSpec) -> str:
 
 
 def run_html(record: RunRecord) -> str:
-    """A finished run: its result, its recipe and its network."""
+    """Return a finished run as HTML: its result, recipe and network."""
     identity, result = record.identity, record.result
     accuracy = f"no result: {result.reason}"
     if result.validation_correct is not None:
@@ -190,7 +190,7 @@ def run_html(record: RunRecord) -> str:
 
 
 def evaluations_html(evaluated: Sequence[EvaluatedRun]) -> str:
-    """Evaluated runs, one a line, and every comparison of two of them."""
+    """Return evaluated runs as a table, and their pairwise comparisons."""
     rows = [
         (
             number,
@@ -223,7 +223,7 @@ def evaluations_html(evaluated: Sequence[EvaluatedRun]) -> str:
 
 
 def predictions_html(predictions: Sequence[Prediction], *, class_names: Sequence[str]) -> str:
-    """The three most probable classes of each image, or why it could not be read."""
+    """Return the three most probable classes of each image, or the reason why it could not be read."""
     rows: list[Sequence[object]] = []
     for each in predictions:
         if each.error is not None:
@@ -234,7 +234,7 @@ def predictions_html(predictions: Sequence[Prediction], *, class_names: Sequence
 
 
 def ablation_html(result: AblationResult) -> str:
-    """An ablation as tables: of each network every variant, the base first, and what each change is worth."""
+    """Return an ablation as tables: the variants of each network, base first, and the effect of each change."""
     study = result.study
     about = f" · {study.judged_on} accuracy · {len(study.seeds)} paired seeds"
     compared = ("compared with",) if study.has_options else ()
@@ -252,9 +252,9 @@ def ablation_html(result: AblationResult) -> str:
 def _ablation_cells(row: Row, *, compared: bool) -> list[object]:
     difference = row.difference
     if row.variant.is_base:
-        told = "" if compared else "base"
+        text = "" if compared else "base"
     else:
-        told = points(difference.mean, difference.interval) if difference else row.remark
+        text = points(difference.mean, difference.interval) if difference else row.remark
     return [
         row.variant.name,
         f"{row.variant.spec.params:,}",
@@ -262,7 +262,7 @@ def _ablation_cells(row: Row, *, compared: bool) -> list[object]:
         "" if row.mean is None else percent(row.mean),
         "" if row.standard_deviation is None else percent(row.standard_deviation),
         *([row.variant.compared_with] if compared else []),
-        told,
+        text,
         "" if row.p_value is None else f"{row.p_value:.3f}",
     ]
 

@@ -1,4 +1,4 @@
-"""Networks against a budget: specs by name and file, and torch modules counted by torch."""
+"""`budgetnet.check` of specs by name and file, and of torch modules."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def small() -> nn.Sequential:
     )
 
 
-def test_a_module_is_counted_by_hand() -> None:
+def test_module_cost_matches_hand_count() -> None:
     verdict = bn.check(small(), max_params=1522, input_shape=(3, 4, 4))
     # 3 * 8 * 9 + 2 * 8 + 128 * 10 + 10 parameters; a product for each weight and place; 8 * 16 + 10 outputs.
     assert tuple(verdict.cost) == (216 + 16 + 1290, 216 * 16 + 1280, 138)
@@ -33,7 +33,7 @@ def test_a_built_network_counts_as_its_spec(name: str) -> None:
     assert bn.check(build(spec)).cost == bn.check(spec).cost
 
 
-def test_a_module_is_left_as_it_was() -> None:
+def test_module_is_unchanged() -> None:
     network = small()
     network[1].eval()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}

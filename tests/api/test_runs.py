@@ -1,4 +1,4 @@
-"""Training, evaluation, prediction, ranking and export of runs as a library."""
+"""Python API: training, evaluation, prediction, ranking and export of runs."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_a_wrong_argument_is_refused_by_its_name(changes: dict[str, object], fie
     assert list(tmp_path.iterdir()) == []
 
 
-def test_evaluation_on_validation_images_leaves_the_test_set_sealed(runs: list[TrainedRun]) -> None:
+def test_evaluation_on_validation_images_does_not_use_test_set(runs: list[TrainedRun]) -> None:
     evaluations = bn.evaluate([run.folder for run in runs], device="cpu")
     assert [each.scores.correct for each in evaluations] == [run.record.result.validation_correct for run in runs]
     frame = evaluations.frame()
@@ -144,7 +144,7 @@ def test_runs_that_cannot_be_ranked_together_are_refused(
         bn.leaderboard([runs[0].folder, runs[0].folder])
     with pytest.raises(bn.InputError, match="must be at least one"):
         bn.leaderboard([])
-    with pytest.raises(bn.RecordError, match="holds no run"):
+    with pytest.raises(bn.RecordError, match="contains no run"):
         bn.leaderboard([runs[0].folder, tmp_path])
     other = bn.train(TINY, data=digits, recipe=tiny_recipe(epochs=1, split_seed=1), out=tmp_path, device="cpu", **SIZES)
     with pytest.raises(bn.InputError, match="split in another way"):

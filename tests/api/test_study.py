@@ -1,4 +1,4 @@
-"""A study as notebooks see it, against what Optuna says of the same storage and what stands in the run folders."""
+"""`budgetnet.Study` compared with Optuna on the same storage and with the run folders."""
 
 from __future__ import annotations
 
@@ -99,13 +99,13 @@ def test_figures_are_drawn_by_name(study: Study, name: str) -> None:
     assert study.figure(name).layout.meta["alt"]
 
 
-def test_what_is_not_there_is_told(study: Study, tmp_path: Path) -> None:
+def test_missing_trials_and_figures_are_rejected(study: Study, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="figure = 'pie': must be one of front, macs"):
         study.figure("pie")
-    with pytest.raises(InputError, match="trial = 99: is none of study mine"):
+    with pytest.raises(InputError, match="trial = 99: must be a trial of study mine"):
         study[99]
     over = next(trial for trial in study.trials() if trial.fate == "over budget")
-    with pytest.raises(InputError, match="was not trained to its end: over budget"):
+    with pytest.raises(InputError, match="must be fully trained, but is over budget"):
         study[over.number]
     with pytest.raises(RecordError, match="no study is kept here"):
         open_study(out=tmp_path)
@@ -133,7 +133,7 @@ def test_a_search_leaves_notes_for_the_dashboard(study: Study) -> None:
         assert get_note_from_system_attrs(attributes, trial._trial_id)["body"].startswith(f"### #{trial.number} ")
 
 
-def test_the_same_call_goes_on_and_tells_its_callbacks(study: Study, digits: DataSet) -> None:
+def test_same_call_resumes_and_calls_callbacks(study: Study, digits: DataSet) -> None:
     watcher = Watcher()
     again = search(
         data=digits,
@@ -152,7 +152,7 @@ def test_the_same_call_goes_on_and_tells_its_callbacks(study: Study, digits: Dat
     assert again.count_outcomes()["trained"] == 5
 
 
-def test_a_budget_that_nothing_fits_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_infeasible_budget_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(OverBudgetError):
         search(max_params=10, out=tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
@@ -170,7 +170,7 @@ def test_a_budget_that_nothing_fits_leaves_nothing_behind(tmp_path: Path) -> Non
         ({"callbacks": [Watcher]}, "must be instances of budgetnet.Callback"),
     ],
 )
-def test_a_call_that_breaks_a_rule_leaves_nothing_behind(arguments: dict[str, Any], rule: str, tmp_path: Path) -> None:
+def test_invalid_call_writes_nothing(arguments: dict[str, Any], rule: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=rule):
         search(max_params="30k", out=tmp_path / "runs", **arguments)
     assert not (tmp_path / "runs").exists()

@@ -1,4 +1,4 @@
-"""The verb that ablates, on real runs: what it trains, what it says, what it refuses, and that it goes on."""
+"""`budgetnet ablate` on real runs: training, output, errors and resuming."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_saving_writes_table_data_and_figure(folder: Path, tell: RunCommand) -> 
     assert "learning_rate=0.2" in page
 
 
-def test_the_test_set_is_opened_once_and_only_on_request(folder: Path, tell: RunCommand) -> None:
+def test_test_set_is_used_once_and_only_on_request(folder: Path, tell: RunCommand) -> None:
     found = answered(tell, write_study(folder, judged_on="test"), *SMALL)
     (opening,) = read_openings(folder / "runs" / TEST_OPENINGS_FILE)
     assert (opening["by"], opening["reason"]) == ("ablate tiny", "an ablation of 3 variants")
@@ -94,11 +94,11 @@ def test_the_test_set_is_opened_once_and_only_on_request(folder: Path, tell: Run
         record = RunFolder(folder / "runs" / cell["run"]).load()
         assert record.test is not None
         assert record.test.accuracy == cell["accuracy"]
-    assert "the test set was opened" in tell("ablate", "study/other.yaml", *SMALL).out
+    assert "test set used, see" in tell("ablate", "study/other.yaml", *SMALL).out
     assert len(read_openings(folder / "runs" / TEST_OPENINGS_FILE)) == 1
 
 
-def test_options_are_laid_over_the_study(folder: Path, tell: RunCommand) -> None:
+def test_options_override_the_study(folder: Path, tell: RunCommand) -> None:
     change = ["--change", "spec.stages[0].channels=12", "--change", "recipe.weight_decay=0", "--epochs", "1"]
     found = answered(tell, "study", *SMALL, *change, "--seeds", "1")
     record = RunFolder(folder / "runs" / found["rows"][0]["runs"][0]["run"]).load()
@@ -116,7 +116,7 @@ def test_listing_trains_nothing(folder: Path, tell: RunCommand) -> None:
     before = snapshot(folder)
     listed = tell("ablate", "study", "--list")
     assert (listed.code, listed.err) == (0, "")
-    assert "3 of 4 variants are within budget; 2 seeds each, 6 trainings" in listed.out
+    assert "3 of 4 variants are within budget; 2 seeds each, 6 training runs" in listed.out
     assert [row["fits"] for row in answered(tell, "study", "--list")["rows"]] == [True, True, False, True]
     assert snapshot(folder) == before
 
@@ -129,16 +129,15 @@ def test_validation_images_are_the_same_for_all_variants(folder: Path, tell: Run
         assert "judged_on: test" in refused.err
 
 
-def test_few_pairs_and_a_hopeless_base_are_said_to_be_so(folder: Path, tell: RunCommand) -> None:
-    assert "a bootstrap of fewer than 10 pairs" in tell("ablate", "study", *SMALL, "--interval", "bootstrap").out
-    assert "a bootstrap of" not in tell("ablate", "study", *SMALL).out
+def test_few_pairs_and_base_over_budget_are_reported(folder: Path, tell: RunCommand) -> None:
     assert (
-        "the base itself is over budget"
-        in tell("ablate", write_study(folder, budget={"max_params": 100}), "--list").out
+        "bootstrap intervals of fewer than 10 pairs" in tell("ablate", "study", *SMALL, "--interval", "bootstrap").out
     )
+    assert "bootstrap intervals of" not in tell("ablate", "study", *SMALL).out
+    assert "the base is over budget" in tell("ablate", write_study(folder, budget={"max_params": 100}), "--list").out
 
 
-def test_a_leaking_variant_is_judged_on_the_test_set_and_marked(folder: Path, tell: RunCommand) -> None:
+def test_leaking_variant_is_evaluated_on_test_set_and_marked(folder: Path, tell: RunCommand) -> None:
     leak = {"factors": {"recipe.validation_split": ["fixed", "each-epoch"]}}
     refused = tell("ablate", write_study(folder, **leak), *SMALL)
     assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
@@ -163,7 +162,7 @@ def test_options_are_trained_for_every_network_and_a_report_finds_them_again(fol
     before = snapshot(folder)
     listed = tell("ablate", study, "--list")
     # Of each network the base, two options, all; all without one option are the other, and are trained once.
-    assert "8 of 8 variants are within budget; 2 seeds each, 16 trainings" in listed.out
+    assert "8 of 8 variants are within budget; 2 seeds each, 16 training runs" in listed.out
     assert "trained as basic: one-cycle" in listed.out
     assert snapshot(folder) == before
     found = answered(tell, study, *SMALL, "--epochs", "1", "--save", "saved")
@@ -184,7 +183,7 @@ def test_options_are_trained_for_every_network_and_a_report_finds_them_again(fol
     assert "preact: all without nesterov" in (folder / "saved" / "forest.html").read_text()
     table = tell("ablate", study, *SMALL, "--epochs", "1").out
     assert list((folder / "runs").glob("*/result.json")) == runs
-    assert "p corrected for all 10 differences on single networks together (Holm)" in table
+    assert "p-values corrected over all 10 differences on single networks (Holm)" in table
     assert "network preact" in table
     assert f"{EFFECT_RULE}\n{POOLED_RULE}\n" in table
     (folder / "runs").rename(folder / "study" / "runs")
@@ -194,10 +193,10 @@ def test_options_are_trained_for_every_network_and_a_report_finds_them_again(fol
     assert read.remarks == ()
 
 
-def test_a_network_whose_base_is_over_budget_is_told_before_anything_is_trained(folder: Path, tell: RunCommand) -> None:
+def test_base_over_budget_is_reported_before_training(folder: Path, tell: RunCommand) -> None:
     big = {"basic": TINY.to_mapping(), "big": TINY.replace(channels=[128]).to_mapping()}
     study = write_networks(folder, networks=big)
-    assert "the base of big itself is over budget" in tell("ablate", study, "--list").out
+    assert "the base of big is over budget" in tell("ablate", study, "--list").out
     before = snapshot(folder)
     refused = tell("ablate", study, *SMALL)
     assert (refused.code, refused.out, refused.err.count("\n")) == (3, "", 1)
@@ -206,7 +205,7 @@ def test_a_network_whose_base_is_over_budget_is_told_before_anything_is_trained(
     assert changed.err.startswith("error: changes.spec = 'a specification': would give all networks the same")
 
 
-def test_a_study_under_way_is_reported_from_the_runs_that_are_complete(folder: Path, tell: RunCommand) -> None:
+def test_partial_report_uses_complete_runs(folder: Path, tell: RunCommand) -> None:
     study = write_networks(folder, seeds=4)
     partial = [study, *SMALL, "--epochs", "1", "--partial"]
     before = snapshot(folder)
@@ -246,12 +245,12 @@ def test_a_study_under_way_is_reported_from_the_runs_that_are_complete(folder: P
     assert rows["preact", "all"] == {(row["network"], row["variant"]): row for row in whole["rows"]}["preact", "all"]
 
 
-def test_a_partial_report_opens_no_test_set(folder: Path, tell: RunCommand) -> None:
+def test_partial_report_does_not_use_test_set(folder: Path, tell: RunCommand) -> None:
     partial = [write_study(folder, judged_on="test"), *SMALL, "--partial"]
     answered(tell, write_study(folder), *SMALL)
     write_study(folder, judged_on="test")
     assert tell("ablate", *partial).out == (
-        "partial: 0 of 6 runs are complete and judged on the test set; nothing was trained\n"
+        "partial: 0 of 6 runs are complete and evaluated on the test set; nothing was trained\n"
     )
     assert not (folder / "runs" / TEST_OPENINGS_FILE).exists()
     whole = answered(tell, *partial[:-1])
@@ -275,7 +274,7 @@ BAD: list[tuple[list[str], int, str]] = [
 
 
 @pytest.mark.parametrize(("arguments", "code", "line"), BAD)
-def test_what_is_wrong_is_told_in_one_line_and_leaves_nothing(
+def test_bad_input_gives_one_line_and_writes_nothing(
     folder: Path, tell: RunCommand, arguments: list[str], code: int, line: str
 ) -> None:
     before = snapshot(folder)

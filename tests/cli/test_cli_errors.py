@@ -1,4 +1,4 @@
-"""Whatever a person gets wrong is told in one line, with the right exit code, and leaves no trace."""
+"""User errors: one line, the documented exit code, and no files written."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ BAD_INPUT = [
 
 
 @pytest.mark.parametrize(("arguments", "hint"), BAD_INPUT, ids=[" ".join(arguments) for arguments, _ in BAD_INPUT])
-def test_bad_input_is_one_line_and_leaves_no_trace(
+def test_bad_input_gives_one_line_and_writes_no_files(
     folder: Path, tell: RunCommand, arguments: list[str], hint: str
 ) -> None:
     before = snapshot(folder)
@@ -159,7 +159,7 @@ def test_bad_input_is_one_line_and_leaves_no_trace(
     assert {path.name for path in folder.iterdir()} == {*FILES, "folder"}
 
 
-def test_a_budget_that_nothing_fits_ends_with_three_and_makes_nothing(folder: Path, tell: RunCommand) -> None:
+def test_infeasible_budget_exits_with_3_and_writes_nothing(folder: Path, tell: RunCommand) -> None:
     before = snapshot(folder)
     answer = tell("search", "--max-params", "100")
     assert (answer.code, answer.out, answer.err.count("\n")) == (3, "", 1)
@@ -168,9 +168,7 @@ def test_a_budget_that_nothing_fits_ends_with_three_and_makes_nothing(folder: Pa
     assert not (folder / "runs").exists()
 
 
-def test_a_network_made_by_hand_that_is_over_budget_ends_with_three_and_makes_nothing(
-    folder: Path, tell: RunCommand
-) -> None:
+def test_enqueued_network_over_budget_exits_with_3_and_writes_nothing(folder: Path, tell: RunCommand) -> None:
     before = snapshot(folder)
     answer = tell("search", "--enqueue", "reference", "--max-params", "100k")
     assert (answer.code, answer.out, answer.err.count("\n")) == (3, "", 1)
@@ -180,7 +178,7 @@ def test_a_network_made_by_hand_that_is_over_budget_ends_with_three_and_makes_no
 
 
 @pytest.mark.parametrize("verb", [["train", "good.yaml"], ["search"], ["leaderboard"]])
-def test_a_file_where_the_folder_of_runs_should_be_is_told(folder: Path, tell: RunCommand, verb: list[str]) -> None:
+def test_file_in_place_of_run_folder_is_rejected(folder: Path, tell: RunCommand, verb: list[str]) -> None:
     before = snapshot(folder)
     answer = (
         tell(*verb, "--out", "good.yaml", "--epochs", "1")
@@ -202,9 +200,7 @@ SLOW = {"learning_rate": 10.0, "weight_decay": 1.0, "momentum": 0.0}
 
 
 @pytest.mark.parametrize("settings", [{"learning_rate": 1e10}, {"learning_rate": 1e30}, SLOW])
-def test_a_run_that_diverges_ends_with_one_and_one_line(
-    folder: Path, tell: RunCommand, settings: dict[str, float]
-) -> None:
+def test_diverged_run_exits_with_1_and_one_line(folder: Path, tell: RunCommand, settings: dict[str, float]) -> None:
     tiny_recipe(epochs=40, **settings).save(folder / "recipe.yaml")
     for _ in range(2):  # the second answer comes from the record
         answer = tell("train", "good.yaml", *small())
@@ -214,7 +210,7 @@ def test_a_run_that_diverges_ends_with_one_and_one_line(
         assert ("in epoch 1 " in answer.err) is (settings is not SLOW)
 
 
-def test_a_study_asked_another_question_is_told(folder: Path, tell: RunCommand) -> None:
+def test_study_with_another_config_is_rejected(folder: Path, tell: RunCommand) -> None:
     tiny_recipe(epochs=1).save(folder / "recipe.yaml")
     write_space(folder / "space.yaml", TINY_SPACE)
     write_space(folder / "pair.yaml", PAIR_SPACE)
@@ -225,7 +221,7 @@ def test_a_study_asked_another_question_is_told(folder: Path, tell: RunCommand) 
     assert tell("leaderboard", "other").err.count("there are mine") == 1
 
 
-def test_a_corrupt_study_file_is_told(folder: Path, tell: RunCommand) -> None:
+def test_corrupt_study_file_is_reported(folder: Path, tell: RunCommand) -> None:
     (folder / "runs").mkdir()
     (folder / "runs" / "studies.db").write_bytes(b"SQLite format 3\x00" + bytes(range(256)) * 20)
     for verb in ("search", "leaderboard"):

@@ -1,4 +1,4 @@
-"""The verbs that ask trained networks: what they answer, when they open the test set, and what they refuse."""
+"""`budgetnet evaluate` and `budgetnet ensemble`: scores, use of the test set, and errors."""
 
 from __future__ import annotations
 
@@ -47,9 +47,7 @@ def answered(tell: RunCommand, *arguments: str, code: int = 0) -> Any:
 
 
 @pytest.mark.parametrize("on", ["validation", "test"])
-def test_a_runs_numbers_are_those_of_scikit_learn(
-    runs: Runs, digits: DataSet, tell: RunCommand, folder: Path, on: str
-) -> None:
+def test_scores_match_scikit_learn(runs: Runs, digits: DataSet, tell: RunCommand, folder: Path, on: str) -> None:
     records = runs("good0", "good1")
     answer = answered(tell, "evaluate", "good0", "good1", "--on", on, "--bins", "7")
     assert [each["run"] for each in answer["runs"]] == ["good0", "good1"]
@@ -82,31 +80,31 @@ def test_a_runs_numbers_are_those_of_scikit_learn(
     assert pair["p"] == pair["p_holm"]
 
 
-def test_the_test_set_is_opened_only_when_asked_for_and_once(runs: Runs, tell: RunCommand, folder: Path) -> None:
+def test_test_set_is_used_only_on_request_and_once(runs: Runs, tell: RunCommand, folder: Path) -> None:
     runs("good0", "good1")
     for verb in ("evaluate", "ensemble"):
         answer = tell(verb, "good0", "good1", *CPU)
         assert (answer.code, answer.err) == (0, "")
-        assert "the test set stays sealed" in answer.out
+        assert "test set not used" in answer.out
     assert not (folder / TEST_OPENINGS_FILE).exists()
     first = tell("evaluate", "good0", "--on", "test", *CPU)
-    assert "test set opened for good0; written down in test-openings.jsonl" in first.out
+    assert "test set used for good0; recorded in test-openings.jsonl" in first.out
     again = tell("evaluate", "good0", "--on", "test", *CPU)
-    assert "answered from kept scores, without another opening of the test set: good0" in again.out
-    assert [line for line in again.out.splitlines() if "opening" not in line] == [
-        line for line in first.out.splitlines() if "opened" not in line
+    assert "stored scores, test set not used again: good0" in again.out
+    assert [line for line in again.out.splitlines() if "stored scores" not in line] == [
+        line for line in first.out.splitlines() if "test set used" not in line
     ]
     assert [each["by"] for each in read_openings(folder / TEST_OPENINGS_FILE)] == ["evaluate"]
     both = tell("ensemble", "good0", "good1", "--on", "test", *CPU)
-    assert "without another opening of the test set: good0" in both.out
-    assert "test set opened for good1;" in both.out
+    assert "test set not used again: good0" in both.out
+    assert "test set used for good1;" in both.out
     assert [each["by"] for each in read_openings(folder / TEST_OPENINGS_FILE)] == ["evaluate", "ensemble"]
     before = snapshot(folder)
     assert tell("ensemble", "good0", "good1", "--on", "test", "--tta", "flip", *CPU).code == 0
     assert snapshot(folder) == before
 
 
-def test_what_is_kept_is_answered_without_torch(runs: Runs, tell: RunCommand, folder: Path) -> None:
+def test_stored_scores_are_read_without_torch(runs: Runs, tell: RunCommand, folder: Path) -> None:
     runs("good0", "good1")
     assert tell("evaluate", "good0", "good1", "--on", "test", *CPU).code == 0
     for verb in ("evaluate", "ensemble"):
@@ -128,15 +126,15 @@ def test_what_is_kept_is_answered_without_torch(runs: Runs, tell: RunCommand, fo
 
 
 @pytest.mark.parametrize(
-    ("tta", "views", "said"),
+    ("tta", "views", "text"),
     [
-        ("recipe", "flip", "validation images, mirrored too;"),
+        ("recipe", "flip", "validation images, averaged over flips;"),
         ("none", "none", "validation images;"),
-        ("flip-and-shifts", "flip-and-shifts", "validation images, mirrored and shifted too;"),
+        ("flip-and-shifts", "flip-and-shifts", "validation images, averaged over flips and shifts;"),
     ],
 )
-def test_views_are_chosen_and_named(
-    runs: Runs, digits: DataSet, tell: RunCommand, tta: str, views: Views, said: str
+def test_views_are_selected_and_named(
+    runs: Runs, digits: DataSet, tell: RunCommand, tta: str, views: Views, text: str
 ) -> None:
     (record,) = runs("good0")
     (answer,) = answered(tell, "evaluate", "good0", "--tta", tta)["runs"]
@@ -144,10 +142,10 @@ def test_views_are_chosen_and_named(
     expected = reference_probabilities(record, digits.train_images[rows], views=views)
     assert answer["views"] == views
     assert answer["loss"] == pytest.approx(-np.log(expected[np.arange(40), digits.train_labels[rows]]).mean(), rel=1e-5)
-    assert said in " ".join(tell("evaluate", "good0", "--tta", tta, *CPU).out.split())
+    assert text in " ".join(tell("evaluate", "good0", "--tta", tta, *CPU).out.split())
 
 
-def test_that_a_number_leaks_stands_beside_it(runs: Runs, tell: RunCommand) -> None:
+def test_leaking_accuracy_is_marked(runs: Runs, tell: RunCommand) -> None:
     runs("leaking", "good0")
     alone = " ".join(tell("evaluate", "leaking", *CPU).out.split())
     assert f"] %; {LEAKAGE_WARNING}; during training" in alone
@@ -162,7 +160,7 @@ def test_that_a_number_leaks_stands_beside_it(runs: Runs, tell: RunCommand) -> N
     assert "] leaking" not in on_test
 
 
-def test_an_ensemble_by_hand(runs: Runs, digits: DataSet, tell: RunCommand) -> None:
+def test_ensemble_matches_averaged_probabilities(runs: Runs, digits: DataSet, tell: RunCommand) -> None:
     records = runs("good0", "good1", "good2")
     rows = validation_rows(digits, records[0])
     images, labels = digits.train_images[rows], digits.train_labels[rows]
@@ -185,36 +183,34 @@ def test_an_ensemble_by_hand(runs: Runs, digits: DataSet, tell: RunCommand) -> N
     table = tell("ensemble", "good0", "good1", "good2", "--tta", "none", *CPU).out
     for share in [*accuracies, sum(accuracies) / 3, answer["ensemble"]["accuracy"]]:
         assert f" {100 * share:.2f} " in table
-    assert f"{3 * records[0].result.params:,} parameters and {3 * records[0].result.macs:,} MACs in all\n" in table
+    assert f"{3 * records[0].result.params:,} parameters and {3 * records[0].result.macs:,} MACs in total\n" in table
 
 
-def test_an_ensemble_over_budget_is_shown_and_ends_with_three(runs: Runs, tell: RunCommand) -> None:
+def test_ensemble_over_budget_is_shown_and_exits_with_3(runs: Runs, tell: RunCommand) -> None:
     total = sum(record.result.params for record in runs("good0", "good1"))
     fits = tell("ensemble", "good0", "good1", "--max-params", str(total), *CPU)
-    assert (fits.code, f"in all: fits, {total:,} allowed, headroom 0\n" in fits.out) == (0, True)
+    assert (fits.code, f"in total: fits, {total:,} allowed, headroom 0\n" in fits.out) == (0, True)
     over = tell("ensemble", "good0", "good1", "--max-params", str(total - 1), *CPU)
     assert (over.code, over.err) == (3, "")
-    assert f"in all: over budget, {total - 1:,} allowed, headroom -1\n" in over.out
+    assert f"in total: over budget, {total - 1:,} allowed, headroom -1\n" in over.out
     answer = answered(tell, "ensemble", "good0", "good1", "--max-params", str(total - 1), code=3)
     assert (answer["fits"], answer["max_params"], answer["ensemble"]["params"]) == (False, total - 1, total)
 
 
-def test_runs_that_split_otherwise_are_averaged_on_test_images_alone(
-    runs: Runs, tell: RunCommand, folder: Path
-) -> None:
+def test_runs_with_other_splits_are_averaged_only_on_test_images(runs: Runs, tell: RunCommand, folder: Path) -> None:
     runs("good0", "otherwise-split")
     answer = tell("ensemble", "good0", "otherwise-split", *CPU)
     assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
     assert "has a different split than good0" in answer.err
     assert tell("ensemble", "good0", "otherwise-split", "--on", "test", *CPU).code == 0
     apart = tell("evaluate", "good0", "otherwise-split", *CPU).out
-    assert "runs that were judged on different images are not compared" in apart
+    assert "runs evaluated on different images are not compared" in apart
     assert "McNemar" not in apart
     assert answered(tell, "evaluate", "good0", "otherwise-split")["comparisons"] == []
     assert "McNemar" in tell("evaluate", "good0", "otherwise-split", "--on", "test", *CPU).out
 
 
-def test_ones_own_images_are_asked_about_by_name(runs: Runs, tell: RunCommand, folder: Path) -> None:
+def test_own_images_are_evaluated_by_name(runs: Runs, tell: RunCommand, folder: Path) -> None:
     (record,) = runs("good0")
     images = load_digits().train_images[:60, 0]
     labels = load_digits().train_labels[:60]
@@ -237,7 +233,7 @@ def test_ones_own_images_are_asked_about_by_name(runs: Runs, tell: RunCommand, f
     ("arguments", "hint"),
     [
         ([], "RUN"),
-        (["good0", "nowhere"], "run folder = 'nowhere': holds no run"),
+        (["good0", "nowhere"], "run folder = 'nowhere': contains no run"),
         (["good0", "diverged"], "run folder = 'diverged': has no result: the loss was not finite"),
         (["good0", "unfinished"], "run folder = 'unfinished': is unfinished"),
         (["good0", "damaged"], "damaged/result.json"),
@@ -251,7 +247,7 @@ def test_ones_own_images_are_asked_about_by_name(runs: Runs, tell: RunCommand, f
         (["good0", "moved"], "data = 'arrays:gone.npz': no such file; moved was trained on it"),
     ],
 )
-def test_bad_input_is_one_line_and_opens_nothing(
+def test_bad_input_gives_one_line_and_does_not_use_test_set(
     runs: Runs, tell: RunCommand, folder: Path, verb: str, arguments: list[str], hint: str
 ) -> None:
     for name in ("unfinished", "damaged", "moved"):
@@ -271,11 +267,11 @@ def test_bad_input_is_one_line_and_opens_nothing(
     assert snapshot(folder) == before
 
 
-def test_options_of_one_verb_alone(runs: Runs, tell: RunCommand) -> None:
+def test_options_of_single_commands(runs: Runs, tell: RunCommand) -> None:
     runs("good0", "good1")
     for arguments, hint in [
         (["evaluate", "good0", "--bins", "0"], "--bins"),
-        (["ensemble", "good0"], "RUN = 'good0': must be two runs or more"),
+        (["ensemble", "good0"], "RUN = 'good0': must be at least two runs"),
         (["ensemble", "good0", "good1", "--max-params", "none"], "--max-params"),
     ]:
         answer = tell(*arguments)
@@ -322,7 +318,7 @@ def test_the_matrix_is_shown_where_it_has_just_enough_room(longest: int, matrix:
     names = ["x" * (longest - len("0 ")), *(f"kind {number}" for number in range(1, 15))]
     labels = np.repeat(np.arange(15), 12)
     text = shown(Scores(np.eye(15)[labels], labels), names, 80)
-    assert ("true in rows" in text, "most frequent" in text) == (matrix, not matrix)
+    assert ("true class in rows" in text, "most frequent" in text) == (matrix, not matrix)
     assert "…" not in text
 
 

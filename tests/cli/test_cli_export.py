@@ -1,4 +1,4 @@
-"""The verb that exports: what it writes and says, what it refuses, and with which exit code."""
+"""`budgetnet export`: files, output, errors and exit codes."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_files_are_called_by_the_run_and_lie_here(runs: Runs, tell: RunCommand, folder: Path) -> None:
+def test_files_are_named_after_the_run(runs: Runs, tell: RunCommand, folder: Path) -> None:
     (record,) = runs("good0", out=folder / "runs")
     answer = tell("export", "runs/good0", "--format", "torch-export")
     assert (answer.code, answer.err) == (0, "")
     size = (folder / "good0.pt2").stat().st_size
     first, second = answer.out.splitlines()
     assert first == f"good0.pt2: {size:,} bytes"
-    assert "loaded back and asked about 40 validation images: the same predictions" in second
+    assert "verified on 40 validation images: the same predictions" in second
     told = json.loads(tell("export", "runs/good0", "--format", "safetensors", "--json").out)
     assert told == {
         "paths": ["good0.safetensors"],
@@ -84,7 +84,7 @@ def test_a_python_file_classifies_pictures_as_predict_does(tell: RunCommand, dig
     assert lines[1] != lines[0]
 
 
-def test_what_cannot_be_exported_is_told_in_one_line(
+def test_export_errors_give_one_line(
     runs: Runs, tell: RunCommand, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     diverged, unfinished, bare, good = runs("diverged", "good0", "good1", "good2", out=folder / "runs")
@@ -97,7 +97,7 @@ def test_what_cannot_be_exported_is_told_in_one_line(
         ([str(diverged.folder), *form], "has no result: the loss was not finite"),
         ([str(unfinished.folder), *form], "is unfinished: result.json is missing"),
         ([str(bare.folder), *form], "contains no weights: best.safetensors is missing"),
-        (["nowhere", *form], "holds no run: run.json is missing"),
+        (["nowhere", *form], "contains no run: run.json is missing"),
         ([run, "--format", "tflite"], "--format = 'tflite': must be one of safetensors, onnx, torch-export, python"),
         ([run], "Missing option '--format'"),
         (
@@ -119,7 +119,7 @@ def test_what_cannot_be_exported_is_told_in_one_line(
     assert snapshot(folder) == before
 
 
-def test_what_says_something_else_ends_with_1(
+def test_export_with_other_predictions_exits_with_1(
     runs: Runs, tell: RunCommand, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs("good0", out=folder / "runs")
@@ -132,10 +132,10 @@ def test_what_says_something_else_ends_with_1(
     assert snapshot(folder) == before
 
 
-def test_nothing_but_the_answer_is_printed(runs: Runs, folder: Path) -> None:
+def test_only_the_result_is_printed(runs: Runs, folder: Path) -> None:
     runs("good0", out=folder / "runs")
     done = finished("export", "runs/good0", "--format", "onnx", "-o", "deep/er/net.onnx", cwd=folder)
     assert (done.returncode, done.stderr) == (0, "")
     first, second = done.stdout.splitlines()
     assert first.startswith("deep/er/net.onnx: ")
-    assert second.startswith("loaded back and asked about 40 validation images")
+    assert second.startswith("verified on 40 validation images")

@@ -32,7 +32,7 @@ def test_runs_are_ranked_by_validation_accuracy(runs: Runs, tell: RunCommand) ->
     assert all(f"{100 * row['accuracy']:.2f}" in shown.out for row in rows)
 
 
-def test_a_run_given_twice_is_refused_in_one_line(runs: Runs, tell: RunCommand) -> None:
+def test_duplicate_run_is_rejected(runs: Runs, tell: RunCommand) -> None:
     runs("good0")
     answer = tell("leaderboard", "good0", "good0")
     assert (answer.code, answer.out) == (2, "")
@@ -46,4 +46,4 @@ def test_a_folder_without_a_run_beside_one_is_named(runs: Runs, tell: RunCommand
     answer = tell("leaderboard", "good0", "empty")
     assert answer.code == 2
     assert "empty" in answer.err
-    assert "holds no run" in answer.err
+    assert "contains no run" in answer.err

@@ -1,4 +1,4 @@
-"""How times are read, and which networks a search begins with."""
+"""Parsing of timeouts, and networks enqueued in a search."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from budgetnet.study.storage import default_storage, find_study, open_storage
 @pytest.mark.parametrize(
     ("text", "seconds"), [("90", 90), ("90s", 90), ("30m", 1800), ("1.5h", 5400), (" 2 H ", 7200), ("1d", 86_400)]
 )
-def test_a_time_is_read_as_people_write_it(text: str, seconds: float) -> None:
+def test_timeout_is_parsed(text: str, seconds: float) -> None:
     assert parse_duration(text, field="timeout") == seconds
 
 
 @pytest.mark.parametrize("text", ["", "0", "m", "5x", "1e3", "inf", "nan", "-1", "1m30s", "9" * 400])
-def test_what_is_no_time_is_refused(text: str) -> None:
+def test_invalid_timeout_is_rejected(text: str) -> None:
     with pytest.raises(InputError, match="timeout"):
         parse_duration(text, field="timeout")
 
 
-def test_the_whole_zoo_can_be_put_first_as_far_as_it_fits(
+def test_enqueue_zoo_enqueues_all_networks_that_fit(
     tell: RunCommand, digits: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""What the command line answers when nothing is wrong: tables for people, JSON for programs, exit codes for both."""
+"""Output of the commands: tables, JSON and exit codes."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def outside_the_storage(folder: Path) -> dict[str, tuple[int, bytes]]:
         (SEARCH, 0),
     ],
 )
-def test_json_and_tables_are_answered_on_standard_output_alone(
+def test_json_and_tables_are_printed_to_standard_output(
     folder: Path, tell: RunCommand, arguments: list[str], code: int
 ) -> None:
     as_json, as_table = tell(*arguments, "--json"), tell(*arguments)
@@ -78,7 +78,7 @@ def test_the_published_network_fits_five_million_with_its_published_count(tell: 
     assert limit == {"limit": "params", "used": 4_662_346, "allowed": 5_000_000, "headroom": 337_654}
 
 
-def test_what_is_over_budget_comes_with_edits_that_fit(tell: RunCommand, tmp_path: Path) -> None:
+def test_network_over_budget_gets_edits_that_fit(tell: RunCommand, tmp_path: Path) -> None:
     answer = answered(tell, "check", "reference", "--max-params", "4M", code=3)
     assert answer["fits"] is False
     assert answer["edits"]
@@ -130,13 +130,13 @@ def test_help_and_version(tell: RunCommand) -> None:
         assert "Usage" in answer.out
 
 
-def test_asked_for_nothing_it_shows_its_help(tell: RunCommand) -> None:
+def test_help_is_shown_without_a_command(tell: RunCommand) -> None:
     answer = tell()
     assert (answer.code, answer.err) == (2, "")
     assert "Usage" in answer.out
 
 
-def test_training_answers_what_the_run_folder_holds(folder: Path, tell: RunCommand) -> None:
+def test_train_prints_the_result_of_the_run_folder(folder: Path, tell: RunCommand) -> None:
     answer = answered(tell, *TRAIN, "--seed", "4")
     record = RunFolder(folder / answer["folder"]).load()
     assert (answer["seed"], record.identity.seed) == (4, 4)
@@ -146,7 +146,7 @@ def test_training_answers_what_the_run_folder_holds(folder: Path, tell: RunComma
     before = snapshot(folder)
     assert answered(tell, *TRAIN, "--seed", "4") == answer
     assert snapshot(folder) == before, "a finished run is answered from the record"
-    assert "the test set stays sealed" in tell(*TRAIN, "--seed", "4").out
+    assert "test set not used" in tell(*TRAIN, "--seed", "4").out
 
 
 def test_names_and_paths_are_printed_as_they_are(folder: Path, tell: RunCommand) -> None:
@@ -156,13 +156,13 @@ def test_names_and_paths_are_printed_as_they_are(folder: Path, tell: RunCommand)
     assert "[red]:cat:: at most 20,000 params" in tell("leaderboard", "[red]:cat:").out
 
 
-def test_the_data_sets_own_recipe_is_taken_where_none_is_named(folder: Path, tell: RunCommand) -> None:
+def test_default_recipe_depends_on_data_set(folder: Path, tell: RunCommand) -> None:
     answer = answered(tell, "train", "spec.yaml", "--train-size", "64", "--validation-size", "40", "--epochs", "1")
     recipe = RunFolder(folder / answer["folder"]).load().identity.recipe
     assert (recipe.name, recipe.epochs, recipe.schedule) == ("digits", 1, restarts(1, cycle_factor=2))
 
 
-def test_a_search_answers_its_leaderboard_and_the_leaderboard_verb_the_same(folder: Path, tell: RunCommand) -> None:
+def test_search_and_leaderboard_print_the_same_leaderboard(folder: Path, tell: RunCommand) -> None:
     found = answered(tell, *SEARCH)
     before = outside_the_storage(folder)
     assert answered(tell, "leaderboard") == answered(tell, "leaderboard", found["study"]) == found
@@ -180,11 +180,11 @@ def test_a_search_answers_its_leaderboard_and_the_leaderboard_verb_the_same(fold
         assert row["params"] == record.result.params <= 20_000
         assert (row["verdict"], row["exceeds_noise"]) == ("not comparable", None)
     table = tell("leaderboard").out
-    assert "3 trained, 0 of them pruned at a restart, 0 turned away over budget" in table
+    assert "3 trained, 0 of them pruned at a restart; 0 rejected before training (over budget)" in table
     assert "not comparable, as these are not the original CIFAR-10 images" in table
 
 
-def test_a_search_that_gives_up_says_so_and_still_answers(
+def test_exhausted_search_is_reported_with_its_leaderboard(
     folder: Path, tell: RunCommand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("budgetnet.study.driver.MAX_TURNED_AWAY", 5)

@@ -1,4 +1,4 @@
-"""The verb that asks a network about pictures: against the network run by hand."""
+"""`budgetnet predict` compared with the network's own output."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def answered(tell: RunCommand, *arguments: str, code: int = 0) -> Any:
 
 
 @pytest.mark.parametrize("views", ["flip", "none", "flip-and-shifts"])
-def test_probabilities_are_those_of_the_network_run_by_hand(
+def test_probabilities_match_the_network(
     digits: DataSet, tell: RunCommand, folder: Path, pictures: list[str], views: Views
 ) -> None:
     options = {"test_time_flip": views != "none", "test_time_shifts": views == "flip-and-shifts"}
@@ -61,7 +61,7 @@ def test_probabilities_are_those_of_the_network_run_by_hand(
     assert snapshot(folder) == before
 
 
-def test_the_likeliest_classes_are_shown_by_name(
+def test_most_probable_classes_are_shown_by_name(
     runs: Runs, digits: DataSet, tell: RunCommand, pictures: list[str]
 ) -> None:
     (record,) = runs("good0")
@@ -77,7 +77,7 @@ def test_the_likeliest_classes_are_shown_by_name(
     assert lines == shown
 
 
-def test_what_cannot_be_read_is_named_and_keeps_nothing_back(runs: Runs, tell: RunCommand, pictures: list[str]) -> None:
+def test_unreadable_images_are_reported_and_others_predicted(runs: Runs, tell: RunCommand, pictures: list[str]) -> None:
     runs("good0")
     Path("bad.png").write_bytes(b"no picture")
     whole = answered(tell, "good0", *pictures)
@@ -113,9 +113,7 @@ def animals() -> DataSet:
     )
 
 
-def test_classes_have_the_names_that_the_run_keeps_or_numbers(
-    tell: RunCommand, folder: Path, pictures: list[str]
-) -> None:
+def test_class_names_come_from_the_run_or_are_numbers(tell: RunCommand, folder: Path, pictures: list[str]) -> None:
     kept = create_run(TINY, animals(), folder / "kept")
     assert "cat [of prey]" in tell("predict", str(kept.folder), *pictures, *CPU).out
     # A version that kept no names, and its data set is gone.
@@ -124,7 +122,7 @@ def test_classes_have_the_names_that_the_run_keeps_or_numbers(
     assert {each["class"] for each in answer["images"][0]["predictions"]} == {"0", "1"}
 
 
-def test_without_kept_names_the_data_set_is_asked(
+def test_class_names_come_from_data_set_if_not_stored(
     digits: DataSet, tell: RunCommand, folder: Path, pictures: list[str]
 ) -> None:
     names = [f"sign {number}" for number in range(10)]
@@ -153,7 +151,7 @@ def test_without_kept_names_the_data_set_is_asked(
         (["good0"], "Missing argument 'IMAGE"),
     ],
 )
-def test_bad_input_is_told_in_one_line(
+def test_bad_input_gives_one_line(
     runs: Runs, tell: RunCommand, pictures: list[str], arguments: list[str], message: str
 ) -> None:
     runs("diverged", "good0")

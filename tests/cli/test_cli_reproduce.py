@@ -1,4 +1,4 @@
-"""The verbs that reproduce, on real runs and on records in run folders: what they say, and what they end with."""
+"""`budgetnet reproduce` on real runs and on stored records: output and exit codes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def answered(tell: RunCommand, *arguments: str) -> Any:
     return json.loads(answer.out, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
 
 
-def test_the_leak_is_measured_in_pairs_and_every_number_stands_in_a_record(
+def test_leak_is_measured_in_pairs_from_records(
     folder: Path, tell: RunCommand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = ["leakage", "--spec", "spec.yaml", "--seeds", "2", *SMALL]
@@ -57,7 +57,7 @@ def test_the_leak_is_measured_in_pairs_and_every_number_stands_in_a_record(
         assert row["train_accuracy"] == record.curves[(record.result.best_epoch or 0) - 1].train_accuracy
         assert record.identity.recipe.epochs == 2
     (opening,) = read_openings(folder / "runs" / TEST_OPENINGS_FILE)
-    assert (opening["by"], opening["reason"]) == ("reproduce leakage", "reproduction of what is published: leakage")
+    assert (opening["by"], opening["reason"]) == ("reproduce leakage", "reproduction of published results: leakage")
     assert sorted(opening["runs"]) == sorted(row["run"] for row in found["runs"])
     before = snapshot(folder)
     table = tell("reproduce", *arguments)
@@ -88,7 +88,7 @@ def test_the_ladder_trains_every_rung_with_the_same_seeds(folder: Path, tell: Ru
     assert [row["seed"] for row in found["runs"]] == [0] * 4
 
 
-def test_an_ensemble_averages_what_its_members_said_of_the_test_set(folder: Path, tell: RunCommand) -> None:
+def test_ensemble_averages_predictions_on_the_test_set(folder: Path, tell: RunCommand) -> None:
     arguments = ["ensemble", "--spec", "spec.yaml", "--members", "3", *SMALL]
     found = answered(tell, *arguments)
     probabilities, right = [], []
@@ -129,7 +129,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("arguments", "line"), BAD)
-def test_what_is_wrong_is_told_in_one_line_and_leaves_nothing(
+def test_bad_input_gives_one_line_and_writes_nothing(
     folder: Path, tell: RunCommand, arguments: list[str], line: str
 ) -> None:
     before = snapshot(folder)
@@ -178,7 +178,7 @@ def lay_down_run(out: Path, data: DataRecord, *, seed: int, correct: int) -> Non
         ([8_900, 8_950, 8_930], False, 0, "not comparable"),
     ],
 )
-def test_the_verdict_decides_what_the_command_ends_with(
+def test_exit_code_depends_on_verdict(
     folder: Path, tell: RunCommand, blank_copy: Path, counts: list[int], declared: bool, code: int, outcome: str
 ) -> None:
     dataset = load_dataset(f"arrays:{blank_copy}")
@@ -213,7 +213,7 @@ def test_the_verdict_decides_what_the_command_ends_with(
     assert found["test_loss"] == pytest.approx(0.4)
 
 
-def test_a_declared_copy_is_normalised_as_the_original_and_not_called_so(blank_copy: Path) -> None:
+def test_declared_copy_is_normalised_as_original_cifar10(blank_copy: Path) -> None:
     copy = load_dataset(f"arrays:{blank_copy}")
     vouched = declared_cifar10(copy, field="--declare")
     assert (vouched.mean, vouched.std) == ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
@@ -233,7 +233,7 @@ def test_a_search_refuses_to_rank_by_a_leaking_validation(folder: Path, tell: Ru
     assert snapshot(folder) == before
 
 
-def test_training_by_a_leaking_recipe_says_so_wherever_it_says_anything(folder: Path, tell: RunCommand) -> None:
+def test_leaking_recipe_is_marked_in_all_output(folder: Path, tell: RunCommand) -> None:
     arguments = ["train", "spec.yaml", "--recipe", "as-run", *SMALL]
     assert LEAKAGE_WARNING in tell(*arguments).out
     assert json.loads(tell(*arguments, "--json").out)["leaks"] is True

@@ -113,4 +113,4 @@ def test_a_run_that_is_done_says_in_a_terminal_that_it_answers_from_its_record(f
     first, again = (in_a_terminal(folder, TRAIN) for _ in range(2))
     assert (first[:2], first[0]) == (again[:2], 0)
     assert "already trained" not in first[2]
-    assert "already trained: answered from its record" in again[2]
+    assert "already trained: showing the stored result" in again[2]

@@ -93,7 +93,7 @@ def test_a_search_killed_and_interrupted_is_taken_up_where_it_stopped(
         process.send_signal(signal.SIGINT)
         _, complaint = process.communicate(timeout=60)
         assert process.returncode == 130
-    assert "nothing is lost, the same command goes on where it stopped" in complaint
+    assert "progress is saved, run the same command to resume" in complaint
     assert "Traceback" not in complaint
     after_interrupt = read_trials(tmp_path)
     assert not [trial for trial in after_interrupt if trial["state"] == "RUNNING"]

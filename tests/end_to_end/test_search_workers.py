@@ -95,7 +95,7 @@ def test_interrupted_all_workers_end_within_their_step(folder: Path) -> None:
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
-    assert "nothing is lost, the same command goes on where it stopped" in err
+    assert "progress is saved, run the same command to resume" in err
     assert "Traceback" not in err
     assert all(is_gone(worker) for worker in workers)
     assert [trial.user_attrs["ended"] for trial in trials_in(folder)] == ["interrupted", "interrupted"]

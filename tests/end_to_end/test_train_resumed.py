@@ -253,7 +253,7 @@ def test_a_killed_and_interrupted_command_gives_bit_identical_results(
     assert only_run(broken).checkpoint.exists()
     code, stderr = interrupted(broken, signal.SIGINT, rows=12)
     assert code == 130
-    assert "the same command goes on" in stderr
+    assert "run the same command to resume" in stderr
     assert "Traceback" not in stderr
     assert not only_run(broken).finished
     for folder in (broken, whole):

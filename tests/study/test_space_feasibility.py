@@ -104,15 +104,15 @@ def test_a_space_is_told_as_a_table(folder: Path, tell: RunCommand) -> None:
     assert ["recipe.weight_average", "none, 0.98", "2", "all"] in rows
     assert ["recipe.nesterov", "yes, no", "2", "all"] in rows
     assert ["budget_share", "0.1 to 1, log", "continuous", "scale"] in rows
-    assert "1,119,744 draws of the network's parameters; recipe values come on top" in answer.out
-    assert "of all draws, counted one by one" in answer.out
+    assert "1,119,744 combinations of the network's parameters, recipe values not counted" in answer.out
+    assert "of all combinations, enumerated" in answer.out
     assert max(map(len, answer.out.splitlines())) <= 80
 
 
 def test_a_named_space_is_sampled_and_fits_eighty_columns(tell: RunCommand) -> None:
     answer = tell("space", "resnet", "--max-params", "5e6", "--seed", "3")
     assert answer.code == 0
-    assert "100,000 sampled draws, 95 % interval" in answer.out
+    assert "100,000 samples, 95 % interval" in answer.out
     assert answer.out != tell("space", "resnet", "--max-params", "5e6").out
 
 

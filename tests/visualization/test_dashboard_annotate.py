@@ -1,4 +1,4 @@
-"""Annotating again, beside others, killed on the way, and over folders that are damaged."""
+"""Dashboard notes written again, concurrently, after kills, and with damaged run folders."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_everything_is_written_once(copy: Copy) -> None:
     assert (copy.attributes(), snapshot(copy.out / "artifacts")) == (attributes, files)
 
 
-def test_what_has_ended_since_is_added(digits: DataSet, tmp_path: Path) -> None:
+def test_new_finished_trials_are_added(digits: DataSet, tmp_path: Path) -> None:
     ask = EvaluationRequest(digits, tmp_path)
     how: dict[str, Any] = {"space": EIGHT, "recipe": RECIPE, "ways": {"sampler": "random"}}
     ask(trials=1, name=NAME, **how)
@@ -118,7 +118,7 @@ def child(out: Path, instant: str = "never", last: int = 0) -> Any:
 
 
 @pytest.mark.parametrize(("instant", "last"), [("before", 1), ("behind", 4), ("before", -1), ("behind", -1)])
-def test_a_kill_at_any_instant_leaves_whole_notes_and_the_rest_for_later(copy: Copy, instant: str, last: int) -> None:
+def test_kill_at_any_point_leaves_complete_notes(copy: Copy, instant: str, last: int) -> None:
     count = len(copy.trials)
     # The last commit of all is the study's own.
     with child(copy.out, instant, last if last > 0 else count + 1) as process:
@@ -159,7 +159,7 @@ def test_two_at_once_write_everything_once(copy: Copy) -> None:
     assert versions == [1] * (len(copy.trials) + 1), "no note was written twice"
 
 
-def test_who_does_not_wait_leaves_it_to_the_other(copy: Copy) -> None:
+def test_without_wait_nothing_is_written_while_locked(copy: Copy) -> None:
     from filelock import FileLock
 
     (copy.out / "artifacts").mkdir()
@@ -169,7 +169,7 @@ def test_who_does_not_wait_leaves_it_to_the_other(copy: Copy) -> None:
     assert not [key for key in copy.attributes() if "note" in key]
 
 
-def test_a_damaged_folder_stops_nobody_else_and_is_made_good_later(copy: Copy) -> None:
+def test_damaged_folder_does_not_stop_others_and_is_repaired_later(copy: Copy) -> None:
     broken, gone, *_ = [trial for trial in copy.trials if trial.fate == "complete" and not trial.by_hand]
     kept = copy.out.parent / "kept"
     shutil.copytree(copy.out, kept)
@@ -178,7 +178,7 @@ def test_a_damaged_folder_stops_nobody_else_and_is_made_good_later(copy: Copy) -
     copy.annotate()
     for trial, words in ((broken, "is damaged"), (gone, "contains no run")):
         note = copy.note(trial)
-        assert "Something is missing: " in note
+        assert "Incomplete: " in note
         assert words in note
         assert "budgetnet train" not in note
         assert set(copy.files(trial)) == {"outline.svg", "spec.yaml"}, "the network is known from the draw"
@@ -198,7 +198,7 @@ def test_a_run_of_another_network_is_not_shown_for_it(copy: Copy) -> None:
     shutil.rmtree(copy.out / str(first.run))
     shutil.copytree(copy.out / str(second.run), copy.out / str(first.run))
     copy.annotate()
-    assert "holds another network" in copy.note(first)
+    assert "contains another network" in copy.note(first)
 
 
 def test_the_folder_of_artifacts_can_be_made_anew(copy: Copy) -> None:
@@ -219,7 +219,7 @@ def test_files_of_another_version_give_way(copy: Copy, monkeypatch: pytest.Monke
     assert copy.files(copy.trial("complete"))["learning-curves.svg"].startswith(b"<svg ")
 
 
-def test_what_a_person_wrote_stays(copy: Copy) -> None:
+def test_user_text_is_kept(copy: Copy) -> None:
     from optuna_dashboard import save_note
 
     from budgetnet.visualization.dashboard.attributes import Attributes

@@ -1,4 +1,4 @@
-"""The dashboard in a real browser: what a person sees of a study, and that nothing leaves the machine."""
+"""The dashboard in a real browser: what it shows, and that nothing is requested from other hosts."""
 
 from __future__ import annotations
 
@@ -148,10 +148,10 @@ def test_a_trial_s_note_is_read_and_its_files_are_had(shown: Shown, tmp_path: Pa
     assert ElementTree.fromstring(files["learning-curves.svg"]).tag.endswith("svg")
 
 
-def test_a_candidate_over_budget_is_told_to_be_and_is_not_the_best(shown: Shown) -> None:
+def test_candidate_over_budget_is_marked_and_not_best(shown: Shown) -> None:
     trial = shown.copy.trial("over budget")
     with shown.page(f"/trials?numbers={trial.number}") as (page, watch):
-        page.get_by_text("Over budget: turned away before any training.").wait_for()
+        page.get_by_text("Over budget: rejected before training.").wait_for()
         page.get_by_text(re.compile("^Nothing was trained. Constraint values")).wait_for()
         assert (
             not page.get_by_role("heading", name=f"Trial {trial.number}")

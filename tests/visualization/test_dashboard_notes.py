@@ -1,4 +1,4 @@
-"""Notes and files of candidates and of a study: against the record, statsmodels and hand counts."""
+"""Notes and files of candidates and studies compared with records, statsmodels and hand counts."""
 
 from __future__ import annotations
 
@@ -109,20 +109,20 @@ def test_candidates_over_budget_say_by_how_much_and_that_nothing_was_trained(ann
         assert yaml.safe_load(annotated.files(trial)["spec.yaml"])["stages"][0]["channels"] == trial.drawn["channels"]
 
 
-def test_every_fate_is_told(annotated: Copy) -> None:
+def test_note_names_the_outcome_of_every_trial(annotated: Copy) -> None:
     words = {
-        "complete": "Trained to its end",
-        "pruned": "Given up at a restart",
-        "over budget": "turned away before any training",
-        "repeated": "answered from the record",
-        "interrupted": "taken up again",
+        "complete": "Fully trained",
+        "pruned": "Pruned at a restart",
+        "over budget": "rejected before training",
+        "repeated": "the stored result was used",
+        "interrupted": "resumed in another trial",
     }
     assert {trial.fate for trial in annotated.trials} == set(words)
     for trial in annotated.trials:
         assert words[trial.fate] in annotated.note(trial)
 
 
-def test_an_answer_from_the_record_names_the_trial_and_carries_its_columns(annotated: Copy) -> None:
+def test_note_of_duplicate_names_the_original_trial_and_has_its_columns(annotated: Copy) -> None:
     repeated = annotated.trial("repeated")
     first = next(trial for trial in annotated.trials if trial.spec == repeated.spec and trial.trained)
     assert f"those of trial #{first.number}," in annotated.note(repeated)
@@ -209,7 +209,7 @@ def test_the_command_in_a_note_works_when_it_is_pasted_into_a_shell(annotated: C
     assert_trained_alike(annotated.out / str(trial.run), tmp_path / "again" / str(trial.run))
 
 
-def test_what_was_given_up_is_trained_on_to_its_end(
+def test_pruned_candidate_can_be_trained_fully(
     annotated: Copy, tell: RunCommand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trial = annotated.trial("pruned")
@@ -219,7 +219,7 @@ def test_what_was_given_up_is_trained_on_to_its_end(
     assert_trained_alike(annotated.out / str(trial.run), tmp_path / "again" / str(trial.run))
 
 
-def test_the_study_s_note_asks_the_question_and_names_the_best(annotated: Copy, tell: RunCommand) -> None:
+def test_study_note_has_settings_and_best_candidate(annotated: Copy, tell: RunCommand) -> None:
     note = annotated.shown()["note"]["body"]
     html = rendered(note)
     assert unescape(re.findall(r"<h2>(.*?)</h2>", html)[0]) == f"Study {NAME}"
@@ -228,8 +228,8 @@ def test_the_study_s_note_asks_the_question_and_names_the_best(annotated: Copy, 
     assert f"<strong>#{best.number} {best.architecture}</strong>" in html
     fates = [trial.fate for trial in annotated.trials]
     trained = fates.count("complete") + fates.count("pruned")
-    assert f"{trained} trained, {fates.count('pruned')} of them given up at a restart" in note
-    assert f"{fates.count('over budget')} turned away over budget" in note
+    assert f"{trained} trained, {fates.count('pruned')} of them pruned at a restart" in note
+    assert f"{fates.count('over budget')} rejected before training (over budget)" in note
     assert cells(note, "budget") == ["at most 20,000 params"]
     (command,) = commands(note, "leaderboard")
     told = tell(*shlex.split(command)[1:])
@@ -238,7 +238,7 @@ def test_the_study_s_note_asks_the_question_and_names_the_best(annotated: Copy, 
     assert not commands(note, "search"), "its space and its recipe have no name"
 
 
-def test_the_command_that_goes_on_asks_the_same_question(digits: DataSet, tell: RunCommand, tmp_path: Path) -> None:
+def test_resume_command_has_the_same_config(digits: DataSet, tell: RunCommand, tmp_path: Path) -> None:
     ways = {"sizing": "scale", "sampler": "random", "pruner": "median", "epochs": 1}
     how: dict[str, Any] = {"recipe": named_recipe("digits"), "space": named_space("resnet").to_mapping()}
     outcome = EvaluationRequest(digits, tmp_path)(trials=1, name="it's", ways=ways, max_macs=400_000, **how)

@@ -1,4 +1,4 @@
-"""The verb that serves: real processes, what they say, where they listen and how they end."""
+"""`budgetnet dashboard` as a real process: output, address and shutdown."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_an_interrupt_ends_it_also_where_a_script_put_it_in_the_background(copy:
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_with_a_line_and_no_trouble(copy: Copy, end: signal.Signals) -> None:
+def test_signal_stops_dashboard_with_one_line(copy: Copy, end: signal.Signals) -> None:
     with serving(copy.out, NAME) as (process, address):
         assert ask(address["base"], f"/api/studies/{address['study']}")["name"] == NAME
         for path in ("param_importances", "plot/contour", "plot/edf", "no/such/page"):
@@ -78,7 +78,7 @@ def test_a_signal_ends_it_with_a_line_and_no_trouble(copy: Copy, end: signal.Sig
         process.send_signal(end)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert (out, err) == ("", "Ctrl-C ends it\nthe dashboard has ended\n"), "and no line for each request"
+    assert (out, err) == ("", "press Ctrl-C to stop\ndashboard stopped\n"), "and no line for each request"
     with pytest.raises(OSError, match="refused"):
         urlopen(address["base"], timeout=5)
 
@@ -95,7 +95,7 @@ def listening(port: int) -> set[str]:
     return found
 
 
-def test_nobody_else_s_machine_can_reach_it(copy: Copy) -> None:
+def test_server_listens_only_on_localhost(copy: Copy) -> None:
     with serving(copy.out, NAME) as (_, address):
         # 127.0.0.1, least byte first.
         assert listening(int(address["port"])) == {"0100007F"}
@@ -139,7 +139,7 @@ def test_it_keeps_up_with_a_search(tmp_path: Path) -> None:
             assert searching.poll() is None, "the search goes on"
             process.send_signal(signal.SIGINT)
             _, err = process.communicate(timeout=60)
-        assert (process.returncode, err) == (0, "Ctrl-C ends it\nthe dashboard has ended\n")
+        assert (process.returncode, err) == (0, "press Ctrl-C to stop\ndashboard stopped\n")
         searching.send_signal(signal.SIGINT)
         _, err = searching.communicate(timeout=60)
     assert searching.returncode == 130
@@ -153,12 +153,12 @@ def test_a_port_that_is_taken_is_one_line(copy: Copy, tell: RunCommand) -> None:
         port = taken.getsockname()[1]
         told = tell("dashboard", NAME, "--port", str(port), "--out", str(copy.out))
     assert told.code == 2
-    assert told.err == f"error: --port = {port}: is taken; name another, or 0 for any that is free\n"
+    assert told.err == f"error: --port = {port}: is in use; choose another, or 0 for any free port\n"
     assert not (copy.out / "artifacts").exists(), "nothing was done for it"
 
 
 @pytest.mark.parametrize("port", ["-1", "65536", "http", "8080.5", ""])
-def test_what_is_no_port_is_one_line(copy: Copy, tell: RunCommand, port: str) -> None:
+def test_invalid_port_gives_one_line(copy: Copy, tell: RunCommand, port: str) -> None:
     told = tell("dashboard", NAME, f"--port={port}", "--out", str(copy.out))
     assert (told.code, told.err.count("\n")) == (2, 1)
     assert "must be a whole number from 0 to 65535" in told.err
@@ -183,11 +183,11 @@ def test_a_search_leaves_notes_for_whoever_looks_later(tmp_path: Path, tell: Run
     assert "learning-curves.svg" in copy.files(copy.trial("complete"))
 
 
-def test_notes_that_cannot_be_written_do_not_keep_the_leaderboard_back(tmp_path: Path, tell: RunCommand) -> None:
+def test_unwritable_notes_do_not_prevent_leaderboard(tmp_path: Path, tell: RunCommand) -> None:
     out = tmp_path / "runs"
     out.mkdir()
     (out / "artifacts").write_text("in the way")
     told = tell("search", *QUICK, "--study", NAME, "--out", str(out))
     assert told.code == 0
     assert "best run: " in told.out
-    assert re.fullmatch(r"notes for the dashboard are not up to date: .*/artifacts: File exists\n", told.err)
+    assert re.fullmatch(r"notes for the dashboard were not updated: .*/artifacts: File exists\n", told.err)

@@ -1,4 +1,4 @@
-"""Figures: their tables against counts by hand and the files they come from, and what is drawn against the tables."""
+"""Figures: tables compared with hand counts and source files, and traces with the tables."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def test_a_forest_shows_each_kind_by_colour_and_by_mark() -> None:
     assert {name: list(trace.x) for name, trace in points.items()} == {
         "beyond noise": pytest.approx([-1.25, 0.75]),
         "within noise": pytest.approx([0.5]),
-        "not judged, no interval": pytest.approx([0.25]),
+        "not tested, no interval": pytest.approx([0.25]),
         "beyond noise, no interval": pytest.approx([1.0]),
     }
     lines = [end for trace in figure.data if trace.name == "interval" for end in trace.x if end is not None]
@@ -229,7 +229,7 @@ def test_a_forest_shows_each_kind_by_colour_and_by_mark() -> None:
     assert written.count("no result") == 1
     assert figure.layout.meta["alt"] == (
         "Differences of 6 variants to the base, in points of accuracy: beyond noise: no cutout -1.25 [-2.00, -0.50], "
-        "wide +0.75 [+0.25, +1.25], all seeds alike +1.00; 1 within noise; 1 not judged, no interval; "
+        "wide +0.75 [+0.25, +1.25], all seeds alike +1.00; 1 within noise; 1 not tested, no interval; "
         "no result: huge (over budget by 1)."
     )
 
@@ -282,7 +282,7 @@ def test_many_classes_are_drawn_without_numbers() -> None:
 
 
 @pytest.mark.parametrize("matrix", [[[1, 2]], [[1, 2], [3]], [[1]], [[1, 2], [3, -1]], [[1, 2], [3, 0.5]], []])
-def test_what_is_no_confusion_matrix_is_refused(matrix: Any) -> None:
+def test_invalid_confusion_matrix_is_rejected(matrix: Any) -> None:
     with pytest.raises(InputError, match="matrix"):
         confusion(matrix, ["a", "b"])
 
@@ -319,5 +319,5 @@ def test_titles_are_parted_into_lines_that_fit_and_stay_text() -> None:
 @pytest.mark.parametrize(
     ("parts", "text"), [([], ""), (["a"], "a"), (["a", "b"], "a and b"), (list("abc"), "a, b and c")]
 )
-def test_words_are_listed_as_people_do(parts: list[str], text: str) -> None:
+def test_words_are_joined_as_english_list(parts: list[str], text: str) -> None:
     assert listed(parts) == text

@@ -1,4 +1,4 @@
-"""Figures as files: pages that fetch nothing and draw in a real browser, pictures, and the verb that writes them."""
+"""Figures as files: self-contained pages in a real browser, images, and `budgetnet figures`."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def study_runs(out: Path, records: list[RunRecord]) -> list[str]:
     return [str(path) for path in sorted(out.iterdir())]
 
 
-def test_the_verb_draws_each_network_once_and_seeds_together(tmp_path: Path, tell: RunCommand) -> None:
+def test_command_draws_each_network_once_and_seeds_together(tmp_path: Path, tell: RunCommand) -> None:
     seeds = [curved(seed=seed, losses=[(1.0, 2.0)], cycles=[1], best=1) for seed in (0, 1)]
     shared = seeds[0].identity.digest_without_seed[:10]
     other = sorted(RUNS.iterdir())[1]
@@ -202,13 +202,13 @@ def test_the_verb_draws_each_network_once_and_seeds_together(tmp_path: Path, tel
     assert snapshot(other) == before
 
 
-def test_the_verb_draws_a_network_that_has_not_run(tmp_path: Path, tell: RunCommand) -> None:
+def test_command_draws_a_network_without_a_run(tmp_path: Path, tell: RunCommand) -> None:
     told = tell("figures", "--spec", "reference", "--out", str(tmp_path), "--format", "json")
     assert told.out == f"{tmp_path / 'reference-outline.json'}\n"
     assert "4,662,346" in (tmp_path / "reference-outline.json").read_text()
 
 
-def test_the_verb_loads_no_torch(tmp_path: Path) -> None:
+def test_figures_command_does_not_import_torch(tmp_path: Path) -> None:
     command = ["figures", str(RUN), "--spec", "reference", "--format", "json"]
     code = f"from budgetnet.cli.main import main; import sys; assert main({command}) == 0; "
     code += "assert not {'torch', 'torchvision', 'optuna'} & set(sys.modules)"

@@ -1,4 +1,4 @@
-"""Figures of a study: their tables against counts by hand and by Optuna, and what is drawn against the tables."""
+"""Figures of a study: tables compared with hand counts and Optuna, and traces with the tables."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def drawn(figure: Any) -> dict[str, Any]:
     return {trace.name: list(zip(trace.x, trace.y, strict=True)) for trace in figure.data}
 
 
-def test_the_front_shows_what_was_trained_and_never_what_is_over_budget() -> None:
+def test_front_excludes_candidates_over_budget() -> None:
     rows = front_rows(STUDY)
     assert [(row.name, row.cost, row.accuracy, row.complete, row.on_front) for row in rows] == [
         ("#1", 100, 0.3, False, False),
@@ -85,8 +85,8 @@ def test_the_front_shows_what_was_trained_and_never_what_is_over_budget() -> Non
     assert rows[1].interval == pytest.approx(expected, abs=1e-6)
     points = drawn(accuracy_front(STUDY, budget=Budget(max_params=400)))
     assert points == {
-        "given up at a restart": [(100, 30.0)],
-        "trained to the end": [(250, pytest.approx(55.0))],
+        "pruned at a restart": [(100, 30.0)],
+        "fully trained": [(250, pytest.approx(55.0))],
         "front": [(200, 60.0), (300, 75.0)],
         "published, on other images: not comparable": [(4_662_346, pytest.approx(91.41))],
     }
@@ -127,12 +127,12 @@ def test_every_proposal_stands_beside_the_line_of_all_the_budget() -> None:
     assert "Of 8 proposals 7 fit" in figure.layout.meta["alt"]
 
 
-def test_each_fate_has_a_mark_of_its_own() -> None:
+def test_each_outcome_has_its_own_marker() -> None:
     assert list(FATE_LOOKS) == list(FATES)
     assert len({symbol for _, symbol in FATE_LOOKS.values()}) == len(FATES)
 
 
-def test_rungs_count_who_came_and_who_was_given_up() -> None:
+def test_rungs_count_reached_and_pruned_candidates() -> None:
     rows = rung_rows(STUDY)
     assert [tuple(row) for row in rows] == [(1, 5, 1, 0.5, 0.4), (2, 3, 0, 0.75, 0.6)]
     assert rung_rows([each for each in STUDY if each.number in (0, 3)])[0].median == 0.4
@@ -173,7 +173,7 @@ def study_of(values: list[tuple[float, float, float]]) -> optuna.Study:
     return study
 
 
-def test_importance_finds_what_the_accuracy_hangs_on() -> None:
+def test_importance_finds_the_relevant_parameter() -> None:
     generator = random.Random(0)
     draws = [(generator.random(), generator.random()) for _ in range(40)]
     shares = parameter_importance(study_of([(matters, matters, idle) for matters, idle in draws]))

@@ -1,4 +1,4 @@
-"""Networks drawn as SVG: well-formed, with the words and boxes of the outline, whatever the network is called."""
+"""SVG drawings of networks: well-formed, with the text and boxes of the outline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Notebook tables: the numbers are in them, and no text in them is markup."""
+"""HTML tables of notebooks: numbers are present and text is escaped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reports of studies: what they collect, against what Optuna, scipy and the committed results say."""
+"""Data of reports compared with Optuna, scipy and committed results."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from budgetnet.runs.named_recipes import named_recipe
 from budgetnet.runs.store import RunFolder
 from budgetnet.visualization.report import render
 from budgetnet.visualization.report.ablations import read_ablation
-from budgetnet.visualization.report.environments import surroundings
+from budgetnet.visualization.report.environments import read_environments
 from budgetnet.visualization.report.rejected import counted
 from budgetnet.visualization.report.reproductions import is_declared, read_reproduction
 from budgetnet.visualization.report.run_reader import Reader
@@ -79,9 +79,9 @@ def test_every_other_candidate_is_listed_once_with_its_reason(tmp_path: Path) ->
     assert big.macs > 25_000_000
     assert wide.params < 100_000
     assert reasons == {
-        "#3": ("pruned", "behind cycle 1, at 50.00 %: others were better there"),
-        "#4": ("pruned", "behind cycle 2, at 60.00 %: others were better there"),
-        "#5": ("pruned", "behind cycle 2, at 65.00 %: others were better there"),
+        "#3": ("pruned", "after cycle 1, at 50.00 %: other candidates were better"),
+        "#4": ("pruned", "after cycle 2, at 60.00 %: other candidates were better"),
+        "#5": ("pruned", "after cycle 2, at 65.00 %: other candidates were better"),
         "#6": (
             "over budget",
             f"{big.params - 100_000:,} parameters over the 100,000 allowed: {big.params / 1e5:.2f} times as many; "
@@ -92,9 +92,9 @@ def test_every_other_candidate_is_listed_once_with_its_reason(tmp_path: Path) ->
             f"{wide.macs - 25_000_000:,} MACs over the 25,000,000 allowed: {wide.macs / 2.5e7:.2f} times as many",
         ),
         "#8": ("diverged", "the loss was no finite number in epoch 2"),
-        "#9": ("out of memory", "too large for the device, with half batches as well"),
-        "#10": ("repeated", "trained before, as #1; answered from the record"),
-        "#12": ("interrupted", "broken off, to be taken up again"),
+        "#9": ("out of memory", "too large for the device, even with half the batch size"),
+        "#10": ("duplicate", "already trained, as #1; the stored result was used"),
+        "#12": ("interrupted", "interrupted, to be resumed"),
         "#13": ("no result", "RuntimeError: what broke"),
     }
     states = Counter(trial.state for trial in study.study.get_trials())
@@ -105,8 +105,8 @@ def test_every_other_candidate_is_listed_once_with_its_reason(tmp_path: Path) ->
     ranked = sum(not standing.row.is_reference for standing in found.standings)
     assert ranked + len(found.rejections) + found.counts["running"] == sum(states.values())
     table = {(count.kind, count.detail): count[2:] for count in counted(found.rejections)}
-    assert table[("pruned", "behind cycle 1")] == (1, 1, 1.5)
-    assert table[("pruned", "behind cycle 2")] == (2, 4, 6.0)
+    assert table[("pruned", "after cycle 1")] == (1, 1, 1.5)
+    assert table[("pruned", "after cycle 2")] == (2, 4, 6.0)
     assert table[("over budget", "")] == (2, 0, 0.0)
     assert sum(count[0] for count in table.values()) == len(found.rejections)
 
@@ -132,12 +132,12 @@ def test_the_finalists_are_those_of_the_records(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("original", "word"), [(True, "beyond noise"), (False, "not comparable")])
-def test_a_verdict_is_given_on_original_cifar10_alone(tmp_path: Path, original: bool, word: str) -> None:
+def test_verdict_only_on_original_cifar10(tmp_path: Path, original: bool, word: str) -> None:
     from record_support import data_record
 
     study = every_fate(tmp_path, data=data_record(is_original_cifar10=original, name="images"))
     page = render(report_of(study))
-    verdict = re.search(r'Against the reference:</span>\s*<strong class="verdict [\w-]+">([^<]+)<', page)
+    verdict = re.search(r'Compared with the reference:</span>\s*<strong class="verdict [\w-]+">([^<]+)<', page)
     assert verdict is not None
     assert verdict[1] == word
     assert ("not comparable" in page) is not original
@@ -152,24 +152,24 @@ def test_a_search_that_still_runs_and_has_nothing_complete_makes_a_report(tmp_pa
     words = text_of(render(found))
     for sentence in (
         "2 running.",
-        "No candidate was trained to its end yet, so only the published reference stands here.",
-        "No candidate was trained to its end yet, so there is no best one whose curves could be shown.",
-        "Every candidate that has ended is ranked.",
-        "Too few candidates were drawn and trained to their end",
-        "This study has held no finals",
-        "No run folder of this study says where it ran.",
+        "No candidate is fully trained yet; only the published reference is shown.",
+        "No candidate is fully trained yet.",
+        "All finished candidates are ranked.",
+        "Too few sampled candidates are fully trained",
+        "This study has no finalists",
+        "No run folder of this study records its environment.",
     ):
         assert sentence in words
 
 
-def test_a_damaged_run_folder_is_left_out_and_the_page_says_so(tmp_path: Path) -> None:
+def test_damaged_run_folder_is_omitted_and_listed(tmp_path: Path) -> None:
     study = every_fate(tmp_path)
     broken = study.identity(network(16, 24), seed=0).run_id
     (tmp_path / broken / "curves.csv").write_text("nothing\n")
     found = report_of(study)
-    (line,) = found.left_out
+    (line,) = found.unreadable
     assert broken in line
-    assert "must have a row for each of 2 epochs" in line
+    assert "must have one row for each of 2 epochs" in line
     assert [learning.title for learning in found.learning] == ["Finalist #2", "Finalist #1"]
     assert found.best is not None
     assert [len(result.records) for result in found.finals or ()] == [2, 1]
@@ -185,13 +185,13 @@ def test_every_distinct_environment_is_counted_by_its_runs(tmp_path: Path) -> No
             RunFolder(tmp_path / name).record_environment(start, first_epoch=epoch)
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "environment.json").write_text('{"starts": "none"}')
-    found = surroundings(["a", "b", "b", "c", "d"], tmp_path)
+    found = read_environments(["a", "b", "b", "c", "d"], tmp_path)
     assert [(each.facts, each.runs) for each in found.environments] == [(ENVIRONMENT, 2), (elsewhere, 1)]
     assert found.unknown == 1
     assert found.damaged == ("d/environment.json: must be a list of mappings",)
 
 
-def test_an_ablation_is_found_again_with_what_was_laid_over_its_base() -> None:
+def test_ablation_is_read_with_its_overrides() -> None:
     found = read_ablation(STUDIES / "schedule", Reader())
     kept = json.loads((STUDIES / "schedule" / "results" / "results.json").read_text())
     assert found.result.to_mapping()["rows"] == kept["rows"]
@@ -214,9 +214,7 @@ def test_an_ablation_compares_the_seeds_that_all_variants_have(tmp_path: Path) -
         pairs = [[cell.accuracy for cell in each.cells] for each in (row, base)]
         assert row.difference is not None
         assert row.difference.p_value == pytest.approx(ttest_rel(*pairs).pvalue)
-    assert found.remarks == (
-        "3 runs are left out: of other networks or recipes, or of seeds that not all variants have",
-    )
+    assert found.remarks == ("3 runs are omitted: other networks or recipes, or seeds that not all variants have",)
 
 
 def test_an_ablation_without_its_base_is_told_in_one_line(tmp_path: Path) -> None:
@@ -227,7 +225,7 @@ def test_an_ablation_without_its_base_is_told_in_one_line(tmp_path: Path) -> Non
     with pytest.raises(RecordError, match="has no run of the study's base"):
         read_ablation(folder, Reader())
     shutil.rmtree(folder / "runs")
-    with pytest.raises(RecordError, match="holds no finished run that can be read"):
+    with pytest.raises(RecordError, match="has no readable finished run"):
         read_ablation(folder, Reader())
 
 
@@ -274,17 +272,17 @@ def test_published_results_are_looked_for_in_records_by_what_these_are(ladder: P
     ]
 
 
-def test_records_that_bear_on_nothing_published_are_told_as_such(tmp_path: Path) -> None:
+def test_records_without_published_counterpart_are_reported(tmp_path: Path) -> None:
     study = WrittenStudy(tmp_path)
     identity = study.identity(network(8))
     write_run(RunFolder(tmp_path / "runs" / identity.run_id), identity, correct=9_000, test=9_000)
     found = read_reproduction(tmp_path / "runs", Reader())
     assert found.is_empty
-    assert "These records bear on nothing that is published" in text_of(
+    assert "These records cannot be compared with published results" in text_of(
         render(report_of(study, reproductions=[tmp_path]))
     )
     (tmp_path / "runs" / identity.run_id / "test.json").unlink()
-    with pytest.raises(RecordError, match="holds no run that was judged on the test set"):
+    with pytest.raises(RecordError, match="has no run that was evaluated on the test set"):
         read_reproduction(tmp_path / "runs", Reader())
 
 

@@ -1,4 +1,4 @@
-"""Reports in a real browser: shown, sorted, drawn and printed, at a desk and on a phone, with scripts and without."""
+"""Reports in a real browser: display, sorting, figures, print, narrow screens, without scripts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of a report: what it holds, that it fetches and runs nothing foreign, and the verb that writes it."""
+"""HTML page of a report: content, security policy, and `budgetnet report`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from budgetnet.runs.store import RunFolder
 from budgetnet.study.storage import default_storage, find_study, open_storage
 from budgetnet.visualization.figures import ForestRow, accuracy_front, budget_use, forest
 from budgetnet.visualization.report import Report, collect, render, write_report
-from budgetnet.visualization.report.figures import embedded
+from budgetnet.visualization.report.figures import embed
 from budgetnet.visualization.report.rejected import rejections
 
 
@@ -81,7 +81,7 @@ def test_a_page_names_nothing_to_fetch_and_allows_its_own_scripts_alone(whole: R
     hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in programs]
     assert rules["script-src"] == " ".join(f"'sha256-{each}'" for each in hashes)
     assert len(programs) == 2
-    # What all figures look like takes seven kilobytes, which need not stand there for each of them.
+    # The Plotly template takes seven kilobytes and is stored once, not in each figure.
     assert sum('"colorway"' in script for script in elements.scripts if script not in programs) == 1
 
 
@@ -110,7 +110,7 @@ def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
 
 def test_a_figure_cannot_end_the_element_that_holds_it() -> None:
     figure = forest([ForestRow(HOSTILE, 3, 0.01, 0.005, 0.02, True, None, HOSTILE)], title=HOSTILE, note=HOSTILE)
-    drawn = embedded(figure)
+    drawn = embed(figure)
     assert not set("<>&") & set(drawn.json)
     assert json.loads(drawn.json)["layout"]["meta"]["title"] == drawn.title == HOSTILE
 
@@ -124,7 +124,7 @@ def test_a_thousand_candidates_fit_into_six_megabytes(tmp_path: Path) -> None:
     assert len(page.encode()) <= 6_000_000
 
 
-def test_of_very_many_turned_away_some_are_drawn_and_listed_and_all_are_counted(whole: Report) -> None:
+def test_many_rejected_candidates_are_sampled_and_counted(whole: Report) -> None:
     away = next(trial for trial in whole.trials if trial.fate == "over budget")
     many = [away._replace(number=100 + place) for place in range(2_500)]
     trials = [*whole.trials, *many]
@@ -135,7 +135,7 @@ def test_of_very_many_turned_away_some_are_drawn_and_listed_and_all_are_counted(
     assert 800 < len(drawn) <= 1_000
     assert (min(drawn), max(drawn) > 2_500) == (6, True)
     words = text_of(page)
-    assert f"of those turned away over budget {len(drawn)} of 2,502 are drawn" in words
+    assert f"{len(drawn)} of 2,502 candidates over budget are shown" in words
     assert " ".join(budget_use(trials).layout.meta["alt"].split()) in words
     assert "The first 500 of 2,510; the others are counted above." in words
     assert "over budget 2,502" in words
@@ -171,12 +171,10 @@ def test_a_page_that_cannot_be_written_is_refused_before_any_work(tell: RunComma
     [
         (["none"], "no such study"),
         (["--ablation", "nowhere"], "no such file"),
-        (["--reproduction", "nowhere"], "holds no run that was judged on the test set"),
+        (["--reproduction", "nowhere"], "has no run that was evaluated on the test set"),
     ],
 )
-def test_what_is_not_there_is_told_in_one_line(
-    tell: RunCommand, tmp_path: Path, arguments: list[str], words: str
-) -> None:
+def test_missing_inputs_give_one_line(tell: RunCommand, tmp_path: Path, arguments: list[str], words: str) -> None:
     study = every_fate(tmp_path / "runs")
     answer = tell("report", *arguments, "-o", str(tmp_path / "page.html"), "--out", str(study.out))
     assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
@@ -184,7 +182,7 @@ def test_what_is_not_there_is_told_in_one_line(
     assert not (tmp_path / "page.html").exists()
 
 
-def test_the_commands_on_the_page_ask_the_same_question(tell: RunCommand, tmp_path: Path) -> None:
+def test_commands_on_the_page_have_the_same_config(tell: RunCommand, tmp_path: Path) -> None:
     out = ["--out", str(tmp_path / "runs")]
     asked = ["--max-params", "70k", "--epochs", "1", "--train-size", "64", "--validation-size", "40"]
     asked += ["--enqueue", "resnet20", "--max-params", "300k", "--sampler", "random", "--trials", "2", "--seed", "3"]

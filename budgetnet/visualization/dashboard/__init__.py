@@ -1,6 +1,6 @@
-"""A study as optuna-dashboard shows it: notes on trials and on the study, their files and figures, and the server.
+"""Notes, artifacts and figures of studies in optuna-dashboard, and its server.
 
-Whatever is shown comes from the study's storage and from run folders; nothing here trains, searches or loads torch.
+The content comes from the study's storage and from run folders; nothing here trains, searches or imports torch.
 """
 
 from budgetnet.visualization.dashboard.annotating import Annotated, annotate

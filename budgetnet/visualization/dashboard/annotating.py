@@ -1,4 +1,4 @@
-"""Notes, files and figures for what has come to an end in a study since they were written last."""
+"""Notes, files and figures of a study's finished trials."""
 
 from __future__ import annotations
 
@@ -15,42 +15,42 @@ from budgetnet.common.config import without_password
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.storage import default_storage, study_settings
 from budgetnet.study.trials import Trial
-from budgetnet.visualization.dashboard.artifacts import artifact_folder, beginning, drop_files, keep_files
+from budgetnet.visualization.dashboard.artifacts import artifact_folder, artifact_prefix, drop_files, keep_files
 from budgetnet.visualization.dashboard.attributes import Attributes
 from budgetnet.visualization.dashboard.candidates import Candidates, numbers_of, numbers_text
 from budgetnet.visualization.dashboard.notes import trial_heading, trial_note
 from budgetnet.visualization.dashboard.overview import Overview, study_heading
 
 LOCK = ".annotate.lock"
-"""The file beside the artifacts that only one process at a time holds."""
+"""Lock file in the folder of artifacts, held by the process that writes notes."""
 
 _KEY = "budgetnet:annotated"
-"""Attribute of a study that says which of its trials have got what they get."""
+"""Attribute of a study that records which trials have notes."""
 _FORMAT = 2
-"""Version of notes, files and figures; those of another are made anew."""
+"""Version of notes, files and figures; those of other versions are written again."""
 
 
 class Annotated(NamedTuple):
-    """What was done."""
+    """What was written."""
 
     trials: int
-    """Trials that got a note now."""
+    """Number of trials whose notes were written."""
     study: bool
-    """Whether the study's note and figures were made anew."""
+    """Whether the study's note and figures were written."""
 
 
-class _Mark(NamedTuple):
-    """What a study says of its notes."""
+class _Progress(NamedTuple):
+    """State of a study's notes."""
 
     done: set[int]
-    """Numbers of the trials that have got a note."""
+    """Numbers of the trials that have a note."""
     lacking: set[int]
-    """Those of them in whose note something is missing."""
+    """Numbers of the trials whose note is incomplete."""
     made_of: str
-    """Digest of what the study's note and figures were made of."""
+    """Digest of the data that the study's note and figures were made from."""
 
     @classmethod
-    def of(cls, value: Any) -> _Mark:
+    def of(cls, value: Any) -> _Progress:
         if not isinstance(value, dict) or value.get("format") != _FORMAT:
             return cls(set(), set(), "")
         return cls(numbers_of(value["done"]), numbers_of(value["lacking"]), value["made_of"])
@@ -69,18 +69,18 @@ def annotate(
     progress: Callable[[int, int], object] | None = None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Annotated:
-    """Gives what has ended in a study its note and its files, and the study its note and its figures.
+    """Write the notes and files of finished trials, and the note and figures of the study.
 
-    To call it again does what is new. Each trial is finished in one transaction: whoever is killed on the way leaves
-    nothing half done that would be seen. What a person wrote above a note's heading stays.
+    Only what is new since the last call is written. Each trial is written in one transaction, so that a killed process
+    leaves no partial notes. Text that users wrote above a note's heading is kept.
 
     Args:
         study: a study that budgetnet made.
-        storage: where it lives.
+        storage: its storage.
         out: folder of run folders; files go to ``artifacts`` in it.
-        wait: for another process that is at it; else nothing is done then.
-        progress: is told after each trial how many are done, and of how many.
-        stopped: is asked before each trial whether to leave the rest for another time.
+        wait: whether to wait for another process that is writing notes; if not, nothing is written in that case.
+        progress: called after each trial with the number done and the total.
+        stopped: called before each trial; if it returns True, the remaining trials are skipped.
 
     Raises:
         RecordError: the study was not made by budgetnet, or by a newer version.
@@ -105,15 +105,15 @@ class _Notes:
         self._storage = None if usual else without_password(str(storage.url))
         self._attributes = Attributes(storage, study._study_id)
         self._candidates = Candidates(study, settings, out)
-        self._mark = _Mark.of(self._attributes.read(_KEY).get(_KEY))
-        # Where the folder of artifacts is empty, what was written elsewhere is not in it. Asked with the lock held:
-        # another process that found it so as well has filled it by then.
-        afresh = not any(path.name != LOCK for path in artifact_folder(out).iterdir())
-        self._again = set(self._mark.done if afresh else self._mark.lacking)
+        self._progress = _Progress.of(self._attributes.read(_KEY).get(_KEY))
+        # If the folder of artifacts is empty, write all files again. Checked while the lock is held, because another
+        # process may be filling the folder.
+        is_empty = not any(path.name != LOCK for path in artifact_folder(out).iterdir())
+        self._again = set(self._progress.done if is_empty else self._progress.lacking)
 
     def write(self, progress: Callable[[int, int], object] | None, stopped: Callable[[], bool]) -> Annotated:
         trials = self._candidates.trials
-        pending = [trial for trial in trials if trial.number not in self._mark.done or trial.number in self._again]
+        pending = [trial for trial in trials if trial.number not in self._progress.done or trial.number in self._again]
         written = 0
         for count, trial in enumerate(pending, 1):
             if stopped():
@@ -124,27 +124,27 @@ class _Notes:
         return Annotated(written, self._write_study(trials))
 
     def _write_trial(self, trial: Trial) -> bool:
-        """Gives a trial what it gets; tells whether it did."""
+        """Write a trial's note and files; return whether anything was written."""
         candidate = self._candidates.read(trial)
-        if trial.number in self._mark.done and not candidate.whole:
-            # What is missing is still missing, or lies where another process has found it.
+        if trial.number in self._progress.done and not candidate.whole:
+            # Still incomplete; there is nothing new to write.
             return False
         attributes, page = self._attributes, f"dashboard:{candidate.trial_id}:"
-        attributes.read(_KEY, page, beginning(candidate.trial_id))
+        attributes.read(_KEY, page, artifact_prefix(candidate.trial_id))
         replaced = keep_files(candidate, attributes, study_name=self._name, out=self._out)
         note = trial_note(candidate, self._settings)
         self._save_note(note, trial_heading(trial), candidate.trial_id)
-        self._mark.done.add(trial.number)
-        (self._mark.lacking.discard if candidate.whole else self._mark.lacking.add)(trial.number)
-        attributes.write(_KEY, self._mark.to_mapping())
+        self._progress.done.add(trial.number)
+        (self._progress.lacking.discard if candidate.whole else self._progress.lacking.add)(trial.number)
+        attributes.write(_KEY, self._progress.to_mapping())
         attributes.commit()
         drop_files(replaced, self._out)
         return True
 
     def _write_study(self, trials: list[Trial]) -> bool:
-        """Gives the study its note and figures, if they would be others than it has; tells whether it did."""
+        """Write the study's note and figures if they changed; return whether they were written."""
         made_of = hashlib.sha256(repr([_FORMAT, self._settings.config, *trials]).encode()).hexdigest()
-        if made_of == self._mark.made_of:
+        if made_of == self._progress.made_of:
             return False
         from optuna_dashboard import save_plotly_graph_object
 
@@ -154,8 +154,8 @@ class _Notes:
         self._save_note(overview.note(), study_heading(self._name), None)
         for name, figure in overview.figures():
             save_plotly_graph_object(attributes.page(), figure, graph_object_id=name)
-        self._mark = self._mark._replace(made_of=made_of)
-        attributes.write(_KEY, self._mark.to_mapping())
+        self._progress = self._progress._replace(made_of=made_of)
+        attributes.write(_KEY, self._progress.to_mapping())
         attributes.commit()
         return True
 
@@ -164,6 +164,6 @@ class _Notes:
 
         page = self._attributes.page(trial_id)
         before, found, _ = get_note(page).partition(heading)
-        # All of a note that has no heading of ours is somebody's own.
+        # A note without our heading was written entirely by a user.
         own = before if found or before.strip() else ""
         save_note(page, f"{own.rstrip()}\n\n{body}" if own.strip() else body)

@@ -1,7 +1,7 @@
-"""Files of candidates, as optuna-dashboard keeps them: their contents in a folder, what they are in the storage.
+"""Artifacts of candidates in optuna-dashboard: contents in a folder, metadata in the storage.
 
-Optuna takes no artifact for a trial that has ended. The dashboard also looks for artifacts of trials among the
-attributes of the study, which may be written at any time.
+Optuna rejects artifacts of finished trials. The dashboard also reads artifacts of trials from the attributes of the
+study, which can be written at any time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from budgetnet.visualization.dashboard.curves import curves_svg
 from budgetnet.visualization.figures import outline_svg
 
 _OURS = UUID("6f1d2f5e-27f0-4c1c-9d0e-5d0c5f0a7b11")
-"""What artifacts of ours are named within."""
+"""Namespace of the names of artifacts."""
 
 
 class ArtifactFile(NamedTuple):
@@ -35,15 +35,15 @@ class ArtifactFile(NamedTuple):
 
 
 def artifact_folder(out: Path) -> Path:
-    """Where files of candidates are kept: what ``optuna-dashboard --artifact-dir`` is given."""
+    """Return the folder of artifacts, as for ``optuna-dashboard --artifact-dir``."""
     return out / "artifacts"
 
 
 def files_of(candidate: Candidate) -> list[ArtifactFile]:
-    """Learning curves, outline, specification and recipe of a candidate, as far as they are known."""
+    """Return learning curves, outline, specification and recipe of a candidate, as far as they are known."""
     files = []
-    # What was answered from a record has its curves where that was made.
-    if candidate.record is not None and candidate.record.curves and candidate.answered_by is None:
+    # The curves of a duplicate are with the trial that was trained.
+    if candidate.record is not None and candidate.record.curves and candidate.duplicate_of is None:
         files.append(ArtifactFile("learning-curves.svg", "image/svg+xml", curves_svg(candidate.record).encode()))
     if candidate.spec is not None:
         files.append(ArtifactFile("outline.svg", "image/svg+xml", outline_svg(candidate.spec).encode()))
@@ -57,27 +57,27 @@ def _yaml(name: str, mapping: dict[str, Any]) -> ArtifactFile:
     return ArtifactFile(name, "text/yaml", to_yaml(mapping).encode())
 
 
-def beginning(trial_id: int) -> str:
-    """How the keys begin under which a trial's artifacts are listed."""
+def artifact_prefix(trial_id: int) -> str:
+    """Return the prefix of the attribute keys of a trial's artifacts."""
     return f"dashboard:artifacts:{trial_id}:"
 
 
 def keep_files(candidate: Candidate, attributes: Attributes, *, study_name: str, out: Path) -> list[str]:
-    """Writes a candidate's files, and waits with their list for the attributes' `commit`.
+    """Write a candidate's files; their metadata are written by the attributes' `commit`.
 
-    A file is named by its trial and content: written again, it takes its own place.
+    A file is named after its trial and content, so that writing it again replaces it.
 
     Args:
-        candidate: whose.
-        attributes: with what is known of the trial's artifacts.
+        candidate: the candidate.
+        attributes: attributes of the study, with those of the trial's artifacts read.
         study_name: name of the study.
-        out: folder of run folders, with that of artifacts.
+        out: folder of run folders, which contains that of artifacts.
 
     Returns:
-        Names of artifacts that these take the place of, to be removed from the folder once the list is in the storage.
+        Names of replaced artifacts, to be removed from the folder after `commit`.
     """
     store = FileSystemArtifactStore(artifact_folder(out))
-    start, kept = beginning(candidate.trial_id), dict[str, str]()
+    start, kept = artifact_prefix(candidate.trial_id), dict[str, str]()
     for key, value in attributes.get_study_system_attrs(0).items():
         if key.startswith(start) and json.loads(value) is not None:
             kept[json.loads(value)["filename"]] = key
@@ -96,7 +96,7 @@ def keep_files(candidate: Candidate, attributes: Attributes, *, study_name: str,
 
 
 def drop_files(names: list[str], out: Path) -> None:
-    """Removes artifacts from the folder that no list names any more."""
+    """Remove replaced artifacts from the folder."""
     store = FileSystemArtifactStore(artifact_folder(out))
     for name in names:
         try:

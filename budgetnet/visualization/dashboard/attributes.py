@@ -1,4 +1,4 @@
-"""Where optuna-dashboard keeps what it shows beside trials: a study's system attributes, written all at once."""
+"""System attributes of studies, in which optuna-dashboard stores notes and figures, written in one transaction."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from sqlalchemy import MetaData, Table, and_, delete, insert, or_, select
 
 
 class Attributes:
-    """Some of a study's system attributes; what is written waits for `commit`, and is then there whole or not at all.
+    """A subset of a study's system attributes; changes are written atomically by `commit`.
 
-    To optuna-dashboard's functions it is the storage, and by `page` the study or a trial: with Optuna's own they would
-    read everything that is kept of a study twice for each note, and leave half a note behind when they are killed.
+    It stands in for Optuna's storage in functions of optuna-dashboard, and `page` for the study or a trial. With
+    Optuna's own storage these functions read a whole study twice for each note, and can leave partial notes.
     """
 
     def __init__(self, storage: RDBStorage, study_id: int) -> None:
-        """Nothing has been read yet.
+        """Prepare access to the attributes, without reading any.
 
         Args:
-            storage: where the study lives.
-            study_id: its id there.
+            storage: storage of the study.
+            study_id: id of the study in the storage.
         """
         self._engine, self._study_id = storage.engine, study_id
         self._table = Table("study_system_attributes", MetaData(), autoload_with=storage.engine)
@@ -29,38 +29,38 @@ class Attributes:
         self._written: dict[str, Any] = {}
         self._removed: set[str] = set()
 
-    def read(self, *beginnings: str) -> dict[str, Any]:
-        """Reads every attribute whose key begins so, and forgets what was known or waited before."""
+    def read(self, *prefixes: str) -> dict[str, Any]:
+        """Read every attribute whose key has one of the prefixes, and discard earlier values and pending changes."""
         columns = self._table.c
-        wanted = or_(*(columns.key.startswith(beginning, autoescape=True) for beginning in beginnings))
-        query = select(columns.key, columns.value_json).where(columns.study_id == self._study_id, wanted)
+        matches = or_(*(columns.key.startswith(prefix, autoescape=True) for prefix in prefixes))
+        query = select(columns.key, columns.value_json).where(columns.study_id == self._study_id, matches)
         with self._engine.connect() as connection:
             self._known = {key: json.loads(value) for key, value in connection.execute(query)}
         self._written, self._removed = {}, set()
         return dict(self._known)
 
-    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:  # noqa: ARG002 - of one study only
-        """What is known of the study."""
+    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:  # noqa: ARG002 - signature of Optuna
+        """Return the attributes that were read or set."""
         return dict(self._known)
 
-    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:  # noqa: ARG002 - likewise
-        """Writes a value down, for `commit`."""
+    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:  # noqa: ARG002 - same
+        """Set an attribute; written by `commit`."""
         if self._known.get(key) != value:
             self._known[key] = self._written[key] = value
         self._removed.discard(key)
 
     def write(self, key: str, value: Any) -> None:
-        """Writes a value down, for `commit`."""
+        """Set an attribute; written by `commit`."""
         self.set_study_system_attr(self._study_id, key, value)
 
     def remove(self, key: str) -> None:
-        """Takes an attribute away, with `commit`."""
+        """Remove an attribute; done by `commit`."""
         self._known.pop(key, None)
         self._written.pop(key, None)
         self._removed.add(key)
 
     def commit(self) -> None:
-        """Puts into the storage, in one transaction, what was written and removed."""
+        """Write all changes to the storage in one transaction."""
         columns, touched = self._table.c, [*self._written, *self._removed]
         rows = [
             {"study_id": self._study_id, "key": key, "value_json": json.dumps(value)}
@@ -75,12 +75,12 @@ class Attributes:
         self._written, self._removed = {}, set()
 
     def page(self, trial_id: int | None = None) -> Any:
-        """The study, or a trial of it, as far as optuna-dashboard looks at it to write a note or a figure."""
+        """Return a stand-in for the study or a trial, to pass to functions of optuna-dashboard."""
         return _Page(self, self._study_id, trial_id)
 
 
 class _Page:
-    """Has what is looked at in an `optuna.Study` and in an `optuna.Trial`; one without an id is the study."""
+    """Stand-in for an `optuna.Study`, or with a trial's id for an `optuna.Trial`."""
 
     def __init__(self, attributes: Attributes, study_id: int, trial_id: int | None) -> None:
         self.storage = self._storage = attributes

@@ -1,4 +1,4 @@
-"""What is known of a candidate that has ended: from the study's storage, from its run folder, and from its draw."""
+"""Finished candidates of a study, from its storage, the run folders and the sampled values."""
 
 from __future__ import annotations
 
@@ -20,43 +20,43 @@ from budgetnet.study.trials import Trial
 
 
 class Candidate(NamedTuple):
-    """A trial that has ended, with its network and its run."""
+    """A finished trial with its network and its run."""
 
     trial: Trial
     trial_id: int
-    """Of the trial in the storage."""
+    """Id of the trial in the storage."""
     violations: dict[str, float]
-    """Its constraint values by limit: used / allowed - 1, above 0 where the limit does not hold."""
+    """Constraint values by limit: used / allowed - 1, above 0 if the limit is exceeded."""
     spec: ModelSpec | None
-    """Its network; none where neither a run nor the draw tells."""
+    """Its network; None if neither a run nor the sampled values define it."""
     record: RunRecord | None
-    """Its run, or that of the trial whose record answered; none where nothing was trained or the folder cannot tell."""
+    """Its run, or for a duplicate that of the original; None if nothing was trained or the folder is unreadable."""
     trouble: str | None
-    """What is missing of it, in words."""
-    answered_by: int | None = None
-    """Number of the trial whose record answered for it."""
+    """What is missing, as text."""
+    duplicate_of: int | None = None
+    """For a duplicate, the number of the trial that was trained."""
 
     @property
     def whole(self) -> bool:
-        """Whether nothing is missing that could be found again."""
+        """Whether nothing is missing."""
         return self.trouble is None
 
 
 class Candidates:
-    """The candidates of a study that have ended."""
+    """The finished candidates of a study."""
 
     def __init__(self, study: optuna.Study, settings: StudySettings, out: Path) -> None:
-        """Reads the trials, but no run folder yet.
+        """Read the trials, but no run folder yet.
 
         Args:
             study: the study.
-            settings: its question.
+            settings: its settings.
             out: folder of run folders.
         """
         self._settings, self._out = settings, out
         self._frozen = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
         self.trials: list[Trial] = [trial for trial in read_trials(study) if trial.fate != "running"]
-        """What has ended, in the trials' order."""
+        """Finished trials, in order."""
         self._trained = {self._key(trial): trial for trial in self.trials if trial.trained}
         self._image: dict[str, Any] | None = None
 
@@ -64,21 +64,21 @@ class Candidates:
         return self._frozen[trial.number].user_attrs.get("candidate")
 
     def read(self, trial: Trial) -> Candidate:
-        """All that is known of a trial; what cannot be read is told in words."""
+        """Return a candidate; what cannot be read is described in `trouble`."""
         frozen = self._frozen[trial.number]
-        twin = self._trained.get(self._key(trial)) if trial.fate == "repeated" else None
+        original = self._trained.get(self._key(trial)) if trial.fate == "repeated" else None
         record, trouble = None, None
-        run = (twin or trial).run if trial.fate not in ("over budget", "left to another", "interrupted") else None
-        if run is not None and (trial.trained or twin):
+        run = (original or trial).run if trial.fate not in ("over budget", "left to another", "interrupted") else None
+        if run is not None and (trial.trained or original):
             try:
                 record = self._record(run, trial)
             except BudgetnetError as error:
                 trouble = str(error)
         spec = record.identity.spec if record else None
         if spec is None:
-            spec = self._drawn(frozen, trial)
+            spec = self._sampled_spec(frozen, trial)
             if spec is None:
-                trouble = trouble or "its network cannot be told from the draw by this version of budgetnet alone"
+                trouble = trouble or "this version of budgetnet cannot rebuild the network from the sampled values"
         return Candidate(
             trial=trial,
             trial_id=frozen._trial_id,
@@ -86,24 +86,24 @@ class Candidates:
             spec=spec,
             record=record,
             trouble=trouble,
-            answered_by=twin.number if twin else None,
+            duplicate_of=original.number if original else None,
         )
 
     def _record(self, run: str, trial: Trial) -> RunRecord:
-        """The run of that name.
+        """Load the run with that name.
 
         Raises:
-            RecordError: the folder is missing, unfinished or damaged, or holds another network.
+            RecordError: the folder is missing, unfinished or damaged, or contains another network.
         """
         if Path(run).name != run:
-            raise RecordError("run folder", run, "is no name of a folder")
+            raise RecordError("run folder", run, "must be the name of a folder")
         record = RunFolder(self._out / run).load(weights=False)
         if record.identity.spec.digest != trial.spec:
-            raise RecordError("run folder", str(self._out / run), "holds another network")
+            raise RecordError("run folder", str(self._out / run), "contains another network")
         return record
 
-    def _drawn(self, frozen: FrozenTrial, trial: Trial) -> ModelSpec | None:
-        """The network that a draw stands for, if its digest says that it is the one."""
+    def _sampled_spec(self, frozen: FrozenTrial, trial: Trial) -> ModelSpec | None:
+        """Rebuild the network from the sampled values; None if its digest differs."""
         try:
             if trial.by_hand:
                 return ModelSpec.from_mapping(frozen.user_attrs["by_hand"])
@@ -117,7 +117,7 @@ class Candidates:
         return spec if spec.digest == trial.spec else None
 
     def _find_image(self) -> dict[str, Any] | None:
-        """Shape of the images and number of classes, which only networks of the study tell."""
+        """Return image shape and number of classes, from any known network of the study."""
         if self._image is None:
             spec = next(self._known_networks(), None)
             if spec is not None:
@@ -136,7 +136,7 @@ class Candidates:
 
 
 def numbers_text(numbers: Sequence[int]) -> str:
-    """Ascending numbers as ranges: ``0-57,59``."""
+    """Format ascending numbers as ranges: ``0-57,59``."""
     ranges: list[list[int]] = []
     for number in numbers:
         if ranges and number == ranges[-1][1] + 1:
@@ -147,7 +147,7 @@ def numbers_text(numbers: Sequence[int]) -> str:
 
 
 def numbers_of(text: str) -> set[int]:
-    """The numbers that `numbers_text` wrote."""
+    """Parse the output of `numbers_text`."""
     found: set[int] = set()
     for part in filter(None, text.split(",")):
         first, _, last = part.partition("-")

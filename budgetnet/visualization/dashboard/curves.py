@@ -12,11 +12,11 @@ from budgetnet.visualization.figures.style import BLACK, BLUE, FAINT, INK, ORANG
 from budgetnet.visualization.figures.svg import add_element, svg_document
 
 _TOP, _BOTTOM = 44, 300
-"""Where the highest and the lowest value of a panel lie, in pixels."""
+"""Vertical positions of the highest and the lowest value of a panel, in pixels."""
 _PANEL = 390
 """Width of a panel, in pixels."""
 _FEW = 20
-"""Epochs up to which each is marked."""
+"""Maximum number of epochs with markers."""
 _LOOKS: dict[str, dict[str, Any]] = {
     "training": {"stroke": ORANGE, "stroke_width": 2, "stroke_dasharray": "6 4"},
     "validation": {"stroke": BLUE, "stroke_width": 2},
@@ -26,7 +26,7 @@ _BEST: dict[str, Any] = {"r": 5, "fill": BLACK, "stroke": "#fff", "stroke_width"
 
 
 def curves_svg(record: RunRecord) -> str:
-    """Draw accuracy and loss of a run over its epochs, side by side, as an SVG document that fetches nothing."""
+    """Draw accuracy and loss of a run over its epochs, side by side, as a self-contained SVG document."""
     panels = [collect_curves(record, measure="accuracy"), collect_curves(record, measure="loss")]
     title = f"{shortened(record.identity.spec.label, 60)}, seed {record.identity.seed}"
     root = svg_document(960, 384, title=title, words=". ".join(map(describe_course, panels)))
@@ -68,7 +68,7 @@ def _panel(root: ElementTree.Element, curves: Curves, left: int) -> None:
     for restart in curves.restarts:
         add_element(root, "line", x1=across(restart), x2=across(restart), y1=_TOP, y2=_BOTTOM, **_LOOKS["restart"])
     for name, values in lines.items():
-        # Drawn anew after a value that is no finite number, so that it leaves a gap.
+        # Start a new line after a value that is not finite, which leaves a gap.
         path, move = "", "M"
         for epoch, value in zip(run.epochs, values, strict=True):
             if not math.isfinite(value):

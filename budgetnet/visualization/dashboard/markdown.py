@@ -1,4 +1,4 @@
-"""Markdown from texts that may hold anything: names of studies, reasons, paths."""
+"""Markdown with escaped text, such as names of studies, reasons and paths."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 
 _MEANING = re.compile(r"[\\`*_{}\[\]()<>#|~&$]|:(?=//)|(?<=www)\.|(?<=\S)@")
-"""What Markdown, its tables, its formulas and its bare links give a meaning to within a line."""
+"""Characters with a meaning in Markdown, its tables, formulas and bare links."""
 
 
 def plain(text: str) -> str:
-    """A text that is shown as it stands, on one line and not at the start of one."""
+    """Escape text for use within a line of Markdown."""
     return _MEANING.sub(r"\\\g<0>", " ".join(text.split()))
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, right: Collection[int] = ()) -> str:
-    """A table of texts that are Markdown already.
+    """Return a Markdown table; cells must already be escaped.
 
     Args:
-        headings: of the columns.
-        rows: a text for each column.
-        right: places of the columns whose texts stand at the right, as numbers do.
+        headings: column headings.
+        rows: one text for each column.
+        right: indices of right-aligned columns.
     """
     marks = ["--:" if column in right else ":--" for column in range(len(headings))]
     spaced = [[_spaced(cells, column, right) for column in range(len(headings))] for cells in (headings, *rows)]
@@ -28,16 +28,16 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, right: Coll
 
 
 def _spaced(cells: Sequence[str], column: int, right: Collection[int]) -> str:
-    """A cell with a wide space on the side of its neighbour: nothing else parts columns where notes are shown."""
+    """Return a cell with an em space towards its neighbour, because the dashboard shows tables without padding."""
     before = "\u2003" if column in right and column > 0 else ""
-    behind = "\u2003" if column not in right and column < len(cells) - 1 else ""
-    return f"{before}{cells[column]}{behind}"
+    after = "\u2003" if column not in right and column < len(cells) - 1 else ""
+    return f"{before}{cells[column]}{after}"
 
 
 def code(text: str) -> str:
-    """A text as code, to be copied; whatever stands in it, it does not end the code.
+    """Return text as Markdown code, whatever it contains.
 
-    Within a line, as that is broken where it is too long for a screen; code of several lines is not.
+    One line becomes inline code, which wraps on narrow screens; several lines become a fenced block.
     """
     longest = max((len(found) for found in re.findall(r"`+", text)), default=0)
     if text.split() != text.split(" "):

@@ -1,4 +1,4 @@
-"""What stands beside a candidate: its network, its cost against the budget, what it came to, how to train it again."""
+"""Notes on candidates: result, cost and budget, network, and the command to train it again."""
 
 from __future__ import annotations
 
@@ -16,54 +16,54 @@ from budgetnet.study.trials import Outcome, Trial
 from budgetnet.visualization.dashboard.candidates import Candidate
 from budgetnet.visualization.dashboard.markdown import code, plain, table
 
-_FATES: dict[Outcome, str] = {
-    "complete": "Trained to its end, within the budget.",
-    "pruned": "Given up at a restart: others were better after as many cycles.",
-    "over budget": "Over budget: turned away before any training.",
-    "repeated": "Trained before: answered from the record.",
-    "interrupted": "Broken off: its candidate is taken up again in a trial of its own.",
-    "left to another": "Left to another worker before any training.",
-    "no result": "Came to no result.",
+_OUTCOMES: dict[Outcome, str] = {
+    "complete": "Fully trained, within the budget.",
+    "pruned": "Pruned at a restart: other candidates were better after the same number of cycles.",
+    "over budget": "Over budget: rejected before training.",
+    "repeated": "Duplicate: already trained, the stored result was used.",
+    "interrupted": "Interrupted: the candidate is resumed in another trial.",
+    "left to another": "Left to another worker before training.",
+    "no result": "No result.",
 }
 
 
 def trial_note(candidate: Candidate, settings: StudySettings) -> str:
-    """The note on a candidate.
+    """Return the note on a candidate.
 
     Args:
-        candidate: what is known of it.
-        settings: the study's question.
+        candidate: the candidate.
+        settings: settings of the study.
     """
     trial = candidate.trial
-    parts = [trial_heading(trial), f"**{_FATES[trial.fate]}**"]
-    if candidate.answered_by is not None:
-        parts.append(f"The numbers are those of trial #{candidate.answered_by}, which has the learning curves.")
+    parts = [trial_heading(trial), f"**{_OUTCOMES[trial.fate]}**"]
+    if candidate.duplicate_of is not None:
+        parts.append(f"The numbers are those of trial #{candidate.duplicate_of}, which has the learning curves.")
     if candidate.trouble is not None:
-        parts.append(f"Something is missing: {plain(candidate.trouble)}")
+        parts.append(f"Incomplete: {plain(candidate.trouble)}")
     result = table(["result", ""], _result(trial, settings))
     parts += [result, budget_table(trial, settings)]
     if trial.fate == "over budget":
         parts.append(_excess(candidate))
-    # The draw itself stands beside the note; it is told in words where it is all that is known.
-    parts.append(_network(candidate.spec) if candidate.spec else _draw(trial))
+    # The dashboard shows the sampled values as well; list them only if the network is unknown.
+    parts.append(_network(candidate.spec) if candidate.spec else _sampled_values(trial))
     if candidate.record is not None:
         run = candidate.record.folder.resolve()
         seed = settings.config.seed if trial.seed is None else trial.seed
-        how = "to its end" if trial.fate == "pruned" else "again"
-        parts += [f"To train it {how}, into a folder of its own:", code(train_command(run, settings, seed=seed))]
+        how = "fully" if trial.fate == "pruned" else "again"
+        parts += [f"To train it {how}, in a new folder:", code(train_command(run, settings, seed=seed))]
         parts += _place_of_data(settings)
     return "\n\n".join(parts)
 
 
 def trial_heading(trial: Trial) -> str:
-    """The line with which a trial's note begins."""
+    """Return the heading of a trial's note."""
     return f"### {trial.name} {plain(trial.architecture)}"
 
 
 def _result(trial: Trial, settings: StudySettings) -> Iterator[list[str]]:
     if trial.accuracy is not None and trial.correct is not None and trial.images:
         interval = wilson_interval(trial.correct, trial.images)
-        reached = "" if trial.fate != "pruned" else " when it was given up"
+        reached = "" if trial.fate != "pruned" else " when it was pruned"
         counted = f"{trial.correct:,} of {trial.images:,} validation images{reached}"
         yield ["accuracy", f"{plain(format_with_interval(trial.accuracy, interval))} % at 95 %; {counted}"]
     elif trial.accuracy is not None:
@@ -78,7 +78,7 @@ def _result(trial: Trial, settings: StudySettings) -> Iterator[list[str]]:
     if trial.reports:
         reports = (f"{epoch}: {percent(value)} %" for epoch, value in sorted(trial.reports.items()))
         yield ["after epoch", ", ".join(reports)]
-    yield ["ended", plain(trial.ended or "without a word")]
+    yield ["ended", plain(trial.ended or "no reason recorded")]
     if trial.seed is not None:
         yield ["seed", str(trial.seed)]
     if trial.run is not None:
@@ -90,7 +90,7 @@ def _many(number: int, what: str) -> str:
 
 
 def budget_table(trial: Trial, settings: StudySettings) -> str:
-    """Every limit of the budget, and how a trial stands to it; its cost alone where nothing is limited."""
+    """Return a table of a trial's cost and the limits of the budget."""
     cost = Cost(trial.params, trial.macs, trial.activations)
     limits = {limit.limit: limit for limit in settings.budget.limits(cost)}
     rows = []
@@ -136,9 +136,9 @@ def _network(spec: ModelSpec) -> str:
     return f"{shown}\n\n{', '.join(settings)}"
 
 
-def _draw(trial: Trial) -> str:
+def _sampled_values(trial: Trial) -> str:
     rows = [[plain(name), _value(value)] for name, value in sorted(trial.drawn.items())]
-    return table(["drawn", ""], rows, right=[1])
+    return table(["sampled", ""], rows, right=[1])
 
 
 def _value(value: object) -> str:
@@ -147,4 +147,8 @@ def _value(value: object) -> str:
 
 def _place_of_data(settings: StudySettings) -> list[str]:
     _, _, place = settings.config.data.partition(":")
-    return ["Where the search was started, as the data's path starts there."] if place and place[0] not in "/~" else []
+    return (
+        ["Run it in the folder where the search was started, as the path of the data is relative."]
+        if place and place[0] not in "/~"
+        else []
+    )

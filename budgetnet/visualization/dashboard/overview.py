@@ -1,4 +1,4 @@
-"""What stands beside a study: the question that it asks, how far it has come, its commands, and its figures."""
+"""Note and figures of a study: settings, progress, best candidate and commands."""
 
 from __future__ import annotations
 
@@ -22,34 +22,36 @@ if TYPE_CHECKING:
 
 
 _CARD = 450
-"""Height of the card that the dashboard puts a figure on, in pixels; it is 340 or more wide."""
+"""Height of the dashboard's card for a figure, in pixels; it is at least 340 wide."""
 
 
 class Overview:
-    """A study as a whole."""
+    """Overview of a study."""
 
     def __init__(self, name: str, settings: StudySettings, trials: Sequence[Trial], *, out: Path, storage: str | None):
-        """Takes what the storage says of a study.
+        """Store the data of the overview.
 
         Args:
-            name: of the study.
-            settings: its question.
-            trials: those that have ended.
+            name: name of the study.
+            settings: its settings.
+            trials: its finished trials.
             out: folder of run folders.
-            storage: URL of the storage without its password; none where it is the usual file in that folder.
+            storage: URL of the storage without its password. None: the SQLite file in `out`.
         """
         self._name, self._settings, self._trials = name, settings, trials
         self._out, self._storage = out.resolve(), storage
 
     def note(self) -> str:
-        """The note on the study."""
+        """Return the note on the study."""
         heading = study_heading(self._name)
-        caveat = "Accuracies are on the validation images that also chose each run's best epoch, one seed each."
-        parts = [heading, self._best(), f"{self._tally()} {caveat}", self._question()]
-        return "\n\n".join([*parts, "To rank it again, to serve this, and to go on:", *self._commands()])
+        caveat = "Accuracies are on the validation images, which also selected each run's best epoch, one seed each."
+        parts = [heading, self._best(), f"{self._outcomes()} {caveat}", self._settings_table()]
+        return "\n\n".join(
+            [*parts, "To show the leaderboard, to serve this dashboard, and to resume the search:", *self._commands()]
+        )
 
     def figures(self) -> list[tuple[str, Figure]]:
-        """The figures of the study by their ids."""
+        """Return the figures of the study with their ids."""
         settings, trials, note = self._settings, self._trials, f"study {self._name}"
         comparable = settings.data.is_original_cifar10
         drawn = [
@@ -73,23 +75,23 @@ class Overview:
         rows = rank(candidates(self._trials), comparable=comparable, among=count_outcomes(self._trials)["trained"])
         best = next((row for row in rows if row.rank == 1), None)
         if best is None:
-            return "No candidate was trained to its end yet."
+            return "No candidate is fully trained yet."
         return (
             f"Best within the budget: **{best.name} {plain(best.architecture)}** with "
             f"{plain(format_with_interval(best.accuracy, best.interval))} % at 95 % on {best.images:,} "
-            f"validation images and {best.params:,} parameters; {points(best.gap)} points to the published result, "
-            f"{best.verdict}."
+            f"validation images and {best.params:,} parameters; difference to the published result: "
+            f"{points(best.gap)} points, {best.verdict}."
         )
 
-    def _tally(self) -> str:
+    def _outcomes(self) -> str:
         counts = count_outcomes(self._trials)
         return (
-            f"{counts['trained']:,} trained, {counts['pruned']:,} of them given up at a restart, "
-            f"{counts['over_budget']:,} turned away over budget before any training, {counts['repeated']:,} answered "
-            f"from the record, {counts['no_result']:,} without a result."
+            f"{counts['trained']:,} trained, {counts['pruned']:,} of them pruned at a restart; "
+            f"{counts['over_budget']:,} rejected before training (over budget), {counts['repeated']:,} duplicates, "
+            f"{counts['no_result']:,} without a result."
         )
 
-    def _question(self) -> str:
+    def _settings_table(self) -> str:
         settings = self._settings
         data, recipe = settings.data, settings.recipe
         limits = {key: value for key, value in settings.budget.to_mapping().items() if value}
@@ -104,7 +106,7 @@ class Overview:
             ["seed", str(settings.config.seed)],
             ["device", f"{plain(settings.device)}, {settings.precision}"],
         ]
-        return table(["question", ""], rows)
+        return table(["setting", ""], rows)
 
     def _space_name(self) -> str:
         space = self._settings.space
@@ -113,26 +115,28 @@ class Overview:
     def _commands(self) -> list[str]:
         config = found_config(self._settings, self._name, out=self._out, storage=self._storage)
         where = place_of(config)
-        commands = [shlex.join(["budgetnet", verb, self._name, *where]) for verb in ("leaderboard", "dashboard")]
+        commands = [
+            shlex.join(["budgetnet", subcommand, self._name, *where]) for subcommand in ("leaderboard", "dashboard")
+        ]
         if not has_unnamed_documents(config):
-            # With more trials than there are, or the command would end at once.
+            # With more trials than are trained, as the command would end immediately otherwise.
             commands.append(command(config.replace(trials=count_outcomes(self._trials)["trained"] + 10)))
         return list(map(code, commands))
 
 
 def study_heading(name: str) -> str:
-    """The line with which a study's note begins."""
+    """Return the heading of a study's note."""
     return f"## Study {plain(name)}"
 
 
 def _fit_card(figure: Figure) -> None:
-    """Makes a figure fit its card: a short title, the legend below, and nothing that the look does not need."""
+    """Fit a figure to its card: short title, legend below, and a minimal template."""
     title = {"text": figure.layout.meta["title"], "font": {"size": 15}, "subtitle": {"text": ""}}
     below = {"yref": "container", "y": 0, "yanchor": "bottom", "font": {"size": 11}}
     figure.update_layout(title=title, height=_CARD, legend=below, margin={"t": 44, "b": 8, "l": 8, "r": 16})
-    # Where numbers stand closer than they are wide, Plotly leaves some out, unless it was told which.
+    # Let Plotly choose the ticks, so that labels on narrow logarithmic axes do not overlap.
     if figure.layout.xaxis.type == "log":
         figure.layout.xaxis.dtick = None
-    # Most of a small figure would be the template, of which all that shows is how its own kinds of marks are drawn.
+    # Keep only the parts of the template for the trace types in use; it is larger than a small figure.
     looks = figure.layout.template.data.to_plotly_json()
     figure.layout.template = {"data": {kind: looks[kind] for kind in {each.type for each in figure.data} & set(looks)}}

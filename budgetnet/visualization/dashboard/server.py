@@ -1,4 +1,4 @@
-"""optuna-dashboard, served to this machine alone."""
+"""Server of optuna-dashboard on localhost."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ from budgetnet.common.errors import InputError
 from budgetnet.visualization.dashboard.artifacts import artifact_folder
 
 HOST = "127.0.0.1"
-"""Whoever can reach the dashboard can change and delete studies, so no other machine can."""
+"""Listen on localhost only, because the dashboard lets users change and delete studies."""
 
 
 class _Handler(WSGIRequestHandler):
+    """Request handler without a log."""
+
     def log_message(self, *_: Any) -> None:
-        """Print no line for a request."""
+        """Log nothing."""
 
 
 class DashboardServer(ThreadingMixIn, WSGIServer):
@@ -37,15 +39,15 @@ class DashboardServer(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
     def __init__(self, storage: RDBStorage, *, out: Path, port: int) -> None:
-        """Take the port.
+        """Bind the port.
 
         Args:
-            storage: whose studies are shown.
-            out: folder of run folders, with that of artifacts.
-            port: where to listen; 0 for any that is free.
+            storage: storage of the studies.
+            out: folder of run folders, which contains that of artifacts.
+            port: port to listen on; 0: any free port.
 
         Raises:
-            InputError: the port is taken, or not to be had.
+            InputError: the port is in use or not available.
         """
         from optuna_dashboard import wsgi
 
@@ -53,7 +55,7 @@ class DashboardServer(ThreadingMixIn, WSGIServer):
             super().__init__((HOST, port), _Handler)
         except OSError as error:
             taken = error.errno == errno.EADDRINUSE
-            rule = "is taken; name another, or 0 for any that is free" if taken else f"cannot be used: {error.strerror}"
+            rule = "is in use; choose another, or 0 for any free port" if taken else f"cannot be used: {error.strerror}"
             raise InputError("--port", port, rule) from None
         self.set_app(wsgi(storage, artifact_store=FileSystemArtifactStore(artifact_folder(out))))
 

@@ -1,4 +1,4 @@
-"""Notes, files and figures written for people who wait: with a bar, and with trouble told rather than raised."""
+"""Writing of dashboard notes with a progress bar, where errors are returned instead of raised."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from budgetnet.visualization.dashboard.annotating import annotate
 
 
 def annotate_shown(study: optuna.Study, storage: RDBStorage, out: Path, *, wait: bool = True) -> str | None:
-    """Brings what the dashboard shows of a study up to date, with a bar on a terminal.
+    """Update the notes, files and figures of a study, with a progress bar on a terminal.
 
     Args:
         study: a study that budgetnet made.
-        storage: where it lives.
+        storage: its storage.
         out: folder of run folders.
-        wait: for another process that is at it; else nothing is done then.
+        wait: whether to wait for another process that is writing notes.
 
     Returns:
-        A line of why that is not possible; nothing where it was.
+        An error message; None on success.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -38,7 +38,7 @@ def annotate_shown(study: optuna.Study, storage: RDBStorage, out: Path, *, wait:
 
 
 def try_annotate(study: optuna.Study, storage: RDBStorage, out: Path, **how: Any) -> str | None:
-    """Writes notes as `annotate` does; gives a line where it cannot, as what is shown is worth less than the study."""
+    """Write notes as `annotate` does, but return an error message instead of raising; None on success."""
     try:
         with storage_errors(storage):
             annotate(study, storage, out, **how)
@@ -48,4 +48,4 @@ def try_annotate(study: optuna.Study, storage: RDBStorage, out: Path, **how: Any
         reason = f"{error.filename or out}: {error.strerror or error}"
     else:
         return None
-    return f"notes for the dashboard are not up to date: {' '.join(reason.split())}"
+    return f"notes for the dashboard were not updated: {' '.join(reason.split())}"

@@ -1,4 +1,4 @@
-"""What an ablation came to, as a forest plot."""
+"""Forest plots of ablations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def ablation_rows(result: AblationResult) -> list[ForestRow]:
-    """Every variant but the bases, in their order, as a forest plot lists them."""
+    """Return the rows of a forest plot: every variant except the bases, in order."""
     rows = []
     for row in result.rows:
         if row.variant.is_base:
@@ -38,7 +38,7 @@ def ablation_rows(result: AblationResult) -> list[ForestRow]:
 
 
 def pooled_rows(result: AblationResult) -> list[PooledRow]:
-    """Every comparison of a study of several networks, in the order of its changes, as a pooled forest lists them."""
+    """Return the rows of a pooled forest plot: every comparison over several networks, in the order of changes."""
     rows = []
     for change in result.changes:
         for comparison in change.comparisons:
@@ -64,7 +64,7 @@ def pooled_rows(result: AblationResult) -> list[PooledRow]:
 
 
 def ablation_forest(result: AblationResult) -> Figure:
-    """The differences of an ablation's variants to what they are compared with, with their intervals.
+    """Draw the differences of an ablation's variants with their intervals.
 
     Of a study of several networks it shows each comparison over all networks, and the networks' own as markers.
     """
@@ -74,5 +74,5 @@ def ablation_forest(result: AblationResult) -> Figure:
         note += "; alone: to the base; without it: all options without it to all; bars: all networks together, 95 %"
         title = f"{study.name}: difference over all networks"
         return pooled_forest(pooled_rows(result), networks=result.networks, title=title, note=note)
-    to = "what each is compared with" if study.has_options else "the base"
+    to = "the variant compared with" if study.has_options else "the base"
     return forest(ablation_rows(result), title=f"{study.name}: difference to {to}", note=note)

@@ -1,4 +1,4 @@
-"""How much of the budget each candidate of a study uses, and who was turned away for using too much."""
+"""Share of the budget that each candidate of a study uses."""
 
 from __future__ import annotations
 
@@ -34,38 +34,38 @@ FATE_LOOKS: dict[Outcome, tuple[str, str]] = {
     "left to another": (FAINT, "cross-thin-open"),
     "no result": (PURPLE, "square"),
 }
-"""Colour and mark of each fate: no two share a mark, so that none hangs on colour alone."""
+"""Colour and marker of each outcome; markers are distinct for readers who cannot tell the colours apart."""
 
 
 class BudgetUseRow(NamedTuple):
     """A candidate and its share of the budget."""
 
     number: int
-    """Of its trial."""
+    """Number of the trial."""
     architecture: str
     fate: Outcome
     used: float
-    """The largest share of a limit that it uses; above 1 it is over budget."""
+    """Largest used share of a limit; above 1 it is over budget."""
 
 
 _FEW = 10
-"""Trials of which each has its number on the axis."""
+"""Maximum number of trials that are all labelled on the axis."""
 _FAR_OVER = 2.5
-"""Share of the budget from which on the axis is logarithmic."""
+"""Share of the budget from which the axis is logarithmic."""
 
 
 def budget_use_rows(trials: Sequence[Trial]) -> list[BudgetUseRow]:
-    """Every proposal of a study by its share of the budget, in the order in which they were made."""
+    """Return every trial of a study with its share of the budget, in order."""
     ordered = sorted(trials, key=lambda trial: trial.number)
     return [BudgetUseRow(trial.number, trial.architecture, trial.fate, trial.budget_used) for trial in ordered]
 
 
 def budget_use(trials: Sequence[Trial], *, note: str = "") -> Figure:
-    """The share of the budget that each proposal uses, in per cent, with a line at all of it.
+    """Draw the share of the budget that each trial uses, in per cent, with a line at 100 %.
 
     Args:
-        trials: of one study.
-        note: of which study; stands below the title.
+        trials: trials of one study.
+        note: text below the title, such as the name of the study.
     """
     from plotly.graph_objects import Scatter
 
@@ -92,7 +92,7 @@ def budget_use(trials: Sequence[Trial], *, note: str = "") -> Figure:
     line = {"color": INK, "width": 1.5, "dash": "dash"}
     figure.add_shape(type="line", x0=0, x1=1, xref="paper", y0=100, y1=100, line=line, name="budget")
     figure.update_xaxes(title_text="trial", tickformat=",d", dtick=1 if len(rows) <= _FEW else None)
-    # What was turned away may be a hundred times too large, beside which nothing else would be seen.
+    # Rejected candidates can be a hundred times too large; a linear axis would hide all others.
     if any(row.used > _FAR_OVER for row in rows):
         ticks = {
             "type": "log",

@@ -1,4 +1,4 @@
-"""Which classes are taken for which: a confusion matrix."""
+"""Confusion matrix."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 _MOST_WRITTEN = 20
-"""With more classes than this, counts would not fit into their cells, nor all names beside them."""
+"""Number of classes above which counts and names do not fit."""
 
 
 class ConfusionCell(NamedTuple):
-    """How many images of one class were taken for another, or for what they are."""
+    """A cell of a confusion matrix."""
 
     true: str
     predicted: str
     images: int
-    """So many of the true class were taken for the predicted one."""
+    """Number of images of the true class that were classified as the predicted one."""
     share: float
-    """Of all images of the true class; 0 where there are none."""
+    """Share of the images of the true class; 0 if there are none."""
 
 
 def confusion_cells(matrix: NDArray[np.integer] | Sequence[Sequence[int]], names: Sequence[str]) -> list[ConfusionCell]:
-    """The cells of a confusion matrix, row by row.
+    """Return the cells of a confusion matrix, row by row.
 
     Args:
         matrix: counts as (true class, predicted class).
@@ -52,12 +52,12 @@ def confusion_cells(matrix: NDArray[np.integer] | Sequence[Sequence[int]], names
 
 
 def confusion(matrix: NDArray[np.integer] | Sequence[Sequence[int]], names: Sequence[str], *, note: str = "") -> Figure:
-    """A confusion matrix as a heat map: counts in the cells, shares of the true class as colours.
+    """Draw a confusion matrix as a heat map: counts in the cells, shares of the true class as colours.
 
     Args:
         matrix: counts as (true class, predicted class).
         names: of the classes.
-        note: of which network on which images; stands below the title.
+        note: text below the title, such as the network and the images.
 
     Raises:
         InputError: as `confusion_cells`.
@@ -67,7 +67,7 @@ def confusion(matrix: NDArray[np.integer] | Sequence[Sequence[int]], names: Sequ
     cells, size = confusion_cells(matrix, names), len(names)
     rows = [cells[start : start + size] for start in range(0, len(cells), size)]
     written = size <= _MOST_WRITTEN
-    # A side grows with the classes, so that a cell keeps room for its count.
+    # The figure grows with the number of classes, so that counts fit into cells.
     height, width = 100 + max(240, 34 * min(size, 30)), 720 if written else WIDTH
     note = f"{f'{note}; ' if note else ''}counts of images, colours by their share of the true class"
     figure = blank_figure(title="Confusion matrix", note=note, alt=_alt(cells), height=height, width=width)
@@ -87,7 +87,7 @@ def confusion(matrix: NDArray[np.integer] | Sequence[Sequence[int]], names: Sequ
             colorbar={"thickness": 10, "ticksuffix": " %"},
         )
     )
-    # Beyond some twenty, names would lie on one another.
+    # More than about twenty names would overlap.
     named = range(0, size, -(-size // _MOST_WRITTEN))
     ticks = {"tickvals": list(named), "ticktext": [literal(names[place]) for place in named]}
     figure.update_layout(margin={"r": 8})

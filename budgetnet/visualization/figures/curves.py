@@ -1,4 +1,4 @@
-"""Accuracy and loss over the epochs, of one run or of several seeds: what the paper's Figures 2 and 3 show."""
+"""Learning curves of one run or of several seeds, as in the paper's Figures 2 and 3."""
 
 from __future__ import annotations
 
@@ -23,37 +23,37 @@ class Curve(NamedTuple):
     """One measure over the epochs of a run, or its mean over runs."""
 
     seed: int | None
-    """Seed of the run; none for a mean."""
+    """Seed of the run; None for a mean."""
     epochs: tuple[int, ...]
     """Counted from 1."""
     training: tuple[float, ...]
-    """On the augmented training images while the weights move: accuracies as shares, losses in nats."""
+    """Values on the augmented training images during the epoch: accuracies from 0 to 1, losses in nats."""
     validation: tuple[float, ...]
-    """On the validation images behind each epoch, in the same units."""
+    """Values on the validation images after each epoch, in the same units."""
     best_epoch: int | None
-    """The epoch with the lowest validation loss, whose weights were kept."""
+    """Epoch with the lowest validation loss, whose weights were kept."""
 
 
 class Curves(NamedTuple):
-    """One measure of runs that differ in their seed alone."""
+    """One measure of runs that differ only in the seed."""
 
     measure: Measure
     label: str
-    """What the network is called."""
+    """Name of the network."""
     data: str
-    """What it was trained and validated on, in words."""
+    """Description of the training and validation data."""
     leaks: bool
-    """Whether validation images were trained on, as then every figure says."""
+    """Whether the validation images overlap the training images, which every figure then states."""
     runs: tuple[Curve, ...]
-    """By seed."""
+    """Curves by seed."""
     mean: Curve | None
-    """Over all runs, as far as each of them goes; none for a single run."""
+    """Mean over all runs, up to the epoch that all of them reached; None for a single run."""
     restarts: tuple[int, ...]
-    """Epochs behind which a new cycle of the learning rate began, in any of the runs."""
+    """Epochs after which a new learning rate cycle began, in any of the runs."""
 
 
 def collect_curves(records: RunRecord | Sequence[RunRecord], *, measure: Measure) -> Curves:
-    """The curves of runs as numbers.
+    """Return the curves of runs as numbers.
 
     Args:
         records: a run, or runs that differ in their seed alone.
@@ -83,10 +83,10 @@ def collect_curves(records: RunRecord | Sequence[RunRecord], *, measure: Measure
 
 
 def accuracy_curves(records: RunRecord | Sequence[RunRecord], *, note: str | None = None) -> Figure:
-    """Training and validation accuracy over the epochs, in per cent.
+    """Draw training and validation accuracy by epoch, in per cent.
 
     Args:
-        records: a run, or runs that differ in their seed alone, drawn thin with their mean.
+        records: a run, or runs that differ only in the seed, which are drawn thin together with their mean.
         note: what else has to be known to read the numbers; stands in the subtitle and in the text alternative, as
             it always does that validation images were trained on.
 
@@ -97,7 +97,7 @@ def accuracy_curves(records: RunRecord | Sequence[RunRecord], *, note: str | Non
 
 
 def loss_curves(records: RunRecord | Sequence[RunRecord], *, note: str | None = None) -> Figure:
-    """Training and validation loss over the epochs, in nats; otherwise as `accuracy_curves`."""
+    """Draw training and validation loss by epoch, in nats; arguments as for `accuracy_curves`."""
     return _draw(collect_curves(records, measure="loss"), note=note)
 
 
@@ -110,7 +110,7 @@ def _curve(record: RunRecord, measure: Measure) -> Curve:
 
 
 def _mean(curves: Sequence[Curve]) -> Curve:
-    """The mean where every run has a value: beyond that, it would jump each time that a run drops out."""
+    """Return the mean over the epochs that every run has; beyond, it would jump whenever a run ends."""
     epochs = min((curve.epochs for curve in curves), key=len)
     training = tuple(fmean(values) for values in zip(*(curve.training for curve in curves), strict=False))
     validation = tuple(fmean(values) for values in zip(*(curve.validation for curve in curves), strict=False))
@@ -122,7 +122,7 @@ _LOOKS: tuple[tuple[Literal["training", "validation"], str, str], ...] = (
     ("validation", BLUE, "solid"),
 )
 _FEW = 20
-"""Epochs of which each is told apart, by a mark and a number; of more, the line shows the course better alone."""
+"""Maximum number of epochs with markers and a label each."""
 
 
 def _draw(curves: Curves, *, note: str | None) -> Figure:
@@ -150,7 +150,7 @@ def _draw(curves: Curves, *, note: str | None) -> Figure:
 
 
 def _lines(curve: Curve, curves: Curves, *, mode: str) -> list[Any]:
-    """Training and validation of a run, or of the mean; a run beside others is thin and stays out of the legend."""
+    """Return the traces of a run or of the mean; one of several runs is thin and not in the legend."""
     from plotly.graph_objects import Scatter
 
     alone = curves.mean is None
@@ -175,7 +175,7 @@ def _lines(curve: Curve, curves: Curves, *, mode: str) -> list[Any]:
 
 
 def _best(curves: Curves) -> Any:
-    """The validation value at each run's best epoch, as a trace."""
+    """Return a trace of the validation value at each run's best epoch."""
     from plotly.graph_objects import Scatter
 
     found = [
@@ -196,29 +196,29 @@ def _best(curves: Curves) -> Any:
 
 
 def _shown(values: Sequence[float], measure: Measure) -> list[float | None]:
-    """In per cent or nats; what is no finite number is a gap."""
+    """Convert to per cent or nats; values that are not finite become gaps."""
     scale = 100 if measure == "accuracy" else 1
     return [scale * value if math.isfinite(value) else None for value in values]
 
 
 def describe_course(curves: Curves) -> str:
-    """Say where the curves start, where they end and where they are best."""
+    """Describe the first, last and best values of the curves in text."""
     main = curves.mean or curves.runs[0]
     subject = f"the mean of {len(curves.runs)} seeds" if curves.mean else f"seed {main.seed}"
     if not main.epochs:
         return f"{curves.label}: no epoch was completed"
 
-    def told(value: float) -> str:
+    def text_of(value: float) -> str:
         return f"{100 * value:.2f} %" if curves.measure == "accuracy" else f"{value:.3f} nats"
 
     course = listed(
         [
-            f"{part} {curves.measure} goes from {told(values[0])} to {told(values[-1])}"
+            f"{part} {curves.measure} goes from {text_of(values[0])} to {text_of(values[-1])}"
             for part, values in (("training", main.training), ("validation", main.validation))
         ]
     )
     best = [
-        f"epoch {curve.best_epoch} with {told(curve.validation[curve.best_epoch - 1])}"
+        f"epoch {curve.best_epoch} with {text_of(curve.validation[curve.best_epoch - 1])}"
         for curve in curves.runs
         if curve.best_epoch is not None
     ]

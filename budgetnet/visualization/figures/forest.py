@@ -1,4 +1,4 @@
-"""Differences of variants to a base with their intervals, one below the other: a forest plot."""
+"""Forest plot of paired differences with their intervals."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ if TYPE_CHECKING:
 
 
 class ForestRow(NamedTuple):
-    """A variant and how far its accuracy lies from that of the base, or of whatever it is compared with."""
+    """A variant and the difference of its accuracy to that of the base, or of another variant."""
 
     name: str
     n: int
-    """Pairs behind the difference: seeds that both were trained with."""
+    """Number of pairs, that is, seeds that both were trained with."""
     difference: float | None
-    """Accuracy of the variant less that of the base, as a share: 0.01 is one point; none where there is no result."""
+    """Accuracy of the variant minus that of the base: 0.01 is one point; None without a result."""
     low: float | None
-    """Lower end of its interval, as a share; none where one pair alone shows no spread."""
+    """Lower end of the interval; None with a single pair."""
     high: float | None
-    """Upper end."""
+    """Upper end of the interval."""
     significant: bool | None
-    """Whether the difference is beyond noise; none where nothing can be said."""
+    """Whether the difference is beyond noise; None if it was not tested."""
     params: int | None
     """Trainable parameters of the variant."""
     remark: str
-    """Why there is no result, such as ``over budget``, or whatever else has to be known; may be empty."""
+    """Reason for a missing result, such as ``over budget``, or another remark; may be empty."""
     compared_with: str = ""
-    """What the difference is to, where that is not the base for all rows; else empty."""
+    """Name of the variant compared with; empty if all rows are compared with the base."""
 
 
 class _Kind(NamedTuple):
-    """How the points of one kind look: by colour and by mark, so that none hangs on colour alone."""
+    """Colour and marker of one kind of point."""
 
     name: str
     colour: str
@@ -58,14 +58,14 @@ class _Kind(NamedTuple):
 _KINDS = {
     True: _Kind("beyond noise", VERMILLION, "diamond"),
     False: _Kind("within noise", BLUE, "circle"),
-    None: _Kind("not judged", BLACK, "square"),
+    None: _Kind("not tested", BLACK, "square"),
 }
 _LINE = "interval"
 """Name of the traces that hold intervals."""
 
 
 def forest(rows: Sequence[ForestRow], *, title: str = "Difference to the base", note: str = "") -> Figure:
-    """Paired differences in points of accuracy, with their intervals and a line at zero, in the order given.
+    """Draw paired differences in points of accuracy with their intervals and a line at zero, in the order given.
 
     Args:
         rows: the variants; one without a difference is listed with its remark.
@@ -88,18 +88,18 @@ def forest(rows: Sequence[ForestRow], *, title: str = "Difference to the base", 
         _write(figure, top, row, striped=number % 2 == 0)
     figure.update_layout(margin={"l": 2, "r": 2, "b": _BELOW})
     figure.update_xaxes(title_text="difference in accuracy, points", range=_range(rows))
-    # A unit is a pixel, so that every row has the room that its words need.
+    # One unit is one pixel, so that every row has enough height for its text.
     figure.update_yaxes(range=[end, 0], visible=False, fixedrange=True)
     return figure
 
 
-# Pixels down the page; a row's words stand above its interval, so that neither needs the other's width.
+# Heights in pixels; a row's text is above its interval, so that both can use the full width.
 _NAME_HEIGHT = 44
 _REMARK_HEIGHT = 17
 _INTERVAL_HEIGHT = 22
 _BELOW = 60
 _MOST_NAME, _MOST_REMARK = 44, 56
-"""Characters that fit into a window of 390 pixels."""
+"""Numbers of characters that fit into 390 pixels."""
 
 
 def _height(row: ForestRow) -> int:
@@ -108,7 +108,7 @@ def _height(row: ForestRow) -> int:
 
 
 def _traces(kind: _Kind, chosen: Sequence[tuple[int, ForestRow]]) -> list[Any]:
-    """The points of one kind, and behind them their intervals, which need not reach to both sides."""
+    """Return the traces of one kind of point, intervals first."""
     from plotly.graph_objects import Scatter
 
     places = [top + _height(row) - _INTERVAL_HEIGHT / 2 - 2 for top, row in chosen]
@@ -142,7 +142,7 @@ def _check(row: ForestRow) -> None:
 
 
 def _kind(row: ForestRow) -> _Kind | None:
-    """The kind of a row's point, hollow without an interval; none without a point."""
+    """Return the kind of a row's point, with an open marker without an interval; None without a point."""
     if row.difference is None:
         return None
     kind = _KINDS[row.significant]
@@ -150,7 +150,7 @@ def _kind(row: ForestRow) -> _Kind | None:
 
 
 def _range(rows: Sequence[ForestRow]) -> list[float]:
-    """From the lowest to the highest end, with zero, and room on both sides."""
+    """Return the range of the axis: all intervals and zero, with a margin."""
     ends = [100 * end for row in rows for end in (row.difference, row.low, row.high) if end is not None]
     low, high = min([0.0, *ends]), max([0.0, *ends])
     room = (high - low) * 0.08 or 1.0
@@ -158,7 +158,7 @@ def _range(rows: Sequence[ForestRow]) -> list[float]:
 
 
 def _write(figure: Figure, top: int, row: ForestRow, *, striped: bool) -> None:
-    """A row's ground, name, numbers and remark, and its piece of the line at zero, which crosses no words."""
+    """Draw a row's background, name, numbers and remark, and its part of the zero line, which does not cross text."""
     bottom = top + _height(row)
     if striped:
         at = {"xref": "paper", "x0": 0, "x1": 1, "y0": top, "y1": bottom}
@@ -195,9 +195,9 @@ def _alt(rows: Sequence[ForestRow]) -> str:
     beyond = [f"{row.name} {_number(row)}" for row in rows if row.difference is not None and row.significant]
     others = Counter(kind.name for row in rows if (kind := _kind(row)) and not row.significant)
     nothing = [f"{row.name}{f' ({row.remark})' if row.remark else ''}" for row in rows if row.difference is None]
-    told = [f"beyond noise: {', '.join(beyond)}" if beyond else "none is beyond noise"]
-    told += [f"{count} {name}" for name, count in others.items()]
-    told += [f"no result: {', '.join(nothing)}"] if nothing else []
+    parts = [f"beyond noise: {', '.join(beyond)}" if beyond else "none is beyond noise"]
+    parts += [f"{count} {name}" for name, count in others.items()]
+    parts += [f"no result: {', '.join(nothing)}"] if nothing else []
     variants = "1 variant" if len(rows) == 1 else f"{len(rows)} variants"
-    other = "what each is compared with" if any(row.compared_with for row in rows) else "the base"
-    return f"Differences of {variants} to {other}, in points of accuracy: {'; '.join(told)}."
+    other = "the variant compared with" if any(row.compared_with for row in rows) else "the base"
+    return f"Differences of {variants} to {other}, in points of accuracy: {'; '.join(parts)}."

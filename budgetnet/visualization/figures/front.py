@@ -1,4 +1,4 @@
-"""What accuracy costs: the candidates of a study by parameters or MACs, and those that no other beats."""
+"""Accuracy against cost: the candidates of a study by parameters or MACs, with the Pareto front."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 _WIDE = 200
-"""Ratio of the largest cost to the smallest from which on powers of ten alone are named on the axis."""
+"""Ratio of the largest to the smallest cost from which only powers of ten are labelled on the axis."""
 COST_WORDS: dict[CostName, str] = {"params": "parameters", "macs": "MACs", "activations": "activations"}
 
 
 class FrontRow(NamedTuple):
-    """A candidate with an accuracy, by what it costs."""
+    """A candidate with its accuracy and cost."""
 
     name: str
     """``#12``."""
@@ -42,24 +42,24 @@ class FrontRow(NamedTuple):
     cost: int
     """Parameters, MACs or activations."""
     accuracy: float
-    """Share of validation images classified rightly."""
+    """Validation accuracy, from 0 to 1."""
     interval: Interval | None
-    """95 % Wilson interval of the accuracy; none where the images were not counted."""
+    """95 % Wilson interval of the accuracy; None if the number of images is unknown."""
     complete: bool
-    """Whether it was trained to its end; else it was pruned, and stands where it was given up."""
+    """Whether it is fully trained; otherwise it was pruned, and the accuracy is that of the last report."""
     on_front: bool
-    """Whether no other is more accurate and costs no more."""
+    """Whether it is on the Pareto front: no other is more accurate at the same or lower cost."""
 
 
 def front_rows(trials: Sequence[Trial], *, cost: CostName = "params") -> list[FrontRow]:
-    """The trained candidates of a study by cost, the cheapest first; one over budget was never trained and has no row.
+    """Return the trained candidates of a study by cost, cheapest first.
 
     Args:
-        trials: of one study.
+        trials: trials of one study.
         cost: ``params``, ``macs`` or ``activations``.
 
     Raises:
-        InputError: no such cost.
+        InputError: the cost is none of these.
     """
     unbeaten = {trial.number for trial in front(trials, cost=cost)}
     rows = [
@@ -89,20 +89,20 @@ def accuracy_front(
     reference: PublishedResult | None = None,
     note: str = "",
 ) -> Figure:
-    """Validation accuracy against cost, with the front, the published result and the budget's limit.
+    """Draw validation accuracy against cost, with the Pareto front, the published result and the budget's limit.
 
     Args:
-        trials: of one study.
+        trials: trials of one study.
         cost: ``params``, ``macs`` or ``activations``.
-        budget: whose limit on that cost is drawn, if it has one.
-        comparable: whether the candidates were judged on original CIFAR-10, as the published result was.
-        reference: the published result; the paper's final network if left out.
-        note: of which study; stands below the title.
+        budget: budget whose limit on the cost is drawn, if it has one.
+        comparable: whether the candidates were evaluated on original CIFAR-10 images, as the published result was.
+        reference: published result. Default: the paper's final network.
+        note: text below the title, such as the name of the study.
 
     Raises:
-        InputError: no such cost.
+        InputError: the cost is none of these.
     """
-    # Here, because most figures show no published result.
+    # Imported here because most figures show no published result.
     from budgetnet.model import published
 
     reference, words = reference or published.reference(), COST_WORDS.get(cost, cost)
@@ -121,13 +121,13 @@ def accuracy_front(
     if limit:
         line = {"color": INK, "width": 1.5, "dash": "dash"}
         figure.add_shape(type="line", x0=limit, x1=limit, y0=0, y1=1, yref="paper", line=line, name="budget")
-        # On a logarithmic axis words, unlike lines, are placed by the logarithm.
+        # On a logarithmic axis annotations, unlike shapes, are placed by the logarithm.
         place = {"x": math.log10(limit), "xanchor": "right", "y": 0.02, "yref": "paper", "yanchor": "bottom"}
-        words_look = {"textangle": -90, "showarrow": False, "font": {"size": 12, "color": FAINT}}
-        figure.add_annotation(text=f"budget {limit:,}", **place, **words_look)
-    # What differs by a factor is as far apart among small networks as among large ones.
+        label_style = {"textangle": -90, "showarrow": False, "font": {"size": 12, "color": FAINT}}
+        figure.add_annotation(text=f"budget {limit:,}", **place, **label_style)
+    # The axis is logarithmic, so that equal ratios have equal distances.
     costs = [there, *(row.cost for row in rows)]
-    # Over several powers of ten, steps between them would stand upon one another on a phone.
+    # Over several powers of ten, labels between them would overlap on narrow screens.
     step = "D2" if max(costs) < _WIDE * min(costs) else 1
     figure.update_xaxes(title_text=f"{words} (logarithmic)", type="log", tickformat="~s", dtick=step)
     figure.update_yaxes(title_text="validation accuracy, %")
@@ -135,17 +135,17 @@ def accuracy_front(
 
 
 def _traces(rows: Sequence[FrontRow], words: str) -> Iterable[Any]:
-    """Candidates by kind, told apart by colour and by mark, the front last so that nothing lies on it."""
+    """Return a trace for each kind of candidate, with its own colour and marker; the front is last, on top."""
     from plotly.graph_objects import Scatter
 
     kinds: tuple[tuple[str, list[FrontRow], dict[str, Any]], ...] = (
         (
-            "given up at a restart",
+            "pruned at a restart",
             [row for row in rows if not row.complete],
             {"symbol": "x-thin", "size": 8, "line": {"width": 1.5, "color": FAINT}},
         ),
         (
-            "trained to the end",
+            "fully trained",
             [row for row in rows if row.complete and not row.on_front],
             {"symbol": "circle", "size": 9, "color": BLUE},
         ),
@@ -165,13 +165,13 @@ def _traces(rows: Sequence[FrontRow], words: str) -> Iterable[Any]:
             mode="lines+markers" if front_look else "markers",
             name=name,
             marker=marker,
-            text=[_told(row, words) for row in chosen],
+            text=[_hover_text(row, words) for row in chosen],
             hovertemplate="%{text}<extra></extra>",
             **front_look,
         )
 
 
-def _told(row: FrontRow, words: str) -> str:
+def _hover_text(row: FrontRow, words: str) -> str:
     interval = f" [{100 * row.interval.low:.2f}, {100 * row.interval.high:.2f}]" if row.interval else ""
     return f"{row.name} {literal(row.architecture)}<br>{row.cost:,} {words}<br>{100 * row.accuracy:.2f} %{interval}"
 

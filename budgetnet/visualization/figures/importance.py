@@ -1,4 +1,4 @@
-"""Which of the parameters that a sampler drew the accuracy hangs on."""
+"""Importance of the sampled parameters for the accuracy."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 
 MOST_SHOWN = 10
-"""Parameters with a bar of their own; the others share one."""
+"""Maximum number of parameters with their own bar; the others share one."""
 
 
 def importance(shares: Mapping[str, float], *, note: str = "") -> Figure:
-    """How much each drawn parameter tells of who is accurate, as bars, the most telling on top.
+    """Draw the importance of each sampled parameter as bars, the most important first.
 
     Args:
-        shares: importance by parameter, adding up to 1, such as `parameter_importance` of `budgetnet.study` gives.
-        note: how they were computed, and of which study; stands below the title.
+        shares: importance by parameter, with sum 1, as returned by `parameter_importance` of `budgetnet.study`.
+        note: text below the title, such as the method and the study.
     """
     from plotly.graph_objects import Bar
 
@@ -28,9 +28,7 @@ def importance(shares: Mapping[str, float], *, note: str = "") -> Figure:
     alt, rest = _alt(ordered), ordered[MOST_SHOWN:]
     if len(rest) > 1:
         ordered = [*ordered[:MOST_SHOWN], (f"{len(rest)} others", sum(share for _, share in rest))]
-    figure = blank_figure(
-        title="Importance of what was drawn", note=note, alt=alt, height=60 + 26 * max(1, len(ordered))
-    )
+    figure = blank_figure(title="Parameter importance", note=note, alt=alt, height=60 + 26 * max(1, len(ordered)))
     figure.add_trace(
         Bar(
             x=[100 * share for _, share in ordered],
@@ -52,7 +50,7 @@ def importance(shares: Mapping[str, float], *, note: str = "") -> Figure:
 
 def _alt(ordered: list[tuple[str, float]]) -> str:
     if not ordered:
-        return "Too few candidates were trained to their end to tell which parameter matters."
+        return "Too few candidates are fully trained to compute parameter importance."
     parts = [f"{name} {100 * share:.1f} %" for name, share in ordered[:5]]
     rest = "" if len(ordered) <= 5 else f"; the other {len(ordered) - 5} less"
     return f"Importance for the accuracy: {listed(parts)}{rest}."

@@ -1,4 +1,4 @@
-"""The outline of a network, from the image to the classes: what the paper's Figure 1 shows, with every part's cost."""
+"""Outline of a network, as in the paper's Figure 1, with the cost of every part."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ _ORDER = {
     "preact": "norm, {0}, conv, norm, {0}, conv; sum",
     "bottleneck": "conv, norm, {0}, conv, norm, {0}, conv, norm; sum, {0}",
 }
-"""What runs in a block of each kind, with the activation's name to be put in."""
+"""Layers of each kind of block, with a placeholder for the activation."""
 
 
 class OutlineRow(NamedTuple):
-    """One box of the outline: the stem, blocks of a stage that are alike, or the head."""
+    """A box of the outline: the stem, identical blocks of a stage, or the head."""
 
     part: str
     """``stem``, ``stage 1`` and so on, or ``head``."""
     blocks: int
-    """How many blocks alike stand one behind the other; 0 in stem and head, which have none."""
+    """Number of identical consecutive blocks; 0 for stem and head."""
     steps: tuple[str, ...]
-    """What each computes, in order, such as ``conv 5x5, 64 → 128, stride 2``."""
+    """Operations in order, such as ``conv 5x5, 64 → 128, stride 2``."""
     shortcut: str
-    """The path around each block, such as ``projection 1x1, stride 2``; empty where there is none."""
+    """Shortcut of each block, such as ``projection 1x1, stride 2``; empty if there is none."""
     output: tuple[int, int, int]
-    """The map that leaves it as (channels, height, width), in pixels."""
+    """Output shape (channels, height, width), in pixels."""
     params: int
-    """Trainable parameters of all its blocks together."""
+    """Trainable parameters of all blocks together."""
 
 
 def outline_rows(spec: ModelSpec) -> tuple[OutlineRow, ...]:
-    """The boxes of a network's outline in order; blocks that differ in nothing but their place share one."""
+    """Return the boxes of a network's outline in order; identical blocks share a box."""
     plan = lower(spec)
     rows = [_stem(plan, spec.activation)]
     for number, stage in enumerate(plan.stages, 1):
@@ -52,7 +52,7 @@ def outline_rows(spec: ModelSpec) -> tuple[OutlineRow, ...]:
 
 
 def outline(spec: ModelSpec) -> Figure:
-    """The outline of a network as a figure: stem, stages with their blocks and shortcuts, head."""
+    """Draw the outline of a network: stem, stages with their blocks and shortcuts, head."""
     from plotly.graph_objects import Scatter
 
     cost = cost_of(spec)
@@ -69,13 +69,13 @@ def outline(spec: ModelSpec) -> Figure:
     figure.update_layout(shapes=drawing.shapes, annotations=drawing.annotations, dragmode=False)
     figure.update_layout(margin={"b": below, "l": 2, "r": 2})
     figure.update_xaxes(range=[0, 1], visible=False, fixedrange=True)
-    # A unit is a pixel, so that text of one size fits whatever the number of stages.
+    # One unit is one pixel, so that text fits for any number of stages.
     figure.update_yaxes(range=[drawing.place, 0], visible=False, fixedrange=True)
     return figure
 
 
 def outline_drawing(spec: ModelSpec) -> Drawing:
-    """What an outline is drawn with: shapes, marks and words, from the image down to the classes."""
+    """Return the shapes, markers and annotations of an outline."""
     drawing, params = Drawing(), cost_of(spec).params
     drawing.end(f"image {'x'.join(map(str, spec.input_shape))}")
     for part, boxes in groupby(outline_rows(spec), key=lambda row: row.part):
@@ -86,7 +86,7 @@ def outline_drawing(spec: ModelSpec) -> Drawing:
 
 
 def outline_alt(spec: ModelSpec) -> str:
-    """A sentence that says what an outline shows."""
+    """Return the text alternative of an outline."""
 
     def each(values: list[str]) -> str:
         return values[0] if len(set(values)) == 1 else listed(values)
@@ -159,7 +159,7 @@ def _params(layers: list[Layer]) -> int:
     return sum(layer_cost(layer).params for layer in layers)
 
 
-# Pixels down the page.
+# Heights in pixels.
 _HEADER = 44
 _LINE = 19
 _PADDING = 8
@@ -170,11 +170,11 @@ _JOIN = 13
 _LEFT, _RIGHT, _LOOP = 0.025, 0.665, 0.705
 _MIDDLE = (_LEFT + _RIGHT) / 2
 _CHARACTERS = 35
-"""What fits on a line of a box in a window of 390 pixels."""
+"""Number of characters that fit on a line of a box in 390 pixels."""
 
 
 class Drawing:
-    """Shapes, marks and words from the top down: across in shares of the width, down in pixels."""
+    """Shapes, markers and annotations from top to bottom; x as a share of the width, y in pixels."""
 
     middle = _MIDDLE
     """Where the way from part to part runs."""

@@ -1,4 +1,4 @@
-"""Comparisons over several networks, one a line: the pooled interval, and each network's own difference as a marker."""
+"""Forest plot of comparisons over several networks: pooled intervals, and a marker for each network."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class NetworkPoint(NamedTuple):
 
     network: str
     name: str
-    """The compared variant, for people."""
+    """Title of the variant."""
     difference: float
-    """As a share: 0.01 is one point."""
+    """Difference in accuracy: 0.01 is one point."""
     interval: Interval | None
 
 
@@ -43,14 +43,14 @@ class PooledRow(NamedTuple):
 
     change: str
     comparison: str
-    """Which of the change's comparisons; empty where it has one alone."""
+    """Comparison of the change; empty if there is only one."""
     n: int
-    """Pairs on all networks together."""
+    """Total number of pairs on all networks."""
     difference: float | None
-    """Over all networks, as a share; None where no network has a pair."""
+    """Pooled difference in accuracy; None if no network has a pair."""
     interval: Interval | None
     significant: bool | None
-    """Whether the difference over all networks is beyond noise; None where nothing can be said."""
+    """Whether the pooled difference is beyond noise; None if it was not tested."""
     networks: tuple[NetworkPoint, ...]
     """Networks with a difference."""
 
@@ -71,18 +71,18 @@ _MARKS = [
     (SKY, "triangle-down"),
     (BLACK, "cross"),
 ]
-"""Colour and mark of each network in turn, so that none hangs on colour alone."""
+"""Colours and markers of the networks."""
 _HEIGHT = 50
-"""Pixels of a row: its words, and below them its interval, so that neither needs the other's width."""
+"""Height of a row in pixels: text, and the interval below."""
 _WORDS, _INTERVAL, _STEP = 13, 34, 5
-"""Places in a row, and between two networks' markers, in pixels from above."""
+"""Vertical positions in a row and distance between networks' markers, in pixels."""
 _BELOW = 60
 _MOST_NAME = 20
-"""Characters of a change that fit beside the comparison and the numbers in a window of 390 pixels."""
+"""Number of characters of a change that fit into 390 pixels with the comparison and the numbers."""
 
 
 def pooled_forest(rows: Sequence[PooledRow], *, networks: Sequence[str], title: str, note: str = "") -> Figure:
-    """Comparisons over several networks in points of accuracy, in the order given, with a line at zero.
+    """Draw comparisons over several networks in points of accuracy, in the order given, with a line at zero.
 
     Args:
         rows: the comparisons; one without a difference is listed as such.
@@ -106,13 +106,13 @@ def pooled_forest(rows: Sequence[PooledRow], *, networks: Sequence[str], title: 
         _write(figure, _HEIGHT * place, row, striped=place % 2 == 0)
     figure.update_layout(margin={"l": 2, "r": 2, "b": _BELOW})
     figure.update_xaxes(title_text="difference in accuracy, points", range=_range(rows))
-    # A unit is a pixel, so that every row has the room that its words need.
+    # One unit is one pixel, so that every row has enough height for its text.
     figure.update_yaxes(range=[end, 0], visible=False, fixedrange=True)
     return figure
 
 
 def _pooled_traces(significant: bool | None, chosen: Sequence[tuple[int, PooledRow]]) -> list[Any]:
-    """The thick intervals over all networks, and a bar at each difference."""
+    """Return the traces of the pooled intervals and differences."""
     from plotly.graph_objects import Scatter
 
     colour = _COLOURS[significant]
@@ -136,7 +136,7 @@ def _pooled_traces(significant: bool | None, chosen: Sequence[tuple[int, PooledR
 
 
 def _network_trace(number: int, network: str, rows: Sequence[PooledRow], *, count: int) -> Any:
-    """One network's own differences, each a little above or below the middle of its row."""
+    """Return the trace of one network's differences, offset vertically within each row."""
     from plotly.graph_objects import Scatter
 
     colour, symbol = _MARKS[number % len(_MARKS)]
@@ -154,7 +154,7 @@ def _network_trace(number: int, network: str, rows: Sequence[PooledRow], *, coun
 
 
 def _range(rows: Sequence[PooledRow]) -> list[float]:
-    """From the lowest to the highest end or marker, with zero, and room on both sides."""
+    """Return the range of the axis: all intervals, markers and zero, with a margin."""
     ends = [100 * end for row in rows for end in (*(row.interval or ()), row.difference) if end is not None]
     ends += [100 * each.difference for row in rows for each in row.networks]
     low, high = min([0.0, *ends]), max([0.0, *ends])
@@ -163,7 +163,7 @@ def _range(rows: Sequence[PooledRow]) -> list[float]:
 
 
 def _write(figure: Figure, top: int, row: PooledRow, *, striped: bool) -> None:
-    """A row's ground, name and numbers, and its piece of the line at zero, which crosses no words."""
+    """Draw a row's background, name and numbers, and its part of the zero line, which does not cross text."""
     if striped:
         at = {"xref": "paper", "x0": 0, "x1": 1, "y0": top, "y1": top + _HEIGHT}
         figure.add_shape(type="rect", **at, layer="below", fillcolor=WASH, line={"width": 0})

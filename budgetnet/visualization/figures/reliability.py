@@ -1,4 +1,4 @@
-"""Calibration diagram: accuracy by confidence, from what `budgetnet.runs.metrics` computed."""
+"""Reliability diagram: accuracy by confidence."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 def reliability(calibration: Calibration, *, note: str = "") -> Figure:
-    """Accuracy over confidence, a bar a bin, beside the line on which they are equal; below, how many images.
+    """Draw accuracy by confidence with a bar for each bin and the diagonal; below, the number of images.
 
     Args:
         calibration: the bins, of which an empty one leaves a gap, and the expected calibration error.
-        note: of which network on which images; stands below the title.
+        note: text below the title, such as the network and the images.
     """
     from plotly.graph_objects import Bar, Scatter
 
@@ -74,7 +74,7 @@ def _alt(calibration: Calibration) -> str:
     filled = [part for part in calibration.bins if part.count]
     total = sum(part.count for part in filled)
     if not total:
-        return "No image was judged."
+        return "No image was evaluated."
     sure = sum(part.count * (part.confidence or 0.0) for part in filled) / total
     right = sum(part.count * (part.accuracy or 0.0) for part in filled) / total
     word = "too sure" if sure > right else "not sure enough" if sure < right else "neither too sure nor too careful"

@@ -1,4 +1,4 @@
-"""How far candidates came: at the end of each cycle, how many continued and how many were pruned."""
+"""Candidates by rung: how many continued and how many were pruned after each cycle."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ if TYPE_CHECKING:
 
 
 _FEW = 10
-"""Candidates up to which every whole number stands on the axis."""
+"""Maximum number of candidates with every whole number on the axis."""
 
 
 class RungRow(NamedTuple):
     """The end of a cycle, at which candidates are compared."""
 
     epoch: int
-    """The epoch that ends the cycle."""
+    """Last epoch of the cycle."""
     reached: int
-    """Candidates that came to its end."""
+    """Number of candidates that completed the cycle."""
     given_up: int
-    """Those of them that were pruned there."""
+    """Number of candidates that were pruned after the cycle."""
     best: float
-    """The best validation accuracy at its end, as a share."""
+    """Best validation accuracy after the cycle, from 0 to 1."""
     median: float
-    """The median validation accuracy at its end (the lower one of two), as a share."""
+    """Median validation accuracy after the cycle (the lower of two), from 0 to 1."""
 
 
 def rung_rows(trials: Sequence[Trial]) -> list[RungRow]:
-    """The ends of cycles that candidates of a study came to; what was answered from the record does not count again."""
+    """Return the ends of cycles that candidates of a study reached; duplicates are not counted."""
     own = [trial for trial in trials if trial.reports and trial.fate != "repeated"]
     rows = []
     for epoch in sorted({epoch for trial in own for epoch in trial.reports}):
@@ -44,17 +44,17 @@ def rung_rows(trials: Sequence[Trial]) -> list[RungRow]:
 
 
 def rungs(trials: Sequence[Trial], *, note: str = "") -> Figure:
-    """How many candidates came to the end of each cycle, and how many of them were given up there.
+    """Draw how many candidates completed each cycle, and how many of them were pruned after it.
 
     Args:
-        trials: of one study.
-        note: of which study; stands below the title.
+        trials: trials of one study.
+        note: text below the title, such as the name of the study.
     """
     from plotly.graph_objects import Bar
 
     rows = rung_rows(trials)
     figure = blank_figure(title="Candidates by rung", note=note, alt=_alt(rows), height=320, above=LEGEND_HEIGHT)
-    # Names rather than numbers, so that the bars stand evenly although the cycles grow.
+    # Categories instead of numbers, for evenly spaced bars although the cycles grow.
     epochs = [str(row.epoch) for row in rows]
     figure.add_traces(
         [
@@ -75,7 +75,7 @@ def rungs(trials: Sequence[Trial], *, note: str = "") -> Figure:
                 y=[row.given_up for row in rows],
                 name="given up there",
                 marker={"color": ORANGE, "pattern": {"shape": "/", "fgcolor": "#FFFFFF", "size": 6}},
-                # Of its own ground, or the hatching would lie across the digits.
+                # A background, so that the hatching does not cross the digits.
                 text=[row.given_up or "" for row in rows],
                 textposition="outside",
                 hovertemplate="after epoch %{x}: %{y} given up<extra></extra>",

@@ -26,33 +26,33 @@ PURPLE = "#CC79A7"
 INK = "#222222"
 """Text."""
 FAINT = "#595959"
-"""Lesser text: seven times as dark as the ground, as small print has to be."""
+"""Secondary text, with a contrast of 7:1 as WCAG requires for small text."""
 RULE = "#D9D9D9"
 """Grids and borders."""
 WASH = "#F4F6F8"
-"""Ground of what belongs together."""
+"""Background of groups."""
 
 LEGEND_HEIGHT = 32
-"""Pixels of a legend of one line."""
+"""Height of a one-line legend, in pixels."""
 FONT = "Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
 WIDTH = 900
-"""Pixels of a picture; on a page, a figure is as wide as its reader's window, up to that."""
+"""Width of images in pixels; on a page, figures shrink with the window."""
 
 
 def blank_figure(*, title: str, note: str, alt: str, height: int, width: int = WIDTH, above: int = 0) -> Figure:
-    """An empty figure in the common look, as wide as the place it is shown in.
+    """Return an empty figure in the common style, which adapts to the width of its container.
 
     Args:
         title: what is shown, in a few words.
-        note: of what, under which conditions; stands below the title in smaller print.
-        alt: a sentence that says what the figure shows, for those who cannot see it.
-        height: of what is drawn with its axes, in pixels.
+        note: data and conditions, in smaller text below the title.
+        alt: text alternative: a sentence that describes what the figure shows.
+        height: height of the plot with its axes, in pixels.
         width: of a picture of it, in pixels, and the most on a page.
         above: room for a legend between the note and what is drawn, in pixels.
     """
     from plotly.graph_objects import Figure
 
-    # Text within a figure does not wrap by itself; so many letters fit whatever the letters are.
+    # Plotly does not wrap titles; these widths fit any letters.
     head, notes = textwrap.wrap(title, width // 10), textwrap.wrap(note, width // 7)
     top = 44 + 22 * len(head) + 17 * len(notes) + above
     figure = Figure()
@@ -82,22 +82,22 @@ def blank_figure(*, title: str, note: str, alt: str, height: int, width: int = W
 
 
 def style_axes(figure: Figure) -> None:
-    """Gives all axes that a figure has by now their common look."""
+    """Apply the common style to all axes of a figure."""
     common = {"linecolor": INK, "gridcolor": RULE, "zerolinecolor": RULE, "automargin": True, "title_font_size": 14}
     figure.update_xaxes(ticks="outside", showgrid=False, zeroline=False, **common)
     figure.update_yaxes(**common)
 
 
 def literal(text: str) -> str:
-    """A text that Plotly shows as it stands, whatever tags it seems to hold."""
+    """Escape text for Plotly, which interprets some HTML tags."""
     return escape(text, quote=False)
 
 
 def shortened(text: str, most: int) -> str:
-    """A text cut to so many characters, the last of which then tells so."""
+    """Truncate text to a number of characters, ending with an ellipsis."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def listed(parts: list[str]) -> str:
-    """Words as people list them: ``a, b and c``."""
+    """Join words as an English list: ``a, b and c``."""
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)

@@ -21,11 +21,11 @@ _WIDTH = 640
 
 
 def outline_svg(spec: ModelSpec) -> str:
-    """The outline of a network, box by box as `outline` draws it, as an SVG document that fetches nothing."""
+    """Return the outline of a network, as drawn by `outline`, as a self-contained SVG document."""
     drawing = outline_drawing(spec)
     height = drawing.place + 4
     root = svg_document(_WIDTH, height, title=f"Outline of {spec.label}", words=outline_alt(spec))
-    # The grounds first, then ways and boxes in their order, so that nothing lies over what it should not.
+    # Backgrounds first, then connections and boxes, in drawing order.
     for shape in sorted(drawing.shapes, key=lambda each: _DEPTHS[each.get("layer", "above")]):
         _shape(root, shape)
     _marks(root, drawing)
@@ -56,7 +56,7 @@ def silhouette_svg(spec: ModelSpec, *, width: int = 640) -> str:
     gap, between, tall, margin = 2.0, 14.0, 84.0, 12.0
     flat = [column for part in columns for column in part]
     gaps = gap * (len(flat) - len(columns)) + between * (len(columns) - 1)
-    # Some networks have so many columns that the gaps alone would fill the drawing.
+    # With many columns, the gaps alone would fill the drawing.
     scale = 1.0 if gaps <= width / 2 else width / 2 / gaps
     unit = (width - 2 * margin - gaps * scale) / sum(math.sqrt(channels) for channels, _, _ in flat)
     rise = tall / math.sqrt(max(size for _, size, _ in flat))
@@ -79,9 +79,9 @@ _DEPTHS = {"below": 0, "between": 1, "above": 2}
 
 
 def svg_document(width: int, height: int, *, title: str, words: str) -> ElementTree.Element:
-    """Start an SVG document that fetches nothing, in pixels, with a title and its text alternative."""
+    """Return an empty self-contained SVG document, in pixels, with a title and a text alternative."""
     root = ElementTree.Element("svg")
-    # Shrinks with the place it is shown in, and is never wider than it was drawn.
+    # Shrinks with its container, and is never wider than drawn.
     facts = {
         "xmlns": _NAMESPACE,
         "viewBox": f"0 0 {width} {height}",
@@ -112,7 +112,7 @@ def _shape(root: ElementTree.Element, shape: dict[str, object]) -> None:
     line = raw if isinstance(raw, dict) else {}
     stroke = {"stroke": line.get("color", "none"), "stroke_width": line.get("width", 0)}
     if shape["type"] == "path":
-        # Across in shares of the width, down in pixels: every other number is one of the first kind.
+        # Alternating x (share of the width) and y (pixels).
         numbers = iter(re.findall(r"[\d.]+", str(shape["path"])))
         points = [
             f"{float(across) * _WIDTH:.1f} {float(down):.1f}" for across, down in zip(numbers, numbers, strict=True)
@@ -145,7 +145,7 @@ def _word(root: ElementTree.Element, note: dict[str, object]) -> None:
     size = int(font.get("size", 14))
     anchor = {"left": "start", "center": "middle", "right": "end"}[str(note["xanchor"])]
     lines = str(note["text"]).split("<br>")
-    # A text's own place is its base line; its middle lies about a third of its size above that.
+    # Text is positioned by its baseline; its middle is about a third of its size above.
     top = float(str(note["y"])) + size * 0.35 - (len(lines) - 1) * size * 0.6
     for number, line in enumerate(lines):
         bold = "<b>" in line

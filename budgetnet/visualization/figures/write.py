@@ -1,4 +1,4 @@
-"""Figures as files: a page that needs no network, a picture, or the figure itself as data."""
+"""Writing of figures as HTML, SVG, PNG or JSON."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 SUFFIXES = (".html", ".svg", ".png", ".json")
-"""What a figure's file may end in."""
+"""Supported file extensions."""
 
-# Nothing may be fetched, whatever the script would like to; Plotly writes its own scripts and styles into the page.
+# Forbid all requests; Plotly writes inline scripts and styles.
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 _STYLE = f"""
 body {{ margin: 0 auto; padding: 16px; font-family: {FONT}; color: {INK}; background: #fff; }}
@@ -31,7 +31,7 @@ figcaption {{ margin-top: 12px; }}
 
 
 def write_figure(figure: Figure, path: Path, *, field: str = "figure") -> None:
-    """Writes a figure atomically, in the format that the file's name ends in.
+    """Write a figure atomically, in the format given by the file's extension.
 
     ``.html`` is one page that fetches nothing; ``.svg`` and ``.png`` are drawn by kaleido in an installed Chromium;
     ``.json`` is the figure as Plotly reads it.
@@ -55,7 +55,7 @@ def write_figure(figure: Figure, path: Path, *, field: str = "figure") -> None:
 
 
 def require_writable(path: Path, *, field: str = "figure") -> None:
-    """Refuses a figure's file before any work is done for it.
+    """Check that a figure can be written to a file.
 
     Raises:
         InputError: the file's name ends in no format that is known, its folder is missing or closed, or what draws SVG
@@ -72,7 +72,7 @@ def require_writable(path: Path, *, field: str = "figure") -> None:
 
 
 def bare(figure: Figure) -> Figure:
-    """The figure without its title and note, for a page that has them: those within a figure do not wrap."""
+    """Return the figure without title and note, which do not wrap inside a figure and are part of the page."""
     from plotly.graph_objects import Figure
 
     drawn, layout = Figure(figure), figure.layout
@@ -82,7 +82,7 @@ def bare(figure: Figure) -> Figure:
 
 
 def _page(figure: Figure) -> str:
-    """The figure as a page."""
+    """Return the figure as an HTML page."""
     drawn, layout = bare(figure), figure.layout
     words = {key: escape(layout.meta[key]) for key in ("title", "note", "alt")}
     config = {"displayModeBar": False, "responsive": True}
@@ -112,18 +112,18 @@ def _picture(figure: Figure, path: Path, *, field: str) -> bytes:
     import kaleido
     from kaleido.errors import ChromeNotFoundError
 
-    # It logs, with a traceback, what it then ignores, such as a browser's last words that are no message.
+    # Kaleido logs errors with tracebacks that it then ignores, such as malformed last messages of the browser.
     logging.getLogger("choreographer").setLevel(logging.CRITICAL)
     size = {"width": figure.layout.meta["width"], "height": figure.layout.height}
-    # A picture of pixels is drawn twice as fine, for screens that are, and for print.
+    # PNG files have twice the resolution, for high-density screens and print.
     options = {**size, "format": path.suffix[1:].lower(), "scale": 2 if path.suffix.lower() == ".png" else 1}
     try:
-        # Called by itself, and not through Plotly, it can be kept from fetching MathJax, which no figure here needs.
+        # Call Kaleido directly instead of through Plotly, to prevent the download of MathJax.
         drawn: bytes = kaleido.calc_fig_sync(figure.to_dict(), opts=options, kopts={"mathjax": False})
     except ChromeNotFoundError:
         rule = "needs Chromium or Chrome to be installed, such as Debian's package chromium; .html needs neither"
         raise InputError(field, str(path), rule) from None
-    except RuntimeError as error:  # A browser that does not start, or ends before it has drawn.
+    except RuntimeError as error:  # The browser does not start, or ends early.
         rule = f"cannot be drawn; .html needs no browser: {' '.join(str(error).split())[:200]}"
         raise InputError(field, str(path), rule) from None
     return drawn

@@ -1,4 +1,4 @@
-"""A study as one page: collected from its records as plain data, then rendered as HTML that fetches nothing."""
+"""Reports: a study's results collected as plain data and rendered as a self-contained HTML page."""
 
 from budgetnet.visualization.report.collect import collect
 from budgetnet.visualization.report.content import Report

@@ -1,4 +1,4 @@
-"""An ablation from its folder alone: the study's file and the records of the runs beside it; nothing is trained."""
+"""Ablations of a report, read from the study's file and its run folders."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from budgetnet.experiments.ablation.variants import Variant
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.records import RunRecord
 from budgetnet.visualization.report.content import Ablation
-from budgetnet.visualization.report.formatting import data_words
+from budgetnet.visualization.report.formatting import data_text
 from budgetnet.visualization.report.run_reader import Reader
 
 Records = dict[tuple[str, str], dict[int, RunRecord]]
@@ -25,34 +25,34 @@ Records = dict[tuple[str, str], dict[int, RunRecord]]
 
 
 def read_ablation(folder: Path, reader: Reader) -> Ablation:
-    """What the records of an ablation say.
+    """Return the result of an ablation from its records.
 
-    A study may have been trained with other values in its base, such as a smaller network or fewer epochs. The config
-    that is stored with the runs has them; without one the study is taken as its file has it.
+    The runs may have been trained with overrides of the base, such as a smaller network or fewer epochs. They are taken
+    from the config stored with the runs; without one the study is used as in its file.
 
     Args:
-        folder: holds ``study.yaml``, and run folders in ``runs`` or beside it.
-        reader: reads the run folders.
+        folder: folder with ``study.yaml``, and run folders in ``runs`` or next to it.
+        reader: reader of run folders.
 
     Raises:
-        InputError: the study's file is missing or breaks a rule.
-        RecordError: no run there belongs to the study, or none to its base.
+        InputError: the study's file is missing or invalid.
+        RecordError: no run belongs to the study, or none to its base.
     """
     study = AblationStudy.load(folder / STUDY_FILE)
     runs = folder / "runs" if (folder / "runs").is_dir() else folder
     everything = reader.read_all(runs)
     records, others = _of_one_kind(everything)
     if not records:
-        raise RecordError("ablation", str(folder), "holds no finished run that can be read")
+        raise RecordError("ablation", str(folder), "has no readable finished run")
     by_key = _by_key(records)
     study, config, variants = _as_trained(study, runs, by_key, records[0].identity.spec)
     trained = [variant for variant in variants if variant.key in by_key]
-    begun = {variant.network for variant in trained}
-    if any(variant.is_base and variant.network in begun and variant not in trained for variant in variants):
+    started = {variant.network for variant in trained}
+    if any(variant.is_base and variant.network in started and variant not in trained for variant in variants):
         raise RecordError("ablation", str(folder), "has no run of the study's base, which variants are compared with")
     seeds = sorted(set.intersection(*(set(by_key[variant.key]) for variant in trained)))
     if not seeds:
-        raise RecordError("ablation", str(folder), "has no seed with which all of its variants were trained")
+        raise RecordError("ablation", str(folder), "has no seed that all of its variants were trained with")
     study = study.from_mapping({**study.to_mapping(), "seeds": seeds})
     chosen = {variant.key: [by_key[variant.key][seed] for seed in seeds] for variant in trained}
     used = len(chosen) * len(seeds)
@@ -61,7 +61,7 @@ def read_ablation(folder: Path, reader: Reader) -> Ablation:
         result=ablation_result(study, variants, chosen),
         override=() if config is None else tuple(config.changes),
         command=None if config is None else command(config),
-        data=data_words(records[0].identity.data),
+        data=data_text(records[0].identity.data),
         remarks=tuple(_remarks(variants, trained, others=others, unused=len(records) - used)),
     )
 
@@ -71,13 +71,13 @@ def _remarks(variants: Sequence[Variant], trained: Sequence[Variant], *, others:
         if variant.fits and variant not in trained:
             yield f"{variant.title} has no run here"
     if others:
-        yield f"{others} runs on other data, another kind of device or in another precision are left out"
+        yield f"{others} runs on other data, another kind of device or in another precision are omitted"
     if unused:
-        yield f"{unused} runs are left out: of other networks or recipes, or of seeds that not all variants have"
+        yield f"{unused} runs are omitted: other networks or recipes, or seeds that not all variants have"
 
 
 def _of_one_kind(records: Sequence[RunRecord]) -> tuple[list[RunRecord], int]:
-    """Those of the records that can be compared, where there are several kinds the most, and how many others."""
+    """Return the largest group of comparable records, and the number of other records."""
 
     def kind(record: RunRecord) -> str:
         identity = record.identity
@@ -98,7 +98,7 @@ def _by_key(records: Sequence[RunRecord]) -> Records:
 
 
 class _Trained(NamedTuple):
-    """A study, the config that its runs were trained by, and its variants."""
+    """A study, the config that its runs were trained with, and its variants."""
 
     study: AblationStudy
     config: AblationConfig | None
@@ -106,13 +106,13 @@ class _Trained(NamedTuple):
 
 
 def _as_trained(study: AblationStudy, runs: Path, by_key: Records, spec: ModelSpec) -> _Trained:
-    """Return the study as its runs were trained: of the stored ablations of its file, the one with most variants here.
+    """Return the study as its runs were trained: the stored ablation of its file with the most variants here.
 
     Args:
-        study: the study as its file has it.
+        study: the study as in its file.
         runs: folder of run folders.
         by_key: the runs.
-        spec: of any of them, for the images.
+        spec: network of any run, for the image shape and number of classes.
     """
     image: dict[str, Any] = {"input_shape": spec.input_shape, "num_classes": spec.num_classes}
     candidates: list[tuple[AblationStudy, AblationConfig | None]] = [
@@ -121,5 +121,5 @@ def _as_trained(study: AblationStudy, runs: Path, by_key: Records, spec: ModelSp
     found = [_Trained(each, config, each.variants(**image)) for each, config in candidates or [(study, None)]]
     best = max(found, key=lambda each: sum(variant.key in by_key for variant in each.variants))
     if not any(variant.key in by_key for variant in best.variants):
-        raise RecordError("ablation", str(runs), "holds no run of the study")
+        raise RecordError("ablation", str(runs), "has no run of the study")
     return best

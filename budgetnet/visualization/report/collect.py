@@ -1,4 +1,4 @@
-"""A study's report as plain data, from its storage and its run folders; nothing is trained and no test set opened."""
+"""Collection of a report's data from a study's storage and run folders."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from budgetnet.study.trials import Trial, count_outcomes
 from budgetnet.visualization.report.ablations import read_ablation
 from budgetnet.visualization.report.commands import commands
 from budgetnet.visualization.report.content import Learning, Report, Standing
-from budgetnet.visualization.report.environments import surroundings
+from budgetnet.visualization.report.environments import read_environments
 from budgetnet.visualization.report.rejected import is_ranked, rejections
 from budgetnet.visualization.report.reproductions import read_reproduction
 from budgetnet.visualization.report.run_reader import Reader
@@ -34,21 +34,20 @@ def collect(
     ablations: Sequence[Path] = (),
     reproductions: Sequence[Path] = (),
 ) -> Report:
-    """Everything that is known of a study; it may still be running, and have come to nothing yet.
+    """Collect the data of a report; the study may still be running.
 
-    A run folder that is damaged or gone is left out, and the report says so.
+    Nothing is trained, and the test set is not used. Damaged or missing run folders are omitted and listed.
 
     Args:
         study: the study.
         out: folder of its run folders.
-        storage: URL of its storage, where that is not the file in that folder.
+        storage: URL of its storage. Default: the SQLite file in `out`.
         ablations: folders of ablations, see `budgetnet.visualization.report.ablations.read_ablation`.
         reproductions: folders of records, see `budgetnet.visualization.report.reproductions.read_reproduction`.
 
     Raises:
-        InputError: an ablation's file is missing or breaks a rule.
-        RecordError: the study was made by something else or by a newer version, or a folder that was named has no
-            records of what it should.
+        InputError: an ablation's file is missing or invalid.
+        RecordError: the study was not made by budgetnet or by a newer version, or a folder has no matching records.
     """
     settings, trials = study_settings(study), read_trials(study)
     reader = Reader()
@@ -62,14 +61,14 @@ def collect(
         if result.records:
             learning.append(Learning(f"Finalist {result.finalist.name}", result.records))
     runs = [trial.run for trial in trials if trial.run] + [run for each in _finalists(finals) for run in each.runs]
-    where = surroundings(runs, out)
-    damaged = [f"{path.name}: {reason}" for path, reason in reader.left_out.items()]
-    asked = (("--ablation", ablations), ("--reproduction", reproductions))
+    where = read_environments(runs, out)
+    damaged = [f"{path.name}: {reason}" for path, reason in reader.unreadable.items()]
+    options = (("--ablation", ablations), ("--reproduction", reproductions))
     ablation_reader, reproduction_reader = Reader(), Reader()
     made = [read_ablation(folder, ablation_reader) for folder in ablations]
     reproduced = [read_reproduction(folder, reproduction_reader) for folder in reproductions]
     for other in (ablation_reader, reproduction_reader):
-        damaged += [f"{path}: {reason}" for path, reason in other.left_out.items()]
+        damaged += [f"{path}: {reason}" for path, reason in other.unreadable.items()]
     return Report(
         study=study.study_name,
         settings=settings,
@@ -94,10 +93,10 @@ def collect(
                 out=out,
                 storage=storage,
                 best_run=None if best is None else best.run,
-                shown=[word for option, folders in asked for folder in folders for word in (option, str(folder))],
+                shown=[word for option, folders in options for folder in folders for word in (option, str(folder))],
             )
         ),
-        left_out=(*damaged, *where.damaged),
+        unreadable=(*damaged, *where.damaged),
     )
 
 
@@ -109,7 +108,7 @@ def _counts(trials: Sequence[Trial]) -> dict[str, int]:
 
 
 def _standings(trials: Sequence[Trial], settings: StudySettings) -> list[Standing]:
-    """The leaderboard. What is on it was counted again: no storage can put there what does not fit."""
+    """Return the leaderboard; costs are checked against the budget again."""
     ranked = {trial.name: trial for trial in trials if is_ranked(trial, settings.budget)}
     among = sum(trial.trained for trial in trials)
     rows = rank(candidates(ranked.values()), comparable=settings.data.is_original_cifar10, among=among)
@@ -127,7 +126,7 @@ def _finalists(finals: Finals | None) -> tuple[Finalist, ...]:
 
 
 def _results(finals: Finals, out: Path, reader: Reader) -> list[FinalResult]:
-    """As `read_results`, without those runs that cannot be read."""
+    """Return the finalists' results as `read_results` does, without unreadable runs."""
     results = []
     for finalist in finals.finalists:
         records = [record for run in finalist.runs if (record := reader.read(out / run)) is not None]

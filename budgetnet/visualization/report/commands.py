@@ -1,4 +1,4 @@
-"""The commands that make a study again and show it, from the config that is stored with it."""
+"""Commands of a report, from the config stored with the study."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ def commands(
     best_run: str | None,
     shown: Sequence[str] = (),
 ) -> list[Command]:
-    """Return the commands that made a study, show it and train its best network again.
+    """Return the commands that run a search, show its leaderboard, write its report and retrain its best network.
 
     Args:
-        study: its name.
-        settings: its question and config.
+        study: name of the study.
+        settings: its settings.
         out: folder of its run folders.
-        storage: URL of its storage; None where that is the SQLite file in that folder.
+        storage: URL of its storage. Default: the SQLite file in `out`.
         best_run: name of the best candidate's run folder.
-        shown: options that say what else the report shows.
+        shown: further options of ``budgetnet report``.
     """
     config = found_config(settings, study, out=out, storage=storage)
     where = place_of(config)
     found = [
-        Command("made it, and goes on where it stopped", command(config)),
-        Command("shows it in a terminal", shlex.join(["budgetnet", "leaderboard", study, *where])),
+        Command("Run or resume the search", command(config)),
+        Command("Show the leaderboard in a terminal", shlex.join(["budgetnet", "leaderboard", study, *where])),
         Command(
-            "makes this page again",
+            "Write this report again",
             shlex.join(["budgetnet", "report", study, "-o", "report.html", *where, *shown]),
         ),
     ]
     if best_run is not None and (out / best_run / "spec.yaml").is_file():
         again = train_command(out / best_run, settings, seed=config.seed)
-        found.append(Command("trains its best network again, in a folder of its own", again))
+        found.append(Command("Train the best network again, in a new folder", again))
     return found

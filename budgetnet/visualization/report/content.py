@@ -1,4 +1,4 @@
-"""What a report holds: plain data, from which its page is made."""
+"""Data of a report, from which its page is rendered."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ RejectionKind = Literal[
     "diverged",
     "out of memory",
     "no result",
-    "repeated",
+    "duplicate",
     "interrupted",
     "left to another",
 ]
 
 
 class Standing(NamedTuple):
-    """A line of the leaderboard with what a page says of it besides."""
+    """A row of the leaderboard with further columns of the report."""
 
     row: LeaderboardRow
     budget_used: float
-    """The largest share of a limit that it uses; 0 where there is no limit."""
+    """Largest used share of a limit; 0 without limits."""
     cycles: int | None
-    """Cycles of the schedule completed; none for the published row."""
+    """Completed cycles of the schedule; None for the published row."""
 
 
 class Rejection(NamedTuple):
@@ -46,118 +46,118 @@ class Rejection(NamedTuple):
     trial: Trial
     kind: RejectionKind
     why: str
-    """In words: by how much it is over which limit, behind which cycle it was pruned."""
+    """Reason, such as by how much it exceeds which limit, or after which cycle it was pruned."""
 
 
 class RejectionCount(NamedTuple):
-    """How many candidates went one way, and what that cost."""
+    """Number of candidates rejected for one reason, and their training cost."""
 
     kind: RejectionKind
     detail: str
-    """Which of them, such as ``behind cycle 2``; may be empty."""
+    """Detail of the reason, such as ``after cycle 2``; may be empty."""
     candidates: int
     epochs: int
-    """Epochs trained, all together."""
+    """Total number of epochs trained."""
     seconds: float
-    """Wall time of those epochs."""
+    """Wall time of these epochs."""
 
 
 class Learning(NamedTuple):
-    """Runs whose curves are drawn together: they differ in their seed alone."""
+    """Runs whose curves are drawn together; they differ only in the seed."""
 
     title: str
     records: tuple[RunRecord, ...]
 
 
 class Ablation(NamedTuple):
-    """An ablation as its records show it."""
+    """An ablation, from its records."""
 
     folder: str
     result: AblationResult
     override: tuple[str, ...]
-    """What was changed in the file's base when its runs were trained."""
+    """Overrides of the file's base that the runs were trained with."""
     command: str | None
-    """The command that trained its runs; None where its config is not stored with them."""
+    """Command that trained the runs; None if their config is not stored."""
     data: str
-    """What its networks were trained and judged on, in words."""
+    """Description of the training and evaluation data."""
     remarks: tuple[str, ...]
-    """What has to be known of the records."""
+    """Remarks on the records, such as omitted runs."""
 
 
 class Reproduction(NamedTuple):
-    """Published results beside the records of one folder."""
+    """Published results compared with the records of one folder."""
 
     folder: str
     references: tuple[ReferenceResult, ...]
-    """One for each way that the reference was trained."""
+    """One result for each recipe and data set that the reference was trained with."""
     leaks: tuple[LeakageResult, ...]
     ladders: tuple[LadderResult, ...]
     ensembles: tuple[EnsembleReproduction, ...]
     data: str
     remarks: tuple[str, ...]
     commands: tuple[str, ...]
-    """The commands that trained the runs, as far as their configs are stored with them."""
+    """Commands that trained the runs, as far as their configs are stored."""
 
     @property
     def is_empty(self) -> bool:
-        """Whether the records bear on nothing that is published."""
+        """Whether no record can be compared with a published result."""
         return not (self.references or self.leaks or self.ladders or self.ensembles)
 
 
 class Environment(NamedTuple):
-    """Versions and hardware that runs were started on."""
+    """Versions and hardware of runs."""
 
     facts: Mapping[str, Any]
-    """As a run folder keeps them, without the epoch of the start."""
+    """Contents of ``environment.json``, without the epoch of the start."""
     runs: int
-    """Runs that were started, or taken up again, there."""
+    """Number of runs started or resumed in this environment."""
 
 
 class Command(NamedTuple):
-    """A command, and what it is for."""
+    """A command and its purpose."""
 
     purpose: str
     line: str
 
 
 class Report(NamedTuple):
-    """Everything that is known of a study."""
+    """All data of a study's report."""
 
     study: str
     settings: StudySettings
     written: datetime
-    """When it was collected, with its time zone."""
+    """Time of collection, with time zone."""
     trials: tuple[Trial, ...]
-    """Every trial of the study, in their order."""
+    """All trials of the study, in order."""
     counts: Mapping[str, int]
-    """As `budgetnet.study.trials.count_outcomes`, and ``running`` and ``complete`` besides."""
+    """Counts of `budgetnet.study.trials.count_outcomes`, plus ``running``, ``complete`` and others."""
     standings: tuple[Standing, ...]
-    """The leaderboard, the published row included; nothing over budget stands on it."""
+    """The leaderboard, including the published row; candidates over budget are excluded."""
     rejections: tuple[Rejection, ...]
-    """Everything that has ended and is not ranked, in the order of trials."""
+    """Finished trials that are not ranked, in the order of trials."""
     finals: tuple[FinalResult, ...] | None
-    """Finalists by mean validation accuracy; none where the study has held no finals."""
+    """Finalists by mean validation accuracy; None if no finalists were trained."""
     final_seeds: tuple[int, ...]
     """Seeds that each finalist is trained with."""
     learning: tuple[Learning, ...]
     """Curves of the best candidate and of the finalists."""
     best_spec: ModelSpec | None
-    """The best candidate's network, as far as its run folder can be read."""
+    """The best candidate's network; None if its run folder cannot be read."""
     importance: Mapping[str, float]
-    """Share of each drawn parameter in what tells good candidates from others; empty where that cannot be said."""
+    """Importance of each sampled parameter as a share; empty with too few candidates."""
     ablations: tuple[Ablation, ...]
     reproductions: tuple[Reproduction, ...]
     environments: tuple[Environment, ...]
-    """Every distinct one, the one with the most runs first."""
+    """Distinct environments, the one with the most runs first."""
     without_environment: int
-    """Runs of which nothing is known."""
+    """Number of runs without a recorded environment."""
     commands: tuple[Command, ...]
-    left_out: tuple[str, ...]
-    """Run folders that could not be read, and why."""
+    unreadable: tuple[str, ...]
+    """Run folders that could not be read, with the reason."""
 
     @property
     def comparable(self) -> bool:
-        """Whether the data are original CIFAR-10, so that the published result means anything here."""
+        """Whether the data are the original CIFAR-10 images, so that the published result is comparable."""
         return self.settings.data.is_original_cifar10
 
     @property

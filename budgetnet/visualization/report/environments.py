@@ -1,4 +1,4 @@
-"""Where the runs of a study ran: every distinct set of versions and hardware that their folders name."""
+"""Environments of a report: the distinct versions and hardware recorded in run folders."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ _FILE = "environment.json"
 
 
 class Environments(NamedTuple):
-    """What run folders say of where their runs ran."""
+    """Environments recorded in run folders."""
 
     environments: tuple[Environment, ...]
-    """Every distinct one, the one with the most runs first."""
+    """Distinct environments, the one with the most runs first."""
     unknown: int
-    """Folders that say nothing, or are gone."""
+    """Number of folders that are missing or have no recorded environment."""
     damaged: tuple[str, ...]
-    """Files that cannot be read, and why."""
+    """Files that cannot be read, with the reason."""
 
 
-def surroundings(runs: Iterable[str], out: Path) -> Environments:
-    """Reads where runs ran.
+def read_environments(runs: Iterable[str], out: Path) -> Environments:
+    """Read the environments of runs.
 
     Args:
         runs: names of run folders.
-        out: the folder that they lie in.
+        out: folder of run folders.
     """
     found: dict[str, tuple[dict[str, Any], set[str]]] = {}
     unknown, damaged = 0, []
@@ -55,10 +55,10 @@ def surroundings(runs: Iterable[str], out: Path) -> Environments:
 
 
 def _starts(path: Path) -> list[dict[str, Any]]:
-    """What a run folder says of each start, without the epoch of it.
+    """Return the environment of each start of a run, without the epoch.
 
     Raises:
-        InputError: the file is no list of starts.
+        InputError: the file does not contain a list of starts.
     """
     starts = read_mapping(path).get("starts")
     if not isinstance(starts, list) or not all(isinstance(start, dict) for start in starts):

@@ -1,4 +1,4 @@
-"""The figures of a report, as its page holds them: data for a script to draw, and a sentence that says the same."""
+"""Figures of a report: data for Plotly, and a text alternative."""
 
 from __future__ import annotations
 
@@ -24,66 +24,66 @@ from budgetnet.visualization.report.rejected import is_ranked
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-_MOST_TURNED_AWAY = 1_000
-"""Proposals over budget that a figure shows; of more, some."""
+_MAX_REJECTED = 1_000
+"""Maximum number of proposals over budget in a figure; of more, a sample is drawn."""
 
 
-class Drawn(NamedTuple):
-    """A figure as the page holds it."""
+class EmbeddedFigure(NamedTuple):
+    """A figure embedded in the page."""
 
     title: str
     note: str
     alt: str
     width: int
-    """Most pixels across."""
+    """Maximum width in pixels."""
     height: int
-    """Pixels down."""
+    """Height in pixels."""
     json: Markup
-    """For Plotly; holds nothing that could end the element that it stands in."""
+    """Figure for Plotly; cannot end the script element that contains it."""
 
 
-def drawings(report: Report) -> dict[str, Any]:
-    """The figures by section; those of which a section has several, as lists."""
+def embedded_figures(report: Report) -> dict[str, Any]:
+    """Return the figures by section; sections with several figures have lists."""
     trials, limits = report.trials, report.settings.budget
-    # Whatever a storage calls complete: nothing over budget stands on a front.
+    # Check costs again, so that no candidate over budget is on a front, whatever the storage says.
     admitted = [trial for trial in trials if trial.fate != "complete" or is_ranked(trial, limits)]
     common: dict[str, Any] = {"budget": limits, "comparable": report.comparable}
     found: dict[str, Any] = {
         "front": [
-            embedded(accuracy_front(admitted, cost="params", **common)),
-            embedded(accuracy_front(admitted, cost="macs", **common)),
+            embed(accuracy_front(admitted, cost="params", **common)),
+            embed(accuracy_front(admitted, cost="macs", **common)),
         ],
         "budget": _budget_use(trials),
-        "rungs": embedded(rungs(trials)),
+        "rungs": embed(rungs(trials)),
         "learning": [
-            embedded(accuracy_curves(learning.records))._replace(title=learning.title) for learning in report.learning
+            embed(accuracy_curves(learning.records))._replace(title=learning.title) for learning in report.learning
         ],
-        "ablations": [embedded(ablation_forest(ablation.result)) for ablation in report.ablations],
+        "ablations": [embed(ablation_forest(ablation.result)) for ablation in report.ablations],
         "importance": None,
         "outline": None,
     }
     if report.importance:
-        found["importance"] = embedded(importance(report.importance))
+        found["importance"] = embed(importance(report.importance))
     if report.best_spec is not None:
-        found["outline"] = embedded(outline(report.best_spec))
+        found["outline"] = embed(outline(report.best_spec))
     return found
 
 
-def _budget_use(trials: Sequence[Trial]) -> Drawn:
-    """Every proposal, or, where too many were turned away to draw them all, some of those: spread over the search."""
-    drawn = embedded(budget_use(trials))
-    away = [trial for trial in trials if trial.fate == "over budget"]
-    every = -(-len(away) // _MOST_TURNED_AWAY)
+def _budget_use(trials: Sequence[Trial]) -> EmbeddedFigure:
+    """Draw every proposal; if too many are over budget, draw an evenly spaced sample of those."""
+    figure = embed(budget_use(trials))
+    rejected = [trial for trial in trials if trial.fate == "over budget"]
+    every = -(-len(rejected) // _MAX_REJECTED)
     if every <= 1:
-        return drawn
-    shown = {trial.number for trial in away[::every]}
+        return figure
+    shown = {trial.number for trial in rejected[::every]}
     fewer = [trial for trial in trials if trial.fate != "over budget" or trial.number in shown]
-    note = f"of those turned away over budget {len(shown):,} of {len(away):,} are drawn"
-    return embedded(budget_use(fewer))._replace(alt=drawn.alt, note=note)
+    note = f"{len(shown):,} of {len(rejected):,} candidates over budget are shown"
+    return embed(budget_use(fewer))._replace(alt=figure.alt, note=note)
 
 
-def look() -> Markup:
-    """What all figures look like by themselves, for Plotly."""
+def plotly_template() -> Markup:
+    """Return the Plotly template of all figures."""
     from plotly.io import templates
     from plotly.io.json import to_json_plotly
 
@@ -91,19 +91,19 @@ def look() -> Markup:
 
 
 def _harmless(text: str) -> str:
-    """JSON in which nothing can end the script element that it stands in."""
+    """Escape JSON so that it cannot end the script element that contains it."""
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
 
 
-def embedded(figure: Figure) -> Drawn:
-    """A figure as a page holds it: its title, note and sentence as the page's own, the rest as data for Plotly."""
+def embed(figure: Figure) -> EmbeddedFigure:
+    """Return a figure for the page: title, note and text alternative as text, the rest as data for Plotly."""
     from plotly.io.json import to_json_plotly
 
     shown, meta = bare(figure), figure.layout.meta
     content = shown.to_plotly_json()
-    # The same for all figures, so that the page holds it once.
+    # The template is the same for all figures and stored once in the page.
     content["layout"].pop("template", None)
     text = _harmless(to_json_plotly(content))
-    return Drawn(meta["title"], meta["note"], meta["alt"], meta["width"], shown.layout.height, Markup(text))  # noqa: S704 - escaped above
+    return EmbeddedFigure(meta["title"], meta["note"], meta["alt"], meta["width"], shown.layout.height, Markup(text))  # noqa: S704 - escaped above

@@ -1,4 +1,4 @@
-"""Facts of a report in words and numbers, as its page shows them."""
+"""Text and number formatting of reports."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from budgetnet.statistics.intervals import Interval, exceeds_noise, points
 from budgetnet.study.finalists import FinalResult
 from budgetnet.visualization.report.content import Environment, Report
 
-LIMIT_WORDS = {"params": "parameters", "macs": "MACs", "activations": "activations"}
+LIMIT_NAMES = {"params": "parameters", "macs": "MACs", "activations": "activations"}
 _MINUS = "\N{MINUS SIGN}"
 
 
 def signed(difference: float) -> str:
-    """A difference of shares in points, with its sign as print has it."""
+    """Format a difference in points with a typographic minus sign."""
     return points(difference).replace("-", _MINUS)
 
 
 def percent_interval(interval: Interval) -> str:
-    """An interval of shares, in per cent."""
+    """Format an interval in per cent."""
     return f"[{percent(interval.low)}, {percent(interval.high)}]"
 
 
 def points_interval(interval: Interval) -> str:
-    """An interval of differences, in points."""
+    """Format an interval of differences in points."""
     return f"[{signed(interval.low)}, {signed(interval.high)}]"
 
 
 def whole(number: int) -> str:
-    """A count, its thousands parted."""
+    """Format a whole number with thousands separators."""
     return f"{number:,}"
 
 
 def counted(number: int, thing: str) -> str:
-    """So many of a thing: ``1 run``, ``2 runs``."""
+    """Format a count with its noun: ``1 run``, ``2 runs``."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def p_value(p: float) -> str:
-    """A p-value to three places."""
+    """Format a p-value with three decimals."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
@@ -57,89 +57,87 @@ FILTERS: dict[str, Callable[..., str]] = {
     "p_value": p_value,
     "duration": duration,
 }
-"""What templates write numbers with."""
+"""Filters of the templates."""
 
 
-class VerdictWords(NamedTuple):
-    """What a difference to the published result is worth."""
+class VerdictText(NamedTuple):
+    """Verdict on a difference to the published result."""
 
     word: str
-    """``beyond noise``, ``within noise`` or ``not comparable``; empty while there is nothing to judge."""
+    """``beyond noise``, ``within noise`` or ``not comparable``; empty without a result."""
     sentence: str
 
 
-def budget_words(budget: Budget) -> str:
-    """The limits of a budget, as a phrase."""
+def budget_text(budget: Budget) -> str:
+    """Return the limits of a budget as text."""
     limits = {limit: getattr(budget, f"max_{limit}") for limit in LIMITS}
-    parts = [f"{allowed:,} {LIMIT_WORDS[limit]}" for limit, allowed in limits.items() if allowed is not None]
+    parts = [f"{allowed:,} {LIMIT_NAMES[limit]}" for limit, allowed in limits.items() if allowed is not None]
     return f"at most {', '.join(parts)}" if parts else "no limit"
 
 
-def data_words(data: DataRecord) -> str:
-    """What was trained and judged on: name, origin, numbers of images."""
+def data_text(data: DataRecord) -> str:
+    """Return name, origin and numbers of images of a data set as text."""
     images = f"{data.train_images:,} training and {data.validation_images:,} validation images"
     return f"{data.name}: {data.provenance}; {images}"
 
 
-def fate_words(counts: Mapping[str, int]) -> str:
-    """What became of all proposals, in one sentence."""
-    others = {"in training": "running", "interrupted": "interrupted", "left to another worker": "left_to_others"}
+def outcome_text(counts: Mapping[str, int]) -> str:
+    """Return the number of candidates by outcome as one sentence."""
+    others = {"in training": "running", "interrupted": "interrupted", "trained by another worker": "left_to_others"}
     rest = "".join(f", {counts[key]:,} {words}" for words, key in others.items() if counts[key])
     return (
         f"{counts['proposed']:,} proposed, {counts['trained']:,} trained, {counts['pruned']:,} of them pruned at a "
-        f"restart; {counts['over_budget']:,} turned away over budget before any training, {counts['repeated']:,} "
-        f"answered from the record, {counts['no_result']:,} without a result{rest}"
+        f"restart; {counts['over_budget']:,} rejected before training (over budget), {counts['repeated']:,} "
+        f"duplicates, {counts['no_result']:,} without a result{rest}"
     )
 
 
-def verdict_words(report: Report) -> VerdictWords:
-    """How the best candidate stands to the published result."""
+def verdict_text(report: Report) -> VerdictText:
+    """Compare the best candidate with the published result."""
     best, published = report.best, report.published
     if best is None:
-        return VerdictWords(
-            "", "No candidate was trained to its end yet, so there is nothing to set beside the reference."
-        )
+        return VerdictText("", "No candidate is fully trained yet, so there is nothing to compare with the reference.")
     reference = f"the published {percent(published.accuracy)}\N{NO-BREAK SPACE}%"
     if not report.comparable:
-        return VerdictWords(
+        return VerdictText(
             "not comparable",
-            f"The images are not the original CIFAR-10 but {report.settings.data.name}: {reference} says nothing about "
-            "this network.",
+            f"The images are not the original CIFAR-10 but {report.settings.data.name}, so this network cannot be "
+            f"compared with {reference}.",
         )
     row = best.row
     side = "above" if row.gap > 0 else "below"
-    return VerdictWords(
+    return VerdictText(
         row.verdict,
-        f"{signed(row.gap)} points {points_interval(row.gap_interval)}: {side} {reference}, {row.verdict} at 95 % for "
-        "all candidates together; on validation images, which also chose the run's best epoch.",
+        f"{signed(row.gap)} points {points_interval(row.gap_interval)}: {side} {reference}, {row.verdict} at the 95 % "
+        "level, corrected over all candidates; on validation images, which also selected the run's best epoch.",
     )
 
 
-def final_verdict(result: FinalResult, *, comparable: bool) -> VerdictWords:
-    """How a finalist's test accuracy stands to the published result."""
+def final_verdict(result: FinalResult, *, comparable: bool) -> VerdictText:
+    """Compare a finalist's test accuracy with the published result."""
     gap = result.gap
     if gap is None:
-        return VerdictWords("", "not judged yet")
+        return VerdictText("", "not evaluated yet")
     if not comparable:
-        return VerdictWords("not comparable", "other images than the published result's")
+        return VerdictText("not comparable", "other images than the published result's")
     difference, interval = gap
     word = "beyond noise" if exceeds_noise(interval) else "within noise"
-    return VerdictWords(word, f"{signed(difference)} {points_interval(interval)}")
+    return VerdictText(word, f"{signed(difference)} {points_interval(interval)}")
 
 
-class EnvironmentWords(NamedTuple):
-    """An environment as a row."""
+class EnvironmentText(NamedTuple):
+    """An environment as a row of text."""
 
     runs: int
     hardware: str
     system: str
     packages: str
     others: str
-    """What else was written down."""
+    """Other facts."""
 
 
-def environment_words(environment: Environment) -> EnvironmentWords:
-    """Hardware, system and versions, whatever of them was written down."""
+def environment_text(environment: Environment) -> EnvironmentText:
+    """Return hardware, system and versions of an environment as text."""
     facts = dict(environment.facts)
     processor, cores, threads = (facts.pop(key, "unknown") for key in ("processor", "cores", "threads"))
     hardware = [f"{processor}, cores: {cores}, threads: {threads}"]
@@ -149,7 +147,7 @@ def environment_words(environment: Environment) -> EnvironmentWords:
     hardware.append(f"trained on {device}")
     python, system = facts.pop("python", "unknown"), facts.pop("platform", "unknown")
     packages = facts.pop("packages", {})
-    return EnvironmentWords(
+    return EnvironmentText(
         environment.runs, "; ".join(hardware), f"Python {python}, {system}", _listed(packages), _listed(facts)
     )
 

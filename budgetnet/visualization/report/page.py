@@ -1,4 +1,4 @@
-"""A report as one HTML page: everything is in it, nothing is fetched, every text is escaped."""
+"""Rendering of a report as a self-contained HTML page; all text is escaped."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from budgetnet.version import __version__
 from budgetnet.visualization.figures import silhouette_svg
 from budgetnet.visualization.html import stages_html
 from budgetnet.visualization.report.content import Report
-from budgetnet.visualization.report.figures import drawings, look
+from budgetnet.visualization.report.figures import embedded_figures, plotly_template
 from budgetnet.visualization.report.formatting import (
     FILTERS,
-    budget_words,
-    data_words,
-    environment_words,
-    fate_words,
+    budget_text,
+    data_text,
+    environment_text,
     final_verdict,
-    verdict_words,
+    outcome_text,
+    verdict_text,
 )
 from budgetnet.visualization.report.rejected import counted
 
-MOST_LISTED = 500
-"""Candidates that are not ranked and are listed one by one; of more, the table counts them alone."""
+MAX_LISTED = 500
+"""Maximum number of unranked candidates that are listed; the others are only counted."""
 
 
 def require_page(path: Path, *, field: str = "-o") -> None:
-    """Refuses a report's file before any work is done for it.
+    """Check that a report can be written to a file.
 
     Raises:
-        InputError: the file's name does not end in ``.html``, or its folder is missing or closed.
+        InputError: the file's name does not end in ``.html``, or its folder is missing or not writable.
     """
     if path.suffix.lower() != ".html":
         raise InputError(field, str(path), "must end in .html")
@@ -49,38 +49,38 @@ def require_page(path: Path, *, field: str = "-o") -> None:
 
 
 def write_report(report: Report, path: Path, *, field: str = "-o") -> None:
-    """Writes a report as a page, atomically; one that is there is replaced.
+    """Write a report as an HTML page, atomically; an existing file is replaced.
 
     Raises:
-        InputError: as `require_page`.
+        InputError: see `require_page`.
     """
     require_page(path, field=field)
     write_text(path, render(report))
 
 
 def render(report: Report) -> str:
-    """The report as an HTML page of its own."""
+    """Return the report as HTML."""
     scripts = _scripts()
     best = report.best_spec
     template = _templates().get_template("report.html.j2")
     page: str = template.render(
         report=report,
-        figures=drawings(report),
-        # Made of elements, in which every text is escaped.
+        figures=embedded_figures(report),
+        # Both functions escape all text.
         silhouette=None if best is None else Markup(silhouette_svg(best)),  # noqa: S704
         stages=None if best is None else Markup(stages_html(best)),  # noqa: S704
-        look=look(),
+        plotly_template=plotly_template(),
         policy=_policy(scripts),
-        scripts=[Markup(script) for script in scripts],  # noqa: S704 - our own, and Plotly's
-        style=Markup(_asset("report.css")),  # noqa: S704 - our own
+        scripts=[Markup(script) for script in scripts],  # noqa: S704 - scripts of this package and of Plotly
+        style=Markup(_asset("report.css")),  # noqa: S704 - from this package
         rejected=counted(report.rejections),
-        listed=report.rejections[:MOST_LISTED],
-        budget=budget_words(report.settings.budget),
-        data=data_words(report.settings.data),
-        fates=fate_words(report.counts),
-        verdict=verdict_words(report),
+        listed=report.rejections[:MAX_LISTED],
+        budget=budget_text(report.settings.budget),
+        data=data_text(report.settings.data),
+        fates=outcome_text(report.counts),
+        verdict=verdict_text(report),
         final_verdict=final_verdict,
-        environments=[environment_words(each) for each in report.environments],
+        environments=[environment_text(each) for each in report.environments],
         leaking=LEAKAGE_WARNING,
         effect_rule=EFFECT_RULE,
         pooled_rule=POOLED_RULE,
@@ -91,11 +91,11 @@ def render(report: Report) -> str:
 
 
 def _policy(scripts: list[str]) -> str:
-    """What the page may do: run its own scripts, known by their hashes, and fetch nothing."""
+    """Return the Content-Security-Policy: only the page's own scripts, by their hashes, and no requests."""
     hashes = " ".join(
         f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts
     )
-    # Plotly writes its styles into the page, and lays pictures out as data.
+    # Plotly writes inline styles and uses data URLs for images.
     return f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:"
 
 
@@ -112,7 +112,7 @@ def _asset(name: str) -> str:
 
 @cache
 def _templates() -> Environment:
-    # Every template is a page or a part of one.
+    # All templates are HTML.
     environment = Environment(
         loader=PackageLoader("budgetnet.visualization.report"),
         autoescape=True,

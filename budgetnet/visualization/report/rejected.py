@@ -1,4 +1,4 @@
-"""What was not ranked, and why: in words for each candidate, and counted."""
+"""Unranked candidates of a report, with the reasons and counts."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from budgetnet.model.cost import Cost
 from budgetnet.study.outcomes import OUT_OF_MEMORY
 from budgetnet.study.trials import Trial
 from budgetnet.visualization.report.content import Rejection, RejectionCount, RejectionKind
-from budgetnet.visualization.report.formatting import LIMIT_WORDS
+from budgetnet.visualization.report.formatting import LIMIT_NAMES
 
 
 def is_ranked(trial: Trial, budget: Budget) -> bool:
-    """Whether a candidate was trained to its end, judged, and counted again within the budget."""
+    """Return whether a candidate is fully trained, evaluated and within the budget."""
     complete = trial.fate == "complete" and trial.correct is not None and bool(trial.images)
     return complete and budget.allows(_cost(trial))
 
 
 def rejections(trials: Sequence[Trial], budget: Budget) -> list[Rejection]:
-    """Everything that has ended and is not ranked, in the order given.
+    """Return the finished candidates that are not ranked, in the order given.
 
     Args:
-        trials: of one study.
-        budget: what a candidate may cost.
+        trials: trials of one study.
+        budget: budget of the study.
     """
     first: dict[str, Trial] = {}
     for trial in trials:
@@ -38,10 +38,10 @@ def rejections(trials: Sequence[Trial], budget: Budget) -> list[Rejection]:
 
 
 def counted(rejected: Iterable[Rejection]) -> list[RejectionCount]:
-    """Candidates by kind, pruned ones by the cycle they were pruned behind, with what their training cost."""
+    """Count candidates by kind, pruned ones by cycle, with their training cost."""
     groups: dict[tuple[RejectionKind, str], list[Trial]] = {}
     for each in rejected:
-        detail = f"behind cycle {each.trial.cycles}" if each.kind == "pruned" else ""
+        detail = f"after cycle {each.trial.cycles}" if each.kind == "pruned" else ""
         groups.setdefault((each.kind, detail), []).append(each.trial)
     order = get_args(RejectionKind)
     return [
@@ -65,24 +65,24 @@ def _rejection(trial: Trial, budget: Budget, earlier: Trial | None) -> Rejection
         return Rejection(trial, "over budget", _excess(trial, budget))
     reached = "" if trial.accuracy is None else f", at {100 * trial.accuracy:.2f} %"
     known = f", as {earlier.name}" if earlier is not None and earlier.number != trial.number else ""
-    words: dict[str, tuple[RejectionKind, str]] = {
-        "pruned": ("pruned", f"behind cycle {trial.cycles}{reached}: others were better there"),
-        "repeated": ("repeated", f"trained before{known}; answered from the record"),
-        "interrupted": ("interrupted", "broken off, to be taken up again"),
-        "left to another": ("left to another", trial.ended or "another worker had it"),
+    reasons: dict[str, tuple[RejectionKind, str]] = {
+        "pruned": ("pruned", f"after cycle {trial.cycles}{reached}: other candidates were better"),
+        "repeated": ("duplicate", f"already trained{known}; the stored result was used"),
+        "interrupted": ("interrupted", "interrupted, to be resumed"),
+        "left to another": ("left to another", trial.ended or "trained by another worker"),
     }
-    if trial.fate in words:
-        return Rejection(trial, *words[trial.fate])
+    if trial.fate in reasons:
+        return Rejection(trial, *reasons[trial.fate])
     if trial.ended == OUT_OF_MEMORY:
-        return Rejection(trial, "out of memory", "too large for the device, with half batches as well")
-    return Rejection(trial, "diverged" if trial.trained else "no result", trial.ended or "no reason was written down")
+        return Rejection(trial, "out of memory", "too large for the device, even with half the batch size")
+    return Rejection(trial, "diverged" if trial.trained else "no result", trial.ended or "no reason recorded")
 
 
 def _excess(trial: Trial, budget: Budget) -> str:
-    """By how much a candidate is over each limit that it breaks."""
+    """Return by how much a candidate exceeds each limit."""
     over = (limit for limit in budget.limits(_cost(trial)) if limit.headroom < 0)
     return "; ".join(
-        f"{-limit.headroom:,} {LIMIT_WORDS[limit.limit]} over the {limit.allowed:,} allowed: "
+        f"{-limit.headroom:,} {LIMIT_NAMES[limit.limit]} over the {limit.allowed:,} allowed: "
         f"{limit.used / limit.allowed:,.2f} times as many"
         for limit in over
     )

@@ -1,4 +1,4 @@
-"""Published results beside a folder of records: whatever these bear on, is set beside what the paper claims."""
+"""Reproductions of a report: the records of a folder compared with published results."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ from budgetnet.model.zoo import get
 from budgetnet.runs.records import DataRecord, RunRecord
 from budgetnet.runs.store import TEST_OPENINGS_FILE
 from budgetnet.visualization.report.content import Reproduction
-from budgetnet.visualization.report.formatting import data_words
+from budgetnet.visualization.report.formatting import data_text
 from budgetnet.visualization.report.run_reader import Reader
 
 Group = list[RunRecord]
-"""Runs that differ in their seeds alone, by seed."""
+"""Runs that differ only in the seed, ordered by seed."""
 
 _DECLARED = "declared to be CIFAR-10 by its user"
-"""What the provenance of a data set ends with whose user vouched for it."""
+"""End of the provenance of a data set that its user declared to be CIFAR-10."""
 _PAPERS_BUDGET = Budget(max_params=5_000_000)
-"""What all members of an ensemble together may have, by the paper."""
+"""The paper's budget for all members of an ensemble together."""
 
 
 def read_reproduction(folder: Path, reader: Reader) -> Reproduction:
-    """What the records below a folder say of published results.
+    """Compare the records in a folder with published results.
 
-    Looked for are runs of the reference; pairs of recipes with one network, of which one leaks; the four rungs of the
-    ladder by one recipe; and, where the folder's openings name one, the members of an ensemble.
+    These are runs of the reference; pairs of a leaking and a sound recipe with the same network; the four networks of
+    the ladder with one recipe; and the members of an ensemble, if the log of test set uses names one.
 
     Args:
-        folder: run folders, or a folder that has them in ``runs``.
-        reader: reads the run folders.
+        folder: folder of run folders, or a folder with ``runs``.
+        reader: reader of run folders.
 
     Raises:
-        RecordError: no finished run is there, or none that was judged on the test set.
+        RecordError: there is no finished run that was evaluated on the test set.
     """
     runs = folder / "runs" if (folder / "runs").is_dir() else folder
     records = reader.read_all(runs)
     groups = _groups(record for record in records if record.test is not None)
     if not groups:
-        raise RecordError("reproduction", str(folder), "holds no run that was judged on the test set")
+        raise RecordError("reproduction", str(folder), "has no run that was evaluated on the test set")
     data = {record.identity.data.fingerprint: record.identity.data for group in groups for record in group}
-    unjudged = sum(record.test is None for record in records)
-    remarks = [f"{unjudged} runs were not judged on the test set"] if unjudged else []
+    unevaluated = sum(record.test is None for record in records)
+    remarks = [f"{unevaluated} runs were not evaluated on the test set"] if unevaluated else []
     ensembles, reasons = _ensembles(groups, folder)
     return Reproduction(
         folder=str(folder),
@@ -58,14 +58,14 @@ def read_reproduction(folder: Path, reader: Reader) -> Reproduction:
         leaks=tuple(_leaks(groups)),
         ladders=tuple(_ladders(groups)),
         ensembles=tuple(ensembles),
-        data="; ".join(data_words(each) for each in data.values()),
+        data="; ".join(data_text(each) for each in data.values()),
         remarks=(*remarks, *reasons),
         commands=tuple(map(command, stored_reproductions(runs))),
     )
 
 
 def is_declared(data: DataRecord) -> bool:
-    """Whether a user vouched for the images being CIFAR-10."""
+    """Return whether a user declared the images to be CIFAR-10."""
     return data.provenance.endswith(_DECLARED)
 
 
@@ -77,12 +77,12 @@ def _groups(records: Iterator[RunRecord]) -> list[Group]:
 
 
 def _network(group: Group) -> str:
-    """Identity of the network, whatever it is called."""
+    """Return the network's digest, without its name."""
     return group[0].identity.spec.replace(name="").digest
 
 
 def _setting(group: Group, *, with_recipe: bool) -> str:
-    """What else than the network has to be alike for groups to be compared."""
+    """Return the settings, apart from the network, that comparable groups share."""
     identity = group[0].identity
     recipe = identity.recipe.digest if with_recipe else ""
     return repr((identity.data.fingerprint, identity.device, identity.precision, identity.trainer, recipe))
@@ -96,7 +96,7 @@ def _references(groups: Sequence[Group]) -> Iterator[ReferenceResult]:
 
 
 def _leaks(groups: Sequence[Group]) -> Iterator[LeakageResult]:
-    """Pairs of groups of one network and data set, the one's recipe leaking; only the seeds that both have."""
+    """Return comparisons of a leaking and a sound recipe with the same network and data, on common seeds."""
     for leaking in groups:
         for sound in groups:
             pairs = leaking[0].identity.recipe.leaks and not sound[0].identity.recipe.leaks
@@ -109,26 +109,26 @@ def _leaks(groups: Sequence[Group]) -> Iterator[LeakageResult]:
 
 
 def _ladders(groups: Sequence[Group]) -> Iterator[LadderResult]:
-    wanted = [get(rung.known_spec).replace(name="").digest for rung in rungs()]
+    networks = [get(rung.known_spec).replace(name="").digest for rung in rungs()]
     settings: dict[str, dict[str, Group]] = {}
     for group in groups:
         settings.setdefault(_setting(group, with_recipe=True), {})[_network(group)] = group
     for found in settings.values():
-        if not all(network in found for network in wanted):
+        if not all(network in found for network in networks):
             continue
-        paired = _paired([found[network] for network in wanted])
+        paired = _paired([found[network] for network in networks])
         if paired[0]:
             yield ladder_result(paired, declared=is_declared(paired[0][0].identity.data))
 
 
 def _paired(groups: Sequence[Group]) -> list[Group]:
-    """Of each group the runs whose seeds all groups have."""
+    """Return the runs of each group with the seeds that all groups have."""
     common = set.intersection(*({record.identity.seed for record in group} for group in groups))
     return [[record for record in group if record.identity.seed in common] for group in groups]
 
 
 def _ensembles(groups: Sequence[Group], folder: Path) -> tuple[list[EnsembleReproduction], list[str]]:
-    """The ensembles of a folder in which one was reproduced, and why others could not be made."""
+    """Return the ensembles of a folder, and the reasons why others could not be evaluated."""
     found, reasons = [], []
     openings = [path for path in (folder / TEST_OPENINGS_FILE, folder / "runs" / TEST_OPENINGS_FILE) if path.exists()]
     if any(opening.get("by") == "reproduce ensemble" for path in openings for opening in read_openings(path)):

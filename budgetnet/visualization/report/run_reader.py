@@ -1,4 +1,4 @@
-"""Run folders read one after the other, where a damaged one must not take the others with it."""
+"""Reader of run folders that skips damaged ones."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from budgetnet.runs.store import RunFolder
 
 
 class Reader:
-    """Reads run folders once each, and keeps which of them cannot be read, and why."""
+    """Cached reader of run folders that records which of them are unreadable."""
 
     def __init__(self) -> None:
-        self.left_out: dict[Path, str] = {}
-        """Why each folder that is damaged was left out."""
+        self.unreadable: dict[Path, str] = {}
+        """Reason for each unreadable folder."""
         self._read: dict[Path, RunRecord | None] = {}
 
     def read(self, path: Path) -> RunRecord | None:
-        """The record of a finished run, with its weights or without; none where it is unfinished or damaged."""
+        """Return the record of a finished run; None if it is unfinished or damaged."""
         if path not in self._read:
             self._read[path] = self._load(path)
         return self._read[path]
 
     def read_all(self, folder: Path) -> list[RunRecord]:
-        """The finished runs below a folder, by name."""
+        """Return the records of the finished runs in a folder, by name."""
         found = (self.read(path.parent) for path in sorted(folder.glob("*/run.json")))
         return [record for record in found if record is not None]
 
@@ -35,7 +35,7 @@ class Reader:
                 return None
             return folder.load(weights=False)
         except RecordError as error:
-            self.left_out[path] = " ".join(str(error).split())
+            self.unreadable[path] = " ".join(str(error).split())
         except OSError as error:
-            self.left_out[path] = error.strerror or str(error)
+            self.unreadable[path] = error.strerror or str(error)
         return None

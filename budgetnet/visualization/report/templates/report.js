@@ -1,6 +1,6 @@
 "use strict";
 {
-  // A number as it is written here: parted thousands, a true minus, a leading #, an interval in brackets.
+  // Parse a number with thousands separators, a typographic minus, a leading # or interval brackets.
   const number = (text) => parseFloat(text.replace(/[,#[\]]/g, "").replace("\u2212", "-"));
 
   function sortable(table) {
@@ -19,7 +19,7 @@
       const ordered = [...rows].sort((one, other) => {
         const first = keys.get(one);
         const second = keys.get(other);
-        // What has no value stands last, whichever way; rows that tie keep the order of the file.
+        // Rows without a value come last in both orders; ties keep the original order.
         if (blank(first) || blank(second)) return blank(first) - blank(second);
         const order = numeric ? first - second : first.localeCompare(second, "en", { numeric: true });
         return falling ? -order : order;
@@ -39,21 +39,21 @@
   }
 
   async function draw() {
-    const look = document.getElementById("look").textContent;
+    const template = document.getElementById("plotly-template").textContent;
     for (const place of document.querySelectorAll("[data-figure]")) {
       const figure = JSON.parse(document.getElementById(place.dataset.figure).textContent);
-      const layout = { ...figure.layout, template: JSON.parse(look) };
+      const layout = { ...figure.layout, template: JSON.parse(template) };
       await Plotly.newPlot(place, figure.data, layout, { displayModeBar: false });
     }
     document.documentElement.dataset.drawn = "all";
   }
 
-  // A figure is drawn for the width that it has in the window or on paper.
+  // Fit figures to their width in the window or on paper.
   async function fit() {
     for (const place of document.querySelectorAll("[data-figure]")) {
       if (!place.data || place.layout.width === place.clientWidth) continue;
       await Plotly.relayout(place, { width: place.clientWidth });
-      // The room that a legend takes with more lines than before, or fewer, is seen in a second pass alone.
+      // Legends with another number of lines change the layout, which needs a second pass.
       await Plotly.redraw(place);
     }
     document.documentElement.dataset.fitted = String(window.innerWidth);
