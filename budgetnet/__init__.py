@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from budgetnet.api.training import train as train
     from budgetnet.experiments.ablation import AblationStudy as AblationStudy
     from budgetnet.experiments.ablation.config import AblationConfig as AblationConfig
-    from budgetnet.export.exporting import export as export
+    from budgetnet.exporting.exporting import export as export
     from budgetnet.study.config import SearchConfig as SearchConfig
     from budgetnet.training.callbacks import Callback as Callback
 
@@ -49,7 +49,7 @@ _LATER = {
     "TrainedRun": "budgetnet.api.run",
     "ablate": "budgetnet.api.search",
     "evaluate": "budgetnet.api.evaluation",
-    "export": "budgetnet.export.exporting",
+    "export": "budgetnet.exporting.exporting",
     "leaderboard": "budgetnet.api.leaderboard",
     "open_study": "budgetnet.api.study",
     "predict": "budgetnet.api.evaluation",

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 TRAIN_IMPORTS = (
     "budgetnet.cli.main",
+    "budgetnet.api.training",
     "budgetnet.training.progress",
     "budgetnet.cli.tables",
     "budgetnet.training.devices",

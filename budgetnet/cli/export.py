@@ -31,8 +31,8 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Export a run's network to a file usable without budgetnet, after checking that its predictions are the same."""
-    from budgetnet.export import FORMATS
-    from budgetnet.export import export as export_run
+    from budgetnet.exporting import FORMATS
+    from budgetnet.exporting import export as export_run
     from budgetnet.training.progress import load_with_progress
 
     (chosen,) = [each for each in FORMATS if each == one_of(form, FORMATS, field="--format")]

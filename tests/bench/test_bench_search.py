@@ -168,7 +168,7 @@ def stop(_name):
     packages = {name.partition(".")[0] for name in before} - {"budgetnet"}
     print([name for name in set(sys.modules) - before if name.partition(".")[0] not in packages])
     raise SystemExit
-progress.load_shown = stop
+progress.load_with_progress = stop
 main.main(["train", "reference", "--device", "cpu"])
 """
     command = [sys.executable, "-c", code]

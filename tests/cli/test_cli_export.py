@@ -125,7 +125,7 @@ def test_export_with_other_predictions_exits_with_1(
     runs("good0", out=folder / "runs")
     (folder / "good0.py").write_text("before")
     before = snapshot(folder)
-    monkeypatch.setattr("budgetnet.export.exporting.python_source", lambda *_, **__: "raise SystemExit('no')\n")
+    monkeypatch.setattr("budgetnet.exporting.exporting.python_source", lambda *_, **__: "raise SystemExit('no')\n")
     answer = tell("export", "runs/good0", "--format", "python")
     assert (answer.code, answer.out) == (1, "")
     assert answer.err == "error: good0.py: not written, because it does not run without budgetnet: no\n"

@@ -253,7 +253,7 @@ def test_another_data_set_must_fit_the_network(
         evaluate_runs(
             runs("good0"), evaluation._replace(data="x"), load=lambda _: other_digits(classes=classes, size=size)
         )
-    assert caught.value.field == "--data"
+    assert caught.value.field == "data"
     assert not (tmp_path / TEST_OPENINGS_FILE).exists()
 
 

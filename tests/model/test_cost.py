@@ -49,13 +49,31 @@ def test_other_input_sizes_give_the_same_cost_or_error_as_the_plan(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_stage_without_blocks_costs_nothing(kind: BlockKind) -> None:
-    sizes = {"entering": 24, "width": 24, "inner": 6, "hidden": 3, "first": 25, "second": 9, "before": 64, "after": 64}
+    sizes = {
+        "in_channels": 24,
+        "width": 24,
+        "inner": 6,
+        "hidden": 3,
+        "first": 25,
+        "second": 9,
+        "before": 64,
+        "after": 64,
+    }
     assert stage_cost(kind, 2, blocks=0, shortcut=0, **sizes) == (0, 0, 0)
 
 
 def test_stage_cost_by_hand() -> None:
     # Input of 8 channels and 16 pixels; two blocks of 12 channels and 4 pixels, the first with a projection.
-    sizes = {"entering": 8, "width": 12, "inner": 12, "hidden": 3, "first": 9, "second": 25, "before": 16, "after": 4}
+    sizes = {
+        "in_channels": 8,
+        "width": 12,
+        "inner": 12,
+        "hidden": 3,
+        "first": 9,
+        "second": 25,
+        "before": 16,
+        "after": 4,
+    }
     cost = stage_cost("basic", 1, blocks=2, shortcut=1, **sizes)
     convolutions = [9 * 8 * 12, 25 * 12 * 12, 8 * 12, 9 * 12 * 12, 25 * 12 * 12]
     norms, attention_weights, attention_outputs = 5 * 2 * 12, 2 * 2 * 12 * 3, 2 * (12 + 3)

@@ -159,7 +159,7 @@ def test_a_server_that_stops_ends_the_search_and_the_candidate_goes_on_when_it_i
 ) -> None:
     # So short that signs of life are given while nobody is there to take them.
     monkeypatch.setattr(presence_module, "HEARTBEAT_INTERVAL", 0.005)
-    with pytest.raises(RecordError, match=r"--storage.*cannot be used") as caught:
+    with pytest.raises(RecordError, match=r"storage.*cannot be used") as caught:
         ask(trials=2, recipe=CYCLES, watcher=Outage(postgres, epoch=epoch))
     assert "\n" not in str(caught.value)
     assert PASSWORD not in str(caught.value)
@@ -377,5 +377,5 @@ def test_a_study_has_its_question_before_another_machine_sees_it(
 
         monkeypatch.setattr(Study, "set_user_attr", set_late)
         open_study(storage, "study", mine)
-        with pytest.raises(RecordError, match="made with another budget"):
+        with pytest.raises(RecordError, match="made with another max_params"):
             others[0].result()

@@ -224,7 +224,7 @@ def test_figures_command_does_not_import_torch(tmp_path: Path) -> None:
         ([], "RUN"),
         (["--spec", "reference", "--format", "gif"], "--format"),
         (["--spec", "reference", "--format", ""], "--format"),
-        (["--spec", "nosuch"], "spec"),
+        (["--spec", "nosuch"], "--spec"),
         (["--spec", "reference", "--out", "file/sub"], "--out"),
         (["--spec", "reference", "--out", "file"], "--out"),
         (["nosuch"], "run folder"),

@@ -139,7 +139,7 @@ def _refuse_overflow(space: SearchSpace, kind: BlockKind, input_shape: tuple[int
         kind,
         1,
         blocks=space.blocks[1],
-        **dict.fromkeys(("entering", "width", "inner", "hidden"), widest),
+        **dict.fromkeys(("in_channels", "width", "inner", "hidden"), widest),
         first=max(space.first_kernel_sizes) ** 2,
         second=max(space.second_kernel_sizes) ** 2,
         shortcut=1,

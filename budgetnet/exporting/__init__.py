@@ -6,6 +6,6 @@ and normalise them; a safetensors file is for the network built from the spec, w
 logits, float32 (N, num_classes).
 """
 
-from budgetnet.export.exporting import FORMATS, SUFFIXES, Exported, Format, export
+from budgetnet.exporting.exporting import FORMATS, SUFFIXES, Exported, Format, export
 
 __all__ = ["FORMATS", "SUFFIXES", "Exported", "Format", "export"]

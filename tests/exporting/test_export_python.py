@@ -20,8 +20,8 @@ from support import TINY
 
 from budgetnet.common.errors import BudgetnetError
 from budgetnet.data import DataSet
-from budgetnet.export import export, verification
-from budgetnet.export.source import literal, python_source
+from budgetnet.exporting import export, verification
+from budgetnet.exporting.source import literal, python_source
 from budgetnet.model.spec import ModelSpec
 
 HOSTILE = [

@@ -35,7 +35,7 @@ def _character(character: str, quote: str) -> str:
 def _templates() -> Environment:
     # No HTML escaping, because the output is Python; text passes through `literal`.
     environment = Environment(  # noqa: S701
-        loader=PackageLoader("budgetnet.export", "templates"),
+        loader=PackageLoader("budgetnet.exporting", "templates"),
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,

@@ -27,7 +27,7 @@ from budgetnet.common.errors import BudgetnetError, DataError, InputError, Recor
 from budgetnet.common.files import read_mapping
 from budgetnet.data import DataSet, load_dataset
 from budgetnet.data.dataset import make_dataset
-from budgetnet.export import FORMATS, SUFFIXES, Format, export, verification
+from budgetnet.exporting import FORMATS, SUFFIXES, Format, export, verification
 from budgetnet.model import zoo
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.records import DataRecord
@@ -151,7 +151,7 @@ def test_a_differing_network_does_not_replace_the_file(
     def write_wrong_bias(path: Path, tensors: Any, **rest: Any) -> None:
         original(path, {**tensors, "head.linear.bias": tensors["head.linear.bias"] + 0.01}, **rest)
 
-    monkeypatch.setattr("budgetnet.export.exporting.write_safetensors", write_wrong_bias)
+    monkeypatch.setattr("budgetnet.exporting.exporting.write_safetensors", write_wrong_bias)
     with pytest.raises(BudgetnetError, match=r"net.safetensors: not written, because its logits differ") as caught:
         export(record.folder, format="safetensors", to=target, load=lambda _: odd)
     assert caught.value.exit_code == 1

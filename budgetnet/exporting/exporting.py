@@ -24,10 +24,10 @@ from budgetnet.common.files import replace_atomically
 from budgetnet.data import DataSet, load_dataset
 from budgetnet.evaluation.inference import trained_network
 from budgetnet.evaluation.run_data import class_names, read_runs
-from budgetnet.export import verification
-from budgetnet.export.classifier import Classifier
-from budgetnet.export.metadata import NORMALISED, PIXELS, as_json_strings, metadata_of
-from budgetnet.export.source import python_source
+from budgetnet.exporting import verification
+from budgetnet.exporting.classifier import Classifier
+from budgetnet.exporting.metadata import NORMALISED, PIXELS, as_json_strings, metadata_of
+from budgetnet.exporting.source import python_source
 from budgetnet.runs.records import RunRecord
 from budgetnet.training.checkpoint import load_weights, write_safetensors
 from budgetnet.training.devices import choose_device
@@ -65,7 +65,7 @@ def export(
     """Write a trained network to a file that can be used without budgetnet.
 
     The file is loaded back, and its logits are compared with those of the run's network, on the CPU in float32. If they
-    differ, nothing is written. See `budgetnet.export` for inputs and outputs.
+    differ, nothing is written. See `budgetnet.exporting` for inputs and outputs.
 
     Args:
         run: the run folder.
