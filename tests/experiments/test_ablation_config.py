@@ -76,16 +76,17 @@ def test_what_was_trained_is_found_again_from_the_stored_config(folder: Path) ->
     runs = folder / "runs"
     # The study as its file has it, then with another base: of as many variants, what was trained last is shown.
     bn.ablate(folder, out=runs, seeds=1, epochs=1, **SMALL)
-    config = AblationConfig(study=folder, out=runs, change=["recipe.weight_decay=0.001"], epochs=2, **SMALL)
+    config = AblationConfig(study=folder, out=runs, change=["recipe.weight_decay=0.001"], epochs=3, **SMALL)
     result = bn.ablate(config)
     read = read_ablation(folder, Reader())
     assert read.result.to_mapping() == result.to_mapping()
-    assert read.override == ("recipe.weight_decay=0.001", "epochs=2")
+    assert read.laid_over == ("recipe.weight_decay=0.001", "epochs=3")
     assert read.command == (
-        f"budgetnet ablate {folder} --change recipe.weight_decay=0.001 --epochs 2 --train-size 64 "
+        f"budgetnet ablate {folder} --change recipe.weight_decay=0.001 --epochs 3 --train-size 64 "
         f"--validation-size 40 --out {runs} --device cpu"
     )
-    assert read.result.study.base_recipe.weight_decay == 0.001
+    recipe = read.result.study.base_recipe
+    assert (recipe.weight_decay, recipe.epochs) == (0.001, 3)
 
 
 def test_only_training_stores_a_config(folder: Path) -> None:

@@ -340,7 +340,11 @@ def test_levels_are_not_shared_with_what_they_are_laid_over() -> None:
         ),
         ("recipe.momentum", 1, "recipe.momentum = 1: must be less than 1"),
         ("recipe.epochs", "30", "recipe.epochs = '30': must be a whole number"),
-        ("recipe.schedule", {"kind": "one-cycle", "first_cycle": 3}, "recipe.schedule.first_cycle = 3: must equal epochs"),
+        (
+            "recipe.schedule",
+            {"kind": "one-cycle", "first_cycle": 3},
+            "recipe.schedule.first_cycle = 3: must equal epochs",
+        ),
     ],
 )
 def test_what_cannot_be_set_is_told_in_one_line(path: str, level: Any, complaint: str) -> None:
