@@ -1,4 +1,4 @@
-"""A search by two workers that is killed at twenty random instants, and what its storage and run folders say then."""
+"""A search that is killed: at every kind of step, and, by two workers, at twenty random instants."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import TINY_SPACE, start, tiny_recipe, until, wait_for, write_space
+from process_support import AVAILABLE, ForkedProcess, python_code
+from support import TINY_SPACE, child_environment, finished, start, tiny_recipe, until, wait_for, write_space
 
 from budgetnet.common.errors import InputError
 from budgetnet.runs.store import RunFolder
@@ -120,6 +121,91 @@ class Witness:
             assert list(RunFolder(self._runs / run).load().curves[: len(epochs)]) == epochs
 
 
+def check_study(folder: Path, *, wanted: int, epochs: int) -> None:
+    """That so many candidates were trained once each, and that every one that was killed was taken up."""
+    trials = read_trials(folder)
+    done = trained(trials)
+    assert len(done) == wanted
+    assert {trial["state"] for trial in trials} <= {*ENDED, "FAIL"}
+    assert len({trial["candidate"] for trial in done}) == len({trial["run"] for trial in done}) == wanted
+    runs = {path.parent.name for path in (folder / "runs").glob("*/run.json")}
+    assert runs == {trial["run"] for trial in done}
+    for trial in done:
+        record = RunFolder(folder / "runs" / trial["run"]).load()
+        assert (record.result.epochs, record.result.validation_accuracy) == (epochs, trial["value"])
+        assert load_tensors(RunFolder(record.folder).best)[0]
+    for trial in trials:
+        if trial["state"] == "FAIL":
+            assert trial["ended"] == "interrupted"
+            assert [other["run"] for other in trials if other.get("retry_of") == trial["number"]] == [trial["run"]]
+
+
+KILLED = """
+import os, signal, sys
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from budgetnet.cli.main import main
+
+since, step, left, *arguments = sys.argv[1:]
+left = int(left)
+
+def reach(name):
+    global since, left
+    if not since and name == step:
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+    if name == since:
+        since = ""
+
+def replace(source, target, *, replace=os.replace):
+    replace(source, target)
+    reach(os.path.basename(target))
+
+os.replace = replace
+event.listen(Engine, "begin", lambda connection: reach("begin"))
+event.listen(Engine, "commit", lambda connection: reach("commit"))
+sys.exit(main(arguments))
+"""
+"""A search that kills itself: once a file of the first name was written, when it comes to a step for so many times.
+
+A step is a file that was written, by its name; a transaction that begins; or one that is about to be committed.
+"""
+STEPS = [
+    # While the study is made, then in the first candidate's run.
+    *(("", "commit", count) for count in (1, 5, 9, 13)),
+    *(("", file, 1) for file in ("run.json", "curves.csv", "checkpoint.safetensors", "best.safetensors")),
+    ("", "checkpoint.safetensors", 2),
+    ("", "result.json", 1),
+    # Of the second: before its end is stored, and after that.
+    ("result.json", "commit", 1),
+    ("result.json", "begin", 2),
+    # While the third is stored before any training, and when it is.
+    ("result.json", "commit", 2),
+    ("result.json", "begin", 3),
+    ("result.json", "spec.yaml", 1),
+]
+
+
+@pytest.mark.skipif(not AVAILABLE, reason="this system forks no processes from a server")
+def test_a_search_killed_at_any_step_loses_nothing_and_trains_nothing_twice(tmp_path: Path) -> None:
+    write_space(tmp_path / "space.yaml", TINY_SPACE)
+    tiny_recipe(epochs=4).save(tmp_path / "recipe.yaml")
+    options = [*OPTIONS, "--train-size", "64", "--workers", "1", "--trials", "8"]
+    witness = Witness(tmp_path)
+    for since, step, count in STEPS:
+        arguments = [KILLED, since, step, str(count), *options]
+        with ForkedProcess(arguments, cwd=tmp_path, environment=child_environment(), function=python_code) as process:
+            said = process.communicate(timeout=120)
+        assert process.returncode == -signal.SIGKILL, (since, step, count, said)
+        witness.look(alone=True)
+    final = finished(*options, "--json", cwd=tmp_path)
+    assert (final.returncode, final.stderr, json.loads(final.stdout)["trained"]) == (0, "", 8)
+    witness.look(alone=True)
+    witness.check_epochs()
+    check_study(tmp_path, wanted=8, epochs=4)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds a search's workers in /proc")
@@ -166,18 +252,5 @@ def test_a_search_killed_at_random_instants_loses_nothing_and_trains_nothing_twi
     witness.look(alone=True)
     witness.check_epochs()
     assert witness.resumable >= 5, "the case needs candidates that were killed in training"
-    trials = read_trials(tmp_path)
-    done = trained(trials)
-    assert len(done) == json.loads(out)["trained"] == TRIALS
-    assert {trial["state"] for trial in trials} <= {*ENDED, "FAIL"}
-    assert len({trial["candidate"] for trial in done}) == len({trial["run"] for trial in done}) == TRIALS
-    runs = {path.parent.name for path in (tmp_path / "runs").glob("*/run.json")}
-    assert runs == {trial["run"] for trial in done}
-    for trial in done:
-        record = RunFolder(tmp_path / "runs" / trial["run"]).load()
-        assert (record.result.epochs, record.result.validation_accuracy) == (60, trial["value"])
-        assert load_tensors(RunFolder(record.folder).best)[0]
-    for trial in trials:
-        if trial["state"] == "FAIL":
-            assert trial["ended"] == "interrupted"
-            assert [other["run"] for other in trials if other.get("retry_of") == trial["number"]] == [trial["run"]]
+    assert json.loads(out)["trained"] == TRIALS
+    check_study(tmp_path, wanted=TRIALS, epochs=60)
