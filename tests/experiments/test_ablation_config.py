@@ -80,7 +80,7 @@ def test_what_was_trained_is_found_again_from_the_stored_config(folder: Path) ->
     result = bn.ablate(config)
     read = read_ablation(folder, Reader())
     assert read.result.to_mapping() == result.to_mapping()
-    assert read.laid_over == ("recipe.weight_decay=0.001", "epochs=3")
+    assert read.override == ("recipe.weight_decay=0.001", "epochs=3")
     assert read.command == (
         f"budgetnet ablate {folder} --change recipe.weight_decay=0.001 --epochs 3 --train-size 64 "
         f"--validation-size 40 --out {runs} --device cpu"
