@@ -147,7 +147,7 @@ def test_runs_that_cannot_be_ranked_together_are_refused(
     with pytest.raises(bn.RecordError, match="contains no run"):
         bn.leaderboard([runs[0].folder, tmp_path])
     other = bn.train(TINY, data=digits, recipe=tiny_recipe(epochs=1, split_seed=1), out=tmp_path, device="cpu", **SIZES)
-    with pytest.raises(bn.InputError, match="split in another way"):
+    with pytest.raises(bn.InputError, match="has a different split"):
         bn.leaderboard([runs[0].folder, other.folder])
     leaking = tiny_recipe(epochs=1, validation_split="each-epoch")
     leaked = bn.train(TINY, data=digits, recipe=leaking, out=tmp_path, device="cpu", **SIZES)

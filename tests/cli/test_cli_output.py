@@ -191,6 +191,6 @@ def test_exhausted_search_is_reported_with_its_leaderboard(
     write_space(folder / "space.yaml", {**TINY_SPACE, "channels": [8, 8], "stages": [1, 1], "block_kinds": ["basic"]})
     answer = tell(*SEARCH[: -len(SMALL)], "--trials", "9", *SMALL, "--json")
     assert answer.code == 0
-    assert answer.err.startswith("gave up at ")
+    assert answer.err.startswith("stopped at ")
     assert answer.err.count("\n") == 1
     assert 1 <= strict(answer.out)["trained"] < 9

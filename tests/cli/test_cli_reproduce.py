@@ -123,8 +123,8 @@ BAD = [
     (["leakage", "--spec", "nonsense"], "--spec = 'nonsense'"),
     (["reference", "--recipe", "nonsense"], "--recipe = 'nonsense'"),
     (["reference", "--data", "nowhere"], "--data"),
-    (["leakage", "--data", "digits", "--out", "spec.yaml"], "--out = 'spec.yaml': must be a folder"),
-    (["leakage", "--data", "digits", "--out", "spec.yaml/runs"], "--out = 'spec.yaml/runs': must be a folder"),
+    (["leakage", "--data", "digits", "--out", "spec.yaml"], "--out = 'spec.yaml': must be a writable folder"),
+    (["leakage", "--data", "digits", "--out", "spec.yaml/runs"], "--out = 'spec.yaml/runs': must be a writable folder"),
 ]
 
 

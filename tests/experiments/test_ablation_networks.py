@@ -424,7 +424,7 @@ def test_a_report_shows_every_network_and_what_each_change_is_worth(result: Abla
     assert f"\N{MINUS SIGN}1.51 {ends} +0.09" in text, "then all networks: 168.75 and -151.25 are 8.75 on average"
     assert "pays, but not on preact" in text
     assert f"{EFFECT_RULE} {POOLED_RULE}" in text
-    assert "p corrected for all differences on single networks together" in text
+    assert "p-values corrected over all differences on single networks" in text
 
 
 def test_a_study_of_one_network_and_factors_keeps_its_shape() -> None:

@@ -250,4 +250,4 @@ def test_runs_whose_folders_are_called_alike_do_not_overwrite_each_other(tmp_pat
         shutil.copytree(run, tmp_path / place / "run")
     told = tell("figures", str(tmp_path / "a" / "run"), str(tmp_path / "b" / "run"), "--out", str(tmp_path / "out"))
     assert (told.code, (tmp_path / "out").exists()) == (2, False)
-    assert "is called as another run is" in told.err
+    assert "must have another name than the other runs" in told.err
