@@ -151,7 +151,7 @@ def test_runs_that_cannot_be_ranked_together_are_refused(
         bn.leaderboard([runs[0].folder, other.folder])
     leaking = tiny_recipe(epochs=1, validation_split="each-epoch")
     leaked = bn.train(TINY, data=digits, recipe=leaking, out=tmp_path, device="cpu", **SIZES)
-    with pytest.raises(bn.InputError, match="validates on images that it trains on"):
+    with pytest.raises(bn.InputError, match="validation images are also trained on"):
         bn.leaderboard(leaked.folder)
 
 

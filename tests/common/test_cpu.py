@@ -108,10 +108,12 @@ def count_page_faults(**variables: str) -> tuple[bool, int]:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is configured")
 def test_keeping_freed_memory_avoids_page_faults() -> None:
-    enabled, faults = count_page_faults()
-    disabled, default_faults = count_page_faults(BUDGETNET_CPU_SETTINGS="off")
-    assert (enabled, disabled) == (True, False)
-    assert faults < default_faults / 10
+    # By default glibc keeps the memory too where a small allocation happens to lie above it, so one process can mislead.
+    kept = [count_page_faults() for _ in range(3)]
+    default = [count_page_faults(BUDGETNET_CPU_SETTINGS="off") for _ in range(3)]
+    assert {enabled for enabled, _ in kept} == {True}
+    assert {enabled for enabled, _ in default} == {False}
+    assert max(faults for _, faults in kept) < max(faults for _, faults in default) / 10
 
 
 @pytest.mark.parametrize(("name", "value"), [("MALLOC_MMAP_THRESHOLD_", "65536"), ("GLIBC_TUNABLES", "")])
