@@ -108,7 +108,7 @@ def count_page_faults(**variables: str) -> tuple[bool, int]:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is configured")
 def test_keeping_freed_memory_avoids_page_faults() -> None:
-    # By default glibc keeps the memory too where a small allocation happens to lie above it, so one process can mislead.
+    # By default glibc also keeps memory below a small allocation that happens to lie above it, so processes differ.
     kept = [count_page_faults() for _ in range(3)]
     default = [count_page_faults(BUDGETNET_CPU_SETTINGS="off") for _ in range(3)]
     assert {enabled for enabled, _ in kept} == {True}
