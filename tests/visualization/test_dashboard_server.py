@@ -143,7 +143,7 @@ def test_it_keeps_up_with_a_search(tmp_path: Path) -> None:
         searching.send_signal(signal.SIGINT)
         _, err = searching.communicate(timeout=60)
     assert searching.returncode == 130
-    assert "nothing is lost" in err
+    assert "progress is saved" in err
 
 
 def test_a_port_that_is_taken_is_one_line(copy: Copy, tell: RunCommand) -> None:
