@@ -67,7 +67,7 @@ class EvaluationRequest:
         out: Path | None = None,
         max_params: int | None = MAX_PARAMS,
         ways: dict[str, Any] | None = None,
-        by_hand: tuple[ModelSpec, ...] = (),
+        enqueued: tuple[ModelSpec, ...] = (),
         deadline: float | None = None,
         **limits: int,
     ) -> SearchOutcome:
@@ -81,7 +81,7 @@ class EvaluationRequest:
         storage = open_storage(self.storage, create=True)
         try:
             place = Arrangement(settings, data, name, storage, out or self.out)
-            return search(place, Plan(trials, by_hand, deadline), watcher or Watcher())
+            return search(place, Plan(trials, enqueued, deadline), watcher or Watcher())
         finally:
             storage.remove_session()
             storage.engine.dispose()

@@ -10,7 +10,7 @@ from budgetnet.api.leaderboard import Leaderboard
 from budgetnet.api.trained_candidate import TrainedCandidate
 from budgetnet.common.errors import InputError, RecordError
 from budgetnet.model.budget import Budget
-from budgetnet.study.finalists import FinalResult, kept_finals, read_results
+from budgetnet.study.finalists import FinalResult, load_finals, read_results
 from budgetnet.study.leaderboard import candidates, rank
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.storage import (
@@ -57,12 +57,12 @@ class Study:
         return self.settings.budget
 
     def trials(self) -> list[Trial]:
-        """Every trial, those turned away over budget and those in training among them, in their order."""
+        """All trials in the order of their numbers, with rejected and running ones."""
         with storage_errors(self._storage):
             return read_trials(self._study)
 
     def count_outcomes(self) -> dict[str, int]:
-        """How many candidates met which fate: trained, pruned, over budget, repeated, without a result."""
+        """Return the number of trials by outcome: trained, pruned, over budget, duplicate, without a result."""
         return count_outcomes(self.trials())
 
     def frame(self) -> pd.DataFrame:
@@ -119,7 +119,7 @@ class Study:
             RecordError: a run folder is damaged.
         """
         with storage_errors(self._storage):
-            finals = kept_finals(self._study)
+            finals = load_finals(self._study)
         return read_results(finals, self.out) if finals else []
 
     def __getitem__(self, which: int | str) -> TrainedCandidate:
@@ -131,8 +131,8 @@ class Study:
         found = [trial for trial in self.trials() if which in (trial.number, trial.name)]
         if not found:
             raise InputError("trial", which, f"is none of study {self.name}")
-        if found[0].fate != "complete":
-            raise InputError("trial", which, f"was not trained to its end: {found[0].fate}")
+        if found[0].outcome != "complete":
+            raise InputError("trial", which, f"was not trained to its end: {found[0].outcome}")
         return self._candidate(found[0])
 
     def _candidate(self, trial: Trial) -> TrainedCandidate:
@@ -183,10 +183,10 @@ class Study:
 
     def __iter__(self) -> Iterator[TrainedCandidate]:
         """The candidates that were trained to their end, in the order of their trials."""
-        return iter([self._candidate(trial) for trial in self.trials() if trial.fate == "complete"])
+        return iter([self._candidate(trial) for trial in self.trials() if trial.outcome == "complete"])
 
     def __repr__(self) -> str:
-        counts = ", ".join(f"{count} {fate.replace('_', ' ')}" for fate, count in self.count_outcomes().items())
+        counts = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in self.count_outcomes().items())
         return f"Study({self.name}: {counts})"
 
     def _repr_html_(self) -> str:

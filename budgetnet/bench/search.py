@@ -206,7 +206,7 @@ def _measure_rejections(place: Arrangement) -> list[Overhead]:
         max_params=smallest.params - 1, max_macs=None, max_activations=None, sizing="reject"
     )
     place = place._replace(settings=settings.model_copy(update={"config": infeasible}), study_name="infeasible")
-    return _measure_overhead(place, Ledger.turn_away)
+    return _measure_overhead(place, Ledger.reject)
 
 
 def _measure_late(place: Arrangement) -> list[Overhead]:

@@ -14,7 +14,7 @@ def search(config: SearchConfig, as_json: Json = False) -> None:
     """Search for the best network within a budget; the same command goes on where it stopped."""
     from budgetnet.api.search import run_search
     from budgetnet.cli.leaderboard import print_leaderboard
-    from budgetnet.study.driver import MAX_TURNED_AWAY
+    from budgetnet.study.driver import MAX_REJECTED
     from budgetnet.study.storage import storage_errors
 
     try:
@@ -26,7 +26,7 @@ def search(config: SearchConfig, as_json: Json = False) -> None:
     reached = f"at {outcome.trained} of {config.trials} candidates"
     if outcome.end == "exhausted":
         typer.echo(
-            f"gave up {reached}: {MAX_TURNED_AWAY} proposals in a row were "
+            f"stopped {reached}: {MAX_REJECTED} proposals in a row were "
             "over budget, trained before, or too large for the device",
             err=True,
         )

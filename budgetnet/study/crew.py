@@ -98,8 +98,8 @@ class Crew:
         place.out.mkdir(parents=True, exist_ok=True)
         with place.presence.searching(), storage_errors(place.storage):
             study = open_study(place.storage, place.study_name, place.settings)
-            by_hand = [spec.to_mapping() for spec in plan.by_hand]
-            end = self._work({"trials": plan.trials, "deadline": plan.deadline, "by_hand": by_hand, "runs": []})
+            enqueued = [spec.to_mapping() for spec in plan.enqueued]
+            end = self._work({"trials": plan.trials, "deadline": plan.deadline, "enqueued": enqueued, "runs": []})
             trained = sum(map(is_trained, study.get_trials(deepcopy=False)))
             return SearchOutcome(study, trained, end)
 

@@ -20,7 +20,7 @@ from budgetnet.model.budget import SpecVerdict
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.recipe import Recipe
 from budgetnet.study.bulk import Written, close_trial, insert_trial
-from budgetnet.study.outcomes import INTERRUPTED, OVER_BUDGET, REPEATED, SURPLUS, TAKEN, is_interrupted, is_trained
+from budgetnet.study.outcomes import DUPLICATE, INTERRUPTED, OVER_BUDGET, SURPLUS, TAKEN, is_interrupted, is_trained
 from budgetnet.study.presence import GRACE_PERIOD, Presence
 from budgetnet.study.storage import STORAGE_ERRORS, storage_errors
 
@@ -66,7 +66,7 @@ class Entry(NamedTuple):
     """What the sampler keeps with a trial."""
     retry_of: int | None = None
     """Number of the interrupted trial that it takes up again."""
-    by_hand: bool = False
+    enqueued: bool = False
     """Whether a person named it."""
 
     @property
@@ -178,18 +178,18 @@ class Ledger:
             self.results[trial.user_attrs["candidate"]] = known
 
     @property
-    def others_out_of_sight(self) -> bool:
+    def others_elsewhere(self) -> bool:
         """Whether candidates are in training whose workers nobody here would start again."""
         return any(not self._presence.in_sight(trial.user_attrs.get("worker")) for trial in self.running.values())
 
-    def turn_away(self, entry: Entry) -> Written:
+    def reject(self, entry: Entry) -> Written:
         """Writes down a candidate that does not fit: pruned, with its constraint values."""
         return self._write(entry, TrialState.PRUNED, ended=OVER_BUDGET)
 
     def repeat(self, entry: Entry) -> Written:
         """Answers a candidate that was trained before from the record."""
         known = self.results[entry.key]
-        return self._write(entry, _state(known.value), known=known, ended=REPEATED, **known.facts)
+        return self._write(entry, _state(known.value), known=known, ended=DUPLICATE, **known.facts)
 
     def begin(self, entry: Entry, *, run: str, seed: int, trials: int | None = None) -> Written | None:
         """Writes a candidate down as running; nothing is left to do if another worker was an instant faster.
@@ -209,7 +209,7 @@ class Ledger:
             worker=self._presence.worker,
         )
         # Behind a file's gate everybody is known already.
-        reason = None if self._presence.in_file else self._gives_way(written, entry.key, trials)
+        reason = None if self._presence.in_file else self._reason_to_skip(written, entry.key, trials)
         if reason is None:
             return written
         self._close(written, reason)
@@ -218,7 +218,7 @@ class Ledger:
     def _close(self, written: Written, reason: str) -> None:
         close_trial(self._storage, written.trial_id, state=TrialState.PRUNED, value=None, user_attrs={"ended": reason})
 
-    def _gives_way(self, written: Written, key: Key, trials: int | None) -> str | None:
+    def _reason_to_skip(self, written: Written, key: Key, trials: int | None) -> str | None:
         """Why a candidate that was just begun is left to workers out of sight of the gate; nothing if it is not.
 
         The first in the storage go on. Numbers are given one after the other, so whoever comes later sees everybody
@@ -291,8 +291,8 @@ class Ledger:
         }
         if entry.retry_of is not None:
             facts["retry_of"] = entry.retry_of
-        if entry.by_hand:
-            facts["by_hand"] = spec.to_mapping()
+        if entry.enqueued:
+            facts["enqueued"] = spec.to_mapping()
         trial = create_trial(
             state=state,
             value=known.value if known else None,

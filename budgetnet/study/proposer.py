@@ -18,7 +18,7 @@ from budgetnet.data.training_data import TrainingData
 from budgetnet.model.spec import ModelSpec
 from budgetnet.study.bulk import Written
 from budgetnet.study.ledger import Entry, Ledger
-from budgetnet.study.outcomes import GAVE_WAY, is_over_budget
+from budgetnet.study.outcomes import SKIPPED, is_over_budget
 from budgetnet.study.samplers import IGNORES_PRUNED, make_sampler
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.space.fitting import fit
@@ -36,7 +36,7 @@ class Proposal(NamedTuple):
     """A candidate, and where it came from."""
 
     entry: Entry
-    drawn: int | None = None
+    sampled: int | None = None
     """Its trial in the sampler's memory, if the sampler drew it."""
 
 
@@ -49,7 +49,7 @@ class Proposals:
         settings: StudySettings,
         data: TrainingData,
         *,
-        by_hand: tuple[ModelSpec, ...] = (),
+        enqueued: tuple[ModelSpec, ...] = (),
         worker: int = 0,
     ) -> None:
         """Starts with what the ledger knows.
@@ -58,11 +58,11 @@ class Proposals:
             ledger: of the study.
             settings: its question.
             data: what its candidates are trained on.
-            by_hand: networks to propose first, each as it stands and with the question's own recipe.
+            enqueued: networks to propose first, unchanged and with the study's recipe.
             worker: number of the worker; no two draw alike.
         """
         self._ledger, self._settings, self._data = ledger, settings, data
-        self._by_hand = [data.adapt(spec) for spec in by_hand]
+        self._enqueued = [data.adapt(spec) for spec in enqueued]
         self._space = settings.space.proposed(settings.config.sizing)
         self._worker = worker
         self._begin_afresh()
@@ -85,9 +85,9 @@ class Proposals:
         """Takes up an interrupted candidate, or the next one made by hand, or draws one."""
         if self._ledger.interrupted:
             return self._again(self._ledger.interrupted.pop(0))
-        while self._by_hand:
-            spec = self._by_hand.pop(0)
-            entry = self._entry(spec, {}, by_hand=True)
+        while self._enqueued:
+            spec = self._enqueued.pop(0)
+            entry = self._entry(spec, {}, enqueued=True)
             # What is known of it, or under way, was proposed before.
             if entry.key not in self._ledger.results and entry.key not in self._ledger.running:
                 return Proposal(entry)
@@ -101,9 +101,9 @@ class Proposals:
 
     def _again(self, trial: FrozenTrial) -> Proposal:
         """An interrupted trial's candidate once more."""
-        by_hand = trial.user_attrs.get("by_hand")
-        spec = ModelSpec.from_mapping(by_hand) if by_hand else self._spec(trial.params)
-        entry = self._entry(spec, trial.params, by_hand=bool(by_hand))
+        enqueued = trial.user_attrs.get("enqueued")
+        spec = ModelSpec.from_mapping(enqueued) if enqueued else self._spec(trial.params)
+        entry = self._entry(spec, trial.params, enqueued=bool(enqueued))
         return Proposal(entry._replace(system_attrs=_of_sampler(trial.system_attrs), retry_of=trial.number))
 
     def _spec(self, params: dict[str, Any]) -> ModelSpec:
@@ -117,7 +117,7 @@ class Proposals:
             num_classes=data.num_classes,
         )
 
-    def _entry(self, spec: ModelSpec, params: dict[str, Any], *, by_hand: bool = False) -> Entry:
+    def _entry(self, spec: ModelSpec, params: dict[str, Any], *, enqueued: bool = False) -> Entry:
         settings = self._settings
         return Entry(
             settings.budget.check(spec),
@@ -125,13 +125,13 @@ class Proposals:
             params,
             self._space if params else {},
             datetime.now(),
-            by_hand=by_hand,
+            enqueued=enqueued,
         )
 
     def written(self, proposal: Proposal, written: Written) -> None:
         """Notes where a proposal stands in the storage, from which the sampler is told of its end."""
-        if proposal.drawn is not None:
-            self._drawn[written.number] = proposal.drawn
+        if proposal.sampled is not None:
+            self._drawn[written.number] = proposal.sampled
 
     def _learn(self) -> None:
         """Brings the sampler's mirror up to date with the ledger."""
@@ -156,7 +156,7 @@ class Proposals:
         ended = [
             trial
             for trial in self._ledger.study.get_trials(deepcopy=False, states=states)
-            if trial.params and trial.user_attrs.get("ended") not in GAVE_WAY
+            if trial.params and trial.user_attrs.get("ended") not in SKIPPED
         ]
         ranked = sorted(ended, key=_merit, reverse=True)
         best = {trial.number for trial in ranked[:_BEST]}
@@ -189,7 +189,7 @@ class Proposals:
         """State and value of a trial that has ended, as this sampler understands them."""
         if trial.state == TrialState.COMPLETE:
             return trial.state, trial.value
-        if trial.state == TrialState.FAIL or trial.user_attrs.get("ended") in GAVE_WAY:
+        if trial.state == TrialState.FAIL or trial.user_attrs.get("ended") in SKIPPED:
             return TrialState.FAIL, None
         if self._settings.config.sampler not in IGNORES_PRUNED:
             return trial.state, None

@@ -134,8 +134,8 @@ def _work(job: dict[str, Any], teller: _Teller) -> str:
         study = open_study(storage, job["study"], settings)
         place = Arrangement(settings, data, job["study"], storage, out)
         worker = Worker(place, study=study, presence=presence, callback=teller)
-        by_hand = tuple(ModelSpec.from_mapping(spec) for spec in job["by_hand"])
-        return worker.work(Plan(job["trials"], by_hand, job["deadline"]))
+        enqueued = tuple(ModelSpec.from_mapping(spec) for spec in job["enqueued"])
+        return worker.work(Plan(job["trials"], enqueued, job["deadline"]))
 
 
 if __name__ == "__main__":

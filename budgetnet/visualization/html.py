@@ -151,16 +151,16 @@ def leaderboard_html(rows: Sequence[LeaderboardRow], *, title: str, most: int | 
 def study_html(
     rows: Sequence[LeaderboardRow], *, title: str, facts: Mapping[str, str], counts: Mapping[str, int]
 ) -> str:
-    """A study: what it asks, how many candidates met which fate, and the best ten.
+    """A study: its config, the number of trials by outcome, and the best ten.
 
     Args:
         rows: its leaderboard.
         title: its name.
         facts: what it asks, by what that is.
-        counts: of fates.
+        counts: number of trials by outcome.
     """
-    fates = ", ".join(f"{count} {fate.replace('_', ' ')}" for fate, count in counts.items())
-    about = _table(f"study <b>{escape(title)}</b>", ("", ""), [*facts.items(), ("candidates", fates)], left=2)
+    outcomes = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in counts.items())
+    about = _table(f"study <b>{escape(title)}</b>", ("", ""), [*facts.items(), ("candidates", outcomes)], left=2)
     return about + leaderboard_html(rows, title=title, most=10)
 
 
@@ -168,7 +168,7 @@ def candidate_html(trial: Trial, spec: ModelSpec) -> str:
     """A trained candidate: what came of it, and its network."""
     accuracy = "no result" if trial.accuracy is None else f"{percent(trial.accuracy)} % validation accuracy"
     use = f"{100 * trial.budget_used:.1f} % of the budget"
-    about = f"<p><b>{escape(trial.name)}</b> · {accuracy} · {use} · {escape(trial.ended or trial.fate)}</p>"
+    about = f"<p><b>{escape(trial.name)}</b> · {accuracy} · {use} · {escape(trial.ended or trial.outcome)}</p>"
     return about + spec_html(spec)
 
 

@@ -168,7 +168,7 @@ def test_a_search_answers_its_leaderboard_and_the_leaderboard_verb_the_same(fold
     assert answered(tell, "leaderboard") == answered(tell, "leaderboard", found["study"]) == found
     assert tell("leaderboard").out == tell(*SEARCH).out
     assert outside_the_storage(folder) == before
-    assert (found["trained"], found["comparable"], found["repeated"], found["no_result"]) == (3, False, 0, 0)
+    assert (found["trained"], found["comparable"], found["duplicate"], found["no_result"]) == (3, False, 0, 0)
     rows, published = found["rows"][:-1], found["rows"][-1]
     assert (published["is_reference"], published["params"], published["accuracy"]) == (True, 4_662_346, 0.9141)
     assert [row["rank"] for row in rows] == [1, 2, 3]
@@ -180,17 +180,17 @@ def test_a_search_answers_its_leaderboard_and_the_leaderboard_verb_the_same(fold
         assert row["params"] == record.result.params <= 20_000
         assert (row["verdict"], row["exceeds_noise"]) == ("not comparable", None)
     table = tell("leaderboard").out
-    assert "3 trained, 0 of them pruned at a restart, 0 turned away over budget" in table
+    assert "3 trained, 0 of them pruned at a restart, 0 rejected over budget" in table
     assert "not comparable, as these are not the original CIFAR-10 images" in table
 
 
 def test_a_search_that_gives_up_says_so_and_still_answers(
     folder: Path, tell: RunCommand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("budgetnet.study.driver.MAX_TURNED_AWAY", 5)
+    monkeypatch.setattr("budgetnet.study.driver.MAX_REJECTED", 5)
     write_space(folder / "space.yaml", {**TINY_SPACE, "channels": [8, 8], "stages": [1, 1], "block_kinds": ["basic"]})
     answer = tell(*SEARCH[: -len(SMALL)], "--trials", "9", *SMALL, "--json")
     assert answer.code == 0
-    assert answer.err.startswith("gave up at ")
+    assert answer.err.startswith("stopped at ")
     assert answer.err.count("\n") == 1
     assert 1 <= strict(answer.out)["trained"] < 9

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import statsmodels.api as sm
 from record_support import run_record
-from report_support import STUDIES, every_fate, report_of, text_of
+from report_support import STUDIES, every_outcome, report_of, text_of
 from rich.console import Console
 from scipy import stats
 
@@ -413,7 +413,7 @@ def test_a_notebook_shows_every_network_and_what_each_change_is_worth(result: Ab
 
 
 def test_a_report_shows_every_network_and_what_each_change_is_worth(result: AblationResult, tmp_path: Path) -> None:
-    whole = report_of(every_fate(tmp_path, name="study"), ablations=[STUDIES / "schedule"])
+    whole = report_of(every_outcome(tmp_path, name="study"), ablations=[STUDIES / "schedule"])
     shown = whole.ablations[0]._replace(result=result)
     text = text_of(render(whole._replace(ablations=(shown,))))
     assert "Network basic" in text

@@ -1,4 +1,4 @@
-"""The search in a real SQLite file: who is turned away, who is trained, who is answered."""
+"""The search in a real SQLite file: which candidates are rejected, trained and duplicates."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def trials_of(outcome: SearchOutcome) -> list[FrozenTrial]:
     return outcome.study.get_trials(deepcopy=False)
 
 
-def split_by_fate(trials: list[FrozenTrial]) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
+def split_by_outcome(trials: list[FrozenTrial]) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
     over = [trial for trial in trials if trial.user_attrs["params"] > MAX_PARAMS]
     return over, [trial for trial in trials if trial not in over]
 
@@ -56,7 +56,7 @@ def test_what_exceeds_the_budget_is_pruned_with_its_violation_and_never_trained(
 ) -> None:
     watcher = Watcher()
     outcome = ask(trials=4, watcher=watcher)
-    over, within = split_by_fate(trials_of(outcome))
+    over, within = split_by_outcome(trials_of(outcome))
     assert over, "the case needs candidates over budget"
     for trial in over:
         assert trial.state == TrialState.PRUNED
@@ -94,14 +94,14 @@ def test_counts_in_the_storage_are_those_of_the_built_networks(ask: EvaluationRe
 def test_every_limit_has_its_own_constraint(ask: EvaluationRequest) -> None:
     outcome = ask(trials=2, max_macs=400_000, max_activations=8_000)
     allowed = {"params": MAX_PARAMS, "macs": 400_000, "activations": 8_000}
-    fates = set()
+    outcomes = set()
     for trial in trials_of(outcome):
         expected = {limit: trial.user_attrs[limit] / most - 1 for limit, most in allowed.items()}
         assert trial.constraints == pytest.approx(expected)
         fits = max(expected.values()) <= 0
-        fates.add(fits)
+        outcomes.add(fits)
         assert (trial.state == TrialState.COMPLETE) is fits
-    assert fates == {True, False}
+    assert outcomes == {True, False}
 
 
 def test_asked_again_nothing_is_trained_and_nothing_changes(ask: EvaluationRequest, tmp_path: Path) -> None:
@@ -163,10 +163,8 @@ def test_a_candidate_that_breaks_down_ends_the_search_and_is_not_drawn_again(ask
     assert [trial.params for trial in trials].count(broken.params) == 1
 
 
-def test_known_networks_are_answered_from_the_record_until_the_search_gives_up(
-    ask: EvaluationRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("budgetnet.study.driver.MAX_TURNED_AWAY", 12)
+def test_search_stops_after_too_many_duplicates(ask: EvaluationRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("budgetnet.study.driver.MAX_REJECTED", 12)
     outcome = ask(trials=5, space=PAIR_SPACE)
     trials = trials_of(outcome)
     assert (outcome.trained, outcome.end) == (2, "exhausted")
@@ -174,7 +172,7 @@ def test_known_networks_are_answered_from_the_record_until_the_search_gives_up(
     repeats = [trial for trial in trials if not trial.user_attrs.get("trained")]
     assert len(repeats) >= 12
     assert all(trial.value == values[trial.user_attrs["spec"]] for trial in repeats)
-    assert {trial.user_attrs["ended"] for trial in repeats} == {"answered from the record"}
+    assert {trial.user_attrs["ended"] for trial in repeats} == {"duplicate"}
     watcher = Watcher()
     assert ask(trials=5, space=PAIR_SPACE, watcher=watcher).trained == 2
     assert not watcher.networks, "what an earlier search trained is known as well"
@@ -182,7 +180,7 @@ def test_known_networks_are_answered_from_the_record_until_the_search_gives_up(
         "trained": 2,
         "pruned": 0,
         "over_budget": 0,
-        "repeated": len(repeats) + 12,
+        "duplicate": len(repeats) + 12,
         "no_result": 0,
     }
 
@@ -190,7 +188,7 @@ def test_known_networks_are_answered_from_the_record_until_the_search_gives_up(
 def test_diverged_candidates_end_alone_and_are_not_trained_twice(
     ask: EvaluationRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("budgetnet.study.driver.MAX_TURNED_AWAY", 12)
+    monkeypatch.setattr("budgetnet.study.driver.MAX_REJECTED", 12)
     watcher = Watcher()
     outcome = ask(trials=3, space=PAIR_SPACE, recipe=tiny_recipe(learning_rate=1e30), watcher=watcher)
     assert [result.status for result in watcher.results] == ["diverged", "diverged"]
@@ -251,7 +249,7 @@ def test_a_search_whose_every_candidate_lacks_memory_gives_up(
         raise RuntimeError("MPS backend out of memory")
 
     monkeypatch.setattr("budgetnet.study.driver.train", lacks_memory)
-    monkeypatch.setattr("budgetnet.study.driver.MAX_TURNED_AWAY", 4)
+    monkeypatch.setattr("budgetnet.study.driver.MAX_REJECTED", 4)
     outcome = ask(trials=1, max_params=None)
     assert (outcome.trained, outcome.end) == (0, "exhausted")
 

@@ -61,7 +61,7 @@ def trial_of(state: TrialState) -> FrozenTrial:
         distributions=DISTRIBUTIONS,
         constraints={"params": -0.25, "macs": 1.5},
         intermediate_values={1: 0.5, 3: 0.625},
-        user_attrs={"spec": "ab" * 32, "params": 12, "used": 0.5, "by_hand": {"stages": [1, None]}},
+        user_attrs={"spec": "ab" * 32, "params": 12, "used": 0.5, "enqueued": {"stages": [1, None]}},
         system_attrs={"NSGAIISampler:generation": 2},
     )
     trial.datetime_start = datetime(2026, 7, 1, 12, 30, 15, 123456)

@@ -148,7 +148,7 @@ def test_fields_take_texts_as_people_write_them() -> None:
         ({"enqueue": [3]}, "enqueue = [3]: must be a name, a file or a specification"),
         ({"recipe": "papr"}, "recipe = 'papr': no such recipe, and no such file; did you mean paper?"),
         ({"final_recipe": "as-run"}, "final_recipe = 'as-run': cannot rank networks"),
-        ({"sizing": "fit", "max_params": None}, "sizing = 'fit': needs a limit to make networks for"),
+        ({"sizing": "fit", "max_params": None}, "sizing = 'fit': needs a limit to fit widths to"),
         ({"device": "tpu"}, "device = 'tpu': must be 'auto', 'cuda', 'mps' or 'cpu'"),
         ({"track": "wandb"}, "track = 'wandb': must be tensorboard"),
         ({"trails": 3}, "trails = 3: unknown field"),

@@ -21,8 +21,8 @@ from budgetnet.engines.local import PlannedRun, train_runs
 from budgetnet.runs.store import TEST_OPENINGS_FILE, RunFolder
 from budgetnet.study.config import SearchConfig
 from budgetnet.study.driver import Arrangement, Plan, SearchOutcome, question, search
-from budgetnet.study.finalists import FinalResult, Finals, kept_finals, read_results
-from budgetnet.study.finals import choose_finalists, hold_finals
+from budgetnet.study.finalists import FinalResult, Finals, load_finals, read_results
+from budgetnet.study.finals import choose_finalists, run_finals
 from budgetnet.study.space import SearchSpace
 from budgetnet.study.storage import default_storage, open_storage
 
@@ -59,7 +59,7 @@ class Case:
 
         recipe = tiny_recipe(epochs=3, label_smoothing=0.1)
         options: dict[str, Any] = {"number": number, "seeds": seeds, "recipe": recipe}
-        return hold_finals(self.outcome.study, self.place, self.digits, train_all, **options)
+        return run_finals(self.outcome.study, self.place, self.digits, train_all, **options)
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_held_again_nothing_is_trained_or_opened(case: Case) -> None:
     openings = (case.out / TEST_OPENINGS_FILE).read_bytes()
     assert case.hold(trained=trained) == first
     assert (trained, (case.out / TEST_OPENINGS_FILE).read_bytes()) == ([], openings)
-    kept = kept_finals(case.outcome.study)
+    kept = load_finals(case.outcome.study)
     assert kept is not None
     assert read_results(kept, case.out) == first
     assert Finals.from_mapping(json.loads(json.dumps(kept.to_mapping()))) == kept
@@ -136,7 +136,7 @@ def test_no_finalist_sees_the_test_set_while_another_is_in_training(case: Case) 
     busy = RunFolder(case.out / finals.finalists[1].runs[0])
     recipe = tiny_recipe(epochs=3)
     with busy.locked(), pytest.raises(BudgetnetError, match=f"1 trainings of finalists.*{busy.path.name}"):
-        hold_finals(
+        run_finals(
             case.outcome.study,
             case.place,
             case.digits,
@@ -149,11 +149,11 @@ def test_no_finalist_sees_the_test_set_while_another_is_in_training(case: Case) 
 
 
 def test_the_best_made_by_hand_comes_along(digits: DataSet, tmp_path: Path) -> None:
-    case = Case(digits, tmp_path, by_hand=(TINY.replace(name="mine"),))
+    case = Case(digits, tmp_path, enqueued=(TINY.replace(name="mine"),))
     results = case.hold(number=1, seeds=1)
-    by_hand = [result.finalist for result in results if result.finalist.by_hand]
-    assert [finalist.name for finalist in by_hand] == ["mine"]
-    assert by_hand[0].recipe.digest == tiny_recipe(epochs=3, label_smoothing=0.1).digest
+    enqueued = [result.finalist for result in results if result.finalist.enqueued]
+    assert [finalist.name for finalist in enqueued] == ["mine"]
+    assert enqueued[0].recipe.digest == tiny_recipe(epochs=3, label_smoothing=0.1).digest
     assert len(results) == len({result.finalist.trial for result in results}) in (1, 2)
 
 

@@ -99,7 +99,7 @@ def test_the_verbs_search_and_read(tell: RunCommand, url: str, tmp_path: Path) -
     where = ["--storage", url, "--out", str(tmp_path / "runs")]
     empty = tell("leaderboard", *where)
     assert (empty.code, empty.out, empty.err.count("\n")) == (2, "", 1)
-    assert "no study is kept here yet" in empty.err
+    assert "the storage has no study yet" in empty.err
     question = ["--space", str(tmp_path / "space.yaml"), "--recipe", str(tmp_path / "recipe.yaml")]
     sizes = ["--max-params", "20k", "--device", "cpu", "--train-size", "64", "--validation-size", "40"]
     searched = tell("search", *question, *sizes, "--trials", "1", *where, "--json")
@@ -226,7 +226,7 @@ def test_two_machines_train_no_candidate_more_than_wanted(
         "trained": 3,
         "pruned": 0,
         "over_budget": 0,
-        "repeated": 0,
+        "duplicate": 0,
         "no_result": 0,
     }
     more = ask(trials=4)
@@ -237,7 +237,7 @@ def test_what_another_machine_trained_an_instant_before_is_not_trained_again(
     ask: EvaluationRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = tmp_path / "there"
-    monkeypatch.setattr("budgetnet.study.driver.MAX_TURNED_AWAY", 6)
+    monkeypatch.setattr("budgetnet.study.driver.MAX_REJECTED", 6)
     meanwhile(monkeypatch, lambda: ask(trials=2, space=PAIR_SPACE, out=there))
     outcome = ask(trials=5, space=PAIR_SPACE)
     assert (outcome.trained, outcome.end) == (2, "exhausted")
@@ -265,7 +265,7 @@ def two(digits: DataSet, url: str, tmp_path: Path) -> Iterator[Two]:
         one, other = (Ledger(study, storage, Presence(storage, "study", tmp_path / name)) for name in ("here", "there"))
         one.refresh()
         other.refresh()
-        proposals = Proposals(one, settings, data, by_hand=specs)
+        proposals = Proposals(one, settings, data, enqueued=specs)
         yield Two(one, other, [proposals.next().entry for _ in specs])
 
 

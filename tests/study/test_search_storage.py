@@ -27,7 +27,7 @@ def ask(digits: DataSet, tmp_path: Path) -> EvaluationRequest:
 
 
 def test_a_storage_that_is_only_read_is_not_made(tmp_path: Path) -> None:
-    with pytest.raises(RecordError, match="no study is kept here yet"):
+    with pytest.raises(RecordError, match="the storage has no study yet"):
         open_storage(default_storage(tmp_path / "runs"), create=False)
     assert not list(tmp_path.iterdir())
 
@@ -35,7 +35,7 @@ def test_a_storage_that_is_only_read_is_not_made(tmp_path: Path) -> None:
 def test_a_storage_that_is_written_is_made_with_its_folder(tmp_path: Path) -> None:
     storage = open_storage(default_storage(tmp_path / "new" / "runs"), create=True)
     assert (tmp_path / "new" / "runs" / "studies.db").is_file()
-    with pytest.raises(RecordError, match="no study is kept here yet"):
+    with pytest.raises(RecordError, match="the storage has no study yet"):
         find_study(storage, None)
 
 
@@ -76,7 +76,7 @@ def test_a_verb_that_only_reads_leaves_a_foreign_database_as_it_is(tmp_path: Pat
     path = tmp_path / "other.db"
     write_other_tables(path)
     before = path.read_bytes()
-    with pytest.raises(RecordError, match="no study is kept here"):
+    with pytest.raises(RecordError, match="the storage has no study"):
         open_storage(f"sqlite:///{path}", create=False)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == [path.name]

@@ -35,17 +35,17 @@ def test_a_candidate_whose_folder_is_damaged_is_left_out_and_the_search_goes_on(
     folder.path.mkdir(parents=True)
     folder.checkpoint.write_bytes(b"no checkpoint")
     watcher = Watcher()
-    outcome = ask(trials=2, by_hand=(TINY,), watcher=watcher)
+    outcome = ask(trials=2, enqueued=(TINY,), watcher=watcher)
     assert (outcome.trained, outcome.end) == (2, "done")
     assert len(watcher.networks) == len(watcher.results) == 2
-    assert "is left out: checkpoint" in caplog.text
+    assert ": checkpoint" in caplog.text
     assert count_outcomes(read_trials(outcome.study))["no_result"] == 1
     assert folder.checkpoint.read_bytes() == b"no checkpoint"
 
 
 def test_a_run_that_another_study_is_training_is_left_to_it(ask: EvaluationRequest) -> None:
     with folder_of(ask).locked():
-        outcome = ask(trials=2, by_hand=(TINY,))
+        outcome = ask(trials=2, enqueued=(TINY,))
     assert outcome.trained == 2
     assert count_outcomes(read_trials(outcome.study))["no_result"] == 0
     first = outcome.study.get_trials()[0]

@@ -68,7 +68,7 @@ def test_candidates_end_at_rungs_and_nowhere_else(ask: EvaluationRequest, pruner
         if trial in stopped:
             assert (trial.state, trial.user_attrs["cycles"]) == (TrialState.PRUNED, 1)
             assert trial.last_step == 4
-            assert trial.user_attrs["ended"] == "pruned behind cycle 1 of 2: others were better there"
+            assert trial.user_attrs["ended"] == "pruned after cycle 1 of 2: others were better there"
             assert not RunFolder(record.folder).checkpoint.exists()
         else:
             assert (trial.state, record.result.epochs) == (TrialState.COMPLETE, 12)
@@ -76,7 +76,7 @@ def test_candidates_end_at_rungs_and_nowhere_else(ask: EvaluationRequest, pruner
         "trained": 10,
         "pruned": len(stopped),
         "over_budget": 0,
-        "repeated": 0,
+        "duplicate": 0,
         "no_result": 0,
     }
     best = max(trial.intermediate_values[4] for trial in trials)
@@ -181,13 +181,13 @@ def test_networks_made_by_hand_come_first_and_once(ask: EvaluationRequest) -> No
     mine = TINY.replace(name="mine")
     other = TINY.replace(channels=[16], name="other")
     watcher = Watcher()
-    outcome = ask(trials=3, by_hand=(mine, other, mine), watcher=watcher)
+    outcome = ask(trials=3, enqueued=(mine, other, mine), watcher=watcher)
     trials = [trial for trial in outcome.study.get_trials() if trial.user_attrs.get("trained")]
     assert [trial.user_attrs["architecture"] for trial in trials[:2]] == ["mine", "other"]
-    assert ["by_hand" in trial.user_attrs for trial in trials] == [True, True, False]
+    assert ["enqueued" in trial.user_attrs for trial in trials] == [True, True, False]
     assert [trial.params for trial in trials[:2]] == [{}, {}]
-    again = ask(trials=5, by_hand=(mine, other), watcher=watcher)
-    assert sum("by_hand" in trial.user_attrs for trial in again.study.get_trials()) == 2
+    again = ask(trials=5, enqueued=(mine, other), watcher=watcher)
+    assert sum("enqueued" in trial.user_attrs for trial in again.study.get_trials()) == 2
     for trial in trials[:2]:
         record = RunFolder(ask.out / trial.user_attrs["run"]).load()
         assert record.identity.spec.digest == trial.user_attrs["spec"]
@@ -195,11 +195,11 @@ def test_networks_made_by_hand_come_first_and_once(ask: EvaluationRequest) -> No
 
 def test_an_interrupted_network_made_by_hand_is_taken_up_again(ask: EvaluationRequest) -> None:
     with pytest.raises(KeyboardInterrupt):
-        ask(trials=2, by_hand=(TINY,), watcher=Watcher(stop_at=1), recipe=tiny_recipe(epochs=2))
+        ask(trials=2, enqueued=(TINY,), watcher=Watcher(stop_at=1), recipe=tiny_recipe(epochs=2))
     outcome = ask(trials=2, recipe=tiny_recipe(epochs=2))
     retry = next(trial for trial in outcome.study.get_trials() if trial.user_attrs.get("retry_of") == 0)
     assert retry.user_attrs["trained"]
-    assert retry.user_attrs["by_hand"] == outcome.study.get_trials()[0].user_attrs["by_hand"]
+    assert retry.user_attrs["enqueued"] == outcome.study.get_trials()[0].user_attrs["enqueued"]
 
 
 def test_when_the_time_is_up_the_candidate_in_training_waits(ask: EvaluationRequest) -> None:

@@ -71,7 +71,7 @@ class Raising(Callback):
 
 def test_events_of_an_interrupted_resumed_and_completed_run(digits: DataSet, tmp_path: Path) -> None:
     data, log = prepare(digits, RECIPE), EventLog()
-    context = RunContext(worker=3, trained=2, study="mine", trial=7, drawn={"depth": 2})
+    context = RunContext(worker=3, trained=2, study="mine", trial=7, sampled={"depth": 2})
     options: dict[str, Any] = {"seed": 4, "out": tmp_path}
     with pytest.raises(KeyboardInterrupt):
         train(TINY, data, RECIPE, callback=Callbacks([log, Watcher(stop_at=1)]), context=context, **options)

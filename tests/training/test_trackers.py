@@ -84,7 +84,7 @@ def test_mlflow_logs_trial_and_sampled_parameters(
     search: EvaluationRequest, make_store: Callable[[str], Store]
 ) -> None:
     store = make_store("mlflow")
-    outcome = search(trials=6, recipe=CYCLES, watcher=store.tracker(), ways={"pruner": "asha"}, by_hand=(TINY,))
+    outcome = search(trials=6, recipe=CYCLES, watcher=store.tracker(), ways={"pruner": "asha"}, enqueued=(TINY,))
     trials = {trial.user_attrs["run"]: trial for trial in outcome.study.get_trials() if "run" in trial.user_attrs}
     runs = mlflow_runs(store.uri)
     assert len(runs) == len(trials) == 6

@@ -17,7 +17,7 @@ from report_support import (
     IMAGES,
     STUDIES,
     WrittenStudy,
-    every_fate,
+    every_outcome,
     network,
     report_of,
     text_of,
@@ -40,14 +40,14 @@ from budgetnet.visualization.report.run_reader import Reader
 
 
 def test_what_is_ranked_is_what_the_storage_has_complete_and_within_the_budget(tmp_path: Path) -> None:
-    study = every_fate(tmp_path)
+    study = every_outcome(tmp_path)
     found = report_of(study)
     kept = [
         trial
         for trial in study.study.get_trials()
         if trial.state == TrialState.COMPLETE
         and all(value <= 0 for value in trial.constraints.values())
-        and trial.user_attrs["ended"] != "answered from the record"
+        and trial.user_attrs["ended"] != "duplicate"
     ]
     expected = sorted(kept, key=lambda trial: -(trial.value or 0))
     ranked = [standing for standing in found.standings if not standing.row.is_reference]
@@ -71,7 +71,7 @@ def test_what_is_ranked_is_what_the_storage_has_complete_and_within_the_budget(t
 
 
 def test_every_other_candidate_is_listed_once_with_its_reason(tmp_path: Path) -> None:
-    study = every_fate(tmp_path)
+    study = every_outcome(tmp_path)
     found = report_of(study)
     reasons = {each.trial.name: (each.kind, each.why) for each in found.rejections}
     big, wide = network(128, 128).cost, network(32, 48).cost
@@ -79,9 +79,9 @@ def test_every_other_candidate_is_listed_once_with_its_reason(tmp_path: Path) ->
     assert big.macs > 25_000_000
     assert wide.params < 100_000
     assert reasons == {
-        "#3": ("pruned", "behind cycle 1, at 50.00 %: others were better there"),
-        "#4": ("pruned", "behind cycle 2, at 60.00 %: others were better there"),
-        "#5": ("pruned", "behind cycle 2, at 65.00 %: others were better there"),
+        "#3": ("pruned", "after cycle 1, at 50.00 %: others were better there"),
+        "#4": ("pruned", "after cycle 2, at 60.00 %: others were better there"),
+        "#5": ("pruned", "after cycle 2, at 65.00 %: others were better there"),
         "#6": (
             "over budget",
             f"{big.params - 100_000:,} parameters over the 100,000 allowed: {big.params / 1e5:.2f} times as many; "
@@ -93,20 +93,20 @@ def test_every_other_candidate_is_listed_once_with_its_reason(tmp_path: Path) ->
         ),
         "#8": ("diverged", "the loss was no finite number in epoch 2"),
         "#9": ("out of memory", "too large for the device, with half batches as well"),
-        "#10": ("repeated", "trained before, as #1; answered from the record"),
-        "#12": ("interrupted", "broken off, to be taken up again"),
+        "#10": ("duplicate", "already trained, as #1"),
+        "#12": ("interrupted", "interrupted; the search resumes it"),
         "#13": ("no result", "RuntimeError: what broke"),
     }
     states = Counter(trial.state for trial in study.study.get_trials())
     assert found.counts["running"] == states[TrialState.RUNNING] == 1
-    alone = ("trained", "over_budget", "repeated", "interrupted", "left_to_others", "running")
-    untrained = sum(each.trial.fate == "no result" and not each.trial.trained for each in found.rejections)
+    alone = ("trained", "over_budget", "duplicate", "interrupted", "skipped", "running")
+    untrained = sum(each.trial.outcome == "no result" and not each.trial.trained for each in found.rejections)
     assert sum(found.counts[key] for key in alone) + untrained == found.counts["proposed"]
     ranked = sum(not standing.row.is_reference for standing in found.standings)
     assert ranked + len(found.rejections) + found.counts["running"] == sum(states.values())
     table = {(count.kind, count.detail): count[2:] for count in counted(found.rejections)}
-    assert table[("pruned", "behind cycle 1")] == (1, 1, 1.5)
-    assert table[("pruned", "behind cycle 2")] == (2, 4, 6.0)
+    assert table[("pruned", "after cycle 1")] == (1, 1, 1.5)
+    assert table[("pruned", "after cycle 2")] == (2, 4, 6.0)
     assert table[("over budget", "")] == (2, 0, 0.0)
     assert sum(count[0] for count in table.values()) == len(found.rejections)
 
@@ -122,7 +122,7 @@ def test_nothing_over_budget_is_ranked_whatever_the_storage_says(tmp_path: Path)
 
 
 def test_the_finalists_are_those_of_the_records(tmp_path: Path) -> None:
-    found = report_of(every_fate(tmp_path))
+    found = report_of(every_outcome(tmp_path))
     assert found.finals is not None
     assert [(result.finalist.name, result.test) for result in found.finals] == [
         ("#2", [0.9202, 0.9242]),
@@ -135,7 +135,7 @@ def test_the_finalists_are_those_of_the_records(tmp_path: Path) -> None:
 def test_a_verdict_is_given_on_original_cifar10_alone(tmp_path: Path, original: bool, word: str) -> None:
     from record_support import data_record
 
-    study = every_fate(tmp_path, data=data_record(is_original_cifar10=original, name="images"))
+    study = every_outcome(tmp_path, data=data_record(is_original_cifar10=original, name="images"))
     page = render(report_of(study))
     verdict = re.search(r'Against the reference:</span>\s*<strong class="verdict [\w-]+">([^<]+)<', page)
     assert verdict is not None
@@ -163,13 +163,13 @@ def test_a_search_that_still_runs_and_has_nothing_complete_makes_a_report(tmp_pa
 
 
 def test_a_damaged_run_folder_is_left_out_and_the_page_says_so(tmp_path: Path) -> None:
-    study = every_fate(tmp_path)
+    study = every_outcome(tmp_path)
     broken = study.identity(network(16, 24), seed=0).run_id
     (tmp_path / broken / "curves.csv").write_text("nothing\n")
     found = report_of(study)
     (line,) = found.left_out
     assert broken in line
-    assert "must have a row for each of 2 epochs" in line
+    assert "must have one row for each of 2 epochs" in line
     assert [learning.title for learning in found.learning] == ["Finalist #2", "Finalist #1"]
     assert found.best is not None
     assert [len(result.records) for result in found.finals or ()] == [2, 1]
@@ -304,6 +304,6 @@ def test_a_data_set_that_was_vouched_for_is_known_by_its_provenance() -> None:
 
 @pytest.mark.parametrize("url", ["postgresql://me:secret@host/studies", "postgresql://host/studies?password=secret"])
 def test_passwords_stay_out_of_the_page(tmp_path: Path, url: str) -> None:
-    page = render(report_of(every_fate(tmp_path), storage=url))
+    page = render(report_of(every_outcome(tmp_path), storage=url))
     assert "secret" not in page
     assert "host/studies" in text_of(page)

@@ -18,7 +18,7 @@ from report_support import (
     STUDIES,
     Elements,
     WrittenStudy,
-    every_fate,
+    every_outcome,
     network,
     report_of,
     text_of,
@@ -38,7 +38,7 @@ from budgetnet.visualization.report.rejected import rejections
 @pytest.fixture
 def whole(tmp_path: Path) -> Report:
     """A report with every section filled."""
-    study = every_fate(tmp_path, name="study")
+    study = every_outcome(tmp_path, name="study")
     folders = {"ablations": [STUDIES / "schedule"], "reproductions": [STUDIES / "leakage"]}
     return report_of(study, **folders)
 
@@ -125,7 +125,7 @@ def test_a_thousand_candidates_fit_into_six_megabytes(tmp_path: Path) -> None:
 
 
 def test_of_very_many_turned_away_some_are_drawn_and_listed_and_all_are_counted(whole: Report) -> None:
-    away = next(trial for trial in whole.trials if trial.fate == "over budget")
+    away = next(trial for trial in whole.trials if trial.outcome == "over budget")
     many = [away._replace(number=100 + place) for place in range(2_500)]
     trials = [*whole.trials, *many]
     report = whole._replace(trials=tuple(trials), rejections=tuple(rejections(trials, whole.settings.budget)))
@@ -135,7 +135,7 @@ def test_of_very_many_turned_away_some_are_drawn_and_listed_and_all_are_counted(
     assert 800 < len(drawn) <= 1_000
     assert (min(drawn), max(drawn) > 2_500) == (6, True)
     words = text_of(page)
-    assert f"of those turned away over budget {len(drawn)} of 2,502 are drawn" in words
+    assert f"{len(drawn)} of the 2,502 trials rejected over budget are drawn" in words
     assert " ".join(budget_use(trials).layout.meta["alt"].split()) in words
     assert "The first 500 of 2,510; the others are counted above." in words
     assert "over budget 2,502" in words
@@ -145,7 +145,7 @@ def test_of_very_many_turned_away_some_are_drawn_and_listed_and_all_are_counted(
 
 
 def test_a_report_is_written_and_written_again(tell: RunCommand, tmp_path: Path) -> None:
-    study = every_fate(tmp_path / "runs")
+    study = every_outcome(tmp_path / "runs")
     page = tmp_path / "page.html"
     page.write_text("what was there")
     answer = tell("report", "-o", str(page), "--out", str(study.out), "--ablation", str(STUDIES / "schedule"))
@@ -177,7 +177,7 @@ def test_a_page_that_cannot_be_written_is_refused_before_any_work(tell: RunComma
 def test_what_is_not_there_is_told_in_one_line(
     tell: RunCommand, tmp_path: Path, arguments: list[str], words: str
 ) -> None:
-    study = every_fate(tmp_path / "runs")
+    study = every_outcome(tmp_path / "runs")
     answer = tell("report", *arguments, "-o", str(tmp_path / "page.html"), "--out", str(study.out))
     assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
     assert words in answer.err

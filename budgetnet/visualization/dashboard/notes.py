@@ -16,14 +16,14 @@ from budgetnet.study.trials import Outcome, Trial
 from budgetnet.visualization.dashboard.candidates import Candidate
 from budgetnet.visualization.dashboard.markdown import code, plain, table
 
-_FATES: dict[Outcome, str] = {
-    "complete": "Trained to its end, within the budget.",
-    "pruned": "Given up at a restart: others were better after as many cycles.",
-    "over budget": "Over budget: turned away before any training.",
-    "repeated": "Trained before: answered from the record.",
-    "interrupted": "Broken off: its candidate is taken up again in a trial of its own.",
-    "left to another": "Left to another worker before any training.",
-    "no result": "Came to no result.",
+_OUTCOMES: dict[Outcome, str] = {
+    "complete": "Trained for all epochs, within the budget.",
+    "pruned": "Pruned at a restart: others were better after as many cycles.",
+    "over budget": "Over budget: rejected before training.",
+    "duplicate": "Duplicate: this candidate was trained before.",
+    "interrupted": "Interrupted: its candidate resumes in a new trial.",
+    "skipped": "Skipped: left to other workers before training.",
+    "no result": "No result.",
 }
 
 
@@ -35,21 +35,21 @@ def trial_note(candidate: Candidate, settings: StudySettings) -> str:
         settings: the study's question.
     """
     trial = candidate.trial
-    parts = [trial_heading(trial), f"**{_FATES[trial.fate]}**"]
+    parts = [trial_heading(trial), f"**{_OUTCOMES[trial.outcome]}**"]
     if candidate.answered_by is not None:
         parts.append(f"The numbers are those of trial #{candidate.answered_by}, which has the learning curves.")
     if candidate.trouble is not None:
         parts.append(f"Something is missing: {plain(candidate.trouble)}")
     result = table(["result", ""], _result(trial, settings))
     parts += [result, budget_table(trial, settings)]
-    if trial.fate == "over budget":
+    if trial.outcome == "over budget":
         parts.append(_excess(candidate))
     # The draw itself stands beside the note; it is told in words where it is all that is known.
     parts.append(_network(candidate.spec) if candidate.spec else _draw(trial))
     if candidate.record is not None:
         run = candidate.record.folder.resolve()
         seed = settings.config.seed if trial.seed is None else trial.seed
-        how = "to its end" if trial.fate == "pruned" else "again"
+        how = "to its end" if trial.outcome == "pruned" else "again"
         parts += [f"To train it {how}, into a folder of its own:", code(train_command(run, settings, seed=seed))]
         parts += _place_of_data(settings)
     return "\n\n".join(parts)
@@ -63,7 +63,7 @@ def trial_heading(trial: Trial) -> str:
 def _result(trial: Trial, settings: StudySettings) -> Iterator[list[str]]:
     if trial.accuracy is not None and trial.correct is not None and trial.images:
         interval = wilson_interval(trial.correct, trial.images)
-        reached = "" if trial.fate != "pruned" else " when it was given up"
+        reached = "" if trial.outcome != "pruned" else " when it was pruned"
         counted = f"{trial.correct:,} of {trial.images:,} validation images{reached}"
         yield ["accuracy", f"{plain(format_with_interval(trial.accuracy, interval))} % at 95 %; {counted}"]
     elif trial.accuracy is not None:
@@ -78,7 +78,7 @@ def _result(trial: Trial, settings: StudySettings) -> Iterator[list[str]]:
     if trial.reports:
         reports = (f"{epoch}: {percent(value)} %" for epoch, value in sorted(trial.reports.items()))
         yield ["after epoch", ", ".join(reports)]
-    yield ["ended", plain(trial.ended or "without a word")]
+    yield ["ended", plain(trial.ended or "for an unknown reason")]
     if trial.seed is not None:
         yield ["seed", str(trial.seed)]
     if trial.run is not None:
@@ -137,7 +137,7 @@ def _network(spec: ModelSpec) -> str:
 
 
 def _draw(trial: Trial) -> str:
-    rows = [[plain(name), _value(value)] for name, value in sorted(trial.drawn.items())]
+    rows = [[plain(name), _value(value)] for name, value in sorted(trial.sampled.items())]
     return table(["drawn", ""], rows, right=[1])
 
 

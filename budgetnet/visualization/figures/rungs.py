@@ -32,13 +32,13 @@ class RungRow(NamedTuple):
 
 
 def rung_rows(trials: Sequence[Trial]) -> list[RungRow]:
-    """The ends of cycles that candidates of a study came to; what was answered from the record does not count again."""
-    own = [trial for trial in trials if trial.reports and trial.fate != "repeated"]
+    """The ends of cycles that candidates of a study came to; duplicates are not counted."""
+    own = [trial for trial in trials if trial.reports and trial.outcome != "duplicate"]
     rows = []
     for epoch in sorted({epoch for trial in own for epoch in trial.reports}):
         there = [trial for trial in own if epoch in trial.reports]
         reports = sorted(trial.reports[epoch] for trial in there)
-        given_up = sum(trial.fate == "pruned" and max(trial.reports) == epoch for trial in there)
+        given_up = sum(trial.outcome == "pruned" and max(trial.reports) == epoch for trial in there)
         rows.append(RungRow(epoch, len(there), given_up, reports[-1], reports[(len(reports) - 1) // 2]))
     return rows
 

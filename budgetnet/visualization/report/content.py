@@ -24,9 +24,9 @@ RejectionKind = Literal[
     "diverged",
     "out of memory",
     "no result",
-    "repeated",
+    "duplicate",
     "interrupted",
-    "left to another",
+    "skipped",
 ]
 
 
@@ -54,7 +54,7 @@ class RejectionCount(NamedTuple):
 
     kind: RejectionKind
     detail: str
-    """Which of them, such as ``behind cycle 2``; may be empty."""
+    """Which of them, such as ``after cycle 2``; may be empty."""
     candidates: int
     epochs: int
     """Epochs trained, all together."""

@@ -24,7 +24,7 @@ from budgetnet.visualization.report.rejected import is_ranked
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-_MOST_TURNED_AWAY = 1_000
+_MAX_REJECTED = 1_000
 """Proposals over budget that a figure shows; of more, some."""
 
 
@@ -46,7 +46,7 @@ def drawings(report: Report) -> dict[str, Any]:
     """The figures by section; those of which a section has several, as lists."""
     trials, limits = report.trials, report.settings.budget
     # Whatever a storage calls complete: nothing over budget stands on a front.
-    admitted = [trial for trial in trials if trial.fate != "complete" or is_ranked(trial, limits)]
+    admitted = [trial for trial in trials if trial.outcome != "complete" or is_ranked(trial, limits)]
     common: dict[str, Any] = {"budget": limits, "comparable": report.comparable}
     found: dict[str, Any] = {
         "front": [
@@ -70,15 +70,15 @@ def drawings(report: Report) -> dict[str, Any]:
 
 
 def _budget_use(trials: Sequence[Trial]) -> Drawn:
-    """Every proposal, or, where too many were turned away to draw them all, some of those: spread over the search."""
+    """Draw all trials, or, of very many that are over budget, an evenly spaced sample."""
     drawn = embedded(budget_use(trials))
-    away = [trial for trial in trials if trial.fate == "over budget"]
-    every = -(-len(away) // _MOST_TURNED_AWAY)
+    away = [trial for trial in trials if trial.outcome == "over budget"]
+    every = -(-len(away) // _MAX_REJECTED)
     if every <= 1:
         return drawn
     shown = {trial.number for trial in away[::every]}
-    fewer = [trial for trial in trials if trial.fate != "over budget" or trial.number in shown]
-    note = f"of those turned away over budget {len(shown):,} of {len(away):,} are drawn"
+    fewer = [trial for trial in trials if trial.outcome != "over budget" or trial.number in shown]
+    note = f"{len(shown):,} of the {len(away):,} trials rejected over budget are drawn"
     return embedded(budget_use(fewer))._replace(alt=drawn.alt, note=note)
 
 

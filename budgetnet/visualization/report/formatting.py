@@ -81,14 +81,14 @@ def data_words(data: DataRecord) -> str:
     return f"{data.name}: {data.provenance}; {images}"
 
 
-def fate_words(counts: Mapping[str, int]) -> str:
-    """What became of all proposals, in one sentence."""
-    others = {"in training": "running", "interrupted": "interrupted", "left to another worker": "left_to_others"}
+def outcome_text(counts: Mapping[str, int]) -> str:
+    """Return the number of trials with each outcome, as a sentence."""
+    others = {"in training": "running", "interrupted": "interrupted", "skipped": "skipped"}
     rest = "".join(f", {counts[key]:,} {words}" for words, key in others.items() if counts[key])
     return (
         f"{counts['proposed']:,} proposed, {counts['trained']:,} trained, {counts['pruned']:,} of them pruned at a "
-        f"restart; {counts['over_budget']:,} turned away over budget before any training, {counts['repeated']:,} "
-        f"answered from the record, {counts['no_result']:,} without a result{rest}"
+        f"restart; {counts['over_budget']:,} rejected over budget before training, {counts['duplicate']:,} "
+        f"duplicates, {counts['no_result']:,} without a result{rest}"
     )
 
 

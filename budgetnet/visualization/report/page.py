@@ -26,8 +26,8 @@ from budgetnet.visualization.report.formatting import (
     budget_words,
     data_words,
     environment_words,
-    fate_words,
     final_verdict,
+    outcome_text,
     verdict_words,
 )
 from budgetnet.visualization.report.rejected import counted
@@ -77,7 +77,7 @@ def render(report: Report) -> str:
         listed=report.rejections[:MOST_LISTED],
         budget=budget_words(report.settings.budget),
         data=data_words(report.settings.data),
-        fates=fate_words(report.counts),
+        outcomes=outcome_text(report.counts),
         verdict=verdict_words(report),
         final_verdict=final_verdict,
         environments=[environment_words(each) for each in report.environments],

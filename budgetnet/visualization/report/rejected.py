@@ -15,7 +15,7 @@ from budgetnet.visualization.report.formatting import LIMIT_WORDS
 
 def is_ranked(trial: Trial, budget: Budget) -> bool:
     """Whether a candidate was trained to its end, judged, and counted again within the budget."""
-    complete = trial.fate == "complete" and trial.correct is not None and bool(trial.images)
+    complete = trial.outcome == "complete" and trial.correct is not None and bool(trial.images)
     return complete and budget.allows(_cost(trial))
 
 
@@ -33,7 +33,7 @@ def rejections(trials: Sequence[Trial], budget: Budget) -> list[Rejection]:
     return [
         _rejection(trial, budget, first.get(trial.spec))
         for trial in trials
-        if trial.fate != "running" and not is_ranked(trial, budget)
+        if trial.outcome != "running" and not is_ranked(trial, budget)
     ]
 
 
@@ -41,7 +41,7 @@ def counted(rejected: Iterable[Rejection]) -> list[RejectionCount]:
     """Candidates by kind, pruned ones by the cycle they were pruned behind, with what their training cost."""
     groups: dict[tuple[RejectionKind, str], list[Trial]] = {}
     for each in rejected:
-        detail = f"behind cycle {each.trial.cycles}" if each.kind == "pruned" else ""
+        detail = f"after cycle {each.trial.cycles}" if each.kind == "pruned" else ""
         groups.setdefault((each.kind, detail), []).append(each.trial)
     order = get_args(RejectionKind)
     return [
@@ -61,21 +61,21 @@ def _cost(trial: Trial) -> Cost:
 
 
 def _rejection(trial: Trial, budget: Budget, earlier: Trial | None) -> Rejection:
-    if trial.fate == "over budget" or not budget.allows(_cost(trial)):
+    if trial.outcome == "over budget" or not budget.allows(_cost(trial)):
         return Rejection(trial, "over budget", _excess(trial, budget))
     reached = "" if trial.accuracy is None else f", at {100 * trial.accuracy:.2f} %"
     known = f", as {earlier.name}" if earlier is not None and earlier.number != trial.number else ""
     words: dict[str, tuple[RejectionKind, str]] = {
-        "pruned": ("pruned", f"behind cycle {trial.cycles}{reached}: others were better there"),
-        "repeated": ("repeated", f"trained before{known}; answered from the record"),
-        "interrupted": ("interrupted", "broken off, to be taken up again"),
-        "left to another": ("left to another", trial.ended or "another worker had it"),
+        "pruned": ("pruned", f"after cycle {trial.cycles}{reached}: others were better there"),
+        "duplicate": ("duplicate", f"already trained{known}"),
+        "interrupted": ("interrupted", "interrupted; the search resumes it"),
+        "skipped": ("skipped", trial.ended or "taken by another worker"),
     }
-    if trial.fate in words:
-        return Rejection(trial, *words[trial.fate])
+    if trial.outcome in words:
+        return Rejection(trial, *words[trial.outcome])
     if trial.ended == OUT_OF_MEMORY:
         return Rejection(trial, "out of memory", "too large for the device, with half batches as well")
-    return Rejection(trial, "diverged" if trial.trained else "no result", trial.ended or "no reason was written down")
+    return Rejection(trial, "diverged" if trial.trained else "no result", trial.ended or "no reason was recorded")
 
 
 def _excess(trial: Trial, budget: Budget) -> str:
