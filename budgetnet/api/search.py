@@ -49,7 +49,7 @@ def search(
         DataError: the data set is missing or damaged.
         OverBudgetError: not even the smallest network of the space fits.
         RecordError: the study asks another question, or the storage cannot be used.
-        BusyError: another search is at work on the study.
+        BusyError: another search is running on the study.
     """
     check_callbacks(callbacks)
     named = data if data is None or isinstance(data, str) else data.name
@@ -186,7 +186,7 @@ def run_ablation(
     study = config.changed_study
     from budgetnet.engines.local import Batch, first_run
     from budgetnet.experiments.ablation.results import ablation_result
-    from budgetnet.experiments.ablation.running import finished_variants, planned, train_variants
+    from budgetnet.experiments.ablation.running import finished_variants, planned_runs, train_variants
     from budgetnet.experiments.ablation.stored import store_ablation
     from budgetnet.training.callbacks import Callbacks
     from budgetnet.training.devices import choose_device
@@ -202,7 +202,7 @@ def run_ablation(
     for variant in variants:
         if variant.is_base:
             variant.verdict.require()
-    runs = planned(study, variants)
+    runs = planned_runs(study, variants)
     if config.threads is not None:
         from budgetnet.training.threads import set_threads
 

@@ -73,11 +73,11 @@ def ablate(
 
 def _extent(study: AblationStudy, variants: Sequence[Variant], records: Records) -> str:
     """How many of a study's runs there are."""
-    from budgetnet.experiments.ablation.running import planned
+    from budgetnet.experiments.ablation.running import planned_runs
 
     judged = " and judged on the test set" if study.judged_on == "test" else ""
     count = sum(map(len, records.values()))
-    return f"partial: {count} of {len(planned(study, variants))} runs are complete{judged}; nothing was trained"
+    return f"partial: {count} of {len(planned_runs(study, variants))} runs are complete{judged}; nothing was trained"
 
 
 def _list(study: AblationStudy, variants: Sequence[Variant], *, as_json: bool) -> None:

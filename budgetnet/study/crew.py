@@ -1,4 +1,4 @@
-"""Several workers on one study: processes that are started, listened to, started again when they are killed, and ended.
+"""Worker processes of a search: start them, receive their events, restart killed ones and stop them.
 
 They are plain programs spoken to through pipes, not those of ``multiprocessing``: these would run the caller's main
 program once more, which fails in a notebook and in a script without a ``__main__`` guard.
@@ -37,7 +37,7 @@ _END_PATIENCE = 60.0
 
 
 class _Report(NamedTuple):
-    """What a worker told, or that it has gone."""
+    """An event of a worker."""
 
     event: str
     slot: int
@@ -45,7 +45,7 @@ class _Report(NamedTuple):
 
 
 class _Hand(NamedTuple):
-    """A worker's process, and the thread that listens to it."""
+    """A worker process and the thread that reads its events."""
 
     process: subprocess.Popen[str]
     listener: threading.Thread
@@ -73,10 +73,10 @@ class _Hand(NamedTuple):
 
 
 class Crew:
-    """Workers on one study: processes that share its images, each with its share of the cores or with one GPU."""
+    """Worker processes on one study, which share its images and the cores or the GPUs."""
 
     def __init__(self, place: Arrangement, callback: Callback) -> None:
-        """Nobody is at work yet.
+        """Make workers, which are started by `search` and `train`.
 
         Args:
             place: the question, where it is worked on, and by how many.
@@ -90,7 +90,7 @@ class Crew:
         Raises:
             OverBudgetError: not even the smallest network of the space fits.
             RecordError: the study asks another question.
-            BusyError: another search is at work on the study.
+            BusyError: another search is running on the study.
             BudgetnetError: a worker failed, or was killed again and again.
         """
         place = self._place
@@ -217,9 +217,9 @@ class _Shift:
                 self._break_off(slot, None)
             self._killed[slot] += 1
             if self._killed[slot] > MAX_KILLED:
-                rule = "the same command goes on where it stopped; fewer workers need less memory"
+                rule = "repeat the command to resume the search; fewer workers need less memory"
                 times = f"{self._killed[slot]} times in a row, at last with status {status}"
-                raise BudgetnetError(f"a worker ended without a word {times}: {rule}")
+                raise BudgetnetError(f"a worker process died {times}: {rule}")
             self._start(slot)
 
     def _break_off(self, slot: int, reason: str | None) -> None:

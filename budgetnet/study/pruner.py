@@ -65,7 +65,7 @@ class HalvingPruner(BasePruner):
 
 
 class _PartOfStudy(optuna.Study):
-    """A study of which only some trials are seen."""
+    """View of a study with some of its trials."""
 
     def __init__(self, study: optuna.Study, seen: Callable[[FrozenTrial], bool]) -> None:
         super().__init__(study.study_name, study._storage)

@@ -22,7 +22,7 @@ from budgetnet.common.errors import InputError
 from budgetnet.experiments.ablation import AblationStudy
 from budgetnet.experiments.ablation.changes import EFFECT_RULE, POOLED_RULE
 from budgetnet.experiments.ablation.results import AblationResult, ablation_result
-from budgetnet.experiments.ablation.running import planned
+from budgetnet.experiments.ablation.running import planned_runs
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.recipe import Recipe
 from budgetnet.statistics.intervals import Interval
@@ -104,7 +104,7 @@ def test_everything_is_trained_for_each_network_with_the_same_seeds() -> None:
     assert [each.spec.digest for each in variants] == 8 * [basic.digest] + 8 * [preact.digest]
     for each, other in zip(variants[:8], variants[8:], strict=True):
         assert each.recipe == other.recipe
-    runs = planned(study, variants)
+    runs = planned_runs(study, variants)
     assert [run.seed for run in runs] == [seed for seed in (3, 5, 8, 9) for _ in range(16)]
     assert len({(run.spec.digest, run.recipe.digest, run.seed) for run in runs}) == 2 * 8 * 4
 
@@ -307,7 +307,7 @@ def test_an_omission_from_what_is_over_budget_is_compared_with_nothing() -> None
     study = AblationStudy.from_mapping({**STUDY, "options": options, "budget": {"max_params": "60k"}})
     rows = {row.variant.title: row for row in result_of(study, lambda *_: [7_000, 7_001, 7_002, 7_003]).rows}
     assert not rows["basic: all"].variant.fits
-    assert rows["basic: all without wide"].remark == "compared with nothing: all is over budget"
+    assert rows["basic: all without wide"].remark == "not compared: all is over budget"
     assert rows["basic: all without wide"].difference is None
     assert rows["basic: deep"].difference is not None
 
@@ -457,11 +457,11 @@ def test_a_study_of_one_network_and_factors_keeps_its_shape() -> None:
         ),
         (
             {"networks": {"a": SMALL, "b": {"stages": [{"channels": 8}]}}, "changes": {"spec.stages[1].blocks": 2}},
-            "spec.stages[1].blocks = 2: leads nowhere: spec.stages has 1 entries, counted from 0 (in the network b)",
+            "spec.stages[1].blocks = 2: does not exist: spec.stages has 1 entries, counted from 0 (in the network b)",
         ),
         (
             {"options": {"a": {"spec.block": "preact"}}, "design": "one-at-a-time"},
-            "options.a = {'spec.block': 'preact'}: changes nothing: the base is so already (in the network preact)",
+            "options.a = {'spec.block': 'preact'}: changes nothing in the base (in the network preact)",
         ),
         (
             {

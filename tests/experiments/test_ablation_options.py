@@ -10,7 +10,7 @@ import pytest
 from budgetnet.common.errors import InputError
 from budgetnet.common.files import write_yaml
 from budgetnet.experiments.ablation import AblationStudy, Variant
-from budgetnet.experiments.ablation.running import planned
+from budgetnet.experiments.ablation.running import planned_runs
 from budgetnet.model import zoo
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.augmentation import Augmentation
@@ -145,7 +145,7 @@ def test_of_two_options_all_without_one_is_the_other_and_is_trained_once() -> No
     ]
     assert variants[4].key == variants[2].key
     # Four different recipes with two seeds, seed by seed.
-    runs = planned(study, variants)
+    runs = planned_runs(study, variants)
     names = [("base",), ("nesterov",), ("mild",), ("nesterov", "mild")]
     digests = [recipe_with(*(part for part in each if part != "base")).digest for each in names]
     assert [(run.recipe.digest, run.seed) for run in runs] == [(digest, seed) for seed in (4, 7) for digest in digests]
@@ -233,7 +233,7 @@ def test_options_that_name_a_cycle_go_with_another_length(epochs: int) -> None:
     assert found["by itself"] == (epochs, Schedule(kind="one-cycle", first_cycle=epochs))
     assert found["short cycle"] == (epochs, Schedule(first_cycle=min(15, epochs)))
     assert found["longer"] == (40, Schedule(first_cycle=40))
-    with pytest.raises(InputError, match=r"^options.short cycle = .*: changes nothing: the base is so already$"):
+    with pytest.raises(InputError, match=r"^options.short cycle = .*: changes nothing in the base$"):
         AblationStudy.from_mapping({**STUDY, "options": options}).with_epochs(12)
 
 
@@ -257,8 +257,8 @@ NESTEROV = {"recipe.nesterov": True}
         ({"options": [1]}, "options = [1]: must be a mapping of names to mappings of paths to values"),
         ({"options": {"a": {}}}, "options.a = {}: must be a mapping of paths to values"),
         ({"options": {"a": 3}}, "options.a = 3: must be a mapping of paths to values"),
-        ({"options": {"base": NESTEROV}}, "options.base = {'recipe.nesterov': True}: is a variant's name already"),
-        ({"options": {"all": NESTEROV}}, "options.all = {'recipe.nesterov': True}: is a variant's name already"),
+        ({"options": {"base": NESTEROV}}, "options.base = {'recipe.nesterov': True}: is the name of a variant"),
+        ({"options": {"all": NESTEROV}}, "options.all = {'recipe.nesterov': True}: is the name of a variant"),
         ({"options": {"a, b": NESTEROV}}, "options.'a, b' = {'recipe.nesterov': True}: must have a name of 1 to 48"),
         ({"options": {"": NESTEROV}}, "options.'' = {'recipe.nesterov': True}: must have a name of 1 to 48"),
         ({"options": {"x" * 49: NESTEROV}}, f"options.'{'x' * 49}' = {{'recipe.nesterov': True}}: must have a name"),
@@ -281,18 +281,18 @@ NESTEROV = {"recipe.nesterov": True}
         ),
         (
             {"options": {"a": {"recipe.momentum": 0.9}}},
-            "options.a = {'recipe.momentum': 0.9}: changes nothing: the base is so already",
+            "options.a = {'recipe.momentum': 0.9}: changes nothing in the base",
         ),
         (
             {"options": {"a": {"recipe.momentum": 0.8}, "b": {"recipe.momentum": 0.7}}, "design": "leave-one-out"},
-            "options.b.recipe.momentum = 0.7: is set to another value by options.a, and this design combines the two",
+            "options.b.recipe.momentum = 0.7: is set to another value by options.a, and this design combines them",
         ),
         (
             {
                 "options": {"a": {"recipe.momentum": "off"}, "b": {"recipe.momentum": None, "recipe.epochs": 3}},
                 "design": "leave-one-out",
             },
-            "options.a = {'recipe.momentum': False}: changes nothing: without it, all options together come to the",
+            "options.a = {'recipe.momentum': False}: changes nothing: all options together are the same",
         ),
         (
             {"options": {"a": {"recipe.momentum": "off"}, "b": {"recipe.nesterov": True}}, "design": "leave-one-out"},
@@ -312,11 +312,11 @@ NESTEROV = {"recipe.nesterov": True}
         ),
         (
             {"options": {"a": {"recipe.split_seed": 1}}},
-            "recipe.split_seed = 1: would judge the variant a on other images than the base: set judged_on: test",
+            "recipe.split_seed = 1: would evaluate the variant a on other images than the base: set judged_on: test",
         ),
         (
             {"options": {"momentum=0.8": NESTEROV}, "factors": {"recipe.momentum": [0.8]}},
-            "options = 'momentum=0.8': is what two variants would be called",
+            "options = 'momentum=0.8': is the name of two variants",
         ),
         (
             {"options": {f"a{i}": {"recipe.momentum": 0.1 + i / 100} for i in range(10)}, "design": "leave-one-out"},

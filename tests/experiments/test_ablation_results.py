@@ -92,7 +92,7 @@ def test_runs_without_a_result_leave_their_pairs_out() -> None:
     broken["base"][0] = None
     row = result_of(broken).rows[1]
     assert row.difference is not None
-    assert (row.n, row.difference.n, row.remark) == (3, 2, "1 of 4 runs came to no result")
+    assert (row.n, row.difference.n, row.remark) == (3, 2, "1 of 4 runs have no result")
     expected = np.array([8_990 - 9_100, 8_905 - 9_020]) / 10_000
     assert row.difference.mean == pytest.approx(expected.mean())
     broken["stages[4].channels=128"] = [8_900, None, None, None]

@@ -90,8 +90,8 @@ def test_a_single_run_is_compared_as_a_proportion() -> None:
             {"spec": get("wrn-16-4")},
             "the network, for images of 3x32x32 in 10 classes, is not the published one, reference",
         ),
-        ({"recipe": named_recipe("paper").with_epochs(2)}, "trained by neither of the recipes paper and as-run"),
-        ({"recipe": named_recipe("modern")}, "trained by neither of the recipes paper and as-run"),
+        ({"recipe": named_recipe("paper").with_epochs(2)}, "the recipe is neither paper nor as-run"),
+        ({"recipe": named_recipe("modern")}, "the recipe is neither paper nor as-run"),
     ],
 )
 def test_what_differs_makes_the_comparison_none_but_shows_the_numbers(changes: dict[str, Any], reason: str) -> None:
@@ -121,13 +121,13 @@ def test_runs_without_a_result_are_left_out_and_told_of() -> None:
     records = [run_record(seed=0, validation_correct=None), run_record(seed=1)]
     result = reference_result(records, declared=False)
     assert result.verdict.comparison.n == 1
-    assert "1 of 2 runs came to no result" in result.verdict.remarks
+    assert "1 of 2 runs have no result" in result.verdict.remarks
     assert [(row.seed, row.test_accuracy, row.gap) for row in result.rows] == [
         (0, None, None),
         (1, 0.9141, pytest.approx(0.9 - 0.9141)),
     ]
     assert (result.loss, result.published.loss) == (0.25, 0.315)
-    with pytest.raises(BudgetnetError, match="none of 1 runs came to a result"):
+    with pytest.raises(BudgetnetError, match="none of 1 runs has a test result"):
         reference_result(records[:1], declared=False)
 
 
@@ -169,7 +169,7 @@ def test_a_seed_that_diverged_by_one_recipe_is_no_pair() -> None:
     sound = [run_record(seed=0), run_record(seed=1)]
     result = leakage_result(leaking, sound)
     assert (result.sides[0].n, result.difference.n, result.difference.p_value, len(result.rows)) == (1, 1, None, 4)
-    with pytest.raises(BudgetnetError, match="no seed came to a result by both recipes"):
+    with pytest.raises(BudgetnetError, match="no seed has results of both recipes"):
         leakage_result(leaking[:1], sound[:1])
 
 
