@@ -13,7 +13,7 @@ import optuna
 import pytest
 from markdown_it import MarkdownIt
 from optuna.storages import RDBStorage
-from search_support import EvaluationRequest, Watcher
+from search_support import SearchRunner, Watcher
 from sqlalchemy import text
 from support import PAIR_SPACE, TINY, restarts, tiny_recipe
 
@@ -31,14 +31,14 @@ BY_HAND = TINY.replace(channels=[4], name="by-hand")
 
 
 def make_study(digits: DataSet, out: Path) -> None:
-    """Searches: broken off once, then until nothing new is proposed any more."""
+    """Run a search, interrupted once, until nothing new is sampled."""
     ways = {"sampler": "random", "pruner": "asha"}
-    ask = EvaluationRequest(digits, out)
+    run_search = SearchRunner(digits, out)
     with patch("budgetnet.study.driver.MAX_REJECTED", 12):
         for watcher in (Watcher(stop_at=2), Watcher()):
             how: dict[str, Any] = {"space": EIGHT, "recipe": RECIPE, "ways": ways, "enqueued": (BY_HAND,)}
             try:
-                ask(trials=99, name=NAME, watcher=watcher, **how)
+                run_search(trials=99, name=NAME, watcher=watcher, **how)
             except KeyboardInterrupt:
                 continue
 

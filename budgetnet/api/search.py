@@ -56,7 +56,7 @@ def search(
     wanted = (config or SearchConfig()).replace(**fields, **({} if named is None else {"data": named}))
     dataset = None if data is None or isinstance(data, str) else data
     request, outcome = run_search(wanted, dataset=dataset, callbacks=callbacks, say=_log.warning)
-    return Study(outcome.study, request.place.storage, wanted.out)
+    return Study(outcome.study, request.context.storage, wanted.out)
 
 
 def run_search(
@@ -93,8 +93,8 @@ def run_search(
     if config.threads is not None:
         from budgetnet.training.threads import set_threads
 
-        say(set_threads(config.threads, lambda: likely_run(request), processes=request.place.workers))
-    storage = request.place.storage
+        say(set_threads(config.threads, lambda: likely_run(request), processes=request.context.workers))
+    storage = request.context.storage
     with storage_errors(storage):
         with TerminalProgress(candidates=config.trials) as progress:
             outcome = run(request, Callbacks([progress, *trackers, *callbacks]), deadline=deadline)

@@ -33,5 +33,5 @@ def search(config: SearchConfig, as_json: Json = False) -> None:
     if outcome.end == "time":
         waiting = "; finalists wait for the last candidate" if config.finalists else ""
         typer.echo(f"time is up {reached}: the same command goes on{waiting}", err=True)
-    with storage_errors(request.place.storage):
+    with storage_errors(request.context.storage):
         print_leaderboard(outcome.study, out=config.out, storage=config.storage, as_json=as_json)

@@ -60,7 +60,7 @@ class Plan(NamedTuple):
     """Time to stop at, on the clock of `time.time`. Default: never."""
 
 
-class Arrangement(NamedTuple):
+class SearchContext(NamedTuple):
     """Settings of a study, with its data, storage and folder."""
 
     settings: StudySettings
@@ -112,7 +112,7 @@ class _Clock(Callback):
             raise _TimeUpError
 
 
-def question(data: TrainingData, config: SearchConfig, *, device: torch.device | None = None) -> StudySettings:
+def make_settings(data: TrainingData, config: SearchConfig, *, device: torch.device | None = None) -> StudySettings:
     """Return the settings of a search, with its device and precision.
 
     Args:
@@ -137,11 +137,11 @@ def question(data: TrainingData, config: SearchConfig, *, device: torch.device |
     )
 
 
-def search(place: Arrangement, plan: Plan, callback: Callback) -> SearchOutcome:
+def search(context: SearchContext, plan: Plan, callback: Callback) -> SearchOutcome:
     """Train candidates in this process until the study has enough; the same call resumes the search.
 
     Args:
-        place: the study's settings, data, storage and folder.
+        context: the study's settings, data, storage and folder.
         plan: when to stop.
         callback: called with the progress; an exception from it ends the search, and the next one resumes the trial.
 
@@ -150,12 +150,12 @@ def search(place: Arrangement, plan: Plan, callback: Callback) -> SearchOutcome:
         RecordError: the study exists with another config.
         BusyError: another search is running on the study.
     """
-    require_feasible(place.settings, place.data)
-    place.out.mkdir(parents=True, exist_ok=True)
-    presence = place.presence
-    with presence.searching(), presence, storage_errors(place.storage):
-        study = open_study(place.storage, place.study_name, place.settings)
-        worker = Worker(place, study=study, presence=presence, callback=callback)
+    require_feasible(context.settings, context.data)
+    context.out.mkdir(parents=True, exist_ok=True)
+    presence = context.presence
+    with presence.searching(), presence, storage_errors(context.storage):
+        study = open_study(context.storage, context.study_name, context.settings)
+        worker = Worker(context, study=study, presence=presence, callback=callback)
         end = worker.work(plan)
         return SearchOutcome(study, worker.ledger.trained, end)
 
@@ -179,9 +179,14 @@ def require_feasible(settings: StudySettings, data: TrainingData) -> None:
 class Worker:
     """Worker of a search: starts each candidate under the study's lock and trains it without the lock."""
 
-    def __init__(self, place: Arrangement, *, study: optuna.Study, presence: Presence, callback: Callback) -> None:
-        self._settings, self._data, self._storage, self._out = place.settings, place.data, place.storage, place.out
-        self._presence, self._study_name, self._callback = presence, place.study_name, callback
+    def __init__(self, context: SearchContext, *, study: optuna.Study, presence: Presence, callback: Callback) -> None:
+        self._settings, self._data, self._storage, self._out = (
+            context.settings,
+            context.data,
+            context.storage,
+            context.out,
+        )
+        self._presence, self._study_name, self._callback = presence, context.study_name, callback
         pruner = make_pruner(self._settings.config.pruner, self._settings.recipe)
         self.ledger = Ledger(study, self._storage, presence, pruner=pruner)
 

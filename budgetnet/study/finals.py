@@ -19,18 +19,18 @@ from budgetnet.engines.local import PlannedRun, is_complete
 from budgetnet.evaluation.inference import evaluate_on_test
 from budgetnet.runs.recipe import Recipe, require_reliable_validation
 from budgetnet.runs.store import RunFolder
-from budgetnet.study.driver import Arrangement
+from budgetnet.study.driver import SearchContext
 from budgetnet.study.finalists import Finalist, FinalResult, Finals, read_results, store_finals
 from budgetnet.study.outcomes import is_trained
 from budgetnet.training.trainer import identify
 
 
-def choose_finalists(study: optuna.Study, place: Arrangement, *, number: int, seeds: int, recipe: Recipe) -> Finals:
+def choose_finalists(study: optuna.Study, context: SearchContext, *, number: int, seeds: int, recipe: Recipe) -> Finals:
     """Return the best candidates of a study, and the best enqueued one in addition if it is not among them.
 
     Args:
         study: the study.
-        place: the study's settings, data, storage and folder.
+        context: the study's settings, data, storage and folder.
         number: number of candidates to choose.
         seeds: number of trainings of each.
         recipe: final recipe, with the validation split of the search; values that the search sampled for a candidate
@@ -45,21 +45,21 @@ def choose_finalists(study: optuna.Study, place: Arrangement, *, number: int, se
     enqueued = [trial for trial in ranked if "enqueued" in trial.user_attrs]
     if enqueued and enqueued[0] not in chosen:
         chosen.append(enqueued[0])
-    own = place.settings.recipe
+    own = context.settings.recipe
     same_split = {"validation_fraction": own.validation_fraction, "split_seed": own.split_seed}
     recipe = recipe.model_copy(update=same_split)
-    numbers = tuple(place.settings.config.seed + step for step in range(seeds))
-    finalists = (_finalist(trial, recipe, numbers, place) for trial in chosen)
+    numbers = tuple(context.settings.config.seed + step for step in range(seeds))
+    finalists = (_finalist(trial, recipe, numbers, context) for trial in chosen)
     return Finals(finalists=tuple(finalists), seeds=numbers)
 
 
-def _finalist(trial: FrozenTrial, recipe: Recipe, seeds: Sequence[int], place: Arrangement) -> Finalist:
-    spec = RunFolder(place.out / trial.user_attrs["run"]).load().identity.spec
+def _finalist(trial: FrozenTrial, recipe: Recipe, seeds: Sequence[int], context: SearchContext) -> Finalist:
+    spec = RunFolder(context.out / trial.user_attrs["run"]).load().identity.spec
     enqueued = "enqueued" in trial.user_attrs
     if not enqueued:
-        recipe = place.settings.space.recipe_for(trial.params, base=recipe)
+        recipe = context.settings.space.recipe_for(trial.params, base=recipe)
     runs = (
-        RunFolder.of(identify(spec, place.data, recipe, seed=seed, device=place.device), place.out).path.name
+        RunFolder.of(identify(spec, context.data, recipe, seed=seed, device=context.device), context.out).path.name
         for seed in seeds
     )
     return Finalist(
@@ -95,15 +95,15 @@ def open_test_set(
         DataError: an opening cannot be logged.
         RecordError: a run's weights are damaged.
     """
-    for place, result in enumerate(results, 1):
+    for rank, result in enumerate(results, 1):
         seeds = ", ".join(str(record.identity.seed) for record in result.records if record.test is None)
-        reason = f"finalist {place} of {len(results)} of study {study_name}, trained with seeds {seeds}"
+        reason = f"finalist {rank} of {len(results)} of study {study_name}, trained with seeds {seeds}"
         evaluate_on_test(result.records, dataset, by=result.finalist.name, reason=reason, device=device, out=out)
 
 
 def run_finals(
     study: optuna.Study,
-    place: Arrangement,
+    context: SearchContext,
     dataset: DataSet,
     train_all: Callable[[Sequence[PlannedRun]], object],
     *,
@@ -115,7 +115,7 @@ def run_finals(
 
     Args:
         study: the study.
-        place: the study's settings, data, storage and folder.
+        context: the study's settings, data, storage and folder.
         dataset: data set with its sealed test set.
         train_all: function that trains runs, in this process or in several.
         number: number of candidates to choose.
@@ -128,15 +128,17 @@ def run_finals(
         BusyError: a search is running on the study.
     """
     require_reliable_validation(recipe, field="final_recipe")
-    with place.presence.searching():
-        finals = choose_finalists(study, place, number=number, seeds=seeds, recipe=recipe)
+    with context.presence.searching():
+        finals = choose_finalists(study, context, number=number, seeds=seeds, recipe=recipe)
         if not finals.finalists:
             raise BudgetnetError("no candidate has a result, so there are no finalists")
         store_finals(study, finals)
         train_all(final_runs(finals))
-        missing = [run for each in finals.finalists for run in each.runs if not is_complete(RunFolder(place.out / run))]
+        missing = [
+            run for each in finals.finalists for run in each.runs if not is_complete(RunFolder(context.out / run))
+        ]
         if missing:
             raise BudgetnetError(f"{len(missing)} trainings of finalists are incomplete, such as {missing[0]}")
-        results = read_results(finals, place.out)
-        open_test_set(results, dataset, study_name=place.study_name, device=place.device, out=place.out)
-        return read_results(finals, place.out)
+        results = read_results(finals, context.out)
+        open_test_set(results, dataset, study_name=context.study_name, device=context.device, out=context.out)
+        return read_results(finals, context.out)

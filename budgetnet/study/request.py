@@ -18,7 +18,7 @@ from budgetnet.model.spec import ModelSpec
 from budgetnet.model.zoo import ENTRIES, get
 from budgetnet.study.config import SearchConfig
 from budgetnet.study.crew import Crew
-from budgetnet.study.driver import Arrangement, Plan, SearchOutcome, question, require_feasible, search
+from budgetnet.study.driver import Plan, SearchContext, SearchOutcome, make_settings, require_feasible, search
 from budgetnet.study.finalists import FinalResult
 from budgetnet.study.finals import run_finals
 from budgetnet.study.space import SearchSpace
@@ -36,7 +36,7 @@ class Request(NamedTuple):
 
     config: SearchConfig
     """Options of the search."""
-    place: Arrangement
+    context: SearchContext
     """Settings, data, storage and folder of the study."""
     enqueued: tuple[ModelSpec, ...]
     """Networks to train first, with the data's image shape."""
@@ -61,7 +61,7 @@ def arrange(dataset: DataSet, config: SearchConfig) -> Request:
     where = chosen if count == 1 else torch.device("cpu")
     sizes = {"train_size": config.train_size, "validation_size": config.validation_size}
     data = TrainingData.prepare(dataset, recipe, device=where, **sizes)
-    settings = question(data, config, device=chosen)
+    settings = make_settings(data, config, device=chosen)
     enqueued = tuple(_networks(config, data))
     require_feasible(settings, data)
     for spec in enqueued:
@@ -69,7 +69,7 @@ def arrange(dataset: DataSet, config: SearchConfig) -> Request:
         identify(spec, data, recipe, seed=config.seed, device=chosen)
     kept = open_storage(config.storage or default_storage(config.out), create=True)
     study = config.study or settings.default_name
-    return Request(config, Arrangement(settings, data, study, kept, config.out, count), enqueued)
+    return Request(config, SearchContext(settings, data, study, kept, config.out, count), enqueued)
 
 
 def _networks(config: SearchConfig, data: TrainingData) -> Iterator[ModelSpec]:
@@ -101,10 +101,10 @@ def likely_run(request: Request) -> FirstRun | None:
 
     None if the search does not train on the CPU.
     """
-    place = request.place
-    if place.settings.device != "cpu":
+    context = request.context
+    if context.settings.device != "cpu":
         return None
-    settings, data = place.settings, place.data
+    settings, data = context.settings, context.data
     image: dict[str, Any] = {"input_shape": data.input_shape, "num_classes": data.num_classes}
     if request.enqueued:
         return FirstRun(request.enqueued[0], settings.recipe, data)
@@ -130,9 +130,9 @@ def run(request: Request, callback: Callback, *, deadline: float | None = None) 
         BusyError: another search is running on the study.
     """
     plan = Plan(request.config.trials, request.enqueued, deadline)
-    if request.place.workers > 1:
-        return Crew(request.place, callback).search(plan)
-    return search(request.place, plan, callback)
+    if request.context.workers > 1:
+        return Crew(request.context, callback).search(plan)
+    return search(request.context, plan, callback)
 
 
 def finish(request: Request, outcome: SearchOutcome, dataset: DataSet, callback: Callback) -> list[FinalResult]:
@@ -144,16 +144,16 @@ def finish(request: Request, outcome: SearchOutcome, dataset: DataSet, callback:
     config = request.config
     return run_finals(
         outcome.study,
-        request.place,
+        request.context,
         dataset,
-        _trainer(request.place, callback),
+        _trainer(request.context, callback),
         number=config.finalists,
         seeds=config.final_seeds,
         recipe=config.finalist_recipe,
     )
 
 
-def _trainer(place: Arrangement, callback: Callback) -> Callable[[Sequence[PlannedRun]], object]:
-    if place.workers > 1:
-        return Crew(place, callback).train
-    return lambda runs: train_runs(runs, place.data, out=place.out, callback=callback)
+def _trainer(context: SearchContext, callback: Callback) -> Callable[[Sequence[PlannedRun]], object]:
+    if context.workers > 1:
+        return Crew(context, callback).train
+    return lambda runs: train_runs(runs, context.data, out=context.out, callback=callback)

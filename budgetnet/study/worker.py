@@ -116,7 +116,7 @@ def _work(job: dict[str, Any], teller: _Teller) -> str:
     from budgetnet.data.training_data import TrainingData
     from budgetnet.engines.local import PlannedRun, train_runs
     from budgetnet.model.spec import ModelSpec
-    from budgetnet.study.driver import Arrangement, Plan, Worker
+    from budgetnet.study.driver import Plan, SearchContext, Worker
     from budgetnet.study.presence import Presence
     from budgetnet.study.settings import StudySettings
     from budgetnet.study.storage import open_storage, open_study, storage_errors
@@ -132,8 +132,8 @@ def _work(job: dict[str, Any], teller: _Teller) -> str:
             train_runs(runs, data, out=out, callback=teller, worker=presence.slot)
             return "done"
         study = open_study(storage, job["study"], settings)
-        place = Arrangement(settings, data, job["study"], storage, out)
-        worker = Worker(place, study=study, presence=presence, callback=teller)
+        context = SearchContext(settings, data, job["study"], storage, out)
+        worker = Worker(context, study=study, presence=presence, callback=teller)
         enqueued = tuple(ModelSpec.from_mapping(spec) for spec in job["enqueued"])
         return worker.work(Plan(job["trials"], enqueued, job["deadline"]))
 

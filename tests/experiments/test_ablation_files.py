@@ -1,4 +1,4 @@
-"""Files of ablation studies: read and kept, their identity and schema, and errors of one line."""
+"""Files of ablation studies: reading, storage, digest, schema and errors."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_study_is_read_with_the_files_that_it_names(tmp_path: Path) -> None:
         assert AblationStudy.load(copy).digest == study.digest
 
 
-def test_a_json_file_says_on_and_off_as_words(tmp_path: Path) -> None:
+def test_json_file_has_on_and_off_as_strings(tmp_path: Path) -> None:
     path = tmp_path / "study.json"
     path.write_text(json.dumps({**ON_PAPER, "factors": {"recipe.early_stopping": ["on", "off"]}, "fit": "both"}))
     assert [variant.settings for variant in AblationStudy.load(path).variants(**CIFAR)] == [
@@ -69,12 +69,12 @@ FACTORS: dict[str, Any] = {"recipe.early_stopping": ["off"], "spec.kernel_sizes"
         ({"spec": "ladder-large-kernel"}, False),
     ],
 )
-def test_the_digest_is_that_of_what_is_trained_and_compared(changes: dict[str, Any], same: bool) -> None:
+def test_digest_depends_on_variants_and_comparisons(changes: dict[str, Any], same: bool) -> None:
     study = AblationStudy.from_mapping({**ON_PAPER, "factors": FACTORS})
     assert (AblationStudy.from_mapping({**ON_PAPER, "factors": FACTORS, **changes}).digest == study.digest) is same
 
 
-def test_the_schema_admits_studies_as_they_are_written_and_as_they_are_kept() -> None:
+def test_schema_accepts_written_and_stored_studies() -> None:
     schema: dict[str, Any] = json.loads(json.dumps(AblationStudy.model_json_schema()))
     path = STUDIES / "kernel-size" / "study.yaml"
     listed = {**ON_PAPER, "factors": ["recipe.early_stopping"], "fit": True, "seeds": [3, 4]}
@@ -153,7 +153,7 @@ def test_the_schema_admits_studies_as_they_are_written_and_as_they_are_kept() ->
         ({"factors": {"recipe.batch_size": list(range(2, 502))}, "fit": "both"}, "factors = 1002: must give at most"),
     ],
 )
-def test_what_is_no_study_is_told_in_one_line(fields: dict[str, Any], complaint: str, tmp_path: Path) -> None:
+def test_invalid_study_gives_one_line(fields: dict[str, Any], complaint: str, tmp_path: Path) -> None:
     mapping = {**ON_PAPER, "factors": FACTORS, **fields}
     with pytest.raises(InputError) as caught:
         AblationStudy.from_mapping(mapping)
@@ -167,7 +167,7 @@ def test_what_is_no_study_is_told_in_one_line(fields: dict[str, Any], complaint:
         assert str(caught.value).startswith(f"{path}: {complaint}")
 
 
-def test_files_that_are_missing_or_wrong_are_named(tmp_path: Path) -> None:
+def test_error_names_missing_or_invalid_file(tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     write_yaml(path, {**ON_PAPER, "spec": "net.yaml", "factors": FACTORS})
     with pytest.raises(InputError) as caught:

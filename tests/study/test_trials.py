@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from search_support import EvaluationRequest
+from search_support import SearchRunner
 
 from budgetnet.common.errors import InputError
 from budgetnet.data import DataSet
@@ -16,8 +16,8 @@ from budgetnet.study.trials import CostName, Outcome, Trial, count_outcomes, fro
 
 
 @pytest.fixture
-def ask(digits: DataSet, tmp_path: Path) -> EvaluationRequest:
-    return EvaluationRequest(digits, tmp_path)
+def run_search(digits: DataSet, tmp_path: Path) -> SearchRunner:
+    return SearchRunner(digits, tmp_path)
 
 
 def trial(number: int, accuracy: float | None, params: int, *, macs: int = 1, outcome: Outcome = "complete") -> Trial:
@@ -25,7 +25,7 @@ def trial(number: int, accuracy: float | None, params: int, *, macs: int = 1, ou
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(1, 6), st.booleans()), max_size=12))
-def test_the_front_is_what_no_other_beats(drawn: list[tuple[int, int, bool]]) -> None:
+def test_front_matches_brute_force(drawn: list[tuple[int, int, bool]]) -> None:
     trials = [
         trial(number, accuracy / 10, params, outcome="complete" if complete else "pruned")
         for number, (accuracy, params, complete) in enumerate(drawn)
@@ -49,7 +49,7 @@ def test_the_front_minds_the_cost_it_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize("outcome", ["pruned", "over budget", "duplicate", "running", "interrupted", "no result"])
-def test_only_what_was_trained_to_its_end_stands_on_the_front(outcome: Outcome) -> None:
+def test_front_has_only_complete_trials(outcome: Outcome) -> None:
     assert front([trial(0, 0.99, 1, outcome=outcome), trial(1, 0.5, 2)]) == [trial(1, 0.5, 2)]
 
 
@@ -59,8 +59,8 @@ def test_an_unknown_cost_is_refused() -> None:
         front([], cost=unknown)
 
 
-def test_every_trial_of_a_study_is_a_row(ask: EvaluationRequest) -> None:
-    study = ask(trials=3).study
+def test_every_trial_of_a_study_is_a_row(run_search: SearchRunner) -> None:
+    study = run_search(trials=3).study
     rows = read_trials(study)
     kept = study.get_trials()
     assert [row.number for row in rows] == [each.number for each in kept]

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from dashboard_support import EIGHT, NAME, RECIPE, Copy, all_outcomes, copied, opened
 from postgres_support import PASSWORD, PostgresServer
-from search_support import EvaluationRequest
+from search_support import SearchRunner
 from support import child_environment, snapshot
 
 from budgetnet.common.errors import RecordError
@@ -69,13 +69,13 @@ def test_everything_is_written_once(copy: Copy) -> None:
 
 
 def test_what_has_ended_since_is_added(digits: DataSet, tmp_path: Path) -> None:
-    ask = EvaluationRequest(digits, tmp_path)
+    run_search = SearchRunner(digits, tmp_path)
     how: dict[str, Any] = {"space": EIGHT, "recipe": RECIPE, "ways": {"sampler": "random"}}
-    ask(trials=1, name=NAME, **how)
+    run_search(trials=1, name=NAME, **how)
     copy = opened(tmp_path)
     first = copy.annotate().trials
     before, figures = copy.attributes(), copy.shown()["plotly_graph_objects"]
-    ask(trials=2, name=NAME, **how)
+    run_search(trials=2, name=NAME, **how)
     assert copy.annotate() == (len(copy.trials) - first, True)
     require_whole(copy)
     after = copy.attributes()
@@ -268,7 +268,7 @@ def test_studies_of_others_are_left_alone(copy: Copy) -> None:
 def test_it_is_the_same_on_a_postgresql_server(digits: DataSet, postgres: PostgresServer, tmp_path: Path) -> None:
     url = postgres.new_database()
     ways = {"sampler": "random"}
-    EvaluationRequest(digits, tmp_path, storage=url)(trials=2, name=NAME, space=EIGHT, recipe=RECIPE, ways=ways)
+    SearchRunner(digits, tmp_path, storage=url)(trials=2, name=NAME, space=EIGHT, recipe=RECIPE, ways=ways)
     copy = opened(tmp_path, url)
     assert copy.annotate() == (len(copy.trials), True)
     require_whole(copy)

@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 import yaml
 from dashboard_support import BY_HAND, NAME, Copy, all_outcomes, cells, copied, rendered
-from search_support import EvaluationRequest
+from search_support import SearchRunner
 from statsmodels.stats.proportion import proportion_confint
 from support import RunCommand, child_environment, tiny_recipe
 
@@ -243,7 +243,7 @@ def test_the_study_s_note_asks_the_question_and_names_the_best(annotated: Copy, 
 def test_the_command_that_goes_on_asks_the_same_question(digits: DataSet, tell: RunCommand, tmp_path: Path) -> None:
     ways = {"sizing": "scale", "sampler": "random", "pruner": "median", "epochs": 1}
     how: dict[str, Any] = {"recipe": named_recipe("digits"), "space": named_space("resnet").to_mapping()}
-    outcome = EvaluationRequest(digits, tmp_path)(trials=1, name="it's", ways=ways, max_macs=400_000, **how)
+    outcome = SearchRunner(digits, tmp_path)(trials=1, name="it's", ways=ways, max_macs=400_000, **how)
     storage = open_storage(default_storage(tmp_path), create=False)
     copy = Copy(tmp_path, storage, outcome.study)
     copy.annotate()
