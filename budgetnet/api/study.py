@@ -66,18 +66,18 @@ class Study:
         return count_outcomes(self.trials())
 
     def frame(self) -> pd.DataFrame:
-        """Every trial as a line, by number; what was drawn stands in columns that begin with ``drawn.``."""
+        """Return a data frame with one row per trial, by number; sampled values are columns ``sampled.NAME``."""
         import pandas as pd
 
         lines = []
         for trial in self.trials():
             line = trial._asdict()
             line["reports"] = dict(line["reports"])
-            line |= {f"drawn.{name}": value for name, value in sorted(line.pop("drawn").items())}
+            line |= {f"sampled.{name}": value for name, value in sorted(line.pop("sampled").items())}
             lines.append(line)
-        columns = [name for name in Trial._fields if name != "drawn"]
-        drawn = sorted({name for line in lines for name in line} - set(columns))
-        frame = pd.DataFrame(lines, columns=[*columns, *drawn])
+        columns = [name for name in Trial._fields if name != "sampled"]
+        sampled = sorted({name for line in lines for name in line} - set(columns))
+        frame = pd.DataFrame(lines, columns=[*columns, *sampled])
         whole = dict.fromkeys(("correct", "images", "epochs", "cycles", "train_flops", "seed"), "Int64")
         return frame.astype(whole).set_index("number")
 

@@ -59,7 +59,7 @@ Epochs = Annotated[
     str | None,
     typer.Option("--epochs", metavar="N", help="Epochs in place of the recipe's; a longer first cycle is shortened."),
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of everything that is drawn.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of everything that is sampled.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cuda, mps or cpu.")]
 Threads = Annotated[
     str | None,

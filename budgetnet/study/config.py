@@ -161,7 +161,7 @@ class SearchConfig(Config):
     final_epochs: OptionalCount = None
     """Epochs in place of the final recipe's."""
     study: str | None = None
-    """Name of the study. Default: a name made from the question, so that the same search finds its study again."""
+    """Name of the study. Default: a name made from the config, so that the same search finds its study again."""
     storage: Url = None
     """Storage of studies, as any SQLAlchemy URL. Default: an SQLite file in the folder of run folders."""
     seed: Seed = 0

@@ -22,7 +22,7 @@ from budgetnet.study.driver import Plan, SearchContext, SearchOutcome, make_sett
 from budgetnet.study.finalists import FinalResult
 from budgetnet.study.finals import run_finals
 from budgetnet.study.space import SearchSpace
-from budgetnet.study.space.costs import drawn
+from budgetnet.study.space.costs import sample_columns
 from budgetnet.study.space.fitting import fit
 from budgetnet.study.storage import default_storage, open_storage
 from budgetnet.training.callbacks import Callback
@@ -110,7 +110,7 @@ def likely_run(request: Request) -> FirstRun | None:
         return FirstRun(request.enqueued[0], settings.recipe, data)
     sizing = request.config.sizing
     generator = np.random.default_rng(request.config.seed)
-    columns = drawn(settings.space.proposed(sizing), count=1, generator=generator)
+    columns = sample_columns(settings.space.proposed(sizing), count=1, generator=generator)
     params = SearchSpace.params_at(columns, 0)
     spec = fit(settings.space, params, budget=settings.budget, sizing=sizing, **image)
     return FirstRun(spec, settings.recipe, data)

@@ -52,7 +52,7 @@ def test_the_frame_holds_every_trial(study: Study) -> None:
     assert list(complete["accuracy"]) == [trial.value for trial in trials if trial.state == TrialState.COMPLETE]
     assert (frame["outcome"] == "over budget").sum() == sum(trial.user_attrs["params"] > 20_000 for trial in trials)
     drawn = {name for trial in trials for name in trial.params}
-    assert {name.removeprefix("drawn.") for name in frame.columns if name.startswith("drawn.")} == drawn
+    assert {name.removeprefix("sampled.") for name in frame.columns if name.startswith("sampled.")} == drawn
     assert study.count_outcomes()["trained"] == 4
 
 

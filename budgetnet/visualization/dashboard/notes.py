@@ -138,7 +138,7 @@ def _network(spec: ModelSpec) -> str:
 
 def _draw(trial: Trial) -> str:
     rows = [[plain(name), _value(value)] for name, value in sorted(trial.sampled.items())]
-    return table(["drawn", ""], rows, right=[1])
+    return table(["sampled", ""], rows, right=[1])
 
 
 def _value(value: object) -> str:
