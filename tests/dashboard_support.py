@@ -1,4 +1,4 @@
-"""A study in which every fate is met, and what optuna-dashboard would find of it in the storage."""
+"""A study with a trial of every outcome, and what optuna-dashboard would find of it in the storage."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import optuna
 import pytest
 from markdown_it import MarkdownIt
 from optuna.storages import RDBStorage
-from search_support import EvaluationRequest, Watcher
+from search_support import SearchRunner, Watcher
 from sqlalchemy import text
 from support import PAIR_SPACE, TINY, restarts, tiny_recipe
 
@@ -22,7 +22,7 @@ from budgetnet.study.storage import default_storage, find_study, open_storage, r
 from budgetnet.study.trials import Trial
 from budgetnet.visualization.dashboard import Annotated, annotate
 
-NAME = "all fates | <b>`$x$`</b>"
+NAME = "all outcomes | <b>`$x$`</b>"
 """A name of which Markdown would make what it is not."""
 EIGHT: dict[str, Any] = {**PAIR_SPACE, "channels": [8, 64]}
 """Eight networks, of which those of 8, 16 and 24 channels have no more parameters than a study here allows."""
@@ -31,14 +31,14 @@ BY_HAND = TINY.replace(channels=[4], name="by-hand")
 
 
 def make_study(digits: DataSet, out: Path) -> None:
-    """Searches: broken off once, then until nothing new is proposed any more."""
+    """Run a search, interrupted once, until nothing new is sampled."""
     ways = {"sampler": "random", "pruner": "asha"}
-    ask = EvaluationRequest(digits, out)
-    with patch("budgetnet.study.driver.MAX_TURNED_AWAY", 12):
+    run_search = SearchRunner(digits, out)
+    with patch("budgetnet.study.driver.MAX_REJECTED", 12):
         for watcher in (Watcher(stop_at=2), Watcher()):
-            how: dict[str, Any] = {"space": EIGHT, "recipe": RECIPE, "ways": ways, "by_hand": (BY_HAND,)}
+            how: dict[str, Any] = {"space": EIGHT, "recipe": RECIPE, "ways": ways, "enqueued": (BY_HAND,)}
             try:
-                ask(trials=99, name=NAME, watcher=watcher, **how)
+                run_search(trials=99, name=NAME, watcher=watcher, **how)
             except KeyboardInterrupt:
                 continue
 
@@ -54,9 +54,9 @@ class Copy(NamedTuple):
     def trials(self) -> list[Trial]:
         return read_trials(self.study)
 
-    def trial(self, fate: str) -> Trial:
-        """The first trial of a fate."""
-        return next(trial for trial in self.trials if trial.fate == fate)
+    def trial(self, outcome: str) -> Trial:
+        """The first trial of a outcome."""
+        return next(trial for trial in self.trials if trial.outcome == outcome)
 
     def annotate(self, **how: Any) -> Annotated:
         return annotate(self.study, self.storage, self.out, **how)
@@ -129,8 +129,8 @@ def opened(out: Path, url: str | None = None) -> Copy:
 
 
 @pytest.fixture(scope="session")
-def all_fates(digits: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a study in which every fate is met."""
-    folder = tmp_path_factory.mktemp("fates")
+def all_outcomes(digits: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a study with a trial of every outcome."""
+    folder = tmp_path_factory.mktemp("outcomes")
     make_study(digits, folder)
     return folder

@@ -1,4 +1,4 @@
-"""Studies written down by hand, with candidates of every fate, for what only reads them."""
+"""Studies written down by hand, with candidates of every outcome, for what only reads them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.records import DataRecord, Epoch, RunIdentity, RunResult, TestResult
 from budgetnet.runs.store import RunFolder
 from budgetnet.study.config import SearchConfig
-from budgetnet.study.finalists import Finalist, Finals, keep_finals
+from budgetnet.study.finalists import Finalist, Finals, store_finals
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.space.named import named_space
 from budgetnet.study.storage import default_storage, open_storage, open_study
@@ -128,7 +128,7 @@ class WrittenStudy:
 
     def pruned(self, spec: ModelSpec, correct: int, *, cycle: int) -> int:
         """A candidate that was given up at a restart."""
-        ended = f"pruned behind cycle {cycle} of 2: others were better there"
+        ended = f"pruned after cycle {cycle} of 2: others were better there"
         facts = {**self._trained("gone", epochs=cycle), "ended": ended, "status": "stopped"}
         reports = dict.fromkeys(range(1, cycle + 1), correct / IMAGES)
         judged = {"validation_correct": correct, "validation_images": IMAGES, "reports": reports}
@@ -147,11 +147,11 @@ class WrittenStudy:
                 write_run(RunFolder(self.out / identity.run_id), identity, correct=9_000 + trial, test=test + trial)
                 runs.append(identity.run_id)
             finalists.append(Finalist(trial=trial, name=f"#{trial}", spec=spec, recipe=self.recipe, runs=tuple(runs)))
-        keep_finals(self.study, Finals(finalists=tuple(finalists), seeds=tuple(range(len(tests)))))
+        store_finals(self.study, Finals(finalists=tuple(finalists), seeds=tuple(range(len(tests)))))
 
 
-def every_fate(out: Path, **options: Any) -> WrittenStudy:
-    """A study with three candidates that are ranked and one of every other fate, and two finalists."""
+def every_outcome(out: Path, **options: Any) -> WrittenStudy:
+    """A study with three candidates that are ranked and one of every other outcome, and two finalists."""
     study = WrittenStudy(out, **options)
     first, second, third = network(16), network(16, 24), network(24)
     study.complete(first, 9_000)
@@ -165,7 +165,7 @@ def every_fate(out: Path, **options: Any) -> WrittenStudy:
     diverged: dict[str, Any] = {"trained": True, "run": "diverged", "seed": 0, "epochs": 1, "cycles": 0, "seconds": 1.0}
     study.add(network(12), TrialState.PRUNED, ended="the loss was no finite number in epoch 2", **diverged)
     study.add(network(14), TrialState.PRUNED, ended="out of memory", run="large", seed=0)
-    study.add(second, TrialState.COMPLETE, value=0.93, ended="answered from the record", reports={1: 0.93, 2: 0.93})
+    study.add(second, TrialState.COMPLETE, value=0.93, ended="duplicate", reports={1: 0.93, 2: 0.93})
     study.add(network(18), TrialState.RUNNING, run="under-way", seed=0)
     study.add(network(20), TrialState.FAIL, ended="interrupted", run="broken", seed=0)
     study.add(network(10), TrialState.FAIL, ended="RuntimeError: what broke", run="broken", seed=0)

@@ -1,4 +1,4 @@
-"""A watcher of searches, and a study's question that can be asked again and again."""
+"""Recorder of callbacks, and a runner of searches with fixed settings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.records import Epoch, RunResult
 from budgetnet.study.config import SearchConfig
-from budgetnet.study.driver import Arrangement, Plan, SearchOutcome, question, search
+from budgetnet.study.driver import Plan, SearchContext, SearchOutcome, make_settings, search
 from budgetnet.study.space import SearchSpace
 from budgetnet.study.storage import default_storage, open_storage
 from budgetnet.training.callbacks import Callback, RunInfo
@@ -21,7 +21,7 @@ MAX_PARAMS = 20_000
 
 
 class Watcher(Callback):
-    """Keeps what a search tells."""
+    """Callback that records the events of a search."""
 
     def __init__(self, *, stop_at: int | None = None, error: type[BaseException] = KeyboardInterrupt) -> None:
         self.turned = 0
@@ -49,8 +49,8 @@ class Watcher(Callback):
         self.broken.append(reason)
 
 
-class EvaluationRequest:
-    """A study's question, to be asked again and again."""
+class SearchRunner:
+    """Callable that runs or resumes a search on a study."""
 
     def __init__(self, digits: DataSet, out: Path, *, storage: str | None = None) -> None:
         self.digits, self.out = digits, out
@@ -67,7 +67,7 @@ class EvaluationRequest:
         out: Path | None = None,
         max_params: int | None = MAX_PARAMS,
         ways: dict[str, Any] | None = None,
-        by_hand: tuple[ModelSpec, ...] = (),
+        enqueued: tuple[ModelSpec, ...] = (),
         deadline: float | None = None,
         **limits: int,
     ) -> SearchOutcome:
@@ -78,11 +78,11 @@ class EvaluationRequest:
             recipe=recipe or tiny_recipe(epochs=1), max_params=max_params, space=SearchSpace(**space), **asked
         )
         data = prepare(self.digits, config.candidate_recipe, **sizes)
-        settings = question(data, config)
+        settings = make_settings(data, config)
         storage = open_storage(self.storage, create=True)
         try:
-            place = Arrangement(settings, data, name, storage, out or self.out)
-            return search(place, Plan(trials, by_hand, deadline), watcher or Watcher())
+            context = SearchContext(settings, data, name, storage, out or self.out)
+            return search(context, Plan(trials, enqueued, deadline), watcher or Watcher())
         finally:
             storage.remove_session()
             storage.engine.dispose()

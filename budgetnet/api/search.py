@@ -56,7 +56,7 @@ def search(
     chosen = (config or SearchConfig()).replace(**fields, **({} if named is None else {"data": named}))
     dataset = None if data is None or isinstance(data, str) else data
     request, outcome = run_search(chosen, dataset=dataset, callbacks=callbacks, say=_log.warning)
-    return Study(outcome.study, request.place.storage, chosen.out)
+    return Study(outcome.study, request.context.storage, chosen.out)
 
 
 def run_search(
@@ -93,8 +93,8 @@ def run_search(
     if config.threads is not None:
         from budgetnet.training.threads import set_threads
 
-        say(set_threads(config.threads, lambda: likely_run(request), processes=request.place.workers))
-    storage = request.place.storage
+        say(set_threads(config.threads, lambda: likely_run(request), processes=request.context.workers))
+    storage = request.context.storage
     with storage_errors(storage):
         with TerminalProgress(candidates=config.trials) as progress:
             outcome = run(request, Callbacks([progress, *trackers, *callbacks]), deadline=deadline)
@@ -185,7 +185,7 @@ def run_ablation(
     study = config.changed_study
     from budgetnet.engines.local import Batch, first_run
     from budgetnet.experiments.ablation.results import ablation_result
-    from budgetnet.experiments.ablation.running import finished_variants, planned, train_variants
+    from budgetnet.experiments.ablation.running import finished_variants, planned_runs, train_variants
     from budgetnet.experiments.ablation.stored import store_ablation
     from budgetnet.training.callbacks import Callbacks
     from budgetnet.training.devices import choose_device
@@ -201,7 +201,7 @@ def run_ablation(
     for variant in variants:
         if variant.is_base:
             variant.verdict.require()
-    runs = planned(study, variants)
+    runs = planned_runs(study, variants)
     if config.threads is not None:
         from budgetnet.training.threads import set_threads
 

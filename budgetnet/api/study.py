@@ -10,7 +10,7 @@ from budgetnet.api.leaderboard import Leaderboard
 from budgetnet.api.trained_candidate import TrainedCandidate
 from budgetnet.common.errors import InputError, RecordError
 from budgetnet.model.budget import Budget
-from budgetnet.study.finalists import FinalResult, kept_finals, read_results
+from budgetnet.study.finalists import FinalResult, load_finals, read_results
 from budgetnet.study.leaderboard import candidates, rank
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.storage import (
@@ -62,22 +62,22 @@ class Study:
             return read_trials(self._study)
 
     def count_outcomes(self) -> dict[str, int]:
-        """Return the number of trials by outcome: trained, pruned, over budget, repeated (duplicates), no result."""
+        """Return the number of trials by outcome: trained, pruned, over budget, duplicate, no result."""
         return count_outcomes(self.trials())
 
     def frame(self) -> pd.DataFrame:
-        """Return one row for each trial, by number; sampled values are in columns that begin with ``drawn.``."""
+        """Return one row for each trial, by number; sampled values are in columns that begin with ``sampled.``."""
         import pandas as pd
 
         lines = []
         for trial in self.trials():
             line = trial._asdict()
             line["reports"] = dict(line["reports"])
-            line |= {f"drawn.{name}": value for name, value in sorted(line.pop("drawn").items())}
+            line |= {f"sampled.{name}": value for name, value in sorted(line.pop("sampled").items())}
             lines.append(line)
-        columns = [name for name in Trial._fields if name != "drawn"]
-        drawn = sorted({name for line in lines for name in line} - set(columns))
-        frame = pd.DataFrame(lines, columns=[*columns, *drawn])
+        columns = [name for name in Trial._fields if name != "sampled"]
+        sampled = sorted({name for line in lines for name in line} - set(columns))
+        frame = pd.DataFrame(lines, columns=[*columns, *sampled])
         whole = dict.fromkeys(("correct", "images", "epochs", "cycles", "train_flops", "seed"), "Int64")
         return frame.astype(whole).set_index("number")
 
@@ -119,7 +119,7 @@ class Study:
             RecordError: a run folder is damaged.
         """
         with storage_errors(self._storage):
-            finals = kept_finals(self._study)
+            finals = load_finals(self._study)
         return read_results(finals, self.out) if finals else []
 
     def __getitem__(self, which: int | str) -> TrainedCandidate:
@@ -131,8 +131,8 @@ class Study:
         found = [trial for trial in self.trials() if which in (trial.number, trial.name)]
         if not found:
             raise InputError("trial", which, f"must be a trial of study {self.name}")
-        if found[0].fate != "complete":
-            raise InputError("trial", which, f"must be fully trained, but is {found[0].fate}")
+        if found[0].outcome != "complete":
+            raise InputError("trial", which, f"must be fully trained, but is {found[0].outcome}")
         return self._candidate(found[0])
 
     def _candidate(self, trial: Trial) -> TrainedCandidate:
@@ -183,10 +183,10 @@ class Study:
 
     def __iter__(self) -> Iterator[TrainedCandidate]:
         """Iterate over the fully trained candidates, in the order of their trials."""
-        return iter([self._candidate(trial) for trial in self.trials() if trial.fate == "complete"])
+        return iter([self._candidate(trial) for trial in self.trials() if trial.outcome == "complete"])
 
     def __repr__(self) -> str:
-        counts = ", ".join(f"{count} {fate.replace('_', ' ')}" for fate, count in self.count_outcomes().items())
+        counts = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in self.count_outcomes().items())
         return f"Study({self.name}: {counts})"
 
     def _repr_html_(self) -> str:

@@ -21,7 +21,7 @@ from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.records import RunResult
 from budgetnet.study.bulk import Written
 from budgetnet.study.config import SearchConfig
-from budgetnet.study.driver import Arrangement, Plan, question, search
+from budgetnet.study.driver import Plan, SearchContext, make_settings, search
 from budgetnet.study.ledger import Entry, Ledger
 from budgetnet.study.proposer import Proposals
 from budgetnet.study.pruner import make_pruner
@@ -167,22 +167,22 @@ def run(
         BudgetnetError: no candidate has a result.
     """
     data = TrainingData.prepare(dataset, recipe, device=device)
-    settings = question(data, SearchConfig(recipe=recipe, seed=_SEED, **budget.to_mapping()))
+    settings = make_settings(data, SearchConfig(recipe=recipe, seed=_SEED, **budget.to_mapping()))
     with TemporaryDirectory(prefix="budgetnet-bench-") as name:
         folder = Path(name)
         storage = open_storage(default_storage(folder), create=True)
         try:
             recorder = _Recorder(progress)
-            place = Arrangement(settings, data, "searched", storage, folder)
+            context = SearchContext(settings, data, "searched", storage, folder)
             start = time.perf_counter()
-            search(place, Plan(trials), recorder)
+            search(context, Plan(trials), recorder)
             seconds = time.perf_counter() - start
             if not recorder.candidates:
                 raise BudgetnetError("no candidate has a result: all ran out of memory on this device")
             progress(f"rejecting {REPEATS} candidates")
-            rejections = _measure_rejections(place)
+            rejections = _measure_rejections(context)
             progress(f"storing candidates after {KNOWN:,} earlier trials")
-            late = _measure_late(place)
+            late = _measure_late(context)
         finally:
             # Closes the file before its folder is removed.
             storage.remove_session()
@@ -197,22 +197,22 @@ def summarise(candidates: Sequence[Overhead]) -> dict[str, Spread]:
     return {**parts, "all": Spread.of([sum(each) for each in candidates])}
 
 
-def _measure_rejections(place: Arrangement) -> list[Overhead]:
+def _measure_rejections(context: SearchContext) -> list[Overhead]:
     """Reject candidates under a budget that no network of the space fits."""
-    settings, data = place.settings, place.data
+    settings, data = context.settings, context.data
     # One parameter below the smallest network, so that the sampler cannot adapt to networks that fit.
     smallest = settings.space.smallest(input_shape=data.input_shape, num_classes=data.num_classes)
     infeasible = settings.config.replace(
         max_params=smallest.params - 1, max_macs=None, max_activations=None, sizing="reject"
     )
-    place = place._replace(settings=settings.model_copy(update={"config": infeasible}), study_name="infeasible")
-    return _measure_overhead(place, Ledger.turn_away)
+    context = context._replace(settings=settings.model_copy(update={"config": infeasible}), study_name="infeasible")
+    return _measure_overhead(context, Ledger.reject)
 
 
-def _measure_late(place: Arrangement) -> list[Overhead]:
+def _measure_late(context: SearchContext) -> list[Overhead]:
     """Store candidates with invented results in a study with many earlier trials."""
-    place = place._replace(study_name="late")
-    ends = place.settings.recipe.schedule.cycle_ends(place.settings.recipe.epochs)
+    context = context._replace(study_name="late")
+    ends = context.settings.recipe.schedule.cycle_ends(context.settings.recipe.epochs)
     generator = np.random.default_rng(_SEED)
 
     def store_result(ledger: Ledger, entry: Entry) -> Written:
@@ -226,24 +226,24 @@ def _measure_late(place: Arrangement) -> list[Overhead]:
         return written
 
     # Random sampling for the earlier trials, because TPE takes longer for each.
-    random = place.settings.config.replace(sampler="random")
-    first = place._replace(settings=place.settings.model_copy(update={"config": random}))
+    random = context.settings.config.replace(sampler="random")
+    first = context._replace(settings=context.settings.model_copy(update={"config": random}))
     _measure_overhead(first, store_result, count=KNOWN)
-    return _measure_overhead(place, store_result)
+    return _measure_overhead(context, store_result)
 
 
 def _measure_overhead(
-    place: Arrangement, store: Callable[[Ledger, Entry], Written], *, count: int | None = None
+    context: SearchContext, store: Callable[[Ledger, Entry], Written], *, count: int | None = None
 ) -> list[Overhead]:
     """Propose candidates and store their outcomes as a search does, without training."""
-    name, storage = place.study_name, place.storage
+    name, storage = context.study_name, context.storage
     study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
     overheads = []
-    with place.presence as presence:
+    with context.presence as presence:
         ledger = Ledger(
-            study, storage, presence, pruner=make_pruner(place.settings.config.pruner, place.settings.recipe)
+            study, storage, presence, pruner=make_pruner(context.settings.config.pruner, context.settings.recipe)
         )
-        proposals = Proposals(ledger, place.settings, place.data)
+        proposals = Proposals(ledger, context.settings, context.data)
         for _ in range(count or REPEATS):
             start = time.perf_counter()
             with presence.gate():

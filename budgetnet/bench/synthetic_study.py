@@ -17,7 +17,7 @@ from budgetnet.runs.records import DataRecord, Epoch, RunIdentity, RunResult
 from budgetnet.runs.store import RunFolder
 from budgetnet.study.bulk import insert_trial
 from budgetnet.study.config import SearchConfig
-from budgetnet.study.finalists import Finalist, Finals, keep_finals
+from budgetnet.study.finalists import Finalist, Finals, store_finals
 from budgetnet.study.ledger import candidate_key
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.space.fitting import fit
@@ -94,7 +94,7 @@ def write_study(out: Path, *, trials: int, environment: dict[str, Any]) -> None:
             finalists.append(
                 Finalist(trial=number, name=f"#{number}", spec=identity.spec, recipe=identity.recipe, runs=names)
             )
-        keep_finals(study, Finals(finalists=tuple(finalists), seeds=tuple(range(_FINAL_SEEDS))))
+        store_finals(study, Finals(finalists=tuple(finalists), seeds=tuple(range(_FINAL_SEEDS))))
     finally:
         storage.remove_session()
         storage.engine.dispose()

@@ -73,11 +73,11 @@ def ablate(
 
 def _progress_line(study: AblationStudy, variants: Sequence[Variant], records: Records) -> str:
     """Return a line with the number of complete runs."""
-    from budgetnet.experiments.ablation.running import planned
+    from budgetnet.experiments.ablation.running import planned_runs
 
     evaluated = " and evaluated on the test set" if study.judged_on == "test" else ""
     count = sum(map(len, records.values()))
-    return f"partial: {count} of {len(planned(study, variants))} runs are complete{evaluated}; nothing was trained"
+    return f"partial: {count} of {len(planned_runs(study, variants))} runs are complete{evaluated}; nothing was trained"
 
 
 def _list(study: AblationStudy, variants: Sequence[Variant], *, as_json: bool) -> None:

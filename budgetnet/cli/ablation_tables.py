@@ -15,7 +15,7 @@ from budgetnet.common.formatting import percent, short_count
 from budgetnet.experiments.ablation.changes import EFFECT_RULE, POOLED_RULE, Comparison, Pooled
 from budgetnet.experiments.ablation.results import AblationResult, Row
 from budgetnet.experiments.ablation.study import AblationStudy
-from budgetnet.experiments.ablation.variants import Variant, twins_of
+from budgetnet.experiments.ablation.variants import Variant, shared_runs
 from budgetnet.runs.recipe import LEAKAGE_WARNING
 from budgetnet.runs.records import RunRecord
 from budgetnet.runs.store import TEST_OPENINGS_FILE
@@ -29,7 +29,7 @@ _WIDE = 110
 
 def print_variants(study: AblationStudy, variants: Sequence[Variant]) -> None:
     """Print the variants that a study trains, and which are over budget."""
-    twins = {variant.title: other.title for variant, other in twins_of(variants)}
+    twins = {variant.title: other.title for variant, other in shared_runs(variants)}
     for network in study.bases:
         ending = f", network {network}" if network else ""
         table = Table(title=f"{study.name or 'ablation'}: {study.design}{ending}", title_justify="left")
@@ -77,7 +77,7 @@ def print_ablation(result: AblationResult, record: RunRecord, *, out: Path) -> N
     for row in result.rows:
         if row.variant.also:
             typer.echo(f"{row.variant.title} is also {', '.join(row.variant.also)}")
-    for variant, other in twins_of([row.variant for row in result.rows]):
+    for variant, other in shared_runs([row.variant for row in result.rows]):
         typer.echo(f"{variant.title} has the same network and recipe as {other.title}: trained once")
     leaking = [row.variant.title for row in result.rows if row.variant.recipe.leaks]
     if leaking:

@@ -76,7 +76,7 @@ def print_leaderboard(study: optuna.Study, *, out: Path, storage: str | None, as
     from budgetnet.common.config import command
     from budgetnet.runs.store import TEST_OPENINGS_FILE
     from budgetnet.study.commands import found_config
-    from budgetnet.study.finalists import kept_finals, read_results
+    from budgetnet.study.finalists import load_finals, read_results
     from budgetnet.study.leaderboard import candidates, rank
     from budgetnet.study.storage import read_trials, study_settings
     from budgetnet.study.trials import count_outcomes
@@ -87,7 +87,7 @@ def print_leaderboard(study: optuna.Study, *, out: Path, storage: str | None, as
     trials = read_trials(study)
     counts = count_outcomes(trials)
     rows = rank(candidates(trials), comparable=comparable, among=counts["trained"])
-    finals = kept_finals(study)
+    finals = load_finals(study)
     results = read_results(finals, out) if finals else []
     if as_json:
         facts: dict[str, Any] = {"study": study.study_name, "budget": settings.budget.to_mapping()}
@@ -106,7 +106,7 @@ def print_leaderboard(study: optuna.Study, *, out: Path, storage: str | None, as
     typer.echo(
         f"{counts['trained']} trained, {counts['pruned']} of them pruned at a restart; "
         f"{counts['over_budget']} rejected before training (over budget), "
-        f"{counts['repeated']} duplicates, {counts['no_result']} without a result"
+        f"{counts['duplicate']} duplicates, {counts['no_result']} without a result"
     )
     typer.echo(
         f"data: {settings.data.name}: {settings.data.provenance}; {settings.data.train_images:,} training and "

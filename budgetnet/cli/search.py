@@ -14,7 +14,7 @@ def search(config: SearchConfig, as_json: Json = False) -> None:
     """Search for the best network within a budget; run the same command again to resume."""
     from budgetnet.api.search import run_search
     from budgetnet.cli.leaderboard import print_leaderboard
-    from budgetnet.study.driver import MAX_TURNED_AWAY
+    from budgetnet.study.driver import MAX_REJECTED
     from budgetnet.study.storage import storage_errors
 
     try:
@@ -26,12 +26,12 @@ def search(config: SearchConfig, as_json: Json = False) -> None:
     reached = f"at {outcome.trained} of {config.trials} candidates"
     if outcome.end == "exhausted":
         typer.echo(
-            f"stopped {reached}: {MAX_TURNED_AWAY} proposals in a row were "
+            f"stopped {reached}: {MAX_REJECTED} proposals in a row were "
             "over budget, duplicates, or too large for the device",
             err=True,
         )
     if outcome.end == "time":
         waiting = "; finalists are trained after the last candidate" if config.finalists else ""
         typer.echo(f"timeout {reached}: run the same command to resume{waiting}", err=True)
-    with storage_errors(request.place.storage):
+    with storage_errors(request.context.storage):
         print_leaderboard(outcome.study, out=config.out, storage=config.storage, as_json=as_json)

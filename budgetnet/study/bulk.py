@@ -1,4 +1,4 @@
-"""Whole trials written and read in one go: what Optuna's own calls do row by row, each an object, in tens of queries.
+"""Bulk reads and writes of whole trials, for which Optuna's own calls need tens of queries.
 
 A candidate is written twice, when it begins and when it ends, each time in one transaction: a process that is killed
 leaves a trial that says everything about its beginning or everything about its end.
@@ -35,7 +35,7 @@ from sqlalchemy import (
 
 
 class _Tables(NamedTuple):
-    """The tables of a storage that trials are written to, as they stand there."""
+    """Tables of a storage that trials are written to."""
 
     studies: Table
     trials: Table
@@ -67,7 +67,7 @@ class TrialStorage(RDBStorage):
     """
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
-        """The trial of that id.
+        """Return the trial of that id.
 
         Raises:
             KeyError: there is none.
@@ -101,7 +101,7 @@ class TrialStorage(RDBStorage):
             raise KeyError(f"no study has the id {study_id}")
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
-        """Writes what a running trial reports.
+        """Store an intermediate value of a running trial.
 
         Raises:
             KeyError: there is no such trial.
@@ -121,14 +121,14 @@ class TrialStorage(RDBStorage):
 
 
 class Written(NamedTuple):
-    """Where a trial stands in the storage."""
+    """Id and number of a stored trial."""
 
     trial_id: int
     number: int
 
 
 def insert_trial(storage: RDBStorage, study_id: int, trial: FrozenTrial) -> Written:
-    """Writes a trial, whole, with a first heartbeat if it is running.
+    """Insert a trial, with a first heartbeat if it is running.
 
     Args:
         storage: where to.
@@ -171,7 +171,7 @@ def insert_trial(storage: RDBStorage, study_id: int, trial: FrozenTrial) -> Writ
 def close_trial(
     storage: RDBStorage, trial_id: int, *, state: TrialState, value: float | None, user_attrs: dict[str, Any]
 ) -> bool:
-    """Ends a running trial; tells whether it was still running, else nothing is written.
+    """Close a running trial; return False, and write nothing, if it is not running any more.
 
     Args:
         storage: where it stands.
@@ -196,7 +196,7 @@ def close_trial(
 
 
 def _read(connection: Connection, tables: _Tables, condition: ColumnElement[bool]) -> list[FrozenTrial]:
-    """Every trial that meets a condition on its row, in the order in which they were made."""
+    """Return the trials that meet a condition, in the order of their ids."""
     # The state comes first: what is read behind it can only be newer, so a trial that has ended is read whole.
     rows = connection.execute(select(tables.trials).where(condition).order_by(tables.trials.c.trial_id)).all()
     trials: list[FrozenTrial] = []
@@ -251,7 +251,7 @@ def _frozen(
 
 @functools.lru_cache(maxsize=1_000)
 def _distribution(text: str) -> BaseDistribution:
-    """A distribution as it was stored; trials of one study share theirs, which nobody changes."""
+    """Return a stored distribution; trials of a study share the object, which must not be changed."""
     return json_to_distribution(text)
 
 
@@ -260,7 +260,7 @@ def _number(value: float | None, kind: str) -> float:
 
 
 def _stored(report: float) -> dict[str, Any]:
-    """A report as Optuna stores it: what is no finite number in a word."""
+    """Return an intermediate value as Optuna stores it, with a type for values that are not finite."""
     if math.isfinite(report):
         return {"intermediate_value": report, "intermediate_value_type": "FINITE"}
     kind = "NAN" if math.isnan(report) else "INF_POS" if report > 0 else "INF_NEG"

@@ -1,4 +1,4 @@
-"""Command lines that make a study, or a candidate of it, again: from the config that is stored with the study."""
+"""Command lines that reproduce a study or one of its candidates, from the stored config."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from budgetnet.study.settings import StudySettings
 
 
 def found_config(settings: StudySettings, study: str, *, out: Path, storage: str | None) -> SearchConfig:
-    """Return the config of a study's search, with the places at which the study was found.
+    """Return the stored config of a study, with its current folder and storage.
 
     Args:
-        settings: the study's question and config.
+        settings: settings of the study.
         study: name of the study.
         out: folder of its run folders.
         storage: URL of its storage; None where that is the SQLite file in the folder.
@@ -22,19 +22,19 @@ def found_config(settings: StudySettings, study: str, *, out: Path, storage: str
     return settings.config.replace(study=study, out=out, storage=storage)
 
 
-def place_of(config: SearchConfig) -> list[str]:
-    """Return the options by which other commands find a study."""
+def location_options(config: SearchConfig) -> list[str]:
+    """Return the command-line options that locate a study."""
     storage = [] if config.storage is None else ["--storage", without_password(config.storage)]
     return ["--out", str(config.out), *storage]
 
 
 def train_command(run: Path, settings: StudySettings, *, seed: int) -> str:
-    """Return the command that trains the network of a run again, into a folder of its own.
+    """Return the command that trains the network of a run again, into another folder.
 
     Args:
-        run: the run's folder, with the network and the recipe in it.
-        settings: the study's question and config.
-        seed: of the run.
+        run: run folder with the network and the recipe.
+        settings: settings of the study.
+        seed: seed of the run.
     """
     config = settings.config
     words = ["budgetnet", "train", str(run / "spec.yaml"), "--recipe", str(run / "recipe.yaml")]

@@ -44,11 +44,11 @@ SamplerName = Literal["tpe", "gp", "nsga2", "random"]
 PrunerName = Literal["asha", "hyperband", "median", "none"]
 
 ZOO = "zoo"
-"""In place of a network: every named one that fits."""
+"""Enqueue every named network that fits the budget."""
 
 
 def _read_recipe(value: object) -> object:
-    """Accept a recipe, or the name or file of one; a recipe that has a name is kept by it."""
+    """Accept a recipe, its name or its file; a named recipe is stored by its name."""
     if isinstance(value, Mapping):
         value = Recipe.from_mapping(dict(value))
     if isinstance(value, Recipe):
@@ -61,7 +61,7 @@ def _read_networks(value: object) -> object:
 
 
 def _read_network(value: object) -> object:
-    """Accept a network, or the name or file of one; a network that has a name is kept by it."""
+    """Accept a network, its name or its file; a named network is stored by its name."""
     if isinstance(value, Mapping):
         value = ModelSpec.from_mapping(dict(value))
     if isinstance(value, ModelSpec):
@@ -70,7 +70,7 @@ def _read_network(value: object) -> object:
 
 
 def _read_space(value: object) -> object:
-    """Accept a space, or the name or file of one; one that has a name is kept by it, others as plain data."""
+    """Accept a space, its name or its file; a named space is stored by its name, others as plain data."""
     if isinstance(value, Mapping):
         from budgetnet.study.space import SearchSpace
 
@@ -94,7 +94,7 @@ RecipeChoice = Annotated[
     BeforeValidator(_read_recipe, json_schema_input_type=str | Recipe | None),
     OnCommandLine("RECIPE"),
 ]
-# Plain data and no document, whose class loads the sampler's library: a second that other commands need not wait for.
+# Plain data, because the document class imports Optuna, which takes a second that other commands can save.
 SpaceChoice = Annotated[
     str | dict[str, Any],
     BeforeValidator(_read_space, json_schema_input_type=str | dict[str, Any]),
@@ -108,9 +108,9 @@ Networks = Annotated[
 
 
 class SearchConfig(Config):
-    """What is searched for, how, for how long and where.
+    """Options of a search.
 
-    Names and files of recipes, spaces and networks are kept as they are given, and read when the search begins.
+    Names and files of recipes, spaces and networks are stored as given and read when the search starts.
 
     Raises:
         InputError: on construction, when a field is unknown or breaks its rule.
@@ -124,7 +124,7 @@ class SearchConfig(Config):
             *("study", "storage", "out", "threads", "workers", "per_gpu", "track"),
         }
     )
-    """Fields in which a search that resumes a study may differ; all others are part of the study's question."""
+    """Fields that may change when a study is resumed; all others must stay equal."""
 
     max_params: OptionalLimit = 5_000_000
     """Most trainable parameters of a network; unlimited: no limit."""
@@ -161,7 +161,7 @@ class SearchConfig(Config):
     final_epochs: OptionalCount = None
     """Epochs in place of the final recipe's."""
     study: str | None = None
-    """Name of the study. Default: a name made from the question, so that the same search finds its study again."""
+    """Name of the study. Default: a name made from the config, so that the same search finds its study again."""
     storage: Url = None
     """Storage of studies, as any SQLAlchemy URL. Default: an SQLite file in the folder of run folders."""
     seed: Seed = 0
@@ -185,12 +185,12 @@ class SearchConfig(Config):
 
     @property
     def budget(self) -> Budget:
-        """What a candidate may cost."""
+        """Limits on the cost of a candidate."""
         return Budget(max_params=self.max_params, max_macs=self.max_macs, max_activations=self.max_activations)
 
     @functools.cached_property
     def candidate_recipe(self) -> Recipe:
-        """The recipe that candidates are trained with, for the number of epochs that was asked for.
+        """Recipe of candidates, with the epochs of this config.
 
         Raises:
             InputError: no such recipe or file, or a file that breaks a rule.
@@ -199,7 +199,7 @@ class SearchConfig(Config):
 
     @functools.cached_property
     def finalist_recipe(self) -> Recipe:
-        """The recipe that finalists are trained with, for the number of epochs that was asked for.
+        """Recipe of finalists, with the epochs of this config.
 
         Raises:
             InputError: no such recipe or file, or a file that breaks a rule.
@@ -208,7 +208,7 @@ class SearchConfig(Config):
 
     @functools.cached_property
     def search_space(self) -> SearchSpace:
-        """The space that candidates are sampled from.
+        """Search space.
 
         Raises:
             InputError: no such space or file, or a file that breaks a rule.
@@ -224,7 +224,7 @@ class SearchConfig(Config):
 
     @functools.cached_property
     def enqueued(self) -> tuple[ModelSpec | str, ...]:
-        """The networks to train first; ``zoo`` stands for every named one that fits.
+        """Networks to train first; ``zoo`` means every named network that fits.
 
         Raises:
             InputError: no such network or file, or a file that breaks a rule.
@@ -235,12 +235,12 @@ class SearchConfig(Config):
             )
 
     def resuming(self, earlier: SearchConfig) -> SearchConfig:
-        """Return this config with what an earlier search of the same study asked for and this one does not.
+        """Return this config with the trials, enqueued networks and finals of an earlier search of the study.
 
-        Those are enqueued networks, finals and trials: what makes the whole study again in one command.
+        The result reproduces the whole study in one command.
 
         Args:
-            earlier: the config that the study was stored with.
+            earlier: config that the study was stored with.
         """
         kept: dict[str, Any] = {
             "trials": max(earlier.trials, self.trials),
@@ -254,7 +254,7 @@ class SearchConfig(Config):
 
 @contextmanager
 def _named(field: str) -> Iterator[None]:
-    """Name a field of the config in errors that name what is read for it; those of a file name the file."""
+    """Raise errors of a value under the name of its field; errors of a file keep the name of the file."""
     try:
         yield
     except InputError as error:

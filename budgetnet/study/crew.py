@@ -1,4 +1,4 @@
-"""Several workers on one study: processes that are started, listened to, started again when they are killed, and ended.
+"""Worker processes of a search: start them, receive their events, restart killed ones and stop them.
 
 They are plain programs spoken to through pipes, not those of ``multiprocessing``: these would run the caller's main
 program once more, which fails in a notebook and in a script without a ``__main__`` guard.
@@ -25,7 +25,7 @@ from budgetnet.common.errors import BudgetnetError
 from budgetnet.engines.local import PlannedRun
 from budgetnet.runs.records import Epoch, RunResult
 from budgetnet.study import worker as worker_program
-from budgetnet.study.driver import Arrangement, End, Plan, SearchOutcome, require_feasible
+from budgetnet.study.driver import End, Plan, SearchContext, SearchOutcome, require_feasible
 from budgetnet.study.outcomes import is_trained
 from budgetnet.study.storage import open_study, storage_errors
 from budgetnet.training.callbacks import Callback, Callbacks, RunInfo
@@ -37,7 +37,7 @@ _END_PATIENCE = 60.0
 
 
 class _Report(NamedTuple):
-    """What a worker told, or that it has gone."""
+    """An event of a worker."""
 
     event: str
     slot: int
@@ -45,7 +45,7 @@ class _Report(NamedTuple):
 
 
 class _Hand(NamedTuple):
-    """A worker's process, and the thread that listens to it."""
+    """A worker process and the thread that reads its events."""
 
     process: subprocess.Popen[str]
     listener: threading.Thread
@@ -73,16 +73,16 @@ class _Hand(NamedTuple):
 
 
 class Crew:
-    """Workers on one study: processes that share its images, each with its share of the cores or with one GPU."""
+    """Worker processes on one study, which share its images and the cores or the GPUs."""
 
-    def __init__(self, place: Arrangement, callback: Callback) -> None:
-        """Nobody is at work yet.
+    def __init__(self, context: SearchContext, callback: Callback) -> None:
+        """Make workers, which are started by `search` and `train`.
 
         Args:
-            place: the question, where it is worked on, and by how many.
+            context: settings, data, storage and folder of the study, and the number of workers.
             callback: is told of progress.
         """
-        self._place, self._callback = place, Callbacks([callback])
+        self._context, self._callback = context, Callbacks([callback])
 
     def search(self, plan: Plan) -> SearchOutcome:
         """As `budgetnet.study.driver.search`.
@@ -90,16 +90,16 @@ class Crew:
         Raises:
             OverBudgetError: not even the smallest network of the space fits.
             RecordError: the study asks another question.
-            BusyError: another search is at work on the study.
+            BusyError: another search is running on the study.
             BudgetnetError: a worker failed, or was killed again and again.
         """
-        place = self._place
-        require_feasible(place.settings, place.data)
-        place.out.mkdir(parents=True, exist_ok=True)
-        with place.presence.searching(), storage_errors(place.storage):
-            study = open_study(place.storage, place.study_name, place.settings)
-            by_hand = [spec.to_mapping() for spec in plan.by_hand]
-            end = self._work({"trials": plan.trials, "deadline": plan.deadline, "by_hand": by_hand, "runs": []})
+        context = self._context
+        require_feasible(context.settings, context.data)
+        context.out.mkdir(parents=True, exist_ok=True)
+        with context.presence.searching(), storage_errors(context.storage):
+            study = open_study(context.storage, context.study_name, context.settings)
+            enqueued = [spec.to_mapping() for spec in plan.enqueued]
+            end = self._work({"trials": plan.trials, "deadline": plan.deadline, "enqueued": enqueued, "runs": []})
             trained = sum(map(is_trained, study.get_trials(deepcopy=False)))
             return SearchOutcome(study, trained, end)
 
@@ -113,22 +113,22 @@ class Crew:
 
     def _work(self, task: dict[str, Any]) -> End:
         """Shares the images, and lets the workers do what is to be done with them."""
-        place = self._place
+        context = self._context
         # By the study, which only one search works on at a time: what a killed one left behind is replaced.
-        shared = place.presence.shared_data
-        on_cpu = place.settings.device == "cpu"
+        shared = context.presence.shared_data
+        on_cpu = context.settings.device == "cpu"
         job = {
             **task,
-            "settings": place.settings.to_mapping(),
-            "study": place.study_name,
-            "storage": place.storage.url,
-            "out": str(place.out),
+            "settings": context.settings.to_mapping(),
+            "study": context.study_name,
+            "storage": context.storage.url,
+            "out": str(context.out),
             "data": str(shared),
-            "threads": max(1, min(torch.get_num_threads(), available_cores() // place.workers)) if on_cpu else None,
+            "threads": max(1, min(torch.get_num_threads(), available_cores() // context.workers)) if on_cpu else None,
         }
         try:
-            place.data.share(shared)
-            return _Shift(job, workers=place.workers, callback=self._callback).work()
+            context.data.share(shared)
+            return _Shift(job, workers=context.workers, callback=self._callback).work()
         finally:
             shutil.rmtree(shared, ignore_errors=True)
 
@@ -217,9 +217,9 @@ class _Shift:
                 self._break_off(slot, None)
             self._killed[slot] += 1
             if self._killed[slot] > MAX_KILLED:
-                rule = "the same command goes on where it stopped; fewer workers need less memory"
+                rule = "repeat the command to resume the search; fewer workers need less memory"
                 times = f"{self._killed[slot]} times in a row, at last with status {status}"
-                raise BudgetnetError(f"a worker ended without a word {times}: {rule}")
+                raise BudgetnetError(f"a worker process died {times}: {rule}")
             self._start(slot)
 
     def _break_off(self, slot: int, reason: str | None) -> None:

@@ -1,4 +1,4 @@
-"""The search: candidates are proposed, checked against the budget, trained if they fit, and written down."""
+"""Search loop of one worker: sample a candidate, check it against the budget, train it and store the result."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from budgetnet.study.outcomes import OUT_OF_MEMORY
 from budgetnet.study.presence import Presence, heartbeat
 from budgetnet.study.proposer import Proposals
 from budgetnet.study.pruner import make_pruner
-from budgetnet.study.pruning_callback import CycleJudge
+from budgetnet.study.pruning_callback import PruningReporter
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.space import feasibility
 from budgetnet.study.space.images import check_image_size
@@ -39,46 +39,46 @@ from budgetnet.training.trainer import identify, train
 
 _log = logging.getLogger(__name__)
 
-MAX_TURNED_AWAY = 1_000
-"""Candidates turned away in a row, over budget or trained before, after which the search gives up."""
+MAX_REJECTED = 1_000
+"""Candidates rejected in a row, over budget or duplicates, after which the search stops."""
 
-_LOOK_AGAIN = 2.0
-"""Seconds between two looks at what other machines are training."""
+_POLL_INTERVAL = 2.0
+"""Seconds between two checks of the trials that other machines train."""
 
 End = Literal["done", "time", "exhausted"]
-"""Why a worker ended: nothing is left to begin, the time is up, or nothing new that fits was proposed any more."""
+"""Why a worker stopped: the study has enough trials, the time is up, or the sampler finds nothing new that fits."""
 
 
 class Plan(NamedTuple):
-    """How far a search goes, apart from its question."""
+    """When a search stops, and what it trains first."""
 
     trials: int
-    """Trained candidates that the study shall have, those of earlier searches included."""
-    by_hand: tuple[ModelSpec, ...] = ()
-    """Networks to be trained first, each as it stands."""
+    """Number of trained candidates to reach, those of earlier searches included."""
+    enqueued: tuple[ModelSpec, ...] = ()
+    """Networks to train first, unchanged."""
     deadline: float | None = None
-    """When to stop, as `time.time` counts; never if left out."""
+    """Time to stop at, on the clock of `time.time`. Default: never."""
 
 
-class Arrangement(NamedTuple):
-    """A question, and where it is worked on."""
+class SearchContext(NamedTuple):
+    """Settings of a study, with its data, storage and folder."""
 
     settings: StudySettings
-    """The question: space, budget, recipe, data and seed."""
+    """Space, budget, recipe, data and seed."""
     data: TrainingData
-    """Training and validation images, on the device to train on; several workers take them to theirs."""
+    """Training and validation images, on the training device; each of several workers copies them to its own."""
     study_name: str
     """Name of the study in the storage."""
     storage: RDBStorage
-    """Where the study lives."""
+    """Storage of the study."""
     out: Path
     """Folder of run folders."""
     workers: int = 1
-    """Processes at work."""
+    """Number of worker processes."""
 
     @property
     def device(self) -> torch.device:
-        """Where candidates are trained."""
+        """Device to train on."""
         return torch.device(self.settings.device)
 
     @property
@@ -88,37 +88,37 @@ class Arrangement(NamedTuple):
 
 
 class SearchOutcome(NamedTuple):
-    """What a search did."""
+    """Result of a search."""
 
     study: optuna.Study
     trained: int
-    """Trained candidates of the study, those of earlier searches included."""
+    """Number of trained candidates of the study, those of earlier searches included."""
     end: End
-    """Why it ended."""
+    """Why the search stopped."""
 
 
 class _TimeUpError(Exception):
-    """The time is up."""
+    """The deadline has passed."""
 
 
 class _Clock(Callback):
-    """Breaks training off within a step of the time that it shall stop at."""
+    """Callback that interrupts training at the first step after the deadline."""
 
     def __init__(self, deadline: float | None) -> None:
         self._deadline = deadline
 
-    def on_step_end(self, epoch: int, share: float, *, worker: int) -> None:  # noqa: ARG002 - time is the same to all
+    def on_step_end(self, epoch: int, share: float, *, worker: int) -> None:  # noqa: ARG002 - the deadline is common to all
         if self._deadline is not None and time.time() >= self._deadline:
             raise _TimeUpError
 
 
-def question(data: TrainingData, config: SearchConfig, *, device: torch.device | None = None) -> StudySettings:
-    """Return the question that a search asks, with the device and the precision that it would train in.
+def make_settings(data: TrainingData, config: SearchConfig, *, device: torch.device | None = None) -> StudySettings:
+    """Return the settings of a search, with its device and precision.
 
     Args:
         data: training and validation images.
-        config: what is searched for, and how.
-        device: where candidates are trained; where the images are by default.
+        config: options of the search.
+        device: device to train on. Default: the device of the images.
 
     Raises:
         InputError: a recipe, space or file that the config names is missing or breaks a rule, or the recipe validates
@@ -137,31 +137,31 @@ def question(data: TrainingData, config: SearchConfig, *, device: torch.device |
     )
 
 
-def search(place: Arrangement, plan: Plan, callback: Callback) -> SearchOutcome:
-    """Trains candidates in this process until a study has as many as wanted; to go on is the same call.
+def search(context: SearchContext, plan: Plan, callback: Callback) -> SearchOutcome:
+    """Train candidates in this process until the study has enough; the same call resumes the search.
 
     Args:
-        place: the question, and where it is worked on.
-        plan: how far to go.
-        callback: is told of progress; what it raises ends the search, and the candidate in training is taken up again.
+        context: the study's settings, data, storage and folder.
+        plan: when to stop.
+        callback: called with the progress; an exception from it ends the search, and the next one resumes the trial.
 
     Raises:
         OverBudgetError: not even the smallest network of the space fits.
-        RecordError: the study asks another question.
-        BusyError: another search is at work on the study.
+        RecordError: the study exists with another config.
+        BusyError: another search is running on the study.
     """
-    require_feasible(place.settings, place.data)
-    place.out.mkdir(parents=True, exist_ok=True)
-    presence = place.presence
-    with presence.searching(), presence, storage_errors(place.storage):
-        study = open_study(place.storage, place.study_name, place.settings)
-        worker = Worker(place, study=study, presence=presence, callback=callback)
+    require_feasible(context.settings, context.data)
+    context.out.mkdir(parents=True, exist_ok=True)
+    presence = context.presence
+    with presence.searching(), presence, storage_errors(context.storage):
+        study = open_study(context.storage, context.study_name, context.settings)
+        worker = Worker(context, study=study, presence=presence, callback=callback)
         end = worker.work(plan)
         return SearchOutcome(study, worker.ledger.trained, end)
 
 
 def require_feasible(settings: StudySettings, data: TrainingData) -> None:
-    """Lets a question pass that has an answer.
+    """Require that every candidate can be trained and the smallest one fits the budget.
 
     Raises:
         OverBudgetError: not even the smallest network that may be proposed fits.
@@ -172,56 +172,61 @@ def require_feasible(settings: StudySettings, data: TrainingData) -> None:
     sizing = settings.config.sizing
     space = settings.space if sizing == "reject" else settings.space.narrowest
     if sizing != "reject" and not settings.budget.limits(Cost(0, 0, 0)):
-        raise InputError("sizing", sizing, "needs a limit to make networks for, such as 5M parameters")
+        raise InputError("sizing", sizing, "needs a limit to fit widths to, such as 5M parameters")
     feasibility.require_feasible(space, settings.budget, input_shape=data.input_shape, num_classes=data.num_classes)
 
 
 class Worker:
-    """One process at work on a study: begins a candidate behind the study's gate, trains it outside, and so on."""
+    """Worker of a search: starts each candidate under the study's lock and trains it without the lock."""
 
-    def __init__(self, place: Arrangement, *, study: optuna.Study, presence: Presence, callback: Callback) -> None:
-        self._settings, self._data, self._storage, self._out = place.settings, place.data, place.storage, place.out
-        self._presence, self._study_name, self._callback = presence, place.study_name, callback
+    def __init__(self, context: SearchContext, *, study: optuna.Study, presence: Presence, callback: Callback) -> None:
+        self._settings, self._data, self._storage, self._out = (
+            context.settings,
+            context.data,
+            context.storage,
+            context.out,
+        )
+        self._presence, self._study_name, self._callback = presence, context.study_name, callback
         pruner = make_pruner(self._settings.config.pruner, self._settings.recipe)
         self.ledger = Ledger(study, self._storage, presence, pruner=pruner)
 
     def work(self, plan: Plan) -> End:
-        """Trains candidates until nothing is left to begin, or the time is up."""
+        """Train candidates until the study has enough or the time is up."""
         with self._presence.gate():
             self.ledger.refresh()
         slot = self._presence.slot
-        proposals = Proposals(self.ledger, self._settings, self._data, by_hand=plan.by_hand, worker=slot)
-        turned_away = 0
-        while turned_away < MAX_TURNED_AWAY:
+        proposals = Proposals(self.ledger, self._settings, self._data, enqueued=plan.enqueued, worker=slot)
+        rejected = 0
+        while rejected < MAX_REJECTED:
             with self._presence.gate():
                 self.ledger.refresh()
                 enough = self.ledger.trained + len(self.ledger.running) >= plan.trials
-                waiting = self.ledger.trained < plan.trials and self.ledger.others_out_of_sight
+                waiting = self.ledger.trained < plan.trials and self.ledger.others_elsewhere
                 if enough and not waiting:
                     return "done"
                 if plan.deadline is not None and time.time() >= plan.deadline:
                     return "time"
-                begun = None if enough else self._begin_next(proposals, plan)
+                started = None if enough else self._start_next(proposals, plan)
             if enough:
-                # Whether another machine's candidates come to their ends only the storage tells, when it is asked.
-                time.sleep(_LOOK_AGAIN)
+                # The results of other machines are only seen by polling the storage.
+                time.sleep(_POLL_INTERVAL)
                 continue
-            if begun is None:
-                turned_away += 1
+            if started is None:
+                rejected += 1
                 continue
             try:
-                ended = self._train(*begun, plan)
+                ended = self._train(*started, plan)
             except _TimeUpError:
                 return "time"
-            turned_away = 0 if ended else turned_away + 1
+            rejected = 0 if ended else rejected + 1
         return "exhausted"
 
-    def _begin_next(self, proposals: Proposals, plan: Plan) -> tuple[Entry, Written] | None:
-        """Proposes a candidate and begins it; none if it was turned away."""
+    def _start_next(self, proposals: Proposals, plan: Plan) -> tuple[Entry, Written] | None:
+        """Propose and start a candidate; return None if it is rejected."""
         proposal = proposals.next()
         entry = proposal.entry
         if not entry.verdict.fits:
-            proposals.written(proposal, self.ledger.turn_away(entry))
+            proposals.written(proposal, self.ledger.reject(entry))
             self._callback.on_trial_rejected(worker=self._presence.slot)
             return None
         if entry.key in self.ledger.results:
@@ -240,13 +245,13 @@ class Worker:
         return identify(entry.verdict.spec, self._data, entry.recipe, seed=self._settings.config.seed)
 
     def _train(self, entry: Entry, written: Written, plan: Plan) -> bool:
-        """Trains one candidate and writes down how it ended; tells whether it counts as trained."""
-        told = Callbacks([self._callback, _Clock(plan.deadline)])
+        """Train a candidate and store its result; return whether it counts as trained."""
+        callbacks = Callbacks([self._callback, _Clock(plan.deadline)])
         try:
             with heartbeat(self._storage, written.trial_id):
-                record, parts = self._train_in_parts(entry, written, told)
+                record, parts = self._train_in_parts(entry, written, callbacks)
         except BaseException as error:
-            if self._goes_on(error, entry, written, of_callback=error is told.raised):
+            if self._continues_after(error, entry, written, of_callback=error is callbacks.raised):
                 return False
             raise
         if record is None:
@@ -255,28 +260,28 @@ class Worker:
             self._finish(written, record, parts)
         return record is not None
 
-    def _goes_on(self, error: BaseException, entry: Entry, written: Written, *, of_callback: bool) -> bool:
-        """Writes down how a candidate broke off, and tells whether the search goes on without it."""
+    def _continues_after(self, error: BaseException, entry: Entry, written: Written, *, of_callback: bool) -> bool:
+        """Store why a candidate failed; return whether the search continues without it."""
         if of_callback or isinstance(error, (KeyboardInterrupt, SystemExit, OSError)):
-            # What passes, such as a full disk, or is no fault of the candidate's: it is taken up again.
+            # A temporary cause, such as a full disk, or one outside the candidate: the next search resumes it.
             self.ledger.interrupt(written)
         elif isinstance(error, BusyError):
-            # Another study's search is training the same run; this one goes on with others.
+            # Another study's search is training the same run; continue with other candidates.
             self.ledger.leave(written)
             return True
         elif isinstance(error, RecordError):
-            # Of this candidate alone: its folder is damaged, or of another version.
+            # Only this candidate is affected: its folder is damaged, or of another version.
             self.ledger.fail(written, reason=str(error)[:500])
-            _log.warning("%s is left out: %s", entry.verdict.spec.label, error)
+            _log.warning("skipped %s: %s", entry.verdict.spec.label, error)
             return True
         elif isinstance(error, (BudgetnetError, RuntimeError)):
             self.ledger.fail(written, reason=f"{type(error).__name__}: {error}"[:500])
         return False
 
-    def _train_in_parts(self, entry: Entry, written: Written, told: Callback) -> tuple[RunRecord | None, int]:
-        """Trains a candidate; gives its record, none where memory did not suffice, and the parts of its batches."""
+    def _train_in_parts(self, entry: Entry, written: Written, callbacks: Callback) -> tuple[RunRecord | None, int]:
+        """Train a candidate; return its record, None if out of memory, and the number of parts of its batches."""
         context = RunContext(
-            self._presence.slot, self.ledger.trained, self._study_name, trial=written.number, drawn=entry.params
+            self._presence.slot, self.ledger.trained, self._study_name, trial=written.number, sampled=entry.params
         )
 
         def attempt(execution: Execution) -> RunRecord:
@@ -287,15 +292,15 @@ class Worker:
                 seed=self._settings.config.seed,
                 out=self._out,
                 execution=execution,
-                callback=told,
+                callback=callbacks,
                 context=context,
-                pruning=judge,
+                pruning=reporter,
             )
 
-        judge = CycleJudge(self.ledger, written, entry.recipe, retry_of=entry.retry_of)
+        reporter = PruningReporter(self.ledger, written, entry.recipe, retry_of=entry.retry_of)
         record, parts = retry_out_of_memory(attempt)
         if record is not None:
-            judge.catch_up(record.curves)
+            reporter.catch_up(record.curves)
         return record, parts
 
     def _finish(self, written: Written, record: RunRecord, parts: int) -> None:

@@ -1,4 +1,4 @@
-"""Finalists as their records show them: who was trained in full, what came of it, and in which order."""
+"""Finalists of a study and their results, read from the records of their runs."""
 
 from __future__ import annotations
 
@@ -21,39 +21,39 @@ FINALS_KEY = "budgetnet:finals"
 
 
 class Finalist(Document):
-    """A candidate that is trained in full."""
+    """A candidate that is trained with the final recipe."""
 
     trial: int
     """Number of its trial."""
     name: str
-    """For people: ``#12``, or what a network made by hand is called."""
+    """Name in tables: ``#12``, or the label of an enqueued network."""
     spec: ModelSpec
     """The network."""
     recipe: Recipe
-    """How it is trained."""
-    by_hand: bool = False
-    """Whether a person named it."""
+    """Recipe of its runs."""
+    enqueued: bool = False
+    """Whether the user enqueued it."""
     runs: tuple[str, ...]
-    """Names of its run folders, one for each seed."""
+    """Names of its run folders, one per seed."""
 
 
 class Finals(Document):
-    """Who is trained in full, and with which seeds."""
+    """Finalists of a study and the seeds of their runs."""
 
     schema_version: Literal[1] = 1
     """Version of this format."""
     finalists: tuple[Finalist, ...]
     """The finalists, the best of the search first."""
     seeds: tuple[int, ...]
-    """A training of each finalist with each."""
+    """Seeds; each finalist is trained with each of them."""
 
 
 class FinalResult(NamedTuple):
-    """A finalist and what its runs came to."""
+    """A finalist and the records of its runs."""
 
     finalist: Finalist
     records: tuple[RunRecord, ...]
-    """Its runs that came to a result, in the order of the seeds."""
+    """Its complete runs, in the order of the seeds."""
 
     @property
     def validation(self) -> list[float]:
@@ -62,7 +62,7 @@ class FinalResult(NamedTuple):
 
     @property
     def test(self) -> list[float]:
-        """Test accuracy of each run that the test set was opened for, as shares."""
+        """Test accuracy of each run that was evaluated on the test set, as shares."""
         return [record.test.accuracy for record in self.records if record.test]
 
     @property
@@ -74,7 +74,7 @@ class FinalResult(NamedTuple):
     def test_interval(self) -> Interval | None:
         """95 % interval of the mean test accuracy: Student's over the seeds, Wilson's for a single one."""
         tests = [record.test for record in self.records if record.test]
-        # Seeds that tie show no spread; that they never could differ is not what a single value says.
+        # Equal accuracies have no standard deviation to make a Student interval from.
         if len(set(self.test)) > 1:
             low, high = mean_interval(self.test)
             return Interval(max(0.0, low), min(1.0, high))
@@ -86,7 +86,7 @@ class FinalResult(NamedTuple):
         own = self.test_interval
         if own is None:
             return None
-        # Here, because tables of all kinds import this module, and most of them show no published result.
+        # Imported here because most tables that import this module show no published result.
         from budgetnet.model.published import reference
 
         accuracy, images = reference().accuracy, reference().known_images
@@ -95,12 +95,12 @@ class FinalResult(NamedTuple):
         return mean - accuracy, gap_interval(mean, own, accuracy, other)
 
     def to_mapping(self) -> dict[str, Any]:
-        """The result as plain data; accuracies as shares from 0 to 1."""
+        """Return the result as plain data; accuracies as shares from 0 to 1."""
         cost, gap = self.finalist.spec.cost, self.gap
         return {
             "name": self.finalist.name,
             "architecture": self.finalist.spec.label,
-            "by_hand": self.finalist.by_hand,
+            "enqueued": self.finalist.enqueued,
             **cost._asdict(),
             "runs": list(self.finalist.runs),
             "results": len(self.records),
@@ -115,13 +115,13 @@ class FinalResult(NamedTuple):
         }
 
 
-def keep_finals(study: optuna.Study, finals: Finals) -> None:
-    """Writes down who the finalists are, so that they can be shown again."""
+def store_finals(study: optuna.Study, finals: Finals) -> None:
+    """Store the finals with the study."""
     study.set_user_attr(FINALS_KEY, finals.to_mapping())
 
 
-def kept_finals(study: optuna.Study) -> Finals | None:
-    """The finalists of a study, if it has come to finals.
+def load_finals(study: optuna.Study) -> Finals | None:
+    """Return the stored finals of a study, or None.
 
     Raises:
         RecordError: they were written by another version.
@@ -137,10 +137,10 @@ def kept_finals(study: optuna.Study) -> Finals | None:
 
 
 def read_results(finals: Finals, out: Path) -> list[FinalResult]:
-    """What the finalists' runs came to, by their records; the best mean validation accuracy first.
+    """Return the results of the finalists from their records, the best mean validation accuracy first.
 
     Args:
-        finals: who they are.
+        finals: finals of the study.
         out: folder of run folders.
 
     Raises:

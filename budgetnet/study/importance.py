@@ -1,4 +1,4 @@
-"""Which of the parameters that a sampler drew a study's accuracies hang on, by Optuna's evaluator."""
+"""Importance of the sampled parameters of a study."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from optuna.trial import TrialState, create_trial
 from budgetnet.study.outcomes import is_trained
 
 LEAST_TRIALS = 4
-"""With fewer, no part of the trials would be the better one."""
+"""Least number of complete trials: with fewer there is no best quantile to compare."""
 
 
 def parameter_importance(study: optuna.Study) -> dict[str, float]:
-    """The share of each drawn parameter in what tells good candidates from the others, by PED-ANOVA; they add up to 1.
+    """Return the PED-ANOVA importance of each sampled parameter; the importances add up to 1.
 
-    Looked at is what was trained to its end and drawn by the sampler. Empty where that is too little.
+    Only complete trials with sampled parameters are used. Empty with fewer than `LEAST_TRIALS` of them.
 
     Source:
         S. Watanabe, A. Bansal, F. Hutter (2023), "PED-ANOVA: Efficiently Quantifying Hyperparameter Importance in
@@ -31,7 +31,7 @@ def parameter_importance(study: optuna.Study) -> dict[str, float]:
     ]
     if len(complete) < LEAST_TRIALS:
         return {}
-    # In memory, so that no evaluator takes what was pruned or answered from the record for a result of its own.
+    # A copy in memory, without pruned trials and duplicates.
     mirror = optuna.create_study(direction="maximize")
     mirror.add_trials(
         [create_trial(value=trial.value, params=trial.params, distributions=trial.distributions) for trial in complete]

@@ -1,4 +1,4 @@
-"""The leaderboard: candidates ranked beside the published reference, with the spread that their numbers have."""
+"""Leaderboard: candidates ranked against the published reference, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Candidate(NamedTuple):
-    """A trained network and how it was judged."""
+    """A trained network and its validation result."""
 
     name: str
     architecture: str
@@ -24,7 +24,7 @@ class Candidate(NamedTuple):
     macs: int
     """Multiply-accumulates for one image."""
     correct: int
-    """Validation images classified rightly."""
+    """Validation images classified correctly."""
     images: int
     """Validation images."""
     run: str
@@ -35,7 +35,7 @@ class Candidate(NamedTuple):
 
 
 def candidates(trials: Iterable[Trial]) -> list[Candidate]:
-    """Of a study's trials those that were trained to their end, as they are ranked."""
+    """Return the complete trials as candidates of the leaderboard."""
     return [
         Candidate(
             name=trial.name,
@@ -49,7 +49,7 @@ def candidates(trials: Iterable[Trial]) -> list[Candidate]:
             train_flops=trial.train_flops,
         )
         for trial in trials
-        if trial.fate == "complete" and trial.correct is not None and trial.images
+        if trial.outcome == "complete" and trial.correct is not None and trial.images
     ]
 
 
@@ -72,7 +72,7 @@ def run_candidates(records: Iterable[RunRecord]) -> list[Candidate]:
 
 
 class LeaderboardRow(NamedTuple):
-    """One line of the leaderboard."""
+    """Row of the leaderboard."""
 
     rank: int | None
     """From 1; none for the published row, which was not trained here."""
@@ -81,19 +81,19 @@ class LeaderboardRow(NamedTuple):
     params: int
     macs: int
     accuracy: float
-    """Share of images classified rightly: of validation images, and of test images in the published row."""
+    """Share of images classified correctly: of validation images, and of test images in the published row."""
     interval: Interval
     """95 % Wilson interval of the accuracy."""
     images: int
-    """Images behind the accuracy."""
+    """Number of images that the accuracy is measured on."""
     gap: float
     """Accuracy less the published one, as a share."""
     gap_interval: Interval
     """Newcombe interval of the gap, wide enough that all candidates' intervals hold together at 95 % (Šidák 1967)."""
     comparable: bool
-    """Whether candidate and reference were judged on the same kind of images: original CIFAR-10."""
+    """Whether the candidate was validated on original CIFAR-10, like the reference."""
     verdict: str
-    """What the gap is worth, in words."""
+    """Verdict on the gap: beyond or within noise, or not comparable."""
     is_reference: bool = False
     run: str | None = None
     seed: int | None = None
@@ -101,7 +101,7 @@ class LeaderboardRow(NamedTuple):
     """Floating-point operations of the training, see `budgetnet.runs.training_cost`; none for the published row."""
 
     def to_mapping(self) -> dict[str, Any]:
-        """The line as plain data; accuracies and gaps as shares from 0 to 1."""
+        """Return the row as plain data; accuracies and gaps as shares from 0 to 1."""
         mapping = self._asdict()
         mapping["interval"], mapping["gap_interval"] = list(self.interval), list(self.gap_interval)
         mapping["exceeds_noise"] = self.exceeds_noise
@@ -109,7 +109,7 @@ class LeaderboardRow(NamedTuple):
 
     @property
     def exceeds_noise(self) -> bool | None:
-        """Whether the gap's interval leaves zero out; none where a gap means nothing."""
+        """Whether the gap's interval excludes zero; None if the row is not comparable or is the reference."""
         return exceeds_noise(self.gap_interval) if self.comparable and not self.is_reference else None
 
 
@@ -123,24 +123,24 @@ def rank(
     among: int | None = None,
     reference: PublishedResult | None = None,
 ) -> list[LeaderboardRow]:
-    """Ranks candidates by validation accuracy, the one with fewer parameters first among equals.
+    """Rank candidates by validation accuracy, the one with fewer parameters first among equals.
 
-    The best of many looks better than it is. So the intervals of the gaps are widened for the number of candidates,
-    and "beyond noise" can be said of the first row although it was chosen. They do not allow for the choice of each
-    run's best epoch on the same images.
+    The best of many candidates is overestimated by selection, so the intervals of the gaps are corrected for the number
+    of candidates, and "beyond noise" is valid for the first row. They are not corrected for the choice of each run's
+    best epoch on the same images.
 
-    The published row stands where its accuracy puts it when the data are original CIFAR-10, else last and marked.
+    The published row is ranked by its accuracy when the data are original CIFAR-10, and is last otherwise.
 
     Args:
-        candidates: what was trained.
-        comparable: whether they were judged on original CIFAR-10.
-        among: how many the candidates were chosen from, those pruned on the way included; they alone if left out.
-        reference: the published result; the paper's final network if left out.
+        candidates: trained candidates.
+        comparable: whether they were validated on original CIFAR-10.
+        among: number of trained candidates that these were selected from, pruned ones included. Default: these alone.
+        reference: published result. Default: the paper's final network.
 
     Raises:
         InputError: the published result has no known layout or number of images.
     """
-    # Here, because tables of all kinds import this module, and most of them show no published result.
+    # Imported here because most tables that import this module show no published result.
     from budgetnet.model import published
 
     reference = reference or published.reference()

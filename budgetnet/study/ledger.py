@@ -1,4 +1,4 @@
-"""The ledger: what a study's storage says of every candidate, and the one place that writes it there."""
+"""Ledger of a study: reads and writes its trials in the storage."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from budgetnet.model.budget import SpecVerdict
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.recipe import Recipe
 from budgetnet.study.bulk import Written, close_trial, insert_trial
-from budgetnet.study.outcomes import INTERRUPTED, OVER_BUDGET, REPEATED, SURPLUS, TAKEN, is_interrupted, is_trained
+from budgetnet.study.outcomes import DUPLICATE, INTERRUPTED, OVER_BUDGET, SURPLUS, TAKEN, is_interrupted, is_trained
 from budgetnet.study.presence import GRACE_PERIOD, Presence
 from budgetnet.study.storage import STORAGE_ERRORS, storage_errors
 
@@ -29,14 +29,14 @@ Key = str
 
 
 class Known(NamedTuple):
-    """What is known of a candidate that was trained."""
+    """Result of a trained candidate."""
 
     value: float | None
-    """Validation accuracy; none where it was pruned, or came to no result."""
+    """Validation accuracy; None if it was pruned or has no result."""
     reports: dict[int, float]
     """Validation accuracy at the end of each cycle, by the epoch that ends it."""
     facts: dict[str, Any]
-    """What its trial says of its run."""
+    """Attributes of its run."""
 
 
 _OF_THE_RUN = (
@@ -49,25 +49,25 @@ _OF_THE_RUN = (
     "validation_images",
     "gap_to_reference",
 )
-"""What is as true of a candidate answered from the record as of the trial that trained it."""
+"""Attributes that a duplicate has in common with the trial that was trained."""
 
 
 class Entry(NamedTuple):
-    """A candidate that is about to be written down."""
+    """A candidate to store as a trial."""
 
     verdict: SpecVerdict
     recipe: Recipe
     params: dict[str, Any]
-    """The sampler's draw; empty for a candidate made by hand."""
+    """Sampled values; empty for an enqueued candidate."""
     distributions: dict[str, Any]
     began: datetime
-    """When it had been drawn, in local time without a zone, as Optuna keeps times."""
+    """Time of sampling, local and without a zone, as Optuna stores times."""
     system_attrs: Mapping[str, Any] = MappingProxyType({})
-    """What the sampler keeps with a trial."""
+    """The sampler's attributes of the trial."""
     retry_of: int | None = None
-    """Number of the interrupted trial that it takes up again."""
-    by_hand: bool = False
-    """Whether a person named it."""
+    """Number of the interrupted trial that it resumes."""
+    enqueued: bool = False
+    """Whether the user enqueued it."""
 
     @property
     def key(self) -> Key:
@@ -76,22 +76,22 @@ class Entry(NamedTuple):
 
 
 def candidate_key(spec: ModelSpec, recipe: Recipe) -> Key:
-    """Identity of a network trained by a recipe."""
+    """Return the identity of a network trained with a recipe."""
     return f"{spec.digest[:32]}{recipe.digest[:32]}"
 
 
 class Ledger:
-    """What is known of a study's candidates. It is read, and candidates are begun, behind the study's gate."""
+    """Candidates of a study; read them and start new ones while holding the study's lock."""
 
     def __init__(
         self, study: optuna.Study, storage: RDBStorage, presence: Presence, *, pruner: BasePruner | None = None
     ) -> None:
-        """Nothing has been read yet.
+        """Make a ledger, to be read by `refresh`.
 
         Args:
             study: the study.
             storage: where it lives.
-            presence: who else is at work on it.
+            presence: locks of the study and its workers.
             pruner: decides at the ends of cycles who goes on; everybody if left out.
         """
         self.study, self._storage, self._presence = study, storage, presence
@@ -115,7 +115,7 @@ class Ledger:
         """Candidates that training time went into and that came to an end."""
 
     def refresh(self) -> None:
-        """Reads what others wrote since, and closes what workers left behind that are no more."""
+        """Read the trials of other workers and close the running trials of dead workers."""
         trials = self.study.get_trials(deepcopy=False)
         if self._close_lost(trials):
             trials = self.study.get_trials(deepcopy=False)
@@ -166,7 +166,7 @@ class Ledger:
         self.news.append(trial)
         if is_interrupted(trial):
             self._failed.append(trial)
-        # A retry that gave way because enough are in training left its candidate to nobody.
+        # A retry that was skipped because enough are in training has released its candidate.
         if "retry_of" in trial.user_attrs and trial.user_attrs.get("ended") != SURPLUS:
             self._retried.add(trial.user_attrs["retry_of"])
         if is_trained(trial):
@@ -178,21 +178,21 @@ class Ledger:
             self.results[trial.user_attrs["candidate"]] = known
 
     @property
-    def others_out_of_sight(self) -> bool:
+    def others_elsewhere(self) -> bool:
         """Whether candidates are in training whose workers nobody here would start again."""
         return any(not self._presence.in_sight(trial.user_attrs.get("worker")) for trial in self.running.values())
 
-    def turn_away(self, entry: Entry) -> Written:
-        """Writes down a candidate that does not fit: pruned, with its constraint values."""
+    def reject(self, entry: Entry) -> Written:
+        """Store a candidate over budget as a pruned trial with its constraint values."""
         return self._write(entry, TrialState.PRUNED, ended=OVER_BUDGET)
 
     def repeat(self, entry: Entry) -> Written:
-        """Answers a candidate that was trained before from the record."""
+        """Store a duplicate with the result of the earlier trial."""
         known = self.results[entry.key]
-        return self._write(entry, _state(known.value), known=known, ended=REPEATED, **known.facts)
+        return self._write(entry, _state(known.value), known=known, ended=DUPLICATE, **known.facts)
 
     def begin(self, entry: Entry, *, run: str, seed: int, trials: int | None = None) -> Written | None:
-        """Writes a candidate down as running; nothing is left to do if another worker was an instant faster.
+        """Store a candidate as a running trial; return None if another worker started it first.
 
         Args:
             entry: the candidate.
@@ -209,7 +209,7 @@ class Ledger:
             worker=self._presence.worker,
         )
         # Behind a file's gate everybody is known already.
-        reason = None if self._presence.in_file else self._gives_way(written, entry.key, trials)
+        reason = None if self._presence.in_file else self._reason_to_skip(written, entry.key, trials)
         if reason is None:
             return written
         self._close(written, reason)
@@ -218,8 +218,8 @@ class Ledger:
     def _close(self, written: Written, reason: str) -> None:
         close_trial(self._storage, written.trial_id, state=TrialState.PRUNED, value=None, user_attrs={"ended": reason})
 
-    def _gives_way(self, written: Written, key: Key, trials: int | None) -> str | None:
-        """Why a candidate that was just begun is left to workers out of sight of the gate; nothing if it is not.
+    def _reason_to_skip(self, written: Written, key: Key, trials: int | None) -> str | None:
+        """Return the reason to leave a candidate just started to workers on other machines, or None.
 
         The first in the storage go on. Numbers are given one after the other, so whoever comes later sees everybody
         before it: of those that take the same candidate one remains, and no more are begun than are wanted.
@@ -228,7 +228,7 @@ class Ledger:
         for trial in self.study.get_trials(deepcopy=False):
             before = trial.state == TrialState.RUNNING and trial.number < written.number
             trained = is_trained(trial)
-            # What had been trained when the candidate was proposed is known, and answered from the record.
+            # A candidate trained before this one was proposed is a duplicate: its stored result is used.
             news = before or (trained and trial.number not in self._read)
             if news and trial.user_attrs.get("candidate") == key:
                 return TAKEN
@@ -253,11 +253,11 @@ class Ledger:
         return epochs
 
     def leave(self, written: Written) -> None:
-        """Ends a candidate that another process is training for itself."""
+        """Close the trial of a candidate that another process is training."""
         self._close(written, TAKEN)
 
     def finish(self, written: Written, *, value: float | None, facts: dict[str, Any]) -> bool:
-        """Ends a candidate: complete with its validation accuracy, or pruned where it came to none.
+        """Close a trial: complete with its validation accuracy, or pruned without one.
 
         Tells whether it was still this worker's: one that fell silent for long may have been given to another.
         """
@@ -265,13 +265,13 @@ class Ledger:
             return close_trial(self._storage, written.trial_id, state=_state(value), value=value, user_attrs=facts)
 
     def interrupt(self, written: Written) -> None:
-        """Ends a candidate whose training was broken off; it is taken up again."""
+        """Close the trial of an interrupted candidate, which the search resumes."""
         # Where the storage is away it stays as if its worker had been killed, and what broke it off is what is told.
         with suppress(*STORAGE_ERRORS):
             self._interrupt(written.trial_id)
 
     def fail(self, written: Written, *, reason: str) -> None:
-        """Ends a candidate that broke down; it is not tried again."""
+        """Close the trial of a failed candidate, which is not tried again."""
         with suppress(*STORAGE_ERRORS):
             close_trial(
                 self._storage, written.trial_id, state=TrialState.FAIL, value=None, user_attrs={"ended": reason}
@@ -282,7 +282,7 @@ class Ledger:
         close_trial(self._storage, trial_id, state=TrialState.FAIL, value=None, user_attrs=ended)
 
     def _write(self, entry: Entry, state: TrialState, *, known: Known | None = None, **user_attrs: Any) -> Written:
-        """Writes a candidate's whole trial at once."""
+        """Store a candidate's trial in one transaction."""
         spec, verdict = entry.verdict.spec, entry.verdict
         facts = {
             "architecture": spec.label,
@@ -293,8 +293,8 @@ class Ledger:
         }
         if entry.retry_of is not None:
             facts["retry_of"] = entry.retry_of
-        if entry.by_hand:
-            facts["by_hand"] = spec.to_mapping()
+        if entry.enqueued:
+            facts["enqueued"] = spec.to_mapping()
         trial = create_trial(
             state=state,
             value=known.value if known else None,
@@ -315,5 +315,5 @@ class Ledger:
 
 
 def _state(value: float | None) -> TrialState:
-    """How a trained candidate ends: complete with its value, pruned without one."""
+    """Return the state of a trained candidate: complete with a value, pruned without."""
     return TrialState.PRUNED if value is None else TrialState.COMPLETE

@@ -1,40 +1,40 @@
-"""How trials end, in the words that the storage keeps."""
+"""Reasons for which trials end, as stored with them, and predicates on trials."""
 
 from __future__ import annotations
 
 from optuna.trial import FrozenTrial, TrialState
 
 OVER_BUDGET = "over budget"
-"""Turned away before any training."""
+"""Rejected before training."""
 OUT_OF_MEMORY = "out of memory"
 """Too large for the device."""
-REPEATED = "answered from the record"
-"""The candidate had been trained before."""
+DUPLICATE = "duplicate"
+"""The candidate was trained in an earlier trial."""
 INTERRUPTED = "interrupted"
-"""Training was broken off; the candidate is taken up again."""
+"""Training was interrupted; the candidate resumes in a new trial."""
 TAKEN = "taken by another worker"
-"""Another worker had begun the candidate an instant before."""
+"""Another worker started the same candidate first."""
 SURPLUS = "enough are in training"
-"""Others had begun as many candidates as were wanted an instant before."""
-GAVE_WAY = (TAKEN, SURPLUS)
-"""Ends of candidates that were left to others before any training."""
+"""Other workers started the last candidates that the search needs."""
+SKIPPED = (TAKEN, SURPLUS)
+"""Reasons of trials that were left to other workers before training."""
 
 
 def is_trained(trial: FrozenTrial) -> bool:
-    """Whether training time went into the trial and it came to an end."""
+    """Return whether the trial was trained and has ended, pruned and diverged ones included."""
     return trial.state.is_finished() and bool(trial.user_attrs.get("trained"))
 
 
 def is_stopped(trial: FrozenTrial) -> bool:
-    """Whether the trial was pruned at a restart."""
+    """Return whether the trial was pruned at a restart."""
     return is_trained(trial) and trial.user_attrs.get("status") == "stopped"
 
 
 def is_over_budget(trial: FrozenTrial) -> bool:
-    """Whether the trial was turned away before training."""
+    """Return whether the trial was rejected as over budget."""
     return trial.state == TrialState.PRUNED and any(value > 0 for value in trial.constraints.values())
 
 
 def is_interrupted(trial: FrozenTrial) -> bool:
-    """Whether the trial's candidate was to be taken up again; Optuna closes what fell silent without a word."""
+    """Return whether the trial's candidate is to be resumed; Optuna closes stale trials without a reason."""
     return trial.state == TrialState.FAIL and trial.user_attrs.get("ended", INTERRUPTED) == INTERRUPTED

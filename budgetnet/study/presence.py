@@ -1,4 +1,4 @@
-"""Who is at work on a study: files that a process locks while it lives, however it ends, and heartbeats for others."""
+"""Locks of a study and of its workers, and heartbeats of running trials."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _SLOT_PATIENCE = 60.0
 
 
 class Presence:
-    """The locks of one study, and this process's place among its workers.
+    """Locks of a study, and this process's slot among its workers.
 
     A worker holds its slot's lock while it lives; the system lets go of it with the process. So whether a trial's
     worker is still alive is known at once, without waiting for a heartbeat to stay away.
     """
 
     def __init__(self, storage: RDBStorage, study: str, out: Path, *, slot: int = 0) -> None:
-        """Nothing is locked yet.
+        """Make the locks, without acquiring one.
 
         Args:
             storage: where the study lives.
@@ -76,7 +76,7 @@ class Presence:
         return self._path("")
 
     def __enter__(self) -> Self:
-        """Takes the slot.
+        """Acquire the lock of the slot.
 
         Raises:
             BusyError: a worker of an earlier search is still there.
@@ -84,7 +84,7 @@ class Presence:
         try:
             self._own.acquire(timeout=_SLOT_PATIENCE)
         except Timeout:
-            raise BusyError("study", self.study, "a worker of an earlier search is still at work on it") from None
+            raise BusyError("study", self.study, "a worker of an earlier search is still running") from None
         return self
 
     def __exit__(
@@ -94,20 +94,20 @@ class Presence:
 
     @contextmanager
     def searching(self) -> Iterator[None]:
-        """Keeps other searches off the study; the lock falls with the process, however it ends.
+        """Hold the lock of the search, which is released when the process ends.
 
         Raises:
-            BusyError: another search is at work on it.
+            BusyError: another search is running on it.
         """
         try:
             with FileLock(self.search_lock, timeout=0):
                 yield
         except Timeout:
-            raise BusyError("study", self.study, "another search is at work on this study") from None
+            raise BusyError("study", self.study, "another search is running on this study") from None
 
     @contextmanager
     def gate(self) -> Iterator[None]:
-        """One worker at a time: whoever is inside knows every candidate that the others have taken.
+        """Hold the lock under which workers read and start trials.
 
         Raises:
             BusyError: another worker does not come out.
@@ -116,14 +116,14 @@ class Presence:
             with FileLock(self._path("-gate"), timeout=_GATE_PATIENCE):
                 yield
         except Timeout:
-            raise BusyError("study", self.study, "another worker does not let go of it") from None
+            raise BusyError("study", self.study, "another worker holds its lock for too long") from None
 
     def in_sight(self, worker: object) -> bool:
-        """Whether a trial's worker has its lock where this process sees it; in a file's study all have."""
+        """Return whether this process can see the lock of a trial's worker; always so for SQLite files."""
         return self.in_file or str(worker).startswith(f"{self.place}#")
 
     def is_alive(self, worker: object) -> bool:
-        """Whether a worker in sight is at work."""
+        """Return whether a worker with a visible lock is running."""
         place, _, slot = str(worker).rpartition("#")
         if place != self.place or not slot.isdecimal():
             return False
@@ -141,7 +141,7 @@ class Presence:
 
 @contextmanager
 def heartbeat(storage: RDBStorage, trial_id: int) -> Iterator[None]:
-    """Gives signs of life of a trial, from a thread of its own, until the block ends; the first came with the trial."""
+    """Record heartbeats of a running trial from a thread until the block ends."""
     over = threading.Event()
 
     def beat() -> None:

@@ -1,7 +1,7 @@
-"""Proposals: the sampler works in memory, on a mirror of what the storage holds of the study.
+"""Proposals: candidates from a sampler that works on a copy of the study in memory.
 
-Optuna's storages take a write for every parameter drawn. Drawing in memory and writing the trial in one go makes a
-candidate that is turned away cheap, and leaves nothing half drawn when the process is killed.
+Optuna's storages write every sampled parameter separately. Sampling in memory and writing the trial in one transaction
+makes rejected candidates cheap and leaves no incomplete trial when the process is killed.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from budgetnet.data.training_data import TrainingData
 from budgetnet.model.spec import ModelSpec
 from budgetnet.study.bulk import Written
 from budgetnet.study.ledger import Entry, Ledger
-from budgetnet.study.outcomes import GAVE_WAY, is_over_budget
+from budgetnet.study.outcomes import SKIPPED, is_over_budget
 from budgetnet.study.samplers import IGNORES_PRUNED, make_sampler
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.space.fitting import fit
 
 REMEMBERED = 300
-"""Trials that a sampler which looks at all of them for each draw is left with when it has seen too many."""
-_FORGETS_AT = 400
-"""Trials at which it forgets."""
+"""Trials that a sampler keeps when it has too many; TPE and GP use all of them for each sample."""
+_MAX_REMEMBERED = 400
+"""Number of trials above which they are reduced to `REMEMBERED`."""
 _BEST = 25
-"""Trials never forgotten while nothing better comes: as many as Optuna's TPE takes for good ones at the most."""
-_LOOKS_AT_ALL = ("tpe", "gp")
+"""Best trials that are always kept: the most that Optuna's TPE counts as good."""
+_USES_ALL_TRIALS = ("tpe", "gp")
 
 
 class Proposal(NamedTuple):
-    """A candidate, and where it came from."""
+    """A candidate, and its trial in the sampler's memory."""
 
     entry: Entry
-    drawn: int | None = None
-    """Its trial in the sampler's memory, if the sampler drew it."""
+    sampled: int | None = None
+    """Id of its trial in the sampler's memory; None if it was not sampled."""
 
 
 class Proposals:
-    """Draws candidates for a study, and lets the sampler know what became of each."""
+    """Sampler of candidates for a study, which is updated with the outcome of each."""
 
     def __init__(
         self,
@@ -49,27 +49,27 @@ class Proposals:
         settings: StudySettings,
         data: TrainingData,
         *,
-        by_hand: tuple[ModelSpec, ...] = (),
+        enqueued: tuple[ModelSpec, ...] = (),
         worker: int = 0,
     ) -> None:
-        """Starts with what the ledger knows.
+        """Make a sampler.
 
         Args:
-            ledger: of the study.
-            settings: its question.
-            data: what its candidates are trained on.
-            by_hand: networks to propose first, each as it stands and with the question's own recipe.
-            worker: number of the worker; no two draw alike.
+            ledger: ledger of the study.
+            settings: settings of the study.
+            data: training data of its candidates.
+            enqueued: networks to propose first, unchanged and with the study's recipe.
+            worker: number of the worker; each has its own random stream.
         """
         self._ledger, self._settings, self._data = ledger, settings, data
-        self._by_hand = [data.adapt(spec) for spec in by_hand]
+        self._enqueued = [data.adapt(spec) for spec in enqueued]
         self._space = settings.space.proposed(settings.config.sizing)
         self._worker = worker
-        self._begin_afresh()
+        self._reset()
 
-    def _begin_afresh(self) -> None:
-        """A sampler that knows of nothing yet."""
-        # One seeded alike on every start would draw its first candidates again, and one that broke down for ever.
+    def _reset(self) -> None:
+        """Make a new sampler without trials."""
+        # With the same seed on every start it would sample its first candidates again, and a failing one forever.
         trials = len(self._ledger.study.get_trials(deepcopy=False))
         seed = derive_seed(self._settings.config.seed, "sampler", self._worker, trials)
         self._memory = InMemoryStorage()
@@ -78,33 +78,33 @@ class Proposals:
         )
         self._mirror_id = self._memory.get_study_id_from_name(self.mirror.study_name)
         self._remembered = 0
-        self._drawn: dict[int, int] = {}
-        """Number in the storage of what this sampler drew, and its trial in the sampler's memory."""
+        self._sampled: dict[int, int] = {}
+        """Ids of trials in the sampler's memory, by their numbers in the storage."""
 
     def next(self) -> Proposal:
-        """Takes up an interrupted candidate, or the next one made by hand, or draws one."""
+        """Return an interrupted candidate, else the next enqueued one, else a sampled one."""
         if self._ledger.interrupted:
-            return self._again(self._ledger.interrupted.pop(0))
-        while self._by_hand:
-            spec = self._by_hand.pop(0)
-            entry = self._entry(spec, {}, by_hand=True)
-            # What is known of it, or under way, was proposed before.
+            return self._resume(self._ledger.interrupted.pop(0))
+        while self._enqueued:
+            spec = self._enqueued.pop(0)
+            entry = self._entry(spec, {}, enqueued=True)
+            # A candidate with a result, or in training, was proposed before.
             if entry.key not in self._ledger.results and entry.key not in self._ledger.running:
                 return Proposal(entry)
-        self._learn()
-        drawn = self.mirror.ask(self._space)
-        entry = self._entry(self._spec(drawn.params), drawn.params)
+        self._update()
+        sampled = self.mirror.ask(self._space)
+        entry = self._entry(self._spec(sampled.params), sampled.params)
         for limit in entry.verdict.limits:
-            drawn.set_constraint(limit.limit, limit.violation)
-        notes = _of_sampler(self._memory.get_trial(drawn._trial_id).system_attrs)
-        return Proposal(entry._replace(system_attrs=notes), drawn._trial_id)
+            sampled.set_constraint(limit.limit, limit.violation)
+        notes = _sampler_attrs(self._memory.get_trial(sampled._trial_id).system_attrs)
+        return Proposal(entry._replace(system_attrs=notes), sampled._trial_id)
 
-    def _again(self, trial: FrozenTrial) -> Proposal:
-        """An interrupted trial's candidate once more."""
-        by_hand = trial.user_attrs.get("by_hand")
-        spec = ModelSpec.from_mapping(by_hand) if by_hand else self._spec(trial.params)
-        entry = self._entry(spec, trial.params, by_hand=bool(by_hand))
-        return Proposal(entry._replace(system_attrs=_of_sampler(trial.system_attrs), retry_of=trial.number))
+    def _resume(self, trial: FrozenTrial) -> Proposal:
+        """Return the candidate of an interrupted trial."""
+        enqueued = trial.user_attrs.get("enqueued")
+        spec = ModelSpec.from_mapping(enqueued) if enqueued else self._spec(trial.params)
+        entry = self._entry(spec, trial.params, enqueued=bool(enqueued))
+        return Proposal(entry._replace(system_attrs=_sampler_attrs(trial.system_attrs), retry_of=trial.number))
 
     def _spec(self, params: dict[str, Any]) -> ModelSpec:
         settings, data = self._settings, self._data
@@ -117,7 +117,7 @@ class Proposals:
             num_classes=data.num_classes,
         )
 
-    def _entry(self, spec: ModelSpec, params: dict[str, Any], *, by_hand: bool = False) -> Entry:
+    def _entry(self, spec: ModelSpec, params: dict[str, Any], *, enqueued: bool = False) -> Entry:
         settings = self._settings
         return Entry(
             settings.budget.check(spec),
@@ -125,48 +125,48 @@ class Proposals:
             params,
             self._space if params else {},
             datetime.now(),
-            by_hand=by_hand,
+            enqueued=enqueued,
         )
 
     def written(self, proposal: Proposal, written: Written) -> None:
-        """Notes where a proposal stands in the storage, from which the sampler is told of its end."""
-        if proposal.drawn is not None:
-            self._drawn[written.number] = proposal.drawn
+        """Remember the stored trial of a proposal, so that its outcome can be passed to the sampler."""
+        if proposal.sampled is not None:
+            self._sampled[written.number] = proposal.sampled
 
-    def _learn(self) -> None:
-        """Brings the sampler's mirror up to date with the ledger."""
+    def _update(self) -> None:
+        """Update the sampler's trials from the ledger."""
         news, self._ledger.news = self._ledger.news, []
-        if self._settings.config.sampler in _LOOKS_AT_ALL and self._remembered + len(news) > _FORGETS_AT:
-            self._begin_afresh()
-            news = self._worth_remembering()
+        if self._settings.config.sampler in _USES_ALL_TRIALS and self._remembered + len(news) > _MAX_REMEMBERED:
+            self._reset()
+            news = self._trials_to_keep()
         self._remembered += len(news)
         for trial in news:
-            known = self._drawn.pop(trial.number, None)
-            # What was made by hand stands nowhere in the space.
+            known = self._sampled.pop(trial.number, None)
+            # Enqueued networks are not in the space.
             if known is not None or (trial.params and trial.state != TrialState.FAIL):
                 self._mirror_end(trial, known)
         for trial in self._ledger.running.values():
-            # Known of, so that nothing too close to it is drawn meanwhile.
-            if trial.params and trial.number not in self._drawn:
-                self._drawn[trial.number] = self._copy(trial, TrialState.RUNNING, None)
+            # Passed to the sampler so that it samples nothing too close meanwhile.
+            if trial.params and trial.number not in self._sampled:
+                self._sampled[trial.number] = self._copy(trial, TrialState.RUNNING, None)
 
-    def _worth_remembering(self) -> list[FrozenTrial]:
-        """Of all trials that have ended the best, as TPE ranks them, and the latest, in their order."""
+    def _trials_to_keep(self) -> list[FrozenTrial]:
+        """Return the best finished trials, as TPE ranks them, and the latest, in order."""
         states = (TrialState.COMPLETE, TrialState.PRUNED)
         ended = [
             trial
             for trial in self._ledger.study.get_trials(deepcopy=False, states=states)
-            if trial.params and trial.user_attrs.get("ended") not in GAVE_WAY
+            if trial.params and trial.user_attrs.get("ended") not in SKIPPED
         ]
-        ranked = sorted(ended, key=_merit, reverse=True)
+        ranked = sorted(ended, key=_rank_key, reverse=True)
         best = {trial.number for trial in ranked[:_BEST]}
         others = [trial.number for trial in ended if trial.number not in best]
         kept = best.union(others[len(best) - REMEMBERED :])
         return [trial for trial in ended if trial.number in kept]
 
     def _mirror_end(self, trial: FrozenTrial, known: int | None) -> None:
-        """Tells the sampler how a trial ended."""
-        state, value = self._as_told(trial)
+        """Pass the outcome of a trial to the sampler."""
+        state, value = self._state_for_sampler(trial)
         if known is None:
             self._copy(trial, state, value)
             return
@@ -185,28 +185,28 @@ class Proposals:
         )
         return self._memory.create_new_trial(self._mirror_id, template_trial=copy)
 
-    def _as_told(self, trial: FrozenTrial) -> tuple[TrialState, float | None]:
-        """State and value of a trial that has ended, as this sampler understands them."""
+    def _state_for_sampler(self, trial: FrozenTrial) -> tuple[TrialState, float | None]:
+        """Return the state and the value of a finished trial to pass to this sampler."""
         if trial.state == TrialState.COMPLETE:
             return trial.state, trial.value
-        if trial.state == TrialState.FAIL or trial.user_attrs.get("ended") in GAVE_WAY:
+        if trial.state == TrialState.FAIL or trial.user_attrs.get("ended") in SKIPPED:
             return TrialState.FAIL, None
         if self._settings.config.sampler not in IGNORES_PRUNED:
             return trial.state, None
-        # What was pruned got so far; what never came to a report is worth nothing.
+        # A pruned trial has the value of its last report; a trial without reports has 0.
         reached = trial.intermediate_values
         return TrialState.COMPLETE, reached[max(reached)] if reached else 0.0
 
 
-def _merit(trial: FrozenTrial) -> tuple[bool, bool, int, float]:
-    """What Optuna's TPE ranks by: within every limit, trained to the end, pruned late, with a high value."""
+def _rank_key(trial: FrozenTrial) -> tuple[bool, bool, int, float]:
+    """Return the key that Optuna's TPE ranks by: within all limits, complete, pruned late, high value."""
     complete, reports = trial.state == TrialState.COMPLETE, trial.intermediate_values
     last = 0 if complete or not reports else max(reports)
     value = trial.value if complete else reports.get(last)
     return not is_over_budget(trial), complete, last, value if value is not None else -1.0
 
 
-def _of_sampler(system_attrs: dict[str, Any]) -> dict[str, Any]:
-    """Return what the sampler stored of a trial: without constraints, and without the rungs that it came to."""
+def _sampler_attrs(system_attrs: dict[str, Any]) -> dict[str, Any]:
+    """Return the sampler's attributes of a trial, without constraints and rungs."""
     others = ("constraints", "completed_rung_")
     return {key: value for key, value in system_attrs.items() if not key.startswith(others)}

@@ -64,7 +64,7 @@ class HalvingPruner(BasePruner):
 
 
 class _PartOfStudy(optuna.Study):
-    """A study of which only some trials are seen."""
+    """View of a study with some of its trials."""
 
     def __init__(self, study: optuna.Study, trials: list[FrozenTrial]) -> None:
         # Without Optuna's own, which queries the storage for what `study` has.

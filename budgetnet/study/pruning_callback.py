@@ -1,4 +1,4 @@
-"""Between the trainer and the pruner: what a candidate reports at its restarts, and whether it goes on from there."""
+"""Reports of a candidate to the pruner at each restart of the learning rate."""
 
 from __future__ import annotations
 
@@ -10,43 +10,43 @@ from budgetnet.study.bulk import Written
 from budgetnet.study.ledger import Ledger
 
 
-class CycleJudge:
-    """Reports a candidate at the end of each cycle, where the learning rate is at its minimum, and hears the pruner."""
+class PruningReporter:
+    """Reporter of a candidate's accuracy at the end of each cycle, with the pruner's decision."""
 
     def __init__(self, ledger: Ledger, written: Written, recipe: Recipe, *, retry_of: int | None) -> None:
-        """Nothing is reported yet.
+        """Make a reporter.
 
         Args:
-            ledger: of the study.
+            ledger: ledger of the study.
             written: the candidate's trial.
-            recipe: how it is trained.
-            retry_of: number of the interrupted trial that it takes up again, if it does.
+            recipe: recipe of the candidate.
+            retry_of: number of the interrupted trial that it resumes, if any.
         """
         self._ledger, self._written = ledger, written
         self._ends = recipe.schedule.cycle_ends(recipe.epochs)
         self._reported: set[int] = set()
-        self._heard = ledger.reported_before(retry_of)
+        self._reported_before = ledger.reported_before(retry_of)
 
     def confirms_stop(self, result: RunResult) -> bool:
-        """Whether this study's pruner may have stopped the run: it was told of the epoch that the run ended with.
+        """Return whether this study's pruner may have stopped the run: the run's last epoch was reported to it.
 
-        Another study's pruner may have stopped the same candidate; its word does not count here.
+        The pruner of another study may have stopped the same run, which does not count here.
         """
-        return result.epochs in self._heard
+        return result.epochs in self._reported_before
 
     def check_resumed(self, curves: Sequence[Epoch]) -> str | None:
-        """Reports the cycle ends of an earlier start, which stand in another trial; only the last can end it now."""
+        """Report the cycle ends of the interrupted trial; only the last one can stop the candidate now."""
         self.catch_up(curves[:-1])
         return self.check_epoch(curves[-1])
 
     def check_epoch(self, epoch: Epoch) -> str | None:
-        """Reports an epoch that ends a cycle."""
+        """Report an epoch if it ends a cycle; return the reason to stop, if the pruner stops the candidate."""
         if epoch.epoch not in self._ends or not self._report(epoch):
             return None
-        return f"pruned behind cycle {epoch.cycle} of {len(self._ends)}: others were better there"
+        return f"pruned after cycle {epoch.cycle} of {len(self._ends)}: others were better there"
 
     def catch_up(self, curves: Sequence[Epoch]) -> None:
-        """Reports what was not reported yet, such as the cycle ends of a run that was answered from its record."""
+        """Report what was not reported yet, such as the cycle ends of a run loaded from its folder."""
         for epoch in curves:
             if epoch.epoch in self._ends and epoch.epoch not in self._reported:
                 self._report(epoch)

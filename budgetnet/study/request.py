@@ -1,4 +1,4 @@
-"""From what a person asks for to a search at work: what the command line and notebooks have in common."""
+"""Prepare, run and finish a search from its config, for the command line and the Python API."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from budgetnet.model.spec import ModelSpec
 from budgetnet.model.zoo import ENTRIES, get
 from budgetnet.study.config import SearchConfig
 from budgetnet.study.crew import Crew
-from budgetnet.study.driver import Arrangement, Plan, SearchOutcome, question, require_feasible, search
+from budgetnet.study.driver import Plan, SearchContext, SearchOutcome, make_settings, require_feasible, search
 from budgetnet.study.finalists import FinalResult
-from budgetnet.study.finals import hold_finals
+from budgetnet.study.finals import run_finals
 from budgetnet.study.space import SearchSpace
-from budgetnet.study.space.costs import drawn
+from budgetnet.study.space.costs import sample_columns
 from budgetnet.study.space.fitting import fit
 from budgetnet.study.storage import default_storage, open_storage
 from budgetnet.training.callbacks import Callback
@@ -32,48 +32,48 @@ from budgetnet.training.trainer import identify
 
 
 class Request(NamedTuple):
-    """A search that was asked for, ready to begin."""
+    """A prepared search."""
 
     config: SearchConfig
-    """What was asked for."""
-    place: Arrangement
-    """The question, and where it is worked on."""
-    by_hand: tuple[ModelSpec, ...]
-    """Networks to be trained first, at the data's image shape."""
+    """Options of the search."""
+    context: SearchContext
+    """Settings, data, storage and folder of the study."""
+    enqueued: tuple[ModelSpec, ...]
+    """Networks to train first, with the data's image shape."""
 
 
 def arrange(dataset: DataSet, config: SearchConfig) -> Request:
-    """Prepare the data, put the question and open the storage; a budget that nothing fits leaves no files behind.
+    """Prepare the data, the settings and the storage; nothing is written if no network fits the budget.
 
     Args:
         dataset: images and classes.
-        config: what is searched for, how and where.
+        config: options of the search.
 
     Raises:
-        InputError: a field breaks a rule, or what it names is missing or does not go with the images.
+        InputError: a field breaks a rule, or what it names is missing or does not fit the images.
         OverBudgetError: not even the smallest network of the space fits, or one to be trained first does not.
         RecordError: the storage cannot be used.
     """
     chosen = choose_device(config.device)
     count = config.workers or (torch.cuda.device_count() * config.per_gpu if chosen.type == "cuda" else 1)
     recipe = config.candidate_recipe
-    # Several workers take the images to their devices themselves.
+    # Several workers copy the images to their devices themselves.
     where = chosen if count == 1 else torch.device("cpu")
     sizes = {"train_size": config.train_size, "validation_size": config.validation_size}
     data = TrainingData.prepare(dataset, recipe, device=where, **sizes)
-    settings = question(data, config, device=chosen)
-    by_hand = tuple(_networks(config, data))
+    settings = make_settings(data, config, device=chosen)
+    enqueued = tuple(_networks(config, data))
     require_feasible(settings, data)
-    for spec in by_hand:
-        # Refuses a network that cannot be trained by the recipe on these images.
+    for spec in enqueued:
+        # Raises if the network cannot be trained with the recipe on these images.
         identify(spec, data, recipe, seed=config.seed, device=chosen)
     kept = open_storage(config.storage or default_storage(config.out), create=True)
     study = config.study or settings.default_name
-    return Request(config, Arrangement(settings, data, study, kept, config.out, count), by_hand)
+    return Request(config, SearchContext(settings, data, study, kept, config.out, count), enqueued)
 
 
 def _networks(config: SearchConfig, data: TrainingData) -> Iterator[ModelSpec]:
-    """The networks to be trained first, at the data's image shape.
+    """Yield the networks to train first, with the data's image shape.
 
     Raises:
         InputError: no such network, or one that the images are too small for.
@@ -90,70 +90,70 @@ def _networks(config: SearchConfig, data: TrainingData) -> Iterator[ModelSpec]:
 
 def _fitting_zoo(budget: Budget, data: TrainingData) -> Iterator[ModelSpec]:
     for name in ENTRIES:
-        with suppress(InputError):  # Made for larger images than these.
+        with suppress(InputError):  # Needs larger images.
             network = data.adapt(get(name))
             if budget.check(network).fits:
                 yield network
 
 
 def likely_run(request: Request) -> FirstRun | None:
-    """Return a run such as the search begins with, to measure steps of: of the first network given, or of a draw.
+    """Return a run to time training steps with: of the first enqueued network, else of a sampled one.
 
     None if the search does not train on the CPU.
     """
-    place = request.place
-    if place.settings.device != "cpu":
+    context = request.context
+    if context.settings.device != "cpu":
         return None
-    settings, data = place.settings, place.data
+    settings, data = context.settings, context.data
     image: dict[str, Any] = {"input_shape": data.input_shape, "num_classes": data.num_classes}
-    if request.by_hand:
-        return FirstRun(request.by_hand[0], settings.recipe, data)
+    if request.enqueued:
+        return FirstRun(request.enqueued[0], settings.recipe, data)
     sizing = request.config.sizing
     generator = np.random.default_rng(request.config.seed)
-    columns = drawn(settings.space.proposed(sizing), count=1, generator=generator)
+    columns = sample_columns(settings.space.proposed(sizing), count=1, generator=generator)
     params = SearchSpace.params_at(columns, 0)
     spec = fit(settings.space, params, budget=settings.budget, sizing=sizing, **image)
     return FirstRun(spec, settings.recipe, data)
 
 
 def run(request: Request, callback: Callback, *, deadline: float | None = None) -> SearchOutcome:
-    """Train candidates until the study has as many as wanted; to go on is the same call.
+    """Train candidates until the study has enough; the same call resumes the search.
 
     Args:
         request: the search.
-        callback: is told of progress.
-        deadline: when to stop, as `time.time` counts; never by default.
+        callback: called with the progress.
+        deadline: time to stop at, on the clock of `time.time`. Default: never.
 
     Raises:
         OverBudgetError: not even the smallest network of the space fits.
-        RecordError: the study asks another question.
-        BusyError: another search is at work on the study.
+        RecordError: the study exists with another config.
+        BusyError: another search is running on the study.
     """
-    plan = Plan(request.config.trials, request.by_hand, deadline)
-    if request.place.workers > 1:
-        return Crew(request.place, callback).search(plan)
-    return search(request.place, plan, callback)
+    plan = Plan(request.config.trials, request.enqueued, deadline)
+    if request.context.workers > 1:
+        return Crew(request.context, callback).search(plan)
+    return search(request.context, plan, callback)
 
 
 def finish(request: Request, outcome: SearchOutcome, dataset: DataSet, callback: Callback) -> list[FinalResult]:
-    """Train the finalists of a search that has come to its end, and open the test set for them.
+    """Train the finalists of a finished search and evaluate them on the test set.
 
     Raises:
-        BudgetnetError: there is no candidate to choose from, or another process is training a finalist.
+        BudgetnetError: no candidate has a result, or another process is training a finalist.
     """
     config = request.config
-    return hold_finals(
+    return run_finals(
         outcome.study,
-        request.place,
+        request.context,
         dataset,
-        _trainer(request.place, callback),
+        _trainer(request.context, callback),
         number=config.finalists,
         seeds=config.final_seeds,
         recipe=config.finalist_recipe,
     )
 
 
-def _trainer(place: Arrangement, callback: Callback) -> Callable[[Sequence[PlannedRun]], object]:
-    if place.workers > 1:
-        return Crew(place, callback).train
-    return lambda runs: train_runs(runs, place.data, out=place.out, callback=callback)
+def _trainer(context: SearchContext, callback: Callback) -> Callable[[Sequence[PlannedRun]], object]:
+    if context.workers > 1:
+        return Crew(context, callback).train
+    return lambda runs: train_runs(runs, context.data, out=context.out, callback=callback)

@@ -1,4 +1,4 @@
-"""Samplers: what draws the next candidate from those that are known."""
+"""Samplers of candidates, by name."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler
 from budgetnet.study.config import SamplerName
 
 IGNORES_PRUNED = ("gp", "nsga2")
-"""Samplers that learn from complete trials only, so that candidates pruned or turned away must look complete."""
+"""Samplers that use complete trials only, so that pruned and rejected ones are passed to them as complete."""
 
 
 def make_sampler(name: SamplerName, *, seed: int) -> BaseSampler:
-    """The sampler of that name.
+    """Return the sampler of that name.
 
     Args:
-        name: tree-structured Parzen estimators, a Gaussian process, a genetic algorithm, or plain chance.
-        seed: of what it draws.
+        name: tpe (tree-structured Parzen estimator), gp (Gaussian process), nsga2 (genetic algorithm) or random.
+        seed: seed of the sampler.
     """
     seed %= 2**32
     if name == "random":

@@ -1,4 +1,4 @@
-"""What determines a study: the config of its search, and what that comes to on the data and the device."""
+"""Settings of a study: the config of its search, resolved for the data and the device."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from budgetnet.study.space import SearchSpace
 from budgetnet.study.space.fitting import FITTING
 
 _RESOLVED = frozenset({"space", "recipe", "epochs", "data", "train_size", "validation_size", "device"})
-"""Fields of the config that are compared by what they come to, not by how they are written."""
+"""Fields of the config that are compared by their resolved values."""
 _IN_DIGEST = frozenset({"max_params", "max_macs", "max_activations", "sizing", "sampler", "pruner", "seed"})
-"""Fields of the config that are part of the digest at their defaults, too."""
+"""Fields of the config that are in the digest even at their defaults."""
 
 
 class StudySettings(Document):
-    """The question that a study asks; candidates of one study are comparable because it never changes."""
+    """Settings of a study; they are fixed, so that its candidates are comparable."""
 
     schema_version: Literal[2] = 2
     """Version of this format."""
     config: SearchConfig
-    """What was asked for: every option of the search."""
+    """Options of the search."""
     space: SearchSpace
     """Space that candidates are sampled from."""
     recipe: Recipe
@@ -34,22 +34,22 @@ class StudySettings(Document):
     data: DataRecord
     """Training and validation images."""
     device: str
-    """Kind of device to train on: candidates trained on different kinds are not ranked together."""
+    """Type of device to train on; candidates trained on different types are not ranked together."""
     precision: Literal["float32", "bfloat16"]
-    """Arithmetic of convolutions and matrix products that the recipe's setting comes to on this device."""
+    """Precision of convolutions and matrix products, resolved for the device."""
     fitting: int = FITTING
-    """Version of how widths are fitted to a budget."""
+    """Version of the solver that fits widths to a budget."""
     trainer: int = TRAINER_VERSION
     """Version of the trainer's arithmetic."""
 
     @property
     def budget(self) -> Budget:
-        """What a candidate may cost."""
+        """Limits on the cost of a candidate."""
         return self.config.budget
 
     @property
     def digest(self) -> str:
-        """Identity of the question: a hexadecimal SHA-256; words for people do not count."""
+        """Identity of the study: a hexadecimal SHA-256 of the settings without labels."""
         config = self.config
         content: dict[str, Any] = {
             "space": self.space.model_dump(mode="json", exclude={"name"}),
@@ -64,19 +64,19 @@ class StudySettings(Document):
             "precision": self.precision,
             "trainer": self.trainer,
         }
-        # Others count where they are not at their defaults, so that a new option changes no digest.
+        # Others are included if not at their defaults, so that a new option changes no digest.
         others = set(_compared_fields()) - _IN_DIGEST
         content |= config.model_dump(mode="json", include=others, exclude_defaults=True)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property
     def default_name(self) -> str:
-        """Name of the study where the user gives none: the same question finds its study again."""
+        """Default name of the study, made from the digest, so that the same config finds the study again."""
         data = self.data.name.partition(":")[0]
         return f"{data}-{self.digest[:8]}"
 
     def differences(self, other: StudySettings) -> list[str]:
-        """Names of the parts in which two questions differ."""
+        """Return the names of the settings that differ."""
         own = ("space", "fitting", "device", "precision", "trainer")
         differing = [field for field in own if getattr(self, field) != getattr(other, field)]
         differing += [
@@ -92,7 +92,7 @@ class StudySettings(Document):
 
 
 def _compared_fields() -> list[str]:
-    """Fields of the config that are part of the question as they are written."""
+    """Return the fields of the config that are compared as written."""
     return [
         field for field in SearchConfig.model_fields if field not in SearchConfig.MAY_CHANGE and field not in _RESOLVED
     ]

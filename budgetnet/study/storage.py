@@ -1,4 +1,4 @@
-"""Studies in Optuna's storage: opened, found again, and read back as plain candidates."""
+"""Studies in Optuna's storage: open, find and read them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from budgetnet.common.config import without_password
 from budgetnet.common.errors import InputError, RecordError
 from budgetnet.runs.training_cost import FLOPS_PER_MAC
 from budgetnet.study.bulk import TrialStorage
-from budgetnet.study.outcomes import GAVE_WAY, REPEATED, is_interrupted, is_over_budget, is_stopped, is_trained
+from budgetnet.study.outcomes import DUPLICATE, SKIPPED, is_interrupted, is_over_budget, is_stopped, is_trained
 from budgetnet.study.presence import GRACE_PERIOD, HEARTBEAT_INTERVAL
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.trials import Outcome, Trial
@@ -31,22 +31,22 @@ from budgetnet.study.trials import Outcome, Trial
 SETTINGS_KEY = "budgetnet:settings"
 """User attribute of a study that holds its settings as JSON."""
 STORAGE_ERRORS = (SQLAlchemyError, StorageInternalError)
-"""What storages complain with."""
+"""Errors that storages raise."""
 
-_ALONE_PATIENCE = 60
-"""Seconds to wait for another process to make tables or a study."""
-_ALONE_KEY = 0x6275646765746E74
-"""Number of the lock that processes take for that on a PostgreSQL server; nothing else there should have it."""
+_LOCK_TIMEOUT = 60
+"""Seconds to wait for another process that creates tables or a study."""
+_LOCK_KEY = 0x6275646765746E74
+"""Key of the advisory lock that serialises this on a PostgreSQL server."""
 
 
 def default_storage(out: Path) -> str:
-    """URL of the SQLite file in which studies live unless another storage is named."""
+    """Return the URL of the default storage, an SQLite file in the folder of run folders."""
     return URL.create("sqlite", database=str((out / "studies.db").resolve())).render_as_string()
 
 
 @contextmanager
 def storage_errors(storage: RDBStorage | str) -> Iterator[None]:
-    """Turns what a storage, or the one of that URL, can complain of into one line."""
+    """Raise the errors of a storage, or of the storage at a URL, as `RecordError`."""
     try:
         yield
     except STORAGE_ERRORS as error:
@@ -61,29 +61,29 @@ def _one_line(error: BaseException) -> str:
 
 
 @contextmanager
-def _alone(url: URL) -> Iterator[None]:
-    """One process at a time, as far as the storage has a way to tell: two must not both make the tables, or a study."""
+def _exclusive(url: URL) -> Iterator[None]:
+    """Serialise the creation of tables and studies between processes, on SQLite files and PostgreSQL."""
     backend = url.get_backend_name()
     if backend == "sqlite" and url.database not in (None, "", ":memory:"):
-        with FileLock(f"{url.database}.lock", timeout=_ALONE_PATIENCE):
+        with FileLock(f"{url.database}.lock", timeout=_LOCK_TIMEOUT):
             yield
     elif backend == "postgresql":
         engine = create_engine(url, poolclass=NullPool)
-        # The lock falls with the transaction, and so with the process.
+        # The lock is released with the transaction, also when the process dies.
         with engine.begin() as connection:
-            connection.execute(text(f"SET LOCAL lock_timeout = '{_ALONE_PATIENCE}s'"))
-            connection.execute(select(func.pg_advisory_xact_lock(_ALONE_KEY)))
+            connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}s'"))
+            connection.execute(select(func.pg_advisory_xact_lock(_LOCK_KEY)))
             yield
     else:
         yield
 
 
 def open_storage(url: str, *, create: bool) -> RDBStorage:
-    """Opens a storage.
+    """Open a storage.
 
     Args:
         url: an SQLAlchemy URL, such as ``sqlite:///runs/studies.db``.
-        create: whether a missing SQLite file is made; a verb that only reads leaves no trace.
+        create: whether to create missing tables and a missing SQLite file.
 
     Raises:
         InputError: the URL is malformed.
@@ -104,18 +104,18 @@ def open_storage(url: str, *, create: bool) -> RDBStorage:
         if create:
             file.parent.mkdir(parents=True, exist_ok=True)
         elif not file.exists():
-            raise RecordError("storage", url, "no study is kept here yet; budgetnet search makes one")
+            raise RecordError("storage", url, "the storage has no study yet; budgetnet search creates one")
     try:
         with storage_errors(url):
             if not create and not inspect(create_engine(url, poolclass=NullPool)).has_table("studies"):
                 raise RecordError(
-                    "storage", without_password(url), "no study is kept here yet; budgetnet search makes one"
+                    "storage", without_password(url), "the storage has no study yet; budgetnet search creates one"
                 )
-            with _alone(parsed) if create else nullcontext(), warnings.catch_warnings():
+            with _exclusive(parsed) if create else nullcontext(), warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)
                 storage = TrialStorage(
                     url,
-                    # A server may have been started again since a connection was used last, hours ago maybe.
+                    # A server may have been restarted since the connection was last used.
                     engine_kwargs={"connect_args": {"timeout": 30}} if sqlite else {"pool_pre_ping": True},
                     skip_table_creation=not create,
                     heartbeat_interval=HEARTBEAT_INTERVAL,
@@ -130,29 +130,29 @@ def open_storage(url: str, *, create: bool) -> RDBStorage:
 
 
 def _tune_sqlite(connection: Any, _record: Any) -> None:
-    """One write ahead log instead of a rollback file for each commit: safe against kills, and several times as fast."""
+    """Use a write-ahead log instead of a rollback file per commit: as safe against kills and several times as fast."""
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
 
 
 def open_study(storage: RDBStorage, name: str, settings: StudySettings) -> optuna.Study:
-    """Open the study of that name, or make it; the config that it was made or resumed with is stored with it.
+    """Open or create a study, and store with it the config that it is created or resumed with.
 
     Raises:
-        RecordError: the study exists and asks another question, or is of another version.
+        RecordError: the study exists with another config, or was made by another version.
     """
-    # Between its making and its question a study looks like one that others made.
-    with _alone(storage.engine.url):
+    # A new study without settings yet looks like one that was not made by budgetnet.
+    with _exclusive(storage.engine.url):
         study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
         if SETTINGS_KEY not in study.user_attrs:
             if study.get_trials(deepcopy=False):
-                raise RecordError("study", name, "was not made by budgetnet; name another")
+                raise RecordError("study", name, "was not made by budgetnet; choose another study name")
             study.set_user_attr(SETTINGS_KEY, json.dumps(settings.to_mapping()))
             return study
         found = study_settings(study)
         if found.digest != settings.digest:
             differing = ", ".join(found.differences(settings))
-            raise RecordError("study", name, f"was made with another {differing}; name another study, or none")
+            raise RecordError("study", name, f"was made with another {differing}; choose another study name, or none")
         resumed = settings.model_copy(update={"config": settings.config.resuming(found.config)}).to_mapping()
         if resumed != found.to_mapping():
             study.set_user_attr(SETTINGS_KEY, json.dumps(resumed))
@@ -160,7 +160,7 @@ def open_study(storage: RDBStorage, name: str, settings: StudySettings) -> optun
 
 
 def study_settings(study: optuna.Study) -> StudySettings:
-    """Return the question that a study asks, with the config of its search.
+    """Return the settings of a study, with the config of its search.
 
     Raises:
         RecordError: the study was not made by budgetnet, or by another version.
@@ -170,7 +170,7 @@ def study_settings(study: optuna.Study) -> StudySettings:
     except KeyError:
         raise RecordError("study", study.study_name, "was not made by budgetnet") from None
     if mapping.get("schema_version") == 1:
-        rule = "was made by an earlier version of budgetnet, whose studies this one does not read; name another study"
+        rule = "was made by an earlier version of budgetnet and cannot be read; choose another study name"
         raise RecordError("study", study.study_name, rule)
     try:
         return StudySettings.from_mapping(mapping)
@@ -180,20 +180,20 @@ def study_settings(study: optuna.Study) -> StudySettings:
 
 
 def find_study(storage: RDBStorage, name: str | None) -> optuna.Study:
-    """The study of that name, or the one that was worked on last.
+    """Return the study of that name, or the one with the latest trial.
 
     Raises:
-        RecordError: there is no such study, or none at all.
+        RecordError: the study does not exist, or the storage has none.
     """
     summaries = optuna.get_all_study_summaries(storage, include_best_trial=False)
     known = {summary.study_name: summary for summary in summaries}
     if not known:
-        raise RecordError("study", name, "no study is kept here yet; budgetnet search makes one")
+        raise RecordError("study", name, "the storage has no study yet; budgetnet search creates one")
     if name is None:
         started = [summary for summary in summaries if summary.datetime_start is not None] or summaries
         name = max(started, key=_last_worked_on(storage)).study_name
     elif name not in known:
-        raise RecordError("study", name, f"no such study; there are {', '.join(sorted(known))}")
+        raise RecordError("study", name, f"no such study; the storage has {', '.join(sorted(known))}")
     return optuna.load_study(study_name=name, storage=storage)
 
 
@@ -207,7 +207,7 @@ def _last_worked_on(storage: RDBStorage) -> Any:
 
 
 def read_trials(study: optuna.Study) -> list[Trial]:
-    """Every trial of a study, in their order; what other means than a search wrote there is left out."""
+    """Return the trials of a study in order, without those that budgetnet did not write."""
     trials = [trial for trial in study.get_trials(deepcopy=False) if "architecture" in trial.user_attrs]
     if any(is_trained(trial) and "train_flops" not in trial.user_attrs for trial in trials):
         images = study_settings(study).data.train_images
@@ -216,12 +216,12 @@ def read_trials(study: optuna.Study) -> list[Trial]:
 
 
 def _row(trial: FrozenTrial, *, train_images: int | None = None) -> Trial:
-    """Read a trial.
+    """Return a trial as a row.
 
     Args:
-        trial: of a study.
-        train_images: training images of the study, where it may hold trials of versions that kept no `train_flops`;
-            those versions trained on every image in every epoch, at full size.
+        trial: trial of a study.
+        train_images: training images of the study, to compute `train_flops` of trials without it; the versions that
+            stored none trained on every image in every epoch, at full size.
     """
     facts: dict[str, Any] = trial.user_attrs
     correct, images = facts.get("validation_correct"), facts.get("validation_images")
@@ -231,17 +231,17 @@ def _row(trial: FrozenTrial, *, train_images: int | None = None) -> Trial:
         flops = FLOPS_PER_MAC * facts["macs"] * train_images * facts["epochs"]
     return Trial(
         number=trial.number,
-        fate=_fate(trial),
-        # Of a candidate answered from the record only its value is written down again.
+        outcome=_outcome(trial),
+        # A duplicate of a trial may have only a value.
         accuracy=trial.value if correct is None and trial.state == TrialState.COMPLETE else _share(correct, images),
         correct=correct,
         images=images,
         gap=facts.get("gap_to_reference"),
         train_flops=flops,
         trained=is_trained(trial),
-        by_hand="by_hand" in facts,
+        enqueued="enqueued" in facts,
         reports=MappingProxyType(trial.intermediate_values),
-        drawn=MappingProxyType(trial.params),
+        sampled=MappingProxyType(trial.params),
         began=trial.datetime_start,
         finished=trial.datetime_complete,
         **kept,
@@ -256,15 +256,15 @@ def _share(correct: int | None, images: int | None) -> float | None:
     return None if correct is None or not images else correct / images
 
 
-def _fate(trial: FrozenTrial) -> Outcome:
+def _outcome(trial: FrozenTrial) -> Outcome:
     ended = trial.user_attrs.get("ended")
-    fates: tuple[tuple[bool, Outcome], ...] = (
+    outcomes: tuple[tuple[bool, Outcome], ...] = (
         (not trial.state.is_finished(), "running"),
         (is_over_budget(trial), "over budget"),
-        (ended == REPEATED, "repeated"),
-        (ended in GAVE_WAY, "left to another"),
+        (ended == DUPLICATE, "duplicate"),
+        (ended in SKIPPED, "skipped"),
         (is_interrupted(trial), "interrupted"),
         (is_stopped(trial), "pruned"),
         (trial.state == TrialState.COMPLETE, "complete"),
     )
-    return next((fate for holds, fate in fates if holds), "no result")
+    return next((outcome for holds, outcome in outcomes if holds), "no result")

@@ -1,4 +1,4 @@
-"""What a study's storage says of each of its trials, as plain rows: what tables, figures and pages are made of."""
+"""Trials of a study as plain rows, for tables, figures and pages."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ Outcome = Literal[
     "complete",
     "pruned",
     "over budget",
-    "repeated",
+    "duplicate",
     "running",
     "interrupted",
-    "left to another",
+    "skipped",
     "no result",
 ]
-"""What became of a trial: trained to its end, given up at a restart, turned away before any training, answered from the
-record, in training, broken off and to be taken up again, left to another worker before any training, or trained to no
-result (diverged, too large for the device, broken down)."""
-FATES: tuple[Outcome, ...] = get_args(Outcome)
+"""Outcome of a trial: trained for all epochs, pruned at a restart, rejected before training, trained before in another
+trial, in training, interrupted and to be resumed, left to other workers before training, or without a result (diverged,
+out of memory, failed)."""
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 CostName = Literal["params", "macs", "activations"]
 
@@ -32,9 +32,9 @@ class Trial(NamedTuple):
     """One trial of a study."""
 
     number: int
-    fate: Outcome
+    outcome: Outcome
     architecture: str
-    """What its network is called."""
+    """Label of its network."""
     spec: str
     """Hexadecimal SHA-256 of its specification."""
     params: int
@@ -46,9 +46,9 @@ class Trial(NamedTuple):
     budget_used: float
     """The largest share of a limit that it uses; above 1 it is over budget."""
     accuracy: float | None = None
-    """Share of validation images classified rightly at the best epoch; of a pruned one as far as it was trained."""
+    """Share of validation images classified correctly at the best epoch so far."""
     correct: int | None = None
-    """Validation images classified rightly at the best epoch."""
+    """Validation images classified correctly at the best epoch."""
     images: int | None = None
     """Validation images."""
     gap: float | None = None
@@ -60,51 +60,51 @@ class Trial(NamedTuple):
     seconds: float | None = None
     """Wall time of all epochs."""
     train_flops: int | None = None
-    """Operations of all epochs trained (`budgetnet.runs.training_cost`); none where it was not trained."""
+    """Floating-point operations of all epochs trained (`budgetnet.runs.training_cost`); None if not trained."""
     trained: bool = False
-    """Whether training time went into it and it came to an end, diverged ones included."""
+    """Whether it was trained and has ended, pruned and diverged ones included."""
     ended: str | None = None
-    """Why it ended, in words."""
+    """Reason why it ended."""
     seed: int | None = None
-    """Of its run."""
+    """Seed of its run."""
     run: str | None = None
     """Name of its run folder."""
-    by_hand: bool = False
-    """Whether a person named it."""
+    enqueued: bool = False
+    """Whether the user enqueued it."""
     reports: Mapping[int, float] = MappingProxyType({})
-    """Validation accuracy at the end of each cycle, by the epoch that ends it."""
-    drawn: Mapping[str, Any] = MappingProxyType({})
-    """What the sampler drew; empty for one made by hand."""
+    """Validation accuracy at the end of each cycle, by that epoch."""
+    sampled: Mapping[str, Any] = MappingProxyType({})
+    """Sampled values by parameter; empty if enqueued."""
     began: datetime | None = None
     finished: datetime | None = None
 
     @property
     def name(self) -> str:
-        """For people: ``#12``."""
+        """Name in tables and figures: ``#12``."""
         return f"#{self.number}"
 
     @property
     def fits(self) -> bool:
         """Whether every limit of the budget holds."""
-        return self.fate != "over budget"
+        return self.outcome != "over budget"
 
 
 def front(trials: Iterable[Trial], *, cost: CostName = "params") -> list[Trial]:
-    """The trials that no other beats: whoever is more accurate costs more. The cheapest first.
+    """Return the Pareto front of accuracy and cost, the cheapest trial first.
 
-    Only trials that were trained to their end within the budget are looked at. Of several with one accuracy the
-    cheapest stays, of several alike in both the first.
+    Only complete trials are considered. Of trials with equal accuracy the cheapest is kept, of trials equal in both the
+    first.
 
     Args:
-        trials: of one study.
-        cost: what shall be small: ``params``, ``macs`` or ``activations``.
+        trials: trials of one study.
+        cost: cost to minimise: ``params``, ``macs`` or ``activations``.
 
     Raises:
         InputError: no such cost.
     """
     if cost not in get_args(CostName):
         raise InputError("cost", cost, f"must be one of {', '.join(get_args(CostName))}")
-    complete = [trial for trial in trials if trial.fate == "complete" and trial.accuracy is not None]
+    complete = [trial for trial in trials if trial.outcome == "complete" and trial.accuracy is not None]
     ordered = sorted(complete, key=lambda trial: (getattr(trial, cost), -_accuracy(trial), trial.number))
     found: list[Trial] = []
     for trial in ordered:
@@ -118,17 +118,17 @@ def _accuracy(trial: Trial) -> float:
 
 
 def count_outcomes(trials: Sequence[Trial]) -> dict[str, int]:
-    """How many candidates met which fate.
+    """Return the number of trials by outcome.
 
-    ``trained`` counts what training time went into, ``pruned`` those of them that ended at a restart, ``over_budget``
-    what was turned away, ``repeated`` what was answered from the record, and ``no_result`` what came to none: diverged,
-    too large for the device, or broken down.
+    ``trained`` counts all trained trials, ``pruned`` those of them that were pruned at a restart, ``over_budget``
+    rejected ones, ``duplicate`` candidates trained before, and ``no_result`` those that diverged, ran out of memory or
+    failed.
     """
-    fates = Counter(trial.fate for trial in trials)
+    outcomes = Counter(trial.outcome for trial in trials)
     return {
         "trained": sum(trial.trained for trial in trials),
-        "pruned": fates["pruned"],
-        "over_budget": fates["over budget"],
-        "repeated": fates["repeated"],
-        "no_result": fates["no result"],
+        "pruned": outcomes["pruned"],
+        "over_budget": outcomes["over budget"],
+        "duplicate": outcomes["duplicate"],
+        "no_result": outcomes["no result"],
     }

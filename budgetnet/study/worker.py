@@ -1,4 +1,4 @@
-"""A worker as a process of its own: takes its job from standard input and tells on standard output what it does.
+"""Worker process of a search: reads its job from standard input and writes events to standard output.
 
 One line of JSON each. It ends with its search: by a line that says so, or because the pipe is closed, as it is when the
 process at the other end is killed.
@@ -28,7 +28,7 @@ _QUIET_SECONDS = 0.2
 
 
 class _Teller(Callback):
-    """Tells a search what its worker sees."""
+    """Callback that writes events for the search."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream, self._told = stream, 0.0
@@ -39,35 +39,35 @@ class _Teller(Callback):
         self._stream.flush()
 
     def on_trial_rejected(self, *, worker: int) -> None:
-        """Hands on a candidate that did not fit."""
+        """Write the event of a rejected candidate."""
         self.tell("turned_away", worker)
 
     def on_run_start(self, run: RunInfo, *, worker: int) -> None:
-        """Hands on a run that begins."""
+        """Write the event of a run that starts."""
         self.tell("begun", worker, run.to_mapping())
 
     def on_step_end(self, epoch: int, share: float, *, worker: int) -> None:
-        """Hands on a step, if the last one is some time ago."""
+        """Write the event of a step, at most once in `_QUIET_SECONDS`."""
         now = time.monotonic()
         if now - self._told >= _QUIET_SECONDS:
             self._told = now
             self.tell("stepped", worker, epoch, share)
 
     def on_epoch_end(self, epoch: Epoch, *, worker: int) -> None:
-        """Hands on an epoch."""
+        """Write the event of an epoch."""
         self.tell("epoch_ended", worker, list(epoch))
 
     def on_run_end(self, result: RunResult, *, worker: int) -> None:
-        """Hands on a run that ended."""
+        """Write the event of a run that ended."""
         self.tell("ended", worker, result.to_mapping())
 
     def on_run_interrupted(self, reason: str | None, *, worker: int) -> None:
-        """Hands on that a run broke off."""
+        """Write the event of an interrupted run."""
         self.tell("broken_off", worker, reason)
 
 
 def _obey(stream: TextIO, working: threading.Event) -> None:
-    """Waits for the word to stop; without anybody to say it, nobody waits for this worker either."""
+    """Wait for the command to stop, and exit when the pipe is closed."""
     if stream.readline().strip() == STOP and working.is_set():
         _thread.interrupt_main()
     if not stream.readline():
@@ -75,7 +75,7 @@ def _obey(stream: TextIO, working: threading.Event) -> None:
 
 
 def main() -> int:
-    """Works until the job is done; gives the exit code."""
+    """Do the job; return the exit code."""
     # Started by a search that ignores interrupts, as in the background of a script, it must hear the word to stop.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # What anything else prints, also what is no Python, must not be taken for a report.
@@ -116,7 +116,7 @@ def _work(job: dict[str, Any], teller: _Teller) -> str:
     from budgetnet.data.training_data import TrainingData
     from budgetnet.engines.local import PlannedRun, train_runs
     from budgetnet.model.spec import ModelSpec
-    from budgetnet.study.driver import Arrangement, Plan, Worker
+    from budgetnet.study.driver import Plan, SearchContext, Worker
     from budgetnet.study.presence import Presence
     from budgetnet.study.settings import StudySettings
     from budgetnet.study.storage import open_storage, open_study, storage_errors
@@ -132,10 +132,10 @@ def _work(job: dict[str, Any], teller: _Teller) -> str:
             train_runs(runs, data, out=out, callback=teller, worker=presence.slot)
             return "done"
         study = open_study(storage, job["study"], settings)
-        place = Arrangement(settings, data, job["study"], storage, out)
-        worker = Worker(place, study=study, presence=presence, callback=teller)
-        by_hand = tuple(ModelSpec.from_mapping(spec) for spec in job["by_hand"])
-        return worker.work(Plan(job["trials"], by_hand, job["deadline"]))
+        context = SearchContext(settings, data, job["study"], storage, out)
+        worker = Worker(context, study=study, presence=presence, callback=teller)
+        enqueued = tuple(ModelSpec.from_mapping(spec) for spec in job["enqueued"])
+        return worker.work(Plan(job["trials"], enqueued, job["deadline"]))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ class RunContext(NamedTuple):
     """Name of the study."""
     trial: int | None = None
     """Number of the run's trial in the study."""
-    drawn: Mapping[str, Any] = MappingProxyType({})
+    sampled: Mapping[str, Any] = MappingProxyType({})
     """Sampled parameters by name; empty for an enqueued network."""
 
 
@@ -70,7 +70,7 @@ class RunInfo(NamedTuple):
         return {
             "identity": self.identity.to_mapping(),
             "run": self.run,
-            "context": self.context._replace(drawn=dict(self.context.drawn))._asdict(),
+            "context": self.context._replace(sampled=dict(self.context.sampled))._asdict(),
             "curves": [list(epoch) for epoch in self.curves],
         }
 

@@ -168,7 +168,7 @@ def candidate_html(trial: Trial, spec: ModelSpec) -> str:
     """Return a trained candidate as HTML: its result and its network."""
     accuracy = "no result" if trial.accuracy is None else f"{percent(trial.accuracy)} % validation accuracy"
     use = f"{100 * trial.budget_used:.1f} % of the budget"
-    about = f"<p><b>{escape(trial.name)}</b> · {accuracy} · {use} · {escape(trial.ended or trial.fate)}</p>"
+    about = f"<p><b>{escape(trial.name)}</b> · {accuracy} · {use} · {escape(trial.ended or trial.outcome)}</p>"
     return about + spec_html(spec)
 
 

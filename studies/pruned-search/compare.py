@@ -21,7 +21,7 @@ from budgetnet.data.training_data import TrainingData
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.records import Epoch, RunResult
 from budgetnet.study.config import SearchConfig
-from budgetnet.study.driver import Arrangement, Plan, question, search
+from budgetnet.study.driver import Plan, SearchContext, make_settings, search
 from budgetnet.study.storage import default_storage, open_storage
 from budgetnet.training.callbacks import Callback, RunInfo
 from budgetnet.training.devices import describe_environment
@@ -98,10 +98,10 @@ def run(study: dict[str, Any], arm: str, seed: int, out: Path) -> dict[str, Any]
         load_dataset(study["data"]), recipe, device=torch.device("cpu"), train_size=study["train_size"]
     )
     fields = {name: study[name] for name in ("data", "train_size", "space", "max_params")}
-    settings = question(data, SearchConfig(recipe=recipe, seed=seed, **fields, **study["arms"][arm]))
+    settings = make_settings(data, SearchConfig(recipe=recipe, seed=seed, **fields, **study["arms"][arm]))
     budget = EpochBudget(study["candidates"] * recipe.epochs)
     storage = open_storage(default_storage(out), create=True)
-    place = Arrangement(settings, data, "search", storage, out)
+    place = SearchContext(settings, data, "search", storage, out)
     try:
         search(place, Plan(10 * study["candidates"]), budget)
     except KeyboardInterrupt:

@@ -48,11 +48,11 @@ def test_the_frame_holds_every_trial(study: Study) -> None:
     frame, trials = study.frame(), kept(study)
     assert list(frame.index) == [trial.number for trial in trials]
     assert list(frame["params"]) == [trial.user_attrs["params"] for trial in trials]
-    complete = frame[frame["fate"] == "complete"]
+    complete = frame[frame["outcome"] == "complete"]
     assert list(complete["accuracy"]) == [trial.value for trial in trials if trial.state == TrialState.COMPLETE]
-    assert (frame["fate"] == "over budget").sum() == sum(trial.user_attrs["params"] > 20_000 for trial in trials)
+    assert (frame["outcome"] == "over budget").sum() == sum(trial.user_attrs["params"] > 20_000 for trial in trials)
     drawn = {name for trial in trials for name in trial.params}
-    assert {name.removeprefix("drawn.") for name in frame.columns if name.startswith("drawn.")} == drawn
+    assert {name.removeprefix("sampled.") for name in frame.columns if name.startswith("sampled.")} == drawn
     assert study.count_outcomes()["trained"] == 4
 
 
@@ -104,10 +104,10 @@ def test_missing_trials_and_figures_are_rejected(study: Study, tmp_path: Path) -
         study.figure("pie")
     with pytest.raises(InputError, match="trial = 99: must be a trial of study mine"):
         study[99]
-    over = next(trial for trial in study.trials() if trial.fate == "over budget")
+    over = next(trial for trial in study.trials() if trial.outcome == "over budget")
     with pytest.raises(InputError, match="must be fully trained, but is over budget"):
         study[over.number]
-    with pytest.raises(RecordError, match="no study is kept here"):
+    with pytest.raises(RecordError, match="the storage has no study"):
         open_study(out=tmp_path)
 
 

@@ -11,7 +11,7 @@ from support import RunCommand
 from budgetnet.bench.reporting import ReportBenchmark
 from budgetnet.bench.synthetic_study import STUDY, write_study
 from budgetnet.runs.store import RunFolder
-from budgetnet.study.finalists import kept_finals
+from budgetnet.study.finalists import load_finals
 from budgetnet.study.storage import default_storage, find_study, open_storage, read_trials
 
 
@@ -19,10 +19,12 @@ def test_synthetic_study_reads_like_a_real_one(tmp_path: Path) -> None:
     write_study(tmp_path, trials=5, environment={"python": "3.11"})
     study = find_study(open_storage(default_storage(tmp_path), create=False), STUDY)
     trials = read_trials(study)
-    assert [(trial.fate, trial.trained, trial.budget_used <= 1) for trial in trials] == [("complete", True, True)] * 5
+    assert [(trial.outcome, trial.trained, trial.budget_used <= 1) for trial in trials] == [
+        ("complete", True, True)
+    ] * 5
     assert len({trial.spec for trial in trials}) == 5
     best = max(trials, key=lambda trial: trial.accuracy or 0)
-    finals = kept_finals(study)
+    finals = load_finals(study)
     assert finals is not None
     assert finals.finalists[0].trial == best.number
     assert best.run in finals.finalists[0].runs

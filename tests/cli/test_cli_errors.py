@@ -137,8 +137,8 @@ BAD_INPUT = [
     *((["train", "good.yaml", *arguments], hint) for arguments, hint in SHARED),
     *((["train", *arguments], hint) for arguments, hint in (CHECK[0], CHECK[3], CHECK[17], CHECK[-1])),
     *((["search", *arguments], hint) for arguments, hint in SHARED + SEARCH),
-    (["leaderboard"], "no study is kept here yet"),
-    (["leaderboard", "name", "--out", "nowhere"], "no study is kept here yet"),
+    (["leaderboard"], "the storage has no study yet"),
+    (["leaderboard", "name", "--out", "nowhere"], "the storage has no study yet"),
     (["leaderboard", "--storage", "nonsense"], "--storage"),
     (["serch"], "Did you mean"),
     (["--bogus"], "--bogus"),
@@ -217,7 +217,7 @@ def test_study_with_another_config_is_rejected(folder: Path, tell: RunCommand) -
     assert tell("search", "--space", "space.yaml", "--study", "mine", "--trials", "1", *small()).code == 0
     answer = tell("search", "--space", "pair.yaml", "--study", "mine", "--trials", "1", *small("--seed", "1"))
     assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
-    assert "made with another space, seed; name another study, or none" in answer.err
+    assert "made with another space, seed; choose another study name, or none" in answer.err
     assert tell("leaderboard", "other").err.count("there are mine") == 1
 
 

@@ -168,7 +168,7 @@ def test_search_and_leaderboard_print_the_same_leaderboard(folder: Path, tell: R
     assert answered(tell, "leaderboard") == answered(tell, "leaderboard", found["study"]) == found
     assert tell("leaderboard").out == tell(*SEARCH).out
     assert outside_the_storage(folder) == before
-    assert (found["trained"], found["comparable"], found["repeated"], found["no_result"]) == (3, False, 0, 0)
+    assert (found["trained"], found["comparable"], found["duplicate"], found["no_result"]) == (3, False, 0, 0)
     rows, published = found["rows"][:-1], found["rows"][-1]
     assert (published["is_reference"], published["params"], published["accuracy"]) == (True, 4_662_346, 0.9141)
     assert [row["rank"] for row in rows] == [1, 2, 3]
@@ -187,7 +187,7 @@ def test_search_and_leaderboard_print_the_same_leaderboard(folder: Path, tell: R
 def test_exhausted_search_is_reported_with_its_leaderboard(
     folder: Path, tell: RunCommand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("budgetnet.study.driver.MAX_TURNED_AWAY", 5)
+    monkeypatch.setattr("budgetnet.study.driver.MAX_REJECTED", 5)
     write_space(folder / "space.yaml", {**TINY_SPACE, "channels": [8, 8], "stages": [1, 1], "block_kinds": ["basic"]})
     answer = tell(*SEARCH[: -len(SMALL)], "--trials", "9", *SMALL, "--json")
     assert answer.code == 0

@@ -204,7 +204,7 @@ def test_exit_code_depends_on_verdict(
     assert (answer.code, answer.err) == (code, "")
     assert f"verdict: {outcome}\n" in answer.out
     assert "agrees: 44 of 44 rows equal, 4,662,346 parameters" in answer.out
-    assert ("by the word of --declare cifar10 alone" in answer.out) == declared
+    assert ("only by --declare cifar10" in answer.out) == declared
     assert ("--declare cifar10 vouches for a copy" in answer.out) != declared
     mean = f"{sum(counts) / 300:.2f}"
     assert re.search(rf"test accuracy: {re.escape(mean)} % \(sd \d\.\d\d\) here, n = 3; 91\.41 published", answer.out)

@@ -69,7 +69,7 @@ def test_a_search_killed_and_interrupted_is_taken_up_where_it_stopped(
         meanwhile = tell(*options, "--trials", "4")
         assert (meanwhile.code, meanwhile.out) == (2, "")
         assert meanwhile.err.count("\n") == 1
-        assert "another search is at work on this study" in meanwhile.err
+        assert "another search is running on this study" in meanwhile.err
         killed_run = wait_for(in_training(tmp_path, besides={first}), process=process)
         process.kill()
         process.wait()

@@ -48,7 +48,7 @@ SMALL: dict[str, Any] = {"train_size": 64, "validation_size": 40, "device": "cpu
 
 @many_examples
 @given(NAME, st.fixed_dictionaries({}, optional=GIVEN))
-def test_the_command_of_a_config_asks_for_the_same_config(study: str, given: dict[str, Any]) -> None:
+def test_command_round_trips_the_config(study: str, given: dict[str, Any]) -> None:
     found: list[AblationConfig] = []
     app = typer.Typer()
 
@@ -72,7 +72,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_what_was_trained_is_found_again_from_the_stored_config(folder: Path) -> None:
+def test_runs_are_found_from_the_stored_config(folder: Path) -> None:
     runs = folder / "runs"
     # The study as its file has it, then with another base: of as many variants, what was trained last is shown.
     bn.ablate(folder, out=runs, seeds=1, epochs=1, **SMALL)
@@ -110,7 +110,7 @@ def test_only_training_stores_a_config(folder: Path) -> None:
         ({"sedes": 2}, "sedes = 2: unknown field"),
     ],
 )
-def test_an_ablation_that_breaks_a_rule_says_so_in_one_line(given: dict[str, Any], line: str, folder: Path) -> None:
+def test_invalid_ablation_config_gives_one_line(given: dict[str, Any], line: str, folder: Path) -> None:
     with pytest.raises(InputError) as caught:
         bn.ablate(folder, out=folder / "runs", **given)
     assert str(caught.value).startswith(line)

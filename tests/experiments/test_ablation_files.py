@@ -1,4 +1,4 @@
-"""Files of ablation studies: read and kept, their identity and schema, and errors of one line."""
+"""Files of ablation studies: reading, storage, digest, schema and errors."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_study_is_read_with_the_files_that_it_names(tmp_path: Path) -> None:
         assert AblationStudy.load(copy).digest == study.digest
 
 
-def test_a_json_file_says_on_and_off_as_words(tmp_path: Path) -> None:
+def test_json_file_has_on_and_off_as_strings(tmp_path: Path) -> None:
     path = tmp_path / "study.json"
     path.write_text(json.dumps({**ON_PAPER, "factors": {"recipe.early_stopping": ["on", "off"]}, "fit": "both"}))
     assert [variant.settings for variant in AblationStudy.load(path).variants(**CIFAR)] == [
@@ -69,12 +69,12 @@ FACTORS: dict[str, Any] = {"recipe.early_stopping": ["off"], "spec.kernel_sizes"
         ({"spec": "ladder-large-kernel"}, False),
     ],
 )
-def test_the_digest_is_that_of_what_is_trained_and_compared(changes: dict[str, Any], same: bool) -> None:
+def test_digest_depends_on_variants_and_comparisons(changes: dict[str, Any], same: bool) -> None:
     study = AblationStudy.from_mapping({**ON_PAPER, "factors": FACTORS})
     assert (AblationStudy.from_mapping({**ON_PAPER, "factors": FACTORS, **changes}).digest == study.digest) is same
 
 
-def test_the_schema_admits_studies_as_they_are_written_and_as_they_are_kept() -> None:
+def test_schema_accepts_written_and_stored_studies() -> None:
     schema: dict[str, Any] = json.loads(json.dumps(AblationStudy.model_json_schema()))
     path = STUDIES / "kernel-size" / "study.yaml"
     listed = {**ON_PAPER, "factors": ["recipe.early_stopping"], "fit": True, "seeds": [3, 4]}
@@ -97,7 +97,7 @@ def test_the_schema_admits_studies_as_they_are_written_and_as_they_are_kept() ->
         ({"factors": 3}, "factors = 3: must be a mapping"),
         ({"factors": {"recipe.momentum": 0.8}}, "factors.recipe.momentum = 0.8: must be a list of levels"),
         ({"factors": {"recipe.momentum": []}}, "factors.recipe.momentum = []: must be a list of levels"),
-        ({"factors": {"spec.groups": [2, "off", False]}}, "factors.spec.groups = [2, 'off', False]: must not name a"),
+        ({"factors": {"spec.groups": [2, "off", False]}}, "factors.spec.groups = [2, 'off', False]: must not have a"),
         (
             {"factors": {"recipe.scheduel": [1]}},
             "factors.recipe.scheduel = 1: unknown field; did you mean recipe.sched",
@@ -106,17 +106,17 @@ def test_the_schema_admits_studies_as_they_are_written_and_as_they_are_kept() ->
         ({"factors": {3: [1]}}, "factors.3 = 1: unknown field"),
         ({"factors": ["recipe.momentum", "recipe.momentum"]}, "factors = ['recipe.momentum', 'recipe.momentum']: must"),
         ({"factors": {"recipe.momentum": [2]}}, "recipe.momentum = 2: must be less than 1 (in the variant momentum=2)"),
-        ({"factors": {"recipe.momentum": [0.9]}}, "factors.recipe.momentum = [0.9]: changes nothing: the base is so"),
+        ({"factors": {"recipe.momentum": [0.9]}}, "factors.recipe.momentum = [0.9]: changes nothing in the base"),
         (
             {"factors": ["recipe.nesterov"]},
-            "factors.recipe.nesterov = [False]: changes nothing: the base is so already",
+            "factors.recipe.nesterov = [False]: changes nothing in the base",
         ),
         ({"changes": {"recipe.epohs": 3}}, "changes.recipe.epohs = 3: unknown field; did you mean recipe.epochs?"),
         ({"changes": {"recipe.epochs": 0}}, "recipe.epochs = 0: must be at least 1"),
         ({"changes": [1]}, "changes = [1]: must be a mapping of paths to values"),
         ({"seeds": 0}, "seeds = 0: must be from 1 to 1,000 seeds, or a list of them"),
         ({"seeds": []}, "seeds = []: must have at least 1 entries"),
-        ({"seeds": [1, 1]}, "seeds = [1, 1]: must not name a seed twice"),
+        ({"seeds": [1, 1]}, "seeds = [1, 1]: must not have a seed twice"),
         ({"seeds": [-1]}, "seeds[0] = -1: must be at least 0"),
         ({"seeds": True}, "seeds = True: must be a whole number"),
         ({"design": "all"}, "design = 'all': must be 'one-at-a-time', 'leave-one-out', 'alone-and-leave-one-out' or"),
@@ -135,15 +135,15 @@ def test_the_schema_admits_studies_as_they_are_written_and_as_they_are_kept() ->
         ),
         (
             {"factors": {"recipe.split_seed": [1]}},
-            "recipe.split_seed = 1: would judge the variant split_seed=1 on other images than the base: set judged_on:",
+            "recipe.split_seed = 1: would evaluate the variant split_seed=1 on other images than the base: set",
         ),
         (
             {"factors": {"recipe": [{"validation_fraction": 0.1}]}},
-            "recipe.validation_fraction = 0.1: would judge the variant recipe=recipe-",
+            "recipe.validation_fraction = 0.1: would evaluate the variant recipe=recipe-",
         ),
         (
             {"factors": {"spec": [{"stages": [{"channels": 8}]}, {"stages": [{"channels": 8, "stride": 2}]}]}},
-            "factors = 'spec=basic-8x1': is what two variants would be called: give their levels names",
+            "factors = 'spec=basic-8x1': is the name of two variants: give their levels names",
         ),
         (
             {"design": "full-factorial", "factors": {f"spec.stages[{i}].blocks": [1, 2, 3, 4] for i in range(5)}},
@@ -153,7 +153,7 @@ def test_the_schema_admits_studies_as_they_are_written_and_as_they_are_kept() ->
         ({"factors": {"recipe.batch_size": list(range(2, 502))}, "fit": "both"}, "factors = 1002: must give at most"),
     ],
 )
-def test_what_is_no_study_is_told_in_one_line(fields: dict[str, Any], complaint: str, tmp_path: Path) -> None:
+def test_invalid_study_gives_one_line(fields: dict[str, Any], complaint: str, tmp_path: Path) -> None:
     mapping = {**ON_PAPER, "factors": FACTORS, **fields}
     with pytest.raises(InputError) as caught:
         AblationStudy.from_mapping(mapping)
@@ -167,7 +167,7 @@ def test_what_is_no_study_is_told_in_one_line(fields: dict[str, Any], complaint:
         assert str(caught.value).startswith(f"{path}: {complaint}")
 
 
-def test_files_that_are_missing_or_wrong_are_named(tmp_path: Path) -> None:
+def test_error_names_missing_or_invalid_file(tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     write_yaml(path, {**ON_PAPER, "spec": "net.yaml", "factors": FACTORS})
     with pytest.raises(InputError) as caught:

@@ -1,4 +1,4 @@
-"""Studies of several networks: what they train, and what their results say, against scipy and Holm's rule by hand."""
+"""Studies of several networks: runs and results, against scipy and Holm's procedure by hand."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import statsmodels.api as sm
 from record_support import run_record
-from report_support import STUDIES, every_fate, report_of, text_of
+from report_support import STUDIES, every_outcome, report_of, text_of
 from rich.console import Console
 from scipy import stats
 
@@ -22,7 +22,7 @@ from budgetnet.common.errors import InputError
 from budgetnet.experiments.ablation import AblationStudy
 from budgetnet.experiments.ablation.changes import EFFECT_RULE, POOLED_RULE
 from budgetnet.experiments.ablation.results import AblationResult, ablation_result
-from budgetnet.experiments.ablation.running import planned
+from budgetnet.experiments.ablation.running import planned_runs
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.recipe import Recipe
 from budgetnet.statistics.intervals import Interval
@@ -61,7 +61,7 @@ NAMES = [
     "all without decay",
 ]
 BASES = {"basic": [7_000, 7_050, 7_100, 7_020], "preact": [7_400, 7_420, 7_510, 7_480]}
-"""Right answers of each base, of 10,000 images, seed by seed."""
+"""Correct answers of each base out of 10,000, by seed."""
 NOISE = [[0, 0, 0, 0], [3, -2, 1, 4], [-40, 55, -35, 30], [2, 1, -3, 2], [4, -1, 2, 0], [0, 3, 1, -2], [9, -9, 8, -7]]
 SHIFTS = {
     # By how many right answers a variant is above its network's base, without noise.
@@ -95,7 +95,7 @@ def result() -> AblationResult:
     return result_of(AblationStudy.from_mapping(STUDY), lambda network, name: counts_of(network, NAMES.index(name)))
 
 
-def test_everything_is_trained_for_each_network_with_the_same_seeds() -> None:
+def test_every_network_has_all_variants_and_seeds() -> None:
     study = AblationStudy.from_mapping(STUDY)
     variants = study.variants(**CIFAR)
     assert [(each.network, each.name) for each in variants] == [(net, name) for net in BASES for name in NAMES]
@@ -104,12 +104,12 @@ def test_everything_is_trained_for_each_network_with_the_same_seeds() -> None:
     assert [each.spec.digest for each in variants] == 8 * [basic.digest] + 8 * [preact.digest]
     for each, other in zip(variants[:8], variants[8:], strict=True):
         assert each.recipe == other.recipe
-    runs = planned(study, variants)
+    runs = planned_runs(study, variants)
     assert [run.seed for run in runs] == [seed for seed in (3, 5, 8, 9) for _ in range(16)]
     assert len({(run.spec.digest, run.recipe.digest, run.seed) for run in runs}) == 2 * 8 * 4
 
 
-def test_changes_are_laid_over_each_network_and_one_network_is_a_plain_study() -> None:
+def test_changes_override_each_network() -> None:
     changes = {"spec.stages[1].channels": 24, "recipe.momentum": 0.8}
     study = AblationStudy.from_mapping({**STUDY, "changes": changes})
     widths = [[stage.channels for stage in base.spec.stages] for base in study.bases.values()]
@@ -131,7 +131,7 @@ def holm_by_hand(p_values: dict[Any, float]) -> dict[Any, float]:
     return corrected
 
 
-def test_each_row_is_compared_with_what_it_names_and_corrected_with_all(result: AblationResult) -> None:
+def test_rows_match_scipy_and_holm(result: AblationResult) -> None:
     values = {(net, name): np.array(counts_of(net, i)) / 10_000 for net in BASES for i, name in enumerate(NAMES)}
     tests = {}
     for (network, name), own in values.items():
@@ -170,7 +170,7 @@ COMPARISONS = {
 }
 
 
-def test_networks_are_pooled_and_their_comparisons_corrected_among_themselves(result: AblationResult) -> None:
+def test_pooled_comparisons_match_scipy_and_holm(result: AblationResult) -> None:
     expected = {}
     for key, names in COMPARISONS.items():
         observed = differences_of(*names)
@@ -191,7 +191,7 @@ def test_networks_are_pooled_and_their_comparisons_corrected_among_themselves(re
         assert pooled.significant is (corrected[key] < 0.05)
 
 
-def test_what_each_change_is_worth_is_said_over_all_networks(result: AblationResult) -> None:
+def test_effect_of_each_change_over_all_networks(result: AblationResult) -> None:
     # Of 10,000 images: Nesterov gains 201.5 and 191.5 alone; without it all lose 190.75 on basic and gain 39.25 on
     # preact, which is a loss of 75.75 over both. The decay loses 149.5 alone on basic and gains 160.5 on preact, so it
     # gains 5.5 over both; without it all gain 168.75 and lose 151.25, so they gain 8.75. All options gain 251.25 and
@@ -234,9 +234,7 @@ def shifted(gains: dict[tuple[str, str], int]) -> AblationResult:
         ((100, -100), (0, 0), "not settled"),
     ],
 )
-def test_a_verdict_takes_both_comparisons_together(
-    alone: tuple[int, int], without: tuple[int, int], verdict: str
-) -> None:
+def test_effect_combines_both_comparisons(alone: tuple[int, int], without: tuple[int, int], verdict: str) -> None:
     gains = {(net, "nesterov"): gain for net, gain in zip(BASES, alone, strict=True)}
     gains |= {(net, "all without nesterov"): gain for net, gain in zip(BASES, without, strict=True)}
     assert shifted(gains).changes[0].verdict == verdict
@@ -302,17 +300,17 @@ def test_a_change_without_a_result_is_not_settled_and_the_others_are_corrected_w
     assert all(row.difference and row.difference.n == 1 for row in one.rows if not row.variant.is_base)
 
 
-def test_an_omission_from_what_is_over_budget_is_compared_with_nothing() -> None:
+def test_omission_from_over_budget_variant_is_not_compared() -> None:
     options = {"wide": {"spec.stages[1].channels": 64}, "deep": {"spec.stages[1].blocks": 3}}
     study = AblationStudy.from_mapping({**STUDY, "options": options, "budget": {"max_params": "60k"}})
     rows = {row.variant.title: row for row in result_of(study, lambda *_: [7_000, 7_001, 7_002, 7_003]).rows}
     assert not rows["basic: all"].variant.fits
-    assert rows["basic: all without wide"].remark == "compared with nothing: all is over budget"
+    assert rows["basic: all without wide"].remark == "not compared: all is over budget"
     assert rows["basic: all without wide"].difference is None
     assert rows["basic: deep"].difference is not None
 
 
-def test_json_csv_and_figure_say_what_the_rows_say(result: AblationResult) -> None:
+def test_json_csv_and_figure_match_rows(result: AblationResult) -> None:
     mapping = result.to_mapping()
     assert [(row["network"], row["variant"]) for row in mapping["rows"]] == [(n, v) for n in BASES for v in NAMES]
     assert [row["compared_with"] for row in mapping["rows"]][:8] == [None, *["base"] * 4, *["all"] * 3]
@@ -404,7 +402,7 @@ def _third_seed(network: str) -> list[int]:
     return [counts_of(network, number)[2] for number in range(len(NAMES))]
 
 
-def test_a_notebook_shows_every_network_and_what_each_change_is_worth(result: AblationResult) -> None:
+def test_notebook_shows_networks_and_effects(result: AblationResult) -> None:
     html = result._repr_html_()
     assert html.count("<table") == 3
     assert "two, network preact" in html
@@ -412,8 +410,8 @@ def test_a_notebook_shows_every_network_and_what_each_change_is_worth(result: Ab
     assert f"{EFFECT_RULE} {POOLED_RULE}".replace("'", "&#x27;") in html
 
 
-def test_a_report_shows_every_network_and_what_each_change_is_worth(result: AblationResult, tmp_path: Path) -> None:
-    whole = report_of(every_fate(tmp_path, name="study"), ablations=[STUDIES / "schedule"])
+def test_report_shows_networks_and_effects(result: AblationResult, tmp_path: Path) -> None:
+    whole = report_of(every_outcome(tmp_path, name="study"), ablations=[STUDIES / "schedule"])
     shown = whole.ablations[0]._replace(result=result)
     text = text_of(render(whole._replace(ablations=(shown,))))
     assert "Network basic" in text
@@ -457,11 +455,11 @@ def test_a_study_of_one_network_and_factors_keeps_its_shape() -> None:
         ),
         (
             {"networks": {"a": SMALL, "b": {"stages": [{"channels": 8}]}}, "changes": {"spec.stages[1].blocks": 2}},
-            "spec.stages[1].blocks = 2: leads nowhere: spec.stages has 1 entries, counted from 0 (in the network b)",
+            "spec.stages[1].blocks = 2: does not exist: spec.stages has 1 entries, counted from 0 (in the network b)",
         ),
         (
             {"options": {"a": {"spec.block": "preact"}}, "design": "one-at-a-time"},
-            "options.a = {'spec.block': 'preact'}: changes nothing: the base is so already (in the network preact)",
+            "options.a = {'spec.block': 'preact'}: changes nothing in the base (in the network preact)",
         ),
         (
             {
@@ -473,7 +471,7 @@ def test_a_study_of_one_network_and_factors_keeps_its_shape() -> None:
         ),
     ],
 )
-def test_what_is_no_study_of_networks_is_told_in_one_line(fields: dict[str, Any], complaint: str) -> None:
+def test_invalid_study_of_networks_gives_one_line(fields: dict[str, Any], complaint: str) -> None:
     with pytest.raises(InputError) as caught:
         AblationStudy.from_mapping({**STUDY, **fields})
     assert str(caught.value).startswith(complaint)

@@ -1,4 +1,4 @@
-"""Options of a study: the variants of every design by hand, what each is compared with, and errors of one line."""
+"""Options of a study: variants and comparisons of every design, and errors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from budgetnet.common.errors import InputError
 from budgetnet.common.files import write_yaml
 from budgetnet.experiments.ablation import AblationStudy, Variant
-from budgetnet.experiments.ablation.running import planned
+from budgetnet.experiments.ablation.running import planned_runs
 from budgetnet.model import zoo
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.augmentation import Augmentation
@@ -94,7 +94,7 @@ BY_HAND: dict[str, list[tuple[str, str, tuple[str, ...]]]] = {
 
 
 @pytest.mark.parametrize("design", BY_HAND)
-def test_the_variants_of_every_design_are_those_written_by_hand(design: str) -> None:
+def test_variants_of_every_design_match_hand_written_lists(design: str) -> None:
     variants = variants_of(design=design)
     expected = [(name, other, recipe_with(*options).digest) for name, other, options in BY_HAND[design]]
     assert described(variants) == expected
@@ -103,7 +103,7 @@ def test_the_variants_of_every_design_are_those_written_by_hand(design: str) -> 
     assert all(each.also == () for each in variants)
 
 
-def test_an_option_is_what_a_row_is_about_alone_and_omitted() -> None:
+def test_option_is_the_change_alone_and_omitted() -> None:
     variants = variants_of(design="alone-and-leave-one-out")[1:]
     assert [(each.change, each.is_omission) for each in variants] == [
         *((name, False) for name in (*ALL, "all")),
@@ -112,7 +112,7 @@ def test_an_option_is_what_a_row_is_about_alone_and_omitted() -> None:
     assert variants[2].settings == {"recipe.augmentation.crop_padding": 2, "recipe.label_smoothing": 0.1}
 
 
-def test_options_and_factors_stand_in_one_study() -> None:
+def test_options_and_factors_in_one_study() -> None:
     factors = {"recipe.momentum": [0.9, 0.8], "spec.kernel_sizes": [[5, 3]]}
     alone = variants_of(factors=factors)
     assert [each.name for each in alone] == ["base", "momentum=0.8", "kernel_sizes=5x3", *ALL]
@@ -129,7 +129,7 @@ def test_options_and_factors_stand_in_one_study() -> None:
     assert crossed[-1].name == "momentum=0.8, nesterov, one-cycle, mild"
 
 
-def test_of_two_options_all_without_one_is_the_other_and_is_trained_once() -> None:
+def test_equal_variants_of_two_options_are_trained_once() -> None:
     options = {name: STUDY["options"][name] for name in ("nesterov", "mild")}
     study = AblationStudy.from_mapping(
         {**STUDY, "options": options, "design": "alone-and-leave-one-out", "seeds": [4, 7]}
@@ -145,7 +145,7 @@ def test_of_two_options_all_without_one_is_the_other_and_is_trained_once() -> No
     ]
     assert variants[4].key == variants[2].key
     # Four different recipes with two seeds, seed by seed.
-    runs = planned(study, variants)
+    runs = planned_runs(study, variants)
     names = [("base",), ("nesterov",), ("mild",), ("nesterov", "mild")]
     digests = [recipe_with(*(part for part in each if part != "base")).digest for each in names]
     assert [(run.recipe.digest, run.seed) for run in runs] == [(digest, seed) for seed in (4, 7) for digest in digests]
@@ -183,7 +183,7 @@ def test_widths_of_all_options_are_refitted_and_compared_alike() -> None:
         assert all(0.97 * base < each.spec.params <= base for each in variants if each.refitted)
 
 
-def test_a_study_of_options_is_kept_with_the_files_that_it_names(tmp_path: Path) -> None:
+def test_study_of_options_is_stored_with_its_files(tmp_path: Path) -> None:
     NAMED["modern"].save(tmp_path / "how.yaml")
     path = tmp_path / "study.yaml"
     write_yaml(path, {**STUDY, "options": {"modern": {"recipe": "how.yaml"}, "wide": {"spec": "resnet56"}}})
@@ -196,7 +196,7 @@ def test_a_study_of_options_is_kept_with_the_files_that_it_names(tmp_path: Path)
     assert AblationStudy.load(tmp_path / "copy.json") == study
 
 
-def test_the_digest_is_that_of_what_is_compared_with_what() -> None:
+def test_digest_depends_on_comparisons() -> None:
     study = AblationStudy.from_mapping({**STUDY, "design": "alone-and-leave-one-out"})
 
     def digest(**changes: Any) -> str:
@@ -218,7 +218,7 @@ def test_the_digest_is_that_of_what_is_compared_with_what() -> None:
 
 
 @pytest.mark.parametrize("epochs", [20, 60])
-def test_options_that_name_a_cycle_go_with_another_length(epochs: int) -> None:
+def test_options_with_first_cycle_adapt_to_epochs(epochs: int) -> None:
     options = {
         **STUDY["options"],
         "short cycle": {"recipe.schedule.first_cycle": 15},
@@ -233,11 +233,11 @@ def test_options_that_name_a_cycle_go_with_another_length(epochs: int) -> None:
     assert found["by itself"] == (epochs, Schedule(kind="one-cycle", first_cycle=epochs))
     assert found["short cycle"] == (epochs, Schedule(first_cycle=min(15, epochs)))
     assert found["longer"] == (40, Schedule(first_cycle=40))
-    with pytest.raises(InputError, match=r"^options.short cycle = .*: changes nothing: the base is so already$"):
+    with pytest.raises(InputError, match=r"^options.short cycle = .*: changes nothing in the base$"):
         AblationStudy.from_mapping({**STUDY, "options": options}).with_epochs(12)
 
 
-def test_levels_that_name_a_cycle_go_with_another_length() -> None:
+def test_levels_with_first_cycle_adapt_to_epochs() -> None:
     level = {"kind": "one-cycle", "first_cycle": 30}
     study = AblationStudy.from_mapping({**STUDY, "options": {}, "factors": {"recipe.schedule": [level, "constant"]}})
     schedules = [each.recipe.schedule for each in study.with_epochs(4).variants(**CIFAR)]
@@ -257,8 +257,8 @@ NESTEROV = {"recipe.nesterov": True}
         ({"options": [1]}, "options = [1]: must be a mapping of names to mappings of paths to values"),
         ({"options": {"a": {}}}, "options.a = {}: must be a mapping of paths to values"),
         ({"options": {"a": 3}}, "options.a = 3: must be a mapping of paths to values"),
-        ({"options": {"base": NESTEROV}}, "options.base = {'recipe.nesterov': True}: is a variant's name already"),
-        ({"options": {"all": NESTEROV}}, "options.all = {'recipe.nesterov': True}: is a variant's name already"),
+        ({"options": {"base": NESTEROV}}, "options.base = {'recipe.nesterov': True}: is the name of a variant"),
+        ({"options": {"all": NESTEROV}}, "options.all = {'recipe.nesterov': True}: is the name of a variant"),
         ({"options": {"a, b": NESTEROV}}, "options.'a, b' = {'recipe.nesterov': True}: must have a name of 1 to 48"),
         ({"options": {"": NESTEROV}}, "options.'' = {'recipe.nesterov': True}: must have a name of 1 to 48"),
         ({"options": {"x" * 49: NESTEROV}}, f"options.'{'x' * 49}' = {{'recipe.nesterov': True}}: must have a name"),
@@ -281,18 +281,18 @@ NESTEROV = {"recipe.nesterov": True}
         ),
         (
             {"options": {"a": {"recipe.momentum": 0.9}}},
-            "options.a = {'recipe.momentum': 0.9}: changes nothing: the base is so already",
+            "options.a = {'recipe.momentum': 0.9}: changes nothing in the base",
         ),
         (
             {"options": {"a": {"recipe.momentum": 0.8}, "b": {"recipe.momentum": 0.7}}, "design": "leave-one-out"},
-            "options.b.recipe.momentum = 0.7: is set to another value by options.a, and this design combines the two",
+            "options.b.recipe.momentum = 0.7: is set to another value by options.a, and this design combines them",
         ),
         (
             {
                 "options": {"a": {"recipe.momentum": "off"}, "b": {"recipe.momentum": None, "recipe.epochs": 3}},
                 "design": "leave-one-out",
             },
-            "options.a = {'recipe.momentum': False}: changes nothing: without it, all options together come to the",
+            "options.a = {'recipe.momentum': False}: changes nothing: all options together are the same",
         ),
         (
             {"options": {"a": {"recipe.momentum": "off"}, "b": {"recipe.nesterov": True}}, "design": "leave-one-out"},
@@ -312,11 +312,11 @@ NESTEROV = {"recipe.nesterov": True}
         ),
         (
             {"options": {"a": {"recipe.split_seed": 1}}},
-            "recipe.split_seed = 1: would judge the variant a on other images than the base: set judged_on: test",
+            "recipe.split_seed = 1: would evaluate the variant a on other images than the base: set judged_on: test",
         ),
         (
             {"options": {"momentum=0.8": NESTEROV}, "factors": {"recipe.momentum": [0.8]}},
-            "options = 'momentum=0.8': is what two variants would be called",
+            "options = 'momentum=0.8': is the name of two variants",
         ),
         (
             {"options": {f"a{i}": {"recipe.momentum": 0.1 + i / 100} for i in range(10)}, "design": "leave-one-out"},
@@ -328,7 +328,7 @@ NESTEROV = {"recipe.nesterov": True}
         ),
     ],
 )
-def test_what_is_no_option_is_told_in_one_line(fields: dict[str, Any], complaint: str) -> None:
+def test_invalid_option_gives_one_line(fields: dict[str, Any], complaint: str) -> None:
     with pytest.raises(InputError) as caught:
         AblationStudy.from_mapping({**STUDY, **fields})
     assert str(caught.value).startswith(complaint)
@@ -342,7 +342,7 @@ def test_a_spec_in_an_option_keeps_its_name() -> None:
     assert variant.settings == {"spec": "small", "recipe.nesterov": True}
 
 
-def test_an_option_that_the_images_do_not_allow_is_refused_before_anything_is_trained() -> None:
+def test_option_invalid_for_the_images_raises_before_training() -> None:
     mapping = {**STUDY, "options": {"small": {"recipe.resizing": {"start": 16}}}, "design": "one-at-a-time"}
     study = AblationStudy.from_mapping(mapping)
     study.variants(input_shape=(1, 16, 16), num_classes=10)

@@ -1,4 +1,4 @@
-"""Refitted networks: never larger than asked for, none nearer by one step, and what a shortcut is stays as it was."""
+"""Refitted networks: never above the target, nearest by one step, with unchanged shortcuts."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def neighbours(spec: ModelSpec, own: ModelSpec) -> Iterator[ModelSpec]:
 
 @many_examples
 @given(specs(), st.floats(0.3, 6))
-def test_a_refitted_network_is_not_larger_and_no_step_brings_it_nearer(spec: ModelSpec, factor: float) -> None:
+def test_refitted_network_is_nearest_without_being_larger(spec: ModelSpec, factor: float) -> None:
     params = int(spec.params * factor)
     try:
         fitted = refit(spec, params=params, budget=NO_LIMIT)
@@ -118,7 +118,7 @@ def test_no_width_is_below_that_of_the_largest_common_factor(spec: ModelSpec) ->
         assert all(width >= other for width, other in zip(widths_of(fitted), widths_of(largest), strict=True))
 
 
-def test_a_network_as_large_as_asked_for_is_left_alone() -> None:
+def test_network_of_target_size_is_unchanged() -> None:
     for name in zoo.names():
         spec = zoo.get(name)
         assert refit(spec, params=spec.params, budget=NO_LIMIT).digest == spec.digest

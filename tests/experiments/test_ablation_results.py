@@ -1,4 +1,4 @@
-"""What an ablation came to, against scipy, statsmodels and sums by hand, from records alone."""
+"""Results of an ablation from records, against scipy, statsmodels and hand calculations."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def result_of(counts: dict[str, list[int | None]] | None = None, **changes: Any)
     return ablation_result(study, variants, records, method=method)
 
 
-def test_each_variant_is_compared_with_the_base_seed_by_seed() -> None:
+def test_differences_are_paired_by_seed() -> None:
     result = result_of()
     base, narrow, nearly, wide = result.rows
     values = {name: np.array(row) / 10_000 for name, row in COUNTS.items()}
@@ -81,18 +81,18 @@ def test_each_variant_is_compared_with_the_base_seed_by_seed() -> None:
     assert wide.remark == f"over budget, not trained: {4_662_346 + more:,} of 5,000,000 params"
 
 
-def test_a_bootstrap_is_made_on_request() -> None:
+def test_bootstrap_method() -> None:
     rows = result_of(method="bootstrap").rows
     assert [row.difference.method for row in rows if row.difference] == ["bootstrap", "bootstrap"]
 
 
-def test_runs_without_a_result_leave_their_pairs_out() -> None:
+def test_runs_without_result_are_not_paired() -> None:
     broken: dict[str, list[int | None]] = {name: list(row) for name, row in COUNTS.items()}
     broken["stages[4].channels=128"][1] = None
     broken["base"][0] = None
     row = result_of(broken).rows[1]
     assert row.difference is not None
-    assert (row.n, row.difference.n, row.remark) == (3, 2, "1 of 4 runs came to no result")
+    assert (row.n, row.difference.n, row.remark) == (3, 2, "1 of 4 runs have no result")
     expected = np.array([8_990 - 9_100, 8_905 - 9_020]) / 10_000
     assert row.difference.mean == pytest.approx(expected.mean())
     broken["stages[4].channels=128"] = [8_900, None, None, None]
@@ -100,12 +100,12 @@ def test_runs_without_a_result_leave_their_pairs_out() -> None:
     assert (row.difference, row.p_value, row.significant) == (None, None, None), "no seed has both"
 
 
-def test_what_is_judged_on_the_test_set_takes_its_accuracies_from_there() -> None:
+def test_test_accuracies_are_used_if_evaluated_on_test() -> None:
     row = result_of(judged_on="test").rows[0]
     assert [cell.accuracy for cell in row.cells] == [0.9497, 0.9495, 0.9492, 0.9491]
 
 
-def test_table_and_csv_say_what_the_rows_say() -> None:
+def test_table_and_csv_match_rows() -> None:
     result = result_of()
     frame = result.frame()
     assert list(frame["variant"]) == [row.variant.name for row in result.rows]
@@ -123,7 +123,7 @@ def test_table_and_csv_say_what_the_rows_say() -> None:
     assert mapping["seeds"] == [3, 5, 8, 9]
 
 
-def test_a_base_over_budget_has_nothing_to_compare_with() -> None:
+def test_base_over_budget_is_not_compared() -> None:
     study = AblationStudy.from_mapping({**STUDY, "budget": {"max_params": 4_000_000}})
     base = study.variants(input_shape=(3, 32, 32), num_classes=10)[0]
     assert not base.fits

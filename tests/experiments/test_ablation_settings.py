@@ -1,4 +1,4 @@
-"""Settings laid over a base: paths against edits by hand, what off and on mean, companions, and errors of one line."""
+"""Settings that override a base: paths, on and off, dependent fields and errors, against edits by hand."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ EVERYTHING = Setup(
         example_filter=ExampleFilter(),
     ),
 )
-"""A base that lacks no component."""
+"""A base with every component."""
 
 
 def set_at(base: Setup, **settings: Any) -> Setup:
@@ -102,7 +102,7 @@ def edits(draw: st.DrawFn, spec: ModelSpec) -> Edit:
 
 @many_examples
 @given(st.data())
-def test_a_setting_is_the_edit_by_hand(data: st.DataObject) -> None:
+def test_setting_equals_edit_by_hand(data: st.DataObject) -> None:
     spec = data.draw(specs())
     path, level, edit = data.draw(edits(spec))
     mapping = spec.to_mapping()
@@ -164,12 +164,12 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "recipe.resizing": {"resizing": None},
     "recipe.example_filter": {"example_filter": None},
 }
-"""What is left of `EVERYTHING` without a component, written by hand."""
+"""`EVERYTHING` without each component, written by hand."""
 
 
 @pytest.mark.parametrize("level", ["off", False, None])
 @pytest.mark.parametrize("path", WITHOUT)
-def test_off_takes_a_component_away_and_on_is_what_the_base_has(path: str, level: Any) -> None:
+def test_off_removes_a_component_and_on_keeps_it(path: str, level: Any) -> None:
     kind, base = path.partition(".")[0], EVERYTHING
     document = base.spec if kind == "spec" else base.recipe
     expected = type(document).from_mapping({**document.to_mapping(), **WITHOUT[path]})
@@ -180,17 +180,17 @@ def test_off_takes_a_component_away_and_on_is_what_the_base_has(path: str, level
     assert override(base, {path: read_level(path, "on")}) == base
     # What is gone cannot be had by saying on, unless it is a plain yes or no.
     if document.to_mapping().get(path.rpartition(".")[2]) is not True and "flip" not in path and "shifts" not in path:
-        with pytest.raises(InputError, match="on': is not there in the base: give the value to set"):
+        with pytest.raises(InputError, match="on': is not in the base: give the value to set"):
             override(changed, {path: True})
 
 
-def test_every_component_that_can_be_taken_away_is_tried() -> None:
+def test_every_removable_component_is_tested() -> None:
     assert {*WITHOUT, "spec.stages[]"} == REMOVED.keys()
     assert REMOVED["recipe.augmentation"].keys() == Augmentation.model_fields.keys()
     assert all(pattern_of(path) == path for path in REMOVED)
 
 
-def test_stages_are_taken_away_with_the_indexes_of_the_base() -> None:
+def test_stages_are_removed_by_the_indexes_of_the_base() -> None:
     settings = {"spec.stages[1]": False, "spec.stages[3]": False, "spec.stages[4].channels": 99}
     spec = override(PAPER, settings).spec
     assert [(stage.channels, stage.blocks, stage.stride) for stage in spec.stages] == [
@@ -200,7 +200,7 @@ def test_stages_are_taken_away_with_the_indexes_of_the_base() -> None:
     ]
 
 
-def test_narrower_paths_win_in_whatever_order_they_are_written() -> None:
+def test_narrower_paths_override_in_any_order() -> None:
     settings = {
         "spec.stages[1].channels": 24,
         "spec.channels": [8, 16],
@@ -249,14 +249,14 @@ def test_whole_documents_keep_their_names() -> None:
         ({"epochs": 60}, {"recipe__momentum": 0.5}, ("cosine-restarts", 60, 100)),
     ],
 )
-def test_the_first_cycle_goes_with_length_and_kind(
+def test_first_cycle_adapts_to_epochs_and_schedule(
     base: dict[str, Any], settings: dict[str, Any], schedule: tuple[str, int, int]
 ) -> None:
     recipe = set_at(Setup(PAPER.spec, Recipe.from_mapping(base)), **settings).recipe
     assert (recipe.schedule.kind, recipe.epochs, recipe.schedule.first_cycle) == schedule
 
 
-def test_a_word_for_a_document_is_its_kind_and_keeps_the_rest() -> None:
+def test_string_sets_the_kind_and_keeps_other_fields() -> None:
     base = Setup(
         EVERYTHING.spec,
         Recipe(augmentation=Augmentation(policy=Policy(magnitude=5)), schedule=Schedule(minimum=0.001)),
@@ -270,17 +270,17 @@ def test_a_word_for_a_document_is_its_kind_and_keeps_the_rest() -> None:
     assert set_at(PAPER, recipe__augmentation__mixing="cutmix").recipe.augmentation.mixing == Mixing(kind="cutmix")
 
 
-def test_a_bottlenecks_ratio_goes_with_the_bottleneck() -> None:
+def test_bottleneck_ratio_is_reset_without_bottleneck() -> None:
     base = Setup(ModelSpec.resnet(channels=[8], block="bottleneck", bottleneck_ratio=0.5), NAMED["paper"])
     assert set_at(base, spec__block="preact").spec == ModelSpec.resnet(channels=[8], block="preact")
 
 
-def test_what_a_setting_names_does_not_go_along() -> None:
+def test_fields_named_by_settings_are_not_reset() -> None:
     with pytest.raises(InputError, match=r"^recipe\.nesterov = True: needs a momentum above 0$"):
         set_at(EVERYTHING, recipe__momentum="off", recipe__nesterov="on")
 
 
-def test_levels_are_not_shared_with_what_they_are_laid_over() -> None:
+def test_levels_are_copied() -> None:
     level = {"patience": 3}
     settings = {"recipe.early_stopping": level, "recipe.early_stopping.patience": 5}
     assert override(PAPER, settings).recipe.early_stopping == EarlyStopping(patience=5)
@@ -315,28 +315,28 @@ def test_levels_are_not_shared_with_what_they_are_laid_over() -> None:
         ("recipe", "papr", "recipe = 'papr': no such recipe, and no such file; did you mean paper?"),
         ("spec", 3, "spec = 3: must be a name, or a mapping of fields"),
         ("spec", {"stages": [{"channels": 0}]}, "spec.stages[0].channels = 0: must be at least 1"),
-        ("spec.stages[5].channels", 8, "spec.stages[5].channels = 8: leads nowhere: spec.stages has 5 entries"),
-        ("spec.stages[5]", False, "spec.stages[5] = 'off': leads nowhere: spec.stages has 5 entries, counted from 0"),
+        ("spec.stages[5].channels", 8, "spec.stages[5].channels = 8: does not exist: spec.stages has 5 entries"),
+        ("spec.stages[5]", False, "spec.stages[5] = 'off': does not exist: spec.stages has 5 entries, counted from 0"),
         ("spec.kernel_sizes", [3, 4], "spec.stages[0].kernel_sizes[1] = 4: must be an odd kernel size"),
         ("spec.channels", [1, 2], "spec.channels = [1, 2]: must have one entry for each of the 5 stages"),
         ("spec.groups", 3, "spec.groups = 3: must divide the 64 input channels of stages[0]"),
         ("spec.block", "wide", "spec.block = 'wide': must be 'basic', 'preact' or 'bottleneck'"),
         ("spec.block", "bottleneck", "spec.stages[0].kernel_sizes = [5, 3]: must be equal for bottleneck blocks"),
-        ("spec.activation", "off", "spec.activation = 'off': cannot be taken away: give a value"),
-        ("spec.activation", None, "spec.activation = None: cannot be taken away: give a value"),
+        ("spec.activation", "off", "spec.activation = 'off': cannot be removed: give a value"),
+        ("spec.activation", None, "spec.activation = None: cannot be removed: give a value"),
         ("spec.kernel_sizes", "on", "spec.kernel_sizes = 'on': cannot be switched on: give a value"),
-        ("spec.groups", "on", "spec.groups = 'on': is not there in the base: give the value to set"),
+        ("spec.groups", "on", "spec.groups = 'on': is not in the base: give the value to set"),
         (
             "recipe.weight_average",
             "on",
-            "recipe.weight_average = 'on': is not there in the base: give the value to set",
+            "recipe.weight_average = 'on': is not in the base: give the value to set",
         ),
         ("recipe.schedule", "steps", "recipe.schedule.kind = 'steps': must be 'cosine-restarts', 'one-cycle'"),
         ("recipe.schedule", 5, "recipe.schedule = 5: must be a mapping of fields"),
         (
             "recipe.augmentation.policy.kind",
             "x",
-            "recipe.augmentation.policy.kind = 'x': leads nowhere: recipe.augmentation.policy is off",
+            "recipe.augmentation.policy.kind = 'x': does not exist: recipe.augmentation.policy is null",
         ),
         ("recipe.momentum", 1, "recipe.momentum = 1: must be less than 1"),
         ("recipe.epochs", "30", "recipe.epochs = '30': must be a whole number"),
@@ -347,7 +347,7 @@ def test_levels_are_not_shared_with_what_they_are_laid_over() -> None:
         ),
     ],
 )
-def test_what_cannot_be_set_is_told_in_one_line(path: str, level: Any, complaint: str) -> None:
+def test_invalid_setting_gives_one_line(path: str, level: Any, complaint: str) -> None:
     with pytest.raises(InputError) as caught:
         override(PAPER, {path: read_level(path, level)})
     assert str(caught.value).startswith(complaint)
@@ -364,19 +364,19 @@ def test_what_cannot_be_set_is_told_in_one_line(path: str, level: Any, complaint
         ({"recipe.momentum": False, "recipe.nesterov": True}, "recipe.nesterov = True: needs a momentum above 0"),
         (
             {"recipe.early_stopping": False, "recipe.early_stopping.patience": 3},
-            "recipe.early_stopping.patience = 3: leads",
+            "recipe.early_stopping.patience = 3: does not exist",
         ),
         ({"spec.stages": "x", "spec.channels": 3}, "spec.stages = 'x': must be a list of mappings"),
         (
             {"spec.stages": "x", "spec.stages[0].blocks": 3},
-            "spec.stages[0].blocks = 3: leads nowhere: spec.stages is no",
+            "spec.stages[0].blocks = 3: does not exist: spec.stages is no",
         ),
-        ({"spec.stem": 8, "spec.stem.stride": 2}, "spec.stem.stride = 2: leads nowhere: spec.stem has no fields"),
+        ({"spec.stem": 8, "spec.stem.stride": 2}, "spec.stem.stride = 2: does not exist: spec.stem has no fields"),
         ({"recipe.schedule": 8, "recipe.epochs": 2}, "recipe.schedule = 8: must be a mapping of fields"),
         ({f"spec.stages[{index}]": False for index in range(5)}, "spec.stages = []: must have at least 1 entries"),
     ],
 )
-def test_settings_that_contradict_each_other_are_told_in_one_line(settings: dict[str, Any], complaint: str) -> None:
+def test_contradicting_settings_give_one_line(settings: dict[str, Any], complaint: str) -> None:
     with pytest.raises(InputError) as caught:
         override(PAPER, settings)
     assert str(caught.value).startswith(complaint)

@@ -1,4 +1,4 @@
-"""The variants of every design, by hand, and what of them is merged, named and refitted."""
+"""Variants of every design: names, merging and refitting, against hand-written lists."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_a_full_factorial_has_the_product_of_its_levels() -> None:
     assert last.recipe.digest == Recipe(momentum=0, augmentation=Augmentation(crop_padding=0, flip=False)).digest
 
 
-def test_a_base_that_is_no_combination_is_trained_as_well() -> None:
+def test_base_outside_the_factorial_is_trained() -> None:
     variants = variants_of(
         factors={"spec.kernel_sizes": [3, 7], "recipe.learning_rate": [0.1, 0.2]}, design="full-factorial"
     )
@@ -158,7 +158,7 @@ def test_a_base_that_is_no_combination_is_trained_as_well() -> None:
     assert (variants[0].settings, variants[0].is_base) == ({}, True)
 
 
-def test_a_list_of_paths_takes_each_away_from_a_base_that_has_all() -> None:
+def test_list_of_paths_removes_each_component() -> None:
     factors = ["recipe.early_stopping", "recipe.augmentation.flip", "recipe.label_smoothing", "spec.stages[4]"]
     variants = variants_of(recipe="search", factors=factors, design="leave-one-out")
     assert [variant.name for variant in variants] == [
@@ -172,7 +172,7 @@ def test_a_list_of_paths_takes_each_away_from_a_base_that_has_all() -> None:
     assert variants[2].recipe.augmentation == Augmentation(flip=False)
 
 
-def test_one_at_a_time_leaves_out_what_the_base_has_anyway() -> None:
+def test_one_at_a_time_omits_levels_of_the_base() -> None:
     factors = {"recipe.learning_rate": [0.1, 0.01, 0.001], "recipe.early_stopping": ["on", "off"]}
     assert names_of(factors=factors) == ["base", "learning_rate=0.1", "learning_rate=0.001", "without early_stopping"]
 
@@ -206,7 +206,7 @@ def test_equal_variants_are_one_and_keep_their_names() -> None:
     ]
 
 
-def test_a_name_holds_only_what_makes_a_variant_what_it_is() -> None:
+def test_name_has_only_settings_that_matter() -> None:
     factors = {"spec.stages[4]": ["on", "off"], "spec.stages[4].channels": [256, 128]}
     variants = variants_of(factors=factors, design="full-factorial")
     assert [(variant.name, variant.also) for variant in variants] == [
@@ -225,7 +225,7 @@ def test_names_stay_short_and_differ() -> None:
     assert names[3] == "schedule={kind: one-cycle, first_cycle: 150}"
 
 
-def test_variants_take_on_the_shape_and_classes_of_the_data() -> None:
+def test_variants_have_shape_and_classes_of_the_data() -> None:
     digits: dict[str, Any] = {"input_shape": (1, 8, 8), "num_classes": 7}
     variants = variants_of(digits, factors={"spec": ["resnet20"]}, fit="both")
     for variant in variants:

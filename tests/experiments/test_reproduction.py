@@ -1,4 +1,4 @@
-"""Reproductions: verdicts against scipy and formulas written out, obstacles one by one, leak and ladder by hand."""
+"""Reproductions: verdicts against scipy and plain formulas, obstacles, leakage and ladder by hand."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def by_hand(counts: list[int], accuracy: float = 0.9141, images: int = 10_000) -
         ([8_700, 9_141, 9_500], "reproduced"),
     ],
 )
-def test_several_seeds_are_set_against_the_published_number(counts: list[int], outcome: str) -> None:
+def test_verdict_of_several_seeds_matches_formula(counts: list[int], outcome: str) -> None:
     records = [run_record(seed=seed, test_correct=count) for seed, count in enumerate(counts)]
     found = verdict(records, published("reference"), declared=False)
     comparison = found.comparison
@@ -90,11 +90,11 @@ def test_a_single_run_is_compared_as_a_proportion() -> None:
             {"spec": get("wrn-16-4")},
             "the network, for images of 3x32x32 in 10 classes, is not the published one, reference",
         ),
-        ({"recipe": named_recipe("paper").with_epochs(2)}, "trained by neither of the recipes paper and as-run"),
-        ({"recipe": named_recipe("modern")}, "trained by neither of the recipes paper and as-run"),
+        ({"recipe": named_recipe("paper").with_epochs(2)}, "the recipe is neither paper nor as-run"),
+        ({"recipe": named_recipe("modern")}, "the recipe is neither paper nor as-run"),
     ],
 )
-def test_what_differs_makes_the_comparison_none_but_shows_the_numbers(changes: dict[str, Any], reason: str) -> None:
+def test_differences_make_the_result_not_comparable(changes: dict[str, Any], reason: str) -> None:
     found = verdict([run_record(test_correct=5_000, **changes)], published("reference"), declared=False)
     assert found.outcome == "not comparable"
     assert [text.startswith(reason) for text in found.reasons] == [True]
@@ -102,7 +102,7 @@ def test_what_differs_makes_the_comparison_none_but_shows_the_numbers(changes: d
     assert found.comparison.mean == 0.5
 
 
-def test_a_copy_is_comparable_on_its_users_word_which_the_verdict_repeats() -> None:
+def test_declared_copy_is_comparable_with_a_remark() -> None:
     copy = [run_record(data=data_record(**COPY), test_correct=9_130)]
     assert verdict(copy, published("reference"), declared=False).outcome == "not comparable"
     vouched = verdict(copy, published("reference"), declared=True)
@@ -112,26 +112,26 @@ def test_a_copy_is_comparable_on_its_users_word_which_the_verdict_repeats() -> N
     assert VOUCHED_FOR not in original.remarks
 
 
-def test_the_recipe_as_run_is_comparable_and_said_to_leak() -> None:
+def test_recipe_as_run_is_comparable_and_marked_as_leaking() -> None:
     found = verdict([run_record(recipe=AS_RUN)], published("reference"), declared=False)
     assert (found.outcome, found.remarks) == ("reproduced", (LEAKAGE_WARNING, SEED_UNKNOWN))
 
 
-def test_runs_without_a_result_are_left_out_and_told_of() -> None:
+def test_runs_without_result_are_omitted_with_a_remark() -> None:
     records = [run_record(seed=0, validation_correct=None), run_record(seed=1)]
     result = reference_result(records, declared=False)
     assert result.verdict.comparison.n == 1
-    assert "1 of 2 runs came to no result" in result.verdict.remarks
+    assert "1 of 2 runs have no result" in result.verdict.remarks
     assert [(row.seed, row.test_accuracy, row.gap) for row in result.rows] == [
         (0, None, None),
         (1, 0.9141, pytest.approx(0.9 - 0.9141)),
     ]
     assert (result.loss, result.published.loss) == (0.25, 0.315)
-    with pytest.raises(BudgetnetError, match="none of 1 runs came to a result"):
+    with pytest.raises(BudgetnetError, match="none of 1 runs has a test result"):
         reference_result(records[:1], declared=False)
 
 
-def test_the_leak_is_the_difference_of_two_gaps_seed_by_seed() -> None:
+def test_leakage_is_the_paired_difference_of_gaps() -> None:
     leaking = [(9_700, 9_100), (9_800, 9_150), (9_750, 9_000)]
     sound = [(9_050, 9_020), (9_100, 9_080), (9_000, 9_010)]
 
@@ -156,7 +156,7 @@ def test_the_leak_is_the_difference_of_two_gaps_seed_by_seed() -> None:
     assert [row["gap"] for row in result.to_mapping()["runs"]] == pytest.approx([*gaps[0], *gaps[1]])
 
 
-def test_seeds_that_tie_show_no_spread_and_so_no_interval() -> None:
+def test_equal_seeds_have_no_interval() -> None:
     leaking = [run_record(seed=seed, recipe=AS_RUN, validation_correct=9_700) for seed in range(3)]
     sound = [run_record(seed=seed, validation_correct=9_000 + seed) for seed in range(3)]
     result = leakage_result(leaking, sound)
@@ -164,12 +164,12 @@ def test_seeds_that_tie_show_no_spread_and_so_no_interval() -> None:
     assert result.sides[1].gap_interval is not None
 
 
-def test_a_seed_that_diverged_by_one_recipe_is_no_pair() -> None:
+def test_diverged_seed_is_not_paired() -> None:
     leaking = [run_record(seed=0, recipe=AS_RUN, validation_correct=None), run_record(seed=1, recipe=AS_RUN)]
     sound = [run_record(seed=0), run_record(seed=1)]
     result = leakage_result(leaking, sound)
     assert (result.sides[0].n, result.difference.n, result.difference.p_value, len(result.rows)) == (1, 1, None, 4)
-    with pytest.raises(BudgetnetError, match="no seed came to a result by both recipes"):
+    with pytest.raises(BudgetnetError, match="no seed has results of both recipes"):
         leakage_result(leaking[:1], sound[:1])
 
 
@@ -180,7 +180,7 @@ def ladder(*counts: list[int]) -> list[list[Any]]:
     ]
 
 
-def test_the_ladders_steps_are_differences_seed_by_seed_corrected_for_their_number() -> None:
+def test_steps_are_paired_differences_with_holm() -> None:
     counts = [[7_900, 7_950, 7_880], [8_890, 8_930, 8_910], [8_900, 8_990, 8_950], [9_100, 9_150, 9_130]]
     result = ladder_result(ladder(*counts), declared=False)
     assert [rung.published.name for rung in result.rungs] == [
@@ -206,7 +206,7 @@ def test_the_ladders_steps_are_differences_seed_by_seed_corrected_for_their_numb
     assert sorted(step.p_value or 0 for step in steps if step) == pytest.approx(holm)
 
 
-def test_rungs_without_a_seed_in_common_have_no_step_between_them() -> None:
+def test_rungs_without_common_seed_have_no_step() -> None:
     runs = ladder([7_900, 7_950], [8_900, 8_930], [8_950, 8_990], [9_141, 9_150])
     runs[1][0] = run_record(seed=0, spec=runs[1][0].identity.spec, validation_correct=None)
     runs[2][1] = run_record(seed=1, spec=runs[2][1].identity.spec, validation_correct=None)
@@ -215,7 +215,7 @@ def test_rungs_without_a_seed_in_common_have_no_step_between_them() -> None:
     assert [step.difference.n for step in steps if step] == [1, 1]
 
 
-def test_a_rung_below_the_one_before_it_is_seen() -> None:
+def test_decreasing_rung_breaks_the_order() -> None:
     result = ladder_result(ladder([7_900], [8_900], [8_800], [9_141]), declared=False)
     assert not result.same_order
     assert [rung.step.p_value if rung.step else None for rung in result.rungs] == [None] * 4

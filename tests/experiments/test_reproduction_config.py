@@ -1,4 +1,4 @@
-"""Configs of reproductions: what the command line reads, stored beside the runs and shown as commands."""
+"""Configs of reproductions: parsing, storage and commands."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ GIVEN: dict[str, st.SearchStrategy[Any]] = {
 
 @many_examples
 @given(st.sampled_from(sorted(KINDS)), st.fixed_dictionaries({}, optional=GIVEN))
-def test_the_command_of_a_config_asks_for_the_same_config(name: str, given: dict[str, Any]) -> None:
+def test_command_round_trips_the_config(name: str, given: dict[str, Any]) -> None:
     kind = KINDS[name]
     assert set(kind.model_fields) <= set(GIVEN)
     config = kind(**{field: value for field, value in given.items() if field in kind.model_fields})
@@ -112,7 +112,9 @@ def test_a_report_shows_the_command_that_trained_what_it_shows(tell: RunCommand,
         (LadderConfig, {"members": 3}, "members = 3: unknown field"),
     ],
 )
-def test_a_config_that_breaks_a_rule_says_so(kind: type[ReproductionConfig], given: dict[str, Any], line: str) -> None:
+def test_invalid_reproduction_config_gives_one_line(
+    kind: type[ReproductionConfig], given: dict[str, Any], line: str
+) -> None:
     with pytest.raises(InputError) as caught:
         kind(**given)
     assert str(caught.value).startswith(line)

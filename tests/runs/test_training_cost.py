@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from record_support import run_record
-from search_support import EvaluationRequest
+from search_support import SearchRunner
 from sqlalchemy import create_engine, text
 from support import TINY, EachEpoch, RunCommand, patient, prepare, tiny_recipe, write_space
 from torch.nn import functional
@@ -157,8 +157,8 @@ def test_cost_of_committed_records_is_computed() -> None:
 
 
 def test_trials_store_their_cost_and_older_trials_compute_it(digits: DataSet, tmp_path: Path) -> None:
-    ask = EvaluationRequest(digits, tmp_path)
-    outcome = ask(trials=3, recipe=tiny_recipe(epochs=2))
+    run_search = SearchRunner(digits, tmp_path)
+    outcome = run_search(trials=3, recipe=tiny_recipe(epochs=2))
     trials = read_trials(outcome.study)
     trained = [trial for trial in trials if trial.trained]
     assert len(trained) == 3
@@ -167,7 +167,7 @@ def test_trials_store_their_cost_and_older_trials_compute_it(digits: DataSet, tm
         expected = 6 * trial.macs * record.identity.data.train_images * count_rows(record.folder)
         assert trial.train_flops == expected > 0
     assert {trial.train_flops for trial in trials if not trial.trained} <= {None}
-    with create_engine(ask.storage).begin() as connection:
+    with create_engine(run_search.storage).begin() as connection:
         removed = connection.execute(text("DELETE FROM trial_user_attributes WHERE key = 'train_flops'"))
     assert removed.rowcount == 3
     older = open_study(outcome.study.study_name, out=tmp_path).trials()

@@ -1,4 +1,4 @@
-"""Widths solved for a budget: always within it, none to be widened any more, and the same as by hand."""
+"""Fitted widths: within the budget, maximal, and equal to hand calculations."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def is_smallest(space: SearchSpace, spec: ModelSpec, image: dict[str, Any]) -> b
 
 @pytest.mark.parametrize("image", [LARGE, SMALL], ids=["32x32", "8x8"])
 @pytest.mark.parametrize("budget", BUDGETS, ids=str)
-def test_a_fitted_network_is_within_the_budget_and_no_step_more_is(budget: Budget, image: dict[str, Any]) -> None:
+def test_fitted_widths_are_maximal_within_the_budget(budget: Budget, image: dict[str, Any]) -> None:
     filled = 0
     for space in SPACES:
         for params in proposals(space, "fit", 60):
@@ -119,7 +119,7 @@ def test_every_fitted_network_of_the_named_spaces_is_within_the_budget() -> None
 
 
 @pytest.mark.parametrize("image", [LARGE, SMALL], ids=["32x32", "8x8"])
-def test_half_of_the_fitted_networks_leave_less_than_three_per_cent(image: dict[str, Any]) -> None:
+def test_median_unused_budget_is_below_three_per_cent(image: dict[str, Any]) -> None:
     budget = Budget(max_params="5M")
     specs = [
         fit(NAMED["resnet"], params, budget=budget, sizing="fit", **image)
@@ -173,7 +173,7 @@ TWO_STAGES: dict[str, Any] = {
         (5_122, [8, 16]),
     ],
 )
-def test_widths_are_those_found_by_hand(limit: int, channels: list[int]) -> None:
+def test_widths_match_hand_calculation(limit: int, channels: list[int]) -> None:
     a, b = channels
     spec = fit(PLAIN, TWO_STAGES, budget=Budget(max_params=limit), sizing="fit", **SMALL)
     assert [stage.channels for stage in spec.stages] == channels
@@ -188,7 +188,7 @@ def test_a_single_stage_is_as_wide_as_the_limit_allows() -> None:
         assert [stage.channels for stage in spec.stages] == [width]
 
 
-def test_what_is_left_goes_first_to_the_stage_furthest_behind_its_share() -> None:
+def test_rest_of_budget_goes_to_stage_furthest_below_its_share() -> None:
     space = SearchSpace.from_mapping({**PLAIN.to_mapping(), "stages": [3, 3]})
     params = {**TWO_STAGES, "stages": 3, "blocks_3": 1, "growth_3": 2.0}
     # Widths a, b and c put out 192a + 48b + 12c + 10 elements. A common width of 42 is 40, 80 and 168 on the grid,
@@ -198,7 +198,7 @@ def test_what_is_left_goes_first_to_the_stage_furthest_behind_its_share() -> Non
     assert spec.activations == 13_930
 
 
-def test_no_width_is_beyond_what_a_specification_may_have() -> None:
+def test_widths_stay_within_the_limit_of_specifications() -> None:
     budget = Budget(max_params=10**18)
     spec = fit(PLAIN, TWO_STAGES, budget=budget, sizing="fit", **SMALL)
     assert [stage.channels for stage in spec.stages] == [65_536, 65_536]
@@ -234,7 +234,7 @@ def narrowest(blocks: list[int], *, first: int = 5) -> ModelSpec:
 
 
 @pytest.mark.parametrize("sizing", ["fit", "scale"])
-def test_what_is_too_large_at_its_narrowest_loses_one_thing_after_another(sizing: Sizing) -> None:
+def test_too_large_network_is_reduced_step_by_step(sizing: Sizing) -> None:
     params = {**TWO_STAGES, "first_kernel_size": 5, "blocks_1": 2, "blocks_2": 2, "budget_share": 1.0}
     order = [
         narrowest([2, 2]),
@@ -249,7 +249,7 @@ def test_what_is_too_large_at_its_narrowest_loses_one_thing_after_another(sizing
             assert fit(PLAIN, params, budget=budget, sizing=sizing, **SMALL).digest == expected.digest, position
 
 
-def test_where_nothing_like_the_draw_fits_a_smallest_network_of_the_space_answers() -> None:
+def test_smallest_network_of_the_space_is_the_fallback() -> None:
     # Groups of 64 make every width a multiple of 64, and the stem and the classifier wide.
     params = {**TWO_STAGES, "groups": 64}
     smallest = PLAIN.smallest(**SMALL)
@@ -265,7 +265,7 @@ def test_where_nothing_like_the_draw_fits_a_smallest_network_of_the_space_answer
     assert fit(space, params, budget=Budget(max_macs=few.macs), sizing="fit", **SMALL).digest == few.digest
 
 
-def test_reject_gives_what_was_drawn_whatever_it_needs() -> None:
+def test_reject_returns_sampled_widths() -> None:
     space = NAMED["resnet"]
     for params in proposals(space, "reject", 20):
         spec = fit(space, params, budget=Budget(max_params=1), sizing="reject", **SMALL)
@@ -273,12 +273,12 @@ def test_reject_gives_what_was_drawn_whatever_it_needs() -> None:
 
 
 @pytest.mark.parametrize("sizing", ["fit", "scale"])
-def test_without_a_limit_there_is_nothing_to_solve_for(sizing: Sizing) -> None:
+def test_fitting_without_limit_raises(sizing: Sizing) -> None:
     with pytest.raises(InputError, match=rf"max_params = None: {sizing} needs a limit"):
         fit(PLAIN, {**TWO_STAGES, "budget_share": 0.5}, budget=Budget(), sizing=sizing, **SMALL)
 
 
-def test_the_same_draw_gives_the_same_network_and_keeps_the_draw() -> None:
+def test_fitting_is_deterministic_and_keeps_sampled_values() -> None:
     generator = random.Random(0)
     for params in proposals(NAMED["resnet"], "fit", 20):
         kept = dict(params)

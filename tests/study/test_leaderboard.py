@@ -1,4 +1,4 @@
-"""The leaderboard: its order, its intervals against scipy, and where the published row may stand."""
+"""Leaderboard: order, intervals against scipy, and rank of the published row."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def ranked(*candidates: Candidate, comparable: bool = True) -> tuple[list[Leader
     return [row for row in rows if not row.is_reference], place
 
 
-def test_the_best_accuracy_comes_first_and_among_equals_the_fewest_parameters() -> None:
+def test_rank_by_accuracy_then_parameters() -> None:
     rows, _ = ranked(
         candidate("a", 90, 100, 500),
         candidate("b", 92, 100, 900),
@@ -58,7 +58,7 @@ def test_the_published_row_has_the_published_numbers() -> None:
 
 
 @given(st.integers(1, 20_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_intervals_are_wilsons_and_newcombes(count: tuple[int, int]) -> None:
+def test_intervals_match_wilson_and_newcombe(count: tuple[int, int]) -> None:
     correct, images = count
     ((row,), _) = ranked(candidate("a", correct, images))
     share, low, high = correct / images, *wilson(correct, images)
@@ -73,7 +73,7 @@ def test_intervals_are_wilsons_and_newcombes(count: tuple[int, int]) -> None:
     assert row.verdict == ("beyond noise" if beyond else "within noise")
 
 
-def test_the_gaps_intervals_hold_together_for_all_candidates() -> None:
+def test_gap_intervals_are_simultaneous() -> None:
     alone = rank([candidate("0", 9_225)], comparable=True)[0]
     rows = rank([candidate(str(number), 9_225 - number) for number in range(20)], comparable=True)
     assert (alone.exceeds_noise, rows[0].exceeds_noise) == (True, False)
@@ -97,22 +97,22 @@ def test_the_gap_has_the_sign_of_the_difference(correct: int, verdict: str, sign
     assert place == (1 if sign > 0 else 0)
 
 
-def test_the_published_row_stands_where_its_accuracy_puts_it() -> None:
+def test_published_row_is_ranked_by_its_accuracy() -> None:
     rows, place = ranked(candidate("a", 9_300), candidate("b", 9_000), candidate("c", 9_200))
     assert [row.name for row in rows] == ["a", "c", "b"]
     assert place == 2
     assert ranked(candidate("equal", 9_141))[1] == 0
 
 
-def test_on_other_images_nothing_is_compared() -> None:
+def test_other_images_are_not_comparable() -> None:
     ((row,), place) = ranked(candidate("a", 288, 288), comparable=False)
-    assert place == 1, "not comparable, the published row stands last"
+    assert place == 1, "not comparable, the published row is last"
     assert row.rank == 1
     assert (row.verdict, row.exceeds_noise, row.comparable) == ("not comparable", None, False)
     assert rank([], comparable=False)[0].verdict == "not comparable"
 
 
-def test_rows_are_plain_json() -> None:
+def test_rows_serialize_to_json() -> None:
     rows = rank([candidate("a", 9_300)], comparable=True)
     mappings: list[dict[str, Any]] = json.loads(json.dumps([row.to_mapping() for row in rows], allow_nan=False))
     assert {*mappings[0]} == {*LeaderboardRow._fields, "exceeds_noise"}
@@ -125,7 +125,7 @@ def test_rows_are_plain_json() -> None:
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_the_table_can_be_read_at_every_width_of_a_terminal(width: int) -> None:
+def test_table_fits_every_terminal_width(width: int) -> None:
     architecture = "preact-72x2-144x2-144x2-216x1"
     rows = rank([candidate("1", 9_600)._replace(architecture=architecture, params=4_250_980)], comparable=False)
     printed = io.StringIO()
@@ -138,7 +138,7 @@ def test_the_table_can_be_read_at_every_width_of_a_terminal(width: int) -> None:
         assert part in printed.getvalue()
 
 
-def test_the_best_of_many_equals_is_seldom_called_better() -> None:
+def test_false_positive_rate_of_best_of_many() -> None:
     images, accuracy, searches = 10_000, 0.9141, 600
     random = np.random.default_rng(0)
     published = random.binomial(images, accuracy, searches)

@@ -1,4 +1,4 @@
-"""The search in a real SQLite file: who is turned away, who is trained, who is answered."""
+"""Search with an SQLite file: rejected, trained, duplicate and interrupted candidates."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 from filelock import FileLock
 from optuna.trial import FrozenTrial, TrialState
-from search_support import MAX_PARAMS, EvaluationRequest, Watcher
+from search_support import MAX_PARAMS, SearchRunner, Watcher
 from support import PAIR_SPACE, TINY_SPACE, restarts, snapshot, tiny_recipe
 
 from budgetnet.common.errors import OverBudgetError, RecordError
@@ -38,25 +38,23 @@ class FullDiskError(OSError):
 
 
 @pytest.fixture
-def ask(digits: DataSet, tmp_path: Path) -> EvaluationRequest:
-    return EvaluationRequest(digits, tmp_path)
+def run_search(digits: DataSet, tmp_path: Path) -> SearchRunner:
+    return SearchRunner(digits, tmp_path)
 
 
 def trials_of(outcome: SearchOutcome) -> list[FrozenTrial]:
     return outcome.study.get_trials(deepcopy=False)
 
 
-def split_by_fate(trials: list[FrozenTrial]) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
+def split_by_outcome(trials: list[FrozenTrial]) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
     over = [trial for trial in trials if trial.user_attrs["params"] > MAX_PARAMS]
     return over, [trial for trial in trials if trial not in over]
 
 
-def test_what_exceeds_the_budget_is_pruned_with_its_violation_and_never_trained(
-    ask: EvaluationRequest, tmp_path: Path
-) -> None:
+def test_over_budget_trial_is_pruned_with_constraints_and_not_trained(run_search: SearchRunner, tmp_path: Path) -> None:
     watcher = Watcher()
-    outcome = ask(trials=4, watcher=watcher)
-    over, within = split_by_fate(trials_of(outcome))
+    outcome = run_search(trials=4, watcher=watcher)
+    over, within = split_by_outcome(trials_of(outcome))
     assert over, "the case needs candidates over budget"
     for trial in over:
         assert trial.state == TrialState.PRUNED
@@ -76,8 +74,8 @@ def test_what_exceeds_the_budget_is_pruned_with_its_violation_and_never_trained(
     assert best.value == max(trial.value for trial in trained if trial.value is not None)
 
 
-def test_counts_in_the_storage_are_those_of_the_built_networks(ask: EvaluationRequest, tmp_path: Path) -> None:
-    outcome = ask(trials=3)
+def test_stored_costs_match_built_networks(run_search: SearchRunner, tmp_path: Path) -> None:
+    outcome = run_search(trials=3)
     for trial in trials_of(outcome):
         params = {name: trial.params[name] for name in SearchSpace(**TINY_SPACE).distributions}
         spec = SearchSpace(**TINY_SPACE).spec(params, input_shape=(1, 8, 8), num_classes=10)
@@ -91,24 +89,24 @@ def test_counts_in_the_storage_are_those_of_the_built_networks(ask: EvaluationRe
             assert trial.user_attrs["validation_correct"] == record.result.validation_correct
 
 
-def test_every_limit_has_its_own_constraint(ask: EvaluationRequest) -> None:
-    outcome = ask(trials=2, max_macs=400_000, max_activations=8_000)
+def test_every_limit_has_its_own_constraint(run_search: SearchRunner) -> None:
+    outcome = run_search(trials=2, max_macs=400_000, max_activations=8_000)
     allowed = {"params": MAX_PARAMS, "macs": 400_000, "activations": 8_000}
-    fates = set()
+    outcomes = set()
     for trial in trials_of(outcome):
         expected = {limit: trial.user_attrs[limit] / most - 1 for limit, most in allowed.items()}
         assert trial.constraints == pytest.approx(expected)
         fits = max(expected.values()) <= 0
-        fates.add(fits)
+        outcomes.add(fits)
         assert (trial.state == TrialState.COMPLETE) is fits
-    assert fates == {True, False}
+    assert outcomes == {True, False}
 
 
-def test_asked_again_nothing_is_trained_and_nothing_changes(ask: EvaluationRequest, tmp_path: Path) -> None:
-    first = trials_of(ask(trials=3))
+def test_repeated_search_trains_nothing(run_search: SearchRunner, tmp_path: Path) -> None:
+    first = trials_of(run_search(trials=3))
     before = snapshot(tmp_path)
     watcher = Watcher()
-    again = ask(trials=3, watcher=watcher)
+    again = run_search(trials=3, watcher=watcher)
     assert again.trained == 3
     assert again.end == "done"
     assert (watcher.networks, watcher.turned) == ([], 0)
@@ -118,10 +116,10 @@ def test_asked_again_nothing_is_trained_and_nothing_changes(ask: EvaluationReque
     }
 
 
-def test_more_trials_go_on_behind_the_ones_there_are(ask: EvaluationRequest) -> None:
-    first = trials_of(ask(trials=2))
+def test_more_trials_continue_the_study(run_search: SearchRunner) -> None:
+    first = trials_of(run_search(trials=2))
     watcher = Watcher()
-    more = ask(trials=5, watcher=watcher)
+    more = run_search(trials=5, watcher=watcher)
     assert trials_of(more)[: len(first)] == first
     assert len(watcher.networks) == 3
     digests = [trial.user_attrs["spec"] for trial in trials_of(more) if trial.user_attrs.get("trained")]
@@ -129,13 +127,13 @@ def test_more_trials_go_on_behind_the_ones_there_are(ask: EvaluationRequest) -> 
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-def test_an_interrupted_candidate_is_taken_up_again_where_it_stopped(
-    ask: EvaluationRequest, tmp_path: Path, error: type[BaseException]
+def test_interrupted_candidate_resumes_from_checkpoint(
+    run_search: SearchRunner, tmp_path: Path, error: type[BaseException]
 ) -> None:
     recipe = tiny_recipe(epochs=3)
     with pytest.raises(error):
-        ask(trials=4, recipe=recipe, watcher=Watcher(stop_at=2, error=error))
-    outcome = ask(trials=4, recipe=recipe)
+        run_search(trials=4, recipe=recipe, watcher=Watcher(stop_at=2, error=error))
+    outcome = run_search(trials=4, recipe=recipe)
     trials = trials_of(outcome)
     assert not [trial for trial in trials if trial.state == TrialState.RUNNING]
     (stopped,) = [trial for trial in trials if trial.state == TrialState.FAIL]
@@ -146,53 +144,51 @@ def test_an_interrupted_candidate_is_taken_up_again_where_it_stopped(
     assert retry.state == TrialState.COMPLETE
     assert outcome.trained == sum(bool(trial.user_attrs.get("trained")) for trial in trials) == 4
     assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == 4
-    assert len([trial for trial in trials_of(ask(trials=4, recipe=recipe)) if "retry_of" in trial.user_attrs]) == 1
+    assert (
+        len([trial for trial in trials_of(run_search(trials=4, recipe=recipe)) if "retry_of" in trial.user_attrs]) == 1
+    )
 
 
-def test_a_candidate_that_breaks_down_ends_the_search_and_is_not_drawn_again(ask: EvaluationRequest) -> None:
+def test_failed_candidate_ends_the_search_and_is_not_sampled_again(run_search: SearchRunner) -> None:
     def breaks_down(*_: Any, **__: Any) -> Any:
         raise RuntimeError("no network is broken enough to be asked for real")
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError):
         patch.setattr("budgetnet.study.driver.train", breaks_down)
-        ask(trials=2, max_params=None)
-    trials = trials_of(ask(trials=2, max_params=None))
+        run_search(trials=2, max_params=None)
+    trials = trials_of(run_search(trials=2, max_params=None))
     (broken,) = [trial for trial in trials if trial.state == TrialState.FAIL]
     assert "RuntimeError" in broken.user_attrs["ended"]
     assert all("retry_of" not in trial.user_attrs for trial in trials)
     assert [trial.params for trial in trials].count(broken.params) == 1
 
 
-def test_known_networks_are_answered_from_the_record_until_the_search_gives_up(
-    ask: EvaluationRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("budgetnet.study.driver.MAX_TURNED_AWAY", 12)
-    outcome = ask(trials=5, space=PAIR_SPACE)
+def test_search_stops_after_too_many_duplicates(run_search: SearchRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("budgetnet.study.driver.MAX_REJECTED", 12)
+    outcome = run_search(trials=5, space=PAIR_SPACE)
     trials = trials_of(outcome)
     assert (outcome.trained, outcome.end) == (2, "exhausted")
     values = {trial.user_attrs["spec"]: trial.value for trial in trials if trial.user_attrs.get("trained")}
     repeats = [trial for trial in trials if not trial.user_attrs.get("trained")]
     assert len(repeats) >= 12
     assert all(trial.value == values[trial.user_attrs["spec"]] for trial in repeats)
-    assert {trial.user_attrs["ended"] for trial in repeats} == {"answered from the record"}
+    assert {trial.user_attrs["ended"] for trial in repeats} == {"duplicate"}
     watcher = Watcher()
-    assert ask(trials=5, space=PAIR_SPACE, watcher=watcher).trained == 2
+    assert run_search(trials=5, space=PAIR_SPACE, watcher=watcher).trained == 2
     assert not watcher.networks, "what an earlier search trained is known as well"
     assert count_outcomes(read_trials(outcome.study)) == {
         "trained": 2,
         "pruned": 0,
         "over_budget": 0,
-        "repeated": len(repeats) + 12,
+        "duplicate": len(repeats) + 12,
         "no_result": 0,
     }
 
 
-def test_diverged_candidates_end_alone_and_are_not_trained_twice(
-    ask: EvaluationRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("budgetnet.study.driver.MAX_TURNED_AWAY", 12)
+def test_diverged_candidates_do_not_end_the_search(run_search: SearchRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("budgetnet.study.driver.MAX_REJECTED", 12)
     watcher = Watcher()
-    outcome = ask(trials=3, space=PAIR_SPACE, recipe=tiny_recipe(learning_rate=1e30), watcher=watcher)
+    outcome = run_search(trials=3, space=PAIR_SPACE, recipe=tiny_recipe(learning_rate=1e30), watcher=watcher)
     assert [result.status for result in watcher.results] == ["diverged", "diverged"]
     assert (outcome.trained, outcome.end) == (2, "exhausted")
     assert {trial.state for trial in trials_of(outcome)} == {TrialState.PRUNED}
@@ -216,13 +212,13 @@ class ScarceMemory:
         return train(spec, *arguments, execution=execution, **options)
 
 
-def test_a_candidate_without_memory_to_train_in_ends_alone(
-    ask: EvaluationRequest, monkeypatch: pytest.MonkeyPatch
+def test_out_of_memory_candidate_does_not_end_the_search(
+    run_search: SearchRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = ScarceMemory(needed_parts=3)
     monkeypatch.setattr("budgetnet.study.driver.train", trainer)
     watcher = Watcher()
-    outcome = ask(trials=2, watcher=watcher)
+    outcome = run_search(trials=2, watcher=watcher)
     assert len(watcher.results) == 2
     assert trainer.parts == [1, 2, 1, 1]
     first = next(trial for trial in trials_of(outcome) if "run" in trial.user_attrs)
@@ -231,11 +227,11 @@ def test_a_candidate_without_memory_to_train_in_ends_alone(
     assert count_outcomes(read_trials(outcome.study))["no_result"] == 1
 
 
-def test_a_candidate_is_given_half_batches_before_it_is_given_up(
-    ask: EvaluationRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_out_of_memory_retries_with_half_batches(
+    run_search: SearchRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("budgetnet.study.driver.train", ScarceMemory(needed_parts=2))
-    outcome = ask(trials=2)
+    outcome = run_search(trials=2)
     halved, whole = (trial for trial in trials_of(outcome) if trial.user_attrs.get("trained"))
     assert halved.user_attrs["batch_parts"] == 2
     assert "batch_parts" not in whole.user_attrs
@@ -244,80 +240,76 @@ def test_a_candidate_is_given_half_batches_before_it_is_given_up(
         assert start["execution"]["parts"] == parts
 
 
-def test_a_search_whose_every_candidate_lacks_memory_gives_up(
-    ask: EvaluationRequest, monkeypatch: pytest.MonkeyPatch
+def test_search_stops_if_every_candidate_is_out_of_memory(
+    run_search: SearchRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def lacks_memory(*_: Any, **__: Any) -> Any:
         raise RuntimeError("MPS backend out of memory")
 
     monkeypatch.setattr("budgetnet.study.driver.train", lacks_memory)
-    monkeypatch.setattr("budgetnet.study.driver.MAX_TURNED_AWAY", 4)
-    outcome = ask(trials=1, max_params=None)
+    monkeypatch.setattr("budgetnet.study.driver.MAX_REJECTED", 4)
+    outcome = run_search(trials=1, max_params=None)
     assert (outcome.trained, outcome.end) == (0, "exhausted")
 
 
-def test_a_candidate_that_a_full_disk_stops_is_taken_up_again(ask: EvaluationRequest) -> None:
+def test_candidate_resumes_after_full_disk(run_search: SearchRunner) -> None:
     with pytest.raises(OSError, match="No space"):
-        ask(trials=1, max_params=None, watcher=Watcher(stop_at=1, error=FullDiskError))
-    first, second = trials_of(ask(trials=1, max_params=None))
+        run_search(trials=1, max_params=None, watcher=Watcher(stop_at=1, error=FullDiskError))
+    first, second = trials_of(run_search(trials=1, max_params=None))
     assert (first.state, second.state) == (TrialState.FAIL, TrialState.COMPLETE)
     assert second.user_attrs["retry_of"] == first.number
     assert second.user_attrs["run"] == first.user_attrs["run"]
 
 
-def test_a_report_before_divergence_is_no_result_after_a_restart(ask: EvaluationRequest) -> None:
+def test_reports_before_divergence_are_not_a_result(run_search: SearchRunner) -> None:
     # The rate is 1e30 from the second epoch on: the first cycle is reported, then the loss is no number any more.
     recipe = tiny_recipe(epochs=4, learning_rate=1e30, schedule=Schedule(first_cycle=1, minimum=0))
-    outcome = ask(trials=1, max_params=None, recipe=recipe)
+    outcome = run_search(trials=1, max_params=None, recipe=recipe)
     (trial,) = trials_of(outcome)
     assert trial.state == TrialState.PRUNED
     assert trial.user_attrs["status"] == "diverged"
-    presence = Presence(open_storage(default_storage(ask.out), create=False), "study", ask.out)
-    ledger = Ledger(outcome.study, open_storage(default_storage(ask.out), create=False), presence)
+    presence = Presence(open_storage(default_storage(run_search.out), create=False), "study", run_search.out)
+    ledger = Ledger(outcome.study, open_storage(default_storage(run_search.out), create=False), presence)
     ledger.refresh()
     assert [known.value for known in ledger.results.values()] == [None]
 
 
-def test_candidates_are_reported_at_the_ends_of_cycles_only(ask: EvaluationRequest, tmp_path: Path) -> None:
-    outcome = ask(trials=1, recipe=tiny_recipe(epochs=4, schedule=restarts(1, cycle_factor=2)))
+def test_candidates_are_reported_at_the_ends_of_cycles_only(run_search: SearchRunner, tmp_path: Path) -> None:
+    outcome = run_search(trials=1, recipe=tiny_recipe(epochs=4, schedule=restarts(1, cycle_factor=2)))
     trial = next(trial for trial in trials_of(outcome) if trial.user_attrs.get("trained"))
     curves = RunFolder(tmp_path / trial.user_attrs["run"]).load().curves
     assert trial.intermediate_values == {1: curves[0].validation_accuracy, 3: curves[2].validation_accuracy}
 
 
 @pytest.mark.parametrize("limits", [{"max_params": 100}, {"max_macs": 1_000}, {"max_activations": 50}])
-def test_a_budget_that_nothing_fits_is_told_at_once(ask: EvaluationRequest, tmp_path: Path, limits: Any) -> None:
+def test_infeasible_budget_raises_before_training(run_search: SearchRunner, tmp_path: Path, limits: Any) -> None:
     with pytest.raises(OverBudgetError, match=f"no network of the space fits.* {next(iter(limits))[4:]} exceed"):
-        ask(trials=1, out=tmp_path / "out", **limits)
+        run_search(trials=1, out=tmp_path / "out", **limits)
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("folder", [None, "elsewhere"])
-def test_two_searches_cannot_work_on_one_study_at_once(
-    ask: EvaluationRequest, tmp_path: Path, folder: str | None
-) -> None:
-    ask(trials=1)
+def test_second_search_on_a_study_raises(run_search: SearchRunner, tmp_path: Path, folder: str | None) -> None:
+    run_search(trials=1)
     storage = open_storage(default_storage(tmp_path), create=False)
     out = tmp_path / folder if folder else None
     with FileLock(Presence(storage, "study", tmp_path).search_lock):
         with pytest.raises(RecordError, match="another search is at work"):
-            ask(trials=2, out=out)
-        assert ask(trials=1, name="other").trained == 1
-    assert ask(trials=2, out=out).trained == 2
+            run_search(trials=2, out=out)
+        assert run_search(trials=1, name="other").trained == 1
+    assert run_search(trials=2, out=out).trained == 2
 
 
-def test_the_same_question_draws_the_same_candidates(digits: DataSet, tmp_path: Path) -> None:
+def test_same_config_samples_same_candidates(digits: DataSet, tmp_path: Path) -> None:
     drawn = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        drawn.append([trial.params for trial in trials_of(EvaluationRequest(digits, tmp_path / name)(trials=3))])
+        drawn.append([trial.params for trial in trials_of(SearchRunner(digits, tmp_path / name)(trials=3))])
     assert drawn[0] == drawn[1]
 
 
-def test_in_a_file_a_running_trial_was_killed_whatever_its_machine_was_called(
-    ask: EvaluationRequest, tmp_path: Path
-) -> None:
-    study = ask(trials=1).study
+def test_running_trial_in_sqlite_file_is_stale_on_any_host(run_search: SearchRunner, tmp_path: Path) -> None:
+    study = run_search(trials=1).study
     trained = next(trial for trial in study.get_trials() if trial.user_attrs.get("trained"))
     far = optuna.trial.create_trial(
         state=TrialState.RUNNING,
@@ -327,7 +319,7 @@ def test_in_a_file_a_running_trial_was_killed_whatever_its_machine_was_called(
     )
     storage = open_storage(default_storage(tmp_path), create=False)
     storage.create_new_trial(storage.get_study_id_from_name("study"), template_trial=far)
-    trials = trials_of(ask(trials=2))
+    trials = trials_of(run_search(trials=2))
     (left,) = [trial for trial in trials if trial.user_attrs.get("host") == "another-machine"]
     assert (left.state, left.user_attrs["ended"]) == (TrialState.FAIL, "interrupted")
     assert [trial.user_attrs.get("retry_of") for trial in trials].count(left.number) == 1

@@ -1,4 +1,4 @@
-"""Whole trials written and read at once, against the same trials written and read by Optuna itself."""
+"""Bulk reads and writes of trials, compared with Optuna's own."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def trial_of(state: TrialState) -> FrozenTrial:
         distributions=DISTRIBUTIONS,
         constraints={"params": -0.25, "macs": 1.5},
         intermediate_values={1: 0.5, 3: 0.625},
-        user_attrs={"spec": "ab" * 32, "params": 12, "used": 0.5, "by_hand": {"stages": [1, None]}},
+        user_attrs={"spec": "ab" * 32, "params": 12, "used": 0.5, "enqueued": {"stages": [1, None]}},
         system_attrs={"NSGAIISampler:generation": 2},
     )
     trial.datetime_start = datetime(2026, 7, 1, 12, 30, 15, 123456)
@@ -86,7 +86,7 @@ def written_out(trials: list[FrozenTrial]) -> str:
 
 
 @pytest.mark.parametrize("state", [TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL])
-def test_a_trial_is_what_optuna_would_have_written(storage: RDBStorage, plain: RDBStorage, state: TrialState) -> None:
+def test_inserted_trial_equals_optunas(storage: RDBStorage, plain: RDBStorage, state: TrialState) -> None:
     ours, ours_id = study_of(storage, "ours")
     theirs, theirs_id = study_of(storage, "theirs")
     for number in range(2):
@@ -96,7 +96,7 @@ def test_a_trial_is_what_optuna_would_have_written(storage: RDBStorage, plain: R
     assert [facts(trial) for trial in ours.get_trials()] == [facts(trial) for trial in theirs.get_trials()]
 
 
-def test_a_trial_ends_as_optuna_would_have_ended_it(storage: RDBStorage, plain: RDBStorage) -> None:
+def test_closed_trial_equals_optunas(storage: RDBStorage, plain: RDBStorage) -> None:
     ours, ours_id = study_of(storage, "ours")
     theirs, theirs_id = study_of(storage, "theirs")
     for state, value in ((TrialState.COMPLETE, 0.9), (TrialState.PRUNED, None), (TrialState.FAIL, None)):
@@ -114,7 +114,7 @@ def test_a_trial_ends_as_optuna_would_have_ended_it(storage: RDBStorage, plain: 
     assert all(facts(one) | {"complete": 0} == facts(other) | {"complete": 0} for one, other in pairs)
 
 
-def test_a_trial_ends_once(storage: RDBStorage) -> None:
+def test_trial_is_closed_once(storage: RDBStorage) -> None:
     study, study_id = study_of(storage)
     written = insert_trial(storage, study_id, trial_of(TrialState.RUNNING))
     assert close_trial(storage, written.trial_id, state=TrialState.COMPLETE, value=0.5, user_attrs={"ended": "first"})
@@ -123,7 +123,7 @@ def test_a_trial_ends_once(storage: RDBStorage) -> None:
     assert study.get_trials()[0] == ended
 
 
-def test_trials_are_read_as_optuna_reads_them(storage: RDBStorage, plain: RDBStorage) -> None:
+def test_read_trials_equal_optunas(storage: RDBStorage, plain: RDBStorage) -> None:
     _, study_id = study_of(plain)
     _, other = study_of(plain, "other")
     for state in (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.WAITING):
@@ -144,7 +144,7 @@ def test_trials_are_read_as_optuna_reads_them(storage: RDBStorage, plain: RDBSto
         storage.get_trial(10_000)
 
 
-def test_a_study_that_is_read_again_has_what_others_wrote_meanwhile(storage: RDBStorage, plain: RDBStorage) -> None:
+def test_rereading_a_study_returns_new_trials(storage: RDBStorage, plain: RDBStorage) -> None:
     _, study_id = study_of(plain)
     study = optuna.load_study(storage=storage, study_name="study")
     first = plain.create_new_trial(study_id, template_trial=trial_of(TrialState.RUNNING))
@@ -155,7 +155,7 @@ def test_a_study_that_is_read_again_has_what_others_wrote_meanwhile(storage: RDB
     assert written_out(study.get_trials()) == written_out(plain.get_all_trials(study_id))
 
 
-def test_a_report_is_what_optuna_would_have_written(storage: RDBStorage, plain: RDBStorage) -> None:
+def test_intermediate_value_equals_optunas(storage: RDBStorage, plain: RDBStorage) -> None:
     _, study_id = study_of(plain)
     ours, theirs = (plain.create_new_trial(study_id, template_trial=trial_of(TrialState.RUNNING)) for _ in range(2))
     for written_by, trial_id in ((storage, ours), (plain, theirs)):
@@ -170,7 +170,7 @@ def test_a_report_is_what_optuna_would_have_written(storage: RDBStorage, plain: 
         storage.set_trial_intermediate_value(10_000, 1, 0.5)
 
 
-def test_trials_written_at_once_have_numbers_of_their_own(storage: RDBStorage) -> None:
+def test_concurrent_trials_have_unique_numbers(storage: RDBStorage) -> None:
     study, study_id = study_of(storage)
     _, other = study_of(storage, "other")
     with ThreadPoolExecutor(4) as threads:

@@ -1,4 +1,4 @@
-"""The config of a search: read from texts, stored whole with the study, and written as the command that made it."""
+"""Config of a search: parsing, storage with the study, and the command that reproduces it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from budgetnet.data.training_data import TrainingData
 from budgetnet.model.zoo import get
 from budgetnet.runs.named_recipes import named_recipe
 from budgetnet.study.config import SearchConfig
-from budgetnet.study.driver import question
+from budgetnet.study.driver import make_settings
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.space import SearchSpace
 from budgetnet.study.space.named import named_space
@@ -75,13 +75,13 @@ def read_by_the_command_line(line: str) -> SearchConfig:
 
 @many_examples
 @given(st.fixed_dictionaries({}, optional=GIVEN))
-def test_the_command_of_a_config_asks_for_the_same_config(given: dict[str, Any]) -> None:
+def test_command_round_trips_the_config(given: dict[str, Any]) -> None:
     config = SearchConfig(**given)
     assert read_by_the_command_line(command(config)) == config
     assert SearchConfig.from_mapping(json.loads(json.dumps(config.to_mapping()))) == config
 
 
-def test_these_cases_are_all_fields() -> None:
+def test_cases_cover_all_fields() -> None:
     assert set(GIVEN) == set(FIELDS)
 
 
@@ -108,11 +108,11 @@ def test_these_cases_are_all_fields() -> None:
         ),
     ],
 )
-def test_a_command_has_what_is_not_default(given: dict[str, Any], line: str) -> None:
+def test_command_omits_defaults(given: dict[str, Any], line: str) -> None:
     assert command(SearchConfig(**given)) == line
 
 
-def test_documents_without_a_name_are_known() -> None:
+def test_unnamed_documents_are_accepted() -> None:
     assert not has_unnamed_documents(SearchConfig(recipe=named_recipe("modern"), enqueue="zoo"))
     assert has_unnamed_documents(SearchConfig(space=TINY_SPACE))
     assert has_unnamed_documents(SearchConfig(enqueue=["zoo", TINY]))
@@ -130,7 +130,7 @@ def test_every_field_is_an_option_a_keyword_and_described(tell: RunCommand) -> N
         assert name == "data" or keywords[name].default == field.default
 
 
-def test_fields_take_texts_as_people_write_them() -> None:
+def test_fields_parse_text() -> None:
     config = SearchConfig(max_params="1.5k", timeout="1.5h", trials="20", enqueue="zoo", threads="2", seed="7")
     assert (config.max_params, config.timeout, config.trials) == (1_500, 5_400.0, 20)
     assert (config.enqueue, config.threads, config.seed) == (("zoo",), 2, 7)
@@ -150,13 +150,13 @@ def test_fields_take_texts_as_people_write_them() -> None:
         ({"epochs": 10**9}, "epochs = 1000000000: must be at most 100000"),
         ({"final_epochs": 10**9}, "final_epochs = 1000000000: must be at most 100000"),
         ({"final_recipe": "as-run"}, "final_recipe = 'as-run': cannot rank networks"),
-        ({"sizing": "fit", "max_params": None}, "sizing = 'fit': needs a limit to make networks for"),
+        ({"sizing": "fit", "max_params": None}, "sizing = 'fit': needs a limit to fit widths to"),
         ({"device": "tpu"}, "device = 'tpu': must be 'auto', 'cuda', 'mps' or 'cpu'"),
         ({"track": "wandb"}, "track = 'wandb': must be tensorboard"),
         ({"trails": 3}, "trails = 3: unknown field"),
     ],
 )
-def test_a_search_that_breaks_a_rule_says_so_in_one_line(given: dict[str, Any], line: str, tmp_path: Path) -> None:
+def test_invalid_search_config_gives_one_line(given: dict[str, Any], line: str, tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         bn.search(out=tmp_path / "runs", **given)
     assert str(caught.value).startswith(line)
@@ -217,7 +217,7 @@ BEFORE = {
 }
 
 
-def test_a_study_stored_before_configs_is_refused_in_one_line(tell: RunCommand, tmp_path: Path) -> None:
+def test_study_of_earlier_version_is_rejected(tell: RunCommand, tmp_path: Path) -> None:
     bn.search(tiny(tmp_path, study="mine"))
     url = f"sqlite:///{tmp_path / 'studies.db'}"
     optuna.load_study(study_name="mine", storage=url).set_user_attr("budgetnet:settings", json.dumps(BEFORE))
@@ -232,12 +232,12 @@ def test_a_study_stored_before_configs_is_refused_in_one_line(tell: RunCommand, 
     assert f"--{line}" in answer.err, "the command line names the option"
 
 
-def test_what_changes_the_question_is_known(digits: DataSet) -> None:
+def test_digest_changes_with_each_compared_field(digits: DataSet) -> None:
     config = SearchConfig()
     data = TrainingData.prepare(digits, config.candidate_recipe, device=torch.device("cpu"))
 
     def asked(**changes: Any) -> StudySettings:
-        return question(data, config.replace(**changes))
+        return make_settings(data, config.replace(**changes))
 
     # As the README has had it since before configs.
     assert asked().default_name == "digits-e6ddd270"

@@ -1,4 +1,4 @@
-"""The finals: who is chosen, what is trained, and when the test set is opened, against plain arithmetic and torch."""
+"""Finals: choice, training and test evaluation of finalists, against plain arithmetic and torch."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from budgetnet.data.test_set import read_openings
 from budgetnet.engines.local import PlannedRun, train_runs
 from budgetnet.runs.store import TEST_OPENINGS_FILE, RunFolder
 from budgetnet.study.config import SearchConfig
-from budgetnet.study.driver import Arrangement, Plan, SearchOutcome, question, search
-from budgetnet.study.finalists import FinalResult, Finals, kept_finals, read_results
-from budgetnet.study.finals import choose_finalists, hold_finals
+from budgetnet.study.driver import Plan, SearchContext, SearchOutcome, make_settings, search
+from budgetnet.study.finalists import FinalResult, Finals, load_finals, read_results
+from budgetnet.study.finals import choose_finalists, run_finals
 from budgetnet.study.space import SearchSpace
 from budgetnet.study.storage import default_storage, open_storage
 
@@ -41,11 +41,13 @@ class Case:
     def __init__(self, digits: DataSet, out: Path, **plan: Any) -> None:
         recipe = tiny_recipe(epochs=2)
         data = prepare(digits, recipe)
-        settings = question(data, SearchConfig(recipe=recipe, max_params=4_000, seed=5, space=SearchSpace(**SPACE)))
+        settings = make_settings(
+            data, SearchConfig(recipe=recipe, max_params=4_000, seed=5, space=SearchSpace(**SPACE))
+        )
         storage = open_storage(default_storage(out), create=True)
         self.digits, self.out = digits, out
-        self.place = Arrangement(settings, data, "study", storage, out)
-        self.outcome: SearchOutcome = search(self.place, Plan(4, **plan), Watcher())
+        self.context = SearchContext(settings, data, "study", storage, out)
+        self.outcome: SearchOutcome = search(self.context, Plan(4, **plan), Watcher())
 
     def hold(self, *, number: int = 2, seeds: int = 2, trained: list[PlannedRun] | None = None) -> list[FinalResult]:
         def train_all(runs: Sequence[PlannedRun]) -> None:
@@ -53,13 +55,13 @@ class Case:
                 "sealed until all are trained"
             )
             watcher = Watcher()
-            train_runs(runs, self.place.data, out=self.out, callback=watcher)
+            train_runs(runs, self.context.data, out=self.out, callback=watcher)
             if trained is not None:
                 trained.extend(runs[: len(watcher.networks)])
 
         recipe = tiny_recipe(epochs=3, label_smoothing=0.1)
         options: dict[str, Any] = {"number": number, "seeds": seeds, "recipe": recipe}
-        return hold_finals(self.outcome.study, self.place, self.digits, train_all, **options)
+        return run_finals(self.outcome.study, self.context, self.digits, train_all, **options)
 
 
 @pytest.fixture
@@ -82,7 +84,7 @@ def plain_test_accuracy(case: Case, run: str) -> float:
     return float((guesses == labels).mean())
 
 
-def test_the_best_are_trained_with_every_seed_and_ranked_by_their_mean(case: Case) -> None:
+def test_finalists_are_trained_with_all_seeds_and_ranked_by_mean(case: Case) -> None:
     results = case.hold()
     complete = [trial for trial in case.outcome.study.get_trials() if trial.value is not None]
     best = sorted(complete, key=lambda trial: (-(trial.value or 0), trial.user_attrs["params"], trial.number))[:2]
@@ -100,7 +102,7 @@ def test_the_best_are_trained_with_every_seed_and_ranked_by_their_mean(case: Cas
             assert recipe.learning_rate == trial.params["recipe.learning_rate"], "what the search chose for it"
 
 
-def test_the_test_set_is_opened_once_for_each_finalist_behind_all_training(case: Case) -> None:
+def test_test_set_is_opened_once_per_finalist_after_training(case: Case) -> None:
     results = case.hold()
     openings = read_openings(case.out / TEST_OPENINGS_FILE)
     assert [opening["by"] for opening in openings] == [result.finalist.name for result in results]
@@ -112,18 +114,18 @@ def test_the_test_set_is_opened_once_for_each_finalist_behind_all_training(case:
             assert (record.test.images, record.test.reason) == (360, openings[results.index(result)]["reason"])
 
 
-def test_held_again_nothing_is_trained_or_opened(case: Case) -> None:
+def test_repeated_finals_train_and_open_nothing(case: Case) -> None:
     first, trained = case.hold(), list[PlannedRun]()
     openings = (case.out / TEST_OPENINGS_FILE).read_bytes()
     assert case.hold(trained=trained) == first
     assert (trained, (case.out / TEST_OPENINGS_FILE).read_bytes()) == ([], openings)
-    kept = kept_finals(case.outcome.study)
+    kept = load_finals(case.outcome.study)
     assert kept is not None
     assert read_results(kept, case.out) == first
     assert Finals.from_mapping(json.loads(json.dumps(kept.to_mapping()))) == kept
 
 
-def test_a_run_that_is_judged_already_is_not_judged_again(case: Case) -> None:
+def test_existing_test_results_are_kept(case: Case) -> None:
     case.hold(seeds=1)
     results = case.hold(seeds=2, trained=[])
     reasons = [opening["reason"] for opening in read_openings(case.out / TEST_OPENINGS_FILE)]
@@ -131,16 +133,16 @@ def test_a_run_that_is_judged_already_is_not_judged_again(case: Case) -> None:
     assert all(len(result.test) == 2 for result in results)
 
 
-def test_no_finalist_sees_the_test_set_while_another_is_in_training(case: Case) -> None:
-    finals = choose_finalists(case.outcome.study, case.place, number=2, seeds=1, recipe=tiny_recipe(epochs=3))
+def test_test_set_stays_sealed_while_a_finalist_trains(case: Case) -> None:
+    finals = choose_finalists(case.outcome.study, case.context, number=2, seeds=1, recipe=tiny_recipe(epochs=3))
     busy = RunFolder(case.out / finals.finalists[1].runs[0])
     recipe = tiny_recipe(epochs=3)
     with busy.locked(), pytest.raises(BudgetnetError, match=f"1 trainings of finalists.*{busy.path.name}"):
-        hold_finals(
+        run_finals(
             case.outcome.study,
-            case.place,
+            case.context,
             case.digits,
-            lambda runs: train_runs(runs, case.place.data, out=case.out, callback=Watcher()),
+            lambda runs: train_runs(runs, case.context.data, out=case.out, callback=Watcher()),
             number=2,
             seeds=1,
             recipe=recipe,
@@ -148,23 +150,23 @@ def test_no_finalist_sees_the_test_set_while_another_is_in_training(case: Case) 
     assert not read_openings(case.out / TEST_OPENINGS_FILE)
 
 
-def test_the_best_made_by_hand_comes_along(digits: DataSet, tmp_path: Path) -> None:
-    case = Case(digits, tmp_path, by_hand=(TINY.replace(name="mine"),))
+def test_best_enqueued_network_is_a_finalist(digits: DataSet, tmp_path: Path) -> None:
+    case = Case(digits, tmp_path, enqueued=(TINY.replace(name="mine"),))
     results = case.hold(number=1, seeds=1)
-    by_hand = [result.finalist for result in results if result.finalist.by_hand]
-    assert [finalist.name for finalist in by_hand] == ["mine"]
-    assert by_hand[0].recipe.digest == tiny_recipe(epochs=3, label_smoothing=0.1).digest
+    enqueued = [result.finalist for result in results if result.finalist.enqueued]
+    assert [finalist.name for finalist in enqueued] == ["mine"]
+    assert enqueued[0].recipe.digest == tiny_recipe(epochs=3, label_smoothing=0.1).digest
     assert len(results) == len({result.finalist.trial for result in results}) in (1, 2)
 
 
-def test_finals_are_judged_on_the_split_that_judged_the_search(case: Case) -> None:
+def test_finals_use_the_split_of_the_search(case: Case) -> None:
     recipe = tiny_recipe(epochs=3, validation_fraction=0.5, split_seed=9)
-    finals = choose_finalists(case.outcome.study, case.place, number=1, seeds=1, recipe=recipe)
+    finals = choose_finalists(case.outcome.study, case.context, number=1, seeds=1, recipe=recipe)
     (finalist,) = finals.finalists
     assert (finalist.recipe.validation_fraction, finalist.recipe.split_seed) == (0.2, 0)
 
 
-def test_intervals_of_finalists_are_students_and_meet_the_published_one(case: Case) -> None:
+def test_finalist_intervals_match_student_and_gap(case: Case) -> None:
     (result,) = case.hold(number=1, seeds=3)
     mean, spread = float(np.mean(result.test)), float(np.std(result.test, ddof=1))
     low, high = result.test_interval or (0, 0)

@@ -1,4 +1,4 @@
-"""Studies on a PostgreSQL server: searches that go on, a server that goes away, and machines that share a study."""
+"""Searches on PostgreSQL: resuming, server failures, and machines that share a study."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from optuna import Study
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from postgres_support import PASSWORD, PostgresServer
-from search_support import MAX_PARAMS, EvaluationRequest, Watcher
+from search_support import MAX_PARAMS, SearchRunner, Watcher
 from support import PAIR_SPACE, TINY, TINY_SPACE, RunCommand, prepare, restarts, tiny_recipe
 
 from budgetnet.common.errors import RecordError
@@ -25,7 +25,7 @@ from budgetnet.runs.store import RunFolder
 from budgetnet.study import presence as presence_module
 from budgetnet.study.bulk import Written, insert_trial
 from budgetnet.study.config import SearchConfig
-from budgetnet.study.driver import SearchOutcome, question
+from budgetnet.study.driver import SearchOutcome, make_settings
 from budgetnet.study.ledger import Entry, Ledger
 from budgetnet.study.presence import Presence
 from budgetnet.study.proposer import Proposal, Proposals
@@ -34,7 +34,7 @@ from budgetnet.study.storage import open_storage, open_study, read_trials
 from budgetnet.study.trials import count_outcomes
 
 CYCLES: Recipe = tiny_recipe(epochs=4, schedule=restarts(2))
-"""Reports to the storage behind every second epoch."""
+"""Recipe with a report to the storage after every second epoch."""
 
 
 @pytest.fixture
@@ -43,8 +43,8 @@ def url(postgres: PostgresServer) -> str:
 
 
 @pytest.fixture
-def ask(digits: DataSet, tmp_path: Path, url: str) -> EvaluationRequest:
-    return EvaluationRequest(digits, tmp_path / "here", storage=url)
+def run_search(digits: DataSet, tmp_path: Path, url: str) -> SearchRunner:
+    return SearchRunner(digits, tmp_path / "here", storage=url)
 
 
 @contextmanager
@@ -69,40 +69,40 @@ def runs_in(out: Path) -> set[str]:
     return {path.name for path in out.iterdir() if path.is_dir()}
 
 
-def test_a_search_asked_again_goes_on(ask: EvaluationRequest) -> None:
-    first = ask(trials=2)
+def test_search_resumes_on_postgres(run_search: SearchRunner) -> None:
+    first = run_search(trials=2)
     before, watcher = trials_of(first), Watcher()
-    more = ask(trials=4, watcher=watcher)
+    more = run_search(trials=4, watcher=watcher)
     assert (more.trained, more.end, len(watcher.networks)) == (4, "done", 2)
     assert trials_of(more)[: len(before)] == before
     assert len({trial.user_attrs["candidate"] for trial in trained_of(more)}) == 4
     for trial in trained_of(more):
-        record = RunFolder(ask.out / trial.user_attrs["run"]).load()
+        record = RunFolder(run_search.out / trial.user_attrs["run"]).load()
         assert record.result.validation_accuracy == trial.value
     watcher = Watcher()
-    assert trials_of(ask(trials=4, watcher=watcher)) == trials_of(more)
+    assert trials_of(run_search(trials=4, watcher=watcher)) == trials_of(more)
     assert (watcher.networks, watcher.turned) == ([], 0)
 
 
-def test_a_search_finds_there_what_it_finds_in_a_file(ask: EvaluationRequest, digits: DataSet, tmp_path: Path) -> None:
-    in_file = EvaluationRequest(digits, tmp_path / "file")
+def test_postgres_and_sqlite_give_equal_results(run_search: SearchRunner, digits: DataSet, tmp_path: Path) -> None:
+    in_file = SearchRunner(digits, tmp_path / "file")
     facts = [
         [(trial.number, trial.state, trial.values, trial.params, trial.constraints) for trial in trials_of(outcome)]
-        for outcome in (ask(trials=3, recipe=CYCLES), in_file(trials=3, recipe=CYCLES))
+        for outcome in (run_search(trials=3, recipe=CYCLES), in_file(trials=3, recipe=CYCLES))
     ]
     assert facts[0] == facts[1]
 
 
-def test_the_verbs_search_and_read(tell: RunCommand, url: str, tmp_path: Path) -> None:
+def test_commands_search_and_read_on_postgres(tell: RunCommand, url: str, tmp_path: Path) -> None:
     tiny_recipe(epochs=1).save(tmp_path / "recipe.yaml")
     SearchSpace(**TINY_SPACE).save(tmp_path / "space.yaml")
     where = ["--storage", url, "--out", str(tmp_path / "runs")]
     empty = tell("leaderboard", *where)
     assert (empty.code, empty.out, empty.err.count("\n")) == (2, "", 1)
-    assert "no study is kept here yet" in empty.err
-    question = ["--space", str(tmp_path / "space.yaml"), "--recipe", str(tmp_path / "recipe.yaml")]
+    assert "the storage has no study yet" in empty.err
+    options = ["--space", str(tmp_path / "space.yaml"), "--recipe", str(tmp_path / "recipe.yaml")]
     sizes = ["--max-params", "20k", "--device", "cpu", "--train-size", "64", "--validation-size", "40"]
-    searched = tell("search", *question, *sizes, "--trials", "1", *where, "--json")
+    searched = tell("search", *options, *sizes, "--trials", "1", *where, "--json")
     assert searched.code == 0, searched.err
     shown = tell("leaderboard", *where, "--json")
     assert (shown.code, shown.out) == (0, searched.out)
@@ -111,7 +111,7 @@ def test_the_verbs_search_and_read(tell: RunCommand, url: str, tmp_path: Path) -
 
 @pytest.mark.parametrize("verb", ["search", "leaderboard"])
 @pytest.mark.parametrize("fault", ["wrong password", "no database", "server down", "password in the query"])
-def test_a_server_that_cannot_be_used_is_told_in_one_line_without_the_password(
+def test_server_error_is_one_line_without_password(
     tell: RunCommand, postgres: PostgresServer, tmp_path: Path, verb: str, fault: str
 ) -> None:
     url, reason = {
@@ -151,8 +151,8 @@ class Outage(Watcher):
 
 
 @pytest.mark.parametrize("epoch", [1, 2, 4])
-def test_a_server_that_stops_ends_the_search_and_the_candidate_goes_on_when_it_is_back(
-    ask: EvaluationRequest,
+def test_search_resumes_after_server_stop(
+    run_search: SearchRunner,
     postgres: PostgresServer,
     monkeypatch: pytest.MonkeyPatch,
     epoch: int,
@@ -160,36 +160,34 @@ def test_a_server_that_stops_ends_the_search_and_the_candidate_goes_on_when_it_i
     # So short that signs of life are given while nobody is there to take them.
     monkeypatch.setattr(presence_module, "HEARTBEAT_INTERVAL", 0.005)
     with pytest.raises(RecordError, match=r"storage.*cannot be used") as caught:
-        ask(trials=2, recipe=CYCLES, watcher=Outage(postgres, epoch=epoch))
+        run_search(trials=2, recipe=CYCLES, watcher=Outage(postgres, epoch=epoch))
     assert "\n" not in str(caught.value)
     assert PASSWORD not in str(caught.value)
-    (run,) = runs_in(ask.out)
-    before = RunFolder(ask.out / run).read_curves()
+    (run,) = runs_in(run_search.out)
+    before = RunFolder(run_search.out / run).read_curves()
     postgres.start()
     watcher = Watcher()
-    outcome = ask(trials=2, recipe=CYCLES, watcher=watcher)
+    outcome = run_search(trials=2, recipe=CYCLES, watcher=watcher)
     left, retry, _ = [trial for trial in trials_of(outcome) if trial.user_attrs.get("run")]
     assert (left.state, left.user_attrs["ended"]) == (TrialState.FAIL, "interrupted")
     assert (retry.user_attrs["retry_of"], retry.user_attrs["run"]) == (left.number, run)
     assert list(retry.intermediate_values) == [2, 4], "also what was reported before"
-    assert (outcome.trained, len(runs_in(ask.out))) == (2, 2)
-    assert list(RunFolder(ask.out / run).load().curves[: len(before)]) == before, "no epoch is trained twice"
+    assert (outcome.trained, len(runs_in(run_search.out))) == (2, 2)
+    assert list(RunFolder(run_search.out / run).load().curves[: len(before)]) == before, "no epoch is trained twice"
     assert len(watcher.epochs) == 8 - len(before)
 
 
-def test_a_server_started_again_during_training_is_not_noticed(
-    ask: EvaluationRequest, postgres: PostgresServer
-) -> None:
-    outcome = ask(trials=2, recipe=CYCLES, watcher=Outage(postgres, epoch=1, again=True))
+def test_server_restart_during_training_is_tolerated(run_search: SearchRunner, postgres: PostgresServer) -> None:
+    outcome = run_search(trials=2, recipe=CYCLES, watcher=Outage(postgres, epoch=1, again=True))
     assert (outcome.trained, len(trained_of(outcome))) == (2, 2)
     assert {trial.state for trial in trained_of(outcome)} == {TrialState.COMPLETE}
 
 
-def test_an_interrupt_is_one_although_the_server_is_down(ask: EvaluationRequest, postgres: PostgresServer) -> None:
+def test_interrupt_is_raised_although_server_is_down(run_search: SearchRunner, postgres: PostgresServer) -> None:
     with pytest.raises(KeyboardInterrupt):
-        ask(trials=1, recipe=CYCLES, watcher=Outage(postgres, epoch=1, error=KeyboardInterrupt))
+        run_search(trials=1, recipe=CYCLES, watcher=Outage(postgres, epoch=1, error=KeyboardInterrupt))
     postgres.start()
-    outcome = ask(trials=1, recipe=CYCLES)
+    outcome = run_search(trials=1, recipe=CYCLES)
     assert [trial.state for trial in trials_of(outcome) if "run" in trial.user_attrs] == [
         TrialState.FAIL,
         TrialState.COMPLETE,
@@ -211,14 +209,14 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch, act: Callable[[], Any]) -> None:
     monkeypatch.setattr(Proposals, "next", next_but_late)
 
 
-def test_two_machines_train_no_candidate_more_than_wanted(
-    ask: EvaluationRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_two_machines_train_no_surplus_candidates(
+    run_search: SearchRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = tmp_path / "there"
-    meanwhile(monkeypatch, lambda: ask(trials=3, out=there))
-    outcome = ask(trials=3)
+    meanwhile(monkeypatch, lambda: run_search(trials=3, out=there))
+    outcome = run_search(trials=3)
     assert (outcome.end, len(trained_of(outcome))) == ("done", 3)
-    assert not ask.out.exists() or not runs_in(ask.out)
+    assert not run_search.out.exists() or not runs_in(run_search.out)
     assert len(runs_in(there)) == 3
     (late,) = [trial for trial in trials_of(outcome) if trial.user_attrs.get("ended") == "enough are in training"]
     assert (late.state, late.values) == (TrialState.PRUNED, None)
@@ -226,24 +224,24 @@ def test_two_machines_train_no_candidate_more_than_wanted(
         "trained": 3,
         "pruned": 0,
         "over_budget": 0,
-        "repeated": 0,
+        "duplicate": 0,
         "no_result": 0,
     }
-    more = ask(trials=4)
+    more = run_search(trials=4)
     assert len({trial.user_attrs["candidate"] for trial in trained_of(more)}) == len(trained_of(more)) == 4
 
 
-def test_what_another_machine_trained_an_instant_before_is_not_trained_again(
-    ask: EvaluationRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_candidate_of_another_machine_is_not_trained_again(
+    run_search: SearchRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = tmp_path / "there"
-    monkeypatch.setattr("budgetnet.study.driver.MAX_TURNED_AWAY", 6)
-    meanwhile(monkeypatch, lambda: ask(trials=2, space=PAIR_SPACE, out=there))
-    outcome = ask(trials=5, space=PAIR_SPACE)
+    monkeypatch.setattr("budgetnet.study.driver.MAX_REJECTED", 6)
+    meanwhile(monkeypatch, lambda: run_search(trials=2, space=PAIR_SPACE, out=there))
+    outcome = run_search(trials=5, space=PAIR_SPACE)
     assert (outcome.trained, outcome.end) == (2, "exhausted")
     assert len({trial.user_attrs["candidate"] for trial in trained_of(outcome)}) == 2
     assert len(runs_in(there)) == 2
-    assert not runs_in(ask.out)
+    assert not runs_in(run_search.out)
     assert sum(trial.user_attrs.get("ended") == "taken by another worker" for trial in trials_of(outcome)) == 1
 
 
@@ -258,14 +256,14 @@ class Two(NamedTuple):
 @pytest.fixture
 def two(digits: DataSet, url: str, tmp_path: Path) -> Iterator[Two]:
     data = prepare(digits, CYCLES)
-    settings = question(data, SearchConfig(recipe=CYCLES, max_params=MAX_PARAMS, space=SearchSpace(**TINY_SPACE)))
+    settings = make_settings(data, SearchConfig(recipe=CYCLES, max_params=MAX_PARAMS, space=SearchSpace(**TINY_SPACE)))
     specs = tuple(TINY.replace(channels=[width]) for width in (8, 16, 24))
     with opened(url) as storage:
         study = open_study(storage, "study", settings)
         one, other = (Ledger(study, storage, Presence(storage, "study", tmp_path / name)) for name in ("here", "there"))
         one.refresh()
         other.refresh()
-        proposals = Proposals(one, settings, data, by_hand=specs)
+        proposals = Proposals(one, settings, data, enqueued=specs)
         yield Two(one, other, [proposals.next().entry for _ in specs])
 
 
@@ -273,7 +271,7 @@ def begin(ledger: Ledger, entry: Entry, *, trials: int = 9) -> Any:
     return ledger.begin(entry, run="r", seed=0, trials=trials)
 
 
-def test_of_two_machines_with_one_candidate_the_first_has_it(two: Two) -> None:
+def test_first_machine_keeps_a_shared_candidate(two: Two) -> None:
     one, other, (entry, *_) = two
     assert begin(one, entry)
     assert begin(other, entry) is None
@@ -281,7 +279,7 @@ def test_of_two_machines_with_one_candidate_the_first_has_it(two: Two) -> None:
     assert [trial.number for trial in other.running.values()] == [0]
 
 
-def test_who_gives_way_because_enough_are_in_training_leaves_an_interrupted_candidate_waiting(two: Two) -> None:
+def test_surplus_retry_keeps_interrupted_candidate_waiting(two: Two) -> None:
     one, other, (left, entry, _) = two
     interrupted = begin(other, left)
     other.interrupt(interrupted)
@@ -296,9 +294,7 @@ def test_who_gives_way_because_enough_are_in_training_leaves_an_interrupted_cand
 
 
 @pytest.mark.parametrize("same", [True, False])
-def test_whoever_was_first_stays_although_another_comes_behind(
-    two: Two, monkeypatch: pytest.MonkeyPatch, same: bool
-) -> None:
+def test_first_trial_is_kept_when_another_follows(two: Two, monkeypatch: pytest.MonkeyPatch, same: bool) -> None:
     one, other, (first, second, _) = two
     behind: list[Written] = []
 
@@ -316,8 +312,8 @@ def test_whoever_was_first_stays_although_another_comes_behind(
     assert sorted(trial.number for trial in other.running.values()) == ([0] if same else [0, behind[0].number])
 
 
-def test_a_candidate_of_a_machine_that_fell_silent_is_taken_up_by_another(
-    ask: EvaluationRequest, postgres: PostgresServer, tmp_path: Path
+def test_candidate_of_a_stale_machine_is_resumed(
+    run_search: SearchRunner, postgres: PostgresServer, tmp_path: Path
 ) -> None:
     class Killed(BaseException):
         """As little is written as when the process is killed."""
@@ -325,15 +321,15 @@ def test_a_candidate_of_a_machine_that_fell_silent_is_taken_up_by_another(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("budgetnet.study.ledger.close_trial", lambda *_, **__: False)
         with pytest.raises(Killed):
-            ask(trials=2, recipe=CYCLES, watcher=Watcher(stop_at=1, error=Killed))
-    (left,) = postgres.execute(ask.storage, "SELECT trial_id FROM trials WHERE state = 'RUNNING'")
+            run_search(trials=2, recipe=CYCLES, watcher=Watcher(stop_at=1, error=Killed))
+    (left,) = postgres.execute(run_search.storage, "SELECT trial_id FROM trials WHERE state = 'RUNNING'")
     there = tmp_path / "there"
-    patient = ask(trials=1, recipe=CYCLES, out=there, deadline=time.time() + 1)
+    patient = run_search(trials=1, recipe=CYCLES, out=there, deadline=time.time() + 1)
     assert (patient.trained, patient.end) == (0, "time"), "it may still be at work, and is waited for"
-    postgres.execute(ask.storage, "UPDATE trial_heartbeats SET heartbeat = heartbeat - interval '110 seconds'")
-    assert ask(trials=1, recipe=CYCLES, out=there, deadline=time.time() + 1).trained == 0
-    postgres.execute(ask.storage, "UPDATE trial_heartbeats SET heartbeat = heartbeat - interval '41 seconds'")
-    outcome = ask(trials=2, recipe=CYCLES, out=there)
+    postgres.execute(run_search.storage, "UPDATE trial_heartbeats SET heartbeat = heartbeat - interval '110 seconds'")
+    assert run_search(trials=1, recipe=CYCLES, out=there, deadline=time.time() + 1).trained == 0
+    postgres.execute(run_search.storage, "UPDATE trial_heartbeats SET heartbeat = heartbeat - interval '41 seconds'")
+    outcome = run_search(trials=2, recipe=CYCLES, out=there)
     assert outcome.trained == 2
     lost, retry, _ = [trial for trial in trials_of(outcome) if "run" in trial.user_attrs]
     assert (lost._trial_id, lost.state) == (left[0], TrialState.FAIL)
@@ -344,9 +340,9 @@ def test_a_candidate_of_a_machine_that_fell_silent_is_taken_up_by_another(
     assert lost.user_attrs["worker"] != retry.user_attrs["worker"]
 
 
-def test_many_may_open_an_empty_database_and_a_study_at_once(digits: DataSet, postgres: PostgresServer) -> None:
+def test_concurrent_creation_of_database_and_study(digits: DataSet, postgres: PostgresServer) -> None:
     data = prepare(digits, CYCLES)
-    settings = question(data, SearchConfig(recipe=CYCLES, max_params=MAX_PARAMS, space=SearchSpace(**TINY_SPACE)))
+    settings = make_settings(data, SearchConfig(recipe=CYCLES, max_params=MAX_PARAMS, space=SearchSpace(**TINY_SPACE)))
 
     def make(url: str) -> str:
         with opened(url) as storage:
@@ -359,12 +355,14 @@ def test_many_may_open_an_empty_database_and_a_study_at_once(digits: DataSet, po
         assert postgres.execute(url, "SELECT count(*) FROM studies") == [(1,)]
 
 
-def test_a_study_has_its_question_before_another_machine_sees_it(
+def test_settings_are_stored_before_other_machines_see_the_study(
     digits: DataSet, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = prepare(digits, CYCLES)
     asked: dict[str, Any] = {"seed": 0, "space": SearchSpace(**TINY_SPACE)}
-    mine, theirs = (question(data, SearchConfig(recipe=CYCLES, max_params=most, **asked)) for most in (20_000, 30_000))
+    mine, theirs = (
+        make_settings(data, SearchConfig(recipe=CYCLES, max_params=most, **asked)) for most in (20_000, 30_000)
+    )
     set_user_attr = Study.set_user_attr
     others: list[Future[Study]] = []
     with opened(url) as storage, opened(url) as their_storage, ThreadPoolExecutor(1) as thread:

@@ -1,4 +1,4 @@
-"""Who is at work on a study: locks that fall with their process, and candidates that are left behind."""
+"""Locks of workers, stale trials of dead workers, and heartbeats."""
 
 from __future__ import annotations
 
@@ -76,9 +76,7 @@ def test_a_worker_is_alive_as_long_as_its_process(storage: RDBStorage, tmp_path:
         assert [trial.number for trial in ledger.interrupted] == [number]
 
 
-def test_a_slot_is_waited_for_and_then_given_up(
-    storage: RDBStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_acquiring_a_busy_slot_times_out(storage: RDBStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_SLOT_PATIENCE", 0.1)
     with Presence(storage, "study", tmp_path):
         with pytest.raises(BusyError, match="a worker of an earlier search"), Presence(storage, "study", tmp_path):
@@ -89,13 +87,13 @@ def test_a_slot_is_waited_for_and_then_given_up(
         pass
 
 
-def test_what_this_worker_left_behind_in_an_earlier_life_is_its_own(storage: RDBStorage, tmp_path: Path) -> None:
+def test_stale_trial_of_the_same_slot_is_lost(storage: RDBStorage, tmp_path: Path) -> None:
     with Presence(storage, "study", tmp_path) as presence:
         number = left_behind(storage, worker=presence.worker)
         assert [trial.number for trial in ledger_of(storage, presence).interrupted] == [number]
 
 
-def test_a_worker_out_of_sight_is_lost_only_when_its_heartbeat_stays_away(
+def test_remote_worker_is_lost_after_missing_heartbeats(
     storage: RDBStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Not a file's study: as on a server, where workers of other machines leave nothing but what they write.
@@ -111,9 +109,7 @@ def test_a_worker_out_of_sight_is_lost_only_when_its_heartbeat_stays_away(
         assert [trial.number for trial in ledger.interrupted] == [number]
 
 
-def test_a_candidate_in_training_gives_signs_of_life(
-    storage: RDBStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_running_trial_records_heartbeats(storage: RDBStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     left_behind(storage, worker="w")
     with storage.engine.begin() as connection:
         connection.execute(text("UPDATE trial_heartbeats SET heartbeat = '2026-01-01 00:00:00'"))
@@ -137,9 +133,7 @@ def test_a_candidate_in_training_gives_signs_of_life(
     assert len(beats) == count, "it ends with the block"
 
 
-def test_a_storage_that_is_away_for_a_moment_does_not_end_the_training(
-    storage: RDBStorage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_heartbeat_tolerates_storage_errors(storage: RDBStorage, monkeypatch: pytest.MonkeyPatch) -> None:
     left_behind(storage, worker="w")
     monkeypatch.setattr(module, "HEARTBEAT_INTERVAL", 0.01)
     with storage.engine.begin() as connection:

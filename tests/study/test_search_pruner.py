@@ -1,4 +1,4 @@
-"""Pruners: who continues at the ends of cycles, against successive halving written out in plain Python."""
+"""Pruners: decisions at the ends of cycles, against successive halving in plain Python."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class Search:
 
 @pytest.mark.parametrize("ends", [SEARCH, EQUAL, (5, 10)])
 @pytest.mark.parametrize(("workers", "interruptions"), [(1, 0.0), (4, 0.0), (4, 0.25)])
-def test_decisions_are_those_of_successive_halving(ends: tuple[int, ...], workers: int, interruptions: float) -> None:
+def test_decisions_match_successive_halving(ends: tuple[int, ...], workers: int, interruptions: float) -> None:
     stopped = 0
     for seed in range(8):
         search = Search(ends, seed=seed)
@@ -160,7 +160,7 @@ class Arrivals:
         return stops
 
 
-def test_what_is_resumed_counts_once() -> None:
+def test_resumed_candidate_counts_once() -> None:
     arrivals = Arrivals(HalvingPruner(1))
     arrivals.report("a", {1: 0.5})
     for _ in range(5):
@@ -172,7 +172,7 @@ def test_what_is_resumed_counts_once() -> None:
     assert not arrivals.report("e", {1: 0.55}), "the second of five"
 
 
-def test_nothing_is_compared_in_the_middle_between_two_rungs() -> None:
+def test_no_pruning_between_rungs() -> None:
     arrivals = Arrivals(HalvingPruner(2))
     for name in "abcd":
         assert not arrivals.report(name, {2: 0.5, 4: 0.5, 6: 0.9, 8: 0.5})
@@ -225,6 +225,6 @@ def test_each_pruner_ends_the_worst_of_many(name: Any, pruned: bool) -> None:
 
 @pytest.mark.parametrize("name", ["asha", "hyperband"])
 @pytest.mark.parametrize("epochs", [2, 3])
-def test_a_training_that_has_no_cycle_before_its_end_is_not_pruned(name: Any, epochs: int) -> None:
+def test_single_cycle_training_is_not_pruned(name: Any, epochs: int) -> None:
     recipe = tiny_recipe(epochs=epochs, schedule=restarts(3))
     assert isinstance(make_pruner(name, recipe), optuna.pruners.NopPruner)

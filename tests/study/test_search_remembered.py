@@ -1,4 +1,4 @@
-"""What a sampler keeps of a long study, against a plain sort of all that is known."""
+"""Trials that a sampler keeps of a long study, against a plain sort."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from support import TINY_SPACE, prepare, restarts, tiny_recipe
 from budgetnet.data import DataSet
 from budgetnet.study.bulk import insert_trial
 from budgetnet.study.config import SearchConfig
-from budgetnet.study.driver import question
+from budgetnet.study.driver import make_settings
 from budgetnet.study.ledger import Ledger
 from budgetnet.study.presence import Presence
 from budgetnet.study.proposer import REMEMBERED, Proposals
@@ -30,7 +30,9 @@ ENDED, BEST = 450, 25
 def long_study(digits: DataSet, out: Path, sampler: str) -> tuple[Proposals, list[Any]]:
     """A study of candidates that ended in every way, and those of them in the order in which they ended."""
     asked: dict[str, Any] = {"recipe": CYCLES, "space": SearchSpace(**TINY_SPACE), "sizing": "reject"}
-    settings = question(data := prepare(digits, CYCLES), SearchConfig(max_params=MAX_PARAMS, sampler=sampler, **asked))
+    settings = make_settings(
+        data := prepare(digits, CYCLES), SearchConfig(max_params=MAX_PARAMS, sampler=sampler, **asked)
+    )
     storage = open_storage(default_storage(out), create=True)
     study = open_study(storage, "study", settings)
     study_id = storage.get_study_id_from_name("study")
@@ -58,7 +60,7 @@ def long_study(digits: DataSet, out: Path, sampler: str) -> tuple[Proposals, lis
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp"])
-def test_the_best_and_the_latest_are_remembered(digits: DataSet, tmp_path: Path, sampler: str) -> None:
+def test_best_and_latest_trials_are_kept(digits: DataSet, tmp_path: Path, sampler: str) -> None:
     proposals, trials = long_study(digits, tmp_path, sampler)
     proposals.next()
     remembered = [trial.params for trial in proposals.mirror.get_trials() if trial.state != TrialState.RUNNING]
@@ -70,7 +72,7 @@ def test_the_best_and_the_latest_are_remembered(digits: DataSet, tmp_path: Path,
     assert remembered == [each.params for each in told if each.number in {*best, *latest}]
 
 
-def test_what_tpe_takes_for_good_is_what_it_would_take_of_all(
+def test_tpe_best_trials_equal_those_of_all_trials(
     digits: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proposals, trials = long_study(digits, tmp_path, "tpe")
@@ -91,7 +93,7 @@ def test_what_tpe_takes_for_good_is_what_it_would_take_of_all(
     assert len(good[0]) == BEST
 
 
-def test_a_sampler_that_looks_back_at_a_few_only_forgets_nothing(digits: DataSet, tmp_path: Path) -> None:
+def test_nsga2_keeps_all_trials(digits: DataSet, tmp_path: Path) -> None:
     proposals, trials = long_study(digits, tmp_path, "nsga2")
     proposals.next()
     ended = [trial for trial in proposals.mirror.get_trials() if trial.state != TrialState.RUNNING]

@@ -1,4 +1,4 @@
-"""Where studies live: storages that are missing, damaged, foreign or of another question, and which study is meant."""
+"""Storages of studies: missing, damaged, foreign, with another config, and the default study."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import optuna
 import pytest
-from search_support import EvaluationRequest, Watcher
+from search_support import SearchRunner, Watcher
 from support import snapshot, tiny_recipe
 
 from budgetnet.common.errors import BudgetnetError, RecordError
@@ -22,20 +22,20 @@ from budgetnet.study.storage import default_storage, find_study, open_storage, r
 
 
 @pytest.fixture
-def ask(digits: DataSet, tmp_path: Path) -> EvaluationRequest:
-    return EvaluationRequest(digits, tmp_path)
+def run_search(digits: DataSet, tmp_path: Path) -> SearchRunner:
+    return SearchRunner(digits, tmp_path)
 
 
-def test_a_storage_that_is_only_read_is_not_made(tmp_path: Path) -> None:
-    with pytest.raises(RecordError, match="no study is kept here yet"):
+def test_reading_does_not_create_a_storage(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="the storage has no study yet"):
         open_storage(default_storage(tmp_path / "runs"), create=False)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_storage_that_is_written_is_made_with_its_folder(tmp_path: Path) -> None:
+def test_writing_creates_storage_and_folder(tmp_path: Path) -> None:
     storage = open_storage(default_storage(tmp_path / "new" / "runs"), create=True)
     assert (tmp_path / "new" / "runs" / "studies.db").is_file()
-    with pytest.raises(RecordError, match="no study is kept here yet"):
+    with pytest.raises(RecordError, match="the storage has no study yet"):
         find_study(storage, None)
 
 
@@ -64,7 +64,7 @@ def truncate(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [write_random, write_other_version, truncate, Path.mkdir])
-def test_a_storage_that_cannot_be_used_is_told_in_one_line(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+def test_unusable_storage_gives_one_line(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     path = tmp_path / "studies.db"
     damage(path)
     with pytest.raises(RecordError, match="cannot be used") as caught:
@@ -72,11 +72,11 @@ def test_a_storage_that_cannot_be_used_is_told_in_one_line(tmp_path: Path, damag
     assert "\n" not in str(caught.value)
 
 
-def test_a_verb_that_only_reads_leaves_a_foreign_database_as_it_is(tmp_path: Path) -> None:
+def test_reading_does_not_change_a_foreign_database(tmp_path: Path) -> None:
     path = tmp_path / "other.db"
     write_other_tables(path)
     before = path.read_bytes()
-    with pytest.raises(RecordError, match="no study is kept here"):
+    with pytest.raises(RecordError, match="the storage has no study"):
         open_storage(f"sqlite:///{path}", create=False)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
@@ -100,7 +100,7 @@ def test_a_verb_that_only_reads_leaves_a_foreign_database_as_it_is(tmp_path: Pat
         "postgresql+psycopg://u@127.0.0.1:1/db?connect_timeout=1&password=secret",
     ],
 )
-def test_what_is_no_url_of_a_storage_is_told_in_one_line(url: str) -> None:
+def test_invalid_url_gives_one_line(url: str) -> None:
     with pytest.raises((BudgetnetError, ValueError)) as caught:
         open_storage(url, create=False)
     assert isinstance(caught.value, BudgetnetError)
@@ -108,8 +108,8 @@ def test_what_is_no_url_of_a_storage_is_told_in_one_line(url: str) -> None:
     assert "secret" not in str(caught.value)
 
 
-def test_a_storage_damaged_while_it_is_read_is_told_in_one_line(ask: EvaluationRequest, tmp_path: Path) -> None:
-    ask(trials=1)
+def test_storage_damaged_while_reading_gives_one_line(run_search: SearchRunner, tmp_path: Path) -> None:
+    run_search(trials=1)
     url = default_storage(tmp_path)
     study = find_study(open_storage(url, create=False), None)
     execute(tmp_path / "studies.db", "DROP TABLE trial_user_attributes")
@@ -118,14 +118,14 @@ def test_a_storage_damaged_while_it_is_read_is_told_in_one_line(ask: EvaluationR
     assert "\n" not in str(caught.value)
 
 
-def test_a_storage_damaged_while_a_candidate_trains_is_told_in_one_line(ask: EvaluationRequest, tmp_path: Path) -> None:
+def test_storage_damaged_while_training_gives_one_line(run_search: SearchRunner, tmp_path: Path) -> None:
     class Vandal(Watcher):
         def on_epoch_end(self, epoch: Epoch, *, worker: int) -> None:
             super().on_epoch_end(epoch, worker=worker)
             execute(tmp_path / "studies.db", "DROP TABLE trial_values")
 
     with pytest.raises(RecordError, match="no such table") as caught:
-        ask(trials=1, watcher=Vandal())
+        run_search(trials=1, watcher=Vandal())
     assert "\n" not in str(caught.value)
 
 
@@ -139,30 +139,30 @@ def test_a_storage_damaged_while_a_candidate_trains_is_told_in_one_line(ask: Eva
         ({"space": {"stages": [1, 1]}}, "space"),
     ],
 )
-def test_a_study_of_another_question_is_refused_and_left_alone(
-    ask: EvaluationRequest, tmp_path: Path, changes: dict[str, Any], part: str
+def test_study_with_another_config_is_rejected_and_unchanged(
+    run_search: SearchRunner, tmp_path: Path, changes: dict[str, Any], part: str
 ) -> None:
-    ask(trials=1)
+    run_search(trials=1)
     before = {name: content for name, (_, content) in snapshot(tmp_path).items()}
     with pytest.raises(RecordError, match=f"another {part};"):
-        ask(trials=2, **changes)
+        run_search(trials=2, **changes)
     assert {name: content for name, (_, content) in snapshot(tmp_path).items()} == before
 
 
-def test_a_study_that_others_made_is_refused(ask: EvaluationRequest, tmp_path: Path) -> None:
+def test_a_study_that_others_made_is_refused(run_search: SearchRunner, tmp_path: Path) -> None:
     foreign = optuna.create_study(storage=open_storage(default_storage(tmp_path), create=True), study_name="study")
     foreign.add_trial(optuna.trial.create_trial(value=1.0))
     with pytest.raises(RecordError, match="not made by budgetnet"):
-        ask(trials=1)
+        run_search(trials=1)
     assert len(foreign.get_trials()) == 1
 
 
-def test_the_study_meant_is_the_one_worked_on_last(ask: EvaluationRequest, tmp_path: Path) -> None:
+def test_the_study_meant_is_the_one_worked_on_last(run_search: SearchRunner, tmp_path: Path) -> None:
     storage = open_storage(default_storage(tmp_path), create=True)
     for name in ("first", "second"):
-        ask(trials=1, name=name)
+        run_search(trials=1, name=name)
     assert find_study(storage, None).study_name == "second"
-    ask(trials=2, name="first")
+    run_search(trials=2, name="first")
     assert find_study(storage, None).study_name == "first"
     assert find_study(storage, "second").study_name == "second"
     with pytest.raises(RecordError, match="there are first, second"):
@@ -170,17 +170,17 @@ def test_the_study_meant_is_the_one_worked_on_last(ask: EvaluationRequest, tmp_p
 
 
 @pytest.mark.parametrize("name", ["a/b", "../a", "a b", "n" * 300, ".", "ü"])
-def test_a_study_may_have_any_name(ask: EvaluationRequest, tmp_path: Path, name: str) -> None:
-    assert ask(trials=1, name=name).trained == 1
-    assert ask(trials=1, name=name).trained == 1
+def test_a_study_may_have_any_name(run_search: SearchRunner, tmp_path: Path, name: str) -> None:
+    assert run_search(trials=1, name=name).trained == 1
+    assert run_search(trials=1, name=name).trained == 1
     storage = open_storage(default_storage(tmp_path), create=False)
     assert find_study(storage, name).study_name == name
     assert Presence(storage, name, tmp_path).search_lock.parent == tmp_path.resolve()
     assert Presence(storage, name, tmp_path).search_lock != Presence(storage, name + "x", tmp_path).search_lock
 
 
-def test_candidates_are_the_trained_ones(ask: EvaluationRequest) -> None:
-    study = ask(trials=3).study
+def test_candidates_are_the_trained_ones(run_search: SearchRunner) -> None:
+    study = run_search(trials=3).study
     found = candidates(read_trials(study))
     trained = [trial for trial in study.get_trials() if trial.user_attrs.get("trained")]
     assert [item.name for item in found] == [f"#{trial.number}" for trial in trained]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from search_support import EvaluationRequest, Watcher
+from search_support import SearchRunner, Watcher
 from support import TINY, prepare, tiny_recipe
 from test_search_finals import Case
 
@@ -19,33 +19,31 @@ from budgetnet.training.trainer import identify
 
 
 @pytest.fixture
-def ask(digits: DataSet, tmp_path: Path) -> EvaluationRequest:
-    return EvaluationRequest(digits, tmp_path)
+def run_search(digits: DataSet, tmp_path: Path) -> SearchRunner:
+    return SearchRunner(digits, tmp_path)
 
 
-def folder_of(ask: EvaluationRequest) -> RunFolder:
+def folder_of(run_search: SearchRunner) -> RunFolder:
     recipe = tiny_recipe(epochs=1)
-    return RunFolder.of(identify(TINY, prepare(ask.digits, recipe), recipe, seed=0), ask.out)
+    return RunFolder.of(identify(TINY, prepare(run_search.digits, recipe), recipe, seed=0), run_search.out)
 
 
-def test_a_candidate_whose_folder_is_damaged_is_left_out_and_the_search_goes_on(
-    ask: EvaluationRequest, caplog: pytest.LogCaptureFixture
-) -> None:
-    folder = folder_of(ask)
+def test_candidate_with_damaged_folder_is_skipped(run_search: SearchRunner, caplog: pytest.LogCaptureFixture) -> None:
+    folder = folder_of(run_search)
     folder.path.mkdir(parents=True)
     folder.checkpoint.write_bytes(b"no checkpoint")
     watcher = Watcher()
-    outcome = ask(trials=2, by_hand=(TINY,), watcher=watcher)
+    outcome = run_search(trials=2, enqueued=(TINY,), watcher=watcher)
     assert (outcome.trained, outcome.end) == (2, "done")
     assert len(watcher.networks) == len(watcher.results) == 2
-    assert "is left out: checkpoint" in caplog.text
+    assert ": checkpoint" in caplog.text
     assert count_outcomes(read_trials(outcome.study))["no_result"] == 1
     assert folder.checkpoint.read_bytes() == b"no checkpoint"
 
 
-def test_a_run_that_another_study_is_training_is_left_to_it(ask: EvaluationRequest) -> None:
-    with folder_of(ask).locked():
-        outcome = ask(trials=2, by_hand=(TINY,))
+def test_a_run_that_another_study_is_training_is_left_to_it(run_search: SearchRunner) -> None:
+    with folder_of(run_search).locked():
+        outcome = run_search(trials=2, enqueued=(TINY,))
     assert outcome.trained == 2
     assert count_outcomes(read_trials(outcome.study))["no_result"] == 0
     first = outcome.study.get_trials()[0]

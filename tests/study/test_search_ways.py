@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from optuna.trial import TrialState
-from search_support import MAX_PARAMS, EvaluationRequest, Watcher
+from search_support import MAX_PARAMS, SearchRunner, Watcher
 from support import PAIR_SPACE, TINY, TINY_SPACE, prepare, restarts, tiny_recipe
 
 from budgetnet.common.errors import InputError
@@ -15,7 +15,7 @@ from budgetnet.data import DataSet
 from budgetnet.runs.store import RunFolder
 from budgetnet.study.bulk import Written
 from budgetnet.study.config import SearchConfig
-from budgetnet.study.driver import question
+from budgetnet.study.driver import make_settings
 from budgetnet.study.ledger import Ledger
 from budgetnet.study.presence import Presence
 from budgetnet.study.proposer import Proposals
@@ -33,16 +33,16 @@ BY_RATE = {
 
 
 @pytest.fixture
-def ask(digits: DataSet, tmp_path: Path) -> EvaluationRequest:
-    return EvaluationRequest(digits, tmp_path)
+def run_search(digits: DataSet, tmp_path: Path) -> SearchRunner:
+    return SearchRunner(digits, tmp_path)
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "nsga2", "random"])
 @pytest.mark.parametrize("sizing", ["fit", "scale", "reject"])
-def test_every_sampler_and_sizing_goes_on_with_a_study(ask: EvaluationRequest, sampler: str, sizing: str) -> None:
+def test_every_sampler_and_sizing_resumes_a_study(run_search: SearchRunner, sampler: str, sizing: str) -> None:
     ways = {"sampler": sampler, "sizing": sizing, "pruner": "none"}
-    first = ask(trials=2, ways=ways).study.get_trials()
-    outcome = ask(trials=4, ways=ways)
+    first = run_search(trials=2, ways=ways).study.get_trials()
+    outcome = run_search(trials=4, ways=ways)
     trials = outcome.study.get_trials()
     assert outcome.trained == 4
     assert trials[: len(first)] == first
@@ -55,20 +55,20 @@ def test_every_sampler_and_sizing_goes_on_with_a_study(ask: EvaluationRequest, s
 
 
 @pytest.mark.parametrize("pruner", ["asha", "hyperband"])
-def test_candidates_end_at_rungs_and_nowhere_else(ask: EvaluationRequest, pruner: str) -> None:
-    outcome = ask(trials=10, recipe=CYCLES, space=BY_RATE, ways={"sampler": "random", "pruner": pruner})
+def test_candidates_end_at_rungs_and_nowhere_else(run_search: SearchRunner, pruner: str) -> None:
+    outcome = run_search(trials=10, recipe=CYCLES, space=BY_RATE, ways={"sampler": "random", "pruner": pruner})
     trials = outcome.study.get_trials()
     stopped = [trial for trial in trials if trial.user_attrs["status"] == "stopped"]
     assert 0 < len(stopped) < 10
     for trial in trials:
-        record = RunFolder(ask.out / trial.user_attrs["run"]).load()
+        record = RunFolder(run_search.out / trial.user_attrs["run"]).load()
         assert (record.result.status, record.result.epochs) == (trial.user_attrs["status"], trial.user_attrs["epochs"])
         ended = [epoch for epoch in record.curves if epoch.epoch in (4, 12)]
         assert trial.intermediate_values == {epoch.epoch: epoch.validation_accuracy for epoch in ended}
         if trial in stopped:
             assert (trial.state, trial.user_attrs["cycles"]) == (TrialState.PRUNED, 1)
             assert trial.last_step == 4
-            assert trial.user_attrs["ended"] == "pruned behind cycle 1 of 2: others were better there"
+            assert trial.user_attrs["ended"] == "pruned after cycle 1 of 2: others were better there"
             assert not RunFolder(record.folder).checkpoint.exists()
         else:
             assert (trial.state, record.result.epochs) == (TrialState.COMPLETE, 12)
@@ -76,23 +76,23 @@ def test_candidates_end_at_rungs_and_nowhere_else(ask: EvaluationRequest, pruner
         "trained": 10,
         "pruned": len(stopped),
         "over_budget": 0,
-        "repeated": 0,
+        "duplicate": 0,
         "no_result": 0,
     }
     best = max(trial.intermediate_values[4] for trial in trials)
     assert best not in {trial.intermediate_values[4] for trial in stopped}, "nobody better ends"
 
 
-def test_nobody_ends_early_without_a_pruner(ask: EvaluationRequest) -> None:
-    outcome = ask(trials=6, recipe=CYCLES, space=BY_RATE, ways={"sampler": "random", "pruner": "none"})
+def test_nobody_ends_early_without_a_pruner(run_search: SearchRunner) -> None:
+    outcome = run_search(trials=6, recipe=CYCLES, space=BY_RATE, ways={"sampler": "random", "pruner": "none"})
     assert {trial.user_attrs["epochs"] for trial in outcome.study.get_trials()} == {12}
 
 
-def test_what_another_study_stopped_is_trained_to_its_end_here(ask: EvaluationRequest) -> None:
+def test_what_another_study_stopped_is_trained_to_its_end_here(run_search: SearchRunner) -> None:
     ways = {"sampler": "random", "pruner": "asha"}
-    pruned = ask(trials=10, recipe=CYCLES, space=BY_RATE, ways=ways, name="pruned").study.get_trials()
+    pruned = run_search(trials=10, recipe=CYCLES, space=BY_RATE, ways=ways, name="pruned").study.get_trials()
     stopped = [trial for trial in pruned if trial.user_attrs["status"] == "stopped"]
-    whole = ask(
+    whole = run_search(
         trials=10, recipe=CYCLES, space=BY_RATE, ways={**ways, "pruner": "none"}, name="whole"
     ).study.get_trials()
     assert [trial.params for trial in whole] == [trial.params for trial in pruned]
@@ -103,12 +103,12 @@ def test_what_another_study_stopped_is_trained_to_its_end_here(ask: EvaluationRe
     assert stopped
 
 
-def test_a_stopped_run_is_trained_anew_where_nobody_stops_it(ask: EvaluationRequest, digits: DataSet) -> None:
-    outcome = ask(trials=10, recipe=CYCLES, space=BY_RATE, ways={"sampler": "random", "pruner": "asha"})
+def test_a_stopped_run_is_trained_anew_where_nobody_stops_it(run_search: SearchRunner, digits: DataSet) -> None:
+    outcome = run_search(trials=10, recipe=CYCLES, space=BY_RATE, ways={"sampler": "random", "pruner": "asha"})
     stopped = next(trial for trial in outcome.study.get_trials() if trial.user_attrs["status"] == "stopped")
-    identity = RunFolder(ask.out / stopped.user_attrs["run"]).load().identity
+    identity = RunFolder(run_search.out / stopped.user_attrs["run"]).load().identity
     data = prepare(digits, CYCLES)
-    record = train(identity.spec, data, identity.recipe, seed=identity.seed, out=ask.out)
+    record = train(identity.spec, data, identity.recipe, seed=identity.seed, out=run_search.out)
     assert record.folder.name == stopped.user_attrs["run"]
     assert (record.result.status, record.result.epochs) == ("complete", 12)
     assert record.curves[3].validation_accuracy == stopped.intermediate_values[4]
@@ -118,15 +118,15 @@ def test_a_stopped_run_is_trained_anew_where_nobody_stops_it(ask: EvaluationRequ
     ("sampler", "state", "value"), [("gp", TrialState.COMPLETE, 0.25), ("tpe", TrialState.PRUNED, None)]
 )
 def test_a_sampler_learns_from_what_was_pruned_in_the_way_it_can(
-    ask: EvaluationRequest, sampler: str, state: TrialState, value: float | None
+    run_search: SearchRunner, sampler: str, state: TrialState, value: float | None
 ) -> None:
     ways = {"sampler": sampler, "pruner": "asha", "sizing": "fit"}
-    study = ask(trials=1, recipe=CYCLES, space=BY_RATE, ways=ways).study
-    storage = open_storage(default_storage(ask.out), create=False)
-    data = prepare(ask.digits, CYCLES)
+    study = run_search(trials=1, recipe=CYCLES, space=BY_RATE, ways=ways).study
+    storage = open_storage(default_storage(run_search.out), create=False)
+    data = prepare(run_search.digits, CYCLES)
     asked: dict[str, Any] = {"space": SearchSpace(**BY_RATE), **ways}
-    settings = question(data, SearchConfig(recipe=CYCLES, max_params=MAX_PARAMS, **asked))
-    with Presence(storage, "study", ask.out) as presence:
+    settings = make_settings(data, SearchConfig(recipe=CYCLES, max_params=MAX_PARAMS, **asked))
+    with Presence(storage, "study", run_search.out) as presence:
         ledger = Ledger(study, storage, presence)
         ledger.refresh()
         proposals = Proposals(ledger, settings, data)
@@ -144,16 +144,16 @@ def test_a_sampler_learns_from_what_was_pruned_in_the_way_it_can(
     assert mirrored[1].values == (None if value is None else [value])
 
 
-def test_a_resumed_candidate_is_compared_again_and_counts_once(ask: EvaluationRequest) -> None:
+def test_a_resumed_candidate_is_compared_again_and_counts_once(run_search: SearchRunner) -> None:
     ways = {"sampler": "random", "pruner": "asha"}
-    study = ask(trials=1, recipe=CYCLES, space=BY_RATE, ways=ways).study
+    study = run_search(trials=1, recipe=CYCLES, space=BY_RATE, ways=ways).study
     (first,) = study.get_trials()
-    storage = open_storage(default_storage(ask.out), create=False)
-    data = prepare(ask.digits, CYCLES)
+    storage = open_storage(default_storage(run_search.out), create=False)
+    data = prepare(run_search.digits, CYCLES)
     asked: dict[str, Any] = {"space": SearchSpace(**BY_RATE), "max_params": MAX_PARAMS, **ways}
-    settings = question(data, SearchConfig(recipe=CYCLES, **asked))
+    settings = make_settings(data, SearchConfig(recipe=CYCLES, **asked))
     pruner = make_pruner("asha", CYCLES)
-    with Presence(storage, "study", ask.out) as presence:
+    with Presence(storage, "study", run_search.out) as presence:
         ledger = Ledger(study, storage, presence, pruner=pruner)
         proposals = Proposals(ledger, settings, data)
 
@@ -177,32 +177,32 @@ def test_a_resumed_candidate_is_compared_again_and_counts_once(ask: EvaluationRe
     assert study.get_trials()[resumed.number].user_attrs["retry_of"] == interrupted.number
 
 
-def test_networks_made_by_hand_come_first_and_once(ask: EvaluationRequest) -> None:
+def test_enqueued_networks_are_trained_first_and_once(run_search: SearchRunner) -> None:
     mine = TINY.replace(name="mine")
     other = TINY.replace(channels=[16], name="other")
     watcher = Watcher()
-    outcome = ask(trials=3, by_hand=(mine, other, mine), watcher=watcher)
+    outcome = run_search(trials=3, enqueued=(mine, other, mine), watcher=watcher)
     trials = [trial for trial in outcome.study.get_trials() if trial.user_attrs.get("trained")]
     assert [trial.user_attrs["architecture"] for trial in trials[:2]] == ["mine", "other"]
-    assert ["by_hand" in trial.user_attrs for trial in trials] == [True, True, False]
+    assert ["enqueued" in trial.user_attrs for trial in trials] == [True, True, False]
     assert [trial.params for trial in trials[:2]] == [{}, {}]
-    again = ask(trials=5, by_hand=(mine, other), watcher=watcher)
-    assert sum("by_hand" in trial.user_attrs for trial in again.study.get_trials()) == 2
+    again = run_search(trials=5, enqueued=(mine, other), watcher=watcher)
+    assert sum("enqueued" in trial.user_attrs for trial in again.study.get_trials()) == 2
     for trial in trials[:2]:
-        record = RunFolder(ask.out / trial.user_attrs["run"]).load()
+        record = RunFolder(run_search.out / trial.user_attrs["run"]).load()
         assert record.identity.spec.digest == trial.user_attrs["spec"]
 
 
-def test_an_interrupted_network_made_by_hand_is_taken_up_again(ask: EvaluationRequest) -> None:
+def test_interrupted_enqueued_network_resumes(run_search: SearchRunner) -> None:
     with pytest.raises(KeyboardInterrupt):
-        ask(trials=2, by_hand=(TINY,), watcher=Watcher(stop_at=1), recipe=tiny_recipe(epochs=2))
-    outcome = ask(trials=2, recipe=tiny_recipe(epochs=2))
+        run_search(trials=2, enqueued=(TINY,), watcher=Watcher(stop_at=1), recipe=tiny_recipe(epochs=2))
+    outcome = run_search(trials=2, recipe=tiny_recipe(epochs=2))
     retry = next(trial for trial in outcome.study.get_trials() if trial.user_attrs.get("retry_of") == 0)
     assert retry.user_attrs["trained"]
-    assert retry.user_attrs["by_hand"] == outcome.study.get_trials()[0].user_attrs["by_hand"]
+    assert retry.user_attrs["enqueued"] == outcome.study.get_trials()[0].user_attrs["enqueued"]
 
 
-def test_when_the_time_is_up_the_candidate_in_training_waits(ask: EvaluationRequest) -> None:
+def test_when_the_time_is_up_the_candidate_in_training_waits(run_search: SearchRunner) -> None:
     class Clock(Watcher):
         """Lets the time run out within the second candidate."""
 
@@ -214,28 +214,28 @@ def test_when_the_time_is_up_the_candidate_in_training_waits(ask: EvaluationRequ
     watcher = Clock()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("budgetnet.study.driver.time.time", lambda: watcher.now)
-        outcome = ask(trials=4, watcher=watcher, deadline=50.0)
+        outcome = run_search(trials=4, watcher=watcher, deadline=50.0)
         assert (outcome.end, outcome.trained) == ("time", 1)
-        assert ask(trials=4, watcher=watcher, deadline=50.0).end == "time", "which is up before anything begins"
+        assert run_search(trials=4, watcher=watcher, deadline=50.0).end == "time", "which is up before anything begins"
     ended = [trial.user_attrs.get("ended") for trial in outcome.study.get_trials() if "run" in trial.user_attrs]
     assert ended == ["all 1 epochs", "interrupted"]
-    outcome = ask(trials=4, deadline=None)
+    outcome = run_search(trials=4, deadline=None)
     assert (outcome.end, outcome.trained) == ("done", 4)
     assert not [trial for trial in outcome.study.get_trials() if trial.state == TrialState.RUNNING]
 
 
-def test_widths_are_not_fitted_without_a_limit(ask: EvaluationRequest) -> None:
+def test_widths_are_not_fitted_without_a_limit(run_search: SearchRunner) -> None:
     with pytest.raises(InputError, match="sizing = 'fit': needs a limit"):
-        ask(trials=1, max_params=None, ways={"sizing": "fit"})
+        run_search(trials=1, max_params=None, ways={"sizing": "fit"})
 
 
-def test_a_study_asked_in_another_way_is_another_study(ask: EvaluationRequest, digits: DataSet) -> None:
+def test_a_study_asked_in_another_way_is_another_study(run_search: SearchRunner, digits: DataSet) -> None:
     recipe = tiny_recipe()
     data = prepare(digits, recipe)
     config = SearchConfig(recipe=recipe, max_params="1M", space=SearchSpace(**TINY_SPACE))
-    plain = question(data, config)
+    plain = make_settings(data, config)
     changes: list[dict[str, Any]] = [{"sizing": "scale"}, {"sampler": "gp"}, {"pruner": "none"}]
     for change in changes:
-        other = question(data, config.replace(**change))
+        other = make_settings(data, config.replace(**change))
         assert other.digest != plain.digest
         assert plain.differences(other) == list(change)

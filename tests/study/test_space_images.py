@@ -10,7 +10,7 @@ from budgetnet.data import DataSet
 from budgetnet.runs.augmentation import Augmentation, Resizing
 from budgetnet.runs.recipe import Recipe
 from budgetnet.study.config import SearchConfig
-from budgetnet.study.driver import question, require_feasible
+from budgetnet.study.driver import make_settings, require_feasible
 from budgetnet.study.space import SearchSpace
 from budgetnet.study.space.images import check_image_size
 
@@ -60,7 +60,7 @@ def test_a_search_is_refused_before_it_begins(digits: DataSet) -> None:
     recipe = tiny_recipe(resizing=Resizing(start=8))
     data = prepare(enlarged(digits), recipe)
     deep = SearchSpace.from_mapping({**TINY_SPACE, "stages": [1, 6]})
-    settings = question(data, SearchConfig(recipe=recipe, max_params="1M", space=deep))
+    settings = make_settings(data, SearchConfig(recipe=recipe, max_params="1M", space=deep))
     with pytest.raises(InputError, match=r"^resizing\.start = 8: is too small for the space"):
         require_feasible(settings, data)
     require_feasible(settings.model_copy(update={"space": SearchSpace.from_mapping(TINY_SPACE)}), data)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from search_support import EvaluationRequest
+from search_support import SearchRunner
 
 from budgetnet.common.errors import InputError
 from budgetnet.data import DataSet
@@ -16,21 +16,21 @@ from budgetnet.study.trials import CostName, Outcome, Trial, count_outcomes, fro
 
 
 @pytest.fixture
-def ask(digits: DataSet, tmp_path: Path) -> EvaluationRequest:
-    return EvaluationRequest(digits, tmp_path)
+def run_search(digits: DataSet, tmp_path: Path) -> SearchRunner:
+    return SearchRunner(digits, tmp_path)
 
 
-def trial(number: int, accuracy: float | None, params: int, *, macs: int = 1, fate: Outcome = "complete") -> Trial:
-    return Trial(number, fate, f"net-{number}", "0" * 64, params, macs, 1, 0.5, accuracy=accuracy, trained=True)
+def trial(number: int, accuracy: float | None, params: int, *, macs: int = 1, outcome: Outcome = "complete") -> Trial:
+    return Trial(number, outcome, f"net-{number}", "0" * 64, params, macs, 1, 0.5, accuracy=accuracy, trained=True)
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(1, 6), st.booleans()), max_size=12))
-def test_the_front_is_what_no_other_beats(drawn: list[tuple[int, int, bool]]) -> None:
+def test_front_matches_brute_force(drawn: list[tuple[int, int, bool]]) -> None:
     trials = [
-        trial(number, accuracy / 10, params, fate="complete" if complete else "pruned")
+        trial(number, accuracy / 10, params, outcome="complete" if complete else "pruned")
         for number, (accuracy, params, complete) in enumerate(drawn)
     ]
-    complete = [each for each in trials if each.fate == "complete"]
+    complete = [each for each in trials if each.outcome == "complete"]
 
     def beats(one: Trial, other: Trial) -> bool:
         assert one.accuracy is not None and other.accuracy is not None
@@ -48,9 +48,9 @@ def test_the_front_minds_the_cost_it_is_asked_for() -> None:
     assert front([small_and_slow, large_and_fast], cost="macs") == [large_and_fast, small_and_slow]
 
 
-@pytest.mark.parametrize("fate", ["pruned", "over budget", "repeated", "running", "interrupted", "no result"])
-def test_only_what_was_trained_to_its_end_stands_on_the_front(fate: Outcome) -> None:
-    assert front([trial(0, 0.99, 1, fate=fate), trial(1, 0.5, 2)]) == [trial(1, 0.5, 2)]
+@pytest.mark.parametrize("outcome", ["pruned", "over budget", "duplicate", "running", "interrupted", "no result"])
+def test_front_has_only_complete_trials(outcome: Outcome) -> None:
+    assert front([trial(0, 0.99, 1, outcome=outcome), trial(1, 0.5, 2)]) == [trial(1, 0.5, 2)]
 
 
 def test_an_unknown_cost_is_refused() -> None:
@@ -59,17 +59,17 @@ def test_an_unknown_cost_is_refused() -> None:
         front([], cost=unknown)
 
 
-def test_every_trial_of_a_study_is_a_row(ask: EvaluationRequest) -> None:
-    study = ask(trials=3).study
+def test_every_trial_of_a_study_is_a_row(run_search: SearchRunner) -> None:
+    study = run_search(trials=3).study
     rows = read_trials(study)
     kept = study.get_trials()
     assert [row.number for row in rows] == [each.number for each in kept]
     for row, each in zip(rows, kept, strict=True):
         facts = each.user_attrs
         assert (row.params, row.macs, row.spec) == (facts["params"], facts["macs"], facts["spec"])
-        assert (row.fate == "over budget") is any(value > 0 for value in each.constraints.values())
+        assert (row.outcome == "over budget") is any(value > 0 for value in each.constraints.values())
         assert (row.accuracy is not None) is bool(facts.get("trained"))
-        assert row.drawn == each.params
+        assert row.sampled == each.params
     counts = count_outcomes(rows)
     assert counts["trained"] == 3
     assert counts["over_budget"] == sum(row.budget_used > 1 for row in rows)

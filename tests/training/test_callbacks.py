@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from search_support import EvaluationRequest, Watcher
+from search_support import SearchRunner, Watcher
 from support import TINY, prepare, tiny_recipe
 
 from budgetnet.common.errors import RecordError
@@ -71,7 +71,7 @@ class Raising(Callback):
 
 def test_events_of_an_interrupted_resumed_and_completed_run(digits: DataSet, tmp_path: Path) -> None:
     data, log = prepare(digits, RECIPE), EventLog()
-    context = RunContext(worker=3, trained=2, study="mine", trial=7, drawn={"depth": 2})
+    context = RunContext(worker=3, trained=2, study="mine", trial=7, sampled={"depth": 2})
     options: dict[str, Any] = {"seed": 4, "out": tmp_path}
     with pytest.raises(KeyboardInterrupt):
         train(TINY, data, RECIPE, callback=Callbacks([log, Watcher(stop_at=1)]), context=context, **options)
@@ -90,7 +90,7 @@ def test_events_of_an_interrupted_resumed_and_completed_run(digits: DataSet, tmp
 
 def search(digits: DataSet, out: Path, callback: Callback) -> list[tuple[Any, ...]]:
     """Run a search and return parameters, value and run of its trained trials, in order."""
-    outcome = EvaluationRequest(digits, out)(trials=3, recipe=RECIPE, watcher=callback)
+    outcome = SearchRunner(digits, out)(trials=3, recipe=RECIPE, watcher=callback)
     trials = [trial for trial in outcome.study.get_trials() if trial.user_attrs.get("trained")]
     return [(trial.params, trial.value, trial.user_attrs["run"]) for trial in trials]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from search_support import EvaluationRequest, Watcher
+from search_support import SearchRunner, Watcher
 from support import TINY, RunCommand, prepare, restarts, tiny_recipe
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
@@ -42,8 +42,8 @@ def make_store(tmp_path: Path, template: Path) -> Callable[[str], Store]:
 
 
 @pytest.fixture
-def search(digits: DataSet, tmp_path: Path) -> EvaluationRequest:
-    return EvaluationRequest(digits, tmp_path / "runs")
+def search(digits: DataSet, tmp_path: Path) -> SearchRunner:
+    return SearchRunner(digits, tmp_path / "runs")
 
 
 def assert_logged(logged: dict[str, Points], run: Path) -> None:
@@ -53,13 +53,13 @@ def assert_logged(logged: dict[str, Points], run: Path) -> None:
         assert [value for _, value in logged[name]] == pytest.approx([value for _, value in points], rel=1e-6)
 
 
-def folders(search: EvaluationRequest) -> list[Path]:
+def folders(search: SearchRunner) -> list[Path]:
     return [path for path in search.out.iterdir() if path.is_dir()]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_search_is_logged_as_in_its_run_folders(
-    kind: str, search: EvaluationRequest, make_store: Callable[[str], Store]
+    kind: str, search: SearchRunner, make_store: Callable[[str], Store]
 ) -> None:
     store = make_store(kind)
     outcome = search(trials=6, recipe=CYCLES, watcher=store.tracker(), ways={"pruner": "asha"})
@@ -80,11 +80,9 @@ def test_a_search_is_logged_as_in_its_run_folders(
     assert statuses == {"complete", "stopped"}, "the test needs both"
 
 
-def test_mlflow_logs_trial_and_sampled_parameters(
-    search: EvaluationRequest, make_store: Callable[[str], Store]
-) -> None:
+def test_mlflow_logs_trial_and_sampled_parameters(search: SearchRunner, make_store: Callable[[str], Store]) -> None:
     store = make_store("mlflow")
-    outcome = search(trials=6, recipe=CYCLES, watcher=store.tracker(), ways={"pruner": "asha"}, by_hand=(TINY,))
+    outcome = search(trials=6, recipe=CYCLES, watcher=store.tracker(), ways={"pruner": "asha"}, enqueued=(TINY,))
     trials = {trial.user_attrs["run"]: trial for trial in outcome.study.get_trials() if "run" in trial.user_attrs}
     runs = mlflow_runs(store.uri)
     assert len(runs) == len(trials) == 6
@@ -150,7 +148,7 @@ def test_mlflow_logs_an_interruption_and_continues_the_run(
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("stop_at", [1, 2])
 def test_missed_epochs_are_logged_when_the_run_is_resumed(
-    kind: str, stop_at: int, search: EvaluationRequest, make_store: Callable[[str], Store]
+    kind: str, stop_at: int, search: SearchRunner, make_store: Callable[[str], Store]
 ) -> None:
     store, recipe = make_store(kind), tiny_recipe(epochs=3)
     # The watcher raises first, so the tracker does not receive this epoch although it is saved.
@@ -242,7 +240,7 @@ def test_a_failing_tracker_does_not_change_the_search(
 
     found = []
     for out, watcher in (("plain", Watcher()), ("tracked", Callbacks([Saboteur(), store.tracker()]))):
-        outcome = EvaluationRequest(digits, tmp_path / out)(trials=4, recipe=tiny_recipe(epochs=2), watcher=watcher)
+        outcome = SearchRunner(digits, tmp_path / out)(trials=4, recipe=tiny_recipe(epochs=2), watcher=watcher)
         found.append([(trial.params, trial.value, trial.user_attrs.get("run")) for trial in outcome.study.get_trials()])
     assert found[0] == found[1]
     warnings = [each.getMessage() for each in caplog.records if each.name.startswith("budgetnet")]
@@ -259,7 +257,7 @@ def test_an_unreachable_server_is_reported_once(
         # Bound, but not listening.
         bound.bind(("127.0.0.1", 0))
         tracker = MLflow(f"http://127.0.0.1:{bound.getsockname()[1]}")
-        EvaluationRequest(digits, tmp_path)(trials=3, watcher=tracker)
+        SearchRunner(digits, tmp_path)(trials=3, watcher=tracker)
     (warning,) = [each.getMessage() for each in caplog.records if each.name.startswith("budgetnet")]
     assert warning.startswith("MLflow logging is disabled")
     assert tracker.failure is not None

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dashboard_support import EIGHT, NAME, RECIPE, Copy, all_fates, copied, opened
+from dashboard_support import EIGHT, NAME, RECIPE, Copy, all_outcomes, copied, opened
 from postgres_support import PASSWORD, PostgresServer
 from process_support import ForkedProcess, python_code
-from search_support import EvaluationRequest
+from search_support import SearchRunner
 from support import child_environment, snapshot
 
 from budgetnet.common.errors import RecordError
@@ -23,12 +23,12 @@ from budgetnet.study.storage import find_study
 from budgetnet.visualization.dashboard.annotating import LOCK
 from budgetnet.visualization.dashboard.candidates import numbers_of, numbers_text
 
-__all__ = ["all_fates"]
+__all__ = ["all_outcomes"]
 
 
 @pytest.fixture
-def copy(all_fates: Path, tmp_path: Path) -> Copy:
-    return copied(all_fates, tmp_path / "runs")
+def copy(all_outcomes: Path, tmp_path: Path) -> Copy:
+    return copied(all_outcomes, tmp_path / "runs")
 
 
 @pytest.mark.parametrize(
@@ -40,15 +40,15 @@ def test_numbers_are_kept_as_ranges(numbers: list[int], text: str) -> None:
 
 
 def require_whole(copy: Copy) -> None:
-    """Every trial that has ended has one note and the files that its fate asks for, and the folder holds no others."""
+    """Every trial that has ended has one note and the files that its outcome needs, and the folder holds no others."""
     shown = copy.shown()
     names: list[str] = []
     for trial, each in zip(copy.trials, shown["trials"], strict=True):
         assert each["note"]["body"].startswith(f"### #{trial.number} ")
         files = [found["filename"] for found in each["artifacts"]]
         asked = {"outline.svg", "spec.yaml"}
-        asked |= {"recipe.yaml"} if trial.fate in ("complete", "pruned", "repeated") else set()
-        asked |= {"learning-curves.svg"} if trial.fate in ("complete", "pruned") else set()
+        asked |= {"recipe.yaml"} if trial.outcome in ("complete", "pruned", "duplicate") else set()
+        asked |= {"learning-curves.svg"} if trial.outcome in ("complete", "pruned") else set()
         assert Counter(files) == Counter(asked), trial
         names += [found["artifact_id"] for found in each["artifacts"]]
     assert {path.name for path in (copy.out / "artifacts").iterdir()} == {*names, LOCK}
@@ -68,13 +68,13 @@ def test_everything_is_written_once(copy: Copy) -> None:
 
 
 def test_new_finished_trials_are_added(digits: DataSet, tmp_path: Path) -> None:
-    ask = EvaluationRequest(digits, tmp_path)
+    run_search = SearchRunner(digits, tmp_path)
     how: dict[str, Any] = {"space": EIGHT, "recipe": RECIPE, "ways": {"sampler": "random"}}
-    ask(trials=1, name=NAME, **how)
+    run_search(trials=1, name=NAME, **how)
     copy = opened(tmp_path)
     first = copy.annotate().trials
     before, figures = copy.attributes(), copy.shown()["plotly_graph_objects"]
-    ask(trials=2, name=NAME, **how)
+    run_search(trials=2, name=NAME, **how)
     assert copy.annotate() == (len(copy.trials) - first, True)
     require_whole(copy)
     after = copy.attributes()
@@ -170,7 +170,7 @@ def test_without_wait_nothing_is_written_while_locked(copy: Copy) -> None:
 
 
 def test_damaged_folder_does_not_stop_others_and_is_repaired_later(copy: Copy) -> None:
-    broken, gone, *_ = [trial for trial in copy.trials if trial.fate == "complete" and not trial.by_hand]
+    broken, gone, *_ = [trial for trial in copy.trials if trial.outcome == "complete" and not trial.enqueued]
     kept = copy.out.parent / "kept"
     shutil.copytree(copy.out, kept)
     (copy.out / str(broken.run) / "result.json").write_text("{")
@@ -187,14 +187,14 @@ def test_damaged_folder_does_not_stop_others_and_is_repaired_later(copy: Copy) -
     assert copy.annotate() == (0, False), "what cannot be read now is not written over and over"
     for trial in (broken, gone):
         shutil.copytree(kept / str(trial.run), copy.out / str(trial.run), dirs_exist_ok=True)
-    lacking = [trial for trial in copy.trials if trial.fate in ("complete", "repeated")]
+    lacking = [trial for trial in copy.trials if trial.outcome in ("complete", "duplicate")]
     assert copy.annotate().trials == sum(trial.spec in (broken.spec, gone.spec) for trial in lacking)
     require_whole(copy)
     assert "missing" not in copy.note(broken)
 
 
 def test_a_run_of_another_network_is_not_shown_for_it(copy: Copy) -> None:
-    first, second = [trial for trial in copy.trials if trial.fate == "complete"][:2]
+    first, second = [trial for trial in copy.trials if trial.outcome == "complete"][:2]
     shutil.rmtree(copy.out / str(first.run))
     shutil.copytree(copy.out / str(second.run), copy.out / str(first.run))
     copy.annotate()
@@ -260,7 +260,7 @@ def test_studies_of_others_are_left_alone(copy: Copy) -> None:
 def test_it_is_the_same_on_a_postgresql_server(digits: DataSet, postgres: PostgresServer, tmp_path: Path) -> None:
     url = postgres.new_database()
     ways = {"sampler": "random"}
-    EvaluationRequest(digits, tmp_path, storage=url)(trials=2, name=NAME, space=EIGHT, recipe=RECIPE, ways=ways)
+    SearchRunner(digits, tmp_path, storage=url)(trials=2, name=NAME, space=EIGHT, recipe=RECIPE, ways=ways)
     copy = opened(tmp_path, url)
     assert copy.annotate() == (len(copy.trials), True)
     require_whole(copy)

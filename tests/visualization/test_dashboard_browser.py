@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from browser_support import PHONE, Watch, launched, needs_chromium, opened
-from dashboard_support import NAME, Copy, all_fates, copied
+from dashboard_support import NAME, Copy, all_outcomes, copied
 from PIL import Image
 from test_dashboard_server import serving
 
@@ -23,7 +23,7 @@ from budgetnet.model.spec import ModelSpec
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-__all__ = ["all_fates"]
+__all__ = ["all_outcomes"]
 pytestmark = needs_chromium
 
 
@@ -41,8 +41,8 @@ class Shown(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def shown(all_fates: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
-    copy = copied(all_fates, tmp_path_factory.mktemp("browser") / "runs")
+def shown(all_outcomes: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
+    copy = copied(all_outcomes, tmp_path_factory.mktemp("browser") / "runs")
     with serving(copy.out, NAME) as (_, address), launched() as browser:
         yield Shown(copy, browser, address["base"], address["study"])
 
@@ -54,7 +54,7 @@ def require_quiet(watch: Watch) -> None:
 
 
 def test_the_best_trial_is_the_best_of_the_leaderboard(shown: Shown) -> None:
-    complete = [trial for trial in shown.copy.trials if trial.fate == "complete"]
+    complete = [trial for trial in shown.copy.trials if trial.outcome == "complete"]
     best = max(complete, key=lambda trial: (trial.accuracy or 0, -trial.params))
     alike = {trial.number for trial in shown.copy.trials if trial.spec == best.spec and trial.accuracy is not None}
     with shown.page() as (page, watch):
@@ -76,10 +76,12 @@ def drawn(page: Page, name: str) -> Any:
 def test_the_study_s_figures_are_drawn_within_their_cards(shown: Shown, width: int) -> None:
     with shown.page(width=width) as (page, watch):
         trials = shown.copy.trials
-        fates = [trial.fate for trial in trials]
+        outcomes = [trial.outcome for trial in trials]
         for cost in ("params", "macs"):
             points = drawn(page, f"accuracy-against-{cost}").locator(".scatterlayer .points path")
-            assert points.count() == fates.count("complete") + fates.count("pruned") + 1, "and the published result"
+            assert points.count() == outcomes.count("complete") + outcomes.count("pruned") + 1, (
+                "and the published result"
+            )
         assert drawn(page, "budget-use").locator(".scatterlayer .points path").count() == len(trials)
         # Six bars: those that went on and those given up, at each of three cycles.
         assert drawn(page, "candidates-by-rung").locator(".barlayer .point").count() == 6
@@ -113,7 +115,7 @@ def test_the_study_s_note_is_read_as_it_was_meant(shown: Shown) -> None:
 
 
 def test_a_trial_s_note_is_read_and_its_files_are_had(shown: Shown, tmp_path: Path) -> None:
-    trial = next(trial for trial in shown.copy.trials if trial.fate == "complete" and not trial.by_hand)
+    trial = next(trial for trial in shown.copy.trials if trial.outcome == "complete" and not trial.enqueued)
     with shown.page(f"/trials?numbers={trial.number}") as (page, watch):
         page.get_by_role("heading", name=f"#{trial.number} {trial.architecture}").wait_for()
         row = page.get_by_role("row", name=re.compile("^params"))
@@ -168,7 +170,7 @@ NO_GRAPHICS_CARD = "GPU stall due to ReadPixels"
 
 @pytest.mark.slow
 def test_the_table_of_trials_has_the_columns(shown: Shown) -> None:
-    trial = shown.copy.trial("repeated")
+    trial = shown.copy.trial("duplicate")
     with shown.page("/smartSelection") as (page, watch):
         page.locator("tbody tr").first.wait_for(state="attached")
         headings = page.locator("thead th").all_text_contents()

@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from dashboard_support import BY_HAND, NAME, Copy, all_fates, cells, copied, rendered
-from search_support import EvaluationRequest
+from dashboard_support import BY_HAND, NAME, Copy, all_outcomes, cells, copied, rendered
+from search_support import SearchRunner
 from statsmodels.stats.proportion import proportion_confint
 from support import RunCommand, child_environment, tiny_recipe
 
@@ -32,12 +32,12 @@ from budgetnet.study.settings import StudySettings
 from budgetnet.study.space import SearchSpace
 from budgetnet.study.space.named import named_space
 from budgetnet.study.storage import default_storage, open_storage
-from budgetnet.study.trials import FATES, Trial
+from budgetnet.study.trials import OUTCOMES, Trial
 from budgetnet.visualization.dashboard.curves import curves_svg
 from budgetnet.visualization.dashboard.markdown import code, plain, table
 from budgetnet.visualization.dashboard.overview import Overview
 
-__all__ = ["all_fates"]
+__all__ = ["all_outcomes"]
 
 HOSTILE = [
     "<img src=x onerror=alert(1)>",
@@ -51,9 +51,9 @@ HOSTILE = [
 
 
 @pytest.fixture(scope="module")
-def annotated(all_fates: Path, tmp_path_factory: pytest.TempPathFactory) -> Copy:
+def annotated(all_outcomes: Path, tmp_path_factory: pytest.TempPathFactory) -> Copy:
     """A study with its notes, only to be looked at."""
-    copy = copied(all_fates, tmp_path_factory.mktemp("annotated") / "runs")
+    copy = copied(all_outcomes, tmp_path_factory.mktemp("annotated") / "runs")
     copy.annotate()
     return copy
 
@@ -96,17 +96,19 @@ def test_a_note_holds_the_numbers_of_the_record(annotated: Copy) -> None:
 
 
 def test_candidates_over_budget_say_by_how_much_and_that_nothing_was_trained(annotated: Copy) -> None:
-    over = [trial for trial in annotated.trials if trial.fate == "over budget"]
+    over = [trial for trial in annotated.trials if trial.outcome == "over budget"]
     assert over
     for trial in over:
         note = annotated.note(trial)
         assert "Nothing was trained." in note
         assert f"params: {trial.params / 20_000 - 1:.4f}" in note
         assert cells(note, "params")[2:] == [f"{20_000 - trial.params:,}", f"**{trial.params / 200:,.1f} %**"]
-        assert cells(note, "stage 1")[0] == str(trial.drawn["channels"]), "from the draw, as there is no run"
+        assert cells(note, "stage 1")[0] == str(trial.sampled["channels"]), (
+            "from the sampled values, as there is no run"
+        )
         assert "budgetnet train" not in note
         assert set(annotated.files(trial)) == {"outline.svg", "spec.yaml"}
-        assert yaml.safe_load(annotated.files(trial)["spec.yaml"])["stages"][0]["channels"] == trial.drawn["channels"]
+        assert yaml.safe_load(annotated.files(trial)["spec.yaml"])["stages"][0]["channels"] == trial.sampled["channels"]
 
 
 def test_note_names_the_outcome_of_every_trial(annotated: Copy) -> None:
@@ -117,9 +119,9 @@ def test_note_names_the_outcome_of_every_trial(annotated: Copy) -> None:
         "repeated": "the stored result was used",
         "interrupted": "resumed in another trial",
     }
-    assert {trial.fate for trial in annotated.trials} == set(words)
+    assert {trial.outcome for trial in annotated.trials} == set(words)
     for trial in annotated.trials:
-        assert words[trial.fate] in annotated.note(trial)
+        assert words[trial.outcome] in annotated.note(trial)
 
 
 def test_note_of_duplicate_names_the_original_trial_and_has_its_columns(annotated: Copy) -> None:
@@ -137,13 +139,13 @@ TRAINED = {"validation_accuracy", "gap_to_reference", "cycles", "epochs", "seed"
 
 
 def test_every_kind_of_trial_has_the_columns_that_mean_something_for_it(annotated: Copy) -> None:
-    fates = dict.fromkeys(FATES, COLUMNS) | dict.fromkeys(("complete", "pruned", "repeated"), COLUMNS | TRAINED)
-    fates["interrupted"] = COLUMNS | {"seed", "run"}
+    outcomes = dict.fromkeys(OUTCOMES, COLUMNS) | dict.fromkeys(("complete", "pruned", "duplicate"), COLUMNS | TRAINED)
+    outcomes["interrupted"] = COLUMNS | {"seed", "run"}
     sortable = {each["key"] for each in annotated.shown()["union_user_attrs"] if each["sortable"]}
     assert {"params", "macs", "budget_used", "validation_accuracy", "gap_to_reference", "cycles", "seed"} <= sortable
     for trial in annotated.trials:
         shown = {each["key"] for each in annotated.shown_trial(trial)["user_attrs"]}
-        assert fates[trial.fate] <= shown, trial
+        assert outcomes[trial.outcome] <= shown, trial
 
 
 def test_files_are_what_the_run_was(annotated: Copy) -> None:
@@ -157,7 +159,7 @@ def test_files_are_what_the_run_was(annotated: Copy) -> None:
 
 
 def test_learning_curves_are_drawn_where_the_numbers_are(annotated: Copy) -> None:
-    trial = next(trial for trial in annotated.trials if trial.fate == "complete" and not trial.by_hand)
+    trial = next(trial for trial in annotated.trials if trial.outcome == "complete" and not trial.enqueued)
     root = ElementTree.fromstring(annotated.files(trial)["learning-curves.svg"])
     texts = [each for each in root if each.tag.endswith("text")]
     rows = pd.read_csv(annotated.out / str(trial.run) / "curves.csv")
@@ -177,7 +179,7 @@ def test_learning_curves_are_drawn_where_the_numbers_are(annotated: Copy) -> Non
 
 
 def test_learning_curves_have_gaps_where_a_value_is_not_finite(annotated: Copy) -> None:
-    trial = next(trial for trial in annotated.trials if trial.fate == "complete" and not trial.by_hand)
+    trial = next(trial for trial in annotated.trials if trial.outcome == "complete" and not trial.enqueued)
     (record,) = read_runs([annotated.out / str(trial.run)])
     rows = [row._replace(train_loss=math.nan) if row.epoch == 2 else row for row in record.curves]
     root = ElementTree.fromstring(curves_svg(record._replace(curves=tuple(rows))))
@@ -223,13 +225,13 @@ def test_study_note_has_settings_and_best_candidate(annotated: Copy, tell: RunCo
     note = annotated.shown()["note"]["body"]
     html = rendered(note)
     assert unescape(re.findall(r"<h2>(.*?)</h2>", html)[0]) == f"Study {NAME}"
-    complete = [trial for trial in annotated.trials if trial.fate == "complete"]
+    complete = [trial for trial in annotated.trials if trial.outcome == "complete"]
     best = max(complete, key=lambda trial: (trial.accuracy or 0, -trial.params))
     assert f"<strong>#{best.number} {best.architecture}</strong>" in html
-    fates = [trial.fate for trial in annotated.trials]
-    trained = fates.count("complete") + fates.count("pruned")
-    assert f"{trained} trained, {fates.count('pruned')} of them pruned at a restart" in note
-    assert f"{fates.count('over budget')} rejected before training (over budget)" in note
+    outcomes = [trial.outcome for trial in annotated.trials]
+    trained = outcomes.count("complete") + outcomes.count("pruned")
+    assert f"{trained} trained, {outcomes.count('pruned')} of them pruned at a restart" in note
+    assert f"{outcomes.count('over budget')} rejected before training (over budget)" in note
     assert cells(note, "budget") == ["at most 20,000 params"]
     (command,) = commands(note, "leaderboard")
     told = tell(*shlex.split(command)[1:])
@@ -241,7 +243,7 @@ def test_study_note_has_settings_and_best_candidate(annotated: Copy, tell: RunCo
 def test_resume_command_has_the_same_config(digits: DataSet, tell: RunCommand, tmp_path: Path) -> None:
     ways = {"sizing": "scale", "sampler": "random", "pruner": "median", "epochs": 1}
     how: dict[str, Any] = {"recipe": named_recipe("digits"), "space": named_space("resnet").to_mapping()}
-    outcome = EvaluationRequest(digits, tmp_path)(trials=1, name="it's", ways=ways, max_macs=400_000, **how)
+    outcome = SearchRunner(digits, tmp_path)(trials=1, name="it's", ways=ways, max_macs=400_000, **how)
     storage = open_storage(default_storage(tmp_path), create=False)
     copy = Copy(tmp_path, storage, outcome.study)
     copy.annotate()

@@ -13,17 +13,17 @@ from typing import Any
 from urllib.request import urlopen
 
 import pytest
-from dashboard_support import EIGHT, NAME, Copy, all_fates, copied, opened
+from dashboard_support import EIGHT, NAME, Copy, all_outcomes, copied, opened
 from support import RunCommand, started, wait_for, write_space
 
-__all__ = ["all_fates"]
+__all__ = ["all_outcomes"]
 
 ADDRESS = re.compile(r"(?P<base>http://127\.0\.0\.1:(?P<port>\d+))/dashboard/studies/(?P<study>\d+)$")
 
 
 @pytest.fixture
-def copy(all_fates: Path, tmp_path: Path) -> Copy:
-    return copied(all_fates, tmp_path / "runs")
+def copy(all_outcomes: Path, tmp_path: Path) -> Copy:
+    return copied(all_outcomes, tmp_path / "runs")
 
 
 @contextmanager
@@ -167,10 +167,10 @@ def test_invalid_port_gives_one_line(copy: Copy, tell: RunCommand, port: str) ->
 def test_a_study_that_is_missing_is_one_line(copy: Copy, tell: RunCommand, tmp_path: Path) -> None:
     told = tell("dashboard", "other", "--out", str(copy.out))
     assert (told.code, told.out) == (2, "")
-    assert "no such study; there are" in told.err
+    assert "no such study; the storage has" in told.err
     told = tell("dashboard", "--out", str(tmp_path / "nowhere"))
     assert (told.code, told.out) == (2, "")
-    assert "no study is kept here yet" in told.err
+    assert "the storage has no study yet" in told.err
     assert not (tmp_path / "nowhere").exists()
 
 

@@ -14,7 +14,7 @@ from optuna.trial import TrialState, create_trial
 
 from budgetnet.model.budget import Budget
 from budgetnet.study.importance import LEAST_TRIALS, parameter_importance
-from budgetnet.study.trials import FATES, Outcome, Trial
+from budgetnet.study.trials import OUTCOMES, Outcome, Trial
 from budgetnet.visualization.figures import (
     accuracy_front,
     budget_use,
@@ -24,13 +24,13 @@ from budgetnet.visualization.figures import (
     rung_rows,
     rungs,
 )
-from budgetnet.visualization.figures.budget_use import FATE_LOOKS
+from budgetnet.visualization.figures.budget_use import OUTCOME_MARKS
 
 
 def trial(
     number: int,
     *,
-    fate: Outcome = "complete",
+    outcome: Outcome = "complete",
     correct: int | None = None,
     params: int = 100,
     macs: int = 1_000,
@@ -40,7 +40,7 @@ def trial(
 ) -> Trial:
     return Trial(
         number,
-        fate,
+        outcome,
         name,
         "0" * 64,
         params,
@@ -56,13 +56,13 @@ def trial(
 
 STUDY = [
     trial(0, correct=150, params=300, reports={1: 0.5, 2: 0.75}),
-    trial(1, fate="pruned", correct=60, params=100, reports={1: 0.3}),
-    trial(2, fate="over budget", params=900, used=9.0),
+    trial(1, outcome="pruned", correct=60, params=100, reports={1: 0.3}),
+    trial(2, outcome="over budget", params=900, used=9.0),
     trial(3, correct=120, params=200, reports={1: 0.4, 2: 0.6}),
     trial(4, correct=110, params=250, reports={1: 0.45, 2: 0.55}),
-    trial(5, fate="repeated", params=300, reports={1: 0.5, 2: 0.75}),
-    trial(6, fate="running", params=300, reports={1: 0.2}),
-    trial(7, fate="no result", correct=190, params=50),
+    trial(5, outcome="duplicate", params=300, reports={1: 0.5, 2: 0.75}),
+    trial(6, outcome="running", params=300, reports={1: 0.2}),
+    trial(7, outcome="no result", correct=190, params=50),
 ]
 
 
@@ -128,8 +128,8 @@ def test_every_proposal_stands_beside_the_line_of_all_the_budget() -> None:
 
 
 def test_each_outcome_has_its_own_marker() -> None:
-    assert list(FATE_LOOKS) == list(FATES)
-    assert len({symbol for _, symbol in FATE_LOOKS.values()}) == len(FATES)
+    assert list(OUTCOME_MARKS) == list(OUTCOMES)
+    assert len({symbol for _, symbol in OUTCOME_MARKS.values()}) == len(OUTCOMES)
 
 
 def test_rungs_count_reached_and_pruned_candidates() -> None:

@@ -17,7 +17,7 @@ from report_support import (
     IMAGES,
     STUDIES,
     WrittenStudy,
-    every_fate,
+    every_outcome,
     network,
     report_of,
     text_of,
@@ -40,14 +40,14 @@ from budgetnet.visualization.report.run_reader import Reader
 
 
 def test_what_is_ranked_is_what_the_storage_has_complete_and_within_the_budget(tmp_path: Path) -> None:
-    study = every_fate(tmp_path)
+    study = every_outcome(tmp_path)
     found = report_of(study)
     kept = [
         trial
         for trial in study.study.get_trials()
         if trial.state == TrialState.COMPLETE
         and all(value <= 0 for value in trial.constraints.values())
-        and trial.user_attrs["ended"] != "answered from the record"
+        and trial.user_attrs["ended"] != "duplicate"
     ]
     expected = sorted(kept, key=lambda trial: -(trial.value or 0))
     ranked = [standing for standing in found.standings if not standing.row.is_reference]
@@ -71,7 +71,7 @@ def test_what_is_ranked_is_what_the_storage_has_complete_and_within_the_budget(t
 
 
 def test_every_other_candidate_is_listed_once_with_its_reason(tmp_path: Path) -> None:
-    study = every_fate(tmp_path)
+    study = every_outcome(tmp_path)
     found = report_of(study)
     reasons = {each.trial.name: (each.kind, each.why) for each in found.rejections}
     big, wide = network(128, 128).cost, network(32, 48).cost
@@ -99,8 +99,8 @@ def test_every_other_candidate_is_listed_once_with_its_reason(tmp_path: Path) ->
     }
     states = Counter(trial.state for trial in study.study.get_trials())
     assert found.counts["running"] == states[TrialState.RUNNING] == 1
-    alone = ("trained", "over_budget", "repeated", "interrupted", "left_to_others", "running")
-    untrained = sum(each.trial.fate == "no result" and not each.trial.trained for each in found.rejections)
+    alone = ("trained", "over_budget", "duplicate", "interrupted", "skipped", "running")
+    untrained = sum(each.trial.outcome == "no result" and not each.trial.trained for each in found.rejections)
     assert sum(found.counts[key] for key in alone) + untrained == found.counts["proposed"]
     ranked = sum(not standing.row.is_reference for standing in found.standings)
     assert ranked + len(found.rejections) + found.counts["running"] == sum(states.values())
@@ -122,7 +122,7 @@ def test_nothing_over_budget_is_ranked_whatever_the_storage_says(tmp_path: Path)
 
 
 def test_the_finalists_are_those_of_the_records(tmp_path: Path) -> None:
-    found = report_of(every_fate(tmp_path))
+    found = report_of(every_outcome(tmp_path))
     assert found.finals is not None
     assert [(result.finalist.name, result.test) for result in found.finals] == [
         ("#2", [0.9202, 0.9242]),
@@ -135,7 +135,7 @@ def test_the_finalists_are_those_of_the_records(tmp_path: Path) -> None:
 def test_verdict_only_on_original_cifar10(tmp_path: Path, original: bool, word: str) -> None:
     from record_support import data_record
 
-    study = every_fate(tmp_path, data=data_record(is_original_cifar10=original, name="images"))
+    study = every_outcome(tmp_path, data=data_record(is_original_cifar10=original, name="images"))
     page = render(report_of(study))
     verdict = re.search(r'Compared with the reference:</span>\s*<strong class="verdict [\w-]+">([^<]+)<', page)
     assert verdict is not None
@@ -163,7 +163,7 @@ def test_a_search_that_still_runs_and_has_nothing_complete_makes_a_report(tmp_pa
 
 
 def test_damaged_run_folder_is_omitted_and_listed(tmp_path: Path) -> None:
-    study = every_fate(tmp_path)
+    study = every_outcome(tmp_path)
     broken = study.identity(network(16, 24), seed=0).run_id
     (tmp_path / broken / "curves.csv").write_text("nothing\n")
     found = report_of(study)
@@ -302,6 +302,6 @@ def test_a_data_set_that_was_vouched_for_is_known_by_its_provenance() -> None:
 
 @pytest.mark.parametrize("url", ["postgresql://me:secret@host/studies", "postgresql://host/studies?password=secret"])
 def test_passwords_stay_out_of_the_page(tmp_path: Path, url: str) -> None:
-    page = render(report_of(every_fate(tmp_path), storage=url))
+    page = render(report_of(every_outcome(tmp_path), storage=url))
     assert "secret" not in page
     assert "host/studies" in text_of(page)

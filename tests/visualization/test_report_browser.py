@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from browser_support import DESKTOP, PHONE, launched, needs_chromium, opened, overflow
-from report_support import STUDIES, every_fate, network
+from report_support import STUDIES, every_outcome, network
 
 from budgetnet.visualization.report import Report, collect, write_report
 
@@ -28,7 +28,7 @@ def browser() -> Iterator[Browser]:
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, str]:
     """A report with every section filled, and the address of its page."""
     folder = tmp_path_factory.mktemp("report")
-    study = every_fate(folder)
+    study = every_outcome(folder)
     for width, correct in enumerate((9_250, 8_700, 9_305, 800), 3):
         study.complete(network(width), correct)
     report = collect(study.study, out=folder, ablations=[STUDIES / "schedule"], reproductions=[STUDIES / "leakage"])
@@ -50,7 +50,7 @@ def column(page: Page, name: str) -> list[str]:
 
 def test_the_best_candidate_stands_where_one_looks_first(browser: Browser, made: tuple[Report, str]) -> None:
     report, address = made
-    complete = [trial for trial in report.trials if trial.fate == "complete"]
+    complete = [trial for trial in report.trials if trial.outcome == "complete"]
     study_best = max(complete, key=lambda trial: trial.accuracy or 0)
     with opened(browser, address) as (page, _):
         assert page.title() == "study: at most 100,000 parameters, 25,000,000 MACs"

@@ -18,7 +18,7 @@ from report_support import (
     STUDIES,
     Elements,
     WrittenStudy,
-    every_fate,
+    every_outcome,
     network,
     report_of,
     text_of,
@@ -38,7 +38,7 @@ from budgetnet.visualization.report.rejected import rejections
 @pytest.fixture
 def whole(tmp_path: Path) -> Report:
     """A report with every section filled."""
-    study = every_fate(tmp_path, name="study")
+    study = every_outcome(tmp_path, name="study")
     folders = {"ablations": [STUDIES / "schedule"], "reproductions": [STUDIES / "leakage"]}
     return report_of(study, **folders)
 
@@ -125,7 +125,7 @@ def test_a_thousand_candidates_fit_into_six_megabytes(tmp_path: Path) -> None:
 
 
 def test_many_rejected_candidates_are_sampled_and_counted(whole: Report) -> None:
-    away = next(trial for trial in whole.trials if trial.fate == "over budget")
+    away = next(trial for trial in whole.trials if trial.outcome == "over budget")
     many = [away._replace(number=100 + place) for place in range(2_500)]
     trials = [*whole.trials, *many]
     report = whole._replace(trials=tuple(trials), rejections=tuple(rejections(trials, whole.settings.budget)))
@@ -145,7 +145,7 @@ def test_many_rejected_candidates_are_sampled_and_counted(whole: Report) -> None
 
 
 def test_a_report_is_written_and_written_again(tell: RunCommand, tmp_path: Path) -> None:
-    study = every_fate(tmp_path / "runs")
+    study = every_outcome(tmp_path / "runs")
     page = tmp_path / "page.html"
     page.write_text("what was there")
     answer = tell("report", "-o", str(page), "--out", str(study.out), "--ablation", str(STUDIES / "schedule"))
@@ -175,7 +175,7 @@ def test_a_page_that_cannot_be_written_is_refused_before_any_work(tell: RunComma
     ],
 )
 def test_missing_inputs_give_one_line(tell: RunCommand, tmp_path: Path, arguments: list[str], words: str) -> None:
-    study = every_fate(tmp_path / "runs")
+    study = every_outcome(tmp_path / "runs")
     answer = tell("report", *arguments, "-o", str(tmp_path / "page.html"), "--out", str(study.out))
     assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
     assert words in answer.err

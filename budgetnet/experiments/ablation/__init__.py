@@ -1,4 +1,4 @@
-"""What a part is worth: the file of an ablation study, and the variants that it comes to. Loads no torch."""
+"""Ablations: study files, variants and results. Does not import torch, except for training."""
 
 from budgetnet.experiments.ablation.design import Design
 from budgetnet.experiments.ablation.study import AblationStudy

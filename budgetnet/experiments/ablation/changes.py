@@ -1,4 +1,4 @@
-"""What each change of a study is worth: alone, and when it is omitted from all options together."""
+"""Effects of the changes of a study: each alone, and omitted from all options."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LEVEL = 0.05
 """A corrected p-value below it calls a difference significant."""
 
 Effect = Literal["pays", "costs", "mixed", "not settled"]
-"""What the comparisons of one change say together."""
+"""Effect of a change over all its comparisons."""
 
 EFFECT_RULE = (
     "A change pays if over all networks together it gains accuracy alone, or all options lose accuracy without it, "
@@ -22,32 +22,32 @@ EFFECT_RULE = (
     "comparisons say both, and not settled where neither is below 0.05. 'But not on' names networks whose own mean "
     "difference has the other sign."
 )
-"""How `Effect` and `Change.verdict` are found, in words: for every place that shows them."""
+"""Explanation of `Effect` and `Change.verdict`, shown with the results."""
 
 POOLED_RULE = (
     "All networks together: the mean of the networks' mean differences, with Student's interval from the spread within "
     "networks; p corrected for all comparisons over all networks (Holm), apart from those on single networks."
 )
-"""How `Pooled` is found, in words."""
+"""Explanation of `Pooled`, shown with the results."""
 
 
 class Pooled(NamedTuple):
-    """One comparison over all networks together."""
+    """A comparison pooled over networks."""
 
     difference: PooledDifference
     """Mean of the networks' mean differences."""
     p_value: float | None
-    """Of the difference, corrected for all comparisons over all networks together (Holm), and for no others."""
+    """P-value of the difference, corrected for all pooled comparisons (Holm)."""
     networks: tuple[str, ...]
-    """Networks with pairs; the others are not in it."""
+    """Networks with pairs, which are pooled."""
 
     @property
     def significant(self) -> bool | None:
-        """Whether the difference is more than noise; None where that cannot be said."""
+        """Whether the difference is significant; None without a p-value."""
         return None if self.p_value is None else self.p_value < LEVEL
 
     def to_mapping(self) -> dict[str, Any]:
-        """The comparison as plain data."""
+        """Return the comparison as plain data."""
         difference = self.difference
         return {
             "difference": difference.mean,
@@ -61,23 +61,23 @@ class Pooled(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """One of a change's two comparisons, on every network and over all of them."""
+    """A comparison of a change, on every network and pooled."""
 
     kind: Literal["alone", "omitted"]
-    """``alone``: with the change beside without it. ``omitted``: all options but this beside all options."""
+    """``alone``: the change against the base. ``omitted``: all options but this against all options."""
     rows: dict[str, Row]
     """The compared variants, by the network's name."""
     pooled: Pooled | None
-    """Over all networks; None in a study of one network, and where no network has a pair."""
+    """Comparison over all networks; None in a study of one network and without pairs."""
 
     @property
     def label(self) -> str:
-        """What tables call it."""
+        """Label in tables."""
         return "alone" if self.kind == "alone" else "without it"
 
     @property
     def gain(self) -> float | None:
-        """What the change gains beyond noise by this comparison, as a share; negative for a loss, None for noise."""
+        """Significant gain of the change in accuracy, as a share; negative for a loss, None if not significant."""
         found: Pooled | Row | None = self.pooled
         if found is None and len(self.rows) == 1:
             found = next(iter(self.rows.values()))
@@ -87,7 +87,7 @@ class Comparison(NamedTuple):
 
     @property
     def opposed(self) -> list[str]:
-        """Networks whose own mean has the other sign than `gain`; none where that is None."""
+        """Networks whose own mean difference has the opposite sign of `gain`."""
         gain = self.gain
         if gain is None:
             return []
@@ -100,17 +100,17 @@ class Comparison(NamedTuple):
 
 
 class Change(NamedTuple):
-    """An option, a level or a combination of them, on every network of a study."""
+    """An option, a level or a combination of them, with its comparisons."""
 
     name: str
     comparisons: tuple[Comparison, ...]
-    """Alone, omitted, or both in this order."""
+    """Comparisons: alone, omitted, or both in this order."""
     networks: tuple[str, ...]
     """All networks of the study, by their names."""
 
     @property
     def effect(self) -> Effect:
-        """What the comparisons say together, by `EFFECT_RULE`."""
+        """Effect by `EFFECT_RULE`."""
         gains = {comparison.gain > 0 for comparison in self.comparisons if comparison.gain is not None}
         if not gains:
             return "not settled"
@@ -118,21 +118,21 @@ class Change(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """The effect in words, with the networks that do not agree or have no pairs: ``pays, but not on preact``."""
-        said: str = self.effect
+        """Effect with the networks that do not agree or have no pairs: ``pays, but not on preact``."""
+        text: str = self.effect
         opposed = {name for comparison in self.comparisons for name in comparison.opposed}
         if opposed and self.effect in ("pays", "costs"):
-            said += f", but not on {self._listed(opposed)}"
+            text += f", but not on {self._listed(opposed)}"
         compared = {name for each in self.comparisons if each.pooled for name in each.pooled.networks}
         if compared and len(compared) < len(self.networks):
-            said += f"; not compared on {self._listed(set(self.networks) - compared)}"
-        return said
+            text += f"; not compared on {self._listed(set(self.networks) - compared)}"
+        return text
 
     def _listed(self, names: set[str]) -> str:
         return ", ".join(name for name in self.networks if name in names)
 
     def to_mapping(self) -> dict[str, Any]:
-        """The change as plain data."""
+        """Return the change as plain data."""
         rows = {each.kind: each.rows for each in self.comparisons}
         pooled = {each.kind: each.pooled.to_mapping() if each.pooled else None for each in self.comparisons}
         networks = {
@@ -157,11 +157,11 @@ def _numbers(row: Row | None) -> dict[str, Any] | None:
 
 
 def changes_of(rows: Sequence[Row], networks: Sequence[str]) -> tuple[Change, ...]:
-    """The changes of a study, in the order of its variants; all options together stand last.
+    """Return the changes of a study in the order of its variants, all options together last.
 
     Args:
-        rows: the variants of all networks.
-        networks: the networks' names.
+        rows: variants of all networks.
+        networks: names of the networks.
     """
     found: dict[str, dict[Literal["alone", "omitted"], dict[str, Row]]] = {}
     compared = [row for row in rows if not row.variant.is_base]
@@ -178,7 +178,7 @@ def changes_of(rows: Sequence[Row], networks: Sequence[str]) -> tuple[Change, ..
 
 
 def _pooled(comparisons: Sequence[Iterable[Row]]) -> list[Pooled | None]:
-    """Each comparison over its networks, corrected for all that there are."""
+    """Return each comparison pooled over its networks, with corrected p-values."""
     differences: list[tuple[PooledDifference, tuple[str, ...]] | None] = []
     for rows in comparisons:
         usable = [row for row in rows if row.pairs]

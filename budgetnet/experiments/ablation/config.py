@@ -40,7 +40,7 @@ def _read_study(value: object) -> object:
 
 
 class AblationConfig(Config):
-    """Which variants are trained, on what, and where.
+    """Options of an ablation.
 
     Raises:
         InputError: on construction, when a field is unknown or breaks its rule.
@@ -80,7 +80,7 @@ class AblationConfig(Config):
 
     @functools.cached_property
     def file(self) -> AblationStudy:
-        """The study as its file has it.
+        """Study as read from its file.
 
         Raises:
             InputError: the file is missing or breaks a rule.
@@ -92,7 +92,7 @@ class AblationConfig(Config):
 
     @functools.cached_property
     def changed_study(self) -> AblationStudy:
-        """The study with the changes, epochs and seeds of this config.
+        """Study with the changes, epochs and seeds of this config.
 
         Raises:
             InputError: the file is missing or breaks a rule, alone or with the changes.
@@ -111,7 +111,7 @@ class AblationConfig(Config):
 
     @property
     def data_name(self) -> str:
-        """The data set to load."""
+        """Name of the data set to load."""
         return self.data or self.file.data or "digits"
 
     @property
@@ -121,7 +121,7 @@ class AblationConfig(Config):
 
     @property
     def changes(self) -> list[str]:
-        """What the config sets in the study, in words."""
+        """Changes that the config makes in the study, as text."""
         return [*self.change, *(f"epochs={self.epochs}" for _ in range(self.epochs is not None))]
 
 
@@ -137,4 +137,4 @@ def _read_change(text: str) -> tuple[str, Any]:
     try:
         return path, yaml.safe_load(value)
     except yaml.YAMLError:
-        raise InputError("change", text, "must have a value as YAML writes it") from None
+        raise InputError("change", text, "must have a value in YAML") from None

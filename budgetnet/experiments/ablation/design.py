@@ -1,4 +1,4 @@
-"""Designs of a study: which combinations of levels and options are trained, and what each is compared with."""
+"""Designs of a study: the combinations of levels and options to train, and what each is compared with."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from budgetnet.experiments.ablation.levels import is_removal, level_key, setting
 from budgetnet.experiments.ablation.overrides import Setup, override
 
 Design = Literal["one-at-a-time", "leave-one-out", "alone-and-leave-one-out", "full-factorial"]
-"""Which settings are tried. ``one-at-a-time``: each level that differs from the base, and each option, alone.
-``leave-one-out``: the same levels, where the base is the whole that each variant lacks a part of; with options the
-whole is the base with all options together, and each variant lacks one option. ``alone-and-leave-one-out``, for options
-only: the base, each option alone, all options together, and all without each one. ``full-factorial``: each combination
-of levels, and of options that are on or off."""
+"""Settings to train. ``one-at-a-time``: each level that differs from the base, and each option, alone.
+``leave-one-out``: the same levels, for a base that each variant lacks a part of; with options, all options together are
+the reference, and each variant omits one. ``alone-and-leave-one-out``, for options only: the base, each option alone,
+all options together, and all without each one. ``full-factorial``: each combination of levels and of options."""
 
 BASE = "base"
-"""Name of the variant in which nothing was changed."""
+"""Name of the unchanged variant."""
 ALL = "all"
 """Name of the variant with all options."""
 
@@ -30,34 +29,34 @@ Options = Mapping[str, Mapping[str, Any]]
 
 
 class Part(NamedTuple):
-    """One level of a factor, or one option: what a design adds or omits as a whole."""
+    """A level of a factor, or an option, which a design adds or omits as a whole."""
 
     label: str
-    """The option's name, or the level in a few words."""
+    """Name of the option, or short text of the level."""
     settings: dict[str, Any]
     """Levels by dotted path."""
     is_option: bool
 
 
 class Entry(NamedTuple):
-    """A variant that a design asks for."""
+    """A variant of a design."""
 
     name: str
-    """What the design calls it; empty where its name is made of its parts."""
+    """Name given by the design; empty if the name is made of the parts."""
     parts: tuple[Part, ...]
     compared_with: str
     """Name of the entry that it is compared with; empty for the first entry."""
     omitted: str = ""
-    """The option that is missing from all options."""
+    """Option that is omitted from all options."""
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The levels of all parts; of two for one path the later one."""
+        """Levels of all parts by path; a later part overrides an earlier one."""
         return {path: level for part in self.parts for path, level in part.settings.items()}
 
 
 def count_of(factors: Factors, options: Options, design: Design) -> int:
-    """How many variants a design asks for at most, the base included; equal ones are not merged yet."""
+    """Return the number of variants of a design with the base, before equal ones are merged."""
     counts = [len(levels) for levels in factors.values()]
     if design == "full-factorial":
         return math.prod([*counts, *(2 for _ in options)])
@@ -67,7 +66,7 @@ def count_of(factors: Factors, options: Options, design: Design) -> int:
 
 
 def check_design(factors: Factors, options: Options, design: Design) -> None:
-    """Refuses factors and options that a design has no use for.
+    """Require that a design can use the factors and options.
 
     Raises:
         InputError: a factorial's factor has one level, the design takes other factors or more options, or two options
@@ -96,28 +95,28 @@ def _check_agreement(options: Options) -> None:
             other, present = first.setdefault(path, (name, level))
             same = level_key(level) == level_key(present) or (is_removal(path, level) and is_removal(path, present))
             if not same:
-                rule = f"is set to another value by options.{other}, and this design combines the two"
+                rule = f"is set to another value by options.{other}, and this design combines them"
                 raise InputError(f"options.{name}.{path}", level, rule)
 
 
 def entries_of(base: Setup, factors: Factors, options: Options, design: Design) -> Iterator[tuple[Entry, Setup]]:
-    """Every variant that a design asks for, with its network and recipe; what the others are compared with is first.
+    """Yield the variants of a design with their networks and recipes, the reference of the comparisons first.
 
     Args:
-        base: what settings are laid over.
-        factors: levels by path, as `read_level` keeps them.
-        options: values by path, likewise, by the options' names.
-        design: which settings are tried.
+        base: network and recipe that settings override.
+        factors: levels by path, from `read_level`.
+        options: values by path, from `read_level`, by the names of the options.
+        design: the design.
 
     Raises:
-        InputError: a setting leads nowhere or breaks a rule, or a factor or an option changes nothing.
+        InputError: a setting has no such path or breaks a rule, or a factor or an option changes nothing.
     """
     levels = {path: [Part(setting_text(path, each), {path: each}, False) for each in factors[path]] for path in factors}
     extras = [Part(name, dict(settings), True) for name, settings in options.items()]
     first = Entry(BASE, (), "")
     if design == "leave-one-out" and extras:
         first = Entry(ALL, tuple(extras), "")
-    whole = lay(base, first)
+    whole = setup_of(base, first)
     yield first, whole
     if design == "full-factorial":
         sides: list[Sequence[Part | None]] = [*levels.values(), *([None, part] for part in extras)]
@@ -128,7 +127,7 @@ def entries_of(base: Setup, factors: Factors, options: Options, design: Design) 
         laid = [_with_setup(base, Entry(part.label, (*first.parts, part), first.name)) for part in parts]
         changed = [(entry, setup) for entry, setup in laid if setup.key != whole.key]
         if not changed:
-            raise InputError(f"factors.{path}", list(factors[path]), "changes nothing: the base is so already")
+            raise InputError(f"factors.{path}", list(factors[path]), "changes nothing in the base")
         yield from changed
     if design != "leave-one-out":
         yield from _alone(base, extras)
@@ -139,46 +138,46 @@ def entries_of(base: Setup, factors: Factors, options: Options, design: Design) 
 
 
 def _with_setup(base: Setup, entry: Entry) -> tuple[Entry, Setup]:
-    return entry, lay(base, entry)
+    return entry, setup_of(base, entry)
 
 
 def _alone(base: Setup, extras: Sequence[Part]) -> Iterator[tuple[Entry, Setup]]:
     for part in extras:
         entry = Entry(part.label, (part,), BASE)
-        setup = lay(base, entry)
+        setup = setup_of(base, entry)
         if setup.key == base.key:
-            raise InputError(f"options.{part.label}", part.settings, "changes nothing: the base is so already")
+            raise InputError(f"options.{part.label}", part.settings, "changes nothing in the base")
         yield entry, setup
 
 
 def _omitting(base: Setup, extras: Sequence[Part], *, prefix: str) -> Iterator[tuple[Entry, Setup]]:
-    whole = lay(base, Entry(ALL, tuple(extras), ""))
+    whole = setup_of(base, Entry(ALL, tuple(extras), ""))
     for part in extras:
         others = tuple(other for other in extras if other is not part)
         entry = Entry(f"{prefix}without {part.label}", others, ALL, part.label)
-        setup = lay(base, entry)
+        setup = setup_of(base, entry)
         if setup.key == whole.key:
-            rule = "changes nothing: without it, all options together come to the same"
+            rule = "changes nothing: all options together are the same without it"
             raise InputError(f"options.{part.label}", part.settings, rule)
         yield entry, setup
 
 
-def lay(base: Setup, entry: Entry) -> Setup:
-    """The base with an entry's settings.
+def setup_of(base: Setup, entry: Entry) -> Setup:
+    """Return the base with the settings of an entry.
 
     Raises:
-        InputError: a setting leads nowhere or breaks a rule; the field is the option's, where one is to blame.
+        InputError: a setting has no such path or breaks a rule; the field names the option that set it.
     """
     try:
         return override(base, entry.settings)
     except InputError as error:
         name = entry.name or text_of(entry.parts)
-        field = f"{_option_at_fault(entry.parts, error.field)}{error.field}"
+        field = f"{_option_prefix(entry.parts, error.field)}{error.field}"
         raise InputError(field, error.value, f"{error.rule} (in the variant {name})") from None
 
 
-def _option_at_fault(parts: Sequence[Part], field: str) -> str:
-    """The beginning of a field's path: of the only option, or of the one that sets the field or a part of it."""
+def _option_prefix(parts: Sequence[Part], field: str) -> str:
+    """Return the prefix of a field in errors: the option that sets it, or the only option."""
     for part in parts:
         sets = any(field == path or field.startswith((f"{path}.", f"{path}[")) for path in part.settings)
         if part.is_option and (sets or len(parts) == 1):
@@ -187,5 +186,5 @@ def _option_at_fault(parts: Sequence[Part], field: str) -> str:
 
 
 def text_of(parts: Sequence[Part]) -> str:
-    """Parts for people, and the base where there are none."""
+    """Return the labels of the parts, or ``base`` without parts."""
     return ", ".join(part.label for part in parts) or BASE

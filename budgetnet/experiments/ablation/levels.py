@@ -1,8 +1,8 @@
-"""Levels of a factor: what ``on``, ``off``, null and single words mean where they stand, and what people call them.
+"""Levels of a factor: the meaning of ``on``, ``off``, null and names, and the labels of levels.
 
-A level is any value that its field takes, and two more: ``off`` takes the component away, ``on`` is what the base has.
-YAML reads both as booleans, so they are booleans here. Null is ``off`` wherever a component can be taken away, and else
-the field's own null. Where a document has a kind, a single word is that kind, and the rest stays as it was.
+A level is any value of its field, or ``off``, which removes the component, or ``on``, which is the value of the base.
+YAML reads both as booleans, so they are booleans here. Null means ``off`` where a component can be removed, else the
+null of the field. For a document with a field ``kind``, a string sets the kind and keeps the other fields.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from budgetnet.runs.named_recipes import named_recipe
 from budgetnet.runs.recipe import Recipe
 
 STAGE = "spec.stages[]"
-"""The path whose removal takes an entry out of a list."""
+"""Path whose removal deletes an entry of a list."""
 
 REMOVED: dict[str, Any] = {
     STAGE: None,
@@ -65,22 +65,22 @@ REMOVED: dict[str, Any] = {
     "recipe.resizing": None,
     "recipe.example_filter": None,
 }
-"""What is left where a component was taken away; of a document, the fields that change."""
+"""Values of removed components; of a document, the fields that change."""
 
-_WORDS = {"on": True, "off": False}
-_LONGEST = 48
-"""Characters of a level in the name of a variant, beyond which it is cut and told apart by a digest."""
+_SWITCHES = {"on": True, "off": False}
+_MAX_LABEL = 48
+"""Characters of a level in the name of a variant; a longer one is cut and ends in a digest."""
 
 
 def read_level(path: str, level: Any) -> Any:
-    """A level as a study keeps it: words for on and off as booleans, whole documents by their names or checked.
+    """Return a level as a study stores it: on and off as booleans, whole documents read and validated.
 
     Raises:
-        InputError: a path that leads nowhere, a name that nothing has, or a document that breaks a rule.
+        InputError: the path or the name does not exist, or a document breaks a rule.
     """
     require_path(path, level)
-    if isinstance(level, str) and level in _WORDS:
-        return _WORDS[level]
+    if isinstance(level, str) and level in _SWITCHES:
+        return _SWITCHES[level]
     if path not in DOCUMENTS:
         return level
     try:
@@ -90,14 +90,14 @@ def read_level(path: str, level: Any) -> Any:
 
 
 def read_document(kind: str, value: Any) -> ModelSpec | Recipe:
-    """A specification or a recipe that is given by its name, as plain data or as itself.
+    """Return a specification or a recipe from its name, plain data or the document itself.
 
     Args:
         kind: ``spec`` or ``recipe``.
-        value: what was given.
+        value: name, mapping or document.
 
     Raises:
-        InputError: nothing has that name, or the data breaks a rule; the field is the part behind ``kind``.
+        InputError: the name does not exist, or the data breaks a rule; the field is relative to the document.
     """
     document = DOCUMENTS[kind]
     if isinstance(value, document):
@@ -113,21 +113,21 @@ def read_document(kind: str, value: Any) -> ModelSpec | Recipe:
 
 
 def is_removal(path: str, level: Any) -> bool:
-    """Whether a level takes a component away."""
+    """Return whether a level removes a component."""
     return pattern_of(path) in REMOVED and (level is None or level is False)
 
 
 def meaning(path: str, level: Any, *, present: Any, own: Any) -> Any:
-    """The plain value that a level sets; `is_removal` tells where a stage goes instead.
+    """Return the plain value that a level sets, unless `is_removal` deletes a stage.
 
     Args:
-        path: where.
+        path: path of the value.
         level: the level.
-        present: the value that is there now.
-        own: the base's own value.
+        present: current value.
+        own: value of the base.
 
     Raises:
-        InputError: ``on`` for what the base has not, or on and off for what cannot be taken away.
+        InputError: ``on`` for a component that the base does not have, or on or off for one that cannot be removed.
     """
     place = PLACES[pattern_of(path)]
     if level is None and place.nullable:
@@ -140,10 +140,10 @@ def meaning(path: str, level: Any, *, present: Any, own: Any) -> Any:
         if pattern_of(path) not in REMOVED:
             raise InputError(path, "on", "cannot be switched on: give a value")
         if own == _without(path, own):
-            raise InputError(path, "on", "is not there in the base: give the value to set")
+            raise InputError(path, "on", "is not in the base: give the value to set")
         return copy.deepcopy(own)
     if level is False or level is None:
-        raise InputError(path, "off" if level is False else None, "cannot be taken away: give a value")
+        raise InputError(path, "off" if level is False else None, "cannot be removed: give a value")
     if isinstance(level, str) and place.has_kind:
         return {**(present or {}), "kind": level}
     return copy.deepcopy(level)
@@ -154,21 +154,21 @@ def _without(path: str, present: Any) -> Any:
     return {**present, **removed} if isinstance(removed, dict) else removed
 
 
-def kept_level(level: Any) -> Any:
-    """A level as plain data: whole documents by their labels."""
+def plain_level(level: Any) -> Any:
+    """Return a level as plain data, with whole documents by their labels."""
     if isinstance(level, ModelSpec):
         return level.label
     return (level.name or f"recipe-{level.digest[:8]}") if isinstance(level, Recipe) else level
 
 
 def setting_text(path: str, level: Any) -> str:
-    """A level for people, short: ``kernel_sizes=5x3``, ``stages[4].channels=128``, ``without early_stopping``."""
+    """Return a short label of a level: ``kernel_sizes=5x3``, ``stages[4].channels=128``, ``without early_stopping``."""
     label = label_of(path)
     if is_removal(path, level):
         return f"without {label}"
-    text = _text(kept_level(level), joint="x" if label.endswith("kernel_sizes") else "-")
-    if len(text) > _LONGEST:
-        text = f"{text[: _LONGEST - 9]}~{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    text = _text(plain_level(level), joint="x" if label.endswith("kernel_sizes") else "-")
+    if len(text) > _MAX_LABEL:
+        text = f"{text[: _MAX_LABEL - 9]}~{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     return f"{label}={text}"
 
 
@@ -185,6 +185,6 @@ def _text(value: Any, *, joint: str) -> str:
 
 
 def level_key(level: Any) -> str:
-    """A level as text that tells 1 from on, to find those named twice."""
+    """Return a level as text to find duplicates; 1 and on differ."""
     digest = {"document": level.digest} if isinstance(level, (ModelSpec, Recipe)) else level
     return json.dumps(digest, sort_keys=True, default=repr)

@@ -1,4 +1,4 @@
-"""A network and how it is trained, and settings laid over the two."""
+"""Settings that override values of a network and a recipe."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from budgetnet.runs.recipe import Recipe
 
 
 class Setup(NamedTuple):
-    """What is trained and how."""
+    """A network and its recipe."""
 
     spec: ModelSpec
     recipe: Recipe
@@ -29,8 +29,8 @@ class Setup(NamedTuple):
         return {"spec": self.spec.to_mapping(), "recipe": self.recipe.to_mapping()}
 
 
-class _Companion(NamedTuple):
-    """A value that the base hands down, and that goes where another one leaves it without sense."""
+class _DependentField(NamedTuple):
+    """A field that is reset when another field makes its inherited value invalid."""
 
     path: str
     value: Any
@@ -38,41 +38,40 @@ class _Companion(NamedTuple):
     when: Callable[[Any], bool]
 
 
-_COMPANIONS = (
-    _Companion("recipe.nesterov", False, "recipe.momentum", lambda momentum: not momentum),
-    _Companion("recipe.augmentation.alternating_flip", False, "recipe.augmentation.flip", lambda flip: not flip),
-    _Companion("recipe.test_time_shifts", False, "recipe.test_time_flip", lambda flip: not flip),
-    _Companion("spec.bottleneck_ratio", None, "spec.block", lambda block: block != "bottleneck"),
-    _Companion("spec.shortcut.kernel_size", 1, "spec.shortcut.kind", lambda kind: kind in ("padding", "none")),
+_DEPENDENT_FIELDS = (
+    _DependentField("recipe.nesterov", False, "recipe.momentum", lambda momentum: not momentum),
+    _DependentField("recipe.augmentation.alternating_flip", False, "recipe.augmentation.flip", lambda flip: not flip),
+    _DependentField("recipe.test_time_shifts", False, "recipe.test_time_flip", lambda flip: not flip),
+    _DependentField("spec.bottleneck_ratio", None, "spec.block", lambda block: block != "bottleneck"),
+    _DependentField("spec.shortcut.kernel_size", 1, "spec.shortcut.kind", lambda kind: kind in ("padding", "none")),
 )
 
 
 def override(base: Setup, settings: Mapping[str, Any]) -> Setup:
-    """A setup with some of its values replaced; what becomes another network or recipe loses its name.
+    """Return a setup with some values replaced; a network or recipe that changes loses its name.
 
-    Whole documents come first, then lists over all stages, then the others, so that the narrower path wins; stages are
-    taken away at last, so that an index means the same stage throughout.
+    Whole documents are set first, then lists over all stages, then the others, so that the narrower path overrides.
+    Stages are removed last, so that indexes do not shift.
 
-    What the base hands down and no setting names goes along where it would have no sense any more: Nesterov's variant
-    without momentum, flips that alternate without flips, a bottleneck's ratio in other blocks, a kernel of shortcuts
-    that have none. And where the length or the kind of schedule changes, the first cycle is that of
-    `Recipe.with_epochs`: no longer than the training, and as long where it is the only one.
+    Dependent fields that no setting names are reset where the base's value becomes invalid: Nesterov momentum without
+    momentum, alternating flips without flips, the ratio of bottlenecks in other blocks, the kernel of shortcuts without
+    convolution. If the epochs or the kind of schedule change, the first cycle is that of `Recipe.with_epochs`.
 
     Args:
-        base: what to start from.
+        base: network and recipe to start from.
         settings: levels by dotted path.
 
     Raises:
-        InputError: a path leads nowhere, a level means nothing there, or the result breaks a rule.
+        InputError: a path does not exist, a level is invalid there, or the result breaks a rule.
     """
     own, documents = base.documents, base.documents
     for path, level in sorted(settings.items(), key=_turn):
         _write(documents, path, level, own)
     before = Setup(settings.get("spec", base.spec), settings.get("recipe", base.recipe))
     inherited = before.documents
-    for companion in _COMPANIONS:
-        if companion.path not in settings and _companion_goes(companion, documents, inherited):
-            _assign(documents, companion.path, companion.value)
+    for field in _DEPENDENT_FIELDS:
+        if field.path not in settings and _must_reset(field, documents, inherited):
+            _assign(documents, field.path, field.value)
     spec = _checked("spec", lambda: ModelSpec.from_mapping(documents["spec"]), before.spec)
     recipe = _checked("recipe", lambda: _recipe(documents["recipe"], settings, before.recipe), before.recipe)
     return Setup(spec, recipe)
@@ -103,7 +102,7 @@ def _write(documents: dict[str, Any], path: str, level: Any, own: dict[str, Any]
         del documents["spec"]["stages"][parts[-1]]
     else:
         present = value_at(documents, path, level=level)
-        # On means the base's own value, which nothing else needs: another document may have no such place.
+        # Only on needs the value of the base: a replaced document may not have this path.
         value = meaning(path, level, present=present, own=value_at(own, path, level="on") if level is True else None)
         _assign(documents, path, value)
 
@@ -116,17 +115,17 @@ def _assign(documents: dict[str, Any], path: str, value: Any) -> None:
     place[last] = value
 
 
-def _companion_goes(companion: _Companion, documents: dict[str, Any], inherited: dict[str, Any]) -> bool:
-    """Whether the value is the one handed down, and what it belongs to has changed so that it must go."""
+def _must_reset(field: _DependentField, documents: dict[str, Any], inherited: dict[str, Any]) -> bool:
+    """Return whether a field still has its inherited value, which is invalid now."""
     try:
-        value, of = value_at(documents, companion.path), value_at(documents, companion.of)
-    except InputError:  # No document where one must be: its own rule will tell.
+        value, of = value_at(documents, field.path), value_at(documents, field.of)
+    except InputError:  # An invalid document, which is reported on validation.
         return False
-    return value == value_at(inherited, companion.path) and companion.when(of) and value != companion.value
+    return value == value_at(inherited, field.path) and field.when(of) and value != field.value
 
 
 def _recipe(mapping: dict[str, Any], settings: Mapping[str, Any], before: Recipe) -> Recipe:
-    """The recipe, with the first cycle that its length and its kind of schedule ask for, unless a setting names it."""
+    """Return the recipe, with the first cycle adapted to its epochs and schedule unless a setting names it."""
     schedule = mapping["schedule"]
     if _named_cycle(settings) or not isinstance(schedule, dict):
         return Recipe.from_mapping(mapping)
@@ -139,21 +138,21 @@ def _recipe(mapping: dict[str, Any], settings: Mapping[str, Any], before: Recipe
 
 
 def _named_cycle(settings: Mapping[str, Any]) -> bool:
-    """Whether settings say how long the first cycle is."""
+    """Return whether the settings name the length of the first cycle."""
     schedule = settings.get("recipe.schedule")
     return "recipe.schedule.first_cycle" in settings or (isinstance(schedule, Mapping) and "first_cycle" in schedule)
 
 
 def with_epochs(base: Setup, settings: Mapping[str, Any], epochs: int) -> dict[str, Any]:
-    """Settings for another length of training: a first cycle that they name as `Recipe.with_epochs` makes it.
+    """Return settings for another number of epochs, with their first cycle from `Recipe.with_epochs`.
 
     Args:
-        base: what the settings are laid over, of its own length.
-        settings: levels by dotted path; those that name a length or a whole recipe stay as they are.
-        epochs: the other length.
+        base: network and recipe that the settings override.
+        settings: levels by dotted path; those that name epochs or a whole recipe are not changed.
+        epochs: number of epochs.
 
     Raises:
-        InputError: a setting means nothing for this base.
+        InputError: a setting is invalid for this base.
     """
     if "recipe" in settings or "recipe.epochs" in settings or not _named_cycle(settings):
         return dict(settings)
@@ -171,6 +170,6 @@ def _prefixed(kind: str, make: Callable[[], Any]) -> Any:
 
 
 def _checked(kind: str, make: Callable[[], Any], before: Any) -> Any:
-    """The document that is made: the one before, with its name, where nothing changed, else one without a name."""
+    """Return the new document without a name, or the old one if nothing changed."""
     made = _prefixed(kind, make)
     return before if made.digest == before.digest else made.model_copy(update={"name": ""})

@@ -1,4 +1,4 @@
-"""What the fields of a study's file may hold: changes, factors, options and networks as they are written, and files."""
+"""Parsers of the fields of a study file: changes, factors, options, networks and paths of files."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from budgetnet.model.zoo import ENTRIES
 from budgetnet.runs.named_recipes import NAMED
 
 NO_FACTORS = "must be a mapping of paths to lists of levels, or a list of paths"
-"""What is said where a study varies nothing."""
+"""Error of a study without factors."""
 
 _NETWORK_NAME = re.compile(r"[\w.+-]{1,30}")
 _OPTION_NAME = re.compile(r"[\w.+=-]([\w .+=/-]{0,46}[\w.+=-])?")
 
 
 def read_changes(value: object) -> dict[str, Any]:
-    """Values by path."""
+    """Return changes as values by path."""
     if not isinstance(value, dict):
         raise ValueError("must be a mapping of paths to values")
     return {str(path): read_level(str(path), level) for path, level in value.items()}
 
 
 def read_factors(value: object) -> dict[str, tuple[Any, ...]]:
-    """Levels by path; of a plain list of paths each is taken away."""
+    """Return factors as levels by path; a list of paths removes each of them."""
     if value and isinstance(value, list) and all(isinstance(path, str) for path in value):
         if len(set(value)) < len(value):
-            raise ValueError("must not name a path twice")
+            raise ValueError("must not have a path twice")
         value = {path: [False] for path in value}
     if not isinstance(value, dict):
         raise ValueError(NO_FACTORS)
@@ -44,18 +44,18 @@ def _levels(path: str, levels: object) -> tuple[Any, ...]:
         raise InputError(path, levels, "must be a list of levels")
     read = tuple(read_level(path, level) for level in levels)
     if len({level_key(level) for level in read}) < len(read):
-        raise InputError(path, list(levels), "must not name a level twice")
+        raise InputError(path, list(levels), "must not have a level twice")
     return read
 
 
 def read_options(value: object) -> dict[str, dict[str, Any]]:
-    """Values by path, by the names of the options that set them."""
+    """Return options as values by path, by the name of the option."""
     if not isinstance(value, dict):
         raise ValueError("must be a mapping of names to mappings of paths to values")
     options = {str(name): settings for name, settings in value.items()}
     for name, settings in options.items():
         if name in (BASE, ALL):
-            raise InputError(name, settings, "is a variant's name already: call the option something else")
+            raise InputError(name, settings, "is the name of a variant: choose another name")
         if not _OPTION_NAME.fullmatch(name):
             rule = "must have a name of 1 to 48 letters, digits, spaces and the characters . + = / _ -"
             raise InputError(repr(name), settings, rule)
@@ -75,7 +75,7 @@ def _read_value(name: str, path: str, level: object) -> Any:
 
 
 def read_networks(value: object) -> dict[str, Any]:
-    """Networks by their short names."""
+    """Return networks by their short names."""
     if not isinstance(value, dict):
         raise ValueError("must be a mapping of short names to networks")
     for name, network in value.items():
@@ -93,7 +93,7 @@ def _read_network(name: str, network: object) -> Any:
 
 
 def with_files(mapping: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The mapping of a study, with the documents in place of the files that it names.
+    """Return the mapping of a study, with documents in place of file names.
 
     Raises:
         InputError: a file is missing or malformed, or what it holds breaks a rule.
@@ -106,7 +106,7 @@ def with_files(mapping: dict[str, Any], folder: Path) -> dict[str, Any]:
         return value
 
     def read_inside(kind: str, value: Any) -> Any:
-        """A mapping of paths, whose value at the path of a whole document may be a file, or a list of them."""
+        """Return a mapping of paths with the files of whole documents read."""
         if not isinstance(value, dict) or kind not in value:
             return value
         levels = value[kind]

@@ -1,8 +1,8 @@
 """Dotted paths into a specification or a recipe, such as ``spec.stages[4].channels`` or ``recipe.schedule``.
 
-A path begins with the document it leads into, ``spec`` or ``recipe``, which alone stand for a whole document. Behind
-that come fields as the documents have them, and ``[i]`` for an entry of a list, counted from 0. ``spec.channels``,
-``spec.blocks``, ``spec.strides`` and ``spec.kernel_sizes`` stand for all stages at once, as in `ModelSpec.replace`.
+A path begins with the name of the document, ``spec`` or ``recipe``, which alone is the whole document. Fields of the
+document follow, with ``[i]`` for an entry of a list, counted from 0. ``spec.channels``, ``spec.blocks``,
+``spec.strides`` and ``spec.kernel_sizes`` set all stages at once, as in `ModelSpec.replace`.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from budgetnet.model.spec import PER_STAGE, ModelSpec
 from budgetnet.runs.recipe import Recipe
 
 DOCUMENTS: dict[str, type[ModelSpec] | type[Recipe]] = {"spec": ModelSpec, "recipe": Recipe}
-"""What a path can lead into."""
+"""Documents by the first part of a path."""
 
 
 class Place(NamedTuple):
-    """What kind of value lies at the end of a path."""
+    """Kind of value at a path."""
 
     boolean: bool = False
-    """Whether it is yes or no."""
+    """Whether it is a boolean."""
     nullable: bool = False
     """Whether it may be null."""
     has_kind: bool = False
     """Whether it is a document with a field ``kind``."""
 
 
-def _held(annotation: Any) -> type[Document] | None:
-    """The document that a field holds, by itself, in a list or perhaps; None for plain values."""
+def _document_type(annotation: Any) -> type[Document] | None:
+    """Return the document type in an annotation, also in a list or a union; None for plain values."""
     if isinstance(annotation, type) and issubclass(annotation, Document):
         return annotation
-    return next((found for part in get_args(annotation) if (found := _held(part))), None)
+    return next((found for part in get_args(annotation) if (found := _document_type(part))), None)
 
 
 def _places(prefix: str, document: type[Document]) -> Iterator[tuple[str, Place]]:
     for name, field in document.model_fields.items():
         path, annotation = f"{prefix}.{name}", field.annotation
-        inner = _held(annotation)
+        inner = _document_type(annotation)
         is_list = get_origin(annotation) is tuple
         has_kind = inner is not None and not is_list and "kind" in inner.model_fields
         yield path, Place(annotation is bool, NoneType in get_args(annotation), has_kind)
@@ -60,38 +60,38 @@ _FIXED = {
     "input_shape": "is that of the data",
     "num_classes": "is that of the data",
 }
-"""Fields that no study varies, and why."""
+"""Fields that cannot be varied, with the reason."""
 
 PLACES: dict[str, Place] = {
     **{name: Place() for name in DOCUMENTS},
     **{path: place for name, document in DOCUMENTS.items() for path, place in _places(name, document)},
     **{f"spec.{name}": Place() for name in PER_STAGE},
 }
-"""Every path there is, with ``[]`` for any entry of a list."""
+"""All paths, with ``[]`` for any entry of a list."""
 
 _INDEX = re.compile(r"\[(0|[1-9]\d{0,8})\]")
 _PART = re.compile(r"\w+|\[\d+\]")
 
 
 def pattern_of(path: str) -> str:
-    """The path as `PLACES` has it: ``spec.stages[4].channels`` is ``spec.stages[].channels``."""
+    """Return the path as a key of `PLACES`: ``spec.stages[4].channels`` is ``spec.stages[].channels``."""
     return _INDEX.sub("[]", path)
 
 
 def parts_of(path: str) -> list[str | int]:
-    """A path's fields and indexes: ``spec.stages[4].channels`` is spec, stages, 4 and channels."""
+    """Return the fields and indexes of a path: spec, stages, 4 and channels for ``spec.stages[4].channels``."""
     return [int(part[1:-1]) if part.startswith("[") else part for part in _PART.findall(path)]
 
 
 def require_path(path: str, value: object) -> None:
-    """Lets a path pass that leads to something a study can vary.
+    """Require a path to a value that a study can vary.
 
     Args:
         path: the path.
-        value: what is to be set there, for the error.
+        value: value to set, for the error.
 
     Raises:
-        InputError: no such field, or one that no study varies.
+        InputError: the field does not exist or cannot be varied.
     """
     pattern = pattern_of(path)
     root, _, field = pattern.partition(".")
@@ -108,7 +108,7 @@ def require_path(path: str, value: object) -> None:
 
 
 def _with_indexes(pattern: str, path: str) -> str:
-    """A pattern with the indexes of a path, or 0 where that has too few."""
+    """Return a pattern with the indexes of a path, or 0 where it has too few."""
     indexes = iter(_INDEX.findall(path))
     return re.sub(r"\[\]", lambda _: f"[{next(indexes, 0)}]", pattern)
 
@@ -118,31 +118,31 @@ def _is_fixed(pattern: str) -> bool:
 
 
 def label_of(path: str) -> str:
-    """A path for people, without the document: ``stages[4].channels``; no field of one document is one of the other."""
+    """Return the path without the document, as in ``stages[4].channels``; the documents share no field."""
     return path.partition(".")[2] or path
 
 
 def value_at(documents: Any, path: str, *, level: object = None) -> Any:
-    """The value that a path leads to.
+    """Return the value at a path.
 
     Args:
         documents: plain data by ``spec`` and ``recipe``.
-        path: the path; one that stands for all stages leads nowhere.
-        level: what is to be set there, for the error.
+        path: the path, of a single value.
+        level: value to set, for the error.
 
     Raises:
-        InputError: nothing lies there: a list is shorter, or a component on the way is off.
+        InputError: the path does not exist: a list is too short, or a component on the way is null.
     """
     value, passed = documents, ""
     for part in parts_of(path):
         if isinstance(part, int):
             if not isinstance(value, list) or part >= len(value):
-                there = f"has {len(value)} entries, counted from 0" if isinstance(value, list) else "is no list"
-                raise InputError(path, level, f"leads nowhere: {passed} {there}")
+                there = f"has {len(value)} entries, counted from 0" if isinstance(value, list) else "is not a list"
+                raise InputError(path, level, f"does not exist: {passed} {there}")
             value = value[part]
         elif not isinstance(value, dict):
-            reason = "is off" if value is None else "has no fields"
-            raise InputError(path, level, f"leads nowhere: {passed} {reason}")
+            reason = "is null" if value is None else "has no fields"
+            raise InputError(path, level, f"does not exist: {passed} {reason}")
         else:
             value = value.get(part)
         passed = f"{passed}[{part}]" if isinstance(part, int) else f"{passed}.{part}".lstrip(".")

@@ -1,4 +1,4 @@
-"""What an ablation came to: every variant beside what it is compared with, seed by seed, from records of runs."""
+"""Results of an ablation: every variant compared seed by seed, from records of runs."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ class Cell(NamedTuple):
     run: str
     """Name of its folder."""
     accuracy: float | None
-    """Of what the study judges on, as a share; None where the run came to no result."""
+    """Accuracy on the images that the study evaluates on, as a share; None without a result."""
 
 
 class Row(NamedTuple):
-    """One variant; accuracies are shares of the images that the study judges on."""
+    """A variant and its results; accuracies are shares of the images that the study evaluates on."""
 
     variant: Variant
     cells: tuple[Cell, ...]
-    """Its runs, in the order of the seeds; none where it was not trained."""
+    """Its runs in the order of the seeds; empty if it was not trained."""
     mean: float | None
     standard_deviation: float | None
     """Over the seeds, with n - 1 in the denominator; None below two."""
     difference: Difference | None
-    """To the variant that it is compared with, over the seeds that both have a result for; None for a base."""
+    """Difference to the variant that it is compared with, over the seeds with results of both; None for a base."""
     pairs: tuple[tuple[float, float], ...]
-    """Accuracies of the variant and of what it is compared with, for each of these seeds."""
+    """Accuracies of the variant and of the one that it is compared with, for each of these seeds."""
     p_value: float | None
-    """Of the difference, corrected for all rows' differences, on all networks (Holm)."""
+    """P-value of the difference, corrected for all rows on all networks (Holm)."""
     remark: str
-    """Why there are fewer numbers than asked for; empty where there are not."""
+    """Reason for missing results; empty if there are none."""
 
     @property
     def n(self) -> int:
@@ -52,11 +52,11 @@ class Row(NamedTuple):
 
     @property
     def significant(self) -> bool | None:
-        """Whether the difference is more than noise, all comparisons together; None where that cannot be said."""
+        """Whether the difference is significant after correction; None without a p-value."""
         return None if self.p_value is None else self.p_value < LEVEL
 
     def to_mapping(self) -> dict[str, Any]:
-        """The row as plain data."""
+        """Return the row as plain data."""
         variant, difference = self.variant, self.difference
         interval = difference.interval if difference else None
         return {
@@ -85,7 +85,7 @@ class Row(NamedTuple):
 
 
 class AblationResult(NamedTuple):
-    """Every variant of a study, network by network, the base of each first."""
+    """Results of a study, by network, the base of each first."""
 
     study: AblationStudy
     rows: tuple[Row, ...]
@@ -96,18 +96,18 @@ class AblationResult(NamedTuple):
         return tuple(self.study.bases)
 
     def rows_of(self, network: str) -> list[Row]:
-        """The variants of one network, its base first."""
+        """Return the variants of a network, its base first."""
         return [row for row in self.rows if row.variant.network == network]
 
     @property
     def changes(self) -> tuple[Change, ...]:
-        """What each change is worth on each network; empty where the rows alone say it: one network, one base."""
+        """Effects of the changes; empty for one network with one base, where the rows are enough."""
         if not self.study.networks and self.study.design != "alone-and-leave-one-out":
             return ()
         return changes_of(self.rows, self.networks)
 
     def to_mapping(self) -> dict[str, Any]:
-        """The result as plain data; what only options and several networks need is there for these alone."""
+        """Return the result as plain data; fields of options and networks are omitted without these."""
         mapping = {
             "ablation": self.study.name,
             "digest": self.study.digest,
@@ -129,9 +129,9 @@ class AblationResult(NamedTuple):
         return {**network, **row.to_mapping(), **compared}
 
     def frame(self) -> pd.DataFrame:
-        """One row for each variant: what `to_mapping` says of it, its runs in a column for each seed.
+        """Return a data frame with one row per variant, the fields of `to_mapping`, and one column per seed.
 
-        Where there are `changes`, each row has the change that it is about and that change's verdict as well.
+        If there are `changes`, each row has its change and the verdict on it as well.
         """
         import pandas as pd
 
@@ -143,7 +143,7 @@ class AblationResult(NamedTuple):
         return ablation_html(self)
 
     def to_csv(self) -> str:
-        """The table as comma-separated values, one row for each variant, accuracies and differences as shares."""
+        """Return `frame` as comma-separated values; accuracies and differences as shares."""
         return str(self.frame().to_csv(index=False, lineterminator="\n"))
 
     def _flat(self) -> list[dict[str, Any]]:
@@ -164,7 +164,7 @@ class AblationResult(NamedTuple):
         return rows
 
     def _flat_pooled(self, row: Row, change: Change | None) -> dict[str, Any]:
-        """The row's comparison over all networks, in columns; none in a study of one network."""
+        """Return the columns of the row's pooled comparison; empty in a study of one network."""
         if len(self.networks) < 2:
             return {}
         kind = "omitted" if row.variant.is_omission else "alone"
@@ -187,14 +187,14 @@ def ablation_result(
     *,
     method: Method = "t",
 ) -> AblationResult:
-    """What the runs of a study say.
+    """Compute the results of a study from the records of its runs.
 
     Args:
         study: the study.
-        variants: what it comes to, of each network the base first.
-        records: of each variant that was trained, by its key, its runs in the order of the seeds; a comparison uses the
+        variants: its variants, the base of each network first.
+        records: runs of each trained variant in the order of the seeds, by the variant's key; a comparison uses the
             seeds that both of its variants have.
-        method: how intervals are made, see `budgetnet.statistics.paired_difference`.
+        method: method of intervals, see `budgetnet.statistics.paired_difference`.
 
     Raises:
         InputError: an unknown method.
@@ -236,7 +236,7 @@ def _cell(record: RunRecord, study: AblationStudy) -> Cell:
 
 
 def _pairs(own: Sequence[Cell], base: Sequence[Cell]) -> tuple[tuple[float, float], ...]:
-    """Accuracies of two variants for each seed that both have a result for."""
+    """Return the accuracies of two variants for each seed with results of both."""
     others = {cell.seed: cell.accuracy for cell in base}
     found = [(cell.accuracy, others.get(cell.seed)) for cell in own]
     return tuple((one, other) for one, other in found if one is not None and other is not None)
@@ -247,6 +247,6 @@ def _remark(variant: Variant, other: Variant | None, own: Sequence[Cell]) -> str
         over = next(limit for limit in variant.verdict.limits if limit.headroom < 0)
         return f"over budget, not trained: {over.used:,} of {over.allowed:,} {over.limit}"
     if other is not None and not other.fits:
-        return f"compared with nothing: {other.name} is over budget"
+        return f"not compared: {other.name} is over budget"
     missing = sum(cell.accuracy is None for cell in own)
-    return f"{missing} of {len(own)} runs came to no result" if missing else ""
+    return f"{missing} of {len(own)} runs have no result" if missing else ""

@@ -1,4 +1,4 @@
-"""Training of an ablation's variants: which runs they are, and their records."""
+"""Training of the variants of an ablation."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from budgetnet.training.callbacks import Callback
 def train_variants(
     study: AblationStudy, variants: Sequence[Variant], batch: Batch, callback: Callback
 ) -> dict[tuple[str, str], list[RunRecord]]:
-    """Trains every variant within the budget with every seed, and judges them where the study asks for it.
+    """Train every variant within the budget with every seed, and evaluate on the test set if the study requires it.
 
     Args:
         study: the ablation.
-        variants: of the study, of each network the base first.
-        batch: where they are trained, and on what.
-        callback: is told of the runs.
+        variants: variants of the study, the base of each network first.
+        batch: folder, device and data of the runs.
+        callback: called with the progress.
 
     Returns:
         The records of each variant in the order of the seeds, by the variant's key.
@@ -32,7 +32,7 @@ def train_variants(
     for variant in variants:
         if variant.is_base:
             variant.verdict.require()
-    runs = planned(study, variants)
+    runs = planned_runs(study, variants)
     records = batch.train(runs, callback)
     if study.judged_on == "test":
         by = f"ablate {study.name}".strip()
@@ -44,14 +44,14 @@ def train_variants(
 def finished_variants(
     study: AblationStudy, variants: Sequence[Variant], batch: Batch
 ) -> dict[tuple[str, str], list[RunRecord]]:
-    """Read the runs of an ablation that are complete; nothing is trained, and no test set is opened.
+    """Read the complete runs of an ablation, without training or opening the test set.
 
-    Of a study that is judged on the test set, runs that have a network count only once they were judged there.
+    In a study that is evaluated on the test set, complete runs count only with a test result.
 
     Args:
         study: the ablation.
-        variants: of the study.
-        batch: where the runs lie, and on what they are trained.
+        variants: variants of the study.
+        batch: folder, device and data of the runs.
 
     Returns:
         The records of each variant that has any, in the order of the seeds, by the variant's key.
@@ -59,7 +59,7 @@ def finished_variants(
     Raises:
         RecordError: a run's folder is damaged.
     """
-    runs = planned(study, variants)
+    runs = planned_runs(study, variants)
     records = [batch.record(run) for run in runs]
     if study.judged_on == "test":
         records = [each if each and (each.test or each.result.status != "complete") else None for each in records]
@@ -76,10 +76,10 @@ def _by_variant(
     return found
 
 
-def planned(study: AblationStudy, variants: Sequence[Variant]) -> list[PlannedRun]:
-    """The trainings of an ablation: every variant within the budget with every seed, equal ones once.
+def planned_runs(study: AblationStudy, variants: Sequence[Variant]) -> list[PlannedRun]:
+    """Return the trainings of an ablation: every variant within the budget with every seed, equal ones once.
 
-    They come seed by seed, so that a study that is broken off compares all variants on the seeds that it has.
+    They are ordered by seed, so that an interrupted study compares all variants on the finished seeds.
     """
     fitting = {variant.key: variant for variant in variants if variant.fits}.values()
     return [PlannedRun(spec=each.spec, recipe=each.recipe, seed=seed) for seed in study.seeds for each in fitting]

@@ -1,4 +1,4 @@
-"""Configs of ablations, stored beside the runs that they trained."""
+"""Configs of ablations, stored in the folder of their runs."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ _NAME = "ablation-{digest}.json"
 
 
 class StoredAblation(Document):
-    """The config of an ablation, and the study that it came to."""
+    """Config of an ablation and its resolved study."""
 
     document_kind: ClassVar[str] = "stored ablation"
 
     schema_version: Literal[1] = 1
     """Version of this format."""
     config: AblationConfig
-    """What was asked for."""
+    """Options of the ablation."""
     file_digest: str
-    """Digest of the study as its file had it."""
+    """Digest of the study as read from its file."""
     study: AblationStudy
     """The study with the config's changes."""
 
 
 def store_ablation(config: AblationConfig) -> None:
-    """Store the config of an ablation in its folder of runs, in place of an earlier one that came to the same study."""
+    """Store the config of an ablation in its folder of runs; it replaces an earlier one of the same study."""
     study = config.changed_study
     stored = StoredAblation(config=config, file_digest=config.file.digest, study=study)
     path = config.out / _NAME.format(digest=study.digest[:10])
-    # A file that is the same keeps its time.
+    # An unchanged file keeps its modification time.
     if not path.exists() or _read(path) != stored:
         config.out.mkdir(parents=True, exist_ok=True)
         stored.save(path)
 
 
 def stored_ablations(folder: Path) -> list[StoredAblation]:
-    """Return the readable ablations that are stored in a folder of runs, the one stored last first."""
+    """Return the readable stored ablations in a folder of runs, the latest first."""
     paths = sorted(folder.glob(_NAME.format(digest="*")), key=lambda path: (path.stat().st_mtime, path), reverse=True)
     return [stored for path in paths if (stored := _read(path)) is not None]
 

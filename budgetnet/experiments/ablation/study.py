@@ -1,4 +1,4 @@
-"""The file of an ablation study: a base, what is varied and how, and the variants that this comes to."""
+"""Ablation study: base, factors, options and design, with the resulting variants."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from budgetnet.model.spec import ModelSpec
 from budgetnet.model.widths import REFITTING
 from budgetnet.runs.recipe import Recipe
 
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 MAX_SEEDS = 1_000
-"""Most seeds of a study: far more than anyone trains."""
+"""Largest number of seeds of a study."""
 
 Seed = Annotated[int, BeforeValidator(whole_number), Field(ge=0, lt=2**32)]
 
 
 def _seeds(value: object) -> object:
-    """So many from 0 on, where a number is given."""
+    """Return a list of seeds, for a number n the seeds 0 to n - 1."""
     if isinstance(value, (list, tuple)):
         return value
     count = whole_number(value)
@@ -56,14 +56,13 @@ def _fit(value: object) -> object:
 
 
 class AblationStudy(Document):
-    """What each part of a network or of its training is worth: a base, factors and options, seeds and a design.
+    """An ablation study: a base, factors and options, seeds and a design.
 
-    `bases` and `variants` say what it comes to. Where a study is read from a file, its specifications, its recipe and
-    whole documents among the levels may be paths, relative to that file; what is kept, and saved again, are the
-    documents themselves.
+    `bases` and `variants` are the networks and recipes to train. In a study file, specifications, recipes and whole
+    documents among the levels may be paths relative to the file; they are stored and saved as documents.
 
     Raises:
-        InputError: a field is unknown or breaks its rule, a path or a level means nothing, a variant is no valid
+        InputError: a field is unknown or breaks its rule, a path or a level is invalid, a variant is not a valid
             network or recipe, an option changes nothing, or variants would be compared on different validation images.
     """
 
@@ -72,7 +71,7 @@ class AblationStudy(Document):
     schema_version: Literal[1] = 1
     """Version of this format."""
     name: Annotated[str, Field(max_length=100, pattern=r"^[\w.+-]*$")] = ""
-    """A label for people."""
+    """Label of the study."""
     spec: Annotated[
         ModelSpec | None,
         BeforeValidator(
@@ -80,55 +79,54 @@ class AblationStudy(Document):
             json_schema_input_type=str | ModelSpec | None,
         ),
     ] = None
-    """The base's network: a name, a path or a specification. Not given in a study of several `networks`."""
+    """Network of the base: a name, a path or a specification. Omitted in a study of several `networks`."""
     networks: Annotated[
         dict[str, ModelSpec],
         BeforeValidator(read_networks, json_schema_input_type=dict[str, str | ModelSpec]),
     ] = Field(default_factory=dict)
-    """Several networks in place of `spec`, by short names: everything is trained for each of them."""
+    """Several networks in place of `spec`, by short names; every variant is trained for each of them."""
     recipe: Annotated[
         Recipe,
         BeforeValidator(lambda value: read_document("recipe", value), json_schema_input_type=str | Recipe),
     ]
-    """How the base is trained: a name, a path or a recipe."""
+    """Recipe of the base: a name, a path or a recipe."""
     changes: Annotated[dict[str, Any], BeforeValidator(read_changes)] = Field(default_factory=dict)
-    """Values by dotted path that are laid over specification and recipe, and so are part of the base."""
+    """Values by dotted path that override specification and recipe, as part of the base."""
     factors: Annotated[
         dict[str, tuple[Any, ...]],
         BeforeValidator(read_factors, json_schema_input_type=dict[str, tuple[Any, ...]] | tuple[str, ...]),
     ] = Field(default_factory=dict)
-    """What is varied: levels by dotted path. A plain list of paths takes each of them away."""
+    """Factors: levels by dotted path. A list of paths removes each of them."""
     options: Annotated[dict[str, dict[str, Any]], BeforeValidator(read_options)] = Field(default_factory=dict)
-    """What is added to the base as a whole: values by dotted path, by the option's name."""
+    """Options that are added to the base as a whole: values by dotted path, by the option's name."""
     seeds: Annotated[
         tuple[Seed, ...],
         Field(min_length=1, max_length=MAX_SEEDS),
         BeforeValidator(_seeds, json_schema_input_type=int | tuple[int, ...]),
     ] = (0, 1, 2)
-    """Seeds that every variant is trained with: so many from 0 on, or a list."""
+    """Seeds of every variant: a list, or the number n for 0 to n - 1."""
     design: Design = "one-at-a-time"
-    """Which settings are tried: each level and option alone; ``leave-one-out``, where the base is the whole and each
-    variant lacks a part of it, and all options together are the whole where there are options; both of these in one
-    study of options; or each combination."""
+    """Settings to train: each level and option alone; ``leave-one-out``: each part of the base, or of all options
+    together, omitted; both of these in a study of options; or each combination."""
     fit: Annotated[bool | Literal["both"], BeforeValidator(_fit)] = False
-    """Whether variants are refitted to the base's number of parameters; ``both`` also keeps them as they are."""
+    """Whether to refit variants to the base's number of parameters; ``both`` trains the original ones as well."""
     budget: Budget = Budget()
-    """What a network may cost."""
+    """Limits on the cost of a network."""
     judged_on: Literal["validation", "test"] = "validation"
-    """What variants are compared by; the test set is opened once for each run, when all of them stand."""
+    """Images that variants are compared on; the test set is opened once per run, after all of them are complete."""
     data: str | None = None
-    """Data set where the command line names none."""
+    """Default data set of the command line."""
     train_size: Limit = None
-    """Images to learn from where the command line gives no number."""
+    """Default number of training images."""
     validation_size: Limit = None
-    """Images to be judged on where the command line gives no number."""
+    """Default number of validation images."""
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Reads the study, and the files that it names, from a YAML or JSON file.
+        """Read a study, and the files that it names, from a YAML or JSON file.
 
         Raises:
-            InputError: a file is missing or malformed, or what it holds breaks a rule.
+            InputError: a file is missing or malformed, or its content breaks a rule.
         """
         mapping = read_mapping(Path(path), field=cls.document_kind)
         try:
@@ -139,7 +137,7 @@ class AblationStudy(Document):
     @model_validator(mode="after")
     def _expands(self) -> Self:
         if len(set(self.seeds)) < len(self.seeds):
-            raise InputError("seeds", list(self.seeds), "must not name a seed twice")
+            raise InputError("seeds", list(self.seeds), "must not have a seed twice")
         if not self.factors and not self.options:
             raise InputError("factors", self.factors, f"{NO_FACTORS}; or give options")
         self._check_networks()
@@ -176,17 +174,17 @@ class AblationStudy(Document):
 
     def _check_split(self, draft: Draft) -> None:
         if self.judged_on == "validation" and draft.setup.recipe.leaks:
-            rule = f"would judge the variant {draft.name} on images that it trains on: set judged_on: test"
+            rule = f"would evaluate the variant {draft.name} on images that it trains on: set judged_on: test"
             raise InputError("recipe.validation_split", draft.setup.recipe.validation_split, rule)
         for field in ("split_seed", "validation_fraction", "augmented_validation"):
             value = getattr(draft.setup.recipe, field)
             if self.judged_on == "validation" and value != getattr(self.base_recipe, field):
-                rule = f"would judge the variant {draft.name} on other images than the base: set judged_on: test"
+                rule = f"would evaluate the variant {draft.name} on other images than the base: set judged_on: test"
                 raise InputError(f"recipe.{field}", value, rule)
 
     @functools.cached_property
     def bases(self) -> dict[str, Setup]:
-        """Network and recipe that variants start from, with the study's changes, by the networks' short names.
+        """Base network and recipe, with the study's changes, by the short name of the network.
 
         The name is empty in a study of one network.
         """
@@ -199,12 +197,12 @@ class AblationStudy(Document):
 
     @property
     def base_recipe(self) -> Recipe:
-        """The recipe that all variants start from, with the study's changes."""
+        """Recipe of the base, with the study's changes."""
         return next(iter(self.bases.values())).recipe
 
     @property
     def has_options(self) -> bool:
-        """Whether there are options or several networks, so that results say more than variants beside one base."""
+        """Whether there are options or several networks, which need more columns in results."""
         return bool(self.options or self.networks)
 
     @functools.cached_property
@@ -215,10 +213,9 @@ class AblationStudy(Document):
         }
 
     def with_epochs(self, epochs: int) -> Self:
-        """The study for another length of training: every recipe as `Recipe.with_epochs` makes it.
+        """Return the study with another number of epochs, by `Recipe.with_epochs`.
 
-        Options and levels that name a first cycle get the one that belongs to the length, unless they name the length,
-        too, or a whole recipe.
+        Options and levels that name a first cycle get the adapted one, unless they also name epochs or a whole recipe.
 
         Raises:
             InputError: fewer than one epoch.
@@ -237,17 +234,17 @@ class AblationStudy(Document):
         return self.from_mapping({**mapping, "changes": {**mapping["changes"], **length}})
 
     def variants(self, *, input_shape: tuple[int, int, int], num_classes: int) -> list[Variant]:
-        """Everything that the study compares, or lists as over budget: of each network the base first.
+        """Return the variants of the study, also those over budget, the base of each network first.
 
-        Equal ones that are compared with the same variant are merged. Counted in closed form; nothing is built.
+        Equal variants that are compared with the same one are merged. No network is built.
 
         Args:
-            input_shape: the data's image as (channels, height, width), in pixels.
-            num_classes: the data's number of classes.
+            input_shape: image as (channels, height, width), in pixels.
+            num_classes: number of classes.
 
         Raises:
-            InputError: at this image size a stride would shrink a map below one pixel, or a variant is to be refitted
-                and larger than the base even at its narrowest.
+            InputError: at this image size a stride would shrink a map below one pixel, or a variant to refit is larger
+                than the base even at its narrowest.
         """
         image: dict[str, Any] = {"input_shape": input_shape, "num_classes": num_classes}
         return [
@@ -258,9 +255,9 @@ class AblationStudy(Document):
 
     @property
     def digest(self) -> str:
-        """Identity of the question: a hexadecimal SHA-256 over what is trained and how it is compared.
+        """Identity of the study: a hexadecimal SHA-256 of the variants and their comparisons.
 
-        Neither words for people count, nor how levels are written and designed, nor defaults of the command line.
+        Labels, the notation of levels and defaults of the command line are not included.
         """
         contents = [self._content(base, self._drafts[name]) for name, base in self.bases.items()]
         content = {
@@ -273,18 +270,18 @@ class AblationStudy(Document):
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def _content(self, base: Setup, drafts: list[Draft]) -> dict[str, Any]:
-        """What is trained and compared of one network."""
+        """Return the digest content of one network."""
         keys = {name: draft.setup.key for draft in drafts for name in (draft.name, *draft.also)}
         content: dict[str, Any] = {"base": base.key, "variants": sorted(draft.setup.key for draft in drafts)}
         pairs = sorted((draft.setup.key, keys[draft.compared_with]) for draft in drafts if draft.compared_with in keys)
-        # Said only where it is not plain: where all are compared with the base.
+        # Omitted where all variants are compared with the base.
         return {**content, "compared": pairs} if any(other != base.key for _, other in pairs) else content
 
 
-def _in_network(name: str, make: Callable[[], Made]) -> Made:
-    """What is made for one of several networks; an error says for which."""
+def _in_network(name: str, function: Callable[[], Result]) -> Result:
+    """Call a function for one network; add the network to errors."""
     try:
-        return make()
+        return function()
     except InputError as error:
         inside = f" (in the network {name})" if name else ""
         raise InputError(error.field, error.value, f"{error.rule}{inside}") from None

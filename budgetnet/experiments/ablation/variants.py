@@ -1,4 +1,4 @@
-"""From a design to what is trained: settings laid over the base, named for people, equal ones merged."""
+"""Variants of a study: named, adapted to the data and merged where equal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from budgetnet.common.errors import InputError
 from budgetnet.experiments.ablation.design import Design, Entry, Factors, Options, Part, entries_of, text_of
-from budgetnet.experiments.ablation.levels import kept_level
+from budgetnet.experiments.ablation.levels import plain_level
 from budgetnet.experiments.ablation.overrides import Setup, override
 from budgetnet.model.budget import Budget, Verdict
 from budgetnet.model.spec import ModelSpec
@@ -15,11 +15,11 @@ from budgetnet.model.widths import refit
 from budgetnet.runs.recipe import Recipe
 
 MAX_VARIANTS = 1000
-"""Most variants of a study, the base and refitted ones included: far more than anyone trains, and quickly counted."""
+"""Largest number of variants of a study, the base and refitted ones included."""
 
 
 class Draft(NamedTuple):
-    """A variant as a study describes it, whatever the data."""
+    """A variant before it is adapted to a data set."""
 
     name: str
     also: tuple[str, ...]
@@ -28,47 +28,47 @@ class Draft(NamedTuple):
     compared_with: str
     """Name of the draft that it is compared with; empty for the first one."""
     omitted: str
-    """The option that is missing from all options."""
+    """Option that is omitted from all options."""
 
 
 class Variant(NamedTuple):
-    """A network and a recipe of a study, and how they came about."""
+    """A network and a recipe of a study, with the settings that made them."""
 
     name: str
-    """For people, one in a study: ``kernel_sizes=3x3``, ``without early_stopping``, ``base``. It names the settings
-    that make the variant what it is, and no others; a refitted one ends in ``, refitted``."""
+    """Unique name in a study: ``kernel_sizes=3x3``, ``without early_stopping``, ``base``. It has only the settings that
+    make a difference; a refitted one ends in ``, refitted``."""
     also: tuple[str, ...]
-    """Names of other variants that came to the same network and recipe."""
+    """Names of merged variants with the same network and recipe."""
     settings: dict[str, Any]
-    """The level of each factor that was set, by path: on and off as booleans, whole documents by their labels. Empty
-    for a base that the design did not ask for."""
+    """Level of each setting by path: on and off as booleans, whole documents by their labels. Empty for the unchanged
+    base."""
     spec: ModelSpec
-    """The network, with the data's image shape and classes."""
+    """Network with the image shape and classes of the data."""
     recipe: Recipe
-    """How it is trained."""
+    """Recipe that it is trained with."""
     refitted: bool
-    """Whether its widths were changed so that it has the base's number of parameters."""
+    """Whether its widths were changed to match the base's number of parameters."""
     is_base: bool
-    """Whether it is the first of its network's variants, which is compared with nothing."""
+    """Whether it is the first variant of its network, which is compared with no other."""
     verdict: Verdict
-    """How the network stands to the budget."""
+    """Cost of the network against the budget."""
     network: str
     """Short name of the network in a study of several; else empty."""
     compared_with: str
     """Name of the variant, of the same network, that it is compared with: the base, or ``all``. Empty for a base."""
     change: str
-    """What the comparison is about: an option or a level, or several of them."""
+    """Option, level or combination that the comparison measures."""
     is_omission: bool
-    """Whether the option in `change` is missing here, and present in what this is compared with."""
+    """Whether the option in `change` is omitted here and present in the variant that this is compared with."""
 
     @property
     def title(self) -> str:
-        """The name, with the network's before it in a study of several networks."""
+        """Name, after the network's name in a study of several networks."""
         return f"{self.network}: {self.name}" if self.network else self.name
 
     @property
     def fits(self) -> bool:
-        """Whether every limit of the budget holds; what does not fit is listed and not trained."""
+        """Whether the network is within the budget; other variants are listed and not trained."""
         return self.verdict.fits
 
     @property
@@ -78,26 +78,26 @@ class Variant(NamedTuple):
 
 
 def drafts_of(base: Setup, factors: Factors, options: Options, design: Design) -> list[Draft]:
-    """What a design asks for, in its order: first what the others are compared with.
+    """Return the variants of a design in its order, the reference of the comparisons first.
 
-    Equal ones that are compared with the same variant are merged. One that is compared with another variant stays a
-    draft of its own, because its difference is another one; it is trained once all the same.
+    Equal variants that are compared with the same one are merged. Equal variants with different comparisons are kept,
+    because their differences are not the same, and trained once.
 
     Args:
-        base: what settings are laid over.
-        factors: levels by path, as `read_level` keeps them.
-        options: values by path, likewise, by the options' names.
-        design: which settings are tried.
+        base: network and recipe that settings override.
+        factors: levels by path, from `read_level`.
+        options: values by path, from `read_level`, by the names of the options.
+        design: the design.
 
     Raises:
-        InputError: a setting leads nowhere or breaks a rule, a factor or an option changes nothing, or two variants
+        InputError: a setting has no such path or breaks a rule, a factor or an option changes nothing, or two variants
             would have the same name.
     """
     drafts: list[Draft] = []
     known: dict[tuple[tuple[str, str], str], int] = {}
-    """Places in the list, by identity and by the name of what a draft is compared with."""
+    """Indexes in the list by identity and by the name of the draft that it is compared with."""
     references: dict[str, int] = {}
-    """Places in the list by name, of all names of a draft."""
+    """Indexes in the list by name."""
     for entry, setup in entries_of(base, factors, options, design):
         name = entry.name or _name(base, entry.parts, setup)
         place = known.get((setup.key, entry.compared_with))
@@ -116,20 +116,20 @@ def drafts_of(base: Setup, factors: Factors, options: Options, design: Design) -
     for draft in drafts:
         if draft.name in names:
             field = "options" if options else "factors"
-            raise InputError(field, draft.name, "is what two variants would be called: give their levels names")
+            raise InputError(field, draft.name, "is the name of two variants: give their levels names")
         names.add(draft.name)
     return drafts
 
 
 def _name(base: Setup, parts: Sequence[Part], setup: Setup) -> str:
-    """The parts that make a variant what it is: those without which it is the same are omitted, one by one."""
+    """Return the label of the parts that make a difference; the others are dropped one by one."""
     needed = list(parts)
     for part in parts:
         fewer = [other for other in needed if other is not part]
         try:
             if override(base, Entry("", tuple(fewer), "").settings).key == setup.key:
                 needed = fewer
-        except InputError:  # Without it the others make no sense.
+        except InputError:  # The others are invalid without it.
             continue
     return text_of(needed)
 
@@ -143,14 +143,13 @@ def variants_of(
     input_shape: tuple[int, int, int],
     num_classes: int,
 ) -> list[Variant]:
-    """Drafts for a data set, with refitted ones where they are asked for.
+    """Return the variants for a data set, refitted if requested.
 
     Args:
-        drafts: the variants of one network, first what the others are compared with.
+        drafts: variants of one network, the reference of the comparisons first.
         network: the network's short name; empty in a study of one network.
-        fit: whether variants whose parameters are not as many as the base's are refitted to those; ``both`` keeps them
-            as they are, too.
-        budget: what a network may cost.
+        fit: whether to refit variants to the base's number of parameters; ``both`` keeps the original ones as well.
+        budget: limits on the cost of a network.
         input_shape: image as (channels, height, width).
         num_classes: number of classes.
 
@@ -161,7 +160,7 @@ def variants_of(
     variants: list[Variant] = []
     known: dict[tuple[tuple[str, str], str], int] = {}
     references: dict[tuple[str, bool], int] = {}
-    """Places in the list by a draft's name and by whether it is refitted."""
+    """Indexes in the list by the name of the draft and whether it is refitted."""
     base_params = 0
 
     def add(draft: Draft, spec: ModelSpec, *, refitted: bool) -> None:
@@ -179,7 +178,7 @@ def variants_of(
                 Variant(
                     name=names[0],
                     also=tuple(names[1:]),
-                    settings={path: kept_level(level) for path, level in draft.settings.items()},
+                    settings={path: plain_level(level) for path, level in draft.settings.items()},
                     spec=spec,
                     recipe=draft.setup.recipe,
                     refitted=refitted,
@@ -212,8 +211,8 @@ def variants_of(
     return variants
 
 
-def twins_of(variants: Sequence[Variant]) -> list[tuple[Variant, Variant]]:
-    """Variants that are trained once with an earlier one, because network and recipe are the same, and that one."""
+def shared_runs(variants: Sequence[Variant]) -> list[tuple[Variant, Variant]]:
+    """Return pairs of a variant and an earlier one with the same network and recipe, whose runs it shares."""
     first: dict[tuple[str, str], Variant] = {}
     found = [(variant, first.setdefault(variant.key, variant)) for variant in variants]
     return [(variant, other) for variant, other in found if variant is not other]

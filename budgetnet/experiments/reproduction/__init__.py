@@ -1,4 +1,4 @@
-"""The paper, reproduced: what is to be trained for each of its claims, and what the records of that say of it.
+"""Reproduction of the paper: runs to train for each of its claims, and results from their records.
 
-Results are made from records alone, so that every number can be traced to a run folder, and none of this loads torch.
+Results are computed from records alone, so that every number can be traced to a run folder, without torch.
 """

@@ -24,7 +24,7 @@ from budgetnet.runs.named_recipes import find_recipe
 from budgetnet.runs.recipe import Recipe
 
 MAX_SEEDS = 1_000
-"""Most seeds of a reproduction: far more than anyone trains."""
+"""Largest number of seeds of a reproduction."""
 
 
 def _seed_count(value: object) -> int:
@@ -48,7 +48,7 @@ RecipeName = Annotated[str, OnCommandLine("RECIPE")]
 
 
 class ReproductionConfig(Config):
-    """What all reproductions have in common: data, seeds and where they are trained.
+    """Options common to all reproductions.
 
     Raises:
         InputError: on construction, when a field is unknown or breaks its rule.
@@ -79,7 +79,7 @@ class ReproductionConfig(Config):
 
     @property
     def declared(self) -> bool:
-        """Whether the user vouches for the images."""
+        """Whether the user declares the images to be CIFAR-10."""
         return self.declare is not None
 
     seed_field: ClassVar[str] = "seeds"
@@ -102,7 +102,7 @@ class ReproductionConfig(Config):
         return self
 
     def trained_by(self, recipe: str) -> Recipe:
-        """Return a recipe by its name or file, for the number of epochs that was asked for.
+        """Return a recipe by its name or file, with the epochs of this config.
 
         Raises:
             InputError: no such recipe or file, or a file that breaks a rule.
@@ -112,7 +112,7 @@ class ReproductionConfig(Config):
 
 
 class ReferenceConfig(ReproductionConfig):
-    """The published reference, trained."""
+    """Options of the reproduction of the published reference."""
 
     command: ClassVar[str] = "reproduce reference"
 
@@ -123,7 +123,7 @@ class ReferenceConfig(ReproductionConfig):
 
 
 class LeakageConfig(ReproductionConfig):
-    """Two recipes, one of which validates on images that it trains on."""
+    """Options of the reproduction of the leakage, with two recipes."""
 
     command: ClassVar[str] = "reproduce leakage"
 
@@ -134,7 +134,7 @@ class LeakageConfig(ReproductionConfig):
 
 
 class LadderConfig(ReproductionConfig):
-    """The paper's four networks, trained."""
+    """Options of the reproduction of the ladder of four networks."""
 
     command: ClassVar[str] = "reproduce ladder"
 
@@ -145,7 +145,7 @@ class LadderConfig(ReproductionConfig):
 
 
 class EnsembleConfig(ReproductionConfig):
-    """Networks trained apart, whose predictions are averaged."""
+    """Options of the reproduction of the ensemble."""
 
     command: ClassVar[str] = "reproduce ensemble"
     seed_field: ClassVar[str] = "members"

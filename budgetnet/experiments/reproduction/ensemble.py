@@ -1,4 +1,4 @@
-"""The paper's ensemble: predictions averaged over members that were trained apart, beside what is published of one."""
+"""Reproduction of the paper's ensemble: averaged predictions of independently trained members."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from budgetnet.common.errors import BudgetnetError
 from budgetnet.evaluation.results import EnsembleResult, ensemble_result
 from budgetnet.experiments.reproduction.rows import RunRow, run_rows
-from budgetnet.experiments.reproduction.verdict import judged
+from budgetnet.experiments.reproduction.verdict import tested_runs
 from budgetnet.model.budget import Budget
 from budgetnet.model.published import PublishedResult, get
 from budgetnet.runs.records import RunRecord
@@ -16,23 +16,23 @@ from budgetnet.runs.store import RunFolder
 
 
 class EnsembleReproduction(NamedTuple):
-    """Members, and their ensemble, on the test set."""
+    """Members and their ensemble on the test set."""
 
     rows: tuple[RunRow, ...]
     """Each member's run."""
     result: EnsembleResult
     published: PublishedResult
-    """What the paper says of its own, of which neither members nor images are known: it is only shown."""
+    """Published ensemble, only shown because its members and images are not known."""
     max_params: int | None
-    """What all members together may have."""
+    """Limit on the parameters of all members together."""
 
     @property
     def fits(self) -> bool:
-        """Whether they are within that."""
+        """Whether the members are within the limit."""
         return self.max_params is None or self.result.params <= self.max_params
 
     def to_mapping(self) -> dict[str, Any]:
-        """The result as plain data."""
+        """Return the result as plain data."""
         return {
             "reproduction": "ensemble",
             "runs": [row.to_mapping() for row in self.rows],
@@ -45,21 +45,21 @@ class EnsembleReproduction(NamedTuple):
 
 
 def ensemble_reproduction(records: Sequence[RunRecord], *, budget: Budget) -> EnsembleReproduction:
-    """What members that were judged on the test set come to together.
+    """Compute the ensemble of members with test results.
 
     Args:
-        records: the members' runs; those that came to no result are left out.
-        budget: its limit on parameters is for all members together.
+        records: runs of the members; those without a test result are omitted.
+        budget: limit on the parameters of all members together.
 
     Raises:
-        BudgetnetError: fewer than two members came to a result, or what one said of the test images was not kept.
+        BudgetnetError: fewer than two members have a test result, or the scores of one were not stored.
     """
     members = []
-    for record in judged(records):
+    for record in tested_runs(records):
         scores = RunFolder(record.folder).read_scores()
         if scores is None:
-            raise BudgetnetError(f"{record.folder.name} was judged without its scores being kept: remove its test.json")
+            raise BudgetnetError(f"{record.folder.name} has a test result without scores: remove its test.json")
         members.append((record, scores))
     if len(members) < 2:
-        raise BudgetnetError(f"{len(members)} of {len(records)} members came to a result: an ensemble needs two")
+        raise BudgetnetError(f"{len(members)} of {len(records)} members have a test result: an ensemble needs two")
     return EnsembleReproduction(run_rows(records), ensemble_result(members), get("ensemble"), budget.max_params)

@@ -1,4 +1,4 @@
-"""The paper's ladder of ever better networks: its rungs in order, and what each step up is worth here and there."""
+"""Reproduction of the paper's ladder of networks: rungs in order and the differences between them."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from budgetnet.statistics.intervals import Interval
 
 
 def rungs() -> list[PublishedResult]:
-    """The paper's networks from the lowest rung to the highest."""
+    """Return the paper's networks, the lowest rung first."""
     return [result for result in results().values() if result.rung is not None]
 
 
 class Step(NamedTuple):
-    """From one rung to the next, as shares."""
+    """Difference between two successive rungs, as shares."""
 
     published: float
-    """Change of the published accuracies."""
+    """Difference of the published accuracies."""
     difference: Difference
-    """Change here, seed by seed."""
+    """Paired difference of the runs' test accuracies."""
     p_value: float | None
-    """Of the change here, corrected for the number of steps (Holm); none for a single seed."""
+    """P-value of the difference, corrected for the number of steps (Holm); None for a single seed."""
 
 
 class Rung(NamedTuple):
-    """One network of the ladder."""
+    """A network of the ladder."""
 
     published: PublishedResult
     params: int
@@ -42,14 +42,14 @@ class Rung(NamedTuple):
     test_accuracy: float
     """Mean over the seeds, as a share."""
     interval: Interval | None
-    """Student's, over the seeds; none for a single one."""
+    """Student's interval over the seeds; None for a single one."""
     verdict: Verdict
     step: Step | None
-    """From the rung below; none for the lowest, and where no seed came to a result on both."""
+    """Step from the rung below; None for the lowest, and without a seed with results of both."""
 
 
 class LadderResult(NamedTuple):
-    """Every rung, the lowest first."""
+    """Results of the ladder, the lowest rung first."""
 
     rows: tuple[RunRow, ...]
     """Each run."""
@@ -57,12 +57,12 @@ class LadderResult(NamedTuple):
 
     @property
     def same_order(self) -> bool:
-        """Whether each rung's mean is above that of the one below, as the paper has it."""
+        """Whether each rung's mean is above that of the one below, as in the paper."""
         accuracies = [rung.test_accuracy for rung in self.rungs]
         return all(lower < higher for lower, higher in pairwise(accuracies))
 
     def to_mapping(self) -> dict[str, Any]:
-        """The result as plain data."""
+        """Return the result as plain data."""
         return {
             "reproduction": "ladder",
             "same_order": self.same_order,
@@ -95,14 +95,14 @@ def _rung_mapping(rung: Rung) -> dict[str, Any]:
 
 
 def ladder_result(records: Sequence[Sequence[RunRecord]], *, declared: bool) -> LadderResult:
-    """What runs of the four networks say of the paper's ladder.
+    """Compute the results of the ladder from runs of its networks.
 
     Args:
-        records: for each rung, the lowest first, a run for each seed, judged on the test set; the same seeds for all.
-        declared: whether the user vouches for the images.
+        records: for each rung, the lowest first, one run per seed with test results; the same seeds for all.
+        declared: whether the user declares the images to be CIFAR-10.
 
     Raises:
-        BudgetnetError: a rung came to no result.
+        BudgetnetError: a rung has no test result.
     """
     published = rungs()
     verdicts = [verdict(runs, result, declared=declared) for runs, result in zip(records, published, strict=True)]
@@ -121,7 +121,7 @@ def ladder_result(records: Sequence[Sequence[RunRecord]], *, declared: bool) -> 
 
 
 def _step(lower: Sequence[RunRecord], higher: Sequence[RunRecord]) -> Difference | None:
-    """The change of test accuracy, over the seeds that came to a result on both rungs; none where none did."""
+    """Return the paired difference of test accuracies over the seeds with results of both rungs, or None."""
     pairs = [(one.test, other.test) for one, other in zip(higher, lower, strict=True)]
     both = [(one.accuracy, other.accuracy) for one, other in pairs if one and other]
     return paired_difference([one for one, _ in both], [other for _, other in both]) if both else None

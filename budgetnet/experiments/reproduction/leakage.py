@@ -1,4 +1,4 @@
-"""What the notebook's validation split leaks: the gap between validation and test accuracy, with and without it."""
+"""Leakage of the notebook's validation split: gap of validation and test accuracy with and without it."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from budgetnet.statistics.intervals import Interval
 
 
 class Side(NamedTuple):
-    """One recipe's runs; accuracies and gaps are means over them, as shares."""
+    """Runs of one recipe; accuracies and gaps are means over them, as shares."""
 
     recipe: str
     leaks: bool
     n: int
-    """Runs with a result in both recipes."""
+    """Number of seeds with results of both recipes."""
     train_accuracy: float
     validation_accuracy: float
     test_accuracy: float
     gap: float
-    """Validation less test accuracy."""
+    """Validation accuracy less test accuracy."""
     gap_interval: Interval | None
-    """Student's, over the seeds; none for a single one."""
+    """Student's interval over the seeds; None for a single one."""
     epochs: float
     """Epochs trained."""
 
@@ -40,12 +40,12 @@ class LeakageResult(NamedTuple):
     sides: tuple[Side, Side]
     """The recipe that leaks, then the one that does not."""
     difference: Difference
-    """By how much the gap is larger where the split leaks, seed by seed."""
+    """Paired difference of the gaps, leaking less not leaking."""
     published_gap: float
     """The notebook's validation accuracy less its test accuracy."""
 
     def to_mapping(self) -> dict[str, Any]:
-        """The result as plain data."""
+        """Return the result as plain data."""
         return {
             "reproduction": "leakage",
             "runs": [row.to_mapping() for row in self.rows],
@@ -65,14 +65,14 @@ class LeakageResult(NamedTuple):
 
 
 def leakage_result(leaking: Sequence[RunRecord], sound: Sequence[RunRecord]) -> LeakageResult:
-    """What two recipes' runs, in pairs of one seed, say of the leak.
+    """Compute the leakage from runs of two recipes, paired by seed.
 
     Args:
-        leaking: runs whose validation images were trained on, judged on the test set.
-        sound: runs with the same seeds whose validation images were held out, likewise.
+        leaking: runs that trained on their validation images, with test results.
+        sound: runs with the same seeds and held-out validation images, with test results.
 
     Raises:
-        BudgetnetError: no seed came to a result by both recipes.
+        BudgetnetError: no seed has results of both recipes.
     """
     pairs = [
         (one, other)
@@ -80,7 +80,7 @@ def leakage_result(leaking: Sequence[RunRecord], sound: Sequence[RunRecord]) -> 
         if one.gap is not None and other.gap is not None
     ]
     if not pairs:
-        raise BudgetnetError("no seed came to a result by both recipes")
+        raise BudgetnetError("no seed has results of both recipes")
     sides = _side([one for one, _ in pairs]), _side([other for _, other in pairs])
     difference = paired_difference([one.gap or 0.0 for one, _ in pairs], [other.gap or 0.0 for _, other in pairs])
     published = get("leaking-validation").accuracy - get("reference").accuracy

@@ -1,4 +1,4 @@
-"""The published reference: its layers beside Table 1, its test accuracy beside the published one."""
+"""Reproduction of the published reference: layers of Table 1 and test accuracy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from budgetnet.experiments.reproduction.rows import RunRow, run_rows
-from budgetnet.experiments.reproduction.verdict import Verdict, judged, verdict
+from budgetnet.experiments.reproduction.verdict import Verdict, tested_runs, verdict
 from budgetnet.model.published import LayerRow, PublishedResult, table1
 from budgetnet.model.published import reference as published_reference
 from budgetnet.model.spec import ModelSpec
@@ -15,16 +15,16 @@ from budgetnet.model.zoo import get
 from budgetnet.runs.records import RunRecord
 
 _TABLE_SIZE = 28
-"""Side of the images that Table 1 was printed for."""
+"""Side of the images in Table 1, in pixels."""
 
 
 class TableComparison(NamedTuple):
-    """A network's layers beside the paper's Table 1."""
+    """Comparison of a network's layers with Table 1 of the paper."""
 
     rows: int
-    """Rows of the table."""
+    """Rows of the longer of the two."""
     equal: int
-    """Those of them that the network has in the same place, with the same shape and count."""
+    """Rows with equal layer, shape and number of parameters."""
     params: int
     """Parameters of the network."""
     published_params: int
@@ -32,12 +32,12 @@ class TableComparison(NamedTuple):
 
     @property
     def agrees(self) -> bool:
-        """Whether nothing differs."""
+        """Whether all rows and the sum are equal."""
         return self.rows == self.equal and self.params == self.published_params
 
 
 def compare_with_table1(spec: ModelSpec) -> TableComparison:
-    """A network's layers, for images of 28x28, beside the paper's Table 1.
+    """Compare a network's layers, for images of 28x28, with Table 1 of the paper.
 
     Args:
         spec: the network.
@@ -46,13 +46,13 @@ def compare_with_table1(spec: ModelSpec) -> TableComparison:
     summary = spec.summary(input_size=_TABLE_SIZE)
     own = [LayerRow(row.layer, row.output_shape, row.cost.params) for row in summary.rows]
     equal = sum(one == other for one, other in zip(own, published, strict=False))
-    # A layer too many counts as a row that differs.
+    # Surplus layers count as different rows.
     rows = max(len(own), len(published))
     return TableComparison(rows, equal, summary.total.params, sum(row.params for row in published))
 
 
 class ReferenceResult(NamedTuple):
-    """What training the reference came to."""
+    """Results of the reference."""
 
     table: TableComparison
     rows: tuple[RunRow, ...]
@@ -63,11 +63,11 @@ class ReferenceResult(NamedTuple):
 
     @property
     def published(self) -> PublishedResult:
-        """What they are compared with."""
+        """Published result that the runs are compared with."""
         return self.verdict.published
 
     def to_mapping(self) -> dict[str, Any]:
-        """The result as plain data."""
+        """Return the result as plain data."""
         return {
             "reproduction": "reference",
             "table1": {**self.table._asdict(), "agrees": self.table.agrees},
@@ -79,16 +79,16 @@ class ReferenceResult(NamedTuple):
 
 
 def reference_result(records: Sequence[RunRecord], *, declared: bool) -> ReferenceResult:
-    """What runs of the reference, judged on the test set, say of the published result.
+    """Compute the result of the reference from runs with test results.
 
     Args:
-        records: one run for each seed.
-        declared: whether the user vouches for the images.
+        records: one run per seed.
+        declared: whether the user declares the images to be CIFAR-10.
 
     Raises:
-        BudgetnetError: no run came to a result.
+        BudgetnetError: no run has a test result.
     """
-    tests = [record.test for record in judged(records) if record.test is not None]
+    tests = [record.test for record in tested_runs(records) if record.test is not None]
     return ReferenceResult(
         compare_with_table1(get("reference")),
         run_rows(records),

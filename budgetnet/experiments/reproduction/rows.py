@@ -1,4 +1,4 @@
-"""One line for each run, as its record has it."""
+"""Rows of tables with one run each, from records."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from budgetnet.statistics.intervals import Interval, mean_interval
 
 
 class RunRow(NamedTuple):
-    """A run and what it came to; accuracies are shares, None where there is none."""
+    """A run and its results; accuracies are shares, None if missing."""
 
     run: str
     """Name of its folder."""
@@ -19,11 +19,11 @@ class RunRow(NamedTuple):
     epochs: int
     """Epochs trained."""
     best_epoch: int | None
-    """Epoch whose weights were kept."""
+    """Epoch of the stored weights."""
     train_accuracy: float | None
-    """On augmented training images, in the best epoch, while the weights moved."""
+    """Accuracy on augmented training images during the best epoch."""
     validation_accuracy: float | None
-    """Behind the best epoch."""
+    """Accuracy after the best epoch."""
     test_accuracy: float | None
     leaks: bool
     """Whether validation images were trained on."""
@@ -38,12 +38,12 @@ class RunRow(NamedTuple):
         return self.validation_accuracy - self.test_accuracy
 
     def to_mapping(self) -> dict[str, Any]:
-        """The row as plain data."""
+        """Return the row as plain data."""
         return {**self._asdict(), "gap": self.gap}
 
 
 def run_rows(records: Iterable[RunRecord]) -> tuple[RunRow, ...]:
-    """The rows of some runs, in their order."""
+    """Return the rows of runs, in their order."""
     return tuple(map(_row, records))
 
 
@@ -65,5 +65,5 @@ def _row(record: RunRecord) -> RunRow:
 
 
 def interval_of(values: list[float]) -> Interval | None:
-    """Student's 95 % interval of a mean over seeds; none where there is no spread to make one from."""
+    """Return Student's 95 % interval of a mean over seeds, or None if all values are equal."""
     return mean_interval(values) if len(set(values)) > 1 else None

@@ -1,4 +1,4 @@
-"""Configs of reproductions, stored beside the runs that they trained."""
+"""Configs of reproductions, stored in the folder of their runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NAME = "reproduction-{digest}.json"
 
 
 class StoredReproduction(Document):
-    """The config of a reproduction, with the command that it belongs to."""
+    """Config of a reproduction and its command."""
 
     document_kind: ClassVar[str] = "stored reproduction"
 
@@ -35,7 +35,7 @@ class StoredReproduction(Document):
     command: str
     """Name of the command below ``budgetnet``."""
     config: SerializeAsAny[ReproductionConfig]
-    """What was asked for."""
+    """Options of the reproduction."""
 
     @classmethod
     def from_mapping(cls, mapping: dict[str, Any]) -> Self:
@@ -53,7 +53,7 @@ class StoredReproduction(Document):
 
 
 def store_reproduction(config: ReproductionConfig) -> None:
-    """Store the config of a reproduction in its folder of runs; a config that is stored already stays as it is."""
+    """Store the config of a reproduction in its folder of runs; an existing file is kept."""
     stored = StoredReproduction(command=config.command, config=config)
     content = json.dumps(stored.to_mapping(), sort_keys=True)
     path = config.out / _NAME.format(digest=hashlib.sha256(content.encode()).hexdigest()[:10])
@@ -63,7 +63,7 @@ def store_reproduction(config: ReproductionConfig) -> None:
 
 
 def stored_reproductions(folder: Path) -> list[ReproductionConfig]:
-    """Return the readable configs of reproductions that are stored in a folder of runs, the one stored first first."""
+    """Return the readable stored configs of reproductions in a folder of runs, the oldest first."""
     paths = sorted(folder.glob(_NAME.format(digest="*")), key=lambda path: (path.stat().st_mtime, path))
     return [config for path in paths if (config := _read(path)) is not None]
 

@@ -1,4 +1,4 @@
-"""Whether a published accuracy was reproduced, and whether that can be asked at all."""
+"""Verdict on a published accuracy: reproduced, not reproduced or not comparable."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from budgetnet.statistics import PublishedComparison, compare_with_published
 Outcome = Literal["reproduced", "not reproduced", "not comparable"]
 
 LEVEL = 0.05
-"""A p-value below it says that the published accuracy was not reproduced."""
-VOUCHED_FOR = "the images are CIFAR-10 by the word of --declare cifar10 alone, not by their checksums"
+"""Significance level: with a smaller p-value the published accuracy was not reproduced."""
+VOUCHED_FOR = "the images are CIFAR-10 only by --declare cifar10; their checksums were not verified"
 SEED_UNKNOWN = (
-    "how far another seed would have moved the published number is not known: where seeds scatter, equal trainings are "
-    "called different more often than in 5 % of cases"
+    "the variance over seeds of the published number is not known: where seeds vary, equal trainings differ "
+    "significantly in more than 5 % of cases"
 )
 _TRAINING_IMAGES = 50_000
-"""Images that the published network was trained on and validated by."""
+"""Training and validation images of the published network."""
 
 
 class Verdict(NamedTuple):
-    """What became of a published accuracy here."""
+    """Outcome of the comparison with a published accuracy."""
 
     outcome: Outcome
     published: PublishedResult
     comparison: PublishedComparison
-    """The numbers beside each other, comparable or not."""
+    """Comparison of the numbers, comparable or not."""
     reasons: tuple[str, ...]
-    """Why they are not comparable."""
+    """Reasons why they are not comparable."""
     remarks: tuple[str, ...]
-    """What has to be known beside the outcome."""
+    """Limitations of the outcome."""
 
     @property
     def exit_code(self) -> int:
-        """What the command line ends with: 4 where the accuracy was not reproduced."""
+        """Exit code of the command: 4 if the accuracy was not reproduced, else 0."""
         return 4 if self.outcome == "not reproduced" else 0
 
     def to_mapping(self) -> dict[str, Any]:
-        """The verdict as plain data; accuracies as shares."""
+        """Return the verdict as plain data; accuracies as shares."""
         comparison = self.comparison._asdict()
         comparison["interval"] = list(self.comparison.interval)
         return {
@@ -56,25 +56,25 @@ class Verdict(NamedTuple):
         }
 
 
-def judged(records: Sequence[RunRecord]) -> list[RunRecord]:
-    """The runs that came to a result on the test set.
+def tested_runs(records: Sequence[RunRecord]) -> list[RunRecord]:
+    """Return the runs with a test result.
 
     Raises:
-        BudgetnetError: none did.
+        BudgetnetError: there is none.
     """
     found = [record for record in records if record.test is not None]
     if not found:
-        raise BudgetnetError(f"none of {len(records)} runs came to a result, such as {records[0].result.reason}")
+        raise BudgetnetError(f"none of {len(records)} runs has a test result: {records[0].result.reason}")
     return found
 
 
 def obstacles(records: Sequence[RunRecord], published: PublishedResult, *, declared: bool) -> list[str]:
-    """Why what was measured cannot be set against a published result; nothing if it can.
+    """Return the reasons why runs cannot be compared with a published result.
 
     Args:
         records: the runs.
-        published: the result.
-        declared: whether the user vouches for the images.
+        published: published result.
+        declared: whether the user declares the images to be CIFAR-10.
     """
     identity = records[0].identity
     data, recipe = identity.data, identity.recipe
@@ -93,33 +93,33 @@ def obstacles(records: Sequence[RunRecord], published: PublishedResult, *, decla
             f"{published.spec}"
         )
     if recipe.digest not in {NAMED[name].digest for name in ("paper", "as-run")}:
-        found.append("trained by neither of the recipes paper and as-run as they stand")
+        found.append("the recipe is neither paper nor as-run")
     if published.accuracy_is_approximate:
         found.append(f"the published accuracy is only known to be about {100 * published.accuracy:.0f} %")
     if published.images is None:
-        found.append("how many images are behind the published accuracy is not known")
+        found.append("the number of images of the published accuracy is not known")
     return found
 
 
 def verdict(records: Sequence[RunRecord], published: PublishedResult, *, declared: bool) -> Verdict:
-    """Sets the runs' test accuracies against a published one.
+    """Compare the test accuracies of runs with a published one.
 
     Args:
-        records: the runs, all of one network, recipe and data set, judged on the test set.
-        published: the result.
-        declared: whether the user vouches for the images.
+        records: runs of one network, recipe and data set, with test results.
+        published: published result.
+        declared: whether the user declares the images to be CIFAR-10.
 
     Raises:
-        BudgetnetError: no run came to a result.
+        BudgetnetError: no run has a test result.
     """
-    runs = judged(records)
+    runs = tested_runs(records)
     tests = [record.test for record in runs if record.test is not None]
     reasons = obstacles(runs, published, declared=declared)
     comparison = compare_with_published(
         [test.accuracy for test in tests],
         images=tests[0].images,
         published=published.accuracy,
-        # Where their number is not known the outcome is open anyway, and the numbers are only shown.
+        # If their number is not known, the outcome is not comparable and the numbers are only shown.
         published_images=published.images or tests[0].images,
     )
     remarks = []
@@ -128,7 +128,7 @@ def verdict(records: Sequence[RunRecord], published: PublishedResult, *, declare
     if runs[0].identity.recipe.leaks:
         remarks.append(LEAKAGE_WARNING)
     if len(runs) < len(records):
-        remarks.append(f"{len(records) - len(runs)} of {len(records)} runs came to no result")
+        remarks.append(f"{len(records) - len(runs)} of {len(records)} runs have no result")
     if not reasons:
         remarks.append(SEED_UNKNOWN)
     same: Outcome = "reproduced" if comparison.p_value >= LEVEL else "not reproduced"

@@ -1,4 +1,4 @@
-"""What a search may propose: the space as a document, what a draw stands for, and many draws counted at once."""
+"""Search spaces: documents, networks of samples, fitted widths and costs of many samples at once."""
 
 from budgetnet.model.budget import Sizing
 from budgetnet.study.space.costs import Columns, Costs

@@ -1,4 +1,4 @@
-"""Many draws at once, kept as columns: a mapping from each parameter's name to an array with one entry a draw."""
+"""Costs of many samples at once, as columns: an array with one entry per sample for each parameter."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from budgetnet.study.space.document import SearchSpace
 
 Columns = Mapping[str, NDArray[Any]]
-"""A value for each draw, as `(draws,)`, under each name of `SearchSpace.distributions`."""
+"""Values as `(samples,)` by each name of `SearchSpace.distributions`."""
 
 _CHUNK = 2**14
-"""Draws that are counted at a time: few enough for a processor's cache, and little memory for any number."""
+"""Samples that are counted at a time, to fit the processor's cache."""
 
 
 class Costs(NamedTuple):
@@ -34,10 +34,10 @@ class Costs(NamedTuple):
     activations: NDArray[np.int64]
 
 
-def drawn(
+def sample_columns(
     distributions: Mapping[str, BaseDistribution], *, count: int, generator: np.random.Generator
 ) -> dict[str, NDArray[Any]]:
-    """Draws every parameter on its own, as its distribution has it, as columns."""
+    """Sample every parameter independently from its distribution, as columns."""
     return {name: _column(where, count, generator) for name, where in distributions.items()}
 
 
@@ -48,7 +48,7 @@ def _column(where: BaseDistribution, count: int, generator: np.random.Generator)
     if isinstance(where, IntDistribution) and not where.log:
         return choices_of(where)[generator.integers((where.high - where.low) // where.step + 1, size=count)]
     assert isinstance(where, (FloatDistribution, IntDistribution))  # noqa: S101 - tells the type
-    # A whole number takes up the room from half below it to half above, as Optuna's samplers have it.
+    # An integer has the interval from half below it to half above, as in Optuna's samplers.
     margin = 0.5 if isinstance(where, IntDistribution) else 0.0
     low, high = where.low - margin, where.high + margin
     if where.log:
@@ -61,16 +61,16 @@ def _column(where: BaseDistribution, count: int, generator: np.random.Generator)
 
 
 def choices_of(where: BaseDistribution) -> NDArray[Any]:
-    """Everything that a distribution may give, in its order; only for choices and for whole numbers."""
+    """Return all values of a distribution of choices or integers, in order."""
     if isinstance(where, IntDistribution):
         return np.arange(where.low, where.high + 1, where.step)
     assert isinstance(where, CategoricalDistribution)  # noqa: S101 - tells the type
-    # None has no place in an array of numbers.
+    # An array of numbers has no None.
     return np.asarray(where.choices, dtype=object if None in where.choices else None)
 
 
 def costs_of(space: SearchSpace, columns: Columns, *, input_shape: tuple[int, int, int], num_classes: int) -> Costs:
-    """Costs of many draws, as `SearchSpace.costs` gives them."""
+    """Return the costs of many samples, see `SearchSpace.costs`."""
     costs = Costs(*(np.zeros(len(columns["stages"]), dtype=np.int64) for _ in Costs._fields))
     for kind in space.block_kinds:
         _refuse_overflow(space, kind, input_shape, num_classes)
@@ -87,11 +87,11 @@ def costs_of(space: SearchSpace, columns: Columns, *, input_shape: tuple[int, in
 def _costs_of_kind(
     space: SearchSpace, kind: BlockKind, columns: Columns, input_shape: tuple[int, int, int], num_classes: int
 ) -> NDArray[np.int64]:
-    """Costs of draws that share their kind of block: `(3, draws)`, in the order of `Costs`."""
+    """Return the costs of samples with one kind of block: `(3, samples)`, in the order of `Costs`."""
     fullest = range(space.full_size_stages[0], space.full_size_stages[1] + 1)
     strides = np.array([strides_of(space.stages[1], full, min(input_shape[1:])) for full in fullest])
     reached = np.cumprod(strides, axis=1)
-    # Step by step or at once, a side that is divided and rounded up comes to the same.
+    # Dividing and rounding up a side gives the same in steps or at once.
     pixels = -(-input_shape[1] // reached) * -(-input_shape[2] // reached)
     row = columns["full_size_stages"] - fullest[0]
     first, second = (columns[f"{which}_kernel_size"].astype(np.int64) ** 2 for which in ("first", "second"))
@@ -104,7 +104,7 @@ def _costs_of_kind(
     before = np.full_like(width, input_shape[1] * input_shape[2])
     total = np.zeros((len(Costs._fields), len(width)), dtype=np.int64)
     for index in range(space.stages[1]):
-        # A stage that is left out has no blocks and changes neither width nor map, so it costs nothing.
+        # An omitted stage has no blocks and changes neither width nor map, so it costs nothing.
         there = index < columns["stages"]
         if index:
             exact = exact * columns[f"growth_{index + 1}"]
@@ -131,7 +131,7 @@ def _costs_of_kind(
 
 
 def _refuse_overflow(space: SearchSpace, kind: BlockKind, input_shape: tuple[int, int, int], num_classes: int) -> None:
-    """Refuses a space whose largest networks could need more than 64 bits hold, before a count wraps around."""
+    """Require that the counts of the largest networks fit in 64 bits."""
     growth = max(1.0, *space.growth) ** (space.stages[1] - 1)
     steps = [width_step(space.channel_step, kind, groups) for groups in space.groups]
     widest = min(max((int(space.channels[1] * growth) // step + 1) * step for step in steps), MAX_CHANNELS)
@@ -152,14 +152,14 @@ def _refuse_overflow(space: SearchSpace, kind: BlockKind, input_shape: tuple[int
 
 
 def enumerated(distributions: Mapping[str, BaseDistribution], start: int, stop: int) -> dict[str, NDArray[Any]]:
-    """Every combination of choices from one number to below another, as columns; the last parameter changes fastest."""
+    """Return the combinations of choices in a range of indexes, as columns; the last parameter changes fastest."""
     choices = {name: choices_of(where) for name, where in distributions.items()}
     places = np.unravel_index(np.arange(start, stop), [len(values) for values in choices.values()])
     return {name: values[place] for (name, values), place in zip(choices.items(), places, strict=True)}
 
 
 def combinations(distributions: Mapping[str, BaseDistribution]) -> int:
-    """How many combinations of choices there are."""
+    """Return the number of combinations of choices."""
     return math.prod(
         (where.high - where.low) // where.step + 1 if isinstance(where, IntDistribution) else len(where.choices)
         for where in distributions.values()
@@ -168,7 +168,7 @@ def combinations(distributions: Mapping[str, BaseDistribution]) -> int:
 
 
 def _looked_up(column: NDArray[Any], known: Mapping[Any, int]) -> NDArray[np.int64]:
-    """What each entry of a column stands for."""
+    """Return the value of each entry of a column."""
     values = np.zeros(len(column), dtype=np.int64)
     for entry, value in known.items():
         values[column == entry] = value
@@ -176,11 +176,11 @@ def _looked_up(column: NDArray[Any], known: Mapping[Any, int]) -> NDArray[np.int
 
 
 def _widths(exact: NDArray[np.float64], step: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Widths as `rounded_width` gives them."""
+    """Return widths as `rounded_width` does."""
     return np.minimum(_rounded(exact / step), MAX_CHANNELS // step) * step
 
 
 def _rounded(values: NDArray[Any]) -> NDArray[np.int64]:
-    """Widths as whole numbers of at least 1; numpy rounds halves to even, as Python does."""
+    """Return widths as integers of at least 1; numpy rounds halves to even, as Python does."""
     whole: NDArray[np.int64] = np.maximum(1, np.rint(values)).astype(np.int64)
     return whole

@@ -1,4 +1,4 @@
-"""What a search may propose: a flat space whose parameters are all drawn each time, and what a draw stands for."""
+"""Search space: parameters, their distributions, and the network and recipe of a sample."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from budgetnet.common.errors import InputError
 from budgetnet.model.budget import Sizing
 from budgetnet.model.spec import BlockKind, KernelSize, ModelSpec, ShortcutKind
 from budgetnet.runs.recipe import Recipe
-from budgetnet.study.space.costs import Columns, Costs, combinations, costs_of, drawn, enumerated
+from budgetnet.study.space.costs import Columns, Costs, combinations, costs_of, enumerated, sample_columns
 from budgetnet.study.space.recipes import PREFIX, RecipeValues, override, read_recipe_values, recipe_distributions
 from budgetnet.study.space.smallest import Measure, smallest_of
 from budgetnet.study.space.structure import rounded_width, strides_of, width_step
@@ -55,7 +55,7 @@ class SearchSpace(Document):
     schema_version: Literal[1] = 1
     """Version of this format."""
     name: Annotated[str, Field(max_length=100, pattern=r"^[\w.+-]*$")] = "resnet"
-    """A label for people."""
+    """Label of the space."""
     stages: tuple[StageCount, StageCount] = (3, 5)
     """Fewest and most stages."""
     channels: tuple[Channels, Channels] = (32, 96)
@@ -116,7 +116,7 @@ class SearchSpace(Document):
 
     @functools.cached_property
     def network(self) -> dict[str, BaseDistribution]:
-        """Every parameter of the network, by name."""
+        """Distributions of the network's parameters, by name."""
         low, high = self.channels
         high -= (high - low) % self.channel_step
         network: dict[str, BaseDistribution] = {
@@ -143,11 +143,11 @@ class SearchSpace(Document):
 
     @functools.cached_property
     def distributions(self) -> dict[str, BaseDistribution]:
-        """Every parameter of the space, by name: those of the network, then those of the recipe."""
+        """Distributions of all parameters by name, of the network, then of the recipe."""
         return self.network | recipe_distributions(self.recipe)
 
     def proposed(self, sizing: Sizing) -> dict[str, BaseDistribution]:
-        """What a sampler draws, by name: no width where widths are solved for, and a share of the budget to `scale`.
+        """Return the sampled distributions by name: no width if fitted, and a share of the budget for `scale`.
 
         Args:
             sizing: where widths come from.
@@ -166,7 +166,7 @@ class SearchSpace(Document):
         return combinations(self.network)
 
     def spec(self, params: Mapping[str, Any], *, input_shape: tuple[int, int, int], num_classes: int) -> ModelSpec:
-        """The network that a draw stands for.
+        """Return the network of a sample.
 
         Args:
             params: a value for each of `distributions`; those of the recipe are not read.
@@ -185,7 +185,7 @@ class SearchSpace(Document):
     def spec_of_widths(
         params: Mapping[str, Any], channels: list[int], *, input_shape: tuple[int, int, int], num_classes: int
     ) -> ModelSpec:
-        """The network that a draw stands for with widths of its own, one for each stage.
+        """Return the network of a sample with the given widths, one for each stage.
 
         Args:
             params: a value for each parameter of the network; those for widths are not read.
@@ -210,30 +210,30 @@ class SearchSpace(Document):
         )
 
     def recipe_for(self, params: Mapping[str, Any], *, base: Recipe) -> Recipe:
-        """The recipe that a draw is trained by: the given one itself where the space varies none of its values.
+        """Return the recipe of a sample; the base itself if the space varies none of its values.
 
         Where a draw leaves out what another option needs, that option is off: Nesterov's variant without momentum,
         flips that alternate without flips, shifts at test time without flips.
 
         Args:
             params: a value for each of `distributions`.
-            base: everything that is not drawn; the result loses its name.
+            base: values that are not sampled; the result loses its name.
         """
         if not self.recipe:
             return base
         return override(base, {name: params[PREFIX + name] for name in self.recipe})
 
     def draw(self, *, count: int, generator: np.random.Generator) -> dict[str, NDArray[Any]]:
-        """Draws many networks and recipes, every parameter on its own, as columns; `params_at` gives one of them.
+        """Sample many networks and recipes, every parameter independently, as columns; see `params_at`.
 
         Args:
             count: how many.
             generator: where the randomness comes from; the same state draws the same.
         """
-        return drawn(self.distributions, count=count, generator=generator)
+        return sample_columns(self.distributions, count=count, generator=generator)
 
     def enumerate(self, start: int, stop: int) -> dict[str, NDArray[Any]]:
-        """Draws of the network's parameters in a fixed order, as columns; all of them are from 0 to below `size`.
+        """Return combinations of the network's parameters in a fixed order, as columns, with indexes below `size`.
 
         Args:
             start: number of the first.
@@ -243,12 +243,12 @@ class SearchSpace(Document):
 
     @staticmethod
     def params_at(columns: Columns, row: int) -> dict[str, Any]:
-        """One draw out of columns, as `spec` takes it."""
+        """Return one sample from columns, as parameters of `spec`."""
         cells = {name: column[row] for name, column in columns.items()}
         return {name: cell.item() if isinstance(cell, np.generic) else cell for name, cell in cells.items()}
 
     def costs(self, columns: Columns, *, input_shape: tuple[int, int, int], num_classes: int) -> Costs:
-        """Costs of many draws: for each what the cost of its specification would be, which is not made.
+        """Return the costs of many samples, without making their specifications.
 
         Args:
             columns: the draws.
@@ -263,7 +263,7 @@ class SearchSpace(Document):
     def smallest(
         self, *, input_shape: tuple[int, int, int], num_classes: int, measure: Measure = "params"
     ) -> ModelSpec:
-        """The network of the space that needs the least: whatever does not fit it, nothing that is drawn does.
+        """Return the network of the space with the lowest cost.
 
         Args:
             input_shape: image as (channels, height, width).

@@ -1,4 +1,4 @@
-"""How much of a space is within a budget: all of it counted where that is soon done, else a sample."""
+"""Share of a space that is within a budget, by full enumeration of small spaces, else by sampling."""
 
 from __future__ import annotations
 
@@ -15,49 +15,49 @@ from budgetnet.study.space.document import SearchSpace
 from budgetnet.study.space.smallest import MEASURES, Measure
 
 MOST_COUNTED = 2_000_000
-"""Draws of a space that is still counted as a whole: a second or so on a laptop."""
+"""Largest size of a space that is enumerated, about a second on a laptop."""
 SAMPLED = 100_000
-"""Draws of a sample: enough for an interval of some tenths of a per cent."""
+"""Size of a sample, for an interval of some tenths of a per cent."""
 _AT_ONCE = 100_000
 
 
 class ShareWithin(NamedTuple):
-    """How many draws of a space's networks, every parameter drawn evenly, are within a budget."""
+    """Number of uniform samples of a space's networks that are within a budget."""
 
     within: int
-    """Draws within the budget."""
+    """Samples within the budget."""
     draws: int
-    """Draws counted."""
+    """Samples counted."""
     exact: bool
-    """Whether that was all of them."""
+    """Whether the space was enumerated."""
     interval: Interval | None
     """95 % interval of the share, for a sample."""
 
     @property
     def share(self) -> float:
-        """The share of draws within the budget."""
+        """Share of samples within the budget."""
         return self.within / self.draws
 
 
 def share_within(
     space: SearchSpace, budget: Budget, *, input_shape: tuple[int, int, int], num_classes: int, seed: int = 0
 ) -> ShareWithin:
-    """Counts draws that a budget admits as they are drawn, their widths included.
+    """Count the samples, with sampled widths, that are within a budget.
 
     Args:
         space: the space.
         budget: the limits.
         input_shape: image as (channels, height, width).
         num_classes: number of classes.
-        seed: of the sample, where one is drawn.
+        seed: seed of the sample, if the space is not enumerated.
 
     Raises:
         InputError: the largest networks of the space may have counts that 64 bits do not hold.
     """
     image: dict[str, Any] = {"input_shape": input_shape, "num_classes": num_classes}
     if space.size > MOST_COUNTED:
-        drawn = space.draw(count=SAMPLED, generator=np.random.default_rng(seed))
-        within = _within(budget, space.costs(drawn, **image))
+        sample = space.draw(count=SAMPLED, generator=np.random.default_rng(seed))
+        within = _within(budget, space.costs(sample, **image))
         return ShareWithin(within, SAMPLED, exact=False, interval=wilson_interval(within, SAMPLED))
     within = 0
     for start in range(0, space.size, _AT_ONCE):
@@ -78,7 +78,7 @@ def _within(budget: Budget, costs: Costs) -> int:
 def require_feasible(
     space: SearchSpace, budget: Budget, *, input_shape: tuple[int, int, int], num_classes: int
 ) -> dict[Measure, ModelSpec]:
-    """Lets a budget pass whose limits, each by itself, something that may be drawn is within.
+    """Require that some network of the space is within each limit of a budget.
 
     Args:
         space: the space.

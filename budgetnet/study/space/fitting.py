@@ -1,4 +1,4 @@
-"""Networks of a search space that use up a budget: a draw says how widths relate, the budget how wide they are."""
+"""Fitting of sampled networks to a budget: a sample has the ratios of widths, the budget their scale."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from budgetnet.study.space.smallest import MEASURES
 from budgetnet.study.space.structure import width_step
 
 FITTING = 1
-"""Version of how widths are found; another one may give the same draw another network."""
+"""Version of the solver; another one may fit other widths to the same sample."""
 
 
 def fit(
@@ -28,7 +28,7 @@ def fit(
     input_shape: tuple[int, int, int],
     num_classes: int,
 ) -> ModelSpec:
-    """The network that a draw stands for under a budget.
+    """Return the network of a sample, fitted to a budget.
 
     `fit` makes the stages as wide as the growth between them and every limit allow, then widens single stages by a step
     while one still fits, the order of widths kept. `scale` does so with each limit times the drawn share of the budget;
@@ -74,12 +74,12 @@ def _step(space: SearchSpace, params: Mapping[str, Any]) -> int:
 
 
 def _narrowest(space: SearchSpace, params: Mapping[str, Any], image: dict[str, Any]) -> ModelSpec:
-    """A draw with every stage one step wide."""
+    """Return a sample with every stage one step wide."""
     return space.spec_of_widths(params, [_step(space, params)] * params["stages"], **image)
 
 
 def _widest(space: SearchSpace, params: Mapping[str, Any], budget: Budget, image: dict[str, Any]) -> ModelSpec | None:
-    """A draw as wide as a budget allows; none where not even the narrowest is within it."""
+    """Return a sample as wide as a budget allows; None if the narrowest is over it."""
     stages = params["stages"]
     growths = [params[f"growth_{number}"] for number in range(2, stages + 1)]
     # The stem is as wide as the first stage.

@@ -1,4 +1,4 @@
-"""Whether every network and recipe that a space proposes can be trained on images of a given size."""
+"""Check that every network and recipe of a space can be trained on images of a given size."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from budgetnet.study.space.structure import strides_of
 
 
 def check_image_size(space: SearchSpace, recipe: Recipe, *, input_shape: tuple[int, int, int]) -> None:
-    """Refuses a space and a recipe of which some candidate could not be trained on the images.
+    """Require that every candidate of a space and a recipe can be trained on the images.
 
     Args:
         space: what is proposed.

@@ -1,4 +1,4 @@
-"""Search spaces that have names."""
+"""Named search spaces."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ NAMED: dict[str, SearchSpace] = {
 
 
 def named_space(name: str) -> SearchSpace:
-    """The search space of that name.
+    """Return the search space of that name.
 
     Raises:
         InputError: no space has that name.

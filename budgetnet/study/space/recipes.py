@@ -1,4 +1,4 @@
-"""Values of a recipe that a space may vary: how they are written, drawn, and laid over the recipe of a study."""
+"""Recipe values that a space may vary: parsing, distributions, and overriding the recipe of a study."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from budgetnet.runs.augmentation import Augmentation
 from budgetnet.runs.recipe import Recipe
 
 PREFIX = "recipe."
-"""What the name of a drawn recipe value begins with."""
+"""Prefix of the names of sampled recipe values."""
 VARIABLE = (
     "learning_rate",
     "weight_decay",
@@ -52,7 +52,7 @@ class Range(Document):
     high: Number
     """Largest value."""
     log: bool = False
-    """Whether the logarithm is drawn evenly, so that each factor of ten is as likely as the next."""
+    """Whether to sample on a logarithmic scale."""
 
 
 RecipeValues = tuple[Choice, ...] | Range
@@ -112,7 +112,7 @@ def _default(name: str) -> object:
 
 
 def _valid(name: str, value: object) -> Any:
-    """A value as the recipe's own field keeps it."""
+    """Return a value as validated by the recipe's field."""
     outer, _, inner = name.rpartition(".")
     try:
         document = Augmentation.from_mapping({inner: value}) if outer else Recipe.from_mapping({inner: value})
@@ -122,7 +122,7 @@ def _valid(name: str, value: object) -> Any:
 
 
 def recipe_distributions(recipe: Mapping[str, RecipeValues]) -> dict[str, BaseDistribution]:
-    """What a sampler draws for each varied value, by its name with the prefix."""
+    """Return the distribution of each varied value, by its name with the prefix."""
     return {PREFIX + name: _distribution(values) for name, values in recipe.items()}
 
 
@@ -135,7 +135,7 @@ def _distribution(values: RecipeValues) -> BaseDistribution:
 
 
 def override(base: Recipe, values: Mapping[str, Any]) -> Recipe:
-    """A recipe with some of its values replaced; it loses the name, as it is another recipe.
+    """Return a recipe with some values replaced, without its name.
 
     An option that needs another one is off where a draw leaves that out: Nesterov's variant without momentum, flips
     that alternate without flips, shifts at test time without flips.

@@ -1,4 +1,4 @@
-"""The network of a space that needs the least of something, found without counting all of them."""
+"""Cheapest network of a space by one measure, without enumeration."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 Measure = Literal["params", "macs", "activations"]
 MEASURES: tuple[Measure, ...] = ("params", "macs", "activations")
-"""Everything that a network may need little of."""
+"""Measures of cost to minimise."""
 
 
 def smallest_of(
     space: SearchSpace, *, input_shape: tuple[int, int, int], num_classes: int, measure: Measure
 ) -> dict[str, Any]:
-    """Find the draw that needs the least, as `SearchSpace.spec` takes it.
+    """Return the parameters of the cheapest network, for `SearchSpace.spec`.
 
     Few blocks, small kernels and little squeeze-and-excitation are always cheaper. Widths are not: a stage as wide as
     the one before it may spare a convolution around it, and where groups make steps wide, a narrower beginning may end

@@ -1,4 +1,4 @@
-"""What the parameters of a draw come to: widths on a grid that groups divide, and strides that maps allow."""
+"""Structure of sampled networks: widths divisible by groups, and strides for the image size."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def rounded_width(exact: float, step: int) -> int:
 
 
 def strides_of(count: int, full_size_stages: int, side: int) -> list[int]:
-    """Strides of so many stages: each behind those at full size halves the map while its smaller side can be halved."""
+    """Return strides: each stage after those at full size halves the map while its smaller side can be halved."""
     strides = []
     for index in range(count):
         stride = 2 if index >= full_size_stages and side >= 2 else 1
@@ -31,11 +31,11 @@ def strides_of(count: int, full_size_stages: int, side: int) -> list[int]:
 
 
 def shortcut_area(kind: ShortcutKind) -> int:
-    """Pixels under the kernel of a shortcut of that kind; 0 for the kinds that have none."""
+    """Return the kernel area of a kind of shortcut; 0 without a kernel."""
     return Shortcut(kind=kind).kernel_area
 
 
 def stem_of(input_shape: tuple[int, int, int]) -> dict[str, int]:
-    """The stem of every network of a space, as `stem_and_head_cost` takes it."""
+    """Return the stem of every network of a space, for `stem_and_head_cost`."""
     image_channels, height, width = input_shape
     return {"image_channels": image_channels, "stem_kernel": Stem().kernel_size ** 2, "stem_pixels": height * width}

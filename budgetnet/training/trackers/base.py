@@ -132,7 +132,7 @@ def hyperparameters(run: RunInfo) -> dict[str, Any]:
     values: dict[str, Any] = {"network": run.label, "params": run.params, "macs": run.macs, "seed": identity.seed}
     values |= {"data": identity.data.name, "device": identity.device, "precision": identity.precision}
     values |= _flatten(identity.recipe.to_mapping(), "recipe")
-    return values | {f"sampled.{name}": value for name, value in run.context.drawn.items()}
+    return values | {f"sampled.{name}": value for name, value in run.context.sampled.items()}
 
 
 def _flatten(mapping: Mapping[str, Any], path: str) -> dict[str, Any]:

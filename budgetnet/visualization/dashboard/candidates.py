@@ -55,7 +55,7 @@ class Candidates:
         """
         self._settings, self._out = settings, out
         self._frozen = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
-        self.trials: list[Trial] = [trial for trial in read_trials(study) if trial.fate != "running"]
+        self.trials: list[Trial] = [trial for trial in read_trials(study) if trial.outcome != "running"]
         """Finished trials, in order."""
         self._trained = {self._key(trial): trial for trial in self.trials if trial.trained}
         self._image: dict[str, Any] | None = None
@@ -66,9 +66,9 @@ class Candidates:
     def read(self, trial: Trial) -> Candidate:
         """Return a candidate; what cannot be read is described in `trouble`."""
         frozen = self._frozen[trial.number]
-        original = self._trained.get(self._key(trial)) if trial.fate == "repeated" else None
+        original = self._trained.get(self._key(trial)) if trial.outcome == "duplicate" else None
         record, trouble = None, None
-        run = (original or trial).run if trial.fate not in ("over budget", "left to another", "interrupted") else None
+        run = (original or trial).run if trial.outcome not in ("over budget", "skipped", "interrupted") else None
         if run is not None and (trial.trained or original):
             try:
                 record = self._record(run, trial)
@@ -105,8 +105,8 @@ class Candidates:
     def _sampled_spec(self, frozen: FrozenTrial, trial: Trial) -> ModelSpec | None:
         """Rebuild the network from the sampled values; None if its digest differs."""
         try:
-            if trial.by_hand:
-                return ModelSpec.from_mapping(frozen.user_attrs["by_hand"])
+            if trial.enqueued:
+                return ModelSpec.from_mapping(frozen.user_attrs["enqueued"])
             image = self._find_image() if self._settings.fitting == FITTING else None
             if image is None:
                 return None
@@ -127,8 +127,8 @@ class Candidates:
     def _known_networks(self) -> Any:
         for trial in self.trials:
             try:
-                if trial.by_hand:
-                    yield ModelSpec.from_mapping(self._frozen[trial.number].user_attrs["by_hand"])
+                if trial.enqueued:
+                    yield ModelSpec.from_mapping(self._frozen[trial.number].user_attrs["enqueued"])
                 elif trial.trained and trial.run is not None:
                     yield self._record(trial.run, trial).identity.spec
             except (BudgetnetError, KeyError):

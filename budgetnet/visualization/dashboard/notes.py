@@ -20,9 +20,9 @@ _OUTCOMES: dict[Outcome, str] = {
     "complete": "Fully trained, within the budget.",
     "pruned": "Pruned at a restart: other candidates were better after the same number of cycles.",
     "over budget": "Over budget: rejected before training.",
-    "repeated": "Duplicate: already trained, the stored result was used.",
+    "duplicate": "Duplicate: already trained, the stored result was used.",
     "interrupted": "Interrupted: the candidate is resumed in another trial.",
-    "left to another": "Left to another worker before training.",
+    "skipped": "Skipped: trained by another worker.",
     "no result": "No result.",
 }
 
@@ -35,21 +35,21 @@ def trial_note(candidate: Candidate, settings: StudySettings) -> str:
         settings: settings of the study.
     """
     trial = candidate.trial
-    parts = [trial_heading(trial), f"**{_OUTCOMES[trial.fate]}**"]
+    parts = [trial_heading(trial), f"**{_OUTCOMES[trial.outcome]}**"]
     if candidate.duplicate_of is not None:
         parts.append(f"The numbers are those of trial #{candidate.duplicate_of}, which has the learning curves.")
     if candidate.trouble is not None:
         parts.append(f"Incomplete: {plain(candidate.trouble)}")
     result = table(["result", ""], _result(trial, settings))
     parts += [result, budget_table(trial, settings)]
-    if trial.fate == "over budget":
+    if trial.outcome == "over budget":
         parts.append(_excess(candidate))
     # The dashboard shows the sampled values as well; list them only if the network is unknown.
     parts.append(_network(candidate.spec) if candidate.spec else _sampled_values(trial))
     if candidate.record is not None:
         run = candidate.record.folder.resolve()
         seed = settings.config.seed if trial.seed is None else trial.seed
-        how = "fully" if trial.fate == "pruned" else "again"
+        how = "fully" if trial.outcome == "pruned" else "again"
         parts += [f"To train it {how}, in a new folder:", code(train_command(run, settings, seed=seed))]
         parts += _place_of_data(settings)
     return "\n\n".join(parts)
@@ -63,7 +63,7 @@ def trial_heading(trial: Trial) -> str:
 def _result(trial: Trial, settings: StudySettings) -> Iterator[list[str]]:
     if trial.accuracy is not None and trial.correct is not None and trial.images:
         interval = wilson_interval(trial.correct, trial.images)
-        reached = "" if trial.fate != "pruned" else " when it was pruned"
+        reached = "" if trial.outcome != "pruned" else " when it was pruned"
         counted = f"{trial.correct:,} of {trial.images:,} validation images{reached}"
         yield ["accuracy", f"{plain(format_with_interval(trial.accuracy, interval))} % at 95 %; {counted}"]
     elif trial.accuracy is not None:
@@ -137,7 +137,7 @@ def _network(spec: ModelSpec) -> str:
 
 
 def _sampled_values(trial: Trial) -> str:
-    rows = [[plain(name), _value(value)] for name, value in sorted(trial.drawn.items())]
+    rows = [[plain(name), _value(value)] for name, value in sorted(trial.sampled.items())]
     return table(["sampled", ""], rows, right=[1])
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from budgetnet.common.config import command, has_unnamed_documents
 from budgetnet.statistics.intervals import format_with_interval, points
-from budgetnet.study.commands import found_config, place_of
+from budgetnet.study.commands import found_config, location_options
 from budgetnet.study.leaderboard import candidates, rank
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.space.named import NAMED as SPACES
@@ -87,7 +87,7 @@ class Overview:
         counts = count_outcomes(self._trials)
         return (
             f"{counts['trained']:,} trained, {counts['pruned']:,} of them pruned at a restart; "
-            f"{counts['over_budget']:,} rejected before training (over budget), {counts['repeated']:,} duplicates, "
+            f"{counts['over_budget']:,} rejected before training (over budget), {counts['duplicate']:,} duplicates, "
             f"{counts['no_result']:,} without a result."
         )
 
@@ -114,7 +114,7 @@ class Overview:
 
     def _commands(self) -> list[str]:
         config = found_config(self._settings, self._name, out=self._out, storage=self._storage)
-        where = place_of(config)
+        where = location_options(config)
         commands = [
             shlex.join(["budgetnet", subcommand, self._name, *where]) for subcommand in ("leaderboard", "dashboard")
         ]

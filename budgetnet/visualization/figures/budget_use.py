@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from budgetnet.study.trials import FATES, Outcome, Trial
+from budgetnet.study.trials import OUTCOMES, Outcome, Trial
 from budgetnet.visualization.figures.style import (
     BLUE,
     FAINT,
@@ -24,14 +24,14 @@ from budgetnet.visualization.figures.style import (
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-FATE_LOOKS: dict[Outcome, tuple[str, str]] = {
+OUTCOME_MARKS: dict[Outcome, tuple[str, str]] = {
     "complete": (BLUE, "circle"),
     "pruned": (SKY, "x-thin-open"),
     "over budget": (VERMILLION, "triangle-up"),
-    "repeated": (FAINT, "circle-open"),
+    "duplicate": (FAINT, "circle-open"),
     "running": (GREEN, "diamond-open"),
     "interrupted": (ORANGE, "square-open"),
-    "left to another": (FAINT, "cross-thin-open"),
+    "skipped": (FAINT, "cross-thin-open"),
     "no result": (PURPLE, "square"),
 }
 """Colour and marker of each outcome; markers are distinct for readers who cannot tell the colours apart."""
@@ -43,7 +43,7 @@ class BudgetUseRow(NamedTuple):
     number: int
     """Number of the trial."""
     architecture: str
-    fate: Outcome
+    outcome: Outcome
     used: float
     """Largest used share of a limit; above 1 it is over budget."""
 
@@ -57,7 +57,7 @@ _FAR_OVER = 2.5
 def budget_use_rows(trials: Sequence[Trial]) -> list[BudgetUseRow]:
     """Return every trial of a study with its share of the budget, in order."""
     ordered = sorted(trials, key=lambda trial: trial.number)
-    return [BudgetUseRow(trial.number, trial.architecture, trial.fate, trial.budget_used) for trial in ordered]
+    return [BudgetUseRow(trial.number, trial.architecture, trial.outcome, trial.budget_used) for trial in ordered]
 
 
 def budget_use(trials: Sequence[Trial], *, note: str = "") -> Figure:
@@ -73,20 +73,20 @@ def budget_use(trials: Sequence[Trial], *, note: str = "") -> Figure:
     figure = blank_figure(
         title="Share of the budget used", note=note, alt=_alt(rows), height=360, above=2 * LEGEND_HEIGHT
     )
-    for fate in FATES:
-        chosen = [row for row in rows if row.fate == fate]
+    for outcome in OUTCOMES:
+        chosen = [row for row in rows if row.outcome == outcome]
         if not chosen:
             continue
-        colour, symbol = FATE_LOOKS[fate]
+        colour, symbol = OUTCOME_MARKS[outcome]
         figure.add_trace(
             Scatter(
                 x=[row.number for row in chosen],
                 y=[100 * row.used for row in chosen],
                 mode="markers",
-                name=fate,
+                name=outcome,
                 marker={"color": colour, "symbol": symbol, "size": 9, "line": {"width": 1.5, "color": colour}},
                 text=[literal(row.architecture) for row in chosen],
-                hovertemplate=f"#%{{x}} %{{text}}<br>{fate}: %{{y:.2f}} % of the budget<extra></extra>",
+                hovertemplate=f"#%{{x}} %{{text}}<br>{outcome}: %{{y:.2f}} % of the budget<extra></extra>",
             )
         )
     line = {"color": INK, "width": 1.5, "dash": "dash"}
@@ -110,8 +110,8 @@ def _alt(rows: Sequence[BudgetUseRow]) -> str:
     if not rows:
         return "Nothing was proposed yet."
     fitting = sorted(row.used for row in rows if row.used <= 1)
-    fates = Counter(row.fate for row in rows)
-    count = ", ".join(f"{fates[fate]} {fate}" for fate in FATES if fates[fate])
+    outcomes = Counter(row.outcome for row in rows)
+    count = ", ".join(f"{outcomes[outcome]} {outcome}" for outcome in OUTCOMES if outcomes[outcome])
     if not fitting:
         return f"Of {len(rows)} proposals none fits the budget ({count})."
     shares = f"{100 * fitting[0]:.1f} to {100 * fitting[-1]:.1f} %, half of them at least "

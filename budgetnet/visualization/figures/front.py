@@ -71,11 +71,11 @@ def front_rows(trials: Sequence[Trial], *, cost: CostName = "params") -> list[Fr
             interval=None
             if trial.correct is None or trial.images is None
             else wilson_interval(trial.correct, trial.images),
-            complete=trial.fate == "complete",
+            complete=trial.outcome == "complete",
             on_front=trial.number in unbeaten,
         )
         for trial in trials
-        if trial.fate in ("complete", "pruned") and trial.accuracy is not None
+        if trial.outcome in ("complete", "pruned") and trial.accuracy is not None
     ]
     return sorted(rows, key=lambda row: (row.cost, -row.accuracy))
 

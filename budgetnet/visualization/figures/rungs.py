@@ -23,7 +23,7 @@ class RungRow(NamedTuple):
     """Last epoch of the cycle."""
     reached: int
     """Number of candidates that completed the cycle."""
-    given_up: int
+    pruned: int
     """Number of candidates that were pruned after the cycle."""
     best: float
     """Best validation accuracy after the cycle, from 0 to 1."""
@@ -33,13 +33,13 @@ class RungRow(NamedTuple):
 
 def rung_rows(trials: Sequence[Trial]) -> list[RungRow]:
     """Return the ends of cycles that candidates of a study reached; duplicates are not counted."""
-    own = [trial for trial in trials if trial.reports and trial.fate != "repeated"]
+    own = [trial for trial in trials if trial.reports and trial.outcome != "duplicate"]
     rows = []
     for epoch in sorted({epoch for trial in own for epoch in trial.reports}):
         there = [trial for trial in own if epoch in trial.reports]
         reports = sorted(trial.reports[epoch] for trial in there)
-        given_up = sum(trial.fate == "pruned" and max(trial.reports) == epoch for trial in there)
-        rows.append(RungRow(epoch, len(there), given_up, reports[-1], reports[(len(reports) - 1) // 2]))
+        pruned = sum(trial.outcome == "pruned" and max(trial.reports) == epoch for trial in there)
+        rows.append(RungRow(epoch, len(there), pruned, reports[-1], reports[(len(reports) - 1) // 2]))
     return rows
 
 
@@ -60,10 +60,10 @@ def rungs(trials: Sequence[Trial], *, note: str = "") -> Figure:
         [
             Bar(
                 x=epochs,
-                y=[row.reached - row.given_up for row in rows],
+                y=[row.reached - row.pruned for row in rows],
                 name="went on, or came to the end",
                 marker={"color": BLUE},
-                text=[row.reached - row.given_up or "" for row in rows],
+                text=[row.reached - row.pruned or "" for row in rows],
                 customdata=[(100 * row.best, 100 * row.median) for row in rows],
                 hovertemplate=(
                     "after epoch %{x}: %{y} went on<br>best there %{customdata[0]:.2f} %, median %{customdata[1]:.2f} %"
@@ -72,13 +72,13 @@ def rungs(trials: Sequence[Trial], *, note: str = "") -> Figure:
             ),
             Bar(
                 x=epochs,
-                y=[row.given_up for row in rows],
-                name="given up there",
+                y=[row.pruned for row in rows],
+                name="pruned there",
                 marker={"color": ORANGE, "pattern": {"shape": "/", "fgcolor": "#FFFFFF", "size": 6}},
                 # A background, so that the hatching does not cross the digits.
-                text=[row.given_up or "" for row in rows],
+                text=[row.pruned or "" for row in rows],
                 textposition="outside",
-                hovertemplate="after epoch %{x}: %{y} given up<extra></extra>",
+                hovertemplate="after epoch %{x}: %{y} pruned<extra></extra>",
             ),
         ]
     )
@@ -92,5 +92,5 @@ def rungs(trials: Sequence[Trial], *, note: str = "") -> Figure:
 def _alt(rows: Sequence[RungRow]) -> str:
     if not rows:
         return "No candidate has come to the end of a cycle yet."
-    parts = (f"after epoch {row.epoch}: {row.reached} reached, {row.given_up} given up" for row in rows)
+    parts = (f"after epoch {row.epoch}: {row.reached} reached, {row.pruned} pruned" for row in rows)
     return f"Candidates by rung: {'; '.join(parts)}."

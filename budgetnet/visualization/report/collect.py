@@ -11,7 +11,7 @@ from statistics import fmean
 import optuna
 
 from budgetnet.model.zoo import get
-from budgetnet.study.finalists import Finalist, FinalResult, Finals, kept_finals
+from budgetnet.study.finalists import Finalist, FinalResult, Finals, load_finals
 from budgetnet.study.importance import parameter_importance
 from budgetnet.study.leaderboard import LeaderboardRow, candidates, rank
 from budgetnet.study.settings import StudySettings
@@ -53,7 +53,7 @@ def collect(
     reader = Reader()
     standings = _standings(trials, settings)
     best = next((standing.row for standing in standings if standing.row.rank == 1), None)
-    finals = kept_finals(study)
+    finals = load_finals(study)
     results = None if finals is None else _results(finals, out, reader)
     best_record = None if best is None or not best.run else reader.read(out / best.run)
     learning = [] if best is None or best_record is None else [Learning(f"Best candidate: {best.name}", (best_record,))]
@@ -101,9 +101,9 @@ def collect(
 
 
 def _counts(trials: Sequence[Trial]) -> dict[str, int]:
-    fates = Counter(trial.fate for trial in trials)
-    others = {"interrupted": fates["interrupted"], "left_to_others": fates["left to another"]}
-    seen = {"proposed": len(trials), "running": fates["running"], "complete": fates["complete"]}
+    outcomes = Counter(trial.outcome for trial in trials)
+    others = {"interrupted": outcomes["interrupted"], "skipped": outcomes["skipped"]}
+    seen = {"proposed": len(trials), "running": outcomes["running"], "complete": outcomes["complete"]}
     return {**count_outcomes(trials), **others, **seen}
 
 

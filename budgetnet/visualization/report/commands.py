@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from budgetnet.common.config import command
-from budgetnet.study.commands import found_config, place_of, train_command
+from budgetnet.study.commands import found_config, location_options, train_command
 from budgetnet.study.settings import StudySettings
 from budgetnet.visualization.report.content import Command
 
@@ -32,7 +32,7 @@ def commands(
         shown: further options of ``budgetnet report``.
     """
     config = found_config(settings, study, out=out, storage=storage)
-    where = place_of(config)
+    where = location_options(config)
     found = [
         Command("Run or resume the search", command(config)),
         Command("Show the leaderboard in a terminal", shlex.join(["budgetnet", "leaderboard", study, *where])),

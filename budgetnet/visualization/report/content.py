@@ -26,7 +26,7 @@ RejectionKind = Literal[
     "no result",
     "duplicate",
     "interrupted",
-    "left to another",
+    "skipped",
 ]
 
 

@@ -46,7 +46,7 @@ def embedded_figures(report: Report) -> dict[str, Any]:
     """Return the figures by section; sections with several figures have lists."""
     trials, limits = report.trials, report.settings.budget
     # Check costs again, so that no candidate over budget is on a front, whatever the storage says.
-    admitted = [trial for trial in trials if trial.fate != "complete" or is_ranked(trial, limits)]
+    admitted = [trial for trial in trials if trial.outcome != "complete" or is_ranked(trial, limits)]
     common: dict[str, Any] = {"budget": limits, "comparable": report.comparable}
     found: dict[str, Any] = {
         "front": [
@@ -72,12 +72,12 @@ def embedded_figures(report: Report) -> dict[str, Any]:
 def _budget_use(trials: Sequence[Trial]) -> EmbeddedFigure:
     """Draw every proposal; if too many are over budget, draw an evenly spaced sample of those."""
     figure = embed(budget_use(trials))
-    rejected = [trial for trial in trials if trial.fate == "over budget"]
+    rejected = [trial for trial in trials if trial.outcome == "over budget"]
     every = -(-len(rejected) // _MAX_REJECTED)
     if every <= 1:
         return figure
     shown = {trial.number for trial in rejected[::every]}
-    fewer = [trial for trial in trials if trial.fate != "over budget" or trial.number in shown]
+    fewer = [trial for trial in trials if trial.outcome != "over budget" or trial.number in shown]
     note = f"{len(shown):,} of {len(rejected):,} candidates over budget are shown"
     return embed(budget_use(fewer))._replace(alt=figure.alt, note=note)
 

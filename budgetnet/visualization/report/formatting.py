@@ -83,11 +83,11 @@ def data_text(data: DataRecord) -> str:
 
 def outcome_text(counts: Mapping[str, int]) -> str:
     """Return the number of candidates by outcome as one sentence."""
-    others = {"in training": "running", "interrupted": "interrupted", "trained by another worker": "left_to_others"}
+    others = {"in training": "running", "interrupted": "interrupted", "trained by another worker": "skipped"}
     rest = "".join(f", {counts[key]:,} {words}" for words, key in others.items() if counts[key])
     return (
         f"{counts['proposed']:,} proposed, {counts['trained']:,} trained, {counts['pruned']:,} of them pruned at a "
-        f"restart; {counts['over_budget']:,} rejected before training (over budget), {counts['repeated']:,} "
+        f"restart; {counts['over_budget']:,} rejected before training (over budget), {counts['duplicate']:,} "
         f"duplicates, {counts['no_result']:,} without a result{rest}"
     )
 

@@ -77,7 +77,7 @@ def render(report: Report) -> str:
         listed=report.rejections[:MAX_LISTED],
         budget=budget_text(report.settings.budget),
         data=data_text(report.settings.data),
-        fates=outcome_text(report.counts),
+        outcomes=outcome_text(report.counts),
         verdict=verdict_text(report),
         final_verdict=final_verdict,
         environments=[environment_text(each) for each in report.environments],

@@ -15,7 +15,7 @@ from budgetnet.visualization.report.formatting import LIMIT_NAMES
 
 def is_ranked(trial: Trial, budget: Budget) -> bool:
     """Return whether a candidate is fully trained, evaluated and within the budget."""
-    complete = trial.fate == "complete" and trial.correct is not None and bool(trial.images)
+    complete = trial.outcome == "complete" and trial.correct is not None and bool(trial.images)
     return complete and budget.allows(_cost(trial))
 
 
@@ -33,7 +33,7 @@ def rejections(trials: Sequence[Trial], budget: Budget) -> list[Rejection]:
     return [
         _rejection(trial, budget, first.get(trial.spec))
         for trial in trials
-        if trial.fate != "running" and not is_ranked(trial, budget)
+        if trial.outcome != "running" and not is_ranked(trial, budget)
     ]
 
 
@@ -61,18 +61,18 @@ def _cost(trial: Trial) -> Cost:
 
 
 def _rejection(trial: Trial, budget: Budget, earlier: Trial | None) -> Rejection:
-    if trial.fate == "over budget" or not budget.allows(_cost(trial)):
+    if trial.outcome == "over budget" or not budget.allows(_cost(trial)):
         return Rejection(trial, "over budget", _excess(trial, budget))
     reached = "" if trial.accuracy is None else f", at {100 * trial.accuracy:.2f} %"
     known = f", as {earlier.name}" if earlier is not None and earlier.number != trial.number else ""
     reasons: dict[str, tuple[RejectionKind, str]] = {
         "pruned": ("pruned", f"after cycle {trial.cycles}{reached}: other candidates were better"),
-        "repeated": ("duplicate", f"already trained{known}; the stored result was used"),
+        "duplicate": ("duplicate", f"already trained{known}; the stored result was used"),
         "interrupted": ("interrupted", "interrupted, to be resumed"),
-        "left to another": ("left to another", trial.ended or "trained by another worker"),
+        "skipped": ("skipped", trial.ended or "trained by another worker"),
     }
-    if trial.fate in reasons:
-        return Rejection(trial, *reasons[trial.fate])
+    if trial.outcome in reasons:
+        return Rejection(trial, *reasons[trial.outcome])
     if trial.ended == OUT_OF_MEMORY:
         return Rejection(trial, "out of memory", "too large for the device, even with half the batch size")
     return Rejection(trial, "diverged" if trial.trained else "no result", trial.ended or "no reason recorded")
