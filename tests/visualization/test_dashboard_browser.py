@@ -83,7 +83,7 @@ def test_the_study_s_figures_are_drawn_within_their_cards(shown: Shown, width: i
                 "and the published result"
             )
         assert drawn(page, "budget-use").locator(".scatterlayer .points path").count() == len(trials)
-        # Six bars: those that went on and those given up, at each of three cycles.
+        # Six bars: those that continued and those pruned, at each of three cycles.
         assert drawn(page, "candidates-by-rung").locator(".barlayer .point").count() == 6
         for name in ("accuracy-against-params", "accuracy-against-macs", "budget-use", "candidates-by-rung"):
             figure = drawn(page, name)

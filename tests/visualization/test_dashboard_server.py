@@ -101,7 +101,7 @@ def test_server_listens_only_on_localhost(copy: Copy) -> None:
         assert listening(int(address["port"])) == {"0100007F"}
 
 
-def test_over_budget_and_given_up_candidates_are_never_the_best(copy: Copy) -> None:
+def test_over_budget_and_pruned_candidates_are_never_the_best(copy: Copy) -> None:
     with serving(copy.out, NAME) as (_, address):
         shown = ask(address["base"], f"/api/studies/{address['study']}")
     attributes = [{each["key"]: each["value"] for each in trial["user_attrs"]} for trial in shown["trials"]]

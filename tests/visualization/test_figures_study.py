@@ -137,7 +137,7 @@ def test_rungs_count_reached_and_pruned_candidates() -> None:
     assert [tuple(row) for row in rows] == [(1, 5, 1, 0.5, 0.4), (2, 3, 0, 0.75, 0.6)]
     assert rung_rows([each for each in STUDY if each.number in (0, 3)])[0].median == 0.4
     points = drawn(rungs(STUDY))
-    assert points == {"went on, or came to the end": [("1", 4), ("2", 3)], "given up there": [("1", 1), ("2", 0)]}
+    assert points == {"continued or complete": [("1", 4), ("2", 3)], "pruned there": [("1", 1), ("2", 0)]}
 
 
 @pytest.mark.parametrize("draw", [accuracy_front, budget_use, rungs])

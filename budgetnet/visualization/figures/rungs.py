@@ -61,7 +61,7 @@ def rungs(trials: Sequence[Trial], *, note: str = "") -> Figure:
             Bar(
                 x=epochs,
                 y=[row.reached - row.pruned for row in rows],
-                name="went on, or came to the end",
+                name="continued or complete",
                 marker={"color": BLUE},
                 text=[row.reached - row.pruned or "" for row in rows],
                 customdata=[(100 * row.best, 100 * row.median) for row in rows],
