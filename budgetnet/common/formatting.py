@@ -41,6 +41,11 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min"
 
 
+def count_of(number: int, thing: str) -> str:
+    """Format a number of things: ``1 run``, ``2 runs``."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
 def percent(share: float) -> str:
     """Format a share in per cent with two decimals: 0.9141 becomes ``91.41``."""
     return f"{100 * share:.2f}"

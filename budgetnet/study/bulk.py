@@ -1,7 +1,10 @@
-"""Bulk reads and writes of whole trials, for which Optuna's own calls need tens of queries.
+"""Optuna's tables, read and written by plain queries; no other module knows them.
 
-A candidate is written twice, when it begins and when it ends, each time in one transaction: a process that is killed
-leaves a trial that says everything about its beginning or everything about its end.
+Optuna has no public way to write the end of a trial with its attributes, or several attributes of a study, in one
+transaction, so that a killed process leaves all of it or nothing. Its public calls also take 16 times as long: 85 ms of
+CPU time, against 5, for a candidate that begins, reports three times and ends. Besides public methods of `RDBStorage`
+this module uses its table layout and `RDBStorage._get_trials`, so pyproject.toml bounds Optuna's version; tests compare
+what is read and written with Optuna's own, on SQLite and PostgreSQL.
 """
 
 from __future__ import annotations
@@ -35,9 +38,10 @@ from sqlalchemy import (
 
 
 class _Tables(NamedTuple):
-    """Tables of a storage that trials are written to."""
+    """Tables of a storage."""
 
     studies: Table
+    study_system_attributes: Table
     trials: Table
     trial_params: Table
     trial_values: Table
@@ -66,16 +70,6 @@ class TrialStorage(RDBStorage):
     Samplers, pruners and the dashboard see no difference; they wait a fraction of the time.
     """
 
-    def get_trial(self, trial_id: int) -> FrozenTrial:
-        """Return the trial of that id.
-
-        Raises:
-            KeyError: there is none.
-        """
-        with self.engine.connect() as connection:
-            found = _read(connection, _tables(self.engine), _tables(self.engine).trials.c.trial_id == trial_id)
-        return found[0] if found else super().get_trial(trial_id)
-
     # What Optuna's cache asks for: the trials that it does not know to have ended.
     def _get_trials(
         self,
@@ -90,15 +84,11 @@ class TrialStorage(RDBStorage):
             return super()._get_trials(study_id, states, included_trial_ids, trial_id_greater_than)
         wanted = or_(tables.trials.c.trial_id > trial_id_greater_than, tables.trials.c.trial_id.in_(older))
         with self.engine.connect() as connection:
-            if trial_id_greater_than < 0:
-                self._require_study(connection, tables, study_id)
+            known = select(tables.studies.c.study_id).where(tables.studies.c.study_id == study_id)
+            if trial_id_greater_than < 0 and connection.execute(known).first() is None:
+                raise KeyError(f"no study has the id {study_id}")
             found = _read(connection, tables, and_(tables.trials.c.study_id == study_id, wanted))
         return [trial for trial in found if states is None or trial.state in states]
-
-    def _require_study(self, connection: Connection, tables: _Tables, study_id: int) -> None:
-        known = select(tables.studies.c.study_id).where(tables.studies.c.study_id == study_id)
-        if connection.execute(known).first() is None:
-            raise KeyError(f"no study has the id {study_id}")
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
         """Store an intermediate value of a running trial.
@@ -151,16 +141,16 @@ def insert_trial(storage: RDBStorage, study_id: int, trial: FrozenTrial) -> Writ
         past = select(func.count()).where(tables.trials.c.study_id == study_id, tables.trials.c.trial_id < trial_id)
         number = int(connection.execute(past).scalar_one())
         connection.execute(update(tables.trials).where(tables.trials.c.trial_id == trial_id).values(number=number))
-        rows: list[tuple[Table, list[dict[str, Any]]]] = [
-            (tables.trial_params, _params(trial)),
-            (tables.trial_user_attributes, _attributes(trial.user_attrs)),
-            (tables.trial_system_attributes, _attributes(trial.system_attrs)),
-            (tables.trial_intermediate_values, _intermediate(trial)),
-            (tables.trial_values, _values(trial.value if trial.state == TrialState.COMPLETE else None)),
-        ]
-        for table, entries in rows:
-            if entries:
-                connection.execute(insert(table), [{"trial_id": trial_id, **entry} for entry in entries])
+        rows = {
+            tables.trial_params: _params(trial),
+            tables.trial_user_attributes: _attributes(trial.user_attrs),
+            tables.trial_system_attributes: _attributes(trial.system_attrs),
+            tables.trial_intermediate_values: [
+                {"step": step, **_stored(value)} for step, value in trial.intermediate_values.items()
+            ],
+            tables.trial_values: _values(trial.value if trial.state == TrialState.COMPLETE else None),
+        }
+        _insert(connection, rows, trial_id=trial_id)
         if trial.state == TrialState.RUNNING:
             # By the storage's own clock, against which it is read.
             first = insert(tables.trial_heartbeats).values(trial_id=trial_id, heartbeat=func.current_timestamp())
@@ -188,11 +178,33 @@ def close_trial(
             return False
         kept = tables.trial_user_attributes
         connection.execute(delete(kept).where(kept.c.trial_id == trial_id, kept.c.key.in_(list(user_attrs))))
-        rows = [(kept, _attributes(user_attrs)), (tables.trial_values, _values(value))]
-        for table, entries in rows:
-            if entries:
-                connection.execute(insert(table), [{"trial_id": trial_id, **entry} for entry in entries])
+        rows = {kept: _attributes(user_attrs), tables.trial_values: _values(value)}
+        _insert(connection, rows, trial_id=trial_id)
     return True
+
+
+def read_study_attributes(storage: RDBStorage, study_id: int, *prefixes: str) -> dict[str, Any]:
+    """Return every system attribute of a study whose key has one of the prefixes."""
+    columns = _tables(storage.engine).study_system_attributes.c
+    wanted = or_(*(columns.key.startswith(prefix, autoescape=True) for prefix in prefixes))
+    with storage.engine.connect() as connection:
+        rows = connection.execute(select(columns.key, columns.value_json).where(columns.study_id == study_id, wanted))
+        return {key: json.loads(value) for key, value in rows}
+
+
+def write_study_attributes(storage: RDBStorage, study_id: int, attributes: dict[str, Any]) -> None:
+    """Write system attributes of a study in one transaction."""
+    table = _tables(storage.engine).study_system_attributes
+    with storage.engine.begin() as connection:
+        connection.execute(delete(table).where(table.c.study_id == study_id, table.c.key.in_(list(attributes))))
+        _insert(connection, {table: _attributes(attributes)}, study_id=study_id)
+
+
+def _insert(connection: Connection, rows: dict[Table, list[dict[str, Any]]], **owner: int) -> None:
+    """Insert rows into each table, all of the same trial or study."""
+    for table, entries in rows.items():
+        if entries:
+            connection.execute(insert(table), [{**owner, **entry} for entry in entries])
 
 
 def _read(connection: Connection, tables: _Tables, condition: ColumnElement[bool]) -> list[FrozenTrial]:
@@ -222,14 +234,8 @@ def _read(connection: Connection, tables: _Tables, condition: ColumnElement[bool
     return trials
 
 
-def _frozen(
-    row: Row[Any],
-    params: list[Row[Any]],
-    values: list[Row[Any]],
-    user_attrs: list[Row[Any]],
-    system_attrs: list[Row[Any]],
-    reports: list[Row[Any]],
-) -> FrozenTrial:
+def _frozen(row: Row[Any], *others: list[Row[Any]]) -> FrozenTrial:
+    params, values, user_attrs, system_attrs, reports = others
     distributions = {each.param_name: _distribution(each.distribution_json) for each in params}
     return FrozenTrial(
         number=row.number,
@@ -290,10 +296,6 @@ def _params(trial: FrozenTrial) -> list[dict[str, Any]]:
 
 def _attributes(attributes: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"key": key, "value_json": json.dumps(value)} for key, value in attributes.items()]
-
-
-def _intermediate(trial: FrozenTrial) -> list[dict[str, Any]]:
-    return [{"step": step, **_stored(value)} for step, value in trial.intermediate_values.items()]
 
 
 def _values(value: float | None) -> list[dict[str, Any]]:

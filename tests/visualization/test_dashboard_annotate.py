@@ -21,7 +21,6 @@ from budgetnet.common.errors import RecordError
 from budgetnet.data import DataSet
 from budgetnet.study.storage import find_study
 from budgetnet.visualization.dashboard.annotating import LOCK
-from budgetnet.visualization.dashboard.candidates import numbers_of, numbers_text
 
 __all__ = ["all_outcomes"]
 
@@ -29,14 +28,6 @@ __all__ = ["all_outcomes"]
 @pytest.fixture
 def copy(all_outcomes: Path, tmp_path: Path) -> Copy:
     return copied(all_outcomes, tmp_path / "runs")
-
-
-@pytest.mark.parametrize(
-    ("numbers", "text"), [([], ""), ([7], "7"), ([0, 1, 2], "0-2"), ([0, 2, 3, 9], "0,2-3,9"), ([1, 2], "1-2")]
-)
-def test_numbers_are_kept_as_ranges(numbers: list[int], text: str) -> None:
-    assert numbers_text(numbers) == text
-    assert numbers_of(text) == set(numbers)
 
 
 def require_whole(copy: Copy) -> None:
@@ -208,6 +199,14 @@ def test_the_folder_of_artifacts_can_be_made_anew(copy: Copy) -> None:
     require_whole(copy)
 
 
+def test_a_folder_without_runs_leaves_the_notes_of_trained_candidates(copy: Copy, tmp_path: Path) -> None:
+    copy.annotate()
+    trained = [trial for trial in copy.trials if trial.trained]
+    before = [copy.note(trial) for trial in trained]
+    copy._replace(out=tmp_path / "elsewhere").annotate()
+    assert [copy.note(trial) for trial in trained] == before
+
+
 def test_files_of_another_version_give_way(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as earlier:
         earlier.setattr("budgetnet.visualization.dashboard.annotating._FORMAT", 0)
@@ -238,8 +237,8 @@ def test_user_text_is_kept(copy: Copy) -> None:
 
     # Anything that changes the study has its note written again.
     attributes = Attributes(copy.storage, copy.study._study_id)
-    mark = attributes.read("budgetnet:annotated")["budgetnet:annotated"]
-    attributes.write("budgetnet:annotated", {**mark, "made_of": "something else"})
+    assert len(attributes.read("budgetnet:annotated")) == 1 + len(copy.trials)
+    attributes.write("budgetnet:annotated", "made of something else")
     attributes.commit()
     assert copy.annotate() == (0, True)
     body = copy.shown()["note"]["body"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import optuna
 from filelock import FileLock, Timeout
@@ -15,9 +15,9 @@ from budgetnet.common.config import without_password
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.storage import default_storage, study_settings
 from budgetnet.study.trials import Trial
-from budgetnet.visualization.dashboard.artifacts import artifact_folder, artifact_prefix, drop_files, keep_files
+from budgetnet.visualization.dashboard.artifacts import artifact_folder, keep_files
 from budgetnet.visualization.dashboard.attributes import Attributes
-from budgetnet.visualization.dashboard.candidates import Candidates, numbers_of, numbers_text
+from budgetnet.visualization.dashboard.candidates import Candidates
 from budgetnet.visualization.dashboard.notes import trial_heading, trial_note
 from budgetnet.visualization.dashboard.overview import Overview, study_heading
 
@@ -25,8 +25,9 @@ LOCK = ".annotate.lock"
 """Lock file in the folder of artifacts, held by the process that writes notes."""
 
 _KEY = "budgetnet:annotated"
-"""Attribute of a study that records which trials have notes."""
-_FORMAT = 2
+"""Attribute of a study: a digest of the data that its note and figures were made from. Followed by the number of a
+trial: that the trial has a note, with its format and whether the note is complete."""
+_FORMAT = 3
 """Version of notes, files and figures; those of other versions are written again."""
 
 
@@ -37,27 +38,6 @@ class Annotated(NamedTuple):
     """Number of trials whose notes were written."""
     study: bool
     """Whether the study's note and figures were written."""
-
-
-class _Progress(NamedTuple):
-    """State of a study's notes."""
-
-    done: set[int]
-    """Numbers of the trials that have a note."""
-    lacking: set[int]
-    """Numbers of the trials whose note is incomplete."""
-    made_of: str
-    """Digest of the data that the study's note and figures were made from."""
-
-    @classmethod
-    def of(cls, value: Any) -> _Progress:
-        if not isinstance(value, dict) or value.get("format") != _FORMAT:
-            return cls(set(), set(), "")
-        return cls(numbers_of(value["done"]), numbers_of(value["lacking"]), value["made_of"])
-
-    def to_mapping(self) -> dict[str, Any]:
-        done, lacking = numbers_text(sorted(self.done)), numbers_text(sorted(self.lacking))
-        return {"format": _FORMAT, "done": done, "lacking": lacking, "made_of": self.made_of}
 
 
 def annotate(
@@ -105,15 +85,14 @@ class _Notes:
         self._storage = None if usual else without_password(str(storage.url))
         self._attributes = Attributes(storage, study._study_id)
         self._candidates = Candidates(study, settings, out)
-        self._progress = _Progress.of(self._attributes.read(_KEY).get(_KEY))
+        self._done = self._attributes.read(_KEY)
         # If the folder of artifacts is empty, write all files again. Checked while the lock is held, because another
         # process may be filling the folder.
-        is_empty = not any(path.name != LOCK for path in artifact_folder(out).iterdir())
-        self._again = set(self._progress.done if is_empty else self._progress.lacking)
+        self._again = not any(path.name != LOCK for path in artifact_folder(out).iterdir())
 
     def write(self, progress: Callable[[int, int], object] | None, stopped: Callable[[], bool]) -> Annotated:
         trials = self._candidates.trials
-        pending = [trial for trial in trials if trial.number not in self._progress.done or trial.number in self._again]
+        pending = [trial for trial in trials if self._again or not self._is_whole(trial)]
         written = 0
         for count, trial in enumerate(pending, 1):
             if stopped():
@@ -123,39 +102,39 @@ class _Notes:
                 progress(count, len(pending))
         return Annotated(written, self._write_study(trials))
 
+    def _is_whole(self, trial: Trial) -> bool | None:
+        """Return whether a trial's note is complete; None without a note, or with one of another format."""
+        version, whole = self._done.get(f"{_KEY}:{trial.number}", (None, None))
+        return whole if version == _FORMAT else None
+
     def _write_trial(self, trial: Trial) -> bool:
         """Write a trial's note and files; return whether anything was written."""
         candidate = self._candidates.read(trial)
-        if trial.number in self._progress.done and not candidate.whole:
+        if self._is_whole(trial) is not None and not candidate.whole:
             # Still incomplete; there is nothing new to write.
             return False
-        attributes, page = self._attributes, f"dashboard:{candidate.trial_id}:"
-        attributes.read(_KEY, page, artifact_prefix(candidate.trial_id))
-        replaced = keep_files(candidate, attributes, study_name=self._name, out=self._out)
-        note = trial_note(candidate, self._settings)
-        self._save_note(note, trial_heading(trial), candidate.trial_id)
-        self._progress.done.add(trial.number)
-        (self._progress.lacking.discard if candidate.whole else self._progress.lacking.add)(trial.number)
-        attributes.write(_KEY, self._progress.to_mapping())
+        attributes = self._attributes
+        attributes.read(f"dashboard:{candidate.trial_id}:")
+        keep_files(candidate, attributes, study_name=self._name, out=self._out)
+        self._save_note(trial_note(candidate, self._settings), trial_heading(trial), candidate.trial_id)
+        attributes.write(f"{_KEY}:{trial.number}", [_FORMAT, candidate.whole])
         attributes.commit()
-        drop_files(replaced, self._out)
         return True
 
     def _write_study(self, trials: list[Trial]) -> bool:
         """Write the study's note and figures if they changed; return whether they were written."""
         made_of = hashlib.sha256(repr([_FORMAT, self._settings.config, *trials]).encode()).hexdigest()
-        if made_of == self._progress.made_of:
+        if made_of == self._done.get(_KEY):
             return False
         from optuna_dashboard import save_plotly_graph_object
 
         attributes = self._attributes
-        attributes.read(_KEY, "dashboard:note_", "dashboard:plot_data:")
+        attributes.read("dashboard:note_", "dashboard:plot_data:")
         overview = Overview(self._name, self._settings, trials, out=self._out, storage=self._storage)
         self._save_note(overview.note(), study_heading(self._name), None)
         for name, figure in overview.figures():
             save_plotly_graph_object(attributes.page(), figure, graph_object_id=name)
-        self._progress = self._progress._replace(made_of=made_of)
-        attributes.write(_KEY, self._progress.to_mapping())
+        attributes.write(_KEY, made_of)
         attributes.commit()
         return True
 

@@ -6,16 +6,12 @@ study, which can be written at any time.
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID, uuid5
 
-from optuna.artifacts import FileSystemArtifactStore
-from optuna.artifacts.exceptions import ArtifactNotFound
-
-from budgetnet.common.files import to_yaml
+from budgetnet.common.files import to_yaml, write_bytes
 from budgetnet.visualization.dashboard.attributes import Attributes
 from budgetnet.visualization.dashboard.candidates import Candidate
 from budgetnet.visualization.dashboard.curves import curves_svg
@@ -57,49 +53,20 @@ def _yaml(name: str, mapping: dict[str, Any]) -> ArtifactFile:
     return ArtifactFile(name, "text/yaml", to_yaml(mapping).encode())
 
 
-def artifact_prefix(trial_id: int) -> str:
-    """Return the prefix of the attribute keys of a trial's artifacts."""
-    return f"dashboard:artifacts:{trial_id}:"
-
-
-def keep_files(candidate: Candidate, attributes: Attributes, *, study_name: str, out: Path) -> list[str]:
+def keep_files(candidate: Candidate, attributes: Attributes, *, study_name: str, out: Path) -> None:
     """Write a candidate's files; their metadata are written by the attributes' `commit`.
 
-    A file is named after its trial and content, so that writing it again replaces it.
+    A file is named after its study, trial and network, so that writing it again replaces it.
 
     Args:
         candidate: the candidate.
-        attributes: attributes of the study, with those of the trial's artifacts read.
+        attributes: attributes of the study.
         study_name: name of the study.
         out: folder of run folders, which contains that of artifacts.
-
-    Returns:
-        Names of replaced artifacts, to be removed from the folder after `commit`.
     """
-    store = FileSystemArtifactStore(artifact_folder(out))
-    start, kept = artifact_prefix(candidate.trial_id), dict[str, str]()
-    for key, value in attributes.get_study_system_attrs(0).items():
-        if key.startswith(start) and json.loads(value) is not None:
-            kept[json.loads(value)["filename"]] = key
-    replaced = []
+    folder, trial = artifact_folder(out), candidate.trial
     for file in files_of(candidate):
-        within = uuid5(_OURS, json.dumps([study_name, candidate.trial.number, file.name]))
-        name = str(uuid5(within, file.content.hex()))
-        store.write(name, io.BytesIO(file.content))
-        key = start + name
-        if (old := kept.get(file.name, key)) != key:
-            attributes.remove(old)
-            replaced.append(old.removeprefix(start))
+        name = str(uuid5(_OURS, json.dumps([study_name, trial.number, trial.spec, file.name])))
+        write_bytes(folder / name, file.content)
         facts = {"artifact_id": name, "filename": file.name, "mimetype": file.kind, "encoding": None}
-        attributes.write(key, json.dumps(facts))
-    return replaced
-
-
-def drop_files(names: list[str], out: Path) -> None:
-    """Remove replaced artifacts from the folder."""
-    store = FileSystemArtifactStore(artifact_folder(out))
-    for name in names:
-        try:
-            store.remove(name)
-        except ArtifactNotFound:
-            continue
+        attributes.write(f"dashboard:artifacts:{candidate.trial_id}:{name}", json.dumps(facts))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from optuna.storages import RDBStorage
-from sqlalchemy import MetaData, Table, and_, delete, insert, or_, select
+
+from budgetnet.study.bulk import read_study_attributes, write_study_attributes
 
 
 class Attributes:
@@ -23,20 +23,14 @@ class Attributes:
             storage: storage of the study.
             study_id: id of the study in the storage.
         """
-        self._engine, self._study_id = storage.engine, study_id
-        self._table = Table("study_system_attributes", MetaData(), autoload_with=storage.engine)
+        self._storage, self._study_id = storage, study_id
         self._known: dict[str, Any] = {}
         self._written: dict[str, Any] = {}
-        self._removed: set[str] = set()
 
     def read(self, *prefixes: str) -> dict[str, Any]:
         """Read every attribute whose key has one of the prefixes, and discard earlier values and pending changes."""
-        columns = self._table.c
-        matches = or_(*(columns.key.startswith(prefix, autoescape=True) for prefix in prefixes))
-        query = select(columns.key, columns.value_json).where(columns.study_id == self._study_id, matches)
-        with self._engine.connect() as connection:
-            self._known = {key: json.loads(value) for key, value in connection.execute(query)}
-        self._written, self._removed = {}, set()
+        self._known = read_study_attributes(self._storage, self._study_id, *prefixes)
+        self._written = {}
         return dict(self._known)
 
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:  # noqa: ARG002 - signature of Optuna
@@ -47,32 +41,15 @@ class Attributes:
         """Set an attribute; written by `commit`."""
         if self._known.get(key) != value:
             self._known[key] = self._written[key] = value
-        self._removed.discard(key)
 
     def write(self, key: str, value: Any) -> None:
         """Set an attribute; written by `commit`."""
         self.set_study_system_attr(self._study_id, key, value)
 
-    def remove(self, key: str) -> None:
-        """Remove an attribute; done by `commit`."""
-        self._known.pop(key, None)
-        self._written.pop(key, None)
-        self._removed.add(key)
-
     def commit(self) -> None:
         """Write all changes to the storage in one transaction."""
-        columns, touched = self._table.c, [*self._written, *self._removed]
-        rows = [
-            {"study_id": self._study_id, "key": key, "value_json": json.dumps(value)}
-            for key, value in self._written.items()
-        ]
-        with self._engine.begin() as connection:
-            if touched:
-                old = and_(columns.study_id == self._study_id, columns.key.in_(touched))
-                connection.execute(delete(self._table).where(old))
-            if rows:
-                connection.execute(insert(self._table), rows)
-        self._written, self._removed = {}, set()
+        write_study_attributes(self._storage, self._study_id, self._written)
+        self._written = {}
 
     def page(self, trial_id: int | None = None) -> Any:
         """Return a stand-in for the study or a trial, to pass to functions of optuna-dashboard."""

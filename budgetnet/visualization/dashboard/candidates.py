@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -133,23 +132,3 @@ class Candidates:
                     yield self._record(trial.run, trial).identity.spec
             except (BudgetnetError, KeyError):
                 continue
-
-
-def numbers_text(numbers: Sequence[int]) -> str:
-    """Format ascending numbers as ranges: ``0-57,59``."""
-    ranges: list[list[int]] = []
-    for number in numbers:
-        if ranges and number == ranges[-1][1] + 1:
-            ranges[-1][1] = number
-        else:
-            ranges.append([number, number])
-    return ",".join(f"{first}-{last}" if last > first else str(first) for first, last in ranges)
-
-
-def numbers_of(text: str) -> set[int]:
-    """Parse the output of `numbers_text`."""
-    found: set[int] = set()
-    for part in filter(None, text.split(",")):
-        first, _, last = part.partition("-")
-        found.update(range(int(first), int(last or first) + 1))
-    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from budgetnet.common.formatting import percent
+from budgetnet.common.formatting import count_of, percent
 from budgetnet.model.cost import Cost
 from budgetnet.model.published import reference
 from budgetnet.model.spec import ModelSpec
@@ -74,7 +74,7 @@ def _result(trial: Trial, settings: StudySettings) -> Iterator[list[str]]:
         yield ["gap", f"{points(trial.gap)} points to {published}{remark}"]
     if trial.epochs is not None:
         time = "" if trial.seconds is None else f", {trial.seconds:,.1f} s"
-        yield ["trained", f"{_many(trial.epochs, 'epoch')} in {_many(trial.cycles or 0, 'whole cycle')}{time}"]
+        yield ["trained", f"{count_of(trial.epochs, 'epoch')} in {count_of(trial.cycles or 0, 'whole cycle')}{time}"]
     if trial.reports:
         reports = (f"{epoch}: {percent(value)} %" for epoch, value in sorted(trial.reports.items()))
         yield ["after epoch", ", ".join(reports)]
@@ -83,10 +83,6 @@ def _result(trial: Trial, settings: StudySettings) -> Iterator[list[str]]:
         yield ["seed", str(trial.seed)]
     if trial.run is not None:
         yield ["run folder", plain(trial.run)]
-
-
-def _many(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def budget_table(trial: Trial, settings: StudySettings) -> str:

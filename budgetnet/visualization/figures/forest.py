@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from budgetnet.common.errors import InputError
+from budgetnet.statistics.intervals import Interval, points
 from budgetnet.visualization.figures.style import (
     BLACK,
     BLUE,
@@ -60,8 +61,6 @@ _KINDS = {
     False: _Kind("within noise", BLUE, "circle"),
     None: _Kind("not tested", BLACK, "square"),
 }
-_LINE = "interval"
-"""Name of the traces that hold intervals."""
 
 
 def forest(rows: Sequence[ForestRow], *, title: str = "Difference to the base", note: str = "") -> Figure:
@@ -79,17 +78,14 @@ def forest(rows: Sequence[ForestRow], *, title: str = "Difference to the base", 
         _check(row)
     tops = list(accumulate((_height(row) for row in rows), initial=0))
     end = tops.pop() or _NAME_HEIGHT
-    figure = blank_figure(title=title, note=note, alt=_alt(rows), height=end + _BELOW, above=LEGEND_HEIGHT)
+    figure = blank_figure(title=title, note=note, alt=_alt(rows), height=end + BELOW, above=LEGEND_HEIGHT)
     kinds = [_kind(row) for row in rows]
     for kind in dict.fromkeys(kind for kind in kinds if kind):
         chosen = [(top, row) for top, row, its in zip(tops, rows, kinds, strict=True) if its == kind]
         figure.add_traces(_traces(kind, chosen))
     for number, (top, row) in enumerate(zip(tops, rows, strict=True)):
         _write(figure, top, row, striped=number % 2 == 0)
-    figure.update_layout(margin={"l": 2, "r": 2, "b": _BELOW})
-    figure.update_xaxes(title_text="difference in accuracy, points", range=_range(rows))
-    # One unit is one pixel, so that every row has enough height for its text.
-    figure.update_yaxes(range=[end, 0], visible=False, fixedrange=True)
+    lay_out_rows(figure, [value for row in rows for value in (row.difference, row.low, row.high)], end=end)
     return figure
 
 
@@ -97,7 +93,8 @@ def forest(rows: Sequence[ForestRow], *, title: str = "Difference to the base", 
 _NAME_HEIGHT = 44
 _REMARK_HEIGHT = 17
 _INTERVAL_HEIGHT = 22
-_BELOW = 60
+BELOW = 60
+"""Height of the axis below the rows of a forest."""
 _MOST_NAME, _MOST_REMARK = 44, 56
 """Numbers of characters that fit into 390 pixels."""
 
@@ -112,7 +109,7 @@ def _traces(kind: _Kind, chosen: Sequence[tuple[int, ForestRow]]) -> list[Any]:
     from plotly.graph_objects import Scatter
 
     places = [top + _height(row) - _INTERVAL_HEIGHT / 2 - 2 for top, row in chosen]
-    points = Scatter(
+    marks = Scatter(
         x=[100 * row.difference for _, row in chosen if row.difference is not None],
         y=places,
         mode="markers",
@@ -121,16 +118,12 @@ def _traces(kind: _Kind, chosen: Sequence[tuple[int, ForestRow]]) -> list[Any]:
         text=[f"{literal(row.name)}: {_number(row)}" for _, row in chosen],
         hovertemplate="%{text}<extra></extra>",
     )
-    ends: list[float | None] = []
-    heights: list[float | None] = []
-    for place, (_, row) in zip(places, chosen, strict=True):
-        if row.low is not None and row.high is not None:
-            ends += [100 * row.low, 100 * row.high, None]
-            heights += [place, place, None]
+    intervals = {place: _interval(row) for place, (_, row) in zip(places, chosen, strict=True)}
+    if not any(intervals.values()):
+        return [marks]
     tips = {"symbol": "line-ns", "size": 9, "line": {"width": 2, "color": kind.colour}}
-    silent = {"name": _LINE, "showlegend": False, "hoverinfo": "skip"}
     look = {"mode": "lines+markers", "line": {"width": 2, "color": kind.colour}, "marker": tips}
-    return [Scatter(x=ends, y=heights, **look, **silent), points] if ends else [points]
+    return [interval_trace(intervals, **look), marks]
 
 
 def _check(row: ForestRow) -> None:
@@ -149,46 +142,28 @@ def _kind(row: ForestRow) -> _Kind | None:
     return kind if row.low is not None else _Kind(f"{kind.name}, no interval", kind.colour, f"{kind.symbol}-open")
 
 
-def _range(rows: Sequence[ForestRow]) -> list[float]:
-    """Return the range of the axis: all intervals and zero, with a margin."""
-    ends = [100 * end for row in rows for end in (row.difference, row.low, row.high) if end is not None]
-    low, high = min([0.0, *ends]), max([0.0, *ends])
-    room = (high - low) * 0.08 or 1.0
-    return [low - room, high + room]
+def _interval(row: ForestRow) -> Interval | None:
+    return None if row.low is None or row.high is None else Interval(row.low, row.high)
 
 
 def _write(figure: Figure, top: int, row: ForestRow, *, striped: bool) -> None:
-    """Draw a row's background, name, numbers and remark, and its part of the zero line, which does not cross text."""
+    """Draw a row's background, zero line, name, numbers and remark."""
     bottom = top + _height(row)
-    if striped:
-        at = {"xref": "paper", "x0": 0, "x1": 1, "y0": top, "y1": bottom}
-        figure.add_shape(type="rect", **at, layer="below", fillcolor=WASH, line={"width": 0})
-    if row.difference is not None:
-        at = {"x0": 0, "x1": 0, "y0": bottom - _INTERVAL_HEIGHT, "y1": bottom}
-        figure.add_shape(type="line", **at, layer="between", line={"color": INK, "width": 1.5}, name="zero")
-
-    def word(text: str, y: int, font: dict[str, Any], *, right: bool = False) -> None:
-        side: dict[str, Any] = {"x": 1, "xanchor": "right", "xshift": -6} if right else {"x": 0, "xanchor": "left"}
-        at = {"xref": "paper", "xshift": 6, **side, "y": top + y, "yanchor": "middle"}
-        figure.add_annotation(text=text, showarrow=False, font=font, **at)
-
+    zero = bottom if row.difference is None else bottom - _INTERVAL_HEIGHT
+    draw_background(figure, top, bottom, zero=zero, striped=striped)
     facts = [] if row.difference is None else ["1 seed" if row.n == 1 else f"{row.n} seeds"]
     facts += [] if row.params is None else [f"{row.params:,} parameters"]
     facts += [f"to {literal(row.compared_with)}"] if row.compared_with else []
     small = {"size": 12, "color": FAINT}
-    word(f"<b>{literal(shortened(row.name, _MOST_NAME))}</b>", 14, {"size": 13})
-    word(", ".join(facts), 32, small)
-    word(_number(row), 32, {"size": 13}, right=True)
+    write_text(figure, f"<b>{literal(shortened(row.name, _MOST_NAME))}</b>", top + 14)
+    write_text(figure, ", ".join(facts), top + 32, font=small)
+    write_text(figure, _number(row), top + 32, right=True)
     if row.remark:
-        word(literal(shortened(row.remark, _MOST_REMARK)), 49, small)
+        write_text(figure, literal(shortened(row.remark, _MOST_REMARK)), top + 49, font=small)
 
 
 def _number(row: ForestRow) -> str:
-    if row.difference is None:
-        return "no result"
-    if row.low is None or row.high is None:
-        return f"{100 * row.difference:+.2f}"
-    return f"{100 * row.difference:+.2f} [{100 * row.low:+.2f}, {100 * row.high:+.2f}]"
+    return "no result" if row.difference is None else points(row.difference, _interval(row))
 
 
 def _alt(rows: Sequence[ForestRow]) -> str:
@@ -201,3 +176,52 @@ def _alt(rows: Sequence[ForestRow]) -> str:
     variants = "1 variant" if len(rows) == 1 else f"{len(rows)} variants"
     other = "the variant compared with" if any(row.compared_with for row in rows) else "the base"
     return f"Differences of {variants} to {other}, in points of accuracy: {'; '.join(parts)}."
+
+
+def lay_out_rows(figure: Figure, values: Iterable[float | None], *, end: int) -> None:
+    """Set the axes of a forest: horizontally all values and zero, with a margin; vertically pixels.
+
+    Args:
+        figure: the forest.
+        values: all that is drawn, as shares.
+        end: lower end of the last row.
+    """
+    reach = [0.0, *(100 * value for value in values if value is not None)]
+    margin = (max(reach) - min(reach)) * 0.08 or 1.0
+    figure.update_layout(margin={"l": 2, "r": 2, "b": BELOW})
+    title = "difference in accuracy, points"
+    figure.update_xaxes(title_text=title, range=[min(reach) - margin, max(reach) + margin])
+    # One unit is one pixel, so that every row has enough height for its text.
+    figure.update_yaxes(range=[end, 0], visible=False, fixedrange=True)
+
+
+def interval_trace(intervals: Mapping[float, Interval | None], **look: Any) -> Any:
+    """Return one trace of intervals, given by their vertical positions."""
+    from plotly.graph_objects import Scatter
+
+    found = [(place, interval) for place, interval in intervals.items() if interval is not None]
+    return Scatter(
+        x=[end for _, interval in found for end in (100 * interval.low, 100 * interval.high, None)],
+        y=[end for place, _ in found for end in (place, place, None)],
+        name="interval",
+        showlegend=False,
+        hoverinfo="skip",
+        **look,
+    )
+
+
+def draw_background(figure: Figure, top: int, bottom: int, *, zero: int, striped: bool) -> None:
+    """Draw a row's background, and its part of the zero line from `zero` down, which does not cross text."""
+    if striped:
+        at = {"xref": "paper", "x0": 0, "x1": 1, "y0": top, "y1": bottom}
+        figure.add_shape(type="rect", **at, layer="below", fillcolor=WASH, line={"width": 0})
+    if zero < bottom:
+        at = {"x0": 0, "x1": 0, "y0": zero, "y1": bottom}
+        figure.add_shape(type="line", **at, layer="between", line={"color": INK, "width": 1.5}, name="zero")
+
+
+def write_text(figure: Figure, text: str, y: int, *, font: dict[str, Any] | None = None, right: bool = False) -> None:
+    """Write text into a row at the left or right edge, vertically centred at `y`."""
+    side: dict[str, Any] = {"x": 1, "xanchor": "right", "xshift": -6} if right else {"x": 0, "xanchor": "left"}
+    at = {"xref": "paper", "xshift": 6, **side, "y": y, "yanchor": "middle"}
+    figure.add_annotation(text=text, showarrow=False, font=font or {"size": 13}, **at)

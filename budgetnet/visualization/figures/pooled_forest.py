@@ -6,6 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from budgetnet.statistics.intervals import Interval, points
+from budgetnet.visualization.figures.forest import (
+    BELOW,
+    draw_background,
+    interval_trace,
+    lay_out_rows,
+    write_text,
+)
 from budgetnet.visualization.figures.style import (
     BLACK,
     BLUE,
@@ -17,7 +24,6 @@ from budgetnet.visualization.figures.style import (
     PURPLE,
     SKY,
     VERMILLION,
-    WASH,
     blank_figure,
     literal,
     shortened,
@@ -76,7 +82,6 @@ _HEIGHT = 50
 """Height of a row in pixels: text, and the interval below."""
 _WORDS, _INTERVAL, _STEP = 13, 34, 5
 """Vertical positions in a row and distance between networks' markers, in pixels."""
-_BELOW = 60
 _MOST_NAME = 20
 """Number of characters of a change that fit into 390 pixels with the comparison and the numbers."""
 
@@ -93,7 +98,7 @@ def pooled_forest(rows: Sequence[PooledRow], *, networks: Sequence[str], title: 
     end = _HEIGHT * max(1, len(rows))
     lines = -(-(len(networks) + len({row.significant for row in rows})) // 3)
     figure = blank_figure(
-        title=title, note=note, alt=_alt(rows), height=end + _BELOW, above=LEGEND_HEIGHT + 20 * max(0, lines - 1)
+        title=title, note=note, alt=_alt(rows), height=end + BELOW, above=LEGEND_HEIGHT + 20 * max(0, lines - 1)
     )
     for significant in (True, False, None):
         chosen = [(place, row) for place, row in enumerate(rows) if row.significant is significant]
@@ -104,10 +109,8 @@ def pooled_forest(rows: Sequence[PooledRow], *, networks: Sequence[str], title: 
         figure.add_trace(_network_trace(number, network, rows, count=len(networks)))
     for place, row in enumerate(rows):
         _write(figure, _HEIGHT * place, row, striped=place % 2 == 0)
-    figure.update_layout(margin={"l": 2, "r": 2, "b": _BELOW})
-    figure.update_xaxes(title_text="difference in accuracy, points", range=_range(rows))
-    # One unit is one pixel, so that every row has enough height for its text.
-    figure.update_yaxes(range=[end, 0], visible=False, fixedrange=True)
+    values = [value for row in rows for value in (*(row.interval or ()), row.difference)]
+    lay_out_rows(figure, [*values, *(each.difference for row in rows for each in row.networks)], end=end)
     return figure
 
 
@@ -116,12 +119,7 @@ def _pooled_traces(significant: bool | None, chosen: Sequence[tuple[int, PooledR
     from plotly.graph_objects import Scatter
 
     colour = _COLOURS[significant]
-    ends: list[float | None] = []
-    heights: list[float | None] = []
-    for place, row in chosen:
-        if row.interval is not None:
-            ends += [100 * row.interval.low, 100 * row.interval.high, None]
-            heights += [_HEIGHT * place + _INTERVAL] * 2 + [None]
+    intervals: dict[float, Interval | None] = {_HEIGHT * place + _INTERVAL: row.interval for place, row in chosen}
     line = {"mode": "lines", "line": {"width": 7, "color": colour}, "opacity": 0.45}
     differences = Scatter(
         x=[100 * row.difference for _, row in chosen if row.difference is not None],
@@ -132,7 +130,7 @@ def _pooled_traces(significant: bool | None, chosen: Sequence[tuple[int, PooledR
         text=[f"{literal(row.name)}, all networks: {_number(row)}, {row.n} pairs" for _, row in chosen],
         hovertemplate="%{text}<extra></extra>",
     )
-    return [Scatter(x=ends, y=heights, name="interval", showlegend=False, hoverinfo="skip", **line), differences]
+    return [interval_trace(intervals, **line), differences]
 
 
 def _network_trace(number: int, network: str, rows: Sequence[PooledRow], *, count: int) -> Any:
@@ -153,31 +151,12 @@ def _network_trace(number: int, network: str, rows: Sequence[PooledRow], *, coun
     )
 
 
-def _range(rows: Sequence[PooledRow]) -> list[float]:
-    """Return the range of the axis: all intervals, markers and zero, with a margin."""
-    ends = [100 * end for row in rows for end in (*(row.interval or ()), row.difference) if end is not None]
-    ends += [100 * each.difference for row in rows for each in row.networks]
-    low, high = min([0.0, *ends]), max([0.0, *ends])
-    room = (high - low) * 0.06 or 1.0
-    return [low - room, high + room]
-
-
 def _write(figure: Figure, top: int, row: PooledRow, *, striped: bool) -> None:
-    """Draw a row's background, name and numbers, and its part of the zero line, which does not cross text."""
-    if striped:
-        at = {"xref": "paper", "x0": 0, "x1": 1, "y0": top, "y1": top + _HEIGHT}
-        figure.add_shape(type="rect", **at, layer="below", fillcolor=WASH, line={"width": 0})
-    at = {"x0": 0, "x1": 0, "y0": top + 22, "y1": top + _HEIGHT}
-    figure.add_shape(type="line", **at, layer="below", line={"color": INK, "width": 1.5}, name="zero")
-
-    def word(text: str, *, right: bool = False) -> None:
-        side: dict[str, Any] = {"x": 1, "xanchor": "right", "xshift": -6} if right else {"x": 0, "xanchor": "left"}
-        at = {"xref": "paper", "xshift": 6, **side, "y": top + _WORDS, "yanchor": "middle"}
-        figure.add_annotation(text=text, showarrow=False, font={"size": 13}, **at)
-
+    """Draw a row's background, zero line, name and numbers."""
+    draw_background(figure, top, top + _HEIGHT, zero=top + 22, striped=striped)
     comparison = f", {literal(row.comparison)}" if row.comparison else ""
-    word(f"<b>{literal(shortened(row.change, _MOST_NAME))}</b>{comparison}")
-    word(_number(row), right=True)
+    write_text(figure, f"<b>{literal(shortened(row.change, _MOST_NAME))}</b>{comparison}", top + _WORDS)
+    write_text(figure, _number(row), top + _WORDS, right=True)
 
 
 def _number(row: PooledRow) -> str:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 import re
+from typing import Any
 from xml.etree import ElementTree
 
 from budgetnet.model.plan import lower
 from budgetnet.model.spec import ModelSpec
 from budgetnet.visualization.figures.outline import Drawing, outline_alt, outline_drawing
-from budgetnet.visualization.figures.style import BLUE, FAINT, FONT, GREEN, INK, ORANGE, RULE
+from budgetnet.visualization.figures.style import BLUE, FAINT, FONT, GREEN, INK, ORANGE
 
 _NAMESPACE = "http://www.w3.org/2000/svg"
 _WIDTH = 640
@@ -107,25 +108,24 @@ def add_element(parent: ElementTree.Element, tag: str, *, text: str = "", **attr
     return element
 
 
-def _shape(root: ElementTree.Element, shape: dict[str, object]) -> None:
-    raw = shape.get("line", {})
-    line = raw if isinstance(raw, dict) else {}
+def _shape(root: ElementTree.Element, shape: dict[str, Any]) -> None:
+    line = shape["line"]
     stroke = {"stroke": line.get("color", "none"), "stroke_width": line.get("width", 0)}
     if shape["type"] == "path":
         # Alternating x (share of the width) and y (pixels).
-        numbers = iter(re.findall(r"[\d.]+", str(shape["path"])))
+        numbers = iter(re.findall(r"[\d.]+", shape["path"]))
         points = [
             f"{float(across) * _WIDTH:.1f} {float(down):.1f}" for across, down in zip(numbers, numbers, strict=True)
         ]
         add_element(root, "path", d=f"M {' L '.join(points)}", fill="none", **stroke)
         return
-    left, right = (float(str(shape[side])) * _WIDTH for side in ("x0", "x1"))
-    top, bottom = (float(str(shape[side])) for side in ("y0", "y1"))
+    left, right = (float(shape[side]) * _WIDTH for side in ("x0", "x1"))
+    top, bottom = float(shape["y0"]), float(shape["y1"])
     if shape["type"] == "line":
         add_element(root, "line", x1=left, y1=top, x2=right, y2=bottom, **stroke)
     else:
-        fill = str(shape.get("fillcolor", RULE))
-        add_element(root, "rect", x=left, y=top, width=right - left, height=bottom - top, fill=fill, **stroke)
+        size: dict[str, Any] = {"width": right - left, "height": bottom - top}
+        add_element(root, "rect", x=left, y=top, **size, fill=shape["fillcolor"], **stroke)
 
 
 def _marks(root: ElementTree.Element, drawing: Drawing) -> None:
@@ -139,18 +139,15 @@ def _marks(root: ElementTree.Element, drawing: Drawing) -> None:
         add_element(root, "path", d=cross, stroke=INK, stroke_width=1.5)
 
 
-def _word(root: ElementTree.Element, note: dict[str, object]) -> None:
-    raw = note["font"]
-    font = raw if isinstance(raw, dict) else {}
-    size = int(font.get("size", 14))
-    anchor = {"left": "start", "center": "middle", "right": "end"}[str(note["xanchor"])]
-    lines = str(note["text"]).split("<br>")
+def _word(root: ElementTree.Element, note: dict[str, Any]) -> None:
+    font, size = note["font"], note["font"].get("size", 14)
+    anchor = {"left": "start", "center": "middle", "right": "end"}[note["xanchor"]]
+    lines = note["text"].split("<br>")
     # Text is positioned by its baseline; its middle is about a third of its size above.
-    top = float(str(note["y"])) + size * 0.35 - (len(lines) - 1) * size * 0.6
+    top = float(note["y"]) + size * 0.35 - (len(lines) - 1) * size * 0.6
     for number, line in enumerate(lines):
-        bold = "<b>" in line
-        place = {"x": float(str(note["x"])) * _WIDTH, "y": top + number * size * 1.2}
+        place = {"x": float(note["x"]) * _WIDTH, "y": top + number * size * 1.2}
         look = {"font_size": size, "fill": font.get("color", INK), "text_anchor": anchor}
-        if bold:
+        if "<b>" in line:
             look["font_weight"] = "bold"
         add_element(root, "text", text=re.sub(r"</?b>", "", line), **place, **look)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from budgetnet.common.formatting import duration, percent, short_petaflops
+from budgetnet.common.formatting import count_of, duration, percent, short_petaflops
 from budgetnet.model.budget import LIMITS, Budget
 from budgetnet.runs.records import DataRecord
 from budgetnet.statistics.intervals import Interval, exceeds_noise, points
@@ -36,11 +36,6 @@ def whole(number: int) -> str:
     return f"{number:,}"
 
 
-def counted(number: int, thing: str) -> str:
-    """Format a count with its noun: ``1 run``, ``2 runs``."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
-
-
 def p_value(p: float) -> str:
     """Format a p-value with three decimals."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
@@ -53,7 +48,7 @@ FILTERS: dict[str, Callable[..., str]] = {
     "points_interval": points_interval,
     "whole": whole,
     "petaflops": short_petaflops,
-    "counted": counted,
+    "counted": count_of,
     "p_value": p_value,
     "duration": duration,
 }
