@@ -112,12 +112,14 @@ def expected_logits(record: RunRecord, images: torch.Tensor) -> torch.Tensor:
 SPECS: dict[str, dict[str, Any]] = {
     "basic": {"shortcut": {"kind": "projection", "kernel_size": 3}, "kernel_sizes": (5, 1), "stem": {"stride": 2}},
     "basic-pooled": {"shortcut": {"kind": "average-pool"}, "activation": "gelu", "head": {"dropout": 0.5}},
+    "basic-max-pool": {"downsampling": "max-pool", "activation": "gelu", "stem": {"whitening": 2}},
     "basic-padded": {"shortcut": {"kind": "padding"}, "activation": "leaky_relu", "head": {"pooling": "max"}},
     "basic-plain": {"shortcut": {"kind": "none"}, "squeeze_excitation_ratio": 0.5, "stem": {"whitening": 2}},
     "preact": {"block": "preact", "groups": 2, "activation": "silu", "squeeze_excitation_ratio": 0.25},
     "preact-pooled": {"block": "preact", "shortcut": {"kind": "average-pool", "kernel_size": 3}},
     "preact-padded": {"block": "preact", "shortcut": {"kind": "padding"}, "stem": {"kernel_size": 7, "channels": 4}},
     "preact-plain": {"block": "preact", "shortcut": {"kind": "none"}, "stem": {"whitening": 3}},
+    "preact-max-pool": {"block": "preact", "downsampling": "max-pool", "groups": 2},
     "bottleneck": {"block": "bottleneck", "bottleneck_ratio": 0.5, "groups": 4, "squeeze_excitation_ratio": 0.5},
     "bottleneck-pooled": {
         "block": "bottleneck",
@@ -131,6 +133,7 @@ SPECS: dict[str, dict[str, Any]] = {
         "groups": 8,
         "shortcut": {"kind": "padding"},
     },
+    "bottleneck-max-pool": {"block": "bottleneck", "downsampling": "max-pool", "groups": 2},
     "bottleneck-plain": {"block": "bottleneck", "shortcut": {"kind": "none"}, "head": {"pooling": "max"}},
 }
 """Every kind of block and shortcut; each other setting occurs in one of them."""

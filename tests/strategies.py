@@ -85,6 +85,7 @@ def specs(draw: st.DrawFn, *, max_side: int = 11, max_multiple: int = 4, max_blo
         "squeeze_excitation_ratio": draw(st.sampled_from([None, 0.0625, 0.25, 0.7, 1.0])),
         "shortcut": {"kind": kind, "kernel_size": 1 if kind in ("padding", "none") else draw(kernels)},
         "activation": draw(st.sampled_from(["relu", "leaky_relu", "silu", "gelu"])),
+        "downsampling": draw(st.sampled_from(["stride", "max-pool"])),
         "head": {
             "pooling": draw(st.sampled_from(["average", "max"])),
             "dropout": draw(st.floats(0, 0.99)),

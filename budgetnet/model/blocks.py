@@ -62,6 +62,11 @@ def norm_activate(
     return activation(maps if residual is None else maps + residual)
 
 
+def max_pool(maps: Tensor, side: int) -> Tensor:
+    """Pool windows of a side in pixels, partial windows at the border included; a side of 1 changes nothing."""
+    return functional.max_pool2d(maps, side, ceil_mode=True) if side > 1 else maps
+
+
 class SqueezeExcitation(nn.Module):
     """Channel attention computed from the pooled map (Hu et al. 2018, Squeeze-and-Excitation Networks)."""
 
@@ -107,8 +112,9 @@ class ResnetBlock(nn.Module):
         self.preact = plan.kind == "preact"
         self.activation = ACTIVATIONS[activation]
         # A list for speed; the modules are registered under the names of the plan.
-        self.pairs = [(conv(layers[0]), norm(layers[1])) for layers in zip(plan.convs, plan.norms, strict=True)]
-        for number, (conv_module, norm_module) in enumerate(self.pairs, 1):
+        layers = zip(plan.convs, plan.norms, strict=True)
+        self.steps = [(conv(conv_layer), conv_layer.pool, norm(norm_layer)) for conv_layer, norm_layer in layers]
+        for number, (conv_module, _, norm_module) in enumerate(self.steps, 1):
             self.add_module(f"conv{number}", conv_module)
             self.add_module(f"norm{number}", norm_module)
         self.squeeze_excitation = (
@@ -120,16 +126,16 @@ class ResnetBlock(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """Map (batch, in_channels, height, width) to (batch, out_channels, height / stride, width / stride)."""
         shortcut_input = maps
-        *inner, (last_conv, last_norm) = self.pairs
+        *inner, (last_conv, _, last_norm) = self.steps
         if self.preact:
-            for number, (conv_module, norm_module) in enumerate(self.pairs, 1):
+            for number, (conv_module, pool, norm_module) in enumerate(self.steps, 1):
                 maps = norm_activate(norm_module, self.activation, maps)
                 if number == 1 and self.shortcut is not None:
                     shortcut_input = maps
-                maps = conv_module(maps)
+                maps = max_pool(conv_module(maps), pool)
         else:
-            for conv_module, norm_module in inner:
-                maps = norm_activate(norm_module, self.activation, conv_module(maps))
+            for conv_module, pool, norm_module in inner:
+                maps = norm_activate(norm_module, self.activation, max_pool(conv_module(maps), pool))
             maps = last_conv(maps)
             if self.squeeze_excitation is None:
                 return norm_activate(last_norm, self.activation, maps, lambda: self._residual(shortcut_input))

@@ -74,6 +74,7 @@ def stage_cost(
     shortcut: Count,
     before: Count,
     after: Count,
+    computed: Count,
 ) -> tuple[Count, Count, Count]:
     """Compute parameters, MACs and activations of a stage in closed form, for integers or integer arrays.
 
@@ -92,18 +93,22 @@ def stage_cost(
         shortcut: kernel area of the first block's shortcut, in pixels; 0 if it has no convolution.
         before: size of the first block's input map, in pixels.
         after: size of every block's output map, in pixels.
+        computed: size of the map that the first block's first spatial convolution computes, in pixels: `after` if the
+            convolution is strided, `before` if max pooling follows it.
     """
     inputs = in_channels + (blocks - 1) * width
     outputs = blocks * width
     if kind == "bottleneck":
         # The first block's 1x1 convolution runs on the input map; the stride is on the spatial convolution after it.
-        reduction = in_channels * inner
+        reduction, downsampled = in_channels * inner, inner
+        spatial = inner // groups * first * inner
         others = (inputs - in_channels + blocks * (inner // groups * first + width)) * inner
         params = reduction + others + 4 * blocks * inner + 2 * outputs
         macs = reduction * before + others * after
         activations = inner * before + ((2 * blocks - 1) * inner + outputs) * after
     else:
-        weights = width // groups * (inputs * first + outputs * second)
+        weights, downsampled = width // groups * (inputs * first + outputs * second), width
+        spatial = width // groups * in_channels * first
         # In a pre-activation block, each norm is as wide as the input of the convolution after it.
         params = weights + (2 * (inputs + outputs) if kind == "preact" else 4 * outputs)
         macs = weights * after
@@ -114,8 +119,8 @@ def stage_cost(
     attention_outputs = blocks * hidden + (hidden > 0) * outputs
     return (
         params + projection + (0 if kind == "preact" else 2) * projected + attention + attention_outputs,
-        macs + projection * after + attention,
-        activations + projected * after + attention_outputs,
+        macs + spatial * (computed - after) + projection * after + attention,
+        activations + downsampled * (computed - after) + projected * after + attention_outputs,
     )
 
 
@@ -204,6 +209,7 @@ def costs_of_parts(
     pixels = [height * width for height, width in feature_sizes(spec, input_size=size)]
     kind, groups, shortcut = spec.block, spec.groups, spec.shortcut.kernel_area
     has_squeeze_excitation, bottleneck = spec.squeeze_excitation_ratio is not None, kind == "bottleneck"
+    pooled = spec.downsampling == "max-pool"
     parts = [
         stem_and_head_cost(
             kind,
@@ -234,6 +240,7 @@ def costs_of_parts(
                 shortcut=shortcut if stage.stride > 1 or in_channels != width else 0,
                 before=before,
                 after=after,
+                computed=before if pooled else after,
             )
         )
     return parts

@@ -25,13 +25,15 @@ class Layer(NamedTuple):
     in_channels: int
     out_channels: int
     height: int
-    """Height of the output, in pixels."""
+    """Height of the output before any pooling, in pixels."""
     width: int
-    """Width of the output, in pixels."""
+    """Width of the output before any pooling, in pixels."""
     kernel_size: int = 1
     stride: int = 1
     groups: int = 1
     bias: bool = False
+    pool: int = 1
+    """Side and stride of the max pooling after a convolution, in pixels; 1 for none."""
 
     @property
     def padding(self) -> int:
@@ -170,7 +172,9 @@ def _side(value: object) -> int:
 
 def _norm(path: str, layer: Layer) -> Layer:
     """Return the batch norm after a layer."""
-    return Layer(path, "norm", layer.out_channels, layer.out_channels, layer.height, layer.width)
+    # Partial windows at the border are pooled too, so a side is rounded up as by a stride.
+    height, width = -(-layer.height // layer.pool), -(-layer.width // layer.pool)
+    return Layer(path, "norm", layer.out_channels, layer.out_channels, height, width)
 
 
 class _BlockInput(NamedTuple):
@@ -189,16 +193,19 @@ def _block(spec: ModelSpec, stage: Stage, block_input: _BlockInput) -> BlockPlan
     path, channels, stride, before, after = block_input
     width, groups = stage.channels, spec.groups
     first, second = stage.kernel_sizes
+    # The convolution that reduces the map: its output size, stride and pooling.
+    pooled = spec.downsampling == "max-pool"
+    computed, conv_stride, pool = (before, 1, stride) if pooled else (after, stride, 1)
     if spec.block == "bottleneck":
         inner = spec.inner_channels(width)
         convs: tuple[Layer, ...] = (
             Layer(f"{path}.conv1", "conv", channels, inner, *before),
-            Layer(f"{path}.conv2", "conv", inner, inner, *after, first, stride, groups),
+            Layer(f"{path}.conv2", "conv", inner, inner, *computed, first, conv_stride, groups, pool=pool),
             Layer(f"{path}.conv3", "conv", inner, width, *after),
         )
     else:
         convs = (
-            Layer(f"{path}.conv1", "conv", channels, width, *after, first, stride, groups),
+            Layer(f"{path}.conv1", "conv", channels, width, *computed, first, conv_stride, groups, pool=pool),
             Layer(f"{path}.conv2", "conv", width, width, *after, second, 1, groups),
         )
     if spec.block == "preact":
@@ -212,9 +219,9 @@ def _block(spec: ModelSpec, stage: Stage, block_input: _BlockInput) -> BlockPlan
     kind = spec.shortcut.kind if changes_shape or spec.shortcut.kind == "none" else "identity"
     shortcut_conv = shortcut_norm = None
     if kind in ("projection", "average-pool"):
-        conv_stride = stride if kind == "projection" else 1
+        shortcut_stride = stride if kind == "projection" else 1
         shortcut_conv = Layer(
-            f"{path}.shortcut.conv", "conv", channels, width, *after, spec.shortcut.kernel_size, conv_stride
+            f"{path}.shortcut.conv", "conv", channels, width, *after, spec.shortcut.kernel_size, shortcut_stride
         )
         # The shortcut of a pre-activation block takes the normalised input and has no norm.
         shortcut_norm = None if spec.block == "preact" else _norm(f"{path}.shortcut.norm", shortcut_conv)

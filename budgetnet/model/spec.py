@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 BlockKind = Literal["basic", "preact", "bottleneck"]
 Activation = Literal["relu", "leaky_relu", "silu", "gelu"]
 ShortcutKind = Literal["projection", "average-pool", "padding", "none"]
+Downsampling = Literal["stride", "max-pool"]
 
 
 def _odd_kernel(value: object) -> int:
@@ -155,6 +156,10 @@ class ModelSpec(Document):
     """Shortcut of blocks that change the shape."""
     activation: Activation = "relu"
     """Activation function."""
+    downsampling: Downsampling = "stride"
+    """How a block with a stride reduces the map. ``stride``: its first spatial convolution is strided. ``max-pool``:
+    that convolution runs at full resolution and is followed by max pooling, with the stride as side and stride (Page
+    2018, "How to Train Your ResNet"; Jordan 2024). Shortcuts and stem are strided in both cases."""
     head: Head = Head()
     """Pooling and classifier."""
 
@@ -272,6 +277,8 @@ class ModelSpec(Document):
             del fields["stem"]["whitening"]
         if self.head.scale == 1:
             del fields["head"]["scale"]
+        if self.downsampling == "stride":
+            del fields["downsampling"]
         return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     @property

@@ -66,6 +66,8 @@ def stages_html(spec: ModelSpec) -> str:
         settings.append(f"logits x {spec.head.scale:.3g}")
     if stem.whitening:
         settings.append(f"whitening {stem.whitening}x{stem.whitening}")
+    if spec.downsampling != "stride":
+        settings.append(f"downsampling by {spec.downsampling}")
     if spec.groups > 1:
         settings.append(f"{spec.groups} groups")
     if spec.squeeze_excitation_ratio:

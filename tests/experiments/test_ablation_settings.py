@@ -30,6 +30,7 @@ EVERYTHING = Setup(
         squeeze_excitation_ratio=0.25,
         shortcut=Shortcut(kind="projection", kernel_size=3),
         head=Head(dropout=0.2, scale=0.125),
+        downsampling="max-pool",
     ),
     Recipe(
         nesterov=True,
@@ -131,6 +132,7 @@ AUGMENTATION: dict[str, Any] = {
 """Augmentation of `EVERYTHING`."""
 WITHOUT: dict[str, dict[str, Any]] = {
     "spec.stem.whitening": {"stem": {"channels": 8}},
+    "spec.downsampling": {"downsampling": "stride"},
     "spec.groups": {"groups": 1},
     "spec.squeeze_excitation_ratio": {"squeeze_excitation_ratio": None},
     "spec.shortcut": {"shortcut": {"kind": "none", "kernel_size": 1}},

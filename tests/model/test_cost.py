@@ -58,6 +58,7 @@ def test_stage_without_blocks_costs_nothing(kind: BlockKind) -> None:
         "second": 9,
         "before": 64,
         "after": 64,
+        "computed": 64,
     }
     assert stage_cost(kind, 2, blocks=0, shortcut=0, **sizes) == (0, 0, 0)
 
@@ -74,7 +75,7 @@ def test_stage_cost_by_hand() -> None:
         "before": 16,
         "after": 4,
     }
-    cost = stage_cost("basic", 1, blocks=2, shortcut=1, **sizes)
+    cost = stage_cost("basic", 1, blocks=2, shortcut=1, computed=4, **sizes)
     convolutions = [9 * 8 * 12, 25 * 12 * 12, 8 * 12, 9 * 12 * 12, 25 * 12 * 12]
     norms, attention_weights, attention_outputs = 5 * 2 * 12, 2 * 2 * 12 * 3, 2 * (12 + 3)
     assert cost == (
@@ -82,3 +83,6 @@ def test_stage_cost_by_hand() -> None:
         4 * sum(convolutions) + attention_weights,
         4 * 5 * 12 + attention_outputs,
     )
+    # With max pooling, the first convolution computes all 16 pixels of its input map.
+    pooled = stage_cost("basic", 1, blocks=2, shortcut=1, computed=16, **sizes)
+    assert pooled == (cost[0], cost[1] + (16 - 4) * convolutions[0], cost[2] + (16 - 4) * 12)

@@ -225,6 +225,45 @@ def test_squeeze_excitation_scales_the_branch_before_the_addition(
     torch.testing.assert_close(block(maps), expected)
 
 
+def max_of_windows(maps: Tensor, side: int) -> Tensor:
+    """Take the maximum of each window, partial windows at the border included, one window at a time."""
+    rows, columns = (range(0, size, side) for size in maps.shape[2:])
+    pooled = [[maps[:, :, y : y + side, x : x + side].amax(dim=(2, 3)) for x in columns] for y in rows]
+    return torch.stack([torch.stack(row, dim=2) for row in pooled], dim=2)
+
+
+@pytest.mark.parametrize("kind", ["basic", "preact", "bottleneck"])
+def test_max_pool_follows_a_convolution_at_full_resolution(kind: str) -> None:
+    spec = ModelSpec.resnet(
+        channels=[8],
+        strides=[2],
+        block=kind,
+        downsampling="max-pool",
+        shortcut={"kind": "none"},
+        input_shape=(3, 5, 7),
+    )
+    block = block_of(spec)
+    norms = [block.get_submodule(name) for name in ("norm1", "norm2", *(["norm3"] if kind == "bottleneck" else []))]
+    weights = [weight(block, f"conv{number}.weight") for number in range(1, len(norms) + 1)]
+
+    def conv(maps: Tensor, number: int) -> Tensor:
+        return functional.conv2d(maps, weights[number], padding=weights[number].shape[-1] // 2)
+
+    maps = torch.randn(2, 8, 5, 7, dtype=torch.float64)
+    if kind == "preact":
+        branch = max_of_windows(conv(batch_norm(norms[0], maps).relu(), 0), 2)
+        expected = conv(batch_norm(norms[1], branch).relu(), 1)
+    elif kind == "basic":
+        branch = batch_norm(norms[0], max_of_windows(conv(maps, 0), 2)).relu()
+        expected = batch_norm(norms[1], conv(branch, 1)).relu()
+    else:
+        branch = batch_norm(norms[0], conv(maps, 0)).relu()
+        branch = batch_norm(norms[1], max_of_windows(conv(branch, 1), 2)).relu()
+        expected = batch_norm(norms[2], conv(branch, 2)).relu()
+    assert expected.shape == (2, 8, 3, 4)
+    torch.testing.assert_close(block(maps), expected)
+
+
 @pytest.mark.parametrize(("pooling", "reduce"), [("average", Tensor.mean), ("max", Tensor.amax)])
 def test_head_pools_the_whole_map(pooling: str, reduce: Callable[..., Tensor]) -> None:
     network = build(ModelSpec.resnet(channels=[5], head={"pooling": pooling}, num_classes=4)).eval()

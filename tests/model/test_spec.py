@@ -202,6 +202,7 @@ def test_digest_depends_on_every_field_except_the_name() -> None:
         "shortcut": Shortcut(kernel_size=3),
         "activation": "gelu",
         "head": Head(pooling="max"),
+        "downsampling": "max-pool",
     }
     digests = {base.replace(**{field: value}).digest for field, value in changes.items()} | {base.digest}
     assert len(digests) == len(changes) + 1

@@ -61,6 +61,7 @@ REMOVED: dict[str, Any] = {
     "recipe.lookahead": None,
     "recipe.muon": None,
     "spec.stem.whitening": None,
+    "spec.downsampling": "stride",
     "recipe.test_time_shifts": False,
     "recipe.resizing": None,
     "recipe.example_filter": None,

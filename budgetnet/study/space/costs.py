@@ -124,6 +124,7 @@ def _costs_of_kind(
             shortcut=changes * area,
             before=before,
             after=after,
+            computed=after,
         )
         in_channels, before = width, after
     total += stem_and_head_cost(kind, num_classes, stem=stem, last=width, **stem_of(input_shape))
@@ -143,7 +144,7 @@ def _refuse_overflow(space: SearchSpace, kind: BlockKind, input_shape: tuple[int
         first=max(space.first_kernel_sizes) ** 2,
         second=max(space.second_kernel_sizes) ** 2,
         shortcut=1,
-        **dict.fromkeys(("before", "after"), input_shape[1] * input_shape[2]),
+        **dict.fromkeys(("before", "after", "computed"), input_shape[1] * input_shape[2]),
     )
     ends = stem_and_head_cost(kind, num_classes, stem=widest, last=widest, **stem_of(input_shape))
     if max(space.stages[1] * part + end for part, end in zip(stage, ends, strict=True)) > np.iinfo(np.int64).max:

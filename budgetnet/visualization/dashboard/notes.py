@@ -120,6 +120,7 @@ def _network(spec: ModelSpec) -> str:
     head = f"{spec.num_classes:,} classes"
     rows.append([f"head, {spec.head.pooling} pooling", head, "", "", ""])
     settings = [f"{spec.block} blocks", f"{spec.shortcut.kind} shortcuts", spec.activation.replace("_", " ")]
+    settings += [f"downsampling by {spec.downsampling}"] if spec.downsampling != "stride" else []
     settings += [f"{spec.groups} groups"] if spec.groups > 1 else []
     settings += [f"whitening of {spec.stem.whitening}x{spec.stem.whitening} patches"] if spec.stem.whitening else []
     if spec.squeeze_excitation_ratio:

@@ -148,7 +148,8 @@ def _conv(layer: Layer) -> str:
     groups = f", {layer.groups} groups" if layer.groups > 1 else ""
     stride = f", stride {layer.stride}" if layer.stride > 1 else ""
     size = f"{layer.kernel_size}x{layer.kernel_size}"
-    return f"conv {size}, {layer.in_channels} → {layer.out_channels}{stride}{groups}"
+    pool = f", max pool {layer.pool}x{layer.pool}" if layer.pool > 1 else ""
+    return f"conv {size}, {layer.in_channels} → {layer.out_channels}{stride}{groups}{pool}"
 
 
 def _words(activation: str) -> str:
