@@ -218,7 +218,7 @@ def test_study_with_another_config_is_rejected(folder: Path, tell: RunCommand) -
     answer = tell("search", "--space", "pair.yaml", "--study", "mine", "--trials", "1", *small("--seed", "1"))
     assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
     assert "made with another space, seed; choose another study name, or none" in answer.err
-    assert tell("leaderboard", "other").err.count("there are mine") == 1
+    assert tell("leaderboard", "other").err.count("the storage has mine") == 1
 
 
 def test_corrupt_study_file_is_reported(folder: Path, tell: RunCommand) -> None:

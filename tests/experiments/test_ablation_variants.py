@@ -115,10 +115,12 @@ def test_the_papers_ladder_is_four_named_networks() -> None:
     assert variants[1].settings == {"spec": "ladder-small"}
 
 
-@pytest.mark.parametrize("name", ["kernel-size", "schedule", "stages", "paper-ladder"])
-def test_a_shipped_study_is_for_the_papers_recipe_and_three_seeds(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "recipe"), [("kernel-size", "fast"), ("schedule", "paper"), ("stages", "paper"), ("paper-ladder", "paper")]
+)
+def test_studies_of_the_reference_have_a_named_recipe_and_three_seeds(name: str, recipe: str) -> None:
     study = AblationStudy.load(STUDIES / name / "study.yaml")
-    assert (study.name, study.recipe, study.bases[""].spec) == (name, NAMED["paper"], zoo.get("reference"))
+    assert (study.name, study.recipe, study.bases[""].spec) == (name, NAMED[recipe], zoo.get("reference"))
     assert (study.seeds, study.budget.max_params, study.judged_on) == ((0, 1, 2), 5_000_000, "validation")
 
 

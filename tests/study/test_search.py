@@ -294,7 +294,7 @@ def test_second_search_on_a_study_raises(run_search: SearchRunner, tmp_path: Pat
     storage = open_storage(default_storage(tmp_path), create=False)
     out = tmp_path / folder if folder else None
     with FileLock(Presence(storage, "study", tmp_path).search_lock):
-        with pytest.raises(RecordError, match="another search is at work"):
+        with pytest.raises(RecordError, match="another search is running"):
             run_search(trials=2, out=out)
         assert run_search(trials=1, name="other").trained == 1
     assert run_search(trials=2, out=out).trained == 2

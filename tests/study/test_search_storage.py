@@ -165,7 +165,7 @@ def test_the_study_meant_is_the_one_worked_on_last(run_search: SearchRunner, tmp
     run_search(trials=2, name="first")
     assert find_study(storage, None).study_name == "first"
     assert find_study(storage, "second").study_name == "second"
-    with pytest.raises(RecordError, match="there are first, second"):
+    with pytest.raises(RecordError, match="the storage has first, second"):
         find_study(storage, "third")
 
 

@@ -116,7 +116,7 @@ def test_note_names_the_outcome_of_every_trial(annotated: Copy) -> None:
         "complete": "Fully trained",
         "pruned": "Pruned at a restart",
         "over budget": "rejected before training",
-        "repeated": "the stored result was used",
+        "duplicate": "the stored result was used",
         "interrupted": "resumed in another trial",
     }
     assert {trial.outcome for trial in annotated.trials} == set(words)
@@ -125,13 +125,13 @@ def test_note_names_the_outcome_of_every_trial(annotated: Copy) -> None:
 
 
 def test_note_of_duplicate_names_the_original_trial_and_has_its_columns(annotated: Copy) -> None:
-    repeated = annotated.trial("repeated")
-    first = next(trial for trial in annotated.trials if trial.spec == repeated.spec and trial.trained)
-    assert f"those of trial #{first.number}," in annotated.note(repeated)
-    assert annotated.study.trials[repeated.number].user_attrs["repeat_of"] == first.number
+    duplicate = annotated.trial("duplicate")
+    first = next(trial for trial in annotated.trials if trial.spec == duplicate.spec and trial.trained)
+    assert f"those of trial #{first.number}," in annotated.note(duplicate)
+    assert annotated.study.trials[duplicate.number].user_attrs["repeat_of"] == first.number
     same = ("accuracy", "correct", "images", "gap", "epochs", "cycles", "seed", "run")
-    assert [getattr(repeated, name) for name in same] == [getattr(first, name) for name in same]
-    assert not repeated.trained, "no training time went into it"
+    assert [getattr(duplicate, name) for name in same] == [getattr(first, name) for name in same]
+    assert not duplicate.trained, "no training time went into it"
 
 
 COLUMNS = {"params", "macs", "budget_used", "spec", "ended", "architecture"}
