@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
+import math
+import re
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from statistics import stdev
 from typing import Any
 
+import numpy as np
 import pytest
-from scipy.stats import ttest_rel
+from scipy.stats import t, ttest_rel
 from statsmodels.stats.multitest import multipletests
 from support import child_environment, finished
 
@@ -86,6 +90,98 @@ def test_what_is_said_of_the_schedule_follows_from_its_records() -> None:
             assert f"{difference:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]" in text
             assert row["p_value"] == pytest.approx(test.pvalue)
     assert sorted(used) == sorted(path.name for path in folder.iterdir() if path.is_dir())
+
+
+def pooled_by_hand(pairs: list[tuple[list[float], list[float]]]) -> tuple[float, float, float, float]:
+    """Mean over networks of the mean difference, its 95 % interval and p-value, from the spread within networks."""
+    differences = [np.subtract(own, other) for own, other in pairs]
+    mean = float(np.mean([each.mean() for each in differences]))
+    error = math.sqrt(sum(each.var(ddof=1) / len(each) for each in differences)) / len(differences)
+    freedom = sum(len(each) - 1 for each in differences)
+    margin = float(t.ppf(0.975, freedom)) * error
+    return mean, mean - margin, mean + margin, float(2 * t.sf(abs(mean) / error, freedom))
+
+
+def test_table_of_fast_training_options_follows_from_the_records_of_its_runs(tmp_path: Path) -> None:
+    folder = STUDIES / "fast-recipe"
+    with tarfile.open(folder / "runs.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    rows = json.loads((folder / "results" / "results.json").read_text())["rows"]
+    study = AblationStudy.load(folder / "study.yaml")
+    variants = {(each.network, each.name): each for each in study.variants(input_shape=(3, 32, 32), num_classes=10)}
+    accuracies: dict[tuple[str, str], list[float]] = {}
+    used = []
+    for row in rows:
+        variant = variants.pop((row["network"], row["variant"]))
+        for cell in row["runs"]:
+            record = RunFolder(tmp_path / "runs" / cell["run"]).load(weights=False)
+            assert (record.identity.spec.digest, record.identity.recipe.digest) == (
+                variant.spec.digest,
+                variant.recipe.digest,
+            )
+            assert (record.identity.data.train_images, record.identity.data.validation_images) == (10_000, 5_000)
+            assert (record.identity.seed, record.result.validation_accuracy) == (cell["seed"], cell["accuracy"])
+            assert record.test is None
+            used.append(cell["run"])
+        accuracies[row["network"], row["variant"]] = [cell["accuracy"] for cell in row["runs"]]
+        assert [cell["seed"] for cell in row["runs"]] == [0, 1, 2, 3, 4]
+    assert not variants
+    assert sorted(used) == sorted(path.name for path in (tmp_path / "runs").iterdir())
+
+    networks, options = list(study.networks), [*study.options, "all"]
+    compared = {(option, "base"): (option, "base") for option in options}
+    compared |= {(option, "all"): (f"all without {option}", "all") for option in study.options}
+    found = {
+        key: pooled_by_hand([(accuracies[network, own], accuracies[network, other]) for network in networks])
+        for key, (own, other) in compared.items()
+    }
+    p_values = dict(zip(found, multipletests([each[3] for each in found.values()], method="holm")[1], strict=True))
+    text = (folder / "README.md").read_text()
+    for network in networks:
+        base, every = (100 * float(np.mean(accuracies[network, name])) for name in ("base", "all"))
+        assert f"| {network} | {base:.2f} | {every:.2f} |" in text
+    helps = {key: p < 0.05 and (found[key][0] > 0) == (key[1] == "base") for key, p in p_values.items()}
+    costs = {key: p < 0.05 and not helps[key] for key, p in p_values.items()}
+    for option in options:
+        cells, keys = [option], [key for key in found if key[0] == option]
+        for key in keys:
+            mean, low, high, _ = (100 * value for value in found[key])
+            p_value = "<0.001" if p_values[key] < 0.001 else f"{p_values[key]:.3f}"
+            cells += [f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]", p_value]
+        cells += [""] * (5 - len(cells))
+        gains, losses = any(helps[key] for key in keys), any(costs[key] for key in keys)
+        cells.append("mixed" if gains and losses else "helps" if gains else "costs" if losses else "not settled")
+        assert f"| {' | '.join(cells)} |" in text
+
+
+def test_the_recipe_fast_is_the_base_of_its_study_and_the_options_that_help() -> None:
+    study = AblationStudy.load(STUDIES / "fast-recipe" / "study.yaml")
+    text = (STUDIES / "fast-recipe" / "README.md").read_text()
+    verdicts = {
+        name: re.search(rf"^\| {re.escape(name)} \|.*\| ([a-z ]+) \|$", text, re.MULTILINE) for name in study.options
+    }
+    taken = {name for name, found in verdicts.items() if found and found[1] in ("helps", "mixed")}
+    expected = study.recipe.to_mapping()
+    for name in taken:
+        for path, value in study.options[name].items():
+            document, *fields = path.split(".")
+            if document == "recipe":
+                part = expected
+                for field in fields[:-1]:
+                    part = part[field]
+                part[fields[-1]] = value
+    fast = named_recipe("fast")
+    expected |= {"name": "fast", "epochs": fast.epochs, "test_time_flip": True}
+    expected["schedule"] |= {"first_cycle": fast.epochs}
+    assert fast.digest == Recipe.from_mapping(expected).digest
+    assert taken == {
+        "reflected translation by 2",
+        "batch-norm biases x 64",
+        "batch-norm momentum 0.4",
+        "whitening",
+        "Muon",
+        "GELU",
+    }
 
 
 def test_the_search_on_a_gpu_prunes_at_restarts_and_ends_on_one() -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import shutil
+import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from study_order import Study
 
-from budgetnet.common.files import atomic_write_path
+from budgetnet.common.files import atomic_write, atomic_write_path
 
 RUN_FILES = ("run.json", "result.json", "curves.csv", "test.json", "environment.json")
 """Files of a run folder that are kept; weights are not."""
+MAX_RUN_FOLDERS = 100
+"""Number of runs above which `collect` packs them into one file."""
 TEST_OPENINGS_FILE = "test-openings.jsonl"
 """Log of the openings of the test set."""
 
@@ -38,11 +44,33 @@ def keep_records(study: Study, *, runs: Path, records: Path) -> list[str]:
 
 
 def collect(study: Study, *, records: Path, repository: Path) -> int:
-    """Copy the records of a study to its folder in a repository; return the number of files."""
+    """Copy the records of a study to its folder in a repository; return the number of files.
+
+    More than 100 runs are packed into ``runs.tar.gz``; equal records give equal bytes.
+    """
+    target = repository / "studies" / study.folder
     files = [path for path in sorted(records.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+    packed = [path for path in files if path.is_relative_to(records / "runs")]
+    if len({path.parent for path in packed}) <= MAX_RUN_FOLDERS:
+        packed = []
+    else:
+        _pack(packed, target / "runs.tar.gz", relative_to=records)
+        files = [path for path in files if path not in set(packed)]
     for path in files:
-        _copy(path, repository / "studies" / study.folder / path.relative_to(records))
-    return len(files)
+        _copy(path, target / path.relative_to(records))
+    return len(files) + bool(packed)
+
+
+def _pack(files: Sequence[Path], target: Path, *, relative_to: Path) -> None:
+    with (
+        atomic_write(target) as file,
+        gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as stream,
+        tarfile.open(fileobj=stream, mode="w") as archive,
+    ):
+        for path in files:
+            entry, content = tarfile.TarInfo(str(path.relative_to(relative_to))), path.read_bytes()
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -247,6 +248,40 @@ def test_commands_get_a_core_only_where_nothing_else_wants_it(repository: Reposi
     said = (repository.out / "records" / "one" / "said.txt").read_text()
     assert "SCHED_IDLE" in said
     assert said.splitlines()[-1] == "19"
+
+
+@pytest.mark.parametrize(("runs", "packed"), [(100, False), (101, True)])
+def test_records_of_many_runs_are_packed_into_one_file(tmp_path: Path, runs: int, packed: bool) -> None:
+    records = tmp_path / "out" / "records" / "many"
+    contents = {f"runs/run-{number}/result.json": f'{{"number": {number}}}'.encode() for number in range(runs)}
+    for name, content in {**contents, "results.csv": b"a,b\n"}.items():
+        (records / name).parent.mkdir(parents=True, exist_ok=True)
+        (records / name).write_bytes(content)
+    target = tmp_path / "repository" / "studies" / "many"
+    code = f"""
+import sys
+from pathlib import Path
+sys.path.insert(0, "studies/runner")
+import study_records, study_order
+study = study_order.Study(name="many", question="?", folder="many", core_hours=1, commands=[{{"argv": ["true"]}}])
+print(study_records.collect(study, records=Path({str(records)!r}), repository=Path({str(target.parents[1])!r})))
+"""
+    found = []
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, env=child_environment(), capture_output=True, text=True, check=True
+        )
+        assert int(done.stdout) == (2 if packed else runs + 1)
+        found.append({path.name: path.read_bytes() for path in target.rglob("*") if path.is_file()})
+    assert found[0] == found[1], "equal records give equal files"
+    assert (target / "results.csv").read_bytes() == b"a,b\n"
+    if packed:
+        assert not (target / "runs").exists()
+        with tarfile.open(target / "runs.tar.gz") as archive:
+            members = {member.name: archive.extractfile(member) for member in archive.getmembers()}
+            assert {name: stream.read() for name, stream in members.items() if stream} == contents
+    else:
+        assert {name: (target / name).read_bytes() for name in contents} == contents
 
 
 def test_the_list_of_this_repository_names_what_is_there_or_says_what_is_missing() -> None:
