@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from budgetnet.api.evaluation import predict as predict
     from budgetnet.api.leaderboard import leaderboard as leaderboard
     from budgetnet.api.report import report as report
+    from budgetnet.api.reproduction import Reproduction as Reproduction
+    from budgetnet.api.reproduction import reproduce as reproduce
     from budgetnet.api.run import TrainedRun as TrainedRun
     from budgetnet.api.search import ablate as ablate
     from budgetnet.api.search import search as search
@@ -44,6 +46,7 @@ _LATER = {
     "AblationConfig": "budgetnet.experiments.ablation.config",
     "AblationStudy": "budgetnet.experiments.ablation",
     "Callback": "budgetnet.training.callbacks",
+    "Reproduction": "budgetnet.api.reproduction",
     "SearchConfig": "budgetnet.study.config",
     "Study": "budgetnet.api.study",
     "TrainedRun": "budgetnet.api.run",
@@ -54,6 +57,7 @@ _LATER = {
     "open_study": "budgetnet.api.study",
     "predict": "budgetnet.api.evaluation",
     "report": "budgetnet.api.report",
+    "reproduce": "budgetnet.api.reproduction",
     "search": "budgetnet.api.search",
     "train": "budgetnet.api.training",
 }
@@ -77,6 +81,7 @@ __all__ = [
     "Policy",
     "Recipe",
     "RecordError",
+    "Reproduction",
     "Resizing",
     "Schedule",
     "SearchConfig",
@@ -94,6 +99,7 @@ __all__ = [
     "open_study",
     "predict",
     "report",
+    "reproduce",
     "search",
     "train",
     "zoo",

@@ -78,3 +78,16 @@ def check_callbacks(callbacks: Sequence[Callback]) -> None:
     for each in callbacks:
         if not isinstance(each, Callback):
             raise InputError("callbacks", each, "must be instances of budgetnet.Callback")
+
+
+def make_trackers(names: Sequence[str], *, out: Path) -> list[Callback]:
+    """Return the trackers of these names, such as ``tensorboard``; their default place is the folder of runs.
+
+    Raises:
+        InputError: the tracker does not exist, its package is not installed, or its location cannot be used.
+    """
+    if not names:
+        return []
+    from budgetnet.training.trackers import make_tracker
+
+    return [make_tracker(name, out=out, field="track") for name in names]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from budgetnet.api.inputs import check_callbacks
+from budgetnet.api.inputs import check_callbacks, make_trackers
 from budgetnet.api.study import Study
 from budgetnet.common.config import takes_fields_of
 from budgetnet.experiments.ablation.config import AblationConfig
@@ -85,7 +85,7 @@ def run_search(
     from budgetnet.training.progress import TerminalProgress, load_with_progress
     from budgetnet.visualization.dashboard import annotate_shown
 
-    trackers = _make_trackers(config)
+    trackers = make_trackers(config.track, out=config.out)
     # Check the device before decoding images.
     choose_device(config.device)
     dataset = dataset or load_with_progress(config.data)
@@ -105,14 +105,6 @@ def run_search(
         if problem := annotate_shown(outcome.study, storage, config.out):
             say(problem)
     return request, outcome
-
-
-def _make_trackers(config: SearchConfig | AblationConfig) -> list[Callback]:
-    if not config.track:
-        return []
-    from budgetnet.training.trackers import make_tracker
-
-    return [make_tracker(each, out=config.out, field="track") for each in config.track]
 
 
 def _require_readable(config: SearchConfig) -> None:
@@ -191,7 +183,7 @@ def run_ablation(
     from budgetnet.training.devices import choose_device
     from budgetnet.training.progress import TerminalProgress, load_with_progress
 
-    trackers = [] if partial else _make_trackers(config)
+    trackers = [] if partial else make_trackers(config.track, out=config.out)
     dataset = dataset or load_with_progress(config.data_name)
     variants = study.variants(input_shape=dataset.input_shape, num_classes=dataset.num_classes)
     batch = Batch(dataset, device=choose_device(config.device), out=config.out, **config.sizes)

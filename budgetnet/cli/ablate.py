@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from budgetnet.cli.fields import takes_options_of
-from budgetnet.cli.options import Json, print_json, require_folder
+from budgetnet.cli.options import Json, print_json
 from budgetnet.common.errors import InputError
-from budgetnet.common.files import write_json, write_text
+from budgetnet.common.files import require_folder, write_json, write_text
 from budgetnet.experiments.ablation.config import AblationConfig
 
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +20,6 @@ from budgetnet.runs.recipe import Recipe
 
 if TYPE_CHECKING:
     from budgetnet.study.space import SearchSpace
-    from budgetnet.training.callbacks import Callback
     from budgetnet.training.threads import FirstRun, ThreadCount
 
 SpecArgument = Annotated[
@@ -206,23 +204,6 @@ def read_sizes(train_size: str | None, validation_size: str | None) -> dict[str,
     }
 
 
-def read_trackers(texts: Sequence[str] | None, *, out: Path) -> list[Callback]:
-    """Return the trackers that ``--track`` names.
-
-    Args:
-        texts: names of trackers, each optionally followed by a colon and a location.
-        out: folder of run folders, which is the default location.
-
-    Raises:
-        InputError: the tracker does not exist, its package is not installed, or its location cannot be used.
-    """
-    if not texts:
-        return []
-    from budgetnet.training.trackers import make_tracker
-
-    return [make_tracker(text, out=out, field="--track") for text in texts]
-
-
 def read_threads(text: str | None) -> ThreadCount | None:
     """Read a number of threads, or ``auto``; None where the option was omitted.
 
@@ -276,17 +257,6 @@ def compiling(*, wanted: bool) -> Iterator[None]:
             raise
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BudgetnetError(f"--compile: torch.compile does not work on this machine: {first}") from None
-
-
-def require_folder(path: Path, *, field: str) -> None:
-    """Check that a folder exists or can be created, and can be written to.
-
-    Raises:
-        InputError: the path is a file or lies below one, or permission is missing.
-    """
-    nearest = next((each for each in (path, *path.absolute().parents) if each.exists()), path)
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        raise InputError(field, str(path), "must be a writable folder, or a path where one can be created")
 
 
 def print_json(value: Any) -> None:

@@ -18,6 +18,7 @@ from budgetnet.experiments.reproduction.ladder import LadderResult, Rung
 from budgetnet.experiments.reproduction.leakage import LeakageResult
 from budgetnet.experiments.reproduction.reference import ReferenceResult
 from budgetnet.experiments.reproduction.rows import RunRow
+from budgetnet.experiments.reproduction.running import ReproductionResult
 from budgetnet.experiments.reproduction.verdict import Verdict
 from budgetnet.model.published import get
 from budgetnet.runs.recipe import LEAKAGE_WARNING
@@ -30,7 +31,31 @@ _WIDE = 90
 _COLOURS = {"reproduced": "green", "not reproduced": "red", "not comparable": "yellow"}
 
 
-def print_reference(result: ReferenceResult, records: Sequence[RunRecord], *, out: Path) -> None:
+def print_reproduction(result: ReproductionResult, record: RunRecord, *, out: Path) -> None:
+    """Print the result of a reproduction.
+
+    Args:
+        result: the result.
+        record: one of its runs, for the data.
+        out: folder of the runs.
+    """
+    match result:
+        case ReferenceResult():
+            _print_reference(result)
+        case LeakageResult():
+            _print_leakage(result)
+        case LadderResult():
+            _print_ladder(result)
+        case EnsembleReproduction():
+            _print_ensemble(result)
+    data = record.identity.data
+    typer.echo(
+        f"data: {data.name}: {data.provenance}; {data.train_images:,} training and {data.validation_images:,} "
+        f"validation images; run folders and the log of test set uses ({TEST_OPENINGS_FILE}) in {out}"
+    )
+
+
+def _print_reference(result: ReferenceResult) -> None:
     """Print the runs of the reference, the comparison with the published result, and the verdict."""
     output, table, verdict = console(), result.table, result.verdict
     output.print(_runs_table(result.rows, title="the published reference, trained here", width=output.width))
@@ -47,10 +72,9 @@ def print_reference(result: ReferenceResult, records: Sequence[RunRecord], *, ou
     typer.echo(f"test loss: {result.loss:.3f} here, {published.loss} published")
     _print_difference(verdict)
     _print_verdict(output, verdict)
-    _print_provenance(records[0], out=out)
 
 
-def print_leakage(result: LeakageResult, records: Sequence[RunRecord], *, out: Path) -> None:
+def _print_leakage(result: LeakageResult) -> None:
     """Print both recipes' runs, their gaps between validation and test accuracy, and the difference of the gaps."""
     output = console()
     title = "validation and test accuracy, with and without a leaking split"
@@ -76,10 +100,9 @@ def print_leakage(result: LeakageResult, records: Sequence[RunRecord], *, out: P
         f"seeds, {_p_value(difference.p_value)} ({difference.method})"
     )
     typer.echo(f"{result.sides[0].recipe} is {LEAKAGE_WARNING}")
-    _print_provenance(records[0], out=out)
 
 
-def print_ladder(result: LadderResult, records: Sequence[RunRecord], *, out: Path) -> None:
+def _print_ladder(result: LadderResult) -> None:
     """Print the ladder's networks in order with stated and measured accuracies and steps."""
     output = console()
     wide = output.width >= 100
@@ -95,15 +118,13 @@ def print_ladder(result: LadderResult, records: Sequence[RunRecord], *, out: Pat
     top = result.rungs[-1].verdict
     _print_difference(top, name=top.published.name)
     _print_verdict(output, top)
-    _print_provenance(records[0], out=out)
 
 
-def print_ensemble(result: EnsembleReproduction, records: Sequence[RunRecord], *, out: Path) -> None:
+def _print_ensemble(result: EnsembleReproduction) -> None:
     """Print the members, their mean and the ensemble, with the paper's own result."""
     output = console()
     ensembles.print_ensemble(output, result.result, max_params=result.max_params, leaks=False)
     typer.echo(f"published: about {100 * result.published.accuracy:.0f} %; {result.published.caveat}: not comparable")
-    _print_provenance(records[0], out=out)
 
 
 def _rung_cells(rung: Rung, *, wide: bool) -> list[str]:
@@ -161,11 +182,3 @@ def _print_verdict(output: Console, verdict: Verdict) -> None:
         typer.echo(f"  as {reason}")
     for remark in verdict.remarks:
         typer.echo(f"  remark: {remark}")
-
-
-def _print_provenance(record: RunRecord, *, out: Path) -> None:
-    data = record.identity.data
-    typer.echo(
-        f"data: {data.name}: {data.provenance}; {data.train_images:,} training and {data.validation_images:,} "
-        f"validation images; run folders and the log of test set uses ({TEST_OPENINGS_FILE}) in {out}"
-    )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from budgetnet.api.inputs import make_trackers
 from budgetnet.cli.options import (
     Data,
     Device,
@@ -26,11 +27,10 @@ from budgetnet.cli.options import (
     read_recipe,
     read_sizes,
     read_threads,
-    read_trackers,
-    require_folder,
     set_threads_shown,
 )
 from budgetnet.common.errors import BudgetnetError
+from budgetnet.common.files import require_folder
 from budgetnet.model.spec import ModelSpec
 from budgetnet.model.zoo import find_spec
 from budgetnet.runs.recipe import LEAKAGE_WARNING, Recipe
@@ -68,7 +68,7 @@ def train(
     sizes = read_sizes(train_size, validation_size)
     require_folder(out, field="--out")
     wanted = read_threads(threads)
-    trackers = read_trackers(track, out=out)
+    trackers = make_trackers(track or (), out=out)
     network = find_spec(spec)
     from budgetnet.api.training import prepare
 

@@ -58,6 +58,17 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
+def require_folder(path: Path, *, field: str) -> None:
+    """Check that a folder exists or can be created, and can be written to.
+
+    Raises:
+        InputError: the path is a file or lies below one, or permission is missing.
+    """
+    nearest = next((each for each in (path, *path.absolute().parents) if each.exists()), path)
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise InputError(field, str(path), "must be a writable folder, or a path where one can be created")
+
+
 def read_mapping(path: Path, *, field: str = "file") -> dict[str, Any]:
     """Read a mapping from a YAML or JSON file.
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _CELL = "padding:2px 10px;text-align:{side};font-variant-numeric:tabular-nums"
 
 
-def _table(caption: str, head: Sequence[str], rows: Iterable[Sequence[object]], *, left: int = 1) -> str:
+def table_html(caption: str, head: Sequence[str], rows: Iterable[Sequence[object]], *, left: int = 1) -> str:
     """Return an HTML table; the first ``left`` columns hold text, the others numbers."""
     sides = ["left" if column < left else "right" for column in range(len(head))]
 
@@ -77,7 +77,7 @@ def stages_html(spec: ModelSpec) -> str:
         f"<b>{escape(spec.label)}</b> · {cost.params:,} parameters · {cost.macs:,} MACs<br>"
         f"{escape(', '.join(settings))} · input {image} · {spec.num_classes} classes"
     )
-    return _table(caption, ("", "channels", "blocks", "stride", "kernels", "output"), rows)
+    return table_html(caption, ("", "channels", "blocks", "stride", "kernels", "output"), rows)
 
 
 def verdict_html(verdict: Verdict) -> str:
@@ -88,12 +88,12 @@ def verdict_html(verdict: Verdict) -> str:
     ]
     caption = f"<b>{escape(verdict.name)}</b> · {'fits' if verdict.fits else 'over budget'}"
     caption += f"<br>{escape(verdict.note)}" if verdict.note else ""
-    table = _table(caption, ("limit", "used", "allowed", "headroom", "share"), rows)
+    table = table_html(caption, ("limit", "used", "allowed", "headroom", "share"), rows)
     table += "".join(map(_bar, verdict.limits))
     if not verdict.edits:
         return table
     edits = [(edit.description, *(f"{number:,}" for number in edit.cost)) for edit in verdict.edits]
-    return table + _table("smallest edits that fit", ("edit", "parameters", "MACs", "activations"), edits)
+    return table + table_html("smallest edits that fit", ("edit", "parameters", "MACs", "activations"), edits)
 
 
 def _bar(limit: LimitVerdict) -> str:
@@ -118,7 +118,7 @@ def summary_html(summary: Summary) -> str:
     ]
     total = summary.total
     caption = f"<b>{escape(summary.name)}</b> · {total.params:,} parameters · {total.macs:,} MACs"
-    return _table(caption, ("layer", "weights", "output", "parameters", "MACs"), rows, left=2)
+    return table_html(caption, ("layer", "weights", "output", "parameters", "MACs"), rows, left=2)
 
 
 def leaderboard_html(rows: Sequence[LeaderboardRow], *, title: str, most: int | None = None) -> str:
@@ -147,7 +147,7 @@ def leaderboard_html(rows: Sequence[LeaderboardRow], *, title: str, most: int | 
     omitted = len(rows) - len(shown)
     caption = f"<b>{escape(title)}</b> · ranked by validation accuracy" + (f" · {omitted} more" if omitted else "")
     head = ("rank", "candidate", "architecture", "params", "MACs", "PFLOP", "accuracy % [95 %]", "gap", "beyond noise?")
-    return _table(caption, head, cells, left=3)
+    return table_html(caption, head, cells, left=3)
 
 
 def study_html(
@@ -162,7 +162,7 @@ def study_html(
         counts: number of candidates by outcome.
     """
     outcomes = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in counts.items())
-    about = _table(f"study <b>{escape(title)}</b>", ("", ""), [*facts.items(), ("candidates", outcomes)], left=2)
+    about = table_html(f"study <b>{escape(title)}</b>", ("", ""), [*facts.items(), ("candidates", outcomes)], left=2)
     return about + leaderboard_html(rows, title=title, most=10)
 
 
@@ -209,7 +209,7 @@ def evaluations_html(evaluated: Sequence[EvaluatedRun]) -> str:
     ]
     caption = f"<b>{evaluated[0].part} images</b>" if evaluated else "no runs"
     head = ("", "run", "architecture", "params", "accuracy % [95 %]", "images", "loss", "ECE %", "remarks")
-    table = _table(caption, head, rows, left=3)
+    table = table_html(caption, head, rows, left=3)
     numbers = {str(each.record.folder): number for number, each in enumerate(evaluated, 1)}
     compared = [
         (
@@ -220,7 +220,7 @@ def evaluations_html(evaluated: Sequence[EvaluatedRun]) -> str:
         for each in compare(evaluated)
     ]
     if compared:
-        table += _table("differences on the same images", ("", "points [95 %]", "p (McNemar, Holm)"), compared)
+        table += table_html("differences on the same images", ("", "points [95 %]", "p (McNemar, Holm)"), compared)
     return table
 
 
@@ -232,7 +232,7 @@ def predictions_html(predictions: Sequence[Prediction], *, class_names: Sequence
             rows.append((each.path, str(each.error), ""))
         for place, (number, probability) in enumerate(each.top_classes(3)):
             rows.append(("" if place else each.path, class_names[number], percent(probability)))
-    return _table("predictions", ("image", "class", "probability %"), rows, left=2)
+    return table_html("predictions", ("image", "class", "probability %"), rows, left=2)
 
 
 def ablation_html(result: AblationResult) -> str:
@@ -245,7 +245,7 @@ def ablation_html(result: AblationResult) -> str:
     for network in result.networks:
         cells = [_ablation_cells(row, compared=bool(compared)) for row in result.rows_of(network)]
         title = f"{study.name}, network {network}" if network else study.name
-        tables.append(_table(f"<b>{escape(title)}</b>{about}", head, cells))
+        tables.append(table_html(f"<b>{escape(title)}</b>{about}", head, cells))
     if result.changes:
         tables.append(_changes_html(result))
     return "".join(tables)
@@ -284,4 +284,4 @@ def _changes_html(result: AblationResult) -> str:
     pooled_head = ("all networks", "p (Holm)") if several else ()
     head = ("change", "", *(network or "difference" for network in result.networks), *pooled_head, "verdict")
     rules = (EFFECT_RULE, POOLED_RULE) if several else (EFFECT_RULE,)
-    return _table("<b>changes</b>, points [95 %]", head, cells, left=2) + f"<p>{escape(' '.join(rules))}</p>"
+    return table_html("<b>changes</b>, points [95 %]", head, cells, left=2) + f"<p>{escape(' '.join(rules))}</p>"

@@ -11,17 +11,10 @@ from pydantic import SerializeAsAny
 
 from budgetnet.common.documents import Document
 from budgetnet.common.errors import InputError
-from budgetnet.experiments.reproduction.config import (
-    EnsembleConfig,
-    LadderConfig,
-    LeakageConfig,
-    ReferenceConfig,
-    ReproductionConfig,
-)
+from budgetnet.experiments.reproduction.config import ReproductionConfig
+from budgetnet.experiments.reproduction.running import KINDS
 
-_KINDS: dict[str, type[ReproductionConfig]] = {
-    kind.command: kind for kind in (ReferenceConfig, LeakageConfig, LadderConfig, EnsembleConfig)
-}
+_KINDS = {kind.command: kind for kind in KINDS.values()}
 _NAME = "reproduction-{digest}.json"
 
 
