@@ -1,1 +1,1 @@
-"""Evaluation of trained networks; the only room that opens the test set."""
+"""Evaluation of trained networks; the only package that reads the test set."""
