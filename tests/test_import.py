@@ -88,7 +88,7 @@ COMMANDS = [
         "import budgetnet.cli.main",
         "import budgetnet.bench.check",
         "from numpy import random; from budgetnet.study import space;"
-        "space.SearchSpace().draw(count=9, generator=random.default_rng(0))",
+        "space.SearchSpace().sample(count=9, generator=random.default_rng(0))",
         "import budgetnet; budgetnet.zoo.reference._repr_html_(); budgetnet.zoo.reference.summary()._repr_html_()",
         "import budgetnet; assert budgetnet.check(budgetnet.zoo.reference, max_params='4M').edits",
         *(f"from budgetnet.cli.main import main; assert main({command}) in (0, 3)" for command in COMMANDS),

@@ -133,7 +133,7 @@ class _CandidateSampler:
         self._generator = np.random.default_rng(0)
 
     def columns(self, count: int) -> dict[str, Any]:
-        return self.space.draw(count=count, generator=self._generator)
+        return self.space.sample(count=count, generator=self._generator)
 
     def specs(self, count: int) -> list[ModelSpec]:
         return self.specs_of(self.columns(count), count)

@@ -152,6 +152,6 @@ def _share_line(share: ShareWithin, budget: Budget) -> str:
     else:
         shown, counted = (
             format_with_interval(share.share, share.interval),
-            f"{share.draws:,} samples, 95 % interval",
+            f"{share.samples:,} samples, 95 % interval",
         )
     return f"at most {limits}: {shown} % of combinations\n({counted}; widths sampled, as with sizing reject)"

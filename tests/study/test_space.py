@@ -93,7 +93,7 @@ def test_every_parameter_is_drawn_each_time() -> None:
 
 def test_a_bottleneck_takes_the_first_kernel_size_for_its_only_one() -> None:
     space = SearchSpace(block_kinds=("bottleneck",), first_kernel_sizes=(7,), second_kernel_sizes=(3, 5))
-    params = space.params_at(space.draw(count=1, generator=np.random.default_rng(0)), 0)
+    params = space.params_at(space.sample(count=1, generator=np.random.default_rng(0)), 0)
     assert {stage.kernel_sizes for stage in space.spec(params, **IMAGE).stages} == {(7, 7)}
 
 
@@ -112,7 +112,7 @@ def test_a_bottleneck_takes_the_first_kernel_size_for_its_only_one() -> None:
 )
 def test_widths_are_rounded_to_what_groups_divide(block: str, groups: int, channels: list[int]) -> None:
     space = SearchSpace.from_mapping({"block_kinds": [block], "groups": [groups], "growth": [1.5, 2.0]})
-    columns = space.draw(count=1, generator=np.random.default_rng(0))
+    columns = space.sample(count=1, generator=np.random.default_rng(0))
     params = {**space.params_at(columns, 0), "stages": 3, "channels": 40, "growth_2": 1.5, "growth_3": 2.0}
     spec = space.spec(params, **IMAGE)
     assert [stage.channels for stage in spec.stages] == channels
@@ -144,7 +144,7 @@ def test_named_spaces_are_drawn_and_written(name: str) -> None:
     space = named_space(name)
     assert space.name == name
     assert SearchSpace.from_mapping(space.to_mapping()) == space
-    columns = space.draw(count=20, generator=np.random.default_rng(0))
+    columns = space.sample(count=20, generator=np.random.default_rng(0))
     for row in range(20):
         assert space.spec(space.params_at(columns, row), **IMAGE).params > 0
 

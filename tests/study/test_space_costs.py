@@ -73,7 +73,7 @@ def test_many_draws_cost_what_each_would_alone(
     event(", ".join(sorted(space.block_kinds)))
     event(f"groups: {max(space.groups) > 1}, shortcuts: {len(space.shortcuts)}")
     image: dict[str, Any] = {"input_shape": (channels, height, width), "num_classes": num_classes}
-    columns = space.draw(count=12, generator=np.random.default_rng(seed))
+    columns = space.sample(count=12, generator=np.random.default_rng(seed))
     assert rows_of(space.costs(columns, **image)) == costs_one_by_one(space, columns, **image)
 
 
@@ -91,7 +91,7 @@ GROUPED: dict[str, Any] = {
 def test_many_draws_cost_what_the_built_networks_have(row: int) -> None:
     space = SearchSpace.from_mapping(GROUPED)
     image: dict[str, Any] = {"input_shape": (2, 8, 9), "num_classes": 5}
-    columns = space.draw(count=12, generator=np.random.default_rng(4))
+    columns = space.sample(count=12, generator=np.random.default_rng(4))
     spec = space.spec(space.params_at(columns, row), **image)
     counts = count_built(spec)
     costs = space.costs(columns, **image)
@@ -99,7 +99,7 @@ def test_many_draws_cost_what_the_built_networks_have(row: int) -> None:
 
 
 def test_the_draws_that_are_built_have_groups_and_shortcuts_of_all_kinds() -> None:
-    columns = SearchSpace.from_mapping(GROUPED).draw(count=12, generator=np.random.default_rng(4))
+    columns = SearchSpace.from_mapping(GROUPED).sample(count=12, generator=np.random.default_rng(4))
     drawn = set(zip(columns["block"].tolist(), columns["groups"].tolist(), strict=True))
     assert {("basic", 3), ("bottleneck", 2)} <= drawn
     assert set(columns["shortcut"].tolist()) == {"projection", "average-pool", "padding", "none"}
@@ -107,7 +107,7 @@ def test_the_draws_that_are_built_have_groups_and_shortcuts_of_all_kinds() -> No
 
 def test_more_draws_than_are_counted_at_a_time_keep_their_order() -> None:
     space = SearchSpace()
-    columns = space.draw(count=40_000, generator=np.random.default_rng(0))
+    columns = space.sample(count=40_000, generator=np.random.default_rng(0))
     costs = rows_of(space.costs(columns, **IMAGE))
     rows = np.arange(0, 40_000, 97)
     assert [costs[row] for row in rows] == costs_one_by_one(space, {k: v[rows] for k, v in columns.items()}, **IMAGE)
@@ -115,7 +115,7 @@ def test_more_draws_than_are_counted_at_a_time_keep_their_order() -> None:
 
 def test_draws_are_uniform_seeded_and_plain_values_of_the_space() -> None:
     space = SearchSpace()
-    columns = space.draw(count=20_000, generator=np.random.default_rng(1))
+    columns = space.sample(count=20_000, generator=np.random.default_rng(1))
     assert list(columns) == list(space.distributions)
     for name, where in space.distributions.items():
         values, counts = np.unique(columns[name], return_counts=True)
@@ -126,8 +126,8 @@ def test_draws_are_uniform_seeded_and_plain_values_of_the_space() -> None:
             expected = sorted(where.choices, key=str)
         assert values.tolist() == expected
         assert counts.min() > 0.85 * 20_000 / len(expected)
-    again = space.draw(count=20_000, generator=np.random.default_rng(1))
-    other = space.draw(count=20_000, generator=np.random.default_rng(2))
+    again = space.sample(count=20_000, generator=np.random.default_rng(1))
+    other = space.sample(count=20_000, generator=np.random.default_rng(2))
     assert all(np.array_equal(columns[name], again[name]) for name in columns)
     assert not np.array_equal(columns["channels"], other["channels"])
     params = space.params_at(columns, 3)
@@ -137,7 +137,7 @@ def test_draws_are_uniform_seeded_and_plain_values_of_the_space() -> None:
 
 def test_no_draws_cost_nothing() -> None:
     space = SearchSpace()
-    columns = space.draw(count=0, generator=np.random.default_rng(0))
+    columns = space.sample(count=0, generator=np.random.default_rng(0))
     assert rows_of(space.costs(columns, **IMAGE)) == []
 
 
@@ -153,7 +153,7 @@ HUGE: dict[str, Any] = {
 
 def test_counts_beyond_sixty_four_bits_are_refused() -> None:
     space = SearchSpace(**HUGE)
-    columns = space.draw(count=1, generator=np.random.default_rng(0))
+    columns = space.sample(count=1, generator=np.random.default_rng(0))
     image: dict[str, Any] = {"input_shape": (3, 4096, 4096), "num_classes": 10}
     assert space.spec(space.params_at(columns, 0), **image).macs > 2**63
     with pytest.raises(InputError, match=r"space = 'resnet'.*beyond 64 bits"):
@@ -163,13 +163,13 @@ def test_counts_beyond_sixty_four_bits_are_refused() -> None:
 def test_counts_just_within_sixty_four_bits_are_exact() -> None:
     space = SearchSpace(**HUGE)
     image: dict[str, Any] = {"input_shape": (3, 28, 28), "num_classes": 10}
-    columns = space.draw(count=4, generator=np.random.default_rng(0))
+    columns = space.sample(count=4, generator=np.random.default_rng(0))
     assert max(space.costs(columns, **image).macs) > 2**60
     assert rows_of(space.costs(columns, **image)) == costs_one_by_one(space, columns, **image)
 
 
 def test_narrow_integers_do_not_wrap_around() -> None:
     space = SearchSpace()
-    columns = space.draw(count=50, generator=np.random.default_rng(0))
+    columns = space.sample(count=50, generator=np.random.default_rng(0))
     narrow = {k: v.astype(np.int8) if v.dtype.kind == "i" else v for k, v in columns.items()}
     assert rows_of(space.costs(narrow, **IMAGE)) == rows_of(space.costs(columns, **IMAGE))

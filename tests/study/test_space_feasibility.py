@@ -40,7 +40,7 @@ def test_a_small_space_is_counted_as_a_whole(monkeypatch: pytest.MonkeyPatch) ->
     within = sum(BUDGET.allows(SPACE.spec(params, **IMAGE).cost) for params in draws)
     found = share_within(SPACE, BUDGET, **IMAGE)
     assert 0 < within < len(draws)
-    assert (found.within, found.draws, found.exact, found.interval) == (within, len(draws), True, None)
+    assert (found.within, found.samples, found.exact, found.interval) == (within, len(draws), True, None)
     assert found.share == within / len(draws)
     assert SPACE.size == len(draws)
 
@@ -50,7 +50,7 @@ def test_a_large_space_is_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feasibility, "MOST_COUNTED", SPACE.size - 1)
     monkeypatch.setattr(feasibility, "SAMPLED", 20_000)
     found = share_within(SPACE, BUDGET, **IMAGE, seed=3)
-    assert (found.draws, found.exact) == (20_000, False)
+    assert (found.samples, found.exact) == (20_000, False)
     assert found.interval == wilson_interval(found.within, 20_000)
     assert found.interval.low < exact.share < found.interval.high
     assert found == share_within(SPACE, BUDGET, **IMAGE, seed=3)

@@ -107,7 +107,7 @@ SEARCHED = {name: recipe for name, recipe in NAMED.items() if not recipe.leaks}
 def test_every_draw_is_a_recipe(base: Recipe) -> None:
     space = SearchSpace(recipe=VARIED)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    columns = space.draw(count=50, generator=np.random.default_rng(0))
+    columns = space.sample(count=50, generator=np.random.default_rng(0))
     draws = [space.params_at(columns, row) for row in range(50)]
     draws += [study.ask(space.proposed("fit")).params for _ in range(50)]
     recipes = [space.recipe_for(params, base=base) for params in draws]
@@ -118,7 +118,7 @@ def test_every_draw_is_a_recipe(base: Recipe) -> None:
 
 def test_many_draws_hold_to_their_ranges() -> None:
     space = SearchSpace(recipe=VARIED)
-    columns = space.draw(count=5_000, generator=np.random.default_rng(0))
+    columns = space.sample(count=5_000, generator=np.random.default_rng(0))
     for name, where in space.distributions.items():
         values = [value.item() if isinstance(value, np.generic) else value for value in columns[name]]
         assert all(where._contains(where.to_internal_repr(value)) for value in values)

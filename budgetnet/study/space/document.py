@@ -41,13 +41,13 @@ _CHOICES = (
 
 
 class SearchSpace(Document):
-    """Residual networks to choose from.
+    """Search space of residual networks and values of their recipe.
 
-    The space is flat: widths and depths are drawn for the largest number of stages, and a network with fewer leaves the
-    last ones out, because samplers that model parameters jointly learn badly from spaces whose parameters come and go.
+    Widths and depths are sampled for the largest number of stages; a network with fewer stages ignores the last ones,
+    because samplers that model parameters jointly learn badly if the set of parameters varies.
 
     Raises:
-        InputError: a range is empty or a field breaks its rule.
+        InputError: a range is empty, or a field is unknown or invalid.
     """
 
     document_kind: ClassVar[str] = "space"
@@ -57,18 +57,17 @@ class SearchSpace(Document):
     name: Annotated[str, Field(max_length=100, pattern=r"^[\w.+-]*$")] = "resnet"
     """Label of the space."""
     stages: tuple[StageCount, StageCount] = (3, 5)
-    """Fewest and most stages."""
+    """Minimum and maximum number of stages."""
     channels: tuple[Channels, Channels] = (32, 96)
-    """Narrowest and widest first stage; the stem is as wide."""
+    """Minimum and maximum width of the first stage; the stem is as wide. Used with sizing `reject` only."""
     channel_step: Positive = 8
     """Widths are multiples of this."""
     growth: Annotated[tuple[Growth, ...], Field(min_length=1)] = (1.0, 1.5, 2.0)
-    """Width of a later stage as a multiple of the one before: networks that never narrow need no wide, large maps."""
+    """Width of each later stage as a multiple of the previous one."""
     blocks: tuple[BlockCount, BlockCount] = (1, 2)
-    """Fewest and most blocks of a stage."""
+    """Minimum and maximum number of blocks per stage."""
     full_size_stages: tuple[Positive, Positive] = (1, 2)
-    """Fewest and most stages at the image's own resolution; each later stage halves the map while it can be halved.
-    That is how a space says its strides."""
+    """Minimum and maximum number of stages with stride 1; each later stage has stride 2 while the map can be halved."""
     first_kernel_sizes: Annotated[tuple[KernelSize, ...], Field(min_length=1)] = (3, 5)
     """Kernel sizes of a block's first convolution."""
     second_kernel_sizes: Annotated[tuple[KernelSize, ...], Field(min_length=1)] = (3,)
@@ -76,17 +75,17 @@ class SearchSpace(Document):
     block_kinds: Annotated[tuple[BlockKind, ...], Field(min_length=1)] = ("basic", "preact")
     """Kinds of residual block."""
     squeeze_excitation_ratios: Annotated[tuple[Ratio, ...], Field(min_length=1)] = (0.0, 0.25)
-    """Ratios of squeeze-and-excitation; 0 is none."""
+    """Ratios of squeeze-and-excitation; 0 for none."""
     groups: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1,)
-    """Groups of the spatial convolutions. Widths are rounded to what the drawn groups divide, too; in a bottleneck they
-    divide the inner width, a quarter of the width."""
+    """Groups of the spatial convolutions. Widths are also rounded to multiples of the sampled groups; in a bottleneck,
+    groups divide the inner width, a quarter of the width."""
     shortcuts: Annotated[tuple[ShortcutKind, ...], Field(min_length=1)] = ("projection",)
-    """Kinds of shortcut around a block that changes the shape."""
+    """Kinds of shortcut of blocks that change the shape."""
     recipe: Annotated[dict[str, RecipeValues], BeforeValidator(read_recipe_values)] = Field(default_factory=dict)
-    """Fields of the recipe that candidates differ in, dotted as in ``augmentation.cutout``: a list of choices, or a
-    range as ``{low: 0.01, high: 0.2, log: true}``."""
+    """Fields of the recipe that vary, with dots as in ``augmentation.cutout``: a list of choices, or a range such as
+    ``{low: 0.01, high: 0.2, log: true}``."""
     budget_shares: tuple[BudgetShare, BudgetShare] = (0.1, 1.0)
-    """Least and largest share of the budget that a network is made for; only where a search draws shares (`scale`)."""
+    """Smallest and largest share of the budget to fit a network to. Used with sizing `scale` only."""
 
     @model_validator(mode="after")
     def _ranges(self) -> Self:
@@ -138,7 +137,7 @@ class SearchSpace(Document):
 
     @functools.cached_property
     def narrowest(self) -> SearchSpace:
-        """The space that `fit` and `scale` choose from where a budget is tight: first stages as narrow as one step."""
+        """The space of `fit` and `scale` for small budgets: the first stage has the smallest width."""
         return self.from_mapping({**self.model_dump(), "channels": [self.channel_step, self.channel_step]})
 
     @functools.cached_property
@@ -147,10 +146,10 @@ class SearchSpace(Document):
         return self.network | recipe_distributions(self.recipe)
 
     def proposed(self, sizing: Sizing) -> dict[str, BaseDistribution]:
-        """Return the sampled distributions by name: no width if fitted, and a share of the budget for `scale`.
+        """Return the distributions to sample: without widths if these are fitted, with a budget share for `scale`.
 
         Args:
-            sizing: where widths come from.
+            sizing: how widths are chosen.
         """
         return self._proposed[sizing]
 
@@ -162,14 +161,14 @@ class SearchSpace(Document):
 
     @property
     def size(self) -> int:
-        """Number of draws of the network's parameters; those of networks with few stages differ in what none reads."""
+        """Number of combinations of the network's parameters, including those of unused stages."""
         return combinations(self.network)
 
     def spec(self, params: Mapping[str, Any], *, input_shape: tuple[int, int, int], num_classes: int) -> ModelSpec:
         """Return the network of a sample.
 
         Args:
-            params: a value for each of `distributions`; those of the recipe are not read.
+            params: a value for each of `distributions`; those of the recipe are ignored.
             input_shape: image as (channels, height, width).
             num_classes: number of classes.
         """
@@ -188,7 +187,7 @@ class SearchSpace(Document):
         """Return the network of a sample with the given widths, one for each stage.
 
         Args:
-            params: a value for each parameter of the network; those for widths are not read.
+            params: a value for each parameter of the network; those for widths are ignored.
             channels: width of each stage; the stem is as wide as the first.
             input_shape: image as (channels, height, width).
             num_classes: number of classes.
@@ -212,8 +211,8 @@ class SearchSpace(Document):
     def recipe_for(self, params: Mapping[str, Any], *, base: Recipe) -> Recipe:
         """Return the recipe of a sample; the base itself if the space varies none of its values.
 
-        Where a draw leaves out what another option needs, that option is off: Nesterov's variant without momentum,
-        flips that alternate without flips, shifts at test time without flips.
+        An option is turned off if one that it needs is off: Nesterov momentum without momentum, alternating flips
+        without flips, test-time shifts without test-time flips.
 
         Args:
             params: a value for each of `distributions`.
@@ -223,12 +222,12 @@ class SearchSpace(Document):
             return base
         return override(base, {name: params[PREFIX + name] for name in self.recipe})
 
-    def draw(self, *, count: int, generator: np.random.Generator) -> dict[str, NDArray[Any]]:
+    def sample(self, *, count: int, generator: np.random.Generator) -> dict[str, NDArray[Any]]:
         """Sample many networks and recipes, every parameter independently, as columns; see `params_at`.
 
         Args:
-            count: how many.
-            generator: where the randomness comes from; the same state draws the same.
+            count: number of samples.
+            generator: random generator.
         """
         return sample_columns(self.distributions, count=count, generator=generator)
 
@@ -236,8 +235,8 @@ class SearchSpace(Document):
         """Return combinations of the network's parameters in a fixed order, as columns, with indexes below `size`.
 
         Args:
-            start: number of the first.
-            stop: number behind the last.
+            start: index of the first combination.
+            stop: index after the last.
         """
         return enumerated(self.network, start, stop)
 
@@ -248,15 +247,15 @@ class SearchSpace(Document):
         return {name: cell.item() if isinstance(cell, np.generic) else cell for name, cell in cells.items()}
 
     def costs(self, columns: Columns, *, input_shape: tuple[int, int, int], num_classes: int) -> Costs:
-        """Return the costs of many samples, without making their specifications.
+        """Return the costs of many samples, without creating their specifications.
 
         Args:
-            columns: the draws.
+            columns: the samples.
             input_shape: image as (channels, height, width).
             num_classes: number of classes.
 
         Raises:
-            InputError: the largest networks of the space may have counts that 64 bits do not hold.
+            InputError: counts of the largest networks of the space may exceed 64 bits.
         """
         return costs_of(self, columns, input_shape=input_shape, num_classes=num_classes)
 
@@ -268,8 +267,8 @@ class SearchSpace(Document):
         Args:
             input_shape: image as (channels, height, width).
             num_classes: number of classes.
-            measure: what it shall need the least of; few parameters and few multiply-accumulates are rivals, as a
-                stage that halves the map is cheap but may need a projection around it.
+            measure: the cost to minimise. The network with the fewest parameters may not have the fewest MACs: a stage
+                that halves the map has fewer MACs but may need a projection.
         """
         key = (*input_shape, num_classes, measure)
         if key not in self._known_smallest:

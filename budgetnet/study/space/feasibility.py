@@ -26,7 +26,7 @@ class ShareWithin(NamedTuple):
 
     within: int
     """Samples within the budget."""
-    draws: int
+    samples: int
     """Samples counted."""
     exact: bool
     """Whether the space was enumerated."""
@@ -36,7 +36,7 @@ class ShareWithin(NamedTuple):
     @property
     def share(self) -> float:
         """Share of samples within the budget."""
-        return self.within / self.draws
+        return self.within / self.samples
 
 
 def share_within(
@@ -56,7 +56,7 @@ def share_within(
     """
     image: dict[str, Any] = {"input_shape": input_shape, "num_classes": num_classes}
     if space.size > MOST_COUNTED:
-        sample = space.draw(count=SAMPLED, generator=np.random.default_rng(seed))
+        sample = space.sample(count=SAMPLED, generator=np.random.default_rng(seed))
         within = _within(budget, space.costs(sample, **image))
         return ShareWithin(within, SAMPLED, exact=False, interval=wilson_interval(within, SAMPLED))
     within = 0

@@ -30,33 +30,33 @@ def fit(
 ) -> ModelSpec:
     """Return the network of a sample, fitted to a budget.
 
-    `fit` makes the stages as wide as the growth between them and every limit allow, then widens single stages by a step
-    while one still fits, the order of widths kept. `scale` does so with each limit times the drawn share of the budget;
-    a network that is too large for the share at its narrowest stays at its narrowest. What is over budget at its
-    narrowest is made smaller otherwise: fewer blocks, smaller kernels, fewer stages at full size, fewer stages, less
-    squeeze-and-excitation; at last it is a smallest network of the space.
+    `fit` makes the stages as wide as their growth and all limits allow, then widens single stages by one step while
+    that fits and keeps the order of widths. `scale` does the same with each limit multiplied by the sampled share of
+    the budget; a network that is too large for the share keeps its smallest widths. A network that is over budget at its
+    smallest widths is reduced: fewer blocks, smaller kernels, fewer stages at full size, fewer stages, less
+    squeeze-and-excitation; if that is not enough, a smallest network of the space replaces it.
 
     Args:
-        space: where the draw is from.
+        space: search space of the sample.
         params: a value for each of `space.proposed(sizing)`.
         budget: the limits.
-        sizing: where widths come from.
+        sizing: how widths are chosen.
         input_shape: image as (channels, height, width).
         num_classes: number of classes.
 
     Returns:
-        A network within the budget, unless nothing like it, and no smallest network of the space, is. For `reject`,
-        the network that was drawn, whatever it needs.
+        A network within the budget, unless even the smallest networks of the space are over it. For `reject`, the
+        sampled network, which may be over budget.
 
     Raises:
-        InputError: widths shall be solved for and no limit is set.
+        InputError: widths are to be fitted, but the budget has no limit.
     """
     image: dict[str, Any] = {"input_shape": input_shape, "num_classes": num_classes}
     if sizing == "reject":
         return space.spec(params, **image)
     limits = {f"max_{name}": limit for name in LIMITS if (limit := getattr(budget, f"max_{name}")) is not None}
     if not limits:
-        raise InputError("max_params", None, f"{sizing} needs a limit to make networks for")
+        raise InputError("max_params", None, f"{sizing} needs a limit to fit networks to")
     share = params["budget_share"] if sizing == "scale" else 1.0
     scaled = {name: max(1, int(limit * share)) for name, limit in limits.items()}
     if (widest := _widest(space, params, budget.model_copy(update=scaled), image)) is not None:
@@ -94,7 +94,7 @@ def _widest(space: SearchSpace, params: Mapping[str, Any], budget: Budget, image
 def _smaller(
     space: SearchSpace, params: Mapping[str, Any], budget: Budget, image: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """The draw, then what is left of it as one thing after another is taken away, if that lowers its use."""
+    """Yield the sample, then ever smaller ones; changes that do not reduce the use of the budget are skipped."""
     kept = dict(params)
     yield kept
     use = budget.share_used(_narrowest(space, kept, image).cost)
@@ -108,7 +108,7 @@ def _smaller(
 
 
 def _reductions(space: SearchSpace, params: dict[str, Any]) -> Iterator[dict[str, int | float]]:
-    """Parameters to change, one after another; which block goes next depends on what the ones before came to."""
+    """Yield changes that make a sample smaller, in order; the caller updates `params` after each change it keeps."""
     numbers = range(1, params["stages"] + 1)
     for _ in range(sum(params[f"blocks_{number}"] - space.blocks[0] for number in numbers)):
         most = max(numbers, key=lambda number: params[f"blocks_{number}"])

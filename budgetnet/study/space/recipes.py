@@ -29,14 +29,14 @@ VARIABLE = (
     "augmentation.alternating_flip",
     "augmentation.cutout",
 )
-"""Fields of a recipe that may differ between candidates. Length, schedule, early stopping, split and precision may not:
-candidates that train longer or are judged otherwise would not be comparable."""
+"""Fields of a recipe that may vary. Epochs, schedule, early stopping, split and precision may not, because candidates
+would not be comparable."""
 
 Choice = bool | int | float | None
 
 
 def _number(value: object) -> object:
-    """A number that stays whole where it is: zero, too, which `real_number` makes a fraction."""
+    """Validate a number; an int stays an int, which `real_number` would turn into a float."""
     checked = real_number(value)
     return value if isinstance(value, int) else checked
 
@@ -45,7 +45,7 @@ Number = Annotated[int | float, BeforeValidator(_number)]
 
 
 class Range(Document):
-    """Numbers from one to another, both included; whole ones where the recipe's field is whole."""
+    """Range of numbers, including both ends; whole numbers if the recipe's field is whole."""
 
     low: Number
     """Smallest value."""
@@ -60,11 +60,11 @@ RecipeValues = tuple[Choice, ...] | Range
 
 
 def read_recipe_values(value: object) -> dict[str, RecipeValues]:
-    """The values that a space varies, each as the recipe's own field would keep it.
+    """Return the values that a space varies, as validated by the recipe's fields.
 
     Raises:
         InputError: a field may not vary, or a choice or an end of a range breaks the rule of its field.
-        ValueError: it is no mapping.
+        ValueError: it is not a mapping.
     """
     if not isinstance(value, Mapping):
         raise ValueError("must be a mapping of fields")
@@ -102,7 +102,7 @@ def _values(name: str, given: object) -> RecipeValues:
     if checked.low > checked.high:
         raise InputError(name, [checked.low, checked.high], "must name the smaller number as low")
     if checked.log and checked.low <= 0:
-        raise InputError(f"{name}.low", checked.low, "must be above 0 where its logarithm is drawn")
+        raise InputError(f"{name}.low", checked.low, "must be above 0 with log: true")
     return checked
 
 
@@ -137,8 +137,8 @@ def _distribution(values: RecipeValues) -> BaseDistribution:
 def override(base: Recipe, values: Mapping[str, Any]) -> Recipe:
     """Return a recipe with some values replaced, without its name.
 
-    An option that needs another one is off where a draw leaves that out: Nesterov's variant without momentum, flips
-    that alternate without flips, shifts at test time without flips.
+    An option is turned off if one that it needs is off: Nesterov momentum without momentum, alternating flips without
+    flips, test-time shifts without test-time flips.
 
     Args:
         base: the recipe.

@@ -9,14 +9,14 @@ from budgetnet.model.spec import DEFAULT_BOTTLENECK_RATIO, BlockKind, Shortcut, 
 
 
 def width_step(channel_step: int, kind: BlockKind, groups: int) -> int:
-    """What widths must be multiples of, in channels, so that the groups divide them, or a bottleneck's inner width."""
+    """Return the number that widths must be multiples of, so that groups divide them or a bottleneck's inner width."""
     if groups == 1:
         return channel_step
     return math.lcm(channel_step, groups * round(1 / DEFAULT_BOTTLENECK_RATIO) if kind == "bottleneck" else groups)
 
 
 def rounded_width(exact: float, step: int) -> int:
-    """The multiple of the step nearest to a width, one step at least and no wider than a specification may be."""
+    """Return the multiple of the step nearest to a width: at least one step, and at most the maximum width."""
     return min(max(1, round(exact / step)), MAX_CHANNELS // step) * step
 
 
