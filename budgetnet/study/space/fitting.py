@@ -31,10 +31,10 @@ def fit(
     """Return the network of a sample, fitted to a budget.
 
     `fit` makes the stages as wide as their growth and all limits allow, then widens single stages by one step while
-    that fits and keeps the order of widths. `scale` does the same with each limit multiplied by the sampled share of
-    the budget; a network that is too large for the share keeps its smallest widths. A network that is over budget at its
-    smallest widths is reduced: fewer blocks, smaller kernels, fewer stages at full size, fewer stages, less
-    squeeze-and-excitation; if that is not enough, a smallest network of the space replaces it.
+    that fits and keeps the order of widths. `scale` does the same with each limit multiplied by the sampled share
+    of the budget; a network that is too large for the share keeps its smallest widths. A network that is over
+    budget at its smallest widths is reduced: fewer blocks, smaller kernels, fewer stages at full size, fewer
+    stages, less squeeze-and-excitation; if that is not enough, a smallest network of the space replaces it.
 
     Args:
         space: search space of the sample.
