@@ -58,6 +58,8 @@ def real_number(value: object) -> object:
 Positive = Annotated[int, BeforeValidator(whole_number), Field(ge=1)]
 Channels = Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=MAX_CHANNELS)]
 Real = Annotated[float, BeforeValidator(real_number), Field(allow_inf_nan=False)]
+Flag = Annotated[bool, Field(strict=True)]
+"""True or false; no numbers and no text."""
 
 
 class Document(BaseModel):
@@ -157,6 +159,7 @@ _RULES = {
     "float_parsing": "must be a number",
     "float_type": "must be a number",
     "string_type": "must be text",
+    "bool_type": "must be true or false",
     "tuple_type": "must be a list",
     "too_short": "must have at least {min_length} entries",
     "too_long": "must have at most {max_length} entries",

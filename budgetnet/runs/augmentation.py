@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from budgetnet.common.documents import Document, Positive, Real, whole_number
+from budgetnet.common.documents import Document, Flag, Positive, Real, whole_number
 from budgetnet.common.errors import InputError
 
 
@@ -38,9 +38,9 @@ class Augmentation(Document):
 
     crop_padding: Annotated[int, BeforeValidator(whole_number), Field(ge=0, le=64)] = 4
     """Pixels padded on each side before a random crop to the original size; see `padding_mode` for their values."""
-    flip: bool = True
+    flip: Flag = True
     """Whether images are flipped horizontally with probability 1/2."""
-    alternating_flip: bool = False
+    alternating_flip: Flag = False
     """Whether flips are random in the first epoch only and then alternate: each image is flipped in every second epoch
     (Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU")."""
     policy: Policy | None = None
@@ -111,7 +111,7 @@ class ExampleFilter(Document):
 
     keep: Annotated[Real, Field(gt=0, lt=1)] = 0.5
     """Fraction of each batch that the network is trained on, rounded to whole images, at least two."""
-    backward_every: Positive = 4
+    backward_every: Annotated[Positive, Field(le=1_000_000)] = 4
     """Interval, in batches, at which the proxy is trained, from the first batch of each epoch on."""
 
     def kept(self, images: int) -> int:

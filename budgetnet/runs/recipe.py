@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from budgetnet.common.documents import Document, Real, whole_number
+from budgetnet.common.documents import Document, Flag, Real, whole_number
 from budgetnet.common.errors import InputError
 from budgetnet.runs.augmentation import Augmentation, ExampleFilter, Resizing
 from budgetnet.runs.schedule import EarlyStopping, Lookahead, Muon, Schedule, UnitFraction
@@ -31,13 +31,13 @@ class Recipe(Document):
     """Version of the file format."""
     name: Annotated[str, Field(max_length=100, pattern=r"^[\w.+-]*$")] = ""
     """Name of the recipe; not part of its digest."""
-    learning_rate: Annotated[Real, Field(gt=0)] = 0.01
+    learning_rate: Annotated[Real, Field(gt=0, le=1e30)] = 0.01
     """Peak learning rate of SGD in each cycle."""
     momentum: UnitFraction = 0.9
     """Momentum of SGD."""
-    weight_decay: Annotated[Real, Field(ge=0)] = 5e-4
+    weight_decay: Annotated[Real, Field(ge=0, le=1000)] = 5e-4
     """Weight decay (L2 penalty added to the gradient)."""
-    nesterov: bool = False
+    nesterov: Flag = False
     """Whether to use Nesterov momentum, as in `torch.optim.SGD`."""
     label_smoothing: UnitFraction = 0.0
     """Amount of label smoothing (Szegedy et al. 2016)."""
@@ -54,7 +54,7 @@ class Recipe(Document):
     weight_average: UnitFraction | None = None
     """Decay per step of an exponential moving average of the weights, which is evaluated and saved instead of the
     weights themselves (Polyak and Juditsky 1992); null for none."""
-    test_time_flip: bool = False
+    test_time_flip: Flag = False
     """Whether probabilities are averaged over each image and its horizontal flip in evaluation."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of convolutions and matrix products; ``auto`` is bfloat16 on devices with native support for it."""
@@ -65,9 +65,9 @@ class Recipe(Document):
     validation_split: Literal["fixed", "each-epoch"] = "fixed"
     """``fixed``: validation images are never trained on. ``each-epoch``: the split is resampled in every epoch, so
     validation images are trained on in other epochs and validation accuracy is biased (data leakage)."""
-    augmented_validation: bool = False
+    augmented_validation: Flag = False
     """Whether validation images are randomly cropped and flipped like training images, resampled in each epoch."""
-    test_time_shifts: bool = False
+    test_time_shifts: Flag = False
     """Whether `test_time_flip` averages six views: the image and its flip with weight 1/4 each, and both shifted by one
     pixel along the diagonal in either direction with weight 1/8 each (Jordan 2024)."""
     resizing: Resizing | None = None
@@ -75,13 +75,13 @@ class Recipe(Document):
     example_filter: ExampleFilter | None = None
     """Selection of the hardest examples of each batch; null to train on all."""
 
-    per_1024_examples: bool = False
+    per_1024_examples: Flag = False
     """Whether `learning_rate` and `weight_decay` are given per 1,024 examples, independent of batch size and momentum:
     the learning rate of a step is `learning_rate` times batch_size / (1024 (1 + 1 / (1 - momentum))), and weight_decay
     is the decay per 1,024 examples at the peak of the schedule (Jordan 2024, decoupled hyperparameters)."""
     norm_bias_rate: Annotated[Real, Field(gt=0, le=1000)] = 1.0
     """Factor on the learning rate for batch-norm biases; their weight decay per step is that of all parameters."""
-    freeze_norm_scales: bool = False
+    freeze_norm_scales: Flag = False
     """Whether batch-norm scales are fixed at 1."""
     norm_momentum: Annotated[Real, Field(gt=0, le=1)] = 0.1
     """Momentum of the running statistics of batch norm, as in `torch.nn.BatchNorm2d`."""

@@ -21,11 +21,11 @@ class Schedule(Document):
     of cosine warmup, from 1/25 of the learning rate, and cosine annealing (Smith and Topin 2018). ``linear``: one cycle
     of linear warmup, from `warmup_start`, and linear decay to `minimum` (Page 2018, "How to Train Your ResNet").
     ``constant``: no schedule."""
-    first_cycle: Positive = 100
+    first_cycle: Annotated[Positive, Field(le=1_000_000)] = 100
     """Epochs of the first cycle (T_0), or of the single cycle."""
-    cycle_factor: Positive = 1
+    cycle_factor: Annotated[Positive, Field(le=1000)] = 1
     """Ratio of the lengths of successive cycles (T_mult); ignored by single-cycle schedules."""
-    minimum: Annotated[Real, Field(ge=0)] = 0.0
+    minimum: Annotated[Real, Field(ge=0, le=1000)] = 0.0
     """Learning rate at the end of a cycle."""
     warmup_fraction: Annotated[Real, Field(ge=0, lt=1)] = 0.3
     """Fraction of a single cycle spent on warmup; ignored by the other schedules."""
@@ -96,7 +96,7 @@ class Lookahead(Document):
     the last step are used.
     """
 
-    every: Positive = 5
+    every: Annotated[Positive, Field(le=1_000_000)] = 5
     """Steps between two synchronisations of fast and slow weights."""
     decay: UnitFraction = 0.95
     """Decay of the slow weights per step, at the end of the training."""
@@ -123,9 +123,9 @@ class Muon(Document):
 class EarlyStopping(Document):
     """Early stopping when a loss has not improved by ``min_delta`` for ``patience`` epochs."""
 
-    patience: Positive = 10
+    patience: Annotated[Positive, Field(le=1_000_000)] = 10
     """Epochs without improvement before training stops."""
-    min_delta: Annotated[Real, Field(ge=0)] = 1e-4
+    min_delta: Annotated[Real, Field(ge=0, le=1000)] = 1e-4
     """Smallest decrease of the loss, in nats, that counts as improvement."""
     monitor: Literal["validation-loss", "training-loss"] = "validation-loss"
     """Monitored loss; the training loss usually keeps falling after the network has stopped improving."""
