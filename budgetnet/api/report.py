@@ -7,14 +7,14 @@ from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
-from budgetnet.study.storage import default_storage, find_study, open_storage, storage_errors
+from budgetnet.study.storage import STORAGE_FILE, default_storage, find_study, open_storage, storage_errors
 
 
 class WrittenReport(NamedTuple):
     """A report that was written."""
 
     study: str
-    """Name of the study."""
+    """Name of the study; of a report without a search, of its ablations."""
     path: Path
     """The page."""
 
@@ -33,7 +33,8 @@ def report(
 ) -> WrittenReport:
     """Write a study as a self-contained HTML page, as ``budgetnet report`` does.
 
-    Nothing is trained, and the test set is not used.
+    Nothing is trained, and the test set is not used. If `out` has no storage and no study or storage is given, the page
+    has only the ablations and reproductions.
 
     Args:
         study: name of the study. Default: the most recent one.
@@ -47,18 +48,20 @@ def report(
         InputError: the page cannot be written, or the URL is malformed.
         RecordError: the study or the storage does not exist.
     """
-    from budgetnet.visualization.report import collect, require_page, write_report
+    from budgetnet.visualization.report import collect, collect_experiments, require_page, write_report
 
     page, folder = Path(to), Path(out)
     require_page(page, field="to")
+    experiments = {
+        "ablations": [Path(each) for each in ablations],
+        "reproductions": [Path(each) for each in reproductions],
+    }
+    if any(experiments.values()) and study is None and storage is None and not (folder / STORAGE_FILE).exists():
+        experiment_report = collect_experiments(**experiments)
+        write_report(experiment_report, page, field="to")
+        return WrittenReport(experiment_report.title, page)
     kept = open_storage(storage or default_storage(folder), create=False)
     with storage_errors(str(kept.url)):
-        collected = collect(
-            find_study(kept, study),
-            out=folder,
-            storage=storage,
-            ablations=[Path(each) for each in ablations],
-            reproductions=[Path(each) for each in reproductions],
-        )
+        collected = collect(find_study(kept, study), out=folder, storage=storage, **experiments)
     write_report(collected, page, field="to")
     return WrittenReport(collected.study, page)

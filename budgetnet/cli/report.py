@@ -32,7 +32,7 @@ def report(
         typer.Option("--reproduction", metavar="DIR", help="Runs to compare with published results; may be repeated."),
     ] = None,
 ) -> None:
-    """Write a study as a self-contained HTML page: leaderboard, Pareto fronts, curves, verdicts, commands."""
+    """Write a study, or only ablations and reproductions, as a self-contained HTML page."""
     from budgetnet.api.report import report as write_report
 
     try:

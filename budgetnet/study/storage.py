@@ -39,9 +39,13 @@ _LOCK_KEY = 0x6275646765746E74
 """Key of the advisory lock that serialises this on a PostgreSQL server."""
 
 
+STORAGE_FILE = "studies.db"
+"""Name of the default storage in a folder of run folders."""
+
+
 def default_storage(out: Path) -> str:
     """Return the URL of the default storage, an SQLite file in the folder of run folders."""
-    return URL.create("sqlite", database=str((out / "studies.db").resolve())).render_as_string()
+    return URL.create("sqlite", database=str((out / STORAGE_FILE).resolve())).render_as_string()
 
 
 @contextmanager

@@ -26,7 +26,9 @@ from report_support import (
 )
 from support import RunCommand
 
+from budgetnet.api.report import report
 from budgetnet.bench.synthetic_study import write_study
+from budgetnet.common.errors import RecordError
 from budgetnet.runs.store import RunFolder
 from budgetnet.study.storage import default_storage, find_study, open_storage
 from budgetnet.visualization.figures import ForestRow, accuracy_front, budget_use, forest
@@ -223,3 +225,22 @@ def test_a_report_that_fails_leaves_the_old_page(tmp_path: Path, whole: Report) 
     with pytest.raises(TypeError):
         write_report(broken, page)
     assert page.read_text() == "what was there"
+
+
+def test_report_without_a_search_has_only_its_experiments(tmp_path: Path) -> None:
+    ablations, reproductions = [STUDIES / "schedule"], [STUDIES / "leakage"]
+    page = tmp_path / "page.html"
+    written = report(to=page, out=tmp_path / "nowhere", ablations=ablations, reproductions=reproductions)
+    assert written == ("schedule, reproduction", page)
+    elements = Elements(page.read_text())
+    assert [attributes["id"] for tag, attributes in elements.found if tag == "section"] == [
+        "ablations",
+        "reproductions",
+    ]
+    words = " ".join(elements.words)
+    kept = json.loads((STUDIES / "leakage" / "leakage.json").read_text())
+    for recipe in kept["recipes"]:
+        assert f"{100 * recipe['test_accuracy']:.2f}" in words
+    assert not (tmp_path / "nowhere").exists()
+    with pytest.raises(RecordError, match="the storage has no study"):
+        report("mine", to=page, out=tmp_path / "nowhere", ablations=ablations)

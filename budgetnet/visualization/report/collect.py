@@ -19,7 +19,7 @@ from budgetnet.study.storage import read_trials, study_settings
 from budgetnet.study.trials import Trial, count_outcomes
 from budgetnet.visualization.report.ablations import read_ablation
 from budgetnet.visualization.report.commands import commands
-from budgetnet.visualization.report.content import Learning, Report, Standing
+from budgetnet.visualization.report.content import ExperimentReport, Learning, Report, Standing
 from budgetnet.visualization.report.environments import read_environments
 from budgetnet.visualization.report.rejected import is_ranked, rejections
 from budgetnet.visualization.report.reproductions import read_reproduction
@@ -64,11 +64,7 @@ def collect(
     where = read_environments(runs, out)
     damaged = [f"{path.name}: {reason}" for path, reason in reader.unreadable.items()]
     options = (("--ablation", ablations), ("--reproduction", reproductions))
-    ablation_reader, reproduction_reader = Reader(), Reader()
-    made = [read_ablation(folder, ablation_reader) for folder in ablations]
-    reproduced = [read_reproduction(folder, reproduction_reader) for folder in reproductions]
-    for other in (ablation_reader, reproduction_reader):
-        damaged += [f"{path}: {reason}" for path, reason in other.unreadable.items()]
+    experiments = collect_experiments(ablations=ablations, reproductions=reproductions)
     return Report(
         study=study.study_name,
         settings=settings,
@@ -82,8 +78,8 @@ def collect(
         learning=tuple(learning),
         best_spec=None if best_record is None else best_record.identity.spec,
         importance=parameter_importance(study),
-        ablations=tuple(made),
-        reproductions=tuple(reproduced),
+        ablations=experiments.ablations,
+        reproductions=experiments.reproductions,
         environments=where.environments,
         without_environment=where.unknown,
         commands=tuple(
@@ -96,7 +92,22 @@ def collect(
                 shown=[word for option, folders in options for folder in folders for word in (option, str(folder))],
             )
         ),
-        unreadable=(*damaged, *where.damaged),
+        unreadable=(*damaged, *experiments.unreadable, *where.damaged),
+    )
+
+
+def collect_experiments(*, ablations: Sequence[Path], reproductions: Sequence[Path]) -> ExperimentReport:
+    """Collect the data of a report without a search; arguments and errors as those of `collect`."""
+    ablation_reader, reproduction_reader = Reader(), Reader()
+    return ExperimentReport(
+        datetime.now().astimezone(),
+        tuple(read_ablation(folder, ablation_reader) for folder in ablations),
+        tuple(read_reproduction(folder, reproduction_reader) for folder in reproductions),
+        tuple(
+            f"{path}: {reason}"
+            for reader in (ablation_reader, reproduction_reader)
+            for path, reason in reader.unreadable.items()
+        ),
     )
 
 

@@ -120,6 +120,23 @@ class Command(NamedTuple):
     line: str
 
 
+class ExperimentReport(NamedTuple):
+    """Data of a report without a search: ablations and reproductions."""
+
+    written: datetime
+    """Time of collection, with time zone."""
+    ablations: tuple[Ablation, ...]
+    reproductions: tuple[Reproduction, ...]
+    unreadable: tuple[str, ...]
+    """Run folders that could not be read, with the reason."""
+
+    @property
+    def title(self) -> str:
+        """Names of the ablations, and whether there are reproductions."""
+        names = [each.result.study.name or "ablation" for each in self.ablations]
+        return ", ".join([*names, *(["reproduction"] if self.reproductions else [])])
+
+
 class Report(NamedTuple):
     """All data of a study's report."""
 

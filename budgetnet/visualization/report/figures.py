@@ -18,7 +18,7 @@ from budgetnet.visualization.figures import (
     outline,
     rungs,
 )
-from budgetnet.visualization.report.content import Report
+from budgetnet.visualization.report.content import Ablation, Report
 from budgetnet.visualization.report.rejected import is_ranked
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def embedded_figures(report: Report) -> dict[str, Any]:
         "learning": [
             embed(accuracy_curves(learning.records))._replace(title=learning.title) for learning in report.learning
         ],
-        "ablations": [embed(ablation_forest(ablation.result)) for ablation in report.ablations],
+        **ablation_figures(report.ablations),
         "importance": None,
         "outline": None,
     }
@@ -67,6 +67,11 @@ def embedded_figures(report: Report) -> dict[str, Any]:
     if report.best_spec is not None:
         found["outline"] = embed(outline(report.best_spec))
     return found
+
+
+def ablation_figures(ablations: Sequence[Ablation]) -> dict[str, list[EmbeddedFigure]]:
+    """Return the figures of ablations, as a section."""
+    return {"ablations": [embed(ablation_forest(ablation.result)) for ablation in ablations]}
 
 
 def _budget_use(trials: Sequence[Trial]) -> EmbeddedFigure:

@@ -7,6 +7,7 @@ import hashlib
 import os
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -19,8 +20,8 @@ from budgetnet.runs.recipe import LEAKAGE_WARNING
 from budgetnet.version import __version__
 from budgetnet.visualization.figures import silhouette_svg
 from budgetnet.visualization.html import stages_html
-from budgetnet.visualization.report.content import Report
-from budgetnet.visualization.report.figures import embedded_figures, plotly_template
+from budgetnet.visualization.report.content import ExperimentReport, Report
+from budgetnet.visualization.report.figures import ablation_figures, embedded_figures, plotly_template
 from budgetnet.visualization.report.formatting import (
     FILTERS,
     budget_text,
@@ -48,7 +49,7 @@ def require_page(path: Path, *, field: str = "-o") -> None:
         raise InputError(field, str(path), "must be a file in a folder that exists and can be written to")
 
 
-def write_report(report: Report, path: Path, *, field: str = "-o") -> None:
+def write_report(report: Report | ExperimentReport, path: Path, *, field: str = "-o") -> None:
     """Write a report as an HTML page, atomically; an existing file is replaced.
 
     Raises:
@@ -58,36 +59,47 @@ def write_report(report: Report, path: Path, *, field: str = "-o") -> None:
     write_text(path, render(report))
 
 
-def render(report: Report) -> str:
+def render(report: Report | ExperimentReport) -> str:
     """Return the report as HTML."""
     scripts = _scripts()
-    best = report.best_spec
-    template = _templates().get_template("report.html.j2")
-    page: str = template.render(
-        report=report,
-        figures=embedded_figures(report),
-        # Both functions escape all text.
-        silhouette=None if best is None else Markup(silhouette_svg(best)),  # noqa: S704
-        stages=None if best is None else Markup(stages_html(best)),  # noqa: S704
-        plotly_template=plotly_template(),
-        policy=_policy(scripts),
-        scripts=[Markup(script) for script in scripts],  # noqa: S704 - scripts of this package and of Plotly
-        style=Markup(_asset("report.css")),  # noqa: S704 - from this package
-        rejected=counted(report.rejections),
-        listed=report.rejections[:MAX_LISTED],
-        budget=budget_text(report.settings.budget),
-        data=data_text(report.settings.data),
-        outcomes=outcome_text(report.counts),
-        verdict=verdict_text(report),
-        final_verdict=final_verdict,
-        environments=[environment_text(each) for each in report.environments],
-        leaking=LEAKAGE_WARNING,
-        effect_rule=EFFECT_RULE,
-        pooled_rule=POOLED_RULE,
-        leaking_accuracy=published("leaking-validation").accuracy,
-        version=__version__,
+    page: str = (
+        _templates()
+        .get_template("report.html.j2" if isinstance(report, Report) else "experiments.html.j2")
+        .render(
+            report=report,
+            plotly_template=plotly_template(),
+            policy=_policy(scripts),
+            scripts=[Markup(script) for script in scripts],  # noqa: S704 - scripts of this package and of Plotly
+            style=Markup(_asset("report.css")),  # noqa: S704 - from this package
+            effect_rule=EFFECT_RULE,
+            pooled_rule=POOLED_RULE,
+            leaking=LEAKAGE_WARNING,
+            leaking_accuracy=published("leaking-validation").accuracy,
+            published_accuracy=published("reference").accuracy,
+            version=__version__,
+            **(_of_search(report) if isinstance(report, Report) else {"figures": ablation_figures(report.ablations)}),
+        )
     )
     return page
+
+
+def _of_search(report: Report) -> dict[str, Any]:
+    """Return the variables of the templates of a search."""
+    best = report.best_spec
+    return {
+        "figures": embedded_figures(report),
+        # Both functions escape all text.
+        "silhouette": None if best is None else Markup(silhouette_svg(best)),  # noqa: S704
+        "stages": None if best is None else Markup(stages_html(best)),  # noqa: S704
+        "rejected": counted(report.rejections),
+        "listed": report.rejections[:MAX_LISTED],
+        "budget": budget_text(report.settings.budget),
+        "data": data_text(report.settings.data),
+        "outcomes": outcome_text(report.counts),
+        "verdict": verdict_text(report),
+        "final_verdict": final_verdict,
+        "environments": [environment_text(each) for each in report.environments],
+    }
 
 
 def _policy(scripts: list[str]) -> str:
