@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import t, ttest_rel
+from scipy.stats import sem, t, ttest_rel
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
 from support import child_environment, finished
 
 from budgetnet.common.files import read_mapping, write_yaml
@@ -152,6 +153,44 @@ def test_table_of_fast_training_options_follows_from_the_records_of_its_runs(tmp
         gains, losses = any(helps[key] for key in keys), any(costs[key] for key in keys)
         cells.append("mixed" if gains and losses else "helps" if gains else "costs" if losses else "not settled")
         assert f"| {' | '.join(cells)} |" in text
+
+
+def test_result_of_goal_94_follows_from_its_records() -> None:
+    folder = STUDIES / "goals"
+    spec, recipe = ModelSpec.load(folder / "spec-94.yaml"), Recipe.load(folder / "recipe-94.yaml")
+    evaluated = json.loads((folder / "evaluate-94.json").read_text())
+    reached = json.loads((folder / "time-to-accuracy-94.json").read_text())["runs"]
+    text = (folder / "README.md").read_text()
+    accuracies = []
+    for run, times in zip(evaluated["runs"], reached, strict=True):
+        record = RunFolder(folder / "runs" / run["run"]).load(weights=False)
+        identity = record.identity
+        assert (identity.spec.digest, identity.recipe.digest) == (spec.digest, recipe.digest)
+        assert (identity.data.train_images, identity.data.validation_images) == (49_000, 1_000)
+        assert record.test is not None
+        assert (identity.seed, record.test.correct, record.test.images) == (run["seed"], run["correct"], 10_000)
+        assert record.result.train_flops == 6 * spec.macs * 49_000 * recipe.epochs
+        low, high = proportion_confint(record.test.correct, 10_000, method="wilson")
+        minutes = {}
+        for target in (0.9, 0.93):
+            first = next(epoch.epoch for epoch in record.curves if (epoch.validation_accuracy or 0) >= target)
+            minutes[target] = sum(epoch.seconds for epoch in record.curves[:first]) / 60
+            (found,) = [each["reached"] for each in times["targets"] if each["target"] == target]
+            assert (found["epoch"], found["seconds"] / 60) == (first, pytest.approx(minutes[target]))
+        accuracy = record.test.correct / 100
+        row = f"| {identity.seed} | {accuracy:.2f} [{100 * low:.2f}, {100 * high:.2f}] |"
+        assert f"{row} {minutes[0.9]:.1f} | {minutes[0.93]:.1f} |" in text
+        accuracies.append(accuracy)
+    assert [run["seed"] for run in evaluated["runs"]] == [0, 1, 2]
+    (opening,) = [json.loads(line) for line in (folder / "test-openings.jsonl").read_text().splitlines()]
+    assert opening["runs"] == [run["run"] for run in evaluated["runs"]]
+    mean, error = float(np.mean(accuracies)), float(sem(accuracies))
+    margin = float(t.ppf(0.975, 2)) * error
+    shown = f"| **{mean:.2f} % [{mean - margin:.2f}, {mean + margin:.2f}]**, reached | {spec.params:,} |"
+    assert f"{shown} {6 * spec.macs * 49_000 * recipe.epochs / 1e15:.3f} PFLOP |" in text
+    assert mean >= 94.0
+    assert spec.params <= 2_000_000
+    assert 6 * spec.macs * 49_000 * recipe.epochs <= 0.36e15
 
 
 def test_the_recipe_fast_is_the_base_of_its_study_and_the_options_that_help() -> None:

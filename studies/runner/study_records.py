@@ -11,7 +11,7 @@ from pathlib import Path
 
 from study_order import Study
 
-from budgetnet.common.files import atomic_write, atomic_write_path
+from budgetnet.common.files import atomic_write, atomic_write_path, write_text
 
 RUN_FILES = ("run.json", "result.json", "curves.csv", "test.json", "environment.json")
 """Files of a run folder that are kept; weights are not."""
@@ -57,8 +57,19 @@ def collect(study: Study, *, records: Path, repository: Path) -> int:
         _pack(packed, target / "runs.tar.gz", relative_to=records)
         files = [path for path in files if path not in set(packed)]
     for path in files:
-        _copy(path, target / path.relative_to(records))
+        if path.name == TEST_OPENINGS_FILE:
+            _add_lines(path, target / path.relative_to(records))
+        else:
+            _copy(path, target / path.relative_to(records))
     return len(files) + bool(packed)
+
+
+def _add_lines(source: Path, target: Path) -> None:
+    """Add the lines that a file lacks: studies may share a folder in the repository but not their runs."""
+    present = target.read_text(encoding="utf-8").splitlines() if target.exists() else []
+    added = [line for line in source.read_text(encoding="utf-8").splitlines() if line not in present]
+    if added:
+        write_text(target, "".join(f"{line}\n" for line in [*present, *added]))
 
 
 def _pack(files: Sequence[Path], target: Path, *, relative_to: Path) -> None:

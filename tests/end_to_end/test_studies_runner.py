@@ -254,10 +254,13 @@ def test_commands_get_a_core_only_where_nothing_else_wants_it(repository: Reposi
 def test_records_of_many_runs_are_packed_into_one_file(tmp_path: Path, runs: int, packed: bool) -> None:
     records = tmp_path / "out" / "records" / "many"
     contents = {f"runs/run-{number}/result.json": f'{{"number": {number}}}'.encode() for number in range(runs)}
-    for name, content in {**contents, "results.csv": b"a,b\n"}.items():
+    openings = b'{"runs": ["run-0"]}\n'
+    for name, content in {**contents, "results.csv": b"a,b\n", "test-openings.jsonl": openings}.items():
         (records / name).parent.mkdir(parents=True, exist_ok=True)
         (records / name).write_bytes(content)
     target = tmp_path / "repository" / "studies" / "many"
+    target.mkdir(parents=True)
+    (target / "test-openings.jsonl").write_bytes(b'{"runs": ["of another study"]}\n')
     code = f"""
 import sys
 from pathlib import Path
@@ -271,10 +274,12 @@ print(study_records.collect(study, records=Path({str(records)!r}), repository=Pa
         done = subprocess.run(
             [sys.executable, "-c", code], cwd=ROOT, env=child_environment(), capture_output=True, text=True, check=True
         )
-        assert int(done.stdout) == (2 if packed else runs + 1)
+        assert int(done.stdout) == (3 if packed else runs + 2)
         found.append({path.name: path.read_bytes() for path in target.rglob("*") if path.is_file()})
     assert found[0] == found[1], "equal records give equal files"
     assert (target / "results.csv").read_bytes() == b"a,b\n"
+    # Two studies may share a folder in the repository: neither log replaces the other.
+    assert found[0]["test-openings.jsonl"] == b'{"runs": ["of another study"]}\n' + openings
     if packed:
         assert not (target / "runs").exists()
         with tarfile.open(target / "runs.tar.gz") as archive:
