@@ -150,6 +150,7 @@ def test_digest_can_be_recomputed_from_run_json(tmp_path: Path) -> None:
     spec = {key: value for key, value in stored["spec"].items() if key != "name"}
     # Fields added later are not part of the digest where they are off.
     assert spec["stem"].pop("whitening") is None and spec["head"].pop("scale") == 1
+    assert spec.pop("downsampling") == "stride"
     recipe = differing(stored["recipe"], Recipe().to_mapping())
     parts = {
         "spec": digest(spec, separators=(",", ":")),

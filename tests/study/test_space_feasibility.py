@@ -78,7 +78,7 @@ def test_a_space_is_told_as_data(folder: Path, tell: RunCommand) -> None:
     assert SearchSpace.from_mapping(told["space"]) == SearchSpace(**PAIR_SPACE)
     assert (told["size"], told["input_shape"], told["num_classes"]) == (2, [1, 8, 8], 10)
     # 18ww + 25w + 10 parameters: 1,362 for 8 channels, 5,018 for 16.
-    assert told["within"] == {"within": 1, "draws": 2, "exact": True, "interval": None, "share": 0.5}
+    assert told["within"] == {"within": 1, "samples": 2, "exact": True, "interval": None, "share": 0.5}
     assert told["smallest"]["params"]["params"] == 1362
     parameters = {parameter["name"]: parameter for parameter in told["parameters"]}
     assert parameters["channels"]["sizings"] == ["reject"]
