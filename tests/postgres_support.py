@@ -29,10 +29,12 @@ def server_programs() -> Path | None:
     return found[0].parent if found and (found[0].parent / "postgres").exists() else None
 
 
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
+def hold_port(port: int = 0) -> socket.socket:
+    """Bind a port, by default any free one, without listening: connections are refused and no one else gets it."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", port))
+    return held
 
 
 class PostgresServer:
@@ -41,7 +43,8 @@ class PostgresServer:
     def __init__(self, programs: Path) -> None:
         self._programs = programs
         self._folder = Path(tempfile.mkdtemp(prefix="budgetnet-postgres-"))
-        self._port, self._databases = free_port(), 0
+        self._held, self._databases = hold_port(), 0
+        self._port = int(self._held.getsockname()[1])
         self._process: subprocess.Popen[bytes] | None = None
         self._as: dict[str, Any] = {"cwd": self._folder}
         if os.geteuid() == 0:
@@ -84,6 +87,7 @@ class PostgresServer:
             return
         options = {"listen_addresses": "127.0.0.1", "port": self._port, "unix_socket_directories": "", "fsync": "off"}
         arguments = [item for name, value in options.items() for item in ("-c", f"{name}={value}")]
+        self._held.close()
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [self._programs / "postgres", "-D", self._data, *arguments], stdout=log, stderr=log, **self._as
@@ -104,10 +108,12 @@ class PostgresServer:
             self._process.send_signal(signal.SIGINT)
             self._process.wait(_PATIENCE)
             self._process = None
+            self._held = hold_port(self._port)
 
     def remove(self) -> None:
         """Ends the server and removes all that it kept."""
         self.stop()
+        self._held.close()
         shutil.rmtree(self._folder)
 
     def url(self, database: str, *, password: str = PASSWORD) -> str:
