@@ -91,3 +91,10 @@ def make_trackers(names: Sequence[str], *, out: Path) -> list[Callback]:
     from budgetnet.training.trackers import make_tracker
 
     return [make_tracker(name, out=out, field="track") for name in names]
+
+
+def named_dataset(data: DataSet | str | None) -> tuple[dict[str, str], DataSet | None]:
+    """Return a data set's name as a field of a config, empty without one, and the data set itself if it is loaded."""
+    if data is None or isinstance(data, str):
+        return ({} if data is None else {"data": data}), None
+    return {"data": data.name}, data

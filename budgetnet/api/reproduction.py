@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from budgetnet.api.inputs import check_callbacks, make_trackers
+from budgetnet.api.inputs import check_callbacks, make_trackers, named_dataset
 from budgetnet.api.run import TrainedRun
 from budgetnet.common.documents import look_up
 from budgetnet.common.files import require_folder
@@ -83,13 +83,12 @@ def reproduce(
         BudgetnetError: training ended without a usable network, so there is no test result.
     """
     check_callbacks(callbacks)
-    if data is not None:
-        fields["data"] = data if isinstance(data, str) else data.name
+    named, dataset = named_dataset(data)
+    fields |= named
     if isinstance(what, ReproductionConfig):
         config = what.replace(**fields)
     else:
         config = look_up(what, KINDS, field="what", missing="no such reproduction")(**fields)
-    dataset = None if data is None or isinstance(data, str) else data
     return run_reproduction(config, dataset=dataset, callbacks=callbacks, say=_log.warning)
 
 

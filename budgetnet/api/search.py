@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from budgetnet.api.inputs import check_callbacks, make_trackers
+from budgetnet.api.inputs import check_callbacks, make_trackers, named_dataset
 from budgetnet.api.study import Study
 from budgetnet.common.config import takes_fields_of
 from budgetnet.experiments.ablation.config import AblationConfig
@@ -52,9 +52,8 @@ def search(
         BusyError: another process is running a search of the study.
     """
     check_callbacks(callbacks)
-    named = data if data is None or isinstance(data, str) else data.name
-    chosen = (config or SearchConfig()).replace(**fields, **({} if named is None else {"data": named}))
-    dataset = None if data is None or isinstance(data, str) else data
+    named, dataset = named_dataset(data)
+    chosen = (config or SearchConfig()).replace(**fields, **named)
     request, outcome = run_search(chosen, dataset=dataset, callbacks=callbacks, say=_log.warning)
     return Study(outcome.study, request.context.storage, chosen.out)
 
@@ -144,10 +143,9 @@ def ablate(
         RecordError: a run folder is damaged.
     """
     check_callbacks(callbacks)
-    if data is not None:
-        fields["data"] = data if isinstance(data, str) else data.name
+    named, dataset = named_dataset(data)
+    fields |= named
     config = study.replace(**fields) if isinstance(study, AblationConfig) else AblationConfig(study=study, **fields)
-    dataset = None if data is None or isinstance(data, str) else data
     return run_ablation(config, dataset=dataset, callbacks=callbacks, partial=partial, say=_log.warning)[0]
 
 
