@@ -113,18 +113,7 @@ def takes_fields_of(config: type[Config]) -> Callable[[Function], Function]:
         signature = inspect.signature(function)
         own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
         declared = {each.name for each in own}
-        fields = [
-            inspect.Parameter(
-                name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=inspect.Parameter.empty
-                if field.is_required()
-                else field.get_default(call_default_factory=True),
-                annotation=field.annotation,
-            )
-            for name, field in config.model_fields.items()
-            if name not in declared
-        ]
+        fields = [_keyword(name, field) for name, field in config.model_fields.items() if name not in declared]
         shown: Any = function
         shown.__signature__ = signature.replace(parameters=[*own, *fields])
         listed = "\n".join(f"    {name}: {field.description}" for name, field in config.model_fields.items())

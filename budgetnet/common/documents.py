@@ -156,9 +156,11 @@ _RULES = {
     "less_than": "must be less than {lt}",
     "literal_error": "must be {expected}",
     "finite_number": "must be a finite number",
+    "int_parsing_size": "must be a number of fewer digits",
     "float_parsing": "must be a number",
     "float_type": "must be a number",
     "string_type": "must be text",
+    "path_type": "must be a path",
     "bool_type": "must be true or false",
     "tuple_type": "must be a list",
     "too_short": "must have at least {min_length} entries",
@@ -191,7 +193,7 @@ def input_error(error: ValidationError) -> InputError:
         rule = str(inner)
     if first["type"] == "missing":
         value = None
-    if len(problems) > 1:
+    if len(problems) > 1 and not rule.endswith(" more)"):
         rule += f" (and {len(problems) - 1} more)"
     return InputError(field or "document", value, rule)
 

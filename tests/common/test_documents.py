@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import pickle
 from decimal import Decimal
@@ -14,9 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import many_examples
 
-from budgetnet.common.documents import field_path, parse_count
+from budgetnet.common.documents import Document, field_path, parse_count
 from budgetnet.common.errors import DataError, InputError, RecordError, short_repr
+from budgetnet.experiments.ablation.config import AblationConfig
+from budgetnet.experiments.reproduction.config import EnsembleConfig
+from budgetnet.model import zoo
 from budgetnet.model.spec import Head, ModelSpec, Stage
+from budgetnet.runs.recipe import Recipe
+from budgetnet.study.config import SearchConfig
+from budgetnet.study.space import SearchSpace
 
 
 @pytest.mark.parametrize(
@@ -219,3 +226,22 @@ def test_errors_can_be_pickled_and_copied(kind: type[InputError], copied: Any) -
 )
 def test_field_path(location: tuple[int | str, ...], path: str) -> None:
     assert field_path(location) == path
+
+
+BAD_VALUES = ("x", -1, 0, 1.5, 10**30, math.inf, math.nan, True, None, [], {}, [[1], "a"], [1, 2, 3], {"a": 1}, b"x")
+
+
+@pytest.mark.parametrize("kind", [Recipe, ModelSpec, SearchSpace, SearchConfig, AblationConfig, EnsembleConfig])
+def test_rules_of_every_field_are_in_words_of_ours(kind: type[Document]) -> None:
+    """The library that validates starts its messages with a capital letter and names its own types."""
+    valid = {"study": "study.yaml"} if kind is AblationConfig else {}
+    valid |= zoo.get("resnet20").to_mapping() if kind is ModelSpec else {}
+    rules = {}
+    for name, value in itertools.product(kind.model_fields, BAD_VALUES):
+        try:
+            kind.from_mapping({**valid, name: value})
+        except InputError as error:
+            rules[error.rule] = error.field
+    assert len(rules) > 5
+    assert [rule for rule in rules if not rule[0].islower() or rule.count(" more)") > 1] == []
+    assert [field for field in rules.values() if field.endswith((".str", ".int"))] == []

@@ -36,7 +36,10 @@ Method = Literal["t", "bootstrap"]
 def _read_study(value: object) -> object:
     if isinstance(value, Mapping):
         return AblationStudy.from_mapping(dict(value))
-    return path_as_text(value)
+    text = path_as_text(value)
+    if not isinstance(text, (str, AblationStudy)):
+        raise ValueError("must be a file, a folder or a study")
+    return text
 
 
 class AblationConfig(Config):

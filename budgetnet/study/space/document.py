@@ -66,7 +66,7 @@ class SearchSpace(Document):
     """Width of each later stage as a multiple of the previous one."""
     blocks: tuple[BlockCount, BlockCount] = (1, 2)
     """Minimum and maximum number of blocks per stage."""
-    full_size_stages: tuple[Positive, Positive] = (1, 2)
+    full_size_stages: tuple[StageCount, StageCount] = (1, 2)
     """Minimum and maximum number of stages with stride 1; each later stage has stride 2 while the map can be halved."""
     first_kernel_sizes: Annotated[tuple[KernelSize, ...], Field(min_length=1)] = (3, 5)
     """Kernel sizes of a block's first convolution."""
