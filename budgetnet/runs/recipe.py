@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -94,20 +94,25 @@ class Recipe(Document):
     """Muon optimiser for convolutions instead of SGD; null for none."""
 
     def with_epochs(self, epochs: int) -> Self:
-        """Return the recipe with another number of epochs.
+        """Return the recipe with another number of epochs, and its schedule `Schedule.stretched` to them.
 
-        A first cycle longer than the training is shortened to it, so that training still ends at the minimum learning
-        rate. The cycle of a single-cycle schedule always spans the whole training.
+        Training thus ends at the minimum learning rate, unless the schedule is constant. The recipe's own number of
+        epochs changes nothing.
 
         Raises:
-            InputError: fewer than one epoch.
+            InputError: fewer than one epoch, or more than allowed.
         """
-        changes: dict[str, Any] = {"epochs": epochs}
-        schedule = self.schedule
-        shortened = schedule.kind == "cosine-restarts" and epochs < schedule.first_cycle
-        if epochs > 0 and (schedule.is_single_cycle or shortened):
-            changes["schedule"] = {**schedule.model_dump(), "first_cycle": epochs}
-        return self.from_mapping({**self.model_dump(), **changes})
+        if epochs == self.epochs:
+            return self
+        # Validated first: a schedule cannot end before the first epoch.
+        self.from_mapping({**self.model_dump(exclude={"schedule"}), "epochs": epochs, "schedule": {"kind": "constant"}})
+        return self.from_mapping(
+            {
+                **self.model_dump(),
+                "epochs": epochs,
+                "schedule": self.schedule.stretched(epochs, own=self.epochs).model_dump(),
+            }
+        )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -121,6 +126,9 @@ class Recipe(Document):
         if self.schedule.is_single_cycle and self.schedule.first_cycle != self.epochs:
             rule = f"must equal epochs ({self.epochs}) in a schedule of a single cycle"
             raise InputError("schedule.first_cycle", self.schedule.first_cycle, rule)
+        cycles = self.schedule.cycles
+        if cycles and sum(cycles) != self.epochs:
+            raise InputError("schedule.cycles", list(cycles), f"must add up to epochs ({self.epochs})")
         return self
 
     def check_image_size(self, height: int, width: int) -> None:
@@ -189,6 +197,22 @@ class Recipe(Document):
         fields = self.model_dump(mode="json", exclude={"name"}, exclude_defaults=True)
         content = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(content.encode()).hexdigest()
+
+
+def unfinished_cycle(recipe: Recipe) -> str | None:
+    """Return a line that warns of a training that ends before the learning rate is at its minimum, or None.
+
+    Only recipes whose own numbers do not fit together end so; `Recipe.with_epochs` stretches the schedule.
+    """
+    schedule, epochs = recipe.schedule, recipe.epochs
+    if schedule.kind == "constant" or epochs in schedule.cycle_ends(epochs):
+        return None
+    rate = schedule.learning_rate(epochs, initial=recipe.learning_rate)
+    name = f"recipe {recipe.name}" if recipe.name else "recipe"
+    return (
+        f"{name}: its {epochs} epochs end in the middle of a cycle, at a learning rate of {rate:.3g} "
+        f"(peak {recipe.learning_rate:g}, minimum {schedule.minimum:g})"
+    )
 
 
 LEAKAGE_WARNING = "leaking: validation images are trained on, so validation accuracy is an accuracy on training images"

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from budgetnet.common.documents import Document, Positive, Real
+from budgetnet.common.errors import InputError
 
 UnitFraction = Annotated[Real, Field(ge=0, lt=1)]
 """A fraction of at least 0 and below 1, such as a momentum."""
+
+
+CycleLength = Annotated[Positive, Field(le=1_000_000)]
 
 
 class Schedule(Document):
@@ -21,7 +27,7 @@ class Schedule(Document):
     of cosine warmup, from 1/25 of the learning rate, and cosine annealing (Smith and Topin 2018). ``linear``: one cycle
     of linear warmup, from `warmup_start`, and linear decay to `minimum` (Page 2018, "How to Train Your ResNet").
     ``constant``: no schedule."""
-    first_cycle: Annotated[Positive, Field(le=1_000_000)] = 100
+    first_cycle: CycleLength = 100
     """Epochs of the first cycle (T_0), or of the single cycle."""
     cycle_factor: Annotated[Positive, Field(le=1000)] = 1
     """Ratio of the lengths of successive cycles (T_mult); ignored by single-cycle schedules."""
@@ -31,6 +37,15 @@ class Schedule(Document):
     """Fraction of a single cycle spent on warmup; ignored by the other schedules."""
     warmup_start: Annotated[Real, Field(ge=0, le=1)] = 0.2
     """Initial learning rate of a linear schedule, as a fraction of the peak."""
+    cycles: Annotated[tuple[CycleLength, ...], Field(min_length=1, max_length=100_000)] | None = None
+    """Epochs of each cycle of ``cosine-restarts``, instead of `first_cycle` and `cycle_factor`; together they must be
+    the recipe's epochs. `stretched` sets them."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.cycles and self.kind != "cosine-restarts":
+            raise InputError("cycles", list(self.cycles), f"must be omitted in a schedule of kind {self.kind}")
+        return self
 
     @property
     def is_single_cycle(self) -> bool:
@@ -41,12 +56,53 @@ class Schedule(Document):
         """Return the last epoch of each complete cycle, counted from 1, up to ``epochs``."""
         if self.is_single_cycle:
             return [self.first_cycle] if self.first_cycle <= epochs else []
-        ends, end, length = [], self.first_cycle, self.first_cycle
-        while self.kind == "cosine-restarts" and end <= epochs:
-            ends.append(end)
+        if self.kind == "constant":
+            return []
+        return list(itertools.takewhile(lambda end: end <= epochs, itertools.accumulate(self._lengths())))
+
+    def _lengths(self) -> Iterator[int]:
+        """Yield the epochs of one cycle after the other, without end."""
+        if self.cycles:
+            yield from itertools.chain(self.cycles, itertools.repeat(self.cycles[-1]))
+        length = self.first_cycle
+        while True:
+            yield length
             length *= self.cycle_factor
-            end += length
-        return ends
+
+    def stretched(self, epochs: int, *, own: int) -> Self:
+        """Return the schedule for another number of epochs, stretched so that a cycle ends with the training.
+
+        The ends of the cycles are scaled and rounded to whole epochs. Where no cycle ends with the original training,
+        there are as many cycles as have nearly the new length together.
+
+        Args:
+            epochs: epochs of the new training, at least 1.
+            own: epochs of the original training.
+        """
+        if self.kind == "constant":
+            return self
+        if self.is_single_cycle:
+            return self._changed(first_cycle=epochs)
+        ends = self.cycle_ends(own)
+        if not ends or ends[-1] != own or len(ends) > epochs:
+            ends = self._nearest_ends(epochs)
+        scaled = [0]
+        for later, end in zip(range(len(ends) - 1, -1, -1), ends, strict=True):
+            # Each cycle keeps at least one epoch.
+            scaled.append(min(max(scaled[-1] + 1, round(end * epochs / ends[-1])), epochs - later))
+        regular = self._changed(first_cycle=scaled[1], cycles=None)
+        if regular.cycle_ends(epochs) == scaled[1:]:
+            return regular
+        return self._changed(cycles=tuple(end - start for start, end in itertools.pairwise(scaled)))
+
+    def _nearest_ends(self, epochs: int) -> list[int]:
+        """Return the ends of the first cycles, of which the last has the least ratio to a number of epochs."""
+        ends = self.cycle_ends(epochs)
+        following = next(end for end in itertools.accumulate(self._lengths()) if end > epochs)
+        return [*ends, following] if not ends or following * ends[-1] < epochs**2 else ends
+
+    def _changed(self, **changes: Any) -> Self:
+        return self.from_mapping({**self.model_dump(), **changes})
 
     def learning_rate(self, epochs: float, *, initial: float) -> float:
         """Return the learning rate at a point of training (restarts: Loshchilov and Hutter 2017, equation 5).
@@ -65,10 +121,11 @@ class Schedule(Document):
                 start = initial * self.warmup_start if linear else initial / _WARMUP_DIVISOR
                 return interpolate(start, initial, passed / warmup)
             return interpolate(initial, self.minimum, (passed - warmup) / (self.first_cycle - warmup))
-        start, length = 0, self.first_cycle
-        while epochs - start >= length:
+        start = 0
+        for length in self._lengths():
+            if epochs - start < length:
+                break
             start += length
-            length *= self.cycle_factor
         return _cosine(initial, self.minimum, (epochs - start) / length)
 
 

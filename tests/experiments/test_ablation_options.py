@@ -227,8 +227,8 @@ def test_options_with_first_cycle_adapt_to_epochs(epochs: int) -> None:
     }
     study = AblationStudy.from_mapping({**STUDY, "options": options}).with_epochs(epochs)
     found = {each.name: (each.recipe.epochs, each.recipe.schedule) for each in study.variants(**CIFAR)}
-    # A single cycle spans the training; restarts keep their cycle unless the training is shorter.
-    assert found["base"] == found["mild"] == (epochs, Schedule(first_cycle=min(30, epochs)))
+    # The base's one cycle spans the training; a named first cycle stays unless the training is shorter.
+    assert found["base"] == found["mild"] == (epochs, Schedule(first_cycle=epochs))
     assert found["one-cycle"] == (epochs, Schedule(kind="one-cycle", first_cycle=epochs, warmup_fraction=0.2))
     assert found["by itself"] == (epochs, Schedule(kind="one-cycle", first_cycle=epochs))
     assert found["short cycle"] == (epochs, Schedule(first_cycle=min(15, epochs)))

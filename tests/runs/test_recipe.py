@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -112,17 +113,92 @@ def test_constant_schedule_has_no_cycles() -> None:
 
 
 @pytest.mark.parametrize(
-    ("epochs", "first_cycle"),
-    [(1, 1), (99, 99), (100, 100), (101, 100), (500, 100)],
+    ("name", "epochs", "ends"),
+    [
+        ("paper", 1, [1]),
+        ("paper", 100, [100]),
+        # 120 is nearer to one cycle of 100 than to two, 160 nearer to two.
+        ("paper", 120, [120]),
+        ("paper", 160, [80, 160]),
+        ("paper", 500, [100, 200, 300, 400, 500]),
+        # The cycle ends 2, 6, 14, 30 scaled by 2/3.
+        ("search", 20, [1, 4, 9, 20]),
+        ("search", 30, [2, 6, 14, 30]),
+        ("search", 60, [4, 12, 28, 60]),
+        # Too few epochs for four cycles: of 2, 6, ... the first is nearest to 3 as a ratio.
+        ("search", 3, [3]),
+        ("digits", 4, [1, 2, 4]),
+        ("fast", 17, [17]),
+        ("modern", 17, [17]),
+    ],
 )
-def test_for_epochs_shortens_only_a_longer_first_cycle(epochs: int, first_cycle: int) -> None:
-    recipe = named_recipe("paper").with_epochs(epochs)
-    assert (recipe.epochs, recipe.schedule.first_cycle) == (epochs, first_cycle)
+def test_training_of_any_length_ends_at_the_minimum(name: str, epochs: int, ends: list[int]) -> None:
+    own = named_recipe(name)
+    recipe = own.with_epochs(epochs)
+    assert (recipe.epochs, recipe.schedule.cycle_ends(epochs)) == (epochs, ends)
     changed = {"epochs", "schedule"}
-    assert recipe.model_dump(exclude=changed) == named_recipe("paper").model_dump(exclude=changed)
-    assert recipe.schedule.cycle_factor == 1
-    if epochs <= 100:
-        assert recipe.schedule.cycle_ends(epochs) == [epochs]
+    assert recipe.model_dump(exclude=changed) == own.model_dump(exclude=changed)
+    assert Recipe.from_mapping(recipe.to_mapping()) == recipe
+
+
+def nearest_ends(epochs: int, first: int, factor: int) -> list[int]:
+    """Cycle ends of any number of cycles whose last has the least distance to the training's end, by brute force."""
+    candidates = [simulated_cycle_ends(end, first, factor) for end in range(1, factor * epochs + first + 1)]
+    complete = [ends for end, ends in enumerate(candidates, 1) if ends and ends[-1] == end]
+    return min(reversed(complete), key=lambda ends: round(abs(math.log(epochs / ends[-1])), 12))
+
+
+@many_examples
+@given(st.integers(1, 150), st.integers(1, 40), st.integers(1, 4), st.integers(1, 200))
+def test_stretched_schedule_keeps_its_cycles_or_has_the_nearest_number(
+    epochs: int, first: int, factor: int, own: int
+) -> None:
+    original = Schedule(first_cycle=first, cycle_factor=factor, minimum=0.001)
+    schedule = original.stretched(epochs, own=own)
+    before, ends = simulated_cycle_ends(own, first, factor), schedule.cycle_ends(epochs)
+    if not before or before[-1] != own or len(before) > epochs:
+        before = nearest_ends(epochs, first, factor)
+    assert (len(ends), ends[-1]) == (len(before), epochs)
+    # Rounding moves an end by up to half an epoch; where short cycles need an epoch each, the later ends move as well.
+    assert all(
+        abs(end - old * epochs / before[-1]) <= 0.5 + len(ends) / 2 for end, old in zip(ends, before, strict=True)
+    )
+    for end in ends:
+        assert schedule.learning_rate(end - 0.001, initial=1.0) < 0.0011
+    for end in (0, *ends[:-1]):
+        assert schedule.learning_rate(end, initial=1.0) == pytest.approx(1.0)
+    if before[-1] == epochs:
+        assert schedule == original
+    assert (schedule.cycles is None) or simulated_cycle_ends(epochs, ends[0], factor) != ends
+
+
+def test_own_number_of_epochs_changes_nothing() -> None:
+    recipe = Recipe(epochs=150, schedule=Schedule(first_cycle=100))
+    assert recipe.with_epochs(150) == recipe
+
+
+@pytest.mark.parametrize("epochs", [0, -1, 100_001])
+def test_with_epochs_rejects_invalid_epochs(epochs: int) -> None:
+    for name in ("paper", "search", "modern"):
+        with pytest.raises(InputError, match=r"^epochs = "):
+            named_recipe(name).with_epochs(epochs)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ({"epochs": 9, "schedule": {"cycles": [3, 5]}}, "schedule.cycles = [3, 5]: must add up to epochs (9)"),
+        ({"epochs": 8, "schedule": {"cycles": []}}, "schedule.cycles = []: must have at least 1 entries"),
+        (
+            {"epochs": 8, "schedule": {"kind": "linear", "first_cycle": 8, "cycles": [3, 5]}},
+            "schedule.cycles = [3, 5]: must be omitted in a schedule of kind linear",
+        ),
+    ],
+)
+def test_cycles_must_fit_the_recipe(recipe: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Recipe.from_mapping(recipe)
+    assert str(caught.value) == message
 
 
 def test_for_epochs_keeps_a_constant_schedule() -> None:

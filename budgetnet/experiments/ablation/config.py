@@ -65,7 +65,7 @@ class AblationConfig(Config):
     seeds: OptionalCount = None
     """Number of seeds, from 0 on, in place of the study's."""
     epochs: OptionalCount = None
-    """Epochs in place of the recipes'; a longer first cycle is shortened."""
+    """Epochs in place of the recipes'; the schedule is stretched to end with the last one."""
     train_size: OptionalCount = None
     """Number of training images to use. Default: the study's, else all."""
     validation_size: OptionalCount = None

@@ -10,6 +10,7 @@ from budgetnet.experiments.ablation.levels import STAGE, is_removal, meaning
 from budgetnet.experiments.ablation.paths import parts_of, pattern_of, value_at
 from budgetnet.model.spec import PER_STAGE, ModelSpec, spread_over_stages
 from budgetnet.runs.recipe import Recipe
+from budgetnet.runs.schedule import Schedule
 
 
 class Setup(NamedTuple):
@@ -42,6 +43,7 @@ _DEPENDENT_FIELDS = (
     _DependentField("recipe.nesterov", False, "recipe.momentum", lambda momentum: not momentum),
     _DependentField("recipe.augmentation.alternating_flip", False, "recipe.augmentation.flip", lambda flip: not flip),
     _DependentField("recipe.test_time_shifts", False, "recipe.test_time_flip", lambda flip: not flip),
+    _DependentField("recipe.schedule.cycles", None, "recipe.schedule.kind", lambda kind: kind != "cosine-restarts"),
     _DependentField("spec.bottleneck_ratio", None, "spec.block", lambda block: block != "bottleneck"),
     _DependentField("spec.shortcut.kernel_size", 1, "spec.shortcut.kind", lambda kind: kind in ("padding", "none")),
 )
@@ -55,7 +57,8 @@ def override(base: Setup, settings: Mapping[str, Any]) -> Setup:
 
     Dependent fields that no setting names are reset where the base's value becomes invalid: Nesterov momentum without
     momentum, alternating flips without flips, the ratio of bottlenecks in other blocks, the kernel of shortcuts without
-    convolution. If the epochs or the kind of schedule change, the first cycle is that of `Recipe.with_epochs`.
+    convolution, the cycles of another schedule than restarts. If the epochs or the kind of schedule change, the cycles
+    are those of `Schedule.stretched`, unless a setting names them.
 
     Args:
         base: network and recipe to start from.
@@ -125,26 +128,32 @@ def _must_reset(field: _DependentField, documents: dict[str, Any], inherited: di
 
 
 def _recipe(mapping: dict[str, Any], settings: Mapping[str, Any], before: Recipe) -> Recipe:
-    """Return the recipe, with the first cycle adapted to its epochs and schedule unless a setting names it."""
+    """Return the recipe, with the cycles adapted to its epochs and schedule unless a setting names them."""
     schedule = mapping["schedule"]
-    if _named_cycle(settings) or not isinstance(schedule, dict):
+    if _names_cycles(settings) or not isinstance(schedule, dict):
         return Recipe.from_mapping(mapping)
     if (mapping["epochs"], schedule.get("kind")) == (before.epochs, before.schedule.kind):
         return Recipe.from_mapping(mapping)
-    if schedule.get("kind") in ("one-cycle", "linear"):
-        mapping = {**mapping, "schedule": {**schedule, "first_cycle": mapping["epochs"]}}
-    recipe = Recipe.from_mapping(mapping)
-    return recipe.with_epochs(recipe.epochs)
+    # Without its schedule first, as that depends on valid epochs.
+    recipe = Recipe.from_mapping({**mapping, "schedule": {"kind": "constant"}})
+    adapted = _prefixed("schedule", lambda: Schedule.from_mapping(schedule)).stretched(recipe.epochs, own=before.epochs)
+    return Recipe.from_mapping({**mapping, "schedule": adapted.to_mapping()})
 
 
-def _named_cycle(settings: Mapping[str, Any]) -> bool:
-    """Return whether the settings name the length of the first cycle."""
+def _names_cycles(settings: Mapping[str, Any]) -> bool:
+    """Return whether the settings name the length of the first cycle, or of all."""
     schedule = settings.get("recipe.schedule")
-    return "recipe.schedule.first_cycle" in settings or (isinstance(schedule, Mapping) and "first_cycle" in schedule)
+    named = {path.removeprefix("recipe.schedule.") for path in settings}
+    return not named.isdisjoint(_CYCLES) or (isinstance(schedule, Mapping) and not _CYCLES.isdisjoint(schedule))
+
+
+_CYCLES = {"first_cycle", "cycles"}
 
 
 def with_epochs(base: Setup, settings: Mapping[str, Any], epochs: int) -> dict[str, Any]:
-    """Return settings for another number of epochs, with their first cycle from `Recipe.with_epochs`.
+    """Return settings for another number of epochs, with a named first cycle no longer than the training.
+
+    A single cycle spans the training.
 
     Args:
         base: network and recipe that the settings override.
@@ -154,12 +163,15 @@ def with_epochs(base: Setup, settings: Mapping[str, Any], epochs: int) -> dict[s
     Raises:
         InputError: a setting is invalid for this base.
     """
-    if "recipe" in settings or "recipe.epochs" in settings or not _named_cycle(settings):
+    if "recipe" in settings or "recipe.epochs" in settings or not _names_cycles(settings):
         return dict(settings)
-    cycle = override(base, settings).recipe.with_epochs(epochs).schedule.first_cycle
+    schedule = override(base, settings).recipe.schedule
+    cycle = epochs if schedule.is_single_cycle else min(schedule.first_cycle, epochs)
     if "recipe.schedule.first_cycle" in settings:
         return {**settings, "recipe.schedule.first_cycle": cycle}
-    return {**settings, "recipe.schedule": {**settings["recipe.schedule"], "first_cycle": cycle}}
+    if "recipe.schedule" in settings and "first_cycle" in settings["recipe.schedule"]:
+        return {**settings, "recipe.schedule": {**settings["recipe.schedule"], "first_cycle": cycle}}
+    return dict(settings)
 
 
 def _prefixed(kind: str, make: Callable[[], Any]) -> Any:

@@ -221,7 +221,6 @@ class AblationStudy(Document):
             InputError: fewer than one epoch.
         """
         how, base = self.base_recipe.with_epochs(epochs), next(iter(self.bases.values()))
-        length = {"recipe.epochs": how.epochs, "recipe.schedule.first_cycle": how.schedule.first_cycle}
 
         def adapted(settings: dict[str, Any]) -> dict[str, Any]:
             return with_epochs(base, settings, epochs)
@@ -231,7 +230,10 @@ class AblationStudy(Document):
         mapping["factors"] = {
             path: [adapted({path: level})[path] for level in levels] for path, levels in mapping["factors"].items()
         }
-        return self.from_mapping({**mapping, "changes": {**mapping["changes"], **length}})
+        # The schedule of the changed base, whole, so that nothing of the study's own changes is left to override it.
+        kept = {path: value for path, value in self.changes.items() if not path.startswith("recipe.schedule.")}
+        length = {"recipe.epochs": how.epochs, "recipe.schedule": how.schedule.to_mapping()}
+        return self.from_mapping({**mapping, "changes": {**kept, **length}})
 
     def variants(self, *, input_shape: tuple[int, int, int], num_classes: int) -> list[Variant]:
         """Return the variants of the study, also those over budget, the base of each network first.

@@ -61,7 +61,7 @@ class ReproductionConfig(Config):
     declare: Annotated[Literal["cifar10"] | None, OnCommandLine("cifar10")] = None
     """Vouch for the images being CIFAR-10; the verdict then says that you did."""
     epochs: OptionalCount = None
-    """Epochs in place of the recipe's; a longer first cycle is shortened."""
+    """Epochs in place of the recipe's; the schedule is stretched to end with the last one."""
     seed: Seed = 0
     """First seed; the others follow it."""
     train_size: OptionalCount = None
