@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def short_count(number: int) -> str:
     """Format a large count with a suffix: ``793.4M``."""
@@ -49,3 +51,9 @@ def count_of(number: int, thing: str) -> str:
 def percent(share: float) -> str:
     """Format a share in per cent with two decimals: 0.9141 becomes ``91.41``."""
     return f"{100 * share:.2f}"
+
+
+def named_few(names: Sequence[str], *, most: int = 3) -> str:
+    """Name the first things of many: ``a, b, c and 7 more``."""
+    shown, others = ", ".join(names[:most]), len(names) - most
+    return f"{shown} and {others:,} more" if others > 0 else shown

@@ -19,7 +19,7 @@ def load_arrays(path: Path, *, name: str | None = None) -> DataSet:
     """Load a ``.npz`` file; pickled arrays are rejected, so no code in it is executed.
 
     The file contains ``train_images`` and ``test_images``, uint8 (n, height, width) or (n, height, width, 1 or 3), and
-    ``train_labels`` and ``test_labels``, integers (n,); optionally ``class_names``, text (num_classes,).
+    ``train_labels`` and ``test_labels``, integers (n,) or (n, 1); optionally ``class_names``, text (num_classes,).
 
     Args:
         path: path of the file.
@@ -36,12 +36,17 @@ def load_arrays(path: Path, *, name: str | None = None) -> DataSet:
     return make_dataset(
         name=name,
         train_images=arrays["train_images"],
-        train_labels=arrays["train_labels"],
+        train_labels=_flat(arrays["train_labels"]),
         test_images=arrays["test_images"],
-        test_labels=arrays["test_labels"],
+        test_labels=_flat(arrays["test_labels"]),
         class_names=class_names.tolist() if class_names is not None else None,
         provenance="arrays from a file, as declared by its owner",
     )
+
+
+def _flat(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return labels in a column (n, 1), as some collections have them, as (n,)."""
+    return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
 
 
 def _read(name: str, path: Path) -> dict[str, npt.NDArray[Any]]:

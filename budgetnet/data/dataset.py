@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from budgetnet.common.errors import DataError
+from budgetnet.data.copies import copies_remark, groups_of_copies
 from budgetnet.data.test_set import SealedTestSet
+
+_log = logging.getLogger(__name__)
 
 Element = TypeVar("Element", bound=np.generic)
 
@@ -62,6 +67,11 @@ class DataSet:
         """Shape of one image: (channels, height, width)."""
         _, channels, height, width = self.train_images.shape
         return channels, height, width
+
+    @cached_property
+    def groups_of_copies(self) -> npt.NDArray[np.int64] | None:
+        """Index of the first training image with the same pixels for each one; None if less than 1 % are copies."""
+        return groups_of_copies(self.train_images)
 
     @property
     def num_classes(self) -> int:
@@ -147,6 +157,8 @@ def make_dataset(
     with ThreadPoolExecutor(1, thread_name_prefix="fingerprint") as thread:
         hashed = thread.submit(_fingerprint, arrays, num_classes=len(names))
         mean, std = (CIFAR10_MEAN, CIFAR10_STD) if is_original_cifar10 else pixel_statistics(images["train"])
+        if images["train"].min() == images["train"].max():
+            _log.warning("data %s: all training pixels are %d", name, images["train"].flat[0])
         fingerprint = hashed.result()
     return DataSet(
         name=name,
@@ -155,7 +167,7 @@ def make_dataset(
         class_names=names,
         test=SealedTestSet(images=images["test"], labels=labels["test"], fingerprint=fingerprint),
         fingerprint=fingerprint,
-        provenance=provenance,
+        provenance=provenance + ("" if is_original_cifar10 else copies_remark(images["train"], images["test"])),
         is_original_cifar10=is_original_cifar10,
         mean=mean,
         std=std,
@@ -214,7 +226,8 @@ def _checked_images(name: str, part: str, images: npt.NDArray[Any]) -> npt.NDArr
 
 def _check_labels(name: str, part: str, labels: npt.NDArray[Any], *, count: int) -> None:
     if labels.dtype.kind not in "iu" or labels.shape != (count,):
-        raise DataError("data", name, f"{part}_labels must be whole numbers, one for each image")
+        rule = f"{part}_labels must be whole numbers ({count},), one for each image, not {labels.dtype} {labels.shape}"
+        raise DataError("data", name, rule)
 
 
 def _check_label_range(name: str, part: str, labels: npt.NDArray[Any], *, num_classes: int) -> None:

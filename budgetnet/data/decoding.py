@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from budgetnet.common.cpu import available_cores
 from budgetnet.common.errors import DataError
@@ -25,10 +25,10 @@ _SMALL = 64 * 64
 """Pixels below which opening a file costs more than decoding it. Threads then only wait for the interpreter's lock."""
 
 # Named, because Pillow otherwise goes by content, and would hand a disguised PostScript file to an interpreter.
-_FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
+"""Formats of image files, recognised by content."""
 
 _GREY_MODES = ("1", "L")
-_DEEP_MODES = ("I", "F")  # and I;16 in its variants: more than 8 bits a channel, which Pillow would cut off
 
 
 class _UnreadableError(Exception):
@@ -60,7 +60,8 @@ def decode_images(
     folder = os.fspath(root)
     try:
         with doubtful_sizes_refused():
-            with _opened(folder, files[0]) as first:
+            with _opened(folder, files[0]) as opened:
+                first = upright(opened)
                 size, grey = first.size, first.mode in _GREY_MODES
             try:
                 return _decode(files, folder, size, "L" if grey else "RGB", progress)
@@ -107,17 +108,22 @@ def _pixels(root: str, file: str, mode: str, size: tuple[int, int], first: str) 
         _UnreadableError: the file is no sound image, or not one of this size and of 8 bits a channel.
         _NotGrey: grey is wanted, and the image has colour.
     """
-    with _opened(root, file) as image:
+    with _opened(root, file) as opened:
+        depth = deep_mode(opened)
+        try:
+            image = upright(opened)
+        except Exception as error:  # decoders answer broken bytes with nearly any exception
+            raise _UnreadableError(f"{file} is not a sound image: {cause(error)}") from None
         if image.size != size:
             sizes = f"{image.width}x{image.height}, but {first} is {size[0]}x{size[1]}"
             raise _UnreadableError(f"{file} is {sizes}; all images must have the same size")
-        if image.mode.startswith(_DEEP_MODES):
-            raise _UnreadableError(f"{file} must have 8 bits a channel, not Pillow's mode {image.mode}")
+        if depth:
+            raise _UnreadableError(f"{file} must have 8 bits a channel, not Pillow's mode {depth}")
         if mode == "L" and image.mode not in _GREY_MODES:
             raise _NotGrey
         try:
             array = np.asarray(converted(image, mode))
-        except Exception as error:  # decoders answer broken bytes with nearly any exception
+        except Exception as error:  # as above
             raise _UnreadableError(f"{file} is not a sound image: {cause(error)}") from None
     return array[np.newaxis] if array.ndim == 2 else array.transpose(2, 0, 1)
 
@@ -137,11 +143,29 @@ def _opened(root: str, file: str) -> Image.Image:
     """The image with its header read."""
     try:
         # A path as text: with tens of thousands of small files, path objects are a tenth of the whole time.
-        return Image.open(f"{root}/{file}", formats=_FORMATS)
+        return Image.open(f"{root}/{file}", formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _UnreadableError(f"{file} has too many pixels to be decoded safely") from None
     except Exception as error:  # as above
         raise _UnreadableError(f"{file} is not a sound image: {cause(error)}") from None
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Return the image turned as its EXIF orientation says; the image itself where it has none."""
+    return ImageOps.exif_transpose(image) if "exif" in image.info else image
+
+
+def deep_mode(image: Image.Image) -> str | None:
+    """Return Pillow's mode of an opened image with more than 8 bits a channel, which Pillow may cut off; else None."""
+    if image.mode.startswith(("I", "F")):
+        return image.mode
+    # Of colours with 16 bits Pillow keeps the upper 8; only what it decodes tells.
+    modes = [
+        str(each)
+        for tile in getattr(image, "tile", ())
+        for each in (tile[3] if isinstance(tile[3], tuple) else (tile[3],))
+    ]
+    return next((mode for mode in modes if ";16" in mode), None)
 
 
 def converted(image: Image.Image, mode: str) -> Image.Image:

@@ -8,6 +8,7 @@ Names are compared as text: numbers need leading zeros.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -17,14 +18,17 @@ from pathlib import Path
 import numpy as np
 
 from budgetnet.common.errors import DataError
+from budgetnet.common.formatting import named_few
 from budgetnet.data.cache import cache_file, read_cache, write_cache
 from budgetnet.data.dataset import DataSet, make_dataset
 from budgetnet.data.decoding import Images, decode_images
 
+_log = logging.getLogger(__name__)
+
 Progress = Callable[[int, int], None]
 """Called with (images decoded, images in all) from the thread that loads."""
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 """Endings of the files taken for images, in lower or upper case; others are left alone."""
 
 _PARTS = ("train", "test")
@@ -40,6 +44,8 @@ class _Listing:
     """Of ``train`` and ``test``: each image's path from the folder on."""
 
     labels: dict[str, list[int]]
+    left_out: tuple[str, ...]
+    """Files and folders in the folders of classes that are not read."""
     key: str
     """Another one as soon as a file is another."""
 
@@ -48,8 +54,9 @@ def load_folder(path: Path, *, name: str | None = None, progress: Progress | Non
     """Loads an image folder, from the cache where nothing in it has changed since the last time.
 
     All images must have the same width and height. They become one grey channel if all of them are grey, red, green and
-    blue otherwise; transparency is dropped. Hidden files, and files that are not images by their ending, are ignored;
-    links to files are followed. A file counts as changed when its name, size or time of change is another.
+    blue otherwise; transparency is dropped. Hidden files are ignored; other files that are not images by their ending,
+    and folders in those of classes, are left out with a warning. Links to files are followed. A file counts as changed
+    when its name, size or time of change is another.
 
     The arrays are kept in one file a folder under ``$BUDGETNET_CACHE/folders``, or ``~/.cache/budgetnet/folders``. A
     cache that is damaged is made anew, one that cannot be written is done without.
@@ -65,6 +72,9 @@ def load_folder(path: Path, *, name: str | None = None, progress: Progress | Non
     """
     name = name or f"folder:{path}"
     listing = _list_folder(name, path)
+    if listing.left_out:
+        rule = f"only {', '.join(SUFFIXES)} directly in the folder of a class are read"
+        _log.warning("data %s: left out %s: %s", name, named_few(listing.left_out), rule)
     cache = cache_file(path)
     dataset = _cached_dataset(name, listing, cache) if cache else None
     if dataset is not None:
@@ -116,15 +126,16 @@ def _list_folder(name: str, path: Path) -> _Listing:
             rule = f"train and test must have the same classes, {extra[0]!r} is only in {here}"
             raise DataError("data", name, rule)
     class_names = tuple(classes["train"])
-    digest = hashlib.sha256(b"budgetnet folder 1\n")
+    digest = hashlib.sha256(b"budgetnet folder 2\n")
     files: dict[str, list[str]] = {}
     labels: dict[str, list[int]] = {}
+    left_out: list[str] = []
     for part in _PARTS:
         names: list[str] = []
         states: list[str] = []
         label_of: list[int] = []
         for label, class_name in enumerate(class_names):
-            for file, state in _image_files(name, path / part / class_name):
+            for file, state in _image_files(name, path / part / class_name, left_out):
                 names.append(file)
                 states.append(state)
                 label_of.append(label)
@@ -136,7 +147,9 @@ def _list_folder(name: str, path: Path) -> _Listing:
         labels[part] = [label_of[number] for number in order]
         lines = [f"{file}\0{states[number]}\n" for file, number in zip(files[part], order, strict=True)]
         digest.update(os.fsencode("".join(lines)))
-    return _Listing(class_names=class_names, files=files, labels=labels, key=digest.hexdigest())
+    return _Listing(
+        class_names=class_names, files=files, labels=labels, left_out=tuple(left_out), key=digest.hexdigest()
+    )
 
 
 def _class_folders(name: str, folder: Path) -> list[str]:
@@ -149,18 +162,22 @@ def _class_folders(name: str, folder: Path) -> list[str]:
         raise DataError("data", name, f"{folder} cannot be read: {error.strerror}") from None
 
 
-def _image_files(name: str, folder: Path) -> Iterator[tuple[str, str]]:
+def _image_files(name: str, folder: Path, left_out: list[str]) -> Iterator[tuple[str, str]]:
     """The image files of a class, in no order, each with a text that is another one when the file has changed.
+
+    What is not read is added to ``left_out``, hidden files excepted.
 
     It keeps no more of a file than the two texts: tens of thousands of status objects are slow to make room for.
     """
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.name.startswith(".") or not entry.name.lower().endswith(SUFFIXES):
+                if entry.name.startswith("."):
                     continue
-                status = entry.stat()
-                if stat.S_ISREG(status.st_mode):
+                status = entry.stat() if entry.name.lower().endswith(SUFFIXES) else None
+                if status is None or not stat.S_ISREG(status.st_mode):
+                    left_out.append(f"{folder.parent.name}/{folder.name}/{entry.name}")
+                else:
                     yield entry.name, f"{status.st_size}\0{status.st_mtime_ns}"
     except OSError as error:
         raise DataError("data", name, f"{error.filename or folder} cannot be read: {error.strerror}") from None

@@ -9,10 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from budgetnet.common.errors import InputError
-from budgetnet.data.decoding import Images, cause, converted, doubtful_sizes_refused
-
-FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
-"""Supported formats, recognised by content. Restricted because Pillow passes PostScript files to an interpreter."""
+from budgetnet.data.decoding import FORMATS, Images, cause, converted, deep_mode, doubtful_sizes_refused, upright
 
 # Unlike bicubic interpolation, bilinear does not overshoot.
 _METHOD = Image.Resampling.BILINEAR
@@ -21,9 +18,9 @@ _METHOD = Image.Resampling.BILINEAR
 def load_image(path: Path, *, input_shape: tuple[int, int, int]) -> Images:
     """Read an image file as an input of a network.
 
-    The image is rotated by its EXIF orientation, scaled to cover the input size and centre-cropped; an image of the
-    input size keeps its pixels. Only the first frame of an animation is read; transparency is dropped; 16 bits per
-    channel are reduced to 8.
+    The image is read as those of a folder are: rotated by its EXIF orientation, its transparency dropped, of an
+    animation only the first frame. It is scaled to cover the input size and centre-cropped; an image of the input size
+    keeps its pixels.
 
     Args:
         path: path of the image file.
@@ -33,7 +30,7 @@ def load_image(path: Path, *, input_shape: tuple[int, int, int]) -> Images:
         uint8 (channels, height, width).
 
     Raises:
-        InputError: the file is not a valid image, has too many pixels or has floating-point values.
+        InputError: the file is not a valid image, has too many pixels or more than 8 bits a channel.
     """
     channels, height, width = input_shape
     try:
@@ -55,10 +52,8 @@ def load_image(path: Path, *, input_shape: tuple[int, int, int]) -> Images:
 def _in_mode(path: Path, mode: str) -> Image.Image:
     """Open an image, apply its orientation and convert it to Pillow's mode ``L`` or ``RGB``."""
     with Image.open(path, formats=FORMATS) as opened:
-        image = ImageOps.exif_transpose(opened)
-        if image.mode == "F":
-            raise InputError("IMAGE", str(path), "has floating-point values, whose range is unknown")
-        if image.mode.startswith("I"):
-            # 16-bit values are 257 times 8-bit values, rounded.
-            image = image.convert("I").point(lambda value: value / 257 + 0.5).convert("L")
-        return converted(image, mode)
+        if depth := deep_mode(opened):
+            raise InputError("IMAGE", str(path), f"must have 8 bits a channel, not Pillow's mode {depth}")
+        # Read before the file is closed; Pillow waits until the pixels are needed.
+        opened.load()
+        return converted(upright(opened), mode)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import io
 import os
 import sys
@@ -19,9 +18,8 @@ from budgetnet.common.errors import DataError
 from budgetnet.data.arrays import load_arrays
 from budgetnet.data.dataset import DataSet, make_dataset
 from budgetnet.data.folder import Progress, load_folder
+from budgetnet.data.names import check_name
 from budgetnet.data.split import split
-
-_RULE = "must be digits, cifar10, cifar10:PATH, folder:PATH or arrays:PATH.npz"
 
 
 def load_dataset(name: str, *, progress: Progress | None = None) -> DataSet:
@@ -35,17 +33,14 @@ def load_dataset(name: str, *, progress: Progress | None = None) -> DataSet:
     Raises:
         DataError: the name is unknown, or the data set is missing, damaged or invalid.
     """
-    kind, colon, where = name.partition(":")
-    if kind in ("folder", "arrays") and where:
+    check_name(name)
+    kind, _, where = name.partition(":")
+    if kind in ("folder", "arrays"):
         path = _path(name, where)
         return load_folder(path, name=name, progress=progress) if kind == "folder" else load_arrays(path, name=name)
     if name == "digits":
         return load_digits()
-    if kind == "cifar10" and (where or not colon):
-        return load_cifar10(name, _path(name, where) if where else _cifar10_folder(name))
-    near = difflib.get_close_matches(kind.strip().lower(), ("digits", "cifar10", "folder", "arrays"), n=1)
-    hint = f"; did you mean {near[0]}?" if near and near[0] != kind else ""
-    raise DataError("data", name, _RULE + hint)
+    return load_cifar10(name, _path(name, where) if where else _cifar10_folder(name))
 
 
 def needs_download(name: str) -> bool:

@@ -37,6 +37,7 @@ def split(
     seed: int,
     train_size: int | None = None,
     validation_size: int | None = None,
+    groups: Indices | None = None,
 ) -> Split:
     """Split training images at random, stratified by class.
 
@@ -49,6 +50,9 @@ def split(
         seed: seed of the split, from 0 to 2**32 - 1.
         train_size: number of training images, at least one per class; default: all that are not held out.
         validation_size: number of validation images, at least one per class; default: all that are held out.
+        groups: group of each image (n,), by the index of its first image; a group stays on one side, so that the
+            numbers of images are those of the fraction only nearly. Not used if a class has a single group. Default:
+            every image by itself.
 
     Raises:
         DataError: the fraction, a size or the seed is out of range, or a class has too few images to be split.
@@ -59,6 +63,11 @@ def split(
         raise DataError("seed", seed, "must be a whole number from 0 to 2**32 - 1")
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) == 0:
         raise DataError("labels", labels.shape, "must be whole numbers, one for each image")
+    if groups is not None and _can_be_split(labels, groups):
+        firsts = np.unique(groups)
+        parts = split(labels[firsts], validation_fraction=validation_fraction, seed=seed)
+        train, validation = (np.flatnonzero(np.isin(groups, firsts[part])) for part in (parts.train, parts.validation))
+        return _finished(train, validation, labels, train_size=train_size, validation_size=validation_size, seed=seed)
     classes, counts = np.unique(labels, return_counts=True)
     rarest = int(counts.argmin())
     if counts[rarest] < 2:
@@ -80,6 +89,25 @@ def split(
     if len(np.unique(labels[train])) < len(classes):
         rule = "leaves a class without training images; use a smaller fraction"
         raise DataError("validation_fraction", validation_fraction, rule)
+    return _finished(train, validation, labels, train_size=train_size, validation_size=validation_size, seed=seed)
+
+
+def _can_be_split(labels: npt.NDArray[Any], groups: Indices) -> bool:
+    """Return whether every class has at least two groups, so that both parts can have one."""
+    counts = np.unique(labels[np.unique(groups)], return_counts=True)[1]
+    return len(counts) == len(np.unique(labels)) and int(counts.min()) >= 2
+
+
+def _finished(
+    train: Indices,
+    validation: Indices,
+    labels: npt.NDArray[Any],
+    *,
+    train_size: int | None,
+    validation_size: int | None,
+    seed: int,
+) -> Split:
+    """Return the split of both parts, or of subsets of them."""
     train = _subset(train, labels, size=train_size, field="train_size", seed=seed)
     validation = _subset(validation, labels, size=validation_size, field="validation_size", seed=seed)
     digest = hashlib.sha256(f"budgetnet split 1, {len(train)} and {len(validation)}\n".encode())

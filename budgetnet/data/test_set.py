@@ -37,6 +37,16 @@ class SealedTestSet:
         """Number of test images."""
         return len(self.__labels)
 
+    def relabelled(self, numbers: Sequence[int]) -> SealedTestSet:
+        """Return the same images with other class numbers.
+
+        Args:
+            numbers: new number of each class, by its present number.
+        """
+        labels = np.asarray(numbers, dtype=np.int64)[self.__labels]
+        labels.flags.writeable = False
+        return SealedTestSet(images=self.__images, labels=labels, fingerprint=self._fingerprint)
+
     def open(
         self, *, reason: str, by: str, log: Path, runs: Sequence[str] = ()
     ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:

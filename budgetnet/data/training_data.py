@@ -63,6 +63,7 @@ class TrainingData(NamedTuple):
             seed=recipe.split_seed,
             train_size=train_size,
             validation_size=validation_size,
+            groups=dataset.groups_of_copies,
         )
         train, validation = (
             to_device(

@@ -12,7 +12,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from budgetnet.data.single_image import FORMATS
+from budgetnet.data.decoding import FORMATS
 from budgetnet.model.plan import BlockPlan, Plan, lower
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.records import RunRecord

@@ -87,7 +87,9 @@ def test_the_same_images_as_arrays_are_the_same_data_set(folder: Path, tmp_path:
         assert from_folder.mean == from_arrays.mean
 
 
-def test_hidden_files_and_other_files_are_ignored_and_endings_may_be_upper_case(folder: Path) -> None:
+def test_what_is_left_out_is_named_and_endings_may_be_upper_case(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     save(folder / "train" / "cat" / "4.BMP", pixels(4))
     (folder / "train" / "cat" / ".5.png").write_bytes(b"hidden")
     (folder / "train" / "cat" / "notes.txt").write_text("not an image")
@@ -95,7 +97,12 @@ def test_hidden_files_and_other_files_are_ignored_and_endings_may_be_upper_case(
     (folder / "train" / ".hidden").mkdir()
     os.mkfifo(folder / "train" / "cat" / "pipe.png")
     (folder / "train" / "dog" / "5.png").symlink_to(folder / "train" / "cat" / "0.png")
-    assert stored(load_folder(folder)) == expected(0, 1, 2, 3, 4, 0)
+    with caplog.at_level(logging.WARNING):
+        assert stored(load_folder(folder)) == expected(0, 1, 2, 3, 4, 0)
+    (line,) = caplog.messages
+    assert line.startswith(f"data folder:{folder}: left out train/cat/")
+    assert all(f"train/cat/{name}" in line for name in ("notes.txt", "deeper.png", "pipe.png"))
+    assert ".5.png" not in line
 
 
 @pytest.mark.parametrize("suffix", ["png", "webp", "bmp"])
@@ -301,7 +308,9 @@ def test_a_corrupt_image_is_named(folder: Path, cache: Path, victim: str) -> Non
 
 
 def test_only_image_formats_are_opened_whatever_the_ending_says(folder: Path) -> None:
-    (folder / "train" / "cat" / "0.png").write_bytes(b"P6 5 4 255\n" + bytes(60))  # sound, and Pillow could read it
+    (folder / "train" / "cat" / "0.png").write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 5 4\n%%EndComments\n"  # Pillow would hand it to an interpreter
+    )
     with pytest.raises(DataError, match=r"0.png is not a sound image"):
         load_folder(folder)
 
