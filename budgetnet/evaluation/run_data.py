@@ -94,6 +94,7 @@ class DataSets:
                 rule += f"{dataset.fingerprint[:10]}..., not {own.fingerprint[:10]}...; give the right one with --data"
                 raise DataError("data", name, rule)
             self._require_fit(dataset, record)
+            dataset = _in_order_of_classes(dataset, record)
         return replace(dataset, mean=own.mean, std=own.std)
 
     def _require_fit(self, dataset: DataSet, record: RunRecord) -> None:
@@ -125,6 +126,25 @@ class DataSets:
             with suppress(DataError):
                 return self.of(record).class_names
         return names or tuple(map(str, range(record.identity.spec.num_classes)))
+
+
+def _in_order_of_classes(dataset: DataSet, record: RunRecord) -> DataSet:
+    """Return a data set with the class numbers of a run, matched by name; unchanged where one has only numbers.
+
+    Raises:
+        InputError: the names of the classes differ.
+    """
+    own, other = _stored_class_names(record), dataset.class_names
+    numbers = tuple(map(str, range(dataset.num_classes)))
+    if own is None or own == other or numbers in (own, other):
+        return dataset
+    missing = [name for name in own if name not in other]
+    if missing:
+        rule = (
+            f"has no class {missing[0]!r}, which {record.folder.name} was trained on; its classes: {', '.join(other)}"
+        )
+        raise InputError("data", dataset.name, rule)
+    return replace(dataset, class_names=own, test=dataset.test.relabelled([own.index(name) for name in other]))
 
 
 def _stored_class_names(record: RunRecord) -> tuple[str, ...] | None:

@@ -301,3 +301,26 @@ def test_folders_without_a_usable_run_are_rejected(runs: Runs, tmp_path: Path) -
         assert caught.value.value == str(path) or str(path) in caught.value.field
     with pytest.raises(InputError, match=f"is given twice: it is the same run as {good}"):
         read_runs([good, copy])
+
+
+def test_classes_of_another_data_set_are_matched_by_name(runs: Runs, tmp_path: Path) -> None:
+    letters = tuple("abcdefghij")
+    (record,) = (without_names(each, names=letters) for each in runs("good0"))
+    plain, order = other_digits(), [3, 1, 4, 0, 5, 9, 2, 6, 8, 7]
+    other = replace(plain, class_names=tuple(letters[number] for number in order))
+    (result,) = evaluate_runs([record], TEST._replace(data="others"), load=lambda _: other)
+    _, labels = open_test_set(plain, tmp_path)
+    # Class 0 of the other data set is called d, which is class 3 of the run.
+    assert result.scores.labels.tolist() == [order[label] for label in labels.tolist()]
+    assert result.class_names == letters
+    # In another spelling it is another class.
+    spelled = replace(plain, class_names=tuple("abcdefghiJ"))
+    before = openings(tmp_path)
+    with pytest.raises(InputError, match=r"has no class 'j', which good0 was trained on; its classes: a, b, .*, J$"):
+        evaluate_runs([record], TEST._replace(data="others"), load=lambda _: spelled)
+    assert openings(tmp_path) == before
+    # Numbers are no names: they stand for any.
+    (unnamed,) = evaluate_runs(
+        [record], TEST._replace(data="others"), load=lambda _: replace(plain, class_names=tuple("0123456789"))
+    )
+    assert unnamed.scores.labels.tolist() == labels.tolist()
