@@ -16,7 +16,7 @@ from budgetnet.data import DataSet
 from budgetnet.data.on_device import OnDeviceImages, to_device
 from budgetnet.runs.metrics import Scores
 from budgetnet.runs.recipe import Views
-from budgetnet.runs.records import RunRecord, TestResult
+from budgetnet.runs.records import MAX_REASON, RunRecord, TestResult
 from budgetnet.runs.store import TEST_OPENINGS_FILE, RunFolder
 from budgetnet.training.checkpoint import load_tensors
 from budgetnet.training.initialisation import initialise
@@ -94,7 +94,7 @@ def evaluate_on_test(
         records: complete runs.
         dataset: data set of the runs.
         by: command or study that opens the test set, for the log.
-        reason: reason for the opening, for the log.
+        reason: reason for the opening, for the log; shortened to what a record may hold.
         device: device to compute on.
         out: folder of run folders, which contains the log of openings.
 
@@ -104,6 +104,8 @@ def evaluate_on_test(
     """
     if all(record.test is not None for record in records):
         return
+    # Shortened before the test set is opened: a result that cannot be stored would be an opening in vain.
+    reason = reason if len(reason) <= MAX_REASON else f"{reason[: MAX_REASON - 3]}..."
     # Locked, as another process that shares runs could open the test set for them a second time.
     with _lock_openings(out):
         waiting = [record for record in records if RunFolder(record.folder).load().test is None]

@@ -129,6 +129,10 @@ class Epoch(NamedTuple):
     """Wall time of training and validation."""
 
 
+MAX_REASON = 500
+"""Largest number of characters of a reason in a record."""
+
+
 class RunResult(Document):
     """Result of a finished run."""
 
@@ -136,7 +140,7 @@ class RunResult(Document):
     """Version of the file format."""
     status: Literal["complete", "diverged", "stopped"]
     """``complete``, ``diverged`` (the loss became infinite or NaN) or ``stopped`` (pruned by a search)."""
-    reason: Annotated[str, Field(max_length=500)]
+    reason: Annotated[str, Field(max_length=MAX_REASON)]
     """Reason why training ended."""
     params: int
     """Number of trainable parameters."""
@@ -182,7 +186,7 @@ class TestResult(Document):
     """Number of correctly classified test images."""
     images: int
     """Number of test images."""
-    reason: Annotated[str, Field(max_length=500)]
+    reason: Annotated[str, Field(max_length=MAX_REASON)]
     """Reason for which the test set was opened."""
 
     @property

@@ -9,6 +9,7 @@
     result.json             result; only in finished runs
     test.json               metrics on the test set; only in runs evaluated on it
     test-scores.safetensors predicted probabilities of each test image; only in runs evaluated on the test set
+    pruned/                 record of the pruned run; only in runs that were trained on afterwards
 
 All tables and figures are made from these files.
 """
@@ -38,6 +39,8 @@ VERSION = 1
 """Version of the run folder's format."""
 _RETRAIN = "delete the run folder to train the run again"
 _REMEDIES = {"test.json": "delete it to evaluate the run again"}
+PRUNED = "pruned"
+"""Subfolder of a run that was trained on after a search had pruned it, with the record of the pruned run."""
 TEST_OPENINGS_FILE = "test-openings.jsonl"
 """Name of the log of test-set openings, which lies next to the run folders."""
 
@@ -149,7 +152,17 @@ class RunFolder:
             raise RecordError("test scores", str(self._scores), rule) from None
 
     def reopen(self) -> None:
-        """Delete the result of a pruned run so that it is trained again, from the start as it has no checkpoint."""
+        """Delete the result of a pruned run so that it is trained again, from the start as it has no checkpoint.
+
+        The record stays in the subfolder `PRUNED`: it is the evidence of the study that pruned the run.
+        """
+        kept = self.path / PRUNED
+        if not (kept / self._result.name).exists():
+            kept.mkdir(exist_ok=True)
+            # The result last, as its presence implies the other files.
+            for file in (self._identity, self._curves, self._environment, self._result):
+                if file.exists():
+                    write_bytes(kept / file.name, file.read_bytes())
         self._result.unlink(missing_ok=True)
 
     @property

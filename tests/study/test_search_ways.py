@@ -12,7 +12,7 @@ from support import PAIR_SPACE, TINY, TINY_SPACE, prepare, restarts, tiny_recipe
 
 from budgetnet.common.errors import InputError
 from budgetnet.data import DataSet
-from budgetnet.runs.store import RunFolder
+from budgetnet.runs.store import PRUNED, RunFolder
 from budgetnet.study.bulk import Written
 from budgetnet.study.config import SearchConfig
 from budgetnet.study.driver import make_settings
@@ -21,9 +21,10 @@ from budgetnet.study.presence import Presence
 from budgetnet.study.proposer import Proposals
 from budgetnet.study.pruner import make_pruner
 from budgetnet.study.space import SearchSpace
-from budgetnet.study.storage import default_storage, open_storage, read_trials
+from budgetnet.study.storage import default_storage, open_storage, read_trials, study_settings
 from budgetnet.study.trials import count_outcomes
 from budgetnet.training.trainer import train
+from budgetnet.visualization.dashboard.candidates import Candidates
 
 CYCLES = tiny_recipe(epochs=12, schedule=restarts(4, cycle_factor=2))
 BY_RATE = {
@@ -108,8 +109,14 @@ def test_a_stopped_run_is_trained_anew_where_nobody_stops_it(run_search: SearchR
     stopped = next(trial for trial in outcome.study.get_trials() if trial.user_attrs["status"] == "stopped")
     identity = RunFolder(run_search.out / stopped.user_attrs["run"]).load().identity
     data = prepare(digits, CYCLES)
+    pruned = RunFolder(run_search.out / stopped.user_attrs["run"]).load()
     record = train(identity.spec, data, identity.recipe, seed=identity.seed, out=run_search.out)
     assert record.folder.name == stopped.user_attrs["run"]
+    kept = RunFolder(record.folder / PRUNED).load(weights=False)
+    assert (kept.identity, kept.result, kept.curves) == pruned[1:4], "the evidence of the search stays"
+    noted = Candidates(outcome.study, study_settings(outcome.study), run_search.out)
+    (trial,) = [trial for trial in noted.trials if trial.number == stopped.number]
+    assert noted.read(trial).record == kept
     assert (record.result.status, record.result.epochs) == ("complete", 12)
     assert record.curves[3].validation_accuracy == stopped.intermediate_values[4]
 
