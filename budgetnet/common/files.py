@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,12 +43,32 @@ def is_file_path(text: str, *, folder: Path = Path()) -> bool:
         return False
 
 
+_MERGE = "tag:yaml.org,2002:merge"
+"""Tag of the key ``<<``, which takes over the fields of another mapping."""
+
+
+_MAX_FIELDS = 10_000
+"""Most fields of one mapping: merges of merges double them."""
+
+
 class _StrictLoader(yaml.SafeLoader):
-    """A safe YAML loader that rejects duplicate keys instead of keeping the last one."""
+    """A safe YAML loader that rejects duplicate keys instead of keeping the last one.
+
+    Numbers such as 1:30 are text: YAML 1.1 would read it as 90, in base 60.
+    """
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Take over the fields of merged mappings, as long as they are not made to multiply."""
+        super().flatten_mapping(node)
+        if len(node.value) > _MAX_FIELDS:
+            problem = f"more than {_MAX_FIELDS:,} fields, merged ones included"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[object] = set()
         for key_node, _ in node.value:
+            if key_node.tag == _MERGE:
+                continue
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
                 raise yaml.constructor.ConstructorError(None, None, "keys must be text", key_node.start_mark)
@@ -56,6 +77,21 @@ class _StrictLoader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep=deep)
+
+
+def _without_base_60(tag: str, pattern: re.Pattern[str]) -> tuple[str, re.Pattern[str]]:
+    """Return how numbers are recognised, without the alternatives of the pattern that allow colons."""
+    if tag not in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"):
+        return tag, pattern
+    body = re.sub(r"\s", "", pattern.pattern).removeprefix("^(?:").removesuffix(")$")
+    kept = "|".join(part for part in body.split("|") if ":[0-5]" not in part)
+    return tag, re.compile(f"^(?:{kept})$")
+
+
+_StrictLoader.yaml_implicit_resolvers = {
+    first: [_without_base_60(*resolver) for resolver in resolvers]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 
 
 def require_folder(path: Path, *, field: str) -> None:
@@ -91,7 +127,7 @@ def read_mapping(path: Path, *, field: str = "file") -> dict[str, Any]:
     if len(raw) > MAX_TEXT_BYTES:
         raise InputError(field, str(path), f"must be at most {MAX_TEXT_BYTES:,} bytes")
     try:
-        text = raw.decode("utf-8")
+        text = raw.decode("utf-8-sig")
         value = _parse_json(text) if path.suffix.lower() == ".json" else yaml.load(text, _StrictLoader)  # noqa: S506 - a safe loader
     except UnicodeDecodeError:
         raise InputError(field, str(path), "must be UTF-8 text") from None

@@ -37,7 +37,11 @@ BAD_YAML = {
     "long duplicate key": (f"? {'k' * 500}\n: 1\n? {'k' * 500}\n: 2\n", "duplicate key"),
     "number as key": ("1: 2\n", "keys must be text"),
     "list as key": ("? [a]\n: 1\n", "keys must be text"),
-    "merge key": ("a: &a {b: 1}\nc:\n  <<: *a\n", "well-formed YAML"),
+    "merge of a number": ("a: {<<: 3}\n", "well-formed YAML"),
+    "merges that double": (
+        "a0: &a0 {b: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}\n" for n in range(1, 60)),
+        "more than 10,000 fields",
+    ),
     "unknown alias": ("a: *b\n", "undefined alias"),
     "unknown tag": ("a: !thing 1\n", "could not determine a constructor"),
     "object tag": ("a: !!python/object:os.PathLike {}\n", "could not determine a constructor"),
@@ -62,7 +66,6 @@ BAD_JSON = {
     "nested duplicate key": ('{"x": [{"a": 1, "a": 2}]}', "duplicate key 'a'"),
     "long number": ('{"a": ' + "9" * 5_000 + "}", "well-formed JSON"),
     "deep": ('{"a": ' + "[" * 100_000, "nested too deeply"),
-    "byte order mark": ("\ufeff{}", "well-formed JSON"),
 }
 
 
@@ -297,3 +300,34 @@ def test_writer_killed_at_any_time_leaves_a_complete_file(tmp_path: Path) -> Non
             time.sleep(pause)
             process.send_signal(signal.SIGKILL)
         assert path.read_bytes() in (b"a" * 3_000_000, b"b" * 3_000_000)
+
+
+def test_merge_keys_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "merged.yaml"
+    path.write_text("base: &base {a: 1, b: 2}\nother:\n  <<: *base\n  b: 3\n")
+    assert read_mapping(path) == {"base": {"a": 1, "b": 2}, "other": {"a": 1, "b": 3}}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1:30", "1:30"),
+        ("1:30.5", "1:30.5"),
+        ("190:20:30", "190:20:30"),
+        ("5_000", 5000),
+        ("-3", -3),
+        ("0x1F", 31),
+        ("1.5e+3", 1500.0),
+        (".inf", float("inf")),
+    ],
+)
+def test_no_number_is_read_in_base_60(tmp_path: Path, text: str, value: object) -> None:
+    path = tmp_path / "number.yaml"
+    path.write_text(f"a: {text}\n")
+    assert read_mapping(path) == {"a": value}
+
+
+@pytest.mark.parametrize(("name", "text"), [("a.json", '{"a": 1}'), ("a.yaml", "a: 1\n")])
+def test_a_byte_order_mark_is_skipped(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert read_mapping(tmp_path / name) == {"a": 1}
