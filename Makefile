@@ -5,6 +5,8 @@ PYTHON ?=
 PYTHONS = python3.11 python3.12 python3
 # Handed on to the command a target runs: make search ARGS="--trials 50", make test ARGS="-k stats".
 ARGS ?=
+# Extras of pyproject.toml that `make setup` installs as well: make setup EXTRAS="export tensorboard".
+EXTRAS ?=
 # How many processes share the tests. Not one for each core: the machine may be shared, and each loads torch.
 PYTEST_WORKERS ?= 2
 
@@ -85,7 +87,8 @@ export SETUP PYTHON
 .NOTPARALLEL:
 
 help:
-	@echo "make setup    make .venv and install budgetnet, every version pinned; the other targets do so by themselves"
+	@echo "make setup    make .venv and install budgetnet, every version pinned; the other targets do so by themselves;"
+	@echo "              EXTRAS=\"export figures mlflow postgres tensorboard\" installs what these need"
 	@echo "make search   search for the best network under 5 million parameters; options: ARGS=\"...\""
 	@echo "make studies  run the studies that need long training, at the lowest priority; ARGS=\"--status\" shows how far they are"
 	@echo "make studies-records  copy the records of finished studies into studies/"
@@ -98,7 +101,7 @@ help:
 	@echo "PYTHON=...    the Python to make .venv with, 3.11 or newer"
 
 setup:
-	@sh -c "$$SETUP" setup
+	@sh -c "$$SETUP" setup $(EXTRAS)
 
 setup-docs:
 	@sh -c "$$SETUP" setup docs

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from budgetnet.cli.options import Json, OwnData, RunArgument, one_of, print_json
+from budgetnet.cli.options import Json, OwnData, RunArgument, check_names, one_of, print_json
 from budgetnet.common.errors import InputError
+from budgetnet.exporting.formats import FORMATS
 
 
 def export(
@@ -31,11 +32,11 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Export a run's network to a file usable without budgetnet, after checking that its predictions are the same."""
-    from budgetnet.exporting import FORMATS
-    from budgetnet.exporting import export as export_run
+    (chosen,) = [each for each in FORMATS if each == one_of(form, FORMATS, field="--format")]
+    check_names(data=data)
+    from budgetnet.exporting.exporting import export as export_run
     from budgetnet.training.progress import load_with_progress
 
-    (chosen,) = [each for each in FORMATS if each == one_of(form, FORMATS, field="--format")]
     try:
         done = export_run(run, format=chosen, to=out, data=data, load=load_with_progress)
     except InputError as error:

@@ -5,7 +5,3 @@ torch.export and Python files take images as float32 (N, channels, height, width
 and normalise them; a safetensors file is for the network built from the spec, which takes normalised images. All return
 logits, float32 (N, num_classes).
 """
-
-from budgetnet.exporting.exporting import FORMATS, SUFFIXES, Exported, Format, export
-
-__all__ = ["FORMATS", "SUFFIXES", "Exported", "Format", "export"]

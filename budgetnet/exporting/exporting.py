@@ -12,29 +12,28 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from budgetnet.common.errors import BudgetnetError, InputError
+from budgetnet.common.extras import require_extra
 from budgetnet.common.files import replace_atomically
 from budgetnet.data import DataSet, load_dataset
 from budgetnet.evaluation.inference import trained_network
 from budgetnet.evaluation.run_data import class_names, read_runs
 from budgetnet.exporting import verification
 from budgetnet.exporting.classifier import Classifier
+from budgetnet.exporting.formats import FORMATS, SUFFIXES, Format
 from budgetnet.exporting.metadata import NORMALISED, PIXELS, as_json_strings, metadata_of
 from budgetnet.exporting.source import python_source
 from budgetnet.runs.records import RunRecord
+from budgetnet.study.run_names import run_path
 from budgetnet.training.checkpoint import load_weights, write_safetensors
 from budgetnet.training.devices import choose_device
 
-Format = Literal["safetensors", "onnx", "torch-export", "python"]
-FORMATS: tuple[Format, ...] = get_args(Format)
-SUFFIXES: dict[Format, str] = {"safetensors": ".safetensors", "onnx": ".onnx", "torch-export": ".pt2", "python": ".py"}
 METADATA_FILE = "budgetnet.json"
 """Name of the metadata in the archive of a torch.export program."""
 
@@ -68,10 +67,11 @@ def export(
     differ, nothing is written. See `budgetnet.exporting` for inputs and outputs.
 
     Args:
-        run: the run folder.
+        run: the run folder, or the name of a run, such as ``best`` or ``#3``.
         format: ``safetensors``: weights and metadata. ``onnx``: an ONNX model. ``torch-export``: a program for
             `torch.export.load`. ``python``: a readable PyTorch file, and its weights in a second file.
-        to: the file or its folder; an existing file is replaced. Default: named after the run, in the current folder.
+        to: the file or its folder, which need not exist; an existing file is replaced. Default: named after the
+            run, in the current folder.
         data: name of the run's data set if it has moved, such as ``folder:PATH``. Default: as recorded.
         load: loads a data set by name.
 
@@ -85,8 +85,8 @@ def export(
     if format not in FORMATS:
         raise InputError("format", format, f"must be one of {', '.join(FORMATS)}")
     if format == "onnx":
-        _require_onnx()
-    (record,) = read_runs([Path(run)])
+        require_extra("export", "onnx", "onnxruntime", "onnxscript", field="format", value="onnx")
+    (record,) = read_runs([run_path(run)])
     path = _output_path(record, format, None if to is None else Path(to))
     load_once = cache(load)
     # Chosen through `choose_device`, which also checks this processor's arithmetic.
@@ -152,6 +152,8 @@ def _write_torch_export(job: _Job) -> _Written:
 
 
 def _write_onnx(job: _Job) -> _Written:
+    from onnxscript import ir
+
     written = torch.onnx.export(
         _exported_program(job),
         input_names=["images"],
@@ -166,6 +168,14 @@ def _write_onnx(job: _Job) -> _Written:
     for part in (graph, *graph.inputs, *graph, *(output for node in graph for output in node.outputs)):
         # Notes on the origin of each node, several times as large as a small network.
         part.metadata_props.clear()
+    for value in (*graph.inputs, *(output for node in graph for output in node.outputs)):
+        # Torch names the only free dimension after its own symbol.
+        if value.shape is not None:
+            value.shape = ir.Shape(["batch" if not isinstance(size, int) else size for size in value.shape])
+    data = job.record.identity.data
+    written.model.doc_string = (
+        f"{job.record.identity.spec.label}, trained on {data.name.partition(':')[0]}; input: {PIXELS}"
+    )
     written.model.metadata_props.update(as_json_strings(job.metadata(PIXELS)))
     written.save(job.path)
     return [job.path], verification.predict_with_onnx_runtime(job.path, job.sample.batches)
@@ -198,20 +208,14 @@ def _exported_program(job: _Job) -> torch.export.ExportedProgram:
     return program
 
 
-def _require_onnx() -> None:
-    missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if find_spec(name) is None]
-    if missing:
-        rule = f"needs the extra budgetnet[export]; not installed: {', '.join(missing)}"
-        raise InputError("format", "onnx", rule)
-
-
 def _output_path(record: RunRecord, format: Format, to: Path | None) -> Path:  # noqa: A002 - as above
     name, suffix = record.folder.resolve().name, SUFFIXES[format]
     if format == "python":
         # A name that can be imported.
         name = re.sub(r"\W", "_", name)
         name = f"_{name}" if name[:1].isdigit() else name
-    if to is None or to.is_dir():
+    # A path without a suffix is a folder, which need not exist yet.
+    if to is None or to.is_dir() or not to.suffix:
         return (to or Path()) / f"{name}{suffix}"
     if to.suffix != suffix:
         raise InputError("to", str(to), f"must end in {suffix} for {format}, or be a folder")

@@ -115,7 +115,10 @@ def test_export_errors_give_one_line(
     assert (answer.code, answer.out) == (1, "")
     assert len(answer.err.splitlines()) == 1
     monkeypatch.setitem(sys.modules, "onnx", None)
-    assert "--format = 'onnx': needs the extra budgetnet[export]" in tell("export", run, "--format", "onnx").err
+    assert (
+        "--format = 'onnx': needs onnx, not installed; to install: pip install 'onnx>=1.17'"
+        in tell("export", run, "--format", "onnx").err
+    )
     assert snapshot(folder) == before
 
 

@@ -27,7 +27,10 @@ from budgetnet.common.errors import BudgetnetError, DataError, InputError, Recor
 from budgetnet.common.files import read_mapping
 from budgetnet.data import DataSet, load_dataset
 from budgetnet.data.dataset import make_dataset
-from budgetnet.exporting import FORMATS, SUFFIXES, Format, export, verification
+from budgetnet.exporting import verification
+from budgetnet.exporting.exporting import export
+from budgetnet.exporting.formats import FORMATS, SUFFIXES, Format
+from budgetnet.exporting.metadata import PIXELS
 from budgetnet.model import zoo
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.records import DataRecord
@@ -249,7 +252,10 @@ def test_runs_without_weights_cannot_be_exported(runs: Runs, tmp_path: Path) -> 
 def test_onnx_requires_the_export_extra(digits: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = create_run(TINY, digits, tmp_path)
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(InputError, match=r"needs the extra budgetnet\[export\]; not installed: onnxscript"):
+    with pytest.raises(
+        InputError,
+        match=r"needs onnxscript, not installed; to install: pip install 'onnx>=1.17' 'onnxruntime>=1.20' 'onnxscript",
+    ):
         export(record.folder, format="onnx", to=tmp_path)
     assert export(record.folder, format="safetensors", to=tmp_path).difference == 0.0
 
@@ -278,3 +284,15 @@ def test_class_names_are_not_part_of_the_run_digest(digits: DataSet, tmp_path: P
             DataRecord(**{**named.identity.data.to_mapping(), "class_names": ["0", name]})
     bare = named.identity.model_copy(update={"data": named.identity.data.model_copy(update={"class_names": None})})
     assert bare.digest == named.identity.digest
+
+
+def test_onnx_says_what_it_is_and_a_missing_folder_is_made(digits: DataSet, tmp_path: Path) -> None:
+    record = create_run(TINY, digits, tmp_path)
+    (path,) = export(record.folder, format="onnx", to=tmp_path / "new" / "folder").paths
+    assert path == tmp_path / "new" / "folder" / f"{record.folder.name}.onnx"
+    model = onnx.load(path)
+    for value in (*model.graph.input, *model.graph.output):
+        first, *others = value.type.tensor_type.shape.dim
+        assert (first.dim_param, [each.dim_param for each in others]) == ("batch", [""] * len(others))
+    assert model.doc_string == f"{TINY.label}, trained on digits; input: {PIXELS}"
+    onnx.checker.check_model(model, full_check=True)

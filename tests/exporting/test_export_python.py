@@ -20,7 +20,8 @@ from support import TINY
 
 from budgetnet.common.errors import BudgetnetError
 from budgetnet.data import DataSet
-from budgetnet.exporting import export, verification
+from budgetnet.exporting import verification
+from budgetnet.exporting.exporting import export
 from budgetnet.exporting.source import literal, python_source
 from budgetnet.model.spec import ModelSpec
 

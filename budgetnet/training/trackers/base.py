@@ -5,10 +5,8 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from importlib.util import find_spec
 from typing import Any, Generic, TypeVar
 
-from budgetnet.common.errors import InputError
 from budgetnet.runs.records import Epoch, RunResult
 from budgetnet.training.callbacks import Callback, RunInfo
 
@@ -28,17 +26,6 @@ LENGTH = "epochs"
 
 OpenRun = TypeVar("OpenRun")
 """State of a tracker for a run in training."""
-
-
-def require_package(module: str, *, extra: str) -> None:
-    """Raise an error if a tracker's package is not installed.
-
-    Raises:
-        InputError: the package is not installed.
-    """
-    if find_spec(module) is None:
-        rule = f"needs a package that is not installed: pip install 'budgetnet[{extra}]'"
-        raise InputError("tracker", extra, rule)
 
 
 class Tracker(Callback, ABC):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from filelock import FileLock
 
 from budgetnet.common.errors import InputError
+from budgetnet.common.extras import require_extra
 from budgetnet.common.files import atomic_write_path
 from budgetnet.runs.records import Epoch, RunResult
 from budgetnet.training.callbacks import RunInfo
@@ -21,7 +22,6 @@ from budgetnet.training.trackers.base import (
     epoch_metrics,
     final_metrics,
     hyperparameters,
-    require_package,
 )
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class MLflow(RunTracker[_OpenRun]):
         Raises:
             InputError: MLflow is not installed or does not support the store.
         """
-        require_package("mlflow", extra="mlflow")
+        require_extra("mlflow", "mlflow", field="tracker", value="mlflow")
         super().__init__()
         self._uri, self._experiment = tracking_uri, experiment
         os.environ.update(_QUIET)

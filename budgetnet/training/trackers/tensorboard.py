@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from budgetnet.common.extras import require_extra
 from budgetnet.runs.records import Epoch, RunResult
 from budgetnet.training.callbacks import RunInfo
 from budgetnet.training.trackers.base import (
@@ -22,7 +23,6 @@ from budgetnet.training.trackers.base import (
     epoch_metrics,
     final_metrics,
     hyperparameters,
-    require_package,
 )
 
 
@@ -93,7 +93,7 @@ class TensorBoard(RunTracker[_OpenRun]):
         Raises:
             InputError: TensorBoard is not installed.
         """
-        require_package("tensorboard", extra="tensorboard")
+        require_extra("tensorboard", "tensorboard", field="tracker", value="tensorboard")
         super().__init__()
         self._folder = Path(folder)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from html import escape
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from budgetnet.common.errors import InputError
+from budgetnet.common.extras import require_extra
 from budgetnet.common.files import write_bytes, write_text
 from budgetnet.visualization.figures.style import FAINT, FONT, INK
 
@@ -66,9 +66,8 @@ def require_writable(path: Path, *, field: str = "figure") -> None:
         raise InputError(field, str(path), f"must end in {', '.join(SUFFIXES)}")
     if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise InputError(field, str(path), "must be a file in a folder that exists and can be written to")
-    if suffix in (".svg", ".png") and find_spec("kaleido") is None:
-        rule = "needs the extra budgetnet[figures], and Chromium or Chrome; .html needs neither"
-        raise InputError(field, str(path), rule)
+    if suffix in (".svg", ".png"):
+        require_extra("figures", "kaleido", field=field, value=str(path))
 
 
 def bare(figure: Figure) -> Figure:
