@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -99,6 +100,31 @@ def test_server_listens_only_on_localhost(copy: Copy) -> None:
     with serving(copy.out, NAME) as (_, address):
         # 127.0.0.1, least byte first.
         assert listening(int(address["port"])) == {"0100007F"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "method", "refused"),
+    [
+        ({}, "GET", False),
+        ({"Host": "localhost:{port}"}, "GET", False),
+        ({"Origin": "http://127.0.0.1:{port}"}, "DELETE", False),
+        ({"Host": "evil.example"}, "GET", True),
+        ({"Host": "evil.example:{port}", "Origin": "http://evil.example:{port}"}, "DELETE", True),
+        ({"Host": "127.0.0.1.evil.example:{port}"}, "GET", True),
+        ({"Host": ""}, "GET", True),
+        ({"Origin": "http://evil.example"}, "DELETE", True),
+        ({"Origin": "null"}, "DELETE", True),
+        ({"Origin": "http://localhost:1"}, "DELETE", True),
+    ],
+)
+def test_only_its_own_pages_may_use_it(copy: Copy, headers: dict[str, str], method: str, refused: bool) -> None:
+    # No study has this number, so that a deletion that is let through deletes nothing.
+    path = "/api/studies/999999" if method == "DELETE" else "/api/studies"
+    with serving(copy.out, NAME) as (_, address):
+        connection = HTTPConnection("127.0.0.1", int(address["port"]), timeout=60)
+        named = {name: value.format(port=address["port"]) for name, value in headers.items()}
+        connection.request(method, path, headers=named)
+        assert (connection.getresponse().status == 403) is refused
 
 
 def test_over_budget_and_pruned_candidates_are_never_the_best(copy: Copy) -> None:

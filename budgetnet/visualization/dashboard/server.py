@@ -6,9 +6,11 @@ import errno
 import logging
 import sys
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from socketserver import ThreadingMixIn
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import optuna
@@ -18,8 +20,32 @@ from optuna.storages import RDBStorage
 from budgetnet.common.errors import InputError
 from budgetnet.visualization.dashboard.artifacts import artifact_folder
 
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
 HOST = "127.0.0.1"
 """Listen on localhost only, because the dashboard lets users change and delete studies."""
+
+
+_LOCAL_NAMES = {"127.0.0.1", "localhost"}
+
+
+def refuse_foreign(application: WSGIApplication) -> WSGIApplication:
+    """Return the application behind a check that a request comes from one of its own pages.
+
+    A page of another site could otherwise change studies through the user's browser: by a request of its own, or by a
+    host name of its own that it lets point to this machine (DNS rebinding).
+    """
+
+    def checked(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        host, origin = environ.get("HTTP_HOST", ""), environ.get("HTTP_ORIGIN")
+        is_local = urlsplit(f"//{host}").hostname in _LOCAL_NAMES
+        if is_local and origin in (None, f"http://{host}"):
+            return application(environ, start_response)
+        start_response("403 Forbidden", [("Content-Type", "text/plain; charset=utf-8")])
+        return [b"only pages of this server at 127.0.0.1 or localhost may use it\n"]
+
+    return checked
 
 
 class _Handler(WSGIRequestHandler):
@@ -57,7 +83,7 @@ class DashboardServer(ThreadingMixIn, WSGIServer):
             taken = error.errno == errno.EADDRINUSE
             rule = "is in use; choose another, or 0 for any free port" if taken else f"cannot be used: {error.strerror}"
             raise InputError("--port", port, rule) from None
-        self.set_app(wsgi(storage, artifact_store=FileSystemArtifactStore(artifact_folder(out))))
+        self.set_app(refuse_foreign(wsgi(storage, artifact_store=FileSystemArtifactStore(artifact_folder(out)))))
 
     @property
     def address(self) -> str:
