@@ -78,6 +78,8 @@ settings.register_profile("fast")
 
 
 def pytest_configure() -> None:
+    # Progress is for people; tests of it ask for it. Commands that tests start inherit this.
+    os.environ.setdefault("BUDGETNET_VERBOSITY", "quiet")
     # Before any test computes: torch's kernels ask only once what they may use.
     cpu.disable_broken_amx()
     # A shell runs background jobs with SIGINT ignored; commands that tests start would inherit that, but not a handler.

@@ -14,6 +14,7 @@ from budgetnet.common.files import require_folder
 from budgetnet.experiments.reproduction.config import ReproductionConfig
 from budgetnet.experiments.reproduction.running import KINDS, ReproductionResult, reproduction_result, run_groups
 from budgetnet.experiments.reproduction.stored import store_reproduction
+from budgetnet.runs.recipe import unfinished_cycle
 from budgetnet.runs.records import RunRecord
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from budgetnet.data import DataSet
     from budgetnet.training.callbacks import Callback
+    from budgetnet.training.progress import Verbosity
 
 _log = logging.getLogger(__name__)
 
@@ -62,6 +64,7 @@ def reproduce(
     *,
     data: DataSet | str | None = None,
     callbacks: Sequence[Callback] = (),
+    verbosity: Verbosity | None = None,
     **fields: Any,
 ) -> Reproduction:
     """Train published networks and compare their test accuracy, as ``budgetnet reproduce`` does; resumable.
@@ -72,7 +75,9 @@ def reproduce(
         what: ``reference``, the network of 91.41 %; ``leakage``, how much the notebook's validation split inflates
             accuracy; ``ladder``, the paper's four networks; ``ensemble``, the averaged members; or a config.
         data: data set, or the name of one, overriding the config's. Default: ``cifar10``.
-        callbacks: callbacks of every run, in addition to the progress bars.
+        callbacks: callbacks of every run, in addition to the progress.
+        verbosity: how much progress to show: ``quiet``, ``normal`` or ``verbose``. Default: that of the environment
+            variable ``BUDGETNET_VERBOSITY``, else ``normal``.
         fields: options of the command, such as ``seeds=3``, ``recipe="fast"`` and ``out="runs"``, overriding the
             config's.
 
@@ -89,7 +94,7 @@ def reproduce(
         config = what.replace(**fields)
     else:
         config = look_up(what, KINDS, field="what", missing="no such reproduction")(**fields)
-    return run_reproduction(config, dataset=dataset, callbacks=callbacks, say=_log.warning)
+    return run_reproduction(config, dataset=dataset, callbacks=callbacks, verbosity=verbosity, say=_log.warning)
 
 
 def run_reproduction(
@@ -97,6 +102,7 @@ def run_reproduction(
     *,
     dataset: DataSet | None = None,
     callbacks: Sequence[Callback] = (),
+    verbosity: Verbosity | None = None,
     say: Callable[[str], object],
 ) -> Reproduction:
     """Train every network with every seed and, when all runs are complete, evaluate them on the test set.
@@ -105,6 +111,7 @@ def run_reproduction(
         config: config of the reproduction; stored with the runs.
         dataset: data set, if it is already loaded.
         callbacks: callbacks of every run.
+        verbosity: how much progress to show.
         say: called with each line of information for the user.
 
     Raises:
@@ -117,7 +124,7 @@ def run_reproduction(
     from budgetnet.engines.local import Batch, PlannedRun, first_run
     from budgetnet.training.callbacks import Callbacks
     from budgetnet.training.devices import choose_device
-    from budgetnet.training.progress import TerminalProgress, load_with_progress
+    from budgetnet.training.progress import Work, chosen_verbosity, load_with_progress, showing
 
     chosen = choose_device(config.device)
     dataset = dataset or load_with_progress(config.data)
@@ -140,7 +147,10 @@ def run_reproduction(
         say(set_threads(config.threads, lambda: first_run(batch, runs)))
     if any(batch.record(run) is None for run in runs):
         store_reproduction(config)
-    with TerminalProgress(runs=len(runs)) as progress:
+    for notice in dict.fromkeys(unfinished_cycle(group.recipe) for group in groups):
+        if notice and chosen_verbosity(verbosity) != "quiet":
+            say(notice)
+    with showing(Work(noun="runs", total=len(runs)), verbosity=verbosity) as progress:
         records = batch.train(runs, Callbacks([progress, *trackers, *callbacks]))
     purpose = config.command.removeprefix("reproduce ")
     records = batch.evaluate_on_test(records, by=config.command, reason=f"reproduction of published results: {purpose}")

@@ -12,7 +12,7 @@ from budgetnet.api.inputs import check_callbacks, make_trackers, named_dataset
 from budgetnet.api.study import Study
 from budgetnet.common.config import takes_fields_of
 from budgetnet.experiments.ablation.config import AblationConfig
-from budgetnet.runs.recipe import require_reliable_validation
+from budgetnet.runs.recipe import require_reliable_validation, unfinished_cycle
 from budgetnet.study.config import SearchConfig
 from budgetnet.study.storage import storage_errors
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from budgetnet.study.driver import SearchOutcome
     from budgetnet.study.request import Request
     from budgetnet.training.callbacks import Callback
+    from budgetnet.training.progress import Verbosity
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ def search(
     *,
     data: DataSet | str | None = None,
     callbacks: Sequence[Callback] = (),
+    verbosity: Verbosity | None = None,
     **fields: Any,
 ) -> Study:
     """Search for the best network within a budget, as ``budgetnet search`` does; the same call resumes the search.
@@ -41,7 +43,9 @@ def search(
     Args:
         config: config of the search. Default: all defaults.
         data: data set, or the name of one, overriding the config's.
-        callbacks: callbacks of every run, in addition to the progress bars.
+        callbacks: callbacks of every run, in addition to the progress.
+        verbosity: how much progress to show: ``quiet``, ``normal`` or ``verbose``. Default: that of the environment
+            variable ``BUDGETNET_VERBOSITY``, else ``normal``.
         fields: fields of `SearchConfig`, overriding the config's.
 
     Raises:
@@ -54,7 +58,7 @@ def search(
     check_callbacks(callbacks)
     named, dataset = named_dataset(data)
     chosen = (config or SearchConfig()).replace(**fields, **named)
-    request, outcome = run_search(chosen, dataset=dataset, callbacks=callbacks, say=_log.warning)
+    request, outcome = run_search(chosen, dataset=dataset, callbacks=callbacks, verbosity=verbosity, say=_log.warning)
     return Study(outcome.study, request.context.storage, chosen.out)
 
 
@@ -63,6 +67,7 @@ def run_search(
     *,
     dataset: DataSet | None = None,
     callbacks: Sequence[Callback] = (),
+    verbosity: Verbosity | None = None,
     say: Callable[[str], object],
 ) -> tuple[Request, SearchOutcome]:
     """Run a search, train its finalists, and write notes for the dashboard.
@@ -71,6 +76,7 @@ def run_search(
         config: config of the search.
         dataset: data set, if it is already loaded.
         callbacks: callbacks of every run.
+        verbosity: how much progress to show.
         say: called with each line of information for the user.
 
     Raises:
@@ -78,10 +84,10 @@ def run_search(
     """
     deadline = None if config.timeout is None else time.time() + config.timeout
     _require_readable(config)
-    from budgetnet.study.request import arrange, finish, likely_run, run
+    from budgetnet.study.request import arrange, finish, likely_run, run, trained_before
     from budgetnet.training.callbacks import Callbacks
     from budgetnet.training.devices import choose_device
-    from budgetnet.training.progress import TerminalProgress, load_with_progress
+    from budgetnet.training.progress import Work, chosen_verbosity, load_with_progress, showing
     from budgetnet.visualization.dashboard import annotate_shown
 
     trackers = make_trackers(config.track, out=config.out)
@@ -89,17 +95,20 @@ def run_search(
     choose_device(config.device)
     dataset = dataset or load_with_progress(config.data)
     request = arrange(dataset, config)
+    if chosen_verbosity(verbosity) != "quiet" and (notice := unfinished_cycle(config.candidate_recipe)):
+        say(notice)
     if config.threads is not None:
         from budgetnet.training.threads import set_threads
 
         say(set_threads(config.threads, lambda: likely_run(request), processes=request.context.workers))
     storage = request.context.storage
     with storage_errors(storage):
-        with TerminalProgress(candidates=config.trials) as progress:
+        with showing(trained_before(request), verbosity=verbosity) as progress:
             outcome = run(request, Callbacks([progress, *trackers, *callbacks]), deadline=deadline)
         if config.finalists and outcome.end != "time" and outcome.trained:
-            with TerminalProgress() as progress:
-                finish(request, outcome, dataset, Callbacks([progress, *trackers, *callbacks]))
+            work = Work(noun="trainings of finalists")
+            with showing(work, verbosity=verbosity) as progress:
+                finish(request, outcome, dataset, Callbacks([progress, *trackers, *callbacks]), work)
         # The study is complete even if its dashboard notes cannot be written.
         if problem := annotate_shown(outcome.study, storage, config.out):
             say(problem)
@@ -125,6 +134,7 @@ def ablate(
     data: DataSet | str | None = None,
     callbacks: Sequence[Callback] = (),
     partial: bool = False,
+    verbosity: Verbosity | None = None,
     **fields: Any,
 ) -> AblationResult:
     """Train every variant of a study with the same seeds, as ``budgetnet ablate`` does; the same call resumes it.
@@ -132,8 +142,10 @@ def ablate(
     Args:
         study: the ablation, its YAML or JSON file, its folder, or a config.
         data: data set, or the name of one, overriding the config's.
-        callbacks: callbacks of every run, in addition to the progress bars.
+        callbacks: callbacks of every run, in addition to the progress.
         partial: train nothing, and return the result of the runs that are complete so far.
+        verbosity: how much progress to show: ``quiet``, ``normal`` or ``verbose``. Default: that of the environment
+            variable ``BUDGETNET_VERBOSITY``, else ``normal``.
         fields: fields of `AblationConfig`, overriding the config's.
 
     Raises:
@@ -146,7 +158,9 @@ def ablate(
     named, dataset = named_dataset(data)
     fields |= named
     config = study.replace(**fields) if isinstance(study, AblationConfig) else AblationConfig(study=study, **fields)
-    return run_ablation(config, dataset=dataset, callbacks=callbacks, partial=partial, say=_log.warning)[0]
+    return run_ablation(
+        config, dataset=dataset, callbacks=callbacks, partial=partial, verbosity=verbosity, say=_log.warning
+    )[0]
 
 
 def run_ablation(
@@ -155,6 +169,7 @@ def run_ablation(
     dataset: DataSet | None = None,
     callbacks: Sequence[Callback] = (),
     partial: bool = False,
+    verbosity: Verbosity | None = None,
     say: Callable[[str], object],
 ) -> tuple[AblationResult, dict[tuple[str, str], list[RunRecord]]]:
     """Train the variants of an ablation, and store its config with the runs.
@@ -164,6 +179,7 @@ def run_ablation(
         dataset: data set, if it is already loaded.
         callbacks: callbacks of every run.
         partial: train and store nothing.
+        verbosity: how much progress to show.
         say: called with each line of information for the user.
 
     Returns:
@@ -179,7 +195,7 @@ def run_ablation(
     from budgetnet.experiments.ablation.stored import store_ablation
     from budgetnet.training.callbacks import Callbacks
     from budgetnet.training.devices import choose_device
-    from budgetnet.training.progress import TerminalProgress, load_with_progress
+    from budgetnet.training.progress import Work, chosen_verbosity, load_with_progress, showing
 
     trackers = [] if partial else make_trackers(config.track, out=config.out)
     dataset = dataset or load_with_progress(config.data_name)
@@ -198,6 +214,8 @@ def run_ablation(
         say(set_threads(config.threads, lambda: first_run(batch, runs)))
     if any(batch.record(run) is None for run in runs):
         store_ablation(config)
-    with TerminalProgress(runs=len(runs)) as progress:
+    if chosen_verbosity(verbosity) != "quiet" and (notice := unfinished_cycle(study.base_recipe)):
+        say(notice)
+    with showing(Work(noun="runs", total=len(runs)), verbosity=verbosity) as progress:
         records = train_variants(study, variants, batch, Callbacks([progress, *trackers, *callbacks]))
     return ablation_result(study, variants, records, method=config.interval), records

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,7 +12,7 @@ from budgetnet.api.run import TrainedRun
 from budgetnet.common.documents import parse_count
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.named_recipes import default_recipe
-from budgetnet.runs.recipe import Recipe
+from budgetnet.runs.recipe import Recipe, unfinished_cycle
 from budgetnet.runs.store import RunFolder
 
 if TYPE_CHECKING:
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
     from budgetnet.data import DataSet
     from budgetnet.data.training_data import TrainingData
     from budgetnet.training.callbacks import Callback
+    from budgetnet.training.progress import Verbosity
     from budgetnet.training.threads import FirstRun, ThreadCount
+
+_log = logging.getLogger(__name__)
 
 
 class Training(NamedTuple):
@@ -55,14 +59,15 @@ class Training(NamedTuple):
         compile: bool = False,  # noqa: A002 - what torch calls it
         cuda_graphs: bool = True,
         callbacks: Sequence[Callback] = (),
+        verbosity: Verbosity | None = None,
     ) -> TrainedRun:
         """Train from the last finished epoch to the end; a finished run is loaded and not trained again."""
         from budgetnet.training.callbacks import Callbacks
-        from budgetnet.training.progress import TerminalProgress
+        from budgetnet.training.progress import showing
         from budgetnet.training.step import Execution
         from budgetnet.training.trainer import train as train_network
 
-        with TerminalProgress() as progress:
+        with showing(verbosity=verbosity) as progress:
             record = train_network(
                 self.spec,
                 self.data,
@@ -115,6 +120,7 @@ def train(
     compile: bool = False,  # noqa: A002 - what torch calls it
     cuda_graphs: bool = True,
     callbacks: Sequence[Callback] = (),
+    verbosity: Verbosity | None = None,
 ) -> TrainedRun:
     """Train one network into a run folder, as ``budgetnet train`` does.
 
@@ -134,7 +140,9 @@ def train(
         validation_size: number of validation images. Default: all that the recipe holds out.
         compile: whether to compile the training step with torch.compile.
         cuda_graphs: whether to capture training steps as CUDA graphs, on devices that support them.
-        callbacks: callbacks of the run, including trackers, in addition to the progress bar.
+        callbacks: callbacks of the run, including trackers, in addition to the progress.
+        verbosity: how much progress to show: ``quiet``, ``normal`` or ``verbose``. Default: that of the environment
+            variable ``BUDGETNET_VERBOSITY``, else ``normal``.
 
     Raises:
         InputError: an argument is invalid, or network, recipe and images do not fit together.
@@ -158,4 +166,8 @@ def train(
         from budgetnet.training.threads import set_threads
 
         set_threads(threads, ready.first_run)
-    return ready.run(compile=compile, cuda_graphs=cuda_graphs, callbacks=callbacks)
+    from budgetnet.training.progress import chosen_verbosity
+
+    if chosen_verbosity(verbosity) != "quiet" and (notice := unfinished_cycle(ready.recipe)):
+        _log.warning(notice)
+    return ready.run(compile=compile, cuda_graphs=cuda_graphs, callbacks=callbacks, verbosity=verbosity)

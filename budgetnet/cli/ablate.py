@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from budgetnet.cli.fields import takes_options_of
-from budgetnet.cli.options import Json, print_json
+from budgetnet.cli.options import Json, Quiet, Verbose, check_names, print_json, read_verbosity
 from budgetnet.common.errors import InputError
 from budgetnet.common.files import require_folder, write_json, write_text
 from budgetnet.experiments.ablation.config import AblationConfig
@@ -34,12 +34,16 @@ def ablate(
     partial: Annotated[
         bool, typer.Option("--partial", help="Train nothing: report the results of the runs that are complete so far.")
     ] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
     as_json: Json = False,
 ) -> None:
     """Train every variant of an ablation with the same seeds and show the effect of each change; resumable."""
     if list_only and partial:
         raise InputError("partial", "", "must not be given with --list")
+    verbosity = read_verbosity(quiet=quiet, verbose=verbose)
     study = config.changed_study
+    check_names(data=config.data_name)
     require_folder(config.out, field="out")
     if save is not None:
         require_folder(save, field="save")
@@ -52,7 +56,9 @@ def ablate(
         _list(study, variants, as_json=as_json)
         return
     try:
-        result, records = run_ablation(config, partial=partial, say=lambda line: typer.echo(line, err=True))
+        result, records = run_ablation(
+            config, partial=partial, verbosity=verbosity, say=lambda line: typer.echo(line, err=True)
+        )
     except KeyboardInterrupt:
         typer.echo("interrupted: progress is saved, run the same command to resume", err=True)
         raise

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from budgetnet.cli.fields import Command, takes_options_of
-from budgetnet.cli.options import Json, print_json
+from budgetnet.cli.options import Json, Quiet, Verbose, check_names, print_json, read_verbosity
 from budgetnet.common.errors import OverBudgetError
 from budgetnet.experiments.reproduction.config import (
     EnsembleConfig,
@@ -16,8 +16,6 @@ from budgetnet.experiments.reproduction.config import (
     ReferenceConfig,
     ReproductionConfig,
 )
-from budgetnet.experiments.reproduction.ensemble import EnsembleReproduction
-from budgetnet.experiments.reproduction.reference import ReferenceResult
 
 if TYPE_CHECKING:
     from budgetnet.api.reproduction import Reproduction
@@ -25,12 +23,14 @@ if TYPE_CHECKING:
 reproduce = typer.Typer(help="List and reproduce published results.", no_args_is_help=True)
 
 
-def _reproduce(config: ReproductionConfig, *, as_json: bool) -> Reproduction:
+def _reproduce(config: ReproductionConfig, *, quiet: bool, verbose: bool, as_json: bool) -> Reproduction:
     """Run a reproduction, and print its result if it is to be JSON."""
+    verbosity = read_verbosity(quiet=quiet, verbose=verbose)
+    check_names(data=config.data)
     from budgetnet.api.reproduction import run_reproduction
 
     try:
-        found = run_reproduction(config, say=lambda line: typer.echo(line, err=True))
+        found = run_reproduction(config, verbosity=verbosity, say=lambda line: typer.echo(line, err=True))
     except KeyboardInterrupt:
         typer.echo("interrupted: progress is saved, run the same command to resume", err=True)
         raise
@@ -69,31 +69,35 @@ def list_published(
 
 @reproduce.command(cls=Command)
 @takes_options_of(ReferenceConfig)
-def reference(config: ReferenceConfig, as_json: Json = False) -> None:
+def reference(config: ReferenceConfig, quiet: Quiet = False, verbose: Verbose = False, as_json: Json = False) -> None:
     """Train the reference and compare it with 91.41 % and Table 1; exit code 4 if not reproduced."""
-    result = _reproduce(config, as_json=as_json).result
+    result = _reproduce(config, quiet=quiet, verbose=verbose, as_json=as_json).result
+    from budgetnet.experiments.reproduction.reference import ReferenceResult
+
     if isinstance(result, ReferenceResult) and result.verdict.exit_code:
         raise typer.Exit(result.verdict.exit_code)
 
 
 @reproduce.command(cls=Command)
 @takes_options_of(LeakageConfig)
-def leakage(config: LeakageConfig, as_json: Json = False) -> None:
+def leakage(config: LeakageConfig, quiet: Quiet = False, verbose: Verbose = False, as_json: Json = False) -> None:
     """Train as the notebook did and as the paper says, and show how much the notebook's split inflates accuracy."""
-    _reproduce(config, as_json=as_json)
+    _reproduce(config, quiet=quiet, verbose=verbose, as_json=as_json)
 
 
 @reproduce.command(cls=Command)
 @takes_options_of(LadderConfig)
-def ladder(config: LadderConfig, as_json: Json = False) -> None:
+def ladder(config: LadderConfig, quiet: Quiet = False, verbose: Verbose = False, as_json: Json = False) -> None:
     """Train the paper's four networks, and show whether each step improves accuracy here as well."""
-    _reproduce(config, as_json=as_json)
+    _reproduce(config, quiet=quiet, verbose=verbose, as_json=as_json)
 
 
 @reproduce.command(cls=Command)
 @takes_options_of(EnsembleConfig)
-def ensemble(config: EnsembleConfig, as_json: Json = False) -> None:
+def ensemble(config: EnsembleConfig, quiet: Quiet = False, verbose: Verbose = False, as_json: Json = False) -> None:
     """Train members and evaluate their averaged probabilities on the test set; exit code 3 if over budget together."""
-    result = _reproduce(config, as_json=as_json).result
+    result = _reproduce(config, quiet=quiet, verbose=verbose, as_json=as_json).result
+    from budgetnet.experiments.reproduction.ensemble import EnsembleReproduction
+
     if isinstance(result, EnsembleReproduction) and not result.fits:
         raise typer.Exit(OverBudgetError.exit_code)

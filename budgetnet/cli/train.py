@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +14,7 @@ from budgetnet.cli.options import (
     Epochs,
     Json,
     Out,
+    Quiet,
     RecipeOption,
     Seed,
     SpecArgument,
@@ -22,18 +22,21 @@ from budgetnet.cli.options import (
     Track,
     TrainSize,
     ValidationSize,
+    Verbose,
+    check_names,
     compiling,
     print_json,
     read_recipe,
     read_sizes,
     read_threads,
+    read_verbosity,
     set_threads_shown,
 )
 from budgetnet.common.errors import BudgetnetError
 from budgetnet.common.files import require_folder
 from budgetnet.model.spec import ModelSpec
 from budgetnet.model.zoo import find_spec
-from budgetnet.runs.recipe import LEAKAGE_WARNING, Recipe
+from budgetnet.runs.recipe import LEAKAGE_WARNING, Recipe, unfinished_cycle
 
 if TYPE_CHECKING:
     from budgetnet.runs.records import RunRecord
@@ -61,6 +64,8 @@ def train(
         bool, typer.Option(help="Whether to capture training steps as CUDA graphs, on devices that support them.")
     ] = True,
     track: Track = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
     as_json: Json = False,
 ) -> None:
     """Train one network; run the same command again to resume."""
@@ -68,19 +73,26 @@ def train(
     sizes = read_sizes(train_size, validation_size)
     require_folder(out, field="--out")
     wanted = read_threads(threads)
+    verbosity = read_verbosity(quiet=quiet, verbose=verbose)
     trackers = make_trackers(track or (), out=out)
     network = find_spec(spec)
+    check_names(data=data, device=device)
     from budgetnet.api.training import prepare
 
     ready = prepare(network, data=data, recipe=how, seed=seed, out=out, device=device, **sizes)
     set_threads_shown(wanted, ready.first_run)
-    if ready.folder.finished and sys.stderr.isatty():
+    from budgetnet.training.progress import chosen_verbosity
+
+    is_quiet = chosen_verbosity(verbosity) == "quiet"
+    if ready.folder.finished and not is_quiet:
         typer.echo("already trained: showing the stored result", err=True)
+    if not is_quiet and (notice := unfinished_cycle(how)):
+        typer.echo(notice, err=True)
     if not as_json:
         _announce_cost(ready.spec, how, images=ready.data.record.train_images)
     try:
         with compiling(wanted=compiled):
-            run = ready.run(compile=compiled, cuda_graphs=replay, callbacks=trackers)
+            run = ready.run(compile=compiled, cuda_graphs=replay, callbacks=trackers, verbosity=verbosity)
     except KeyboardInterrupt:
         typer.echo("interrupted: run the same command to resume after the last finished epoch", err=True)
         raise
@@ -114,7 +126,7 @@ def _report(record: RunRecord, *, as_json: bool) -> None:
     typer.echo(
         f"{name}: {result.params:,} parameters, {result.macs:,} MACs, seed {identity.seed}, on {identity.device}"
     )
-    typer.echo(f"data: {data.name}: {data.provenance}")
+    typer.echo(f"data: {data.name}: {data.provenance}; {data.train_images:,} training images")
     typer.echo(
         f"validation accuracy {format_with_interval(accuracy, interval)} % (95 % interval, "
         f"{result.validation_images:,} images), epoch {result.best_epoch} of {result.epochs}; {result.reason}; "

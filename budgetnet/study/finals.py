@@ -22,6 +22,7 @@ from budgetnet.runs.store import RunFolder
 from budgetnet.study.driver import SearchContext
 from budgetnet.study.finalists import Finalist, FinalResult, Finals, read_results, store_finals
 from budgetnet.study.outcomes import is_trained
+from budgetnet.training.progress import Work
 from budgetnet.training.trainer import identify
 
 
@@ -101,6 +102,17 @@ def open_test_set(
         evaluate_on_test(result.records, dataset, by=result.finalist.name, reason=reason, device=device, out=out)
 
 
+def describe_finals(finals: Finals, work: Work, *, out: Path) -> None:
+    """Give the number, the state and the names of the finals' trainings to what shows progress."""
+    work.total = len(finals.finalists) * len(finals.seeds)
+    work.names = {
+        run: f"finalist {place}/{len(finals.finalists)}, seed {turn}/{len(finals.seeds)}:"
+        for place, finalist in enumerate(finals.finalists, 1)
+        for turn, run in enumerate(finalist.runs, 1)
+    }
+    work.trained = sum(is_complete(RunFolder(out / run)) for run in work.names)
+
+
 def run_finals(
     study: optuna.Study,
     context: SearchContext,
@@ -110,6 +122,7 @@ def run_finals(
     number: int,
     seeds: int,
     recipe: Recipe,
+    started: Callable[[Finals], object] = lambda _: None,
 ) -> list[FinalResult]:
     """Train the finalists of a study, rank them and evaluate them on the test set; existing results are kept.
 
@@ -121,6 +134,7 @@ def run_finals(
         number: number of candidates to choose.
         seeds: number of trainings of each.
         recipe: final recipe.
+        started: called with the finals before they are trained.
 
     Raises:
         InputError: the recipe validates on training images, so finalists cannot be ranked.
@@ -133,6 +147,7 @@ def run_finals(
         if not finals.finalists:
             raise BudgetnetError("no candidate has a result, so there are no finalists")
         store_finals(study, finals)
+        started(finals)
         train_all(final_runs(finals))
         missing = [
             run for each in finals.finalists for run in each.runs if not is_complete(RunFolder(context.out / run))

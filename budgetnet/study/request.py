@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from budgetnet.common.errors import InputError
+from budgetnet.common.errors import InputError, RecordError
 from budgetnet.data import DataSet
 from budgetnet.data.training_data import TrainingData
 from budgetnet.engines.local import PlannedRun, train_runs
@@ -20,13 +20,15 @@ from budgetnet.study.config import SearchConfig
 from budgetnet.study.crew import Crew
 from budgetnet.study.driver import Plan, SearchContext, SearchOutcome, make_settings, require_feasible, search
 from budgetnet.study.finalists import FinalResult
-from budgetnet.study.finals import run_finals
+from budgetnet.study.finals import describe_finals, run_finals
 from budgetnet.study.space import SearchSpace
 from budgetnet.study.space.costs import sample_columns
 from budgetnet.study.space.fitting import fit
-from budgetnet.study.storage import default_storage, open_storage
+from budgetnet.study.storage import default_storage, find_study, open_storage, read_trials, storage_errors
+from budgetnet.study.trials import count_outcomes
 from budgetnet.training.callbacks import Callback
 from budgetnet.training.devices import choose_device
+from budgetnet.training.progress import Work
 from budgetnet.training.threads import FirstRun
 from budgetnet.training.trainer import identify
 
@@ -116,6 +118,25 @@ def likely_run(request: Request) -> FirstRun | None:
     return FirstRun(spec, settings.recipe, data)
 
 
+def trained_before(request: Request) -> Work:
+    """Return the search as work to show progress on, with what earlier searches of the study have done."""
+    context, total = request.context, request.config.trials
+    with storage_errors(context.storage):
+        try:
+            trials = read_trials(find_study(context.storage, context.study_name))
+        except RecordError:  # There is no such study yet.
+            return Work(noun="trials", total=total)
+    counts = count_outcomes(trials)
+    return Work(
+        noun="trials",
+        total=total,
+        trained=counts["trained"],
+        pruned=counts["pruned"],
+        rejected=counts["over_budget"],
+        best=max((each.accuracy or 0.0 for each in trials if each.outcome == "complete"), default=None),
+    )
+
+
 def run(request: Request, callback: Callback, *, deadline: float | None = None) -> SearchOutcome:
     """Train candidates until the study has enough; the same call resumes the search.
 
@@ -135,8 +156,17 @@ def run(request: Request, callback: Callback, *, deadline: float | None = None) 
     return search(request.context, plan, callback)
 
 
-def finish(request: Request, outcome: SearchOutcome, dataset: DataSet, callback: Callback) -> list[FinalResult]:
+def finish(
+    request: Request, outcome: SearchOutcome, dataset: DataSet, callback: Callback, work: Work
+) -> list[FinalResult]:
     """Train the finalists of a finished search and evaluate them on the test set.
+
+    Args:
+        request: the search.
+        outcome: its result.
+        dataset: data set with its sealed test set.
+        callback: receives the events of the runs.
+        work: is given the number of trainings, those that are complete, and their names.
 
     Raises:
         BudgetnetError: no candidate has a result, or another process is training a finalist.
@@ -150,6 +180,7 @@ def finish(request: Request, outcome: SearchOutcome, dataset: DataSet, callback:
         number=config.finalists,
         seeds=config.final_seeds,
         recipe=config.finalist_recipe,
+        started=lambda finals: describe_finals(finals, work, out=request.context.out),
     )
 
 

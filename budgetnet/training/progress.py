@@ -1,10 +1,15 @@
-"""Progress bars in a terminal: one for the runs of a search or batch, one per worker for the epochs of its run."""
+"""Progress of runs, batches and searches on standard error: bars in a terminal or notebook, lines in logs."""
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import sys
-from types import TracebackType
-from typing import Self
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from rich.console import Console
 from rich.progress import (
@@ -17,10 +22,20 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from budgetnet.common.formatting import percent, short_count
+from budgetnet.common.errors import InputError
+from budgetnet.common.formatting import duration, percent, short_count
 from budgetnet.data import DataSet, load_dataset
 from budgetnet.runs.records import Epoch, RunResult
 from budgetnet.training.callbacks import Callback, RunInfo
+
+Verbosity = Literal["quiet", "normal", "verbose"]
+"""How much progress is shown: nothing; bars, or a line for each run and now and then for an epoch; every epoch too."""
+
+VERBOSITY_VARIABLE = "BUDGETNET_VERBOSITY"
+"""Environment variable with the verbosity of commands and functions that are not told one."""
+
+LINE_INTERVAL = 60.0
+"""Least seconds between two lines on the epochs of a run, unless every epoch is shown."""
 
 
 def load_with_progress(name: str) -> DataSet:
@@ -35,84 +50,271 @@ def load_with_progress(name: str) -> DataSet:
         return load_dataset(name, progress=lambda done, of: bars.update(task, completed=done, total=of))
 
 
-class TerminalProgress(Callback):
-    """Progress bars of a run, a batch of runs or a search on standard error; hidden if that is not a terminal."""
+@dataclass
+class Work:
+    """What is to be trained, and how far it is; by default one run."""
 
-    def __init__(self, *, candidates: int | None = None, runs: int | None = None) -> None:
-        """Create the bars.
+    noun: str = ""
+    """What the runs are: ``trials``, ``runs`` or ``trainings of finalists``; empty for one run."""
+    total: int = 1
+    """Number of runs to train, earlier ones included."""
+    trained: int = 0
+    """Number of runs trained, earlier ones included."""
+    pruned: int = 0
+    """Number of trained runs that were pruned."""
+    rejected: int = 0
+    """Number of trials rejected as over budget."""
+    best: float | None = None
+    """Highest validation accuracy of a complete run, as a share."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Name of a run in messages by that of its folder, such as ``finalist 1/2, seed 2/2``."""
 
-        Args:
-            candidates: number of candidates that a search trains.
-            runs: number of runs in a batch; not together with ``candidates``.
-        """
-        self._bars = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            disable=not sys.stderr.isatty(),
-        )
-        self._search = None
-        self._is_batch = runs is not None
-        if candidates is not None or runs is not None:
-            self._search = self._bars.add_task("runs" if self._is_batch else "candidates", total=candidates or runs)
-        self._runs: dict[int, TaskID] = {}
-        """Progress bar of each worker."""
-        self._labels: dict[int, str] = {}
-        self._rejected = self._pruned = 0
-        self._best: float | None = None
+    def name_of(self, run: RunInfo) -> str:
+        """Return a run's name: that of its trial, or the one given, or nothing."""
+        trial = run.context.trial
+        return f"#{trial}" if trial is not None else self.names.get(run.run, "")
 
-    def __enter__(self) -> Self:
-        self._bars.start()
-        return self
+    def summary(self) -> str:
+        """Return the state of the search or batch in a few words."""
+        best = "" if self.best is None else f" · best {percent(self.best)} %"
+        if self.noun != "trials":
+            return f"{self.noun}{best}"
+        return f"{self.noun}{best} · {self.pruned} pruned · {self.rejected} over budget"
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bars.stop()
+
+def chosen_verbosity(verbosity: Verbosity | None) -> Verbosity:
+    """Return a verbosity, by default that of the environment, else ``normal``.
+
+    Raises:
+        InputError: the environment names no verbosity.
+    """
+    if verbosity is None:
+        names: dict[str, Verbosity] = {name: name for name in get_args(Verbosity)}
+        text = os.environ.get(VERBOSITY_VARIABLE, "normal")
+        if text not in names:
+            raise InputError(VERBOSITY_VARIABLE, text, f"must be {', '.join(names)}")
+        return names[text]
+    return verbosity
+
+
+@contextmanager
+def showing(work: Work | None = None, *, verbosity: Verbosity | None = None) -> Iterator[Callback]:
+    """Return a context manager with a callback that shows progress in the way that fits the place.
+
+    Args:
+        work: what is trained. Default: one run.
+        verbosity: how much to show. Default: that of the environment variable ``BUDGETNET_VERBOSITY``, else ``normal``.
+
+    Raises:
+        InputError: the environment names no verbosity.
+    """
+    verbosity = chosen_verbosity(verbosity)
+    work, console = work or Work(), Console(stderr=True)
+    # In a notebook rich needs ipywidgets to update what it has displayed.
+    has_bars = console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None
+    if verbosity == "quiet":
+        yield Callback()
+    elif has_bars or sys.stderr.isatty():
+        with _bars(console) as bars:
+            yield ProgressBars(work, bars, every_epoch=verbosity == "verbose")
+    else:
+        yield ProgressLines(work, every_epoch=verbosity == "verbose")
+
+
+def _bars(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+class _Counting(Callback):
+    """Callback that counts the runs of a search or batch, and writes a line about each that ends."""
+
+    def __init__(self, work: Work, *, every_epoch: bool) -> None:
+        self.work, self.every_epoch = work, every_epoch
+        self._current: dict[int, RunInfo] = {}
+        """The run of each worker."""
+
+    def write(self, line: str) -> None:
+        """Write a line that stays visible."""
+        raise NotImplementedError
 
     def on_trial_rejected(self, *, worker: int) -> None:  # noqa: ARG002 - counted over all workers
         """Count a rejected trial."""
-        self._rejected += 1
-        self._describe_search()
+        self.work.rejected += 1
+
+    def on_run_start(self, run: RunInfo, *, worker: int) -> None:
+        """Note the worker's run, and the runs that were trained before it."""
+        self._current[worker] = run
+        self.work.trained = max(self.work.trained, run.context.trained)
+
+    def on_run_end(self, result: RunResult, *, worker: int) -> None:
+        """Count the run, and write its result."""
+        work, accuracy = self.work, result.validation_accuracy
+        work.trained += 1
+        work.pruned += result.status == "stopped"
+        if result.status == "complete" and accuracy is not None:
+            work.best = max(work.best or 0.0, accuracy)
+        if work.noun:
+            outcome = "pruned" if result.status == "stopped" else result.status
+            reached = f"{outcome}, no result" if accuracy is None else f"{outcome}, {percent(accuracy)} %"
+            self._write_ended(worker, f"{reached} after {result.epochs} epochs, {duration(result.seconds)}")
+
+    def on_run_interrupted(self, reason: str | None, *, worker: int) -> None:
+        """Write why a run of several failed."""
+        if self.work.noun and reason is not None and worker in self._current:
+            self._write_ended(worker, f"failed: {reason}")
+
+    def _write_ended(self, worker: int, outcome: str) -> None:
+        run = self._current[worker]
+        name = self.work.name_of(run)
+        self.write(f"{name}{' ' * bool(name)}{run.label}, {short_count(run.params)} parameters: {outcome}")
+
+    def _epoch_line(self, epoch: Epoch, *, worker: int) -> str:
+        run = self._current[worker]
+        name = self.work.name_of(run) or (run.label if self.work.noun else "")
+        return (
+            f"{name}{', ' * bool(name)}epoch {epoch.epoch} of {run.epochs}: validation accuracy "
+            f"{percent(epoch.validation_accuracy)} %, training loss {epoch.train_loss:.3f}"
+        )
+
+
+class ProgressLines(_Counting):
+    """Progress as lines on standard error: every run that ends, and an epoch once in a while."""
+
+    def __init__(self, work: Work, *, every_epoch: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
+        """Create the callback.
+
+        Args:
+            work: what is trained.
+            every_epoch: whether to write a line for each epoch.
+            clock: returns the time in seconds.
+        """
+        super().__init__(work, every_epoch=every_epoch)
+        self._clock = clock
+        self._began: tuple[float, int] | None = None
+        """When the first run started, and the runs that were trained before."""
+        self._started: dict[int, tuple[float, int]] = {}
+        """When each worker's run started, and the epochs that it had then."""
+        self._announced: set[int] = set()
+        """Workers whose run has been announced."""
+        self._last_line: dict[int, float] = {}
+
+    def write(self, line: str) -> None:
+        """Write a line to standard error at once."""
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
+
+    def on_run_start(self, run: RunInfo, *, worker: int) -> None:
+        """Note when the run starts."""
+        super().on_run_start(run, worker=worker)
+        now = self._clock()
+        self._began = self._began or (now, self.work.trained)
+        self._started[worker] = now, len(run.curves)
+        # A single run shows its first epoch, from which a reader can tell how long it takes.
+        self._last_line[worker] = now if self.work.noun else now - LINE_INTERVAL
+        self._announced.discard(worker)
+
+    def on_step_end(self, epoch: int, share: float, *, worker: int) -> None:  # noqa: ARG002 - only that it trains
+        """Write what is trained, at the first step: a run that is already complete has none."""
+        if worker in self._announced:
+            return
+        self._announced.add(worker)
+        run, (_, done) = self._current[worker], self._started[worker]
+        state = f"resumes after epoch {done} of {run.epochs}" if done else f"up to {run.epochs} epochs"
+        name = self.work.name_of(run)
+        self.write(f"{name}{' ' * bool(name)}{run.label}, {short_count(run.params)} parameters: {state}")
+
+    def on_epoch_end(self, epoch: Epoch, *, worker: int) -> None:
+        """Write the epoch's accuracy, unless another line was written shortly before."""
+        now = self._clock()
+        if not self.every_epoch and now - self._last_line[worker] < LINE_INTERVAL:
+            return
+        self._last_line[worker] = now
+        started, before = self._started[worker]
+        remaining = self._current[worker].epochs - epoch.epoch
+        left = (now - started) / (epoch.epoch - before) * remaining
+        self.write(self._epoch_line(epoch, worker=worker) + (f", about {duration(left)} left" if remaining else ""))
+
+    def on_run_end(self, result: RunResult, *, worker: int) -> None:
+        """Write the result, and the state of the search or batch."""
+        super().on_run_end(result, worker=worker)
+        work = self.work
+        if not work.noun or self._began is None:
+            return
+        began, before = self._began
+        remaining = max(0, work.total - work.trained)
+        left = (self._clock() - began) / (work.trained - before) * remaining
+        time_left = f" · about {duration(left)} left" if remaining else ""
+        self.write(f"{work.trained} of {work.total} {work.summary()}{time_left}")
+
+
+class ProgressBars(_Counting):
+    """Progress as bars: one for the runs of a search or batch, one for the epochs of each worker's run."""
+
+    def __init__(self, work: Work, bars: Progress, *, every_epoch: bool = False) -> None:
+        """Create the callback.
+
+        Args:
+            work: what is trained.
+            bars: where the bars are shown; already started.
+            every_epoch: whether to write a line for each epoch above the bars.
+        """
+        super().__init__(work, every_epoch=every_epoch)
+        self._bars = bars
+        self._all: TaskID | None = None
+        if work.noun:
+            self._all = bars.add_task(work.summary(), total=work.total, completed=work.trained)
+        self._tasks: dict[int, TaskID] = {}
+        """Bar of each worker."""
+
+    def write(self, line: str) -> None:
+        """Print a line above the bars."""
+        self._bars.console.print(line, markup=False, highlight=False)
+
+    def on_trial_rejected(self, *, worker: int) -> None:
+        """Count a rejected trial."""
+        super().on_trial_rejected(worker=worker)
+        self._update_all()
 
     def on_run_start(self, run: RunInfo, *, worker: int) -> None:
         """Reset the worker's bar for a new run."""
-        if self._search is not None:
-            self._bars.update(self._search, completed=run.context.trained)
-        self._labels[worker] = f"{run.label[:40]} · {short_count(run.params)} parameters"
-        if worker not in self._runs:
-            self._runs[worker] = self._bars.add_task("", total=run.epochs)
+        super().on_run_start(run, worker=worker)
+        if worker not in self._tasks:
+            self._tasks[worker] = self._bars.add_task("", total=run.epochs)
         self._bars.reset(
-            self._runs[worker],
+            self._tasks[worker],
             total=run.epochs,
             completed=len(run.curves),
-            description=self._labels[worker],
+            description=self._label(run),
             visible=True,
         )
 
     def on_step_end(self, epoch: int, share: float, *, worker: int) -> None:
         """Update the bar within an epoch."""
-        self._bars.update(self._runs[worker], completed=round(epoch - 1 + share, 1))
+        self._bars.update(self._tasks[worker], completed=round(epoch - 1 + share, 1))
 
     def on_epoch_end(self, epoch: Epoch, *, worker: int) -> None:
         """Show the epoch's validation accuracy."""
-        description = f"{self._labels[worker]} · {percent(epoch.validation_accuracy)} %"
-        self._bars.update(self._runs[worker], completed=epoch.epoch, description=description)
+        description = f"{self._label(self._current[worker])} · {percent(epoch.validation_accuracy)} %"
+        self._bars.update(self._tasks[worker], completed=epoch.epoch, description=description)
+        if self.every_epoch:
+            self.write(self._epoch_line(epoch, worker=worker))
 
-    def on_run_end(self, result: RunResult, *, worker: int) -> None:  # noqa: ARG002 - counted over all workers
-        """Advance the bar of the search or batch."""
-        if result.status == "complete" and result.validation_accuracy is not None:
-            self._best = max(self._best or 0.0, result.validation_accuracy)
-        self._pruned += result.status == "stopped"
-        if self._search is not None:
-            self._bars.advance(self._search)
-            self._describe_search()
+    def on_run_end(self, result: RunResult, *, worker: int) -> None:
+        """Advance the bar of the search or batch, and leave a line about the run."""
+        super().on_run_end(result, worker=worker)
+        self._update_all()
 
-    def _describe_search(self) -> None:
-        if self._search is not None and not self._is_batch:
-            best = "" if self._best is None else f" · best {percent(self._best)} %"
-            description = f"candidates{best} · {self._pruned} pruned · {self._rejected} over budget"
-            self._bars.update(self._search, description=description)
+    def _label(self, run: RunInfo) -> str:
+        name = self.work.name_of(run)
+        return f"{name}{' ' * bool(name)}{run.label[:40]} · {short_count(run.params)} parameters"
+
+    def _update_all(self) -> None:
+        if self._all is not None:
+            self._bars.update(self._all, completed=self.work.trained, description=self.work.summary())

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from support import PAIR_SPACE, TINY, child_environment, finished, tiny_recipe, write_space
 
+from budgetnet.training.progress import VERBOSITY_VARIABLE
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -87,17 +89,27 @@ def in_a_terminal(folder: Path, arguments: list[str]) -> tuple[int, str, str]:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "word"), [(TRAIN, "basic-8x1"), pytest.param(SEARCH, "candidates", marks=pytest.mark.slow)]
+    ("arguments", "bar", "line"),
+    [
+        (TRAIN, "basic-8x1 · ", "epoch 1 of 2: "),
+        pytest.param(SEARCH, "trials · ", "1 of 1 trials · ", marks=pytest.mark.slow),
+    ],
 )
-def test_progress_is_shown_in_a_terminal_and_nowhere_else(folder: Path, arguments: list[str], word: str) -> None:
-    code, stdout, shown = in_a_terminal(folder, arguments)
+def test_progress_is_bars_in_a_terminal_and_lines_elsewhere(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], bar: str, line: str
+) -> None:
+    monkeypatch.delenv(VERBOSITY_VARIABLE)
+    code, stdout, shown = in_a_terminal(folder, [*arguments, "--out", "first"])
     assert code == 0
-    assert word in shown
+    assert bar in shown
     assert "\x1b" in shown
     assert "\x1b" not in stdout
-    elsewhere = finished(*arguments, cwd=folder)
-    assert (elsewhere.returncode, elsewhere.stderr) == (0, "")
-    assert elsewhere.stdout == stdout
+    elsewhere = finished(*arguments, "--out", "second", cwd=folder)
+    assert elsewhere.returncode == 0
+    assert "\x1b" not in elsewhere.stderr
+    assert any(each.startswith(line) for each in elsewhere.stderr.splitlines())
+    quiet = finished(*arguments, "--out", "third", "--quiet", cwd=folder)
+    assert (quiet.returncode, quiet.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-"])
@@ -109,7 +121,8 @@ def test_a_closed_stream_is_no_error(closed: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_that_is_done_says_in_a_terminal_that_it_answers_from_its_record(folder: Path) -> None:
+def test_a_run_that_is_done_says_that_it_answers_from_its_record(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VERBOSITY_VARIABLE)
     first, again = (in_a_terminal(folder, TRAIN) for _ in range(2))
     assert (first[:2], first[0]) == (again[:2], 0)
     assert "already trained" not in first[2]
