@@ -141,7 +141,7 @@ def evaluate(
     The test set is used only with ``on="test"``, and each use is recorded.
 
     Args:
-        runs: a run folder, or several.
+        runs: a run folder or the name of a run, such as ``best`` or ``#3``, or several.
         on: ``validation``: the images that each run was validated on; ``test``: a test set.
         data: where the data set is, or another one for ``on="test"``. Default: the run's own.
         tta: views of each image whose probabilities are averaged: ``none``, ``flip``, ``flip-and-shifts``, or
@@ -163,10 +163,11 @@ def evaluate(
         raise InputError("tta", tta, f"must be one of {', '.join((*views, 'recipe'))}")
     from budgetnet.evaluation.evaluate import evaluate_runs
     from budgetnet.evaluation.run_data import EvaluationRequest, read_runs
+    from budgetnet.study.run_names import run_path
     from budgetnet.training.progress import load_with_progress
 
     part = cast(Part, on)
-    records = read_runs(_paths(runs))
+    records = read_runs(list(map(run_path, _paths(runs))))
     if same_images and (part == "validation" or data is None):
         require_common_images(records, part)
     chosen = None if tta == "recipe" else cast(Views, tta)
@@ -178,7 +179,7 @@ def predict(run: Path | str, images: Sequence[Path | str] | Path | str, *, devic
     """Predict the classes of image files by a run's network, as ``budgetnet predict`` does.
 
     Args:
-        run: the run folder.
+        run: the run folder, or the name of a run, such as ``best`` or ``#3``.
         images: image files of any size, or one.
         device: ``auto``, ``cuda``, ``mps`` or ``cpu``.
 
@@ -190,10 +191,11 @@ def predict(run: Path | str, images: Sequence[Path | str] | Path | str, *, devic
     """
     from budgetnet.evaluation.predict import predict as predict_images
     from budgetnet.evaluation.run_data import class_names, read_runs
+    from budgetnet.study.run_names import run_path
     from budgetnet.training.devices import choose_device
     from budgetnet.training.progress import load_with_progress
 
-    (record,) = read_runs(_paths(run))
+    (record,) = read_runs([run_path(run)])
     predictions = predict_images(record, _paths(images), device=choose_device(device))
     return Predictions.of(predictions, class_names=class_names(record, load=load_with_progress), record=record)
 

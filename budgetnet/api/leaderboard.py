@@ -1,4 +1,4 @@
-"""`budgetnet.leaderboard`: candidates of a study, or trained runs, ranked with the published reference."""
+"""`budgetnet.leaderboard`: ranked candidates of a study, or trained runs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from budgetnet.evaluation.results import require_common_images, require_distinct
 from budgetnet.runs.recipe import require_reliable_validation
 from budgetnet.runs.store import RunFolder
 from budgetnet.study.leaderboard import LeaderboardRow, rank, run_candidates
+from budgetnet.study.run_names import run_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Leaderboard(tuple[LeaderboardRow, ...]):
-    """Ranked candidates, best first, with the published result among them or last.
+    """Ranked candidates, best first, on original CIFAR-10 with the published result among them.
 
     Attributes:
         title: name of the study, or the number of runs.
@@ -67,7 +68,8 @@ def rank_runs(folders: Sequence[Path | str]) -> tuple[Leaderboard, list[RunRecor
     if not folders:
         raise InputError("runs", [], "must be at least one run folder")
     # The last part of a path such as . is no name.
-    paths = [Path(folder) if Path(folder).name not in ("", "..") else Path(folder).resolve() for folder in folders]
+    given = map(run_path, folders)
+    paths = [folder if folder.name not in ("", "..") else folder.resolve() for folder in given]
     records = [RunFolder(path).load(weights=False) for path in paths]
     for record in records:
         if record.result.status != "complete" or record.result.validation_correct is None:
@@ -82,7 +84,7 @@ def rank_runs(folders: Sequence[Path | str]) -> tuple[Leaderboard, list[RunRecor
 def leaderboard(
     source: str | Path | Sequence[Path | str] | None = None, *, out: Path | str = "runs", storage: str | None = None
 ) -> Leaderboard:
-    """Rank the candidates of a study, or trained runs, by validation accuracy, with the published reference.
+    """Rank the candidates of a study, or trained runs, by validation accuracy.
 
     Args:
         source: a study's name, a run folder, or several run folders. Default: the most recent study.

@@ -22,6 +22,7 @@ from budgetnet.study.storage import (
     study_settings,
 )
 from budgetnet.study.trials import CostName, Trial, count_outcomes, front
+from budgetnet.study.winner import winner
 
 if TYPE_CHECKING:
     import optuna
@@ -82,7 +83,7 @@ class Study:
         return frame.astype(whole).set_index("number")
 
     def leaderboard(self) -> Leaderboard:
-        """Rank the fully trained candidates, with the published reference."""
+        """Rank the fully trained candidates, on original CIFAR-10 with the published result among them."""
         trials, settings = self.trials(), self.settings
         rows = rank(
             candidates(trials), comparable=settings.data.is_original_cifar10, among=count_outcomes(trials)["trained"]
@@ -101,16 +102,19 @@ class Study:
         return [self._candidate(trial) for trial in front(self.trials(), cost=cost)]
 
     def best(self) -> TrainedCandidate:
-        """Return the candidate with the highest validation accuracy; ties go to the one with fewer parameters.
+        """Return the best network: the best finalist's, or without finals the candidate of highest validation accuracy.
+
+        Of a finalist's runs it is the one of highest validation accuracy. Ties go to the network with fewer parameters.
 
         Raises:
-            RecordError: no candidate is fully trained yet.
+            RecordError: no candidate is fully trained yet, or a finalist's run folder is damaged.
         """
         trials = self.trials()
-        ranked = rank(candidates(trials), comparable=False)
-        if ranked[0].is_reference:
+        found = winner(rank(candidates(trials), comparable=False), self.finals())
+        if found is None:
             raise RecordError("study", self.name, "has no fully trained candidate yet")
-        return self[ranked[0].name]
+        (trial,) = [trial for trial in trials if trial.name == found.trial]
+        return TrainedCandidate(trial, self.out / found.run)
 
     def finals(self) -> list[FinalResult]:
         """Return the finalists' results, best first; empty if no finalists were trained.

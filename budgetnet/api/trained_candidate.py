@@ -20,10 +20,10 @@ class TrainedCandidate(TrainedRun):
         self.trial = trial
 
     def __repr__(self) -> str:
-        accuracy = "" if self.trial.accuracy is None else f", {100 * self.trial.accuracy:.2f} %"
+        accuracy = "" if self.accuracy is None else f", {100 * self.accuracy:.2f} %"
         return f"TrainedCandidate({self.trial.name} {self.trial.architecture}, {self.trial.params:,} params{accuracy})"
 
     def _repr_html_(self) -> str:
         from budgetnet.visualization.html import candidate_html
 
-        return candidate_html(self.trial, self.spec)
+        return candidate_html(self.trial, self.record)

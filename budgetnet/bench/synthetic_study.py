@@ -11,7 +11,6 @@ import optuna
 from optuna.trial import TrialState, create_trial
 
 from budgetnet.model.budget import Budget
-from budgetnet.model.published import reference
 from budgetnet.runs.named_recipes import named_recipe
 from budgetnet.runs.records import DataRecord, Epoch, RunIdentity, RunResult
 from budgetnet.runs.store import RunFolder
@@ -121,7 +120,6 @@ def _trial_attributes(identity: RunIdentity, budget: Budget, correct: int) -> di
         "validation_accuracy": accuracy,
         "validation_correct": correct,
         "validation_images": _DATA.validation_images,
-        "gap_to_reference": accuracy - reference().accuracy,
     }
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from budgetnet.common.documents import look_up
@@ -104,9 +105,12 @@ def __dir__() -> list[str]:
 
 
 def find_spec(text: str) -> ModelSpec:
-    """Return the network of that name, or in that YAML or JSON file.
+    """Return the network of that name, in that YAML or JSON file, or of that run folder.
 
     Raises:
         InputError: no such name or file, or a file that breaks a rule.
     """
+    in_run = Path(text) / "spec.yaml"
+    if text not in ENTRIES and in_run.is_file():
+        return ModelSpec.load(in_run)
     return ModelSpec.load(text) if text not in ENTRIES and is_file_path(text) else get(text)

@@ -27,7 +27,7 @@ from budgetnet.common.config import (
     path_as_text,
     several,
 )
-from budgetnet.common.documents import Document
+from budgetnet.common.documents import Document, look_up
 from budgetnet.common.errors import InputError
 from budgetnet.common.files import is_file_path
 from budgetnet.model.budget import Budget, Sizing
@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 SamplerName = Literal["tpe", "gp", "nsga2", "random"]
 PrunerName = Literal["asha", "hyperband", "median", "none"]
 
+SPACES = ("resnet", "paper")
+"""Names of search spaces."""
+NO_SPACE = "no such space, and no such file"
 ZOO = "zoo"
 """Enqueue every named network that fits the budget."""
 
@@ -151,7 +154,7 @@ class SearchConfig(Config):
     recipe: RecipeChoice = None
     """Recipe that candidates are trained with: a name or a file. Default: digits for the digits, else search."""
     epochs: OptionalCount = None
-    """Epochs in place of the recipe's; a longer first cycle is shortened."""
+    """Epochs in place of the recipe's; the schedule is stretched to end with the last one."""
     finalists: CountOrZero = 0
     """Number of the best candidates to train in full, with the test set opened for them at the end."""
     final_seeds: Count = 3
@@ -233,6 +236,21 @@ class SearchConfig(Config):
             return tuple(
                 each if isinstance(each, ModelSpec) or each == ZOO else find_spec(each) for each in self.enqueue
             )
+
+    def require_names(self) -> None:
+        """Check the names of data, recipes, networks and space, and read the files among them that load quickly.
+
+        Raises:
+            DataError: the data set's name is unknown.
+            InputError: a name is unknown, or a file is missing or breaks a rule.
+        """
+        from budgetnet.data.names import check_name
+
+        check_name(self.data)
+        _ = self.candidate_recipe, self.finalist_recipe, self.enqueued
+        # A space in a file is read when the search starts: its class imports Optuna.
+        if isinstance(self.space, str) and not is_file_path(self.space):
+            look_up(self.space, dict.fromkeys(SPACES), field="space", missing=NO_SPACE)
 
     def resuming(self, earlier: SearchConfig) -> SearchConfig:
         """Return this config with the trials, enqueued networks and finals of an earlier search of the study.

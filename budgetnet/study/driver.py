@@ -14,7 +14,6 @@ from optuna.storages import RDBStorage
 from budgetnet.common.errors import BudgetnetError, BusyError, InputError, RecordError
 from budgetnet.data.training_data import TrainingData
 from budgetnet.model.cost import Cost
-from budgetnet.model.published import reference
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.recipe import require_reliable_validation
 from budgetnet.runs.records import RunRecord
@@ -322,6 +321,5 @@ class Worker:
                 "validation_accuracy": round(accuracy, 6),
                 "validation_correct": result.validation_correct,
                 "validation_images": result.validation_images,
-                "gap_to_reference": round(accuracy - reference().accuracy, 6),
             }
         self.ledger.finish(written, value=accuracy if result.status == "complete" else None, facts=facts)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal, NamedTuple
@@ -14,7 +16,14 @@ from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.records import RunRecord
 from budgetnet.runs.store import RunFolder
-from budgetnet.statistics.intervals import Interval, correct_count, gap_interval, mean_interval, wilson_interval
+from budgetnet.statistics.intervals import (
+    Interval,
+    correct_count,
+    exceeds_noise,
+    gap_interval,
+    mean_interval,
+    wilson_interval,
+)
 
 FINALS_KEY = "budgetnet:finals"
 """User attribute of a study that holds its finals."""
@@ -73,30 +82,20 @@ class FinalResult(NamedTuple):
     @property
     def test_interval(self) -> Interval | None:
         """95 % interval of the mean test accuracy: Student's over the seeds, Wilson's for a single one."""
+        return self.interval_at(0.95)
+
+    def interval_at(self, confidence: float) -> Interval | None:
+        """Return the interval of the mean test accuracy at a confidence level; None without test results."""
         tests = [record.test for record in self.records if record.test]
         # Equal accuracies have no standard deviation to make a Student interval from.
         if len(set(self.test)) > 1:
-            low, high = mean_interval(self.test)
+            low, high = mean_interval(self.test, confidence=confidence)
             return Interval(max(0.0, low), min(1.0, high))
-        return wilson_interval(tests[0].correct, tests[0].images) if tests else None
-
-    @property
-    def gap(self) -> tuple[float, Interval] | None:
-        """Mean test accuracy less the published one, and its 95 % interval."""
-        own = self.test_interval
-        if own is None:
-            return None
-        # Imported here because most tables that import this module show no published result.
-        from budgetnet.model.published import reference
-
-        accuracy, images = reference().accuracy, reference().known_images
-        other = wilson_interval(correct_count(accuracy, images), images)
-        mean = fmean(self.test)
-        return mean - accuracy, gap_interval(mean, own, accuracy, other)
+        return wilson_interval(tests[0].correct, tests[0].images, confidence=confidence) if tests else None
 
     def to_mapping(self) -> dict[str, Any]:
         """Return the result as plain data; accuracies as shares from 0 to 1."""
-        cost, gap = self.finalist.spec.cost, self.gap
+        cost = self.finalist.spec.cost
         return {
             "name": self.finalist.name,
             "architecture": self.finalist.spec.label,
@@ -110,9 +109,76 @@ class FinalResult(NamedTuple):
             "test": self.test,
             "mean_test": fmean(self.test) if self.test else None,
             "test_interval": list(self.test_interval) if self.test_interval else None,
-            "gap": gap[0] if gap else None,
-            "gap_interval": list(gap[1]) if gap else None,
         }
+
+
+class FinalGap(NamedTuple):
+    """Difference of a finalist's mean test accuracy to another result."""
+
+    difference: float
+    """As a share."""
+    interval: Interval
+    """Interval, wide enough that those of all finalists hold together at 95 % (Šidák 1967)."""
+    compared_with: str
+    """``published``, or the name of the finalist that it is the difference to."""
+
+    @property
+    def exceeds_noise(self) -> bool:
+        """Whether the interval excludes zero."""
+        return exceeds_noise(self.interval)
+
+
+def gap_mapping(gap: FinalGap | None) -> dict[str, Any]:
+    """Return a gap as plain data; differences as shares from -1 to 1."""
+    return {
+        "gap": gap and gap.difference,
+        "gap_interval": gap and list(gap.interval),
+        "compared_with": gap and gap.compared_with,
+        "exceeds_noise": gap and gap.exceeds_noise,
+    }
+
+
+def final_gaps(results: Sequence[FinalResult], *, comparable: bool) -> list[FinalGap | None]:
+    """Compare each finalist's mean test accuracy with the published one, or on other data with that of a finalist.
+
+    Args:
+        results: the finalists, the best first.
+        comparable: whether the data are original CIFAR-10, like those of the published result.
+
+    Returns:
+        The gaps in the order of the finalists; None for one without test results, and for the one that others are
+        compared with: the enqueued finalist, or else the best.
+    """
+    tested = [result for result in results if result.test]
+    count = len(tested) if comparable else len(tested) - 1
+    confidence = 0.95 ** (1 / max(1, count))
+    base = next((result for result in tested if result.finalist.enqueued), tested[0] if tested else None)
+    other: Interval | None = None
+    accuracy, against = 0.0, "published"
+    if comparable:
+        # Imported here because most tables that import this module show no published result.
+        from budgetnet.model.published import reference
+
+        accuracy, images = reference().accuracy, reference().known_images
+        other = wilson_interval(correct_count(accuracy, images), images, confidence=confidence)
+    elif base is not None:
+        accuracy, other, against = fmean(base.test), base.interval_at(confidence), base.finalist.name
+
+    def gap(result: FinalResult) -> FinalGap | None:
+        own = result.interval_at(confidence)
+        if own is None or other is None or (result is base and not comparable):
+            return None
+        mean = fmean(result.test)
+        return FinalGap(mean - accuracy, gap_interval(mean, own, accuracy, other), against)
+
+    return [gap(result) for result in results]
+
+
+def best_record(results: Sequence[FinalResult]) -> RunRecord | None:
+    """Return the run of the best finalist with the highest validation accuracy; None without a complete run."""
+    if not results or not results[0].records:
+        return None
+    return max(results[0].records, key=lambda record: record.result.validation_accuracy or 0.0)
 
 
 def store_finals(study: optuna.Study, finals: Finals) -> None:
@@ -146,9 +212,35 @@ def read_results(finals: Finals, out: Path) -> list[FinalResult]:
     Raises:
         RecordError: a run folder is damaged.
     """
+
+    def read(path: Path) -> RunRecord | None:
+        folder = RunFolder(path)
+        return folder.load() if folder.finished else None
+
+    return results_of(finals, out, read)
+
+
+def readable_results(finals: Finals | None, out: Path) -> list[FinalResult]:
+    """Return the results as `read_results` does, without damaged runs; none without finals."""
+
+    def read(path: Path) -> RunRecord | None:
+        with suppress(RecordError):
+            return RunFolder(path).load(weights=False)
+        return None
+
+    return [] if finals is None else results_of(finals, out, read)
+
+
+def results_of(finals: Finals, out: Path, read: Callable[[Path], RunRecord | None]) -> list[FinalResult]:
+    """Return the results of the finalists, the best mean validation accuracy first.
+
+    Args:
+        finals: finals of the study.
+        out: folder of run folders.
+        read: returns the record of a run folder, or None for a run to leave out.
+    """
     results = []
     for finalist in finals.finalists:
-        folders = [RunFolder(out / name) for name in finalist.runs]
-        records = [folder.load() for folder in folders if folder.finished]
+        records = [record for name in finalist.runs if (record := read(out / name)) is not None]
         results.append(FinalResult(finalist, tuple(each for each in records if each.result.status == "complete")))
     return sorted(results, key=lambda each: -fmean(each.validation) if each.records else 0.0)

@@ -1,4 +1,4 @@
-"""Leaderboard: candidates ranked against the published reference, with confidence intervals."""
+"""Leaderboard: ranked candidates, compared with the published result or with a baseline, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from budgetnet.model.zoo import get
-from budgetnet.statistics.intervals import Interval, correct_count, difference_interval, exceeds_noise, wilson_interval
+from budgetnet.statistics.intervals import (
+    Interval,
+    correct_count,
+    difference_interval,
+    exceeds_noise,
+    points,
+    wilson_interval,
+)
 from budgetnet.study.trials import Trial
 
 if TYPE_CHECKING:
@@ -32,6 +39,8 @@ class Candidate(NamedTuple):
     seed: int
     train_flops: int | None = None
     """Floating-point operations of its training."""
+    enqueued: bool = False
+    """Whether the user enqueued it in a search."""
 
 
 def candidates(trials: Iterable[Trial]) -> list[Candidate]:
@@ -47,6 +56,7 @@ def candidates(trials: Iterable[Trial]) -> list[Candidate]:
             run=trial.run or "",
             seed=trial.seed or 0,
             train_flops=trial.train_flops,
+            enqueued=trial.enqueued,
         )
         for trial in trials
         if trial.outcome == "complete" and trial.correct is not None and trial.images
@@ -87,13 +97,12 @@ class LeaderboardRow(NamedTuple):
     images: int
     """Number of images that the accuracy is measured on."""
     gap: float
-    """Accuracy less the published one, as a share."""
+    """Accuracy less that of the row in `compared_with`, as a share."""
     gap_interval: Interval
     """Newcombe interval of the gap, wide enough that all candidates' intervals hold together at 95 % (Šidák 1967)."""
-    comparable: bool
-    """Whether the candidate was validated on original CIFAR-10, like the reference."""
-    verdict: str
-    """Verdict on the gap: beyond or within noise, or not comparable."""
+    compared_with: str
+    """Name of the row that the gap is to: ``published`` on original CIFAR-10, otherwise the best enqueued candidate, or
+    the best of all."""
     is_reference: bool = False
     run: str | None = None
     seed: int | None = None
@@ -109,11 +118,28 @@ class LeaderboardRow(NamedTuple):
 
     @property
     def exceeds_noise(self) -> bool | None:
-        """Whether the gap's interval excludes zero; None if the row is not comparable or is the reference."""
-        return exceeds_noise(self.gap_interval) if self.comparable and not self.is_reference else None
+        """Whether the gap's interval excludes zero.
+
+        None for the row that others are compared with, and for gaps to the published result: that is a test accuracy,
+        and this one is on validation images, which also selected the network.
+        """
+        if self.compared_with in (PUBLISHED, self.name):
+            return None
+        return exceeds_noise(self.gap_interval)
 
 
-NOT_COMPARABLE = "not comparable"
+def gap_text(row: LeaderboardRow, *, with_interval: bool = True) -> str:
+    """Return a row's gap in points; empty for the row that others are compared with."""
+    return "" if row.compared_with == row.name else points(row.gap, row.gap_interval if with_interval else None)
+
+
+def noise_word(exceeds: bool | None) -> str:
+    """Return whether a difference is beyond noise as a word; empty where that is not tested."""
+    return "" if exceeds is None else "yes" if exceeds else "no"
+
+
+PUBLISHED = "published"
+"""Name of the row of the published result."""
 
 
 def rank(
@@ -126,64 +152,75 @@ def rank(
     """Rank candidates by validation accuracy, the one with fewer parameters first among equals.
 
     The best of many candidates is overestimated by selection, so the intervals of the gaps are corrected for the number
-    of candidates, and "beyond noise" is valid for the first row. They are not corrected for the choice of each run's
-    best epoch on the same images.
+    of candidates. They are not corrected for the choice of each run's best epoch on the same images. Candidates of a
+    study are evaluated on the same images, for which the intervals are conservative.
 
-    The published row is ranked by its accuracy when the data are original CIFAR-10, and is last otherwise.
+    The published row is ranked by its accuracy where the data are original CIFAR-10, and is omitted elsewhere.
 
     Args:
         candidates: trained candidates.
-        comparable: whether they were validated on original CIFAR-10.
+        comparable: whether the data are original CIFAR-10, like those of the published result.
         among: number of trained candidates that these were selected from, pruned ones included. Default: these alone.
         reference: published result. Default: the paper's final network.
 
     Raises:
         InputError: the published result has no known layout or number of images.
     """
-    # Imported here because most tables that import this module show no published result.
-    from budgetnet.model import published
-
-    reference = reference or published.reference()
-    images, correct = reference.known_images, correct_count(reference.accuracy, reference.known_images)
-    confidence = 0.95 ** (1 / max(1, len(candidates), among or 0))
     ordered = sorted(candidates, key=lambda item: (-item.correct / item.images, item.params, item.name))
-    rows = []
-    for position, item in enumerate(ordered, 1):
-        gap_interval = difference_interval(item.correct, item.images, correct, images, confidence=confidence)
-        row = LeaderboardRow(
-            rank=position,
-            name=item.name,
-            architecture=item.architecture,
-            params=item.params,
-            macs=item.macs,
-            accuracy=item.correct / item.images,
-            interval=wilson_interval(item.correct, item.images),
-            images=item.images,
-            gap=item.correct / item.images - reference.accuracy,
-            gap_interval=gap_interval,
-            comparable=comparable,
-            verdict=_verdict(gap_interval) if comparable else NOT_COMPARABLE,
-            run=item.run,
-            seed=item.seed,
-            train_flops=item.train_flops,
-        )
-        rows.append(row)
-    place = len(rows)
     if comparable:
-        place = sum(row.accuracy > reference.accuracy for row in rows)
-    rows.insert(place, _published_row(reference, correct, comparable=comparable))
+        # Imported here because most tables that import this module show no published result.
+        from budgetnet.model import published
+
+        known = reference or published.reference()
+        images = known.known_images
+        base = _Base(PUBLISHED, correct_count(known.accuracy, images), images, known.accuracy)
+    elif ordered:
+        first = next((item for item in ordered if item.enqueued), ordered[0])
+        base = _Base(first.name, first.correct, first.images, first.correct / first.images)
+    else:
+        return []
+    confidence = 0.95 ** (1 / max(1, len(candidates), among or 0))
+    rows = [_row(item, place, base, confidence=confidence) for place, item in enumerate(ordered, 1)]
+    if comparable:
+        rows.insert(sum(row.accuracy > base.accuracy for row in rows), _published_row(known, base.correct))
     return rows
 
 
-def _verdict(gap_interval: Interval) -> str:
-    return "beyond noise" if exceeds_noise(gap_interval) else "within noise"
+class _Base(NamedTuple):
+    """What candidates are compared with."""
+
+    name: str
+    correct: int
+    images: int
+    accuracy: float
 
 
-def _published_row(reference: PublishedResult, correct: int, *, comparable: bool) -> LeaderboardRow:
+def _row(item: Candidate, place: int, base: _Base, *, confidence: float) -> LeaderboardRow:
+    accuracy = item.correct / item.images
+    gap = difference_interval(item.correct, item.images, base.correct, base.images, confidence=confidence)
+    return LeaderboardRow(
+        rank=place,
+        name=item.name,
+        architecture=item.architecture,
+        params=item.params,
+        macs=item.macs,
+        accuracy=accuracy,
+        interval=wilson_interval(item.correct, item.images),
+        images=item.images,
+        gap=accuracy - base.accuracy,
+        gap_interval=Interval(0.0, 0.0) if item.name == base.name else gap,
+        compared_with=base.name,
+        run=item.run,
+        seed=item.seed,
+        train_flops=item.train_flops,
+    )
+
+
+def _published_row(reference: PublishedResult, correct: int) -> LeaderboardRow:
     spec = get(reference.known_spec)
     return LeaderboardRow(
         rank=None,
-        name="published",
+        name=PUBLISHED,
         architecture=spec.label,
         params=spec.params,
         macs=spec.macs,
@@ -192,7 +229,6 @@ def _published_row(reference: PublishedResult, correct: int, *, comparable: bool
         images=reference.known_images,
         gap=0.0,
         gap_interval=Interval(0.0, 0.0),
-        comparable=comparable,
-        verdict="published" if comparable else NOT_COMPARABLE,
+        compared_with=PUBLISHED,
         is_reference=True,
     )

@@ -47,7 +47,6 @@ _OF_THE_RUN = (
     "validation_accuracy",
     "validation_correct",
     "validation_images",
-    "gap_to_reference",
 )
 """Attributes that a duplicate has in common with the trial that was trained."""
 

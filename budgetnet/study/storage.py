@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -21,7 +22,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from budgetnet.common.config import without_password
 from budgetnet.common.errors import InputError, RecordError
-from budgetnet.runs.training_cost import FLOPS_PER_MAC
+from budgetnet.common.extras import install_command
+from budgetnet.common.formatting import count_of
 from budgetnet.study.bulk import TrialStorage
 from budgetnet.study.outcomes import DUPLICATE, SKIPPED, is_interrupted, is_over_budget, is_stopped, is_trained
 from budgetnet.study.presence import GRACE_PERIOD, HEARTBEAT_INTERVAL
@@ -125,7 +127,10 @@ def open_storage(url: str, *, create: bool) -> RDBStorage:
                     heartbeat_interval=HEARTBEAT_INTERVAL,
                     grace_period=GRACE_PERIOD,
                 )
-    except (ImportError, RuntimeError) as error:
+    except ImportError as error:
+        hint = f"; to install a driver of PostgreSQL: {install_command('postgres')}" if "psycopg" in str(error) else ""
+        raise RecordError("storage", without_password(url), f"cannot be used: {_one_line(error)}{hint}") from None
+    except RuntimeError as error:
         raise RecordError("storage", without_password(url), f"cannot be used: {_one_line(error)}") from None
     if sqlite and create:
         event.listen(storage.engine, "connect", _tune_sqlite)
@@ -212,27 +217,23 @@ def _last_worked_on(storage: RDBStorage) -> Any:
 
 def read_trials(study: optuna.Study) -> list[Trial]:
     """Return the trials of a study in order, without those that budgetnet did not write."""
-    trials = [trial for trial in study.get_trials(deepcopy=False) if "architecture" in trial.user_attrs]
-    if any(is_trained(trial) and "train_flops" not in trial.user_attrs for trial in trials):
-        images = study_settings(study).data.train_images
-        return [_row(trial, train_images=images) for trial in trials]
-    return [_row(trial) for trial in trials]
+    return [_row(trial) for trial in study.get_trials(deepcopy=False) if "architecture" in trial.user_attrs]
 
 
-def _row(trial: FrozenTrial, *, train_images: int | None = None) -> Trial:
-    """Return a trial as a row.
+def failures(study: optuna.Study) -> str:
+    """Return why trials have no result, with their numbers, or nothing if a trial has one or none has ended."""
+    trials = read_trials(study)
+    if any(trial.outcome in ("complete", "pruned") for trial in trials):
+        return ""
+    reasons = Counter(trial.ended or "no reason" for trial in trials if trial.outcome == "no result")
+    return "; ".join(f"{count_of(count, 'trial')}: {reason}" for reason, count in reasons.most_common(3))
 
-    Args:
-        trial: trial of a study.
-        train_images: training images of the study, to compute `train_flops` of trials without it; the versions that
-            stored none trained on every image in every epoch, at full size.
-    """
+
+def _row(trial: FrozenTrial) -> Trial:
+    """Return a trial as a row."""
     facts: dict[str, Any] = trial.user_attrs
     correct, images = facts.get("validation_correct"), facts.get("validation_images")
     kept: dict[str, Any] = {key: facts[key] for key in _ALWAYS} | {key: facts.get(key) for key in _TRAINED}
-    flops = facts.get("train_flops")
-    if flops is None and train_images is not None and is_trained(trial) and "epochs" in facts:
-        flops = FLOPS_PER_MAC * facts["macs"] * train_images * facts["epochs"]
     return Trial(
         number=trial.number,
         outcome=_outcome(trial),
@@ -240,8 +241,6 @@ def _row(trial: FrozenTrial, *, train_images: int | None = None) -> Trial:
         accuracy=trial.value if correct is None and trial.state == TrialState.COMPLETE else _share(correct, images),
         correct=correct,
         images=images,
-        gap=facts.get("gap_to_reference"),
-        train_flops=flops,
         trained=is_trained(trial),
         enqueued="enqueued" in facts,
         reports=MappingProxyType(trial.intermediate_values),
@@ -253,7 +252,7 @@ def _row(trial: FrozenTrial, *, train_images: int | None = None) -> Trial:
 
 
 _ALWAYS = ("architecture", "spec", "params", "macs", "activations", "budget_used")
-_TRAINED = ("epochs", "cycles", "seconds", "ended", "seed", "run")
+_TRAINED = ("epochs", "cycles", "seconds", "train_flops", "ended", "seed", "run")
 
 
 def _share(correct: int | None, images: int | None) -> float | None:

@@ -51,8 +51,6 @@ class Trial(NamedTuple):
     """Validation images classified correctly at the best epoch."""
     images: int | None = None
     """Validation images."""
-    gap: float | None = None
-    """Accuracy less the published one, as a share."""
     epochs: int | None = None
     """Epochs trained."""
     cycles: int | None = None

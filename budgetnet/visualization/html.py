@@ -16,7 +16,7 @@ from budgetnet.model.spec import ModelSpec, feature_sizes
 from budgetnet.model.summary import Summary
 from budgetnet.runs.records import RunRecord
 from budgetnet.statistics.intervals import format_with_interval, points, wilson_interval
-from budgetnet.study.leaderboard import LeaderboardRow
+from budgetnet.study.leaderboard import LeaderboardRow, gap_text, noise_word
 from budgetnet.study.trials import Trial
 from budgetnet.visualization.figures.style import GREEN, RULE, VERMILLION
 from budgetnet.visualization.figures.svg import silhouette_svg
@@ -122,7 +122,7 @@ def summary_html(summary: Summary) -> str:
 
 
 def leaderboard_html(rows: Sequence[LeaderboardRow], *, title: str, most: int | None = None) -> str:
-    """Return ranked candidates and the published result as a table.
+    """Return ranked candidates, and the published result if it is among them, as a table.
 
     Args:
         rows: rows of the leaderboard, best first.
@@ -139,14 +139,15 @@ def leaderboard_html(rows: Sequence[LeaderboardRow], *, title: str, most: int | 
             short_count(row.macs),
             "" if row.train_flops is None else short_petaflops(row.train_flops),
             format_with_interval(row.accuracy, row.interval),
-            "" if row.is_reference else f"{100 * row.gap:+.2f}",
-            row.verdict,
+            gap_text(row),
+            noise_word(row.exceeds_noise),
         )
         for row in shown
     ]
     omitted = len(rows) - len(shown)
     caption = f"<b>{escape(title)}</b> · ranked by validation accuracy" + (f" · {omitted} more" if omitted else "")
-    head = ("rank", "candidate", "architecture", "params", "MACs", "PFLOP", "accuracy % [95 %]", "gap", "beyond noise?")
+    gap = f"gap to {rows[0].compared_with}" if rows else "gap"
+    head = ("rank", "candidate", "architecture", "params", "MACs", "PFLOP", "accuracy % [95 %]", gap, "beyond noise?")
     return table_html(caption, head, cells, left=3)
 
 
@@ -166,12 +167,10 @@ def study_html(
     return about + leaderboard_html(rows, title=title, most=10)
 
 
-def candidate_html(trial: Trial, spec: ModelSpec) -> str:
-    """Return a trained candidate as HTML: its result and its network."""
-    accuracy = "no result" if trial.accuracy is None else f"{percent(trial.accuracy)} % validation accuracy"
+def candidate_html(trial: Trial, record: RunRecord) -> str:
+    """Return a trained candidate as HTML: its run and its network."""
     use = f"{100 * trial.budget_used:.1f} % of the budget"
-    about = f"<p><b>{escape(trial.name)}</b> · {accuracy} · {use} · {escape(trial.ended or trial.outcome)}</p>"
-    return about + spec_html(spec)
+    return f"<p><b>{escape(trial.name)}</b> · {use}</p>{run_html(record)}"
 
 
 def run_html(record: RunRecord) -> str:

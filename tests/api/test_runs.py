@@ -133,8 +133,8 @@ def test_runs_are_ranked_by_validation_accuracy(runs: list[TrainedRun]) -> None:
     expected = sorted(runs, key=lambda run: (-(run.accuracy or 0), run.folder.name))
     assert [row.run for row in ranked] == [run.folder.name for run in expected]
     assert [row.rank for row in ranked] == [1, 2]
-    assert {row.verdict for row in board} == {"not comparable"}, "these are no CIFAR-10 images"
-    assert len(bn.leaderboard(runs[0].folder)) == 2
+    assert {row.compared_with for row in board} == {board[0].name}, "these are no CIFAR-10 images"
+    assert len(bn.leaderboard(runs[0].folder)) == 1
 
 
 def test_runs_that_cannot_be_ranked_together_are_refused(

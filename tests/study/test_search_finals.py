@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from search_support import Watcher
+from statsmodels.stats.proportion import proportion_confint
 from support import TINY, prepare, tiny_recipe
 
 from budgetnet.common.errors import BudgetnetError
@@ -21,8 +22,8 @@ from budgetnet.engines.local import PlannedRun, train_runs
 from budgetnet.runs.store import TEST_OPENINGS_FILE, RunFolder
 from budgetnet.study.config import SearchConfig
 from budgetnet.study.driver import Plan, SearchContext, SearchOutcome, make_settings, search
-from budgetnet.study.finalists import FinalResult, Finals, load_finals, read_results
-from budgetnet.study.finals import choose_finalists, run_finals
+from budgetnet.study.finalists import FinalResult, Finals, best_record, final_gaps, load_finals, read_results
+from budgetnet.study.finals import choose_finalists, final_runs, open_test_set, run_finals
 from budgetnet.study.space import SearchSpace
 from budgetnet.study.storage import default_storage, open_storage
 
@@ -133,6 +134,19 @@ def test_existing_test_results_are_kept(case: Case) -> None:
     assert all(len(result.test) == 2 for result in results)
 
 
+def test_a_reason_of_any_length_keeps_the_result(case: Case) -> None:
+    finals = choose_finalists(case.outcome.study, case.context, number=1, seeds=1, recipe=tiny_recipe(epochs=2))
+    train_runs(final_runs(finals), case.context.data, out=case.out, callback=Watcher())
+    (result,) = read_results(finals, case.out)
+    for _ in range(2):
+        open_test_set([result], case.digits, study_name="long" * 200, device=torch.device("cpu"), out=case.out)
+        (result,) = read_results(finals, case.out)
+    (record,) = result.records
+    assert record.test is not None
+    assert (len(record.test.reason), record.test.reason[:31]) == (500, "finalist 1 of 1 of study longlo")
+    assert len(read_openings(case.out / TEST_OPENINGS_FILE)) == 1
+
+
 def test_test_set_stays_sealed_while_a_finalist_trains(case: Case) -> None:
     finals = choose_finalists(case.outcome.study, case.context, number=2, seeds=1, recipe=tiny_recipe(epochs=3))
     busy = RunFolder(case.out / finals.finalists[1].runs[0])
@@ -173,8 +187,51 @@ def test_finalist_intervals_match_student_and_gap(case: Case) -> None:
     # The 97.5 % point of Student's distribution with two degrees of freedom, from a printed table.
     reach = 4.302653 * spread / 3**0.5
     assert (low, high) == pytest.approx((max(0, mean - reach), min(1, mean + reach)), abs=1e-6)
-    gap, interval = result.gap or (0, (0, 0))
+    (found,) = final_gaps([result], comparable=True)
+    assert found is not None
+    gap, interval = found.difference, found.interval
     assert gap == pytest.approx(mean - 0.9141)
+    assert found.compared_with == "published"
     # The published interval on 10,000 images is 90.84 to 91.94 %.
     expected = gap - np.hypot(mean - low, 0.9194 - 0.9141), gap + np.hypot(high - mean, 0.9141 - 0.9084)
     assert interval == pytest.approx(expected, abs=1e-4)
+
+
+def test_gaps_of_several_finalists_hold_together(case: Case) -> None:
+    results = case.hold(number=2, seeds=3)
+    for comparable, count in ((True, 2), (False, 1)):
+        gaps = final_gaps(results, comparable=comparable)
+        assert [gap is not None for gap in gaps] == [comparable, True]
+        confidence = 0.95 ** (1 / count)
+        # The quantile of Student's distribution with two degrees of freedom in closed form.
+        tail = (1 + confidence) / 2
+        quantile = (2 * tail - 1) * (2 / (1 - (2 * tail - 1) ** 2)) ** 0.5
+        first, second = (np.array(result.test) for result in results)
+        reach = [quantile * float(np.std(each, ddof=1)) / 3**0.5 for each in (first, second)]
+        gap = gaps[1]
+        assert gap is not None
+        if comparable:
+            base = 0.9141
+            base_low, base_high = proportion_confint(9_141, 10_000, alpha=1 - confidence, method="wilson")
+        else:
+            base = float(first.mean())
+            base_low, base_high = max(0, base - reach[0]), min(1, base + reach[0])
+        mean = float(second.mean())
+        low, high = max(0, mean - reach[1]), min(1, mean + reach[1])
+        expected = (
+            mean - base - np.hypot(mean - low, base_high - base),
+            mean - base + np.hypot(high - mean, base - base_low),
+        )
+        assert gap.difference == pytest.approx(mean - base)
+        assert gap.interval == pytest.approx(expected, abs=1e-9)
+        assert gap.compared_with == ("published" if comparable else results[0].finalist.name)
+
+
+def test_best_record_is_the_best_seed_of_the_best_finalist_by_validation(case: Case) -> None:
+    results = case.hold(number=2, seeds=3)
+    record = best_record(results)
+    assert record is not None
+    assert record.folder.name in results[0].finalist.runs
+    assert record.result.validation_accuracy == max(results[0].validation)
+    assert best_record([]) is None
+    assert best_record([results[0]._replace(records=())]) is None

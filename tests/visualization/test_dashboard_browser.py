@@ -79,9 +79,7 @@ def test_the_study_s_figures_are_drawn_within_their_cards(shown: Shown, width: i
         outcomes = [trial.outcome for trial in trials]
         for cost in ("params", "macs"):
             points = drawn(page, f"accuracy-against-{cost}").locator(".scatterlayer .points path")
-            assert points.count() == outcomes.count("complete") + outcomes.count("pruned") + 1, (
-                "and the published result"
-            )
+            assert points.count() == outcomes.count("complete") + outcomes.count("pruned")
         assert drawn(page, "budget-use").locator(".scatterlayer .points path").count() == len(trials)
         # Six bars: those that continued and those pruned, at each of three cycles.
         assert drawn(page, "candidates-by-rung").locator(".barlayer .point").count() == 6
@@ -174,11 +172,11 @@ def test_the_table_of_trials_has_the_columns(shown: Shown) -> None:
     with shown.page("/smartSelection") as (page, watch):
         page.locator("tbody tr").first.wait_for(state="attached")
         headings = page.locator("thead th").all_text_contents()
-        for name in ("params", "macs", "budget_used", "validation_accuracy", "gap_to_reference", "cycles", "seed"):
+        for name in ("params", "macs", "budget_used", "validation_accuracy", "cycles", "seed"):
             assert f"UserAttribute {name}sorted ascending" in headings, "a number, by which a table can be sorted"
         assert {"UserAttribute ended", "UserAttribute spec", "UserAttribute architecture"} <= set(headings)
         row = page.locator("tbody tr").nth(trial.number).locator("td").all_text_contents()
-        shown_gap = row[headings.index("UserAttribute gap_to_referencesorted ascending")]
-        assert float(shown_gap) == pytest.approx(trial.gap)
+        text = row[headings.index("UserAttribute validation_accuracysorted ascending")]
+        assert float(text) == pytest.approx(trial.accuracy, abs=1e-6)
         watch.complaints[:] = [text for text in watch.complaints if NO_GRAPHICS_CARD not in text]
         require_quiet(watch)

@@ -60,14 +60,16 @@ def test_what_is_ranked_is_what_the_storage_has_complete_and_within_the_budget(t
         assert standing.row.interval == pytest.approx(proportion_confint(correct, IMAGES, method="wilson"))
         # Wide enough for all that were trained together: three to their ends, three pruned, one diverged.
         confidence = 0.95 ** (1 / 7)
-        gap = confint_proportions_2indep(correct, IMAGES, 9_141, 10_000, method="newcomb", alpha=1 - confidence)
-        assert standing.row.gap_interval == pytest.approx(gap)
+        best = expected[0].user_attrs["validation_correct"]
+        gap = confint_proportions_2indep(correct, IMAGES, best, IMAGES, method="newcomb", alpha=1 - confidence)
+        assert standing.row.gap_interval == ((0, 0) if trial is expected[0] else pytest.approx(gap))
         shares = trial.user_attrs["params"] / 100_000, trial.user_attrs["macs"] / 25_000_000
         assert standing.budget_used == pytest.approx(max(shares))
         assert standing.cycles == 2
     assert found.best is not None
-    assert found.best.row.name == f"#{study.study.best_trial.number}"
-    assert found.standings[-1].row.is_reference
+    assert found.finals is not None
+    assert found.best.name == found.finals[0].finalist.name == "#2", "a finalist, though #1 leads in the search"
+    assert len(ranked) == len(found.standings), "nothing published on other images than CIFAR-10"
 
 
 def test_every_other_candidate_is_listed_once_with_its_reason(tmp_path: Path) -> None:
@@ -128,19 +130,23 @@ def test_the_finalists_are_those_of_the_records(tmp_path: Path) -> None:
         ("#2", [0.9202, 0.9242]),
         ("#1", [0.9201, 0.9241]),
     ]
-    assert [learning.title for learning in found.learning] == ["Best candidate: #1", "Finalist #2", "Finalist #1"]
+    assert [learning.title for learning in found.learning] == [
+        "Finalist #2",
+        "Finalist #1",
+        "Best candidate of the search: #1",
+    ]
 
 
-@pytest.mark.parametrize(("original", "word"), [(True, "beyond noise"), (False, "not comparable")])
-def test_verdict_only_on_original_cifar10(tmp_path: Path, original: bool, word: str) -> None:
+@pytest.mark.parametrize("original", [True, False])
+def test_verdict_only_on_original_cifar10(tmp_path: Path, original: bool) -> None:
     from record_support import data_record
 
     study = every_outcome(tmp_path, data=data_record(is_original_cifar10=original, name="images"))
     page = render(report_of(study))
     verdict = re.search(r'Compared with the reference:</span>\s*<strong class="verdict [\w-]+">([^<]+)<', page)
-    assert verdict is not None
-    assert verdict[1] == word
-    assert ("not comparable" in page) is not original
+    # The finalist's test accuracy over two seeds, 92.02 and 92.42 %, has a wide interval.
+    assert (verdict and verdict[1]) == ("within noise" if original else None)
+    assert ("91.41" in page) is original
 
 
 def test_a_search_that_still_runs_and_has_nothing_complete_makes_a_report(tmp_path: Path) -> None:
@@ -152,7 +158,6 @@ def test_a_search_that_still_runs_and_has_nothing_complete_makes_a_report(tmp_pa
     words = text_of(render(found))
     for sentence in (
         "2 running.",
-        "No candidate is fully trained yet; only the published reference is shown.",
         "No candidate is fully trained yet.",
         "All finished candidates are ranked.",
         "Too few sampled candidates are fully trained",

@@ -49,7 +49,7 @@ def test_a_page_has_one_element_of_each_kind_where_a_reader_looks_for_it(whole: 
     page = Elements(render(whole))
     sections = [attributes["id"] for tag, attributes in page.found if tag == "section"]
     assert sections == [
-        *("leaderboard", "front", "course", "learning", "network", "importance", "rejected", "finals"),
+        *("finals", "leaderboard", "front", "course", "learning", "network", "importance", "rejected"),
         *("ablations", "reproductions", "origin"),
     ]
     links = [attributes["href"] for tag, attributes in page.found if tag == "a"]
@@ -207,7 +207,7 @@ def test_commands_on_the_page_have_the_same_config(tell: RunCommand, tmp_path: P
     assert tell(*train[1:]).code == 0
     (name,) = [path.name for path in (tmp_path / "again").iterdir() if path.is_dir()]
     assert found.best is not None
-    assert name == found.best.row.run
+    assert name == found.best.run
     columns = ("train_loss", "validation_loss", "validation_accuracy")
     kept, made = (curves(tmp_path / place / name, columns) for place in ("runs", "again"))
     assert kept == made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from budgetnet.common.documents import look_up
+from budgetnet.study.config import NO_SPACE
 from budgetnet.study.space import SearchSpace
 
 NAMED: dict[str, SearchSpace] = {
@@ -56,4 +57,4 @@ def named_space(name: str) -> SearchSpace:
     Raises:
         InputError: no space has that name.
     """
-    return look_up(name, NAMED, field="space", missing="no such space, and no such file")
+    return look_up(name, NAMED, field="space", missing=NO_SPACE)

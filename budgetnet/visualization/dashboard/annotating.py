@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 from optuna.storages import RDBStorage
 
 from budgetnet.common.config import without_password
+from budgetnet.study.finalists import load_finals, readable_results
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.storage import default_storage, study_settings
 from budgetnet.study.trials import Trial
@@ -27,7 +28,7 @@ LOCK = ".annotate.lock"
 _KEY = "budgetnet:annotated"
 """Attribute of a study: a digest of the data that its note and figures were made from. Followed by the number of a
 trial: that the trial has a note, with its format and whether the note is complete."""
-_FORMAT = 3
+_FORMAT = 4
 """Version of notes, files and figures; those of other versions are written again."""
 
 
@@ -83,6 +84,7 @@ class _Notes:
         self._name, self._settings, self._out = study.study_name, settings, out
         usual = str(storage.url) == default_storage(out)
         self._storage = None if usual else without_password(str(storage.url))
+        self._finals = load_finals(study)
         self._attributes = Attributes(storage, study._study_id)
         self._candidates = Candidates(study, settings, out)
         self._done = self._attributes.read(_KEY)
@@ -123,14 +125,15 @@ class _Notes:
 
     def _write_study(self, trials: list[Trial]) -> bool:
         """Write the study's note and figures if they changed; return whether they were written."""
-        made_of = hashlib.sha256(repr([_FORMAT, self._settings.config, *trials]).encode()).hexdigest()
+        finals = readable_results(self._finals, self._out)
+        made_of = hashlib.sha256(repr([_FORMAT, self._settings.config, *finals, *trials]).encode()).hexdigest()
         if made_of == self._done.get(_KEY):
             return False
         from optuna_dashboard import save_plotly_graph_object
 
         attributes = self._attributes
         attributes.read("dashboard:note_", "dashboard:plot_data:")
-        overview = Overview(self._name, self._settings, trials, out=self._out, storage=self._storage)
+        overview = Overview(self._name, self._settings, trials, finals, out=self._out, storage=self._storage)
         self._save_note(overview.note(), study_heading(self._name), None)
         for name, figure in overview.figures():
             save_plotly_graph_object(attributes.page(), figure, graph_object_id=name)

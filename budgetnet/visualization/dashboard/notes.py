@@ -10,7 +10,6 @@ from budgetnet.model.published import reference
 from budgetnet.model.spec import ModelSpec
 from budgetnet.statistics.intervals import format_with_interval, points, wilson_interval
 from budgetnet.study.commands import train_command
-from budgetnet.study.leaderboard import NOT_COMPARABLE
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.trials import Outcome, Trial
 from budgetnet.visualization.dashboard.candidates import Candidate
@@ -68,10 +67,9 @@ def _result(trial: Trial, settings: StudySettings) -> Iterator[list[str]]:
         yield ["accuracy", f"{plain(format_with_interval(trial.accuracy, interval))} % at 95 %; {counted}"]
     elif trial.accuracy is not None:
         yield ["accuracy", f"{percent(trial.accuracy)} % of the validation images"]
-    if trial.gap is not None:
-        remark = "" if settings.data.is_original_cifar10 else f"; {NOT_COMPARABLE}: these are other images"
-        published = f"the published {percent(reference().accuracy)} %"
-        yield ["gap", f"{points(trial.gap)} points to {published}{remark}"]
+    if trial.accuracy is not None and settings.data.is_original_cifar10:
+        published = reference().accuracy
+        yield ["gap", f"{points(trial.accuracy - published)} points to the published {percent(published)} %"]
     if trial.epochs is not None:
         time = "" if trial.seconds is None else f", {trial.seconds:,.1f} s"
         yield ["trained", f"{count_of(trial.epochs, 'epoch')} in {count_of(trial.cycles or 0, 'whole cycle')}{time}"]

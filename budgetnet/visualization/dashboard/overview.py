@@ -5,15 +5,19 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from budgetnet.common.config import command, has_unnamed_documents
-from budgetnet.statistics.intervals import format_with_interval, points
+from budgetnet.common.formatting import count_of, percent
+from budgetnet.statistics.intervals import format_with_interval
 from budgetnet.study.commands import found_config, location_options
+from budgetnet.study.finalists import FinalResult
 from budgetnet.study.leaderboard import candidates, rank
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.space.named import NAMED as SPACES
 from budgetnet.study.trials import Trial, count_outcomes
+from budgetnet.study.winner import winner
 from budgetnet.visualization import figures
 from budgetnet.visualization.dashboard.markdown import code, plain, table
 
@@ -28,17 +32,27 @@ _CARD = 450
 class Overview:
     """Overview of a study."""
 
-    def __init__(self, name: str, settings: StudySettings, trials: Sequence[Trial], *, out: Path, storage: str | None):
+    def __init__(
+        self,
+        name: str,
+        settings: StudySettings,
+        trials: Sequence[Trial],
+        finals: Sequence[FinalResult],
+        *,
+        out: Path,
+        storage: str | None,
+    ) -> None:
         """Store the data of the overview.
 
         Args:
             name: name of the study.
             settings: its settings.
             trials: its finished trials.
+            finals: its finalists, the best first.
             out: folder of run folders.
             storage: URL of the storage without its password. None: the SQLite file in `out`.
         """
-        self._name, self._settings, self._trials = name, settings, trials
+        self._name, self._settings, self._trials, self._finals = name, settings, trials, finals
         self._out, self._storage = out.resolve(), storage
 
     def note(self) -> str:
@@ -70,18 +84,24 @@ class Overview:
         return drawn
 
     def _best(self) -> str:
-        settings = self._settings
-        comparable = settings.data.is_original_cifar10
+        comparable = self._settings.data.is_original_cifar10
         rows = rank(candidates(self._trials), comparable=comparable, among=count_outcomes(self._trials)["trained"])
-        best = next((row for row in rows if row.rank == 1), None)
+        best = winner(rows, self._finals)
         if best is None:
             return "No candidate is fully trained yet."
-        return (
-            f"Best within the budget: **{best.name} {plain(best.architecture)}** with "
+        kind = "Best finalist" if best.finalist else "Best within the budget"
+        parts = [
+            f"{kind}: **{plain(best.name)} {plain(best.architecture)}** with "
             f"{plain(format_with_interval(best.accuracy, best.interval))} % at 95 % on {best.images:,} "
-            f"validation images and {best.params:,} parameters; difference to the published result: "
-            f"{points(best.gap)} points, {best.verdict}."
-        )
+            f"validation images and {best.params:,} parameters; run {code(best.run)}."
+        ]
+        if best.finalist and best.finalist.test and (interval := best.finalist.test_interval):
+            mean = plain(format_with_interval(fmean(best.finalist.test), interval))
+            parts.append(f"Mean test accuracy over {count_of(len(best.finalist.test), 'seed')}: {mean} %.")
+        if comparable:
+            published = next(row for row in rows if row.is_reference)
+            parts.append(f"Published: {percent(published.accuracy)} % on the test set.")
+        return " ".join(parts)
 
     def _outcomes(self) -> str:
         counts = count_outcomes(self._trials)

@@ -10,6 +10,7 @@ from budgetnet.model.budget import Budget
 from budgetnet.model.published import PublishedResult
 from budgetnet.model.zoo import get
 from budgetnet.statistics.intervals import Interval, wilson_interval
+from budgetnet.study.leaderboard import PUBLISHED
 from budgetnet.study.trials import CostName, Trial, front
 from budgetnet.visualization.figures.style import (
     BLACK,
@@ -17,7 +18,6 @@ from budgetnet.visualization.figures.style import (
     FAINT,
     INK,
     LEGEND_HEIGHT,
-    ORANGE,
     PURPLE,
     VERMILLION,
     blank_figure,
@@ -89,13 +89,14 @@ def accuracy_front(
     reference: PublishedResult | None = None,
     note: str = "",
 ) -> Figure:
-    """Draw validation accuracy against cost, with the Pareto front, the published result and the budget's limit.
+    """Draw validation accuracy against cost, with the Pareto front and the budget's limit.
 
     Args:
         trials: trials of one study.
         cost: ``params``, ``macs`` or ``activations``.
         budget: budget whose limit on the cost is drawn, if it has one.
-        comparable: whether the candidates were evaluated on original CIFAR-10 images, as the published result was.
+        comparable: whether the candidates were evaluated on original CIFAR-10 images, as the published result was; it
+            is drawn only then.
         reference: published result. Default: the paper's final network.
         note: text below the title, such as the name of the study.
 
@@ -112,12 +113,13 @@ def accuracy_front(
     figure = blank_figure(
         title=f"Validation accuracy against {words}",
         note=note,
-        alt=_alt(rows, words, limit=limit, comparable=comparable),
+        alt=_alt(rows, words, limit=limit),
         height=420,
         above=LEGEND_HEIGHT,
     )
     figure.add_traces(list(_traces(rows, words)))
-    figure.add_trace(_published(there, reference, words, comparable=comparable))
+    if comparable:
+        figure.add_trace(_published(there, reference, words))
     if limit:
         line = {"color": INK, "width": 1.5, "dash": "dash"}
         figure.add_shape(type="line", x0=limit, x1=limit, y0=0, y1=1, yref="paper", line=line, name="budget")
@@ -126,7 +128,7 @@ def accuracy_front(
         label_style = {"textangle": -90, "showarrow": False, "font": {"size": 12, "color": FAINT}}
         figure.add_annotation(text=f"budget {limit:,}", **place, **label_style)
     # The axis is logarithmic, so that equal ratios have equal distances.
-    costs = [there, *(row.cost for row in rows)]
+    costs = [*([there] if comparable or not rows else []), *(row.cost for row in rows)]
     # Over several powers of ten, labels between them would overlap on narrow screens.
     step = "D2" if max(costs) < _WIDE * min(costs) else 1
     figure.update_xaxes(title_text=f"{words} (logarithmic)", type="log", tickformat="~s", dtick=step)
@@ -176,33 +178,25 @@ def _hover_text(row: FrontRow, words: str) -> str:
     return f"{row.name} {literal(row.architecture)}<br>{row.cost:,} {words}<br>{100 * row.accuracy:.2f} %{interval}"
 
 
-def _published(cost: int, reference: PublishedResult, words: str, *, comparable: bool) -> Any:
+def _published(cost: int, reference: PublishedResult, words: str) -> Any:
     from plotly.graph_objects import Scatter
 
-    name = "published" if comparable else "published, on other images: not comparable"
-    colour = PURPLE if comparable else ORANGE
     return Scatter(
         x=[cost],
         y=[100 * reference.accuracy],
         mode="markers",
-        name=name,
-        marker={
-            "symbol": "star" if comparable else "star-open",
-            "size": 15,
-            "color": colour,
-            "line": {"width": 1.5, "color": colour if not comparable else BLACK},
-        },
-        hovertemplate=f"{name}<br>{cost:,} {words}<br>{100 * reference.accuracy:.2f} %<extra></extra>",
+        name=PUBLISHED,
+        marker={"symbol": "star", "size": 15, "color": PURPLE, "line": {"width": 1.5, "color": BLACK}},
+        hovertemplate=f"{PUBLISHED}<br>{cost:,} {words}<br>{100 * reference.accuracy:.2f} %<extra></extra>",
     )
 
 
-def _alt(rows: Sequence[FrontRow], words: str, *, limit: int | None, comparable: bool) -> str:
+def _alt(rows: Sequence[FrontRow], words: str, *, limit: int | None) -> str:
     unbeaten = [row for row in rows if row.on_front]
     bound = f" within {limit:,} {words}" if limit else ""
     if not unbeaten:
         return f"No candidate{bound} was trained to its end yet."
     parts = [f"{row.name} with {row.cost:,} {words} and {100 * row.accuracy:.2f} %" for row in unbeaten[-5:]]
     earlier = "" if len(unbeaten) <= 5 else f"{len(unbeaten) - 5} smaller ones, "
-    other = "" if comparable else "; the published result is on other images and not comparable"
     complete = sum(row.complete for row in rows)
-    return f"Of {complete} candidates trained to their end{bound}, the front holds {earlier}{listed(parts)}{other}."
+    return f"Of {complete} candidates trained to their end{bound}, the front holds {earlier}{listed(parts)}."

@@ -6,17 +6,17 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from statistics import fmean
 
 import optuna
 
 from budgetnet.model.zoo import get
-from budgetnet.study.finalists import Finalist, FinalResult, Finals, load_finals
+from budgetnet.study.finalists import Finalist, Finals, load_finals, results_of
 from budgetnet.study.importance import parameter_importance
 from budgetnet.study.leaderboard import LeaderboardRow, candidates, rank
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.storage import read_trials, study_settings
 from budgetnet.study.trials import Trial, count_outcomes
+from budgetnet.study.winner import winner
 from budgetnet.visualization.report.ablations import read_ablation
 from budgetnet.visualization.report.commands import commands
 from budgetnet.visualization.report.content import ExperimentReport, Learning, Report, Standing
@@ -52,14 +52,17 @@ def collect(
     settings, trials = study_settings(study), read_trials(study)
     reader = Reader()
     standings = _standings(trials, settings)
-    best = next((standing.row for standing in standings if standing.row.rank == 1), None)
     finals = load_finals(study)
-    results = None if finals is None else _results(finals, out, reader)
+    results = None if finals is None else results_of(finals, out, reader.read)
+    best = winner([standing.row for standing in standings], results or [])
     best_record = None if best is None or not best.run else reader.read(out / best.run)
-    learning = [] if best is None or best_record is None else [Learning(f"Best candidate: {best.name}", (best_record,))]
-    for result in results or ():
-        if result.records:
-            learning.append(Learning(f"Finalist {result.finalist.name}", result.records))
+    learning = [
+        Learning(f"Finalist {result.finalist.name}", result.records) for result in results or () if result.records
+    ]
+    first = next((standing.row for standing in standings if standing.row.rank == 1), None)
+    first_record = None if first is None or not first.run else reader.read(out / first.run)
+    if first is not None and first_record is not None:
+        learning.append(Learning(f"Best candidate of the search: {first.name}", (first_record,)))
     runs = [trial.run for trial in trials if trial.run] + [run for each in _finalists(finals) for run in each.runs]
     where = read_environments(runs, out)
     damaged = [f"{path.name}: {reason}" for path, reason in reader.unreadable.items()]
@@ -76,6 +79,7 @@ def collect(
         finals=None if results is None else tuple(results),
         final_seeds=() if finals is None else finals.seeds,
         learning=tuple(learning),
+        best=best,
         best_spec=None if best_record is None else best_record.identity.spec,
         importance=parameter_importance(study),
         ablations=experiments.ablations,
@@ -88,7 +92,7 @@ def collect(
                 settings,
                 out=out,
                 storage=storage,
-                best_run=None if best is None else best.run,
+                best=best,
                 shown=[word for option, folders in options for folder in folders for word in (option, str(folder))],
             )
         ),
@@ -134,12 +138,3 @@ def _standings(trials: Sequence[Trial], settings: StudySettings) -> list[Standin
 
 def _finalists(finals: Finals | None) -> tuple[Finalist, ...]:
     return () if finals is None else finals.finalists
-
-
-def _results(finals: Finals, out: Path, reader: Reader) -> list[FinalResult]:
-    """Return the finalists' results as `read_results` does, without unreadable runs."""
-    results = []
-    for finalist in finals.finalists:
-        records = [record for run in finalist.runs if (record := reader.read(out / run)) is not None]
-        results.append(FinalResult(finalist, tuple(each for each in records if each.result.status == "complete")))
-    return sorted(results, key=lambda each: -fmean(each.validation) if each.records else 0.0)

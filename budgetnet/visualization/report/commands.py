@@ -9,6 +9,7 @@ from pathlib import Path
 from budgetnet.common.config import command
 from budgetnet.study.commands import found_config, location_options, train_command
 from budgetnet.study.settings import StudySettings
+from budgetnet.study.winner import Winner
 from budgetnet.visualization.report.content import Command
 
 
@@ -18,7 +19,7 @@ def commands(
     *,
     out: Path,
     storage: str | None,
-    best_run: str | None,
+    best: Winner | None,
     shown: Sequence[str] = (),
 ) -> list[Command]:
     """Return the commands that run a search, show its leaderboard, write its report and retrain its best network.
@@ -28,7 +29,7 @@ def commands(
         settings: its settings.
         out: folder of its run folders.
         storage: URL of its storage. Default: the SQLite file in `out`.
-        best_run: name of the best candidate's run folder.
+        best: the recommended network.
         shown: further options of ``budgetnet report``.
     """
     config = found_config(settings, study, out=out, storage=storage)
@@ -41,7 +42,7 @@ def commands(
             shlex.join(["budgetnet", "report", study, "-o", "report.html", *where, *shown]),
         ),
     ]
-    if best_run is not None and (out / best_run / "spec.yaml").is_file():
-        again = train_command(out / best_run, settings, seed=config.seed)
+    if best is not None and best.run and (out / best.run / "spec.yaml").is_file():
+        again = train_command(out / best.run, settings, seed=best.seed)
         found.append(Command("Train the best network again, in a new folder", again))
     return found

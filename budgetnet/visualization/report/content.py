@@ -13,10 +13,11 @@ from budgetnet.experiments.reproduction.leakage import LeakageResult
 from budgetnet.experiments.reproduction.reference import ReferenceResult
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.records import RunRecord
-from budgetnet.study.finalists import FinalResult
+from budgetnet.study.finalists import FinalGap, FinalResult, final_gaps
 from budgetnet.study.leaderboard import LeaderboardRow
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.trials import Trial
+from budgetnet.study.winner import Winner
 
 RejectionKind = Literal[
     "over budget",
@@ -157,9 +158,11 @@ class Report(NamedTuple):
     final_seeds: tuple[int, ...]
     """Seeds that each finalist is trained with."""
     learning: tuple[Learning, ...]
-    """Curves of the best candidate and of the finalists."""
+    """Curves of the finalists and of the best candidate of the search."""
+    best: Winner | None
+    """The recommended network: the best finalist's, or else the best candidate's."""
     best_spec: ModelSpec | None
-    """The best candidate's network; None if its run folder cannot be read."""
+    """Its specification; None if its run folder cannot be read."""
     importance: Mapping[str, float]
     """Importance of each sampled parameter as a share; empty with too few candidates."""
     ablations: tuple[Ablation, ...]
@@ -178,11 +181,22 @@ class Report(NamedTuple):
         return self.settings.data.is_original_cifar10
 
     @property
-    def best(self) -> Standing | None:
-        """The best candidate that fits the budget."""
-        return next((standing for standing in self.standings if standing.row.rank == 1), None)
+    def published(self) -> LeaderboardRow | None:
+        """The published row; None on other data than original CIFAR-10."""
+        return next((standing.row for standing in self.standings if standing.row.is_reference), None)
 
     @property
-    def published(self) -> LeaderboardRow:
-        """The published row."""
-        return next(standing.row for standing in self.standings if standing.row.is_reference)
+    def compared_with(self) -> str | None:
+        """What the gaps of the leaderboard are to; None without a candidate."""
+        return self.standings[0].row.compared_with if self.standings else None
+
+    @property
+    def best_used(self) -> float:
+        """Share of the budget that the recommended network uses."""
+        trials = [trial.budget_used for trial in self.trials if self.best and trial.name == self.best.trial]
+        return trials[0] if trials else 0.0
+
+    @property
+    def final_gaps(self) -> list[FinalGap | None]:
+        """Gaps of the finalists' test accuracy."""
+        return final_gaps(self.finals or (), comparable=self.comparable)

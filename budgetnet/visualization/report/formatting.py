@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 from budgetnet.common.formatting import count_of, duration, percent, short_petaflops
 from budgetnet.model.budget import LIMITS, Budget
 from budgetnet.runs.records import DataRecord
-from budgetnet.statistics.intervals import Interval, exceeds_noise, points
-from budgetnet.study.finalists import FinalResult
+from budgetnet.statistics.intervals import Interval, points
+from budgetnet.study.finalists import FinalGap
+from budgetnet.study.leaderboard import noise_word
 from budgetnet.visualization.report.content import Environment, Report
 
 LIMIT_NAMES = {"params": "parameters", "macs": "MACs", "activations": "activations"}
@@ -51,15 +52,16 @@ FILTERS: dict[str, Callable[..., str]] = {
     "counted": count_of,
     "p_value": p_value,
     "duration": duration,
+    "noise": lambda row: noise_word(row.exceeds_noise),
 }
 """Filters of the templates."""
 
 
 class VerdictText(NamedTuple):
-    """Verdict on a difference to the published result."""
+    """Verdict on a difference of test accuracies."""
 
     word: str
-    """``beyond noise``, ``within noise`` or ``not comparable``; empty without a result."""
+    """``beyond noise`` or ``within noise``; empty if there is nothing to compare."""
     sentence: str
 
 
@@ -87,37 +89,47 @@ def outcome_text(counts: Mapping[str, int]) -> str:
     )
 
 
-def verdict_text(report: Report) -> VerdictText:
-    """Compare the best candidate with the published result."""
+def verdict_text(report: Report) -> VerdictText | None:
+    """Compare the recommended network with the published result; None on other data than original CIFAR-10.
+
+    Only test accuracies are compared in a verdict: a validation accuracy selected the network.
+    """
     best, published = report.best, report.published
-    if best is None:
-        return VerdictText("", "No candidate is fully trained yet, so there is nothing to compare with the reference.")
+    if published is None:
+        return None
     reference = f"the published {percent(published.accuracy)}\N{NO-BREAK SPACE}%"
-    if not report.comparable:
+    if best is None:
+        return VerdictText("", f"No candidate is fully trained yet, so there is nothing to compare with {reference}.")
+    gap = report.final_gaps[0] if best.finalist else None
+    if gap is not None:
+        side = "above" if gap.difference > 0 else "below"
+        difference = f"{signed(gap.difference)} points {points_interval(gap.interval)}"
         return VerdictText(
-            "not comparable",
-            f"The images are not the original CIFAR-10 but {report.settings.data.name}, so this network cannot be "
-            f"compared with {reference}.",
+            noise_verdict(gap), f"Test accuracy {difference}: {side} {reference}, at the 95 % level over all finalists."
         )
-    row = best.row
-    side = "above" if row.gap > 0 else "below"
+    side = "above" if best.accuracy > published.accuracy else "below"
     return VerdictText(
-        row.verdict,
-        f"{signed(row.gap)} points {points_interval(row.gap_interval)}: {side} {reference}, {row.verdict} at the 95 % "
-        "level, corrected over all candidates; on validation images, which also selected the run's best epoch.",
+        "",
+        f"Its validation accuracy is {signed(best.accuracy - published.accuracy)} points {side} {reference}, which is "
+        "a test accuracy; finalists are evaluated on the test set.",
     )
 
 
-def final_verdict(result: FinalResult, *, comparable: bool) -> VerdictText:
-    """Compare a finalist's test accuracy with the published result."""
-    gap = result.gap
+def noise_verdict(gap: FinalGap) -> str:
+    """Return whether a gap is beyond or within noise."""
+    return "beyond noise" if gap.exceeds_noise else "within noise"
+
+
+def final_verdict(gap: FinalGap | None, *, tested: bool) -> VerdictText:
+    """Return a finalist's gap as text.
+
+    Args:
+        gap: the gap; None for the finalist that others are compared with.
+        tested: whether the finalist was evaluated on the test set.
+    """
     if gap is None:
-        return VerdictText("", "not evaluated yet")
-    if not comparable:
-        return VerdictText("not comparable", "other images than the published result's")
-    difference, interval = gap
-    word = "beyond noise" if exceeds_noise(interval) else "within noise"
-    return VerdictText(word, f"{signed(difference)} {points_interval(interval)}")
+        return VerdictText("", "the others are compared with it" if tested else "not evaluated yet")
+    return VerdictText(noise_verdict(gap), f"{signed(gap.difference)} {points_interval(gap.interval)}")
 
 
 class EnvironmentText(NamedTuple):

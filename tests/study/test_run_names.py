@@ -1,0 +1,76 @@
+"""Runs given by a name: the best of a study, a trial's, and what is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support import PAIR_SPACE, RunCommand, tiny_recipe
+
+import budgetnet as bn
+from budgetnet.study.run_names import run_path
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bn.Study:
+    """A study of two networks, with the worse one as its only finalist."""
+    monkeypatch.chdir(tmp_path)
+    return bn.search(
+        space=PAIR_SPACE,
+        recipe=tiny_recipe(epochs=1),
+        final_recipe=tiny_recipe(epochs=2),
+        sizing="reject",
+        trials=2,
+        finalists=1,
+        final_seeds=2,
+        device="cpu",
+        train_size=64,
+        validation_size=40,
+        study="mine",
+        verbosity="quiet",
+    )
+
+
+def test_best_is_the_finalist_everywhere(study: bn.Study, tell: RunCommand, tmp_path: Path) -> None:
+    (final,) = study.finals()
+    best = max(final.records, key=lambda record: record.result.validation_accuracy or 0)
+    searched = study.out / str(study.leaderboard()[0].run)
+    assert best.folder.name in final.finalist.runs
+    assert best.folder.name != searched.name, "the search trained it by another recipe"
+    assert study.best().folder == best.folder
+    for name in ("best", "mine#best", "runs/best", "runs/mine#best", str(tmp_path / "runs" / "best")):
+        assert run_path(name).resolve() == best.folder.resolve()
+    shown = tell("leaderboard").out
+    assert f"best run: {best.folder} (finalist #{final.finalist.trial}, seed {best.identity.seed})" in shown
+    assert f"best run of the search: {searched}" in shown
+    assert str(best.folder) in tell("evaluate", "best", "--device", "cpu").out
+    exported = tell("export", "best", "--format", "safetensors", "-o", "network.safetensors")
+    assert (exported.code, exported.err) == (0, "")
+    assert tell("time-to-accuracy", "best", "--targets", "1").code == 0
+    assert tell("summary", str(best.folder)).out == tell("summary", str(best.folder / "spec.yaml")).out
+
+
+def test_trials_are_runs_by_number(study: bn.Study) -> None:
+    for trial in study.trials():
+        for name in (f"#{trial.number}", f"mine#{trial.number}", f"runs/mine#{trial.number}"):
+            assert run_path(name) == Path("runs") / str(trial.run)
+
+
+def test_a_path_that_exists_is_no_name(study: bn.Study) -> None:
+    Path("best").mkdir()
+    assert run_path("best") == Path("best")
+    assert run_path("runs/other") == Path("runs/other")
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("#7", "run = '#7': study mine has no such trial"),
+        ("other#1", "study = 'other': "),
+        ("elsewhere/best", "storage = "),
+    ],
+)
+def test_what_does_not_exist_is_one_line(study: bn.Study, tell: RunCommand, name: str, error: str) -> None:
+    told = tell("evaluate", name)
+    assert (told.code, told.out, told.err.count("\n")) == (2, "", 1)
+    assert told.err.startswith(f"error: {error}"), told.err
