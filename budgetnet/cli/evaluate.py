@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from budgetnet.cli.options import Device, Json, On, OtherData, RunsArgument, TestTimeAugmentation, one_of, print_json
+from budgetnet.cli.options import (
+    Device,
+    Json,
+    On,
+    OtherData,
+    RunsArgument,
+    TestTimeAugmentation,
+    check_names,
+    one_of,
+    print_json,
+)
 from budgetnet.runs.recipe import LEAKAGE_WARNING, Views
 
 if TYPE_CHECKING:
@@ -79,6 +89,7 @@ def evaluate_runs(
     """
     one_of(on, ("validation", "test"), field="--on")
     one_of(tta, (*_VIEWS, "recipe"), field="--tta")
+    check_names(data=data, device=device)
     from budgetnet.api.evaluation import evaluate as evaluate_networks
 
     return evaluate_networks(runs, on=on, data=data, tta=tta, device=device, by=by, same_images=together)

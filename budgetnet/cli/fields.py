@@ -12,6 +12,7 @@ import typer
 from pydantic.fields import FieldInfo
 from typer.core import TyperCommand
 
+from budgetnet.cli.completion import completing
 from budgetnet.common.config import Config, on_command_line, option_of, text_of
 from budgetnet.common.errors import InputError
 
@@ -59,6 +60,7 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     shown: dict[str, Any] = {"help": field.description}
     if kind is not bool:
         shown["metavar"] = metavar
+    shown["autocompletion"] = completing(metavar)
     if how.argument:
         return inspect.Parameter(
             name, inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[kind, typer.Argument(**shown)]
@@ -71,8 +73,65 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     )
 
 
+_GROUPS = {
+    "Budget": "max_params max_macs max_activations",
+    "Data": "data declare train_size validation_size on other_data input_shape input_size classes",
+    "Candidates": "trials timeout space sizing sampler pruner enqueue",
+    "Training": "recipe epochs seed seeds members spec change compiled replay threads",
+    "Finalists": "finalists final_seeds final_recipe final_epochs",
+    "Where": "study storage out device workers per_gpu track",
+    "Output": "quiet verbose as_json save sort bins top help",
+}
+"""Parameters of commands, in the groups that help texts show."""
+_GROUP_OF = {name: group for group, names in _GROUPS.items() for name in names.split()}
+_MANY = 8
+"""Number of options from which they are shown in groups."""
+
+_EXAMPLES = {
+    "search": "budgetnet search --max-params 5e6 --data cifar10 --trials 50 --finalists 3",
+    "train": "budgetnet train resnet20 --data cifar10 --recipe modern --epochs 30",
+    "check": "budgetnet check resnet20 --max-params 200k",
+    "evaluate": "budgetnet evaluate best --on test",
+    "predict": "budgetnet predict best photo.png",
+    "export": "budgetnet export best --format onnx",
+    "leaderboard": "budgetnet leaderboard",
+    "trials": "budgetnet trials --sort accuracy",
+    "report": "budgetnet report -o report.html",
+    "ablate": "budgetnet ablate studies/kernel-size --seeds 5",
+    "ensemble": "budgetnet ensemble runs/first runs/second --on test",
+    "space": "budgetnet space resnet --max-params 5M",
+    "reference": "budgetnet reproduce reference --data cifar10",
+}
+"""An example of a command, by its name."""
+
+
 class Command(TyperCommand):
-    """Command whose errors name options instead of fields: ``--max-params`` instead of ``max_params``."""
+    """Command with grouped options and an example, whose errors name options instead of fields.
+
+    An error says ``--max-params`` instead of ``max_params``.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        each: Any  # Typer's own class of options, which has attributes that click's has not.
+        for each in self.params:
+            if each.param_type_name != "option":
+                # The name of the argument says what it is; Typer would add the type in Python's words.
+                each.display_type_rich = lambda ctx: None  # noqa: ARG005
+                continue
+            if len(self.params) >= _MANY:
+                each.rich_help_panel = each.rich_help_panel or _GROUP_OF.get(str(each.name))
+            if each.metavar is None:
+                each.metavar = _metavar(each)
+        if self.name in _EXAMPLES:
+            self.epilog = f"Example: {_EXAMPLES[self.name]}"
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """Return the option ``--help``, shown like the others."""
+        option: Any = super().get_help_option(ctx)
+        option.metavar = ""
+        option.rich_help_panel = "Output" if len(self.params) >= _MANY else None
+        return option
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command.
@@ -88,3 +147,12 @@ class Command(TyperCommand):
             if name not in options:
                 raise
             raise type(error)(f"{options[name]}{bracket}{rest}", error.value, error.rule) from None
+
+
+def _metavar(option: Any) -> str:
+    """Return what stands for an option's value in its help text; nothing for a flag."""
+    if option.is_flag:
+        return ""
+    if isinstance(option.default, Path):
+        return "PATH"
+    return "N" if isinstance(option.default, int) else str(option.name).upper()

@@ -28,6 +28,7 @@ from budgetnet.cli.search import search
 from budgetnet.cli.space import space
 from budgetnet.cli.time_to_accuracy import time_to_accuracy
 from budgetnet.cli.train import train
+from budgetnet.cli.trials import trials
 from budgetnet.common.errors import BudgetnetError, is_out_of_memory
 from budgetnet.version import __version__
 
@@ -61,6 +62,7 @@ for function in (
     figures,
     search,
     leaderboard,
+    trials,
     dashboard,
     report,
     ablate,

@@ -6,10 +6,12 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
+from budgetnet.cli.completion import completing
+from budgetnet.common.config import DeviceName
 from budgetnet.common.documents import parse_count
 from budgetnet.common.errors import BudgetnetError, InputError
 from budgetnet.common.files import is_file_path
@@ -20,10 +22,14 @@ from budgetnet.runs.recipe import Recipe
 
 if TYPE_CHECKING:
     from budgetnet.study.space import SearchSpace
+    from budgetnet.training.progress import Verbosity
     from budgetnet.training.threads import FirstRun, ThreadCount
 
 SpecArgument = Annotated[
-    str, typer.Argument(metavar="SPEC", help="A name from `budgetnet specs`, or a YAML or JSON file.")
+    str,
+    typer.Argument(
+        metavar="SPEC", autocompletion=completing("SPEC"), help="A name from `budgetnet specs`, or a YAML or JSON file."
+    ),
 ]
 MaxParams = Annotated[
     str | None, typer.Option("--max-params", metavar="N", help="Maximum number of trainable parameters.")
@@ -36,8 +42,13 @@ MaxActivations = Annotated[
     typer.Option("--max-activations", metavar="N", help="Maximum number of output elements of convolutions per image."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show every epoch.")]
 SpaceArgument = Annotated[
-    str, typer.Argument(metavar="SPACE", help="Search space: resnet, paper, or a YAML or JSON file.")
+    str,
+    typer.Argument(
+        metavar="SPACE", autocompletion=completing("SPACE"), help="Search space: resnet, paper, or a YAML or JSON file."
+    ),
 ]
 InputShape = Annotated[
     str, typer.Option("--input-shape", metavar="C,H,W", help="Image shape: channels, height and width in pixels.")
@@ -46,7 +57,10 @@ Classes = Annotated[str, typer.Option("--classes", metavar="N", help="Number of 
 Data = Annotated[
     str,
     typer.Option(
-        "--data", metavar="DATA", help="Data set: digits, cifar10, cifar10:PATH, folder:PATH or arrays:PATH.npz."
+        "--data",
+        metavar="DATA",
+        autocompletion=completing("DATA"),
+        help="Data set: digits, cifar10, cifar10:PATH, folder:PATH or arrays:PATH.npz.",
     ),
 ]
 RecipeOption = Annotated[
@@ -54,17 +68,28 @@ RecipeOption = Annotated[
     typer.Option(
         "--recipe",
         metavar="RECIPE",
+        autocompletion=completing("RECIPE"),
         help=f"Recipe: {', '.join(NAMED)}, or a YAML or JSON file. Default: digits for the digits, else paper.",
     ),
 ]
 Epochs = Annotated[
     str | None,
     typer.Option(
-        "--epochs", metavar="N", help="Number of epochs, overriding the recipe's; a longer first cycle is shortened."
+        "--epochs",
+        metavar="N",
+        help="Number of epochs, overriding the recipe's; the schedule is stretched to end with the last one.",
     ),
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Random seed.")]
-Device = Annotated[str, typer.Option("--device", help="Device: auto, cuda, mps or cpu.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        metavar="auto|cuda|mps|cpu",
+        autocompletion=completing("auto|cuda|mps|cpu"),
+        help="Device to compute on.",
+    ),
+]
 Threads = Annotated[
     str | None,
     typer.Option(
@@ -95,8 +120,21 @@ Track = Annotated[
         help="Tracker: tensorboard[:FOLDER] or mlflow[:URI]; may be repeated. Default location: OUT.",
     ),
 ]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
-RunsArgument = Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders.", show_default=False)]
+RunArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN",
+        autocompletion=completing("RUN"),
+        help="A run folder, or best, #3 or STUDY#3.",
+        show_default=False,
+    ),
+]
+RunsArgument = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="RUN", autocompletion=completing("RUN"), help="Run folders, or best, #3 or STUDY#3.", show_default=False
+    ),
+]
 On = Annotated[
     str,
     typer.Option(
@@ -228,6 +266,32 @@ def set_threads_shown(wanted: ThreadCount | None, first: Callable[[], FirstRun |
         from budgetnet.training.threads import set_threads
 
         typer.echo(set_threads(wanted, first, processes=processes), err=True)
+
+
+def check_names(*, data: str | None = None, device: str | None = None) -> None:
+    """Check names before what they stand for is loaded, which takes seconds.
+
+    Raises:
+        InputError: there is no such device.
+        DataError: the data set's name is unknown.
+    """
+    if device is not None:
+        one_of(device, get_args(DeviceName), field="--device")
+    if data is not None:
+        from budgetnet.data.names import check_name
+
+        check_name(data)
+
+
+def read_verbosity(*, quiet: bool, verbose: bool) -> Verbosity | None:
+    """Return how much progress to show; None for the default.
+
+    Raises:
+        InputError: both options were given.
+    """
+    if quiet and verbose:
+        raise InputError("--quiet", "", "must not be given with --verbose")
+    return "quiet" if quiet else "verbose" if verbose else None
 
 
 def one_of(text: str, choices: Sequence[str], *, field: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from budgetnet.cli.options import Device, Json, RunArgument, print_json
+from budgetnet.cli.options import Device, Json, RunArgument, check_names, print_json
 from budgetnet.common.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Predict the classes of image files; exit code 2 if a file cannot be read."""
+    check_names(device=device)
     from budgetnet.api.evaluation import predict as predict_images
 
     predictions = predict_images(run, images, device=device)

@@ -5,20 +5,23 @@ from __future__ import annotations
 import typer
 
 from budgetnet.cli.fields import takes_options_of
-from budgetnet.cli.options import Json
+from budgetnet.cli.options import Json, Quiet, Verbose, read_verbosity
+from budgetnet.common.errors import BudgetnetError
 from budgetnet.study.config import SearchConfig
 
 
 @takes_options_of(SearchConfig)
-def search(config: SearchConfig, as_json: Json = False) -> None:
+def search(config: SearchConfig, quiet: Quiet = False, verbose: Verbose = False, as_json: Json = False) -> None:
     """Search for the best network within a budget; run the same command again to resume."""
+    verbosity = read_verbosity(quiet=quiet, verbose=verbose)
+    config.require_names()
     from budgetnet.api.search import run_search
     from budgetnet.cli.leaderboard import print_leaderboard
     from budgetnet.study.driver import MAX_REJECTED
-    from budgetnet.study.storage import storage_errors
+    from budgetnet.study.storage import failures, storage_errors
 
     try:
-        request, outcome = run_search(config, say=lambda line: typer.echo(line, err=True))
+        request, outcome = run_search(config, verbosity=verbosity, say=lambda line: typer.echo(line, err=True))
     except KeyboardInterrupt:
         # Printed after the progress bars are closed, which would overwrite it.
         typer.echo("interrupted: progress is saved, run the same command to resume", err=True)
@@ -35,3 +38,5 @@ def search(config: SearchConfig, as_json: Json = False) -> None:
         typer.echo(f"timeout {reached}: run the same command to resume{waiting}", err=True)
     with storage_errors(request.context.storage):
         print_leaderboard(outcome.study, out=config.out, storage=config.storage, as_json=as_json)
+        if reasons := failures(outcome.study):
+            raise BudgetnetError(f"no candidate has a result: {reasons}")

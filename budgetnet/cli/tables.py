@@ -13,12 +13,14 @@ from rich.text import Text
 
 from budgetnet.common.formatting import percent, short_count, short_petaflops
 from budgetnet.model.budget import Verdict
-from budgetnet.statistics.intervals import format_with_interval
-from budgetnet.study.finalists import FinalResult
-from budgetnet.study.leaderboard import LeaderboardRow
+from budgetnet.statistics.intervals import format_with_interval, points
+from budgetnet.study.finalists import FinalResult, final_gaps
+from budgetnet.study.leaderboard import PUBLISHED, LeaderboardRow, gap_text, noise_word
 
 _PLAIN_WIDTH = 120
 """Width in characters if the output is not a terminal."""
+_VERY_WIDE = 140
+"""Width from which tables also show the intervals of gaps."""
 
 
 def console() -> Console:
@@ -75,61 +77,82 @@ def edits_table(verdict: Verdict) -> Table:
 
 
 def leaderboard_table(rows: Sequence[LeaderboardRow], *, title: str, width: int) -> Table:
-    """Return a table of candidates and the published reference, best first; narrow terminals get fewer columns."""
+    """Return a table of candidates, best first, with the published result where it is comparable.
+
+    Narrow terminals get counts with suffixes, no gaps, and accuracies without intervals; only very wide ones get the
+    intervals of gaps beside what they mean.
+    """
     wide = width >= _PLAIN_WIDTH - 10
+    against = rows[0].compared_with if rows else ""
+    tested = wide and against != PUBLISHED
     table = Table(title=title, title_justify="left", expand=False)
     table.add_column("rank", justify="right", no_wrap=True)
-    if wide:
-        table.add_column("candidate", no_wrap=True)
+    table.add_column("candidate", no_wrap=True)
     table.add_column("architecture", overflow="fold", min_width=12)
     table.add_column("params", justify="right", no_wrap=True)
+    table.add_column("MACs", justify="right", no_wrap=True)
     if wide:
-        table.add_column("MACs", justify="right", no_wrap=True)
         table.add_column("PFLOP", justify="right", no_wrap=True)
-    table.add_column("accuracy % [95 %]", justify="right", no_wrap=wide)
-    table.add_column("gap", justify="right", no_wrap=True)
-    table.add_column("beyond noise?" if wide else "noise?", no_wrap=wide)
+    table.add_column("accuracy % [95 %]" if wide else "accuracy %", justify="right", no_wrap=True)
+    if wide:
+        table.add_column(f"gap to {against}" if against else "gap", justify="right", no_wrap=True)
+    if tested:
+        table.add_column("beyond noise?", no_wrap=True)
     for row in rows:
-        cells: list[str | Text] = ["-" if row.rank is None else str(row.rank)]
-        cells += [row.name] if wide else []
-        cells += [row.name if row.is_reference and not wide else row.architecture, f"{row.params:,}"]
+        params = f"{row.params:,}" if wide else short_count(row.params)
+        cells: list[str | Text] = ["-" if row.rank is None else str(row.rank), row.name, row.architecture, params]
+        cells.append(short_count(row.macs))
         if wide:
-            cells += [short_count(row.macs), "" if row.train_flops is None else short_petaflops(row.train_flops)]
-        cells += [format_with_interval(row.accuracy, row.interval), "" if row.is_reference else f"{100 * row.gap:+.2f}"]
-        table.add_row(
-            *cells, _verdict_text(row), style="bold" if row.rank == 1 else "cyan" if row.is_reference else None
-        )
+            cells.append("" if row.train_flops is None else short_petaflops(row.train_flops))
+        cells.append(format_with_interval(row.accuracy, row.interval) if wide else percent(row.accuracy))
+        if wide:
+            cells.append(gap_text(row, with_interval=not tested or width >= _VERY_WIDE))
+        if tested:
+            cells.append(_noise_text(row.exceeds_noise, row.gap))
+        table.add_row(*cells, style="bold" if row.rank == 1 else "cyan" if row.is_reference else None)
     return table
 
 
-def finals_table(results: Sequence[FinalResult], *, width: int) -> Table:
-    """Return a table of finalists by mean validation accuracy, with their test accuracy."""
-    wide = width >= _PLAIN_WIDTH - 10
+def finals_table(results: Sequence[FinalResult], *, comparable: bool, width: int) -> Table:
+    """Return a table of finalists by mean validation accuracy, with their test accuracy.
+
+    Args:
+        results: the finalists, the best first.
+        comparable: whether the data are original CIFAR-10, so that they are compared with the published result.
+        width: width of the terminal in characters; narrow ones get fewer columns.
+    """
+    wide, gaps = width >= _PLAIN_WIDTH - 10, final_gaps(results, comparable=comparable)
+    against = next((gap.compared_with for gap in gaps if gap is not None), "")
     table = Table(title="finalists", title_justify="left", expand=False)
     table.add_column("rank", justify="right", no_wrap=True)
     table.add_column("finalist", overflow="fold", min_width=9)
+    table.add_column("architecture", overflow="fold", min_width=12)
+    table.add_column("params", justify="right", no_wrap=True)
     if wide:
-        table.add_column("architecture", overflow="fold", min_width=12)
-        table.add_column("params", justify="right", no_wrap=True)
         table.add_column("PFLOP", justify="right", no_wrap=True)
     table.add_column("seeds", justify="right", no_wrap=True)
     table.add_column("validation %", justify="right")
-    table.add_column("test % [95 %]", justify="right", no_wrap=wide)
-    table.add_column("gap", justify="right", no_wrap=True)
-    for place, result in enumerate(results, 1):
-        cells = [str(place), result.finalist.name]
+    table.add_column("test % [95 %]" if wide else "test %", justify="right", no_wrap=True)
+    if wide:
+        table.add_column(f"test gap to {against}" if against else "test gap", justify="right", no_wrap=True)
+        table.add_column("beyond noise?", no_wrap=True)
+    for place, (result, gap) in enumerate(zip(results, gaps, strict=True), 1):
+        params = result.finalist.spec.params
+        cells: list[str | Text] = [str(place), result.finalist.name, result.finalist.spec.label]
+        cells.append(f"{params:,}" if wide else short_count(params))
         if wide:
-            cells += [result.finalist.spec.label, f"{result.finalist.spec.params:,}"]
             cells.append(short_petaflops(fmean(result.train_flops)) if result.records else "")
         cells += [str(len(result.records)), percent(fmean(result.validation)) if result.records else "no result"]
-        interval, gap = result.test_interval, result.gap
-        cells.append(format_with_interval(fmean(result.test), interval) if interval else "-")
-        cells.append(f"{100 * gap[0]:+.2f}" if gap else "")
+        interval = result.test_interval
+        tested = "-" if interval is None else percent(fmean(result.test))
+        cells.append(format_with_interval(fmean(result.test), interval) if interval and wide else tested)
+        if wide:
+            cells.append(points(gap.difference, gap.interval if width >= _VERY_WIDE else None) if gap else "")
+            cells.append(_noise_text(gap.exceeds_noise, gap.difference) if gap else "")
         table.add_row(*cells, style="bold" if place == 1 else None)
     return table
 
 
-def _verdict_text(row: LeaderboardRow) -> Text:
-    text = {"beyond noise": "yes", "within noise": "no"}.get(row.verdict, row.verdict)
-    colour = "" if row.exceeds_noise is None else ("green" if row.gap > 0 else "red") if row.exceeds_noise else "yellow"
-    return Text(text, colour)
+def _noise_text(exceeds: bool | None, difference: float) -> Text:
+    colour = "" if exceeds is None else ("green" if difference > 0 else "red") if exceeds else "yellow"
+    return Text(noise_word(exceeds), colour)

@@ -27,8 +27,9 @@ def time_to_accuracy(
     wanted = _read_targets(targets)
     from budgetnet.runs.store import RunFolder
     from budgetnet.runs.time_to_accuracy import times_to_accuracy
+    from budgetnet.study.run_names import run_path
 
-    found = times_to_accuracy([RunFolder(run).load(weights=False) for run in runs], wanted)
+    found = times_to_accuracy([RunFolder(run_path(run)).load(weights=False) for run in runs], wanted)
     if as_json:
         print_json({"runs": [each.to_mapping() for each in found]})
         return

@@ -1,0 +1,86 @@
+"""The ``budgetnet trials`` command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from budgetnet.cli.options import Json, Out, Storage, one_of, print_json
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from budgetnet.study.trials import Trial
+
+_ORDERS: dict[str, Callable[[Trial], Any]] = {
+    "number": lambda trial: trial.number,
+    "accuracy": lambda trial: -1.0 if trial.accuracy is None else trial.accuracy,
+    "params": lambda trial: trial.params,
+    "macs": lambda trial: trial.macs,
+    "epochs": lambda trial: trial.epochs or 0,
+    "outcome": lambda trial: trial.outcome,
+}
+"""What to sort by, and how; accuracies, epochs and costs have the largest first."""
+
+
+def trials(
+    study: Annotated[
+        str | None,
+        typer.Argument(metavar="[STUDY]", help="Name of a study. Default: the most recent.", show_default=False),
+    ] = None,
+    sort: Annotated[
+        str, typer.Option("--sort", metavar="KEY", help=f"What to sort by: {', '.join(_ORDERS)}.")
+    ] = "number",
+    out: Out = Path("runs"),
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """List every trial of a study with its outcome, the reason for it and the last accuracy."""
+    key = one_of(sort, tuple(_ORDERS), field="--sort")
+    from budgetnet.study.storage import default_storage, find_study, open_storage, read_trials, storage_errors
+
+    kept = open_storage(storage or default_storage(out), create=False)
+    with storage_errors(str(kept.url)):
+        found = find_study(kept, study)
+        listed = sorted(read_trials(found), key=_ORDERS[key], reverse=key in ("accuracy", "params", "macs", "epochs"))
+    if as_json:
+        print_json({"study": found.study_name, "trials": [_mapping(trial) for trial in listed]})
+        return
+    from budgetnet.cli.tables import console
+
+    output = console()
+    output.print(_table(listed, title=f"{found.study_name}: {len(listed)} trials", width=output.width))
+    typer.echo("accuracy: on the validation images, at the best epoch before the trial ended; #N is accepted as a run")
+
+
+def _mapping(trial: Trial) -> dict[str, Any]:
+    mapping = trial._asdict()
+    for name in ("began", "finished"):
+        mapping[name] = None if mapping[name] is None else mapping[name].isoformat()
+    reports = {str(epoch): value for epoch, value in trial.reports.items()}
+    return mapping | {"reports": reports, "sampled": dict(trial.sampled)}
+
+
+def _table(listed: Sequence[Trial], *, title: str, width: int) -> Table:
+    from rich.table import Table
+
+    from budgetnet.common.formatting import percent, short_count
+
+    wide = width >= 110
+    table = Table(title=title, title_justify="left")
+    table.add_column("trial", justify="right", no_wrap=True)
+    table.add_column("outcome", no_wrap=True)
+    for heading in ("accuracy %", "epochs", "params"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("architecture", overflow="fold", min_width=12)
+    if wide:
+        table.add_column("reason", overflow="fold", min_width=20)
+    for trial in listed:
+        cells = [trial.name, trial.outcome, "" if trial.accuracy is None else percent(trial.accuracy)]
+        cells += ["" if trial.epochs is None else str(trial.epochs)]
+        cells += [f"{trial.params:,}" if wide else short_count(trial.params), trial.architecture]
+        table.add_row(*cells, *([trial.ended or ""] if wide else []))
+    return table

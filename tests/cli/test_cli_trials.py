@@ -1,0 +1,65 @@
+"""`budgetnet trials`, and searches without any result."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import PAIR_SPACE, RunCommand, tiny_recipe
+
+import budgetnet as bn
+from budgetnet.study.space import SearchSpace
+
+OPTIONS: dict[str, Any] = {"device": "cpu", "train_size": 64, "validation_size": 40, "study": "mine"}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    SearchSpace(**{**PAIR_SPACE, "stages": [1, 2]}).save("space.yaml")
+    return tmp_path
+
+
+def test_every_trial_is_listed_with_its_outcome(tell: RunCommand) -> None:
+    recipe = tiny_recipe(epochs=1)
+    study = bn.search(
+        space="space.yaml", recipe=recipe, sizing="reject", max_params="3k", trials=4, verbosity="quiet", **OPTIONS
+    )
+    expected = study.trials()
+    assert {trial.outcome for trial in expected} >= {"complete", "over budget"}, "the test needs both"
+    listed = json.loads(tell("trials", "--json").out)
+    assert [trial["number"] for trial in listed["trials"]] == [trial.number for trial in expected]
+    assert [trial["outcome"] for trial in listed["trials"]] == [trial.outcome for trial in expected]
+    assert [trial["accuracy"] for trial in listed["trials"]] == [trial.accuracy for trial in expected]
+    lines = tell("trials", "mine").out.splitlines()
+    for trial in expected:
+        (line,) = [line for line in lines if line.split("│")[1:2] and line.split("│")[1].strip() == trial.name]
+        cells = [cell.strip() for cell in line.split("│")[1:-1]]
+        assert cells[1] == trial.outcome
+        assert cells[2] == ("" if trial.accuracy is None else f"{100 * trial.accuracy:.2f}")
+    ordered = json.loads(tell("trials", "--sort", "accuracy", "--json").out)["trials"]
+    accuracies = [trial["accuracy"] for trial in ordered if trial["accuracy"] is not None]
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert [trial["accuracy"] for trial in ordered[: len(accuracies)]] == accuracies, "without one they are last"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--sort", "size"], "--sort = 'size': must be one of number"), (["other"], "study = 'other': ")],
+)
+def test_wrong_arguments_are_one_line(tell: RunCommand, arguments: list[str], message: str) -> None:
+    bn.search(space="space.yaml", recipe=tiny_recipe(epochs=1), trials=1, verbosity="quiet", **OPTIONS)
+    told = tell("trials", *arguments)
+    assert (told.code, told.out, told.err.count("\n")) == (2, "", 1)
+    assert told.err.startswith(f"error: {message}")
+
+
+def test_a_search_without_a_result_says_why_and_fails(tell: RunCommand) -> None:
+    tiny_recipe(epochs=1, learning_rate=1e30).save("recipe.yaml")
+    options = ["--space", "space.yaml", "--recipe", "recipe.yaml", "--trials", "2", "--device", "cpu"]
+    told = tell("search", *options, "--train-size", "64", "--validation-size", "40", "--quiet")
+    assert told.code == 1
+    assert "2 trained" in told.out
+    assert told.err.startswith("error: no candidate has a result: 2 trials: the loss was not finite")
