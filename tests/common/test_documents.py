@@ -228,7 +228,23 @@ def test_field_path(location: tuple[int | str, ...], path: str) -> None:
     assert field_path(location) == path
 
 
-BAD_VALUES = ("x", -1, 0, 1.5, 10**30, math.inf, math.nan, True, None, [], {}, [[1], "a"], [1, 2, 3], {"a": 1}, b"x")
+BAD_VALUES: tuple[Any, ...] = (
+    "x",
+    -1,
+    0,
+    1.5,
+    10**30,
+    math.inf,
+    math.nan,
+    True,
+    None,
+    [],
+    {},
+    [[1], "a"],
+    [1, 2, 3],
+    {"a": 1},
+    b"x",
+)
 
 
 @pytest.mark.parametrize("kind", [Recipe, ModelSpec, SearchSpace, SearchConfig, AblationConfig, EnsembleConfig])
