@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -21,6 +23,28 @@ _PLAIN_WIDTH = 120
 """Width in characters if the output is not a terminal."""
 _VERY_WIDE = 140
 """Width from which tables also show the intervals of gaps."""
+
+
+class Architecture:
+    """Label of a network in a table: broken after hyphens, never within a stage."""
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._parts = re.findall(r"[^-]*-|[^-]+$", label)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the lines that fit into the column."""
+        line = ""
+        for part in self._parts:
+            if line and len(line) + len(part) > options.max_width:
+                yield Text(line)
+                line = ""
+            line += part
+        yield Text(line)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        """Return the width of the longest part, and that of the whole label."""
+        return Measurement(max(map(len, self._parts), default=0), len(self._label))
 
 
 def console() -> Console:
@@ -88,7 +112,7 @@ def leaderboard_table(rows: Sequence[LeaderboardRow], *, title: str, width: int)
     table = Table(title=title, title_justify="left", expand=False)
     table.add_column("rank", justify="right", no_wrap=True)
     table.add_column("candidate", no_wrap=True)
-    table.add_column("architecture", overflow="fold", min_width=12)
+    table.add_column("architecture", min_width=12)
     table.add_column("params", justify="right", no_wrap=True)
     table.add_column("MACs", justify="right", no_wrap=True)
     if wide:
@@ -100,7 +124,8 @@ def leaderboard_table(rows: Sequence[LeaderboardRow], *, title: str, width: int)
         table.add_column("beyond noise?", no_wrap=True)
     for row in rows:
         params = f"{row.params:,}" if wide else short_count(row.params)
-        cells: list[str | Text] = ["-" if row.rank is None else str(row.rank), row.name, row.architecture, params]
+        cells: list[str | Text | Architecture] = ["-" if row.rank is None else str(row.rank), row.name]
+        cells += [Architecture(row.architecture), params]
         cells.append(short_count(row.macs))
         if wide:
             cells.append("" if row.train_flops is None else short_petaflops(row.train_flops))
@@ -126,7 +151,7 @@ def finals_table(results: Sequence[FinalResult], *, comparable: bool, width: int
     table = Table(title="finalists", title_justify="left", expand=False)
     table.add_column("rank", justify="right", no_wrap=True)
     table.add_column("finalist", overflow="fold", min_width=9)
-    table.add_column("architecture", overflow="fold", min_width=12)
+    table.add_column("architecture", min_width=12)
     table.add_column("params", justify="right", no_wrap=True)
     if wide:
         table.add_column("PFLOP", justify="right", no_wrap=True)
@@ -138,7 +163,8 @@ def finals_table(results: Sequence[FinalResult], *, comparable: bool, width: int
         table.add_column("beyond noise?", no_wrap=True)
     for place, (result, gap) in enumerate(zip(results, gaps, strict=True), 1):
         params = result.finalist.spec.params
-        cells: list[str | Text] = [str(place), result.finalist.name, result.finalist.spec.label]
+        cells: list[str | Text | Architecture] = [str(place), result.finalist.name]
+        cells.append(Architecture(result.finalist.spec.label))
         cells.append(f"{params:,}" if wide else short_count(params))
         if wide:
             cells.append(short_petaflops(fmean(result.train_flops)) if result.records else "")

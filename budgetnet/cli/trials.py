@@ -67,6 +67,7 @@ def _mapping(trial: Trial) -> dict[str, Any]:
 def _table(listed: Sequence[Trial], *, title: str, width: int) -> Table:
     from rich.table import Table
 
+    from budgetnet.cli.tables import Architecture
     from budgetnet.common.formatting import percent, short_count
 
     wide = width >= 110
@@ -75,12 +76,12 @@ def _table(listed: Sequence[Trial], *, title: str, width: int) -> Table:
     table.add_column("outcome", no_wrap=True)
     for heading in ("accuracy %", "epochs", "params"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("architecture", overflow="fold", min_width=12)
+    table.add_column("architecture", min_width=12)
     if wide:
         table.add_column("reason", overflow="fold", min_width=20)
     for trial in listed:
         cells = [trial.name, trial.outcome, "" if trial.accuracy is None else percent(trial.accuracy)]
         cells += ["" if trial.epochs is None else str(trial.epochs)]
-        cells += [f"{trial.params:,}" if wide else short_count(trial.params), trial.architecture]
-        table.add_row(*cells, *([trial.ended or ""] if wide else []))
+        cells += [f"{trial.params:,}" if wide else short_count(trial.params)]
+        table.add_row(*cells, Architecture(trial.architecture), *([trial.ended or ""] if wide else []))
     return table

@@ -154,6 +154,17 @@ def test_table_fits_every_terminal_width(width: int) -> None:
         assert part in printed.getvalue()
 
 
+@pytest.mark.parametrize("width", [60, 80, 120, 160])
+def test_architectures_are_broken_between_stages_only(width: int) -> None:
+    architecture = "preact-72x2-144x2-144x2-216x1"
+    printed = io.StringIO()
+    rows = rank([candidate("#1", 9_600)._replace(architecture=architecture)], comparable=False)
+    Console(file=printed, width=width).print(leaderboard_table(rows, title="", width=width))
+    cells = [line.split("│")[3].strip() for line in printed.getvalue().splitlines() if line.startswith("│")]
+    assert "".join(cells) == architecture
+    assert all(cell.endswith("-") for cell in cells[:-1])
+
+
 def test_false_positive_rate_of_best_of_many() -> None:
     images, accuracy, searches = 10_000, 0.9141, 600
     random = np.random.default_rng(0)
