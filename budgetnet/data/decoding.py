@@ -40,7 +40,12 @@ class _NotGrey(Exception):  # noqa: N818 - a turn in the reading, not an error
 
 
 def decode_images(
-    files: Sequence[str], *, root: Path, name: str, progress: Callable[[int, int], None] | None = None
+    files: Sequence[str],
+    *,
+    root: Path,
+    name: str,
+    progress: Callable[[int, int], None] | None = None,
+    side: int | None = None,
 ) -> Images:
     """Decode image files of one common size: large ones in one thread a core, as Pillow frees the interpreter's lock.
 
@@ -49,6 +54,8 @@ def decode_images(
         root: the folder the files lie in.
         name: what was asked for; errors name it.
         progress: called with (images decoded, images in all) from the calling thread.
+        side: side in pixels that each image is scaled to cover and cropped to, as for a prediction. Default: images
+            keep their size, which must be the same.
 
     Returns:
         uint8 (n, channels, height, width): one channel if all images are grey, else red, green and blue.
@@ -64,9 +71,9 @@ def decode_images(
                 first = upright(opened)
                 size, grey = first.size, first.mode in _GREY_MODES
             try:
-                return _decode(files, folder, size, "L" if grey else "RGB", progress)
+                return _decode(files, folder, size, "L" if grey else "RGB", progress, side)
             except _NotGrey:
-                return _decode(files, folder, size, "RGB", progress)
+                return _decode(files, folder, size, "RGB", progress, side)
     except _UnreadableError as error:
         raise DataError("data", name, str(error)) from None
 
@@ -77,8 +84,9 @@ def _decode(
     size: tuple[int, int],
     mode: str,
     progress: Callable[[int, int], None] | None,
+    side: int | None,
 ) -> Images:
-    width, height = size
+    width, height = size if side is None else (side, side)
     try:
         images = np.empty((len(files), len(mode), height, width), dtype=np.uint8)
     except MemoryError:
@@ -88,12 +96,12 @@ def _decode(
     def decode_chunk(start: int) -> int:
         stop = min(start + _CHUNK, len(files))
         for position in range(start, stop):
-            images[position] = _pixels(root, files[position], mode, size, files[0])
+            images[position] = _pixels(root, files[position], mode, size, files[0], side)
         return stop
 
     # Interrupted, or at a broken file, `map` cancels what has not begun.
     with ThreadPoolExecutor(
-        1 if width * height < _SMALL else available_cores(), thread_name_prefix="decode"
+        1 if size[0] * size[1] < _SMALL else available_cores(), thread_name_prefix="decode"
     ) as threads:
         for decoded in threads.map(decode_chunk, range(0, len(files), _CHUNK)):
             if progress:
@@ -101,7 +109,7 @@ def _decode(
     return images
 
 
-def _pixels(root: str, file: str, mode: str, size: tuple[int, int], first: str) -> Images:
+def _pixels(root: str, file: str, mode: str, size: tuple[int, int], first: str, side: int | None) -> Images:
     """An image as (channels, height, width) in Pillow's mode ``L`` or ``RGB``.
 
     Raises:
@@ -114,15 +122,17 @@ def _pixels(root: str, file: str, mode: str, size: tuple[int, int], first: str) 
             image = upright(opened)
         except Exception as error:  # decoders answer broken bytes with nearly any exception
             raise _UnreadableError(f"{file} is not a sound image: {cause(error)}") from None
-        if image.size != size:
+        if side is None and image.size != size:
             sizes = f"{image.width}x{image.height}, but {first} is {size[0]}x{size[1]}"
-            raise _UnreadableError(f"{file} is {sizes}; all images must have the same size")
+            hint = "all images must have the same size; to scale them: folder:PATH,size=32"
+            raise _UnreadableError(f"{file} is {sizes}; {hint}")
         if depth:
             raise _UnreadableError(f"{file} must have 8 bits a channel, not Pillow's mode {depth}")
         if mode == "L" and image.mode not in _GREY_MODES:
             raise _NotGrey
         try:
-            array = np.asarray(converted(image, mode))
+            made = converted(image, mode)
+            array = np.asarray(made if side is None else fitted(made, (side, side)))
         except Exception as error:  # as above
             raise _UnreadableError(f"{file} is not a sound image: {cause(error)}") from None
     return array[np.newaxis] if array.ndim == 2 else array.transpose(2, 0, 1)
@@ -166,6 +176,14 @@ def deep_mode(image: Image.Image) -> str | None:
         for each in (tile[3] if isinstance(tile[3], tuple) else (tile[3],))
     ]
     return next((mode for mode in modes if ";16" in mode), None)
+
+
+def fitted(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Return the image scaled to cover a size (width, height) and cropped to it around the centre.
+
+    An image of this size keeps its pixels. Bilinear interpolation does not overshoot, unlike bicubic.
+    """
+    return ImageOps.fit(image, size, Image.Resampling.BILINEAR)
 
 
 def converted(image: Image.Image, mode: str) -> Image.Image:

@@ -1,4 +1,4 @@
-"""An image folder, ``train/<class>/*`` and ``test/<class>/*``, listed in a fixed order and decoded once.
+"""An image folder, ``train/<class>/*`` and ``test/<class>/*``, or ``<class>/*``: listed in order and decoded once.
 
 The order is by file name first, then by class: ``00000.png``, ``00001.png`` and so on come in that order
 whichever class they are in. So a data set written out as numbered files gives back the arrays it was written from.
@@ -20,8 +20,10 @@ import numpy as np
 from budgetnet.common.errors import DataError
 from budgetnet.common.formatting import named_few
 from budgetnet.data.cache import cache_file, read_cache, write_cache
+from budgetnet.data.copies import groups_of_copies
 from budgetnet.data.dataset import DataSet, make_dataset
 from budgetnet.data.decoding import Images, decode_images
+from budgetnet.data.split import split
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +33,10 @@ Progress = Callable[[int, int], None]
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 """Endings of the files taken for images, in lower or upper case; others are left alone."""
 
-_PARTS = ("train", "test")
+_TEST_NAMES = ("test", "val", "valid", "validation")
+"""Names of the folder beside ``train`` that is the test set; of several the first."""
+_WHOLE = "."
+"""The part of a folder that has no split of its own."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class _Listing:
     class_names: tuple[str, ...]
 
     files: dict[str, list[str]]
-    """Of ``train`` and ``test``: each image's path from the folder on."""
+    """Of each part, or of all: each image's path from the folder on."""
 
     labels: dict[str, list[int]]
     left_out: tuple[str, ...]
@@ -50,97 +55,134 @@ class _Listing:
     """Another one as soon as a file is another."""
 
 
-def load_folder(path: Path, *, name: str | None = None, progress: Progress | None = None) -> DataSet:
+def load_folder(
+    path: Path,
+    *,
+    name: str | None = None,
+    progress: Progress | None = None,
+    size: int | None = None,
+    test: float = 0.2,
+) -> DataSet:
     """Loads an image folder, from the cache where nothing in it has changed since the last time.
 
-    All images must have the same width and height. They become one grey channel if all of them are grey, red, green and
-    blue otherwise; transparency is dropped. Hidden files are ignored; other files that are not images by their ending,
-    and folders in those of classes, are left out with a warning. Links to files are followed. A file counts as changed
-    when its name, size or time of change is another.
+    The folder holds ``train/<class>/*`` and ``test/<class>/*`` (or ``val``, ``valid``, ``validation``). One that only
+    holds ``<class>/*`` is split, by class and with copies of an image on one side, fixed by seed 0.
+
+    All images must have the same width and height unless they are scaled. They become one grey channel if all of them
+    are grey, red, green and blue otherwise; transparency is dropped. Hidden files are ignored; other files that are not
+    images by their ending, and folders in those of classes, are left out with a warning. Links to files are followed. A
+    file counts as changed when its name, size or time of change is another.
 
     The arrays are kept in one file a folder under ``$BUDGETNET_CACHE/folders``, or ``~/.cache/budgetnet/folders``. A
     cache that is damaged is made anew, one that cannot be written is done without.
 
     Args:
-        path: the folder that holds ``train`` and ``test``.
+        path: the folder.
         name: what was asked for, if not ``folder:`` and the path; errors name it.
         progress: told how many images are decoded; not called when the cache answers.
+        size: side in pixels that each image is scaled to cover and cropped to. Default: as they are.
+        test: share of the images that are the test set where the folder has no split of its own.
 
     Raises:
         DataError: the folder is missing or not laid out so, train and test differ in their classes, or an image is
             corrupt, too large, or of another size than the first.
     """
     name = name or f"folder:{path}"
-    listing = _list_folder(name, path)
+    listing = _list_folder(name, path, size=size)
     if listing.left_out:
         rule = f"only {', '.join(SUFFIXES)} directly in the folder of a class are read"
         _log.warning("data %s: left out %s: %s", name, named_few(listing.left_out), rule)
     cache = cache_file(path)
-    dataset = _cached_dataset(name, listing, cache) if cache else None
+    dataset = _cached_dataset(name, listing, cache, test=test) if cache else None
     if dataset is not None:
         return dataset
-    images = _decode(name, path, listing, progress)
-    dataset = _dataset(name, listing, images)
+    images = _decode(name, path, listing, progress, size=size)
+    dataset = _dataset(name, listing, images, test=test)
     if cache:
         write_cache(cache, key=listing.key, images=images, fingerprint=dataset.fingerprint)
     return dataset
 
 
-def _cached_dataset(name: str, listing: _Listing, cache: Path) -> DataSet | None:
+def _cached_dataset(name: str, listing: _Listing, cache: Path, *, test: float) -> DataSet | None:
     """The data set as the cache has it, or None where there is none or it is not what was once put there."""
     cached = read_cache(cache, key=listing.key)
     if cached is None:
         return None
     images, fingerprint = cached
     try:
-        dataset = _dataset(name, listing, images)
+        dataset = _dataset(name, listing, images, test=test)
     except DataError:
         return None
     return dataset if dataset.fingerprint == fingerprint else None
 
 
-def _decode(name: str, path: Path, listing: _Listing, progress: Progress | None) -> dict[str, Images]:
-    files = [file for part in _PARTS for file in listing.files[part]]
-    images = decode_images(files, root=path, name=name, progress=progress)
-    num_train = len(listing.files["train"])
+def _decode(
+    name: str, path: Path, listing: _Listing, progress: Progress | None, *, size: int | None
+) -> dict[str, Images]:
+    """The images of both parts; those of a folder without a split are all in ``train``."""
+    files = [file for part in listing.files.values() for file in part]
+    images = decode_images(files, root=path, name=name, progress=progress, side=size)
+    num_train = len(next(iter(listing.files.values())))
     return {"train": images[:num_train], "test": images[num_train:]}
 
 
-def _dataset(name: str, listing: _Listing, images: dict[str, Images]) -> DataSet:
+def _dataset(name: str, listing: _Listing, images: dict[str, Images], *, test: float) -> DataSet:
+    provenance = "images from a folder, as declared by its owner"
+    labels = [np.array(part, dtype=np.int64) for part in listing.labels.values()]
+    parts = [images["train"], images["test"]]
+    if _WHOLE in listing.files:
+        groups = groups_of_copies(parts[0])
+        sides = split(labels[0], validation_fraction=test, seed=0, groups=groups)
+        parts = [parts[0][side] for side in (sides.train, sides.validation)]
+        labels = [labels[0][side] for side in (sides.train, sides.validation)]
+        provenance += f"; {test:.0%} of them at random are the test set"
     return make_dataset(
         name=name,
-        train_images=images["train"].transpose(0, 2, 3, 1),
-        train_labels=np.array(listing.labels["train"], dtype=np.int64),
-        test_images=images["test"].transpose(0, 2, 3, 1),
-        test_labels=np.array(listing.labels["test"], dtype=np.int64),
+        train_images=parts[0].transpose(0, 2, 3, 1),
+        train_labels=labels[0],
+        test_images=parts[1].transpose(0, 2, 3, 1),
+        test_labels=labels[1],
         class_names=listing.class_names,
-        provenance="images from a folder, as declared by its owner",
+        provenance=provenance,
     )
 
 
-def _list_folder(name: str, path: Path) -> _Listing:
-    classes = {part: _class_folders(name, path / part) for part in _PARTS}
-    for here, there in (_PARTS, _PARTS[::-1]):
+def _parts(path: Path) -> dict[str, Path]:
+    """The folders of the parts by name; one part, all of it, where there is neither ``train`` nor a test set."""
+    test = next((name for name in _TEST_NAMES if (path / name).is_dir()), _TEST_NAMES[0])
+    if path.is_dir() and not (path / "train").is_dir() and not (path / test).is_dir():
+        return {_WHOLE: path}
+    return {"train": path / "train", test: path / test}
+
+
+def _list_folder(name: str, path: Path, *, size: int | None) -> _Listing:
+    folders = _parts(path)
+    classes = {part: _class_folders(name, folder) for part, folder in folders.items()}
+    names = list(folders)
+    for here, there in zip(names, names[::-1], strict=True):
         extra = sorted(set(classes[here]) - set(classes[there]))
         if extra:
-            rule = f"train and test must have the same classes, {extra[0]!r} is only in {here}"
+            rule = f"{' and '.join(names)} must have the same classes, {extra[0]!r} is only in {here}"
             raise DataError("data", name, rule)
-    class_names = tuple(classes["train"])
-    digest = hashlib.sha256(b"budgetnet folder 2\n")
+    class_names = tuple(classes[names[0]])
+    if _WHOLE in folders and not class_names:
+        raise DataError("data", name, _LAYOUT)
+    digest = hashlib.sha256(f"budgetnet folder 2, size {size}\n".encode())
     files: dict[str, list[str]] = {}
     labels: dict[str, list[int]] = {}
     left_out: list[str] = []
-    for part in _PARTS:
-        names: list[str] = []
+    for part, folder in folders.items():
+        names = []
         states: list[str] = []
         label_of: list[int] = []
         for label, class_name in enumerate(class_names):
-            for file, state in _image_files(name, path / part / class_name, left_out):
+            for file, state in _image_files(name, folder / class_name, left_out):
                 names.append(file)
                 states.append(state)
                 label_of.append(label)
         if not names:
-            raise DataError("data", name, f"{part} must hold at least one image ({', '.join(SUFFIXES)})")
+            what = "the folders of classes" if part == _WHOLE else part
+            raise DataError("data", name, f"{what} must hold at least one image ({', '.join(SUFFIXES)})")
         # By name alone: sorting keeps the order of those that are equal, and they come class by class.
         order = sorted(range(len(names)), key=names.__getitem__)
         files[part] = [f"{part}/{class_names[label_of[number]]}/{names[number]}" for number in order]
@@ -152,12 +194,15 @@ def _list_folder(name: str, path: Path) -> _Listing:
     )
 
 
+_LAYOUT = "must hold train/<class>/ and test/<class>/, or <class>/ alone"
+
+
 def _class_folders(name: str, folder: Path) -> list[str]:
     try:
         with os.scandir(folder) as entries:
             return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
     except FileNotFoundError:
-        raise DataError("data", name, f"must hold train/<class>/ and test/<class>/, but {folder} is missing") from None
+        raise DataError("data", name, f"{_LAYOUT}, but {folder} is missing") from None
     except OSError as error:
         raise DataError("data", name, f"{folder} cannot be read: {error.strerror}") from None
 

@@ -3,11 +3,53 @@
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
+from typing import NamedTuple
 
 from budgetnet.common.errors import DataError
 
 _RULE = "must be digits, cifar10, cifar10:PATH, folder:PATH or arrays:PATH.npz"
+
+MAX_SIDE = 1024
+"""Largest side of images that are scaled, in pixels."""
+
+
+class FolderName(NamedTuple):
+    """What the name of an image folder says."""
+
+    path: str
+    size: int | None = None
+    """Side to which images are scaled and cropped, in pixels; None: as they are."""
+    test: float = 0.2
+    """Share of the images that are the test set where the folder has no split of its own."""
+
+
+_OPTION = re.compile(r"(?P<rest>.*),(?P<key>size|test)=(?P<value>[^,]*)")
+
+
+def folder_name(name: str) -> FolderName:
+    """Read the name of an image folder: ``folder:PATH``, with ``,size=32`` or ``,test=0.1`` after it.
+
+    Raises:
+        DataError: an option is given twice, or its value is invalid.
+    """
+    rest, options = name.partition(":")[2], dict[str, str]()
+    while match := _OPTION.fullmatch(rest):
+        rest, key = match["rest"], match["key"]
+        if key in options:
+            raise DataError("data", name, f"gives {key} twice")
+        options[key] = match["value"]
+    found = FolderName(rest)
+    if "size" in options:
+        if not options["size"].isdecimal() or not 1 <= int(options["size"][:9]) <= MAX_SIDE:
+            raise DataError("data", name, f"size must be a whole number of pixels from 1 to {MAX_SIDE}")
+        found = found._replace(size=int(options["size"]))
+    if "test" in options:
+        if not re.fullmatch(r"0?\.\d{1,6}", options["test"]) or not float(options["test"]):
+            raise DataError("data", name, "test must be a share between 0 and 1, such as 0.2")
+        found = found._replace(test=float(options["test"]))
+    return found
 
 
 def check_name(name: str) -> None:
@@ -17,6 +59,8 @@ def check_name(name: str) -> None:
         DataError: it is not the name of a data set; the error suggests one, for a path the name of that path.
     """
     kind, colon, where = name.partition(":")
+    if kind == "folder" and where:
+        folder_name(name)
     if name == "digits" or (kind in ("folder", "arrays") and where) or (kind == "cifar10" and (where or not colon)):
         return
     near = difflib.get_close_matches(kind.strip().lower(), ("digits", "cifar10", "folder", "arrays"), n=1)

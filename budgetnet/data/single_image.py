@@ -6,13 +6,19 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from budgetnet.common.errors import InputError
-from budgetnet.data.decoding import FORMATS, Images, cause, converted, deep_mode, doubtful_sizes_refused, upright
-
-# Unlike bicubic interpolation, bilinear does not overshoot.
-_METHOD = Image.Resampling.BILINEAR
+from budgetnet.data.decoding import (
+    FORMATS,
+    Images,
+    cause,
+    converted,
+    deep_mode,
+    doubtful_sizes_refused,
+    fitted,
+    upright,
+)
 
 
 def load_image(path: Path, *, input_shape: tuple[int, int, int]) -> Images:
@@ -38,7 +44,7 @@ def load_image(path: Path, *, input_shape: tuple[int, int, int]) -> Images:
             raise InputError("IMAGE", str(path), "no such file" if not path.exists() else "must be a file")
         # Warnings are ignored, except those about image size, which are errors.
         with warnings.catch_warnings(action="ignore"), doubtful_sizes_refused():
-            image = ImageOps.fit(_in_mode(path, "L" if channels == 1 else "RGB"), (width, height), _METHOD)
+            image = fitted(_in_mode(path, "L" if channels == 1 else "RGB"), (width, height))
     except InputError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):

@@ -18,7 +18,7 @@ from budgetnet.common.errors import DataError
 from budgetnet.data.arrays import load_arrays
 from budgetnet.data.dataset import DataSet, make_dataset
 from budgetnet.data.folder import Progress, load_folder
-from budgetnet.data.names import check_name
+from budgetnet.data.names import check_name, folder_name
 from budgetnet.data.split import split
 
 
@@ -27,7 +27,8 @@ def load_dataset(name: str, *, progress: Progress | None = None) -> DataSet:
 
     Args:
         name: ``digits`` (bundled with scikit-learn), ``cifar10`` or ``cifar10:PATH`` (downloaded to PATH if missing),
-            ``folder:PATH`` (see `load_folder`) or ``arrays:PATH.npz`` (see `load_arrays`). A ``~`` in PATH is expanded.
+            ``folder:PATH``, also with ``,size=32`` and ``,test=0.2`` after it (see `load_folder`), or
+            ``arrays:PATH.npz`` (see `load_arrays`). A ``~`` in PATH is expanded.
         progress: called with (decoded images, total images) while an image folder is read.
 
     Raises:
@@ -36,8 +37,11 @@ def load_dataset(name: str, *, progress: Progress | None = None) -> DataSet:
     check_name(name)
     kind, _, where = name.partition(":")
     if kind in ("folder", "arrays"):
-        path = _path(name, where)
-        return load_folder(path, name=name, progress=progress) if kind == "folder" else load_arrays(path, name=name)
+        if kind == "arrays":
+            return load_arrays(_path(name, where), name=name)
+        folder = folder_name(name)
+        path = _path(name, folder.path)
+        return load_folder(path, name=name, progress=progress, size=folder.size, test=folder.test)
     if name == "digits":
         return load_digits()
     return load_cifar10(name, _path(name, where) if where else _cifar10_folder(name))
