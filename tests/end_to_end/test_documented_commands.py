@@ -33,6 +33,7 @@ LEFT_OUT = {
     "budgetnet search --data cifar10 --epochs 30 --trials 20": "downloads CIFAR-10",
     "budgetnet search --data cifar10:/data/cifar10 --device cuda": "needs a GPU and a copy of CIFAR-10",
     "budgetnet search --data folder:/data/pets": "needs those images; the page on data of one's own runs the like",
+    "budgetnet search --data folder:/data/photos,size=64": "likewise",
     "budgetnet search --data arrays:/data/pets.npz --train-size 5000 --validation-size 2000": "likewise",
 }
 """Commands, or their first word, that stand in a block beside others and cannot be run, and why."""
