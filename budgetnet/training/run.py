@@ -30,6 +30,7 @@ from budgetnet.training.callbacks import CallbackRunner
 from budgetnet.training.checkpoint import load_tensors, save_tensors
 from budgetnet.training.example_filter import ExampleSelection
 from budgetnet.training.initialisation import initialise, whiten
+from budgetnet.training.interrupts import Interrupts
 from budgetnet.training.step import PRECISIONS, Execution, TrainingStep
 from budgetnet.training.validation import Evaluation, Evaluator
 
@@ -137,13 +138,17 @@ class TrainingRun:
 
     def train(self, callbacks: CallbackRunner, pruning: PruningCallback | None) -> RunResult:
         """Train until the last epoch, early stopping, pruning, or a loss that is not finite."""
+        with Interrupts() as interrupts:
+            return self._train(callbacks, pruning, interrupts)
+
+    def _train(self, callbacks: CallbackRunner, pruning: PruningCallback | None, interrupts: Interrupts) -> RunResult:
         stopping = self.recipe.early_stopping
         pruned = pruning.check_resumed(self.curves) if pruning and self.curves else None
         while pruned is None and self.progress.epoch < self.recipe.epochs:
             if stopping and self.progress.stale_epochs >= stopping.patience:
                 loss = stopping.monitor.replace("-", " ")
                 return self._result("complete", f"early stopping: {loss} did not fall for {stopping.patience} epochs")
-            epoch, validation = self._train_epoch(callbacks)
+            epoch, validation = self._train_epoch(callbacks, interrupts)
             if not (math.isfinite(epoch.train_loss) and math.isfinite(epoch.validation_loss)):
                 return self._result("diverged", f"the loss was not finite in epoch {epoch.epoch}")
             self._save(epoch, validation)
@@ -153,7 +158,7 @@ class TrainingRun:
             return self._result("stopped", pruned)
         return self._result("complete", f"all {self.recipe.epochs} epochs")
 
-    def _train_epoch(self, callbacks: CallbackRunner) -> tuple[Epoch, Evaluation]:
+    def _train_epoch(self, callbacks: CallbackRunner, interrupts: Interrupts) -> tuple[Epoch, Evaluation]:
         """Train on all training images once, then validate."""
         began, number, recipe = time.perf_counter(), self.progress.epoch + 1, self.recipe
         sizes, rates = self.training_step.loader.sizes, self._rates(number)
@@ -166,6 +171,7 @@ class TrainingRun:
         for step, size in enumerate(sizes, 1):
             self.training_step.train_batch(size)
             callbacks.on_step_end(number, step / len(sizes))
+            interrupts.check()
         train_loss, train_accuracy = self.training_step.totals()
         validation = self.evaluator()
         return Epoch(
