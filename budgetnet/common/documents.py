@@ -160,6 +160,8 @@ _RULES = {
     "float_parsing": "must be a number",
     "float_type": "must be a number",
     "string_type": "must be text",
+    "string_pattern_mismatch": "must be of letters, digits and . _ + - only",
+    "string_too_long": "must be at most {max_length} characters",
     "path_type": "must be a path",
     "bool_type": "must be true or false",
     "tuple_type": "must be a list",
@@ -191,7 +193,9 @@ def input_error(error: ValidationError) -> InputError:
         field, value, rule = f"{field}{separator}{inner.field}", inner.value, inner.rule
     elif inner is not None:
         rule = str(inner)
-    if first["type"] == "missing":
+    if first["type"] == "missing" and isinstance(first["loc"][-1], int):
+        field, rule = field_path(first["loc"][:-1]), f"must have more than {first['loc'][-1]} entries"
+    elif first["type"] == "missing":
         value = None
     if len(problems) > 1 and not rule.endswith(" more)"):
         rule += f" (and {len(problems) - 1} more)"

@@ -6,6 +6,7 @@ import copy
 import itertools
 import math
 import pickle
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -226,6 +227,20 @@ def test_errors_can_be_pickled_and_copied(kind: type[InputError], copied: Any) -
 )
 def test_field_path(location: tuple[int | str, ...], path: str) -> None:
     assert field_path(location) == path
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Recipe(name="my net"), "name = 'my net': must be of letters, digits and . _ + - only"),
+        (lambda: Recipe(name="n" * 101), "must be at most 100 characters"),
+        (lambda: SearchSpace(channels=(8,)), "channels = (8,): must have more than 1 entries"),
+    ],
+)
+def test_rules_name_what_is_wrong(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        make()
+    assert message in str(caught.value)
 
 
 BAD_VALUES: tuple[Any, ...] = (
