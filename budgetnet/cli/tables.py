@@ -153,20 +153,20 @@ def finals_table(results: Sequence[FinalResult], *, comparable: bool, width: int
     table.add_column("finalist", overflow="fold", min_width=9)
     table.add_column("architecture", min_width=12)
     table.add_column("params", justify="right", no_wrap=True)
-    if wide:
+    if width >= _VERY_WIDE:
         table.add_column("PFLOP", justify="right", no_wrap=True)
     table.add_column("seeds", justify="right", no_wrap=True)
-    table.add_column("validation %", justify="right")
+    table.add_column("validation %" if wide else "val. %", justify="right", no_wrap=True)
     table.add_column("test % [95 %]" if wide else "test %", justify="right", no_wrap=True)
     if wide:
-        table.add_column(f"test gap to {against}" if against else "test gap", justify="right", no_wrap=True)
+        table.add_column(f"gap to {against}" if against else "gap", justify="right", no_wrap=True)
         table.add_column("beyond noise?", no_wrap=True)
     for place, (result, gap) in enumerate(zip(results, gaps, strict=True), 1):
         params = result.finalist.spec.params
         cells: list[str | Text | Architecture] = [str(place), result.finalist.name]
         cells.append(Architecture(result.finalist.spec.label))
         cells.append(f"{params:,}" if wide else short_count(params))
-        if wide:
+        if width >= _VERY_WIDE:
             cells.append(short_petaflops(fmean(result.train_flops)) if result.records else "")
         cells += [str(len(result.records)), percent(fmean(result.validation)) if result.records else "no result"]
         interval = result.test_interval
