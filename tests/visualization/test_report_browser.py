@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from browser_support import DESKTOP, PHONE, launched, needs_chromium, opened, overflow
@@ -206,3 +206,52 @@ def test_paper_shows_everything_that_a_screen_has_room_to_scroll(browser: Browse
         assert clipped == 0
         assert page.locator("nav").is_hidden()
         assert page.pdf(format="A4").startswith(b"%PDF")
+
+
+CONTRAST = """() => {
+  const channels = (text) => text.match(/[\\d.]+/g).map(Number);
+  const light = (rgb) => {
+    const linear = (share) => (share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4);
+    const [r, g, b] = rgb.slice(0, 3).map((channel) => linear(channel / 255));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = (element) => {
+    for (let each = element; each; each = each.parentElement) {
+      const colour = channels(getComputedStyle(each).backgroundColor);
+      if (colour.length === 3 || colour[3] === 1) return colour;
+    }
+    return [255, 255, 255];
+  };
+  const found = [];
+  const texts = "h1, h2, h3, p, td, th, a, dt, dd, caption, code, strong, figcaption, li";
+  for (const element of document.querySelectorAll(texts)) {
+    if (!element.textContent.trim() || element.closest(".plot")) continue;
+    const [one, other] = [channels(getComputedStyle(element).color), behind(element)].map(light);
+    const ratio = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
+    found.push([ratio, element.outerHTML.slice(0, 80)]);
+  }
+  return found.sort((a, b) => a[0] - b[0]);
+}"""
+"""Contrast of each text with what is behind it, as WCAG 2.1 defines it, the lowest first."""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_can_be_read_in_light_and_in_dark(browser: Browser, made: tuple[Report, str], scheme: Any) -> None:
+    with opened(browser, made[1]) as (page, _):
+        page.emulate_media(color_scheme=scheme)
+        found = page.evaluate(CONTRAST)
+        assert len(found) > 50
+        assert found[0][0] >= 4.5, found[:3]
+        paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (paper == "rgb(255, 255, 255)") is (scheme == "light")
+
+
+def test_accuracies_are_visible_on_a_phone(browser: Browser, made: tuple[Report, str]) -> None:
+    with opened(browser, made[1], width=PHONE) as (page, _):
+        for table, names in (("finals", ("validation", "test")), ("leaderboard", ("accuracy",))):
+            heads = page.locator(f"#{table} thead th")
+            texts = [text.split("\xa0")[0].strip() for text in heads.all_inner_texts()]
+            for name in names:
+                box = heads.nth(texts.index(name)).bounding_box()
+                assert box is not None
+                assert box["x"] + box["width"] <= PHONE
