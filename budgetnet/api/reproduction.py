@@ -124,7 +124,8 @@ def run_reproduction(
     from budgetnet.engines.local import Batch, PlannedRun, first_run
     from budgetnet.training.callbacks import Callbacks
     from budgetnet.training.devices import choose_device
-    from budgetnet.training.progress import Work, chosen_verbosity, load_with_progress, showing
+    from budgetnet.training.progress import chosen_verbosity, load_with_progress, showing
+    from budgetnet.training.work import Work
 
     chosen = choose_device(config.device)
     dataset = dataset or load_with_progress(config.data)

@@ -87,7 +87,8 @@ def run_search(
     from budgetnet.study.request import arrange, finish, likely_run, run, trained_before
     from budgetnet.training.callbacks import Callbacks
     from budgetnet.training.devices import choose_device
-    from budgetnet.training.progress import Work, chosen_verbosity, load_with_progress, showing
+    from budgetnet.training.progress import chosen_verbosity, load_with_progress, showing
+    from budgetnet.training.work import Work
     from budgetnet.visualization.dashboard import annotate_shown
 
     trackers = make_trackers(config.track, out=config.out)
@@ -195,7 +196,8 @@ def run_ablation(
     from budgetnet.experiments.ablation.stored import store_ablation
     from budgetnet.training.callbacks import Callbacks
     from budgetnet.training.devices import choose_device
-    from budgetnet.training.progress import Work, chosen_verbosity, load_with_progress, showing
+    from budgetnet.training.progress import chosen_verbosity, load_with_progress, showing
+    from budgetnet.training.work import Work
 
     trackers = [] if partial else make_trackers(config.track, out=config.out)
     dataset = dataset or load_with_progress(config.data_name)

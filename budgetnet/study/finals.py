@@ -22,8 +22,8 @@ from budgetnet.runs.store import RunFolder
 from budgetnet.study.driver import SearchContext
 from budgetnet.study.finalists import Finalist, FinalResult, Finals, read_results, store_finals
 from budgetnet.study.outcomes import is_trained
-from budgetnet.training.progress import Work
 from budgetnet.training.trainer import identify
+from budgetnet.training.work import Work
 
 
 def choose_finalists(study: optuna.Study, context: SearchContext, *, number: int, seeds: int, recipe: Recipe) -> Finals:

@@ -28,9 +28,9 @@ from budgetnet.study.storage import default_storage, find_study, open_storage, r
 from budgetnet.study.trials import count_outcomes
 from budgetnet.training.callbacks import Callback
 from budgetnet.training.devices import choose_device
-from budgetnet.training.progress import Work
 from budgetnet.training.threads import FirstRun
 from budgetnet.training.trainer import identify
+from budgetnet.training.work import Work
 
 
 class Request(NamedTuple):

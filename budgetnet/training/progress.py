@@ -6,9 +6,8 @@ import importlib.util
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from rich.console import Console
@@ -27,6 +26,7 @@ from budgetnet.common.formatting import duration, percent, short_count
 from budgetnet.data import DataSet, load_dataset
 from budgetnet.runs.records import Epoch, RunResult
 from budgetnet.training.callbacks import Callback, RunInfo
+from budgetnet.training.work import Work
 
 Verbosity = Literal["quiet", "normal", "verbose"]
 """How much progress is shown: nothing; bars, or a line for each run and now and then for an epoch; every epoch too."""
@@ -48,38 +48,6 @@ def load_with_progress(name: str) -> DataSet:
     with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bars:
         task = bars.add_task(f"loading {name}", total=None)
         return load_dataset(name, progress=lambda done, of: bars.update(task, completed=done, total=of))
-
-
-@dataclass
-class Work:
-    """What is to be trained, and how far it is; by default one run."""
-
-    noun: str = ""
-    """What the runs are: ``trials``, ``runs`` or ``trainings of finalists``; empty for one run."""
-    total: int = 1
-    """Number of runs to train, earlier ones included."""
-    trained: int = 0
-    """Number of runs trained, earlier ones included."""
-    pruned: int = 0
-    """Number of trained runs that were pruned."""
-    rejected: int = 0
-    """Number of trials rejected as over budget."""
-    best: float | None = None
-    """Highest validation accuracy of a complete run, as a share."""
-    names: Mapping[str, str] = field(default_factory=dict)
-    """Name of a run in messages by that of its folder, such as ``finalist 1/2, seed 2/2``."""
-
-    def name_of(self, run: RunInfo) -> str:
-        """Return a run's name: that of its trial, or the one given, or nothing."""
-        trial = run.context.trial
-        return f"#{trial}" if trial is not None else self.names.get(run.run, "")
-
-    def summary(self) -> str:
-        """Return the state of the search or batch in a few words."""
-        best = "" if self.best is None else f" · best {percent(self.best)} %"
-        if self.noun != "trials":
-            return f"{self.noun}{best}"
-        return f"{self.noun}{best} · {self.pruned} pruned · {self.rejected} over budget"
 
 
 def chosen_verbosity(verbosity: Verbosity | None) -> Verbosity:

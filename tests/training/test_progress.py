@@ -16,8 +16,9 @@ import budgetnet as bn
 from budgetnet.data import DataSet
 from budgetnet.runs.records import Epoch, RunResult
 from budgetnet.training.callbacks import Callback, RunContext, RunInfo
-from budgetnet.training.progress import VERBOSITY_VARIABLE, ProgressBars, ProgressLines, Work, showing
+from budgetnet.training.progress import VERBOSITY_VARIABLE, ProgressBars, ProgressLines, showing
 from budgetnet.training.trainer import identify
+from budgetnet.training.work import Work
 
 EPOCHS = 10
 
