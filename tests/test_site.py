@@ -173,7 +173,7 @@ def test_the_reference_of_the_command_line_holds_every_verb_and_option(
 
 def test_options_in_running_text_exist(options: dict[str, set[str]]) -> None:
     known = {option for names in options.values() for option in names} | {"--version", "--help"}
-    others = {"--artifact-dir"}  # of optuna-dashboard
+    others = {"--artifact-dir", "--torch-backend"}  # of optuna-dashboard and of uv
     for page in PAGES:
         text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
         for code in re.findall(r"`([^`]+)`", text):

@@ -12,7 +12,7 @@ from budgetnet.common.errors import InputError
 PACKAGE = "budgetnet"
 
 
-def require_extra(extra: str, *modules: str, field: str, value: object) -> None:
+def require_extra(extra: str, *modules: str, field: str, value: object, remark: str = "") -> None:
     """Require the packages of an extra of budgetnet.
 
     Args:
@@ -20,13 +20,14 @@ def require_extra(extra: str, *modules: str, field: str, value: object) -> None:
         modules: modules of its packages.
         field: name of the field or option that needs them, for the error.
         value: its value.
+        remark: what else to say, after the command.
 
     Raises:
         InputError: a module is not installed; the error says how to install it.
     """
     missing = [module for module in modules if find_spec(module) is None]
     if missing:
-        rule = f"needs {', '.join(missing)}, not installed; to install: {install_command(extra)}"
+        rule = f"needs {', '.join(missing)}, not installed; to install: {install_command(extra)}{remark}"
         raise InputError(field, value, rule)
 
 

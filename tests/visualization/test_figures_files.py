@@ -156,8 +156,8 @@ def test_without_a_browser_one_line_says_what_to_install(tmp_path: Path, monkeyp
 def test_without_the_extra_pictures_are_refused_and_pages_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("budgetnet.visualization.figures.write.find_spec", lambda _: None)
-    with pytest.raises(InputError, match=r"budgetnet\[figures\]"):
+    monkeypatch.setattr("budgetnet.common.extras.find_spec", lambda _: None)
+    with pytest.raises(InputError, match=r"pip install 'kaleido>=1'; Chromium"):
         require_writable(tmp_path / "x.svg")
     require_writable(tmp_path / "x.html")
 

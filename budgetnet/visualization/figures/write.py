@@ -67,7 +67,8 @@ def require_writable(path: Path, *, field: str = "figure") -> None:
     if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise InputError(field, str(path), "must be a file in a folder that exists and can be written to")
     if suffix in (".svg", ".png"):
-        require_extra("figures", "kaleido", field=field, value=str(path))
+        remark = "; Chromium or Chrome is needed as well, and .html needs neither"
+        require_extra("figures", "kaleido", field=field, value=str(path), remark=remark)
 
 
 def bare(figure: Figure) -> Figure:
