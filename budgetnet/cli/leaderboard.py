@@ -144,6 +144,7 @@ def print_leaderboard(study: optuna.Study, *, out: Path, storage: str | None, as
     first = next((row.run for row in rows if row.rank == 1), None)
     if best and best.finalist:
         typer.echo(f"best run: {out / best.run} (finalist {best.name}, seed {best.seed})")
-        typer.echo(f"best run of the search: {out / str(first)}")
+        if first:
+            typer.echo(f"best run of the search: {out / first}")
     elif best:
         typer.echo(f"best run: {out / best.run}")
