@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from budgetnet.api.leaderboard import Leaderboard
     from budgetnet.runs.records import RunRecord
+    from budgetnet.study.finalists import FinalResult
     from budgetnet.study.trials import Trial
 
 
@@ -70,6 +71,22 @@ def _accuracy_line(*, comparable: bool, against: str) -> str:
     return f"accuracy: on the validation images, which also selected each run's best epoch, one seed each; {rule}"
 
 
+def _print_finals(results: Sequence[FinalResult], *, comparable: bool, out: Path) -> None:
+    """Print the finalists, and how they are ranked and compared."""
+    from budgetnet.cli.tables import console, finals_table
+    from budgetnet.runs.store import TEST_OPENINGS_FILE
+    from budgetnet.study.finalists import final_gaps
+
+    output = console()
+    output.print(finals_table(results, comparable=comparable, width=output.width))
+    against = next((gap.compared_with for gap in final_gaps(results, comparable=comparable) if gap), "the others")
+    typer.echo(
+        "ranked by mean validation accuracy; PFLOP: mean per training run; test: mean over seeds, with its 95 % interval "
+        f"(Student's t); gap: of test accuracy to {against}, beyond noise at the 95 % level or not, corrected over all "
+        f"finalists; uses of the test set are recorded in {out / TEST_OPENINGS_FILE}"
+    )
+
+
 def _pruned_ahead(trials: Sequence[Trial]) -> int:
     """Return the number of pruned trials with a higher accuracy than every complete one."""
     best = max((trial.accuracy or 0.0 for trial in trials if trial.outcome == "complete"), default=0.0)
@@ -79,7 +96,6 @@ def _pruned_ahead(trials: Sequence[Trial]) -> int:
 def print_leaderboard(study: optuna.Study, *, out: Path, storage: str | None, as_json: bool) -> None:
     """Print a study's candidates, its finalists if there are any, and how they were trained and evaluated."""
     from budgetnet.common.config import command
-    from budgetnet.runs.store import TEST_OPENINGS_FILE
     from budgetnet.study.commands import found_config
     from budgetnet.study.finalists import final_gaps, gap_mapping, load_finals, read_results
     from budgetnet.study.leaderboard import candidates, rank
@@ -106,7 +122,7 @@ def print_leaderboard(study: optuna.Study, *, out: Path, storage: str | None, as
         facts |= {"best_run": None if best is None else str(out / best.run), "comparable": comparable}
         print_json({**facts, **counts, "rows": [row.to_mapping() for row in rows], "finals": finalists})
         return
-    from budgetnet.cli.tables import console, finals_table, leaderboard_table
+    from budgetnet.cli.tables import console, leaderboard_table
 
     limits = ", ".join(f"{value:,} {key[4:]}" for key, value in settings.budget.to_mapping().items() if value)
     output = console()
@@ -135,12 +151,7 @@ def print_leaderboard(study: optuna.Study, *, out: Path, storage: str | None, as
     )
     typer.echo(f"command: {command(config)}")
     if results:
-        output.print(finals_table(results, comparable=comparable, width=output.width))
-        typer.echo(
-            "ranked by mean validation accuracy; PFLOP: mean per training run; test: mean over seeds, with its 95 % "
-            "interval (Student's t); gaps are tested at the 95 % level, corrected over all finalists; uses of the test "
-            f"set are recorded in {out / TEST_OPENINGS_FILE}"
-        )
+        _print_finals(results, comparable=comparable, out=out)
     first = next((row.run for row in rows if row.rank == 1), None)
     if best and best.finalist:
         typer.echo(f"best run: {out / best.run} (finalist {best.name}, seed {best.seed})")

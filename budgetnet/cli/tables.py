@@ -146,34 +146,35 @@ def finals_table(results: Sequence[FinalResult], *, comparable: bool, width: int
         comparable: whether the data are original CIFAR-10, so that they are compared with the published result.
         width: width of the terminal in characters; narrow ones get fewer columns.
     """
-    wide, gaps = width >= _PLAIN_WIDTH - 10, final_gaps(results, comparable=comparable)
+    wide, very_wide = width >= _PLAIN_WIDTH - 10, width >= _VERY_WIDE
+    gaps = final_gaps(results, comparable=comparable)
     against = next((gap.compared_with for gap in gaps if gap is not None), "")
     table = Table(title="finalists", title_justify="left", expand=False)
     table.add_column("rank", justify="right", no_wrap=True)
     table.add_column("finalist", overflow="fold", min_width=9)
     table.add_column("architecture", min_width=12)
     table.add_column("params", justify="right", no_wrap=True)
-    if width >= _VERY_WIDE:
+    if wide:
         table.add_column("PFLOP", justify="right", no_wrap=True)
     table.add_column("seeds", justify="right", no_wrap=True)
-    table.add_column("validation %" if wide else "val. %", justify="right", no_wrap=True)
+    table.add_column("validation %" if very_wide else "val. %", justify="right", no_wrap=True)
     table.add_column("test % [95 %]" if wide else "test %", justify="right", no_wrap=True)
     if wide:
-        table.add_column(f"gap to {against}" if against else "gap", justify="right", no_wrap=True)
-        table.add_column("beyond noise?", no_wrap=True)
+        table.add_column(f"gap to {against}" if against and very_wide else "gap", justify="right", no_wrap=True)
+        table.add_column("beyond noise?" if very_wide else "noise?", no_wrap=True)
     for place, (result, gap) in enumerate(zip(results, gaps, strict=True), 1):
         params = result.finalist.spec.params
         cells: list[str | Text | Architecture] = [str(place), result.finalist.name]
         cells.append(Architecture(result.finalist.spec.label))
         cells.append(f"{params:,}" if wide else short_count(params))
-        if width >= _VERY_WIDE:
+        if wide:
             cells.append(short_petaflops(fmean(result.train_flops)) if result.records else "")
         cells += [str(len(result.records)), percent(fmean(result.validation)) if result.records else "no result"]
         interval = result.test_interval
         tested = "-" if interval is None else percent(fmean(result.test))
         cells.append(format_with_interval(fmean(result.test), interval) if interval and wide else tested)
         if wide:
-            cells.append(points(gap.difference, gap.interval if width >= _VERY_WIDE else None) if gap else "")
+            cells.append(points(gap.difference, gap.interval if very_wide else None) if gap else "")
             cells.append(_noise_text(gap.exceeds_noise, gap.difference) if gap else "")
         table.add_row(*cells, style="bold" if place == 1 else None)
     return table
