@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from budgetnet.common.errors import InputError, RecordError
+from budgetnet.common.files import exists
 from budgetnet.evaluation.results import require_common_images, require_distinct
 from budgetnet.runs.recipe import require_reliable_validation
 from budgetnet.runs.store import RunFolder
 from budgetnet.study.leaderboard import LeaderboardRow, rank, run_candidates
-from budgetnet.study.run_names import run_path
+from budgetnet.study.run_names import is_run_name, run_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,9 +54,9 @@ class Leaderboard(tuple[LeaderboardRow, ...]):
         return leaderboard_html(self, title=self.title)
 
 
-def is_run_folder(path: Path | str) -> bool:
-    """Return whether a path is a run folder, that is, contains ``run.json``."""
-    return (Path(path) / "run.json").is_file()
+def is_run(source: Path | str) -> bool:
+    """Return whether a source is a run folder, which contains ``run.json``, or the name of a run such as ``best``."""
+    return exists(Path(source) / "run.json") or is_run_name(source)
 
 
 def rank_runs(folders: Sequence[Path | str]) -> tuple[Leaderboard, list[RunRecord]]:
@@ -95,7 +96,7 @@ def leaderboard(
         InputError: the URL is malformed, or runs cannot be ranked together.
         RecordError: the study does not exist, or a run folder is unfinished or damaged.
     """
-    if source is None or (isinstance(source, str) and not is_run_folder(source)):
+    if source is None or (isinstance(source, str) and not is_run(source)):
         from budgetnet.api.study import open_study
 
         return open_study(source, out=out, storage=storage).leaderboard()

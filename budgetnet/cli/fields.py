@@ -100,9 +100,9 @@ _EXAMPLES = {
     "ablate": "budgetnet ablate studies/kernel-size --seeds 5",
     "ensemble": "budgetnet ensemble runs/first runs/second --on test",
     "space": "budgetnet space resnet --max-params 5M",
-    "reference": "budgetnet reproduce reference --data cifar10",
+    "reproduce reference": "budgetnet reproduce reference --data cifar10",
 }
-"""An example of a command, by its name."""
+"""An example of a command, by its words."""
 
 
 class Command(TyperCommand):
@@ -123,8 +123,12 @@ class Command(TyperCommand):
                 each.rich_help_panel = each.rich_help_panel or _GROUP_OF.get(str(each.name))
             if each.metavar is None:
                 each.metavar = _metavar(each)
-        if self.name in _EXAMPLES:
-            self.epilog = f"Example: {_EXAMPLES[self.name]}"
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help text, with an example below it."""
+        example = _EXAMPLES.get(ctx.command_path.partition(" ")[2])
+        self.epilog = f"Example: {example}" if example else None
+        super().format_help(ctx, formatter)
 
     def get_help_option(self, ctx: Any) -> Any:
         """Return the option ``--help``, shown like the others."""

@@ -32,10 +32,10 @@ def leaderboard(
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """Rank the candidates of a study, or runs, by validation accuracy; finalists first, if there are any."""
-    from budgetnet.api.leaderboard import is_run_folder, rank_runs
+    """Rank the candidates and the finalists of a study, or runs, by validation accuracy."""
+    from budgetnet.api.leaderboard import is_run, rank_runs
 
-    if source and (len(source) > 1 or is_run_folder(source[0])):
+    if source and (len(source) > 1 or is_run(source[0])):
         _print_runs(*rank_runs(source), as_json=as_json)
         return
     from budgetnet.study.storage import default_storage, find_study, open_storage, storage_errors
@@ -81,15 +81,15 @@ def _print_finals(results: Sequence[FinalResult], *, comparable: bool, out: Path
     output.print(finals_table(results, comparable=comparable, width=output.width))
     against = next((gap.compared_with for gap in final_gaps(results, comparable=comparable) if gap), "the others")
     typer.echo(
-        "ranked by mean validation accuracy; PFLOP: mean per training run; test: mean over seeds, with its 95 % interval "
-        f"(Student's t); gap: of test accuracy to {against}, beyond noise at the 95 % level or not, corrected over all "
-        f"finalists; uses of the test set are recorded in {out / TEST_OPENINGS_FILE}"
+        "ranked by mean validation accuracy; PFLOP: mean per training run; test: mean over seeds, with its 95 % "
+        f"interval (Student's t); gap: of test accuracy to {against}, beyond noise at the 95 % level or not, corrected "
+        f"over all finalists; uses of the test set are recorded in {out / TEST_OPENINGS_FILE}"
     )
 
 
 def _pruned_ahead(trials: Sequence[Trial]) -> int:
-    """Return the number of pruned trials with a higher accuracy than every complete one."""
-    best = max((trial.accuracy or 0.0 for trial in trials if trial.outcome == "complete"), default=0.0)
+    """Return the number of pruned trials with a higher accuracy than every complete one; 0 if none is complete."""
+    best = max((trial.accuracy or 0.0 for trial in trials if trial.outcome == "complete"), default=1.0)
     return sum(trial.outcome == "pruned" and (trial.accuracy or 0.0) > best for trial in trials)
 
 
@@ -141,7 +141,8 @@ def print_leaderboard(study: optuna.Study, *, out: Path, storage: str | None, as
     )
     if ahead := _pruned_ahead(trials):
         typer.echo(
-            f"{ahead} of the pruned ones had a higher accuracy than the first one: `budgetnet trials --sort accuracy`"
+            f"{ahead} of the pruned ones had a higher accuracy than the best complete one: "
+            "`budgetnet trials --sort accuracy`"
         )
     if rows:
         typer.echo(_accuracy_line(comparable=comparable, against=rows[0].compared_with))

@@ -21,6 +21,8 @@ from budgetnet.study.leaderboard import PUBLISHED, LeaderboardRow, gap_text, noi
 
 _PLAIN_WIDTH = 120
 """Width in characters if the output is not a terminal."""
+_SHORT = 12
+"""Most characters of a name that a heading has room for."""
 _VERY_WIDE = 140
 """Width from which tables also show the intervals of gaps."""
 
@@ -111,7 +113,8 @@ def leaderboard_table(rows: Sequence[LeaderboardRow], *, title: str, width: int)
     tested = wide and against != PUBLISHED
     table = Table(title=title, title_justify="left", expand=False)
     table.add_column("rank", justify="right", no_wrap=True)
-    table.add_column("candidate", no_wrap=True)
+    # Names of trials are short; those of runs are broken like architectures.
+    table.add_column("candidate", min_width=9)
     table.add_column("architecture", min_width=12)
     table.add_column("params", justify="right", no_wrap=True)
     table.add_column("MACs", justify="right", no_wrap=True)
@@ -119,13 +122,14 @@ def leaderboard_table(rows: Sequence[LeaderboardRow], *, title: str, width: int)
         table.add_column("PFLOP", justify="right", no_wrap=True)
     table.add_column("accuracy % [95 %]" if wide else "accuracy %", justify="right", no_wrap=True)
     if wide:
-        table.add_column(f"gap to {against}" if against else "gap", justify="right", no_wrap=True)
+        is_short = 0 < len(against) <= _SHORT
+        table.add_column(f"gap to {against}" if is_short else "gap", justify="right", no_wrap=True)
     if tested:
         table.add_column("beyond noise?", no_wrap=True)
     for row in rows:
         params = f"{row.params:,}" if wide else short_count(row.params)
-        cells: list[str | Text | Architecture] = ["-" if row.rank is None else str(row.rank), row.name]
-        cells += [Architecture(row.architecture), params]
+        cells: list[str | Text | Architecture] = ["-" if row.rank is None else str(row.rank)]
+        cells += [Architecture(row.name), Architecture(row.architecture), params]
         cells.append(short_count(row.macs))
         if wide:
             cells.append("" if row.train_flops is None else short_petaflops(row.train_flops))

@@ -35,14 +35,18 @@ def is_file_path(text: str, *, folder: Path = Path()) -> bool:
         folder: base folder of relative paths.
     """
     path = Path(text)
-    if path.suffix.lower() in (".yaml", ".yml", ".json") or len(path.parts) > 1:
-        return True
+    return path.suffix.lower() in (".yaml", ".yml", ".json") or len(path.parts) > 1 or exists(folder / path)
+
+
+def exists(path: Path) -> bool:
+    """Return whether a file or folder exists; a path that no file can have does not."""
     try:
-        return (folder / path).exists()
+        return path.exists()
     except (OSError, ValueError):  # Too long, or with characters that file names cannot contain.
         return False
 
 
+_TEXT = "tag:yaml.org,2002:str"
 _MERGE = "tag:yaml.org,2002:merge"
 """Tag of the key ``<<``, which takes over the fields of another mapping."""
 
@@ -64,19 +68,20 @@ class _StrictLoader(yaml.SafeLoader):
             problem = f"more than {_MAX_FIELDS:,} fields, merged ones included"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[object] = set()
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Return a mapping as it is written, before anything is merged into it; its keys are text, each there once."""
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
         for key_node, _ in node.value:
             if key_node.tag == _MERGE:
                 continue
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str):
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != _TEXT:
                 raise yaml.constructor.ConstructorError(None, None, "keys must be text", key_node.start_mark)
-            if key in seen:
-                problem = f"duplicate key {short_repr(key)}"
+            if key_node.value in seen:
+                problem = f"duplicate key {short_repr(key_node.value)}"
                 raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep=deep)
+            seen.add(key_node.value)
+        return node
 
 
 def _without_base_60(tag: str, pattern: re.Pattern[str]) -> tuple[str, re.Pattern[str]]:

@@ -68,7 +68,7 @@ def decode_images(
     try:
         with doubtful_sizes_refused():
             with _opened(folder, files[0]) as opened:
-                first = upright(opened)
+                first = _upright(opened, files[0])
                 size, grey = first.size, first.mode in _GREY_MODES
             try:
                 return _decode(files, folder, size, "L" if grey else "RGB", progress, side)
@@ -118,10 +118,7 @@ def _pixels(root: str, file: str, mode: str, size: tuple[int, int], first: str, 
     """
     with _opened(root, file) as opened:
         depth = deep_mode(opened)
-        try:
-            image = upright(opened)
-        except Exception as error:  # decoders answer broken bytes with nearly any exception
-            raise _UnreadableError(f"{file} is not a sound image: {cause(error)}") from None
+        image = _upright(opened, file)
         if side is None and image.size != size:
             sizes = f"{image.width}x{image.height}, but {first} is {size[0]}x{size[1]}"
             hint = "all images must have the same size; to scale them: folder:PATH,size=32"
@@ -136,6 +133,13 @@ def _pixels(root: str, file: str, mode: str, size: tuple[int, int], first: str, 
         except Exception as error:  # as above
             raise _UnreadableError(f"{file} is not a sound image: {cause(error)}") from None
     return array[np.newaxis] if array.ndim == 2 else array.transpose(2, 0, 1)
+
+
+def _upright(image: Image.Image, file: str) -> Image.Image:
+    try:
+        return upright(image)
+    except Exception as error:  # decoders answer broken bytes with nearly any exception
+        raise _UnreadableError(f"{file} is not a sound image: {cause(error)}") from None
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from budgetnet.common.errors import DataError
+from budgetnet.common.files import exists
 
 _RULE = "must be digits, cifar10, cifar10:PATH, folder:PATH or arrays:PATH.npz"
 
@@ -42,7 +43,7 @@ def folder_name(name: str) -> FolderName:
         options[key] = match["value"]
     found = FolderName(rest)
     if "size" in options:
-        if not options["size"].isdecimal() or not 1 <= int(options["size"][:9]) <= MAX_SIDE:
+        if not re.fullmatch(r"[1-9]\d{0,3}", options["size"], re.ASCII) or int(options["size"]) > MAX_SIDE:
             raise DataError("data", name, f"size must be a whole number of pixels from 1 to {MAX_SIDE}")
         found = found._replace(size=int(options["size"]))
     if "test" in options:
@@ -69,6 +70,6 @@ def check_name(name: str) -> None:
         path = Path(name)
         if path.suffix == ".npz":
             hint = f"; did you mean arrays:{name}?"
-        elif path.is_dir() and not near:
+        elif exists(path) and path.is_dir() and not near:
             hint = f"; did you mean folder:{name}?"
     raise DataError("data", name, _RULE + hint)

@@ -51,8 +51,8 @@ def split(
         train_size: number of training images, at least one per class; default: all that are not held out.
         validation_size: number of validation images, at least one per class; default: all that are held out.
         groups: group of each image (n,), by the index of its first image; a group stays on one side, so that the
-            numbers of images are those of the fraction only nearly. Not used if a class has a single group. Default:
-            every image by itself.
+            numbers of images are those of the fraction only nearly. Not used where there are too few
+            groups. Default: every image by itself.
 
     Raises:
         DataError: the fraction, a size or the seed is out of range, or a class has too few images to be split.
@@ -63,11 +63,12 @@ def split(
         raise DataError("seed", seed, "must be a whole number from 0 to 2**32 - 1")
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) == 0:
         raise DataError("labels", labels.shape, "must be whole numbers, one for each image")
-    if groups is not None and _can_be_split(labels, groups):
-        firsts = np.unique(groups)
-        parts = split(labels[firsts], validation_fraction=validation_fraction, seed=seed)
-        train, validation = (np.flatnonzero(np.isin(groups, firsts[part])) for part in (parts.train, parts.validation))
-        return _finished(train, validation, labels, train_size=train_size, validation_size=validation_size, seed=seed)
+    sizes: dict[str, Any] = {"train_size": train_size, "validation_size": validation_size, "seed": seed}
+    sides = (
+        None if groups is None else _split_groups(labels, groups, validation_fraction=validation_fraction, seed=seed)
+    )
+    if sides is not None:
+        return _finished(*sides, labels, **sizes)
     classes, counts = np.unique(labels, return_counts=True)
     rarest = int(counts.argmin())
     if counts[rarest] < 2:
@@ -89,13 +90,22 @@ def split(
     if len(np.unique(labels[train])) < len(classes):
         rule = "leaves a class without training images; use a smaller fraction"
         raise DataError("validation_fraction", validation_fraction, rule)
-    return _finished(train, validation, labels, train_size=train_size, validation_size=validation_size, seed=seed)
+    return _finished(train, validation, labels, **sizes)
 
 
-def _can_be_split(labels: npt.NDArray[Any], groups: Indices) -> bool:
-    """Return whether every class has at least two groups, so that both parts can have one."""
-    counts = np.unique(labels[np.unique(groups)], return_counts=True)[1]
-    return len(counts) == len(np.unique(labels)) and int(counts.min()) >= 2
+def _split_groups(
+    labels: npt.NDArray[Any], groups: Indices, *, validation_fraction: float, seed: int
+) -> tuple[Indices, Indices] | None:
+    """Return both parts, with each group on one side; None if there are too few groups, of a class or in all."""
+    firsts = np.unique(groups)
+    try:
+        parts = split(labels[firsts], validation_fraction=validation_fraction, seed=seed)
+    except DataError:
+        return None
+    train, validation = (np.flatnonzero(np.isin(groups, firsts[part])) for part in (parts.train, parts.validation))
+    classes = len(np.unique(labels))
+    has_all = len(np.unique(labels[train])) == len(np.unique(labels[validation])) == classes
+    return (train, validation) if has_all else None
 
 
 def _finished(

@@ -215,7 +215,7 @@ def _output_path(record: RunRecord, format: Format, to: Path | None) -> Path:  #
         name = re.sub(r"\W", "_", name)
         name = f"_{name}" if name[:1].isdigit() else name
     # A path without a suffix is a folder, which need not exist yet.
-    if to is None or to.is_dir() or not to.suffix:
+    if to is None or to.is_dir() or not (to.suffix or to.exists()):
         return (to or Path()) / f"{name}{suffix}"
     if to.suffix != suffix:
         raise InputError("to", str(to), f"must end in {suffix} for {format}, or be a folder")

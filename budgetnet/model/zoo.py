@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from budgetnet.common.documents import look_up
-from budgetnet.common.files import is_file_path
+from budgetnet.common.files import exists, is_file_path
 from budgetnet.model.spec import ModelSpec
 
 _PAPER = "Inouye, Shah, Xhelollari: Deep Learning Mini Project, NYU Tandon"
@@ -111,6 +111,6 @@ def find_spec(text: str) -> ModelSpec:
         InputError: no such name or file, or a file that breaks a rule.
     """
     in_run = Path(text) / "spec.yaml"
-    if text not in ENTRIES and in_run.is_file():
+    if text not in ENTRIES and exists(in_run):
         return ModelSpec.load(in_run)
     return ModelSpec.load(text) if text not in ENTRIES and is_file_path(text) else get(text)

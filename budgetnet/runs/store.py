@@ -29,7 +29,7 @@ from safetensors.numpy import load_file, save
 
 from budgetnet.common.documents import Document
 from budgetnet.common.errors import BusyError, InputError, RecordError
-from budgetnet.common.files import read_mapping, write_bytes, write_json, write_text, write_yaml
+from budgetnet.common.files import exists, read_mapping, write_bytes, write_json, write_text, write_yaml
 from budgetnet.runs.metrics import Scores
 from budgetnet.runs.records import Epoch, RunIdentity, RunRecord, RunResult, TestResult
 
@@ -195,7 +195,7 @@ class RunFolder:
         return RunRecord(self.path, identity, result, curves, test)
 
     def _read_identity(self) -> RunIdentity:
-        if not self._identity.exists():
+        if not exists(self._identity):
             raise RecordError("run folder", str(self.path), "contains no run: run.json is missing")
         return self._read(self._identity, RunIdentity)
 

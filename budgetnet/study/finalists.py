@@ -243,4 +243,6 @@ def results_of(finals: Finals, out: Path, read: Callable[[Path], RunRecord | Non
     for finalist in finals.finalists:
         records = [record for name in finalist.runs if (record := read(out / name)) is not None]
         results.append(FinalResult(finalist, tuple(each for each in records if each.result.status == "complete")))
-    return sorted(results, key=lambda each: -fmean(each.validation) if each.records else 0.0)
+    return sorted(
+        results, key=lambda each: (-fmean(each.validation) if each.records else 0.0, each.finalist.spec.params)
+    )

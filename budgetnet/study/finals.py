@@ -106,7 +106,7 @@ def describe_finals(finals: Finals, work: Work, *, out: Path) -> None:
     """Give the number, the state and the names of the finals' trainings to what shows progress."""
     work.total = len(finals.finalists) * len(finals.seeds)
     work.names = {
-        run: f"finalist {place}/{len(finals.finalists)}, seed {turn}/{len(finals.seeds)}:"
+        run: f"finalist {place}/{len(finals.finalists)}, seed {turn}/{len(finals.seeds)}"
         for place, finalist in enumerate(finals.finalists, 1)
         for turn, run in enumerate(finalist.runs, 1)
     }

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from budgetnet.common.errors import InputError, RecordError
+from budgetnet.common.files import exists
 from budgetnet.study.finalists import load_finals, readable_results
 from budgetnet.study.leaderboard import candidates, rank
 from budgetnet.study.storage import default_storage, find_study, open_storage, read_trials, storage_errors
@@ -15,6 +16,11 @@ DEFAULT_FOLDER = Path("runs")
 """Folder of run folders where a name has none, as for all commands."""
 
 _NAME = re.compile(r"(?P<study>[^#]*)#(?P<trial>\d+|best)|best")
+
+
+def is_run_name(run: Path | str) -> bool:
+    """Return whether a text is the name of a run rather than a path; a study may still have that name."""
+    return not exists(Path(run)) and _NAME.fullmatch(Path(run).name) is not None
 
 
 def run_path(run: Path | str) -> Path:
@@ -32,7 +38,7 @@ def run_path(run: Path | str) -> Path:
         InputError: the study has no such trial, or it was not trained.
     """
     path = Path(run)
-    match = None if path.exists() else _NAME.fullmatch(path.name)
+    match = None if exists(path) else _NAME.fullmatch(path.name)
     if match is None:
         return path
     out = path.parent if len(path.parts) > 1 else DEFAULT_FOLDER

@@ -22,7 +22,7 @@ from rich.progress import (
 )
 
 from budgetnet.common.errors import InputError
-from budgetnet.common.formatting import duration, percent, short_count
+from budgetnet.common.formatting import count_of, duration, percent, short_count
 from budgetnet.data import DataSet, load_dataset
 from budgetnet.runs.records import Epoch, RunResult
 from budgetnet.training.callbacks import Callback, RunInfo
@@ -131,17 +131,18 @@ class _Counting(Callback):
         if work.noun:
             outcome = "pruned" if result.status == "stopped" else result.status
             reached = f"{outcome}, no result" if accuracy is None else f"{outcome}, {percent(accuracy)} %"
-            self._write_ended(worker, f"{reached} after {result.epochs} epochs, {duration(result.seconds)}")
+            self._write_ended(worker, f"{reached} after {count_of(result.epochs, 'epoch')}, {duration(result.seconds)}")
 
     def on_run_interrupted(self, reason: str | None, *, worker: int) -> None:
         """Write why a run of several failed."""
         if self.work.noun and reason is not None and worker in self._current:
-            self._write_ended(worker, f"failed: {reason}")
+            # A run that ran out of memory may be tried again, with smaller parts of its batches.
+            memory = any(words in reason for words in ("OutOfMemory", "out of memory"))
+            self._write_ended(worker, "ran out of memory" if memory else f"failed: {reason}")
 
     def _write_ended(self, worker: int, outcome: str) -> None:
         run = self._current[worker]
-        name = self.work.name_of(run)
-        self.write(f"{name}{' ' * bool(name)}{run.label}, {short_count(run.params)} parameters: {outcome}")
+        self.write(f"{self.work.label_of(run)}, {short_count(run.params)} parameters: {outcome}")
 
     def _epoch_line(self, epoch: Epoch, *, worker: int) -> str:
         run = self._current[worker]
@@ -194,9 +195,8 @@ class ProgressLines(_Counting):
             return
         self._announced.add(worker)
         run, (_, done) = self._current[worker], self._started[worker]
-        state = f"resumes after epoch {done} of {run.epochs}" if done else f"up to {run.epochs} epochs"
-        name = self.work.name_of(run)
-        self.write(f"{name}{' ' * bool(name)}{run.label}, {short_count(run.params)} parameters: {state}")
+        state = f"resumes after epoch {done} of {run.epochs}" if done else f"up to {count_of(run.epochs, 'epoch')}"
+        self.write(f"{self.work.label_of(run)}, {short_count(run.params)} parameters: {state}")
 
     def on_epoch_end(self, epoch: Epoch, *, worker: int) -> None:
         """Write the epoch's accuracy, unless another line was written shortly before."""
@@ -253,6 +253,7 @@ class ProgressBars(_Counting):
     def on_run_start(self, run: RunInfo, *, worker: int) -> None:
         """Reset the worker's bar for a new run."""
         super().on_run_start(run, worker=worker)
+        self._update_all()
         if worker not in self._tasks:
             self._tasks[worker] = self._bars.add_task("", total=run.epochs)
         self._bars.reset(
@@ -280,9 +281,9 @@ class ProgressBars(_Counting):
         self._update_all()
 
     def _label(self, run: RunInfo) -> str:
-        name = self.work.name_of(run)
-        return f"{name}{' ' * bool(name)}{run.label[:40]} · {short_count(run.params)} parameters"
+        return f"{self.work.label_of(run)[:60]} · {short_count(run.params)} parameters"
 
     def _update_all(self) -> None:
         if self._all is not None:
-            self._bars.update(self._all, completed=self.work.trained, description=self.work.summary())
+            work = self.work
+            self._bars.update(self._all, completed=work.trained, total=work.total, description=work.summary())

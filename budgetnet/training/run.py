@@ -153,6 +153,7 @@ class TrainingRun:
                 return self._result("diverged", f"the loss was not finite in epoch {epoch.epoch}")
             self._save(epoch, validation)
             callbacks.on_epoch_end(epoch)
+            interrupts.check()
             pruned = pruning.check_epoch(epoch) if pruning else None
         if pruned is not None and self.progress.epoch < self.recipe.epochs:
             return self._result("stopped", pruned)

@@ -33,6 +33,12 @@ class Work:
         trial = run.context.trial
         return f"#{trial}" if trial is not None else self.names.get(run.run, "")
 
+    def label_of(self, run: RunInfo) -> str:
+        """Return a run's name and its network: ``#3 basic-64x2``, ``finalist 1/2, seed 2/2: basic-64x2``."""
+        name = self.name_of(run)
+        between = "" if not name else " " if run.context.trial is not None else ": "
+        return f"{name}{between}{run.label}"
+
     def summary(self) -> str:
         """Return the state of the search or batch in a few words."""
         best = "" if self.best is None else f" · best {percent(self.best)} %"

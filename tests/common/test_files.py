@@ -331,3 +331,9 @@ def test_no_number_is_read_in_base_60(tmp_path: Path, text: str, value: object) 
 def test_a_byte_order_mark_is_skipped(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + text.encode())
     assert read_mapping(tmp_path / name) == {"a": 1}
+
+
+def test_a_merged_mapping_may_itself_override_what_it_merges(tmp_path: Path) -> None:
+    path = tmp_path / "merged.yaml"
+    path.write_text("other: &other {k: 0}\na: {x: &base {<<: *other, k: 1}}\nb: {<<: *base}\n")
+    assert read_mapping(path) == {"other": {"k": 0}, "a": {"x": {"k": 1}}, "b": {"k": 1}}

@@ -10,6 +10,7 @@ import pytest
 import torch
 from support import tiny_recipe
 
+from budgetnet.common.errors import DataError
 from budgetnet.data import DataSet
 from budgetnet.data.dataset import make_dataset
 from budgetnet.data.split import split
@@ -48,6 +49,15 @@ def test_copies_stay_on_one_side_of_the_split() -> None:
     smaller = TrainingData.prepare(found, recipe, device=torch.device("cpu"), train_size=100, validation_size=50)
     assert (len(smaller.train), len(smaller.validation)) == (100, 50)
     assert {image.tobytes() for image in smaller.validation.images.numpy()} <= sides[1]
+
+
+def test_with_too_few_groups_copies_are_split_like_other_images() -> None:
+    labels = np.repeat(np.arange(10), 12)
+    groups = np.array([index if index % 12 > 3 else index - index % 12 for index in range(120)])
+    parts = split(labels, validation_fraction=0.1, seed=0, groups=groups)
+    assert (len(parts.train), len(parts.validation)) == (108, 12)
+    with pytest.raises(DataError, match="train_size"):
+        split(labels, validation_fraction=0.2, seed=0, groups=groups, train_size=1)
 
 
 def test_without_copies_the_split_is_what_it_was() -> None:

@@ -405,6 +405,7 @@ def test_copies_in_a_folder_without_a_split_are_on_one_side(tmp_path: Path) -> N
         (",size=x", "size must be a whole number"),
         (",size=99999999999999999999", "size must be a whole number"),
         (",size=8,size=9", "gives size twice"),
+        (",size=0000010245", "size must be a whole number"),
         (",test=1.5", "test must be a share between 0 and 1"),
         (",test=0.0", "test must be a share between 0 and 1"),
         ("", r"all images must have the same size; to scale them: folder:PATH,size=32"),
@@ -421,3 +422,20 @@ def test_a_comma_may_be_part_of_a_path(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="size must be a whole number"):
         load_dataset(f"folder:{root}")
     assert load_dataset(f"folder:{flat(tmp_path / 'cats, dogs')},size=8").num_train == 16
+
+
+def test_a_broken_picture_with_an_orientation_is_named(tmp_path: Path) -> None:
+    root = flat(tmp_path / "photos")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    first = root / "cat" / "00.jpg"
+    Image.fromarray(np.zeros((40, 30, 3), np.uint8)).save(first, exif=exif)
+    first.write_bytes(first.read_bytes()[:-200])
+    (root / "cat" / "00.png").unlink()
+    with pytest.raises(DataError, match=r"cat/00.jpg is not a sound image"):
+        load_dataset(f"folder:{root},size=8")
+
+
+def test_a_name_that_no_file_can_have_is_one_line() -> None:
+    with pytest.raises(DataError, match="must be digits, cifar10"):
+        load_dataset("a" * 300)

@@ -165,6 +165,18 @@ def test_architectures_are_broken_between_stages_only(width: int) -> None:
     assert all(cell.endswith("-") for cell in cells[:-1])
 
 
+@pytest.mark.parametrize("width", [80, 120, 160])
+def test_runs_with_long_names_have_their_accuracies_at_every_width(width: int) -> None:
+    printed = io.StringIO()
+    names = [f"preact-72x2-144x2-144x2-216x1-s{seed}-0123456789" for seed in range(2)]
+    rows = rank([candidate(name, 9_600 - seed) for seed, name in enumerate(names)], comparable=False)
+    Console(file=printed, width=width).print(leaderboard_table(rows, title="", width=width))
+    lines = printed.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    assert "…" not in printed.getvalue()
+    assert all(text in printed.getvalue() for text in ("96.00", "95.99", "s1-"))
+
+
 def test_false_positive_rate_of_best_of_many() -> None:
     images, accuracy, searches = 10_000, 0.9141, 600
     random = np.random.default_rng(0)

@@ -47,6 +47,8 @@ def test_best_is_the_finalist_everywhere(study: bn.Study, tell: RunCommand, tmp_
     exported = tell("export", "best", "--format", "safetensors", "-o", "network.safetensors")
     assert (exported.code, exported.err) == (0, "")
     assert tell("time-to-accuracy", "best", "--targets", "1").code == 0
+    assert "1 runs" in tell("leaderboard", "best").out
+    assert "2 runs" in tell("leaderboard", "#0", "#1").out
     assert tell("summary", str(best.folder)).out == tell("summary", str(best.folder / "spec.yaml")).out
 
 
@@ -68,6 +70,7 @@ def test_a_path_that_exists_is_no_name(study: bn.Study) -> None:
         ("#7", "run = '#7': study mine has no such trial"),
         ("other#1", "study = 'other': "),
         ("elsewhere/best", "storage = "),
+        ("a" * 300, "run folder = "),
     ],
 )
 def test_what_does_not_exist_is_one_line(study: bn.Study, tell: RunCommand, name: str, error: str) -> None:

@@ -148,6 +148,28 @@ def test_bars_keep_finished_trials_visible(run: RunInfo) -> None:
         assert line.format(trial=f"#{number} {run.label}, {TINY.params / 1000:.1f}k parameters") in shown.getvalue()
 
 
+def test_bar_of_finals_has_the_total_that_is_known_later(run: RunInfo) -> None:
+    work = Work(noun="trainings of finalists")
+    with Progress(console=Console(file=io.StringIO())) as bars:
+        progress = ProgressBars(work, bars)
+        work.total, work.trained = 6, 2
+        progress.on_run_start(run, worker=0)
+        assert (bars.tasks[0].completed, bars.tasks[0].total) == (2, 6)
+
+
+def test_names_and_memory_in_lines(run: RunInfo, capsys: pytest.CaptureFixture[str]) -> None:
+    work = Work(noun="runs", total=2, names={run.run: "finalist 1/2, seed 2/2"})
+    lines = ProgressLines(work, every_epoch=True)
+    lines.on_run_start(run, worker=0)
+    train_epochs(lines, range(1, 2))
+    lines.on_run_interrupted("OutOfMemoryError: CUDA out of memory", worker=0)
+    told = capsys.readouterr().err.splitlines()
+    label = f"finalist 1/2, seed 2/2: {run.label}, {TINY.params / 1000:.1f}k parameters"
+    assert told[0] == f"{label}: up to 10 epochs"
+    assert told[1].startswith("finalist 1/2, seed 2/2, epoch 1 of 10: ")
+    assert told[2] == f"{label}: ran out of memory"
+
+
 @pytest.mark.parametrize("by_environment", [True, False])
 def test_quiet_shows_nothing(
     run: RunInfo, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, by_environment: bool

@@ -112,6 +112,7 @@ def test_server_listens_only_on_localhost(copy: Copy) -> None:
         ({"Host": "evil.example:{port}", "Origin": "http://evil.example:{port}"}, "DELETE", True),
         ({"Host": "127.0.0.1.evil.example:{port}"}, "GET", True),
         ({"Host": ""}, "GET", True),
+        ({"Host": "["}, "GET", True),
         ({"Origin": "http://evil.example"}, "DELETE", True),
         ({"Origin": "null"}, "DELETE", True),
         ({"Origin": "http://localhost:1"}, "DELETE", True),

@@ -39,7 +39,10 @@ def refuse_foreign(application: WSGIApplication) -> WSGIApplication:
 
     def checked(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         host, origin = environ.get("HTTP_HOST", ""), environ.get("HTTP_ORIGIN")
-        is_local = urlsplit(f"//{host}").hostname in _LOCAL_NAMES
+        try:
+            is_local = urlsplit(f"//{host}").hostname in _LOCAL_NAMES
+        except ValueError:  # Not a host name at all.
+            is_local = False
         if is_local and origin in (None, f"http://{host}"):
             return application(environ, start_response)
         start_response("403 Forbidden", [("Content-Type", "text/plain; charset=utf-8")])
