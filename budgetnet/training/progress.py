@@ -6,6 +6,7 @@ import importlib.util
 import os
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal, get_args
@@ -100,7 +101,7 @@ def _bars(console: Console) -> Progress:
     )
 
 
-class _Counting(Callback):
+class _Counting(Callback, ABC):
     """Callback that counts the runs of a search or batch, and writes a line about each that ends."""
 
     def __init__(self, work: Work, *, every_epoch: bool) -> None:
@@ -108,9 +109,9 @@ class _Counting(Callback):
         self._current: dict[int, RunInfo] = {}
         """The run of each worker."""
 
+    @abstractmethod
     def write(self, line: str) -> None:
         """Write a line that stays visible."""
-        raise NotImplementedError
 
     def on_trial_rejected(self, *, worker: int) -> None:  # noqa: ARG002 - counted over all workers
         """Count a rejected trial."""
