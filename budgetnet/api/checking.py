@@ -5,13 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from budgetnet.api.inputs import spec_of
+from budgetnet.api.inputs import dataset_of, spec_of
 from budgetnet.common.errors import InputError
 from budgetnet.model.budget import Budget, Verdict
 from budgetnet.model.spec import ModelSpec
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from budgetnet.data import DataSet
+
+_DEFAULT_SHAPE = (3, 32, 32)
 
 
 def check(
@@ -20,7 +24,8 @@ def check(
     max_params: float | str | None = None,
     max_macs: float | str | None = None,
     max_activations: float | str | None = None,
-    input_shape: tuple[int, int, int] = (3, 32, 32),
+    data: DataSet | str | None = None,
+    input_shape: tuple[int, int, int] | None = None,
 ) -> Verdict:
     """Check a network against a budget.
 
@@ -33,22 +38,35 @@ def check(
         max_macs: maximum number of multiply-accumulates per image. Default: no limit.
         max_activations: maximum number of output elements of convolutions and linear layers per image. Default: no
             limit.
-        input_shape: image as (channels, height, width), for a torch module; a spec has its own.
+        data: data set, or the name of one. A spec is counted for its images and classes, as it would be trained, and a
+            torch module on such an image. Default: the spec's own.
+        input_shape: image as (channels, height, width), in place of a data set's. Default: the spec's own, or 3x32x32
+            for a torch module.
 
     Raises:
-        InputError: a limit is not a whole number of at least 1, no network has that name, a file breaks a rule, or the
-            module fails on such an image.
+        InputError: a limit is not a whole number of at least 1, no network has that name, a file breaks a rule, the
+            network cannot be used on such an image, or both ``data`` and ``input_shape`` are given.
+        DataError: the data set is missing or damaged.
     """
     limits = {"max_params": max_params, "max_macs": max_macs, "max_activations": max_activations}
     budget = Budget.from_mapping(limits)
+    if data is not None and input_shape is not None:
+        raise InputError("input_shape", input_shape, "must not be given with data, which has its own")
     if isinstance(network, ModelSpec | Path | str):
-        return budget.check(spec_of(network))
+        spec = spec_of(network)
+        if data is not None:
+            dataset = dataset_of(data)
+            spec = spec.adapted(input_shape=dataset.input_shape, num_classes=dataset.num_classes)
+        elif input_shape is not None:
+            spec = spec.adapted(input_shape=input_shape, num_classes=spec.num_classes)
+        return budget.check(spec)
     from torch import nn
 
     if not isinstance(network, nn.Module):
         raise InputError("network", network, "must be a spec, the name of one, the path of a file, or a torch module")
     from budgetnet.model.module_cost import module_cost
 
-    verdict = Verdict(budget, module_cost(network, input_shape=input_shape), name=type(network).__name__)
+    shape = input_shape or (_DEFAULT_SHAPE if data is None else dataset_of(data).input_shape)
+    verdict = Verdict(budget, module_cost(network, input_shape=shape), name=type(network).__name__)
     verdict.frozen_params = sum(each.numel() for each in network.parameters() if not each.requires_grad)
     return verdict

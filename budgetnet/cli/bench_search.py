@@ -88,7 +88,7 @@ def start(
         progress(f"loading {data}")
         # Loaded once before the measurement, so that errors show here and downloads and caches are in place.
         dataset = load_dataset(data)
-        network = network.replace(input_shape=dataset.input_shape, num_classes=dataset.num_classes, name=network.name)
+        network = network.adapted(input_shape=dataset.input_shape, num_classes=dataset.num_classes)
         result = run(network, recipe, data=data, device=chosen, repeat=times, imports=TRAIN_IMPORTS, progress=progress)
     print_result(result, _print_start, as_json=as_json)
 

@@ -6,7 +6,17 @@ from typing import Annotated, Any
 
 import typer
 
-from budgetnet.cli.options import Json, MaxActivations, MaxMacs, MaxParams, SpecArgument, print_json, read_budget
+from budgetnet.cli.options import (
+    ImagesOf,
+    Json,
+    MaxActivations,
+    MaxMacs,
+    MaxParams,
+    SpecArgument,
+    image_of,
+    print_json,
+    read_budget,
+)
 from budgetnet.common.documents import Document, parse_count
 from budgetnet.common.errors import BudgetnetError, InputError, OverBudgetError
 from budgetnet.model.spec import ModelSpec
@@ -18,22 +28,28 @@ def check(
     max_params: MaxParams = None,
     max_macs: MaxMacs = None,
     max_activations: MaxActivations = None,
+    data: ImagesOf = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Also build the network and count parameters and MACs with torch and thop.")
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Check a network against a budget without building it; exit code 3 if over budget."""
+    budget = read_budget(max_params, max_macs, max_activations)
     network = find_spec(spec)
-    verdict = read_budget(max_params, max_macs, max_activations).check(network)
+    if data is not None:
+        network = network.adapted(**image_of(data))
+    verdict = budget.check(network)
     counts = _verify(network) if verify else None
     if as_json:
         print_json({**verdict.to_mapping(), **({} if counts is None else {"verified": counts})})
     else:
-        from budgetnet.cli.tables import console, edits_table, verdict_table
+        from budgetnet.cli.tables import console, edits_table, image_line, verdict_table
 
         output = console()
         output.print(verdict_table(verdict))
+        if data is not None:
+            output.print(image_line(data, input_shape=network.input_shape, num_classes=network.num_classes))
         if verdict.edits:
             output.print(edits_table(verdict))
         elif not verdict.fits:

@@ -51,9 +51,23 @@ SpaceArgument = Annotated[
     ),
 ]
 InputShape = Annotated[
-    str, typer.Option("--input-shape", metavar="C,H,W", help="Image shape: channels, height and width in pixels.")
+    str | None,
+    typer.Option(
+        "--input-shape",
+        metavar="C,H,W",
+        help="Image shape: channels, height and width in pixels. Default: 3,32,32.",
+    ),
 ]
-Classes = Annotated[str, typer.Option("--classes", metavar="N", help="Number of classes.")]
+Classes = Annotated[str | None, typer.Option("--classes", metavar="N", help="Number of classes. Default: 10.")]
+ImagesOf = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="DATA",
+        autocompletion=completing("DATA"),
+        help="Data set whose image shape and number of classes are used, as in `budgetnet train`.",
+    ),
+]
 Data = Annotated[
     str,
     typer.Option(
@@ -197,12 +211,26 @@ def read_space(text: str) -> SearchSpace:
     return SearchSpace.load(text) if text not in SPACES and is_file_path(text) else named_space(text)
 
 
-def read_image(input_shape: str, classes: str) -> dict[str, Any]:
+def image_of(data: str) -> dict[str, Any]:
+    """Return the image shape and the number of classes of a data set, as `read_image` does.
+
+    Raises:
+        DataError: the data set's name is unknown, or the data set is missing or damaged.
+    """
+    check_names(data=data)
+    from budgetnet.api.inputs import dataset_of
+
+    dataset = dataset_of(data)
+    return {"input_shape": dataset.input_shape, "num_classes": dataset.num_classes}
+
+
+def read_image(input_shape: str | None, classes: str | None) -> dict[str, Any]:
     """Return the image shape and the number of classes as keyword arguments of `SearchSpace.spec`.
 
     Raises:
         InputError: the shape is not three whole numbers, or a number is outside the range that a spec allows.
     """
+    input_shape, classes = input_shape or "3,32,32", classes or "10"
     parts = input_shape.split(",")
     if len(parts) != 3:
         raise InputError("--input-shape", input_shape, "must be channels, height and width, such as 3,32,32")

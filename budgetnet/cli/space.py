@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from budgetnet.cli.options import (
     Classes,
+    ImagesOf,
     InputShape,
     Json,
     MaxActivations,
@@ -13,11 +14,13 @@ from budgetnet.cli.options import (
     MaxParams,
     Seed,
     SpaceArgument,
+    image_of,
     print_json,
     read_budget,
     read_image,
     read_space,
 )
+from budgetnet.common.errors import InputError
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -32,15 +35,19 @@ def space(
     max_params: MaxParams = None,
     max_macs: MaxMacs = None,
     max_activations: MaxActivations = None,
-    input_shape: InputShape = "3,32,32",
-    classes: Classes = "10",
+    input_shape: InputShape = None,
+    classes: Classes = None,
+    data: ImagesOf = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Print a search space, its size, and the share that fits a budget; exit code 3 if nothing fits."""
     candidates = read_space(space)
     budget = read_budget(max_params, max_macs, max_activations)
-    image = read_image(input_shape, classes)
+    if data is not None and (input_shape or classes):
+        given = "--input-shape" if input_shape else "--classes"
+        raise InputError(given, input_shape or classes, "must not be given with --data, which has its own")
+    image = read_image(input_shape, classes) if data is None else image_of(data)
     from budgetnet.study.space.feasibility import require_feasible, share_within
 
     least = require_feasible(candidates, budget, **image)
@@ -63,7 +70,7 @@ def space(
         return
     from rich.table import Table
 
-    from budgetnet.cli.tables import console
+    from budgetnet.cli.tables import console, image_line
 
     table = Table(title=f"search space {candidates.name or space}", title_justify="left")
     for heading in ("parameter", "values", "choices", "sampled for"):
@@ -74,6 +81,8 @@ def space(
     output.print(table)
     suffix = ", recipe values not counted" if candidates.recipe else ""
     output.print(f"{candidates.size:,} combinations of the network's parameters{suffix}")
+    if data is not None:
+        output.print(image_line(data, **image))
     for measure, spec in least.items():
         output.print(f"fewest {measure}: {getattr(spec.cost, measure):,}, by {spec.label}")
     if share is not None:

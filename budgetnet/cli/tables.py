@@ -92,6 +92,11 @@ def verdict_table(verdict: Verdict) -> Table:
     return table
 
 
+def image_line(data: str, *, input_shape: tuple[int, int, int], num_classes: int) -> str:
+    """Return a line on the data set whose images and classes were counted."""
+    return f"counted for {data}: images of {'x'.join(map(str, input_shape))}, {num_classes:,} classes"
+
+
 def edits_table(verdict: Verdict) -> Table:
     """Return a table of the smallest edits that bring the network within the budget."""
     table = titled_table(

@@ -120,6 +120,4 @@ class TrainingData(NamedTuple):
         Raises:
             InputError: a stride would shrink a feature map below one pixel at this image size.
         """
-        if (spec.input_shape, spec.num_classes) == (self.input_shape, self.num_classes):
-            return spec
-        return spec.replace(input_shape=self.input_shape, num_classes=self.num_classes, name=spec.name)
+        return spec.adapted(input_shape=self.input_shape, num_classes=self.num_classes)

@@ -148,6 +148,11 @@ class SpecVerdict(Verdict):
         """A remark on the counts; empty if there is none."""
         return super().note.replace("frozen", "frozen whitening weights")
 
+    def to_mapping(self) -> dict[str, Any]:
+        """Return the verdict as plain data, with the image shape and number of classes that were counted."""
+        image = {"input_shape": list(self.spec.input_shape), "num_classes": self.spec.num_classes}
+        return {**super().to_mapping(), **image}
+
 
 class Budget(Document):
     """Limits on a network's cost; default: no limit. Numbers may be written 5e6, "5M" or 5000000.

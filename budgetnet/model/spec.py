@@ -266,6 +266,20 @@ class ModelSpec(Document):
             mapping["stages"] = stages
         return type(self).from_mapping(mapping)
 
+    def adapted(self, *, input_shape: tuple[int, int, int], num_classes: int) -> Self:
+        """Return the network for other images and classes, with its name; unchanged if they are its own.
+
+        Args:
+            input_shape: image shape (channels, height, width).
+            num_classes: number of classes.
+
+        Raises:
+            InputError: a stride would shrink a map below one pixel at this image size.
+        """
+        if (self.input_shape, self.num_classes) == (input_shape, num_classes):
+            return self
+        return self.replace(input_shape=input_shape, num_classes=num_classes, name=self.name)
+
     @property
     def digest(self) -> str:
         """Identity of the network: hexadecimal SHA-256 of all fields except the name."""

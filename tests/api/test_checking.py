@@ -9,6 +9,7 @@ from support import TINY
 from torch import nn
 
 import budgetnet as bn
+from budgetnet.data import DataSet
 from budgetnet.model.network import build
 
 
@@ -31,6 +32,17 @@ def test_module_cost_matches_hand_count() -> None:
 def test_a_built_network_counts_as_its_spec(name: str) -> None:
     spec = bn.zoo.get(name)
     assert bn.check(build(spec)).cost == bn.check(spec).cost
+
+
+def test_a_network_is_checked_for_the_images_of_a_data_set(digits: DataSet) -> None:
+    verdict = bn.check("resnet20", data=digits)
+    # Of 269,722 parameters for colour images, 16 * 2 * 9 are for red and green.
+    assert verdict.cost.params == 269_722 - 288
+    assert verdict.cost == bn.check("resnet20", data="digits").cost == bn.check("resnet20", input_shape=(1, 8, 8)).cost
+    grey = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    assert bn.check(grey, data=digits).cost == (650, 640, 10)
+    with pytest.raises(bn.InputError, match=r"input_shape .*must not be given with data"):
+        bn.check(grey, data=digits, input_shape=(1, 8, 8))
 
 
 def test_module_is_unchanged() -> None:

@@ -10,6 +10,7 @@ import pytest
 from support import TINY, TINY_SPACE, RunCommand, restarts, snapshot, tiny_recipe, write_space
 
 from budgetnet import __version__
+from budgetnet.model.spec import ModelSpec
 from budgetnet.model.zoo import names
 from budgetnet.runs.store import RunFolder
 
@@ -89,6 +90,27 @@ def test_network_over_budget_gets_edits_that_fit(tell: RunCommand, tmp_path: Pat
         assert again["params"] == edit["params"] <= 4_000_000
     table = tell("check", "reference", "--max-params", "4M")
     assert all(edit["description"] in table.out for edit in answer["edits"])
+
+
+def test_a_network_is_checked_as_it_would_be_trained_on_a_data_set(folder: Path, tell: RunCommand) -> None:
+    ModelSpec.resnet(channels=[8], num_classes=3).save(folder / "colour.yaml")
+    trained = answered(tell, "train", "colour.yaml", *SMALL)
+    checked = answered(tell, "check", "colour.yaml", "--data", "digits", "--verify")
+    assert (checked["input_shape"], checked["num_classes"]) == ([1, 8, 8], 10)
+    assert (checked["params"], checked["macs"]) == (trained["params"], trained["macs"])
+    assert checked["verified"]["torch_macs"] == trained["macs"]
+    shown = tell("check", "colour.yaml", "--data", "digits", "--max-params", "2k")
+    assert "counted for digits: images of 1x8x8, 10 classes" in shown.out
+
+
+def test_a_space_is_described_for_a_data_set(folder: Path, tell: RunCommand) -> None:
+    command = ["space", "space.yaml", "--max-params", "20k"]
+    by_hand = answered(tell, *command, "--input-shape", "1,8,8", "--classes", "10")
+    assert answered(tell, *command, "--data", "digits") == by_hand != answered(tell, *command)
+    for option in (["--classes", "10"], ["--input-shape", "1,8,8"]):
+        refused = tell(*command, "--data", "digits", *option)
+        assert (refused.code, refused.err.count("\n")) == (2, 1)
+        assert f"{option[0]} = '{option[1]}': must not be given with --data" in refused.err
 
 
 @pytest.mark.parametrize("spec", ["reference", "spec.yaml"])

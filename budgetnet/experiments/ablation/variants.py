@@ -198,7 +198,7 @@ def variants_of(
     for draft in drafts:
         try:
             draft.setup.recipe.check_image_size(*input_shape[1:])
-            spec = _adapted(draft.setup.spec, input_shape, num_classes)
+            spec = draft.setup.spec.adapted(input_shape=input_shape, num_classes=num_classes)
             base_params = base_params or spec.params
             differs = spec.params != base_params
             if fit is not True or not differs:
@@ -220,9 +220,3 @@ def shared_runs(variants: Sequence[Variant]) -> list[tuple[Variant, Variant]]:
 
 def _refitted(name: str) -> str:
     return f"{name}, refitted"
-
-
-def _adapted(spec: ModelSpec, input_shape: tuple[int, int, int], num_classes: int) -> ModelSpec:
-    if (spec.input_shape, spec.num_classes) == (input_shape, num_classes):
-        return spec
-    return spec.replace(input_shape=input_shape, num_classes=num_classes, name=spec.name)
