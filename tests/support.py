@@ -12,11 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import process_support
 import torch
 
+from budgetnet.common.errors import InputError
 from budgetnet.data import DataSet
 from budgetnet.data.dataset import make_dataset
+from budgetnet.data.prediction_images import InputImage, load_images
 from budgetnet.data.training_data import TrainingData
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.augmentation import Augmentation
@@ -106,6 +110,14 @@ def enlarged(dataset: DataSet) -> DataSet:
         test_labels=dataset.train_labels[:50],
         provenance="made for this test",
     )
+
+
+def load_image(path: Path, *, input_shape: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
+    """Read one image file as a prediction does; raise the error if it is not valid."""
+    (image,) = load_images([InputImage(str(path), path)], input_shape=input_shape)
+    if isinstance(image, InputError):
+        raise image
+    return image
 
 
 def restarts(first_cycle: int, *, cycle_factor: int = 1, minimum: float = 0.0) -> Schedule:

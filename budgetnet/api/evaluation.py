@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
@@ -21,6 +23,8 @@ from budgetnet.runs.recipe import Views
 from budgetnet.runs.records import RunRecord
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import pandas as pd
 
     from budgetnet.evaluation.predict import Prediction
@@ -88,7 +92,7 @@ class Evaluations(tuple[EvaluatedRun, ...]):
 
 
 class Predictions(tuple["Prediction", ...]):
-    """Predicted classes of image files, in the order of the files.
+    """Predicted classes of images, in their order.
 
     Attributes:
         class_names: names of the classes.
@@ -114,11 +118,31 @@ class Predictions(tuple["Prediction", ...]):
         import pandas as pd
 
         lines = [
-            {"image": str(each.path), "class": self.class_names[number], "probability": probability}
+            {"image": each.image, "class": self.class_names[number], "probability": probability}
             for each in self
             for number, probability in each.top_classes(top)
         ]
         return pd.DataFrame(lines, columns=["image", "class", "probability"])
+
+    def to_csv(self) -> str:
+        """Return one row for each image: the most probable class, its probability, and that of every class.
+
+        An image that cannot be read has the reason under ``error`` and nothing else.
+        """
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(
+            ["image", "class", "probability", "error", *(f"probability {name}" for name in self.class_names)]
+        )
+        for each in self:
+            if each.error is not None:
+                writer.writerow([each.image, "", "", each.error.rule, *[""] * len(self.class_names)])
+                continue
+            assert each.probabilities is not None  # noqa: S101 - tells the type
+            numbers = [f"{probability:.6g}" for probability in each.probabilities]
+            ((best, _),) = each.top_classes(1)
+            writer.writerow([each.image, self.class_names[best], numbers[best], "", *numbers])
+        return stream.getvalue()
 
     def _repr_html_(self) -> str:
         from budgetnet.visualization.html import predictions_html
@@ -175,28 +199,38 @@ def evaluate(
     return Evaluations(evaluate_runs(records, request, load=load_with_progress))
 
 
-def predict(run: Path | str, images: Sequence[Path | str] | Path | str, *, device: str = "auto") -> Predictions:
-    """Predict the classes of image files by a run's network, as ``budgetnet predict`` does.
+def predict(
+    run: Path | str, images: Sequence[Path | str] | Path | str | npt.NDArray[np.uint8], *, device: str = "auto"
+) -> Predictions:
+    """Predict the classes of images by a run's network, as ``budgetnet predict`` does.
 
     Args:
         run: the run folder, or the name of a run, such as ``best`` or ``#3``.
-        images: image files of any size, or one.
+        images: one or several paths of image files of any size, of folders of them with their subfolders, or of
+            ``.npz`` files with an array ``images``; or such an array, uint8 (n, height, width) or (n, height, width, 1
+            or 3).
         device: ``auto``, ``cuda``, ``mps`` or ``cpu``.
 
     Returns:
-        One prediction for each file. One that cannot be read has an `error` in place of probabilities.
+        One prediction for each image. One that cannot be read has an `error` in place of probabilities.
 
     Raises:
         RecordError: the run folder is unfinished or damaged.
+        InputError: a folder holds no image file, or an array or its file is not as described.
     """
+    import numpy as np
+
+    from budgetnet.data.prediction_images import list_array, list_images
     from budgetnet.evaluation.predict import predict as predict_images
     from budgetnet.evaluation.run_data import class_names, read_runs
     from budgetnet.study.run_names import run_path
     from budgetnet.training.devices import choose_device
-    from budgetnet.training.progress import load_with_progress
+    from budgetnet.training.progress import counting, load_with_progress
 
     (record,) = read_runs([run_path(run)])
-    predictions = predict_images(record, _paths(images), device=choose_device(device))
+    listed = list_array(images) if isinstance(images, np.ndarray) else list_images(_paths(images))
+    with counting("predicting") as progress:
+        predictions = predict_images(record, listed, device=choose_device(device), progress=progress)
     return Predictions.of(predictions, class_names=class_names(record, load=load_with_progress), record=record)
 
 

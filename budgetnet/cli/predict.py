@@ -10,6 +10,8 @@ import typer
 
 from budgetnet.cli.options import Device, Json, RunArgument, check_names, print_json
 from budgetnet.common.errors import InputError
+from budgetnet.common.files import require_folder, write_text
+from budgetnet.common.formatting import count_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,14 +23,26 @@ def predict(
     run: RunArgument,
     images: Annotated[
         list[Path],
-        typer.Argument(metavar="IMAGE", help="Image files of any size: PNG, JPEG, ...", show_default=False),
+        typer.Argument(
+            metavar="IMAGE",
+            help="Image files of any size (PNG, JPEG, ...), folders of them, or .npz files with an array `images`.",
+            show_default=False,
+        ),
     ],
+    csv: Annotated[
+        Path | None,
+        typer.Option("--csv", metavar="FILE", help="Write the predictions with all probabilities to FILE instead."),
+    ] = None,
     top: Annotated[int, typer.Option("--top", metavar="K", min=1, help="Number of classes to show.")] = 3,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Predict the classes of image files; exit code 2 if a file cannot be read."""
+    """Predict the classes of images; exit code 2 if one cannot be read."""
     check_names(device=device)
+    if csv is not None:
+        if csv.is_dir():
+            raise InputError("--csv", str(csv), "must be a file, not a folder")
+        require_folder(csv.parent, field="--csv")
     from budgetnet.api.evaluation import predict as predict_images
 
     predictions = predict_images(run, images, device=device)
@@ -36,11 +50,15 @@ def predict(
     for each in predictions:
         if each.error is not None:
             typer.echo(f"error: {each.error}", err=True)
+    if csv is not None:
+        write_text(csv, predictions.to_csv())
+        unread = sum(each.error is not None for each in predictions)
+        typer.echo(f"wrote {count_of(len(predictions) - unread, 'prediction')} to {csv}", err=as_json)
     if as_json:
         views = record.identity.recipe.views
         shown = [_mapping(each, names, top) for each in predictions]
         print_json({"run": str(record.folder), "views": views, "images": shown})
-    elif any(each.error is None for each in predictions):
+    elif csv is None and any(each.error is None for each in predictions):
         from budgetnet.cli.tables import console
 
         console().print(_table(predictions, names, top))
@@ -54,7 +72,7 @@ def _mapping(prediction: Prediction, names: Sequence[str], top: int) -> dict[str
         for number, probability in prediction.top_classes(top)
     ]
     rule = None if prediction.error is None else prediction.error.rule
-    return {"image": str(prediction.path), "error": rule, "predictions": classes}
+    return {"image": prediction.image, "error": rule, "predictions": classes}
 
 
 def _table(predictions: Sequence[Prediction], names: Sequence[str], top: int) -> Table:
@@ -70,6 +88,6 @@ def _table(predictions: Sequence[Prediction], names: Sequence[str], top: int) ->
     for each in predictions:
         for place, (number, probability) in enumerate(each.top_classes(top)):
             style = "bold" if place == 0 else ""
-            image = "" if place else str(each.path)
+            image = "" if place else each.image
             table.add_row(Text(image), Text(names[number], style), Text(percent(probability), style))
     return table

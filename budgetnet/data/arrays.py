@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,7 +30,7 @@ def load_arrays(path: Path, *, name: str | None = None) -> DataSet:
         DataError: the file is missing, damaged or not a ``.npz``, or its keys or arrays are not as described.
     """
     name = name or f"arrays:{path}"
-    arrays = _read(name, path)
+    arrays = read_arrays(path, field="data", name=name, check_keys=lambda keys: _check_keys(name, keys))
     class_names = arrays.get("class_names")
     if class_names is not None and (class_names.dtype.kind != "U" or class_names.ndim != 1):
         raise DataError("data", name, "class_names must be an array of text, one name per class")
@@ -49,27 +50,42 @@ def _flat(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
 
 
-def _read(name: str, path: Path) -> dict[str, npt.NDArray[Any]]:
+def read_arrays(
+    path: Path, *, field: str, name: str, check_keys: Callable[[list[str]], None]
+) -> dict[str, npt.NDArray[Any]]:
+    """Read a ``.npz`` file of plain arrays; pickled arrays are rejected.
+
+    Args:
+        path: path of the file.
+        field: name of the input in errors.
+        name: value of the input in errors.
+        check_keys: called with the names of the arrays before any is read.
+
+    Raises:
+        DataError: the file is missing, damaged or not a ``.npz``, or an array is not one of numbers or text.
+    """
     if path.is_dir():
-        raise DataError("data", name, "is a folder; must be a .npz file (folder:PATH loads a folder of images)")
+        raise DataError(field, name, "is a folder; must be a .npz file (folder:PATH loads a folder of images)")
     try:
         # Opened here because numpy does not close a file that is not a valid archive.
         with path.open("rb") as stream:
-            return _read_stream(name, stream)
+            return _read_stream(stream, field, name, check_keys)
     except FileNotFoundError:
-        raise DataError("data", name, "no such file") from None
+        raise DataError(field, name, "no such file") from None
     except OSError as error:
-        raise DataError("data", name, f"cannot be read: {error.strerror or error}") from None
+        raise DataError(field, name, f"cannot be read: {error.strerror or error}") from None
 
 
-def _read_stream(name: str, stream: BinaryIO) -> dict[str, npt.NDArray[Any]]:
+def _read_stream(
+    stream: BinaryIO, field: str, name: str, check_keys: Callable[[list[str]], None]
+) -> dict[str, npt.NDArray[Any]]:
     try:
         archive = np.load(stream, allow_pickle=False)
     except Exception:  # numpy and zipfile raise many kinds of exceptions for damaged files
-        raise DataError("data", name, "must be a .npz file; this file is not one, or is incomplete") from None
+        raise DataError(field, name, "must be a .npz file; this file is not one, or is incomplete") from None
     if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise DataError("data", name, "must be a .npz file of several arrays, not a single array")
-    _check_keys(name, archive.files)
+        raise DataError(field, name, "must be a .npz file of several arrays, not a single array")
+    check_keys(archive.files)
     arrays = {}
     for key in archive.files:
         try:
@@ -77,9 +93,9 @@ def _read_stream(name: str, stream: BinaryIO) -> dict[str, npt.NDArray[Any]]:
         except Exception as error:  # as above
             pickled = isinstance(error, ValueError) and "allow_pickle" in str(error)
             rule = "must be plain numbers or text, not pickled objects" if pickled else "is damaged"
-            raise DataError("data", name, f"{key} {rule}") from None
+            raise DataError(field, name, f"{key} {rule}") from None
         if not isinstance(arrays[key], np.ndarray):
-            raise DataError("data", name, f"{key} must be an array")
+            raise DataError(field, name, f"{key} must be an array")
     return arrays
 
 

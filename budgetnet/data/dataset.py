@@ -136,7 +136,10 @@ def make_dataset(
         DataError: an argument is not as described.
     """
     parts = {"train": (train_images, train_labels), "test": (test_images, test_labels)}
-    images = {part: _checked_images(name, part, given) for part, (given, _) in parts.items()}
+    images = {
+        part: checked_images(given, field="data", name=name, array=f"{part}_images")
+        for part, (given, _) in parts.items()
+    }
     for part, (_, given) in parts.items():
         _check_labels(name, part, given, count=len(images[part]))
     if images["train"].shape[1:] != images["test"].shape[1:]:
@@ -210,17 +213,27 @@ def pixel_statistics(images: npt.NDArray[np.uint8]) -> tuple[tuple[float, ...], 
     return tuple(means), tuple(deviations)
 
 
-def _checked_images(name: str, part: str, images: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Return the images as a contiguous read-only (n, channels, height, width) array."""
+def checked_images(images: npt.NDArray[Any], *, field: str, name: str, array: str) -> npt.NDArray[np.uint8]:
+    """Return images as a contiguous read-only (n, channels, height, width) array.
+
+    Args:
+        images: uint8, (n, height, width) or (n, height, width, channels) with 1 or 3 channels.
+        field: name of the input in errors.
+        name: value of the input in errors.
+        array: name of the array in errors.
+
+    Raises:
+        DataError: the array is not as described.
+    """
     if images.dtype != np.uint8:
-        raise DataError("data", name, f"{part}_images must be uint8, values 0 to 255, not {images.dtype}")
+        raise DataError(field, name, f"{array} must be uint8, values 0 to 255, not {images.dtype}")
     if images.ndim == 3:
         images = images[..., np.newaxis]
     if images.ndim != 4 or images.shape[3] not in (1, 3):
-        rule = f"{part}_images must have the shape (n, height, width) or (n, height, width, 1 or 3)"
-        raise DataError("data", name, f"{rule}, not {images.shape}")
+        rule = f"{array} must have the shape (n, height, width) or (n, height, width, 1 or 3)"
+        raise DataError(field, name, f"{rule}, not {images.shape}")
     if 0 in images.shape:
-        raise DataError("data", name, f"{part}_images must contain at least one image of at least one pixel")
+        raise DataError(field, name, f"{array} must contain at least one image of at least one pixel")
     return _read_only(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
 
 

@@ -28,6 +28,9 @@ _SMALL = 64 * 64
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
 """Formats of image files, recognised by content."""
 
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+"""Endings of the files of a folder that are taken for images, in lower or upper case; others are left alone."""
+
 _GREY_MODES = ("1", "L")
 
 

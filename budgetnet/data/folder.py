@@ -22,16 +22,13 @@ from budgetnet.common.formatting import named_few
 from budgetnet.data.cache import cache_file, read_cache, write_cache
 from budgetnet.data.copies import groups_of_copies
 from budgetnet.data.dataset import DataSet, make_dataset
-from budgetnet.data.decoding import Images, decode_images
+from budgetnet.data.decoding import SUFFIXES, Images, decode_images
 from budgetnet.data.split import split
 
 _log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 """Called with (images decoded, images in all) from the thread that loads."""
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-"""Endings of the files taken for images, in lower or upper case; others are left alone."""
 
 _TEST_NAMES = ("test", "val", "valid", "validation")
 """Names of the folder beside ``train`` that is the test set; of several the first."""

@@ -39,16 +39,27 @@ LINE_INTERVAL = 60.0
 """Least seconds between two lines on the epochs of a run, unless every epoch is shown."""
 
 
+@contextmanager
+def counting(label: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar in a terminal while something is counted; yield the function that takes (done, total).
+
+    Args:
+        label: text before the bar.
+    """
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bars:
+        task = bars.add_task(label, total=None)
+        yield lambda done, of: bars.update(task, completed=done, total=of)
+
+
 def load_with_progress(name: str) -> DataSet:
     """Load a data set by name, with a progress bar in a terminal while an image folder is decoded.
 
     Raises:
         DataError: the name is unknown, or the data set is missing or damaged.
     """
-    columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()
-    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bars:
-        task = bars.add_task(f"loading {name}", total=None)
-        return load_dataset(name, progress=lambda done, of: bars.update(task, completed=done, total=of))
+    with counting(f"loading {name}") as progress:
+        return load_dataset(name, progress=progress)
 
 
 def chosen_verbosity(verbosity: Verbosity | None) -> Verbosity:

@@ -228,9 +228,9 @@ def predictions_html(predictions: Sequence[Prediction], *, class_names: Sequence
     rows: list[Sequence[object]] = []
     for each in predictions:
         if each.error is not None:
-            rows.append((each.path, str(each.error), ""))
+            rows.append((each.image, str(each.error), ""))
         for place, (number, probability) in enumerate(each.top_classes(3)):
-            rows.append(("" if place else each.path, class_names[number], percent(probability)))
+            rows.append(("" if place else each.image, class_names[number], percent(probability)))
     return table_html("predictions", ("image", "class", "probability %"), rows, left=2)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from export_support import create_run
 from PIL import Image
 from support import TINY, RunCommand, snapshot
 
+import budgetnet as bn
 from budgetnet.data import DataSet
 from budgetnet.data.dataset import make_dataset
 from budgetnet.runs.recipe import Views
@@ -98,6 +100,102 @@ def test_unreadable_images_are_reported_and_others_predicted(runs: Runs, tell: R
     assert (table.code, "first.png" in table.out, "bad.png" in table.out) == (2, True, False)
     alone = tell("predict", "good0", "bad.png", *CPU)
     assert (alone.code, alone.out, len(alone.err.splitlines())) == (2, "", 1)
+
+
+def rows_of(path: str | Path) -> list[dict[str, str]]:
+    with Path(path).open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_a_folder_is_predicted_into_a_table(runs: Runs, digits: DataSet, tell: RunCommand, pictures: list[str]) -> None:
+    (record,) = runs("good0")
+    inner = Path("photos", "inner")
+    inner.mkdir(parents=True)
+    Path(pictures[1]).rename(inner / "a.BMP")
+    Path(pictures[0]).rename("photos/z.png")
+    Path("photos/bad.png").write_bytes(b"no picture")
+    Path("photos/notes.txt").write_text("no picture either")
+    Path("photos/.hidden.png").write_bytes(b"no picture either")
+    answer = tell("predict", "good0", "photos", pictures[2], *CPU, "--csv", "out.csv")
+    assert (answer.code, answer.out) == (2, "wrote 3 predictions to out.csv\n")
+    assert answer.err == "error: IMAGE = 'photos/bad.png': is not a valid image: its content is of no known kind\n"
+    bad, second, first, third = rows_of("out.csv")
+    expected = reference_probabilities(record, digits.train_images[:3], views="flip")
+    names = ["photos/z.png", "photos/inner/a.BMP", pictures[2]]
+    for row, image, scores in zip([first, second, third], names, expected, strict=True):
+        assert (row["image"], row["class"], row["error"]) == (image, digits.class_names[scores.argmax()], "")
+        told = [float(row[f"probability {name}"]) for name in digits.class_names]
+        assert told == pytest.approx(list(scores), rel=1e-4, abs=1e-7)
+        assert float(row["probability"]) == max(told)
+    assert (bad["image"], bad["class"], bad["probability 0"]) == ("photos/bad.png", "", "")
+    assert "no known kind" in bad["error"]
+    assert answered(tell, "good0", "photos", code=2)["images"][1]["image"] == "photos/inner/a.BMP"
+
+
+@pytest.mark.parametrize("keys", [["images"], ["anything"], ["images", "more"]])
+def test_images_of_an_array_are_predicted(
+    runs: Runs, digits: DataSet, tell: RunCommand, folder: Path, keys: list[str]
+) -> None:
+    (record,) = runs("good0")
+    images = digits.train_images[:1200, 0]
+    arrays: dict[str, Any] = dict.fromkeys(keys, images)
+    np.savez("some.npz", **arrays)
+    assert tell("predict", "good0", "some.npz", *CPU, "--csv", "out.csv").code == 0
+    rows = rows_of("out.csv")
+    assert [row["image"] for row in rows] == [f"some.npz[{index}]" for index in range(1200)]
+    expected = reference_probabilities(record, digits.train_images[:1200], views="flip")
+    assert [row["class"] for row in rows] == [digits.class_names[each] for each in expected.argmax(axis=1)]
+    assert [float(row["probability"]) for row in rows] == pytest.approx(list(expected.max(axis=1)), rel=1e-4)
+
+
+def test_an_array_is_predicted_as_the_same_pictures_are(runs: Runs, digits: DataSet, folder: Path) -> None:
+    (record,) = runs("good0")
+    digit = Image.fromarray(digits.train_images[0, 0])
+    digit.save("small.png")
+    # Colour of another size: converted and scaled.
+    digit.convert("RGB").resize((24, 24)).save("large.png")
+    for name in ("small.png", "large.png"):
+        array = np.asarray(Image.open(name))[np.newaxis]
+        of_array, of_file = (bn.predict(record.folder, each, device="cpu") for each in (array, name))
+        assert of_array[0].top_classes(10) == of_file[0].top_classes(10) != []
+        assert [each.to_csv().splitlines()[1].split(",")[0] for each in (of_array, of_file)] == ["0", name]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        (
+            {"train_images": [1], "train_labels": [1]},
+            "must contain an array images, or a single array",
+        ),
+        ({"images": np.zeros((2, 8, 8))}, "images must be uint8, values 0 to 255, not float64"),
+        ({"images": np.zeros((2, 8, 8, 4), dtype=np.uint8)}, "(n, height, width, 1 or 3), not (2, 8, 8, 4)"),
+        ({"images": np.array([{}])}, "not pickled objects"),
+    ],
+    ids=["data set", "dtype", "channels", "pickle"],
+)
+def test_unusable_arrays_are_refused(runs: Runs, tell: RunCommand, arrays: dict[str, Any], message: str) -> None:
+    runs("good0")
+    np.savez("odd.npz", **arrays)
+    answer = tell("predict", "good0", "odd.npz", *CPU)
+    assert (answer.code, answer.out, len(answer.err.splitlines())) == (2, "", 1)
+    assert "IMAGE = 'odd.npz': " in answer.err
+    assert message in answer.err
+
+
+def test_a_folder_without_images_and_a_table_that_cannot_be_written_are_refused(
+    runs: Runs, tell: RunCommand, pictures: list[str]
+) -> None:
+    runs("good0")
+    Path("empty").mkdir()
+    for arguments, message in (
+        (["empty"], "IMAGE = 'empty': the folder holds no image file (.png"),
+        ([pictures[0], "--csv", f"{pictures[0]}/out.csv"], "--csv = 'first.png': must be a writable folder"),
+        ([pictures[0], "--csv", "empty"], "--csv = 'empty': must be a file, not a folder"),
+    ):
+        answer = tell("predict", "good0", *arguments, *CPU)
+        assert (answer.code, answer.out, len(answer.err.splitlines())) == (2, "", 1)
+        assert message in answer.err
 
 
 def animals() -> DataSet:

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from support import load_image
 
 from budgetnet.common.errors import DataError
 from budgetnet.data import load_dataset
-from budgetnet.data.single_image import load_image
 
 
 @pytest.fixture(autouse=True)

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from support import load_image
 
 from budgetnet.common.errors import DataError, InputError
 from budgetnet.data.decoding import decode_images
-from budgetnet.data.single_image import load_image
 
 HEIGHT, WIDTH = 4, 6
 COLOUR = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)

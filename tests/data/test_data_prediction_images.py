@@ -14,11 +14,11 @@ import numpy.typing as npt
 import pytest
 import torch
 from PIL import Image
+from support import load_image
 from torch.nn.functional import interpolate
 
 from budgetnet.common.errors import InputError
 from budgetnet.data.decoding import decode_images
-from budgetnet.data.single_image import load_image
 
 COLOUR = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
 """Image of 6 rows and 5 columns."""
