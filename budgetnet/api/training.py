@@ -129,7 +129,8 @@ def train(
 
     Args:
         spec: the network: a spec, the name of one, or a file.
-        data: a data set, or its name: ``digits``, ``cifar10``, ``folder:PATH`` or ``arrays:PATH.npz``.
+        data: a data set, or its name: ``digits``, ``cifar10``, ``folder:PATH``, ``arrays:PATH.npz`` or another
+            that ``--data`` takes.
         recipe: a recipe, the name of one, or a file. Default: ``digits`` for the digits, else ``paper``.
         epochs: number of epochs. Default: the recipe's.
         seed: of initialisation, order and augmentation, at least 0.

@@ -35,7 +35,9 @@ def spaces() -> list[str]:
 
 def data() -> list[str]:
     """Return the names of data sets, and the beginnings of those that take a path."""
-    return ["digits", "cifar10", "cifar10:", "folder:", "arrays:"]
+    from budgetnet.data.names import DOWNLOADS
+
+    return ["digits", *DOWNLOADS, *(f"{name}:" for name in DOWNLOADS), "folder:", "arrays:"]
 
 
 def trackers() -> list[str]:

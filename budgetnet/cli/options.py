@@ -74,7 +74,8 @@ Data = Annotated[
         "--data",
         metavar="DATA",
         autocompletion=completing("DATA"),
-        help="Data set: digits, cifar10, cifar10:PATH, folder:PATH or arrays:PATH.npz.",
+        help="Data set: digits, cifar10, cifar100, mnist, fashion-mnist, kmnist, svhn, stl10, NAME:PATH for one of "
+        "these in a folder, folder:PATH (folder:PATH,size=32 scales pictures) or arrays:PATH.npz.",
     ),
 ]
 RecipeOption = Annotated[

@@ -33,7 +33,7 @@ class DataSet:
     """Classification data set in memory, with read-only arrays."""
 
     name: str
-    """Name as given by the user: ``digits``, ``cifar10``, ``folder:PATH`` or ``arrays:PATH.npz``."""
+    """Name as given by the user: ``digits``, ``cifar10``, ``folder:PATH``, ``arrays:PATH.npz`` or another."""
 
     train_images: npt.NDArray[np.uint8] = field(repr=False)
     """Training images, uint8 (n, channels, height, width), contiguous."""

@@ -10,7 +10,11 @@ from typing import NamedTuple
 from budgetnet.common.errors import DataError
 from budgetnet.common.files import exists
 
-_RULE = "must be digits, cifar10, cifar10:PATH, folder:PATH or arrays:PATH.npz"
+DOWNLOADS = ("cifar10", "cifar100", "mnist", "fashion-mnist", "kmnist", "svhn", "stl10")
+"""Data sets that torchvision downloads; each also with ``:PATH``."""
+
+NAMES = f"digits, {', '.join(DOWNLOADS)}, NAME:PATH for one of these in a folder, folder:PATH or arrays:PATH.npz"
+"""Forms of names, for help and errors."""
 
 MAX_SIDE = 1024
 """Largest side of images that are scaled, in pixels."""
@@ -62,9 +66,9 @@ def check_name(name: str) -> None:
     kind, colon, where = name.partition(":")
     if kind == "folder" and where:
         folder_name(name)
-    if name == "digits" or (kind in ("folder", "arrays") and where) or (kind == "cifar10" and (where or not colon)):
+    if name == "digits" or (kind in ("folder", "arrays") and where) or (kind in DOWNLOADS and (where or not colon)):
         return
-    near = difflib.get_close_matches(kind.strip().lower(), ("digits", "cifar10", "folder", "arrays"), n=1)
+    near = difflib.get_close_matches(kind.strip().lower(), ("digits", *DOWNLOADS, "folder", "arrays"), n=1)
     hint = f"; did you mean {near[0]}?" if near and near[0] != kind else ""
     if not colon and name.strip() and "\0" not in name:
         path = Path(name)
@@ -72,4 +76,18 @@ def check_name(name: str) -> None:
             hint = f"; did you mean arrays:{name}?"
         elif exists(path) and path.is_dir() and not near:
             hint = f"; did you mean folder:{name}?"
-    raise DataError("data", name, _RULE + hint)
+    raise DataError("data", name, f"must be {NAMES}{hint}")
+
+
+def home_path(name: str, where: str) -> Path:
+    """Return a path of a data set's name, with a ``~`` expanded.
+
+    Raises:
+        DataError: the path has a null character, or the home folder does not exist.
+    """
+    if "\0" in where:
+        raise DataError("data", name, "must not contain a null character")
+    try:
+        return Path(where).expanduser()
+    except RuntimeError:
+        raise DataError("data", name, "its home folder does not exist") from None

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from budgetnet.common.errors import BudgetnetError, DataError, RecordError
 from budgetnet.data import DataSet
-from budgetnet.data.sources import needs_download
+from budgetnet.data.downloads import needs_download
 from budgetnet.evaluation.run_data import validation_images
 from budgetnet.runs.records import RunRecord
 from budgetnet.training.validation import EVALUATION_PIXELS

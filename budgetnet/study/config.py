@@ -136,7 +136,8 @@ class SearchConfig(Config):
     max_activations: OptionalLimit = None
     """Most output elements of convolutions and the linear layer for one image."""
     data: Data = "digits"
-    """Data set: digits, cifar10, cifar10:PATH, folder:PATH or arrays:PATH.npz."""
+    """Data set: digits, cifar10, cifar100, mnist, fashion-mnist, kmnist, svhn, stl10, NAME:PATH for one of these in a
+    folder, folder:PATH or arrays:PATH.npz."""
     trials: Count = 6
     """Number of trained candidates that the study shall have, those of earlier searches included."""
     timeout: Duration = None

@@ -93,7 +93,7 @@ SHARED = [
     (["--validation-size", "x"], "--validation-size"),
     (["--validation-size", "9999"], "--validation-size"),
     (["--data", "digit"], "did you mean digits?"),
-    (["--data", "mnist"], "data"),
+    (["--data", "imagenet"], "data"),
     (["--data", "arrays:missing.npz"], "no such file"),
     (["--data", "arrays:corrupt.npz"], "must be a .npz file"),
     (["--data", "folder:missing"], "data"),

@@ -17,20 +17,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from support import snapshot
 
 from budgetnet.common.errors import DataError
 from budgetnet.data import load_dataset
+from budgetnet.data.downloads import needs_download
 
 
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("mnist", None),
+        ("imagenet", None),
         ("", None),
+        ("mnist:", None),
+        ("MNIST", "mnist"),
+        ("fashionmnist:/data", "fashion-mnist"),
         ("digit", "digits"),
         ("CIFAR10", "cifar10"),
         ("cifar-10", "cifar10"),
-        ("cifar100:/data", "cifar10"),
         ("folders:/data", "folder"),
         ("array:x.npz", "arrays"),
         ("digits:/data", None),
@@ -40,7 +44,7 @@ from budgetnet.data import load_dataset
     ],
 )
 def test_unknown_name_lists_the_known_ones(name: str, hint: str | None) -> None:
-    with pytest.raises(DataError, match="must be digits, cifar10, cifar10:PATH, folder:PATH or arrays:") as caught:
+    with pytest.raises(DataError, match=r"must be digits, cifar10, .*, folder:PATH or arrays:PATH") as caught:
         load_dataset(name)
     assert caught.value.value == name
     assert caught.value.rule.endswith(f"did you mean {hint}?" if hint else "arrays:PATH.npz")
@@ -51,7 +55,7 @@ def test_missing_home_folder_is_an_error() -> None:
         load_dataset("arrays:~nobody-of-this-name/x.npz")
 
 
-@pytest.mark.parametrize("kind", ["cifar10", "folder", "arrays"])
+@pytest.mark.parametrize("kind", ["cifar10", "mnist", "folder", "arrays"])
 def test_path_with_a_null_character_is_an_error(kind: str) -> None:
     with pytest.raises(DataError, match="null character"):
         load_dataset(f"{kind}:a\0b")
@@ -310,6 +314,22 @@ def test_a_folder_that_cannot_be_created_is_an_error(tmp_path: Path, batch_files
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DataError, match="cannot be downloaded"):
         load_dataset(f"cifar10:{tmp_path / 'file' / 'deeper'}")
+
+
+@pytest.mark.parametrize("folder", ["cifar-10-batches-py", "renamed"])
+def test_a_folder_of_batches_is_loaded_and_never_downloaded_to(
+    tmp_path: Path, batch_files: dict[str, bytes], folder: str
+) -> None:
+    write_batches(tmp_path, batch_files)
+    where = (tmp_path / "cifar-10-batches-py").rename(tmp_path / folder)
+    dataset = load_dataset(f"cifar10:{where}")
+    assert dataset.is_original_cifar10
+    assert not needs_download(f"cifar10:{where}")
+    (where / "data_batch_4").write_bytes(b"damaged")
+    before = snapshot(tmp_path)
+    with pytest.raises(DataError, match=f"cannot be read .*a file in {where} is missing or damaged"):
+        load_dataset(f"cifar10:{where}")
+    assert snapshot(tmp_path) == before
 
 
 @pytest.mark.parametrize("victim", ["data_batch_3", "test_batch", "batches.meta"])

@@ -59,7 +59,8 @@ class AblationConfig(Config):
     ]
     """Ablation study: a YAML or JSON file, or a folder with a study.yaml."""
     data: OptionalData = None
-    """Data set: digits, cifar10, cifar10:PATH, folder:PATH or arrays:PATH.npz. Default: the study's, else digits."""
+    """Data set: digits, cifar10, cifar100, mnist, fashion-mnist, kmnist, svhn, stl10, NAME:PATH for one of these in a
+    folder, folder:PATH or arrays:PATH.npz. Default: the study's, else digits."""
     change: Annotated[tuple[str, ...], BeforeValidator(several), OnCommandLine("PATH=VALUE")] = ()
     """Value to set in the base, such as recipe.epochs=30 or spec=resnet20; again for more."""
     seeds: OptionalCount = None
