@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -10,10 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from budgetnet.common.errors import DataError
-from budgetnet.data.dataset import DataSet, make_dataset
+from budgetnet.data.dataset import DataSet, check_pair, make_dataset
 
 REQUIRED_KEYS = ("train_images", "train_labels", "test_images", "test_labels")
-OPTIONAL_KEYS = ("class_names",)
+VALIDATION_KEYS = ("val_images", "val_labels")
+"""Optional, as in MedMNIST's files."""
+OPTIONAL_KEYS = (*VALIDATION_KEYS, "class_names")
+
+_log = logging.getLogger(__name__)
 
 
 def load_arrays(path: Path, *, name: str | None = None) -> DataSet:
@@ -21,6 +26,8 @@ def load_arrays(path: Path, *, name: str | None = None) -> DataSet:
 
     The file contains ``train_images`` and ``test_images``, uint8 (n, height, width) or (n, height, width, 1 or 3), and
     ``train_labels`` and ``test_labels``, integers (n,) or (n, 1); optionally ``class_names``, text (num_classes,).
+    Images and labels under ``val_images`` and ``val_labels`` are added to the training images, of which every recipe
+    holds out its own for validation; a warning and the provenance say so.
 
     Args:
         path: path of the file.
@@ -34,14 +41,27 @@ def load_arrays(path: Path, *, name: str | None = None) -> DataSet:
     class_names = arrays.get("class_names")
     if class_names is not None and (class_names.dtype.kind != "U" or class_names.ndim != 1):
         raise DataError("data", name, "class_names must be an array of text, one name per class")
+    provenance = "arrays from a file, as declared by its owner"
+    train_images, train_labels = arrays["train_images"], _flat(arrays["train_labels"])
+    if "val_images" in arrays:
+        images, labels = arrays["val_images"], _flat(arrays["val_labels"])
+        check_pair(images, labels, name=name, part="val")
+        check_pair(train_images, train_labels, name=name, part="train")
+        if images.shape[1:] != train_images.shape[1:]:
+            rule = f"train and val images must have the same shape, not {train_images.shape[1:]} and {images.shape[1:]}"
+            raise DataError("data", name, rule)
+        train_images, train_labels = np.concatenate([train_images, images]), np.concatenate([train_labels, labels])
+        remark = f"the {len(images):,} images of val_images are added to the training images"
+        _log.warning("data %s: %s, of which every recipe holds out its own for validation", name, remark)
+        provenance += f"; {remark}"
     return make_dataset(
         name=name,
-        train_images=arrays["train_images"],
-        train_labels=_flat(arrays["train_labels"]),
+        train_images=train_images,
+        train_labels=train_labels,
         test_images=arrays["test_images"],
         test_labels=_flat(arrays["test_labels"]),
         class_names=class_names.tolist() if class_names is not None else None,
-        provenance="arrays from a file, as declared by its owner",
+        provenance=provenance,
     )
 
 
@@ -101,7 +121,7 @@ def _read_stream(
 
 def _check_keys(name: str, keys: list[str]) -> None:
     allowed = ", ".join(REQUIRED_KEYS) + " and optionally " + ", ".join(OPTIONAL_KEYS)
-    for key in REQUIRED_KEYS:
+    for key in REQUIRED_KEYS + (VALIDATION_KEYS if {*VALIDATION_KEYS} & {*keys} else ()):
         if key not in keys:
             raise DataError("data", name, f"must contain {allowed}; {key} is missing")
     for key in keys:

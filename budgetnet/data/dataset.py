@@ -136,12 +136,7 @@ def make_dataset(
         DataError: an argument is not as described.
     """
     parts = {"train": (train_images, train_labels), "test": (test_images, test_labels)}
-    images = {
-        part: checked_images(given, field="data", name=name, array=f"{part}_images")
-        for part, (given, _) in parts.items()
-    }
-    for part, (_, given) in parts.items():
-        _check_labels(name, part, given, count=len(images[part]))
+    images = {part: check_pair(*given, name=name, part=part) for part, given in parts.items()}
     if images["train"].shape[1:] != images["test"].shape[1:]:
         shapes = " and ".join(str(images[part].shape[1:]) for part in parts)
         raise DataError("data", name, f"train and test images must have the same shape, not {shapes}")
@@ -237,10 +232,23 @@ def checked_images(images: npt.NDArray[Any], *, field: str, name: str, array: st
     return _read_only(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
 
 
-def _check_labels(name: str, part: str, labels: npt.NDArray[Any], *, count: int) -> None:
-    if labels.dtype.kind not in "iu" or labels.shape != (count,):
-        rule = f"{part}_labels must be whole numbers ({count},), one for each image, not {labels.dtype} {labels.shape}"
-        raise DataError("data", name, rule)
+def check_pair(images: npt.NDArray[Any], labels: npt.NDArray[Any], *, name: str, part: str) -> npt.NDArray[np.uint8]:
+    """Return the images of a part as `checked_images` does, after checking that each has a label.
+
+    Args:
+        images: as for `checked_images`.
+        labels: integers (n,).
+        name: name of the data set, for errors.
+        part: name of the part, for errors, such as ``train``.
+
+    Raises:
+        DataError: an array is not as described.
+    """
+    checked = checked_images(images, field="data", name=name, array=f"{part}_images")
+    if labels.dtype.kind not in "iu" or labels.shape != (len(images),):
+        rule = f"{part}_labels must be whole numbers ({len(images)},), one for each image"
+        raise DataError("data", name, f"{rule}, not {labels.dtype} {labels.shape}")
+    return checked
 
 
 def _check_label_range(name: str, part: str, labels: npt.NDArray[Any], *, num_classes: int) -> None:

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from budgetnet.common.cpu import available_cores
 from budgetnet.common.errors import DataError
+from budgetnet.common.formatting import named_few
 
 Images = npt.NDArray[np.uint8]
 
@@ -35,7 +36,11 @@ _GREY_MODES = ("1", "L")
 
 
 class _UnreadableError(Exception):
-    """Images cannot be decoded; the message names the file and says what is wrong with it."""
+    """An image cannot be decoded; the message names the file and says what is wrong with it."""
+
+
+class _UnusableError(Exception):
+    """The images cannot be read as they are asked for, although each of them may be sound."""
 
 
 class _NotGrey(Exception):  # noqa: N818 - a turn in the reading, not an error
@@ -64,26 +69,46 @@ def decode_images(
         uint8 (n, channels, height, width): one channel if all images are grey, else red, green and blue.
 
     Raises:
-        DataError: a file is no sound image, is larger than Pillow deems safe, has more than 8 bits a channel, or has
-            another size than the first; or there is not enough memory for all of them.
+        DataError: files are no sound images, are larger than Pillow deems safe or have more than 8 bits a channel, of
+            which the first few are named; or a file has another size than the first, or there is not enough memory for
+            all of them.
     """
     folder = os.fspath(root)
     try:
         with doubtful_sizes_refused():
-            with _opened(folder, files[0]) as opened:
-                first = _upright(opened, files[0])
-                size, grey = first.size, first.mode in _GREY_MODES
+            first, size, grey = _first_sound(folder, files)
             try:
-                return _decode(files, folder, size, "L" if grey else "RGB", progress, side)
+                return _decode(files, folder, first, size, "L" if grey else "RGB", progress, side)
             except _NotGrey:
-                return _decode(files, folder, size, "RGB", progress, side)
-    except _UnreadableError as error:
+                return _decode(files, folder, first, size, "RGB", progress, side)
+    except _UnusableError as error:
         raise DataError("data", name, str(error)) from None
+
+
+def _first_sound(root: str, files: Sequence[str]) -> tuple[str, tuple[int, int], bool]:
+    """Return name and size of the first image that can be opened, and whether it is grey."""
+    faults = []
+    for file in files:
+        try:
+            with _opened(root, file) as opened:
+                image = _upright(opened, file)
+                return file, image.size, image.mode in _GREY_MODES
+        except _UnreadableError as error:
+            faults.append(str(error))
+    raise _summary(faults)
+
+
+def _summary(faults: Sequence[str]) -> _UnusableError:
+    """Return one error for all files that cannot be decoded."""
+    if len(faults) == 1:
+        return _UnusableError(faults[0])
+    return _UnusableError(f"{len(faults):,} files cannot be read: {named_few(faults)}")
 
 
 def _decode(
     files: Sequence[str],
     root: str,
+    first: str,
     size: tuple[int, int],
     mode: str,
     progress: Callable[[int, int], None] | None,
@@ -94,21 +119,27 @@ def _decode(
         images = np.empty((len(files), len(mode), height, width), dtype=np.uint8)
     except MemoryError:
         rule = f"{len(files):,} images of {width}x{height} do not fit into memory; make them smaller"
-        raise _UnreadableError(rule) from None
+        raise _UnusableError(rule) from None
+    faults: dict[int, str] = {}
 
     def decode_chunk(start: int) -> int:
         stop = min(start + _CHUNK, len(files))
         for position in range(start, stop):
-            images[position] = _pixels(root, files[position], mode, size, files[0], side)
+            try:
+                images[position] = _pixels(root, files[position], mode, size, first, side)
+            except _UnreadableError as error:
+                faults[position] = str(error)
         return stop
 
-    # Interrupted, or at a broken file, `map` cancels what has not begun.
+    # Interrupted, or at an image of another size, `map` cancels what has not begun.
     with ThreadPoolExecutor(
         1 if size[0] * size[1] < _SMALL else available_cores(), thread_name_prefix="decode"
     ) as threads:
         for decoded in threads.map(decode_chunk, range(0, len(files), _CHUNK)):
             if progress:
                 progress(decoded, len(files))
+    if faults:
+        raise _summary([faults[position] for position in sorted(faults)])
     return images
 
 
@@ -116,7 +147,8 @@ def _pixels(root: str, file: str, mode: str, size: tuple[int, int], first: str, 
     """An image as (channels, height, width) in Pillow's mode ``L`` or ``RGB``.
 
     Raises:
-        _UnreadableError: the file is no sound image, or not one of this size and of 8 bits a channel.
+        _UnreadableError: the file is no sound image, or not one of 8 bits a channel.
+        _UnusableError: the image has another size.
         _NotGrey: grey is wanted, and the image has colour.
     """
     with _opened(root, file) as opened:
@@ -124,8 +156,8 @@ def _pixels(root: str, file: str, mode: str, size: tuple[int, int], first: str, 
         image = _upright(opened, file)
         if side is None and image.size != size:
             sizes = f"{image.width}x{image.height}, but {first} is {size[0]}x{size[1]}"
-            hint = "all images must have the same size; to scale them: folder:PATH,size=32"
-            raise _UnreadableError(f"{file} is {sizes}; {hint}")
+            hint = "all images must have the same size; to scale and crop them: folder:PATH,size=32"
+            raise _UnusableError(f"{file} is {sizes}; {hint}")
         if depth:
             raise _UnreadableError(f"{file} must have 8 bits a channel, not Pillow's mode {depth}")
         if mode == "L" and image.mode not in _GREY_MODES:

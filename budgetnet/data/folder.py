@@ -89,6 +89,10 @@ def load_folder(
     if listing.left_out:
         rule = f"only {', '.join(SUFFIXES)} directly in the folder of a class are read"
         _log.warning("data %s: left out %s: %s", name, named_few(listing.left_out), rule)
+    unread = [part for part in _TEST_NAMES if part not in listing.files and (path / part).is_dir()]
+    if unread and _WHOLE not in listing.files:
+        rule = "not read, as every recipe holds out training images for validation"
+        _log.warning("data %s: left out the folder %s: %s", name, named_few(unread), rule)
     cache = cache_file(path)
     dataset = _cached_dataset(name, listing, cache, test=test) if cache else None
     if dataset is not None:
@@ -129,7 +133,7 @@ def _dataset(name: str, listing: _Listing, images: dict[str, Images], *, test: f
     parts = [images["train"], images["test"]]
     if _WHOLE in listing.files:
         groups = groups_of_copies(parts[0])
-        sides = split(labels[0], validation_fraction=test, seed=0, groups=groups)
+        sides = split(labels[0], validation_fraction=test, seed=0, groups=groups, class_names=listing.class_names)
         parts = [parts[0][side] for side in (sides.train, sides.validation)]
         labels = [labels[0][side] for side in (sides.train, sides.validation)]
         provenance += f"; {test:.0%} of them at random are the test set"
@@ -182,7 +186,8 @@ def _list_folder(name: str, path: Path, *, size: int | None) -> _Listing:
             raise DataError("data", name, f"{what} must hold at least one image ({', '.join(SUFFIXES)})")
         # By name alone: sorting keeps the order of those that are equal, and they come class by class.
         order = sorted(range(len(names)), key=names.__getitem__)
-        files[part] = [f"{part}/{class_names[label_of[number]]}/{names[number]}" for number in order]
+        inside = "" if part == _WHOLE else f"{part}/"
+        files[part] = [f"{inside}{class_names[label_of[number]]}/{names[number]}" for number in order]
         labels[part] = [label_of[number] for number in order]
         lines = [f"{file}\0{states[number]}\n" for file, number in zip(files[part], order, strict=True)]
         digest.update(os.fsencode("".join(lines)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -38,6 +39,7 @@ def split(
     train_size: int | None = None,
     validation_size: int | None = None,
     groups: Indices | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> Split:
     """Split training images at random, stratified by class.
 
@@ -53,6 +55,7 @@ def split(
         groups: group of each image (n,), by the index of its first image; a group stays on one side, so that the
             numbers of images are those of the fraction only nearly. Not used where there are too few
             groups. Default: every image by itself.
+        class_names: name of each class, for errors. Default: its number.
 
     Raises:
         DataError: the fraction, a size or the seed is out of range, or a class has too few images to be split.
@@ -72,7 +75,9 @@ def split(
     classes, counts = np.unique(labels, return_counts=True)
     rarest = int(counts.argmin())
     if counts[rarest] < 2:
-        raise DataError("labels", int(classes[rarest]), "each class needs at least 2 images, this class has 1")
+        number = int(classes[rarest])
+        rule = "each class needs at least 2 images, so that both parts of a split have one, this class has 1"
+        raise DataError("class", number if class_names is None else class_names[number], rule)
     # As a fraction, because 100 * 0.07 is more than 7 in floating point.
     num_validation = math.ceil(len(labels) * Fraction(str(float(validation_fraction))))
     if not len(classes) <= num_validation <= len(labels) - len(classes):

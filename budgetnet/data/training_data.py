@@ -64,6 +64,7 @@ class TrainingData(NamedTuple):
             train_size=train_size,
             validation_size=validation_size,
             groups=dataset.groups_of_copies,
+            class_names=dataset.class_names,
         )
         train, validation = (
             to_device(

@@ -1,8 +1,9 @@
-"""Decoding some thousand image files: their order, the first broken file, and nothing left running."""
+"""Decoding some thousand image files: their order, broken files, and nothing left running."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -57,14 +58,16 @@ def test_colour_found_late_makes_all_images_colour(root: Path) -> None:
     assert images[599, :, 2, 2].tolist() == [1, 2, 3]
 
 
-def test_the_first_broken_file_is_named_in_one_line(root: Path) -> None:
-    (root / "300.bmp").write_bytes(b"no image")
-    (root / "599.bmp").write_bytes(b"no image")
-    with pytest.raises(
-        DataError, match=r"^data = 'x': 300.bmp is not a sound image: its content is of no known"
-    ) as caught:
+@pytest.mark.parametrize("broken", [(300,), (0, 300), (0, 1, 2, 300, 599), range(COUNT)])
+def test_broken_files_are_counted_and_the_first_named_in_one_line(root: Path, broken: Sequence[int]) -> None:
+    for number in broken:
+        (root / f"{number:03d}.bmp").write_bytes(b"no image")
+    with pytest.raises(DataError) as caught:
         decode_images(files(root), root=root, name="x")
-    assert "\n" not in str(caught.value)
+    kind = "is not a sound image: its content is of no known kind"
+    named = ", ".join(f"{number:03d}.bmp {kind}" for number in broken[:3])
+    counted = f"{len(broken)} files cannot be read: " if len(broken) > 1 else ""
+    assert caught.value.rule == counted + named + (f" and {len(broken) - 3} more" if len(broken) > 3 else "")
     assert none_runs()
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support import load_image
+from support import load_image, prepare, tiny_recipe
 
 from budgetnet.common.errors import DataError
-from budgetnet.data import load_dataset
+from budgetnet.data import DataSet, load_dataset
+from budgetnet.data.dataset import make_dataset
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +73,7 @@ def test_copies_in_a_folder_without_a_split_are_on_one_side(tmp_path: Path) -> N
         (",size=0000010245", "size must be a whole number"),
         (",test=1.5", "test must be a share between 0 and 1"),
         (",test=0.0", "test must be a share between 0 and 1"),
-        ("", r"all images must have the same size; to scale them: folder:PATH,size=32"),
+        ("", r": dog/01.png is .*, but cat/00.png is .*; .* to scale and crop them: folder:PATH,size=32"),
     ],
 )
 def test_wrong_options_of_a_folder_are_one_line(tmp_path: Path, options: str, rule: str) -> None:
@@ -86,6 +87,25 @@ def test_a_comma_may_be_part_of_a_path(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="size must be a whole number"):
         load_dataset(f"folder:{root}")
     assert load_dataset(f"folder:{flat(tmp_path / 'cats, dogs')},size=8").num_train == 16
+
+
+def test_a_class_with_one_picture_is_named(tmp_path: Path, digits: DataSet) -> None:
+    root = flat(tmp_path / "photos")
+    (root / "heron").mkdir()
+    (root / "cat" / "00.png").rename(root / "heron" / "00.png")
+    with pytest.raises(DataError, match=r"class = 'heron': each class needs at least 2 images, .* this class has 1"):
+        load_dataset(f"folder:{root},size=8")
+    training = make_dataset(
+        name="birds",
+        train_images=digits.train_images[:5, 0],
+        train_labels=np.array([0, 0, 0, 0, 1]),
+        test_images=digits.train_images[:2, 0],
+        test_labels=np.array([0, 1]),
+        class_names=["cat", "heron"],
+        provenance="made for this test",
+    )
+    with pytest.raises(DataError, match="class = 'heron': each class needs at least 2 images"):
+        prepare(training, tiny_recipe())
 
 
 def test_a_broken_picture_with_an_orientation_is_named(tmp_path: Path) -> None:

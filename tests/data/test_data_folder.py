@@ -353,3 +353,11 @@ def test_images_that_do_not_fit_into_memory_are_told(folder: Path, monkeypatch: 
 def test_the_test_set_has_one_of_four_names(folder: Path, name: str) -> None:
     (folder / "test").rename(folder / name)
     assert stored(load_folder(folder)) == expected(0, 1, 2, 3)
+
+
+def test_a_folder_of_validation_images_is_left_out_with_a_warning(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "val").mkdir()
+    assert stored(load_folder(folder)) == expected(0, 1, 2, 3)
+    assert "left out the folder val: not read, as every recipe holds out training images" in caplog.text

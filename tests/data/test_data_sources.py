@@ -106,6 +106,20 @@ def test_arrays_keep_the_name_given_by_the_user(tmp_path: Path, monkeypatch: pyt
     assert load_dataset("arrays:./x.npz").name == "arrays:./x.npz"
 
 
+def test_validation_images_of_a_file_are_added_to_the_training_images(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = arrays(val_images=np.full((2, 2, 3), 9, np.uint8), val_labels=np.array([[1], [0]], dtype=np.uint8))
+    np.savez(tmp_path / "x.npz", **given)
+    dataset = load_dataset(f"arrays:{tmp_path / 'x.npz'}")
+    assert dataset.train_labels.tolist() == [0, 1, 0, 1, 1, 0]
+    np.testing.assert_array_equal(dataset.train_images[:4, 0], given["train_images"])
+    np.testing.assert_array_equal(dataset.train_images[4:, 0], given["val_images"])
+    assert dataset.num_test == 2
+    assert "the 2 images of val_images are added to the training images" in dataset.provenance
+    assert "val_images" in caplog.text
+
+
 def without(key: str) -> dict[str, Any]:
     return {name: array for name, array in arrays().items() if name != key}
 
@@ -115,6 +129,15 @@ def without(key: str) -> dict[str, Any]:
     [
         (without("test_labels"), "test_labels is missing"),
         (arrays(extra=np.zeros(3)), "not 'extra'"),
+        (arrays(val_images=np.zeros((1, 2, 3), np.uint8)), "val_labels is missing"),
+        (
+            arrays(val_images=np.zeros((1, 2, 4), np.uint8), val_labels=np.array([0])),
+            r"train and val images must have the same shape, not \(2, 3\) and \(2, 4\)",
+        ),
+        (
+            arrays(val_images=np.zeros((1, 2, 3), np.uint8), val_labels=np.zeros((1, 2))),
+            r"val_labels must be whole numbers \(1,\), one for each image, not float64 \(1, 2\)",
+        ),
         (arrays(class_names=np.array([1, 2])), "class_names must be an array of text"),
         (arrays(class_names=np.array("one")), "class_names must be an array of text"),
         (arrays(train_labels=np.array([0, 1, 0, "1"], dtype=object)), "train_labels must be plain numbers or text"),

@@ -133,7 +133,7 @@ def test_parts_are_disjoint_complete_and_nested(
         (labels_of(50, 50), {"seed": -1}, "seed", "whole number"),
         (labels_of(50, 50), {"seed": 2**32}, "seed", "whole number"),
         (labels_of(50, 50), {"seed": 1.5}, "seed", "whole number"),
-        (labels_of(50, 1), {}, "labels", "at least 2 images"),
+        (labels_of(50, 1), {}, "class", "at least 2 images"),
         (np.zeros(0, np.int64), {}, "labels", "whole numbers"),
         (np.zeros((4, 1), np.int64), {}, "labels", "whole numbers"),
         (np.zeros(4), {}, "labels", "whole numbers"),
