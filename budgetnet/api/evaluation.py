@@ -62,7 +62,7 @@ class Evaluations(tuple[EvaluatedRun, ...]):
         }
 
     def frame(self, *, bins: int = BINS) -> pd.DataFrame:
-        """Return one row for each run: accuracy, interval, loss and calibration error, accuracies from 0 to 1."""
+        """Return one row for each run: accuracies from 0 to 1, interval, loss and calibration error."""
         import pandas as pd
 
         lines = []
@@ -75,6 +75,7 @@ class Evaluations(tuple[EvaluatedRun, ...]):
                     "params": each.record.result.params,
                     "on": each.part,
                     "accuracy": scores.accuracy,
+                    "balanced_accuracy": scores.balanced_accuracy,
                     "low": scores.interval.low,
                     "high": scores.interval.high,
                     "correct": scores.correct,

@@ -129,7 +129,8 @@ def _print_run(output: Console, evaluated: EvaluatedRun, *, number: int, bins: i
     output.print("; ".join([accuracy, *evaluated.remarks]), style="yellow" if evaluated.remarks else None)
     output.print(
         f"{scores.correct:,} of {scores.images:,} {evaluated.part} images{_VIEWS[evaluated.views]}; "
-        f"95 % interval by Wilson; loss {scores.loss:.4f}, ECE {percent(calibration.ece)} %"
+        f"95 % interval by Wilson; balanced accuracy {percent(scores.balanced_accuracy)} %, loss {scores.loss:.4f}, "
+        f"ECE {percent(calibration.ece)} %"
     )
     output.print(class_table(scores, evaluated.class_names))
     output.print(confusion_table(scores, evaluated.class_names, width=output.width))

@@ -296,6 +296,7 @@ def _run_fields(record: RunRecord) -> dict[str, Any]:
 def _metrics(scores: Scores, bins: int) -> dict[str, Any]:
     return {
         "accuracy": scores.accuracy,
+        "balanced_accuracy": scores.balanced_accuracy,
         "correct": scores.correct,
         "images": scores.images,
         "interval": list(scores.interval),

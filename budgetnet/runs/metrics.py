@@ -132,6 +132,13 @@ class Scores:
         return wilson_interval(self.correct, self.images)
 
     @property
+    def balanced_accuracy(self) -> float:
+        """Mean over the classes of the fraction classified correctly; classes without images do not count."""
+        confusion = self.confusion()
+        totals = confusion.sum(axis=1)
+        return float((confusion.diagonal()[totals > 0] / totals[totals > 0]).mean())
+
+    @property
     def loss(self) -> float:
         """Mean cross-entropy in nats; a probability of 0 for the true class counts 87.3."""
         true_class = self.probabilities[np.arange(self.images), self.labels]

@@ -92,6 +92,9 @@ class Recipe(Document):
     """Lookahead optimiser; null for none."""
     muon: Muon | None = None
     """Muon optimiser for convolutions instead of SGD; null for none."""
+    class_weights: Literal["balanced"] | None = None
+    """``balanced``: the loss of an image is weighted by n / (k n_c), for n training images of k classes, n_c of them of
+    its class; the loss of a batch is the mean of its weighted losses. Validation is not weighted. Null for none."""
 
     def with_epochs(self, epochs: int) -> Self:
         """Return the recipe with another number of epochs, and its schedule `Schedule.stretched` to them.
@@ -120,6 +123,9 @@ class Recipe(Document):
             raise InputError("nesterov", True, "needs a momentum above 0")
         if self.test_time_shifts and not self.test_time_flip:
             raise InputError("test_time_shifts", True, "needs test_time_flip: true")
+        if self.class_weights and self.validation_split != "fixed":
+            rule = "needs validation_split: fixed, as the weights are those of the training images"
+            raise InputError("class_weights", self.class_weights, rule)
         others = self.augmentation.model_copy(update={"crop_padding": 0, "flip": False, "padding_mode": "zeros"})
         if self.augmented_validation and others != Augmentation(crop_padding=0, flip=False):
             raise InputError("augmented_validation", True, "supports crops and flips only, no other augmentation")

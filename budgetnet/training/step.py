@@ -65,13 +65,14 @@ class TrainingStep:
         Args:
             network: on the loader's device, its weights changed in place.
             loader: loader of training batches.
-            recipe: its optimiser, label smoothing and weight average are used.
+            recipe: its optimiser, label smoothing, class weights and weight average are used.
             precision: precision of convolutions and matrix products.
             execution: execution settings.
         """
         cpu.prepare()
         self.network, self.loader, self.recipe, self.precision = network, loader, recipe, precision
         self._parts = execution.parts
+        self._class_weights = balanced_weights(loader.data.labels) if recipe.class_weights else None
         self.device = loader.device
         self.average: nn.Module | None = None
         """Exponential moving average of the network's weights, if the recipe has one."""
@@ -195,19 +196,35 @@ class TrainingStep:
         return self._cross_entropy(logits, batch, reduction="mean")
 
     def _cross_entropy(self, logits: Tensor, batch: Batch, *, reduction: Literal["mean", "none"]) -> Tensor:
-        """Return the cross-entropy with label smoothing and mixed labels: mean over the batch, or of each image."""
-        smoothing = self.recipe.label_smoothing
-        loss = functional.cross_entropy(logits, batch.labels, label_smoothing=smoothing, reduction=reduction)
+        """Return the loss with smoothed and mixed labels and class weights: mean over the batch, or of each image."""
+        loss = self._loss_for(logits, batch.labels, reduction)
         if batch.mixed_labels is None or batch.share is None:
             return loss
-        other = functional.cross_entropy(logits, batch.mixed_labels, label_smoothing=smoothing, reduction=reduction)
-        return batch.share * loss + (1 - batch.share) * other
+        return batch.share * loss + (1 - batch.share) * self._loss_for(logits, batch.mixed_labels, reduction)
+
+    def _loss_for(self, logits: Tensor, labels: Tensor, reduction: Literal["mean", "none"]) -> Tensor:
+        smoothing, weights = self.recipe.label_smoothing, self._class_weights
+        if weights is None:
+            return functional.cross_entropy(logits, labels, label_smoothing=smoothing, reduction=reduction)
+        # Torch's own weights divide by their sum in the batch, so that the parts of a batch would not add up.
+        losses = functional.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none") * weights[labels]
+        return losses if reduction == "none" else losses.mean()
 
     @torch.no_grad()
     def _update_average(self) -> None:
         """Update the moving average; in the first steps its decay is smaller, so that initial weights count less."""
         decay = min(self.recipe.weight_average or 0.0, (1 + self.updates) / (10 + self.updates))
         get_ema_multi_avg_fn(decay)(*self._averaged, self.updates)  # type: ignore[no-untyped-call]
+
+
+def balanced_weights(labels: Tensor) -> Tensor:
+    """Return the weight n / (k n_c) of each class c: float32 (k,), with mean 1 over the images.
+
+    Args:
+        labels: int64 (n,), with every class from 0 to k - 1.
+    """
+    counts = torch.bincount(labels)
+    return (len(labels) / (len(counts) * counts.double())).float()
 
 
 def _values(network: nn.Module) -> list[Tensor]:

@@ -199,6 +199,7 @@ def evaluations_html(evaluated: Sequence[EvaluatedRun]) -> str:
             each.record.identity.spec.label,
             f"{each.record.result.params:,}",
             format_with_interval(each.scores.accuracy, each.scores.interval),
+            percent(each.scores.balanced_accuracy),
             f"{each.scores.images:,}",
             f"{each.scores.loss:.4f}",
             percent(each.scores.calibration(BINS).ece),
@@ -207,7 +208,18 @@ def evaluations_html(evaluated: Sequence[EvaluatedRun]) -> str:
         for number, each in enumerate(evaluated, 1)
     ]
     caption = f"<b>{evaluated[0].part} images</b>" if evaluated else "no runs"
-    head = ("", "run", "architecture", "params", "accuracy % [95 %]", "images", "loss", "ECE %", "remarks")
+    head = (
+        "",
+        "run",
+        "architecture",
+        "params",
+        "accuracy % [95 %]",
+        "balanced %",
+        "images",
+        "loss",
+        "ECE %",
+        "remarks",
+    )
     table = table_html(caption, head, rows, left=3)
     numbers = {str(each.record.folder): number for number, each in enumerate(evaluated, 1)}
     compared = [

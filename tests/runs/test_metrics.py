@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import confusion_matrix, log_loss, precision_score, recall_score
+from sklearn.metrics import balanced_accuracy_score, confusion_matrix, log_loss, precision_score, recall_score
 
 from budgetnet.common.errors import InputError
 from budgetnet.runs.metrics import ClassScore, Scores, average
@@ -148,6 +148,15 @@ def test_an_ensemble_averages_probabilities() -> None:
     assert ensemble.probabilities.tolist() == [[pytest.approx(0.6), pytest.approx(0.4)]]
     assert (ensemble.correct, [member.correct for member in members]) == (1, [0, 0, 1])
     assert average(members[:1]).probabilities.tolist() == [[0.45, 0.55]]
+
+
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
+@pytest.mark.parametrize(("images", "classes"), [(7, 3), (40, 10), (500, 4)])
+def test_balanced_accuracy_is_that_of_scikit_learn(images: int, classes: int) -> None:
+    for seed in range(5):
+        scores = random_scores(images, classes, seed)
+        expected = balanced_accuracy_score(scores.labels, scores.predictions)
+        assert scores.balanced_accuracy == pytest.approx(expected)
 
 
 def test_ensemble_members_must_have_the_same_images() -> None:

@@ -23,8 +23,9 @@ FAST: list[dict[str, Any]] = [
     {"test_time_shifts": True},
     {"resizing": {"start": 8}},
     {"example_filter": {"keep": 0.25}},
+    {"class_weights": "balanced"},
 ]
-"""Options of fast training, one at a time."""
+"""Options that were added later, one at a time."""
 
 
 def test_paper_recipe_has_the_values_of_the_paper() -> None:

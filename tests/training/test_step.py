@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.utils.class_weight import compute_class_weight
 from support import TINY, enlarged, tiny_recipe
 from torch import Tensor
 
@@ -101,6 +102,41 @@ def test_nesterov_update_matches_its_formula(digits: DataSet) -> None:
                 parameter.sub_(0.05 * (slope + 0.8 * velocity[name]))
     for name, parameter in network.named_parameters():
         torch.testing.assert_close(weights(training_step)[name], parameter.detach(), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("mixing", [None, Mixing(alpha=0.7)])
+def test_class_weights_multiply_the_loss_of_each_image(
+    digits: DataSet, smoothing: float, mixing: Mixing | None
+) -> None:
+    augmentation = Augmentation(crop_padding=0, flip=False, mixing=mixing)
+    recipe = tiny_recipe(batch_size=72, label_smoothing=smoothing, augmentation=augmentation, class_weights="balanced")
+    training_step = make_training_step(digits, recipe)
+    classes = list(range(10))
+    weights = compute_class_weight("balanced", classes=np.array(classes), y=digits.train_labels[:72])
+    assert max(weights) > 1.3 * min(weights), "the images are not balanced"
+    batch = training_step.loader.batch(torch.tensor(0), size=72)
+    scores = log_probabilities(training_step.network.train()(batch.inputs)).numpy()
+    share = 1.0 if batch.share is None else float(batch.share)
+    mixed = batch.labels if batch.mixed_labels is None else batch.mixed_labels
+    expected = 0.0
+    for row, first, second in zip(scores, batch.labels.tolist(), mixed.tolist(), strict=True):
+        for label, part in ((first, share), (second, 1 - share)):
+            smooth = -(1 - smoothing) * row[label] - smoothing * row.mean()
+            expected += part * weights[label] * smooth / 72
+    assert losses(training_step, 1) == pytest.approx([expected], rel=1e-5)
+
+
+def test_class_weights_do_not_depend_on_the_parts_of_a_batch(digits: DataSet) -> None:
+    recipe = tiny_recipe(batch_size=72, class_weights="balanced")
+    whole, parts = (make_training_step(digits, recipe, execution=Execution(parts=count)) for count in (1, 3))
+    for step in (whole, parts):
+        step.network.eval()
+    batch = whole.loader.batch(torch.tensor(0), size=72)
+    with torch.no_grad():
+        total = sum(parts._mean_loss(parts.network(each.inputs), each) * len(each.labels) for each in batch.parts(3))
+        expected = whole._mean_loss(whole.network(batch.inputs), batch)
+    torch.testing.assert_close(total / 72, expected)
 
 
 def test_the_moving_average_matches_its_formula(digits: DataSet) -> None:

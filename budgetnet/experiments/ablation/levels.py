@@ -65,6 +65,7 @@ REMOVED: dict[str, Any] = {
     "recipe.test_time_shifts": False,
     "recipe.resizing": None,
     "recipe.example_filter": None,
+    "recipe.class_weights": None,
 }
 """Values of removed components; of a document, the fields that change."""
 
