@@ -55,7 +55,8 @@ def write_run(
     """A run of two epochs as a search would have left it, without its weights."""
     folder.record_environment(dict(environment), first_epoch=1)
     folder.begin(identity)
-    share = correct / identity.data.validation_images
+    images, classes = identity.data.validation_images, identity.spec.num_classes
+    share = correct / images
     folder.write_curves([Epoch(number, number, 0.1, 1.0, share / 2, 1.0, share, 1.0) for number in (1, 2)])
     folder.finish(
         RunResult(
@@ -67,9 +68,11 @@ def write_run(
             best_epoch=2,
             validation_loss=1.0,
             validation_correct=correct,
-            validation_images=identity.data.validation_images,
+            validation_images=images,
             seconds=2.0,
-        )
+        ),
+        # All images are of the first class, and the wrong ones are taken for the second.
+        confusion=[[correct, images - correct, *[0] * (classes - 2)], *([0] * classes for _ in range(classes - 1))],
     )
     if test is not None:
         folder.write_test(TestResult(loss=0.25, correct=test, images=10_000, reason="a test"))

@@ -41,7 +41,7 @@ def report(
         to: HTML file; an existing file is replaced.
         out: folder of run folders.
         storage: URL of the study's storage. Default: the SQLite file in `out`.
-        ablations: folders of ablations to include, each with its ``study.yaml`` and its runs.
+        ablations: folders of ablations to include, or of their runs.
         reproductions: folders of runs to compare with published results.
 
     Raises:

@@ -24,7 +24,7 @@ def report(
     ablation: Annotated[
         list[Path] | None,
         typer.Option(
-            "--ablation", metavar="DIR", help="Ablation folder to include: study.yaml and its runs; may be repeated."
+            "--ablation", metavar="DIR", help="Folder of ablations to include, or of their runs; may be repeated."
         ),
     ] = None,
     reproduction: Annotated[

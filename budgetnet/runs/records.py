@@ -129,6 +129,8 @@ class Epoch(NamedTuple):
     """Wall time of training and validation."""
 
 
+MAX_CONFUSION_CLASSES = 100
+"""Largest number of classes for which a run's confusion matrix is stored."""
 MAX_REASON = 500
 """Largest number of characters of a reason in a record."""
 

@@ -4,6 +4,7 @@
     spec.yaml, recipe.yaml  spec and recipe as separate files
     environment.json        versions and hardware, one entry per start in a different environment
     curves.csv              metrics, one row per epoch
+    confusion.csv           confusion matrix of the validation images; only in finished runs, up to 100 classes
     best.safetensors        weights of the epoch with the lowest validation loss
     checkpoint.safetensors  state needed to resume; only in unfinished runs
     result.json             result; only in finished runs
@@ -56,6 +57,7 @@ class RunFolder:
         self._test = path / "test.json"
         self._scores = path / "test-scores.safetensors"
         self._curves = path / "curves.csv"
+        self._confusion = path / "confusion.csv"
         self._identity = path / "run.json"
         self._environment = path / "environment.json"
 
@@ -123,8 +125,11 @@ class RunFolder:
         writer.writerows(curves)
         write_text(self._curves, text.getvalue())
 
-    def finish(self, result: RunResult) -> None:
-        """Write the result and delete the checkpoint."""
+    def finish(self, result: RunResult, *, confusion: list[list[int]] | None = None) -> None:
+        """Write the result, with the confusion matrix of the validation images if known, and delete the checkpoint."""
+        if confusion is not None:
+            lines = (",".join(map(str, row)) for row in confusion)
+            write_text(self._confusion, "".join(f"{line}\n" for line in lines))
         write_json(self._result, result.to_mapping())
         self.checkpoint.unlink(missing_ok=True)
 
@@ -164,6 +169,33 @@ class RunFolder:
                 if file.exists():
                     write_bytes(kept / file.name, file.read_bytes())
         self._result.unlink(missing_ok=True)
+
+    def read_confusion(self, result: RunResult) -> list[list[int]] | None:
+        """Return the confusion matrix of the validation images: true classes in rows, predicted ones in columns.
+
+        Args:
+            result: the run's result, with whose counts the matrix must agree.
+
+        Returns:
+            The matrix; None if it was not stored.
+
+        Raises:
+            RecordError: the file is damaged.
+        """
+        if not self._confusion.exists():
+            return None
+        try:
+            lines = self._confusion.read_text(encoding="utf-8").splitlines()
+            matrix = [[int(cell) for cell in line.split(",")] for line in lines]
+        except ValueError:
+            matrix = []
+        correct = sum(row[place] for place, row in enumerate(matrix) if place < len(row))
+        images = sum(map(sum, matrix))
+        counts = all(len(row) == len(matrix) and min(row) >= 0 for row in matrix)
+        if not counts or (correct, images) != (result.validation_correct, result.validation_images):
+            rule = f"is damaged: does not count the run's {result.validation_images} validation images; delete it"
+            raise RecordError("confusion matrix", str(self._confusion), rule)
+        return matrix
 
     @property
     def finished(self) -> bool:

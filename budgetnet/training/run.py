@@ -23,7 +23,7 @@ from budgetnet.data.resplit import ResplitImages
 from budgetnet.data.training_data import TrainingData
 from budgetnet.model.cost import cost_of
 from budgetnet.model.network import ResNet
-from budgetnet.runs.records import Epoch, RunIdentity, RunResult
+from budgetnet.runs.records import MAX_CONFUSION_CLASSES, Epoch, RunIdentity, RunResult
 from budgetnet.runs.store import RunFolder
 from budgetnet.runs.training_cost import training_flops
 from budgetnet.training.callbacks import CallbackRunner
@@ -44,6 +44,8 @@ class _Progress(NamedTuple):
     best_epoch: int | None = None
     best_loss: float | None = None
     best_correct: int | None = None
+    best_confusion: list[list[int]] | None = None
+    """Confusion matrix of the validation images at the best epoch; None with too many classes to store."""
     patience_loss: float | None = None
     """Monitored loss at the last improvement that early stopping counted."""
     stale_epochs: int = 0
@@ -198,6 +200,7 @@ class TrainingRun:
             best_epoch=epoch.epoch if best else now.best_epoch,
             best_loss=validation.loss if best else now.best_loss,
             best_correct=validation.correct if best else now.best_correct,
+            best_confusion=self._confusion() if best else now.best_confusion,
             patience_loss=monitored if improved else now.patience_loss,
             stale_epochs=0 if improved else now.stale_epochs + 1,
         )
@@ -207,6 +210,15 @@ class TrainingRun:
         # The checkpoint first: after a crash in between, the best weights can be restored from it.
         if best:
             self._write_best()
+
+    def _confusion(self) -> list[list[int]] | None:
+        classes = self.identity.spec.num_classes
+        return self.evaluator.confusion(classes) if classes <= MAX_CONFUSION_CLASSES else None
+
+    @property
+    def confusion(self) -> list[list[int]] | None:
+        """Confusion matrix of the validation images at the best epoch; None with too many classes to store."""
+        return self.progress.best_confusion
 
     def _write_checkpoint(self) -> None:
         about = {"progress": self.progress._asdict(), "curves": [list(epoch) for epoch in self.curves]}

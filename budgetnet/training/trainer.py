@@ -77,7 +77,7 @@ def train(
                 folder.record_environment(environment, first_epoch=run.progress.epoch + 1)
                 with callbacks.training(run.curves):
                     result = run.train(callbacks, pruning)
-                    folder.finish(result)
+                    folder.finish(result, confusion=run.confusion)
                     callbacks.on_run_end(result)
             # A training step and its CUDA graph refer to each other; `release` breaks the cycle. On a device, where the
             # next network needs the memory at once, collect any other cycles too.

@@ -69,7 +69,7 @@ class Evaluator:
         self._start = torch.zeros((), dtype=torch.int64, device=self.device)
         self._positions = torch.arange(self.batch_size, device=self.device)
         self._loss = loss_accumulator(self.device)
-        self._correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        self._predictions = torch.zeros(len(data), dtype=torch.int64, device=self.device)
         self._full_batch = GraphedCallable(
             lambda: self._evaluate_batch(self.batch_size), device=self.device, record=record
         )
@@ -79,15 +79,23 @@ class Evaluator:
         """Return loss and accuracy with the current weights, in evaluation mode; the previous mode is restored."""
         training = self.network.training
         self.network.eval()
-        for counter in (self._start, self._loss, self._correct):
-            counter.zero_()
+        self._start.zero_()
+        self._loss.zero_()
         full, rest = divmod(len(self.data), self.batch_size)
         for _ in range(full):
             self._full_batch()
         if rest:
             self._evaluate_batch(rest)
         self.network.train(training)
-        return Evaluation(self._loss.item() / len(self.data), int(self._correct.item()), len(self.data))
+        correct = int((self._predictions == self.data.labels).sum().item())
+        return Evaluation(self._loss.item() / len(self.data), correct, len(self.data))
+
+    def confusion(self, num_classes: int) -> list[list[int]]:
+        """Return the confusion matrix of the last call: a row for each true class, a column for each predicted one."""
+        pairs = self.data.labels * num_classes + self._predictions
+        counts = torch.bincount(pairs.cpu(), minlength=num_classes**2)
+        matrix: list[list[int]] = counts.reshape(num_classes, num_classes).tolist()
+        return matrix
 
     def release(self) -> None:
         """Free the memory of CUDA graphs; the object cannot be called afterwards."""
@@ -111,7 +119,7 @@ class Evaluator:
         rows = self._start + self._positions[:size]
         scores, labels = self._scores(rows), self.data.labels.index_select(0, rows)
         self._loss += functional.nll_loss(scores, labels, reduction="sum")
-        self._correct += (scores.argmax(dim=1) == labels).sum()
+        self._predictions.index_copy_(0, rows, scores.argmax(dim=1))
         self._start += size
 
     def _scores(self, rows: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from support import TINY, RunCommand, snapshot, tiny_recipe
 from budgetnet.data import read_openings
 from budgetnet.experiments.ablation.changes import EFFECT_RULE, POOLED_RULE
 from budgetnet.runs.store import TEST_OPENINGS_FILE, RunFolder
-from budgetnet.visualization.report.ablations import read_ablation
+from budgetnet.visualization.report.ablations import read_ablations
 from budgetnet.visualization.report.run_reader import Reader
 
 SMALL = ["--train-size", "64", "--validation-size", "40", "--device", "cpu"]
@@ -186,8 +186,17 @@ def test_options_are_trained_for_every_network_and_a_report_finds_them_again(fol
     assert "p-values corrected over all 10 differences on single networks (Holm)" in table
     assert "network preact" in table
     assert f"{EFFECT_RULE}\n{POOLED_RULE}\n" in table
+    # The file may have any name, and the runs lie where the command was run.
+    for place in (".", "runs"):
+        answer = tell("report", "--ablation", place, "-o", "page.html")
+        assert (answer.code, answer.err) == (0, "")
+        assert "preact: all without nesterov" in (folder / "page.html").read_text()
+        assert [each.result.to_mapping() for each in read_ablations(Path(place), Reader())] == [found]
+    answer = tell("report", "--ablation", "saved", "-o", "page.html")
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+    assert "study.yaml" in answer.err
     (folder / "runs").rename(folder / "study" / "runs")
-    read = read_ablation(folder / "study", Reader())
+    read = read_ablations(folder / "study", Reader())[0]
     assert read.result.to_mapping() == found
     assert read.override == ("epochs=1",)
     assert read.remarks == ()

@@ -205,8 +205,8 @@ def test_a_finished_run_is_loaded_without_training(digits: DataSet, tmp_path: Pa
     record = run(digits, tmp_path)
     before = {path.name: path.stat().st_mtime_ns for path in record.folder.iterdir()}
     assert set(before) == {
-        "run.json", "spec.yaml", "recipe.yaml", "environment.json", "curves.csv", "best.safetensors", "result.json",
-        ".lock",
+        "run.json", "spec.yaml", "recipe.yaml", "environment.json", "curves.csv", "confusion.csv", "best.safetensors",
+        "result.json", ".lock",
     }  # fmt: skip
     assert run(digits, tmp_path, stop_after=1) == record
     assert {path.name: path.stat().st_mtime_ns for path in record.folder.iterdir()} == before

@@ -21,7 +21,7 @@ from budgetnet.cli.fields import takes_options_of
 from budgetnet.common.config import command
 from budgetnet.common.errors import InputError
 from budgetnet.experiments.ablation.config import AblationConfig
-from budgetnet.visualization.report.ablations import read_ablation
+from budgetnet.visualization.report.ablations import read_ablations
 from budgetnet.visualization.report.run_reader import Reader
 
 COUNT = st.integers(1, 10**6)
@@ -78,7 +78,7 @@ def test_runs_are_found_from_the_stored_config(folder: Path) -> None:
     bn.ablate(folder, out=runs, seeds=1, epochs=1, **SMALL)
     config = AblationConfig(study=folder, out=runs, change=["recipe.weight_decay=0.001"], epochs=3, **SMALL)
     result = bn.ablate(config)
-    read = read_ablation(folder, Reader())
+    read = read_ablations(folder, Reader())[0]
     assert read.result.to_mapping() == result.to_mapping()
     assert read.override == ("recipe.weight_decay=0.001", "epochs=3")
     assert read.command == (

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 import yaml
 from filelock import FileLock
 from support import TINY, prepare, tiny_recipe
@@ -114,7 +116,7 @@ def test_training_writes_all_files_of_the_run_folder(digits: DataSet, tmp_path: 
     folder = train(TINY, data, recipe, seed=0, out=tmp_path).folder
     names = {path.name for path in folder.iterdir()}
     documents = {"run.json", "environment.json", "result.json", "spec.yaml", "recipe.yaml"}
-    assert names == {*documents, "curves.csv", "best.safetensors", ".lock"}
+    assert names == {*documents, "curves.csv", "confusion.csv", "best.safetensors", ".lock"}
     found = {name: yaml.safe_load((folder / name).read_text()) for name in documents}
     for name in documents:
         if name.endswith(".json"):
@@ -130,8 +132,25 @@ def test_training_writes_all_files_of_the_run_folder(digits: DataSet, tmp_path: 
         rows = list(csv.DictReader(stream))
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert found["result.json"]["seconds"] == pytest.approx(sum(float(row["seconds"]) for row in rows))
+    with (folder / "confusion.csv").open(newline="") as stream:
+        confusion = np.array([[int(cell) for cell in row] for row in csv.reader(stream)])
+    assert confusion.shape == (10, 10)
+    assert confusion.sum(axis=1).tolist() == torch.bincount(data.validation.labels, minlength=10).tolist()
+    assert confusion.trace() == found["result.json"]["validation_correct"]
     network = TINY.build()
     assert found["result.json"]["params"] == sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_confusion_matrix_is_read_as_written_unless_it_contradicts_the_result(tmp_path: Path) -> None:
+    folder = written(tmp_path)
+    assert folder.read_confusion(RESULT) is None, "as in runs of older versions"
+    matrix = [[12, 3], [17, 8]]
+    folder.finish(RESULT, confusion=matrix)
+    assert folder.read_confusion(RESULT) == matrix
+    for damaged in ("12,3\n17,9\n", "11,4\n17,8\n", "20\n20,0\n", "12,3\n17,x\n", "40,-20\n20,0\n", "", "\xff"):
+        (folder.path / "confusion.csv").write_text(damaged, encoding="latin-1")
+        with pytest.raises(RecordError, match="confusion"):
+            folder.read_confusion(RESULT)
 
 
 def test_digest_can_be_recomputed_from_run_json(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from evaluation_support import reference_views
 from scipy.special import softmax
+from sklearn.metrics import confusion_matrix
 from support import TINY
 from torch import Tensor, nn
 
@@ -51,6 +52,18 @@ def test_loss_and_accuracy_match_numpy(digits: DataSet, count: int, training: bo
     assert network.training is training
     assert sum(network.sizes) == count
     assert max(network.sizes) * 64 <= EVALUATION_PIXELS
+
+
+@pytest.mark.parametrize("count", [5, 1437])
+def test_confusion_matches_scikit_learn(digits: DataSet, count: int) -> None:
+    images, labels = digits.train_images[:count], digits.train_labels[:count]
+    data = to_device(images, labels, device="cpu", mean=digits.mean, std=digits.std)
+    evaluator = Evaluator(FirstPixels(), data)
+    found = evaluator()
+    logits = (images.reshape(count, -1)[:, :10].astype(np.float64) / 255 - digits.mean[0]) / digits.std[0]
+    expected = confusion_matrix(labels, logits.argmax(axis=1), labels=range(10))
+    assert evaluator.confusion(10) == expected.tolist()
+    assert found.correct == expected.trace()
 
 
 def test_evaluation_changes_no_weights_and_running_statistics(digits: DataSet) -> None:

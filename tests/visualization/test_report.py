@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 import pytest
 from optuna.trial import TrialState
 from report_support import (
@@ -28,11 +29,15 @@ from statsmodels.stats.proportion import confint_proportions_2indep, proportion_
 
 from budgetnet.common.errors import RecordError
 from budgetnet.data.dataset import declared_cifar10, make_dataset
+from budgetnet.experiments.ablation import AblationStudy
+from budgetnet.experiments.ablation.config import AblationConfig
+from budgetnet.experiments.ablation.stored import store_ablation, stored_ablations
 from budgetnet.model.zoo import get
+from budgetnet.runs.metrics import Scores
 from budgetnet.runs.named_recipes import named_recipe
 from budgetnet.runs.store import RunFolder
 from budgetnet.visualization.report import render
-from budgetnet.visualization.report.ablations import read_ablation
+from budgetnet.visualization.report.ablations import read_ablations
 from budgetnet.visualization.report.environments import read_environments
 from budgetnet.visualization.report.rejected import counted
 from budgetnet.visualization.report.reproductions import is_declared, read_reproduction
@@ -197,7 +202,7 @@ def test_every_distinct_environment_is_counted_by_its_runs(tmp_path: Path) -> No
 
 
 def test_ablation_is_read_with_its_overrides() -> None:
-    found = read_ablation(STUDIES / "schedule", Reader())
+    found = read_ablations(STUDIES / "schedule", Reader())[0]
     kept = json.loads((STUDIES / "schedule" / "results" / "results.json").read_text())
     assert found.result.to_mapping()["rows"] == kept["rows"]
     assert found.result.study.digest == kept["digest"]
@@ -208,11 +213,11 @@ def test_ablation_is_read_with_its_overrides() -> None:
 def test_an_ablation_compares_the_seeds_that_all_variants_have(tmp_path: Path) -> None:
     folder = tmp_path / "schedule"
     shutil.copytree(STUDIES / "schedule", folder)
-    whole = read_ablation(folder, Reader()).result
+    whole = read_ablations(folder, Reader())[0].result
     # Of one variant the first seed: paired by their places, all of its differences would be to other seeds.
     lost = whole.rows[1].cells[0].run
     shutil.rmtree(folder / "runs" / lost)
-    found = read_ablation(folder, Reader())
+    found = read_ablations(folder, Reader())[0]
     assert found.result.study.seeds == (1, 2, 3, 4)
     base, *others = found.result.rows
     for row in others:
@@ -222,16 +227,37 @@ def test_an_ablation_compares_the_seeds_that_all_variants_have(tmp_path: Path) -
     assert found.remarks == ("3 runs are omitted: other networks or recipes, or seeds that not all variants have",)
 
 
+def test_all_ablations_of_a_folder_are_read_beside_other_runs(tmp_path: Path) -> None:
+    shutil.copytree(STUDIES / "schedule" / "runs", tmp_path / "runs")
+    whole = read_ablations(STUDIES / "schedule", Reader())[0].result
+    (stored,) = stored_ablations(tmp_path / "runs")
+    part = AblationStudy.load(STUDIES / "schedule" / "study.yaml").to_mapping()
+    part |= {"name": "restarts", "factors": {"recipe.schedule": ["constant", "cosine-restarts"]}}
+    changes = {"study": AblationStudy.from_mapping(part), "out": tmp_path / "runs", "change": stored.config.change}
+    store_ablation(AblationConfig(**{**stored.config.to_mapping(), **changes}))
+    # More runs on other data than those of the ablations.
+    search = WrittenStudy(tmp_path / "runs")
+    for width in range(1, 30):
+        write_run(RunFolder(tmp_path / "runs" / f"other-{width}"), search.identity(network(width)), correct=9_000)
+    found = read_ablations(tmp_path, Reader())
+    assert {each.result.study.name for each in found} == {"schedule", "restarts"}
+    own = next(each.result for each in found if each.result.study.name == "schedule")
+    assert own.to_mapping()["rows"] == whole.to_mapping()["rows"]
+    fewer = next(each.result for each in found if each.result.study.name == "restarts")
+    kept = {row.variant.name: row.mean for row in whole.rows}
+    assert {row.variant.name: row.mean for row in fewer.rows}.items() < kept.items()
+
+
 def test_an_ablation_without_its_base_is_told_in_one_line(tmp_path: Path) -> None:
     folder = tmp_path / "schedule"
     shutil.copytree(STUDIES / "schedule", folder)
-    for cell in read_ablation(folder, Reader()).result.rows[0].cells:
+    for cell in read_ablations(folder, Reader())[0].result.rows[0].cells:
         shutil.rmtree(folder / "runs" / cell.run)
     with pytest.raises(RecordError, match="has no run of the study's base"):
-        read_ablation(folder, Reader())
+        read_ablations(folder, Reader())[0]
     shutil.rmtree(folder / "runs")
     with pytest.raises(RecordError, match="has no readable finished run"):
-        read_ablation(folder, Reader())
+        read_ablations(folder, Reader())[0]
 
 
 def test_a_leak_is_found_in_its_records() -> None:
@@ -310,3 +336,34 @@ def test_passwords_stay_out_of_the_page(tmp_path: Path, url: str) -> None:
     page = render(report_of(every_outcome(tmp_path), storage=url))
     assert "secret" not in page
     assert "host/studies" in text_of(page)
+
+
+def test_the_confusion_matrix_is_of_the_test_images_or_else_the_validation_images(tmp_path: Path) -> None:
+    study = WrittenStudy(tmp_path)
+    spec = network(16)
+    study.complete(spec, 9_000)
+    found = report_of(study).confusion
+    assert found is not None
+    assert (found.matrix[0][:3], sum(map(sum, found.matrix))) == ([9_000, 1_000, 0], 10_000)
+    assert "10,000 validation images" in found.images
+    study.finals(1, {0: spec}, tests=[9_200])
+    run = RunFolder(tmp_path / study.identity(spec).run_id)
+    assert run.read_scores() is None
+    labels = np.arange(20) % 10
+    # Every image of class 3 is taken for a 5.
+    taken = np.where(labels == 3, 5, labels)
+    run.write_scores(Scores(probabilities=np.eye(10)[taken], labels=labels))
+    found = report_of(study).confusion
+    assert found is not None
+    assert found.matrix == [[2 * int(column == (5 if row == 3 else row)) for column in range(10)] for row in range(10)]
+    assert "20 test images" in found.images
+
+
+def test_a_damaged_confusion_matrix_is_omitted_and_listed(tmp_path: Path) -> None:
+    study = WrittenStudy(tmp_path)
+    study.complete(network(16), 9_000)
+    (tmp_path / study.identity(network(16)).run_id / "confusion.csv").write_text("1,2\n")
+    found = report_of(study)
+    assert found.confusion is None
+    assert found.best_spec == network(16)
+    assert ["confusion" in line for line in found.unreadable] == [True]

@@ -117,8 +117,8 @@ def test_every_figure_is_drawn_and_nothing_is_asked_for(browser: Browser, made: 
     with opened(browser, address, width=width) as (page, watch):
         wait_until_drawn(page)
         figures = page.locator("figure")
-        # Two fronts, use, rungs, the outline, and one for each set of curves and each ablation.
-        assert figures.count() == 5 + len(report.learning) + len(report.ablations)
+        # Two fronts, use, rungs, the outline, the confusion matrix, and one for each set of curves and each ablation.
+        assert figures.count() == 6 + len(report.learning) + len(report.ablations)
         for figure in figures.all():
             assert figure.get_attribute("role") == "img"
             words = figure.get_attribute("aria-labelledby")
@@ -127,11 +127,50 @@ def test_every_figure_is_drawn_and_nothing_is_asked_for(browser: Browser, made: 
             assert drawn is not None
             assert drawn["width"] > 200
             assert drawn["height"] > 100
-            marks = ".trace, .bars .point, .shapelayer path, .scatterlayer .point"
+            marks = ".trace, .bars .point, .shapelayer path, .scatterlayer .point, .hm"
             assert figure.locator(marks).count() > 0
+        assert page.evaluate(OVERLAPPING_LABELS) == []
         assert overflow(page) == 0
         assert watch.complaints == []
         assert watch.requests == [address]
+
+
+@pytest.mark.parametrize(("marker", "section"), [("front", "leaderboard"), ("pruned at a restart", "rejected")])
+def test_a_point_of_the_front_leads_to_its_row(
+    browser: Browser, made: tuple[Report, str], marker: str, section: str
+) -> None:
+    with opened(browser, made[1]) as (page, _):
+        wait_until_drawn(page)
+        drawn = page.locator("[data-figure='front-1-data']")
+        point = drawn.evaluate(
+            """(plot, name) => {
+                const trace = plot.data.find((each) => each.name === name);
+                const [x, y] = [plot._fullLayout.xaxis, plot._fullLayout.yaxis];
+                plot.scrollIntoView({ behavior: "instant" });
+                const box = plot.getBoundingClientRect();
+                const across = box.left + x._offset + x.d2p(trace.x[0]);
+                return [trace.customdata[0], across, box.top + y._offset + y.d2p(trace.y[0])];
+            }""",
+            marker,
+        )
+        page.mouse.move(point[1], point[2])
+        page.locator(".plot.linked").wait_for()
+        page.mouse.click(point[1], point[2])
+        row = page.locator("tr:target")
+        row.wait_for()
+        assert row.locator("th").inner_text() == point[0]
+        assert page.locator(f"#{section}").locator("tr:target").count() == 1
+        assert page.evaluate(
+            """async () => {
+                await Promise.all(document.getAnimations().map((each) => each.finished));
+                const row = document.querySelector("tr:target");
+                return new Promise((seen) => new IntersectionObserver((entries, watch) => {
+                    if (!entries[0].isIntersecting) return;
+                    watch.disconnect();
+                    seen(true);
+                }).observe(row));
+            }"""
+        )
 
 
 def test_a_script_that_slipped_into_the_page_would_not_run(browser: Browser, made: tuple[Report, str]) -> None:
@@ -195,7 +234,8 @@ def test_paper_shows_everything_that_a_screen_has_room_to_scroll(browser: Browse
         page.emulate_media(media="print")
         hidden = page.evaluate(
             """() => [...document.querySelectorAll("main *, header *, footer *")]
-                .filter((each) => !each.closest("nav, .plot, script, svg") && each.getClientRects().length === 0)
+                .filter((each) => !each.closest("nav, .screen, .plot, script, svg"))
+                .filter((each) => each.getClientRects().length === 0)
                 .map((each) => each.tagName)"""
         )
         assert hidden == []
@@ -205,8 +245,34 @@ def test_paper_shows_everything_that_a_screen_has_room_to_scroll(browser: Browse
         )
         assert clipped == 0
         assert page.locator("nav").is_hidden()
+        # Figures stand in two columns, and their labels within them.
+        columns, outside = page.evaluate(
+            """() => {
+                const plots = [...document.querySelectorAll(".plot")];
+                const outside = plots.flatMap((plot) => [...plot.querySelectorAll("svg text")].filter((text) => {
+                    const box = text.getBoundingClientRect(), place = plot.getBoundingClientRect();
+                    return box.left < place.left - 1 || box.right > place.right + 1 || box.bottom > place.bottom + 1;
+                }).map((text) => `${plot.dataset.figure}: ${text.textContent}`));
+                const columns = new Set(plots.map((plot) => Math.round(plot.getBoundingClientRect().left)));
+                return [columns.size, outside];
+            }"""
+        )
+        assert (columns, outside) == (2, [])
         assert page.pdf(format="A4").startswith(b"%PDF")
 
+
+OVERLAPPING_LABELS = """() => [...document.querySelectorAll(".plot")].flatMap((plot) => ["x", "y"].flatMap((axis) => {
+    const labels = [...plot.querySelectorAll(`.${axis}tick text`)].map((text) => {
+        const box = text.getBoundingClientRect();
+        // A slanted label overlaps the next only where its line does.
+        return [text.textContent, text.getAttribute("transform").startsWith("rotate(0") ? box : {}];
+    });
+    return labels.flatMap(([text, box], place) => labels.slice(place + 1)
+        .filter(([, other]) => box.left < other.right - 1 && other.left < box.right - 1
+            && box.top < other.bottom - 1 && other.top < box.bottom - 1)
+        .map(([other]) => `${plot.dataset.figure}: ${text}, ${other}`));
+}))"""
+"""Pairs of labels of an axis that lie over each other."""
 
 CONTRAST = """() => {
   const channels = (text) => text.match(/[\\d.]+/g).map(Number);

@@ -49,7 +49,7 @@ def test_a_page_has_one_element_of_each_kind_where_a_reader_looks_for_it(whole: 
     page = Elements(render(whole))
     sections = [attributes["id"] for tag, attributes in page.found if tag == "section"]
     assert sections == [
-        *("finals", "leaderboard", "front", "course", "learning", "network", "importance", "rejected"),
+        *("finals", "leaderboard", "front", "course", "learning", "network", "confusion", "importance", "rejected"),
         *("ablations", "reproductions", "origin"),
     ]
     links = [attributes["href"] for tag, attributes in page.found if tag == "a"]
@@ -58,8 +58,8 @@ def test_a_page_has_one_element_of_each_kind_where_a_reader_looks_for_it(whole: 
     named = {attributes["aria-labelledby"] for attributes in figures}
     assert {attributes["role"] for attributes in figures} == {"img"}
     assert named == {attributes["id"] for tag, attributes in page.found if tag == "figcaption"}
-    # Two fronts, use, rungs, three learning curves, the outline and one ablation.
-    assert len(named) == 9
+    # Two fronts, use, rungs, three learning curves, the outline, the confusion matrix and one ablation.
+    assert len(named) == 10
     alt = accuracy_front(whole.trials, cost="macs", budget=whole.settings.budget).layout.meta["alt"]
     assert " ".join(alt.split()) in text_of(render(whole))
 
@@ -172,7 +172,7 @@ def test_a_page_that_cannot_be_written_is_refused_before_any_work(tell: RunComma
     ("arguments", "words"),
     [
         (["none"], "no such study"),
-        (["--ablation", "nowhere"], "no such file"),
+        (["--ablation", "nowhere"], "must have a study.yaml, or runs of an ablation"),
         (["--reproduction", "nowhere"], "has no run that was evaluated on the test set"),
     ],
 )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from budgetnet.common.errors import InputError
+from budgetnet.common.formatting import count_of
 from budgetnet.visualization.figures.style import WIDTH, blank_figure, literal
 
 if TYPE_CHECKING:
@@ -102,6 +103,6 @@ def _alt(cells: Sequence[ConfusionCell]) -> str:
     wrong = max((cell for cell in cells if cell.true != cell.predicted), key=lambda cell: cell.images, default=None)
     most = ""
     if wrong and wrong.images:
-        most = f"; most often, {wrong.images:,} times, {wrong.true} is taken for {wrong.predicted}"
+        most = f"; most often, {count_of(wrong.images, 'time')}, {wrong.true} is taken for {wrong.predicted}"
     share = f", {100 * right / total:.2f} %," if total else ""
     return f"Of {total:,} images {right:,}{share} are on the diagonal, taken for what they are{most}."

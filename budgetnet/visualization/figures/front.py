@@ -28,6 +28,8 @@ from budgetnet.visualization.figures.style import (
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+_NARROW = 5
+"""Ratio of the largest to the smallest cost below which ticks have equal steps."""
 _WIDE = 200
 """Ratio of the largest to the smallest cost from which only powers of ten are labelled on the axis."""
 COST_WORDS: dict[CostName, str] = {"params": "parameters", "macs": "MACs", "activations": "activations"}
@@ -129,11 +131,23 @@ def accuracy_front(
         figure.add_annotation(text=f"budget {limit:,}", **place, **label_style)
     # The axis is logarithmic, so that equal ratios have equal distances.
     costs = [*([there] if comparable or not rows else []), *(row.cost for row in rows)]
-    # Over several powers of ten, labels between them would overlap on narrow screens.
-    step = "D2" if max(costs) < _WIDE * min(costs) else 1
-    figure.update_xaxes(title_text=f"{words} (logarithmic)", type="log", tickformat="~s", dtick=step)
+    ticks = _ticks(min(costs), max(costs))
+    figure.update_xaxes(title_text=f"{words} (logarithmic)", type="log", tickformat="~s", **ticks)
     figure.update_yaxes(title_text="validation accuracy, %")
     return figure
+
+
+def _ticks(low: int, high: int) -> dict[str, Any]:
+    """Return the ticks of a logarithmic axis: few enough that labels do not overlap on a narrow screen."""
+    # Over several powers of ten, these alone; over less, 1, 2 and 5 times each.
+    if high >= _NARROW * low:
+        return {"dtick": 1 if high >= _WIDE * low else "D2"}
+    # Between nearer costs there are too few of these. A single cost has a tick of its own.
+    rough = max(1, high - low) / 4
+    power = 10 ** math.floor(math.log10(rough)) if rough >= 1 else 1
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
+    ticks = list(range(low // step * step, high + step, step))
+    return {"tickvals": ticks if high > low else [low]}
 
 
 def _traces(rows: Sequence[FrontRow], words: str) -> Iterable[Any]:
@@ -168,6 +182,7 @@ def _traces(rows: Sequence[FrontRow], words: str) -> Iterable[Any]:
             name=name,
             marker=marker,
             text=[_hover_text(row, words) for row in chosen],
+            customdata=[row.name for row in chosen],
             hovertemplate="%{text}<extra></extra>",
             **front_look,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,10 +10,9 @@ from budgetnet.common.config import command
 from budgetnet.common.errors import RecordError
 from budgetnet.experiments.ablation.config import STUDY_FILE, AblationConfig
 from budgetnet.experiments.ablation.results import ablation_result
-from budgetnet.experiments.ablation.stored import stored_ablations
+from budgetnet.experiments.ablation.stored import StoredAblation, stored_ablations
 from budgetnet.experiments.ablation.study import AblationStudy
 from budgetnet.experiments.ablation.variants import Variant
-from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.records import RunRecord
 from budgetnet.visualization.report.content import Ablation
 from budgetnet.visualization.report.formatting import data_text
@@ -24,45 +22,61 @@ Records = dict[tuple[str, str], dict[int, RunRecord]]
 """Runs by the digests of their network and recipe, and by their seeds."""
 
 
-def read_ablation(folder: Path, reader: Reader) -> Ablation:
-    """Return the result of an ablation from its records.
+def read_ablations(folder: Path, reader: Reader) -> list[Ablation]:
+    """Return the results of the ablations in a folder from their records.
 
     The runs may have been trained with overrides of the base, such as a smaller network or fewer epochs. They are taken
-    from the config stored with the runs; without one the study is used as in its file.
+    from the config that `budgetnet ablate` stores with the runs; without one the study is used as in its file.
 
     Args:
-        folder: folder with ``study.yaml``, and run folders in ``runs`` or next to it.
+        folder: folder with run folders in ``runs`` or in itself. With a ``study.yaml`` it has this one study, without
+            one all whose configs are stored with the runs.
         reader: reader of run folders.
 
     Raises:
-        InputError: the study's file is missing or invalid.
-        RecordError: no run belongs to the study, or none to its base.
+        InputError: the study's file is invalid.
+        RecordError: there is no study, no run of it, or none of its base.
     """
-    study = AblationStudy.load(folder / STUDY_FILE)
     runs = folder / "runs" if (folder / "runs").is_dir() else folder
-    everything = reader.read_all(runs)
-    records, others = _of_one_kind(everything)
-    if not records:
+    stored = stored_ablations(runs)
+    if (folder / STUDY_FILE).exists():
+        study = AblationStudy.load(folder / STUDY_FILE)
+        return [_read(folder, study, [each for each in stored if each.file_digest == study.digest], reader)]
+    studies: dict[str, list[StoredAblation]] = {}
+    for each in reversed(stored):
+        studies.setdefault(each.file_digest, []).append(each)
+    if not studies:
+        rule = f"must have a {STUDY_FILE}, or runs of an ablation: `budgetnet ablate` leaves them in its --out"
+        raise RecordError("ablation", str(folder), rule)
+    return [_read(folder, group[0].study, group, reader) for group in studies.values()]
+
+
+def _read(folder: Path, study: AblationStudy, stored: Sequence[StoredAblation], reader: Reader) -> Ablation:
+    everything = reader.read_all(folder / "runs" if (folder / "runs").is_dir() else folder)
+    if not everything:
         raise RecordError("ablation", str(folder), "has no readable finished run")
-    by_key = _by_key(records)
-    study, config, variants = _as_trained(study, runs, by_key, records[0].identity.spec)
+    found = [_as_trained(study, stored, records) for records in _kinds(everything)]
+    study, config, variants, by_key = max(found, key=lambda each: each.trained)
     trained = [variant for variant in variants if variant.key in by_key]
     started = {variant.network for variant in trained}
     if any(variant.is_base and variant.network in started and variant not in trained for variant in variants):
         raise RecordError("ablation", str(folder), "has no run of the study's base, which variants are compared with")
+    if not trained:
+        raise RecordError("ablation", str(folder), f"has no run of the study {study.name}".rstrip())
     seeds = sorted(set.intersection(*(set(by_key[variant.key]) for variant in trained)))
     if not seeds:
         raise RecordError("ablation", str(folder), "has no seed that all of its variants were trained with")
     study = study.from_mapping({**study.to_mapping(), "seeds": seeds})
     chosen = {variant.key: [by_key[variant.key][seed] for seed in seeds] for variant in trained}
-    used = len(chosen) * len(seeds)
+    records = [record for of_seed in by_key.values() for record in of_seed.values()]
+    unused, others = len(records) - len(chosen) * len(seeds), len(everything) - len(records)
     return Ablation(
         folder=str(folder),
         result=ablation_result(study, variants, chosen),
         override=() if config is None else tuple(config.changes),
         command=None if config is None else command(config),
         data=data_text(records[0].identity.data),
-        remarks=tuple(_remarks(variants, trained, others=others, unused=len(records) - used)),
+        remarks=tuple(_remarks(variants, trained, others=others, unused=unused)),
     )
 
 
@@ -76,17 +90,14 @@ def _remarks(variants: Sequence[Variant], trained: Sequence[Variant], *, others:
         yield f"{unused} runs are omitted: other networks or recipes, or seeds that not all variants have"
 
 
-def _of_one_kind(records: Sequence[RunRecord]) -> tuple[list[RunRecord], int]:
-    """Return the largest group of comparable records, and the number of other records."""
-
-    def kind(record: RunRecord) -> str:
+def _kinds(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
+    """Return groups of comparable records, the largest first."""
+    groups: dict[str, list[RunRecord]] = {}
+    for record in records:
         identity = record.identity
-        return repr((identity.data.key, identity.device, identity.precision, identity.trainer))
-
-    kinds = Counter(map(kind, records))
-    most = max(kinds, key=lambda each: kinds[each], default="")
-    found = [record for record in records if kind(record) == most]
-    return found, len(records) - len(found)
+        kind = repr((identity.data.key, identity.device, identity.precision, identity.trainer))
+        groups.setdefault(kind, []).append(record)
+    return sorted(groups.values(), key=len, reverse=True)
 
 
 def _by_key(records: Sequence[RunRecord]) -> Records:
@@ -98,28 +109,29 @@ def _by_key(records: Sequence[RunRecord]) -> Records:
 
 
 class _Trained(NamedTuple):
-    """A study, the config that its runs were trained with, and its variants."""
+    """A study, the config that its runs were trained with, its variants and comparable runs."""
 
     study: AblationStudy
     config: AblationConfig | None
     variants: list[Variant]
+    runs: Records
+
+    @property
+    def trained(self) -> int:
+        """Number of variants with a run."""
+        return sum(variant.key in self.runs for variant in self.variants)
 
 
-def _as_trained(study: AblationStudy, runs: Path, by_key: Records, spec: ModelSpec) -> _Trained:
-    """Return the study as its runs were trained: the stored ablation of its file with the most variants here.
+def _as_trained(study: AblationStudy, stored: Sequence[StoredAblation], records: Sequence[RunRecord]) -> _Trained:
+    """Return the study as its runs were trained: the stored ablation with the most variants among them.
 
     Args:
         study: the study as in its file.
-        runs: folder of run folders.
-        by_key: the runs.
-        spec: network of any run, for the image shape and number of classes.
+        stored: ablations of that file; may be empty.
+        records: comparable runs.
     """
+    by_key, spec = _by_key(records), records[0].identity.spec
     image: dict[str, Any] = {"input_shape": spec.input_shape, "num_classes": spec.num_classes}
-    candidates: list[tuple[AblationStudy, AblationConfig | None]] = [
-        (stored.study, stored.config) for stored in stored_ablations(runs) if stored.file_digest == study.digest
-    ]
-    found = [_Trained(each, config, each.variants(**image)) for each, config in candidates or [(study, None)]]
-    best = max(found, key=lambda each: sum(variant.key in by_key for variant in each.variants))
-    if not any(variant.key in by_key for variant in best.variants):
-        raise RecordError("ablation", str(runs), "has no run of the study")
-    return best
+    candidates: list[tuple[AblationStudy, AblationConfig | None]] = [(each.study, each.config) for each in stored]
+    found = [_Trained(each, config, each.variants(**image), by_key) for each, config in candidates or [(study, None)]]
+    return max(found, key=lambda each: each.trained)

@@ -17,7 +17,7 @@ from budgetnet.study.settings import StudySettings
 from budgetnet.study.storage import read_trials, study_settings
 from budgetnet.study.trials import Trial, count_outcomes
 from budgetnet.study.winner import winner
-from budgetnet.visualization.report.ablations import read_ablation
+from budgetnet.visualization.report.ablations import read_ablations
 from budgetnet.visualization.report.commands import commands
 from budgetnet.visualization.report.content import ExperimentReport, Learning, Report, Standing
 from budgetnet.visualization.report.environments import read_environments
@@ -42,7 +42,7 @@ def collect(
         study: the study.
         out: folder of its run folders.
         storage: URL of its storage. Default: the SQLite file in `out`.
-        ablations: folders of ablations, see `budgetnet.visualization.report.ablations.read_ablation`.
+        ablations: folders of ablations, see `budgetnet.visualization.report.ablations.read_ablations`.
         reproductions: folders of records, see `budgetnet.visualization.report.reproductions.read_reproduction`.
 
     Raises:
@@ -65,9 +65,10 @@ def collect(
         learning.append(Learning(f"Best candidate of the search: {first.name}", (first_record,)))
     runs = [trial.run for trial in trials if trial.run] + [run for each in _finalists(finals) for run in each.runs]
     where = read_environments(runs, out)
-    damaged = [f"{path.name}: {reason}" for path, reason in reader.unreadable.items()]
     options = (("--ablation", ablations), ("--reproduction", reproductions))
     experiments = collect_experiments(ablations=ablations, reproductions=reproductions)
+    confusion = None if best_record is None else reader.confusion(best_record)
+    damaged = [f"{path.name}: {reason}" for path, reason in reader.unreadable.items()]
     return Report(
         study=study.study_name,
         settings=settings,
@@ -81,6 +82,7 @@ def collect(
         learning=tuple(learning),
         best=best,
         best_spec=None if best_record is None else best_record.identity.spec,
+        confusion=confusion,
         importance=parameter_importance(study),
         ablations=experiments.ablations,
         reproductions=experiments.reproductions,
@@ -105,7 +107,7 @@ def collect_experiments(*, ablations: Sequence[Path], reproductions: Sequence[Pa
     ablation_reader, reproduction_reader = Reader(), Reader()
     return ExperimentReport(
         datetime.now().astimezone(),
-        tuple(read_ablation(folder, ablation_reader) for folder in ablations),
+        tuple(each for folder in ablations for each in read_ablations(folder, ablation_reader)),
         tuple(read_reproduction(folder, reproduction_reader) for folder in reproductions),
         tuple(
             f"{path}: {reason}"

@@ -70,6 +70,16 @@ class Learning(NamedTuple):
     records: tuple[RunRecord, ...]
 
 
+class Confusion(NamedTuple):
+    """Confusion matrix of the recommended network."""
+
+    matrix: list[list[int]]
+    """Counts of images by true class (row) and predicted class (column)."""
+    class_names: tuple[str, ...]
+    images: str
+    """Description of the run and the images."""
+
+
 class Ablation(NamedTuple):
     """An ablation, from its records."""
 
@@ -163,6 +173,8 @@ class Report(NamedTuple):
     """The recommended network: the best finalist's, or else the best candidate's."""
     best_spec: ModelSpec | None
     """Its specification; None if its run folder cannot be read."""
+    confusion: Confusion | None
+    """Its confusion matrix; None if its run does not record one."""
     importance: Mapping[str, float]
     """Importance of each sampled parameter as a share; empty with too few candidates."""
     ablations: tuple[Ablation, ...]

@@ -14,6 +14,7 @@ from budgetnet.visualization.figures import (
     accuracy_front,
     bare,
     budget_use,
+    confusion,
     importance,
     outline,
     rungs,
@@ -61,11 +62,16 @@ def embedded_figures(report: Report) -> dict[str, Any]:
         **ablation_figures(report.ablations),
         "importance": None,
         "outline": None,
+        "confusion": None,
     }
     if report.importance:
         found["importance"] = embed(importance(report.importance))
     if report.best_spec is not None:
         found["outline"] = embed(outline(report.best_spec))
+    if report.confusion is not None:
+        found["confusion"] = embed(
+            confusion(report.confusion.matrix, report.confusion.class_names, note=report.confusion.images)
+        )
     return found
 
 

@@ -42,7 +42,13 @@ def p_value(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def anchor(name: str) -> str:
+    """Return the id of a candidate's table row, to which its points in figures are links."""
+    return f"candidate-{name.removeprefix('#')}"
+
+
 FILTERS: dict[str, Callable[..., str]] = {
+    "anchor": anchor,
     "percent": percent,
     "points": signed,
     "percent_interval": percent_interval,

@@ -7,6 +7,7 @@ from pathlib import Path
 from budgetnet.common.errors import RecordError
 from budgetnet.runs.records import RunRecord
 from budgetnet.runs.store import RunFolder
+from budgetnet.visualization.report.content import Confusion
 
 
 class Reader:
@@ -27,6 +28,27 @@ class Reader:
         """Return the records of the finished runs in a folder, by name."""
         found = (self.read(path.parent) for path in sorted(folder.glob("*/run.json")))
         return [record for record in found if record is not None]
+
+    def confusion(self, record: RunRecord) -> Confusion | None:
+        """Return the confusion matrix of a run's test images or, if it was not evaluated on these, validation images.
+
+        None if the run does not record it, as runs of older versions, or if the record is damaged.
+        """
+        folder, names = RunFolder(record.folder), record.identity.data.class_names
+        try:
+            scores = None if record.test is None else folder.read_scores()
+            matrix = folder.read_confusion(record.result) if scores is None else scores.confusion().tolist()
+        except RecordError as error:
+            self.unreadable[record.folder] = " ".join(str(error).split())
+            return None
+        if matrix is None:
+            return None
+        part = (
+            "test images" if scores is not None else "validation images, which also selected the network and its epoch"
+        )
+        if names is None or len(names) != len(matrix):
+            names = tuple(map(str, range(len(matrix))))
+        return Confusion(matrix, names, f"run {record.folder.name} on {sum(map(sum, matrix)):,} {part}")
 
     def _load(self, path: Path) -> RunRecord | None:
         folder = RunFolder(path)

@@ -3,6 +3,9 @@
   // Parse a number with thousands separators, a typographic minus, a leading # or interval brackets.
   const number = (text) => parseFloat(text.replace(/[,#[\]]/g, "").replace("\u2212", "-"));
 
+  // Width of a figure on paper, in pixels, before it is scaled to its column.
+  const PAPER_WIDTH = 500;
+
   function sortable(table) {
     const rows = [...table.tBodies[0].rows];
     const heads = [...table.tHead.rows[0].cells];
@@ -38,12 +41,27 @@
     });
   }
 
+  // Make the points of candidates links to their rows.
+  function link(place) {
+    const rowOf = (event) => document.getElementById(`candidate-${event.points[0].customdata}`.replace("#", ""));
+    place.on("plotly_hover", (event) => place.classList.toggle("linked", rowOf(event) !== null));
+    place.on("plotly_unhover", () => place.classList.remove("linked"));
+    place.on("plotly_click", (event) => {
+      const row = rowOf(event);
+      if (row === null) return;
+      location.hash = row.id;
+      row.scrollIntoView({ block: "center" });
+    });
+  }
+
   async function draw() {
     const template = document.getElementById("plotly-template").textContent;
     for (const place of document.querySelectorAll("[data-figure]")) {
       const figure = JSON.parse(document.getElementById(place.dataset.figure).textContent);
       const layout = { ...figure.layout, template: JSON.parse(template) };
       await Plotly.newPlot(place, figure.data, layout, { displayModeBar: false });
+      link(place);
+      scalable(place);
     }
     document.documentElement.dataset.drawn = "all";
   }
@@ -52,11 +70,28 @@
   async function fit() {
     for (const place of document.querySelectorAll("[data-figure]")) {
       if (!place.data || place.layout.width === place.clientWidth) continue;
-      await Plotly.relayout(place, { width: place.clientWidth });
-      // Legends with another number of lines change the layout, which needs a second pass.
-      await Plotly.redraw(place);
+      await resize(place, place.clientWidth);
     }
     document.documentElement.dataset.fitted = String(window.innerWidth);
+  }
+
+  async function resize(place, width) {
+    await Plotly.relayout(place, { width });
+    // Legends with another number of lines change the layout, which needs a second pass.
+    await Plotly.redraw(place);
+    scalable(place);
+  }
+
+  // Let the drawing be scaled, as on paper, where the width is known only after the last script has run.
+  function scalable(place) {
+    const { width, height } = place.firstElementChild.firstElementChild.getBoundingClientRect();
+    place.style.setProperty("--ratio", String(width / height));
+    for (const svg of place.querySelectorAll("svg.main-svg")) svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+  }
+
+  // Draw as on a narrow screen, so that text is legible in two columns on paper.
+  async function prepareForPaper() {
+    await Promise.all([...document.querySelectorAll(".js-plotly-plot")].map((place) => resize(place, PAPER_WIDTH)));
   }
 
   document.documentElement.classList.add("scripted");
@@ -66,7 +101,7 @@
     clearTimeout(waiting);
     waiting = setTimeout(fit, 150);
   });
-  window.addEventListener("beforeprint", fit);
+  window.addEventListener("beforeprint", prepareForPaper);
   window.addEventListener("afterprint", fit);
   draw();
 }
