@@ -34,6 +34,13 @@ def figures(
             help="Comma-separated formats: html, svg, png, json; svg and png need the extra figures.",
         ),
     ] = "html",
+    shared_script: Annotated[
+        bool,
+        typer.Option(
+            "--shared-script",
+            help="HTML figures load one plotly.min.js from their folder, instead of containing 5 MB each.",
+        ),
+    ] = False,
 ) -> None:
     """Draw network outlines and the accuracy and loss curves of runs."""
     if not runs and spec is None:
@@ -57,7 +64,7 @@ def figures(
     for _, path in files:
         require_writable(path)
     for figure, path in files:
-        write_figure(figure, path)
+        write_figure(figure, path, shared_script=shared_script)
         typer.echo(str(path))
 
 

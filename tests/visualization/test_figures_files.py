@@ -128,6 +128,30 @@ def test_a_page_draws_without_a_network_and_shows_hostile_names_as_text(
 
 
 @needs_chromium
+def test_figures_share_a_script_beside_them(tmp_path: Path, tell: RunCommand) -> None:
+    out = tmp_path / "a folder"
+    told = tell("figures", str(RUN), "--spec", "reference", "--out", str(out), "--shared-script")
+    assert (told.code, told.err) == (0, "")
+    pages = [Path(line) for line in told.out.splitlines()]
+    script = out / "plotly.min.js"
+    assert {*pages, script} == set(out.iterdir())
+    assert len(pages) == 4
+    assert max(page.stat().st_size for page in pages) < 100_000
+    for page in pages:
+        assert Page(drawn(page, tmp_path / "profile")).classes()["main-svg"] > 0
+    # Alone, a page draws nothing: it is the script beside it that draws.
+    script.rename(tmp_path / "elsewhere.js")
+    assert Page(drawn(pages[0], tmp_path / "profile")).classes()["main-svg"] == 0
+    # A script of another version is replaced, and an equal one is left.
+    script.write_text("old")
+    write_figure(outline(TINY), out / "tiny.html", shared_script=True)
+    assert script.read_bytes() == (tmp_path / "elsewhere.js").read_bytes()
+    before = snapshot(out)
+    write_figure(outline(TINY), out / "tiny.html", shared_script=True)
+    assert snapshot(out)[script.name] == before[script.name]
+
+
+@needs_chromium
 @needs_kaleido
 @pytest.mark.parametrize(("suffix", "start"), [(".svg", b"<svg"), (".PNG", b"\x89PNG")])
 def test_a_picture_is_drawn_by_a_browser(tmp_path: Path, suffix: str, start: bytes) -> None:

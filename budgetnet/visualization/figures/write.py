@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 SUFFIXES = (".html", ".svg", ".png", ".json")
 """Supported file extensions."""
 
-# Forbid all requests; Plotly writes inline scripts and styles.
-_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+PLOTLY_FILE = "plotly.min.js"
+"""Plotly's script, which the figures of a folder may share."""
+
+# Forbid all requests, except for the shared script; Plotly writes inline scripts and styles.
+_POLICY = "default-src 'none'; script-src 'unsafe-inline'{shared}; style-src 'unsafe-inline'; img-src data: blob:"
 _STYLE = f"""
 body {{ margin: 0 auto; padding: 16px; font-family: {FONT}; color: {INK}; background: #fff; }}
 h1 {{ font-size: 1.25rem; margin: 0 0 4px; overflow-wrap: anywhere; }}
@@ -30,7 +33,7 @@ figcaption {{ margin-top: 12px; }}
 """
 
 
-def write_figure(figure: Figure, path: Path, *, field: str = "figure") -> None:
+def write_figure(figure: Figure, path: Path, *, shared_script: bool = False, field: str = "figure") -> None:
     """Write a figure atomically, in the format given by the file's extension.
 
     ``.html`` is one page that fetches nothing; ``.svg`` and ``.png`` are drawn by kaleido in an installed Chromium;
@@ -39,6 +42,8 @@ def write_figure(figure: Figure, path: Path, *, field: str = "figure") -> None:
     Args:
         figure: one of this package, with its title, note and text alternative.
         path: the file.
+        shared_script: whether an HTML page loads Plotly from `PLOTLY_FILE` beside it, which is written if it is missing
+            or of another version, rather than contain its five megabytes.
         field: what to call the path in an error, for example ``--plot``.
 
     Raises:
@@ -47,7 +52,9 @@ def write_figure(figure: Figure, path: Path, *, field: str = "figure") -> None:
     require_writable(path, field=field)
     suffix = path.suffix.lower()
     if suffix == ".html":
-        write_text(path, _page(figure))
+        if shared_script:
+            _write_script(path.parent / PLOTLY_FILE)
+        write_text(path, _page(figure, shared_script=shared_script))
     elif suffix == ".json":
         write_text(path, figure.to_json())
     else:
@@ -81,21 +88,31 @@ def bare(figure: Figure) -> Figure:
     return drawn
 
 
-def _page(figure: Figure) -> str:
+def _write_script(path: Path) -> None:
+    from plotly.offline import get_plotlyjs
+
+    script = get_plotlyjs().encode()
+    if not path.exists() or path.read_bytes() != script:
+        write_bytes(path, script)
+
+
+def _page(figure: Figure, *, shared_script: bool) -> str:
     """Return the figure as an HTML page."""
     drawn, layout = bare(figure), figure.layout
     words = {key: escape(layout.meta[key]) for key in ("title", "note", "alt")}
     config = {"displayModeBar": False, "responsive": True}
-    plot = drawn.to_html(full_html=False, include_plotlyjs=True, config=config)
+    plot = drawn.to_html(full_html=False, include_plotlyjs=not shared_script, config=config)
+    policy = _POLICY.format(shared=" 'self'" if shared_script else "")
+    script = f'<script src="{PLOTLY_FILE}"></script>\n' if shared_script else ""
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{words["title"]}</title>
 <style>{_STYLE}</style>
-</head>
+{script}</head>
 <body style="max-width: {layout.meta["width"]}px">
 <h1>{words["title"]}</h1>
 <p>{words["note"]}</p>
