@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
 import subprocess
 import sys
 from functools import partial
+from html import unescape
 from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,6 +23,7 @@ import yaml
 from browser_support import DESKTOP, PHONE, launched, needs_chromium, opened, overflow
 from documented_support import PAGES, ROOT, blocks_of, commands_of, name_of
 
+import budgetnet
 from budgetnet.cli.main import app
 from budgetnet.common.documents import Document
 from budgetnet.experiments.ablation import AblationStudy
@@ -200,7 +203,7 @@ def test_every_page_and_notebook_is_in_the_navigation() -> None:
     docs = ROOT / "docs"
     written = {str(path.relative_to(docs)) for path in docs.rglob("*.md")}
     notebooks = {f"notebooks/{path.stem}.md" for path in (docs / "notebooks").glob("*.ipynb")}
-    references = {f"reference/{name}.md" for name in [*DOCUMENTS, "command-line"]}
+    references = {f"reference/{name}.md" for name in [*DOCUMENTS, "command-line", "python"]}
     assert sorted(navigation) == sorted(written | notebooks | references)
 
 
@@ -259,6 +262,33 @@ class _Quiet(SimpleHTTPRequestHandler):
         """Says nothing."""
 
 
+def test_the_reference_of_the_python_api_holds_every_name_with_its_arguments_and_docstring(site: Path) -> None:
+    page = (site / "reference" / "python.html").read_text(encoding="utf-8")
+    parts = re.split(r'<h2 id="[^"]*">(\w+)<', page)
+    sections = dict(zip(parts[1::2], parts[2::2], strict=True))
+    assert list(sections) == dir(budgetnet)
+    for name, section in sections.items():
+        thing = getattr(budgetnet, name)
+        text = " ".join(unescape(re.sub(r"<[^>]+>", "", section)).split())
+        first = " ".join((inspect.getdoc(thing) or "").partition("\n\n")[0].replace("`", "").split())
+        assert first
+        assert first in text
+        if inspect.isfunction(thing):
+            assert set(inspect.signature(thing).parameters) <= set(re.findall(r"\w+", text))
+    assert "ModelSpec.build" in page
+
+
+@needs_chromium
+def test_search_finds_pages_of_a_site_on_a_disk(site: Path) -> None:
+    with launched() as browser, opened(browser, (site / "howto" / "gpu.html").as_uri()) as (page, watch):
+        query = page.get_by_role("textbox", name="Search")
+        query.click()
+        query.press_sequentially("squeeze_excitation_ratio")
+        page.locator(".md-search-result__item").first.wait_for()
+        assert "reference/" in str(page.locator(".md-search-result__link").first.get_attribute("href"))
+        assert watch.foreign == []
+
+
 @needs_chromium
 def test_pages_fit_a_phone_and_are_found_without_a_network(site: Path) -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(site)))
@@ -267,7 +297,8 @@ def test_pages_fit_a_phone_and_are_found_without_a_network(site: Path) -> None:
     try:
         with launched() as browser:
             address = f"http://127.0.0.1:{server.server_port}"
-            for place in ("index", "reference/spec", "reference/command-line", "notebooks/specs-and-budgets"):
+            references = [f"reference/{name}" for name in ("spec", "command-line", "python")]
+            for place in ("index", *references, "notebooks/specs-and-budgets"):
                 for width in (DESKTOP, PHONE):
                     with opened(browser, f"{address}/{place}.html", width=width) as (page, watch):
                         page.wait_for_load_state("networkidle")

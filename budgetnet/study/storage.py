@@ -30,6 +30,8 @@ from budgetnet.study.presence import GRACE_PERIOD, HEARTBEAT_INTERVAL
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.trials import Outcome, Trial
 
+METRIC = "validation accuracy"
+"""Name of the objective, in the dashboard and in Optuna's plots."""
 SETTINGS_KEY = "budgetnet:settings"
 """User attribute of a study that holds its settings as JSON."""
 STORAGE_ERRORS = (SQLAlchemyError, StorageInternalError)
@@ -153,6 +155,10 @@ def open_study(storage: RDBStorage, name: str, settings: StudySettings) -> optun
     # A new study without settings yet looks like one that was not made by budgetnet.
     with _exclusive(storage.engine.url):
         study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            if study.metric_names is None:
+                study.set_metric_names([METRIC])
         if SETTINGS_KEY not in study.user_attrs:
             if study.get_trials(deepcopy=False):
                 raise RecordError("study", name, "was not made by budgetnet; choose another study name")

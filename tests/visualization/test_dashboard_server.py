@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
+import shlex
 import signal
 import socket
 from collections.abc import Iterator
@@ -13,9 +15,14 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
+import optuna
 import pytest
 from dashboard_support import EIGHT, NAME, Copy, all_outcomes, copied, opened
+from report_support import every_outcome
 from support import RunCommand, started, wait_for, write_space
+
+from budgetnet.study.storage import default_storage, open_storage
+from budgetnet.visualization.dashboard import DashboardServer
 
 __all__ = ["all_outcomes"]
 
@@ -82,6 +89,40 @@ def test_signal_stops_dashboard_with_one_line(copy: Copy, end: signal.Signals) -
     assert (out, err) == ("", "press Ctrl-C to stop\ndashboard stopped\n"), "and no line for each request"
     with pytest.raises(OSError, match="refused"):
         urlopen(address["base"], timeout=5)
+
+
+def test_errors_of_requests_are_printed_until_the_server_closes(copy: Copy, capsys: pytest.CaptureFixture[str]) -> None:
+    server = DashboardServer(open_storage(default_storage(copy.out), create=False), out=copy.out, port=0)
+
+    def fail() -> str:
+        try:
+            raise OSError(errno.EBADF, "no such descriptor")
+        except OSError:
+            server.handle_error(None, ("127.0.0.1", 1))
+        return capsys.readouterr().err
+
+    assert "no such descriptor" in fail()
+    server.server_close()
+    assert fail() == ""
+
+
+def test_the_metric_has_a_name_and_attributes_are_readable(tmp_path: Path) -> None:
+    written = every_outcome(tmp_path)
+    storage = open_storage(default_storage(tmp_path), create=False)
+    optuna.create_study(storage=storage, study_name="of others").set_user_attr("budgetnet:settings", "{}")
+    with serving(tmp_path, "study") as (_, address):
+        study = ask(address["base"], f"/api/studies/{address['study']}")
+        others = ask(address["base"], f"/api/studies/{int(address['study']) + 1}")
+    assert study["objective_names"] == ["validation accuracy"]
+    shown = {each["key"]: each["value"] for each in study["user_attrs"]}
+    words = shlex.split(shown["budgetnet:settings"])
+    assert words[:2] == ["budgetnet", "search"]
+    assert words[words.index("--max-params") + 1] == "100k"
+    assert shown["budgetnet:finals"] == "#1, #2; seeds 0, 1"
+    assert [each["value"] for each in others["user_attrs"]] == ["{}"]
+    stored = written.study.user_attrs
+    assert json.loads(stored["budgetnet:settings"])["config"]["max_params"] == 100_000
+    assert stored["budgetnet:finals"]["seeds"] == [0, 1]
 
 
 def listening(port: int) -> set[str]:

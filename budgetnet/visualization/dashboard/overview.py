@@ -154,9 +154,6 @@ def _fit_card(figure: Figure) -> None:
     title = {"text": figure.layout.meta["title"], "font": {"size": 15}, "subtitle": {"text": ""}}
     below = {"yref": "container", "y": 0, "yanchor": "bottom", "font": {"size": 11}}
     figure.update_layout(title=title, height=_CARD, legend=below, margin={"t": 44, "b": 8, "l": 8, "r": 16})
-    # Let Plotly choose the ticks, so that labels on narrow logarithmic axes do not overlap.
-    if figure.layout.xaxis.type == "log":
-        figure.layout.xaxis.dtick = None
     # Keep only the parts of the template for the trace types in use; it is larger than a small figure.
     looks = figure.layout.template.data.to_plotly_json()
     figure.layout.template = {"data": {kind: looks[kind] for kind in {each.type for each in figure.data} & set(looks)}}

@@ -19,6 +19,7 @@ from optuna.storages import RDBStorage
 
 from budgetnet.common.errors import InputError
 from budgetnet.visualization.dashboard.artifacts import artifact_folder
+from budgetnet.visualization.dashboard.readable import ReadableStorage
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -66,6 +67,7 @@ class DashboardServer(ThreadingMixIn, WSGIServer):
     """
 
     daemon_threads = True
+    _closed = False
 
     def __init__(self, storage: RDBStorage, *, out: Path, port: int) -> None:
         """Bind the port.
@@ -86,7 +88,8 @@ class DashboardServer(ThreadingMixIn, WSGIServer):
             taken = error.errno == errno.EADDRINUSE
             rule = "is in use; choose another, or 0 for any free port" if taken else f"cannot be used: {error.strerror}"
             raise InputError("--port", port, rule) from None
-        self.set_app(refuse_foreign(wsgi(storage, artifact_store=FileSystemArtifactStore(artifact_folder(out)))))
+        artifacts = FileSystemArtifactStore(artifact_folder(out))
+        self.set_app(refuse_foreign(wsgi(ReadableStorage(storage), artifact_store=artifacts)))
 
     @property
     def address(self) -> str:
@@ -94,9 +97,14 @@ class DashboardServer(ThreadingMixIn, WSGIServer):
         return f"http://{HOST}:{self.server_port}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Print what went wrong with a request, but not that a browser closed its connection early."""
-        if not isinstance(sys.exception(), ConnectionError):
+        """Print what went wrong with a request, but not that the browser or this server closed its connection early."""
+        if not self._closed and not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
+
+    def server_close(self) -> None:
+        """Stop listening; errors of requests that are still being answered are not printed any more."""
+        self._closed = True
+        super().server_close()
 
     def serve(self) -> None:
         """Answer requests until an interrupt, without the dashboard's warnings about small studies."""
