@@ -16,7 +16,8 @@ from budgetnet.statistics.intervals import format_with_interval
 
 HOW_COMPARED = (
     "difference: accuracy of the first minus that of the second; only first, only second: images that only this one "
-    "classifies correctly; p: McNemar's exact test, Holm-corrected over all rows"
+    "classifies correctly; p: McNemar's exact test, Holm-corrected over all rows. The interval is Newcombe's for one "
+    "pair alone, so it can exclude 0 where p is above 0.05"
 )
 """Line below a table of comparisons."""
 
