@@ -10,6 +10,7 @@ from budgetnet.api.leaderboard import Leaderboard
 from budgetnet.api.trained_candidate import TrainedCandidate
 from budgetnet.common.errors import InputError, RecordError
 from budgetnet.model.budget import Budget
+from budgetnet.runs.named_recipes import describe_recipe
 from budgetnet.study.finalists import FinalResult, load_finals, read_results
 from budgetnet.study.leaderboard import candidates, rank
 from budgetnet.study.settings import StudySettings
@@ -205,7 +206,7 @@ class Study:
             ),
             "data": f"{settings.data.name}: {settings.data.provenance}",
             "images": f"{settings.data.train_images:,} training, {settings.data.validation_images:,} validation",
-            "recipe": f"{settings.recipe.name or 'from a file'}, {settings.recipe.epochs} epochs",
+            "recipe": f"{describe_recipe(settings.recipe)}, {settings.recipe.epochs} epochs",
             "seed": str(settings.config.seed),
         }
         return study_html(self.leaderboard(), title=self.name, facts=facts, counts=self.count_outcomes())

@@ -19,6 +19,7 @@ from budgetnet.cli.options import (
     one_of,
     print_json,
 )
+from budgetnet.runs.named_recipes import describe_recipe
 from budgetnet.runs.recipe import LEAKAGE_WARNING, Views
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def _print_run(output: Console, evaluated: EvaluatedRun, *, number: int, bins: i
     output.print(f"{number}: {record.folder}", style="bold")
     output.print(
         f"{identity.spec.label}: {result.params:,} parameters, {short_count(result.macs)} MACs; recipe "
-        f"{identity.recipe.name or 'from a file'}, seed {identity.seed}, weights of epoch {result.best_epoch} of "
+        f"{describe_recipe(identity.recipe)}, seed {identity.seed}, weights of epoch {result.best_epoch} of "
         f"{result.epochs}"
     )
     accuracy = f"accuracy {format_with_interval(scores.accuracy, scores.interval)} %"

@@ -96,6 +96,7 @@ def _pruned_ahead(trials: Sequence[Trial]) -> int:
 def print_leaderboard(study: optuna.Study, *, out: Path, storage: str | None, as_json: bool) -> None:
     """Print a study's candidates, its finalists if there are any, and how they were trained and evaluated."""
     from budgetnet.common.config import command
+    from budgetnet.runs.named_recipes import describe_recipe
     from budgetnet.study.commands import found_config
     from budgetnet.study.finalists import final_gaps, gap_mapping, load_finals, read_results
     from budgetnet.study.leaderboard import candidates, rank
@@ -135,7 +136,7 @@ def print_leaderboard(study: optuna.Study, *, out: Path, storage: str | None, as
     )
     typer.echo(
         f"data: {settings.data.name}: {settings.data.provenance}; {settings.data.train_images:,} training and "
-        f"{settings.data.validation_images:,} validation images; recipe {settings.recipe.name or 'from a file'}, "
+        f"{settings.data.validation_images:,} validation images; recipe {describe_recipe(settings.recipe)}, "
         f"{settings.recipe.epochs} epochs, seed {config.seed}; "
         f"space {settings.space.name or 'from a file'}, {config.sizing}, {config.sampler}, {config.pruner}"
     )

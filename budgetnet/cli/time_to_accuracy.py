@@ -8,6 +8,7 @@ import typer
 
 from budgetnet.cli.options import Json, RunsArgument, print_json
 from budgetnet.common.errors import InputError
+from budgetnet.runs.named_recipes import describe_recipe
 from budgetnet.runs.recipe import LEAKAGE_WARNING
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def _table(found: list[TimesToAccuracy]) -> Table:
             first = number == 0
             table.add_row(
                 each.record.folder.name if first else "",
-                (identity.recipe.name or "from a file") if first else "",
+                describe_recipe(identity.recipe) if first else "",
                 str(identity.seed) if first else "",
                 f"{100 * target:g}",
                 *(

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
 from budgetnet.common.documents import look_up
+from budgetnet.common.errors import InputError
 from budgetnet.common.files import is_file_path
 from budgetnet.runs.augmentation import Augmentation
 from budgetnet.runs.recipe import Recipe
@@ -87,3 +92,43 @@ def find_recipe(text: str) -> Recipe:
         InputError: no such name or file, or a file that breaks a rule.
     """
     return Recipe.load(text) if text not in NAMED and is_file_path(text) else named_recipe(text)
+
+
+_SHOWN = 3
+"""Values that a description of a recipe lists."""
+
+
+def describe_recipe(recipe: Recipe) -> str:
+    """Return a recipe's name, or the named recipe that is closest to it and the values that differ.
+
+    Such as ``paper, with learning_rate 0.03``. The number of epochs and what follows from it are left out: they are
+    shown beside the recipe.
+    """
+    if recipe.name and recipe.name not in NAMED:
+        return recipe.name
+    among = [NAMED[recipe.name]] if recipe.name else NAMED.values()
+    changes = {known.name: _changes(recipe, known) for known in among}
+    name = min(changes, key=lambda each: len(changes[each]))
+    shown, more = changes[name][:_SHOWN], len(changes[name][_SHOWN:])
+    listed = ", ".join(shown) + (f" and {more} more" if more else "")
+    return f"{name}, with {listed}" if shown else name
+
+
+def _changes(recipe: Recipe, known: Recipe) -> list[str]:
+    with suppress(InputError):  # Its schedule cannot be stretched to so few epochs.
+        known = known.with_epochs(recipe.epochs)
+    left_out = {"name", "epochs"}
+    return list(_differing(recipe.model_dump(exclude=left_out), known.model_dump(exclude=left_out)))
+
+
+def _differing(own: dict[str, Any], other: dict[str, Any], group: str = "") -> Iterator[str]:
+    """Yield each value that differs, with its path."""
+    for key, value in own.items():
+        if isinstance(value, dict) and isinstance(other[key], dict):
+            yield from _differing(value, other[key], f"{group}{key}.")
+        elif value != other[key]:
+            yield f"{group}{key}" if isinstance(value, dict) else f"{group}{key} {_as_text(value)}"
+
+
+def _as_text(value: Any) -> str:
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

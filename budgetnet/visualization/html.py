@@ -14,6 +14,7 @@ from budgetnet.model.budget import LimitVerdict, Verdict
 from budgetnet.model.cost import cost_of
 from budgetnet.model.spec import ModelSpec, feature_sizes
 from budgetnet.model.summary import Summary
+from budgetnet.runs.named_recipes import describe_recipe
 from budgetnet.runs.records import RunRecord
 from budgetnet.statistics.intervals import format_with_interval, points, wilson_interval
 from budgetnet.study.leaderboard import LeaderboardRow, gap_text, noise_word
@@ -183,7 +184,7 @@ def run_html(record: RunRecord) -> str:
         accuracy = f"{format_with_interval(share, interval)} % validation accuracy"
     facts = [
         accuracy,
-        f"recipe {identity.recipe.name or 'from a file'}, {result.epochs} epochs, seed {identity.seed}",
+        f"recipe {describe_recipe(identity.recipe)}, {result.epochs} epochs, seed {identity.seed}",
         f"{short_petaflops(record.train_flops)} PFLOP",
     ]
     head = f"<p><b>{escape(record.folder.name)}</b> · {escape(' · '.join(facts))}</p>"

@@ -15,7 +15,7 @@ from strategies import many_examples
 
 from budgetnet.common.errors import InputError
 from budgetnet.runs.augmentation import Augmentation, ExampleFilter, Policy, Resizing
-from budgetnet.runs.named_recipes import NAMED, named_recipe
+from budgetnet.runs.named_recipes import NAMED, describe_recipe, named_recipe
 from budgetnet.runs.recipe import Recipe, require_reliable_validation
 
 FAST: list[dict[str, Any]] = [
@@ -311,3 +311,33 @@ def test_unknown_recipe_suggests_known_names(name: str, hint: str) -> None:
         named_recipe(name)
     assert caught.value.field == "recipe"
     assert hint in caught.value.rule
+
+
+@pytest.mark.parametrize(
+    ("base", "changes", "text"),
+    [
+        ("paper", {}, "paper"),
+        ("digits", {"name": ""}, "digits"),
+        ("paper", {"name": "", "learning_rate": 0.03}, "paper, with learning_rate 0.03"),
+        ("paper", {"learning_rate": 0.03}, "paper, with learning_rate 0.03"),
+        ("search", {"name": "", "nesterov": False, "momentum": 0.5}, "search, with momentum 0.5, nesterov false"),
+        ("paper", {"name": "", "early_stopping": None}, "paper, with early_stopping none"),
+        ("paper", {"name": "", "augmentation": {"cutout": 4}}, "paper, with augmentation.cutout 4"),
+        ("paper", {"name": "", "lookahead": {}}, "paper, with lookahead"),
+        (
+            "paper",
+            {"name": "", "learning_rate": 0.1, "momentum": 0.5, "weight_decay": 0.1, "batch_size": 9, "nesterov": True},
+            "paper, with learning_rate 0.1, momentum 0.5, weight_decay 0.1 and 2 more",
+        ),
+        ("paper", {"name": "mine", "learning_rate": 0.03}, "mine"),
+    ],
+)
+def test_a_recipe_is_described_by_what_differs_from_a_named_one(base: str, changes: dict[str, Any], text: str) -> None:
+    recipe = Recipe(**{**named_recipe(base).to_mapping(), **changes})
+    assert describe_recipe(recipe) == text
+
+
+@pytest.mark.parametrize("name", list(NAMED))
+def test_another_number_of_epochs_alone_is_no_difference(name: str) -> None:
+    known = named_recipe(name)
+    assert describe_recipe(known.with_epochs(known.epochs * 2).model_copy(update={"name": ""})) == name

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from budgetnet.runs.named_recipes import describe_recipe
 from budgetnet.runs.records import RunRecord
 from budgetnet.statistics.intervals import Interval, mean_interval
 
@@ -52,7 +53,7 @@ def _row(record: RunRecord) -> RunRow:
     best = None if result.best_epoch is None else record.curves[result.best_epoch - 1]
     return RunRow(
         run=record.folder.name,
-        recipe=identity.recipe.name or "from a file",
+        recipe=describe_recipe(identity.recipe),
         seed=identity.seed,
         epochs=result.epochs,
         best_epoch=result.best_epoch,

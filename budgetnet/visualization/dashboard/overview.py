@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from budgetnet.common.config import command, has_unnamed_documents
 from budgetnet.common.formatting import count_of, percent
+from budgetnet.runs.named_recipes import describe_recipe
 from budgetnet.statistics.intervals import format_with_interval
 from budgetnet.study.commands import found_config, location_options
 from budgetnet.study.finalists import FinalResult
@@ -120,7 +121,7 @@ class Overview:
             ["budget", f"at most {budget}" if budget else "no limit"],
             ["data", f"{plain(data.name)}: {plain(data.provenance)}"],
             ["images", f"{data.train_images:,} for training, {data.validation_images:,} for validation"],
-            ["recipe", f"{plain(recipe.name or 'from a file')}, {recipe.epochs} epochs"],
+            ["recipe", f"{plain(describe_recipe(recipe))}, {recipe.epochs} epochs"],
             ["space", f"{plain(self._space_name())}, sizing {settings.config.sizing}"],
             ["sampler, pruner", f"{settings.config.sampler}, {settings.config.pruner}"],
             ["seed", str(settings.config.seed)],

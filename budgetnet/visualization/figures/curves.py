@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from budgetnet.common.errors import InputError
+from budgetnet.runs.named_recipes import describe_recipe
 from budgetnet.runs.recipe import LEAKAGE_WARNING
 from budgetnet.runs.records import RunRecord
 from budgetnet.visualization.figures.style import BLACK, BLUE, FAINT, LEGEND_HEIGHT, ORANGE, blank_figure, listed
@@ -75,7 +76,7 @@ def collect_curves(records: RunRecord | Sequence[RunRecord], *, measure: Measure
     curves = tuple(_curve(run, measure) for run in runs)
     data = (
         f"{first.data.name}: {first.data.train_images:,} training and {first.data.validation_images:,} validation "
-        f"images; recipe {first.recipe.name or 'from a file'}"
+        f"images; recipe {describe_recipe(first.recipe)}"
     )
     restarts = {before.epoch for run in runs for before, after in pairwise(run.curves) if after.cycle > before.cycle}
     mean = _mean(curves) if len(curves) > 1 else None

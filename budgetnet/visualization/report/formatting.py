@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from budgetnet.common.formatting import count_of, duration, percent, short_petaflops
 from budgetnet.model.budget import LIMITS, Budget
+from budgetnet.runs.named_recipes import describe_recipe
 from budgetnet.runs.records import DataRecord
 from budgetnet.statistics.intervals import Interval, points
 from budgetnet.study.finalists import FinalGap
@@ -55,6 +56,7 @@ FILTERS: dict[str, Callable[..., str]] = {
     "points_interval": points_interval,
     "whole": whole,
     "petaflops": short_petaflops,
+    "recipe": describe_recipe,
     "counted": count_of,
     "p_value": p_value,
     "duration": duration,
