@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from budgetnet.common.documents import Document
+from budgetnet.common.errors import short_repr
 from budgetnet.model.budget import Budget
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.records import TRAINER_VERSION, DataRecord
@@ -76,19 +78,35 @@ class StudySettings(Document):
         return f"{data}-{self.digest[:8]}"
 
     def differences(self, other: StudySettings) -> list[str]:
-        """Return the names of the settings that differ."""
-        own = ("space", "fitting", "device", "precision", "trainer")
-        differing = [field for field in own if getattr(self, field) != getattr(other, field)]
-        differing += [
-            field for field in _compared_fields() if getattr(self.config, field) != getattr(other.config, field)
+        """Return every setting that differs, with its value here and in the other: ``seed 0, not 1``."""
+        here, there = self._compared(), other._compared()
+        return [
+            f"{path} {_as_text(here.get(path))}, not {_as_text(there.get(path))}"
+            for path in dict.fromkeys([*here, *there])
+            if here.get(path) != there.get(path)
         ]
-        if self.recipe.digest != other.recipe.digest:
-            differing.append("recipe or epochs")
-        if self.data.split_fingerprint != other.data.split_fingerprint:
-            differing.append("data, or train or validation size")
-        elif self.data.key != other.data.key:
-            differing.append("data")
-        return differing
+
+    def _compared(self) -> dict[str, Any]:
+        """Return every setting that must be equal, by its path."""
+        config = self.config.model_dump(mode="json", include=set(_compared_fields()))
+        own = self.model_dump(mode="json", include={"fitting", "device", "precision", "trainer"})
+        space = self.space.model_dump(mode="json", exclude={"name"})
+        recipe = self.recipe.model_dump(mode="json", exclude={"name"})
+        data = self.data.model_dump(mode="json", exclude={"name", "provenance", "class_names"})
+        return dict(_leaves({**config, **own, "space": space, "recipe": recipe, "data": data}))
+
+
+def _leaves(mapping: dict[str, Any], group: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each value of nested mappings with its path."""
+    for key, value in mapping.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{group}{key}.")
+        else:
+            yield f"{group}{key}", value
+
+
+def _as_text(value: Any) -> str:
+    return "none" if value is None else value[:20] if isinstance(value, str) else short_repr(value)
 
 
 def _compared_fields() -> list[str]:

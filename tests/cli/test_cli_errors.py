@@ -217,7 +217,8 @@ def test_study_with_another_config_is_rejected(folder: Path, tell: RunCommand) -
     assert tell("search", "--space", "space.yaml", "--study", "mine", "--trials", "1", *small()).code == 0
     answer = tell("search", "--space", "pair.yaml", "--study", "mine", "--trials", "1", *small("--seed", "1"))
     assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
-    assert "made with another space, seed; choose another study name, or none" in answer.err
+    assert "made with seed 0, not 1; space.stages [1, 2], not [1, 1]; " in answer.err
+    assert answer.err.endswith("; choose another study name, or none\n")
     assert tell("leaderboard", "other").err.count("the storage has mine") == 1
 
 

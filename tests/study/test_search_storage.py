@@ -132,11 +132,14 @@ def test_storage_damaged_while_training_gives_one_line(run_search: SearchRunner,
 @pytest.mark.parametrize(
     ("changes", "part"),
     [
-        ({"max_params": 30_000}, "max_params"),
-        ({"max_macs": 10**9}, "max_macs"),
-        ({"recipe": tiny_recipe(epochs=2)}, "recipe or epochs"),
-        ({"recipe": tiny_recipe(epochs=1, precision="bfloat16")}, "precision.* recipe or epochs"),
-        ({"space": {"stages": [1, 1]}}, "space"),
+        ({"max_params": 30_000}, "max_params 20000, not 30000"),
+        ({"max_macs": 10**9}, "max_macs none, not 1000000000"),
+        ({"recipe": tiny_recipe(epochs=2)}, "recipe.epochs 1, not 2.*"),
+        (
+            {"recipe": tiny_recipe(epochs=1, precision="bfloat16")},
+            "precision float32, not bfloat16; recipe.+",
+        ),
+        ({"space": {"stages": [1, 1]}}, r"space.stages \[1, 2\], not \[1, 1\]; .+"),
     ],
 )
 def test_study_with_another_config_is_rejected_and_unchanged(
@@ -144,7 +147,7 @@ def test_study_with_another_config_is_rejected_and_unchanged(
 ) -> None:
     run_search(trials=1)
     before = {name: content for name, (_, content) in snapshot(tmp_path).items()}
-    with pytest.raises(RecordError, match=f"another {part};"):
+    with pytest.raises(RecordError, match=f"made with {part};"):
         run_search(trials=2, **changes)
     assert {name: content for name, (_, content) in snapshot(tmp_path).items()} == before
 
