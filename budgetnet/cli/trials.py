@@ -40,14 +40,23 @@ def trials(
 ) -> None:
     """List every trial of a study with its outcome, the reason for it and the last accuracy."""
     key = one_of(sort, tuple(_ORDERS), field="--sort")
-    from budgetnet.study.storage import default_storage, find_study, open_storage, read_trials, storage_errors
+    from budgetnet.study.storage import (
+        damaged_trials,
+        default_storage,
+        find_study,
+        open_storage,
+        read_trials,
+        storage_errors,
+    )
 
     kept = open_storage(storage or default_storage(out), create=False)
     with storage_errors(str(kept.url)):
         found = find_study(kept, study)
         listed = sorted(read_trials(found), key=_ORDERS[key], reverse=key in ("accuracy", "params", "macs", "epochs"))
+        damaged = damaged_trials(found)
     if as_json:
-        print_json({"study": found.study_name, "trials": [_mapping(trial) for trial in listed]})
+        rows = [_mapping(trial) for trial in listed]
+        print_json({"study": found.study_name, "trials": rows, "damaged": damaged})
         return
     from budgetnet.cli.tables import console
 

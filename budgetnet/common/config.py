@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from pydantic import BeforeValidator, PlainSerializer
 from pydantic.fields import FieldInfo
 
 from budgetnet.common.documents import Document, parse_count, parse_duration, whole_number
+from budgetnet.common.passwords import without_password
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -202,23 +202,8 @@ def several(value: object) -> tuple[Any, ...]:
     return () if value is None else tuple(value) if isinstance(value, (list, tuple)) else (value,)
 
 
-def without_password(url: str) -> str:
-    """Return a URL without its password, wherever it is in the URL."""
-    # Here, because the library that reads URLs takes longer to load than all other commands need.
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        shown = make_url(url).render_as_string(hide_password=True)
-    except (SQLAlchemyError, ValueError):
-        # Nobody can tell where a password ends in what is no URL.
-        shown = re.sub(r".*@", "***@", url, flags=re.DOTALL)
-    # One with an @ in it ends too soon; and drivers take one after the question mark as well.
-    shown = re.sub(r":\*\*\*@.*@", ":***@", shown, flags=re.DOTALL)
-    return re.sub(r"([?&][^=&]*pass[^=&]*=)[^&]*", r"\1***", shown, flags=re.IGNORECASE)
-
-
-def _tracker_text(tracker: str) -> str:
+def tracker_text(tracker: str) -> str:
+    """Write a tracker without the passwords in its place."""
     kind, colon, place = tracker.partition(":")
     return f"{kind}{colon}{without_password(place)}" if place else tracker
 
@@ -239,8 +224,8 @@ Url = Annotated[
 Trackers = Annotated[
     tuple[str, ...],
     BeforeValidator(several),
-    PlainSerializer(lambda trackers: [_tracker_text(each) for each in trackers]),
-    OnCommandLine("TRACKER", _tracker_text),
+    PlainSerializer(lambda trackers: [tracker_text(each) for each in trackers]),
+    OnCommandLine("TRACKER", tracker_text),
 ]
 OptionalData = Annotated[str | None, BeforeValidator(path_as_text), OnCommandLine("DATA")]
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]

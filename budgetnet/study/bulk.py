@@ -12,10 +12,11 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections import defaultdict
-from collections.abc import Container
+from collections import Counter, defaultdict
+from collections.abc import Callable, Container, Sequence
 from datetime import datetime, timezone
-from typing import Any, NamedTuple
+from itertools import count
+from typing import Any, NamedTuple, TypeVar
 
 from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
 from optuna.storages import RDBStorage
@@ -26,6 +27,7 @@ from sqlalchemy import (
     Engine,
     MetaData,
     Row,
+    String,
     Table,
     and_,
     delete,
@@ -33,14 +35,21 @@ from sqlalchemy import (
     insert,
     or_,
     select,
+    type_coerce,
     update,
 )
+
+from budgetnet.common.errors import RecordError, short_repr
+from budgetnet.study.outcomes import DAMAGE, DAMAGED
+
+Read = TypeVar("Read")
 
 
 class _Tables(NamedTuple):
     """Tables of a storage."""
 
     studies: Table
+    study_user_attributes: Table
     study_system_attributes: Table
     trials: Table
     trial_params: Table
@@ -108,6 +117,22 @@ class TrialStorage(RDBStorage):
             connection.execute(delete(kept).where(kept.c.trial_id == trial_id, kept.c.step == step))
             row = {"trial_id": trial_id, "step": step, **_stored(intermediate_value)}
             connection.execute(insert(kept).values(**row))
+
+    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
+        """Return the user attributes of a study.
+
+        Raises:
+            RecordError: one is damaged.
+        """
+        return _of_study(self, "study_user_attributes", study_id)
+
+    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
+        """Return the system attributes of a study.
+
+        Raises:
+            RecordError: one is damaged.
+        """
+        return _of_study(self, "study_system_attributes", study_id)
 
 
 class Written(NamedTuple):
@@ -187,9 +212,14 @@ def read_study_attributes(storage: RDBStorage, study_id: int, *prefixes: str) ->
     """Return every system attribute of a study whose key has one of the prefixes."""
     columns = _tables(storage.engine).study_system_attributes.c
     wanted = or_(*(columns.key.startswith(prefix, autoescape=True) for prefix in prefixes))
+    return _of_study(storage, "study_system_attributes", study_id, wanted)
+
+
+def study_ids(storage: RDBStorage) -> dict[str, int]:
+    """Return the id of each study by its name."""
+    columns = _tables(storage.engine).studies.c
     with storage.engine.connect() as connection:
-        rows = connection.execute(select(columns.key, columns.value_json).where(columns.study_id == study_id, wanted))
-        return {key: json.loads(value) for key, value in rows}
+        return {str(name): key for name, key in connection.execute(select(columns.study_name, columns.study_id))}
 
 
 def write_study_attributes(storage: RDBStorage, study_id: int, attributes: dict[str, Any]) -> None:
@@ -207,10 +237,29 @@ def _insert(connection: Connection, rows: dict[Table, list[dict[str, Any]]], **o
             connection.execute(insert(table), [{**owner, **entry} for entry in entries])
 
 
+def _of_study(storage: RDBStorage, name: str, study_id: int, *conditions: ColumnElement[bool]) -> dict[str, Any]:
+    """Return the attributes of a study in a table that meet the conditions."""
+    tables = _tables(storage.engine)
+    columns = getattr(tables, name).c
+    with storage.engine.connect() as connection:
+        rows = connection.execute(
+            select(columns.key, columns.value_json).where(columns.study_id == study_id, *conditions)
+        ).all()
+    try:
+        return {key: _parse(f"{name}, {key}", value, json.loads, "must be JSON") for key, value in rows}
+    except _DamagedError as error:
+        raise RecordError("study", storage.get_study_name_from_id(study_id), f"is damaged: {error}") from None
+
+
 def _read(connection: Connection, tables: _Tables, condition: ColumnElement[bool]) -> list[FrozenTrial]:
-    """Return the trials that meet a condition, in the order of their ids."""
+    """Return the trials that meet a condition, in the order of their ids; damaged ones have the attribute `DAMAGE`."""
+    # Times are read as text: of a damaged one SQLAlchemy would return no row at all.
+    columns = [
+        type_coerce(each, String).label(each.name) if each.name.startswith("datetime") else each
+        for each in tables.trials.c
+    ]
     # The state comes first: what is read behind it can only be newer, so a trial that has ended is read whole.
-    rows = connection.execute(select(tables.trials).where(condition).order_by(tables.trials.c.trial_id)).all()
+    rows = connection.execute(select(*columns).where(condition).order_by(tables.trials.c.trial_id)).all()
     trials: list[FrozenTrial] = []
     for first in range(0, len(rows), _AT_ONCE):
         some = rows[first : first + _AT_ONCE]
@@ -227,32 +276,141 @@ def _read(connection: Connection, tables: _Tables, condition: ColumnElement[bool
         user = of_each(tables.trial_user_attributes, "trial_user_attribute_id")
         system = of_each(tables.trial_system_attributes, "trial_system_attribute_id")
         reports = of_each(tables.trial_intermediate_values, "step")
-        trials += (
-            _frozen(row, *(rows_of.get(row.trial_id, []) for rows_of in (params, values, user, system, reports)))
-            for row in some
-        )
+        for row in some:
+            others = (rows_of.get(row.trial_id, []) for rows_of in (params, values, user, system, reports))
+            try:
+                trials.append(_frozen(row, *others))
+            except _DamagedError as error:
+                number = row.number if _is_whole(row.number) else None
+                trials.append(_damaged(row.trial_id, number, str(error)))
+    _number_apart(connection, tables, trials, rows)
     return trials
 
 
-def _frozen(row: Row[Any], *others: list[Row[Any]]) -> FrozenTrial:
-    params, values, user_attrs, system_attrs, reports = others
-    distributions = {each.param_name: _distribution(each.distribution_json) for each in params}
+class _DamagedError(ValueError):
+    """A field of a trial or of a study has a value that nobody wrote there."""
+
+
+def _parse(field: str, stored: Any, read: Callable[[Any], Read], rule: str) -> Read:
+    """Return what a stored value stands for.
+
+    Raises:
+        _DamagedError: it stands for nothing.
+    """
+    try:
+        return read(stored)
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError):
+        raise _DamagedError(f"{field} = {short_repr(stored)}: {rule}") from None
+
+
+def _damaged(trial_id: int, number: int | None, damage: str) -> FrozenTrial:
+    """Return a damaged trial as one that has failed, without anything that was read of it."""
     return FrozenTrial(
-        number=row.number,
-        state=TrialState[row.state],
+        number=-1 if number is None else number,
+        state=TrialState.FAIL,
         value=None,
-        values=[_number(each.value, each.value_type) for each in values] or None,
-        datetime_start=_local(row.datetime_start),
-        datetime_complete=_local(row.datetime_complete),
-        params={each.param_name: distributions[each.param_name].to_external_repr(each.param_value) for each in params},
+        datetime_start=None,
+        datetime_complete=None,
+        params={},
+        distributions={},
+        user_attrs={DAMAGE: damage, "ended": DAMAGED},
+        system_attrs={},
+        intermediate_values={},
+        trial_id=trial_id,
+    )
+
+
+def _number_apart(connection: Connection, tables: _Tables, trials: list[FrozenTrial], rows: Sequence[Row[Any]]) -> None:
+    """Give numbers that no trial has to those without a number and to those with the number of another trial."""
+    uses = Counter(trial.number for trial in trials)
+    wrong = [
+        place
+        for place, trial in enumerate(trials)
+        if trial.number < 0 or (uses[trial.number] > 1 and trial.number != place)
+    ]
+    if not wrong:
+        return
+    column, study = tables.trials.c.number, tables.trials.c.study_id
+    taken = set(connection.execute(select(column).where(study == rows[0].study_id)).scalars())
+    free = (number for number in count() if number not in taken)
+    for place in wrong:
+        trial, number = trials[place], next(free)
+        damage = f"number = {trial.number}: is the number of another trial"
+        trials[place] = _damaged(trial._trial_id, number, trial.user_attrs.get(DAMAGE, damage))
+
+
+def _frozen(row: Row[Any], *others: list[Row[Any]]) -> FrozenTrial:
+    """Return a trial from its rows.
+
+    Raises:
+        _DamagedError: a field is damaged.
+    """
+    params, values, user_attrs, system_attrs, reports = others
+    distributions = {
+        _parse("parameter", each.param_name, _text, "must be a name"): _parse(
+            f"distribution of parameter {each.param_name}", each.distribution_json, _distribution, "must be one"
+        )
+        for each in params
+    }
+    return FrozenTrial(
+        number=_parse("number", row.number, _whole, "must be a whole number"),
+        state=_parse("state", row.state, TrialState.__getitem__, f"must be one of {', '.join(TrialState.__members__)}"),
+        value=None,
+        values=[_value(each) for each in values] or None,
+        datetime_start=_parse("datetime_start", row.datetime_start, _local, "must be a time"),
+        datetime_complete=_parse("datetime_complete", row.datetime_complete, _local, "must be a time"),
+        params={each.param_name: _param(each, distributions[each.param_name]) for each in params},
         distributions=distributions,
-        user_attrs={each.key: json.loads(each.value_json) for each in user_attrs},
-        system_attrs={each.key: json.loads(each.value_json) for each in system_attrs},
+        user_attrs={
+            _parse("attribute", each.key, _text, "must have a name"): _parse(
+                f"attribute {each.key}", each.value_json, json.loads, "must be JSON"
+            )
+            for each in user_attrs
+        },
+        system_attrs={
+            _parse("system attribute", each.key, _text, "must have a name"): _parse(
+                f"system attribute {each.key}", each.value_json, json.loads, "must be JSON"
+            )
+            for each in system_attrs
+        },
         intermediate_values={
-            each.step: _number(each.intermediate_value, each.intermediate_value_type) for each in reports
+            _parse("step of a report", each.step, _whole, "must be a whole number"): _number(
+                f"report at step {each.step}", each.intermediate_value, each.intermediate_value_type
+            )
+            for each in reports
         },
         trial_id=row.trial_id,
     )
+
+
+def _value(row: Row[Any]) -> float:
+    _parse("objective", row.objective, {0: 0}.__getitem__, "must be 0")
+    return _number("value", row.value, row.value_type)
+
+
+def _param(row: Row[Any], distribution: BaseDistribution) -> Any:
+    def read(stored: Any) -> Any:
+        if not distribution._contains(stored):
+            raise ValueError
+        return distribution.to_external_repr(stored)
+
+    return _parse(f"parameter {row.param_name}", row.param_value, read, f"must be in {distribution}")
+
+
+def _is_whole(stored: Any) -> bool:
+    return type(stored) is int and 0 <= stored < 2**31
+
+
+def _whole(stored: Any) -> int:
+    if not _is_whole(stored):
+        raise ValueError
+    return int(stored)
+
+
+def _text(stored: Any) -> str:
+    if not isinstance(stored, str):
+        raise TypeError
+    return stored
 
 
 @functools.lru_cache(maxsize=1_000)
@@ -261,8 +419,10 @@ def _distribution(text: str) -> BaseDistribution:
     return json_to_distribution(text)
 
 
-def _number(value: float | None, kind: str) -> float:
-    return _UNENDING[kind] if kind in _UNENDING else float(value or 0.0)
+def _number(field: str, stored: Any, kind: Any) -> float:
+    if kind == "FINITE":
+        return _parse(field, stored, float, "must be a number")
+    return _parse(f"type of {field}", kind, _UNENDING.__getitem__, f"must be FINITE, {', '.join(_UNENDING)}")
 
 
 def _stored(report: float) -> dict[str, Any]:
@@ -278,9 +438,12 @@ def _utc(moment: datetime | None) -> datetime | None:
     return None if moment is None else moment.astimezone(timezone.utc).replace(tzinfo=None)  # noqa: UP017 - as above
 
 
-def _local(moment: datetime | None) -> datetime | None:
+def _local(stored: Any) -> datetime | None:
     """A stored time as Optuna keeps it in memory: the way back of `_utc`."""
-    return None if moment is None else moment.replace(tzinfo=timezone.utc).astimezone().replace(tzinfo=None)  # noqa: UP017
+    if stored is None:
+        return None
+    moment = datetime.fromisoformat(str(stored))
+    return moment.replace(tzinfo=timezone.utc).astimezone().replace(tzinfo=None)  # noqa: UP017 - as above
 
 
 def _params(trial: FrozenTrial) -> list[dict[str, Any]]:

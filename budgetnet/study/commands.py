@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from budgetnet.common.config import without_password
+from budgetnet.common.passwords import without_password
 from budgetnet.study.config import SearchConfig
 from budgetnet.study.settings import StudySettings
 

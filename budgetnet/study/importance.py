@@ -5,10 +5,10 @@ from __future__ import annotations
 import warnings
 
 import optuna
-from optuna.exceptions import ExperimentalWarning
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import TrialState, create_trial
 
+from budgetnet.study.damage import damage_of
 from budgetnet.study.outcomes import is_trained
 
 LEAST_TRIALS = 4
@@ -18,7 +18,8 @@ LEAST_TRIALS = 4
 def parameter_importance(study: optuna.Study) -> dict[str, float]:
     """Return the PED-ANOVA importance of each sampled parameter; the importances add up to 1.
 
-    Only complete trials with sampled parameters are used. Empty with fewer than `LEAST_TRIALS` of them.
+    Only complete trials with sampled parameters are used, without damaged ones. Empty with fewer than `LEAST_TRIALS`
+    of them.
 
     Source:
         S. Watanabe, A. Bansal, F. Hutter (2023), "PED-ANOVA: Efficiently Quantifying Hyperparameter Importance in
@@ -27,7 +28,7 @@ def parameter_importance(study: optuna.Study) -> dict[str, float]:
     complete = [
         trial
         for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        if is_trained(trial) and trial.params
+        if is_trained(trial) and trial.params and damage_of(trial) is None
     ]
     if len(complete) < LEAST_TRIALS:
         return {}
@@ -37,5 +38,6 @@ def parameter_importance(study: optuna.Study) -> dict[str, float]:
         [create_trial(value=trial.value, params=trial.params, distributions=trial.distributions) for trial in complete]
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
+        # The evaluator is experimental, and warns of parameters with few values.
+        warnings.simplefilter("ignore")
         return get_param_importances(mirror, evaluator=PedAnovaImportanceEvaluator())

@@ -16,8 +16,12 @@ TAKEN = "taken by another worker"
 """Another worker started the same candidate first."""
 SURPLUS = "enough are in training"
 """Other workers started the last candidates that the search needs."""
+DAMAGED = "damaged"
+"""The trial cannot be read from the storage."""
 SKIPPED = (TAKEN, SURPLUS)
 """Reasons of trials that were left to other workers before training."""
+DAMAGE = "budgetnet:damage"
+"""Attribute of a damaged trial, as it is read, that says which field is damaged."""
 
 
 def is_trained(trial: FrozenTrial) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -20,15 +21,18 @@ from sqlalchemy import NullPool, create_engine, event, func, inspect, select, te
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from budgetnet.common.config import without_password
-from budgetnet.common.errors import InputError, RecordError
+from budgetnet.common.errors import InputError, RecordError, short_repr
 from budgetnet.common.extras import install_command
 from budgetnet.common.formatting import count_of
-from budgetnet.study.bulk import TrialStorage
+from budgetnet.common.passwords import hide_passwords, without_password
+from budgetnet.study.bulk import TrialStorage, study_ids
+from budgetnet.study.damage import damage_of, is_ours
 from budgetnet.study.outcomes import DUPLICATE, SKIPPED, is_interrupted, is_over_budget, is_stopped, is_trained
 from budgetnet.study.presence import GRACE_PERIOD, HEARTBEAT_INTERVAL
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.trials import Outcome, Trial
+
+_log = logging.getLogger(__name__)
 
 METRIC = "validation accuracy"
 """Name of the objective, in the dashboard and in Optuna's plots."""
@@ -61,11 +65,16 @@ def storage_errors(storage: RDBStorage | str) -> Iterator[None]:
         cause = error.__cause__ if isinstance(error, StorageInternalError) else error
         original = getattr(cause, "orig", None) or cause or error
         url = storage if isinstance(storage, str) else str(storage.url)
-        raise RecordError("storage", without_password(url), f"cannot be used: {_one_line(original)}") from None
+        raise _unusable(url, original) from None
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+def _unusable(url: str, cause: BaseException, hint: str = "") -> RecordError:
+    message = hide_passwords(" ".join(str(cause).split()), url)
+    return RecordError("storage", without_password(url), f"cannot be used: {message}{hint}")
+
+
+def _no_study(url: str) -> RecordError:
+    return RecordError("storage", without_password(url), "the storage has no study yet; budgetnet search creates one")
 
 
 @contextmanager
@@ -106,19 +115,19 @@ def open_storage(url: str, *, create: bool) -> RDBStorage:
         raise InputError("storage", without_password(url), "an @ in a user's name or password is written %40 in a URL")
     sqlite = parsed.get_backend_name() == "sqlite"
     if sqlite and parsed.database in (None, "", ":memory:"):
-        raise InputError("storage", url, "must name a file: what is only in memory is lost with the command")
+        raise InputError(
+            "storage", without_password(url), "must name a file: what is only in memory is lost with the command"
+        )
     if sqlite and parsed.database:
         file = Path(parsed.database)
         if create:
             file.parent.mkdir(parents=True, exist_ok=True)
         elif not file.exists():
-            raise RecordError("storage", url, "the storage has no study yet; budgetnet search creates one")
+            raise _no_study(url)
     try:
         with storage_errors(url):
             if not create and not inspect(create_engine(url, poolclass=NullPool)).has_table("studies"):
-                raise RecordError(
-                    "storage", without_password(url), "the storage has no study yet; budgetnet search creates one"
-                )
+                raise _no_study(url)
             with _exclusive(parsed) if create else nullcontext(), warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)
                 storage = TrialStorage(
@@ -131,9 +140,9 @@ def open_storage(url: str, *, create: bool) -> RDBStorage:
                 )
     except ImportError as error:
         hint = f"; to install a driver of PostgreSQL: {install_command('postgres')}" if "psycopg" in str(error) else ""
-        raise RecordError("storage", without_password(url), f"cannot be used: {_one_line(error)}{hint}") from None
+        raise _unusable(url, error, hint) from None
     except RuntimeError as error:
-        raise RecordError("storage", without_password(url), f"cannot be used: {_one_line(error)}") from None
+        raise _unusable(url, error) from None
     if sqlite and create:
         event.listen(storage.engine, "connect", _tune_sqlite)
         storage.engine.dispose()
@@ -150,7 +159,7 @@ def open_study(storage: RDBStorage, name: str, settings: StudySettings) -> optun
     """Open or create a study, and store with it the config that it is created or resumed with.
 
     Raises:
-        RecordError: the study exists with another config, or was made by another version.
+        RecordError: the study exists with another config, was made by another version, or has a damaged trial.
     """
     # A new study without settings yet looks like one that was not made by budgetnet.
     with _exclusive(storage.engine.url):
@@ -166,11 +175,13 @@ def open_study(storage: RDBStorage, name: str, settings: StudySettings) -> optun
             return study
         found = study_settings(study)
         if found.digest != settings.digest:
-            differing = ", ".join(found.differences(settings))
-            raise RecordError("study", name, f"was made with another {differing}; choose another study name, or none")
+            differing = "; ".join(found.differences(settings))
+            raise RecordError("study", name, f"was made with {differing}; choose another study name, or none")
         resumed = settings.model_copy(update={"config": settings.config.resuming(found.config)}).to_mapping()
         if resumed != found.to_mapping():
             study.set_user_attr(SETTINGS_KEY, json.dumps(resumed))
+    for number, damage in damaged_trials(study).items():
+        raise RecordError("study", name, f"trial #{number} is damaged: {damage}; mend it or choose another study name")
     return study
 
 
@@ -180,11 +191,15 @@ def study_settings(study: optuna.Study) -> StudySettings:
     Raises:
         RecordError: the study was not made by budgetnet, or by another version.
     """
+    stored = study.user_attrs.get(SETTINGS_KEY)
+    if stored is None:
+        raise RecordError("study", study.study_name, "was not made by budgetnet")
     try:
-        mapping = json.loads(study.user_attrs[SETTINGS_KEY])
-    except KeyError:
-        raise RecordError("study", study.study_name, "was not made by budgetnet") from None
-    if mapping.get("schema_version") == 1:
+        mapping = json.loads(stored)
+    except (ValueError, TypeError, RecursionError):
+        rule = f"is damaged: study_user_attributes, {SETTINGS_KEY} = {short_repr(stored)}: must be JSON in a string"
+        raise RecordError("study", study.study_name, rule) from None
+    if isinstance(mapping, dict) and mapping.get("schema_version") == 1:
         rule = "was made by an earlier version of budgetnet and cannot be read; choose another study name"
         raise RecordError("study", study.study_name, rule)
     try:
@@ -200,30 +215,39 @@ def find_study(storage: RDBStorage, name: str | None) -> optuna.Study:
     Raises:
         RecordError: the study does not exist, or the storage has none.
     """
-    summaries = optuna.get_all_study_summaries(storage, include_best_trial=False)
-    known = {summary.study_name: summary for summary in summaries}
+    known = study_ids(storage)
     if not known:
         raise RecordError("study", name, "the storage has no study yet; budgetnet search creates one")
     if name is None:
-        started = [summary for summary in summaries if summary.datetime_start is not None] or summaries
-        name = max(started, key=_last_worked_on(storage)).study_name
+        name = max(known, key=lambda each: (_last_start(storage, known[each]), known[each]))
     elif name not in known:
         raise RecordError("study", name, f"no such study; the storage has {', '.join(sorted(known))}")
     return optuna.load_study(study_name=name, storage=storage)
 
 
-def _last_worked_on(storage: RDBStorage) -> Any:
-    def key(summary: Any) -> tuple[str, int]:
-        study_id = storage.get_study_id_from_name(summary.study_name)
-        trials = storage.get_all_trials(study_id, deepcopy=False)
-        return max((str(trial.datetime_start or "") for trial in trials), default=""), study_id
-
-    return key
+def _last_start(storage: RDBStorage, study_id: int) -> str:
+    trials = storage.get_all_trials(study_id, deepcopy=False)
+    return max((str(trial.datetime_start or "") for trial in trials), default="")
 
 
 def read_trials(study: optuna.Study) -> list[Trial]:
-    """Return the trials of a study in order, without those that budgetnet did not write."""
-    return [_row(trial) for trial in study.get_trials(deepcopy=False) if "architecture" in trial.user_attrs]
+    """Return the trials of a study in order, without those that budgetnet did not write.
+
+    Damaged trials are left out, each with a warning that says which field is damaged.
+    """
+    trials = []
+    for trial in study.get_trials(deepcopy=False):
+        if damage := damage_of(trial):
+            _log.warning("study %s: trial #%d is damaged and left out: %s", study.study_name, trial.number, damage)
+        elif is_ours(trial):
+            trials.append(_row(trial))
+    return trials
+
+
+def damaged_trials(study: optuna.Study) -> dict[int, str]:
+    """Return which field is damaged and how, for each damaged trial by its number."""
+    damages = {trial.number: damage_of(trial) for trial in study.get_trials(deepcopy=False)}
+    return {number: damage for number, damage in damages.items() if damage is not None}
 
 
 def failures(study: optuna.Study) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from budgetnet.common.config import tracker_text
 from budgetnet.common.errors import InputError
+from budgetnet.common.passwords import hide_passwords
 from budgetnet.training.trackers.base import Tracker
 from budgetnet.training.trackers.mlflow import MLflow
 from budgetnet.training.trackers.tensorboard import TensorBoard
@@ -25,10 +27,10 @@ def make_tracker(text: str, *, out: Path, field: str) -> Tracker:
     """
     name, colon, location = text.partition(":")
     if name not in ("tensorboard", "mlflow") or (colon and not location):
-        raise InputError(field, text, "must be tensorboard, tensorboard:FOLDER, mlflow or mlflow:URI")
+        raise InputError(field, tracker_text(text), "must be tensorboard, tensorboard:FOLDER, mlflow or mlflow:URI")
     try:
         if name == "tensorboard":
             return TensorBoard(location or out / "tensorboard")
         return MLflow(location or f"sqlite:///{(out / 'mlflow.db').resolve()}")
     except InputError as error:
-        raise InputError(field, text, error.rule) from None
+        raise InputError(field, tracker_text(text), hide_passwords(error.rule, location)) from None

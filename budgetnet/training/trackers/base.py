@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
+from budgetnet.common.passwords import hide_passwords
 from budgetnet.runs.records import Epoch, RunResult
 from budgetnet.training.callbacks import Callback, RunInfo
 
@@ -37,6 +38,8 @@ class Tracker(Callback, ABC):
 
     name: str
     """Name of the tracker in warnings."""
+    location = ""
+    """Where it logs to; its passwords are hidden in warnings."""
 
     def __init__(self) -> None:
         self.failure: Exception | None = None
@@ -51,7 +54,11 @@ class Tracker(Callback, ABC):
         except Exception as error:
             self.failure = error
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            _log.warning("%s logging is disabled after an error, training continues: %s", self.name, first)
+            _log.warning(
+                "%s logging is disabled after an error, training continues: %s",
+                self.name,
+                hide_passwords(first, self.location),
+            )
 
 
 class RunTracker(Tracker, Generic[OpenRun]):

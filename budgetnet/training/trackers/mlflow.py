@@ -13,6 +13,7 @@ from filelock import FileLock
 from budgetnet.common.errors import InputError
 from budgetnet.common.extras import require_extra
 from budgetnet.common.files import atomic_write_path
+from budgetnet.common.passwords import hide_passwords, without_password
 from budgetnet.runs.records import Epoch, RunResult
 from budgetnet.training.callbacks import RunInfo
 from budgetnet.training.trackers.base import (
@@ -70,7 +71,7 @@ class MLflow(RunTracker[_OpenRun]):
         """
         require_extra("mlflow", "mlflow", field="tracker", value="mlflow")
         super().__init__()
-        self._uri, self._experiment = tracking_uri, experiment
+        self.location, self._experiment = tracking_uri, experiment
         os.environ.update(_QUIET)
         for name, value in _TIMEOUTS.items():
             os.environ.setdefault(name, value)
@@ -162,4 +163,4 @@ def _open(uri: str) -> MlflowClient:
     except (MlflowException, SQLAlchemyError, OSError, ModuleNotFoundError) as error:
         sentence = (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0]
         rule = f"is not a store that MLflow can use ({sentence}); {_SQLITE}FILE needs no server"
-        raise InputError("tracker", uri, rule) from None
+        raise InputError("tracker", without_password(uri), hide_passwords(rule, uri)) from None

@@ -11,7 +11,7 @@ import optuna
 from filelock import FileLock, Timeout
 from optuna.storages import RDBStorage
 
-from budgetnet.common.config import without_password
+from budgetnet.common.passwords import without_password
 from budgetnet.study.finalists import load_finals, readable_results
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.storage import default_storage, study_settings

@@ -14,7 +14,7 @@ from budgetnet.study.finalists import Finalist, Finals, load_finals, results_of
 from budgetnet.study.importance import parameter_importance
 from budgetnet.study.leaderboard import LeaderboardRow, candidates, rank
 from budgetnet.study.settings import StudySettings
-from budgetnet.study.storage import read_trials, study_settings
+from budgetnet.study.storage import damaged_trials, read_trials, study_settings
 from budgetnet.study.trials import Trial, count_outcomes
 from budgetnet.study.winner import winner
 from budgetnet.visualization.report.ablations import read_ablations
@@ -36,7 +36,8 @@ def collect(
 ) -> Report:
     """Collect the data of a report; the study may still be running.
 
-    Nothing is trained, and the test set is not used. Damaged or missing run folders are omitted and listed.
+    Nothing is trained, and the test set is not used. Damaged trials and damaged or missing run folders
+    are omitted and listed.
 
     Args:
         study: the study.
@@ -68,7 +69,8 @@ def collect(
     options = (("--ablation", ablations), ("--reproduction", reproductions))
     experiments = collect_experiments(ablations=ablations, reproductions=reproductions)
     confusion = None if best_record is None else reader.confusion(best_record)
-    damaged = [f"{path.name}: {reason}" for path, reason in reader.unreadable.items()]
+    damaged = [f"trial #{number}: {damage}" for number, damage in damaged_trials(study).items()]
+    damaged += [f"{path.name}: {reason}" for path, reason in reader.unreadable.items()]
     return Report(
         study=study.study_name,
         settings=settings,
