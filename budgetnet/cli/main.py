@@ -34,7 +34,7 @@ from budgetnet.version import __version__
 
 _HELP = "Find the best small image classifier under a hard parameter budget."
 _EPILOG = (
-    "SPEC is a name from `budgetnet specs` or a YAML or JSON file. Numbers may be written 5e6, 5M or 5000000. "
+    "SPEC is a name from `budgetnet specs`, a YAML or JSON file, or a run. Numbers may be written 5e6, 5M or 5000000. "
     "Exit codes: 0 success, 1 unexpected error, 2 bad input, 3 over budget, 4 not reproduced, 130 interrupted."
 )
 # Some versions of Typer bundle click and others import it; the base class of its public exceptions works with both.
@@ -87,8 +87,8 @@ def _options(
     """Define the options of ``budgetnet`` itself."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code; user errors are printed in one line, without a traceback."""
+def _prepare_streams() -> None:
+    """Make standard output and error usable, also where they are closed or lack characters."""
     # A process started with a closed stream has None here; discard its output.
     if sys.stdout is None:
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - open until the process ends
@@ -98,6 +98,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             # Print a question mark for characters that the encoding lacks, such as those of progress bars.
             stream.reconfigure(errors="replace")
+
+
+def _lack_of_resources(error: Exception) -> str | None:
+    """Return what this process may not have more of, or None if the error has another cause."""
+    # Where memory is limited, oneDNN says no more than this.
+    primitive = "could not create a primitive" in str(error) and _memory_is_limited()
+    if is_out_of_memory(error) or primitive:
+        loading = f" while loading {str(error).partition(':')[0]}" if isinstance(error, ImportError) else ""
+        return f"out of memory: this machine, this device or the limit on memory (ulimit -v) is too small{loading}"
+    if "new thread" in str(error) or isinstance(error, BlockingIOError):
+        return "cannot start a thread or process: the limit on processes (ulimit -u) is reached"
+    return None
+
+
+def _memory_is_limited() -> bool:
+    try:
+        import resource
+    except ImportError:  # Only Unix has limits.
+        return False
+    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; user errors are printed in one line, without a traceback."""
+    _prepare_streams()
     try:
         code = app(args=arguments, prog_name="budgetnet", standalone_mode=False)
         return code if isinstance(code, int) else 0
@@ -112,12 +137,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader closed the pipe: flushing the buffer at exit must not raise again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         message, code = "", 1
-    except OSError as error:
-        message, code = f"{error.filename or 'system'}: {error.strerror or error}", 1
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
+    except Exception as error:
+        if lack := _lack_of_resources(error):
+            words = sys.argv[1:] if arguments is None else arguments
+            message, code = f"{lack} during `{' '.join(['budgetnet', *words[:1]])}`", 2
+        elif isinstance(error, OSError):
+            message, code = f"{error.filename or 'system'}: {error.strerror or error}", 1
+        else:
             raise
-        message, code = "out of memory: the network is too large for this machine or device", 1
     if message:
         typer.echo(message if code == 130 else f"error: {' '.join(message.split())}", err=True)
     return code

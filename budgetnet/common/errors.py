@@ -13,6 +13,12 @@ from __future__ import annotations
 import reprlib
 from typing import Any
 
+_OUT_OF_MEMORY = (
+    *("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory", "unable to allocate"),
+    *("failed to map segment", "bad_alloc", "bad allocation"),
+)
+"""Parts of the messages of allocators, of the loader of libraries, and of the system."""
+
 
 class _Shortener(reprlib.Repr):
     def repr_int(self, x: int, level: int) -> str:
@@ -39,8 +45,15 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     Checks the message, because torch raises a dedicated type on some devices only.
     """
-    phrases = ("out of memory", "can't allocate memory", "not enough memory")
-    return isinstance(error, MemoryError) or any(phrase in str(error) for phrase in phrases)
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(phrase in text for phrase in _OUT_OF_MEMORY)
+
+
+def is_lack_of_resources(error: BaseException) -> bool:
+    """Return whether an error says nothing about the file being read: no memory, no thread, a failing system call."""
+    if isinstance(error, OSError):
+        return error.errno is not None
+    return is_out_of_memory(error) or isinstance(error, ImportError) or "new thread" in str(error)
 
 
 class BudgetnetError(Exception):

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from budgetnet.common.errors import DataError
+from budgetnet.common.errors import DataError, is_lack_of_resources, is_out_of_memory
 from budgetnet.data.dataset import DataSet, check_pair, make_dataset
 
 REQUIRED_KEYS = ("train_images", "train_labels", "test_images", "test_labels")
@@ -101,7 +101,9 @@ def _read_stream(
 ) -> dict[str, npt.NDArray[Any]]:
     try:
         archive = np.load(stream, allow_pickle=False)
-    except Exception:  # numpy and zipfile raise many kinds of exceptions for damaged files
+    except Exception as error:  # numpy and zipfile raise many kinds of exceptions for damaged files
+        if is_lack_of_resources(error):
+            raise
         raise DataError(field, name, "must be a .npz file; this file is not one, or is incomplete") from None
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise DataError(field, name, "must be a .npz file of several arrays, not a single array")
@@ -111,6 +113,10 @@ def _read_stream(
         try:
             arrays[key] = archive[key]
         except Exception as error:  # as above
+            if is_out_of_memory(error):
+                raise DataError(field, name, f"{key} does not fit into memory, or is damaged") from None
+            if is_lack_of_resources(error):
+                raise
             pickled = isinstance(error, ValueError) and "allow_pickle" in str(error)
             rule = "must be plain numbers or text, not pickled objects" if pickled else "is damaged"
             raise DataError(field, name, f"{key} {rule}") from None

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from budgetnet.common.errors import is_out_of_memory
 from budgetnet.common.files import atomic_write, cache_folder
 
 Images = npt.NDArray[np.uint8]
@@ -45,6 +46,8 @@ def read_cache(path: Path, *, key: str) -> tuple[dict[str, Images], str] | None:
     except FileNotFoundError:
         return None
     except Exception as error:  # numpy and zipfile raise many kinds of exceptions for damaged files
+        if is_out_of_memory(error):
+            raise
         _log.info("the cache %s cannot be read and will be written again: %s", path, error)
         return None
     if any(array.ndim != 4 for array in images.values()):

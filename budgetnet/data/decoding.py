@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from budgetnet.common.cpu import available_cores
-from budgetnet.common.errors import DataError
+from budgetnet.common.errors import DataError, is_out_of_memory
 from budgetnet.common.formatting import named_few
 
 Images = npt.NDArray[np.uint8]
@@ -166,6 +166,8 @@ def _pixels(root: str, file: str, mode: str, size: tuple[int, int], first: str, 
             made = converted(image, mode)
             array = np.asarray(made if side is None else fitted(made, (side, side)))
         except Exception as error:  # as above
+            if is_out_of_memory(error):
+                raise
             raise _UnreadableError(f"{file} is not a sound image: {cause(error)}") from None
     return array[np.newaxis] if array.ndim == 2 else array.transpose(2, 0, 1)
 
@@ -196,6 +198,8 @@ def _opened(root: str, file: str) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _UnreadableError(f"{file} has too many pixels to be decoded safely") from None
     except Exception as error:  # as above
+        if is_out_of_memory(error):
+            raise
         raise _UnreadableError(f"{file} is not a sound image: {cause(error)}") from None
 
 

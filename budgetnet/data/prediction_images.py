@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from budgetnet.common.cpu import available_cores
-from budgetnet.common.errors import InputError
+from budgetnet.common.errors import InputError, is_lack_of_resources
 from budgetnet.common.formatting import named_few
 from budgetnet.data.arrays import read_arrays
 from budgetnet.data.dataset import checked_images
@@ -148,6 +148,8 @@ def _load(image: InputImage, *, input_shape: tuple[int, int, int]) -> Images | I
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return InputError(_FIELD, image.name, "has too many pixels to be decoded safely")
     except Exception as error:  # decoders raise many kinds of exceptions for damaged files
+        if is_lack_of_resources(error):
+            raise
         return InputError(_FIELD, image.name, f"is not a valid image: {cause(error)}")
     return array[np.newaxis] if channels == 1 else array.transpose(2, 0, 1)
 
