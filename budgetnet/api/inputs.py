@@ -18,13 +18,27 @@ if TYPE_CHECKING:
     from budgetnet.training.callbacks import Callback
 
 
+def network_of(text: str) -> ModelSpec:
+    """Return the network of that name, in that YAML or JSON file, or of that run, given by its folder or its name.
+
+    Raises:
+        InputError: no such name, file or run, or a file that breaks a rule.
+    """
+    if "#" in text or Path(text).name == "best":
+        # Imports Optuna, which takes a second that other names can save.
+        from budgetnet.study.run_names import is_run_name, run_path
+
+        text = str(run_path(text)) if is_run_name(text) else text
+    return find_spec(text)
+
+
 def spec_of(spec: ModelSpec | Path | str) -> ModelSpec:
-    """Return a spec unchanged, or load it by name or from a file.
+    """Return a spec unchanged, or load it by name, from a file or from a run.
 
     Raises:
         InputError: the name or file does not exist, or the file is invalid.
     """
-    return spec if isinstance(spec, ModelSpec) else find_spec(str(spec))
+    return spec if isinstance(spec, ModelSpec) else network_of(str(spec))
 
 
 def recipe_of(recipe: Recipe | Path | str) -> Recipe:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from budgetnet.api.inputs import network_of
 from budgetnet.cli.options import one_of
 from budgetnet.common.errors import InputError
-from budgetnet.model.zoo import find_spec
 
 if TYPE_CHECKING:
     from budgetnet.runs.records import RunRecord
@@ -46,7 +46,7 @@ def figures(
     if not runs and spec is None:
         raise InputError("RUN", "", "name at least one run folder, or a network with --spec")
     suffixes = [one_of(text.strip(), _FORMATS, field="--format") for text in formats.split(",")]
-    network = None if spec is None else find_spec(spec)
+    network = None if spec is None else network_of(spec)
     records = _read(runs or [])
 
     from budgetnet.visualization.figures import accuracy_curves, loss_curves, outline, require_writable, write_figure

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from budgetnet.api.inputs import network_of
 from budgetnet.cli.options import (
     ImagesOf,
     Json,
@@ -20,7 +21,6 @@ from budgetnet.cli.options import (
 from budgetnet.common.documents import Document, parse_count
 from budgetnet.common.errors import BudgetnetError, InputError, OverBudgetError
 from budgetnet.model.spec import ModelSpec
-from budgetnet.model.zoo import find_spec
 
 
 def check(
@@ -36,7 +36,7 @@ def check(
 ) -> None:
     """Check a network against a budget without building it; exit code 3 if over budget."""
     budget = read_budget(max_params, max_macs, max_activations)
-    network = find_spec(spec)
+    network = network_of(spec)
     if data is not None:
         network = network.adapted(**image_of(data))
     verdict = budget.check(network)
@@ -91,7 +91,7 @@ def summary(
     size = None if input_size is None else parse_count(input_size, field="--input-size")
     if size is not None and size > 4096:
         raise InputError("--input-size", size, "must be at most 4096 pixels")
-    table = find_spec(spec).summary(input_size=size)
+    table = network_of(spec).summary(input_size=size)
     if as_json:
         print_json(table.to_mapping())
     else:

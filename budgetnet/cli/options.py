@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 SpecArgument = Annotated[
     str,
     typer.Argument(
-        metavar="SPEC", autocompletion=completing("SPEC"), help="A name from `budgetnet specs`, or a YAML or JSON file."
+        metavar="SPEC",
+        autocompletion=completing("SPEC"),
+        help="A name from `budgetnet specs`, a YAML or JSON file, or a run: its folder, `best` or `STUDY#3`.",
     ),
 ]
 MaxParams = Annotated[

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from budgetnet.api.inputs import make_trackers
+from budgetnet.api.inputs import make_trackers, network_of
 from budgetnet.cli.options import (
     Data,
     Device,
@@ -35,7 +35,6 @@ from budgetnet.cli.options import (
 from budgetnet.common.errors import BudgetnetError
 from budgetnet.common.files import require_folder
 from budgetnet.model.spec import ModelSpec
-from budgetnet.model.zoo import find_spec
 from budgetnet.runs.recipe import LEAKAGE_WARNING, Recipe, unfinished_cycle
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ def train(
     wanted = read_threads(threads)
     verbosity = read_verbosity(quiet=quiet, verbose=verbose)
     trackers = make_trackers(track or (), out=out)
-    network = find_spec(spec)
+    network = network_of(spec)
     check_names(data=data, device=device)
     from budgetnet.api.training import prepare
 

@@ -49,7 +49,11 @@ def test_best_is_the_finalist_everywhere(study: bn.Study, tell: RunCommand, tmp_
     assert tell("time-to-accuracy", "best", "--targets", "1").code == 0
     assert "1 runs" in tell("leaderboard", "best").out
     assert "2 runs" in tell("leaderboard", "#0", "#1").out
-    assert tell("summary", str(best.folder)).out == tell("summary", str(best.folder / "spec.yaml")).out
+    expected = tell("summary", str(best.folder / "spec.yaml")).out
+    for name in (str(best.folder), "best", "mine#best"):
+        assert tell("summary", name).out == expected
+    assert tell("check", f"mine#{final.finalist.trial}").code == 0
+    assert tell("summary", "mine#99").err.startswith("error: run = 'mine#99': study mine has no such trial")
 
 
 def test_trials_are_runs_by_number(study: bn.Study) -> None:
