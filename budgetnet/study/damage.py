@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from optuna.trial import FrozenTrial, TrialState
@@ -26,7 +26,7 @@ def is_ours(trial: FrozenTrial) -> bool:
     return not _MARKS.isdisjoint(trial.user_attrs)
 
 
-def _damages(trial: FrozenTrial) -> Iterable[str]:
+def _damages(trial: FrozenTrial) -> Iterator[str]:
     facts = trial.user_attrs
     yield from _broken(facts, _REQUIRED, missing=True)
     yield from _broken(facts, _OPTIONAL)
@@ -45,7 +45,7 @@ def _damages(trial: FrozenTrial) -> Iterable[str]:
 
 def _broken(
     values: Mapping[Any, Any], rules: Mapping[Any, _Rule], *, kind: str = "attribute", missing: bool = False
-) -> Iterable[str]:
+) -> Iterator[str]:
     for key, rule in rules.items():
         if key not in values:
             if missing:

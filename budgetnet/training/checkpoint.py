@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from budgetnet.common.errors import InputError
+from budgetnet.common.errors import InputError, is_out_of_memory, short_repr
 from budgetnet.common.files import atomic_write_path
 from budgetnet.model.plan import lower
 from budgetnet.model.spec import ModelSpec
+
+_SHOWN = 3
+"""Names that an error lists."""
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], *, about: dict[str, Any]) -> None:
@@ -64,7 +68,8 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except FileNotFoundError:
         raise InputError("checkpoint", str(path), "no such file") from None
     except (SafetensorError, ValueError, OSError) as error:
-        raise InputError("checkpoint", str(path), f"must be a complete safetensors file: {error}") from None
+        rule = _pointer(path) or f"must be a complete safetensors file: {error}"
+        raise InputError("checkpoint", str(path), rule) from None
 
 
 def authors_keys(spec: ModelSpec) -> dict[str, str]:
@@ -135,13 +140,20 @@ def load_weights(network: nn.Module, path: str | Path, *, keys: dict[str, str] |
     missing = [name for name in needed if name not in found]
     surplus = [name for name in found if name not in state]
     if missing or surplus:
-        rule = f"must hold the network's tensors: {len(missing)} missing, {len(surplus)} unknown, such as "
-        raise InputError("checkpoint", str(path), rule + (missing + surplus)[0])
+        listed = "; ".join(
+            f"{word}: {_some(names)}" for word, names in (("missing", missing), ("unknown", surplus)) if names
+        )
+        raise InputError("checkpoint", str(path), f"must hold the network's tensors; {listed}")
     for name in needed:
         if found[name].shape != state[name].shape:
             rule = f"{name} must have shape {tuple(state[name].shape)}, not {tuple(found[name].shape)}"
             raise InputError("checkpoint", str(path), rule)
     network.load_state_dict({**state, **{name: found[name] for name in needed}})
+
+
+_STATE_DICT = "must be a state dict of tensors, saved by torch"
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
+"""Keys that training programs keep a state dict under."""
 
 
 def _load_torch(path: Path) -> dict[str, Tensor]:
@@ -150,14 +162,53 @@ def _load_torch(path: Path) -> dict[str, Tensor]:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError("checkpoint", str(path), "no such file") from None
-    except Exception:
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
         # On damaged files torch raises exceptions of many types, including AssertionError.
-        raise InputError("checkpoint", str(path), "must be a state dict of tensors, saved by torch") from None
-    for wrapper in ("state_dict", "model_state_dict", "model", "net"):
+        rule = _pointer(path) or f"{_STATE_DICT}{_other_content(error)}"
+        raise InputError("checkpoint", str(path), rule) from None
+    for wrapper in _WRAPPERS:
         if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
             loaded = loaded[wrapper]
-    if not isinstance(loaded, dict) or not all(isinstance(tensor, Tensor) for tensor in loaded.values()):
-        raise InputError("checkpoint", str(path), "must be a state dict of tensors, saved by torch")
+    if not isinstance(loaded, dict):
+        raise InputError("checkpoint", str(path), f"{_STATE_DICT}, not {type(loaded).__name__}")
+    others = [str(name) for name, value in loaded.items() if not isinstance(value, Tensor)]
+    if others:
+        nested = [str(name) for name, value in loaded.items() if isinstance(value, dict)]
+        hint = (
+            f"; looked for it under {', '.join(_WRAPPERS)}, and there is a mapping under {_some(nested)}"
+            if nested
+            else ""
+        )
+        raise InputError("checkpoint", str(path), f"{_STATE_DICT}; no tensors: {_some(others)}{hint}")
     names = [str(name) for name in loaded]
     prefix = "module." if all(name.startswith("module.") for name in names) else ""
     return {name.removeprefix(prefix): tensor for name, tensor in zip(names, loaded.values(), strict=True)}
+
+
+def _other_content(error: Exception) -> str:
+    """Return which object torch refused to load, because loading it would execute code."""
+    found = re.search(r"(?:GLOBAL|global|Global|class|type) `?([\w.]+\.[\w.]+)", str(error))
+    if found is None:
+        return ""
+    name = found[1].rstrip(".")
+    if name.startswith("numpy"):
+        return f"; it has numpy values ({name}), which are not loaded: save float(value) instead"
+    return f"; it has an object of {name}, which is not loaded as that would execute code: save module.state_dict()"
+
+
+def _pointer(path: Path) -> str | None:
+    """Return what to do about a file that Git LFS left in place of the weights, or None for other files."""
+    try:
+        with path.open("rb") as stream:
+            is_pointer = stream.read(64).startswith(b"version https://git-lfs")
+    except OSError:
+        return None
+    return "is only Git LFS's pointer to the weights: fetch them with git lfs pull" if is_pointer else None
+
+
+def _some(names: Sequence[str]) -> str:
+    """Return the first names of a list, and how many more there are."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(map(short_repr, names[:_SHOWN])) + more

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import warnings
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -211,6 +213,32 @@ def test_tensors_that_do_not_match_the_network_are_rejected(
 def test_other_content_than_a_state_dict_is_rejected(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "x.pt")
     rejected(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [
+        (lambda state: {"ema": state, "epoch": 3}, "no tensors: 'ema', 'epoch'; looked for it under .+ under 'ema'$"),
+        (
+            lambda state: {**state, "accuracy": np.float64(0.5)},
+            r"it has numpy values \(numpy.+scalar\), .+ save float",
+        ),
+        (lambda state: {**state, "accuracy": 0.5}, "no tensors: 'accuracy'$"),
+        (lambda _: nn.Linear(2, 2), r"has an object of torch\.nn\.modules\.linear\.Linear.*: save module\.state_dict"),
+        (lambda state: [state], "not list$"),
+        (lambda state: {f"net.{name}": state[name] for name in state}, "missing: 'stem.+ more; unknown: 'net.stem"),
+    ],
+    ids=["another key", "numpy", "a number", "a module", "a list", "a prefix"],
+)
+def test_the_cause_and_the_names_there_are_named(tmp_path: Path, content: Callable[[State], Any], cause: str) -> None:
+    torch.save(content(build(SMALL).state_dict()), tmp_path / "x.pt")
+    assert re.search(cause, rejected(tmp_path / "x.pt").rule)
+
+
+@pytest.mark.parametrize("file", ["x.pt", "x.safetensors"])
+def test_a_pointer_of_git_lfs_is_named(tmp_path: Path, file: str) -> None:
+    (tmp_path / file).write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 9\n")
+    assert "git lfs pull" in rejected(tmp_path / file).rule
 
 
 def test_the_shape_error_names_the_tensor_and_both_shapes(tmp_path: Path) -> None:
