@@ -121,7 +121,9 @@ def run_reproduction(
     require_folder(config.out, field="out")
     trackers = make_trackers(config.track, out=config.out)
     from budgetnet.data import declared_cifar10
-    from budgetnet.engines.local import Batch, PlannedRun, first_run
+    from budgetnet.engines.batch import Batch, first_run
+    from budgetnet.engines.choice import EngineChoice
+    from budgetnet.engines.jobs import PlannedRun
     from budgetnet.training.callbacks import Callbacks
     from budgetnet.training.devices import choose_device
     from budgetnet.training.progress import chosen_verbosity, load_with_progress, showing
@@ -131,12 +133,14 @@ def run_reproduction(
     dataset = dataset or load_with_progress(config.data)
     if config.declared:
         dataset = declared_cifar10(dataset, field="declare")
+    engine = EngineChoice.of(config.engine, workers=config.workers, per_gpu=config.per_gpu, device=chosen)
     batch = Batch(
         dataset,
         device=chosen,
         out=config.out,
         train_size=config.train_size,
         validation_size=config.validation_size,
+        engine=engine,
     )
     # All networks with one seed before the next seed, so that an interrupted reproduction can still compare them.
     runs = [
@@ -145,7 +149,7 @@ def run_reproduction(
     if config.threads is not None:
         from budgetnet.training.threads import set_threads
 
-        say(set_threads(config.threads, lambda: first_run(batch, runs)))
+        say(set_threads(config.threads, lambda: first_run(batch, runs), processes=engine.workers))
     if any(batch.record(run) is None for run in runs):
         store_reproduction(config)
     for notice in dict.fromkeys(unfinished_cycle(group.recipe) for group in groups):

@@ -101,7 +101,7 @@ def run_search(
     if config.threads is not None:
         from budgetnet.training.threads import set_threads
 
-        say(set_threads(config.threads, lambda: likely_run(request), processes=request.context.workers))
+        say(set_threads(config.threads, lambda: likely_run(request), processes=request.context.engine_choice.workers))
     storage = request.context.storage
     with storage_errors(storage):
         with showing(trained_before(request), verbosity=verbosity) as progress:
@@ -190,7 +190,8 @@ def run_ablation(
         BudgetnetError: see `ablate`.
     """
     study = config.changed_study
-    from budgetnet.engines.local import Batch, first_run
+    from budgetnet.engines.batch import Batch, first_run
+    from budgetnet.engines.choice import EngineChoice
     from budgetnet.experiments.ablation.results import ablation_result
     from budgetnet.experiments.ablation.running import finished_variants, planned_runs, train_variants
     from budgetnet.experiments.ablation.stored import store_ablation
@@ -202,7 +203,9 @@ def run_ablation(
     trackers = [] if partial else make_trackers(config.track, out=config.out)
     dataset = dataset or load_with_progress(config.data_name)
     variants = study.variants(input_shape=dataset.input_shape, num_classes=dataset.num_classes)
-    batch = Batch(dataset, device=choose_device(config.device), out=config.out, **config.sizes)
+    device = choose_device(config.device)
+    engine = EngineChoice.of(config.engine, workers=config.workers, per_gpu=config.per_gpu, device=device)
+    batch = Batch(dataset, device=device, out=config.out, engine=engine, **config.sizes)
     if partial:
         records = finished_variants(study, variants, batch)
         return ablation_result(study, variants, records, method=config.interval), records
@@ -213,7 +216,7 @@ def run_ablation(
     if config.threads is not None:
         from budgetnet.training.threads import set_threads
 
-        say(set_threads(config.threads, lambda: first_run(batch, runs)))
+        say(set_threads(config.threads, lambda: first_run(batch, runs), processes=engine.workers))
     if any(batch.record(run) is None for run in runs):
         store_ablation(config)
     if chosen_verbosity(verbosity) != "quiet" and (notice := unfinished_cycle(study.base_recipe)):

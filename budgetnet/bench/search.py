@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import optuna
 import torch
+from optuna.trial import FrozenTrial
 
 from budgetnet.bench.measure import Goal, Spread
 from budgetnet.common.errors import BudgetnetError
@@ -19,14 +20,13 @@ from budgetnet.data.training_data import TrainingData
 from budgetnet.model.budget import Budget
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.records import RunResult
-from budgetnet.study.bulk import Written
 from budgetnet.study.config import SearchConfig
 from budgetnet.study.driver import Plan, SearchContext, make_settings, search
-from budgetnet.study.ledger import Entry, Ledger
 from budgetnet.study.proposer import Proposals
 from budgetnet.study.pruner import make_pruner
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.storage import default_storage, open_storage
+from budgetnet.study.trial_store import Candidate, TrialStore
 from budgetnet.training.callbacks import Callback, RunInfo
 from budgetnet.training.devices import describe_environment
 
@@ -206,7 +206,7 @@ def _measure_rejections(context: SearchContext) -> list[Overhead]:
         max_params=smallest.params - 1, max_macs=None, max_activations=None, sizing="reject"
     )
     context = context._replace(settings=settings.model_copy(update={"config": infeasible}), study_name="infeasible")
-    return _measure_overhead(context, Ledger.reject)
+    return _measure_overhead(context, TrialStore.reject)
 
 
 def _measure_late(context: SearchContext) -> list[Overhead]:
@@ -215,15 +215,15 @@ def _measure_late(context: SearchContext) -> list[Overhead]:
     ends = context.settings.recipe.schedule.cycle_ends(context.settings.recipe.epochs)
     generator = np.random.default_rng(_SEED)
 
-    def store_result(ledger: Ledger, entry: Entry) -> Written:
-        written = ledger.begin(entry, run="none", seed=_SEED)
-        if written is None:
-            raise BudgetnetError("another process took the candidate from a temporary study")
+    def store_result(store: TrialStore, candidate: Candidate) -> FrozenTrial:
+        trial = store.begin(candidate, run="none", seed=_SEED)
+        store.flush()
         for end in ends:
-            ledger.report(written, value=generator.random(), step=end)
+            store.report(trial, value=generator.random(), step=end)
+            store.flush()
         facts = {"trained": True, "ended": "at once", "status": "complete"}
-        ledger.finish(written, value=generator.random(), facts=facts)
-        return written
+        store.finish(trial, value=generator.random(), facts=facts)
+        return trial
 
     # Random sampling for the earlier trials, because TPE takes longer for each.
     random = context.settings.config.replace(sampler="random")
@@ -233,23 +233,21 @@ def _measure_late(context: SearchContext) -> list[Overhead]:
 
 
 def _measure_overhead(
-    context: SearchContext, store: Callable[[Ledger, Entry], Written], *, count: int | None = None
+    context: SearchContext, end: Callable[[TrialStore, Candidate], FrozenTrial], *, count: int | None = None
 ) -> list[Overhead]:
     """Propose candidates and store their outcomes as a search does, without training."""
     name, storage = context.study_name, context.storage
     study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
     overheads = []
-    with context.presence as presence:
-        ledger = Ledger(
-            study, storage, presence, pruner=make_pruner(context.settings.config.pruner, context.settings.recipe)
-        )
-        proposals = Proposals(ledger, context.settings, context.data)
+    lock, pruner = context.lock, make_pruner(context.settings.config.pruner, context.settings.recipe)
+    with lock.held():
+        store = TrialStore(study, storage, study_name=name, lock=lock, pruner=pruner)
+        proposals = Proposals(store, context.settings, context.data)
         for _ in range(count or REPEATS):
             start = time.perf_counter()
-            with presence.gate():
-                ledger.refresh()
-                proposal = proposals.next()
-                proposed = time.perf_counter()
-                proposals.written(proposal, store(ledger, proposal.entry))
+            proposal = proposals.next()
+            proposed = time.perf_counter()
+            proposals.stored(proposal, end(store, proposal.candidate))
+            store.flush()
             overheads.append(Overhead(proposed - start, time.perf_counter() - proposed))
     return overheads

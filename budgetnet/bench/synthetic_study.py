@@ -14,14 +14,15 @@ from budgetnet.model.budget import Budget
 from budgetnet.runs.named_recipes import named_recipe
 from budgetnet.runs.records import DataRecord, Epoch, RunIdentity, RunResult
 from budgetnet.runs.store import RunFolder
-from budgetnet.study.bulk import insert_trial
 from budgetnet.study.config import SearchConfig
 from budgetnet.study.finalists import Finalist, Finals, store_finals
-from budgetnet.study.ledger import candidate_key
+from budgetnet.study.lock import StudyLock
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.space.fitting import fit
 from budgetnet.study.space.named import named_space
 from budgetnet.study.storage import default_storage, open_storage, open_study
+from budgetnet.study.trial_store import candidate_key
+from budgetnet.study.writer import TrialWriter
 
 STUDY = "synthetic"
 """Name of the study."""
@@ -58,7 +59,7 @@ def write_study(out: Path, *, trials: int, environment: dict[str, Any]) -> None:
     storage = open_storage(default_storage(out), create=True)
     try:
         study = open_study(storage, STUDY, settings)
-        study_id = storage.get_study_id_from_name(STUDY)
+        writer = TrialWriter(storage, STUDY, [], lock=StudyLock(storage, STUDY, out))
         generator = np.random.default_rng(_SEED)
         sampler = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=_SEED))
         distributions = space.proposed("fit")
@@ -80,9 +81,11 @@ def write_study(out: Path, *, trials: int, environment: dict[str, Any]) -> None:
             )
             trial.datetime_start = datetime(2026, 1, 1) + timedelta(minutes=number)
             trial.datetime_complete = trial.datetime_start + timedelta(minutes=1)
-            insert_trial(storage, study_id, trial)
+            trial.number = number
+            writer.insert(trial)
             RunFolder(out / identity.run_id).record_environment(environment, first_epoch=1)
             written.append((correct, number, identity))
+        writer.flush(wait=True)
         written.sort(key=lambda each: (-each[0], each[1]))
         finalists = []
         for correct, number, identity in written[:_FINALISTS]:

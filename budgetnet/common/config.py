@@ -229,3 +229,4 @@ Trackers = Annotated[
 ]
 OptionalData = Annotated[str | None, BeforeValidator(path_as_text), OnCommandLine("DATA")]
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
+EngineName = Literal["local", "ray"]

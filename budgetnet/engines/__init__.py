@@ -1,1 +1,1 @@
-"""Engines: where and how several runs are executed."""
+"""Engines: where training runs are executed: in this process, or in worker processes on this machine."""

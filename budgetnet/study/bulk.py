@@ -16,6 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Sequence
 from datetime import datetime, timezone
 from itertools import count
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
@@ -57,7 +58,6 @@ class _Tables(NamedTuple):
     trial_user_attributes: Table
     trial_system_attributes: Table
     trial_intermediate_values: Table
-    trial_heartbeats: Table
 
 
 @functools.lru_cache(maxsize=8)
@@ -99,25 +99,6 @@ class TrialStorage(RDBStorage):
             found = _read(connection, tables, and_(tables.trials.c.study_id == study_id, wanted))
         return [trial for trial in found if states is None or trial.state in states]
 
-    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
-        """Store an intermediate value of a running trial.
-
-        Raises:
-            KeyError: there is no such trial.
-            UpdateFinishedTrialError: it has ended.
-        """
-        tables = _tables(self.engine)
-        kept = tables.trial_intermediate_values
-        with self.engine.begin() as connection:
-            query = select(tables.trials.c.state).where(tables.trials.c.trial_id == trial_id).with_for_update()
-            state = connection.execute(query).scalar()
-            if state is None:
-                raise KeyError(f"no trial has the id {trial_id}")
-            self.check_trial_is_updatable(trial_id, TrialState[state])
-            connection.execute(delete(kept).where(kept.c.trial_id == trial_id, kept.c.step == step))
-            row = {"trial_id": trial_id, "step": step, **_stored(intermediate_value)}
-            connection.execute(insert(kept).values(**row))
-
     def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
         """Return the user attributes of a study.
 
@@ -135,37 +116,44 @@ class TrialStorage(RDBStorage):
         return _of_study(self, "study_system_attributes", study_id)
 
 
-class Written(NamedTuple):
-    """Id and number of a stored trial."""
+class TrialTables:
+    """Writes trials of one study within a transaction of the caller."""
 
-    trial_id: int
-    number: int
+    def __init__(self, connection: Connection, study_id: int) -> None:
+        """Lock the study for the transaction.
 
+        Args:
+            connection: connection with a transaction.
+            study_id: id of the study in the storage.
 
-def insert_trial(storage: RDBStorage, study_id: int, trial: FrozenTrial) -> Written:
-    """Insert a trial, with a first heartbeat if it is running.
+        Raises:
+            KeyError: the study was deleted.
+        """
+        self._connection, self._tables, self._study_id = connection, _tables(connection.engine), study_id
+        studies = self._tables.studies
+        # A write first: SQLite refuses a transaction that reads before another one has written.
+        own = update(studies).where(studies.c.study_id == study_id).values(study_name=studies.c.study_name)
+        if connection.execute(own).rowcount != 1:
+            raise KeyError(f"no study has the id {study_id}")
 
-    Args:
-        storage: where to.
-        study_id: of its study there.
-        trial: the trial, its values finite; number and id are given by the storage.
-    """
-    tables = _tables(storage.engine)
-    with storage.engine.begin() as connection:
-        if storage.engine.name != "sqlite":
-            # Numbers are counted: two writers must not count at once. SQLite lets in one writer at a time anyway.
-            locked = select(tables.studies.c.study_id).where(tables.studies.c.study_id == study_id).with_for_update()
-            connection.execute(locked)
+    def last_id(self) -> int | None:
+        """Return the highest id of a trial of the study; None without trials."""
+        trials = self._tables.trials
+        last = self._connection.execute(select(func.max(trials.c.trial_id)).where(trials.c.study_id == self._study_id))
+        found = last.scalar()
+        return None if found is None else int(found)
+
+    def insert(self, trial: FrozenTrial) -> int:
+        """Insert a trial with its number, its values finite; return its id."""
+        tables = self._tables
         row = {
-            "study_id": study_id,
+            "study_id": self._study_id,
+            "number": trial.number,
             "state": trial.state.name,
             "datetime_start": _utc(trial.datetime_start),
             "datetime_complete": _utc(trial.datetime_complete),
         }
-        (trial_id,) = connection.execute(insert(tables.trials).values(**row)).inserted_primary_key or (0,)
-        past = select(func.count()).where(tables.trials.c.study_id == study_id, tables.trials.c.trial_id < trial_id)
-        number = int(connection.execute(past).scalar_one())
-        connection.execute(update(tables.trials).where(tables.trials.c.trial_id == trial_id).values(number=number))
+        (trial_id,) = self._connection.execute(insert(tables.trials).values(**row)).inserted_primary_key or (0,)
         rows = {
             tables.trial_params: _params(trial),
             tables.trial_user_attributes: _attributes(trial.user_attrs),
@@ -173,39 +161,46 @@ def insert_trial(storage: RDBStorage, study_id: int, trial: FrozenTrial) -> Writ
             tables.trial_intermediate_values: [
                 {"step": step, **_stored(value)} for step, value in trial.intermediate_values.items()
             ],
-            tables.trial_values: _values(trial.value if trial.state == TrialState.COMPLETE else None),
+            tables.trial_values: _values(trial.value),
         }
-        _insert(connection, rows, trial_id=trial_id)
-        if trial.state == TrialState.RUNNING:
-            # By the storage's own clock, against which it is read.
-            first = insert(tables.trial_heartbeats).values(trial_id=trial_id, heartbeat=func.current_timestamp())
-            connection.execute(first)
-    return Written(trial_id, number)
+        _insert(self._connection, rows, trial_id=trial_id)
+        return int(trial_id)
 
+    def report(self, trial_id: int, *, step: int, value: float, system_attrs: dict[str, Any]) -> None:
+        """Insert an intermediate value of a trial, with new system attributes."""
+        tables = self._tables
+        rows = {
+            tables.trial_intermediate_values: [{"step": step, **_stored(value)}],
+            tables.trial_system_attributes: _attributes(system_attrs),
+        }
+        _insert(self._connection, rows, trial_id=trial_id)
 
-def close_trial(
-    storage: RDBStorage, trial_id: int, *, state: TrialState, value: float | None, user_attrs: dict[str, Any]
-) -> bool:
-    """Close a running trial; return False, and write nothing, if it is not running any more.
-
-    Args:
-        storage: where it stands.
-        trial_id: its id there.
-        state: how it ends.
-        value: its result, finite; None without one.
-        user_attrs: what is to be known of its end.
-    """
-    tables = _tables(storage.engine)
-    with storage.engine.begin() as connection:
-        running = tables.trials.c.trial_id == trial_id, tables.trials.c.state == TrialState.RUNNING.name
-        ended = {"state": state.name, "datetime_complete": _utc(datetime.now())}
-        if connection.execute(update(tables.trials).where(*running).values(**ended)).rowcount != 1:
-            return False
+    def close(
+        self,
+        trial_id: int,
+        *,
+        state: TrialState,
+        value: float | None,
+        user_attrs: dict[str, Any],
+        ended: datetime | None,
+    ) -> None:
+        """End a trial with its result, finite or None, and with user attributes, which replace those of equal name."""
+        tables = self._tables
+        row = {"state": state.name, "datetime_complete": _utc(ended)}
+        self._connection.execute(update(tables.trials).where(tables.trials.c.trial_id == trial_id).values(**row))
         kept = tables.trial_user_attributes
-        connection.execute(delete(kept).where(kept.c.trial_id == trial_id, kept.c.key.in_(list(user_attrs))))
-        rows = {kept: _attributes(user_attrs), tables.trial_values: _values(value)}
-        _insert(connection, rows, trial_id=trial_id)
-    return True
+        old = delete(kept).where(kept.c.trial_id == trial_id, kept.c.key.in_(list(user_attrs)))
+        self._connection.execute(old)
+        _insert(
+            self._connection, {kept: _attributes(user_attrs), tables.trial_values: _values(value)}, trial_id=trial_id
+        )
+
+
+def sqlite_file(storage: RDBStorage) -> Path | None:
+    """Return the file of an SQLite storage, or None for other storages."""
+    url = storage.engine.url
+    database = url.database if url.get_backend_name() == "sqlite" else None
+    return Path(database).resolve() if database and database != ":memory:" else None
 
 
 def read_study_attributes(storage: RDBStorage, study_id: int, *prefixes: str) -> dict[str, Any]:

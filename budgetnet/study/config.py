@@ -17,6 +17,7 @@ from budgetnet.common.config import (
     Data,
     DeviceName,
     Duration,
+    EngineName,
     OnCommandLine,
     OptionalCount,
     OptionalLimit,
@@ -124,7 +125,7 @@ class SearchConfig(Config):
     MAY_CHANGE: ClassVar[frozenset[str]] = frozenset(
         {
             *("trials", "timeout", "enqueue", "finalists", "final_seeds", "final_recipe", "final_epochs"),
-            *("study", "storage", "out", "threads", "workers", "per_gpu", "track"),
+            *("study", "storage", "out", "threads", "engine", "workers", "per_gpu", "track"),
         }
     )
     """Fields that may change when a study is resumed; all others must stay equal."""
@@ -176,6 +177,8 @@ class SearchConfig(Config):
     """Device to train on: auto, cuda, mps or cpu."""
     threads: Threads = None
     """Threads of torch on a CPU; auto takes one or all, by a few measured steps. Default: all."""
+    engine: EngineName = "local"
+    """Where candidates are trained. local: on this machine. ray: on a Ray cluster."""
     workers: OptionalCount = None
     """Number of worker processes. Default: one on a CPU, and as many as may share a GPU on each GPU."""
     per_gpu: Count = 1

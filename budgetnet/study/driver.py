@@ -1,4 +1,7 @@
-"""Search loop of one worker: sample a candidate, check it against the budget, train it and store the result."""
+"""Driver of a search: proposes candidates, gives them to an engine's workers, prunes them and stores their results.
+
+It is the only writer of its study: a second driver on the same study is refused.
+"""
 
 from __future__ import annotations
 
@@ -10,42 +13,40 @@ from typing import Any, Literal, NamedTuple
 import optuna
 import torch
 from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial
 
-from budgetnet.common.errors import BudgetnetError, BusyError, InputError, RecordError
+from budgetnet.common.errors import InputError
 from budgetnet.data.training_data import TrainingData
+from budgetnet.engines.choice import LOCAL, EngineChoice, make_engine
+from budgetnet.engines.jobs import WAITING, Engine, Job, JobEnd, PlannedRun, Waiting
 from budgetnet.model.cost import Cost
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.recipe import require_reliable_validation
-from budgetnet.runs.records import RunRecord
+from budgetnet.runs.records import Epoch
 from budgetnet.runs.store import RunFolder
-from budgetnet.study.bulk import Written
 from budgetnet.study.config import SearchConfig
-from budgetnet.study.ledger import Entry, Ledger
+from budgetnet.study.lock import StudyLock
 from budgetnet.study.outcomes import OUT_OF_MEMORY
-from budgetnet.study.presence import Presence, heartbeat
-from budgetnet.study.proposer import Proposals
+from budgetnet.study.proposer import Proposal, Proposals
 from budgetnet.study.pruner import make_pruner
-from budgetnet.study.pruning_callback import PruningReporter
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.space import feasibility
 from budgetnet.study.space.images import check_image_size
 from budgetnet.study.storage import open_study, storage_errors
-from budgetnet.training.callbacks import Callback, Callbacks, RunContext
+from budgetnet.study.trial_store import Candidate, TrialStore
+from budgetnet.training.callbacks import Callback, RunContext
 from budgetnet.training.devices import choose_precision
-from budgetnet.training.out_of_memory import retry_out_of_memory
-from budgetnet.training.step import Execution
-from budgetnet.training.trainer import identify, train
+from budgetnet.training.trainer import identify
 
 _log = logging.getLogger(__name__)
 
 MAX_REJECTED = 1_000
 """Candidates rejected in a row, over budget or duplicates, after which the search stops."""
-
-_POLL_INTERVAL = 2.0
-"""Seconds between two checks of the trials that other machines train."""
+MAX_DEATHS = 3
+"""Worker processes that may die while they train a candidate, before it is failed."""
 
 End = Literal["done", "time", "exhausted"]
-"""Why a worker stopped: the study has enough trials, the time is up, or the sampler finds nothing new that fits."""
+"""Why a search stopped: the study has enough trials, the time is up, or the sampler finds nothing new that fits."""
 
 
 class Plan(NamedTuple):
@@ -60,20 +61,20 @@ class Plan(NamedTuple):
 
 
 class SearchContext(NamedTuple):
-    """Settings of a study, with its data, storage and folder."""
+    """Settings of a study, with its data, storage, folder and engine."""
 
     settings: StudySettings
     """Space, budget, recipe, data and seed."""
     data: TrainingData
-    """Training and validation images, on the training device; each of several workers copies them to its own."""
+    """Training and validation images, where the engine needs them."""
     study_name: str
     """Name of the study in the storage."""
     storage: RDBStorage
     """Storage of the study."""
     out: Path
     """Folder of run folders."""
-    workers: int = 1
-    """Number of worker processes."""
+    engine_choice: EngineChoice = LOCAL
+    """Engine that trains, and its number of workers."""
 
     @property
     def device(self) -> torch.device:
@@ -81,9 +82,14 @@ class SearchContext(NamedTuple):
         return torch.device(self.settings.device)
 
     @property
-    def presence(self) -> Presence:
-        """The locks of the study."""
-        return Presence(self.storage, self.study_name, self.out)
+    def lock(self) -> StudyLock:
+        """The lock of the study."""
+        return StudyLock(self.storage, self.study_name, self.out)
+
+    @property
+    def engine(self) -> Engine:
+        """A new engine."""
+        return make_engine(self.engine_choice, self.data, out=self.out, device=self.device)
 
 
 class SearchOutcome(NamedTuple):
@@ -98,17 +104,6 @@ class SearchOutcome(NamedTuple):
 
 class _TimeUpError(Exception):
     """The deadline has passed."""
-
-
-class _Clock(Callback):
-    """Callback that interrupts training at the first step after the deadline."""
-
-    def __init__(self, deadline: float | None) -> None:
-        self._deadline = deadline
-
-    def on_step_end(self, epoch: int, share: float, *, worker: int) -> None:  # noqa: ARG002 - the deadline is common to all
-        if self._deadline is not None and time.time() >= self._deadline:
-            raise _TimeUpError
 
 
 def make_settings(data: TrainingData, config: SearchConfig, *, device: torch.device | None = None) -> StudySettings:
@@ -137,26 +132,27 @@ def make_settings(data: TrainingData, config: SearchConfig, *, device: torch.dev
 
 
 def search(context: SearchContext, plan: Plan, callback: Callback) -> SearchOutcome:
-    """Train candidates in this process until the study has enough; the same call resumes the search.
+    """Train candidates until the study has enough; the same call resumes the search.
 
     Args:
-        context: the study's settings, data, storage and folder.
+        context: the study's settings, data, storage, folder and engine.
         plan: when to stop.
         callback: called with the progress; an exception from it ends the search, and the next one resumes the trial.
 
     Raises:
         OverBudgetError: not even the smallest network of the space fits.
-        RecordError: the study exists with another config.
+        RecordError: the study exists with another config, or the storage cannot be used.
         BusyError: another search is running on the study.
+        BudgetnetError: a candidate or a worker failed.
     """
     require_feasible(context.settings, context.data)
     context.out.mkdir(parents=True, exist_ok=True)
-    presence = context.presence
-    with presence.searching(), presence, storage_errors(context.storage):
+    lock = context.lock
+    with lock.held(), storage_errors(context.storage):
         study = open_study(context.storage, context.study_name, context.settings)
-        worker = Worker(context, study=study, presence=presence, callback=callback)
-        end = worker.work(plan)
-        return SearchOutcome(study, worker.ledger.trained, end)
+        driver = Driver(context, study, plan=plan, callback=callback, lock=lock)
+        end = driver.run()
+        return SearchOutcome(study, driver.store.trained, end)
 
 
 def require_feasible(settings: StudySettings, data: TrainingData) -> None:
@@ -175,135 +171,137 @@ def require_feasible(settings: StudySettings, data: TrainingData) -> None:
     feasibility.require_feasible(space, settings.budget, input_shape=data.input_shape, num_classes=data.num_classes)
 
 
-class Worker:
-    """Worker of a search: starts each candidate under the study's lock and trains it without the lock."""
+class Driver:
+    """Dispatcher of a search's candidates to the workers of an engine."""
 
-    def __init__(self, context: SearchContext, *, study: optuna.Study, presence: Presence, callback: Callback) -> None:
-        self._settings, self._data, self._storage, self._out = (
-            context.settings,
-            context.data,
+    def __init__(
+        self, context: SearchContext, study: optuna.Study, *, plan: Plan, callback: Callback, lock: StudyLock
+    ) -> None:
+        """Read the study.
+
+        Args:
+            context: the study's settings, data, storage, folder and engine.
+            study: the study.
+            plan: when to stop, and what to train first.
+            callback: receives the events of the search.
+            lock: lock of the study, which is held.
+        """
+        self._context, self._plan, self._callback = context, plan, callback
+        settings = self._settings = context.settings
+        self.store = TrialStore(
+            study,
             context.storage,
-            context.out,
+            study_name=context.study_name,
+            lock=lock,
+            pruner=make_pruner(settings.config.pruner, settings.recipe),
         )
-        self._presence, self._study_name, self._callback = presence, context.study_name, callback
-        pruner = make_pruner(self._settings.config.pruner, self._settings.recipe)
-        self.ledger = Ledger(study, self._storage, presence, pruner=pruner)
+        self._proposals = Proposals(self.store, settings, context.data, enqueued=plan.enqueued)
+        self._training: dict[int, tuple[Candidate, FrozenTrial]] = {}
+        """What each busy worker is training."""
+        self._rejected = 0
+        """Candidates in a row that have no result."""
 
-    def work(self, plan: Plan) -> End:
-        """Train candidates until the study has enough or the time is up."""
-        with self._presence.gate():
-            self.ledger.refresh()
-        slot = self._presence.slot
-        proposals = Proposals(self.ledger, self._settings, self._data, enqueued=plan.enqueued, worker=slot)
-        rejected = 0
-        while rejected < MAX_REJECTED:
-            with self._presence.gate():
-                self.ledger.refresh()
-                enough = self.ledger.trained + len(self.ledger.running) >= plan.trials
-                waiting = self.ledger.trained < plan.trials and self.ledger.others_elsewhere
-                if enough and not waiting:
-                    return "done"
-                if plan.deadline is not None and time.time() >= plan.deadline:
-                    return "time"
-                started = None if enough else self._start_next(proposals, plan)
-            if enough:
-                # The results of other machines are only seen by polling the storage.
-                time.sleep(_POLL_INTERVAL)
-                continue
-            if started is None:
-                rejected += 1
-                continue
-            try:
-                ended = self._train(*started, plan)
-            except _TimeUpError:
-                return "time"
-            rejected = 0 if ended else rejected + 1
-        return "exhausted"
-
-    def _start_next(self, proposals: Proposals, plan: Plan) -> tuple[Entry, Written] | None:
-        """Propose and start a candidate; return None if it is rejected."""
-        proposal = proposals.next()
-        entry = proposal.entry
-        if not entry.verdict.fits:
-            proposals.written(proposal, self.ledger.reject(entry))
-            self._callback.on_trial_rejected(worker=self._presence.slot)
-            return None
-        if entry.key in self.ledger.results:
-            proposals.written(proposal, self.ledger.repeat(entry))
-            return None
-        if entry.key in self.ledger.running:
-            return None
-        run = RunFolder.of(self._identity(entry), self._out).path.name
-        written = self.ledger.begin(entry, run=run, seed=self._settings.config.seed, trials=plan.trials)
-        if written is None:
-            return None
-        proposals.written(proposal, written)
-        return entry, written
-
-    def _identity(self, entry: Entry) -> Any:
-        return identify(entry.verdict.spec, self._data, entry.recipe, seed=self._settings.config.seed)
-
-    def _train(self, entry: Entry, written: Written, plan: Plan) -> bool:
-        """Train a candidate and store its result; return whether it counts as trained."""
-        callbacks = Callbacks([self._callback, _Clock(plan.deadline)])
+    def run(self) -> End:
+        """Train candidates until the study has enough or the time is up; return why the search stopped."""
         try:
-            with heartbeat(self._storage, written.trial_id):
-                record, parts = self._train_in_parts(entry, written, callbacks)
-        except BaseException as error:
-            if self._continues_after(error, entry, written, of_callback=error is callbacks.raised):
-                return False
-            raise
-        if record is None:
-            self.ledger.finish(written, value=None, facts={"ended": OUT_OF_MEMORY})
-        else:
-            self._finish(written, record, parts)
-        return record is not None
+            self._context.engine.run(self, self._callback)
+        except _TimeUpError:
+            return "time"
+        finally:
+            # After an error or an interrupt nothing waits for a storage that is away: its running trials are resumed.
+            self.store.flush()
+        self.store.flush(wait=True)
+        return "done" if self.store.trained >= self._plan.trials else "exhausted"
 
-    def _continues_after(self, error: BaseException, entry: Entry, written: Written, *, of_callback: bool) -> bool:
-        """Store why a candidate failed; return whether the search continues without it."""
-        if of_callback or isinstance(error, (KeyboardInterrupt, SystemExit, OSError)):
-            # A temporary cause, such as a full disk, or one outside the candidate: the next search resumes it.
-            self.ledger.interrupt(written)
-        elif isinstance(error, BusyError):
-            # Another study's search is training the same run; continue with other candidates.
-            self.ledger.leave(written)
-            return True
-        elif isinstance(error, RecordError):
-            # Only this candidate is affected: its folder is damaged, or of another version.
-            self.ledger.fail(written, reason=str(error)[:500])
-            _log.warning("skipped %s: %s", entry.verdict.spec.label, error)
-            return True
-        elif isinstance(error, (BudgetnetError, RuntimeError)):
-            self.ledger.fail(written, reason=f"{type(error).__name__}: {error}"[:500])
-        return False
+    def next_job(self, worker: int) -> Job | Waiting | None:
+        """Propose a candidate; return `WAITING` if it is rejected, and None if enough are trained or in training."""
+        if self._rejected >= MAX_REJECTED or self.store.trained + len(self.store.running) >= self._plan.trials:
+            return None
+        self._check_deadline()
+        proposal = self._proposals.next()
+        candidate = proposal.candidate
+        if not candidate.verdict.fits:
+            self._proposals.stored(proposal, self.store.reject(candidate))
+            self._callback.on_trial_rejected(worker=worker)
+        elif candidate.key in self.store.results:
+            self._proposals.stored(proposal, self.store.duplicate(candidate))
+        elif candidate.key not in self.store.running:
+            return self._begin(worker, candidate, proposal)
+        self._rejected += 1
+        return WAITING
 
-    def _train_in_parts(self, entry: Entry, written: Written, callbacks: Callback) -> tuple[RunRecord | None, int]:
-        """Train a candidate; return its record, None if out of memory, and the number of parts of its batches."""
-        context = RunContext(
-            self._presence.slot, self.ledger.trained, self._study_name, trial=written.number, sampled=entry.params
+    def _begin(self, worker: int, candidate: Candidate, proposal: Proposal) -> Job:
+        config, context = self._settings.config, self._context
+        spec = candidate.verdict.spec
+        identity = identify(spec, context.data, candidate.recipe, seed=config.seed, device=context.device)
+        run = RunFolder.of(identity, context.out).path.name
+        trial = self.store.begin(candidate, run=run, seed=config.seed)
+        self._proposals.stored(proposal, trial)
+        self._training[worker] = candidate, trial
+        return Job(
+            PlannedRun(spec=spec, recipe=candidate.recipe, seed=config.seed),
+            RunContext(worker, self.store.trained, context.study_name, trial=trial.number, sampled=candidate.params),
+            reports=True,
+            reported=self.store.reported_before(trial),
         )
 
-        def attempt(execution: Execution) -> RunRecord:
-            return train(
-                entry.verdict.spec,
-                self._data,
-                entry.recipe,
-                seed=self._settings.config.seed,
-                out=self._out,
-                execution=execution,
-                callback=callbacks,
-                context=context,
-                pruning=reporter,
-            )
+    def report(self, worker: int, epoch: Epoch) -> bool:
+        """Store a candidate's accuracy at the end of a cycle; return whether the candidate stops there."""
+        _, trial = self._training[worker]
+        return self.store.report(trial, value=epoch.validation_accuracy, step=epoch.epoch)
 
-        reporter = PruningReporter(self.ledger, written, entry.recipe, retry_of=entry.retry_of)
-        record, parts = retry_out_of_memory(attempt)
-        if record is not None:
-            reporter.catch_up(record.curves)
-        return record, parts
+    def ended(self, worker: int, end: JobEnd) -> None:
+        """Store the result of a candidate, or why it has none.
 
-    def _finish(self, written: Written, record: RunRecord, parts: int) -> None:
-        result = record.result
+        Raises:
+            BudgetnetError: the candidate failed, or was interrupted by what also concerns the others.
+        """
+        candidate, trial = self._training.pop(worker)
+        if end.outcome == "trained":
+            self._finish(trial, end)
+            self._rejected = 0
+            return
+        self._rejected += 1
+        if end.outcome == "out of memory":
+            self.store.finish(trial, value=None, facts={"ended": OUT_OF_MEMORY})
+        elif end.outcome == "busy":
+            self.store.leave(trial)
+        elif end.outcome == "unreadable":
+            # Only this candidate is affected: its folder is damaged, or of another version.
+            self.store.fail(trial, reason=end.message)
+            _log.warning("skipped %s: %s", candidate.verdict.spec.label, end.message)
+        elif end.outcome == "interrupted":
+            # A temporary cause, such as a full disk: the next search resumes the candidate.
+            self.store.interrupt(trial, deaths=candidate.deaths)
+            raise end.as_error()
+        else:
+            self.store.fail(trial, reason=end.message)
+            raise end.as_error()
+
+    def interrupted(self, worker: int, *, lost: bool) -> None:
+        """Store that a candidate was interrupted, to be resumed first, or failed if it keeps killing workers."""
+        candidate, trial = self._training.pop(worker)
+        deaths = candidate.deaths + lost
+        if deaths >= MAX_DEATHS:
+            reason = f"its worker process died {deaths} times"
+            self.store.fail(trial, reason=reason)
+            _log.warning("skipped %s: %s", candidate.verdict.spec.label, reason)
+        else:
+            self.store.interrupt(trial, deaths=deaths)
+
+    def tick(self) -> None:
+        """Write to the storage, and end the search after its deadline."""
+        self.store.flush()
+        self._check_deadline()
+
+    def _check_deadline(self) -> None:
+        if self._plan.deadline is not None and time.time() >= self._plan.deadline:
+            raise _TimeUpError
+
+    def _finish(self, trial: FrozenTrial, end: JobEnd) -> None:
+        result = end.result
+        if result is None:
+            raise TypeError("a trained job has a result")
         accuracy = result.validation_accuracy
         facts: dict[str, Any] = {
             "trained": True,
@@ -312,14 +310,14 @@ class Worker:
             "epochs": result.epochs,
             "cycles": result.cycles,
             "seconds": round(result.seconds, 3),
-            "train_flops": record.train_flops,
+            "train_flops": end.train_flops,
         }
-        if parts > 1:
-            facts["batch_parts"] = parts
+        if end.parts > 1:
+            facts["batch_parts"] = end.parts
         if accuracy is not None:
             facts |= {
                 "validation_accuracy": round(accuracy, 6),
                 "validation_correct": result.validation_correct,
                 "validation_images": result.validation_images,
             }
-        self.ledger.finish(written, value=accuracy if result.status == "complete" else None, facts=facts)
+        self.store.finish(trial, value=accuracy if result.status == "complete" else None, facts=facts)

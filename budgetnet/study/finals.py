@@ -15,13 +15,15 @@ from optuna.trial import FrozenTrial, TrialState
 
 from budgetnet.common.errors import BudgetnetError
 from budgetnet.data import DataSet
-from budgetnet.engines.local import PlannedRun, is_complete
+from budgetnet.engines.batch import is_complete, train_runs
+from budgetnet.engines.jobs import PlannedRun
 from budgetnet.evaluation.inference import evaluate_on_test
 from budgetnet.runs.recipe import Recipe, require_reliable_validation
 from budgetnet.runs.store import RunFolder
 from budgetnet.study.driver import SearchContext
 from budgetnet.study.finalists import Finalist, FinalResult, Finals, read_results, store_finals
 from budgetnet.study.outcomes import is_trained
+from budgetnet.training.callbacks import Callback
 from budgetnet.training.trainer import identify
 from budgetnet.training.work import Work
 
@@ -73,10 +75,13 @@ def _finalist(trial: FrozenTrial, recipe: Recipe, seeds: Sequence[int], context:
     )
 
 
-def final_runs(finals: Finals) -> list[PlannedRun]:
-    """Return the trainings of the finals, ordered by seed, then by finalist."""
+def _incomplete(finals: Finals, out: Path) -> list[PlannedRun]:
+    """Return the trainings of the finals that are not complete, ordered by seed, then by finalist."""
     return [
-        PlannedRun(spec=each.spec, recipe=each.recipe, seed=seed) for seed in finals.seeds for each in finals.finalists
+        PlannedRun(spec=each.spec, recipe=each.recipe, seed=seed)
+        for place, seed in enumerate(finals.seeds)
+        for each in finals.finalists
+        if not is_complete(RunFolder(out / each.runs[place]))
     ]
 
 
@@ -117,7 +122,7 @@ def run_finals(
     study: optuna.Study,
     context: SearchContext,
     dataset: DataSet,
-    train_all: Callable[[Sequence[PlannedRun]], object],
+    callback: Callback,
     *,
     number: int,
     seeds: int,
@@ -130,7 +135,7 @@ def run_finals(
         study: the study.
         context: the study's settings, data, storage and folder.
         dataset: data set with its sealed test set.
-        train_all: function that trains runs, in this process or in several.
+        callback: receives the events of the runs.
         number: number of candidates to choose.
         seeds: number of trainings of each.
         recipe: final recipe.
@@ -142,18 +147,16 @@ def run_finals(
         BusyError: a search is running on the study.
     """
     require_reliable_validation(recipe, field="final_recipe")
-    with context.presence.searching():
+    with context.lock.held():
         finals = choose_finalists(study, context, number=number, seeds=seeds, recipe=recipe)
         if not finals.finalists:
             raise BudgetnetError("no candidate has a result, so there are no finalists")
         store_finals(study, finals)
         started(finals)
-        train_all(final_runs(finals))
-        missing = [
-            run for each in finals.finalists for run in each.runs if not is_complete(RunFolder(context.out / run))
-        ]
-        if missing:
-            raise BudgetnetError(f"{len(missing)} trainings of finalists are incomplete, such as {missing[0]}")
+        train_runs(_incomplete(finals, context.out), context.engine, callback)
+        if missing := _incomplete(finals, context.out):
+            first = f"{missing[0].spec.label}, seed {missing[0].seed}"
+            raise BudgetnetError(f"{len(missing)} trainings of finalists are incomplete, such as {first}")
         results = read_results(finals, context.out)
         open_test_set(results, dataset, study_name=context.study_name, device=context.device, out=context.out)
         return read_results(finals, context.out)

@@ -16,12 +16,11 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from budgetnet.common.seeding import derive_seed
 from budgetnet.data.training_data import TrainingData
 from budgetnet.model.spec import ModelSpec
-from budgetnet.study.bulk import Written
-from budgetnet.study.ledger import Entry, Ledger
-from budgetnet.study.outcomes import SKIPPED, is_over_budget
+from budgetnet.study.outcomes import IN_TRAINING_ELSEWHERE, is_over_budget
 from budgetnet.study.samplers import IGNORES_PRUNED, make_sampler
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.space.fitting import fit
+from budgetnet.study.trial_store import Candidate, TrialStore
 
 REMEMBERED = 300
 """Trials that a sampler keeps when it has too many; TPE and GP use all of them for each sample."""
@@ -35,7 +34,7 @@ _USES_ALL_TRIALS = ("tpe", "gp")
 class Proposal(NamedTuple):
     """A candidate, and its trial in the sampler's memory."""
 
-    entry: Entry
+    candidate: Candidate
     sampled: int | None = None
     """Id of its trial in the sampler's memory; None if it was not sampled."""
 
@@ -45,33 +44,29 @@ class Proposals:
 
     def __init__(
         self,
-        ledger: Ledger,
+        store: TrialStore,
         settings: StudySettings,
         data: TrainingData,
         *,
         enqueued: tuple[ModelSpec, ...] = (),
-        worker: int = 0,
     ) -> None:
-        """Make a sampler.
+        """Create a sampler.
 
         Args:
-            ledger: ledger of the study.
+            store: trials of the study.
             settings: settings of the study.
             data: training data of its candidates.
             enqueued: networks to propose first, unchanged and with the study's recipe.
-            worker: number of the worker; each has its own random stream.
         """
-        self._ledger, self._settings, self._data = ledger, settings, data
+        self._store, self._settings, self._data = store, settings, data
         self._enqueued = [data.adapt(spec) for spec in enqueued]
         self._space = settings.space.proposed(settings.config.sizing)
-        self._worker = worker
         self._reset()
 
     def _reset(self) -> None:
         """Make a new sampler without trials."""
         # With the same seed on every start it would sample its first candidates again, and a failing one forever.
-        trials = len(self._ledger.study.get_trials(deepcopy=False))
-        seed = derive_seed(self._settings.config.seed, "sampler", self._worker, trials)
+        seed = derive_seed(self._settings.config.seed, "sampler", 0, len(self._store.trials))
         self._memory = InMemoryStorage()
         self.mirror = optuna.create_study(
             storage=self._memory, sampler=make_sampler(self._settings.config.sampler, seed=seed), direction="maximize"
@@ -79,32 +74,38 @@ class Proposals:
         self._mirror_id = self._memory.get_study_id_from_name(self.mirror.study_name)
         self._remembered = 0
         self._sampled: dict[int, int] = {}
-        """Ids of trials in the sampler's memory, by their numbers in the storage."""
+        """Ids of trials in the sampler's memory, by the identity of the study's trials."""
 
     def next(self) -> Proposal:
         """Return an interrupted candidate, else the next enqueued one, else a sampled one."""
-        if self._ledger.interrupted:
-            return self._resume(self._ledger.interrupted.pop(0))
+        if self._store.interrupted:
+            return self._resume(self._store.interrupted.popleft())
         while self._enqueued:
             spec = self._enqueued.pop(0)
-            entry = self._entry(spec, {}, enqueued=True)
+            candidate = self._candidate(spec, {}, enqueued=True)
             # A candidate with a result, or in training, was proposed before.
-            if entry.key not in self._ledger.results and entry.key not in self._ledger.running:
-                return Proposal(entry)
+            if candidate.key not in self._store.results and candidate.key not in self._store.running:
+                return Proposal(candidate)
         self._update()
         sampled = self.mirror.ask(self._space)
-        entry = self._entry(self._spec(sampled.params), sampled.params)
-        for limit in entry.verdict.limits:
+        candidate = self._candidate(self._spec(sampled.params), sampled.params)
+        for limit in candidate.verdict.limits:
             sampled.set_constraint(limit.limit, limit.violation)
         notes = _sampler_attrs(self._memory.get_trial(sampled._trial_id).system_attrs)
-        return Proposal(entry._replace(system_attrs=notes), sampled._trial_id)
+        return Proposal(candidate._replace(system_attrs=notes), sampled._trial_id)
 
     def _resume(self, trial: FrozenTrial) -> Proposal:
         """Return the candidate of an interrupted trial."""
         enqueued = trial.user_attrs.get("enqueued")
         spec = ModelSpec.from_mapping(enqueued) if enqueued else self._spec(trial.params)
-        entry = self._entry(spec, trial.params, enqueued=bool(enqueued))
-        return Proposal(entry._replace(system_attrs=_sampler_attrs(trial.system_attrs), retry_of=trial.number))
+        candidate = self._candidate(spec, trial.params, enqueued=bool(enqueued))
+        return Proposal(
+            candidate._replace(
+                system_attrs=_sampler_attrs(trial.system_attrs),
+                retry_of=trial.number,
+                deaths=trial.user_attrs.get("deaths", 0),
+            )
+        )
 
     def _spec(self, params: dict[str, Any]) -> ModelSpec:
         settings, data = self._settings, self._data
@@ -117,9 +118,9 @@ class Proposals:
             num_classes=data.num_classes,
         )
 
-    def _entry(self, spec: ModelSpec, params: dict[str, Any], *, enqueued: bool = False) -> Entry:
+    def _candidate(self, spec: ModelSpec, params: dict[str, Any], *, enqueued: bool = False) -> Candidate:
         settings = self._settings
-        return Entry(
+        return Candidate(
             settings.budget.check(spec),
             settings.space.recipe_for(params, base=settings.recipe) if params else settings.recipe,
             params,
@@ -128,35 +129,35 @@ class Proposals:
             enqueued=enqueued,
         )
 
-    def written(self, proposal: Proposal, written: Written) -> None:
-        """Remember the stored trial of a proposal, so that its outcome can be passed to the sampler."""
+    def stored(self, proposal: Proposal, trial: FrozenTrial) -> None:
+        """Remember the trial of a proposal, so that its outcome can be passed to the sampler."""
         if proposal.sampled is not None:
-            self._sampled[written.number] = proposal.sampled
+            self._sampled[id(trial)] = proposal.sampled
 
     def _update(self) -> None:
-        """Update the sampler's trials from the ledger."""
-        news, self._ledger.news = self._ledger.news, []
+        """Update the sampler's trials from the store."""
+        news, self._store.news = self._store.news, []
         if self._settings.config.sampler in _USES_ALL_TRIALS and self._remembered + len(news) > _MAX_REMEMBERED:
             self._reset()
             news = self._trials_to_keep()
         self._remembered += len(news)
         for trial in news:
-            known = self._sampled.pop(trial.number, None)
+            known = self._sampled.pop(id(trial), None)
             # Enqueued networks are not in the space.
             if known is not None or (trial.params and trial.state != TrialState.FAIL):
                 self._mirror_end(trial, known)
-        for trial in self._ledger.running.values():
+        for trial in self._store.running.values():
             # Passed to the sampler so that it samples nothing too close meanwhile.
-            if trial.params and trial.number not in self._sampled:
-                self._sampled[trial.number] = self._copy(trial, TrialState.RUNNING, None)
+            if trial.params and id(trial) not in self._sampled:
+                self._sampled[id(trial)] = self._copy(trial, TrialState.RUNNING, None)
 
     def _trials_to_keep(self) -> list[FrozenTrial]:
         """Return the best finished trials, as TPE ranks them, and the latest, in order."""
         states = (TrialState.COMPLETE, TrialState.PRUNED)
         ended = [
             trial
-            for trial in self._ledger.study.get_trials(deepcopy=False, states=states)
-            if trial.params and trial.user_attrs.get("ended") not in SKIPPED
+            for trial in self._store.trials
+            if trial.state in states and trial.params and trial.user_attrs.get("ended") != IN_TRAINING_ELSEWHERE
         ]
         ranked = sorted(ended, key=_rank_key, reverse=True)
         best = {trial.number for trial in ranked[:_BEST]}
@@ -189,7 +190,7 @@ class Proposals:
         """Return the state and the value of a finished trial to pass to this sampler."""
         if trial.state == TrialState.COMPLETE:
             return trial.state, trial.value
-        if trial.state == TrialState.FAIL or trial.user_attrs.get("ended") in SKIPPED:
+        if trial.state == TrialState.FAIL or trial.user_attrs.get("ended") == IN_TRAINING_ELSEWHERE:
             return TrialState.FAIL, None
         if self._settings.config.sampler not in IGNORES_PRUNED:
             return trial.state, None

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from budgetnet.common.errors import InputError, RecordError
 from budgetnet.data import DataSet
 from budgetnet.data.training_data import TrainingData
-from budgetnet.engines.local import PlannedRun, train_runs
+from budgetnet.engines.choice import EngineChoice
 from budgetnet.model.budget import Budget
 from budgetnet.model.spec import ModelSpec
 from budgetnet.model.zoo import ENTRIES, get
 from budgetnet.study.config import SearchConfig
-from budgetnet.study.crew import Crew
 from budgetnet.study.driver import Plan, SearchContext, SearchOutcome, make_settings, require_feasible, search
 from budgetnet.study.finalists import FinalResult
 from budgetnet.study.finals import describe_finals, run_finals
@@ -57,12 +55,10 @@ def arrange(dataset: DataSet, config: SearchConfig) -> Request:
         RecordError: the storage cannot be used.
     """
     chosen = choose_device(config.device)
-    count = config.workers or (torch.cuda.device_count() * config.per_gpu if chosen.type == "cuda" else 1)
+    engine = EngineChoice.of(config.engine, workers=config.workers, per_gpu=config.per_gpu, device=chosen)
     recipe = config.candidate_recipe
-    # Several workers copy the images to their devices themselves.
-    where = chosen if count == 1 else torch.device("cpu")
     sizes = {"train_size": config.train_size, "validation_size": config.validation_size}
-    data = TrainingData.prepare(dataset, recipe, device=where, **sizes)
+    data = TrainingData.prepare(dataset, recipe, device=engine.place(chosen), **sizes)
     settings = make_settings(data, config, device=chosen)
     enqueued = tuple(_networks(config, data))
     require_feasible(settings, data)
@@ -71,7 +67,7 @@ def arrange(dataset: DataSet, config: SearchConfig) -> Request:
         identify(spec, data, recipe, seed=config.seed, device=chosen)
     kept = open_storage(config.storage or default_storage(config.out), create=True)
     study = config.study or settings.default_name
-    return Request(config, SearchContext(settings, data, study, kept, config.out, count), enqueued)
+    return Request(config, SearchContext(settings, data, study, kept, config.out, engine), enqueued)
 
 
 def _networks(config: SearchConfig, data: TrainingData) -> Iterator[ModelSpec]:
@@ -150,10 +146,7 @@ def run(request: Request, callback: Callback, *, deadline: float | None = None) 
         RecordError: the study exists with another config.
         BusyError: another search is running on the study.
     """
-    plan = Plan(request.config.trials, request.enqueued, deadline)
-    if request.context.workers > 1:
-        return Crew(request.context, callback).search(plan)
-    return search(request.context, plan, callback)
+    return search(request.context, Plan(request.config.trials, request.enqueued, deadline), callback)
 
 
 def finish(
@@ -176,15 +169,9 @@ def finish(
         outcome.study,
         request.context,
         dataset,
-        _trainer(request.context, callback),
+        callback,
         number=config.finalists,
         seeds=config.final_seeds,
         recipe=config.finalist_recipe,
         started=lambda finals: describe_finals(finals, work, out=request.context.out),
     )
-
-
-def _trainer(context: SearchContext, callback: Callback) -> Callable[[Sequence[PlannedRun]], object]:
-    if context.workers > 1:
-        return Crew(context, callback).train
-    return lambda runs: train_runs(runs, context.data, out=context.out, callback=callback)

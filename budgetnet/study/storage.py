@@ -27,8 +27,14 @@ from budgetnet.common.formatting import count_of
 from budgetnet.common.passwords import hide_passwords, without_password
 from budgetnet.study.bulk import TrialStorage, study_ids
 from budgetnet.study.damage import damage_of, is_ours
-from budgetnet.study.outcomes import DUPLICATE, SKIPPED, is_interrupted, is_over_budget, is_stopped, is_trained
-from budgetnet.study.presence import GRACE_PERIOD, HEARTBEAT_INTERVAL
+from budgetnet.study.outcomes import (
+    DUPLICATE,
+    IN_TRAINING_ELSEWHERE,
+    is_interrupted,
+    is_over_budget,
+    is_stopped,
+    is_trained,
+)
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.trials import Outcome, Trial
 
@@ -135,8 +141,6 @@ def open_storage(url: str, *, create: bool) -> RDBStorage:
                     # A server may have been restarted since the connection was last used.
                     engine_kwargs={"connect_args": {"timeout": 30}} if sqlite else {"pool_pre_ping": True},
                     skip_table_creation=not create,
-                    heartbeat_interval=HEARTBEAT_INTERVAL,
-                    grace_period=GRACE_PERIOD,
                 )
     except ImportError as error:
         hint = f"; to install a driver of PostgreSQL: {install_command('postgres')}" if "psycopg" in str(error) else ""
@@ -295,7 +299,7 @@ def _outcome(trial: FrozenTrial) -> Outcome:
         (not trial.state.is_finished(), "running"),
         (is_over_budget(trial), "over budget"),
         (ended == DUPLICATE, "duplicate"),
-        (ended in SKIPPED, "skipped"),
+        (ended == IN_TRAINING_ELSEWHERE, "skipped"),
         (is_interrupted(trial), "interrupted"),
         (is_stopped(trial), "pruned"),
         (trial.state == TrialState.COMPLETE, "complete"),

@@ -21,8 +21,8 @@ Outcome = Literal[
     "no result",
 ]
 """Outcome of a trial: trained for all epochs, pruned at a restart, rejected before training, trained before in another
-trial, in training, interrupted and to be resumed, left to other workers before training, or without a result (diverged,
-out of memory, failed)."""
+trial, in training, interrupted and to be resumed, left to another command that is training it, or without a result
+(diverged, out of memory, failed)."""
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 CostName = Literal["params", "macs", "activations"]

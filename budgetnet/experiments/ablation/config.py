@@ -12,7 +12,9 @@ from pydantic import BeforeValidator
 
 from budgetnet.common.config import (
     Config,
+    Count,
     DeviceName,
+    EngineName,
     OnCommandLine,
     OptionalCount,
     OptionalData,
@@ -79,6 +81,12 @@ class AblationConfig(Config):
     """Device to train on: auto, cuda, mps or cpu."""
     threads: Threads = None
     """Threads of torch on a CPU; auto takes one or all, by a few measured steps. Default: all."""
+    engine: EngineName = "local"
+    """Where runs are trained. local: on this machine. ray: on a Ray cluster."""
+    workers: OptionalCount = None
+    """Number of worker processes. Default: one on a CPU, and as many as may share a GPU on each GPU."""
+    per_gpu: Count = 1
+    """Number of worker processes that share a GPU."""
     track: Trackers = ()
     """Tracker of runs: tensorboard[:FOLDER] or mlflow[:URI]; again for more. Default place: in the folder of runs."""
 
@@ -120,7 +128,7 @@ class AblationConfig(Config):
 
     @property
     def sizes(self) -> dict[str, int | None]:
-        """Numbers of training and validation images, as `budgetnet.engines.local.Batch` takes them."""
+        """Numbers of training and validation images, as `budgetnet.engines.batch.Batch` takes them."""
         return {name: getattr(self, name) or getattr(self.file, name) for name in ("train_size", "validation_size")}
 
     @property

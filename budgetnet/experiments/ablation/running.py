@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from budgetnet.engines.local import Batch, PlannedRun
+from budgetnet.engines.batch import Batch
+from budgetnet.engines.jobs import PlannedRun
 from budgetnet.experiments.ablation.study import AblationStudy
 from budgetnet.experiments.ablation.variants import Variant
 from budgetnet.runs.records import RunRecord

@@ -1,87 +1,112 @@
-"""Local engine: trains a list of runs on one data set, one after the other, and evaluates them on the test set.
+"""Runs on one data set: train them with an engine, and evaluate them on the test set.
 
 Ablations, reproductions and the finals of a search use it. Training can be interrupted at any time and resumed, several
-processes can share the runs, and the test set is opened only after all runs are complete.
+commands can share the runs, and the test set is opened only after all runs are complete.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from budgetnet.common.documents import Document
-from budgetnet.common.errors import BudgetnetError, BusyError
+from budgetnet.common.errors import BudgetnetError
 from budgetnet.data import DataSet
 from budgetnet.data.training_data import TrainingData
+from budgetnet.engines.choice import LOCAL, EngineChoice, make_engine
+from budgetnet.engines.jobs import Engine, Job, JobEnd, PlannedRun
 from budgetnet.evaluation.inference import evaluate_on_test
-from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.recipe import Recipe
-from budgetnet.runs.records import RunRecord
+from budgetnet.runs.records import Epoch, RunRecord
 from budgetnet.runs.store import RunFolder
 from budgetnet.training.callbacks import Callback, RunContext
-from budgetnet.training.out_of_memory import retry_out_of_memory
 from budgetnet.training.threads import FirstRun
-from budgetnet.training.trainer import identify, train
+from budgetnet.training.trainer import identify
 
 _POLL_SECONDS = 2.0
 """Interval of checks for runs that other processes are training."""
+MAX_DEATHS = 3
+"""Times that a run may kill its worker before the batch ends."""
 
 
-class PlannedRun(Document):
-    """A run to train: network, recipe and seed."""
+class RunList:
+    """Dispatcher that hands out runs in order."""
 
-    spec: ModelSpec
-    """Architecture."""
-    recipe: Recipe
-    """Training recipe."""
-    seed: int
-    """Seed of initialisation, order of the images and augmentation."""
+    def __init__(self, runs: Sequence[PlannedRun], *, trained: int = 0) -> None:
+        """Create the dispatcher.
+
+        Args:
+            runs: runs to train.
+            trained: number of runs of the batch trained before.
+        """
+        self.busy: list[PlannedRun] = []
+        """Runs that other processes are training."""
+        self._left = deque(runs)
+        self._current: dict[int, PlannedRun] = {}
+        self._deaths: Counter[int] = Counter()
+        self._trained = trained
+
+    def next_job(self, worker: int) -> Job | None:
+        """Return the next run, or None."""
+        if not self._left:
+            return None
+        run = self._current[worker] = self._left.popleft()
+        return Job(run, RunContext(worker, self._trained))
+
+    def report(self, worker: int, epoch: Epoch) -> bool:  # noqa: ARG002 - runs of a batch are not pruned
+        """Return False: no run is pruned."""
+        return False
+
+    def ended(self, worker: int, end: JobEnd) -> None:
+        """Receive the end of a run.
+
+        Raises:
+            BudgetnetError: the run failed or its folder is damaged.
+        """
+        run = self._current.pop(worker)
+        if end.outcome == "busy":
+            self.busy.append(run)
+        elif end.outcome == "trained":
+            self._trained += 1
+        elif end.outcome != "out of memory":
+            raise end.as_error()
+
+    def interrupted(self, worker: int, *, lost: bool) -> None:
+        """Put the run back in the first place.
+
+        Raises:
+            BudgetnetError: the run has killed its worker again and again.
+        """
+        run = self._current.pop(worker)
+        self._left.appendleft(run)
+        self._deaths[id(run)] += lost
+        if self._deaths[id(run)] >= MAX_DEATHS:
+            raise BudgetnetError(f"{run.spec.label}, seed {run.seed}: its worker process died {MAX_DEATHS} times")
+
+    def tick(self) -> None:
+        """Do nothing: nothing is due."""
 
 
-def train_runs(
-    runs: Sequence[PlannedRun], data: TrainingData, *, out: Path, callback: Callback, worker: int = 0, trained: int = 0
-) -> list[PlannedRun]:
-    """Train the runs that are not complete, except those that other processes are training.
+def train_runs(runs: Sequence[PlannedRun], engine: Engine, callback: Callback, *, trained: int = 0) -> list[PlannedRun]:
+    """Train runs, and return those that another process is training.
 
     Args:
-        runs: runs to train.
-        data: training and validation images, on the training device.
-        out: folder of run folders.
+        runs: runs that are not complete.
+        engine: trains them.
         callback: receives the events of the runs.
-        worker: number of the worker.
         trained: number of runs trained before, for the callback.
 
-    Returns:
-        Runs that another process is training.
+    Raises:
+        RecordError: a run folder is damaged.
+        BudgetnetError: a run failed.
     """
-    busy = []
-    for run in runs:
-        if is_complete(RunFolder.of(identify(run.spec, data, run.recipe, seed=run.seed), out)):
-            continue
-        try:
-            retry_out_of_memory(_attempt(run, data, out, callback, RunContext(worker, trained)))
-        except BusyError:
-            busy.append(run)
-    return busy
-
-
-def _attempt(
-    run: PlannedRun, data: TrainingData, out: Path, callback: Callback, context: RunContext
-) -> Callable[[Any], RunRecord]:
-    return lambda execution: train(
-        run.spec,
-        data,
-        run.recipe,
-        seed=run.seed,
-        out=out,
-        execution=execution,
-        callback=callback,
-        context=context,
-    )
+    work = RunList(runs, trained=trained)
+    engine.run(work, callback)
+    return work.busy
 
 
 def is_complete(folder: RunFolder) -> bool:
@@ -112,6 +137,7 @@ class Batch:
         out: Path,
         train_size: int | None = None,
         validation_size: int | None = None,
+        engine: EngineChoice = LOCAL,
     ) -> None:
         """Create the batch.
 
@@ -121,26 +147,29 @@ class Batch:
             out: folder of run folders.
             train_size: number of training images; default: all of the split.
             validation_size: number of validation images; default: all of the split.
+            engine: engine that trains the runs.
         """
-        self.dataset, self.device, self.out = dataset, device, out
+        self.dataset, self.device, self.out, self._engine = dataset, device, out, engine
         self._sizes = {"train_size": train_size, "validation_size": validation_size}
         self._prepared: dict[tuple[float, int], TrainingData] = {}
         self._complete: dict[tuple[str, str, int], RunRecord] = {}
 
     def data(self, recipe: Recipe) -> TrainingData:
-        """Return training and validation images of a recipe's split, on the device; cached for each split.
+        """Return training and validation images of a recipe's split, where the engine needs them; cached by split.
 
         Raises:
             DataError: a size is larger than the split, or too small for the number of classes.
         """
-        key = recipe.validation_fraction, recipe.split_seed
+        key = _split(recipe)
         if key not in self._prepared:
-            self._prepared[key] = TrainingData.prepare(self.dataset, recipe, device=self.device, **self._sizes)
+            where = self._engine.place(self.device)
+            self._prepared[key] = TrainingData.prepare(self.dataset, recipe, device=where, **self._sizes)
         return self._prepared[key]
 
     def folder(self, run: PlannedRun) -> RunFolder:
         """Return the folder of a run, which may not exist yet."""
-        return RunFolder.of(identify(run.spec, self.data(run.recipe), run.recipe, seed=run.seed), self.out)
+        data = self.data(run.recipe)
+        return RunFolder.of(identify(run.spec, data, run.recipe, seed=run.seed, device=self.device), self.out)
 
     def record(self, run: PlannedRun) -> RunRecord | None:
         """Return a run's record, or None if the run is not complete; records are cached.
@@ -175,12 +204,16 @@ class Batch:
             BudgetnetError: a network is too large for the device even with half batches.
         """
         remaining = [run for run in runs if self.record(run) is None]
+        trained = len(runs) - len(remaining)
         while remaining:
             busy: list[PlannedRun] = []
-            for index, run in enumerate(remaining):
-                trained = len(runs) - len(remaining) + index - len(busy)
-                busy += train_runs([run], self.data(run.recipe), out=self.out, callback=callback, trained=trained)
-            if len(busy) == len(remaining):
+            for _, same_split in groupby(remaining, key=lambda run: _split(run.recipe)):
+                part = list(same_split)
+                engine = make_engine(self._engine, self.data(part[0].recipe), out=self.out, device=self.device)
+                taken = train_runs(part, engine, callback, trained=trained)
+                trained += len(part) - len(taken)
+                busy += taken
+            if busy:
                 time.sleep(_POLL_SECONDS)
             remaining = busy
         records = []
@@ -209,3 +242,8 @@ class Batch:
         complete = [record for record in records if record.result.status == "complete"]
         evaluate_on_test(complete, self.dataset, by=by, reason=reason, device=self.device, out=self.out)
         return [RunFolder(record.folder).load() for record in records]
+
+
+def _split(recipe: Recipe) -> tuple[float, int]:
+    """Return what determines the split of the training images."""
+    return recipe.validation_fraction, recipe.split_seed

@@ -1,0 +1,170 @@
+"""Engines whose workers are other processes: hand out jobs, receive events, and replace workers that die."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from budgetnet.common.errors import BudgetnetError
+from budgetnet.data.training_data import TrainingData
+from budgetnet.engines.jobs import Dispatcher, Engine, JobEnd, Waiting
+from budgetnet.runs.records import Epoch, RunResult
+from budgetnet.training.callbacks import Callback, Callbacks, RunInfo
+
+MAX_DEATHS = 9
+"""Times in a row that a worker may die, without a job ended in between, before the engine gives up."""
+MAX_FAILED_STARTS = 3
+"""Times in a row that a worker may die before it is ready, before the engine gives up."""
+_TICK_SECONDS = 1.0
+"""Longest time between two ticks of the dispatcher."""
+
+
+class Message(NamedTuple):
+    """A message of a worker."""
+
+    worker: int
+    event: str
+    values: Sequence[Any] = ()
+
+
+class RemoteEngine(Engine):
+    """Base class of engines with worker processes.
+
+    A subclass starts and stops workers and carries messages. Events of a worker: ``ready`` once, then for each job the
+    events of its callback, ``report`` with the last epoch of a cycle, which is answered, and ``job_end``; ``failed`` if
+    it cannot start; ``gone``, as the last one, when its process has ended.
+    """
+
+    def __init__(self, data: TrainingData, *, out: Path, device: str, workers: int) -> None:
+        """Create the engine.
+
+        Args:
+            data: training and validation images.
+            out: folder of run folders.
+            device: type of device to train on.
+            workers: number of worker processes.
+        """
+        self.data, self.out, self.device, self.workers = data, out, device, workers
+        self._idle: set[int] = set()
+        self._training: set[int] = set()
+        self._started_runs: set[int] = set()
+        """Workers whose runs have started and are not known to have ended."""
+        self._deaths = dict.fromkeys(range(workers), 0)
+        self._failed_starts = dict.fromkeys(range(workers), 0)
+        self._callback = Callbacks([])
+
+    @abstractmethod
+    def _start_all(self) -> None:
+        """Prepare the data and start every worker."""
+
+    @abstractmethod
+    def _start(self, worker: int) -> None:
+        """Start a worker anew."""
+
+    @abstractmethod
+    def _send(self, worker: int, *message: Any) -> None:
+        """Send a message to a worker; nothing happens if it is gone."""
+
+    @abstractmethod
+    def _receive(self, timeout: float) -> list[Message]:
+        """Return all messages that have arrived, after waiting at most ``timeout`` seconds for the first."""
+
+    @abstractmethod
+    def _stop_all(self) -> None:
+        """Make every worker end, and remove what `_start_all` prepared."""
+
+    def _ending(self, worker: int) -> str:
+        """Return how a worker's process ended, for messages."""
+        return f"worker {worker}"
+
+    def run(self, dispatcher: Dispatcher, callback: Callback) -> None:
+        """Execute jobs until the dispatcher has none and all have ended.
+
+        Raises:
+            BudgetnetError: a worker failed, or workers die again and again.
+        """
+        self._callback = Callbacks([callback])
+        try:
+            self._start_all()
+            while True:
+                waiting = self._hand_out(dispatcher)
+                dispatcher.tick()
+                if self._idle and not self._training and not waiting:
+                    return
+                for message in self._receive(0.0 if waiting else _TICK_SECONDS):
+                    self._handle(message, dispatcher)
+        finally:
+            self._stop_all()
+            for worker in sorted(self._started_runs):
+                self._callback.on_run_interrupted(None, worker=worker)
+            for worker in sorted(self._training):
+                dispatcher.interrupted(worker, lost=False)
+            self._idle, self._training, self._started_runs = set(), set(), set()
+
+    def _hand_out(self, dispatcher: Dispatcher) -> bool:
+        """Give jobs to idle workers; return whether the dispatcher is to be asked again at once."""
+        for worker in sorted(self._idle):
+            job = dispatcher.next_job(worker)
+            if isinstance(job, Waiting):
+                return True
+            if job is None:
+                break
+            self._idle.discard(worker)
+            self._training.add(worker)
+            self._send(worker, "job", job.to_mapping())
+        return False
+
+    def _handle(self, message: Message, dispatcher: Dispatcher) -> None:
+        worker, event, values = message
+        if event == "ready":
+            self._failed_starts[worker] = 0
+            self._idle.add(worker)
+        elif event == "report":
+            self._send(worker, "answer", dispatcher.report(worker, Epoch(*values[0])))
+        elif event == "job_end":
+            self._training.discard(worker)
+            self._deaths[worker] = 0
+            self._idle.add(worker)
+            dispatcher.ended(worker, JobEnd.from_mapping(values[0]))
+        elif event == "failed":
+            raise JobEnd("failed", message=values[0], exit_code=values[1]).as_error()
+        elif event == "gone":
+            self._replace(worker, dispatcher)
+        else:
+            self._call_back(worker, event, values)
+
+    def _call_back(self, worker: int, event: str, values: Sequence[Any]) -> None:
+        if event == "run_start":
+            self._started_runs.add(worker)
+            self._callback.on_run_start(RunInfo.from_mapping(values[0]), worker=worker)
+        elif event == "step_end":
+            self._callback.on_step_end(*values, worker=worker)
+        elif event == "epoch_end":
+            self._callback.on_epoch_end(Epoch(*values[0]), worker=worker)
+        elif event == "run_end":
+            self._started_runs.discard(worker)
+            self._callback.on_run_end(RunResult.from_mapping(values[0]), worker=worker)
+        elif event == "run_interrupted":
+            self._started_runs.discard(worker)
+            self._callback.on_run_interrupted(values[0], worker=worker)
+
+    def _replace(self, worker: int, dispatcher: Dispatcher) -> None:
+        """Start a worker anew that has died."""
+        was_training, was_idle = worker in self._training, worker in self._idle
+        self._idle.discard(worker)
+        self._training.discard(worker)
+        if worker in self._started_runs:
+            self._started_runs.discard(worker)
+            self._callback.on_run_interrupted(None, worker=worker)
+        if was_training:
+            dispatcher.interrupted(worker, lost=True)
+        counts, most = (
+            (self._deaths, MAX_DEATHS) if was_training or was_idle else (self._failed_starts, MAX_FAILED_STARTS)
+        )
+        counts[worker] += 1
+        if counts[worker] >= most:
+            rule = "repeat the command to resume; fewer workers need less memory"
+            raise BudgetnetError(f"{self._ending(worker)} died {counts[worker]} times in a row: {rule}")
+        self._start(worker)

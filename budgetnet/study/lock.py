@@ -1,0 +1,92 @@
+"""Lock of a study: one search at a time writes to it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from optuna.storages import RDBStorage
+from sqlalchemy import Connection, NullPool, create_engine, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from budgetnet.common.errors import BusyError
+from budgetnet.study.bulk import sqlite_file
+
+
+class StudyLock:
+    """Lock that the system releases when its process or its connection ends.
+
+    On PostgreSQL it is an advisory lock of the server, so that it also holds between machines. Elsewhere it is a file,
+    beside an SQLite file or in the folder of run folders.
+    """
+
+    def __init__(self, storage: RDBStorage, study: str, out: Path) -> None:
+        """Create the lock without acquiring it.
+
+        Args:
+            storage: storage of the study.
+            study: name of the study.
+            out: folder of run folders.
+        """
+        self._storage, self._study = storage, study
+        self._connection: Connection | None = None
+        file = sqlite_file(storage)
+        folder, place = (file.parent, file.name) if file else (out, str(storage.engine.url))
+        # A digest, because a study may have a name that no file can have.
+        digest = hashlib.sha256("\n".join((place, study)).encode()).hexdigest()
+        self.path = folder / f".study-{digest[:16]}.lock"
+        """Lock file, unless the storage is a PostgreSQL server."""
+        self._key = int(hashlib.sha256(study.encode()).hexdigest()[:15], 16)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the lock.
+
+        Raises:
+            BusyError: another search holds it.
+        """
+        if self._storage.engine.name == "postgresql":
+            self.renew()
+            try:
+                yield
+            finally:
+                self._disconnect()
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise self._busy() from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def renew(self) -> None:
+        """Acquire a server's lock on a new connection, as a server forgets it when a connection breaks.
+
+        Raises:
+            BusyError: another search holds it.
+        """
+        if self._storage.engine.name != "postgresql":
+            return
+        self._disconnect()
+        # A connection of its own: one from a pool could be replaced without notice, and the lock with it.
+        engine = create_engine(self._storage.engine.url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+        self._connection = engine.connect()
+        if not self._connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": self._key}).scalar():
+            self._disconnect()
+            raise self._busy()
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            with suppress(SQLAlchemyError):
+                self._connection.close()
+            self._connection = None
+
+    def _busy(self) -> BusyError:
+        return BusyError("study", self._study, "another search is running on this study")

@@ -1,0 +1,147 @@
+"""Writes of a search to its storage: collected, grouped into transactions, and repeated while the storage is away."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from copy import copy
+from datetime import datetime
+from typing import Any
+
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+from budgetnet.common.config import without_password
+from budgetnet.common.errors import RecordError
+from budgetnet.common.formatting import duration
+from budgetnet.study.bulk import TrialTables
+from budgetnet.study.lock import StudyLock
+from budgetnet.study.storage import STORAGE_ERRORS, storage_errors
+
+_log = logging.getLogger(__name__)
+
+PATIENCE = 600.0
+"""Seconds for which a search goes on without its storage."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0
+"""Seconds between two attempts to reach a storage; each pause is twice as long as the one before."""
+_LASTING = ("no such", "readonly", "read-only", "does not exist", "permission denied")
+"""Parts of messages of operational errors that waiting does not mend."""
+
+Write = Callable[[TrialTables, dict[int, int]], None]
+"""A write, given the ids of trials by their numbers."""
+
+
+class TrialWriter:
+    """The only writer of a study's trials: collects writes until `flush`."""
+
+    def __init__(self, storage: RDBStorage, study_name: str, trials: Sequence[FrozenTrial], *, lock: StudyLock) -> None:
+        """Create the writer.
+
+        Args:
+            storage: storage of the study.
+            study_name: name of the study.
+            trials: all trials of the study.
+            lock: lock of the study, which is held.
+        """
+        self._storage, self._study_name, self._lock = storage, study_name, lock
+        self._study_id = storage.get_study_id_from_name(study_name)
+        self._ids = {trial.number: trial._trial_id for trial in trials}
+        self._last_id = max(self._ids.values(), default=None)
+        self._pending: list[Write] = []
+        self._away_since: float | None = None
+        self._retry_at, self._pause = 0.0, _FIRST_PAUSE
+
+    def insert(self, trial: FrozenTrial) -> None:
+        """Write a new trial as it is now; its values and attributes may be replaced later, but not changed."""
+        as_it_is = copy(trial)
+
+        def write(tables: TrialTables, ids: dict[int, int]) -> None:
+            ids[as_it_is.number] = tables.insert(as_it_is)
+
+        self._pending.append(write)
+
+    def report(self, number: int, *, step: int, value: float, system_attrs: dict[str, Any]) -> None:
+        """Write an intermediate value of a trial."""
+        self._pending.append(
+            lambda tables, ids: tables.report(ids[number], step=step, value=value, system_attrs=system_attrs)
+        )
+
+    def close(self, number: int, *, state: TrialState, value: float | None, user_attrs: dict[str, Any]) -> None:
+        """Write the end of a trial."""
+        ended = datetime.now()
+        self._pending.append(
+            lambda tables, ids: tables.close(ids[number], state=state, value=value, user_attrs=user_attrs, ended=ended)
+        )
+
+    def flush(self, *, wait: bool = False) -> None:
+        """Write what was collected, in one transaction, or nothing if the storage is away and may come back.
+
+        Args:
+            wait: whether to wait for a storage that is away.
+
+        Raises:
+            RecordError: the storage cannot be used, or is away for too long; the study was deleted, or another program
+                added trials to it.
+        """
+        while self._pending and not self._try():
+            if not wait:
+                return
+            time.sleep(max(0.0, self._retry_at - time.monotonic()))
+
+    def _try(self) -> bool:
+        """Try to write; return False if the storage is away."""
+        if self._away_since is not None and time.monotonic() < self._retry_at:
+            return False
+        try:
+            with storage_errors(self._storage):
+                try:
+                    if self._away_since is not None:
+                        # A server that was away has forgotten its locks.
+                        self._lock.renew()
+                    self._write()
+                except STORAGE_ERRORS as error:
+                    if not self._wait_after(error):
+                        raise
+                    return False
+        finally:
+            self._storage.remove_session()
+        if self._away_since is not None:
+            _log.warning("storage %s: reached again", without_password(str(self._storage.url)))
+            self._away_since, self._pause = None, _FIRST_PAUSE
+        return True
+
+    def _write(self) -> None:
+        ids = dict(self._ids)
+        try:
+            with self._storage.engine.begin() as connection:
+                tables = TrialTables(connection, self._study_id)
+                if tables.last_id() != self._last_id:
+                    rule = "another program added trials to it during the search; repeat the command to go on"
+                    raise RecordError("study", self._study_name, rule)
+                for write in self._pending:
+                    write(tables, ids)
+        except KeyError:
+            raise RecordError("study", self._study_name, "was deleted during the search") from None
+        self._ids, self._last_id = ids, max(ids.values(), default=None)
+        self._pending.clear()
+
+    def _wait_after(self, error: BaseException) -> bool:
+        """Return whether to go on without the storage after an error, and choose the time of the next attempt."""
+        now = time.monotonic()
+        cause = error if isinstance(error, DBAPIError) else error.__cause__
+        away = isinstance(cause, (OperationalError, InterfaceError)) or getattr(cause, "connection_invalidated", False)
+        if not away or any(part in str(cause) for part in _LASTING):
+            return False
+        if self._away_since is None:
+            self._away_since = now
+            _log.warning(
+                "storage %s: cannot be reached; training goes on, and it is tried again for %s",
+                without_password(str(self._storage.url)),
+                duration(PATIENCE),
+            )
+        if now - self._away_since >= PATIENCE:
+            return False
+        self._retry_at, self._pause = now + self._pause, min(2 * self._pause, _LONGEST_PAUSE)
+        return True
