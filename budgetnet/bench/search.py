@@ -38,7 +38,7 @@ _GOAL_CANDIDATES, _GOAL_PERCENT, _GOAL_SECONDS = 30, 5.0, 0.03
 _SEED = 0
 
 
-class Candidate(NamedTuple):
+class TrainedCandidate(NamedTuple):
     """A trained candidate of the search."""
 
     architecture: str
@@ -65,7 +65,7 @@ class SearchBenchmark(NamedTuple):
 
     environment: dict[str, Any]
     settings: StudySettings
-    candidates: list[Candidate]
+    candidates: list[TrainedCandidate]
     rejected: int
     """Candidates over budget in the search."""
     seconds: float
@@ -127,7 +127,7 @@ class _Recorder(Callback):
     """Callback that records the candidates of a search and reports progress."""
 
     def __init__(self, progress: Callable[[str], None]) -> None:
-        self.candidates: list[Candidate] = []
+        self.candidates: list[TrainedCandidate] = []
         self.rejected = 0
         self._progress, self._start, self._label = progress, 0.0, ""
 
@@ -140,7 +140,7 @@ class _Recorder(Callback):
 
     def on_run_end(self, result: RunResult, *, worker: int) -> None:  # noqa: ARG002 - likewise
         seconds = time.perf_counter() - self._start
-        self.candidates.append(Candidate(self._label, result.params, result.epochs, result.seconds, seconds))
+        self.candidates.append(TrainedCandidate(self._label, result.params, result.epochs, result.seconds, seconds))
 
 
 def run(
