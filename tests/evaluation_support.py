@@ -16,7 +16,8 @@ from torch.nn import functional
 
 from budgetnet.data import DataSet, split
 from budgetnet.data.dataset import make_dataset
-from budgetnet.engines.local import Batch, PlannedRun
+from budgetnet.engines.batch import Batch
+from budgetnet.engines.jobs import PlannedRun
 from budgetnet.model.network import build
 from budgetnet.runs.recipe import Views
 from budgetnet.runs.records import Epoch, RunRecord, RunResult

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import optuna
 from support import TINY_SPACE, prepare, tiny_recipe
 
 from budgetnet.data import DataSet
+from budgetnet.engines.choice import EngineChoice
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.records import Epoch, RunResult
 from budgetnet.study.config import SearchConfig
 from budgetnet.study.driver import Plan, SearchContext, SearchOutcome, make_settings, search
+from budgetnet.study.lock import StudyLock
+from budgetnet.study.pruner import NoPruner, Pruner
 from budgetnet.study.space import SearchSpace
 from budgetnet.study.storage import default_storage, open_storage
+from budgetnet.study.trial_store import TrialStore
 from budgetnet.training.callbacks import Callback, RunInfo
 
 MAX_PARAMS = 20_000
@@ -69,6 +76,7 @@ class SearchRunner:
         ways: dict[str, Any] | None = None,
         enqueued: tuple[ModelSpec, ...] = (),
         deadline: float | None = None,
+        workers: int = 1,
         **limits: int,
     ) -> SearchOutcome:
         """Searches with proposals as they come and nobody pruned, unless ``ways`` says otherwise."""
@@ -81,8 +89,24 @@ class SearchRunner:
         settings = make_settings(data, config)
         storage = open_storage(self.storage, create=True)
         try:
-            context = SearchContext(settings, data, name, storage, out or self.out)
+            engine = EngineChoice("local", workers)
+            context = SearchContext(settings, data, name, storage, out or self.out, engine)
             return search(context, Plan(trials, enqueued, deadline), watcher or Watcher())
         finally:
             storage.remove_session()
             storage.engine.dispose()
+
+
+@contextmanager
+def opened_store(
+    study: optuna.Study, out: Path, *, storage: str | None = None, pruner: Pruner | None = None
+) -> Iterator[TrialStore]:
+    """The trials of a study as its driver holds them, with the study locked."""
+    kept = open_storage(storage or default_storage(out), create=True)
+    lock = StudyLock(kept, study.study_name, out)
+    try:
+        with lock.held():
+            yield TrialStore(study, kept, study_name=study.study_name, lock=lock, pruner=pruner or NoPruner())
+    finally:
+        kept.remove_session()
+        kept.engine.dispose()

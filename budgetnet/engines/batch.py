@@ -105,7 +105,8 @@ def train_runs(runs: Sequence[PlannedRun], engine: Engine, callback: Callback, *
         BudgetnetError: a run failed.
     """
     work = RunList(runs, trained=trained)
-    engine.run(work, callback)
+    if runs:
+        engine.run(work, callback)
     return work.busy
 
 

@@ -28,10 +28,11 @@ class InlineEngine(Engine):
         """Execute jobs until the dispatcher has none."""
         callbacks = Callbacks([callback, _Ticking(dispatcher)])
         while (job := dispatcher.next_job(0)) is not None:
-            dispatcher.tick()
             if isinstance(job, Waiting):
+                dispatcher.tick()
                 continue
             try:
+                dispatcher.tick()
                 end = run_job(
                     job,
                     self._data,

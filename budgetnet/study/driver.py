@@ -148,7 +148,7 @@ def search(context: SearchContext, plan: Plan, callback: Callback) -> SearchOutc
     require_feasible(context.settings, context.data)
     context.out.mkdir(parents=True, exist_ok=True)
     lock = context.lock
-    with lock.held(), storage_errors(context.storage):
+    with storage_errors(context.storage), lock.held():
         study = open_study(context.storage, context.study_name, context.settings)
         driver = Driver(context, study, plan=plan, callback=callback, lock=lock)
         end = driver.run()
@@ -198,13 +198,16 @@ class Driver:
         self._proposals = Proposals(self.store, settings, context.data, enqueued=plan.enqueued)
         self._training: dict[int, tuple[Candidate, FrozenTrial]] = {}
         """What each busy worker is training."""
+        self._failed: set[str] = set()
+        """Candidates that have no result, which this search does not try again."""
         self._rejected = 0
         """Candidates in a row that have no result."""
 
     def run(self) -> End:
         """Train candidates until the study has enough or the time is up; return why the search stopped."""
         try:
-            self._context.engine.run(self, self._callback)
+            if self.store.trained < self._plan.trials:
+                self._context.engine.run(self, self._callback)
         except _TimeUpError:
             return "time"
         finally:
@@ -225,7 +228,9 @@ class Driver:
             self._callback.on_trial_rejected(worker=worker)
         elif candidate.key in self.store.results:
             self._proposals.stored(proposal, self.store.duplicate(candidate))
-        elif candidate.key not in self.store.running:
+        elif candidate.key in self.store.running or candidate.key in self._failed:
+            self._proposals.dropped(proposal)
+        else:
             return self._begin(worker, candidate, proposal)
         self._rejected += 1
         return WAITING
@@ -263,13 +268,13 @@ class Driver:
             return
         self._rejected += 1
         if end.outcome == "out of memory":
+            self._failed.add(candidate.key)
             self.store.finish(trial, value=None, facts={"ended": OUT_OF_MEMORY})
         elif end.outcome == "busy":
             self.store.leave(trial)
         elif end.outcome == "unreadable":
             # Only this candidate is affected: its folder is damaged, or of another version.
-            self.store.fail(trial, reason=end.message)
-            _log.warning("skipped %s: %s", candidate.verdict.spec.label, end.message)
+            self._skip(candidate, trial, reason=end.message)
         elif end.outcome == "interrupted":
             # A temporary cause, such as a full disk: the next search resumes the candidate.
             self.store.interrupt(trial, deaths=candidate.deaths)
@@ -283,11 +288,15 @@ class Driver:
         candidate, trial = self._training.pop(worker)
         deaths = candidate.deaths + lost
         if deaths >= MAX_DEATHS:
-            reason = f"its worker process died {deaths} times"
-            self.store.fail(trial, reason=reason)
-            _log.warning("skipped %s: %s", candidate.verdict.spec.label, reason)
+            self._skip(candidate, trial, reason=f"its worker process died {deaths} times")
         else:
             self.store.interrupt(trial, deaths=deaths)
+
+    def _skip(self, candidate: Candidate, trial: FrozenTrial, *, reason: str) -> None:
+        """Fail a candidate and go on with others."""
+        self._failed.add(candidate.key)
+        self.store.fail(trial, reason=reason)
+        _log.warning("skipped %s: %s", candidate.verdict.spec.label, reason)
 
     def tick(self) -> None:
         """Write to the storage, and end the search after its deadline."""

@@ -15,6 +15,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from budgetnet.common.errors import BusyError
 from budgetnet.study.bulk import sqlite_file
 
+_KEEPALIVES = {"tcp_keepalives_idle": 30, "tcp_keepalives_interval": 10, "tcp_keepalives_count": 3}
+"""Settings of a connection by which a PostgreSQL server finds out within a minute that a machine is gone."""
+
 
 class StudyLock:
     """Lock that the system releases when its process or its connection ends.
@@ -67,20 +70,32 @@ class StudyLock:
             lock.release()
 
     def renew(self) -> None:
-        """Acquire a server's lock on a new connection, as a server forgets it when a connection breaks.
+        """Acquire a server's lock unless it is held, as a server forgets it when a connection breaks.
 
         Raises:
             BusyError: another search holds it.
         """
-        if self._storage.engine.name != "postgresql":
+        if self._storage.engine.name != "postgresql" or self._is_connected():
             return
         self._disconnect()
         # A connection of its own: one from a pool could be replaced without notice, and the lock with it.
         engine = create_engine(self._storage.engine.url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
         self._connection = engine.connect()
+        # Or a server would keep the lock of a machine that was switched off for hours.
+        for setting, value in _KEEPALIVES.items():
+            self._connection.execute(text(f"SET {setting} = {value}"))
         if not self._connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": self._key}).scalar():
             self._disconnect()
             raise self._busy()
+
+    def _is_connected(self) -> bool:
+        if self._connection is None:
+            return False
+        try:
+            self._connection.execute(text("SELECT 1"))
+        except SQLAlchemyError:
+            return False
+        return True
 
     def _disconnect(self) -> None:
         if self._connection is not None:

@@ -134,6 +134,11 @@ class Proposals:
         if proposal.sampled is not None:
             self._sampled[id(trial)] = proposal.sampled
 
+    def dropped(self, proposal: Proposal) -> None:
+        """Forget a proposal that has no trial in the study."""
+        if proposal.sampled is not None:
+            self._memory.set_trial_state_values(proposal.sampled, state=TrialState.FAIL)
+
     def _update(self) -> None:
         """Update the sampler's trials from the store."""
         news, self._store.news = self._store.news, []

@@ -132,13 +132,15 @@ class MedianPruner(Pruner):
 
     def report(self, trial: FrozenTrial) -> bool:
         """Return whether a trial stops after its latest report."""
-        values = self._values.get(max(trial.intermediate_values), [])
-        if self._complete < _MEDIAN_STARTUP or not values:
+        if self._complete < _MEDIAN_STARTUP:
             return False
         reached = [value for value in trial.intermediate_values.values() if not math.isnan(value)]
+        values = self._values.get(max(trial.intermediate_values), [])
+        if not reached or not values:
+            return not reached
         # The median as numpy rounds it, of the one or two values in the middle.
         middle = values[(len(values) - 1) // 2 : len(values) // 2 + 1]
-        return not reached or bool(max(reached) < np.percentile(middle, 50))
+        return bool(max(reached) < np.percentile(middle, 50))
 
     def ended(self, trial: FrozenTrial) -> None:
         """Take note of a complete trial."""

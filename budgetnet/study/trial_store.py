@@ -229,6 +229,7 @@ class TrialStore:
             self.news.append(trial)
         else:
             self._store(trial)
+            self._pruner.ended(trial)
             self._learn(trial)
         return trial
 
@@ -250,6 +251,8 @@ class TrialStore:
         }
         if candidate.retry_of is not None:
             facts["retry_of"] = candidate.retry_of
+        if candidate.deaths:
+            facts["deaths"] = candidate.deaths
         if candidate.enqueued:
             facts["enqueued"] = verdict.spec.to_mapping()
         trial = create_trial(

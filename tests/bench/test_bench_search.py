@@ -10,14 +10,14 @@ from statistics import median
 from typing import Any
 
 import pytest
+from optuna.trial import FrozenTrial
 from support import RunCommand, child_environment
 
 from budgetnet.bench import search, startup
-from budgetnet.bench.search import Candidate, Overhead, SearchBenchmark
+from budgetnet.bench.search import Overhead, SearchBenchmark, TrainedCandidate
 from budgetnet.bench.startup import Start, StartBenchmark
 from budgetnet.cli.bench_search import TRAIN_IMPORTS
 from budgetnet.model.zoo import get
-from budgetnet.study.bulk import Written
 from budgetnet.study.proposer import Proposal, Proposals
 
 SEARCH = ["bench", "search", "--trials", "1", "--max-params", "70k", "--epochs", "1", "--device", "cpu"]
@@ -32,9 +32,9 @@ def test_search_benchmark_reports_training_and_overhead(
     seen: list[tuple[bool, int]] = []
 
     class RecordedProposals(Proposals):
-        def written(self, proposal: Proposal, written: Written) -> None:
-            seen.append((proposal.entry.verdict.fits, written.number))
-            super().written(proposal, written)
+        def stored(self, proposal: Proposal, trial: FrozenTrial) -> None:
+            seen.append((proposal.candidate.verdict.fits, trial.number))
+            super().stored(proposal, trial)
 
     monkeypatch.setattr(search, "Proposals", RecordedProposals)
     answer = tell(*SEARCH, "--json")
@@ -73,7 +73,7 @@ def test_search_benchmark_summarises_its_candidates(tell: RunCommand, monkeypatc
     run = search.run
 
     def without_training(*arguments: Any, **options: Any) -> SearchBenchmark:
-        candidates = [Candidate("basic-" * 20, 4_900_000, 100, 30.0, 31.0), Candidate("small", 70_000, 100, 50.0, 52.0)]
+        candidates = [TrainedCandidate("basic-" * 20, 4_900_000, 100, 30.0, 31.0), TrainedCandidate("small", 70_000, 100, 50.0, 52.0)]
         results.append(run(*arguments, **options)._replace(candidates=candidates, seconds=100.0, rejected=7))
         return results[0]
 
@@ -93,7 +93,7 @@ def test_search_benchmark_summarises_its_candidates(tell: RunCommand, monkeypatc
 
 @pytest.mark.parametrize(("seconds", "met"), [(105.0, True), (106.0, False)])
 def test_overhead_goal_is_5_percent_from_30_candidates(seconds: float, met: bool) -> None:
-    candidate = Candidate("small", 70_000, 1, 100 / 30, 3.5)
+    candidate = TrainedCandidate("small", 70_000, 1, 100 / 30, 3.5)
     few, many = (
         SearchBenchmark({}, None, [candidate] * count, 0, seconds, OVERHEADS, OVERHEADS)  # type: ignore[arg-type]
         for count in (29, 30)

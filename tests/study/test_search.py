@@ -11,7 +11,7 @@ import pytest
 import torch
 from filelock import FileLock
 from optuna.trial import FrozenTrial, TrialState
-from search_support import MAX_PARAMS, SearchRunner, Watcher
+from search_support import MAX_PARAMS, SearchRunner, Watcher, opened_store
 from support import PAIR_SPACE, TINY_SPACE, restarts, snapshot, tiny_recipe
 
 from budgetnet.common.errors import OverBudgetError, RecordError
@@ -21,8 +21,7 @@ from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.schedule import Schedule
 from budgetnet.runs.store import RunFolder
 from budgetnet.study.driver import SearchOutcome
-from budgetnet.study.ledger import Ledger
-from budgetnet.study.presence import Presence
+from budgetnet.study.lock import StudyLock
 from budgetnet.study.space import SearchSpace
 from budgetnet.study.storage import default_storage, open_storage, read_trials
 from budgetnet.study.trials import count_outcomes
@@ -154,7 +153,7 @@ def test_failed_candidate_ends_the_search_and_is_not_sampled_again(run_search: S
         raise RuntimeError("no network is broken enough to be asked for real")
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError):
-        patch.setattr("budgetnet.study.driver.train", breaks_down)
+        patch.setattr("budgetnet.engines.running.train", breaks_down)
         run_search(trials=2, max_params=None)
     trials = trials_of(run_search(trials=2, max_params=None))
     (broken,) = [trial for trial in trials if trial.state == TrialState.FAIL]
@@ -170,17 +169,20 @@ def test_search_stops_after_too_many_duplicates(run_search: SearchRunner, monkey
     assert (outcome.trained, outcome.end) == (2, "exhausted")
     values = {trial.user_attrs["spec"]: trial.value for trial in trials if trial.user_attrs.get("trained")}
     repeats = [trial for trial in trials if not trial.user_attrs.get("trained")]
-    assert len(repeats) >= 12
+    assert {trial.user_attrs["spec"] for trial in repeats} == set(values)
+    assert len(repeats) == 2, "each is stored once"
     assert all(trial.value == values[trial.user_attrs["spec"]] for trial in repeats)
     assert {trial.user_attrs["ended"] for trial in repeats} == {"duplicate"}
     watcher = Watcher()
-    assert run_search(trials=5, space=PAIR_SPACE, watcher=watcher).trained == 2
+    again = run_search(trials=5, space=PAIR_SPACE, watcher=watcher)
+    assert (again.trained, again.end) == (2, "exhausted")
     assert not watcher.networks, "what an earlier search trained is known as well"
+    assert trials_of(again) == trials, "an exhausted study does not grow"
     assert count_outcomes(read_trials(outcome.study)) == {
         "trained": 2,
         "pruned": 0,
         "over_budget": 0,
-        "duplicate": len(repeats) + 12,
+        "duplicate": 2,
         "no_result": 0,
     }
 
@@ -216,7 +218,7 @@ def test_out_of_memory_candidate_does_not_end_the_search(
     run_search: SearchRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = ScarceMemory(needed_parts=3)
-    monkeypatch.setattr("budgetnet.study.driver.train", trainer)
+    monkeypatch.setattr("budgetnet.engines.running.train", trainer)
     watcher = Watcher()
     outcome = run_search(trials=2, watcher=watcher)
     assert len(watcher.results) == 2
@@ -230,7 +232,7 @@ def test_out_of_memory_candidate_does_not_end_the_search(
 def test_out_of_memory_retries_with_half_batches(
     run_search: SearchRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("budgetnet.study.driver.train", ScarceMemory(needed_parts=2))
+    monkeypatch.setattr("budgetnet.engines.running.train", ScarceMemory(needed_parts=2))
     outcome = run_search(trials=2)
     halved, whole = (trial for trial in trials_of(outcome) if trial.user_attrs.get("trained"))
     assert halved.user_attrs["batch_parts"] == 2
@@ -246,7 +248,7 @@ def test_search_stops_if_every_candidate_is_out_of_memory(
     def lacks_memory(*_: Any, **__: Any) -> Any:
         raise RuntimeError("MPS backend out of memory")
 
-    monkeypatch.setattr("budgetnet.study.driver.train", lacks_memory)
+    monkeypatch.setattr("budgetnet.engines.running.train", lacks_memory)
     monkeypatch.setattr("budgetnet.study.driver.MAX_REJECTED", 4)
     outcome = run_search(trials=1, max_params=None)
     assert (outcome.trained, outcome.end) == (0, "exhausted")
@@ -268,10 +270,10 @@ def test_reports_before_divergence_are_not_a_result(run_search: SearchRunner) ->
     (trial,) = trials_of(outcome)
     assert trial.state == TrialState.PRUNED
     assert trial.user_attrs["status"] == "diverged"
-    presence = Presence(open_storage(default_storage(run_search.out), create=False), "study", run_search.out)
-    ledger = Ledger(outcome.study, open_storage(default_storage(run_search.out), create=False), presence)
-    ledger.refresh()
-    assert [known.value for known in ledger.results.values()] == [None]
+    assert trial.value == trial.intermediate_values[1], "the last report, as Optuna has it"
+    (row,) = read_trials(outcome.study)
+    assert (row.outcome, row.accuracy) == ("no result", None)
+    assert candidates([row]) == []
 
 
 def test_candidates_are_reported_at_the_ends_of_cycles_only(run_search: SearchRunner, tmp_path: Path) -> None:
@@ -293,7 +295,7 @@ def test_second_search_on_a_study_raises(run_search: SearchRunner, tmp_path: Pat
     run_search(trials=1)
     storage = open_storage(default_storage(tmp_path), create=False)
     out = tmp_path / folder if folder else None
-    with FileLock(Presence(storage, "study", tmp_path).search_lock):
+    with FileLock(StudyLock(storage, "study", tmp_path).path):
         with pytest.raises(RecordError, match="another search is running"):
             run_search(trials=2, out=out)
         assert run_search(trials=1, name="other").trained == 1
@@ -308,7 +310,7 @@ def test_same_config_samples_same_candidates(digits: DataSet, tmp_path: Path) ->
     assert drawn[0] == drawn[1]
 
 
-def test_running_trial_in_sqlite_file_is_stale_on_any_host(run_search: SearchRunner, tmp_path: Path) -> None:
+def test_running_trial_of_any_host_is_resumed_at_once(run_search: SearchRunner, tmp_path: Path) -> None:
     study = run_search(trials=1).study
     trained = next(trial for trial in study.get_trials() if trial.user_attrs.get("trained"))
     far = optuna.trial.create_trial(

@@ -10,15 +10,13 @@ import optuna
 import pytest
 from optuna.samplers import TPESampler
 from optuna.trial import TrialState, create_trial
-from search_support import MAX_PARAMS
+from search_support import MAX_PARAMS, opened_store
 from support import TINY_SPACE, prepare, restarts, tiny_recipe
 
 from budgetnet.data import DataSet
-from budgetnet.study.bulk import insert_trial
+from budgetnet.study.bulk import TrialTables
 from budgetnet.study.config import SearchConfig
 from budgetnet.study.driver import make_settings
-from budgetnet.study.ledger import Ledger
-from budgetnet.study.presence import Presence
 from budgetnet.study.proposer import REMEMBERED, Proposals
 from budgetnet.study.space import SearchSpace
 from budgetnet.study.storage import default_storage, open_storage, open_study
@@ -52,11 +50,11 @@ def long_study(digits: DataSet, out: Path, sampler: str) -> tuple[Proposals, lis
             intermediate_values={1: value} | ({2: value} if kind == "pruned late" else {}) if "pruned" in kind else {},
             user_attrs={"candidate": str(number), "trained": kind not in ("over budget", "failed"), "ended": kind},
         )
-        insert_trial(storage, study_id, trial)
-    presence = Presence(storage, "study", out)
-    ledger = Ledger(study, storage, presence)
-    ledger.refresh()
-    return Proposals(ledger, settings, data), study.get_trials()
+        trial.number = number
+        with storage.engine.begin() as connection:
+            TrialTables(connection, study_id).insert(trial)
+    with opened_store(study, out) as store:
+        return Proposals(store, settings, data), study.get_trials()
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp"])

@@ -17,7 +17,7 @@ from budgetnet.common.errors import BudgetnetError, RecordError
 from budgetnet.data import DataSet
 from budgetnet.runs.records import Epoch
 from budgetnet.study.leaderboard import candidates
-from budgetnet.study.presence import Presence
+from budgetnet.study.lock import StudyLock
 from budgetnet.study.storage import default_storage, find_study, open_storage, read_trials, storage_errors
 
 
@@ -178,8 +178,8 @@ def test_a_study_may_have_any_name(run_search: SearchRunner, tmp_path: Path, nam
     assert run_search(trials=1, name=name).trained == 1
     storage = open_storage(default_storage(tmp_path), create=False)
     assert find_study(storage, name).study_name == name
-    assert Presence(storage, name, tmp_path).search_lock.parent == tmp_path.resolve()
-    assert Presence(storage, name, tmp_path).search_lock != Presence(storage, name + "x", tmp_path).search_lock
+    assert StudyLock(storage, name, tmp_path / "runs").path.parent == tmp_path.resolve()
+    assert StudyLock(storage, name, tmp_path).path != StudyLock(storage, name + "x", tmp_path).path
 
 
 def test_candidates_are_the_trained_ones(run_search: SearchRunner) -> None:

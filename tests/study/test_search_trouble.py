@@ -47,7 +47,7 @@ def test_a_run_that_another_study_is_training_is_left_to_it(run_search: SearchRu
     assert outcome.trained == 2
     assert count_outcomes(read_trials(outcome.study))["no_result"] == 0
     first = outcome.study.get_trials()[0]
-    assert (first.user_attrs["ended"], first.user_attrs.get("trained")) == ("taken by another worker", None)
+    assert (first.user_attrs["ended"], first.user_attrs.get("trained")) == ("in training elsewhere", None)
 
 
 def test_a_test_set_is_not_opened_for_weights_that_cannot_be_read(digits: DataSet, tmp_path: Path) -> None:

@@ -17,8 +17,9 @@ from torch.nn import functional
 from budgetnet.common.errors import DataError, RecordError
 from budgetnet.data import DataSet
 from budgetnet.data.test_set import read_openings
-from budgetnet.engines import local
-from budgetnet.engines.local import Batch, PlannedRun
+from budgetnet.engines import batch as batch_module
+from budgetnet.engines.batch import Batch
+from budgetnet.engines.jobs import PlannedRun
 from budgetnet.model.network import build
 from budgetnet.runs.records import Epoch, RunRecord, RunResult
 from budgetnet.runs.store import TEST_OPENINGS_FILE, RunFolder
@@ -71,7 +72,7 @@ def test_recipes_can_split_differently(batch: Batch) -> None:
 
 
 def test_runs_of_another_process_are_waited_for(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(batch_module, "_POLL_SECONDS", 0.01)
     runs = plan()
     locked, others_done = threading.Event(), threading.Event()
 
