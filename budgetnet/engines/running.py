@@ -47,7 +47,8 @@ class CycleReporter:
 
     def check_epoch(self, epoch: Epoch) -> str | None:
         """Report an epoch if it ends a cycle; return the reason to stop, if the reply says so."""
-        if epoch.epoch not in self._ends or not self._report(epoch):
+        # A run whose memory ran out resumes within the same job.
+        if epoch.epoch not in self._ends or epoch.epoch in self._reported or not self._report(epoch):
             return None
         return f"pruned after cycle {epoch.cycle} of {len(self._ends)}: others were better there"
 

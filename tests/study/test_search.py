@@ -11,7 +11,7 @@ import pytest
 import torch
 from filelock import FileLock
 from optuna.trial import FrozenTrial, TrialState
-from search_support import MAX_PARAMS, SearchRunner, Watcher, opened_store
+from search_support import MAX_PARAMS, SearchRunner, Watcher
 from support import PAIR_SPACE, TINY_SPACE, restarts, snapshot, tiny_recipe
 
 from budgetnet.common.errors import OverBudgetError, RecordError
@@ -21,6 +21,7 @@ from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.schedule import Schedule
 from budgetnet.runs.store import RunFolder
 from budgetnet.study.driver import SearchOutcome
+from budgetnet.study.leaderboard import candidates
 from budgetnet.study.lock import StudyLock
 from budgetnet.study.space import SearchSpace
 from budgetnet.study.storage import default_storage, open_storage, read_trials

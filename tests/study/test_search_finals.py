@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -18,12 +17,12 @@ from support import TINY, prepare, tiny_recipe
 from budgetnet.common.errors import BudgetnetError
 from budgetnet.data import DataSet
 from budgetnet.data.test_set import read_openings
-from budgetnet.engines.local import PlannedRun, train_runs
+from budgetnet.runs.records import Epoch
 from budgetnet.runs.store import TEST_OPENINGS_FILE, RunFolder
 from budgetnet.study.config import SearchConfig
 from budgetnet.study.driver import Plan, SearchContext, SearchOutcome, make_settings, search
 from budgetnet.study.finalists import FinalResult, Finals, best_record, final_gaps, load_finals, read_results
-from budgetnet.study.finals import choose_finalists, final_runs, open_test_set, run_finals
+from budgetnet.study.finals import choose_finalists, run_finals
 from budgetnet.study.space import SearchSpace
 from budgetnet.study.storage import default_storage, open_storage
 
@@ -50,19 +49,25 @@ class Case:
         self.context = SearchContext(settings, data, "study", storage, out)
         self.outcome: SearchOutcome = search(self.context, Plan(4, **plan), Watcher())
 
-    def hold(self, *, number: int = 2, seeds: int = 2, trained: list[PlannedRun] | None = None) -> list[FinalResult]:
-        def train_all(runs: Sequence[PlannedRun]) -> None:
-            assert not read_openings(self.out / TEST_OPENINGS_FILE) or trained is not None, (
-                "sealed until all are trained"
-            )
-            watcher = Watcher()
-            train_runs(runs, self.context.data, out=self.out, callback=watcher)
-            if trained is not None:
-                trained.extend(runs[: len(watcher.networks)])
-
+    def hold(
+        self, *, number: int = 2, seeds: int = 2, name: str = "study", watcher: Watcher | None = None
+    ) -> list[FinalResult]:
         recipe = tiny_recipe(epochs=3, label_smoothing=0.1)
+        context = self.context._replace(study_name=name)
         options: dict[str, Any] = {"number": number, "seeds": seeds, "recipe": recipe}
-        return run_finals(self.outcome.study, self.context, self.digits, train_all, **options)
+        return run_finals(self.outcome.study, context, self.digits, watcher or Sealed(self.out), **options)
+
+
+class Sealed(Watcher):
+    """Callback that requires the test set to be sealed while anything trains."""
+
+    def __init__(self, out: Path) -> None:
+        super().__init__()
+        self._log = out / TEST_OPENINGS_FILE
+
+    def on_epoch_end(self, epoch: Epoch, *, worker: int) -> None:
+        super().on_epoch_end(epoch, worker=worker)
+        assert not read_openings(self._log)
 
 
 @pytest.fixture
@@ -116,10 +121,10 @@ def test_test_set_is_opened_once_per_finalist_after_training(case: Case) -> None
 
 
 def test_repeated_finals_train_and_open_nothing(case: Case) -> None:
-    first, trained = case.hold(), list[PlannedRun]()
+    first, watcher = case.hold(), Watcher()
     openings = (case.out / TEST_OPENINGS_FILE).read_bytes()
-    assert case.hold(trained=trained) == first
-    assert (trained, (case.out / TEST_OPENINGS_FILE).read_bytes()) == ([], openings)
+    assert case.hold(watcher=watcher) == first
+    assert (watcher.networks, (case.out / TEST_OPENINGS_FILE).read_bytes()) == ([], openings)
     kept = load_finals(case.outcome.study)
     assert kept is not None
     assert read_results(kept, case.out) == first
@@ -128,19 +133,15 @@ def test_repeated_finals_train_and_open_nothing(case: Case) -> None:
 
 def test_existing_test_results_are_kept(case: Case) -> None:
     case.hold(seeds=1)
-    results = case.hold(seeds=2, trained=[])
+    results = case.hold(seeds=2, watcher=Watcher())
     reasons = [opening["reason"] for opening in read_openings(case.out / TEST_OPENINGS_FILE)]
     assert [reason.rpartition("seeds ")[2] for reason in reasons] == ["5", "5", "6", "6"]
     assert all(len(result.test) == 2 for result in results)
 
 
 def test_a_reason_of_any_length_keeps_the_result(case: Case) -> None:
-    finals = choose_finalists(case.outcome.study, case.context, number=1, seeds=1, recipe=tiny_recipe(epochs=2))
-    train_runs(final_runs(finals), case.context.data, out=case.out, callback=Watcher())
-    (result,) = read_results(finals, case.out)
     for _ in range(2):
-        open_test_set([result], case.digits, study_name="long" * 200, device=torch.device("cpu"), out=case.out)
-        (result,) = read_results(finals, case.out)
+        (result,) = case.hold(number=1, seeds=1, name="long" * 200, watcher=Watcher())
     (record,) = result.records
     assert record.test is not None
     assert (len(record.test.reason), record.test.reason[:31]) == (500, "finalist 1 of 1 of study longlo")
@@ -150,17 +151,9 @@ def test_a_reason_of_any_length_keeps_the_result(case: Case) -> None:
 def test_test_set_stays_sealed_while_a_finalist_trains(case: Case) -> None:
     finals = choose_finalists(case.outcome.study, case.context, number=2, seeds=1, recipe=tiny_recipe(epochs=3))
     busy = RunFolder(case.out / finals.finalists[1].runs[0])
-    recipe = tiny_recipe(epochs=3)
-    with busy.locked(), pytest.raises(BudgetnetError, match=f"1 trainings of finalists.*{busy.path.name}"):
-        run_finals(
-            case.outcome.study,
-            case.context,
-            case.digits,
-            lambda runs: train_runs(runs, case.context.data, out=case.out, callback=Watcher()),
-            number=2,
-            seeds=1,
-            recipe=recipe,
-        )
+    options: dict[str, Any] = {"number": 2, "seeds": 1, "recipe": tiny_recipe(epochs=3)}
+    with busy.locked(), pytest.raises(BudgetnetError, match="1 trainings of finalists are incomplete"):
+        run_finals(case.outcome.study, case.context, case.digits, Watcher(), **options)
     assert not read_openings(case.out / TEST_OPENINGS_FILE)
 
 

@@ -1,22 +1,27 @@
-"""Pruners: decisions at the ends of cycles, against successive halving in plain Python."""
+"""Pruners: decisions at the ends of cycles, against Optuna's pruners and successive halving in plain Python."""
 
 from __future__ import annotations
 
+import copy
+import math
 import random
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import optuna
 import pytest
-from optuna.trial import TrialState, create_trial
+from optuna.pruners import BasePruner, SuccessiveHalvingPruner
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from support import restarts, tiny_recipe
 
 from budgetnet.runs.named_recipes import NAMED
-from budgetnet.study.pruner import HalvingPruner, make_pruner
+from budgetnet.study.pruner import HalvingPruner, MedianPruner, NoPruner, Pruner, make_pruner
 
 SEARCH = (2, 6, 14, 30)
 EQUAL = tuple(range(2, 17, 2))
 THREEFOLD = (1, 4, 13, 40)
+SEEDS = 4
 
 
 @pytest.mark.parametrize("name", ["search", "digits"])
@@ -63,100 +68,231 @@ class Plain:
         self.passed.pop(name, None)
 
 
-class Search:
-    """Several workers at a study with Optuna's own trials; a candidate may be interrupted and is resumed later."""
+def optunas_decision(pruner: BasePruner, others: list[FrozenTrial], trial: FrozenTrial) -> tuple[bool, dict[str, Any]]:
+    """What a pruner of Optuna decides in a study of these trials, and the system attributes that it leaves."""
+    study = optuna.create_study(direction="maximize", pruner=pruner)
+    study.add_trials([*others, trial])
+    stops = pruner.prune(study, study.get_trials()[-1])
+    return bool(stops), study.get_trials()[-1].system_attrs
 
-    def __init__(self, ends: tuple[int, ...], *, seed: int) -> None:
-        self.ends, self.chance = ends, random.Random(seed)
-        self.study = optuna.create_study(direction="maximize", pruner=HalvingPruner(ends[0]))
-        self.plain = Plain(ends)
-        self.told: dict[str, dict[int, float]] = {}
+
+class Trials:
+    """Trials in memory, whose reports a pruner decides about as it does for a search, and Optuna's pruner too."""
+
+    def __init__(self, make: Callable[[], Pruner], oracle: Callable[[int], BasePruner]) -> None:
+        self.pruner, self.trials = make(), list[FrozenTrial]()
         self.decisions: list[tuple[bool, bool]] = []
+        self._make, self._oracle = make, oracle
 
-    def start(self, name: str) -> tuple[optuna.Trial, bool]:
-        trial = self.study.ask()
-        trial.set_user_attr("candidate", name)
-        before = sorted(self.told.setdefault(name, {}).items())
-        for epoch, value in before[:-1]:
-            trial.report(value, epoch)
-            trial.should_prune()
-            self.plain.skip(name, epoch, value)
-        return trial, bool(before) and self.report(trial, name, *before[-1])
+    def ask(self, name: str) -> FrozenTrial:
+        trial = create_trial(state=TrialState.RUNNING, user_attrs={"candidate": name})
+        self.trials.append(trial)
+        return trial
 
-    def report(self, trial: optuna.Trial, name: str, epoch: int, value: float) -> bool:
-        self.told[name][epoch] = value
-        trial.report(value, epoch)
-        stops = trial.should_prune()
-        self.decisions.append((stops, self.plain.stops(name, epoch, value)))
+    def report(self, trial: FrozenTrial, value: float, epoch: int) -> bool:
+        trial.intermediate_values = {**trial.intermediate_values, epoch: value}
+        bracket = self._bracket(trial)
+        # Interrupted candidates report again in a later trial, so that the earlier one does not count.
+        others = [
+            each
+            for each in self.trials
+            if each is not trial and each.state != TrialState.FAIL and self._bracket(each) == bracket
+        ]
+        expected, attributes = optunas_decision(self._oracle(bracket), others, copy.deepcopy(trial))
+        stops = self.pruner.report(trial)
+        assert trial.system_attrs == attributes
+        self.decisions.append((stops, expected))
         return stops
 
+    def _bracket(self, trial: FrozenTrial) -> int:
+        return self.pruner.bracket(trial) if isinstance(self.pruner, HalvingPruner) else 0
+
+    def tell(self, trial: FrozenTrial, state: TrialState, value: float | None = None) -> None:
+        trial.state, trial.values = state, None if value is None else [value]
+        trial.datetime_complete = trial.datetime_start
+        self.pruner.ended(trial)
+
+    def resume(self) -> None:
+        """Go on as a new search does: with a new pruner, and what was running interrupted."""
+        self.pruner = self._make()
+        for trial in self.trials:
+            if trial.state == TrialState.RUNNING:
+                trial.state, trial.datetime_complete = TrialState.FAIL, trial.datetime_start
+            else:
+                self.pruner.restore(trial)
+
+
+def optunas_halving(first_rung: int) -> Callable[[int], BasePruner]:
+    return lambda bracket: SuccessiveHalvingPruner(
+        min_resource=first_rung, reduction_factor=2, min_early_stopping_rate=bracket
+    )
+
+
+def optunas_median(_bracket: int) -> BasePruner:
+    return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=0)
+
+
+class Search:
+    """Several workers at a study; a candidate may be interrupted and is resumed later, also by a new search."""
+
+    def __init__(
+        self, ends: tuple[int, ...], trials: Trials, *, seed: int, plain: Plain | None = None, resumes: float = 0.0
+    ) -> None:
+        self.ends, self.chance = ends, random.Random(seed)
+        self.trials, self.plain, self._resumes = trials, plain, resumes
+        self.told: dict[str, dict[int, float]] = {}
+        self.plain_decisions: list[bool] = []
+        self._waiting: list[str] = []
+        self._working: list[tuple[FrozenTrial, str]] = []
+
+    def start(self, name: str) -> tuple[FrozenTrial, bool]:
+        trial = self.trials.ask(name)
+        before = sorted(self.told.setdefault(name, {}).items())
+        for epoch, value in before[:-1]:
+            self.trials.report(trial, value, epoch)
+            if self.plain:
+                self.plain.skip(name, epoch, value)
+                self.plain_decisions.append(self.trials.decisions[-1][0])
+        return trial, bool(before) and self.report(trial, name, *before[-1])
+
+    def report(self, trial: FrozenTrial, name: str, epoch: int, value: float) -> bool:
+        self.told[name][epoch] = value
+        if self.plain:
+            self.plain_decisions.append(self.plain.stops(name, epoch, value))
+        return self.trials.report(trial, value, epoch)
+
+    def interrupt(self, name: str) -> None:
+        self._waiting.append(name)
+        if self.plain:
+            self.plain.forget(name)
+
     def run(self, candidates: int, *, workers: int, interruptions: float) -> None:
-        waiting = [str(number) for number in range(candidates)]
-        working: list[tuple[optuna.Trial, str]] = []
-        while waiting or working:
-            while waiting and len(working) < workers:
-                name = waiting.pop(0)
+        self._waiting = [str(number) for number in range(candidates)]
+        while self._waiting or self._working:
+            if self.chance.random() < self._resumes:
+                self.trials.resume()
+                for _, name in self._working:
+                    self.interrupt(name)
+                self._working.clear()
+            while self._waiting and len(self._working) < workers:
+                name = self._waiting.pop(0)
                 trial, stops = self.start(name)
                 if stops:
-                    self.study.tell(trial, state=TrialState.PRUNED)
+                    self.trials.tell(trial, TrialState.PRUNED)
                 else:
-                    working.append((trial, name))
-            if not working:
-                break
-            trial, name = working.pop(self.chance.randrange(len(working)))
-            if self.chance.random() < interruptions:
-                self.study.tell(trial, state=TrialState.FAIL)
-                self.plain.forget(name)
-                waiting.append(name)
-                continue
-            epoch = next(end for end in self.ends if end > max(self.told[name], default=0))
-            # Few values, so that equal ones meet.
-            value = round(self.chance.random(), 1) + epoch / 100
-            if epoch == self.ends[-1]:
-                self.study.tell(trial, value)
-            elif self.report(trial, name, epoch, value):
-                self.study.tell(trial, state=TrialState.PRUNED)
-            else:
-                working.append((trial, name))
+                    self._working.append((trial, name))
+            if self._working:
+                self.work(*self._working.pop(self.chance.randrange(len(self._working))), interruptions)
+
+    def work(self, trial: FrozenTrial, name: str, interruptions: float) -> None:
+        if self.chance.random() < interruptions:
+            self.trials.tell(trial, TrialState.FAIL)
+            self.interrupt(name)
+            return
+        epoch = next(end for end in self.ends if end > max(self.told[name], default=0))
+        # Few values, so that equal ones meet.
+        value = round(self.chance.random(), 1) + epoch / 100
+        if epoch == self.ends[-1]:
+            self.trials.tell(trial, TrialState.COMPLETE, value)
+        elif self.report(trial, name, epoch, value):
+            self.trials.tell(trial, TrialState.PRUNED)
+        else:
+            self._working.append((trial, name))
+
+
+def halving_search(ends: tuple[int, ...], *, seed: int, resumes: float = 0.0, brackets: int = 1) -> Search:
+    trials = Trials(lambda: HalvingPruner(ends[0], brackets=brackets), optunas_halving(ends[0]))
+    return Search(ends, trials, seed=seed, plain=Plain(ends) if brackets == 1 else None, resumes=resumes)
+
+
+def check_decisions(search: Search) -> int:
+    """That all decisions were those of Optuna's pruner, and of the plain one; return how many candidates stopped."""
+    ours = [decision for decision, _ in search.trials.decisions]
+    assert ours == [expected for _, expected in search.trials.decisions]
+    assert search.plain is None or ours == search.plain_decisions
+    return sum(ours)
 
 
 @pytest.mark.parametrize("ends", [SEARCH, EQUAL, (5, 10)])
-@pytest.mark.parametrize(("workers", "interruptions"), [(1, 0.0), (4, 0.0), (4, 0.25)])
-def test_decisions_match_successive_halving(ends: tuple[int, ...], workers: int, interruptions: float) -> None:
+@pytest.mark.parametrize(("workers", "interruptions", "resumes"), [(1, 0.0, 0.0), (4, 0.0, 0.0), (4, 0.25, 0.05)])
+def test_decisions_match_successive_halving(
+    ends: tuple[int, ...], workers: int, interruptions: float, resumes: float
+) -> None:
     stopped = 0
-    for seed in range(8):
-        search = Search(ends, seed=seed)
+    for seed in range(SEEDS):
+        search = halving_search(ends, seed=seed, resumes=resumes)
         search.run(25, workers=workers, interruptions=interruptions)
-        assert [ours for ours, _ in search.decisions] == [plain for _, plain in search.decisions]
-        stopped += sum(ours for ours, _ in search.decisions)
-        failed = sum(trial.state == TrialState.FAIL for trial in search.study.get_trials())
+        stopped += check_decisions(search)
+        failed = sum(trial.state == TrialState.FAIL for trial in search.trials.trials)
         assert bool(failed) == bool(interruptions)
-    assert stopped > 8 * 5
+    assert stopped > SEEDS * 5
+
+
+@pytest.mark.parametrize("resumes", [0.0, 0.05])
+def test_decisions_of_every_bracket_match_successive_halving(resumes: float) -> None:
+    stopped = 0
+    for seed in range(SEEDS):
+        search = halving_search(SEARCH, seed=seed, resumes=resumes, brackets=3)
+        search.run(40, workers=4, interruptions=resumes)
+        stopped += check_decisions(search)
+    assert stopped > SEEDS * 5
+
+
+@pytest.mark.parametrize(("workers", "interruptions", "resumes"), [(1, 0.0, 0.0), (4, 0.0, 0.0), (4, 0.25, 0.05)])
+def test_decisions_match_optunas_median_pruner(workers: int, interruptions: float, resumes: float) -> None:
+    stopped = 0
+    for seed in range(SEEDS):
+        search = Search(SEARCH, Trials(MedianPruner, optunas_median), seed=seed, resumes=resumes)
+        search.run(30, workers=workers, interruptions=interruptions)
+        stopped += check_decisions(search)
+    assert stopped > SEEDS * 5
+
+
+@pytest.mark.filterwarnings("ignore:All-NaN:RuntimeWarning")
+@pytest.mark.parametrize("name", ["asha", "median"])
+def test_decisions_about_what_is_no_number_match_optunas(name: str) -> None:
+    nan = math.nan
+    rows = [
+        *({1: 0.1 * number, 2: nan if number % 2 else 0.5} for number in range(5)),
+        *({1: nan}, {1: nan, 2: nan}, {1: 0.35, 2: nan}, {1: nan, 2: 0.1}, {1: nan, 2: 0.9}, {3: nan}, {3: 0.1}),
+    ]
+    trials = (
+        Trials(MedianPruner, optunas_median)
+        if name == "median"
+        else Trials(lambda: HalvingPruner(1), optunas_halving(1))
+    )
+    for number, row in enumerate(rows):
+        trial = trials.ask(str(number))
+        for epoch, value in row.items():
+            trials.report(trial, value, epoch)
+        trials.tell(trial, TrialState.COMPLETE, 0.5)
+    assert [ours for ours, _ in trials.decisions] == [expected for _, expected in trials.decisions]
+    assert {ours for ours, _ in trials.decisions} == {True, False}
 
 
 def test_a_cycle_three_times_as_long_leads_to_two_rungs() -> None:
-    search = Search(THREEFOLD, seed=0)
+    search = halving_search(THREEFOLD, seed=0)
     search.run(60, workers=4, interruptions=0.0)
-    assert [ours for ours, _ in search.decisions] == [plain for _, plain in search.decisions]
+    check_decisions(search)
     came, went_on = (sum(end in told for told in search.told.values()) for end in (4, 13))
     assert went_on / came < 0.4, "a half of a half"
 
 
 class Arrivals:
-    """Trials that report one after the other, as workers would write them down."""
+    """Trials that report one after the other."""
 
-    def __init__(self, pruner: HalvingPruner) -> None:
-        self.study = optuna.create_study(direction="maximize", pruner=pruner)
+    def __init__(self, pruner: Pruner) -> None:
+        self._pruner = pruner
 
-    def report(self, name: str, values: dict[int, float], *, state: TrialState | None = TrialState.PRUNED) -> bool:
-        """Adds a trial that has got so far; tells whether it is to end there."""
-        trial = self.study.ask()
-        trial.set_user_attr("candidate", name)
+    def report(self, name: str, values: dict[int, float], *, state: TrialState = TrialState.PRUNED) -> bool:
+        """Add a trial with these reports; return whether it stops after the last of them."""
+        trial = create_trial(state=TrialState.RUNNING, user_attrs={"candidate": name})
+        stops = False
         for step, value in values.items():
-            trial.report(value, step)
-            stops = trial.should_prune()
-        if state is not None:
-            self.study.tell(trial, state=state)
+            trial.intermediate_values = {**trial.intermediate_values, step: value}
+            stops = self._pruner.report(trial)
+        trial.state = state
+        self._pruner.ended(trial)
         return stops
 
 
@@ -204,18 +340,10 @@ def test_hyperband_begins_later_in_some_brackets_and_fills_them_by_its_shares() 
 
 @pytest.mark.parametrize(("name", "pruned"), [("asha", True), ("hyperband", True), ("median", True), ("none", False)])
 def test_each_pruner_ends_the_worst_of_many(name: Any, pruned: bool) -> None:
-    recipe = tiny_recipe(epochs=7, schedule=restarts(1, cycle_factor=2))
-    study = optuna.create_study(direction="maximize", pruner=make_pruner(name, recipe))
+    arrivals = Arrivals(make_pruner(name, tiny_recipe(epochs=7, schedule=restarts(1, cycle_factor=2))))
 
     def report(number: int, value: float) -> bool:
-        trial = study.ask()
-        trial.set_user_attr("candidate", str(number))
-        stops = False
-        for step in (1, 3):
-            trial.report(value, step)
-            stops = stops or bool(trial.should_prune())
-        study.tell(trial, value)
-        return stops
+        return arrivals.report(str(number), {1: value, 3: value}, state=TrialState.COMPLETE)
 
     for number in range(30):
         report(number, 0.5 + number / 100)
@@ -227,4 +355,4 @@ def test_each_pruner_ends_the_worst_of_many(name: Any, pruned: bool) -> None:
 @pytest.mark.parametrize("epochs", [2, 3])
 def test_single_cycle_training_is_not_pruned(name: Any, epochs: int) -> None:
     recipe = tiny_recipe(epochs=epochs, schedule=restarts(3))
-    assert isinstance(make_pruner(name, recipe), optuna.pruners.NopPruner)
+    assert isinstance(make_pruner(name, recipe), NoPruner)

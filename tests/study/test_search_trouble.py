@@ -59,7 +59,7 @@ def test_a_test_set_is_not_opened_for_weights_that_cannot_be_read(digits: DataSe
     folder.best.write_bytes(b"no weights")
     for _ in range(2):
         with pytest.raises(RecordError, match=r"best weights.*is damaged"):
-            case.hold(number=1, seeds=1, trained=[])
+            case.hold(number=1, seeds=1, watcher=Watcher())
     assert len(read_openings(tmp_path / TEST_OPENINGS_FILE)) == opened
 
 

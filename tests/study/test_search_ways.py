@@ -6,22 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from optuna.trial import TrialState
-from search_support import MAX_PARAMS, SearchRunner, Watcher
+from optuna.trial import FrozenTrial, TrialState
+from search_support import MAX_PARAMS, SearchRunner, Watcher, opened_store
 from support import PAIR_SPACE, TINY, TINY_SPACE, prepare, restarts, tiny_recipe
 
 from budgetnet.common.errors import InputError
 from budgetnet.data import DataSet
 from budgetnet.runs.store import PRUNED, RunFolder
-from budgetnet.study.bulk import Written
 from budgetnet.study.config import SearchConfig
 from budgetnet.study.driver import make_settings
-from budgetnet.study.ledger import Ledger
-from budgetnet.study.presence import Presence
 from budgetnet.study.proposer import Proposals
 from budgetnet.study.pruner import make_pruner
 from budgetnet.study.space import SearchSpace
-from budgetnet.study.storage import default_storage, open_storage, read_trials, study_settings
+from budgetnet.study.storage import read_trials, study_settings
 from budgetnet.study.trials import count_outcomes
 from budgetnet.training.trainer import train
 from budgetnet.visualization.dashboard.candidates import Candidates
@@ -129,21 +126,16 @@ def test_a_sampler_learns_from_what_was_pruned_in_the_way_it_can(
 ) -> None:
     ways = {"sampler": sampler, "pruner": "asha", "sizing": "fit"}
     study = run_search(trials=1, recipe=CYCLES, space=BY_RATE, ways=ways).study
-    storage = open_storage(default_storage(run_search.out), create=False)
     data = prepare(run_search.digits, CYCLES)
     asked: dict[str, Any] = {"space": SearchSpace(**BY_RATE), **ways}
     settings = make_settings(data, SearchConfig(recipe=CYCLES, max_params=MAX_PARAMS, **asked))
-    with Presence(storage, "study", run_search.out) as presence:
-        ledger = Ledger(study, storage, presence)
-        ledger.refresh()
-        proposals = Proposals(ledger, settings, data)
+    with opened_store(study, run_search.out) as store:
+        proposals = Proposals(store, settings, data)
         proposal = proposals.next()
-        written = ledger.begin(proposal.entry, run="r", seed=0)
-        assert written is not None
-        proposals.written(proposal, written)
-        ledger.report(written, value=0.25, step=4)
-        ledger.finish(written, value=None, facts={"trained": True, "ended": "pruned", "status": "stopped"})
-        ledger.refresh()
+        trial = store.begin(proposal.candidate, run="r", seed=0)
+        proposals.stored(proposal, trial)
+        store.report(trial, value=0.25, step=4)
+        store.finish(trial, value=None, facts={"trained": True, "ended": "pruned", "status": "stopped"})
         proposals.next()
     mirrored = proposals.mirror.get_trials()
     assert [trial.state for trial in mirrored] == [TrialState.COMPLETE, state, TrialState.RUNNING]
@@ -155,32 +147,28 @@ def test_a_resumed_candidate_is_compared_again_and_counts_once(run_search: Searc
     ways = {"sampler": "random", "pruner": "asha"}
     study = run_search(trials=1, recipe=CYCLES, space=BY_RATE, ways=ways).study
     (first,) = study.get_trials()
-    storage = open_storage(default_storage(run_search.out), create=False)
     data = prepare(run_search.digits, CYCLES)
     asked: dict[str, Any] = {"space": SearchSpace(**BY_RATE), "max_params": MAX_PARAMS, **ways}
     settings = make_settings(data, SearchConfig(recipe=CYCLES, **asked))
-    pruner = make_pruner("asha", CYCLES)
-    with Presence(storage, "study", run_search.out) as presence:
-        ledger = Ledger(study, storage, presence, pruner=pruner)
-        proposals = Proposals(ledger, settings, data)
+    with opened_store(study, run_search.out, pruner=make_pruner("asha", CYCLES)) as store:
+        proposals = Proposals(store, settings, data)
 
-        def begin() -> Written:
-            ledger.refresh()
+        def begin() -> FrozenTrial:
             proposal = proposals.next()
-            written = ledger.begin(proposal.entry, run="r", seed=0)
-            assert written is not None
-            proposals.written(proposal, written)
-            return written
+            trial = store.begin(proposal.candidate, run="r", seed=0)
+            proposals.stored(proposal, trial)
+            return trial
 
         reached = first.intermediate_values[4]
         interrupted = begin()
-        assert ledger.report(interrupted, value=reached - 0.1, step=4), "the second of two"
-        ledger.interrupt(interrupted)
+        assert store.report(interrupted, value=reached - 0.1, step=4), "the second of two"
+        store.interrupt(interrupted)
         resumed = begin()
-        assert ledger.reported_before(interrupted.number) == {4}
-        assert ledger.report(resumed, value=reached - 0.1, step=4), "also after it was resumed"
-        ledger.finish(resumed, value=None, facts={"trained": True, "ended": "pruned", "status": "stopped"})
-        assert ledger.report(begin(), value=reached - 0.05, step=4), "the second of three, not of four"
+        assert store.reported_before(resumed) == (4,)
+        assert store.report(resumed, value=reached - 0.1, step=4), "also after it was resumed"
+        store.finish(resumed, value=None, facts={"trained": True, "ended": "pruned", "status": "stopped"})
+        assert store.report(begin(), value=reached - 0.05, step=4), "the second of three, not of four"
+        store.flush()
     assert study.get_trials()[resumed.number].user_attrs["retry_of"] == interrupted.number
 
 
