@@ -73,7 +73,10 @@ def test_search_benchmark_summarises_its_candidates(tell: RunCommand, monkeypatc
     run = search.run
 
     def without_training(*arguments: Any, **options: Any) -> SearchBenchmark:
-        candidates = [TrainedCandidate("basic-" * 20, 4_900_000, 100, 30.0, 31.0), TrainedCandidate("small", 70_000, 100, 50.0, 52.0)]
+        candidates = [
+            TrainedCandidate("basic-" * 20, 4_900_000, 100, 30.0, 31.0),
+            TrainedCandidate("small", 70_000, 100, 50.0, 52.0),
+        ]
         results.append(run(*arguments, **options)._replace(candidates=candidates, seconds=100.0, rejected=7))
         return results[0]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,10 @@ from typing import Any
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy import text
 
-from budgetnet.study.bulk import close_trial, insert_trial, read_study_attributes, write_study_attributes
+from budgetnet.study.bulk import TrialTables, read_study_attributes, write_study_attributes
 from budgetnet.study.storage import default_storage, open_storage
 
 DISTRIBUTIONS: dict[str, Any] = {
@@ -68,6 +66,18 @@ def trial_of(state: TrialState) -> FrozenTrial:
     return trial
 
 
+@contextmanager
+def tables_of(storage: RDBStorage, study_id: int) -> Iterator[TrialTables]:
+    with storage.engine.begin() as connection:
+        yield TrialTables(connection, study_id)
+
+
+def insert(storage: RDBStorage, study_id: int, trial: FrozenTrial, *, number: int = 0) -> int:
+    trial.number = number
+    with tables_of(storage, study_id) as tables:
+        return tables.insert(trial)
+
+
 def facts(trial: FrozenTrial) -> dict[str, Any]:
     kept = {name: getattr(trial, name) for name in ("number", "state", "values", "params", "distributions")}
     kept |= {
@@ -91,7 +101,7 @@ def test_inserted_trial_equals_optunas(storage: RDBStorage, plain: RDBStorage, s
     theirs, theirs_id = study_of(storage, "theirs")
     for number in range(2):
         trial = trial_of(state)
-        assert insert_trial(storage, ours_id, trial).number == number
+        insert(storage, ours_id, trial, number=number)
         plain.create_new_trial(theirs_id, template_trial=trial)
     assert [facts(trial) for trial in ours.get_trials()] == [facts(trial) for trial in theirs.get_trials()]
 
@@ -99,13 +109,15 @@ def test_inserted_trial_equals_optunas(storage: RDBStorage, plain: RDBStorage, s
 def test_closed_trial_equals_optunas(storage: RDBStorage, plain: RDBStorage) -> None:
     ours, ours_id = study_of(storage, "ours")
     theirs, theirs_id = study_of(storage, "theirs")
-    for state, value in ((TrialState.COMPLETE, 0.9), (TrialState.PRUNED, None), (TrialState.FAIL, None)):
+    ends = ((TrialState.COMPLETE, 0.9), (TrialState.PRUNED, None), (TrialState.PRUNED, 0.625), (TrialState.FAIL, None))
+    for number, (state, value) in enumerate(ends):
         running = trial_of(TrialState.RUNNING)
-        written = insert_trial(storage, ours_id, running)
         ended = {"ended": "as it should", "params": 13}
-        before = datetime.now()
-        assert close_trial(storage, written.trial_id, state=state, value=value, user_attrs=ended)
-        assert before <= (ours.get_trials()[-1].datetime_complete or before) <= datetime.now()
+        moment = datetime(2026, 7, 1, 13, 0, 0, 1)
+        written = insert(storage, ours_id, running, number=number)
+        with tables_of(storage, ours_id) as tables:
+            tables.close(written, state=state, value=value, user_attrs=ended, ended=moment)
+        assert ours.get_trials()[-1].datetime_complete == moment
         other = plain.create_new_trial(theirs_id, template_trial=running)
         for key, fact in ended.items():
             plain.set_trial_user_attr(other, key, fact)
@@ -114,13 +126,27 @@ def test_closed_trial_equals_optunas(storage: RDBStorage, plain: RDBStorage) -> 
     assert all(facts(one) | {"complete": 0} == facts(other) | {"complete": 0} for one, other in pairs)
 
 
-def test_trial_is_closed_once(storage: RDBStorage) -> None:
+def test_transaction_that_fails_writes_nothing(storage: RDBStorage) -> None:
     study, study_id = study_of(storage)
-    written = insert_trial(storage, study_id, trial_of(TrialState.RUNNING))
-    assert close_trial(storage, written.trial_id, state=TrialState.COMPLETE, value=0.5, user_attrs={"ended": "first"})
-    ended = study.get_trials()[0]
-    assert not close_trial(storage, written.trial_id, state=TrialState.FAIL, value=None, user_attrs={"ended": "again"})
-    assert study.get_trials()[0] == ended
+    first = insert(storage, study_id, trial_of(TrialState.RUNNING))
+    before = study.get_trials()
+    with pytest.raises(TypeError), tables_of(storage, study_id) as tables:
+        tables.report(first, step=7, value=0.5, system_attrs={})
+        tables.close(first, state=TrialState.FAIL, value=None, user_attrs={"ended": "at once"}, ended=datetime.now())
+        tables.insert(trial_of(TrialState.PRUNED))
+        tables.report(first, step=8, value=0.5, system_attrs={"not stored": object()})
+    assert study.get_trials() == before
+    with tables_of(storage, study_id) as tables:
+        assert tables.last_id() == first
+
+
+def test_tables_of_a_deleted_study_are_refused(storage: RDBStorage, plain: RDBStorage) -> None:
+    _, study_id = study_of(storage)
+    with tables_of(storage, study_id) as tables:
+        assert tables.last_id() is None
+    plain.delete_study(study_id)
+    with pytest.raises(KeyError), tables_of(storage, study_id):
+        raise AssertionError("there is no study")
 
 
 def test_read_trials_equal_optunas(storage: RDBStorage, plain: RDBStorage) -> None:
@@ -152,29 +178,17 @@ def test_rereading_a_study_returns_new_trials(storage: RDBStorage, plain: RDBSto
     assert written_out(study.get_trials()) == written_out(plain.get_all_trials(study_id))
 
 
-def test_intermediate_value_equals_optunas(storage: RDBStorage, plain: RDBStorage) -> None:
+def test_report_equals_optunas(storage: RDBStorage, plain: RDBStorage) -> None:
     _, study_id = study_of(plain)
     ours, theirs = (plain.create_new_trial(study_id, template_trial=trial_of(TrialState.RUNNING)) for _ in range(2))
-    for written_by, trial_id in ((storage, ours), (plain, theirs)):
-        for step, value in ((1, 0.75), (2, 0.5), (4, float("nan")), (5, float("inf"))):
-            written_by.set_trial_intermediate_value(trial_id, step, value)
+    for step, value in ((2, 0.5), (4, float("nan")), (5, float("inf"))):
+        with tables_of(storage, study_id) as tables:
+            tables.report(ours, step=step, value=value, system_attrs={f"rung_{step}": step / 8})
+        plain.set_trial_intermediate_value(theirs, step, value)
+        plain.set_trial_system_attr(theirs, f"rung_{step}", step / 8)
     reports = [sorted(plain.get_trial(trial_id).intermediate_values.items()) for trial_id in (ours, theirs)]
     assert repr(reports[0]) == repr(reports[1])
-    plain.set_trial_state_values(ours, TrialState.COMPLETE, [0.5])
-    with pytest.raises(UpdateFinishedTrialError):
-        storage.set_trial_intermediate_value(ours, 6, 0.5)
-    with pytest.raises(KeyError):
-        storage.set_trial_intermediate_value(10_000, 1, 0.5)
-
-
-def test_concurrent_trials_have_unique_numbers(storage: RDBStorage) -> None:
-    study, study_id = study_of(storage)
-    _, other = study_of(storage, "other")
-    with ThreadPoolExecutor(4) as threads:
-        ids = [other, *[study_id] * 40, other]
-        written = list(threads.map(lambda number: insert_trial(storage, number, trial_of(TrialState.PRUNED)), ids))
-    assert sorted(each.number for each in written[1:-1]) == list(range(40))
-    assert [trial.number for trial in study.get_trials()] == list(range(40))
+    assert plain.get_trial(ours).system_attrs == plain.get_trial(theirs).system_attrs
 
 
 def test_attributes_of_a_study_are_those_that_optuna_reads(storage: RDBStorage, plain: RDBStorage) -> None:
@@ -194,13 +208,3 @@ def test_attributes_of_a_study_are_those_that_optuna_reads(storage: RDBStorage, 
     many = {f"key {number}": number for number in range(1_200)}
     write_study_attributes(storage, other, many)
     assert read_study_attributes(storage, other, "key") == many
-
-
-def test_only_a_running_trial_has_a_heartbeat(storage: RDBStorage) -> None:
-    _, study_id = study_of(storage)
-    running = insert_trial(storage, study_id, trial_of(TrialState.RUNNING))
-    insert_trial(storage, study_id, trial_of(TrialState.PRUNED))
-    with storage.engine.begin() as connection:
-        rows = connection.execute(text("SELECT trial_id, heartbeat FROM trial_heartbeats")).all()
-    assert [row[0] for row in rows] == [running.trial_id]
-    assert rows[0][1] is not None

@@ -1,13 +1,12 @@
-"""Searches on PostgreSQL: resuming, server failures, and machines that share a study."""
+"""Searches on PostgreSQL: resuming, servers that are away, and the lock of a study."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from optuna import Study
@@ -15,23 +14,20 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from postgres_support import PASSWORD, PostgresServer
 from search_support import MAX_PARAMS, SearchRunner, Watcher
-from support import PAIR_SPACE, TINY, TINY_SPACE, RunCommand, prepare, restarts, tiny_recipe
+from support import TINY_SPACE, EachEpoch, RunCommand, prepare, restarts, tiny_recipe
 
-from budgetnet.common.errors import RecordError
+from budgetnet.common.errors import BudgetnetError, BusyError, RecordError
 from budgetnet.data import DataSet
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.records import Epoch
 from budgetnet.runs.store import RunFolder
-from budgetnet.study import presence as presence_module
-from budgetnet.study.bulk import Written, insert_trial
+from budgetnet.study import writer
 from budgetnet.study.config import SearchConfig
 from budgetnet.study.driver import SearchOutcome, make_settings
-from budgetnet.study.ledger import Entry, Ledger
-from budgetnet.study.presence import Presence
-from budgetnet.study.proposer import Proposal, Proposals
+from budgetnet.study.lock import StudyLock
 from budgetnet.study.space import SearchSpace
-from budgetnet.study.storage import open_storage, open_study, read_trials
-from budgetnet.study.trials import count_outcomes
+from budgetnet.study.storage import open_storage, open_study
+from budgetnet.study.trial_store import TrialStore
 
 CYCLES: Recipe = tiny_recipe(epochs=4, schedule=restarts(2))
 """Recipe with a report to the storage after every second epoch."""
@@ -151,16 +147,51 @@ class Outage(Watcher):
 
 
 @pytest.mark.parametrize("epoch", [1, 2, 4])
-def test_search_resumes_after_server_stop(
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_server_restart_during_training_is_tolerated(
+    run_search: SearchRunner, postgres: PostgresServer, caplog: pytest.LogCaptureFixture, epoch: int, workers: int
+) -> None:
+    outcome = run_search(trials=2, recipe=CYCLES, watcher=Outage(postgres, epoch=epoch, again=True), workers=workers)
+    trials = trained_of(outcome)
+    assert (outcome.trained, outcome.end, len(trials)) == (2, "done", 2)
+    assert {(trial.state, tuple(trial.intermediate_values)) for trial in trials} == {(TrialState.COMPLETE, (2, 4))}
+    assert not [trial for trial in trials_of(outcome) if trial.state == TrialState.FAIL], "none was interrupted"
+    assert PASSWORD not in caplog.text
+
+
+def test_training_goes_on_without_the_server(
     run_search: SearchRunner,
     postgres: PostgresServer,
     monkeypatch: pytest.MonkeyPatch,
-    epoch: int,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    # So short that signs of life are given while nobody is there to take them.
-    monkeypatch.setattr(presence_module, "HEARTBEAT_INTERVAL", 0.005)
+    monkeypatch.setattr(writer, "_FIRST_PAUSE", 0.01)
+
+    class Away(Watcher):
+        """Stops the server in the first candidate, and starts it again in the third."""
+
+        def on_epoch_end(self, epoch: Epoch, *, worker: int) -> None:
+            super().on_epoch_end(epoch, worker=worker)
+            if len(self.epochs) == 1:
+                postgres.stop()
+            elif len(self.results) == 2:
+                postgres.start()
+
+    watcher = Away()
+    outcome = run_search(trials=4, recipe=CYCLES, watcher=watcher)
+    assert (outcome.trained, outcome.end, len(watcher.results), watcher.broken) == (4, "done", 4, [])
+    assert len(trained_of(outcome)) == 4
+    assert caplog.text.count("cannot be reached; training goes on") == 1
+    assert caplog.text.count("reached again") == 1
+    assert PASSWORD not in caplog.text
+
+
+def test_search_resumes_after_the_server_was_away_too_long(
+    run_search: SearchRunner, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "PATIENCE", 0.0)
     with pytest.raises(RecordError, match=r"storage.*cannot be used") as caught:
-        run_search(trials=2, recipe=CYCLES, watcher=Outage(postgres, epoch=epoch))
+        run_search(trials=2, recipe=CYCLES, watcher=Outage(postgres, epoch=3))
     assert "\n" not in str(caught.value)
     assert PASSWORD not in str(caught.value)
     (run,) = runs_in(run_search.out)
@@ -177,12 +208,6 @@ def test_search_resumes_after_server_stop(
     assert len(watcher.epochs) == 8 - len(before)
 
 
-def test_server_restart_during_training_is_tolerated(run_search: SearchRunner, postgres: PostgresServer) -> None:
-    outcome = run_search(trials=2, recipe=CYCLES, watcher=Outage(postgres, epoch=1, again=True))
-    assert (outcome.trained, len(trained_of(outcome))) == (2, 2)
-    assert {trial.state for trial in trained_of(outcome)} == {TrialState.COMPLETE}
-
-
 def test_interrupt_is_raised_although_server_is_down(run_search: SearchRunner, postgres: PostgresServer) -> None:
     with pytest.raises(KeyboardInterrupt):
         run_search(trials=1, recipe=CYCLES, watcher=Outage(postgres, epoch=1, error=KeyboardInterrupt))
@@ -194,150 +219,52 @@ def test_interrupt_is_raised_although_server_is_down(run_search: SearchRunner, p
     ]
 
 
-def meanwhile(monkeypatch: pytest.MonkeyPatch, act: Callable[[], Any]) -> None:
-    """Has something happen once between the next proposal and its begin, where workers out of sight may act."""
-    acted: list[bool] = []
-    propose = Proposals.next
-
-    def next_but_late(self: Proposals) -> Proposal:
-        proposal = propose(self)
-        if not acted and proposal.entry.verdict.fits:
-            acted.append(True)
-            act()
-        return proposal
-
-    monkeypatch.setattr(Proposals, "next", next_but_late)
-
-
-def test_two_machines_train_no_surplus_candidates(
-    run_search: SearchRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_second_search_on_a_study_is_refused_also_from_another_folder(
+    run_search: SearchRunner, tmp_path: Path, workers: int
 ) -> None:
-    there = tmp_path / "there"
-    meanwhile(monkeypatch, lambda: run_search(trials=3, out=there))
-    outcome = run_search(trials=3)
-    assert (outcome.end, len(trained_of(outcome))) == ("done", 3)
-    assert not run_search.out.exists() or not runs_in(run_search.out)
-    assert len(runs_in(there)) == 3
-    (late,) = [trial for trial in trials_of(outcome) if trial.user_attrs.get("ended") == "enough are in training"]
-    assert (late.state, late.values) == (TrialState.PRUNED, None)
-    assert count_outcomes(read_trials(outcome.study)) | {"over_budget": 0} == {
-        "trained": 3,
-        "pruned": 0,
-        "over_budget": 0,
-        "duplicate": 0,
-        "no_result": 0,
-    }
-    more = run_search(trials=4)
-    assert len({trial.user_attrs["candidate"] for trial in trained_of(more)}) == len(trained_of(more)) == 4
+    refused: list[BudgetnetError] = []
+
+    def search_too(_epoch: Epoch) -> None:
+        for out in (None, tmp_path / "there"):
+            with pytest.raises(BusyError, match="another search is running") as caught:
+                run_search(trials=2, recipe=CYCLES, out=out)
+            refused.append(caught.value)
+        assert run_search(trials=1, name="other", out=tmp_path / "other").trained == 1
+
+    outcome = run_search(trials=1, recipe=CYCLES, watcher=EachEpoch(search_too), workers=workers)
+    assert (outcome.trained, len(refused)) == (1, 2 * 4)
+    assert {error.exit_code for error in refused} == {2}
+    assert run_search(trials=2, recipe=CYCLES, out=tmp_path / "there").trained == 2, "afterwards it goes on anywhere"
 
 
-def test_candidate_of_another_machine_is_not_trained_again(
-    run_search: SearchRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    there = tmp_path / "there"
-    monkeypatch.setattr("budgetnet.study.driver.MAX_REJECTED", 6)
-    meanwhile(monkeypatch, lambda: run_search(trials=2, space=PAIR_SPACE, out=there))
-    outcome = run_search(trials=5, space=PAIR_SPACE)
-    assert (outcome.trained, outcome.end) == (2, "exhausted")
-    assert len({trial.user_attrs["candidate"] for trial in trained_of(outcome)}) == 2
-    assert len(runs_in(there)) == 2
-    assert not runs_in(run_search.out)
-    assert sum(trial.user_attrs.get("ended") == "taken by another worker" for trial in trials_of(outcome)) == 1
-
-
-class Two(NamedTuple):
-    """Two machines' ledgers of one study, and candidates to begin."""
-
-    one: Ledger
-    other: Ledger
-    entries: list[Entry]
-
-
-@pytest.fixture
-def two(digits: DataSet, url: str, tmp_path: Path) -> Iterator[Two]:
-    data = prepare(digits, CYCLES)
-    settings = make_settings(data, SearchConfig(recipe=CYCLES, max_params=MAX_PARAMS, space=SearchSpace(**TINY_SPACE)))
-    specs = tuple(TINY.replace(channels=[width]) for width in (8, 16, 24))
-    with opened(url) as storage:
-        study = open_study(storage, "study", settings)
-        one, other = (Ledger(study, storage, Presence(storage, "study", tmp_path / name)) for name in ("here", "there"))
-        one.refresh()
-        other.refresh()
-        proposals = Proposals(one, settings, data, enqueued=specs)
-        yield Two(one, other, [proposals.next().entry for _ in specs])
-
-
-def begin(ledger: Ledger, entry: Entry, *, trials: int = 9) -> Any:
-    return ledger.begin(entry, run="r", seed=0, trials=trials)
-
-
-def test_first_machine_keeps_a_shared_candidate(two: Two) -> None:
-    one, other, (entry, *_) = two
-    assert begin(one, entry)
-    assert begin(other, entry) is None
-    other.refresh()
-    assert [trial.number for trial in other.running.values()] == [0]
-
-
-def test_surplus_retry_keeps_interrupted_candidate_waiting(two: Two) -> None:
-    one, other, (left, entry, _) = two
-    interrupted = begin(other, left)
-    other.interrupt(interrupted)
-    other.refresh()
-    assert begin(one, entry, trials=1)
-    assert begin(other, left._replace(retry_of=interrupted.number), trials=1) is None
-    other.refresh()
-    assert [trial.number for trial in other.interrupted] == [interrupted.number]
-    assert begin(other, left._replace(retry_of=interrupted.number), trials=2)
-    other.refresh()
-    assert not other.interrupted
-
-
-@pytest.mark.parametrize("same", [True, False])
-def test_first_trial_is_kept_when_another_follows(two: Two, monkeypatch: pytest.MonkeyPatch, same: bool) -> None:
-    one, other, (first, second, _) = two
-    behind: list[Written] = []
-
-    def insert_and_be_slow(storage: RDBStorage, study_id: int, trial: FrozenTrial) -> Written:
-        written = insert_trial(storage, study_id, trial)
-        candidate = first.key if same else second.key
-        trial.user_attrs |= {"candidate": candidate, "worker": "another-machine:/runs#0"}
-        behind.append(insert_trial(storage, study_id, trial))
-        return written
-
-    with monkeypatch.context() as patch:
-        patch.setattr("budgetnet.study.ledger.insert_trial", insert_and_be_slow)
-        assert begin(one, first, trials=1)
-    other.refresh()
-    assert sorted(trial.number for trial in other.running.values()) == ([0] if same else [0, behind[0].number])
-
-
-def test_candidate_of_a_stale_machine_is_resumed(
+def test_a_search_whose_lock_another_took_while_the_server_was_away_ends(
     run_search: SearchRunner, postgres: PostgresServer, tmp_path: Path
 ) -> None:
+    with opened(run_search.storage) as storage, ExitStack() as stack:
+
+        class Taken(Outage):
+            def on_epoch_end(self, epoch: Epoch, *, worker: int) -> None:
+                super().on_epoch_end(epoch, worker=worker)
+                if len(self.epochs) == 1:
+                    stack.enter_context(StudyLock(storage, "study", tmp_path).held())
+
+        with pytest.raises(BusyError, match="another search is running"):
+            run_search(trials=2, recipe=CYCLES, watcher=Taken(postgres, epoch=1, again=True))
+        with pytest.raises(BusyError, match="another search is running"):
+            run_search(trials=2, recipe=CYCLES)
+    assert run_search(trials=2, recipe=CYCLES).trained == 2
+
+
+def test_server_forgets_the_lock_of_a_killed_search(run_search: SearchRunner, postgres: PostgresServer) -> None:
     class Killed(BaseException):
         """As little is written as when the process is killed."""
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("budgetnet.study.ledger.close_trial", lambda *_, **__: False)
+        patch.setattr(TrialStore, "flush", lambda *_, **__: None)
         with pytest.raises(Killed):
             run_search(trials=2, recipe=CYCLES, watcher=Watcher(stop_at=1, error=Killed))
-    (left,) = postgres.execute(run_search.storage, "SELECT trial_id FROM trials WHERE state = 'RUNNING'")
-    there = tmp_path / "there"
-    patient = run_search(trials=1, recipe=CYCLES, out=there, deadline=time.time() + 1)
-    assert (patient.trained, patient.end) == (0, "time"), "it may still be at work, and is waited for"
-    postgres.execute(run_search.storage, "UPDATE trial_heartbeats SET heartbeat = heartbeat - interval '110 seconds'")
-    assert run_search(trials=1, recipe=CYCLES, out=there, deadline=time.time() + 1).trained == 0
-    postgres.execute(run_search.storage, "UPDATE trial_heartbeats SET heartbeat = heartbeat - interval '41 seconds'")
-    outcome = run_search(trials=2, recipe=CYCLES, out=there)
-    assert outcome.trained == 2
-    lost, retry, _ = [trial for trial in trials_of(outcome) if "run" in trial.user_attrs]
-    assert (lost._trial_id, lost.state) == (left[0], TrialState.FAIL)
-    assert (retry.user_attrs["retry_of"], retry.params) == (lost.number, lost.params)
-    assert {trial.user_attrs["worker"].partition("#")[0] for trial in trained_of(outcome)} == {
-        retry.user_attrs["worker"].partition("#")[0]
-    }
-    assert lost.user_attrs["worker"] != retry.user_attrs["worker"]
+    assert run_search(trials=2, recipe=CYCLES).trained == 2
 
 
 def test_concurrent_creation_of_database_and_study(digits: DataSet, postgres: PostgresServer) -> None:

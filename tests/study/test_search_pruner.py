@@ -21,7 +21,7 @@ from budgetnet.study.pruner import HalvingPruner, MedianPruner, NoPruner, Pruner
 SEARCH = (2, 6, 14, 30)
 EQUAL = tuple(range(2, 17, 2))
 THREEFOLD = (1, 4, 13, 40)
-SEEDS = 4
+SEEDS = 2
 
 
 @pytest.mark.parametrize("name", ["search", "digits"])
