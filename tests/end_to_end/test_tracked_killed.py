@@ -14,9 +14,9 @@ from support import TINY_SPACE, finished, started, tiny_recipe, until, wait_for,
 from tracker_support import board_points, curves_of, mlflow_points, mlflow_runs
 
 from budgetnet.data import DataSet
+from budgetnet.engines import worker as worker_program
 from budgetnet.runs.records import Epoch, RunResult
 from budgetnet.runs.store import RunFolder
-from budgetnet.study import worker as worker_program
 from budgetnet.study.config import SearchConfig
 from budgetnet.study.request import arrange, run
 from budgetnet.study.space import SearchSpace

@@ -11,20 +11,19 @@ import pytest
 import torch
 from filelock import FileLock
 from optuna.trial import FrozenTrial, TrialState
-from search_support import MAX_PARAMS, SearchRunner, Watcher
-from support import PAIR_SPACE, TINY_SPACE, restarts, snapshot, tiny_recipe
+from search_support import MAX_PARAMS, SearchRunner, Watcher, opened_store
+from support import PAIR_SPACE, TINY_SPACE, prepare, restarts, snapshot, tiny_recipe
 
 from budgetnet.common.errors import OverBudgetError, RecordError
 from budgetnet.common.files import read_mapping
 from budgetnet.data import DataSet
 from budgetnet.model.spec import ModelSpec
-from budgetnet.runs.schedule import Schedule
 from budgetnet.runs.store import RunFolder
 from budgetnet.study.driver import SearchOutcome
-from budgetnet.study.leaderboard import candidates
 from budgetnet.study.lock import StudyLock
+from budgetnet.study.proposer import Proposals
 from budgetnet.study.space import SearchSpace
-from budgetnet.study.storage import default_storage, open_storage, read_trials
+from budgetnet.study.storage import default_storage, open_storage, read_trials, study_settings
 from budgetnet.study.trials import count_outcomes
 from budgetnet.training.step import Execution
 from budgetnet.training.trainer import train
@@ -265,16 +264,22 @@ def test_candidate_resumes_after_full_disk(run_search: SearchRunner) -> None:
 
 
 def test_reports_before_divergence_are_not_a_result(run_search: SearchRunner) -> None:
-    # The rate is 1e30 from the second epoch on: the first cycle is reported, then the loss is no number any more.
-    recipe = tiny_recipe(epochs=4, learning_rate=1e30, schedule=Schedule(first_cycle=1, minimum=0))
-    outcome = run_search(trials=1, max_params=None, recipe=recipe)
-    (trial,) = trials_of(outcome)
-    assert trial.state == TrialState.PRUNED
-    assert trial.user_attrs["status"] == "diverged"
-    assert trial.value == trial.intermediate_values[1], "the last report, as Optuna has it"
-    (row,) = read_trials(outcome.study)
-    assert (row.outcome, row.accuracy) == ("no result", None)
-    assert candidates([row]) == []
+    study = run_search(trials=1, space=PAIR_SPACE).study
+    (first,) = study.get_trials()
+    with opened_store(study, run_search.out) as store:
+        settings = study_settings(study)
+        proposals = Proposals(store, settings, prepare(run_search.digits, settings.recipe))
+        while (candidate := proposals.next().candidate).key in store.results:
+            pass
+        trial = store.begin(candidate, run="r", seed=0)
+        store.report(trial, value=0.25, step=1)
+        store.finish(trial, value=None, facts={"trained": True, "ended": "the loss is nan", "status": "diverged"})
+        store.flush()
+    stored = study.get_trials()[-1]
+    assert (stored.state, stored.value) == (TrialState.PRUNED, 0.25), "the last report, as Optuna has it"
+    assert study.best_trial.number == first.number
+    _, row = read_trials(study)
+    assert (row.outcome, row.accuracy, row.trained) == ("no result", None, True)
 
 
 def test_candidates_are_reported_at_the_ends_of_cycles_only(run_search: SearchRunner, tmp_path: Path) -> None:
