@@ -133,7 +133,7 @@ def run_reproduction(
     dataset = dataset or load_with_progress(config.data)
     if config.declared:
         dataset = declared_cifar10(dataset, field="declare")
-    engine = EngineChoice.of(config.engine, workers=config.workers, per_gpu=config.per_gpu, device=chosen)
+    engine = EngineChoice.of(config, device=chosen)
     batch = Batch(
         dataset,
         device=chosen,
@@ -149,7 +149,7 @@ def run_reproduction(
     if config.threads is not None:
         from budgetnet.training.threads import set_threads
 
-        say(set_threads(config.threads, lambda: first_run(batch, runs), processes=engine.workers))
+        say(set_threads(config.threads, lambda: first_run(batch, runs), processes=engine.workers_here))
     if any(batch.record(run) is None for run in runs):
         store_reproduction(config)
     for notice in dict.fromkeys(unfinished_cycle(group.recipe) for group in groups):

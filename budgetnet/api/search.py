@@ -101,7 +101,11 @@ def run_search(
     if config.threads is not None:
         from budgetnet.training.threads import set_threads
 
-        say(set_threads(config.threads, lambda: likely_run(request), processes=request.context.engine_choice.workers))
+        say(
+            set_threads(
+                config.threads, lambda: likely_run(request), processes=request.context.engine_choice.workers_here
+            )
+        )
     storage = request.context.storage
     with storage_errors(storage):
         with showing(trained_before(request), verbosity=verbosity) as progress:
@@ -204,7 +208,7 @@ def run_ablation(
     dataset = dataset or load_with_progress(config.data_name)
     variants = study.variants(input_shape=dataset.input_shape, num_classes=dataset.num_classes)
     device = choose_device(config.device)
-    engine = EngineChoice.of(config.engine, workers=config.workers, per_gpu=config.per_gpu, device=device)
+    engine = EngineChoice.of(config, device=device)
     batch = Batch(dataset, device=device, out=config.out, engine=engine, **config.sizes)
     if partial:
         records = finished_variants(study, variants, batch)
@@ -216,7 +220,7 @@ def run_ablation(
     if config.threads is not None:
         from budgetnet.training.threads import set_threads
 
-        say(set_threads(config.threads, lambda: first_run(batch, runs), processes=engine.workers))
+        say(set_threads(config.threads, lambda: first_run(batch, runs), processes=engine.workers_here))
     if any(batch.record(run) is None for run in runs):
         store_ablation(config)
     if chosen_verbosity(verbosity) != "quiet" and (notice := unfinished_cycle(study.base_recipe)):

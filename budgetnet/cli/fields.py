@@ -79,7 +79,7 @@ _GROUPS = {
     "Candidates": "trials timeout space sizing sampler pruner enqueue",
     "Training": "recipe epochs seed seeds members spec change compiled replay threads",
     "Finalists": "finalists final_seeds final_recipe final_epochs",
-    "Where": "study storage out device workers per_gpu track",
+    "Where": "study storage out device engine workers per_gpu store track",
     "Output": "quiet verbose as_json save sort bins top help",
 }
 """Parameters of commands, in the groups that help texts show."""

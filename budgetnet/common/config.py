@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
-from pydantic import BeforeValidator, PlainSerializer
+from pydantic import BeforeValidator, PlainSerializer, model_validator
 from pydantic.fields import FieldInfo
 
 from budgetnet.common.documents import Document, parse_count, parse_duration, whole_number
+from budgetnet.common.errors import InputError
 from budgetnet.common.passwords import without_password
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -62,8 +63,12 @@ def command(config: Config) -> str:
     """
     words = ["budgetnet", *config.command.split()]
     fields = type(config).model_fields.items()
-    # Positional arguments first, as in help texts.
-    for name, field in sorted(fields, key=lambda pair: not on_command_line(pair[1]).argument):
+
+    # Positional arguments first, as in help texts, and where to train last.
+    def place(pair: tuple[str, FieldInfo]) -> tuple[bool, bool]:
+        return not on_command_line(pair[1]).argument, pair[0] in EngineOptions.model_fields
+
+    for name, field in sorted(fields, key=place):
         value = getattr(config, name)
         if field.is_required() or value != field.get_default(call_default_factory=True):
             words += _words(name, field, value)
@@ -230,3 +235,24 @@ Trackers = Annotated[
 OptionalData = Annotated[str | None, BeforeValidator(path_as_text), OnCommandLine("DATA")]
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
 EngineName = Literal["local", "ray"]
+
+
+class EngineOptions(Config):
+    """Options of commands that train several runs: where, and with how many workers."""
+
+    engine: EngineName = "local"
+    """Where runs are trained. local: on this machine. ray: on a Ray cluster."""
+    workers: OptionalCount = None
+    """Number of worker processes. Default: one on a CPU, per_gpu on each GPU, or all that a cluster has room for."""
+    per_gpu: Count = 1
+    """Number of worker processes that share a GPU."""
+    store: Url = None
+    """URL at which a cluster's workers keep runs, such as s3://bucket/runs. Default: the folder of runs."""
+
+    @model_validator(mode="after")
+    def _store_is_for_clusters(self) -> Self:
+        if self.store is not None and self.engine != "ray":
+            raise InputError(
+                "store", without_password(self.store), "is for the workers of a cluster: engine must be ray"
+            )
+        return self

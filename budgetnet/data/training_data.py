@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import fields
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -86,14 +86,36 @@ class TrainingData(NamedTuple):
         )
         return cls(train, validation, record, dataset.input_shape, dataset.num_classes)
 
+    def to_arrays(self) -> dict[str, Any]:
+        """Return the images as numpy arrays, with what describes them as plain data, for other processes."""
+        arrays = {
+            f"{name}-{field}": getattr(part, field).cpu().numpy()
+            for name, part in (("train", self.train), ("validation", self.validation))
+            for field in _FIELDS
+        }
+        facts = {"record": self.record.to_mapping(), "input_shape": self.input_shape, "num_classes": self.num_classes}
+        return {**arrays, "facts": facts}
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, Any], *, device: torch.device) -> TrainingData:
+        """Create the object from the output of `to_arrays`; on a CPU the images stay in the arrays' memory."""
+
+        def part(name: str) -> OnDeviceImages:
+            return OnDeviceImages(**{f: torch.from_numpy(arrays[f"{name}-{f}"]).to(device) for f in _FIELDS})
+
+        facts = arrays["facts"]
+        channels, height, width = facts["input_shape"]
+        record = DataRecord.from_mapping(facts["record"])
+        return cls(part("train"), part("validation"), record, (channels, height, width), facts["num_classes"])
+
     def share(self, folder: Path) -> None:
         """Write the images to a folder from which other processes load them, replacing existing files."""
         folder.mkdir(parents=True, exist_ok=True)
-        for name, part in (("train", self.train), ("validation", self.validation)):
-            for field in _FIELDS:
-                with atomic_write(folder / f"{name}-{field}.npy") as stream:
-                    np.save(stream, getattr(part, field).cpu().numpy(), allow_pickle=False)
-        facts = {"record": self.record.to_mapping(), "input_shape": self.input_shape, "num_classes": self.num_classes}
+        arrays = self.to_arrays()
+        facts = arrays.pop("facts")
+        for name, array in arrays.items():
+            with atomic_write(folder / f"{name}.npy") as stream:
+                np.save(stream, array, allow_pickle=False)
         write_json(folder / "data.json", facts)
 
     @classmethod
@@ -104,16 +126,9 @@ class TrainingData(NamedTuple):
             folder: folder to which they were written.
             device: target device.
         """
-
-        def part(name: str) -> OnDeviceImages:
-            # Copy-on-write mode, as torch requires writable memory; the images are never written to.
-            arrays = {field: np.load(folder / f"{name}-{field}.npy", mmap_mode="c") for field in _FIELDS}
-            return OnDeviceImages(**{field: torch.from_numpy(array).to(device) for field, array in arrays.items()})
-
-        facts = read_mapping(folder / "data.json")
-        channels, height, width = facts["input_shape"]
-        record = DataRecord.from_mapping(facts["record"])
-        return cls(part("train"), part("validation"), record, (channels, height, width), facts["num_classes"])
+        # Copy-on-write mode, as torch requires writable memory; the images are never written to.
+        arrays: dict[str, Any] = {path.stem: np.load(path, mmap_mode="c") for path in folder.glob("*.npy")}
+        return cls.from_arrays({**arrays, "facts": read_mapping(folder / "data.json")}, device=device)
 
     def adapt(self, spec: ModelSpec) -> ModelSpec:
         """Return the spec with the image shape and number of classes of this data.

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from budgetnet.common.config import EngineName
+from budgetnet.common.config import EngineName, EngineOptions
 from budgetnet.data.training_data import TrainingData
 from budgetnet.engines.inline import InlineEngine
 from budgetnet.engines.jobs import Engine
@@ -18,18 +18,30 @@ class EngineChoice(NamedTuple):
     """An engine and its number of workers."""
 
     name: EngineName = "local"
-    workers: int = 1
+    workers: int | None = 1
+    """Number of workers; None: as many as a cluster has room for."""
+    per_gpu: int = 1
+    """Number of workers that share a GPU."""
+    store: str | None = None
+    """URL at which a cluster's workers keep runs; None: in the folder of run folders."""
 
     @classmethod
-    def of(cls, name: EngineName, *, workers: int | None, per_gpu: int, device: torch.device) -> EngineChoice:
-        """Return the choice of a config; by default one worker on a CPU and ``per_gpu`` on each GPU."""
-        on_gpus = torch.cuda.device_count() * per_gpu if device.type == "cuda" else 1
-        return cls(name, workers or on_gpus)
+    def of(cls, config: EngineOptions, *, device: torch.device) -> EngineChoice:
+        """Return the choice of a config; on this machine by default one worker on a CPU and ``per_gpu`` on each GPU."""
+        workers = config.workers
+        if workers is None and config.engine == "local":
+            workers = torch.cuda.device_count() * config.per_gpu if device.type == "cuda" else 1
+        return cls(config.engine, workers, config.per_gpu, config.store)
 
     @property
     def in_this_process(self) -> bool:
         """Whether this process trains."""
         return self.name == "local" and self.workers == 1
+
+    @property
+    def workers_here(self) -> int:
+        """Number of workers that share this machine's cores."""
+        return self.workers or 1 if self.name == "local" else 1
 
     def place(self, device: torch.device) -> torch.device:
         """Return where this process needs the images: workers copy them to their devices themselves."""
@@ -51,4 +63,10 @@ def make_engine(choice: EngineChoice, data: TrainingData, *, out: Path, device: 
     """
     if choice.in_this_process:
         return InlineEngine(data, out=out)
-    return ProcessEngine(data, out=out, device=device.type, workers=choice.workers)
+    if choice.name == "local":
+        return ProcessEngine(data, out=out, device=device.type, workers=choice.workers or 1)
+    from budgetnet.engines.ray_engine import RayEngine
+
+    return RayEngine(
+        data, out=out, device=device.type, workers=choice.workers, per_gpu=choice.per_gpu, store=choice.store
+    )

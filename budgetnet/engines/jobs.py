@@ -71,6 +71,8 @@ class JobEnd(NamedTuple):
     """Result of a trained run."""
     train_flops: int | None = None
     """Training cost of a trained run in floating-point operations, if it is known."""
+    run: str = ""
+    """Name of the folder of a trained run."""
     parts: int = 1
     """Number of parts that each batch was divided into to save memory."""
     message: str = ""

@@ -106,7 +106,7 @@ def run_job(job: Job, data: TrainingData, *, out: Path, callback: Callback, repo
         if error is callbacks.raised or (reporter and error is reporter.raised):
             raise
         return _end_by_error(error)
-    return JobEnd("trained", record.result, record.train_flops, parts)
+    return JobEnd("trained", record.result, record.train_flops, record.folder.name, parts)
 
 
 def _end_by_error(error: Exception) -> JobEnd:

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator
 
 from budgetnet.common.config import (
-    Config,
     Count,
     CountOrZero,
     Data,
     DeviceName,
     Duration,
-    EngineName,
+    EngineOptions,
     OnCommandLine,
     OptionalCount,
     OptionalLimit,
@@ -111,7 +110,7 @@ Networks = Annotated[
 ]
 
 
-class SearchConfig(Config):
+class SearchConfig(EngineOptions):
     """Options of a search.
 
     Names and files of recipes, spaces and networks are stored as given and read when the search starts.
@@ -125,7 +124,7 @@ class SearchConfig(Config):
     MAY_CHANGE: ClassVar[frozenset[str]] = frozenset(
         {
             *("trials", "timeout", "enqueue", "finalists", "final_seeds", "final_recipe", "final_epochs"),
-            *("study", "storage", "out", "threads", "engine", "workers", "per_gpu", "track"),
+            *("study", "storage", "out", "threads", "engine", "workers", "per_gpu", "store", "track"),
         }
     )
     """Fields that may change when a study is resumed; all others must stay equal."""
@@ -177,12 +176,6 @@ class SearchConfig(Config):
     """Device to train on: auto, cuda, mps or cpu."""
     threads: Threads = None
     """Threads of torch on a CPU; auto takes one or all, by a few measured steps. Default: all."""
-    engine: EngineName = "local"
-    """Where candidates are trained. local: on this machine. ray: on a Ray cluster."""
-    workers: OptionalCount = None
-    """Number of worker processes. Default: one on a CPU, and as many as may share a GPU on each GPU."""
-    per_gpu: Count = 1
-    """Number of worker processes that share a GPU."""
     train_size: OptionalCount = None
     """Number of training images to use. Default: all."""
     validation_size: OptionalCount = None

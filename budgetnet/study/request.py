@@ -55,7 +55,7 @@ def arrange(dataset: DataSet, config: SearchConfig) -> Request:
         RecordError: the storage cannot be used.
     """
     chosen = choose_device(config.device)
-    engine = EngineChoice.of(config.engine, workers=config.workers, per_gpu=config.per_gpu, device=chosen)
+    engine = EngineChoice.of(config, device=chosen)
     recipe = config.candidate_recipe
     sizes = {"train_size": config.train_size, "validation_size": config.validation_size}
     data = TrainingData.prepare(dataset, recipe, device=engine.place(chosen), **sizes)

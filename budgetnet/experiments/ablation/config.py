@@ -11,10 +11,8 @@ import yaml
 from pydantic import BeforeValidator
 
 from budgetnet.common.config import (
-    Config,
-    Count,
     DeviceName,
-    EngineName,
+    EngineOptions,
     OnCommandLine,
     OptionalCount,
     OptionalData,
@@ -44,7 +42,7 @@ def _read_study(value: object) -> object:
     return text
 
 
-class AblationConfig(Config):
+class AblationConfig(EngineOptions):
     """Options of an ablation.
 
     Raises:
@@ -81,12 +79,6 @@ class AblationConfig(Config):
     """Device to train on: auto, cuda, mps or cpu."""
     threads: Threads = None
     """Threads of torch on a CPU; auto takes one or all, by a few measured steps. Default: all."""
-    engine: EngineName = "local"
-    """Where runs are trained. local: on this machine. ray: on a Ray cluster."""
-    workers: OptionalCount = None
-    """Number of worker processes. Default: one on a CPU, and as many as may share a GPU on each GPU."""
-    per_gpu: Count = 1
-    """Number of worker processes that share a GPU."""
     track: Trackers = ()
     """Tracker of runs: tensorboard[:FOLDER] or mlflow[:URI]; again for more. Default place: in the folder of runs."""
 

@@ -8,11 +8,9 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import BeforeValidator, model_validator
 
 from budgetnet.common.config import (
-    Config,
-    Count,
     Data,
     DeviceName,
-    EngineName,
+    EngineOptions,
     OnCommandLine,
     OptionalCount,
     OptionalLimit,
@@ -49,7 +47,7 @@ SpecName = Annotated[str, OnCommandLine("SPEC")]
 RecipeName = Annotated[str, OnCommandLine("RECIPE")]
 
 
-class ReproductionConfig(Config):
+class ReproductionConfig(EngineOptions):
     """Options common to all reproductions.
 
     Raises:
@@ -76,12 +74,6 @@ class ReproductionConfig(Config):
     """Device to train on: auto, cuda, mps or cpu."""
     threads: Threads = None
     """Threads of torch on a CPU; auto takes one or all, by a few measured steps. Default: all."""
-    engine: EngineName = "local"
-    """Where runs are trained. local: on this machine. ray: on a Ray cluster."""
-    workers: OptionalCount = None
-    """Number of worker processes. Default: one on a CPU, and as many as may share a GPU on each GPU."""
-    per_gpu: Count = 1
-    """Number of worker processes that share a GPU."""
     track: Trackers = ()
     """Tracker of runs: tensorboard[:FOLDER] or mlflow[:URI]; again for more. Default place: in the folder of runs."""
 
