@@ -103,6 +103,7 @@ for command in (
     bench_training.workers,
     proposals,
     bench_search.search,
+    bench_search.driver,
     bench_search.start,
     report,
 ):

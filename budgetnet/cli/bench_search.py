@@ -19,6 +19,7 @@ from budgetnet.cli.options import (
 )
 from budgetnet.common.documents import parse_count
 from budgetnet.model.zoo import find_spec
+from budgetnet.study.config import SearchConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from budgetnet.bench.driver import DriverBenchmark
     from budgetnet.bench.measure import Spread
     from budgetnet.bench.search import SearchBenchmark
     from budgetnet.bench.startup import StartBenchmark
@@ -66,6 +68,30 @@ def search(
         dataset = load_dataset(data)
         result = run(dataset, recipe, budget=budget, device=chosen, trials=number, progress=progress)
     print_result(result, _print_search, as_json=as_json, packages=("torch", "optuna"))
+
+
+def driver(
+    workers: Annotated[str, typer.Option("--workers", metavar="N", help="Simulated workers.")] = "1000",
+    earlier: Annotated[str, typer.Option("--earlier", metavar="N", help="Trials that the study has before.")] = "1000",
+    candidates: Annotated[str, typer.Option("--candidates", metavar="N", help="Candidates to train.")] = "3000",
+    seconds: Annotated[str, typer.Option("--seconds", metavar="N", help="Simulated seconds of a candidate.")] = "60",
+    sampler: Annotated[str, typer.Option("--sampler", metavar="NAME", help="Sampler of the search.")] = "random",
+    pruner: Annotated[str, typer.Option("--pruner", metavar="NAME", help="Pruner of the search.")] = "asha",
+    as_json: Json = False,
+) -> None:
+    """Measure the driver of a search with many simulated workers: CPU time per candidate, and idle workers."""
+    counts = {
+        "workers": parse_count(workers, field="--workers"),
+        "earlier": parse_count(earlier, field="--earlier"),
+        "candidates": parse_count(candidates, field="--candidates"),
+        "candidate_seconds": parse_count(seconds, field="--seconds"),
+    }
+    config = SearchConfig.from_mapping({"sampler": sampler, "pruner": pruner})
+    with show_progress() as progress:
+        from budgetnet.bench.driver import run
+
+        result = run(**counts, sampler=config.sampler, pruner=config.pruner, progress=progress)
+    print_result(result, _print_driver, as_json=as_json)
 
 
 def start(
@@ -121,6 +147,20 @@ def _print_search(output: Console, result: SearchBenchmark) -> None:
     )
     title = f"Overhead of {len(result.late)} candidates after {KNOWN:,} trials"
     output.print(_spread_table(title, summarise(result.late)))
+    print_goals(output, result.goals)
+
+
+def _print_driver(output: Console, result: DriverBenchmark) -> None:
+    from budgetnet.common.formatting import short_seconds
+
+    output.print(
+        f"{result.workers:,} simulated workers, {result.candidate_seconds:g} s per candidate; "
+        f"{result.candidates:,} candidates after {result.earlier:,} trials; {result.sampler}, {result.pruner}"
+    )
+    output.print(f"driver: {short_seconds(result.cpu_per_candidate)} of CPU time per candidate")
+    output.print(f"workers wait for the driver in {result.idle_percent:.1f} % of their time")
+    output.print(f"a report is answered within {short_seconds(result.report_seconds)} (median)")
+    output.print(f"the study opens in {short_seconds(result.opening_seconds)}; memory {result.memory / 1e6:,.0f} MB")
     print_goals(output, result.goals)
 
 

@@ -23,7 +23,6 @@ from budgetnet.model.cost import Cost
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.recipe import require_reliable_validation
 from budgetnet.runs.records import Epoch
-from budgetnet.runs.store import RunFolder
 from budgetnet.study.config import SearchConfig
 from budgetnet.study.lock import StudyLock
 from budgetnet.study.outcomes import OUT_OF_MEMORY
@@ -196,6 +195,8 @@ class Driver:
             pruner=make_pruner(settings.config.pruner, settings.recipe),
         )
         self._proposals = Proposals(self.store, settings, context.data, enqueued=plan.enqueued)
+        self._folders = {path.name.rpartition("-")[2]: path.name for path in context.out.iterdir() if path.is_dir()}
+        """Names of run folders by the digests of their runs; listed once, as there may be very many."""
         self._training: dict[int, tuple[Candidate, FrozenTrial]] = {}
         """What each busy worker is training."""
         self._failed: set[str] = set()
@@ -239,7 +240,7 @@ class Driver:
         config, context = self._settings.config, self._context
         spec = candidate.verdict.spec
         identity = identify(spec, context.data, candidate.recipe, seed=config.seed, device=context.device)
-        run = RunFolder.of(identity, context.out).path.name
+        run = self._folders.get(identity.short_digest, identity.run_id)
         trial = self.store.begin(candidate, run=run, seed=config.seed)
         self._proposals.stored(proposal, trial)
         self._training[worker] = candidate, trial
@@ -314,6 +315,7 @@ class Driver:
         accuracy = result.validation_accuracy
         facts: dict[str, Any] = {
             "trained": True,
+            "run": end.run,
             "ended": result.reason,
             "status": result.status,
             "epochs": result.epochs,
