@@ -166,19 +166,23 @@ def run(
 class SimulatedEngine(Engine):
     """Workers on a virtual clock, with invented results."""
 
-    def __init__(self, *, workers: int, candidate_seconds: float) -> None:
+    def __init__(
+        self, *, workers: int, candidate_seconds: float, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
         """Create the engine.
 
         Args:
             workers: number of workers.
             candidate_seconds: training time of a candidate, on average.
+            clock: measures the time that the dispatcher takes.
         """
+        self._clock = clock
         self.workers, self._seconds = workers, candidate_seconds
         self._random = np.random.default_rng(_SEED)
         self._events: list[tuple[float, int, int, tuple[Job, list[Epoch]]]] = []
         """Ends of cycles: time, order, worker, and what is left of the job."""
         self._order = itertools.count()
-        self._now = 0.0
+        self.now = 0.0
         """Virtual time at which the driver has done its work so far."""
         self._free_since = dict.fromkeys(range(workers), 0.0)
         self._waited = 0.0
@@ -189,7 +193,7 @@ class SimulatedEngine(Engine):
     @property
     def idle_share(self) -> float:
         """Share of the workers' time in which they waited for the dispatcher."""
-        return self._waited / (self.workers * self._now)
+        return self._waited / (self.workers * self.now)
 
     @property
     def report_seconds(self) -> float:
@@ -211,20 +215,20 @@ class SimulatedEngine(Engine):
             if not self._events:
                 return
             # Everything that has happened while the driver was busy is handled before the next write.
-            self._now = max(self._now, self._events[0][0])
-            while self._events and self._events[0][0] <= self._now:
+            self.now = max(self.now, self._events[0][0])
+            while self._events and self._events[0][0] <= self.now:
                 at, _, worker, (job, epochs) = heapq.heappop(self._events)
                 self._handle(dispatcher, idle, at, worker, job, epochs)
 
     def _timed(self, call: Callable[..., Any], *values: Any) -> Any:
-        start, cpu = time.perf_counter(), time.process_time()
+        start, cpu = self._clock(), time.process_time()
         result = call(*values)
         self.cpu_seconds += time.process_time() - cpu
-        self._now += time.perf_counter() - start
+        self.now += self._clock() - start
         return result
 
     def _begin(self, worker: int, job: Job) -> None:
-        self._waited += self._now - self._free_since[worker]
+        self._waited += self.now - self._free_since[worker]
         recipe = job.run.recipe
         ends = recipe.schedule.cycle_ends(recipe.epochs)
         best = self._random.uniform(0.5, 0.95)
@@ -235,18 +239,18 @@ class SimulatedEngine(Engine):
 
     def _schedule(self, worker: int, job: Job, epochs: list[Epoch], *, previous: int) -> None:
         share = (epochs[0].epoch - previous) / job.run.recipe.epochs
-        at = self._now + self._seconds * share * self._random.uniform(0.5, 1.5)
+        at = self.now + self._seconds * share * self._random.uniform(0.5, 1.5)
         heapq.heappush(self._events, (at, next(self._order), worker, (job, epochs)))
 
     def _handle(
         self, dispatcher: Dispatcher, idle: deque[int], at: float, worker: int, job: Job, epochs: list[Epoch]
     ) -> None:
         epoch, *left = epochs
-        before = self._now
+        before = self.now
         stops = self._timed(dispatcher.report, worker, epoch)
-        self._reports.append(self._now - before)
+        self._reports.append(self.now - before)
         if left and not stops:
-            self._waited += self._now - at
+            self._waited += self.now - at
             self._schedule(worker, job, left, previous=epoch.epoch)
             return
         result = RunResult(

@@ -142,6 +142,10 @@ class Proposals:
     def _update(self) -> None:
         """Update the sampler's trials from the store."""
         news, self._store.news = self._store.news, []
+        if self._settings.config.sampler == "random":
+            # It samples the same whatever it knows, and a study may have very many trials.
+            self._sampled.clear()
+            return
         if self._settings.config.sampler in _USES_ALL_TRIALS and self._remembered + len(news) > _MAX_REMEMBERED:
             self._reset()
             news = self._trials_to_keep()

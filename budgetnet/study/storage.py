@@ -62,6 +62,18 @@ def default_storage(out: Path) -> str:
     return URL.create("sqlite", database=str((out / STORAGE_FILE).resolve())).render_as_string()
 
 
+def _engine_options(url: URL) -> dict[str, Any]:
+    """Return options of SQLAlchemy for a storage."""
+    if url.get_backend_name() == "sqlite":
+        return {"connect_args": {"timeout": 30}}
+    # A server may have been restarted since the connection was last used.
+    options: dict[str, Any] = {"pool_pre_ping": True}
+    if url.get_driver_name().startswith("psycopg") and "connect_timeout" not in url.query:
+        # Without a limit, connecting to a machine that is away takes minutes.
+        options["connect_args"] = {"connect_timeout": 10}
+    return options
+
+
 @contextmanager
 def storage_errors(storage: RDBStorage | str) -> Iterator[None]:
     """Raise the errors of a storage, or of the storage at a URL, as `RecordError`."""
@@ -138,8 +150,7 @@ def open_storage(url: str, *, create: bool) -> RDBStorage:
                 warnings.simplefilter("ignore", ExperimentalWarning)
                 storage = TrialStorage(
                     url,
-                    # A server may have been restarted since the connection was last used.
-                    engine_kwargs={"connect_args": {"timeout": 30}} if sqlite else {"pool_pre_ping": True},
+                    engine_kwargs=_engine_options(parsed),
                     skip_table_creation=not create,
                 )
     except ImportError as error:
