@@ -30,7 +30,7 @@ from budgetnet.training.trainer import identify
 _POLL_SECONDS = 2.0
 """Interval of checks for runs that other processes are training."""
 MAX_DEATHS = 3
-"""Times that a run may kill its worker before the batch ends."""
+"""Times that the worker of a run may die in the same epoch before the batch ends."""
 
 
 class RunList:
@@ -75,7 +75,7 @@ class RunList:
         elif end.outcome != "out of memory":
             raise end.as_error()
 
-    def interrupted(self, worker: int, *, lost: bool) -> None:
+    def interrupted(self, worker: int, *, lost: bool, progress: bool) -> None:
         """Put the run back in the first place.
 
         Raises:
@@ -83,9 +83,10 @@ class RunList:
         """
         run = self._current.pop(worker)
         self._left.appendleft(run)
-        self._deaths[id(run)] += lost
+        self._deaths[id(run)] = lost if progress else self._deaths[id(run)] + lost
         if self._deaths[id(run)] >= MAX_DEATHS:
-            raise BudgetnetError(f"{run.spec.label}, seed {run.seed}: its worker process died {MAX_DEATHS} times")
+            times = f"{MAX_DEATHS} times in the same epoch"
+            raise BudgetnetError(f"{run.spec.label}, seed {run.seed}: its worker process died {times}")
 
     def tick(self) -> None:
         """Do nothing: nothing is due."""

@@ -121,8 +121,14 @@ class Dispatcher(Protocol):
     def ended(self, worker: int, end: JobEnd) -> None:
         """Receive the end of a worker's job; an exception stops the engine."""
 
-    def interrupted(self, worker: int, *, lost: bool) -> None:
-        """Receive that a worker's job was interrupted and can be resumed; ``lost`` if its process died."""
+    def interrupted(self, worker: int, *, lost: bool, progress: bool) -> None:
+        """Receive that a worker's job was interrupted and can be resumed.
+
+        Args:
+            worker: number of the worker.
+            lost: whether its process died.
+            progress: whether an epoch of the job had ended since it was handed out.
+        """
 
     def tick(self) -> None:
         """Do what is due, such as writing to a storage; called after every event. An exception stops the engine."""

@@ -51,6 +51,8 @@ class RemoteEngine(Engine):
         self._training: set[int] = set()
         self._started_runs: set[int] = set()
         """Workers whose runs have started and are not known to have ended."""
+        self._progressed: set[int] = set()
+        """Workers that have ended an epoch of their job."""
         self._deaths = dict.fromkeys(range(workers), 0)
         self._failed_starts = dict.fromkeys(range(workers), 0)
         self._callback = Callbacks([])
@@ -100,8 +102,9 @@ class RemoteEngine(Engine):
             for worker in sorted(self._started_runs):
                 self._callback.on_run_interrupted(None, worker=worker)
             for worker in sorted(self._training):
-                dispatcher.interrupted(worker, lost=False)
-            self._idle, self._training, self._started_runs = set(), set(), set()
+                dispatcher.interrupted(worker, lost=False, progress=worker in self._progressed)
+            for each in (self._idle, self._training, self._started_runs, self._progressed):
+                each.clear()
 
     def _hand_out(self, dispatcher: Dispatcher) -> bool:
         """Give jobs to idle workers; return whether the dispatcher is to be asked again at once."""
@@ -113,6 +116,7 @@ class RemoteEngine(Engine):
                 break
             self._idle.discard(worker)
             self._training.add(worker)
+            self._progressed.discard(worker)
             self._send(worker, "job", job.to_mapping())
         return False
 
@@ -142,6 +146,8 @@ class RemoteEngine(Engine):
         elif event == "step_end":
             self._callback.on_step_end(*values, worker=worker)
         elif event == "epoch_end":
+            self._progressed.add(worker)
+            self._deaths[worker] = 0
             self._callback.on_epoch_end(Epoch(*values[0]), worker=worker)
         elif event == "run_end":
             self._started_runs.discard(worker)
@@ -159,7 +165,7 @@ class RemoteEngine(Engine):
             self._started_runs.discard(worker)
             self._callback.on_run_interrupted(None, worker=worker)
         if was_training:
-            dispatcher.interrupted(worker, lost=True)
+            dispatcher.interrupted(worker, lost=True, progress=worker in self._progressed)
         counts, most = (
             (self._deaths, MAX_DEATHS) if was_training or was_idle else (self._failed_starts, MAX_FAILED_STARTS)
         )

@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 MAX_REJECTED = 1_000
 """Candidates rejected in a row, over budget or duplicates, after which the search stops."""
 MAX_DEATHS = 3
-"""Worker processes that may die while they train a candidate, before it is failed."""
+"""Worker processes that may die in the same epoch of a candidate before it is failed."""
 
 End = Literal["done", "time", "exhausted"]
 """Why a search stopped: the study has enough trials, the time is up, or the sampler finds nothing new that fits."""
@@ -284,12 +284,12 @@ class Driver:
             self.store.fail(trial, reason=end.message)
             raise end.as_error()
 
-    def interrupted(self, worker: int, *, lost: bool) -> None:
+    def interrupted(self, worker: int, *, lost: bool, progress: bool) -> None:
         """Store that a candidate was interrupted, to be resumed first, or failed if it keeps killing workers."""
         candidate, trial = self._training.pop(worker)
-        deaths = candidate.deaths + lost
+        deaths = int(lost) if progress else candidate.deaths + lost
         if deaths >= MAX_DEATHS:
-            self._skip(candidate, trial, reason=f"its worker process died {deaths} times")
+            self._skip(candidate, trial, reason=f"its worker process died {deaths} times in the same epoch")
         else:
             self.store.interrupt(trial, deaths=deaths)
 

@@ -61,16 +61,14 @@ class Proposals:
         self._store, self._settings, self._data = store, settings, data
         self._enqueued = [data.adapt(spec) for spec in enqueued]
         self._space = settings.space.proposed(settings.config.sizing)
+        self._next = 1 + max((trial.user_attrs.get("proposal", -1) for trial in store.trials), default=-1)
+        """Number of the next proposal of the sampler."""
         self._reset()
 
     def _reset(self) -> None:
-        """Make a new sampler without trials."""
-        # With the same seed on every start it would sample its first candidates again, and a failing one forever.
-        seed = derive_seed(self._settings.config.seed, "sampler", 0, len(self._store.trials))
+        """Empty the sampler's memory."""
         self._memory = InMemoryStorage()
-        self.mirror = optuna.create_study(
-            storage=self._memory, sampler=make_sampler(self._settings.config.sampler, seed=seed), direction="maximize"
-        )
+        self.mirror = optuna.create_study(storage=self._memory, direction="maximize")
         self._mirror_id = self._memory.get_study_id_from_name(self.mirror.study_name)
         self._remembered = 0
         self._sampled: dict[int, int] = {}
@@ -87,12 +85,17 @@ class Proposals:
             if candidate.key not in self._store.results and candidate.key not in self._store.running:
                 return Proposal(candidate)
         self._update()
+        number = self._next
+        self._next += 1
+        # Seeded for each proposal, so that a search that was interrupted goes on as if it had not been.
+        seed = derive_seed(self._settings.config.seed, "proposal", number)
+        self.mirror.sampler = make_sampler(self._settings.config.sampler, seed=seed)
         sampled = self.mirror.ask(self._space)
         candidate = self._candidate(self._spec(sampled.params), sampled.params)
         for limit in candidate.verdict.limits:
             sampled.set_constraint(limit.limit, limit.violation)
         notes = _sampler_attrs(self._memory.get_trial(sampled._trial_id).system_attrs)
-        return Proposal(candidate._replace(system_attrs=notes), sampled._trial_id)
+        return Proposal(candidate._replace(system_attrs=notes, proposal=number), sampled._trial_id)
 
     def _resume(self, trial: FrozenTrial) -> Proposal:
         """Return the candidate of an interrupted trial."""

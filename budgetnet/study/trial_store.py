@@ -60,9 +60,11 @@ class Candidate(NamedTuple):
     retry_of: int | None = None
     """Number of the interrupted trial that it resumes."""
     deaths: int = 0
-    """Worker processes that died while they trained it."""
+    """Worker processes that died in the epoch at which it goes on."""
     enqueued: bool = False
     """Whether the user enqueued it."""
+    proposal: int | None = None
+    """Number of the proposal of the study's sampler; None if it was not sampled."""
 
     @property
     def key(self) -> Key:
@@ -184,7 +186,7 @@ class TrialStore:
 
         Args:
             trial: its trial.
-            deaths: worker processes that died while they trained the candidate.
+            deaths: worker processes that died in the epoch at which the candidate goes on.
         """
         self._end(trial, TrialState.FAIL, None, {"ended": INTERRUPTED, **({"deaths": deaths} if deaths else {})})
 
@@ -253,6 +255,8 @@ class TrialStore:
             facts["retry_of"] = candidate.retry_of
         if candidate.deaths:
             facts["deaths"] = candidate.deaths
+        if candidate.proposal is not None:
+            facts["proposal"] = candidate.proposal
         if candidate.enqueued:
             facts["enqueued"] = verdict.spec.to_mapping()
         trial = create_trial(

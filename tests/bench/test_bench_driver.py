@@ -6,13 +6,15 @@ import json
 from collections import Counter
 
 import pytest
-from support import RunCommand, tiny_recipe
+from support import RunCommand, restarts, tiny_recipe
 
 from budgetnet.bench.driver import SimulatedEngine, run
 from budgetnet.engines.jobs import Job, JobEnd, PlannedRun
 from budgetnet.model.zoo import get
 from budgetnet.runs.records import Epoch
 from budgetnet.training.callbacks import Callback
+
+RECIPE = tiny_recipe(epochs=4, schedule=restarts(2))
 
 
 class Slow:
@@ -31,7 +33,7 @@ class Slow:
         self.seconds += 1.0
         self.begun[worker] += 1
         self.epochs[worker] = []
-        return Job(PlannedRun(spec=get("resnet20"), recipe=tiny_recipe(epochs=4), seed=0))
+        return Job(PlannedRun(spec=get("resnet20"), recipe=RECIPE, seed=0))
 
     def report(self, worker: int, epoch: Epoch) -> bool:
         self.epochs[worker].append(epoch.epoch)
@@ -43,7 +45,7 @@ class Slow:
         assert self.epochs[worker][-1] == 4
         self.ended_[worker] += 1
 
-    def interrupted(self, worker: int, *, lost: bool) -> None:
+    def interrupted(self, worker: int, *, lost: bool, progress: bool) -> None:
         raise AssertionError("nothing interrupts simulated workers")
 
     def tick(self) -> None:
@@ -85,6 +87,6 @@ def test_the_real_driver_trains_on_after_earlier_trials() -> None:
 
 def test_the_command_writes_json(tell: RunCommand) -> None:
     words = ("bench", "driver", "--workers", "3", "--earlier", "5", "--candidates", "4", "--json")
-    result = json.loads(tell(*words).stdout)
+    result = json.loads(tell(*words).out)
     assert result["benchmark"] == "driver"
     assert result["candidates"] == 4

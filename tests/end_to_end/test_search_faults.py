@@ -1,0 +1,135 @@
+"""A search whose worker processes and driver are killed and stopped at random, against the same search undisturbed.
+
+`BUDGETNET_FAULTS` sets the number of faults: 100 take about a quarter of an hour on two cores.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import json
+import logging
+import os
+import random
+import signal
+import sys
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import TINY_SPACE, finished, started, tiny_recipe, until, write_space
+
+from budgetnet.study.storage import default_storage, find_study, open_storage
+
+SEARCH = ["search", "--space", "space.yaml", "--recipe", "recipe.yaml", "--max-params", "20k", "--device", "cpu"]
+SEARCH += ["--train-size", "200", "--validation-size", "40", "--workers", "2", "--sampler", "random", "--json"]
+SEARCH += ["--pruner", "none"]
+_log = logging.getLogger(__name__)
+
+FAULTS = int(os.environ.get("BUDGETNET_FAULTS", "8"))
+TRIALS, EPOCHS = 6 + FAULTS // 2, 30
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(3600),
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for a search's workers in /proc"),
+]
+
+
+def workers_of(pid: int) -> list[int]:
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in path.read_text().split()] if path.exists() else []
+
+
+def checkpoints(folder: Path) -> set[tuple[str, int]]:
+    found = set()
+    for path in folder.glob("runs/*/checkpoint.safetensors"):
+        with suppress(FileNotFoundError):
+            found.add((path.parent.name, path.stat().st_mtime_ns))
+    return found
+
+
+def has_moved_on(process: Any, folder: Path, before: set[tuple[str, int]]) -> bool:
+    return process.poll() is not None or bool(checkpoints(folder) - before)
+
+
+def disturb(process: Any, chance: random.Random) -> str:
+    """Kill or stop one of the processes of a search; return which."""
+    fault = chance.choice(["worker", "worker", "hang", "driver"])
+    workers = workers_of(process.pid)
+    if fault == "driver" or not workers:
+        process.kill()
+        process.wait()
+        return "driver"
+    worker = chance.choice(workers)
+    with suppress(ProcessLookupError):
+        os.kill(worker, signal.SIGKILL if fault == "worker" else signal.SIGSTOP)
+        if fault == "hang":
+            # The length of the fault, not a wait for something.
+            time.sleep(chance.uniform(0.1, 1.0))
+            os.kill(worker, signal.SIGCONT)
+    return fault
+
+
+def trials_of(folder: Path) -> list[Any]:
+    storage = open_storage(default_storage(folder / "runs"), create=False)
+    try:
+        return find_study(storage, None).get_trials()
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def answers(folder: Path) -> dict[str, tuple[Any, Any]]:
+    """The result and the curves of every run, without times."""
+    found = {}
+    for path in sorted(folder.glob("runs/*/result.json")):
+        result = json.loads(path.read_text())
+        del result["seconds"]
+        with (path.parent / "curves.csv").open() as stream:
+            curves = [row[:-1] for row in csv.reader(stream)]
+        found[path.parent.name] = (result, curves)
+    return found
+
+
+def test_every_candidate_ends_exactly_once_whatever_is_killed(tmp_path: Path) -> None:
+    calm, wild = tmp_path / "calm", tmp_path / "wild"
+    for folder in (calm, wild):
+        folder.mkdir()
+        write_space(folder / "space.yaml", TINY_SPACE)
+        tiny_recipe(epochs=EPOCHS).save(folder / "recipe.yaml")
+    assert finished(*SEARCH, "--trials", str(TRIALS), cwd=calm).returncode == 0
+    chance, faults = random.Random(1), Counter[str]()
+    while faults.total() < FAULTS:
+        with started(*SEARCH, "--trials", str(TRIALS), cwd=wild) as process:
+            while faults.total() < FAULTS and process.poll() is None:
+                before = checkpoints(wild)
+                # Each fault comes after some epoch has ended since the last one, or the search is over.
+                until(functools.partial(has_moved_on, process, wild, before), timeout=240)
+                if process.poll() is not None:
+                    break
+                if disturb(process, chance) == "driver":
+                    faults["driver"] += 1
+                    break
+                faults["others"] += 1
+            else:
+                continue
+            if process.poll() == 0:
+                break
+    done = finished(*SEARCH, "--trials", str(TRIALS), cwd=wild)
+    assert done.returncode == 0, done.stderr
+    trials = trials_of(wild)
+    trained = [trial for trial in trials if trial.user_attrs.get("trained")]
+    assert len(trained) == TRIALS
+    assert len({trial.user_attrs["candidate"] for trial in trained}) == TRIALS
+    assert not [trial for trial in trials if not trial.state.is_finished()]
+    interrupted = [trial.number for trial in trials if trial.user_attrs.get("ended") == "interrupted"]
+    assert sorted(trial.user_attrs["retry_of"] for trial in trials if "retry_of" in trial.user_attrs) == interrupted
+    assert len(trials) == TRIALS + len(interrupted) + sum(
+        trial.user_attrs.get("ended") == "duplicate" for trial in trials
+    )
+    assert answers(wild) == answers(calm)
+    _log.info("%s: %d interruptions, %d candidates", dict(faults), len(interrupted), len(trained))
