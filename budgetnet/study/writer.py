@@ -97,9 +97,8 @@ class TrialWriter:
         try:
             with storage_errors(self._storage):
                 try:
-                    if self._away_since is not None:
-                        # A server that was away has forgotten its locks.
-                        self._lock.renew()
+                    # A server that was restarted has forgotten its locks, also if no write failed meanwhile.
+                    self._lock.renew()
                     self._write()
                 except STORAGE_ERRORS as error:
                     if not self._wait_after(error):

@@ -1,0 +1,243 @@
+"""Worker processes: killed, interrupted, unable to start, and their results against those of one process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from filelock import FileLock
+from optuna.trial import FrozenTrial, TrialState
+from search_support import SearchRunner, Watcher
+from support import PAIR_SPACE, TINY, restarts, tiny_recipe
+
+from budgetnet.common.errors import BudgetnetError
+from budgetnet.data import DataSet
+from budgetnet.engines import worker as worker_program
+from budgetnet.engines.batch import Batch
+from budgetnet.engines.choice import EngineChoice
+from budgetnet.engines.jobs import PlannedRun
+from budgetnet.runs.records import Epoch
+from budgetnet.runs.store import RunFolder
+from budgetnet.training.callbacks import RunInfo
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds the workers in /proc")
+
+LONG = tiny_recipe(epochs=300)
+"""Recipe of runs that still train when their first events arrive, even on a busy machine."""
+
+
+@pytest.fixture
+def run_search(digits: DataSet, tmp_path: Path) -> SearchRunner:
+    return SearchRunner(digits, tmp_path)
+
+
+def workers_of_this_process() -> list[int]:
+    """Return the ids of this process's workers in the order of their start."""
+    program = worker_program.__name__.encode()
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return [int(child) for child in children if program in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")]
+
+
+def results(out: Path) -> dict[str, tuple[dict[str, Any], list[tuple[Any, ...]]]]:
+    """Return what every run of a folder reached, without the time that it took."""
+    found = {}
+    for file in out.glob("*/result.json"):
+        result = {key: value for key, value in json.loads(file.read_text()).items() if "seconds" not in key}
+        curves = [epoch._replace(seconds=0.0) for epoch in RunFolder(file.parent).read_curves()]
+        found[file.parent.name] = result, [tuple(epoch) for epoch in curves]
+    return found
+
+
+def begun(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    return [trial for trial in trials if "run" in trial.user_attrs and "repeat_of" not in trial.user_attrs]
+
+
+class Killer(Watcher):
+    """Kills the worker of the first run so many times, each time when it has trained another epoch."""
+
+    def __init__(self, *, kills: int) -> None:
+        super().__init__()
+        self.victims: list[str] = []
+        self._kills, self._runs = kills, dict[int, str]()
+
+    def on_run_start(self, run: RunInfo, *, worker: int) -> None:
+        super().on_run_start(run, worker=worker)
+        self._runs[worker] = run.run
+
+    def on_epoch_end(self, epoch: Epoch, *, worker: int) -> None:
+        super().on_epoch_end(epoch, worker=worker)
+        run = self._runs[worker]
+        if self._kills and run == (self.victims or [run])[0]:
+            self._kills -= 1
+            self.victims.append(run)
+            for pid in workers_of_this_process():
+                if _trains(pid, run):
+                    os.kill(pid, signal.SIGKILL)
+                    return
+            raise AssertionError("the worker is gone")
+
+
+def _trains(pid: int, run: str) -> bool:
+    """Return whether a process holds the lock of a run."""
+    return any(run in os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir() if each.exists())
+
+
+def test_two_workers_give_the_candidates_of_one_process(digits: DataSet, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"ways": {"sampler": "random"}, "recipe": tiny_recipe(epochs=2, schedule=restarts(1))}
+    alone, together = SearchRunner(digits, tmp_path / "alone"), SearchRunner(digits, tmp_path / "together")
+    outcomes = [alone(trials=5, **options), together(trials=5, workers=2, **options)]
+    assert [(outcome.trained, outcome.end) for outcome in outcomes] == [(5, "done")] * 2
+    stored = [
+        {
+            trial.user_attrs["candidate"]: (trial.params, trial.values, trial.intermediate_values, trial.state)
+            for trial in begun(outcome.study.get_trials())
+        }
+        for outcome in outcomes
+    ]
+    assert stored[0] == stored[1]
+    assert results(alone.out) == results(together.out)
+    assert len(results(alone.out)) == 5
+    assert not list(together.out.glob(".data-*"))
+
+
+def test_candidate_whose_worker_is_killed_is_resumed_and_ends_once(run_search: SearchRunner) -> None:
+    watcher = Killer(kills=1)
+    outcome = run_search(trials=2, recipe=LONG, workers=2, watcher=watcher)
+    trials = begun(outcome.study.get_trials())
+    assert (outcome.trained, len(trials), len(watcher.victims)) == (2, 3, 1)
+    (lost,) = [trial for trial in trials if trial.state == TrialState.FAIL]
+    (retry,) = [trial for trial in trials if "retry_of" in trial.user_attrs]
+    assert (lost.user_attrs["ended"], lost.user_attrs["deaths"]) == ("interrupted", 1)
+    assert lost.user_attrs["run"] == retry.user_attrs["run"] == watcher.victims[0]
+    assert (retry.user_attrs["retry_of"], retry.params) == (lost.number, lost.params)
+    assert [result.epochs for result in watcher.results] == [300, 300]
+    assert watcher.broken == [None]
+
+
+@pytest.mark.slow
+def test_candidate_that_kills_its_worker_three_times_is_failed(
+    run_search: SearchRunner, caplog: pytest.LogCaptureFixture
+) -> None:
+    watcher = Killer(kills=3)
+    outcome = run_search(trials=2, recipe=LONG, workers=2, watcher=watcher)
+    trials = begun(outcome.study.get_trials())
+    assert (outcome.trained, outcome.end, len(watcher.victims)) == (2, "done", 3)
+    killed = [trial for trial in trials if trial.user_attrs["run"] == watcher.victims[0]]
+    assert [trial.state for trial in killed] == [TrialState.FAIL] * 3
+    ended = ["interrupted", "interrupted", "its worker process died 3 times"]
+    assert [trial.user_attrs["ended"] for trial in killed] == ended
+    assert "its worker process died 3 times" in caplog.text
+    assert len(trials) == 3 + 2
+
+
+def test_workers_that_cannot_start_end_the_search(run_search: SearchRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_program, "__name__", "budgetnet.no_such_module")
+    with pytest.raises(BudgetnetError, match=r"a worker process \(last exit status 1\) died 3 times in a row"):
+        run_search(trials=1, workers=2)
+    assert not list(run_search.out.glob(".data-*"))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyboardInterrupt,
+        pytest.param(SystemExit, marks=pytest.mark.slow),
+        pytest.param(ValueError, marks=pytest.mark.slow),
+    ],
+)
+def test_exception_of_a_callback_interrupts_all_workers(run_search: SearchRunner, error: type[BaseException]) -> None:
+    class Raiser(Watcher):
+        """Raises when both workers have finished an epoch."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen: set[int] = set()
+
+        def on_epoch_end(self, epoch: Epoch, *, worker: int) -> None:
+            super().on_epoch_end(epoch, worker=worker)
+            self.seen.add(worker)
+            if self.seen == {0, 1}:
+                raise error
+
+    watcher = Raiser()
+    with pytest.raises(error):
+        run_search(trials=2, recipe=LONG, workers=2, watcher=watcher)
+    assert watcher.broken == [None, None]
+    assert not workers_of_this_process()
+    assert not list(run_search.out.glob(".data-*"))
+    before = {
+        path.parent.name: len(RunFolder(path.parent).read_curves()) for path in run_search.out.glob("*/curves.csv")
+    }
+    again = Watcher()
+    outcome = run_search(trials=2, recipe=LONG, watcher=again)
+    trials = begun(outcome.study.get_trials())
+    assert [trial.user_attrs["ended"] for trial in trials[:2]] == ["interrupted"] * 2
+    assert {trial.user_attrs["retry_of"] for trial in trials[2:]} == {0, 1} or len(trials) == 4
+    assert {info.run: len(info.curves) for info in again.networks} == pytest.approx(before, abs=1)
+
+
+def test_deadline_interrupts_all_workers(run_search: SearchRunner) -> None:
+    class Clock(Watcher):
+        """Lets the time run out when both workers train."""
+
+        def on_run_start(self, run: RunInfo, *, worker: int) -> None:
+            super().on_run_start(run, worker=worker)
+            if len(self.networks) == 2:
+                patch.setattr("budgetnet.study.driver.time.time", lambda: 100.0)
+
+    watcher = Clock()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("budgetnet.study.driver.time.time", lambda: 0.0)
+        outcome = run_search(trials=9, recipe=LONG, workers=2, watcher=watcher, deadline=50.0)
+    assert (outcome.end, outcome.trained) == ("time", 0)
+    assert watcher.broken == [None, None]
+    assert [trial.user_attrs["ended"] for trial in begun(outcome.study.get_trials())] == ["interrupted"] * 2
+
+
+def test_batch_with_two_workers_gives_the_records_of_one_process(digits: DataSet, tmp_path: Path) -> None:
+    recipe = tiny_recipe(schedule=restarts(1))
+    runs = [PlannedRun(spec=TINY, recipe=recipe, seed=seed) for seed in range(3)]
+    runs.append(PlannedRun(spec=TINY, recipe=recipe.model_copy(update={"split_seed": 1}), seed=0))
+    for name, workers in (("alone", 1), ("together", 2)):
+        choice = EngineChoice("local", workers)
+        sizes = {"train_size": 64, "validation_size": 40}
+        batch = Batch(digits, device=torch.device("cpu"), out=tmp_path / name, engine=choice, **sizes)
+        records = batch.train(runs, Watcher())
+        assert [record.identity.seed for record in records] == [0, 1, 2, 0]
+    assert results(tmp_path / "alone") == results(tmp_path / "together")
+    assert len(results(tmp_path / "alone")) == 4
+
+
+@pytest.mark.slow
+def test_run_that_kills_its_worker_three_times_ends_the_batch(digits: DataSet, tmp_path: Path) -> None:
+    choice = EngineChoice("local", 2)
+    sizes = {"train_size": 64, "validation_size": 40}
+    batch = Batch(digits, device=torch.device("cpu"), out=tmp_path, engine=choice, **sizes)
+    with pytest.raises(BudgetnetError, match="seed 0: its worker process died 3 times"):
+        batch.train([PlannedRun(spec=TINY, recipe=LONG, seed=0)], Killer(kills=3))
+    assert not list(tmp_path.glob(".data-*"))
+    (record,) = batch.train([PlannedRun(spec=TINY, recipe=LONG, seed=0)], Watcher())
+    assert record.result.epochs == 300
+
+
+def test_folders_of_images_that_killed_commands_left_are_removed(run_search: SearchRunner) -> None:
+    for name in ("abandoned", "used", "new"):
+        (run_search.out / f".data-{name}").mkdir(parents=True)
+        (run_search.out / f".data-{name}" / "train-images.npy").write_bytes(b"images")
+    for name in ("abandoned", "used"):
+        (run_search.out / f".data-{name}" / ".lock").touch()
+    with FileLock(run_search.out / ".data-used" / ".lock"):
+        run_search(trials=1, space=PAIR_SPACE, workers=2)
+    assert {path.name for path in run_search.out.glob(".data-*")} == {".data-used", ".data-new"}
+
+
+def test_nothing_starts_for_a_study_that_is_complete(run_search: SearchRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_search(trials=1)
+    monkeypatch.setattr("subprocess.Popen", None)
+    assert run_search(trials=1, workers=2).trained == 1
