@@ -266,6 +266,7 @@ def test_digest_changes_with_each_compared_field(digits: DataSet) -> None:
         "storage": "sqlite:///x.db",
         "out": "there",
         "threads": 1,
+        "engine": "local",
         "workers": 2,
         "per_gpu": 2,
         "track": "tensorboard",

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import optuna
 import pytest
-from search_support import SearchRunner, Watcher
-from support import TINY, prepare, tiny_recipe
+import torch
+from optuna.trial import TrialState
+from search_support import SearchRunner, Watcher, opened_store
+from support import PAIR_SPACE, TINY, EachEpoch, prepare, restarts, tiny_recipe
 from test_search_finals import Case
 
 from budgetnet.common.errors import InputError, RecordError
 from budgetnet.data import DataSet
 from budgetnet.data.test_set import read_openings
+from budgetnet.model.spec import ModelSpec
+from budgetnet.runs.records import Epoch
 from budgetnet.runs.store import TEST_OPENINGS_FILE, RunFolder
-from budgetnet.study.storage import open_storage, read_trials
+from budgetnet.study.proposer import Proposals
+from budgetnet.study.storage import open_storage, read_trials, study_settings
 from budgetnet.study.trials import count_outcomes
-from budgetnet.training.trainer import identify
+from budgetnet.training.callbacks import Callback, Callbacks
+from budgetnet.training.trainer import identify, train
 
 
 @pytest.fixture
@@ -61,6 +70,90 @@ def test_a_test_set_is_not_opened_for_weights_that_cannot_be_read(digits: DataSe
         with pytest.raises(RecordError, match=r"best weights.*is damaged"):
             case.hold(number=1, seeds=1, watcher=Watcher())
     assert len(read_openings(tmp_path / TEST_OPENINGS_FILE)) == opened
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_study_deleted_during_a_search_is_told_in_one_line(run_search: SearchRunner, workers: int) -> None:
+    def delete(_epoch: Epoch) -> None:
+        storage = open_storage(run_search.storage, create=False)
+        with suppress(KeyError):
+            optuna.delete_study(study_name="study", storage=storage)
+        storage.engine.dispose()
+
+    with pytest.raises(RecordError, match="study = 'study': was deleted during the search$"):
+        run_search(trials=2, watcher=EachEpoch(delete), workers=workers)
+    assert run_search(trials=2).trained == 2, "the same call makes the study anew"
+
+
+def test_trials_that_others_add_during_a_search_are_told_in_one_line(run_search: SearchRunner) -> None:
+    class Enqueues(Watcher):
+        def on_epoch_end(self, epoch: Epoch, *, worker: int) -> None:
+            super().on_epoch_end(epoch, worker=worker)
+            if len(self.epochs) == 1:
+                storage = open_storage(run_search.storage, create=False)
+                optuna.load_study(study_name="study", storage=storage).enqueue_trial({"channels": 8})
+                storage.engine.dispose()
+
+    with pytest.raises(RecordError, match="another program added trials to it during the search; repeat the command"):
+        run_search(trials=2, watcher=Enqueues())
+    outcome = run_search(trials=2)
+    assert (outcome.trained, outcome.end) == (2, "done")
+    states = [trial.state for trial in outcome.study.get_trials()]
+    assert states.count(TrialState.WAITING) == 1, "it is left alone"
+
+
+def test_a_candidate_without_a_result_is_not_tried_again_by_the_same_search(
+    run_search: SearchRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("budgetnet.study.driver.MAX_REJECTED", 20)
+
+    def damage(spec: ModelSpec, *_: Any, **__: Any) -> Any:
+        raise RecordError("checkpoint", spec.label, "is damaged")
+
+    monkeypatch.setattr("budgetnet.engines.running.train", damage)
+    outcome = run_search(trials=2, space=PAIR_SPACE)
+    assert (outcome.trained, outcome.end) == (0, "exhausted")
+    trials = outcome.study.get_trials()
+    assert len(trials) == len({trial.user_attrs["candidate"] for trial in trials}) == 2
+
+
+def test_memory_that_runs_out_after_a_report_is_no_error(
+    run_search: SearchRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Scarce(Callback):
+        """Runs out of memory at the start of the second cycle, once."""
+
+        spent = False
+
+        def on_step_end(self, epoch: int, share: float, *, worker: int) -> None:
+            if epoch == 2 and not self.spent:
+                self.spent = True
+                raise torch.OutOfMemoryError("no device is small enough to be asked for real")
+
+    def scarcely(*arguments: Any, callback: Callback, **options: Any) -> Any:
+        return train(*arguments, callback=Callbacks([scarce, callback]), **options)
+
+    scarce = Scarce()
+    monkeypatch.setattr("budgetnet.engines.running.train", scarcely)
+    outcome = run_search(trials=1, recipe=tiny_recipe(epochs=3, schedule=restarts(1)), max_params=None)
+    (trial,) = outcome.study.get_trials()
+    assert scarce.spent
+    assert (trial.state, trial.user_attrs["batch_parts"]) == (TrialState.COMPLETE, 2)
+    assert list(trial.intermediate_values) == [1, 2, 3]
+
+
+def test_deaths_are_remembered_when_the_search_itself_is_killed(run_search: SearchRunner) -> None:
+    study = run_search(trials=1).study
+    settings = study_settings(study)
+    with opened_store(study, run_search.out) as store:
+        proposals = Proposals(store, settings, prepare(run_search.digits, settings.recipe))
+        candidate = proposals.next().candidate
+        store.interrupt(store.begin(candidate, run="r", seed=0), deaths=2)
+        store.begin(proposals.next().candidate, run="r", seed=0)
+        store.flush()
+    with opened_store(study, run_search.out) as store:
+        resumed = Proposals(store, settings, prepare(run_search.digits, settings.recipe)).next().candidate
+    assert (resumed.key, resumed.deaths) == (candidate.key, 2)
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])
