@@ -80,7 +80,7 @@ def test_a_study_deleted_during_a_search_is_told_in_one_line(run_search: SearchR
             optuna.delete_study(study_name="study", storage=storage)
         storage.engine.dispose()
 
-    with pytest.raises(RecordError, match="study = 'study': was deleted during the search$"):
+    with pytest.raises(RecordError, match=r"study = 'study': was deleted during the search$"):
         run_search(trials=2, watcher=EachEpoch(delete), workers=workers)
     assert run_search(trials=2).trained == 2, "the same call makes the study anew"
 

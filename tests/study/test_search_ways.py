@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.pruners import MedianPruner
 from optuna.trial import FrozenTrial, TrialState
 from search_support import MAX_PARAMS, SearchRunner, Watcher, opened_store
 from support import PAIR_SPACE, TINY, TINY_SPACE, prepare, restarts, tiny_recipe
@@ -19,6 +20,7 @@ from budgetnet.study.proposer import Proposals
 from budgetnet.study.pruner import make_pruner
 from budgetnet.study.space import SearchSpace
 from budgetnet.study.storage import read_trials, study_settings
+from budgetnet.study.trial_store import Candidate, TrialStore
 from budgetnet.study.trials import count_outcomes
 from budgetnet.training.trainer import train
 from budgetnet.visualization.dashboard.candidates import Candidates
@@ -172,6 +174,33 @@ def test_a_resumed_candidate_is_compared_again_and_counts_once(run_search: Searc
     assert study.get_trials()[resumed.number].user_attrs["retry_of"] == interrupted.number
 
 
+def test_median_pruner_decides_as_optunas_on_the_stored_study_with_duplicates(run_search: SearchRunner) -> None:
+    ways = {"sampler": "random", "pruner": "median"}
+    recipe = tiny_recipe(epochs=2, schedule=restarts(1))
+    study = run_search(trials=1, recipe=recipe, space=BY_RATE, ways=ways).study
+    first = study.get_trials()[0].intermediate_values[1]
+    oracle = MedianPruner(n_startup_trials=4, n_warmup_steps=0)
+    settings, data = study_settings(study), prepare(run_search.digits, recipe)
+    decisions = []
+    for resumed in (False, True):
+        with opened_store(study, run_search.out, pruner=make_pruner("median", recipe)) as store:
+            proposals = Proposals(store, settings, data)
+            for difference in () if resumed else (-0.2, -0.1, 0.1, 0.2):
+                candidate = proposals.next().candidate
+                trial = store.begin(candidate, run="r", seed=0)
+                store.report(trial, value=first + difference, step=1)
+                store.finish(trial, value=first + difference, facts={"trained": True, "status": "complete"})
+                if difference > 0:
+                    store.duplicate(candidate)
+            # Worse than the median only with the duplicates, which are of the better half.
+            late = store.begin(proposals.next().candidate, run="r", seed=0)
+            decisions.append(store.report(late, value=first + 0.05, step=1))
+            store.flush()
+            assert decisions[-1] == oracle.prune(study, study.get_trials()[late.number])
+            store.interrupt(late)
+    assert decisions == [True, True]
+
+
 def test_enqueued_networks_are_trained_first_and_once(run_search: SearchRunner) -> None:
     mine = TINY.replace(name="mine")
     other = TINY.replace(channels=[16], name="other")
@@ -217,6 +246,23 @@ def test_when_the_time_is_up_the_candidate_in_training_waits(run_search: SearchR
     outcome = run_search(trials=4, deadline=None)
     assert (outcome.end, outcome.trained) == ("done", 4)
     assert not [trial for trial in outcome.study.get_trials() if trial.state == TrialState.RUNNING]
+
+
+def test_time_that_is_up_before_the_first_step_leaves_nothing_running(
+    run_search: SearchRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+
+    def begin_late(self: TrialStore, candidate: Candidate, **options: Any) -> FrozenTrial:
+        clock[0] = 100.0
+        return begin(self, candidate, **options)
+
+    begin = TrialStore.begin
+    monkeypatch.setattr(TrialStore, "begin", begin_late)
+    monkeypatch.setattr("budgetnet.study.driver.time.time", lambda: clock[0])
+    outcome = run_search(trials=1, max_params=None, deadline=50.0)
+    (trial,) = outcome.study.get_trials()
+    assert (outcome.end, trial.state, trial.user_attrs["ended"]) == ("time", TrialState.FAIL, "interrupted")
 
 
 def test_widths_are_not_fitted_without_a_limit(run_search: SearchRunner) -> None:
