@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from budgetnet.engines.choice import EngineChoice
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.records import Epoch, RunResult
+from budgetnet.runs.store import RunFolder
 from budgetnet.study.config import SearchConfig
 from budgetnet.study.driver import Plan, SearchContext, SearchOutcome, make_settings, search
 from budgetnet.study.lock import StudyLock
@@ -110,3 +112,12 @@ def opened_store(
     finally:
         kept.remove_session()
         kept.engine.dispose()
+
+
+def reached(out: Path) -> dict[str, tuple[dict[str, Any], list[Epoch]]]:
+    """Return the result and the curves of every run in a folder, without the time that they took."""
+    found = {}
+    for file in out.glob("*/result.json"):
+        result = {key: value for key, value in json.loads(file.read_text()).items() if "seconds" not in key}
+        found[file.parent.name] = result, [each._replace(seconds=0.0) for each in RunFolder(file.parent).read_curves()]
+    return found

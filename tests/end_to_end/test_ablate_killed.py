@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from search_support import reached
 from support import TINY, finished, start, tiny_recipe, wait_for
 
 from budgetnet.data import read_openings
@@ -40,6 +41,28 @@ def lay_out(folder: Path) -> None:
         "seeds": 1,
     }
     (folder / "networks.yaml").write_text(yaml.safe_dump(study))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(["ablate", "study.yaml"], id="ablate"),
+        pytest.param(["reproduce", "leakage", "--spec", "spec.yaml", "--epochs", "2", "--seeds", "2"], id="reproduce"),
+    ],
+)
+def test_two_workers_come_to_the_same_as_one_process(tmp_path: Path, command: list[str]) -> None:
+    answers, runs = [], []
+    for workers in ("1", "2"):
+        lay_out(tmp_path / workers)
+        tiny_recipe(epochs=2).save(tmp_path / workers / "recipe.yaml")
+        done = finished(*command, *SMALL, "--workers", workers, cwd=tmp_path / workers)
+        assert (done.returncode, done.stderr) == (0, "")
+        answers.append(json.loads(done.stdout))
+        runs.append(reached(tmp_path / workers / "runs"))
+    assert answers[0] == answers[1]
+    assert runs[0] == runs[1]
+    assert len(runs[0]) == 4
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -14,7 +13,7 @@ import pytest
 import torch
 from filelock import FileLock
 from optuna.trial import FrozenTrial, TrialState
-from search_support import SearchRunner, Watcher
+from search_support import SearchRunner, Watcher, reached
 from support import PAIR_SPACE, TINY, restarts, tiny_recipe
 
 from budgetnet.common.errors import BudgetnetError
@@ -45,16 +44,6 @@ def workers_of_this_process() -> list[int]:
     program = worker_program.__name__.encode()
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     return [int(child) for child in children if program in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")]
-
-
-def results(out: Path) -> dict[str, tuple[dict[str, Any], list[tuple[Any, ...]]]]:
-    """Return what every run of a folder reached, without the time that it took."""
-    found = {}
-    for file in out.glob("*/result.json"):
-        result = {key: value for key, value in json.loads(file.read_text()).items() if "seconds" not in key}
-        curves = [epoch._replace(seconds=0.0) for epoch in RunFolder(file.parent).read_curves()]
-        found[file.parent.name] = result, [tuple(epoch) for epoch in curves]
-    return found
 
 
 def begun(trials: list[FrozenTrial]) -> list[FrozenTrial]:
@@ -108,8 +97,8 @@ def test_two_workers_give_the_candidates_of_one_process(digits: DataSet, tmp_pat
         for outcome in outcomes
     ]
     assert stored[0] == stored[1]
-    assert results(alone.out) == results(together.out)
-    assert len(results(alone.out)) == 5
+    assert reached(alone.out) == reached(together.out)
+    assert len(reached(alone.out)) == 5
     assert not list(together.out.glob(".data-*"))
 
 
@@ -216,8 +205,8 @@ def test_batch_with_two_workers_gives_the_records_of_one_process(digits: DataSet
         batch = Batch(digits, device=torch.device("cpu"), out=tmp_path / name, engine=choice, **sizes)
         records = batch.train(runs, Watcher())
         assert [record.identity.seed for record in records] == [0, 1, 2, 0]
-    assert results(tmp_path / "alone") == results(tmp_path / "together")
-    assert len(results(tmp_path / "alone")) == 4
+    assert reached(tmp_path / "alone") == reached(tmp_path / "together")
+    assert len(reached(tmp_path / "alone")) == 4
 
 
 @pytest.mark.slow

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from search_support import Watcher
+from search_support import Watcher, reached
 from statsmodels.stats.proportion import proportion_confint
 from support import TINY, prepare, tiny_recipe
 
 from budgetnet.common.errors import BudgetnetError
 from budgetnet.data import DataSet
 from budgetnet.data.test_set import read_openings
+from budgetnet.engines.choice import EngineChoice
 from budgetnet.runs.records import Epoch
 from budgetnet.runs.store import TEST_OPENINGS_FILE, RunFolder
 from budgetnet.study.config import SearchConfig
@@ -50,10 +51,16 @@ class Case:
         self.outcome: SearchOutcome = search(self.context, Plan(4, **plan), Watcher())
 
     def hold(
-        self, *, number: int = 2, seeds: int = 2, name: str = "study", watcher: Watcher | None = None
+        self,
+        *,
+        number: int = 2,
+        seeds: int = 2,
+        name: str = "study",
+        workers: int = 1,
+        watcher: Watcher | None = None,
     ) -> list[FinalResult]:
         recipe = tiny_recipe(epochs=3, label_smoothing=0.1)
-        context = self.context._replace(study_name=name)
+        context = self.context._replace(study_name=name, engine_choice=EngineChoice("local", workers))
         options: dict[str, Any] = {"number": number, "seeds": seeds, "recipe": recipe}
         return run_finals(self.outcome.study, context, self.digits, watcher or Sealed(self.out), **options)
 
@@ -129,6 +136,17 @@ def test_repeated_finals_train_and_open_nothing(case: Case) -> None:
     assert kept is not None
     assert read_results(kept, case.out) == first
     assert Finals.from_mapping(json.loads(json.dumps(kept.to_mapping()))) == kept
+
+
+@pytest.mark.slow
+def test_finals_with_two_workers_give_the_records_of_one_process(digits: DataSet, tmp_path: Path) -> None:
+    found = []
+    for workers in (1, 2):
+        case = Case(digits, tmp_path / str(workers))
+        results = case.hold(workers=workers)
+        found.append(([(result.finalist, result.validation, result.test) for result in results], reached(case.out)))
+    assert found[0] == found[1]
+    assert len(found[0][1]) == 4 + 4
 
 
 def test_existing_test_results_are_kept(case: Case) -> None:
