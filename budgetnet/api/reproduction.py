@@ -122,7 +122,7 @@ def run_reproduction(
     trackers = make_trackers(config.track, out=config.out)
     from budgetnet.data import declared_cifar10
     from budgetnet.engines.batch import Batch, first_run
-    from budgetnet.engines.choice import EngineChoice
+    from budgetnet.engines.choice import EngineChoice, require_engine
     from budgetnet.engines.jobs import PlannedRun
     from budgetnet.training.callbacks import Callbacks
     from budgetnet.training.devices import choose_device
@@ -130,6 +130,7 @@ def run_reproduction(
     from budgetnet.training.work import Work
 
     chosen = choose_device(config.device)
+    require_engine(config)
     dataset = dataset or load_with_progress(config.data)
     if config.declared:
         dataset = declared_cifar10(dataset, field="declare")

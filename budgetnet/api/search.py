@@ -84,6 +84,7 @@ def run_search(
     """
     deadline = None if config.timeout is None else time.time() + config.timeout
     _require_readable(config)
+    from budgetnet.engines.choice import require_engine
     from budgetnet.study.request import arrange, finish, likely_run, run, trained_before
     from budgetnet.training.callbacks import Callbacks
     from budgetnet.training.devices import choose_device
@@ -92,8 +93,9 @@ def run_search(
     from budgetnet.visualization.dashboard import annotate_shown
 
     trackers = make_trackers(config.track, out=config.out)
-    # Check the device before decoding images.
+    # Check the device and the engine before decoding images.
     choose_device(config.device)
+    require_engine(config)
     dataset = dataset or load_with_progress(config.data)
     request = arrange(dataset, config)
     if chosen_verbosity(verbosity) != "quiet" and (notice := unfinished_cycle(config.candidate_recipe)):
@@ -195,7 +197,7 @@ def run_ablation(
     """
     study = config.changed_study
     from budgetnet.engines.batch import Batch, first_run
-    from budgetnet.engines.choice import EngineChoice
+    from budgetnet.engines.choice import EngineChoice, require_engine
     from budgetnet.experiments.ablation.results import ablation_result
     from budgetnet.experiments.ablation.running import finished_variants, planned_runs, train_variants
     from budgetnet.experiments.ablation.stored import store_ablation
@@ -205,6 +207,7 @@ def run_ablation(
     from budgetnet.training.work import Work
 
     trackers = [] if partial else make_trackers(config.track, out=config.out)
+    require_engine(config)
     dataset = dataset or load_with_progress(config.data_name)
     variants = study.variants(input_shape=dataset.input_shape, num_classes=dataset.num_classes)
     device = choose_device(config.device)

@@ -52,6 +52,21 @@ LOCAL = EngineChoice()
 """This process."""
 
 
+def require_engine(options: EngineOptions) -> None:
+    """Require what an engine needs, so that nothing is loaded in vain.
+
+    Raises:
+        InputError: a package is missing, no cluster answers, or no store can be opened at the URL.
+    """
+    if options.engine == "ray":
+        from budgetnet.engines.ray_engine import require_ray
+        from budgetnet.engines.run_store import RunStore
+
+        require_ray()
+        if options.store is not None:
+            RunStore(options.store)
+
+
 def make_engine(choice: EngineChoice, data: TrainingData, *, out: Path, device: torch.device) -> Engine:
     """Return an engine.
 

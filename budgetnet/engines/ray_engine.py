@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from budgetnet.common.errors import InputError
+from budgetnet.common.errors import BudgetnetError, InputError
 from budgetnet.common.extras import require_extra
 from budgetnet.data.training_data import TrainingData
 from budgetnet.engines.jobs import Dispatcher, JobEnd
 from budgetnet.engines.remote import Message, RemoteEngine
+from budgetnet.engines.run_store import RunStore, StoreError
 from budgetnet.training.callbacks import Callback
+
+_log = logging.getLogger(__name__)
 
 _CONNECT_SECONDS = 5.0
 """Seconds to wait for a cluster's address to answer."""
+_STOP_SECONDS = 10.0
+"""Seconds for workers to end their step and copy their progress after they were told to stop."""
+_ROOM_SECONDS = 60.0
+"""Seconds without any worker after which the user is told what the cluster lacks."""
+_RETRY_SECONDS = 5.0
+"""Seconds between two attempts to read a store that is away."""
 
 
 class RayEngine(RemoteEngine):
@@ -39,11 +51,18 @@ class RayEngine(RemoteEngine):
             store: URL at which workers keep runs; None: ``out``, which all machines then share.
         """
         super().__init__(data, out=out, device=device, workers=workers or 0)
-        self._per_gpu, self._store = per_gpu, store
+        self._per_gpu, self._remote = per_gpu, store is not None
+        self._store = RunStore(store or str(out.resolve()))
         self._actors: dict[int, Any] = {}
+        self._nodes: dict[int, str] = {}
+        """Nodes of the workers that are ready."""
         self._attempts: dict[int, int] = {}
         self._pending: dict[Any, int] = {}
         """Workers by the references of what they are doing."""
+        self._unfetched: list[Message] = []
+        """Ends of jobs whose run folders could not be fetched yet."""
+        self._away_since = self._retry_at = 0.0
+        self._without_worker_since: float | None = None
         self._connected_here = False
         self._threads = 1
 
@@ -52,10 +71,16 @@ class RayEngine(RemoteEngine):
 
         Raises:
             InputError: Ray is not installed, or no cluster answers.
-            BudgetnetError: a worker failed or has other versions, or workers die again and again.
+            BudgetnetError: a worker failed or has other versions, workers die again and again, or the cluster is gone.
         """
-        require_extra("ray", "ray", field="engine", value="ray")
-        super().run(dispatcher, callback)
+        require_ray()
+        import ray
+
+        try:
+            super().run(dispatcher, callback)
+        except ray.exceptions.RayError as error:
+            reason = f"the Ray cluster is gone ({_last_line(error)}); the same command resumes on a new one"
+            raise BudgetnetError(reason) from None
 
     def _start_all(self) -> None:
         import ray
@@ -63,11 +88,12 @@ class RayEngine(RemoteEngine):
 
         from budgetnet.engines.ray_worker import Mailbox
 
+        self._mark = secrets.token_hex(8)
+        self._store.leave_mark(self._mark)
         self._connect()
         # An unset OMP_NUM_THREADS means all cores of this machine, which says nothing about the cluster's machines.
         self._threads = torch.get_num_threads() if "OMP_NUM_THREADS" in os.environ else 1
-        if not self.workers:
-            self.workers = max(1, self._room())
+        self.set_workers(self.workers or max(1, self._room()))
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         options: dict[str, Any] = {"num_cpus": 0, "max_concurrency": 100_000, "scheduling_strategy": here}
         self._mailbox = ray.remote(Mailbox).options(**options).remote()
@@ -81,14 +107,18 @@ class RayEngine(RemoteEngine):
 
         if ray.is_initialized():
             return
-        address = os.environ.get("RAY_ADDRESS")
-        if address:
-            _require_answer(address)
+        # Ray would collect statistics where nothing is set.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+        address = _find_cluster()
         try:
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=None if address else False)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            rule = f"cannot be used: {' '.join(str(error).split())}"
-            raise InputError("RAY_ADDRESS", address, rule) from None
+            if address is None:
+                with _loopback_only():
+                    ray.init("local", include_dashboard=False, **options)
+            else:
+                ray.init(address, **options)
+        except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            raise InputError("RAY_ADDRESS", address, f"cannot be used: {' '.join(str(error).split())}") from None
         self._connected_here = True
 
     def _room(self) -> int:
@@ -100,26 +130,31 @@ class RayEngine(RemoteEngine):
             return int(resources.get("GPU", 0)) * self._per_gpu
         return int(resources.get("CPU", 1)) // self._threads
 
+    @property
+    def _needs(self) -> dict[str, float]:
+        """Resources of a worker."""
+        return {"num_cpus": self._threads, **({"num_gpus": 1 / self._per_gpu} if self.device == "cuda" else {})}
+
     def _start(self, worker: int) -> None:
         import ray
 
         from budgetnet.engines.ray_worker import Worker
 
         self._kill(worker)
-        self._pending = {reference: each for reference, each in self._pending.items() if each != worker}
-        options: dict[str, Any] = {"max_restarts": 0, "max_task_retries": 0, "num_cpus": self._threads}
-        if self.device == "cuda":
-            options["num_gpus"] = 1 / self._per_gpu
-        actor = ray.remote(Worker).options(**options)
-        store = self._store or str(self.out.resolve())
+        # What the old process still sends, if it is only out of reach, is no longer taken.
+        self._attempts.pop(worker, None)
+        self._mailbox.assign.remote(worker, None)
+        actor = ray.remote(Worker).options(max_restarts=0, max_task_retries=0, **self._needs)
         self._actors[worker] = actor.remote(
-            worker, self._mailbox, device=self.device, store=store, threads=self._threads
+            worker, self._mailbox, device=self.device, store=self._store.url, threads=self._threads
         )
-        self._pending[self._actors[worker].prepare.remote(self._arrays)] = worker
+        self._pending[self._actors[worker].prepare.remote(self._arrays, self._mark)] = worker
 
     def _kill(self, worker: int) -> None:
         import ray
 
+        self._pending = {reference: each for reference, each in self._pending.items() if each != worker}
+        self._nodes.pop(worker, None)
         actor = self._actors.pop(worker, None)
         if actor is not None:
             ray.kill(actor)
@@ -137,21 +172,26 @@ class RayEngine(RemoteEngine):
     def _receive(self, timeout: float) -> list[Message]:
         import ray
 
+        self._tell_if_nothing_starts()
+        messages = self._fetched(self._take_unfetched())
         waiting = [self._events, *self._pending]
-        done, _ = ray.wait(waiting, num_returns=1, timeout=timeout)
+        done, _ = ray.wait(waiting, num_returns=1, timeout=0 if messages else timeout)
         if not done:
-            return []
+            return messages
         done, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0)
-        messages: list[Message] = []
         if self._events in done:
-            for worker, attempt, event, values in ray.get(self._events):
-                if attempt == self._attempts.get(worker):
-                    messages += self._fetched(Message(worker, event, values))
+            events = ray.get(self._events)
             self._events = self._mailbox.take.remote()
+            messages += self._fetched(
+                [
+                    Message(worker, event, values)
+                    for worker, attempt, event, values in events
+                    if attempt == self._attempts.get(worker)
+                ]
+            )
         for reference in done:
             if reference in self._pending:
-                worker = self._pending.pop(reference)
-                messages += self._result(worker, reference)
+                messages += self._result(self._pending.pop(reference), reference)
         return messages
 
     def _result(self, worker: int, reference: Any) -> list[Message]:
@@ -162,27 +202,85 @@ class RayEngine(RemoteEngine):
 
         try:
             found = ray.get(reference)
-        except ray.exceptions.RayActorError:
-            return [Message(worker, "gone")]
-        except ray.exceptions.RayTaskError as error:
-            return [Message(worker, "failed", (f"a worker failed: {_last_line(error)}", 1))]
+        except ray.exceptions.ActorUnavailableError:
+            # Dead or out of reach: the answer to this call tells.
+            self._pending[self._actors[worker].__ray_ready__.remote()] = worker
+            return []
+        except (BudgetnetError, ray.exceptions.RayError) as error:
+            return [self._problem(worker, error)]
         if found is None:
             return []
+        if found is True:
+            # In reach again, but its job may never have reached it.
+            return [Message(worker, "gone", (True,))]
         own = versions()
         differing = [f"{name} {found.get(name)}, here {own[name]}" for name in own if found.get(name) != own[name]]
         if differing:
             return [Message(worker, "failed", (f"a worker has other versions: {'; '.join(differing)}", 1))]
+        self._nodes[worker] = found["node"]
         return [Message(worker, "ready")]
 
-    def _fetched(self, message: Message) -> list[Message]:
-        """Fetch the folder of a run that has ended, unless it is on this machine already."""
-        if self._store and message.event == "job_end":
-            end = JobEnd.from_mapping(message.values[0])
-            if end.outcome == "trained":
-                from budgetnet.engines.run_store import RunStore
+    def _problem(self, worker: int, error: Exception) -> Message:
+        """Return what an exception from a worker's call means: it is gone, or it cannot work."""
+        import ray
 
-                RunStore(self._store).fetch(end.run, self.out)
-        return [message]
+        if isinstance(error, BudgetnetError):
+            return Message(worker, "failed", (str(error), error.exit_code))
+        if getattr(error, "actor_init_failed", False):
+            return Message(worker, "failed", (f"a worker cannot start: {_last_line(error)}", 1))
+        if isinstance(error, ray.exceptions.RayTaskError) and not isinstance(error, ray.exceptions.RayActorError):
+            return Message(worker, "failed", (f"a worker failed: {_last_line(error)}", 1))
+        return Message(worker, "gone", (self._has_lost_node(worker),))
+
+    def _has_lost_node(self, worker: int) -> bool:
+        """Return whether the node of a worker that is gone is gone too, so that its job is not the cause."""
+        import ray
+
+        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        return self._nodes.get(worker, "") not in alive
+
+    def _take_unfetched(self) -> list[Message]:
+        if not self._unfetched or time.monotonic() < self._retry_at:
+            return []
+        taken, self._unfetched = self._unfetched, []
+        return taken
+
+    def _fetched(self, messages: list[Message]) -> list[Message]:
+        """Fetch the folders of runs that have ended; return the messages but those whose folders cannot be read now."""
+        return [message for message in messages if self._fetch(message)]
+
+    def _fetch(self, message: Message) -> bool:
+        if not self._remote or message.event != "job_end":
+            return True
+        end = JobEnd.from_mapping(message.values[0])
+        try:
+            if end.outcome == "trained":
+                self._store.fetch(end.run, self.out)
+        except StoreError as error:
+            from budgetnet.engines.ray_worker import PATIENCE_SECONDS
+
+            now = time.monotonic()
+            self._away_since = self._away_since or now
+            if error.lasting or now - self._away_since >= PATIENCE_SECONDS:
+                raise
+            self._retry_at = now + _RETRY_SECONDS
+            self._unfetched.append(message)
+            return False
+        self._away_since = 0.0
+        return True
+
+    def _tell_if_nothing_starts(self) -> None:
+        """Tell the user once if the cluster has had no room for any worker for some time."""
+        if self._nodes:
+            self._without_worker_since = None
+            return
+        now = time.monotonic()
+        if self._without_worker_since is None:
+            self._without_worker_since = now
+        elif now - self._without_worker_since >= _ROOM_SECONDS:
+            self._without_worker_since = float("inf")
+            needs = ", ".join(f"{number:g} {name[4:-1].upper()}" for name, number in self._needs.items())
+            _log.warning("waiting for a node of the Ray cluster with room for a worker (%s)", needs)
 
     def _ending(self, worker: int) -> str:
         return f"worker {worker} of the Ray cluster"
@@ -192,11 +290,25 @@ class RayEngine(RemoteEngine):
 
         if not ray.is_initialized():
             return
+        try:
+            # Workers that are ready end their step, copy their progress and remove their files.
+            ending = [reference for reference, worker in self._pending.items() if worker in self._nodes]
+            if ending:
+                for worker in self._nodes:
+                    self._mailbox.assign.remote(worker, None)
+                ray.wait(ending, num_returns=len(ending), timeout=_STOP_SECONDS)
+        finally:
+            with suppress(ray.exceptions.RayError):
+                self._disconnect()
+
+    def _disconnect(self) -> None:
+        import ray
+
         for worker in list(self._actors):
             self._kill(worker)
         if hasattr(self, "_mailbox"):
             ray.kill(self._mailbox)
-            del self._mailbox, self._arrays
+            del self._mailbox, self._arrays, self._events
         self._pending.clear()
         self._attempts.clear()
         if self._connected_here:
@@ -204,20 +316,62 @@ class RayEngine(RemoteEngine):
             self._connected_here = False
 
 
-def _require_answer(address: str) -> None:
-    """Require that something listens at a cluster's address, as Ray itself waits for it for minutes.
+def require_ray() -> None:
+    """Require Ray, and an answer at ``RAY_ADDRESS`` if it is set, as Ray itself waits for one for minutes.
 
     Raises:
-        InputError: nothing answers there.
+        InputError: Ray is not installed, or nothing answers at the address.
     """
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not colon or not port.isdecimal():
-        return
+    require_extra("ray", "ray", field="engine", value="ray")
+    _find_cluster()
+
+
+def _find_cluster() -> str | None:
+    """Return the address of the cluster to connect to, as `ray.init` takes it; None to start one on this machine.
+
+    Raises:
+        InputError: nothing answers at ``RAY_ADDRESS``.
+    """
+    address = os.environ.get("RAY_ADDRESS") or None
+    if address == "local":
+        return None
+    if address in (None, "auto"):
+        # Where Ray keeps the address of the cluster that was started last on this machine, also after it was killed.
+        file = Path(os.environ.get("RAY_TMPDIR") or "/tmp", "ray", "ray_current_cluster")  # noqa: S108
+        with suppress(OSError):
+            if _answers(file.read_text().strip()):
+                return "auto"
+        if address is None:
+            return None
+    elif "://" in address:
+        rule = "must be HOST:PORT; start the command on a machine of the cluster, or by ray job submit"
+        raise InputError("RAY_ADDRESS", address, rule)
+    elif _answers(address):
+        return address
+    raise InputError("RAY_ADDRESS", address, "no Ray cluster answers there; ray start --head starts one")
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
-    except (OSError, OverflowError):
-        rule = "no Ray cluster answers there; ray start --head starts one"
-        raise InputError("RAY_ADDRESS", address, rule) from None
+    except (OSError, OverflowError, ValueError):
+        return False
+    return True
+
+
+@contextmanager
+def _loopback_only() -> Iterator[None]:
+    """Make an instance that Ray starts on this machine out of reach of others."""
+    from ray._private import ray_constants
+
+    # Ray has an option for it, but replaces the loopback address in it by that of the network.
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _last_line(error: BaseException) -> str:

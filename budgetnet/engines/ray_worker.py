@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import platform
-import shutil
+import socket
 import tempfile
 import time
 import warnings
 from collections import defaultdict
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import ray
 import torch
 
-from budgetnet.common.errors import BusyError
+from budgetnet.common.errors import BusyError, InputError
 from budgetnet.data.training_data import TrainingData
 from budgetnet.engines.jobs import Job, JobEnd
-from budgetnet.engines.run_store import RunStore
+from budgetnet.engines.run_store import RunStore, StoreError
+from budgetnet.engines.shared_data import own_folder
 from budgetnet.engines.worker_loop import execute
 from budgetnet.runs.records import TRAINER_VERSION, RunIdentity
 from budgetnet.runs.store import RunFolder
@@ -27,6 +29,11 @@ from budgetnet.version import __version__
 
 _PUSH_SECONDS = 60.0
 """Longest time between two copies of a run's progress to the store, in whole epochs."""
+_PUSH_SHARE = 0.05
+"""Share of the time that copies may take; they are made less often where they take long."""
+PATIENCE_SECONDS = 600.0
+"""Time for which a store may be away."""
+_SCRATCH = "budgetnet-worker-"
 
 
 def versions() -> dict[str, str]:
@@ -44,16 +51,19 @@ class Mailbox:
 
     def __init__(self) -> None:
         self._events: asyncio.Queue[tuple[int, int, str, tuple[Any, ...]]] = asyncio.Queue()
-        self._answers: dict[int, asyncio.Queue[bool]] = defaultdict(asyncio.Queue)
+        self._answers: dict[int, asyncio.Queue[bool | None]] = defaultdict(asyncio.Queue)
         self._attempts: dict[int, int] = {}
 
-    async def assign(self, worker: int, attempt: int) -> None:
-        """Accept from now on only events of this attempt from a worker."""
-        self._answers.pop(self._attempts.get(worker, 0), None)
-        self._attempts[worker] = attempt
+    async def assign(self, worker: int, attempt: int | None) -> None:
+        """Accept from now on only events of this attempt from a worker; None: no events."""
+        before = self._attempts.pop(worker, None)
+        if before is not None and (answers := self._answers.pop(before, None)) is not None:
+            await answers.put(None)
+        if attempt is not None:
+            self._attempts[worker] = attempt
 
     async def put(self, worker: int, attempt: int, event: str, values: tuple[Any, ...]) -> bool:
-        """Take an event of a worker; return False if another attempt has replaced it."""
+        """Take an event of a worker; return False if its attempt has been replaced."""
         if self._attempts.get(worker) != attempt:
             return False
         await self._events.put((worker, attempt, event, values))
@@ -68,15 +78,16 @@ class Mailbox:
 
     async def answer(self, attempt: int, reply: bool) -> None:
         """Answer a report."""
-        await self._answers[attempt].put(reply)
+        if attempt in self._attempts.values():
+            await self._answers[attempt].put(reply)
 
-    async def wait_for_answer(self, attempt: int) -> bool:
-        """Wait for the answer to a report."""
-        return await self._answers[attempt].get()
+    async def wait_for_answer(self, worker: int, attempt: int) -> bool | None:
+        """Wait for the answer to a report; None if the attempt has been replaced."""
+        return await self._answers[attempt].get() if self._attempts.get(worker) == attempt else None
 
 
 class _ReplacedError(Exception):
-    """Another attempt has replaced this one."""
+    """Another attempt has replaced this one, or the driver stops."""
 
 
 class Worker:
@@ -92,32 +103,51 @@ class Worker:
             store: URL of the run store.
             threads: threads of torch on a CPU.
         """
-        self._number, self._mailbox, self._device, self._store = number, mailbox, device, RunStore(store)
-        self._scratch = Path(tempfile.mkdtemp(prefix="budgetnet-"))
+        self._number, self._mailbox, self._device, self._store = number, mailbox, device, store
         self._data: TrainingData | None = None
         torch.set_num_threads(threads)
 
-    def prepare(self, arrays: dict[str, Any]) -> dict[str, str]:
-        """Receive the images; return the versions of this worker."""
+    def prepare(self, arrays: dict[str, Any], mark: str) -> dict[str, str]:
+        """Receive the images; return the versions of this worker, and its node.
+
+        Args:
+            arrays: the images.
+            mark: text that the driver left in the store.
+
+        Raises:
+            InputError: this machine does not see the driver's store.
+            StoreError: the store cannot be read.
+        """
+        if not RunStore(self._store).has_mark(mark):
+            rule = f"is not this store on {socket.gethostname()}; give a URL, or a folder that all machines share"
+            raise InputError("store", self._store, rule)
         with warnings.catch_warnings():
             # The images lie in memory that Ray shares between workers; nothing writes to them.
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")
             self._data = TrainingData.from_arrays(arrays, device=torch.device(self._device))
-        return versions()
+        return {**versions(), "node": ray.get_runtime_context().get_node_id()}
 
     def train(self, mapping: dict[str, Any], attempt: int) -> None:
         """Train a job, sending its events to the mailbox."""
+        try:
+            with own_folder(Path(tempfile.gettempdir()), prefix=_SCRATCH) as scratch:
+                self._train(mapping, attempt, scratch / "runs")
+        except _ReplacedError:
+            pass
+        except BusyError as error:
+            self._end(attempt, JobEnd("busy", message=str(error)))
+        except StoreError as error:
+            self._end(attempt, JobEnd("interrupted", message=str(error)))
+        except OSError as error:
+            message = f"{error.filename or 'system'}: {error.strerror or error}"
+            self._end(attempt, JobEnd("interrupted", message=message))
+
+    def _train(self, mapping: dict[str, Any], attempt: int, out: Path) -> None:
         if self._data is None:
             raise RuntimeError("the worker has no images yet")
-        job, data = Job.from_mapping(mapping), self._data
+        job, data, store = Job.from_mapping(mapping), self._data, RunStore(self._store)
         identity = identify(job.run.spec, data, job.run.recipe, seed=job.run.seed)
-        out = self._scratch / "runs"
-        try:
-            folder = self._store.pull(identity, out, attempt=attempt)
-        except BusyError as error:
-            self._send(attempt, "job_end", JobEnd("busy", message=str(error)).to_mapping())
-            return
-        copies = _Copies(self._store, folder, identity, attempt)
+        copies = _Copies(store, store.pull(identity, out, attempt=attempt), identity, attempt)
 
         def send(event: str, *values: Any) -> None:
             copies.after(event, values)
@@ -126,11 +156,12 @@ class Worker:
         try:
             execute(mapping, data, out=out, send=send, wait_for_answer=lambda: self._wait_for_answer(attempt))
         except _ReplacedError:
-            return
-        except BusyError as error:
-            self._send(attempt, "job_end", JobEnd("busy", message=str(error)).to_mapping())
-        finally:
-            shutil.rmtree(out, ignore_errors=True)
+            copies.push()
+            raise
+
+    def _end(self, attempt: int, end: JobEnd) -> None:
+        with suppress(_ReplacedError):
+            self._send(attempt, "job_end", end.to_mapping())
 
     def _send(self, attempt: int, event: str, *values: Any) -> None:
         # Waiting for each keeps events in order, and stops a worker whose driver is gone.
@@ -138,21 +169,49 @@ class Worker:
             raise _ReplacedError
 
     def _wait_for_answer(self, attempt: int) -> bool:
-        return bool(ray.get(self._mailbox.wait_for_answer.remote(attempt)))
+        answer = ray.get(self._mailbox.wait_for_answer.remote(self._number, attempt))
+        if answer is None:
+            raise _ReplacedError
+        return bool(answer)
 
 
 class _Copies:
-    """Copies a run's progress to the store: at the ends of cycles and of the run, and every minute."""
+    """Copies a run's progress to the store: at the ends of cycles and of the run, and in between as often as is cheap.
+
+    While the store is away, training goes on for some time.
+    """
 
     def __init__(self, store: RunStore, folder: RunFolder, identity: RunIdentity, attempt: int) -> None:
         self._store, self._folder, self._attempt = store, folder, attempt
         self._ends = identity.recipe.schedule.cycle_ends(identity.recipe.epochs)
         self._last = time.monotonic()
+        self._pause = 0.0
 
     def after(self, event: str, values: tuple[Any, ...]) -> None:
         """Copy the run's files after an event if it is time to."""
-        at_cycle_end = event == "epoch_end" and values[0][0] in self._ends
-        late = event == "epoch_end" and time.monotonic() - self._last >= _PUSH_SECONDS
-        if at_cycle_end or late or event in ("run_start", "run_end"):
-            self._store.push(self._folder, attempt=self._attempt)
-            self._last = time.monotonic()
+        if event == "epoch_end":
+            if values[0][0] in self._ends or time.monotonic() - self._last >= self._pause:
+                self._try()
+        elif event == "run_start":
+            self.push()
+        elif event == "run_end":
+            wait = 1.0
+            while not self._try():
+                time.sleep(wait)
+                wait = min(2 * wait, _PUSH_SECONDS)
+
+    def push(self) -> None:
+        """Copy the run's files."""
+        start = time.monotonic()
+        self._store.push(self._folder, attempt=self._attempt)
+        self._last = time.monotonic()
+        self._pause = min(_PUSH_SECONDS, (self._last - start) / _PUSH_SHARE)
+
+    def _try(self) -> bool:
+        try:
+            self.push()
+        except StoreError as error:
+            if error.lasting or time.monotonic() - self._last >= PATIENCE_SECONDS:
+                raise
+            return False
+        return True

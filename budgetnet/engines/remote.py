@@ -34,7 +34,7 @@ class RemoteEngine(Engine):
 
     A subclass starts and stops workers and carries messages. Events of a worker: ``ready`` once, then for each job the
     events of its callback, ``report`` with the last epoch of a cycle, which is answered, and ``job_end``; ``failed`` if
-    it cannot start; ``gone``, as the last one, when its process has ended.
+    it cannot start; ``gone``, as the last one, when its process has ended, with True if its job is not to blame.
     """
 
     def __init__(self, data: TrainingData, *, out: Path, device: str, workers: int) -> None:
@@ -46,16 +46,21 @@ class RemoteEngine(Engine):
             device: type of device to train on.
             workers: number of worker processes.
         """
-        self.data, self.out, self.device, self.workers = data, out, device, workers
+        self.data, self.out, self.device = data, out, device
+        self.set_workers(workers)
         self._idle: set[int] = set()
         self._training: set[int] = set()
         self._started_runs: set[int] = set()
         """Workers whose runs have started and are not known to have ended."""
         self._progressed: set[int] = set()
         """Workers that have ended an epoch of their job."""
+        self._callback = Callbacks([])
+
+    def set_workers(self, workers: int) -> None:
+        """Set the number of workers, before they are started."""
+        self.workers = workers
         self._deaths = dict.fromkeys(range(workers), 0)
         self._failed_starts = dict.fromkeys(range(workers), 0)
-        self._callback = Callbacks([])
 
     @abstractmethod
     def _start_all(self) -> None:
@@ -135,7 +140,7 @@ class RemoteEngine(Engine):
         elif event == "failed":
             raise JobEnd("failed", message=values[0], exit_code=values[1]).as_error()
         elif event == "gone":
-            self._replace(worker, dispatcher)
+            self._replace(worker, dispatcher, blameless=any(values))
         else:
             self._call_back(worker, event, values)
 
@@ -156,7 +161,7 @@ class RemoteEngine(Engine):
             self._started_runs.discard(worker)
             self._callback.on_run_interrupted(values[0], worker=worker)
 
-    def _replace(self, worker: int, dispatcher: Dispatcher) -> None:
+    def _replace(self, worker: int, dispatcher: Dispatcher, *, blameless: bool) -> None:
         """Start a worker anew that has died."""
         was_training, was_idle = worker in self._training, worker in self._idle
         self._idle.discard(worker)
@@ -165,11 +170,11 @@ class RemoteEngine(Engine):
             self._started_runs.discard(worker)
             self._callback.on_run_interrupted(None, worker=worker)
         if was_training:
-            dispatcher.interrupted(worker, lost=True, progress=worker in self._progressed)
+            dispatcher.interrupted(worker, lost=not blameless, progress=worker in self._progressed)
         counts, most = (
             (self._deaths, MAX_DEATHS) if was_training or was_idle else (self._failed_starts, MAX_FAILED_STARTS)
         )
-        counts[worker] += 1
+        counts[worker] += not blameless
         if counts[worker] >= most:
             rule = "repeat the command to resume; fewer workers need less memory"
             raise BudgetnetError(f"{self._ending(worker)} died {counts[worker]} times in a row: {rule}")

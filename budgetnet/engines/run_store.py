@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
-
-from budgetnet.common.errors import BusyError
+from budgetnet.common.config import without_password
+from budgetnet.common.errors import BudgetnetError, BusyError, InputError
 from budgetnet.common.files import write_bytes
 from budgetnet.runs.records import RunIdentity
 from budgetnet.runs.store import RunFolder
 
 _ATTEMPT = ".attempt"
 """File that holds the number of the attempt that owns the run."""
+_MARK = ".driver"
+"""File in which a driver leaves a text that its workers must find."""
 _CHECKPOINT, _RESULT = "checkpoint.safetensors", "result.json"
+_LASTING = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOTDIR}
+"""Errors of a disk that do not pass by themselves."""
+
+
+class StoreError(BudgetnetError):
+    """The store cannot be read or written."""
+
+    def __init__(self, url: str, error: Exception) -> None:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
+        super().__init__(f"{without_password(url)}: {' '.join(reason.split())}")
+        self.lasting = isinstance(error, OSError) and error.errno in _LASTING
+        """Whether trying again is in vain."""
 
 
 class RunStore:
@@ -26,18 +41,42 @@ class RunStore:
     """
 
     def __init__(self, url: str) -> None:
-        """Open the store.
+        """Open the store; nothing is read or written yet.
 
         Args:
             url: URL or path of the folder of run folders.
 
         Raises:
-            ValueError: the URL's protocol is unknown.
-            ImportError: a package that the protocol needs is missing.
+            InputError: the URL's protocol is unknown, or a package that it needs is not installed.
         """
-        self._files, self._root = fsspec.core.url_to_fs(url)
+        # Slow to import, and not needed by commands that only check their input.
+        import fsspec
+        from fsspec.implementations.local import LocalFileSystem
+
+        try:
+            self._files, self._root = fsspec.core.url_to_fs(url)
+        except ImportError as error:
+            raise InputError("store", without_password(url), f"needs a package: {error}") from None
+        except Exception as error:  # Packages for protocols raise errors of their own.
+            raise InputError("store", without_password(url), f"cannot be opened: {error}") from None
+        self._is_local = isinstance(self._files, LocalFileSystem)
+        self.url = self._root if self._is_local else url
+        """URL of the store; a local path is absolute."""
         self._pushed: dict[str, tuple[int, int]] = {}
         """Time of change and size of each file as it was copied last."""
+
+    def leave_mark(self, text: str) -> None:
+        """Write a text for `has_mark`, which also shows that the store can be written.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        self._write(_MARK, text.encode())
+
+    def has_mark(self, text: str) -> bool:
+        """Return whether the text that `leave_mark` wrote is here, so that both see the same store."""
+        self._files.invalidate_cache()
+        return self._read(_MARK) == text.encode()
 
     def pull(self, identity: RunIdentity, scratch: Path, *, attempt: int) -> RunFolder:
         """Copy a run to a folder on this machine and make this attempt its owner.
@@ -52,17 +91,22 @@ class RunStore:
 
         Raises:
             BusyError: a later attempt owns the run.
+            StoreError: the store cannot be read or written.
         """
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
         self._pushed.clear()
-        self.refresh()
-        found = sorted(str(path) for path in self._files.glob(f"{self._root}/*-{identity.short_digest}"))
+        self._files.invalidate_cache()
+        found = sorted(str(path) for path in self._try(self._files.glob, f"*-{identity.short_digest}"))
         name = PurePosixPath(found[0]).name if found else identity.run_id
         self._require_owner(name, attempt)
-        if found:
-            self.fetch(name, scratch)
+        # First, so that nothing changes any more while the files are copied.
         self._write(f"{name}/{_ATTEMPT}", str(attempt).encode())
+        if self._is_local:  # Partial files of workers that were killed.
+            for part in Path(self._root, name).glob(".*.part"):
+                part.unlink(missing_ok=True)
+        for file in self.fetch(name, scratch):
+            self._pushed[file.relative_to(scratch / name).as_posix()] = _state(file)
         return RunFolder(scratch / name)
 
     def push(self, folder: RunFolder, *, attempt: int) -> None:
@@ -70,52 +114,76 @@ class RunStore:
 
         Raises:
             BusyError: a later attempt owns the run.
+            StoreError: the store cannot be read or written.
         """
         name = folder.path.name
-        self._require_owner(name, attempt)
         files = [file for file in folder.path.rglob("*") if file.is_file() and not file.name.startswith(".")]
         for file in sorted(files, key=lambda file: (file.name == _RESULT, file.name)):
-            relative = file.relative_to(folder.path).as_posix()
-            state = file.stat()
-            mark = state.st_mtime_ns, state.st_size
-            if self._pushed.get(relative) != mark:
+            relative, state = file.relative_to(folder.path).as_posix(), _state(file)
+            if self._pushed.get(relative) != state:
+                self._require_owner(name, attempt)
                 self._write(f"{name}/{relative}", file.read_bytes())
-                self._pushed[relative] = mark
+                self._pushed[relative] = state
         # A finished run has no checkpoint, and one that is trained on after it was pruned has no result.
-        for gone in (_CHECKPOINT, _RESULT):
-            if not (folder.path / gone).exists() and self._files.exists(f"{self._root}/{name}/{gone}"):
-                self._files.rm_file(f"{self._root}/{name}/{gone}")
+        for gone in {_CHECKPOINT, _RESULT} & self._pushed.keys():
+            if not (folder.path / gone).exists():
+                self._require_owner(name, attempt)
+                self._try(self._files.rm_file, f"{name}/{gone}")
+                del self._pushed[gone]
 
-    def fetch(self, name: str, out: Path) -> None:
-        """Copy a run folder to a local folder of run folders.
+    def fetch(self, name: str, out: Path) -> list[Path]:
+        """Copy a run folder to a local folder of run folders, and return its files there.
 
         Args:
             name: name of the run folder.
             out: local folder of run folders.
-        """
-        root = f"{self._root}/{name}"
-        files = [str(path) for path in self._files.find(root)]
-        for path in sorted(files, key=lambda path: (path.endswith(_RESULT), path)):
-            relative = PurePosixPath(path).relative_to(PurePosixPath(root))
-            if not relative.name.startswith("."):
-                target = out / name / relative
-                target.parent.mkdir(parents=True, exist_ok=True)
-                write_bytes(target, self._files.cat_file(path))
 
-    def refresh(self) -> None:
-        """Forget cached listings of folders, which other machines may have changed."""
+        Raises:
+            StoreError: the store cannot be read.
+        """
         self._files.invalidate_cache()
+        root = PurePosixPath(self._root) / name
+        found = [PurePosixPath(str(path)).relative_to(root) for path in self._try(self._files.find, name)]
+        files = [path for path in found if not path.name.startswith(".")]
+        copies = []
+        for relative in sorted(files, key=lambda path: (path.name == _RESULT, path)):
+            copy = out / name / relative
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            write_bytes(copy, self._try(self._files.cat_file, f"{name}/{relative}"))
+            copies.append(copy)
+        return copies
 
     def _require_owner(self, name: str, attempt: int) -> None:
-        path = f"{self._root}/{name}/{_ATTEMPT}"
-        if self._files.exists(path) and int(self._files.cat_file(path)) > attempt:
+        owner = self._read(f"{name}/{_ATTEMPT}")
+        if owner is not None and int(owner) > attempt:
             raise BusyError("run folder", name, "another worker has taken over this run")
 
+    def _read(self, relative: str) -> bytes | None:
+        """Return the content of a file; None if there is no such file."""
+        try:
+            return bytes(self._try(self._files.cat_file, relative))
+        except StoreError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return None
+            raise
+
     def _write(self, relative: str, content: bytes) -> None:
-        path = f"{self._root}/{relative}"
-        if isinstance(self._files, LocalFileSystem):
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        self._try(self._replace, relative, content)
+
+    def _replace(self, path: str, content: bytes) -> None:
+        if self._is_local:
             write_bytes(Path(path), content)
         else:
             # Object stores replace an object as a whole.
             self._files.pipe_file(path, content)
+
+    def _try(self, operation: Callable[..., Any], relative: str, *values: Any) -> Any:
+        try:
+            return operation(f"{self._root}/{relative}", *values)
+        except Exception as error:  # Packages for protocols raise errors of their own.
+            raise StoreError(f"{self.url}/{relative}", error) from error
+
+
+def _state(file: Path) -> tuple[int, int]:
+    state = file.stat()
+    return state.st_mtime_ns, state.st_size
