@@ -1,0 +1,320 @@
+"""Searches, ablations and reproductions on a Ray cluster of several nodes that hang, die and come back."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from support import TINY, TINY_SPACE, child_environment, finished, started, tiny_recipe, until, wait_for, write_space
+
+from budgetnet.study.storage import default_storage, find_study, open_storage
+
+if find_spec("ray") is None or not sys.platform.startswith("linux"):
+    pytest.skip("needs Ray, and looks for processes in /proc", allow_module_level=True)
+
+from ray_support import Cluster, command_line, descendants
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+SIZES = ["--device", "cpu", "--train-size", "200", "--validation-size", "40", "--json"]
+SEARCH = ["search", "--space", "space.yaml", "--recipe", "recipe.yaml", "--max-params", "20k", *SIZES]
+SEARCH += ["--sampler", "random", "--pruner", "none", "--trials", "4"]
+ABLATE = ["ablate", "study.yaml", "--data", "digits", *SIZES]
+REPRODUCE = [
+    "reproduce",
+    "leakage",
+    "--spec",
+    "spec.yaml",
+    "--epochs",
+    "30",
+    "--seeds",
+    "2",
+    "--data",
+    "digits",
+    *SIZES,
+]
+ON_RAY = ["--engine", "ray", "--workers", "2"]
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Cluster]:
+    cluster = Cluster()
+    try:
+        cluster.start_head()
+        yield cluster
+    finally:
+        cluster.remove()
+
+
+@pytest.fixture
+def cluster(running: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    """A head and two other nodes; the variables of the cluster are set for commands."""
+    while len(running.nodes) < 2:
+        running.add_node()
+    for name, value in running.environment.items():
+        monkeypatch.setenv(name, value)
+    return running
+
+
+def lay_out(folder: Path, *, epochs: int = 30) -> Path:
+    folder.mkdir(exist_ok=True)
+    write_space(folder / "space.yaml", TINY_SPACE)
+    tiny_recipe(epochs=epochs).save(folder / "recipe.yaml")
+    TINY.save(folder / "spec.yaml")
+    study = {"name": "tiny", "spec": "spec.yaml", "recipe": "recipe.yaml", "seeds": 2, "judged_on": "test"}
+    study["factors"] = {"recipe.learning_rate": [0.05, 0.01]}
+    (folder / "study.yaml").write_text(yaml.safe_dump(study))
+    return folder
+
+
+def answers(folder: Path) -> dict[str, tuple[Any, Any]]:
+    """Return the curves and the result of every run, without times, read without the package."""
+    found = {}
+    for path in sorted((folder / "runs").glob("*/result.json")):
+        result = json.loads(path.read_text())
+        assert result.pop("seconds") > 0
+        with (path.parent / "curves.csv").open() as file:
+            curves = [{name: cell for name, cell in row.items() if name != "seconds"} for row in csv.DictReader(file)]
+        assert not (path.parent / "checkpoint.safetensors").exists()
+        found[path.parent.name] = curves, result
+    return found
+
+
+def without_times(value: Any) -> Any:
+    """Return an answer without what differs from run to run."""
+    if isinstance(value, dict):
+        times = {"seconds", "started", "finished", "command", "out", "folder"}
+        return {name: without_times(each) for name, each in value.items() if name not in times}
+    return [without_times(each) for each in value] if isinstance(value, list) else value
+
+
+def ranking(answer: dict[str, Any]) -> list[Any]:
+    return [(each["run"], each["validation_accuracy"]) for each in answer["candidates"]]
+
+
+def trials_in(folder: Path) -> list[Any]:
+    storage = open_storage(default_storage(folder / "runs"), create=False)
+    try:
+        return find_study(storage, None).get_trials()
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def in_training(folder: Path) -> bool:
+    """Return whether a run has at least two epochs and is not finished."""
+    runs = [path.parent for path in (folder / "runs").glob("*/curves.csv") if len(path.read_text().splitlines()) > 2]
+    return any(not (run / "result.json").exists() for run in runs)
+
+
+def busy_node(cluster: Cluster, folder: Path) -> str | None:
+    return cluster.busy_node() if in_training(folder) else None
+
+
+@pytest.mark.parametrize("command", [SEARCH, ABLATE, REPRODUCE], ids=lambda command: command[0])
+def test_a_node_that_is_killed_changes_no_answer(cluster: Cluster, tmp_path: Path, command: list[str]) -> None:
+    alone, shared = lay_out(tmp_path / "alone"), lay_out(tmp_path / "shared")
+    with started(*command, *ON_RAY, cwd=shared) as process:
+        cluster.kill(wait_for(lambda: busy_node(cluster, shared), process=process))
+        out, err = process.communicate(timeout=600)
+    assert (process.returncode, err) == (0, "")
+    expected = finished(*command, cwd=alone)
+    assert (expected.returncode, expected.stderr) == (0, "")
+    assert answers(shared) == answers(alone)
+    assert len(answers(shared)) == 4
+    if command is SEARCH:
+        trained = [trial for trial in trials_in(shared) if trial.user_attrs.get("trained")]
+        assert len({trial.user_attrs["run"] for trial in trained}) == len(trained) == 4
+    else:
+        assert without_times(json.loads(out)) == without_times(json.loads(expected.stdout))
+
+
+def test_a_worker_process_that_is_killed_is_replaced(cluster: Cluster, tmp_path: Path) -> None:
+    alone, shared = lay_out(tmp_path / "alone"), lay_out(tmp_path / "shared")
+    with started(*SEARCH, *ON_RAY, cwd=shared) as process:
+        (worker, *_) = wait_for(lambda: cluster.training() if in_training(shared) else [], process=process)
+        os.kill(worker, signal.SIGKILL)
+        _, err = process.communicate(timeout=600)
+    assert (process.returncode, err) == (0, "")
+    assert finished(*SEARCH, cwd=alone).returncode == 0
+    assert answers(shared) == answers(alone)
+
+
+def test_a_node_that_hangs_is_replaced_and_writes_nothing_when_it_wakes(cluster: Cluster, tmp_path: Path) -> None:
+    alone, shared = lay_out(tmp_path / "alone"), lay_out(tmp_path / "shared")
+    with started(*SEARCH, *ON_RAY, cwd=shared) as process:
+        node = wait_for(lambda: busy_node(cluster, shared), process=process)
+        cluster.send(node, signal.SIGSTOP)
+        _, err = process.communicate(timeout=600)
+    assert (process.returncode, err) == (0, "")
+    files = {path: path.read_bytes() for path in (shared / "runs").glob("*/*")}
+    cluster.forget(node)
+    assert {path: path.read_bytes() for path in (shared / "runs").glob("*/*")} == files
+    assert finished(*SEARCH, cwd=alone).returncode == 0
+    assert answers(shared) == answers(alone)
+
+
+def test_a_driver_that_is_killed_leaves_no_workers_and_the_same_command_goes_on(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    alone, shared = lay_out(tmp_path / "alone"), lay_out(tmp_path / "shared")
+    with started(*SEARCH, *ON_RAY, cwd=shared) as process:
+        wait_for(lambda: in_training(shared), process=process)
+        process.kill()
+        process.wait()
+        until(lambda: not cluster.training())
+    again = finished(*SEARCH, *ON_RAY, cwd=shared)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert finished(*SEARCH, cwd=alone).returncode == 0
+    assert answers(shared) == answers(alone)
+
+
+def test_interrupted_workers_end_and_the_same_command_goes_on(cluster: Cluster, tmp_path: Path) -> None:
+    folder = lay_out(tmp_path, epochs=2000)
+    with started(*SEARCH, *ON_RAY, cwd=folder) as process:
+        wait_for(lambda: in_training(folder), process=process)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+    assert (process.returncode, out) == (130, "")
+    assert err.splitlines() == ["interrupted: progress is saved, run the same command to resume", "interrupted"]
+    until(lambda: not cluster.training())
+    assert {trial.user_attrs["ended"] for trial in trials_in(folder)} == {"interrupted"}
+
+
+def test_a_candidate_that_kills_its_worker_three_times_is_failed_and_the_search_goes_on(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    folder = lay_out(tmp_path, epochs=30)
+    killed: list[int] = []
+    with started(*SEARCH, "--engine", "ray", "--workers", "1", cwd=folder) as process:
+        for _ in range(3):
+            (worker,) = wait_for(
+                lambda: [pid for pid in cluster.training() if pid not in killed], process=process, timeout=300
+            )
+            os.kill(worker, signal.SIGKILL)
+            killed.append(worker)
+        out, err = process.communicate(timeout=600)
+    assert process.returncode == 0
+    assert json.loads(out)["trained"] == 4
+    assert err.count("its worker process died 3 times") == err.count("\n") == 1
+    assert [trial.number for trial in trials_in(folder) if "reason" in trial.user_attrs or trial.state.name == "FAIL"]
+
+
+def test_runs_are_kept_at_a_url_and_fetched(cluster: Cluster, tmp_path: Path) -> None:
+    folder = lay_out(tmp_path / "folder", epochs=2)
+    store = tmp_path / "elsewhere"
+    done = finished(*SEARCH, *ON_RAY, "--store", store.as_uri(), cwd=folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    runs = sorted(path.parent.name for path in (folder / "runs").glob("*/result.json"))
+    assert len(runs) == 4
+    for run in runs:
+        for file in (store / run).glob("[!.]*"):
+            assert (folder / "runs" / run / file.name).read_bytes() == file.read_bytes()
+
+
+def test_a_store_that_workers_do_not_share_with_the_driver_is_refused(cluster: Cluster, tmp_path: Path) -> None:
+    done = finished(*SEARCH, *ON_RAY, "--store", "memory://runs", cwd=lay_out(tmp_path))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: store = 'memory://runs': is not this store on ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_worker_of_another_version_is_refused_with_both_versions(cluster: Cluster, tmp_path: Path) -> None:
+    folder = lay_out(tmp_path)
+    code = (
+        "import sys; from budgetnet.engines import ray_worker; from budgetnet.cli.main import main\n"
+        "own = ray_worker.versions()\n"
+        "ray_worker.versions = lambda: {**own, 'budgetnet': '99.0', 'torch': '1.0'}\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    command = [sys.executable, "-c", code, *SEARCH, *ON_RAY]
+    done = subprocess.run(
+        command, cwd=folder, env=child_environment(), capture_output=True, text=True, check=False, timeout=300
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    from budgetnet.engines.ray_worker import versions
+
+    own = versions()
+    rule = f"budgetnet {own['budgetnet']}, here 99.0; torch {own['torch']}, here 1.0"
+    assert done.stderr == f"error: a worker has other versions: {rule}\n"
+
+
+def test_a_connection_that_exists_is_used_and_kept(cluster: Cluster, tmp_path: Path) -> None:
+    folder = lay_out(tmp_path, epochs=2)
+    code = (
+        "import ray, budgetnet\n"
+        "ray.init(log_to_driver=False)\n"
+        "study = budgetnet.search(space='space.yaml', recipe='recipe.yaml', max_params='20k', device='cpu',\n"
+        "    train_size=200, validation_size=40, trials=2, engine='ray', workers=2)\n"
+        "assert ray.is_initialized()\n"
+        "print(len(study.frame()), ray.cluster_resources()['CPU'])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env=child_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["2", "3.0"]
+
+
+def test_without_a_cluster_one_is_started_here_that_nobody_else_can_reach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    folder = lay_out(tmp_path / "folder")
+    with started(*SEARCH, *ON_RAY, cwd=folder) as process:
+        wait_for(lambda: in_training(folder), process=process)
+        below = {process.pid, *descendants(process.pid)}
+        assert not [pid for pid in below if "dashboard" in command_line(pid)]
+        listening = [address for pid in below for address in sockets_of(pid)]
+        out, err = process.communicate(timeout=600)
+    assert (process.returncode, err) == (0, "")
+    assert json.loads(out)["trained"] == 4
+    assert len(listening) > 3
+    assert all(address.startswith("127.") for address in listening)
+    until(lambda: not [pid for pid in below if command_line(pid).startswith("ray::")])
+
+
+def sockets_of(pid: int) -> list[str]:
+    """Return the addresses at which a process listens."""
+    inodes = set()
+    for link in Path(f"/proc/{pid}/fd").glob("*"):
+        try:
+            inodes.add(link.readlink().name)
+        except OSError:
+            continue
+    found = []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in inodes:
+                # The last four bytes, in the machine's order, of an IPv4 address or of one within IPv6.
+                last = bytes.fromhex(fields[1].partition(":")[0][-8:])[::-1]
+                found.append(".".join(map(str, last)))
+    return found
+
+
+def test_an_address_where_nothing_listens_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    folder = lay_out(tmp_path)
+    for command in (SEARCH, ABLATE, REPRODUCE):
+        done = finished(*command, *ON_RAY, cwd=folder)
+        assert (done.returncode, done.stdout) == (2, "")
+        rule = "no Ray cluster answers there; ray start --head starts one"
+        assert done.stderr == f"error: RAY_ADDRESS = '127.0.0.1:1': {rule}\n"
+    assert not (folder / "runs").exists()
