@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from support import until
@@ -118,10 +119,8 @@ class Cluster:
         raylet = self._raylets[node]
         processes = [raylet, *descendants(raylet)]
         for pid in processes:
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(pid, number)
-            except ProcessLookupError:
-                pass
         return processes
 
     def kill(self, node: str) -> None:
@@ -141,10 +140,8 @@ class Cluster:
         # What is no child of a raylet: the head's GCS and the agents of nodes.
         for path in Path("/proc").glob("[0-9]*"):
             if str(self._folder) in command_line(int(path.name)):
-                try:
+                with suppress(ProcessLookupError):
                     os.kill(int(path.name), signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
         shutil.rmtree(self._folder, ignore_errors=True)
 
 

@@ -111,6 +111,8 @@ def test_importing_loads_nothing_that_takes_long() -> None:
         "sqlalchemy",
         "mlflow",
         "tensorboard",
+        "ray",
+        "fsspec",
     }
     assert not slow & set(done.stdout.split())
     assert "pydantic" in done.stdout.split()
@@ -123,6 +125,25 @@ def test_training_loads_no_tracker_that_was_not_asked_for(tmp_path: Path) -> Non
         f"{code}\nimport sys\nassert not {{'tensorboard', 'mlflow', 'budgetnet.training.trackers'}} & set(sys.modules)"
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_local_workers_load_no_ray(tmp_path: Path) -> None:
+    options = ["search", "--data", "digits", "--max-params", "20k", "--trials", "1", "--epochs", "1", "--device", "cpu"]
+    options += ["--train-size", "20", "--validation-size", "20", "--out", str(tmp_path), "--workers", "2"]
+    code = f"from budgetnet.cli.main import main; assert main({options}) == 0"
+    done = run(f"{code}\nimport sys; assert 'ray' not in sys.modules")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["search", "--help"], ["search", "--store", "s3://bucket/runs"], ["search", "--engine", "ray", "--space", "none"]],
+    ids=lambda options: options[-1],
+)
+def test_help_and_early_refusals_load_no_package_of_clusters(options: list[str], tmp_path: Path) -> None:
+    code = f"from budgetnet.cli.main import main; code = main({options})"
+    done = run(f"{code}\nimport sys; assert not {{'ray', 'fsspec'}} & set(sys.modules); sys.exit(code)")
+    assert done.returncode == (0 if "--help" in options else 2), done.stderr
 
 
 def test_naming_the_trackers_loads_neither_of_their_packages() -> None:

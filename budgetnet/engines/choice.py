@@ -59,7 +59,7 @@ def require_engine(options: EngineOptions) -> None:
         InputError: a package is missing, no cluster answers, or no store can be opened at the URL.
     """
     if options.engine == "ray":
-        from budgetnet.engines.ray_engine import require_ray
+        from budgetnet.engines.ray_address import require_ray
         from budgetnet.engines.run_store import RunStore
 
         require_ray()

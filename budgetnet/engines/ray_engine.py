@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,17 +14,15 @@ from typing import Any
 import torch
 
 from budgetnet.common.errors import BudgetnetError, InputError
-from budgetnet.common.extras import require_extra
 from budgetnet.data.training_data import TrainingData
 from budgetnet.engines.jobs import Dispatcher, JobEnd
+from budgetnet.engines.ray_address import find_cluster, require_ray
 from budgetnet.engines.remote import Message, RemoteEngine
 from budgetnet.engines.run_store import RunStore, StoreError
 from budgetnet.training.callbacks import Callback
 
 _log = logging.getLogger(__name__)
 
-_CONNECT_SECONDS = 5.0
-"""Seconds to wait for a cluster's address to answer."""
 _STOP_SECONDS = 10.0
 """Seconds for workers to end their step and copy their progress after they were told to stop."""
 _ROOM_SECONDS = 60.0
@@ -110,7 +107,7 @@ class RayEngine(RemoteEngine):
         # Ray would collect statistics where nothing is set.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-        address = _find_cluster()
+        address = find_cluster()
         try:
             if address is None:
                 with _loopback_only():
@@ -224,8 +221,9 @@ class RayEngine(RemoteEngine):
         """Return what an exception from a worker's call means: it is gone, or it cannot work."""
         import ray
 
-        if isinstance(error, BudgetnetError):
-            return Message(worker, "failed", (str(error), error.exit_code))
+        cause = getattr(error, "cause", error)
+        if isinstance(cause, BudgetnetError):
+            return Message(worker, "failed", (str(cause), cause.exit_code))
         if getattr(error, "actor_init_failed", False):
             return Message(worker, "failed", (f"a worker cannot start: {_last_line(error)}", 1))
         if isinstance(error, ray.exceptions.RayTaskError) and not isinstance(error, ray.exceptions.RayActorError):
@@ -237,7 +235,7 @@ class RayEngine(RemoteEngine):
         import ray
 
         alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-        return self._nodes.get(worker, "") not in alive
+        return worker in self._nodes and self._nodes[worker] not in alive
 
     def _take_unfetched(self) -> list[Message]:
         if not self._unfetched or time.monotonic() < self._retry_at:
@@ -314,50 +312,6 @@ class RayEngine(RemoteEngine):
         if self._connected_here:
             ray.shutdown()
             self._connected_here = False
-
-
-def require_ray() -> None:
-    """Require Ray, and an answer at ``RAY_ADDRESS`` if it is set, as Ray itself waits for one for minutes.
-
-    Raises:
-        InputError: Ray is not installed, or nothing answers at the address.
-    """
-    require_extra("ray", "ray", field="engine", value="ray")
-    _find_cluster()
-
-
-def _find_cluster() -> str | None:
-    """Return the address of the cluster to connect to, as `ray.init` takes it; None to start one on this machine.
-
-    Raises:
-        InputError: nothing answers at ``RAY_ADDRESS``.
-    """
-    address = os.environ.get("RAY_ADDRESS") or None
-    if address == "local":
-        return None
-    if address in (None, "auto"):
-        # Where Ray keeps the address of the cluster that was started last on this machine, also after it was killed.
-        file = Path(os.environ.get("RAY_TMPDIR") or "/tmp", "ray", "ray_current_cluster")  # noqa: S108
-        with suppress(OSError):
-            if _answers(file.read_text().strip()):
-                return "auto"
-        if address is None:
-            return None
-    elif "://" in address:
-        rule = "must be HOST:PORT; start the command on a machine of the cluster, or by ray job submit"
-        raise InputError("RAY_ADDRESS", address, rule)
-    elif _answers(address):
-        return address
-    raise InputError("RAY_ADDRESS", address, "no Ray cluster answers there; ray start --head starts one")
-
-
-def _answers(address: str) -> bool:
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
-    except (OSError, OverflowError, ValueError):
-        return False
-    return True
 
 
 @contextmanager

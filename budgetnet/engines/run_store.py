@@ -26,11 +26,17 @@ _LASTING = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, 
 class StoreError(BudgetnetError):
     """The store cannot be read or written."""
 
-    def __init__(self, url: str, error: Exception) -> None:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
-        super().__init__(f"{without_password(url)}: {' '.join(reason.split())}")
-        self.lasting = isinstance(error, OSError) and error.errno in _LASTING
+    def __init__(self, message: str, *, lasting: bool = False) -> None:
+        super().__init__(message)
+        self.lasting = lasting
         """Whether trying again is in vain."""
+
+    @classmethod
+    def of(cls, error: Exception, url: str) -> StoreError:
+        """Return the error for what the access to a URL has raised."""
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
+        lasting = isinstance(error, OSError) and error.errno in _LASTING
+        return cls(f"{without_password(url)}: {' '.join(reason.split())}", lasting=lasting)
 
 
 class RunStore:
@@ -181,7 +187,7 @@ class RunStore:
         try:
             return operation(f"{self._root}/{relative}", *values)
         except Exception as error:  # Packages for protocols raise errors of their own.
-            raise StoreError(f"{self.url}/{relative}", error) from error
+            raise StoreError.of(error, f"{self.url}/{relative}") from error
 
 
 def _state(file: Path) -> tuple[int, int]:

@@ -212,7 +212,7 @@ def test_partial_files_of_a_killed_worker_are_removed(identity: RunIdentity, tmp
 
 @pytest.mark.parametrize("url", ["s4://bucket/runs", "s3//:bucket://x"])
 def test_a_protocol_that_nobody_knows_is_refused(url: str) -> None:
-    with pytest.raises(InputError, match="^store = .*: cannot be opened: .*[Pp]rotocol.* not known"):
+    with pytest.raises(InputError, match=r"^store = .*: cannot be opened: .*[Pp]rotocol.* not known"):
         RunStore(url)
 
 
@@ -236,7 +236,7 @@ def test_a_store_that_cannot_be_written_says_so_in_one_line(identity: RunIdentit
 
 @pytest.mark.parametrize(("code", "lasting"), [(errno.ENOSPC, True), (errno.EACCES, True), (errno.ETIMEDOUT, False)])
 def test_errors_that_may_pass_are_told_from_those_that_do_not(code: int, lasting: bool) -> None:
-    error = StoreError("s3://user:secret@host/runs", OSError(code, "text of the system"))
+    error = StoreError.of(OSError(code, "text of the system"), "s3://user:secret@host/runs")
     assert error.lasting is lasting
     assert str(error) == "s3://user:***@host/runs: text of the system"
 
