@@ -8,12 +8,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from support import TINY, TINY_SPACE, child_environment, finished, started, tiny_recipe, until, wait_for, write_space
 
@@ -26,7 +27,7 @@ from ray_support import Cluster, command_line, descendants
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-SIZES = ["--device", "cpu", "--train-size", "200", "--validation-size", "40", "--json"]
+SIZES = ["--device", "cpu", "--train-size", "100", "--validation-size", "40", "--json"]
 SEARCH = ["search", "--space", "space.yaml", "--recipe", "recipe.yaml", "--max-params", "20k", *SIZES]
 SEARCH += ["--sampler", "random", "--pruner", "none", "--trials", "4"]
 ABLATE = ["ablate", "study.yaml", "--data", "digits", *SIZES]
@@ -44,6 +45,7 @@ REPRODUCE = [
     *SIZES,
 ]
 ON_RAY = ["--engine", "ray", "--workers", "2"]
+Undisturbed = Callable[[list[str]], tuple[Path, Any]]
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +79,22 @@ def lay_out(folder: Path, *, epochs: int = 30) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """Run a command in one process of this machine, once, and return its folder and its answer."""
+    done: dict[str, tuple[Path, Any]] = {}
+
+    def run(command: list[str]) -> tuple[Path, Any]:
+        if command[0] not in done:
+            folder = lay_out(tmp_path_factory.mktemp(command[0]))
+            answer = finished(*command, cwd=folder)
+            assert (answer.returncode, answer.stderr) == (0, "")
+            done[command[0]] = folder, json.loads(answer.stdout)
+        return done[command[0]]
+
+    return run
+
+
 def answers(folder: Path) -> dict[str, tuple[Any, Any]]:
     """Return the curves and the result of every run, without times, read without the package."""
     found = {}
@@ -96,10 +114,6 @@ def without_times(value: Any) -> Any:
         times = {"seconds", "started", "finished", "command", "out", "folder"}
         return {name: without_times(each) for name, each in value.items() if name not in times}
     return [without_times(each) for each in value] if isinstance(value, list) else value
-
-
-def ranking(answer: dict[str, Any]) -> list[Any]:
-    return [(each["run"], each["validation_accuracy"]) for each in answer["candidates"]]
 
 
 def trials_in(folder: Path) -> list[Any]:
@@ -122,36 +136,36 @@ def busy_node(cluster: Cluster, folder: Path) -> str | None:
 
 
 @pytest.mark.parametrize("command", [SEARCH, ABLATE, REPRODUCE], ids=lambda command: command[0])
-def test_a_node_that_is_killed_changes_no_answer(cluster: Cluster, tmp_path: Path, command: list[str]) -> None:
-    alone, shared = lay_out(tmp_path / "alone"), lay_out(tmp_path / "shared")
+def test_a_node_that_is_killed_changes_no_answer(
+    cluster: Cluster, tmp_path: Path, command: list[str], undisturbed: Undisturbed
+) -> None:
+    shared = lay_out(tmp_path)
     with started(*command, *ON_RAY, cwd=shared) as process:
         cluster.kill(wait_for(lambda: busy_node(cluster, shared), process=process))
         out, err = process.communicate(timeout=600)
     assert (process.returncode, err) == (0, "")
-    expected = finished(*command, cwd=alone)
-    assert (expected.returncode, expected.stderr) == (0, "")
+    alone, expected = undisturbed(command)
     assert answers(shared) == answers(alone)
     assert len(answers(shared)) == 4
-    if command is SEARCH:
-        trained = [trial for trial in trials_in(shared) if trial.user_attrs.get("trained")]
-        assert len({trial.user_attrs["run"] for trial in trained}) == len(trained) == 4
-    else:
-        assert without_times(json.loads(out)) == without_times(json.loads(expected.stdout))
+    assert without_times(json.loads(out)) == without_times(expected)
 
 
-def test_a_worker_process_that_is_killed_is_replaced(cluster: Cluster, tmp_path: Path) -> None:
-    alone, shared = lay_out(tmp_path / "alone"), lay_out(tmp_path / "shared")
+def test_a_worker_process_that_is_killed_is_replaced(
+    cluster: Cluster, tmp_path: Path, undisturbed: Undisturbed
+) -> None:
+    shared = lay_out(tmp_path)
     with started(*SEARCH, *ON_RAY, cwd=shared) as process:
         (worker, *_) = wait_for(lambda: cluster.training() if in_training(shared) else [], process=process)
         os.kill(worker, signal.SIGKILL)
         _, err = process.communicate(timeout=600)
     assert (process.returncode, err) == (0, "")
-    assert finished(*SEARCH, cwd=alone).returncode == 0
-    assert answers(shared) == answers(alone)
+    assert answers(shared) == answers(undisturbed(SEARCH)[0])
 
 
-def test_a_node_that_hangs_is_replaced_and_writes_nothing_when_it_wakes(cluster: Cluster, tmp_path: Path) -> None:
-    alone, shared = lay_out(tmp_path / "alone"), lay_out(tmp_path / "shared")
+def test_a_node_that_hangs_is_replaced_and_writes_nothing_when_it_wakes(
+    cluster: Cluster, tmp_path: Path, undisturbed: Undisturbed
+) -> None:
+    shared = lay_out(tmp_path)
     with started(*SEARCH, *ON_RAY, cwd=shared) as process:
         node = wait_for(lambda: busy_node(cluster, shared), process=process)
         cluster.send(node, signal.SIGSTOP)
@@ -160,14 +174,13 @@ def test_a_node_that_hangs_is_replaced_and_writes_nothing_when_it_wakes(cluster:
     files = {path: path.read_bytes() for path in (shared / "runs").glob("*/*")}
     cluster.forget(node)
     assert {path: path.read_bytes() for path in (shared / "runs").glob("*/*")} == files
-    assert finished(*SEARCH, cwd=alone).returncode == 0
-    assert answers(shared) == answers(alone)
+    assert answers(shared) == answers(undisturbed(SEARCH)[0])
 
 
 def test_a_driver_that_is_killed_leaves_no_workers_and_the_same_command_goes_on(
-    cluster: Cluster, tmp_path: Path
+    cluster: Cluster, tmp_path: Path, undisturbed: Undisturbed
 ) -> None:
-    alone, shared = lay_out(tmp_path / "alone"), lay_out(tmp_path / "shared")
+    shared = lay_out(tmp_path)
     with started(*SEARCH, *ON_RAY, cwd=shared) as process:
         wait_for(lambda: in_training(shared), process=process)
         process.kill()
@@ -175,8 +188,7 @@ def test_a_driver_that_is_killed_leaves_no_workers_and_the_same_command_goes_on(
         until(lambda: not cluster.training())
     again = finished(*SEARCH, *ON_RAY, cwd=shared)
     assert (again.returncode, again.stderr) == (0, "")
-    assert finished(*SEARCH, cwd=alone).returncode == 0
-    assert answers(shared) == answers(alone)
+    assert answers(shared) == answers(undisturbed(SEARCH)[0])
 
 
 def test_interrupted_workers_end_and_the_same_command_goes_on(cluster: Cluster, tmp_path: Path) -> None:
@@ -317,4 +329,32 @@ def test_an_address_where_nothing_listens_is_told_in_one_line(tmp_path: Path, mo
         assert (done.returncode, done.stdout) == (2, "")
         rule = "no Ray cluster answers there; ray start --head starts one"
         assert done.stderr == f"error: RAY_ADDRESS = '127.0.0.1:1': {rule}\n"
+    assert not (folder / "runs").exists()
+
+
+def test_without_ray_the_command_that_installs_it_is_told(tmp_path: Path) -> None:
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    for entry in Path(torch.__file__).parents[1].iterdir():
+        if entry.name.partition("-")[0] not in {"ray", "budgetnet", "__pycache__"}:
+            (packages / entry.name).symlink_to(entry)
+    metadata = packages / "budgetnet-0.0.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text(
+        "Metadata-Version: 2.1\nName: budgetnet\nVersion: 0.0\nRequires-Dist: ray>=2.55; extra == 'ray'\n"
+    )
+    path = os.pathsep.join([child_environment()["PYTHONPATH"], str(packages)])
+    folder = lay_out(tmp_path / "folder")
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", "budgetnet", *SEARCH, *ON_RAY],
+        cwd=folder,
+        env={**child_environment(), "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    command = "pip install 'ray>=2.55'"
+    assert done.stderr == f"error: --engine = 'ray': needs ray, not installed; to install: {command}\n"
     assert not (folder / "runs").exists()
