@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from budgetnet.common.config import without_password
 from budgetnet.common.errors import BudgetnetError, BusyError, InputError
 from budgetnet.common.files import write_bytes
+from budgetnet.common.passwords import without_password
 from budgetnet.runs.records import RunIdentity
 from budgetnet.runs.store import RunFolder
 

@@ -93,7 +93,8 @@ class TrialStore:
             pruner: decides at the ends of cycles which candidates stop.
         """
         self.trials = list(study.get_trials(deepcopy=False))
-        """All trials, by number."""
+        """All trials, in the order of their numbers."""
+        self._by_number = {trial.number: trial for trial in self.trials}
         self._pruner = pruner
         self._writer = TrialWriter(storage, study_name, self.trials, lock=lock)
         self.results: dict[Key, FrozenTrial] = {}
@@ -166,8 +167,8 @@ class TrialStore:
     def reported_before(self, trial: FrozenTrial) -> tuple[int, ...]:
         """Return the epochs that the interrupted trials of this trial's candidate reported."""
         epochs: set[int] = set()
-        while (number := trial.user_attrs.get("retry_of")) is not None:
-            trial = self.trials[number]
+        while (number := trial.user_attrs.get("retry_of")) in self._by_number:
+            trial = self._by_number[number]
             epochs |= set(trial.intermediate_values)
         return tuple(sorted(epochs))
 
@@ -236,8 +237,9 @@ class TrialStore:
         return trial
 
     def _store(self, trial: FrozenTrial) -> None:
-        trial.number = len(self.trials)
+        trial.number = 1 + self.trials[-1].number if self.trials else 0
         self.trials.append(trial)
+        self._by_number[trial.number] = trial
         self._writer.insert(trial)
 
     def _trial(

@@ -13,9 +13,9 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
-from budgetnet.common.config import without_password
 from budgetnet.common.errors import RecordError
 from budgetnet.common.formatting import duration
+from budgetnet.common.passwords import without_password
 from budgetnet.study.bulk import TrialTables
 from budgetnet.study.lock import StudyLock
 from budgetnet.study.storage import STORAGE_ERRORS, storage_errors
