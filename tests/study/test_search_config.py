@@ -6,7 +6,7 @@ import inspect
 import json
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import optuna
 import pytest
@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 import budgetnet as bn
 from budgetnet.cli.fields import takes_options_of
-from budgetnet.common.config import command, has_unnamed_documents
+from budgetnet.common.config import EngineName, command, has_unnamed_documents
 from budgetnet.common.errors import InputError, RecordError
 from budgetnet.data import DataSet
 from budgetnet.data.training_data import TrainingData
@@ -51,6 +51,7 @@ GIVEN: dict[str, st.SearchStrategy[Any]] = {
     "seed": st.integers(0, 2**32 - 1),
     "out": NAME.map(Path),
     "device": st.sampled_from(("auto", "cuda", "mps", "cpu")),
+    "engine": st.sampled_from(get_args(EngineName)),
     "threads": COUNT | st.just("auto"),
     "track": st.lists(st.just("tensorboard") | st.just("mlflow:some where"), max_size=2),
 }
@@ -266,7 +267,7 @@ def test_digest_changes_with_each_compared_field(digits: DataSet) -> None:
         "storage": "sqlite:///x.db",
         "out": "there",
         "threads": 1,
-        "engine": "local",
+        "engine": "ray",
         "workers": 2,
         "per_gpu": 2,
         "track": "tensorboard",
