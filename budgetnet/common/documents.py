@@ -194,7 +194,10 @@ def input_error(error: ValidationError) -> InputError:
     elif inner is not None:
         rule = str(inner)
     if first["type"] == "missing" and isinstance(first["loc"][-1], int):
-        field, rule = field_path(first["loc"][:-1]), f"must have more than {first['loc'][-1]} entries"
+        # Every missing entry is a problem, so the last one tells how many are needed.
+        own = [each["loc"] for each in problems if each["type"] == "missing" and each["loc"][:-1] == first["loc"][:-1]]
+        field, rule = field_path(first["loc"][:-1]), f"must have {int(own[-1][-1]) + 1} entries"
+        problems = [each for each in problems if each["loc"] not in own[1:]]
     elif first["type"] == "missing":
         value = None
     if len(problems) > 1 and not rule.endswith(" more)"):

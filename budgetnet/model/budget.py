@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
+from itertools import islice
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BeforeValidator
@@ -186,16 +187,34 @@ class Budget(Document):
         return tuple(LimitVerdict(name, getattr(cost, name), allowed) for name, allowed in pairs if allowed is not None)
 
 
-_Family = Iterator[tuple[str, ModelSpec]]
-"""One way to shrink a network: what changes, for people, and the network, from the smallest step to the largest."""
+class _Family(NamedTuple):
+    """One way to shrink a network, in steps: the larger the number, the smaller the change."""
+
+    steps: Sequence[int]
+    edit: Callable[[int], tuple[str, ModelSpec]]
+    """Return what a step changes, for people, and the network."""
+    uneven: Collection[int] = ()
+    """Steps whose network may cost less than that of a smaller number: where neighbouring widths are equal a shortcut
+    spares its convolution."""
 
 
 def _smallest_edits(spec: ModelSpec, budget: Budget) -> list[Edit]:
-    counted = ((Edit(words, edited, cost_of(edited)) for words, edited in family) for family in _families(spec))
-    # One after another and not by halving: where neighbouring widths are equal a shortcut spares its convolution, so a
-    # narrower network can be the larger one.
-    first = (next((edit for edit in family if budget.allows(edit.cost)), None) for family in counted)
-    return sorted((edit for edit in first if edit is not None), key=lambda edit: -budget.share_used(edit.cost))
+    found = (_smallest_edit(family, budget) for family in _families(spec))
+    return sorted((edit for edit in found if edit is not None), key=lambda edit: -budget.share_used(edit.cost))
+
+
+def _smallest_edit(family: _Family, budget: Budget) -> Edit | None:
+    def fits(step: int) -> bool:
+        return budget.allows(cost_of(family.edit(step)[1]))
+
+    even = sorted(set(family.steps).difference(family.uneven), reverse=True)
+    place = bisect_left(even, True, key=fits)
+    uneven = (step for step in sorted(family.uneven, reverse=True) if fits(step))
+    found = [*even[place : place + 1], *islice(uneven, 1)]
+    if not found:
+        return None
+    words, edited = family.edit(max(found))
+    return Edit(words, edited, cost_of(edited))
 
 
 def _families(spec: ModelSpec) -> Iterator[_Family]:
@@ -211,7 +230,8 @@ def _edited(spec: ModelSpec, stages: Sequence[dict[str, Any]], *, stem: int | No
 
     Not checked again, as most are looked at once and thrown away.
     """
-    changed = [stage.model_copy(update=fields) for stage, fields in zip(spec.stages, stages, strict=True)]
+    pairs = zip(spec.stages, stages, strict=True)
+    changed = [stage.model_copy(update=fields) if fields else stage for stage, fields in pairs]
     head = spec.stem if stem is None else spec.stem.model_copy(update={"channels": stem})
     return spec.model_copy(update={"name": "", "stem": head, "stages": tuple(changed)})
 
@@ -226,18 +246,24 @@ def _divides(spec: ModelSpec, width: int) -> bool:
 
 
 def _stage_channels(spec: ModelSpec, index: int) -> _Family:
-    stage = spec.stages[index]
-    before = spec.stages[index - 1].channels if index else spec.stem.channels
+    widths = [spec.stem.channels, *[stage.channels for stage in spec.stages]]
+    before, width, after = widths[index], widths[index + 1], (*widths, 0)[index + 2]
     narrowest = before if spec.shortcut.kind == "padding" else 1
-    for width in range(stage.channels - 1, narrowest - 1, -1):
-        if _divides(spec, width):
-            yield f"stage {index + 1}: {stage.channels} -> {width} channels", _in_stage(spec, index, channels=width)
+    steps = [each for each in range(narrowest, width) if _divides(spec, each)]
+
+    def edit(channels: int) -> tuple[str, ModelSpec]:
+        return f"stage {index + 1}: {width} -> {channels} channels", _in_stage(spec, index, channels=channels)
+
+    return _Family(steps, edit, uneven={before, after}.intersection(steps))
 
 
 def _stage_blocks(spec: ModelSpec, index: int) -> _Family:
     blocks = spec.stages[index].blocks
-    for count in range(blocks - 1, 0, -1):
-        yield f"stage {index + 1}: {blocks} -> {count} blocks", _in_stage(spec, index, blocks=count)
+
+    def edit(count: int) -> tuple[str, ModelSpec]:
+        return f"stage {index + 1}: {blocks} -> {count} blocks", _in_stage(spec, index, blocks=count)
+
+    return _Family(range(1, blocks), edit)
 
 
 def _all_widths(spec: ModelSpec) -> _Family:
@@ -245,7 +271,8 @@ def _all_widths(spec: ModelSpec) -> _Family:
     allowed = [[each for each in range(1, stage.channels + 1) if _divides(spec, each)] for stage in spec.stages]
     # A bottleneck's groups bind its stages but not the stem.
     step = 1 if spec.block == "bottleneck" else spec.groups
-    for thousandths in range(999, 0, -1):
+
+    def edit(thousandths: int) -> tuple[str, ModelSpec]:
         widths = [
             widths[max(0, bisect_right(widths, stage.channels * thousandths // 1000) - 1)]
             for stage, widths in zip(spec.stages, allowed, strict=True)
@@ -255,19 +282,22 @@ def _all_widths(spec: ModelSpec) -> _Family:
             # It cannot narrow.
             stem = min(stem, widths[0])
         edited = _edited(spec, [{"channels": width} for width in widths], stem=stem)
-        yield f"all widths x {thousandths / 1000:g}", edited
+        return f"all widths x {thousandths / 1000:g}", edited
+
+    return _Family((), edit, uneven=range(1, 1000))
 
 
 def _kernels(spec: ModelSpec, which: int) -> _Family:
     """Caps one of the two kernel sizes in every stage; a bottleneck's two entries are one kernel and move together."""
     together = spec.block == "bottleneck"
-    if together and which:
-        return
     largest = max(stage.kernel_sizes[which] for stage in spec.stages)
     place = "every" if together else ("every block's first", "every block's second")[which]
-    for cap in range(largest - 2, 0, -2):
+
+    def edit(cap: int) -> tuple[str, ModelSpec]:
         sizes = [
             tuple(min(size, cap) if together or at == which else size for at, size in enumerate(stage.kernel_sizes))
             for stage in spec.stages
         ]
-        yield f"{place} kernel: {largest} -> {cap}", _edited(spec, [{"kernel_sizes": pair} for pair in sizes])
+        return f"{place} kernel: {largest} -> {cap}", _edited(spec, [{"kernel_sizes": pair} for pair in sizes])
+
+    return _Family(() if together and which else range(1, largest - 1, 2), edit)

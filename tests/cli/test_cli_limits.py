@@ -39,8 +39,8 @@ def test_too_little_memory_is_one_line(tmp_path: Path, megabytes: int) -> None:
 
 
 def test_an_array_that_is_larger_than_memory_is_named(tmp_path: Path) -> None:
-    arrays = {"train_images": np.zeros((2, 8, 8), np.uint8), "train_labels": np.arange(2)}
-    np.savez(tmp_path / "a.npz", **arrays, test_images=arrays["train_images"], test_labels=arrays["train_labels"])
+    images, labels = np.zeros((2, 8, 8), np.uint8), np.arange(2)
+    np.savez(tmp_path / "a.npz", train_images=images, train_labels=labels, test_images=images, test_labels=labels)
     huge = b"(9000000000000000, 8, 8), }"
     with zipfile.ZipFile(tmp_path / "a.npz") as sound, zipfile.ZipFile(tmp_path / "b.npz", "w") as claiming:
         for name in sound.namelist():

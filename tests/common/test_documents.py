@@ -234,7 +234,7 @@ def test_field_path(location: tuple[int | str, ...], path: str) -> None:
     [
         (lambda: Recipe(name="my net"), "name = 'my net': must be of letters, digits and . _ + - only"),
         (lambda: Recipe(name="n" * 101), "must be at most 100 characters"),
-        (lambda: SearchSpace(channels=(8,)), "channels = (8,): must have more than 1 entries"),
+        (lambda: SearchSpace(channels=(8,)), "channels = (8,): must have 2 entries"),
     ],
 )
 def test_rules_name_what_is_wrong(make: Callable[[], object], message: str) -> None:

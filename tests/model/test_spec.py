@@ -74,7 +74,7 @@ def test_invalid_number_is_rejected_with_its_path(field: str, wrap: Any, value: 
         ("stages[0].kernel_sizes[0]", "must be an odd kernel size", {"stages": [{**STAGE, "kernel_sizes": [4, 3]}]}),
         ("stages[0].kernel_sizes[0]", "must be an odd kernel size", {"stages": [{**STAGE, "kernel_sizes": 33}]}),
         ("stages[0].kernel_sizes", "must have at most 2 entries", {"stages": [{**STAGE, "kernel_sizes": [3, 3, 3]}]}),
-        ("stages[0].kernel_sizes", "must have more than 1 entries", {"stages": [{**STAGE, "kernel_sizes": [3]}]}),
+        ("stages[0].kernel_sizes", "must have 2 entries", {"stages": [{**STAGE, "kernel_sizes": [3]}]}),
         ("stem.kernel_size", "must be an odd kernel size", {"stem": {"channels": 8, "kernel_size": 2}}),
         ("groups", "must divide the 8 input channels of stages[0]", {"groups": 3}),
         ("groups", "must divide stages[1].channels = 9", {"groups": 2, "stages": [STAGE, {"channels": 9}]}),
