@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import sqlite3
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import quote
 
 import optuna
 from filelock import FileLock
@@ -62,16 +65,24 @@ def default_storage(out: Path) -> str:
     return URL.create("sqlite", database=str((out / STORAGE_FILE).resolve())).render_as_string()
 
 
-def _engine_options(url: URL) -> dict[str, Any]:
+def _engine_options(url: URL, *, create: bool) -> dict[str, Any]:
     """Return options of SQLAlchemy for a storage."""
     if url.get_backend_name() == "sqlite":
-        return {"connect_args": {"timeout": 30}}
+        return _sqlite_options(Path(url.database or ""), create=create)
     # A server may have been restarted since the connection was last used.
     options: dict[str, Any] = {"pool_pre_ping": True}
     if url.get_driver_name().startswith("psycopg") and "connect_timeout" not in url.query:
         # Without a limit, connecting to a machine that is away takes minutes.
         options["connect_args"] = {"connect_timeout": 10}
     return options
+
+
+def _sqlite_options(file: Path, *, create: bool) -> dict[str, Any]:
+    if create or os.access(file.parent, os.W_OK) or Path(f"{file}-wal").exists():
+        return {"connect_args": {"timeout": 30}}
+    # In a folder that cannot be written to, SQLite could not create the files of its write-ahead log.
+    address = f"file:{quote(str(file.absolute()))}?immutable=1"
+    return {"creator": lambda: sqlite3.connect(address, uri=True, check_same_thread=False)}
 
 
 @contextmanager
@@ -144,13 +155,14 @@ def open_storage(url: str, *, create: bool) -> RDBStorage:
             raise _no_study(url)
     try:
         with storage_errors(url):
-            if not create and not inspect(create_engine(url, poolclass=NullPool)).has_table("studies"):
+            options = _engine_options(parsed, create=create)
+            if not create and not inspect(create_engine(url, poolclass=NullPool, **options)).has_table("studies"):
                 raise _no_study(url)
             with _exclusive(parsed) if create else nullcontext(), warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)
                 storage = TrialStorage(
                     url,
-                    engine_kwargs=_engine_options(parsed),
+                    engine_kwargs=options,
                     skip_table_creation=not create,
                 )
     except ImportError as error:

@@ -1,0 +1,45 @@
+"""Studies on a read-only file system: they are read as everywhere, and commands that write say why they cannot."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from report_support import every_outcome
+from support import RunCommand, snapshot
+
+from budgetnet.study.storage import default_storage, open_storage
+
+
+@pytest.fixture
+def mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A read-only view of a folder that has a study in ``runs``; the current folder."""
+    view, original = tmp_path / "view", tmp_path / "original"
+    every_outcome(original / "runs").study._storage.remove_session()
+    open_storage(default_storage(original / "runs"), create=False).engine.dispose()
+    view.mkdir()
+    if shutil.which("mount") is None or subprocess.run(["mount", "--bind", original, view], check=False).returncode:
+        pytest.skip("needs permission to mount")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", view], check=True)
+        monkeypatch.chdir(view)
+        yield view
+    finally:
+        monkeypatch.undo()
+        subprocess.run(["umount", "--lazy", view], check=True)
+
+
+def test_a_study_is_read_and_nothing_is_written(mounted: Path, tell: RunCommand, tmp_path: Path) -> None:
+    before = snapshot(mounted)
+    here, there = tell("trials", "--json"), tell("trials", "--json", "--out", str(tmp_path / "original" / "runs"))
+    assert (here.code, here.out) == (0, there.out)
+    assert tell("report", "-o", str(tmp_path / "report.html")).code == 0
+    for command in (["report"], ["search", "--data", "digits", "--trials", "1"], ["train", "reference"]):
+        told = tell(*command)
+        assert told.code in (1, 2)
+        assert (told.out, told.err.count("\n")) == ("", 1)
+        assert "writ" in told.err or "Read-only file system" in told.err
+    assert snapshot(mounted) == before
