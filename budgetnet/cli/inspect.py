@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +21,7 @@ from budgetnet.cli.options import (
 )
 from budgetnet.common.documents import Document, parse_count
 from budgetnet.common.errors import BudgetnetError, InputError, OverBudgetError
+from budgetnet.model.budget import SpecVerdict
 from budgetnet.model.spec import ModelSpec
 
 
@@ -32,6 +34,15 @@ def check(
     verify: Annotated[
         bool, typer.Option("--verify", help="Also build the network and count parameters and MACs with torch and thop.")
     ] = False,
+    write: Annotated[
+        Path | None,
+        typer.Option(
+            "--write",
+            metavar="FILE",
+            help="Write the spec to FILE if it fits, else that of an edit which does; YAML or JSON.",
+        ),
+    ] = None,
+    edit: Annotated[int, typer.Option("--edit", metavar="N", min=1, help="Number of the edit to write.")] = 1,
     as_json: Json = False,
 ) -> None:
     """Check a network against a budget without building it; exit code 3 if over budget."""
@@ -41,6 +52,7 @@ def check(
         network = network.adapted(**image_of(data))
     verdict = budget.check(network)
     counts = _verify(network) if verify else None
+    written = None if write is None else _write(verdict, write, number=edit)
     if as_json:
         print_json({**verdict.to_mapping(), **({} if counts is None else {"verified": counts})})
     else:
@@ -54,6 +66,8 @@ def check(
             output.print(edits_table(verdict))
         elif not verdict.fits:
             typer.echo("no single edit of widths, blocks or kernels fits the budget")
+        if written is not None:
+            typer.echo(f"wrote {written} to {write}")
         if counts is not None:
             typer.echo(
                 f"verified on the network: {counts['built_params']:,} parameters, thop {counts['thop_params']:,}; "
@@ -61,6 +75,24 @@ def check(
             )
     if not verdict.fits:
         raise typer.Exit(OverBudgetError.exit_code)
+
+
+def _write(verdict: SpecVerdict, path: Path, *, number: int) -> str | None:
+    """Write the network if it fits, else that of an edit; return what was written, None if no edit fits.
+
+    Raises:
+        InputError: there is no edit with this number.
+    """
+    if verdict.fits:
+        verdict.spec.save(path)
+        return verdict.name
+    if not verdict.edits:
+        return None
+    if number > len(verdict.edits):
+        raise InputError("--edit", number, f"must be from 1 to {len(verdict.edits)}, the number of edits that fit")
+    edit = verdict.edits[number - 1]
+    edit.spec.save(path)
+    return f"{verdict.name} with {edit.description}"
 
 
 def _verify(spec: ModelSpec) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from budgetnet.common.formatting import percent, short_count, short_petaflops
+from budgetnet.common.formatting import percent, share_of_limit, short_count, short_petaflops
 from budgetnet.model.budget import Verdict
 from budgetnet.statistics.intervals import format_with_interval, points
 from budgetnet.study.finalists import FinalResult, final_gaps
@@ -71,7 +71,7 @@ def titled_table(title: str, *headings: str, no_wrap: bool = False, **look: Any)
 
 def verdict_table(verdict: Verdict) -> Table:
     """Return a table of the limits: used, allowed, headroom."""
-    title = f"{verdict.name}: {'fits' if verdict.fits else 'over budget'}"
+    title = f"{verdict.name}: {verdict.word}"
     look: dict[str, Any] = {"caption": verdict.note or None, "caption_justify": "left"}
     table = titled_table(title, "limit", "used", "allowed", "headroom", "", **look)
     table.columns[-1].justify = "left"
@@ -84,11 +84,11 @@ def verdict_table(verdict: Verdict) -> Table:
             f"{limit.used:,}",
             f"{limit.allowed:,}",
             Text(f"{limit.headroom:,}", colour),
-            Text(f"{bar} {100 * share:.1f} %", colour),
+            Text(f"{bar} {share_of_limit(share)}", colour),
         )
     if not verdict.limits:
         for name, used in verdict.cost._asdict().items():
-            table.add_row(name, f"{used:,}", "no limit", "", "")
+            table.add_row(name, f"{used:,}", "-", "", "")
     return table
 
 
@@ -98,12 +98,12 @@ def image_line(data: str, *, input_shape: tuple[int, int, int], num_classes: int
 
 
 def edits_table(verdict: Verdict) -> Table:
-    """Return a table of the smallest edits that bring the network within the budget."""
-    table = titled_table(
-        "smallest edits that fit the budget, with their exact costs", "edit", "params", "MACs", "activations"
-    )
-    for edit in verdict.edits:
-        table.add_row(edit.description, *(f"{number:,}" for number in edit.cost))
+    """Return a numbered table of the smallest edits that bring the network within the budget."""
+    title = "smallest edits that fit the budget, with their exact costs"
+    table = titled_table(title, "", "edit", "params", "MACs", "activations")
+    table.columns[1].justify = "left"
+    for number, edit in enumerate(verdict.edits, 1):
+        table.add_row(str(number), edit.description, *(f"{cost:,}" for cost in edit.cost))
     return table
 
 

@@ -179,7 +179,7 @@ def input_error(error: ValidationError) -> InputError:
     problems = [
         problem
         for problem in error.errors(include_url=False)
-        if problem["type"] != "too_short" or len(problem["input"]) < problem["ctx"]["min_length"]
+        if problem["type"] != "too_short" or problem["ctx"]["actual_length"] < problem["ctx"]["min_length"]
     ]
     first = problems[0]
     context = first.get("ctx", {})

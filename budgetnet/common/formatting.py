@@ -53,6 +53,11 @@ def percent(share: float) -> str:
     return f"{100 * share:.2f}"
 
 
+def share_of_limit(share: float) -> str:
+    """Format a used share of a limit: ``98.4 %``, and from ten times the limit on ``4,662 x``."""
+    return f"{100 * share:.1f} %" if share < 10 else f"{share:,.0f} x"
+
+
 def named_few(names: Sequence[str], *, most: int = 3) -> str:
     """Name the first things of many: ``a, b, c and 7 more``."""
     shown, others = ", ".join(names[:most]), len(names) - most

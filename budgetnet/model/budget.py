@@ -26,6 +26,9 @@ Sizing = Literal["fit", "scale", "reject"]
 """Where widths come from. ``fit``: solved for, so that a network uses up the budget. ``scale``: solved for a sampled
 share of the budget. ``reject``: sampled, and networks over budget are rejected."""
 
+_WIDTH_STEP = 8
+"""Widths that edits suggest are multiples of this where possible, which hardware computes fast."""
+
 LIMITS = ("params", "macs", "activations")
 """Costs that can be limited: the fields of `Cost`."""
 
@@ -78,16 +81,18 @@ class Verdict:
         return all(limit.headroom >= 0 for limit in self.limits)
 
     @property
+    def word(self) -> str:
+        """``fits``, ``over budget`` or ``no limit given``."""
+        return ("fits" if self.fits else "over budget") if self.limits else "no limit given"
+
+    @property
     def edits(self) -> tuple[Edit, ...]:
         """The smallest edits that make the network fit; none are known of a network without a spec."""
         return ()
 
     def __repr__(self) -> str:
         limits = (f"{limit.used:,} of {limit.allowed:,} {limit.limit}" for limit in self.limits)
-        return (
-            f"Verdict({self.name}: {'fits' if self.fits else 'over budget'}, {', '.join(limits) or 'no limit'}"
-            f"{f', {self.note}' if self.note else ''})"
-        )
+        return f"Verdict({', '.join([f'{self.name}: {self.word}', *limits])}{f', {self.note}' if self.note else ''})"
 
     @property
     def note(self) -> str:
@@ -113,10 +118,10 @@ class Verdict:
             raise OverBudgetError(f"{self.name}: {'; '.join(parts)}")
 
     def to_mapping(self) -> dict[str, Any]:
-        """Return the verdict as plain data."""
+        """Return the verdict as plain data; ``fits`` is None without a limit."""
         return {
             "name": self.name,
-            "fits": self.fits,
+            "fits": self.fits if self.limits else None,
             **self.cost._asdict(),
             "frozen_params": self.frozen_params,
             "limits": [{**limit._asdict(), "headroom": limit.headroom} for limit in self.limits],
@@ -139,8 +144,8 @@ class SpecVerdict(Verdict):
     def edits(self) -> tuple[Edit, ...]:
         """The smallest edits that make the network fit, one of each kind, by decreasing used share of the budget.
 
-        Each edit's cost is computed and fits; the next smaller edit of the same kind does not. Empty if the network
-        fits or no single edit is enough.
+        Widths become multiples of 8 where one fits. Each edit's cost is computed and fits; the next smaller edit of the
+        same kind does not. Empty if the network fits or no single edit is enough.
         """
         return () if self.fits else tuple(_smallest_edits(self.spec, self.budget))
 
@@ -196,6 +201,8 @@ class _Family(NamedTuple):
     uneven: Collection[int] = ()
     """Steps whose network may cost less than that of a smaller number: where neighbouring widths are equal a shortcut
     spares its convolution."""
+    step: int = 1
+    """Multiples of this are preferred."""
 
 
 def _smallest_edits(spec: ModelSpec, budget: Budget) -> list[Edit]:
@@ -207,13 +214,19 @@ def _smallest_edit(family: _Family, budget: Budget) -> Edit | None:
     def fits(step: int) -> bool:
         return budget.allows(cost_of(family.edit(step)[1]))
 
-    even = sorted(set(family.steps).difference(family.uneven), reverse=True)
-    place = bisect_left(even, True, key=fits)
-    uneven = (step for step in sorted(family.uneven, reverse=True) if fits(step))
-    found = [*even[place : place + 1], *islice(uneven, 1)]
-    if not found:
+    def largest(steps: Sequence[int], uneven: Collection[int]) -> int | None:
+        even = sorted(set(steps).difference(uneven), reverse=True)
+        place = bisect_left(even, True, key=fits)
+        found = [*even[place : place + 1], *islice(filter(fits, sorted(uneven, reverse=True)), 1)]
+        return max(found, default=None)
+
+    multiples = [[each for each in steps if each % family.step == 0] for steps in (family.steps, family.uneven)]
+    found = largest(*multiples)
+    if found is None:
+        found = largest(family.steps, family.uneven)
+    if found is None:
         return None
-    words, edited = family.edit(max(found))
+    words, edited = family.edit(found)
     return Edit(words, edited, cost_of(edited))
 
 
@@ -254,7 +267,7 @@ def _stage_channels(spec: ModelSpec, index: int) -> _Family:
     def edit(channels: int) -> tuple[str, ModelSpec]:
         return f"stage {index + 1}: {width} -> {channels} channels", _in_stage(spec, index, channels=channels)
 
-    return _Family(steps, edit, uneven={before, after}.intersection(steps))
+    return _Family(steps, edit, uneven={before, after}.intersection(steps), step=_WIDTH_STEP)
 
 
 def _stage_blocks(spec: ModelSpec, index: int) -> _Family:
@@ -267,17 +280,18 @@ def _stage_blocks(spec: ModelSpec, index: int) -> _Family:
 
 
 def _all_widths(spec: ModelSpec) -> _Family:
-    """Scales stem and stages together, each rounded down to a width that the groups allow, or up to the narrowest."""
-    allowed = [[each for each in range(1, stage.channels + 1) if _divides(spec, each)] for stage in spec.stages]
+    """Scales stem and stages together, each rounded to a width that the groups allow: multiples of 8 where possible."""
+    stages = [_Widths([each for each in range(1, top.channels + 1) if _divides(spec, each)]) for top in spec.stages]
     # A bottleneck's groups bind its stages but not the stem.
     step = 1 if spec.block == "bottleneck" else spec.groups
+    stems = _Widths(range(step, spec.stem.channels + 1, step))
 
     def edit(thousandths: int) -> tuple[str, ModelSpec]:
         widths = [
-            widths[max(0, bisect_right(widths, stage.channels * thousandths // 1000) - 1)]
-            for stage, widths in zip(spec.stages, allowed, strict=True)
+            allowed.nearest(stage.channels * thousandths // 1000)
+            for stage, allowed in zip(spec.stages, stages, strict=True)
         ]
-        stem = max(step, spec.stem.channels * thousandths // 1000 // step * step)
+        stem = stems.nearest(spec.stem.channels * thousandths // 1000)
         if spec.shortcut.kind == "padding":
             # It cannot narrow.
             stem = min(stem, widths[0])
@@ -287,11 +301,26 @@ def _all_widths(spec: ModelSpec) -> _Family:
     return _Family((), edit, uneven=range(1, 1000))
 
 
+class _Widths:
+    """Allowed widths, ascending."""
+
+    def __init__(self, allowed: Sequence[int]) -> None:
+        self._allowed = allowed
+        self._multiples = [each for each in allowed if each % _WIDTH_STEP == 0]
+
+    def nearest(self, width: int) -> int:
+        """Return the nearest multiple of 8 to a width of 8 or more, else the largest width below, or the narrowest."""
+        if width >= _WIDTH_STEP and self._multiples:
+            at = bisect_right(self._multiples, width)
+            return min(self._multiples[max(0, at - 1) : at + 1], key=lambda each: abs(each - width))
+        return self._allowed[max(0, bisect_right(self._allowed, width) - 1)]
+
+
 def _kernels(spec: ModelSpec, which: int) -> _Family:
     """Caps one of the two kernel sizes in every stage; a bottleneck's two entries are one kernel and move together."""
     together = spec.block == "bottleneck"
     largest = max(stage.kernel_sizes[which] for stage in spec.stages)
-    place = "every" if together else ("every block's first", "every block's second")[which]
+    place = "every" if together else ("every first", "every second")[which]
 
     def edit(cap: int) -> tuple[str, ModelSpec]:
         sizes = [

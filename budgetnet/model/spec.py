@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -388,9 +388,9 @@ def whitened_size(spec: ModelSpec, *, input_size: tuple[int, int] | None = None)
 
 
 def _sequence(field: str, value: object) -> Sequence[Any]:
-    if isinstance(value, (str, bytes)) or not hasattr(value, "__len__"):
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
         raise InputError(field, value, "must be a list with one entry for each stage")
-    return list(value)  # type: ignore[call-overload, no-any-return]
+    return list(value)
 
 
 def spread_over_stages(stages: list[dict[str, Any]], lists: dict[str, Any]) -> None:
@@ -404,9 +404,10 @@ def spread_over_stages(stages: list[dict[str, Any]], lists: dict[str, Any]) -> N
         InputError: the length of a list differs from the number of stages.
     """
     for field, value in lists.items():
-        single = not hasattr(value, "__len__")
-        one_pair = field == "kernel_sizes" and not single and not any(hasattr(entry, "__len__") for entry in value)
-        entries = [value] * len(stages) if single or one_pair else _sequence(field, value)
+        single = not isinstance(value, Iterable)
+        entries = [value] * len(stages) if single else _sequence(field, value)
+        if field == "kernel_sizes" and not single and not any(isinstance(entry, Iterable) for entry in entries):
+            entries = [entries] * len(stages)
         if len(entries) != len(stages):
             raise InputError(field, value, f"must have one entry for each of the {len(stages)} stages")
         for stage, entry in zip(stages, entries, strict=True):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from budgetnet.common.formatting import percent, short_count, short_petaflops
+from budgetnet.common.formatting import percent, share_of_limit, short_count, short_petaflops
 from budgetnet.evaluation.results import BINS, EvaluatedRun, compare
 from budgetnet.experiments.ablation.changes import EFFECT_RULE, POOLED_RULE
 from budgetnet.experiments.ablation.results import AblationResult, Row
@@ -84,10 +84,16 @@ def stages_html(spec: ModelSpec) -> str:
 def verdict_html(verdict: Verdict) -> str:
     """Return a verdict as a table and bars of its limits, with the smallest edits if it is over budget."""
     rows = [
-        (limit.limit, f"{limit.used:,}", f"{limit.allowed:,}", f"{limit.headroom:,}", f"{limit.violation + 1:.1%}")
+        (
+            limit.limit,
+            f"{limit.used:,}",
+            f"{limit.allowed:,}",
+            f"{limit.headroom:,}",
+            share_of_limit(limit.violation + 1),
+        )
         for limit in verdict.limits
     ]
-    caption = f"<b>{escape(verdict.name)}</b> · {'fits' if verdict.fits else 'over budget'}"
+    caption = f"<b>{escape(verdict.name)}</b> · {verdict.word}"
     caption += f"<br>{escape(verdict.note)}" if verdict.note else ""
     table = table_html(caption, ("limit", "used", "allowed", "headroom", "share"), rows)
     table += "".join(map(_bar, verdict.limits))
@@ -101,7 +107,7 @@ def _bar(limit: LimitVerdict) -> str:
     """Return the used share of a limit as a bar; a mark shows the limit if it is exceeded."""
     used = limit.violation + 1
     fits = limit.headroom >= 0
-    text = f"{limit.limit}: {used:.1%} of {limit.allowed:,}, {'fits' if fits else 'over'}"
+    text = f"{limit.limit}: {share_of_limit(used)} of {limit.allowed:,}, {'fits' if fits else 'over'}"
     full = min(1.0, used)
     mark = 1.0 if fits else 1 / used
     ground = f"position:relative;width:320px;max-width:100%;height:10px;margin:4px 10px;background:{RULE}"

@@ -14,7 +14,7 @@ from optuna_dashboard._note import get_note_from_system_attrs
 from search_support import Watcher
 from support import TINY, TINY_SPACE, tiny_recipe
 
-from budgetnet import Study, open_study, search
+from budgetnet import Study, ablate, open_study, search, train
 from budgetnet.common.errors import InputError, OverBudgetError, RecordError
 from budgetnet.data import DataSet
 from budgetnet.data.training_data import TrainingData
@@ -195,3 +195,17 @@ def test_finalists_are_trained_in_full(digits: DataSet, tmp_path: Path) -> None:
     (final,) = study.finals()
     assert len(final.test) == 2
     assert open_study(out=tmp_path).finals() == [final]
+
+
+@pytest.mark.parametrize("field", ["train_size", "validation_size"])
+@pytest.mark.parametrize("size", [0, -1, 1.5])
+def test_sizes_that_are_no_numbers_of_images_are_refused(tmp_path: Path, field: str, size: Any) -> None:
+    fields: dict[str, Any] = {"out": tmp_path / "runs", field: size}
+    message = f"^{field} = {size}: must be a whole number of at least 1"
+    with pytest.raises(InputError, match=message):
+        search(max_params="20k", **fields)
+    with pytest.raises(InputError, match=message):
+        train(TINY, **fields)
+    with pytest.raises(InputError, match=message):
+        ablate(tmp_path / "study.yaml", **fields)
+    assert not (tmp_path / "runs").exists()

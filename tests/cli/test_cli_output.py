@@ -113,6 +113,31 @@ def test_a_space_is_described_for_a_data_set(folder: Path, tell: RunCommand) -> 
         assert f"{option[0]} = '{option[1]}': must not be given with --data" in refused.err
 
 
+def test_an_edit_is_written_as_a_spec_that_fits(folder: Path, tell: RunCommand) -> None:
+    command = ["check", "reference", "--max-params", "4M"]
+    edits = answered(tell, *command, code=3)["edits"]
+    for options, edit in (([], edits[0]), (["--edit", "2"], edits[1])):
+        answer = tell(*command, "--write", "smaller.yaml", *options)
+        assert (answer.code, answer.err) == (3, "")
+        assert f"wrote reference with {edit['description']} to smaller.yaml" in answer.out
+        assert ModelSpec.load("smaller.yaml") == ModelSpec.from_mapping(edit["spec"])
+        assert tell("check", "smaller.yaml", "--max-params", "4M").code == 0
+    before = Path("smaller.yaml").read_bytes()
+    refused = tell(*command, "--write", "smaller.yaml", "--edit", "99")
+    assert (refused.code, refused.out) == (2, "")
+    assert f"--edit = 99: must be from 1 to {len(edits)}" in refused.err
+    assert tell("check", "reference", "--max-params", "1", "--write", "smaller.yaml").code == 3
+    assert Path("smaller.yaml").read_bytes() == before, "no edit fits"
+
+
+def test_a_network_that_fits_is_written_for_the_data_it_was_checked_for(folder: Path, tell: RunCommand) -> None:
+    answer = tell("check", "resnet20", "--max-params", "1M", "--data", "digits", "--write", "grey.json")
+    assert (answer.code, answer.err) == (0, "")
+    assert "wrote resnet20 to grey.json" in answer.out
+    written = ModelSpec.load("grey.json")
+    assert (written.name, written.input_shape, written.num_classes) == ("resnet20", (1, 8, 8), 10)
+
+
 @pytest.mark.parametrize("spec", ["reference", "spec.yaml"])
 def test_verifying_counts_the_built_network(folder: Path, tell: RunCommand, spec: str) -> None:
     answer = answered(tell, "check", spec, "--verify")

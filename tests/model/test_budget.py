@@ -73,6 +73,28 @@ def test_invalid_limits_are_rejected(field: str, value: Any) -> None:
     assert caught.value.field == field
 
 
+def test_without_a_limit_nothing_is_said_to_fit() -> None:
+    verdict = Budget().check(REFERENCE)
+    assert repr(verdict) == "Verdict(reference: no limit given)"
+    assert "no limit given" in verdict._repr_html_()
+    assert "fits" not in verdict._repr_html_()
+    assert verdict.to_mapping()["fits"] is None
+
+
+def test_a_use_of_many_times_the_limit_is_not_told_in_per_cent() -> None:
+    shown = Budget(max_params=1000, max_macs=7 * 10**8).check(REFERENCE)._repr_html_()
+    assert "4,662 x" in shown
+    assert "113.3 %" in shown
+
+
+@pytest.mark.parametrize("limit", [4_600_000, 4_000_000, 1_000_000])
+def test_suggested_widths_are_multiples_of_8(limit: int) -> None:
+    edits = Budget(max_params=limit).check(REFERENCE).edits
+    assert edits
+    assert {stage.channels % 8 for edit in edits for stage in edit.spec.stages} == {0}
+    assert {edit.spec.stem.channels % 8 for edit in edits} == {0}
+
+
 def test_verdict_to_mapping() -> None:
     mapping = Budget(max_params=4_600_000).check(REFERENCE).to_mapping()
     assert (mapping["name"], mapping["fits"], mapping["params"]) == ("reference", False, 4_662_346)
@@ -97,14 +119,16 @@ def with_stage(spec: ModelSpec, index: int, **changes: Any) -> ModelSpec | None:
 
 
 def scaled(spec: ModelSpec, thousandths: int) -> ModelSpec:
-    """Scale all widths, each rounded down to one that the groups divide, or up to the narrowest of those."""
+    """Scale all widths, each rounded to one that the groups divide: 8 or more to a multiple of 8, others down."""
 
     def scaled_width(width: int, *, stem: bool) -> int:
         target = max(1, width * thousandths // 1000)
-        if stem and spec.block == "bottleneck":
-            return target
-        allowed = [option for option in range(1, width + 1) if inner_width(spec, option) % spec.groups == 0]
-        return max((option for option in allowed if option <= target), default=allowed[0])
+        free = stem and spec.block == "bottleneck"
+        allowed = [option for option in range(1, width + 1) if free or inner_width(spec, option) % spec.groups == 0]
+        multiples = [option for option in allowed if option % 8 == 0]
+        if target >= 8 and multiples:
+            return min(multiples, key=lambda option: (abs(option - target), option))
+        return max([option for option in allowed if option <= target] or allowed[:1])
 
     widths = [scaled_width(stage.channels, stem=False) for stage in spec.stages]
     stem = scaled_width(spec.stem.channels, stem=True)
@@ -126,7 +150,8 @@ def with_capped_kernels(spec: ModelSpec, indices: tuple[int, ...], cap: int) -> 
 def families(spec: ModelSpec) -> Iterator[tuple[str, Iterator[ModelSpec | None]]]:
     """Yield each kind of edit, named as in its descriptions, and all its networks, the smallest change first."""
     for index, stage in enumerate(spec.stages):
-        widths = range(stage.channels - 1, 0, -1)
+        below = range(stage.channels - 1, 0, -1)
+        widths = [width for width in below if width % 8 == 0] + [width for width in below if width % 8]
         yield f"stage {index + 1} channels", (with_stage(spec, index, channels=width) for width in widths)
         counts = range(stage.blocks - 1, 0, -1)
         yield f"stage {index + 1} blocks", (with_stage(spec, index, blocks=count) for count in counts)
@@ -134,7 +159,7 @@ def families(spec: ModelSpec) -> Iterator[tuple[str, Iterator[ModelSpec | None]]
     if spec.block == "bottleneck":
         kernels: list[tuple[str, tuple[int, ...]]] = [("every kernel", (0, 1))]
     else:
-        kernels = [("every block's first kernel", (0,)), ("every block's second kernel", (1,))]
+        kernels = [("every first kernel", (0,)), ("every second kernel", (1,))]
     for name, indices in kernels:
         largest = max(stage.kernel_sizes[indices[0]] for stage in spec.stages)
         yield name, (with_capped_kernels(spec, indices, cap) for cap in range(largest - 2, 0, -2))
@@ -247,7 +272,7 @@ def test_smallest_edits_of_the_reference_one_parameter_over_budget() -> None:
     edits = Budget(max_params=4_662_345).check(REFERENCE).edits
     descriptions = {edit.description for edit in edits}
     assert {
-        "stage 5: 256 -> 255 channels",
+        "stage 5: 256 -> 248 channels",
         "stage 1: 2 -> 1 blocks",
-        "every block's first kernel: 5 -> 3",
+        "every first kernel: 5 -> 3",
     } <= descriptions

@@ -304,3 +304,18 @@ def test_verdict_notes_that_frozen_weights_are_counted() -> None:
     assert verdict.note in repr(verdict) and verdict.to_mapping()["frozen_params"] == 288
     assert Budget(max_params=whitened.params - 1).check(whitened).fits is False
     assert Budget(max_params="1M").check(get("reference")).note == ""
+
+
+def test_iterators_give_the_entries_of_stages() -> None:
+    expected = ModelSpec.resnet(channels=[8, 16], blocks=[1, 2], kernel_sizes=[(5, 3), (3, 3)])
+    lists: dict[str, Any] = {
+        "channels": (width for width in (8, 16)),
+        "blocks": iter([1, 2]),
+        "kernel_sizes": (pair for pair in ((5, 3), (3, 3))),
+    }
+    assert ModelSpec.resnet(**lists) == expected
+    stages: Any = (stage for stage in expected.stages)
+    assert ModelSpec(stages=stages, stem=expected.stem) == expected
+    assert expected.replace(stages=iter(expected.stages)) == expected
+    with pytest.raises(InputError, match=r"stages = .*: must have at least 1 entries"):
+        ModelSpec.from_mapping({"stages": iter(())})

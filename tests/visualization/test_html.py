@@ -68,8 +68,8 @@ def test_a_network_is_drawn_below_its_table() -> None:
 @pytest.mark.parametrize(
     ("limit", "words", "filled", "mark"),
     [
-        ("5M", "params: 93.2% of 5,000,000, fits", "93.2%", "100.0%"),
-        ("4M", "params: 116.6% of 4,000,000, over", "100.0%", "85.8%"),
+        ("5M", "params: 93.2 % of 5,000,000, fits", "93.2%", "100.0%"),
+        ("4M", "params: 116.6 % of 4,000,000, over", "100.0%", "85.8%"),
     ],
 )
 def test_a_verdict_has_a_bar_for_each_limit(limit: str, words: str, filled: str, mark: str) -> None:
