@@ -117,6 +117,8 @@ class RayEngine(RemoteEngine):
         except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise InputError("RAY_ADDRESS", address, f"cannot be used: {' '.join(str(error).split())}") from None
         self._connected_here = True
+        # Lost nodes are not for the user, and Ray would print them to standard output, where results go.
+        ray._private.worker._worker_logs_enabled = False
 
     def _room(self) -> int:
         """Return the number of workers that the cluster has room for."""
@@ -311,6 +313,7 @@ class RayEngine(RemoteEngine):
         self._attempts.clear()
         if self._connected_here:
             ray.shutdown()
+            ray._private.worker._worker_logs_enabled = True
             self._connected_here = False
 
 
