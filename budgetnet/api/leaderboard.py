@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from budgetnet.common.errors import InputError, RecordError
 from budgetnet.common.files import exists
+from budgetnet.common.formatting import percent
 from budgetnet.evaluation.results import require_common_images, require_distinct
 from budgetnet.runs.recipe import require_reliable_validation
 from budgetnet.runs.store import RunFolder
@@ -45,7 +46,11 @@ class Leaderboard(tuple[LeaderboardRow, ...]):
 
     def __repr__(self) -> str:
         best = next((row for row in self if row.rank == 1), None)
-        text = f"best {best.name} {best.architecture}, {100 * best.accuracy:.2f} %" if best else "no candidate yet"
+        text = (
+            f"best {best.name} {best.architecture}, {percent(best.accuracy, images=best.images)} %"
+            if best
+            else "no candidate yet"
+        )
         return f"Leaderboard({self.title}: {text})"
 
     def _repr_html_(self) -> str:

@@ -105,8 +105,10 @@ class TrainedRun:
         return predict(self.folder, images, device=device)
 
     def __repr__(self) -> str:
-        accuracy, interval = self.accuracy, self.interval
-        text = "no result" if accuracy is None or interval is None else f"{format_with_interval(accuracy, interval)} %"
+        accuracy, interval, text = self.accuracy, self.interval, "no result"
+        if accuracy is not None and interval is not None:
+            images = self.record.result.validation_images
+            text = f"{format_with_interval(accuracy, interval, images=images)} %"
         return f"TrainedRun({self.folder.name}: {text} validation accuracy)"
 
     def _repr_html_(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from budgetnet.api.run import TrainedRun
+from budgetnet.common.formatting import percent
 from budgetnet.study.trials import Trial
 
 
@@ -20,7 +21,7 @@ class TrainedCandidate(TrainedRun):
         self.trial = trial
 
     def __repr__(self) -> str:
-        accuracy = "" if self.accuracy is None else f", {100 * self.accuracy:.2f} %"
+        accuracy = "" if self.accuracy is None else f", {percent(self.accuracy, images=self.trial.images)} %"
         return f"TrainedCandidate({self.trial.name} {self.trial.architecture}, {self.trial.params:,} params{accuracy})"
 
     def _repr_html_(self) -> str:

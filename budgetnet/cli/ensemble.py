@@ -100,12 +100,16 @@ def _table(result: EnsembleResult) -> Table:
     fold(table, 1)
 
     def measures(scores: Scores) -> list[str]:
-        accuracy = format_with_interval(scores.accuracy, scores.interval)
+        accuracy = format_with_interval(scores.accuracy, scores.interval, images=scores.images)
         return [accuracy, f"{scores.loss:.4f}", percent(scores.calibration().ece)]
 
     for number, (record, scores) in enumerate(result.members, 1):
         table.add_row(str(number), record.folder.name, f"{record.result.params:,}", *measures(scores))
-    mean = [percent(result.mean_accuracy), f"{result.mean_loss:.4f}", percent(result.mean_ece())]
+    mean = [
+        percent(result.mean_accuracy, images=result.scores.images),
+        f"{result.mean_loss:.4f}",
+        percent(result.mean_ece()),
+    ]
     table.add_section()
     table.add_row("", "mean member", "", *mean)
     table.add_row("", "ensemble", f"{result.params:,}", *measures(result.scores), style="bold")

@@ -126,7 +126,7 @@ def _print_run(output: Console, evaluated: EvaluatedRun, *, number: int, bins: i
         f"{describe_recipe(identity.recipe)}, seed {identity.seed}, weights of epoch {result.best_epoch} of "
         f"{result.epochs}"
     )
-    accuracy = f"accuracy {format_with_interval(scores.accuracy, scores.interval)} %"
+    accuracy = f"accuracy {format_with_interval(scores.accuracy, scores.interval, images=scores.images)} %"
     output.print("; ".join([accuracy, *evaluated.remarks]), style="yellow" if evaluated.remarks else None)
     output.print(
         f"{scores.correct:,} of {scores.images:,} {evaluated.part} images{_VIEWS[evaluated.views]}; "

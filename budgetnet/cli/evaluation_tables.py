@@ -32,9 +32,9 @@ def class_table(scores: Scores, names: Sequence[str]) -> Table:
         recall = (
             "-"
             if each.accuracy is None or each.interval is None
-            else format_with_interval(each.accuracy, each.interval)
+            else format_with_interval(each.accuracy, each.interval, images=each.images)
         )
-        precision = "-" if each.precision is None else percent(each.precision)
+        precision = "-" if each.precision is None else percent(each.precision, images=each.images)
         table.add_row(each.name, f"{each.images:,}", recall, precision)
     return table
 
@@ -85,7 +85,7 @@ def overview_table(evaluated: Sequence[EvaluatedRun], *, bins: int) -> Table:
     fold(table, 1)
     for number, each in enumerate(evaluated, 1):
         scores = each.scores
-        accuracy = format_with_interval(scores.accuracy, scores.interval)
+        accuracy = format_with_interval(scores.accuracy, scores.interval, images=scores.images)
         table.add_row(
             str(number),
             each.run,

@@ -138,7 +138,9 @@ def leaderboard_table(rows: Sequence[LeaderboardRow], *, title: str, width: int)
         cells.append(short_count(row.macs))
         if wide:
             cells.append("" if row.train_flops is None else short_petaflops(row.train_flops))
-        cells.append(format_with_interval(row.accuracy, row.interval) if wide else percent(row.accuracy))
+        images = row.images
+        accuracy = format_with_interval(row.accuracy, row.interval, images=images)
+        cells.append(accuracy if wide else percent(row.accuracy, images=images))
         if wide:
             cells.append(gap_text(row, with_interval=not tested or width >= _VERY_WIDE))
         if tested:
@@ -178,10 +180,14 @@ def finals_table(results: Sequence[FinalResult], *, comparable: bool, width: int
         cells.append(f"{params:,}" if wide else short_count(params))
         if wide:
             cells.append(short_petaflops(fmean(result.train_flops)) if result.records else "")
-        cells += [str(len(result.records)), percent(fmean(result.validation)) if result.records else "no result"]
-        interval = result.test_interval
-        tested = "-" if interval is None else percent(fmean(result.test))
-        cells.append(format_with_interval(fmean(result.test), interval) if interval and wide else tested)
+        validation = (
+            percent(fmean(result.validation), images=result.validation_images) if result.records else "no result"
+        )
+        cells += [str(len(result.records)), validation]
+        interval, images = result.test_interval, result.test_images
+        tested = "-" if interval is None else percent(fmean(result.test), images=images)
+        with_interval = format_with_interval(fmean(result.test), interval, images=images) if interval else tested
+        cells.append(with_interval if wide else tested)
         if wide:
             cells.append(points(gap.difference, gap.interval if very_wide else None) if gap else "")
             cells.append(_noise_text(gap.exceeds_noise, gap.difference) if gap else "")

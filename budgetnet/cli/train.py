@@ -126,9 +126,10 @@ def _report(record: RunRecord, *, as_json: bool) -> None:
         f"{name}: {result.params:,} parameters, {result.macs:,} MACs, seed {identity.seed}, on {identity.device}"
     )
     typer.echo(f"data: {data.name}: {data.provenance}; {data.train_images:,} training images")
+    images = result.validation_images
     typer.echo(
-        f"validation accuracy {format_with_interval(accuracy, interval)} % (95 % interval, "
-        f"{result.validation_images:,} images), epoch {result.best_epoch} of {result.epochs}; {result.reason}; "
+        f"validation accuracy {format_with_interval(accuracy, interval, images=images)} % (95 % interval, "
+        f"{images:,} images), epoch {result.best_epoch} of {result.epochs}; {result.reason}; "
         "test set not used"
     )
     typer.echo(

@@ -89,7 +89,11 @@ def _table(listed: Sequence[Trial], *, title: str, width: int) -> Table:
     if wide:
         table.add_column("reason", overflow="fold", min_width=20)
     for trial in listed:
-        cells = [trial.name, trial.outcome, "" if trial.accuracy is None else percent(trial.accuracy)]
+        cells = [
+            trial.name,
+            trial.outcome,
+            "" if trial.accuracy is None else percent(trial.accuracy, images=trial.images),
+        ]
         cells += ["" if trial.epochs is None else str(trial.epochs)]
         cells += [f"{trial.params:,}" if wide else short_count(trial.params)]
         table.add_row(*cells, Architecture(trial.architecture), *([trial.ended or ""] if wide else []))

@@ -48,9 +48,17 @@ def count_of(number: int, thing: str) -> str:
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
-def percent(share: float) -> str:
-    """Format a share in per cent with two decimals: 0.9141 becomes ``91.41``."""
-    return f"{100 * share:.2f}"
+def percent(share: float, *, images: int | None = None) -> str:
+    """Format a share in per cent, with no more decimals than its number of images supports.
+
+    Two decimals, or one below 1,000 images and none below 100: 0.9141 becomes ``91.41``, ``91.4`` or ``91``.
+
+    Args:
+        share: the share.
+        images: number of images that it is a share of, such as of one run for a mean accuracy. Default: many.
+    """
+    decimals = 2 if images is None or images >= 1_000 else 1 if images >= 100 else 0
+    return f"{100 * share:.{decimals}f}"
 
 
 def share_of_limit(share: float) -> str:

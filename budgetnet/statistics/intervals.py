@@ -170,9 +170,10 @@ def _normal_quantile(confidence: float) -> float:
     return -NormalDist().inv_cdf((1 - confidence) / 2)
 
 
-def format_with_interval(share: float, interval: Interval) -> str:
-    """Format a share and its interval in per cent: ``91.41 [90.84, 91.94]``."""
-    return f"{percent(share)} [{percent(interval.low)}, {percent(interval.high)}]"
+def format_with_interval(share: float, interval: Interval, *, images: int | None = None) -> str:
+    """Format a share and its interval in per cent, with the decimals of `percent`: ``91.41 [90.84, 91.94]``."""
+    value, low, high = (percent(each, images=images) for each in (share, *interval))
+    return f"{value} [{low}, {high}]"
 
 
 def points(difference: float, interval: Interval | None = None) -> str:

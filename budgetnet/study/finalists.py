@@ -75,6 +75,16 @@ class FinalResult(NamedTuple):
         return [record.test.accuracy for record in self.records if record.test]
 
     @property
+    def validation_images(self) -> int | None:
+        """Number of validation images of each run; None without a run."""
+        return self.records[0].result.validation_images if self.records else None
+
+    @property
+    def test_images(self) -> int | None:
+        """Number of test images; None without a test result."""
+        return next((record.test.images for record in self.records if record.test), None)
+
+    @property
     def train_flops(self) -> list[int]:
         """Floating-point operations of each run's training."""
         return [record.train_flops for record in self.records]

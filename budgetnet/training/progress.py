@@ -139,11 +139,13 @@ class _Counting(Callback, ABC):
         work.trained += 1
         work.pruned += result.status == "stopped"
         if result.status == "complete" and accuracy is not None:
-            work.best = max(work.best or 0.0, accuracy)
+            work.best, work.images = max(work.best or 0.0, accuracy), result.validation_images
         if work.noun:
             outcome = "pruned" if result.status == "stopped" else result.status
-            reached = f"{outcome}, no result" if accuracy is None else f"{outcome}, {percent(accuracy)} %"
-            self._write_ended(worker, f"{reached} after {count_of(result.epochs, 'epoch')}, {duration(result.seconds)}")
+            reached = "no result" if accuracy is None else f"{percent(accuracy, images=result.validation_images)} %"
+            self._write_ended(
+                worker, f"{outcome}, {reached} after {count_of(result.epochs, 'epoch')}, {duration(result.seconds)}"
+            )
 
     def on_run_interrupted(self, reason: str | None, *, worker: int) -> None:
         """Write why a run of several failed."""
@@ -161,8 +163,12 @@ class _Counting(Callback, ABC):
         name = self.work.name_of(run) or (run.label if self.work.noun else "")
         return (
             f"{name}{', ' * bool(name)}epoch {epoch.epoch} of {run.epochs}: validation accuracy "
-            f"{percent(epoch.validation_accuracy)} %, training loss {epoch.train_loss:.3f}"
+            f"{_accuracy(epoch, run)} %, training loss {epoch.train_loss:.3f}"
         )
+
+
+def _accuracy(epoch: Epoch, run: RunInfo) -> str:
+    return percent(epoch.validation_accuracy, images=run.identity.data.validation_images)
 
 
 class ProgressLines(_Counting):
@@ -282,7 +288,8 @@ class ProgressBars(_Counting):
 
     def on_epoch_end(self, epoch: Epoch, *, worker: int) -> None:
         """Show the epoch's validation accuracy."""
-        description = f"{self._label(self._current[worker])} · {percent(epoch.validation_accuracy)} %"
+        run = self._current[worker]
+        description = f"{self._label(run)} · {_accuracy(epoch, run)} %"
         self._bars.update(self._tasks[worker], completed=epoch.epoch, description=description)
         if self.every_epoch:
             self.write(self._epoch_line(epoch, worker=worker))

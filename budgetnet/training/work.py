@@ -25,6 +25,8 @@ class Work:
     """Number of trials rejected as over budget."""
     best: float | None = None
     """Highest validation accuracy of a complete run, as a share."""
+    images: int | None = None
+    """Number of its validation images."""
     names: Mapping[str, str] = field(default_factory=dict)
     """Name of a run in messages by that of its folder, such as ``finalist 1/2, seed 2/2``."""
 
@@ -41,7 +43,7 @@ class Work:
 
     def summary(self) -> str:
         """Return the state of the search or batch in a few words."""
-        best = "" if self.best is None else f" · best {percent(self.best)} %"
+        best = "" if self.best is None else f" · best {percent(self.best, images=self.images)} %"
         if self.noun != "trials":
             return f"{self.noun}{best}"
         return f"{self.noun}{best} · {self.pruned} pruned · {self.rejected} over budget"

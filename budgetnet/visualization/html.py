@@ -145,7 +145,7 @@ def leaderboard_html(rows: Sequence[LeaderboardRow], *, title: str, most: int | 
             f"{row.params:,}",
             short_count(row.macs),
             "" if row.train_flops is None else short_petaflops(row.train_flops),
-            format_with_interval(row.accuracy, row.interval),
+            format_with_interval(row.accuracy, row.interval, images=row.images),
             gap_text(row),
             noise_word(row.exceeds_noise),
         )
@@ -187,7 +187,7 @@ def run_html(record: RunRecord) -> str:
     if result.validation_correct is not None:
         share = result.validation_correct / result.validation_images
         interval = wilson_interval(result.validation_correct, result.validation_images)
-        accuracy = f"{format_with_interval(share, interval)} % validation accuracy"
+        accuracy = f"{format_with_interval(share, interval, images=result.validation_images)} % validation accuracy"
     facts = [
         accuracy,
         f"recipe {describe_recipe(identity.recipe)}, {result.epochs} epochs, seed {identity.seed}",
@@ -205,8 +205,8 @@ def evaluations_html(evaluated: Sequence[EvaluatedRun]) -> str:
             each.run,
             each.record.identity.spec.label,
             f"{each.record.result.params:,}",
-            format_with_interval(each.scores.accuracy, each.scores.interval),
-            percent(each.scores.balanced_accuracy),
+            format_with_interval(each.scores.accuracy, each.scores.interval, images=each.scores.images),
+            percent(each.scores.balanced_accuracy, images=each.scores.images),
             f"{each.scores.images:,}",
             f"{each.scores.loss:.4f}",
             percent(each.scores.calibration(BINS).ece),

@@ -120,7 +120,7 @@ def test_a_study_is_opened_again_and_shows_itself(study: Study) -> None:
     assert study.best().trial.name in shown.cells
     assert "4 trained" in repr(again)
     candidate = read(study.best()._repr_html_())
-    assert f"{100 * (study.best().trial.accuracy or 0):.2f} [" in candidate.text
+    assert f"{100 * (study.best().trial.accuracy or 0):.1f} [" in candidate.text
     assert "script" not in {*shown.tags, *candidate.tags}
     board = study.leaderboard()
     cells = read(board._repr_html_()).cells

@@ -29,7 +29,7 @@ def test_runs_are_ranked_by_validation_accuracy(runs: Runs, tell: RunCommand) ->
     shown = tell("leaderboard", "good0", "good1")
     assert shown.code == 0
     assert "2 runs" in shown.out
-    assert all(f"{100 * row['accuracy']:.2f}" in shown.out for row in rows)
+    assert all(f"{100 * row['accuracy']:.0f} [" in shown.out for row in rows)
 
 
 def test_duplicate_run_is_rejected(runs: Runs, tell: RunCommand) -> None:

@@ -38,7 +38,7 @@ def test_every_trial_is_listed_with_its_outcome(tell: RunCommand) -> None:
         (line,) = [line for line in lines if line.split("│")[1:2] and line.split("│")[1].strip() == trial.name]
         cells = [cell.strip() for cell in line.split("│")[1:-1]]
         assert cells[1] == trial.outcome
-        assert cells[2] == ("" if trial.accuracy is None else f"{100 * trial.accuracy:.2f}")
+        assert cells[2] == ("" if trial.accuracy is None else f"{100 * trial.accuracy:.0f}")
     ordered = json.loads(tell("trials", "--sort", "accuracy", "--json").out)["trials"]
     accuracies = [trial["accuracy"] for trial in ordered if trial["accuracy"] is not None]
     assert accuracies == sorted(accuracies, reverse=True)

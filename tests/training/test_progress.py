@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import itertools
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 from rich.console import Console
 from rich.progress import Progress
 from support import PAIR_SPACE, TINY, prepare, tiny_recipe
@@ -71,10 +74,10 @@ def test_lines_of_one_run_are_rare_and_tell_the_time_left(run: RunInfo, capsys: 
     # An epoch takes 25 s, so after the first one every third line is due.
     assert capsys.readouterr().err.splitlines() == [
         f"{params}: up to 10 epochs",
-        "epoch 1 of 10: validation accuracy 1.00 %, training loss 0.500, about 3 min 45 s left",
-        "epoch 4 of 10: validation accuracy 4.00 %, training loss 0.500, about 2 min 30 s left",
-        "epoch 7 of 10: validation accuracy 7.00 %, training loss 0.500, about 1 min 15 s left",
-        "epoch 10 of 10: validation accuracy 10.00 %, training loss 0.500",
+        "epoch 1 of 10: validation accuracy 1 %, training loss 0.500, about 3 min 45 s left",
+        "epoch 4 of 10: validation accuracy 4 %, training loss 0.500, about 2 min 30 s left",
+        "epoch 7 of 10: validation accuracy 7 %, training loss 0.500, about 1 min 15 s left",
+        "epoch 10 of 10: validation accuracy 10 %, training loss 0.500",
     ]
 
 
@@ -178,6 +181,24 @@ def test_quiet_shows_nothing(
     with showing(Work(noun="trials", total=6), verbosity=None if by_environment else "quiet") as progress:
         search_of(progress, run)
     assert capsys.readouterr() == ("", "")
+
+
+IN_A_NOTEBOOK = """
+from budgetnet.training.progress import ProgressBars, showing
+from budgetnet.training.work import Work
+
+with showing(Work(noun="runs", total=2)) as shown:
+    assert type(shown) is ProgressBars
+"""
+
+
+@pytest.mark.skipif(find_spec("ipywidgets") is None, reason="needs ipywidgets")
+def test_bars_in_a_notebook_are_a_widget() -> None:
+    cell = nbformat.v4.new_code_cell(IN_A_NOTEBOOK)  # type: ignore[no-untyped-call]
+    notebook = nbformat.v4.new_notebook(cells=[cell])  # type: ignore[no-untyped-call]
+    NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    outputs = notebook.cells[0].outputs
+    assert any("application/vnd.jupyter.widget-view+json" in each.get("data", {}) for each in outputs)
 
 
 def test_a_wrong_environment_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,7 +80,7 @@ def test_a_note_holds_the_numbers_of_the_record(annotated: Copy) -> None:
     low, high = proportion_confint(correct, images, alpha=0.05, method="wilson")
     note = annotated.note(trial)
     share = 100 * correct / images
-    accuracy = f"{share:.2f} \\[{100 * low:.2f}, {100 * high:.2f}\\] % at 95 %; {correct} of {images} validation images"
+    accuracy = f"{share:.0f} \\[{100 * low:.0f}, {100 * high:.0f}\\] % at 95 %; {correct} of {images} validation images"
     assert cells(note, "accuracy") == [accuracy]
     assert "published" not in note, "these are other images than the published result's"
     assert cells(note, "trained")[0].startswith("3 epochs in 3 whole cycles, ")

@@ -64,7 +64,10 @@ def _result(trial: Trial, settings: StudySettings) -> Iterator[list[str]]:
         interval = wilson_interval(trial.correct, trial.images)
         reached = "" if trial.outcome != "pruned" else " when it was pruned"
         counted = f"{trial.correct:,} of {trial.images:,} validation images{reached}"
-        yield ["accuracy", f"{plain(format_with_interval(trial.accuracy, interval))} % at 95 %; {counted}"]
+        yield [
+            "accuracy",
+            f"{plain(format_with_interval(trial.accuracy, interval, images=trial.images))} % at 95 %; {counted}",
+        ]
     elif trial.accuracy is not None:
         yield ["accuracy", f"{percent(trial.accuracy)} % of the validation images"]
     if trial.accuracy is not None and settings.data.is_original_cifar10:
@@ -74,7 +77,9 @@ def _result(trial: Trial, settings: StudySettings) -> Iterator[list[str]]:
         time = "" if trial.seconds is None else f", {trial.seconds:,.1f} s"
         yield ["trained", f"{count_of(trial.epochs, 'epoch')} in {count_of(trial.cycles or 0, 'whole cycle')}{time}"]
     if trial.reports:
-        reports = (f"{epoch}: {percent(value)} %" for epoch, value in sorted(trial.reports.items()))
+        reports = (
+            f"{epoch}: {percent(value, images=trial.images)} %" for epoch, value in sorted(trial.reports.items())
+        )
         yield ["after epoch", ", ".join(reports)]
     yield ["ended", plain(trial.ended or "no reason recorded")]
     if trial.seed is not None:

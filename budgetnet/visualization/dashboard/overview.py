@@ -91,13 +91,13 @@ class Overview:
         if best is None:
             return "No candidate is fully trained yet."
         kind = "Best finalist" if best.finalist else "Best within the budget"
+        accuracy = plain(format_with_interval(best.accuracy, best.interval, images=best.images))
         parts = [
-            f"{kind}: **{plain(best.name)} {plain(best.architecture)}** with "
-            f"{plain(format_with_interval(best.accuracy, best.interval))} % at 95 % on {best.images:,} "
+            f"{kind}: **{plain(best.name)} {plain(best.architecture)}** with {accuracy} % at 95 % on {best.images:,} "
             f"validation images and {best.params:,} parameters; run {code(best.run)}."
         ]
         if best.finalist and best.finalist.test and (interval := best.finalist.test_interval):
-            mean = plain(format_with_interval(fmean(best.finalist.test), interval))
+            mean = plain(format_with_interval(fmean(best.finalist.test), interval, images=best.finalist.test_images))
             parts.append(f"Mean test accuracy over {count_of(len(best.finalist.test), 'seed')}: {mean} %.")
         if comparable:
             published = next(row for row in rows if row.is_reference)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from budgetnet.common.errors import InputError
-from budgetnet.common.formatting import count_of
+from budgetnet.common.formatting import count_of, percent
 from budgetnet.visualization.figures.style import WIDTH, blank_figure, literal
 
 if TYPE_CHECKING:
@@ -104,5 +104,5 @@ def _alt(cells: Sequence[ConfusionCell]) -> str:
     most = ""
     if wrong and wrong.images:
         most = f"; most often, {count_of(wrong.images, 'time')}, {wrong.true} is taken for {wrong.predicted}"
-    share = f", {100 * right / total:.2f} %," if total else ""
+    share = f", {percent(right / total, images=total)} %," if total else ""
     return f"Of {total:,} images {right:,}{share} are on the diagonal, taken for what they are{most}."

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from budgetnet.common.formatting import percent
 from budgetnet.model.budget import Budget
 from budgetnet.model.published import PublishedResult
 from budgetnet.model.zoo import get
@@ -47,6 +48,8 @@ class FrontRow(NamedTuple):
     """Validation accuracy, from 0 to 1."""
     interval: Interval | None
     """95 % Wilson interval of the accuracy; None if the number of images is unknown."""
+    images: int | None
+    """Number of images that the accuracy is measured on; None if unknown."""
     complete: bool
     """Whether it is fully trained; otherwise it was pruned, and the accuracy is that of the last report."""
     on_front: bool
@@ -73,6 +76,7 @@ def front_rows(trials: Sequence[Trial], *, cost: CostName = "params") -> list[Fr
             interval=None
             if trial.correct is None or trial.images is None
             else wilson_interval(trial.correct, trial.images),
+            images=trial.images,
             complete=trial.outcome == "complete",
             on_front=trial.number in unbeaten,
         )
@@ -189,8 +193,10 @@ def _traces(rows: Sequence[FrontRow], words: str) -> Iterable[Any]:
 
 
 def _hover_text(row: FrontRow, words: str) -> str:
-    interval = f" [{100 * row.interval.low:.2f}, {100 * row.interval.high:.2f}]" if row.interval else ""
-    return f"{row.name} {literal(row.architecture)}<br>{row.cost:,} {words}<br>{100 * row.accuracy:.2f} %{interval}"
+    ends = [percent(end, images=row.images) for end in row.interval or ()]
+    interval = f" [{', '.join(ends)}]" if ends else ""
+    accuracy = percent(row.accuracy, images=row.images)
+    return f"{row.name} {literal(row.architecture)}<br>{row.cost:,} {words}<br>{accuracy} %{interval}"
 
 
 def _published(cost: int, reference: PublishedResult, words: str) -> Any:
@@ -211,7 +217,10 @@ def _alt(rows: Sequence[FrontRow], words: str, *, limit: int | None) -> str:
     bound = f" within {limit:,} {words}" if limit else ""
     if not unbeaten:
         return f"No candidate{bound} was trained to its end yet."
-    parts = [f"{row.name} with {row.cost:,} {words} and {100 * row.accuracy:.2f} %" for row in unbeaten[-5:]]
+    parts = [
+        f"{row.name} with {row.cost:,} {words} and {percent(row.accuracy, images=row.images)} %"
+        for row in unbeaten[-5:]
+    ]
     earlier = "" if len(unbeaten) <= 5 else f"{len(unbeaten) - 5} smaller ones, "
     complete = sum(row.complete for row in rows)
     return f"Of {complete} candidates trained to their end{bound}, the front holds {earlier}{listed(parts)}."

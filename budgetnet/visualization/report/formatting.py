@@ -23,9 +23,9 @@ def signed(difference: float) -> str:
     return points(difference).replace("-", _MINUS)
 
 
-def percent_interval(interval: Interval) -> str:
-    """Format an interval in per cent."""
-    return f"[{percent(interval.low)}, {percent(interval.high)}]"
+def percent_interval(interval: Interval, *, images: int | None = None) -> str:
+    """Format an interval in per cent, with the decimals of `percent`."""
+    return f"[{percent(interval.low, images=images)}, {percent(interval.high, images=images)}]"
 
 
 def points_interval(interval: Interval) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import get_args
 
+from budgetnet.common.formatting import percent
 from budgetnet.model.budget import Budget
 from budgetnet.model.cost import Cost
 from budgetnet.study.outcomes import OUT_OF_MEMORY
@@ -63,7 +64,7 @@ def _cost(trial: Trial) -> Cost:
 def _rejection(trial: Trial, budget: Budget, earlier: Trial | None) -> Rejection:
     if trial.outcome == "over budget" or not budget.allows(_cost(trial)):
         return Rejection(trial, "over budget", _excess(trial, budget))
-    reached = "" if trial.accuracy is None else f", at {100 * trial.accuracy:.2f} %"
+    reached = "" if trial.accuracy is None else f", at {percent(trial.accuracy, images=trial.images)} %"
     known = f", as {earlier.name}" if earlier is not None and earlier.number != trial.number else ""
     reasons: dict[str, tuple[RejectionKind, str]] = {
         "pruned": ("pruned", f"after cycle {trial.cycles}{reached}: other candidates were better"),
