@@ -126,11 +126,12 @@ def _print_run(output: Console, evaluated: EvaluatedRun, *, number: int, bins: i
         f"{describe_recipe(identity.recipe)}, seed {identity.seed}, weights of epoch {result.best_epoch} of "
         f"{result.epochs}"
     )
+    balanced = percent(scores.balanced_accuracy, images=scores.images)
     accuracy = f"accuracy {format_with_interval(scores.accuracy, scores.interval, images=scores.images)} %"
     output.print("; ".join([accuracy, *evaluated.remarks]), style="yellow" if evaluated.remarks else None)
     output.print(
         f"{scores.correct:,} of {scores.images:,} {evaluated.part} images{_VIEWS[evaluated.views]}; "
-        f"95 % interval by Wilson; balanced accuracy {percent(scores.balanced_accuracy)} %, loss {scores.loss:.4f}, "
+        f"95 % interval by Wilson; balanced accuracy {balanced} %, loss {scores.loss:.4f}, "
         f"ECE {percent(calibration.ece)} %"
     )
     output.print(class_table(scores, evaluated.class_names))
