@@ -48,6 +48,7 @@ GIVEN: dict[str, st.SearchStrategy[Any]] = {
     "enqueue": st.lists(NAME, max_size=3),
     "finalists": st.integers(0, 20),
     "storage": st.just("sqlite:///a folder/studies.db"),
+    "store": st.just("s3://bucket/a folder"),
     "seed": st.integers(0, 2**32 - 1),
     "out": NAME.map(Path),
     "device": st.sampled_from(("auto", "cuda", "mps", "cpu")),
@@ -77,7 +78,8 @@ def read_by_the_command_line(line: str) -> SearchConfig:
 @many_examples
 @given(st.fixed_dictionaries({}, optional=GIVEN))
 def test_command_round_trips_the_config(given: dict[str, Any]) -> None:
-    config = SearchConfig(**given)
+    # A store is for the workers of a cluster.
+    config = SearchConfig(**(given | {"engine": "ray"} if "store" in given else given))
     assert read_by_the_command_line(command(config)) == config
     assert SearchConfig.from_mapping(json.loads(json.dumps(config.to_mapping()))) == config
 
@@ -273,7 +275,7 @@ def test_digest_changes_with_each_compared_field(digits: DataSet) -> None:
         "track": "tensorboard",
     }
     # The rest is part of the question by what it comes to: the images, their split and the device.
-    assert {*other, *same, "data", "train_size", "validation_size", "device"} == set(FIELDS)
+    assert {*other, *same, "store", "data", "train_size", "validation_size", "device"} == set(FIELDS)
     for name, value in other.items():
         assert asked(**{name: value}).digest != asked().digest, name
         differing = asked().differences(asked(**{name: value}))
@@ -281,3 +283,4 @@ def test_digest_changes_with_each_compared_field(digits: DataSet) -> None:
         assert name not in shown or differing[0].endswith(f", not {shown[name]}")
     for name, value in same.items():
         assert asked(**{name: value}).digest == asked().digest, name
+    assert asked(engine="ray", store="s3://bucket/runs").digest == asked().digest
