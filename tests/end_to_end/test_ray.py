@@ -217,7 +217,7 @@ def test_interrupted_workers_end_and_the_same_command_goes_on(cluster: Cluster, 
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=120)
     assert (process.returncode, out) == (130, "")
-    assert err.splitlines() == ["interrupted: progress is saved, run the same command to resume", "interrupted"]
+    assert err == "interrupted: progress is saved, run the same command to resume\n"
     until(lambda: not cluster.training())
     assert {trial.user_attrs["ended"] for trial in trials_in(folder)} == {"interrupted"}
 
@@ -312,7 +312,9 @@ def test_without_a_cluster_one_is_started_here_that_nobody_else_can_reach(
     with started(*SEARCH, *ON_RAY, cwd=folder) as process:
         wait_for(lambda: in_training(folder), process=process)
         below = {process.pid, *descendants(process.pid)}
-        assert not [pid for pid in below if "dashboard" in command_line(pid)]
+        # Ray starts its program also without a dashboard, for this module alone, which serves nothing.
+        dashboards = [command_line(pid) for pid in below if "dashboard/dashboard.py" in command_line(pid)]
+        assert all("--modules-to-load=UsageStatsHead " in f"{command} " for command in dashboards)
         listening = [address for pid in below for address in sockets_of(pid)]
         out, err = process.communicate(timeout=600)
     assert (process.returncode, err) == (0, "")
