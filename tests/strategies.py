@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
+from budgetnet.common.config import EngineName
 from budgetnet.model.spec import ModelSpec
 
 FAST_SHARE = 0.2
@@ -30,6 +31,22 @@ def examples(count: int) -> settings:
 
 
 many_examples = examples(300)
+
+ENGINE_FIELDS: dict[str, st.SearchStrategy[Any]] = {
+    "engine": st.sampled_from(get_args(EngineName)),
+    "workers": st.integers(1, 10**6),
+    "per_gpu": st.integers(1, 10**6),
+    "store": st.just("s3://bucket/a folder"),
+}
+"""Values of the fields by which a config chooses its engine."""
+
+
+def some_fields(fields: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[dict[str, Any]]:
+    """Generate some of the fields of a config with an engine; with a store, which is for clusters, always Ray."""
+    return st.fixed_dictionaries({}, optional=fields).map(
+        lambda given: given | {"engine": "ray"} if "store" in given else given
+    )
+
 
 kernels = st.sampled_from([1, 3, 5, 7])
 names = st.text(st.sampled_from("abzABZ019_.+-éß中"), max_size=8)

@@ -12,7 +12,7 @@ import typer
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import many_examples
+from strategies import ENGINE_FIELDS, many_examples, some_fields
 from support import TINY, tiny_recipe
 from typer.testing import CliRunner
 
@@ -27,6 +27,7 @@ from budgetnet.visualization.report.run_reader import Reader
 COUNT = st.integers(1, 10**6)
 NAME = st.text("abc xyz=./'$-", min_size=1, max_size=8).map(lambda text: f"n{text}")
 GIVEN: dict[str, st.SearchStrategy[Any]] = {
+    **ENGINE_FIELDS,
     **dict.fromkeys(("seeds", "epochs", "train_size", "validation_size"), COUNT),
     "data": NAME,
     "change": st.lists(NAME, max_size=3),
@@ -47,7 +48,7 @@ SMALL: dict[str, Any] = {"train_size": 64, "validation_size": 40, "device": "cpu
 
 
 @many_examples
-@given(NAME, st.fixed_dictionaries({}, optional=GIVEN))
+@given(NAME, some_fields(GIVEN))
 def test_command_round_trips_the_config(study: str, given: dict[str, Any]) -> None:
     found: list[AblationConfig] = []
     app = typer.Typer()

@@ -11,7 +11,7 @@ import pytest
 import typer
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import many_examples
+from strategies import ENGINE_FIELDS, many_examples, some_fields
 from support import TINY, RunCommand, tiny_recipe
 from typer.testing import CliRunner
 
@@ -38,6 +38,7 @@ KINDS: dict[str, type[ReproductionConfig]] = {
 COUNT = st.integers(1, 10**6)
 NAME = st.text("abc xyz=./'$-", min_size=1, max_size=8).map(lambda text: f"n{text}")
 GIVEN: dict[str, st.SearchStrategy[Any]] = {
+    **ENGINE_FIELDS,
     "data": NAME,
     "declare": st.just("cifar10"),
     "epochs": COUNT,
@@ -57,7 +58,7 @@ GIVEN: dict[str, st.SearchStrategy[Any]] = {
 
 
 @many_examples
-@given(st.sampled_from(sorted(KINDS)), st.fixed_dictionaries({}, optional=GIVEN))
+@given(st.sampled_from(sorted(KINDS)), some_fields(GIVEN))
 def test_command_round_trips_the_config(name: str, given: dict[str, Any]) -> None:
     kind = KINDS[name]
     assert set(kind.model_fields) <= set(GIVEN)

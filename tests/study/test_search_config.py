@@ -6,7 +6,7 @@ import inspect
 import json
 import shlex
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import optuna
 import pytest
@@ -14,13 +14,13 @@ import torch
 import typer
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import many_examples
+from strategies import ENGINE_FIELDS, many_examples, some_fields
 from support import TINY, TINY_SPACE, RunCommand, tiny_recipe
 from typer.testing import CliRunner
 
 import budgetnet as bn
 from budgetnet.cli.fields import takes_options_of
-from budgetnet.common.config import EngineName, command, has_unnamed_documents
+from budgetnet.common.config import command, has_unnamed_documents
 from budgetnet.common.errors import InputError, RecordError
 from budgetnet.data import DataSet
 from budgetnet.data.training_data import TrainingData
@@ -38,8 +38,9 @@ NAME = st.text(st.characters(codec="ascii", categories=("L", "N", "P", "S", "Zs"
     lambda text: not text.startswith("-")
 )
 GIVEN: dict[str, st.SearchStrategy[Any]] = {
-    **dict.fromkeys(("max_params", "max_macs", "max_activations", "epochs", "final_epochs", "workers"), COUNT),
-    **dict.fromkeys(("trials", "final_seeds", "per_gpu", "train_size", "validation_size"), COUNT),
+    **ENGINE_FIELDS,
+    **dict.fromkeys(("max_params", "max_macs", "max_activations", "epochs", "final_epochs"), COUNT),
+    **dict.fromkeys(("trials", "final_seeds", "train_size", "validation_size"), COUNT),
     **dict.fromkeys(("data", "space", "recipe", "final_recipe", "study"), NAME),
     "timeout": st.floats(1e-3, 1e7).map(lambda seconds: round(seconds, 3)),
     "sizing": st.sampled_from(("fit", "scale", "reject")),
@@ -48,11 +49,9 @@ GIVEN: dict[str, st.SearchStrategy[Any]] = {
     "enqueue": st.lists(NAME, max_size=3),
     "finalists": st.integers(0, 20),
     "storage": st.just("sqlite:///a folder/studies.db"),
-    "store": st.just("s3://bucket/a folder"),
     "seed": st.integers(0, 2**32 - 1),
     "out": NAME.map(Path),
     "device": st.sampled_from(("auto", "cuda", "mps", "cpu")),
-    "engine": st.sampled_from(get_args(EngineName)),
     "threads": COUNT | st.just("auto"),
     "track": st.lists(st.just("tensorboard") | st.just("mlflow:some where"), max_size=2),
 }
@@ -76,10 +75,9 @@ def read_by_the_command_line(line: str) -> SearchConfig:
 
 
 @many_examples
-@given(st.fixed_dictionaries({}, optional=GIVEN))
+@given(some_fields(GIVEN))
 def test_command_round_trips_the_config(given: dict[str, Any]) -> None:
-    # A store is for the workers of a cluster.
-    config = SearchConfig(**(given | {"engine": "ray"} if "store" in given else given))
+    config = SearchConfig(**given)
     assert read_by_the_command_line(command(config)) == config
     assert SearchConfig.from_mapping(json.loads(json.dumps(config.to_mapping()))) == config
 
