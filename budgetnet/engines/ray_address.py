@@ -12,6 +12,10 @@ from budgetnet.common.extras import require_extra
 
 _CONNECT_SECONDS = 5.0
 """Seconds to wait for a cluster's address to answer."""
+_SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+"""An empty settings frame, with which both sides of HTTP/2, and so of gRPC, begin; its fourth byte is the type."""
+_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _SETTINGS
+"""Opening of a connection by an HTTP/2 client."""
 
 
 def require_ray() -> None:
@@ -50,9 +54,13 @@ def find_cluster() -> str | None:
 
 
 def _answers(address: str) -> bool:
+    """Return whether a server of Ray's protocol, gRPC, answers; with TLS, whether any server does."""
     host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") != "0":
+                return True
+            connection.sendall(_HELLO)
+            return connection.recv(len(_SETTINGS))[3:4] == _SETTINGS[3:4]
     except (OSError, OverflowError, ValueError):
         return False
-    return True
