@@ -165,8 +165,9 @@ class RayEngine(RemoteEngine):
             return
         # Later than any attempt before, also of an earlier driver.
         attempt = self._attempts[worker] = time.time_ns()
-        self._mailbox.assign.remote(worker, attempt)
-        self._pending[self._actors[worker].train.remote(value, attempt)] = worker
+        # The worker waits for it: an event that overtakes it would be refused, and the worker would give up.
+        assigned = self._mailbox.assign.remote(worker, attempt)
+        self._pending[self._actors[worker].train.remote(value, attempt, assigned)] = worker
 
     def _receive(self, timeout: float) -> list[Message]:
         import ray

@@ -127,8 +127,8 @@ class Worker:
             self._data = TrainingData.from_arrays(arrays, device=torch.device(self._device))
         return {**versions(), "node": ray.get_runtime_context().get_node_id()}
 
-    def train(self, mapping: dict[str, Any], attempt: int) -> None:
-        """Train a job, sending its events to the mailbox."""
+    def train(self, mapping: dict[str, Any], attempt: int, _assigned: None) -> None:
+        """Train a job, sending its events to the mailbox, which by now accepts those of this attempt."""
         try:
             with own_folder(Path(tempfile.gettempdir()), prefix=_SCRATCH) as scratch:
                 self._train(mapping, attempt, scratch / "runs")
