@@ -141,8 +141,7 @@ class RayEngine(RemoteEngine):
 
         self._kill(worker)
         # What the old process still sends, if it is only out of reach, is no longer taken.
-        self._attempts.pop(worker, None)
-        self._mailbox.assign.remote(worker, None)
+        self._assign(worker)
         actor = ray.remote(Worker).options(max_restarts=0, max_task_retries=0, **self._needs)
         self._actors[worker] = actor.remote(
             worker, self._mailbox, device=self.device, store=self._store.url, threads=self._threads
@@ -163,11 +162,14 @@ class RayEngine(RemoteEngine):
         if kind == "answer":
             self._mailbox.answer.remote(self._attempts[worker], value)
             return
-        # Later than any attempt before, also of an earlier driver.
-        attempt = self._attempts[worker] = time.time_ns()
         # The worker waits for it: an event that overtakes it would be refused, and the worker would give up.
-        assigned = self._mailbox.assign.remote(worker, attempt)
-        self._pending[self._actors[worker].train.remote(value, attempt, assigned)] = worker
+        assigned = self._assign(worker)
+        self._pending[self._actors[worker].train.remote(value, self._attempts[worker], assigned)] = worker
+
+    def _assign(self, worker: int) -> Any:
+        """Begin an attempt, later than any before, also of an earlier driver; return the mailbox's reply."""
+        attempt = self._attempts[worker] = max(time.time_ns(), self._attempts.get(worker, 0) + 1)
+        return self._mailbox.assign.remote(worker, attempt)
 
     def _receive(self, timeout: float) -> list[Message]:
         import ray
@@ -296,7 +298,7 @@ class RayEngine(RemoteEngine):
             ending = [reference for reference, worker in self._pending.items() if worker in self._nodes]
             if ending:
                 for worker in self._nodes:
-                    self._mailbox.assign.remote(worker, None)
+                    self._assign(worker)
                 ray.wait(ending, num_returns=len(ending), timeout=_STOP_SECONDS)
         finally:
             with suppress(ray.exceptions.RayError):

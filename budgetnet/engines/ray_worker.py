@@ -47,20 +47,23 @@ def versions() -> dict[str, str]:
 
 
 class Mailbox:
-    """Carries events of workers to the driver and answers back; it belongs to the driver and ends with it."""
+    """Carries events of workers to the driver and answers back; it belongs to the driver and ends with it.
+
+    Ray may run calls in another order than they were made in, also those of one caller.
+    """
 
     def __init__(self) -> None:
         self._events: asyncio.Queue[tuple[int, int, str, tuple[Any, ...]]] = asyncio.Queue()
         self._answers: dict[int, asyncio.Queue[bool | None]] = defaultdict(asyncio.Queue)
         self._attempts: dict[int, int] = {}
 
-    async def assign(self, worker: int, attempt: int | None) -> None:
-        """Accept from now on only events of this attempt from a worker; None: no events."""
-        before = self._attempts.pop(worker, None)
-        if before is not None and (answers := self._answers.pop(before, None)) is not None:
-            await answers.put(None)
-        if attempt is not None:
+    async def assign(self, worker: int, attempt: int) -> None:
+        """Accept from now on only events of this attempt, or later ones, from a worker."""
+        before = self._attempts.get(worker, 0)
+        if attempt > before:
             self._attempts[worker] = attempt
+            if (answers := self._answers.pop(before, None)) is not None:
+                await answers.put(None)
 
     async def put(self, worker: int, attempt: int, event: str, values: tuple[Any, ...]) -> bool:
         """Take an event of a worker; return False if its attempt has been replaced."""
