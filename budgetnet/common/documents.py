@@ -6,7 +6,7 @@ import difflib
 import math
 import numbers
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, ValidationError
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, ErrorDetails
 
 from budgetnet.common.errors import InputError, short_repr
 from budgetnet.common.files import read_mapping, write_json, write_yaml
@@ -173,13 +173,19 @@ _RULES = {
 }
 
 
+def _length(problem: ErrorDetails) -> int:
+    """Return the length of a list that is too short, with its invalid entries; of an iterator only the valid count."""
+    given, context = problem["input"], problem["ctx"]
+    return len(given) if isinstance(given, Sized) else int(context["actual_length"])
+
+
 def input_error(error: ValidationError) -> InputError:
     """Convert a validation error to an `InputError` for its first problem, with the number of further ones."""
     # pydantic also reports a list as too short if one of its entries is invalid.
     problems = [
         problem
         for problem in error.errors(include_url=False)
-        if problem["type"] != "too_short" or problem["ctx"]["actual_length"] < problem["ctx"]["min_length"]
+        if problem["type"] != "too_short" or _length(problem) < problem["ctx"]["min_length"]
     ]
     first = problems[0]
     context = first.get("ctx", {})

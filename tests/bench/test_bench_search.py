@@ -207,7 +207,7 @@ def test_start_goal_is_5_seconds_on_cuda_only(device: str, seconds: float, met: 
         ("search", "--data", "digit", "did you mean digits?"),
         ("start", "--repeat", "0", "at least 1"),
         ("start", "--repeat", "1001", "from 1 to 1,000"),
-        ("start", "--data", "mnist", "must be digits"),
+        ("start", "--data", "imagenet", "must be digits"),
         ("start", "--device", "tpu", "must be one of"),
     ],
 )

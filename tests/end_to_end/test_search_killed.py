@@ -191,7 +191,7 @@ STEPS = [
 def test_a_search_killed_at_any_step_loses_nothing_and_trains_nothing_twice(tmp_path: Path) -> None:
     write_space(tmp_path / "space.yaml", TINY_SPACE)
     tiny_recipe(epochs=4).save(tmp_path / "recipe.yaml")
-    options = [*OPTIONS, "--train-size", "64", "--workers", "1", "--trials", "8"]
+    options = [*OPTIONS, "--train-size", "64", "--workers", "1", "--trials", "12"]
     witness = Witness(tmp_path)
     for since, step, count in STEPS:
         arguments = [KILLED, since, step, str(count), *options]
@@ -200,10 +200,10 @@ def test_a_search_killed_at_any_step_loses_nothing_and_trains_nothing_twice(tmp_
         assert process.returncode == -signal.SIGKILL, (since, step, count, said)
         witness.look(alone=True)
     final = finished(*options, "--json", cwd=tmp_path)
-    assert (final.returncode, final.stderr, json.loads(final.stdout)["trained"]) == (0, "", 8)
+    assert (final.returncode, final.stderr, json.loads(final.stdout)["trained"]) == (0, "", 12)
     witness.look(alone=True)
     witness.check_epochs()
-    check_study(tmp_path, wanted=8, epochs=4)
+    check_study(tmp_path, wanted=12, epochs=4)
 
 
 @pytest.mark.slow

@@ -41,6 +41,7 @@ EVERYTHING = Setup(
             alternating_flip=True, policy=Policy(), cutout=8, mixing=Mixing(), padding_mode="reflect"
         ),
         weight_average=0.98,
+        class_weights="balanced",
         test_time_flip=True,
         norm_bias_rate=64,
         freeze_norm_scales=True,
@@ -147,6 +148,7 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "recipe.schedule.warmup_fraction": {
         "schedule": {"kind": "one-cycle", "first_cycle": 20, "minimum": 1e-4, "warmup_fraction": 0}
     },
+    "recipe.class_weights": {"class_weights": None},
     "recipe.early_stopping": {"early_stopping": None},
     "recipe.augmentation": {"augmentation": {"crop_padding": 0, "flip": False}},
     "recipe.augmentation.crop_padding": {"augmentation": {**AUGMENTATION, "crop_padding": 0}},

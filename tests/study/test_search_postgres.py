@@ -302,5 +302,5 @@ def test_settings_are_stored_before_other_machines_see_the_study(
 
         monkeypatch.setattr(Study, "set_user_attr", set_late)
         open_study(storage, "study", mine)
-        with pytest.raises(RecordError, match="made with another max_params"):
+        with pytest.raises(RecordError, match="made with max_params 20000, not 30000"):
             others[0].result()

@@ -82,10 +82,10 @@ def test_a_search_is_logged_as_in_its_run_folders(
 
 def test_mlflow_logs_trial_and_sampled_parameters(search: SearchRunner, make_store: Callable[[str], Store]) -> None:
     store = make_store("mlflow")
-    outcome = search(trials=6, recipe=CYCLES, watcher=store.tracker(), ways={"pruner": "asha"}, enqueued=(TINY,))
-    trials = {trial.user_attrs["run"]: trial for trial in outcome.study.get_trials() if "run" in trial.user_attrs}
+    outcome = search(trials=12, recipe=CYCLES, watcher=store.tracker(), ways={"pruner": "asha"}, enqueued=(TINY,))
+    trials = {trial.user_attrs["run"]: trial for trial in outcome.study.get_trials() if "trained" in trial.user_attrs}
     runs = mlflow_runs(store.uri)
-    assert len(runs) == len(trials) == 6
+    assert len(runs) == len(trials) == 12
     assert {run.info.status for run in runs} == {"FINISHED", "KILLED"}, "the test needs both"
     for run in runs:
         tags, params, trial = run.data.tags, run.data.params, trials[run.data.tags["budgetnet.run"]]

@@ -153,6 +153,8 @@ def study_heading(name: str) -> str:
 def _fit_card(figure: Figure) -> None:
     """Fit a figure to its card: short title, legend below, and a minimal template."""
     title = {"text": figure.layout.meta["title"], "font": {"size": 15}, "subtitle": {"text": ""}}
+    # At the card's edge and not the plot's, which wide tick labels move to the right.
+    title |= {"x": 0.02, "xref": "container", "xanchor": "left"}
     below = {"yref": "container", "y": 0, "yanchor": "bottom", "font": {"size": 11}}
     figure.update_layout(title=title, height=_CARD, legend=below, margin={"t": 44, "b": 8, "l": 8, "r": 16})
     # Keep only the parts of the template for the trace types in use; it is larger than a small figure.
