@@ -1,4 +1,4 @@
-"""Optuna's tables, read and written by plain queries; no other module knows them.
+"""Optuna's tables, read and written by plain queries; no other module knows them but `trial_rows`.
 
 Optuna has no public way to write the end of a trial with its attributes, or several attributes of a study, in one
 transaction, so that a killed process leaves all of it or nothing. Its public calls also take 16 times as long: 85 ms of
@@ -11,15 +11,13 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Container, Sequence
-from datetime import datetime, timezone
+from collections.abc import Container, Sequence
+from datetime import datetime
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import (
@@ -40,8 +38,20 @@ from sqlalchemy import (
     update,
 )
 
-from budgetnet.common.errors import RecordError, short_repr
-from budgetnet.study.outcomes import DAMAGE, DAMAGED
+from budgetnet.common.errors import RecordError
+from budgetnet.study.outcomes import DAMAGE
+from budgetnet.study.trial_rows import (
+    DamagedError,
+    attribute_rows,
+    damaged,
+    frozen,
+    is_whole,
+    param_rows,
+    parse,
+    stored_report,
+    stored_time,
+    value_rows,
+)
 
 Read = TypeVar("Read")
 
@@ -69,8 +79,6 @@ def _tables(engine: Engine) -> _Tables:
 
 _AT_ONCE = 500
 """Trials whose rows one query asks for: databases limit the values in a query."""
-_UNENDING = {"INF_POS": math.inf, "INF_NEG": -math.inf, "NAN": math.nan}
-"""Values that are no finite numbers, by the words that Optuna stores for them."""
 
 
 class TrialStorage(RDBStorage):
@@ -150,18 +158,18 @@ class TrialTables:
             "study_id": self._study_id,
             "number": trial.number,
             "state": trial.state.name,
-            "datetime_start": _utc(trial.datetime_start),
-            "datetime_complete": _utc(trial.datetime_complete),
+            "datetime_start": stored_time(trial.datetime_start),
+            "datetime_complete": stored_time(trial.datetime_complete),
         }
         (trial_id,) = self._connection.execute(insert(tables.trials).values(**row)).inserted_primary_key or (0,)
         rows = {
-            tables.trial_params: _params(trial),
-            tables.trial_user_attributes: _attributes(trial.user_attrs),
-            tables.trial_system_attributes: _attributes(trial.system_attrs),
+            tables.trial_params: param_rows(trial),
+            tables.trial_user_attributes: attribute_rows(trial.user_attrs),
+            tables.trial_system_attributes: attribute_rows(trial.system_attrs),
             tables.trial_intermediate_values: [
-                {"step": step, **_stored(value)} for step, value in trial.intermediate_values.items()
+                {"step": step, **stored_report(value)} for step, value in trial.intermediate_values.items()
             ],
-            tables.trial_values: _values(trial.value),
+            tables.trial_values: value_rows(trial.value),
         }
         _insert(self._connection, rows, trial_id=trial_id)
         return int(trial_id)
@@ -170,8 +178,8 @@ class TrialTables:
         """Insert an intermediate value of a trial, with new system attributes."""
         tables = self._tables
         rows = {
-            tables.trial_intermediate_values: [{"step": step, **_stored(value)}],
-            tables.trial_system_attributes: _attributes(system_attrs),
+            tables.trial_intermediate_values: [{"step": step, **stored_report(value)}],
+            tables.trial_system_attributes: attribute_rows(system_attrs),
         }
         _insert(self._connection, rows, trial_id=trial_id)
 
@@ -186,13 +194,15 @@ class TrialTables:
     ) -> None:
         """End a trial with its result, finite or None, and with user attributes, which replace those of equal name."""
         tables = self._tables
-        row = {"state": state.name, "datetime_complete": _utc(ended)}
+        row = {"state": state.name, "datetime_complete": stored_time(ended)}
         self._connection.execute(update(tables.trials).where(tables.trials.c.trial_id == trial_id).values(**row))
         kept = tables.trial_user_attributes
         old = delete(kept).where(kept.c.trial_id == trial_id, kept.c.key.in_(list(user_attrs)))
         self._connection.execute(old)
         _insert(
-            self._connection, {kept: _attributes(user_attrs), tables.trial_values: _values(value)}, trial_id=trial_id
+            self._connection,
+            {kept: attribute_rows(user_attrs), tables.trial_values: value_rows(value)},
+            trial_id=trial_id,
         )
 
 
@@ -222,7 +232,7 @@ def write_study_attributes(storage: RDBStorage, study_id: int, attributes: dict[
     table = _tables(storage.engine).study_system_attributes
     with storage.engine.begin() as connection:
         connection.execute(delete(table).where(table.c.study_id == study_id, table.c.key.in_(list(attributes))))
-        _insert(connection, {table: _attributes(attributes)}, study_id=study_id)
+        _insert(connection, {table: attribute_rows(attributes)}, study_id=study_id)
 
 
 def _insert(connection: Connection, rows: dict[Table, list[dict[str, Any]]], **owner: int) -> None:
@@ -241,8 +251,8 @@ def _of_study(storage: RDBStorage, name: str, study_id: int, *conditions: Column
             select(columns.key, columns.value_json).where(columns.study_id == study_id, *conditions)
         ).all()
     try:
-        return {key: _parse(f"{name}, {key}", value, json.loads, "must be JSON") for key, value in rows}
-    except _DamagedError as error:
+        return {key: parse(f"{name}, {key}", value, json.loads, "must be JSON") for key, value in rows}
+    except DamagedError as error:
         raise RecordError("study", storage.get_study_name_from_id(study_id), f"is damaged: {error}") from None
 
 
@@ -274,45 +284,12 @@ def _read(connection: Connection, tables: _Tables, condition: ColumnElement[bool
         for row in some:
             others = (rows_of.get(row.trial_id, []) for rows_of in (params, values, user, system, reports))
             try:
-                trials.append(_frozen(row, *others))
-            except _DamagedError as error:
-                number = row.number if _is_whole(row.number) else None
-                trials.append(_damaged(row.trial_id, number, str(error)))
+                trials.append(frozen(row, *others))
+            except DamagedError as error:
+                number = row.number if is_whole(row.number) else None
+                trials.append(damaged(row.trial_id, number, str(error)))
     _number_apart(connection, tables, trials, rows)
     return trials
-
-
-class _DamagedError(ValueError):
-    """A field of a trial or of a study has a value that nobody wrote there."""
-
-
-def _parse(field: str, stored: Any, read: Callable[[Any], Read], rule: str) -> Read:
-    """Return what a stored value stands for.
-
-    Raises:
-        _DamagedError: it stands for nothing.
-    """
-    try:
-        return read(stored)
-    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError):
-        raise _DamagedError(f"{field} = {short_repr(stored)}: {rule}") from None
-
-
-def _damaged(trial_id: int, number: int | None, damage: str) -> FrozenTrial:
-    """Return a damaged trial as one that has failed, without anything that was read of it."""
-    return FrozenTrial(
-        number=-1 if number is None else number,
-        state=TrialState.FAIL,
-        value=None,
-        datetime_start=None,
-        datetime_complete=None,
-        params={},
-        distributions={},
-        user_attrs={DAMAGE: damage, "ended": DAMAGED},
-        system_attrs={},
-        intermediate_values={},
-        trial_id=trial_id,
-    )
 
 
 def _number_apart(connection: Connection, tables: _Tables, trials: list[FrozenTrial], rows: Sequence[Row[Any]]) -> None:
@@ -331,130 +308,4 @@ def _number_apart(connection: Connection, tables: _Tables, trials: list[FrozenTr
     for place in wrong:
         trial, number = trials[place], next(free)
         damage = f"number = {trial.number}: is the number of another trial"
-        trials[place] = _damaged(trial._trial_id, number, trial.user_attrs.get(DAMAGE, damage))
-
-
-def _frozen(row: Row[Any], *others: list[Row[Any]]) -> FrozenTrial:
-    """Return a trial from its rows.
-
-    Raises:
-        _DamagedError: a field is damaged.
-    """
-    params, values, user_attrs, system_attrs, reports = others
-    distributions = {
-        _parse("parameter", each.param_name, _text, "must be a name"): _parse(
-            f"distribution of parameter {each.param_name}", each.distribution_json, _distribution, "must be one"
-        )
-        for each in params
-    }
-    return FrozenTrial(
-        number=_parse("number", row.number, _whole, "must be a whole number"),
-        state=_parse("state", row.state, TrialState.__getitem__, f"must be one of {', '.join(TrialState.__members__)}"),
-        value=None,
-        values=[_value(each) for each in values] or None,
-        datetime_start=_parse("datetime_start", row.datetime_start, _local, "must be a time"),
-        datetime_complete=_parse("datetime_complete", row.datetime_complete, _local, "must be a time"),
-        params={each.param_name: _param(each, distributions[each.param_name]) for each in params},
-        distributions=distributions,
-        user_attrs={
-            _parse("attribute", each.key, _text, "must have a name"): _parse(
-                f"attribute {each.key}", each.value_json, json.loads, "must be JSON"
-            )
-            for each in user_attrs
-        },
-        system_attrs={
-            _parse("system attribute", each.key, _text, "must have a name"): _parse(
-                f"system attribute {each.key}", each.value_json, json.loads, "must be JSON"
-            )
-            for each in system_attrs
-        },
-        intermediate_values={
-            _parse("step of a report", each.step, _whole, "must be a whole number"): _number(
-                f"report at step {each.step}", each.intermediate_value, each.intermediate_value_type
-            )
-            for each in reports
-        },
-        trial_id=row.trial_id,
-    )
-
-
-def _value(row: Row[Any]) -> float:
-    _parse("objective", row.objective, {0: 0}.__getitem__, "must be 0")
-    return _number("value", row.value, row.value_type)
-
-
-def _param(row: Row[Any], distribution: BaseDistribution) -> Any:
-    def read(stored: Any) -> Any:
-        if not distribution._contains(stored):
-            raise ValueError
-        return distribution.to_external_repr(stored)
-
-    return _parse(f"parameter {row.param_name}", row.param_value, read, f"must be in {distribution}")
-
-
-def _is_whole(stored: Any) -> bool:
-    return type(stored) is int and 0 <= stored < 2**31
-
-
-def _whole(stored: Any) -> int:
-    if not _is_whole(stored):
-        raise ValueError
-    return int(stored)
-
-
-def _text(stored: Any) -> str:
-    if not isinstance(stored, str):
-        raise TypeError
-    return stored
-
-
-@functools.lru_cache(maxsize=1_000)
-def _distribution(text: str) -> BaseDistribution:
-    """Return a stored distribution; trials of a study share the object, which must not be changed."""
-    return json_to_distribution(text)
-
-
-def _number(field: str, stored: Any, kind: Any) -> float:
-    if kind == "FINITE":
-        return _parse(field, stored, float, "must be a number")
-    return _parse(f"type of {field}", kind, _UNENDING.__getitem__, f"must be FINITE, {', '.join(_UNENDING)}")
-
-
-def _stored(report: float) -> dict[str, Any]:
-    """Return an intermediate value as Optuna stores it, with a type for values that are not finite."""
-    if math.isfinite(report):
-        return {"intermediate_value": report, "intermediate_value_type": "FINITE"}
-    kind = "NAN" if math.isnan(report) else "INF_POS" if report > 0 else "INF_NEG"
-    return {"intermediate_value": None, "intermediate_value_type": kind}
-
-
-def _utc(moment: datetime | None) -> datetime | None:
-    """A local time without a zone, as Optuna keeps it in memory, as the time without a zone that it stores."""
-    return None if moment is None else moment.astimezone(timezone.utc).replace(tzinfo=None)  # noqa: UP017 - as above
-
-
-def _local(stored: Any) -> datetime | None:
-    """A stored time as Optuna keeps it in memory: the way back of `_utc`."""
-    if stored is None:
-        return None
-    moment = datetime.fromisoformat(str(stored))
-    return moment.replace(tzinfo=timezone.utc).astimezone().replace(tzinfo=None)  # noqa: UP017 - as above
-
-
-def _params(trial: FrozenTrial) -> list[dict[str, Any]]:
-    return [
-        {
-            "param_name": name,
-            "param_value": trial.distributions[name].to_internal_repr(value),
-            "distribution_json": distribution_to_json(trial.distributions[name]),
-        }
-        for name, value in trial.params.items()
-    ]
-
-
-def _attributes(attributes: dict[str, Any]) -> list[dict[str, Any]]:
-    return [{"key": key, "value_json": json.dumps(value)} for key, value in attributes.items()]
-
-
-def _values(value: float | None) -> list[dict[str, Any]]:
-    return [] if value is None else [{"objective": 0, "value": value, "value_type": "FINITE"}]
+        trials[place] = damaged(trial._trial_id, number, trial.user_attrs.get(DAMAGE, damage))

@@ -1,0 +1,185 @@
+"""Rows of Optuna's tables: what they say of a trial, also where one is damaged, and how a trial is written in them."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import Any, TypeVar
+
+from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import Row
+
+from budgetnet.common.errors import short_repr
+from budgetnet.study.outcomes import DAMAGE, DAMAGED
+
+Read = TypeVar("Read")
+
+_UNENDING = {"INF_POS": math.inf, "INF_NEG": -math.inf, "NAN": math.nan}
+"""Values that are no finite numbers, by the words that Optuna stores for them."""
+
+
+class DamagedError(ValueError):
+    """A field of a trial or of a study has a value that nobody wrote there."""
+
+
+def parse(field: str, stored: Any, read: Callable[[Any], Read], rule: str) -> Read:
+    """Return what a stored value stands for.
+
+    Raises:
+        DamagedError: it stands for nothing.
+    """
+    try:
+        return read(stored)
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError):
+        raise DamagedError(f"{field} = {short_repr(stored)}: {rule}") from None
+
+
+def damaged(trial_id: int, number: int | None, damage: str) -> FrozenTrial:
+    """Return a damaged trial as one that has failed, without anything that was read of it."""
+    return FrozenTrial(
+        number=-1 if number is None else number,
+        state=TrialState.FAIL,
+        value=None,
+        datetime_start=None,
+        datetime_complete=None,
+        params={},
+        distributions={},
+        user_attrs={DAMAGE: damage, "ended": DAMAGED},
+        system_attrs={},
+        intermediate_values={},
+        trial_id=trial_id,
+    )
+
+
+def frozen(row: Row[Any], *others: list[Row[Any]]) -> FrozenTrial:
+    """Return a trial from its rows.
+
+    Raises:
+        DamagedError: a field is damaged.
+    """
+    params, values, user_attrs, system_attrs, reports = others
+    distributions = {
+        parse("parameter", each.param_name, _text, "must be a name"): parse(
+            f"distribution of parameter {each.param_name}", each.distribution_json, _distribution, "must be one"
+        )
+        for each in params
+    }
+    return FrozenTrial(
+        number=parse("number", row.number, _whole, "must be a whole number"),
+        state=parse("state", row.state, TrialState.__getitem__, f"must be one of {', '.join(TrialState.__members__)}"),
+        value=None,
+        values=[_value(each) for each in values] or None,
+        datetime_start=parse("datetime_start", row.datetime_start, _local, "must be a time"),
+        datetime_complete=parse("datetime_complete", row.datetime_complete, _local, "must be a time"),
+        params={each.param_name: _param(each, distributions[each.param_name]) for each in params},
+        distributions=distributions,
+        user_attrs={
+            parse("attribute", each.key, _text, "must have a name"): parse(
+                f"attribute {each.key}", each.value_json, json.loads, "must be JSON"
+            )
+            for each in user_attrs
+        },
+        system_attrs={
+            parse("system attribute", each.key, _text, "must have a name"): parse(
+                f"system attribute {each.key}", each.value_json, json.loads, "must be JSON"
+            )
+            for each in system_attrs
+        },
+        intermediate_values={
+            parse("step of a report", each.step, _whole, "must be a whole number"): _number(
+                f"report at step {each.step}", each.intermediate_value, each.intermediate_value_type
+            )
+            for each in reports
+        },
+        trial_id=row.trial_id,
+    )
+
+
+def _value(row: Row[Any]) -> float:
+    parse("objective", row.objective, {0: 0}.__getitem__, "must be 0")
+    return _number("value", row.value, row.value_type)
+
+
+def _param(row: Row[Any], distribution: BaseDistribution) -> Any:
+    def read(stored: Any) -> Any:
+        if not distribution._contains(stored):
+            raise ValueError
+        return distribution.to_external_repr(stored)
+
+    return parse(f"parameter {row.param_name}", row.param_value, read, f"must be in {distribution}")
+
+
+def is_whole(stored: Any) -> bool:
+    """Return whether a stored value is a whole number that a trial may have for its number or a step."""
+    return type(stored) is int and 0 <= stored < 2**31
+
+
+def _whole(stored: Any) -> int:
+    if not is_whole(stored):
+        raise ValueError
+    return int(stored)
+
+
+def _text(stored: Any) -> str:
+    if not isinstance(stored, str):
+        raise TypeError
+    return stored
+
+
+@functools.lru_cache(maxsize=1_000)
+def _distribution(text: str) -> BaseDistribution:
+    """Return a stored distribution; trials of a study share the object, which must not be changed."""
+    return json_to_distribution(text)
+
+
+def _number(field: str, stored: Any, kind: Any) -> float:
+    if kind == "FINITE":
+        return parse(field, stored, float, "must be a number")
+    return parse(f"type of {field}", kind, _UNENDING.__getitem__, f"must be FINITE, {', '.join(_UNENDING)}")
+
+
+def stored_report(report: float) -> dict[str, Any]:
+    """Return an intermediate value as Optuna stores it, with a type for values that are not finite."""
+    if math.isfinite(report):
+        return {"intermediate_value": report, "intermediate_value_type": "FINITE"}
+    kind = "NAN" if math.isnan(report) else "INF_POS" if report > 0 else "INF_NEG"
+    return {"intermediate_value": None, "intermediate_value_type": kind}
+
+
+def stored_time(moment: datetime | None) -> datetime | None:
+    """A local time without a zone, as Optuna keeps it in memory, as the time without a zone that it stores."""
+    return None if moment is None else moment.astimezone(timezone.utc).replace(tzinfo=None)  # noqa: UP017 - as above
+
+
+def _local(stored: Any) -> datetime | None:
+    """A stored time as Optuna keeps it in memory: the way back of `_utc`."""
+    if stored is None:
+        return None
+    moment = datetime.fromisoformat(str(stored))
+    return moment.replace(tzinfo=timezone.utc).astimezone().replace(tzinfo=None)  # noqa: UP017 - as above
+
+
+def param_rows(trial: FrozenTrial) -> list[dict[str, Any]]:
+    """Return the rows of a trial's sampled parameters."""
+    return [
+        {
+            "param_name": name,
+            "param_value": trial.distributions[name].to_internal_repr(value),
+            "distribution_json": distribution_to_json(trial.distributions[name]),
+        }
+        for name, value in trial.params.items()
+    ]
+
+
+def attribute_rows(attributes: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of attributes."""
+    return [{"key": key, "value_json": json.dumps(value)} for key, value in attributes.items()]
+
+
+def value_rows(value: float | None) -> list[dict[str, Any]]:
+    """Return the rows of a trial's value, finite; none without a value."""
+    return [] if value is None else [{"objective": 0, "value": value, "value_type": "FINITE"}]
