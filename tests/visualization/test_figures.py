@@ -270,7 +270,7 @@ def test_a_confusion_matrix_keeps_its_counts_and_its_sides() -> None:
     assert list(figure.layout.yaxis.ticktext) == ["cat", "&lt;b&gt;", "dog"]
     assert (figure.layout.yaxis.title.text, figure.layout.yaxis.autorange) == ("true class", "reversed")
     assert figure.layout.meta["alt"] == (
-        "Of 15 images 12, 80.00 %, are on the diagonal, taken for what they are; "
+        "Of 15 images 12, 80 %, are on the diagonal, taken for what they are; "
         "most often, 2 times, cat is taken for <b>."
     )
 
