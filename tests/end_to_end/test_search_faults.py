@@ -53,7 +53,14 @@ def checkpoints(folder: Path) -> set[tuple[str, int]]:
 
 
 def has_moved_on(process: Any, folder: Path, before: set[tuple[str, int]]) -> bool:
-    return process.poll() is not None or bool(checkpoints(folder) - before)
+    """Return whether every run in training has ended an epoch since, or the search is over.
+
+    A candidate whose worker dies again and again within one epoch is failed, which is another case.
+    """
+    new = {name for name, _ in checkpoints(folder) - before}
+    unfinished = {path.parent for path in folder.glob("runs/*/run.json")}
+    unfinished = {path for path in unfinished if not (path / "result.json").exists()}
+    return process.poll() is not None or (bool(unfinished) and all(path.name in new for path in unfinished))
 
 
 def disturb(process: Any, chance: random.Random) -> str:
@@ -107,7 +114,6 @@ def test_every_candidate_ends_exactly_once_whatever_is_killed(tmp_path: Path) ->
         with started(*SEARCH, "--trials", str(TRIALS), cwd=wild) as process:
             while faults.total() < FAULTS and process.poll() is None:
                 before = checkpoints(wild)
-                # Each fault comes after some epoch has ended since the last one, or the search is over.
                 until(functools.partial(has_moved_on, process, wild, before), timeout=240)
                 if process.poll() is not None:
                     break
