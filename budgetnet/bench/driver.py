@@ -200,7 +200,7 @@ class SimulatedEngine(Engine):
         """Median time to answer a report."""
         return sorted(self._reports)[len(self._reports) // 2] if self._reports else 0.0
 
-    def run(self, dispatcher: Dispatcher, callback: Callback) -> None:  # noqa: ARG002 - nobody watches a simulation
+    def run(self, dispatcher: Dispatcher, callback: Callback) -> None:  # noqa: ARG002 - a simulation has no events of runs
         """Execute jobs until the dispatcher has none and all have ended."""
         idle = deque(range(self.workers))
         while True:

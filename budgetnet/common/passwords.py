@@ -19,7 +19,7 @@ _LONG = 8
 def without_password(url: str) -> str:
     """Return a URL without its passwords, wherever they are in it."""
     if "://" not in url:
-        # Nobody can tell where a password begins in what is no URL.
+        # Where a password begins is unknown in text that is no URL.
         return hide_passwords(re.sub(r".*@", f"{HIDDEN}@", url, flags=re.DOTALL), url)
     shown = _QUERY.sub(rf"\1{HIDDEN}", _USER.sub(rf"\1{HIDDEN}@", url))
     scheme, slashes, rest = shown.partition("://")

@@ -23,7 +23,7 @@ _UNENDING = {"INF_POS": math.inf, "INF_NEG": -math.inf, "NAN": math.nan}
 
 
 class DamagedError(ValueError):
-    """A field of a trial or of a study has a value that nobody wrote there."""
+    """A field of a trial or of a study has an invalid value."""
 
 
 def parse(field: str, stored: Any, read: Callable[[Any], Read], rule: str) -> Read:

@@ -123,7 +123,7 @@ def test_every_trial_is_listed_or_named(out: Path, read: Reader, table: str, col
     listed, damaged = read("leaderboard", "trials", "report")
     assert not listed & set(damaged)
     assert set(damaged) <= changed
-    # Rows of another study or of no trial are nobody's.
+    # Rows of another study, or of no trial, belong to no trial of this study.
     if column != "study_id":
         assert listed | set(damaged) == set(range(TRIALS))
 
