@@ -1,4 +1,4 @@
-"""Optuna's tables, read and written by plain queries; no other module knows them but `trial_rows`.
+"""Optuna's tables, read and written by plain queries; no other module knows them but `trial_tables` and `trial_rows`.
 
 Optuna has no public way to write the end of a trial with its attributes, or several attributes of a study, in one
 transaction, so that a killed process leaves all of it or nothing. Its public calls also take 16 times as long: 85 ms of
@@ -9,24 +9,17 @@ what is read and written with Optuna's own, on SQLite and PostgreSQL.
 
 from __future__ import annotations
 
-import functools
 import json
-from collections import Counter, defaultdict
-from collections.abc import Container, Sequence
+from collections.abc import Container
 from datetime import datetime
-from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Engine,
-    MetaData,
-    Row,
-    String,
     Table,
     and_,
     delete,
@@ -34,51 +27,20 @@ from sqlalchemy import (
     insert,
     or_,
     select,
-    type_coerce,
     update,
 )
 
 from budgetnet.common.errors import RecordError
-from budgetnet.study.outcomes import DAMAGE
 from budgetnet.study.trial_rows import (
     DamagedError,
     attribute_rows,
-    damaged,
-    frozen,
-    is_whole,
     param_rows,
     parse,
     stored_report,
     stored_time,
     value_rows,
 )
-
-Read = TypeVar("Read")
-
-
-class _Tables(NamedTuple):
-    """Tables of a storage."""
-
-    studies: Table
-    study_user_attributes: Table
-    study_system_attributes: Table
-    trials: Table
-    trial_params: Table
-    trial_values: Table
-    trial_user_attributes: Table
-    trial_system_attributes: Table
-    trial_intermediate_values: Table
-
-
-@functools.lru_cache(maxsize=8)
-def _tables(engine: Engine) -> _Tables:
-    known = MetaData()
-    known.reflect(engine, only=_Tables._fields)
-    return _Tables(*(known.tables[name] for name in _Tables._fields))
-
-
-_AT_ONCE = 500
-"""Trials whose rows one query asks for: databases limit the values in a query."""
+from budgetnet.study.trial_tables import AT_ONCE, tables_of, trials_where
 
 
 class TrialStorage(RDBStorage):
@@ -95,16 +57,16 @@ class TrialStorage(RDBStorage):
         included_trial_ids: set[int],
         trial_id_greater_than: int,
     ) -> list[FrozenTrial]:
-        tables = _tables(self.engine)
+        tables = tables_of(self.engine)
         older = [each for each in included_trial_ids if each <= trial_id_greater_than]
-        if len(older) > _AT_ONCE:
+        if len(older) > AT_ONCE:
             return super()._get_trials(study_id, states, included_trial_ids, trial_id_greater_than)
         wanted = or_(tables.trials.c.trial_id > trial_id_greater_than, tables.trials.c.trial_id.in_(older))
         with self.engine.connect() as connection:
             known = select(tables.studies.c.study_id).where(tables.studies.c.study_id == study_id)
             if trial_id_greater_than < 0 and connection.execute(known).first() is None:
                 raise KeyError(f"no study has the id {study_id}")
-            found = _read(connection, tables, and_(tables.trials.c.study_id == study_id, wanted))
+            found = trials_where(connection, tables, and_(tables.trials.c.study_id == study_id, wanted))
         return [trial for trial in found if states is None or trial.state in states]
 
     def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
@@ -137,7 +99,7 @@ class TrialTables:
         Raises:
             KeyError: the study was deleted.
         """
-        self._connection, self._tables, self._study_id = connection, _tables(connection.engine), study_id
+        self._connection, self._tables, self._study_id = connection, tables_of(connection.engine), study_id
         studies = self._tables.studies
         # A write first: SQLite refuses a transaction that reads before another one has written.
         own = update(studies).where(studies.c.study_id == study_id).values(study_name=studies.c.study_name)
@@ -215,21 +177,21 @@ def sqlite_file(storage: RDBStorage) -> Path | None:
 
 def read_study_attributes(storage: RDBStorage, study_id: int, *prefixes: str) -> dict[str, Any]:
     """Return every system attribute of a study whose key has one of the prefixes."""
-    columns = _tables(storage.engine).study_system_attributes.c
+    columns = tables_of(storage.engine).study_system_attributes.c
     wanted = or_(*(columns.key.startswith(prefix, autoescape=True) for prefix in prefixes))
     return _of_study(storage, "study_system_attributes", study_id, wanted)
 
 
 def study_ids(storage: RDBStorage) -> dict[str, int]:
     """Return the id of each study by its name."""
-    columns = _tables(storage.engine).studies.c
+    columns = tables_of(storage.engine).studies.c
     with storage.engine.connect() as connection:
         return {str(name): key for name, key in connection.execute(select(columns.study_name, columns.study_id))}
 
 
 def write_study_attributes(storage: RDBStorage, study_id: int, attributes: dict[str, Any]) -> None:
     """Write system attributes of a study in one transaction."""
-    table = _tables(storage.engine).study_system_attributes
+    table = tables_of(storage.engine).study_system_attributes
     with storage.engine.begin() as connection:
         connection.execute(delete(table).where(table.c.study_id == study_id, table.c.key.in_(list(attributes))))
         _insert(connection, {table: attribute_rows(attributes)}, study_id=study_id)
@@ -244,7 +206,7 @@ def _insert(connection: Connection, rows: dict[Table, list[dict[str, Any]]], **o
 
 def _of_study(storage: RDBStorage, name: str, study_id: int, *conditions: ColumnElement[bool]) -> dict[str, Any]:
     """Return the attributes of a study in a table that meet the conditions."""
-    tables = _tables(storage.engine)
+    tables = tables_of(storage.engine)
     columns = getattr(tables, name).c
     with storage.engine.connect() as connection:
         rows = connection.execute(
@@ -254,58 +216,3 @@ def _of_study(storage: RDBStorage, name: str, study_id: int, *conditions: Column
         return {key: parse(f"{name}, {key}", value, json.loads, "must be JSON") for key, value in rows}
     except DamagedError as error:
         raise RecordError("study", storage.get_study_name_from_id(study_id), f"is damaged: {error}") from None
-
-
-def _read(connection: Connection, tables: _Tables, condition: ColumnElement[bool]) -> list[FrozenTrial]:
-    """Return the trials that meet a condition, in the order of their ids; damaged ones have the attribute `DAMAGE`."""
-    # Times are read as text: of a damaged one SQLAlchemy would return no row at all.
-    columns = [
-        type_coerce(each, String).label(each.name) if each.name.startswith("datetime") else each
-        for each in tables.trials.c
-    ]
-    # The state comes first: what is read behind it can only be newer, so a trial that has ended is read whole.
-    rows = connection.execute(select(*columns).where(condition).order_by(tables.trials.c.trial_id)).all()
-    trials: list[FrozenTrial] = []
-    for first in range(0, len(rows), _AT_ONCE):
-        some = rows[first : first + _AT_ONCE]
-        ids = [row.trial_id for row in some]
-
-        def of_each(table: Table, order: str, ids: list[int] = ids) -> dict[int, list[Row[Any]]]:
-            grouped: dict[int, list[Row[Any]]] = defaultdict(list)
-            query = select(table).where(table.c.trial_id.in_(ids)).order_by(table.c[order])
-            for row in connection.execute(query):
-                grouped[row.trial_id].append(row)
-            return grouped
-
-        params, values = of_each(tables.trial_params, "param_id"), of_each(tables.trial_values, "objective")
-        user = of_each(tables.trial_user_attributes, "trial_user_attribute_id")
-        system = of_each(tables.trial_system_attributes, "trial_system_attribute_id")
-        reports = of_each(tables.trial_intermediate_values, "step")
-        for row in some:
-            others = (rows_of.get(row.trial_id, []) for rows_of in (params, values, user, system, reports))
-            try:
-                trials.append(frozen(row, *others))
-            except DamagedError as error:
-                number = row.number if is_whole(row.number) else None
-                trials.append(damaged(row.trial_id, number, str(error)))
-    _number_apart(connection, tables, trials, rows)
-    return trials
-
-
-def _number_apart(connection: Connection, tables: _Tables, trials: list[FrozenTrial], rows: Sequence[Row[Any]]) -> None:
-    """Give numbers that no trial has to those without a number and to those with the number of another trial."""
-    uses = Counter(trial.number for trial in trials)
-    wrong = [
-        place
-        for place, trial in enumerate(trials)
-        if trial.number < 0 or (uses[trial.number] > 1 and trial.number != place)
-    ]
-    if not wrong:
-        return
-    column, study = tables.trials.c.number, tables.trials.c.study_id
-    taken = set(connection.execute(select(column).where(study == rows[0].study_id)).scalars())
-    free = (number for number in count() if number not in taken)
-    for place in wrong:
-        trial, number = trials[place], next(free)
-        damage = f"number = {trial.number}: is the number of another trial"
-        trials[place] = damaged(trial._trial_id, number, trial.user_attrs.get(DAMAGE, damage))

@@ -165,6 +165,13 @@ def test_the_damaged_field_is_named(
     assert damaged[3].startswith(damage)
 
 
+@pytest.mark.parametrize("value", [" 3", "3\n", "3 4", "3]", ""])
+def test_json_is_damaged_by_more_than_spaces_around_it(out: Path, read: Reader, value: str) -> None:
+    assert set_row(out, "trial_user_attributes", "value_json", value, "trial_id = ? AND key = ?", 4, "seed")
+    _, damaged = read()
+    assert damaged == ({} if value.strip() == "3" else {3: f"attribute seed = {value!r}: must be JSON"})
+
+
 @pytest.mark.parametrize("value", ["null", "{}", '"a/b"', "-1", "NaN", "1e400", "true"])
 def test_attributes_of_another_type_are_named(out: Path, read: Reader, value: str) -> None:
     fits = {"enqueued": "{}", "trained": "true"}
