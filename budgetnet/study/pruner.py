@@ -10,6 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from bisect import bisect, bisect_left, insort
 from collections import defaultdict
+from collections.abc import Iterable
 from itertools import accumulate
 
 import numpy as np
@@ -41,9 +42,9 @@ class Pruner(ABC):
     def ended(self, trial: FrozenTrial) -> None:
         """Take note of a trial that has ended."""
 
-    def restore(self, trial: FrozenTrial) -> None:
-        """Take note of a trial of an earlier search."""
-        self.ended(trial)
+    @abstractmethod
+    def restore(self, trials: Iterable[FrozenTrial]) -> None:
+        """Take note of the trials of earlier searches that have ended; called once, first."""
 
 
 class NoPruner(Pruner):
@@ -54,6 +55,9 @@ class NoPruner(Pruner):
         return False
 
     def ended(self, trial: FrozenTrial) -> None:
+        """Do nothing."""
+
+    def restore(self, trials: Iterable[FrozenTrial]) -> None:
         """Do nothing."""
 
 
@@ -109,11 +113,14 @@ class HalvingPruner(Pruner):
                 values = self._values[self.bracket(trial), rung]
                 del values[bisect_left(values, value)]
 
-    def restore(self, trial: FrozenTrial) -> None:
-        """Take note of a trial of an earlier search."""
-        if trial.state != TrialState.FAIL:
-            for rung, value in _rungs(trial).items():
-                insort(self._values[self.bracket(trial), rung], value)
+    def restore(self, trials: Iterable[FrozenTrial]) -> None:
+        """Take note of the trials of earlier searches that have ended."""
+        for trial in trials:
+            if trial.state != TrialState.FAIL:
+                for rung, value in _rungs(trial).items():
+                    self._values[self.bracket(trial), rung].append(value)
+        for values in self._values.values():
+            values.sort()
 
 
 def _rungs(trial: FrozenTrial) -> dict[int, float]:
@@ -144,11 +151,23 @@ class MedianPruner(Pruner):
 
     def ended(self, trial: FrozenTrial) -> None:
         """Take note of a complete trial."""
-        if trial.state == TrialState.COMPLETE:
-            self._complete += 1
-            for step, value in trial.intermediate_values.items():
-                if not math.isnan(value):
-                    insort(self._values[step], value)
+        for step, value in self._counted(trial):
+            insort(self._values[step], value)
+
+    def restore(self, trials: Iterable[FrozenTrial]) -> None:
+        """Take note of the complete ones among the trials of earlier searches."""
+        for trial in trials:
+            for step, value in self._counted(trial):
+                self._values[step].append(value)
+        for values in self._values.values():
+            values.sort()
+
+    def _counted(self, trial: FrozenTrial) -> list[tuple[int, float]]:
+        """Count a complete trial; return its reports that count."""
+        if trial.state != TrialState.COMPLETE:
+            return []
+        self._complete += 1
+        return [(step, value) for step, value in trial.intermediate_values.items() if not math.isnan(value)]
 
 
 def make_pruner(name: PrunerName, recipe: Recipe) -> Pruner:

@@ -110,12 +110,11 @@ class TrialStore:
         self._known: set[Key] = set()
         """Candidates that were rejected or have a duplicate."""
         retried = {trial.user_attrs["retry_of"] for trial in self.trials if "retry_of" in trial.user_attrs}
+        self._pruner.restore(trial for trial in self.trials if trial.state.is_finished())
         for trial in self.trials:
             # One driver at a time writes to a study, so no other process can be training these.
             if trial.state == TrialState.RUNNING:
                 self._close(trial, TrialState.FAIL, None, {"ended": INTERRUPTED})
-            elif trial.state.is_finished():
-                self._pruner.restore(trial)
             if trial.state.is_finished():
                 self._learn(trial, retried=trial.number in retried)
 

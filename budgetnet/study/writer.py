@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections import ChainMap
+from collections.abc import Callable, MutableMapping, Sequence
 from copy import copy
 from datetime import datetime
 from typing import Any
@@ -29,7 +30,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0
 _LASTING = ("no such", "readonly", "read-only", "does not exist", "permission denied")
 """Parts of messages of operational errors that waiting does not mend."""
 
-Write = Callable[[TrialTables, dict[int, int]], None]
+Write = Callable[[TrialTables, MutableMapping[int, int]], None]
 """A write, given the ids of trials by their numbers."""
 
 
@@ -57,7 +58,7 @@ class TrialWriter:
         """Write a new trial as it is now; its values and attributes may be replaced later, but not changed."""
         as_it_is = copy(trial)
 
-        def write(tables: TrialTables, ids: dict[int, int]) -> None:
+        def write(tables: TrialTables, ids: MutableMapping[int, int]) -> None:
             ids[as_it_is.number] = tables.insert(as_it_is)
 
         self._pending.append(write)
@@ -112,7 +113,8 @@ class TrialWriter:
         return True
 
     def _write(self) -> None:
-        ids = dict(self._ids)
+        new: dict[int, int] = {}
+        ids = ChainMap(new, self._ids)
         try:
             with self._storage.engine.begin() as connection:
                 tables = TrialTables(connection, self._study_id)
@@ -123,7 +125,8 @@ class TrialWriter:
                     write(tables, ids)
         except KeyError:
             raise RecordError("study", self._study_name, "was deleted during the search") from None
-        self._ids, self._last_id = ids, max(ids.values(), default=None)
+        self._ids |= new
+        self._last_id = max(new.values(), default=self._last_id)
         self._pending.clear()
 
     def _wait_after(self, error: BaseException) -> bool:

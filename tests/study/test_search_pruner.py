@@ -115,11 +115,10 @@ class Trials:
     def resume(self) -> None:
         """Go on as a new search does: with a new pruner, and what was running interrupted."""
         self.pruner = self._make()
+        self.pruner.restore(trial for trial in self.trials if trial.state != TrialState.RUNNING)
         for trial in self.trials:
             if trial.state == TrialState.RUNNING:
                 trial.state, trial.datetime_complete = TrialState.FAIL, trial.datetime_start
-            else:
-                self.pruner.restore(trial)
 
 
 def optunas_halving(first_rung: int) -> Callable[[int], BasePruner]:
