@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from support import until
+from worker_support import command_line, descendants
 
 RAY = str(Path(sys.executable).with_name("ray"))
 HEAD = "127.0.0.2"
@@ -28,28 +29,6 @@ _HEALTH = {
 
 def _start_time(pid: int) -> float:
     return Path(f"/proc/{pid}").stat().st_ctime
-
-
-def command_line(pid: int) -> str:
-    """Return a process's command line, or its title; empty if it is gone."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-    except OSError:
-        return ""
-
-
-def descendants(pid: int) -> list[int]:
-    """Return the processes below one that are alive, of the same session or not."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[1]) == pid and fields[0] != "Z":
-            child = int(path.parent.name)
-            found += [child, *descendants(child)]
-    return found
 
 
 class Cluster:

@@ -18,7 +18,8 @@ from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.records import Epoch, RunResult
 from budgetnet.runs.store import RunFolder
 from budgetnet.study.config import SearchConfig
-from budgetnet.study.driver import Plan, SearchContext, SearchOutcome, make_settings, search
+from budgetnet.study.context import Plan, SearchContext, make_settings
+from budgetnet.study.driver import SearchOutcome, search
 from budgetnet.study.lock import StudyLock
 from budgetnet.study.pruner import NoPruner, Pruner
 from budgetnet.study.space import SearchSpace

@@ -33,7 +33,8 @@ from budgetnet.model.budget import Budget
 from budgetnet.runs.named_recipes import named_recipe
 from budgetnet.runs.records import Epoch, RunResult
 from budgetnet.study.config import PrunerName, SamplerName, SearchConfig
-from budgetnet.study.driver import Driver, Plan, SearchContext
+from budgetnet.study.context import Plan, SearchContext
+from budgetnet.study.driver import Driver
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.space.fitting import fit
 from budgetnet.study.space.named import named_space

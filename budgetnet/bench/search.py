@@ -21,7 +21,8 @@ from budgetnet.model.budget import Budget
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.records import RunResult
 from budgetnet.study.config import SearchConfig
-from budgetnet.study.driver import Plan, SearchContext, make_settings, search
+from budgetnet.study.context import Plan, SearchContext, make_settings
+from budgetnet.study.driver import search
 from budgetnet.study.proposer import Proposals
 from budgetnet.study.pruner import make_pruner
 from budgetnet.study.settings import StudySettings

@@ -6,7 +6,6 @@ commands can share the runs, and the test set is opened only after all runs are 
 
 from __future__ import annotations
 
-import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from itertools import groupby
@@ -27,8 +26,8 @@ from budgetnet.training.callbacks import Callback, RunContext
 from budgetnet.training.threads import FirstRun
 from budgetnet.training.trainer import identify
 
-_POLL_SECONDS = 2.0
-"""Interval of checks for runs that other processes are training."""
+_LOOK_SECONDS = 2.0
+"""Interval of looks at the other runs while this process waits for one that another is training."""
 MAX_DEATHS = 3
 """Times that the worker of a run may die in the same epoch before the batch ends."""
 
@@ -215,9 +214,9 @@ class Batch:
                 taken = train_runs(part, engine, callback, trained=trained)
                 trained += len(part) - len(taken)
                 busy += taken
-            if busy:
-                time.sleep(_POLL_SECONDS)
-            remaining = busy
+            self._wait_for_one([self.folder(run) for run in busy])
+            remaining = [run for run in busy if self.record(run) is None]
+            trained += len(busy) - len(remaining)
         records = []
         for run in runs:
             record = self.record(run)
@@ -225,6 +224,11 @@ class Batch:
                 raise BudgetnetError(f"{self.folder(run).path.name}: the network is too large for the device's memory")
             records.append(record)
         return records
+
+    def _wait_for_one(self, folders: Sequence[RunFolder]) -> None:
+        """Wait until no other process is training one of the runs any more; the engine's workers have ended."""
+        while folders and not any(folder.is_free() for folder in folders):
+            folders[0].is_free(within=_LOOK_SECONDS)
 
     def evaluate_on_test(self, records: Sequence[RunRecord], *, by: str, reason: str) -> list[RunRecord]:
         """Evaluate runs on the test set, opened once for those that have no test result yet.

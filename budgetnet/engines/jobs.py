@@ -55,11 +55,12 @@ class Job(NamedTuple):
         )
 
 
-JobOutcome = Literal["trained", "out of memory", "busy", "unreadable", "interrupted", "failed"]
+JobOutcome = Literal["trained", "out of memory", "busy", "taken over", "unreadable", "interrupted", "failed"]
 """How a job ends.
 
-busy: another process is training the same run. unreadable: its run folder is damaged or of another version.
-interrupted: for a reason outside the run, such as a full disk. failed: for any other reason.
+busy: another process is training the same run. taken over: the workers of another command went on with it meanwhile.
+unreadable: its run folder is damaged or of another version. interrupted: for a reason outside the run, such as a full
+disk. failed: for any other reason.
 """
 
 

@@ -138,7 +138,7 @@ class Worker:
         except _ReplacedError:
             pass
         except BusyError as error:
-            self._end(attempt, JobEnd("busy", message=str(error)))
+            self._end(attempt, JobEnd("taken over", message=str(error), exit_code=error.exit_code))
         except StoreError as error:
             self._end(attempt, JobEnd("interrupted", message=str(error)))
         except OSError as error:

@@ -38,6 +38,8 @@ Read = TypeVar("Read", bound=Document)
 
 VERSION = 1
 """Version of the run folder's format."""
+_LOOKING_SECONDS = 0.2
+"""Longest time for which a run may be locked by a process that only looks whether it is free."""
 _RETRAIN = "delete the run folder to train the run again"
 _REMEDIES = {"test.json": "delete it to evaluate the run again"}
 PRUNED = "pruned"
@@ -79,12 +81,22 @@ class RunFolder:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         try:
-            with FileLock(self.path / ".lock", timeout=0):
+            with FileLock(self.path / ".lock", timeout=_LOOKING_SECONDS):
                 for part in self.path.glob(".*.part"):
                     part.unlink(missing_ok=True)
                 yield
         except Timeout:
             raise BusyError("run folder", str(self.path), "another process is training this run") from None
+
+    def is_free(self, *, within: float = 0.0) -> bool:
+        """Return whether no process is training the run, or at least none any more within so many seconds."""
+        if not self.path.is_dir():
+            return True
+        try:
+            with FileLock(self.path / ".lock", timeout=within):
+                return True
+        except Timeout:
+            return False
 
     def begin(self, identity: RunIdentity) -> None:
         """Write the identity of the run, ``run.json`` last so that its presence implies the other files.

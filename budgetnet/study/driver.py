@@ -5,36 +5,25 @@ It is the only writer of its study: a second driver on the same study is refused
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import optuna
-import torch
-from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
-from budgetnet.common.errors import InputError
-from budgetnet.data.training_data import TrainingData
-from budgetnet.engines.choice import LOCAL, EngineChoice, make_engine
 from budgetnet.engines.jobs import WAITING, Engine, Job, JobEnd, PlannedRun, Waiting
-from budgetnet.model.cost import Cost
-from budgetnet.model.spec import ModelSpec
-from budgetnet.runs.recipe import require_reliable_validation
 from budgetnet.runs.records import Epoch
-from budgetnet.study.config import SearchConfig
+from budgetnet.runs.store import RunFolder
+from budgetnet.study.context import Plan, SearchContext, require_feasible
 from budgetnet.study.lock import StudyLock
 from budgetnet.study.outcomes import OUT_OF_MEMORY
 from budgetnet.study.proposer import Proposal, Proposals
 from budgetnet.study.pruner import make_pruner
-from budgetnet.study.settings import StudySettings
-from budgetnet.study.space import feasibility
-from budgetnet.study.space.images import check_image_size
 from budgetnet.study.storage import open_study, storage_errors
 from budgetnet.study.trial_store import Candidate, TrialStore
 from budgetnet.training.callbacks import Callback, RunContext
-from budgetnet.training.devices import choose_precision
 from budgetnet.training.trainer import identify
 
 _log = logging.getLogger(__name__)
@@ -43,52 +32,13 @@ MAX_REJECTED = 1_000
 """Candidates rejected in a row, over budget or duplicates, after which the search stops."""
 MAX_DEATHS = 3
 """Worker processes that may die in the same epoch of a candidate before it is failed."""
+_BUSY_SECONDS = 60.0
+"""Longest time to wait, with nothing else to do, for candidates that other processes are training."""
+_LOOK_SECONDS = 1.0
+"""Longest time between two ticks in this time."""
 
 End = Literal["done", "time", "exhausted"]
 """Why a search stopped: the study has enough trials, the time is up, or the sampler finds nothing new that fits."""
-
-
-class Plan(NamedTuple):
-    """When a search stops, and what it trains first."""
-
-    trials: int
-    """Number of trained candidates to reach, those of earlier searches included."""
-    enqueued: tuple[ModelSpec, ...] = ()
-    """Networks to train first, unchanged."""
-    deadline: float | None = None
-    """Time to stop at, on the clock of `time.time`. Default: never."""
-
-
-class SearchContext(NamedTuple):
-    """Settings of a study, with its data, storage, folder and engine."""
-
-    settings: StudySettings
-    """Space, budget, recipe, data and seed."""
-    data: TrainingData
-    """Training and validation images, where the engine needs them."""
-    study_name: str
-    """Name of the study in the storage."""
-    storage: RDBStorage
-    """Storage of the study."""
-    out: Path
-    """Folder of run folders."""
-    engine_choice: EngineChoice = LOCAL
-    """Engine that trains, and its number of workers."""
-
-    @property
-    def device(self) -> torch.device:
-        """Device to train on."""
-        return torch.device(self.settings.device)
-
-    @property
-    def lock(self) -> StudyLock:
-        """The lock of the study."""
-        return StudyLock(self.storage, self.study_name, self.out)
-
-    @property
-    def engine(self) -> Engine:
-        """A new engine."""
-        return make_engine(self.engine_choice, self.data, out=self.out, device=self.device)
 
 
 class SearchOutcome(NamedTuple):
@@ -103,31 +53,6 @@ class SearchOutcome(NamedTuple):
 
 class _TimeUpError(Exception):
     """The deadline has passed."""
-
-
-def make_settings(data: TrainingData, config: SearchConfig, *, device: torch.device | None = None) -> StudySettings:
-    """Return the settings of a search, with its device and precision.
-
-    Args:
-        data: training and validation images.
-        config: options of the search.
-        device: device to train on. Default: the device of the images.
-
-    Raises:
-        InputError: a recipe, space or file that the config names is missing or breaks a rule, or the recipe validates
-            on images that it trains on, so that candidates cannot be ranked.
-    """
-    recipe = config.candidate_recipe
-    require_reliable_validation(recipe, field="recipe")
-    device = device or data.train.images.device
-    return StudySettings(
-        config=config,
-        space=config.search_space,
-        recipe=recipe,
-        data=data.record,
-        device=device.type,
-        precision=choose_precision(recipe.precision, device),
-    )
 
 
 def search(context: SearchContext, plan: Plan, callback: Callback) -> SearchOutcome:
@@ -150,24 +75,8 @@ def search(context: SearchContext, plan: Plan, callback: Callback) -> SearchOutc
     with storage_errors(context.storage), lock.held():
         study = open_study(context.storage, context.study_name, context.settings)
         driver = Driver(context, study, plan=plan, callback=callback, lock=lock)
-        end = driver.run()
+        end = driver.run(context.engine)
         return SearchOutcome(study, driver.store.trained, end)
-
-
-def require_feasible(settings: StudySettings, data: TrainingData) -> None:
-    """Require that every candidate can be trained and the smallest one fits the budget.
-
-    Raises:
-        OverBudgetError: not even the smallest network that may be proposed fits.
-        InputError: widths are to be fitted to a budget without limits, or some candidate could not be trained on images
-            of this size.
-    """
-    check_image_size(settings.space, settings.recipe, input_shape=data.input_shape)
-    sizing = settings.config.sizing
-    space = settings.space if sizing == "reject" else settings.space.narrowest
-    if sizing != "reject" and not settings.budget.limits(Cost(0, 0, 0)):
-        raise InputError("sizing", sizing, "needs a limit to fit widths to, such as 5M parameters")
-    feasibility.require_feasible(space, settings.budget, input_shape=data.input_shape, num_classes=data.num_classes)
 
 
 class Driver:
@@ -198,20 +107,29 @@ class Driver:
         self._folders = {path.name.rpartition("-")[2]: path.name for path in context.out.iterdir() if path.is_dir()}
         """Names of run folders by the digests of their runs; listed once, as there may be very many."""
         self._training: dict[int, tuple[Candidate, FrozenTrial]] = {}
-        """What each busy worker is training."""
+        """What each worker is training."""
+        self._busy: list[tuple[Candidate, FrozenTrial]] = []
+        """Candidates whose runs other processes are training, such as workers of a driver that was killed just now."""
+        self._waiting_since: float | None = None
+        """Since when there is nothing else to do."""
         self._failed: set[str] = set()
         """Candidates that have no result, which this search does not try again."""
         self._rejected = 0
         """Candidates in a row that have no result."""
 
-    def run(self) -> End:
+    def run(self, engine: Engine) -> End:
         """Train candidates until the study has enough or the time is up; return why the search stopped."""
+        # The search for unreachable objects would go through all trials again and again.
+        gc.freeze()
         try:
             if self.store.trained < self._plan.trials:
-                self._context.engine.run(self, self._callback)
+                engine.run(self, self._callback)
         except _TimeUpError:
             return "time"
         finally:
+            gc.unfreeze()
+            for candidate, trial in self._busy:
+                self.store.interrupt(trial, deaths=candidate.deaths)
             # After an error or an interrupt nothing waits for a storage that is away: its running trials are resumed.
             self.store.flush()
         self.store.flush(wait=True)
@@ -219,8 +137,12 @@ class Driver:
 
     def next_job(self, worker: int) -> Job | Waiting | None:
         """Propose a candidate; return `WAITING` if it is rejected, and None if enough are trained or in training."""
+        for place, (candidate, trial) in enumerate(self._busy):
+            if self._is_free(trial):
+                del self._busy[place]
+                return self._job(worker, candidate, trial)
         if self._rejected >= MAX_REJECTED or self.store.trained + len(self.store.running) >= self._plan.trials:
-            return None
+            return self._wait() if self._busy and not self._training else None
         self._check_deadline()
         proposal = self._proposals.next()
         candidate = proposal.candidate
@@ -243,9 +165,30 @@ class Driver:
         run = self._folders.get(identity.short_digest, identity.run_id)
         trial = self.store.begin(candidate, run=run, seed=config.seed)
         self._proposals.stored(proposal, trial)
+        return self._job(worker, candidate, trial)
+
+    def _is_free(self, trial: FrozenTrial, *, within: float = 0.0) -> bool:
+        return RunFolder(self._context.out / trial.user_attrs["run"]).is_free(within=within)
+
+    def _wait(self) -> Waiting:
+        """Wait a little for a candidate that another process is training, or give all of them up after some time."""
+        now = time.monotonic()
+        self._waiting_since = self._waiting_since or now
+        if now - self._waiting_since < _BUSY_SECONDS:
+            self._is_free(self._busy[0][1], within=_LOOK_SECONDS)
+            return WAITING
+        for candidate, trial in self._busy:
+            self.store.leave(trial)
+            _log.warning("left %s: another process is training it", candidate.verdict.spec.label)
+        self._busy.clear()
+        return WAITING
+
+    def _job(self, worker: int, candidate: Candidate, trial: FrozenTrial) -> Job:
+        self._waiting_since = None
         self._training[worker] = candidate, trial
+        config, context = self._settings.config, self._context
         return Job(
-            PlannedRun(spec=spec, recipe=candidate.recipe, seed=config.seed),
+            PlannedRun(spec=candidate.verdict.spec, recipe=candidate.recipe, seed=config.seed),
             RunContext(worker, self.store.trained, context.study_name, trial=trial.number, sampled=candidate.params),
             reports=True,
             reported=self.store.reported_before(trial),
@@ -263,6 +206,9 @@ class Driver:
             BudgetnetError: the candidate failed, or was interrupted by what also concerns the others.
         """
         candidate, trial = self._training.pop(worker)
+        if end.outcome == "busy":
+            self._busy.append((candidate, trial))
+            return
         if end.outcome == "trained":
             self._finish(trial, end)
             self._rejected = 0
@@ -271,7 +217,7 @@ class Driver:
         if end.outcome == "out of memory":
             self._failed.add(candidate.key)
             self.store.finish(trial, value=None, facts={"ended": OUT_OF_MEMORY})
-        elif end.outcome == "busy":
+        elif end.outcome == "taken over":
             self.store.leave(trial)
         elif end.outcome == "unreadable":
             # Only this candidate is affected: its folder is damaged, or of another version.

@@ -20,7 +20,7 @@ from budgetnet.engines.jobs import PlannedRun
 from budgetnet.evaluation.inference import evaluate_on_test
 from budgetnet.runs.recipe import Recipe, require_reliable_validation
 from budgetnet.runs.store import RunFolder
-from budgetnet.study.driver import SearchContext
+from budgetnet.study.context import SearchContext
 from budgetnet.study.finalists import Finalist, FinalResult, Finals, read_results, store_finals
 from budgetnet.study.outcomes import is_trained
 from budgetnet.training.callbacks import Callback

@@ -16,7 +16,8 @@ from budgetnet.model.budget import Budget
 from budgetnet.model.spec import ModelSpec
 from budgetnet.model.zoo import ENTRIES, get
 from budgetnet.study.config import SearchConfig
-from budgetnet.study.driver import Plan, SearchContext, SearchOutcome, make_settings, require_feasible, search
+from budgetnet.study.context import Plan, SearchContext, make_settings, require_feasible
+from budgetnet.study.driver import SearchOutcome, search
 from budgetnet.study.finalists import FinalResult
 from budgetnet.study.finals import describe_finals, run_finals
 from budgetnet.study.space import SearchSpace

@@ -21,7 +21,8 @@ from budgetnet.data.training_data import TrainingData
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.records import Epoch, RunResult
 from budgetnet.study.config import SearchConfig
-from budgetnet.study.driver import Plan, SearchContext, make_settings, search
+from budgetnet.study.context import Plan, SearchContext, make_settings
+from budgetnet.study.driver import search
 from budgetnet.study.storage import default_storage, open_storage
 from budgetnet.training.callbacks import Callback, RunInfo
 from budgetnet.training.devices import describe_environment

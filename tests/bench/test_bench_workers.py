@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import RunCommand, child_environment, wait_for
+from support import RunCommand, child_environment, until, wait_for
+from worker_support import are_gone, children_of
 
 from budgetnet.bench import workers
 from budgetnet.bench.scaling import network_of
@@ -140,14 +141,6 @@ def test_a_process_exits_silently_with_its_parent(capfd: pytest.CaptureFixture[s
     assert (process.returncode, *capfd.readouterr()) == (0, "", "")
 
 
-def is_running(process: str) -> bool:
-    """Return whether a process exists and is not a zombie."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's list of child processes")
 def test_ctrl_c_ends_every_process_with_one_line(tmp_path: Path) -> None:
     process = subprocess.Popen(
@@ -160,23 +153,13 @@ def test_ctrl_c_ends_every_process_with_one_line(tmp_path: Path) -> None:
         # A new process group, because Ctrl-C is sent to the whole group.
         start_new_session=True,
     )
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-
-    def child_processes() -> list[str] | None:
-        """Return the first training process, once it exists."""
-        found = children.read_text().split() if children.exists() else []
-        return found or None
-
     try:
-        found = wait_for(child_processes, process=process)
+        found = wait_for(lambda: children_of(process.pid), process=process)
         os.killpg(process.pid, signal.SIGINT)
         out, err = process.communicate(timeout=60)
         # Some versions of Typer handle the interrupt themselves and print nothing.
         assert (process.returncode, out, err in ("", "interrupted\n")) == (130, "", True), err
-        deadline = time.monotonic() + 60
-        while any(map(is_running, found)) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert not any(map(is_running, found))
+        until(lambda: are_gone(found))
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)

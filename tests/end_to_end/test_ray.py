@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import signal
@@ -28,13 +27,12 @@ from support import (
     wait_for,
     write_space,
 )
-
-from budgetnet.study.storage import default_storage, find_study, open_storage
+from worker_support import answers, command_line, descendants, trials_in
 
 if find_spec("ray") is None or not sys.platform.startswith("linux"):
     pytest.skip("needs Ray, and looks for processes in /proc", allow_module_level=True)
 
-from ray_support import Cluster, command_line, descendants
+from ray_support import Cluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -107,19 +105,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     return run
 
 
-def answers(folder: Path) -> dict[str, tuple[Any, Any]]:
-    """Return the curves and the result of every run, without times, read without the package."""
-    found = {}
-    for path in sorted((folder / "runs").glob("*/result.json")):
-        result = json.loads(path.read_text())
-        assert result.pop("seconds") > 0
-        with (path.parent / "curves.csv").open() as file:
-            curves = [{name: cell for name, cell in row.items() if name != "seconds"} for row in csv.DictReader(file)]
-        assert not (path.parent / "checkpoint.safetensors").exists()
-        found[path.parent.name] = curves, result
-    return found
-
-
 def comparable(value: Any) -> Any:
     """Return an answer without the command, folders and times, and without the numbers of trials.
 
@@ -129,15 +114,6 @@ def comparable(value: Any) -> Any:
         differing = {"command", "best_run", "name", "compared_with", "seconds"}
         return {name: comparable(each) for name, each in value.items() if name not in differing}
     return [comparable(each) for each in value] if isinstance(value, list) else value
-
-
-def trials_in(folder: Path) -> list[Any]:
-    storage = open_storage(default_storage(folder / "runs"), create=False)
-    try:
-        return find_study(storage, None).get_trials()
-    finally:
-        storage.remove_session()
-        storage.engine.dispose()
 
 
 def in_training(folder: Path, *, epochs: int = 2) -> bool:

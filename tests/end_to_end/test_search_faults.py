@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import csv
 import functools
-import json
 import logging
 import os
 import random
@@ -21,8 +19,7 @@ from typing import Any
 
 import pytest
 from support import TINY_SPACE, finished, started, tiny_recipe, until, write_space
-
-from budgetnet.study.storage import default_storage, find_study, open_storage
+from worker_support import answers, trials_in, workers_of
 
 SEARCH = ["search", "--space", "space.yaml", "--recipe", "recipe.yaml", "--max-params", "20k", "--device", "cpu"]
 SEARCH += ["--train-size", "200", "--validation-size", "40", "--workers", "2", "--sampler", "random", "--json"]
@@ -37,11 +34,6 @@ pytestmark = [
     pytest.mark.timeout(3600),
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for a search's workers in /proc"),
 ]
-
-
-def workers_of(pid: int) -> list[int]:
-    path = Path(f"/proc/{pid}/task/{pid}/children")
-    return [int(child) for child in path.read_text().split()] if path.exists() else []
 
 
 def checkpoints(folder: Path) -> set[tuple[str, int]]:
@@ -81,27 +73,6 @@ def disturb(process: Any, chance: random.Random) -> str:
     return fault
 
 
-def trials_of(folder: Path) -> list[Any]:
-    storage = open_storage(default_storage(folder / "runs"), create=False)
-    try:
-        return find_study(storage, None).get_trials()
-    finally:
-        storage.remove_session()
-        storage.engine.dispose()
-
-
-def answers(folder: Path) -> dict[str, tuple[Any, Any]]:
-    """The result and the curves of every run, without times."""
-    found = {}
-    for path in sorted(folder.glob("runs/*/result.json")):
-        result = json.loads(path.read_text())
-        del result["seconds"]
-        with (path.parent / "curves.csv").open() as stream:
-            curves = [row[:-1] for row in csv.reader(stream)]
-        found[path.parent.name] = (result, curves)
-    return found
-
-
 def test_every_candidate_ends_exactly_once_whatever_is_killed(tmp_path: Path) -> None:
     calm, wild = tmp_path / "calm", tmp_path / "wild"
     for folder in (calm, wild):
@@ -127,7 +98,7 @@ def test_every_candidate_ends_exactly_once_whatever_is_killed(tmp_path: Path) ->
                 break
     done = finished(*SEARCH, "--trials", str(TRIALS), cwd=wild)
     assert done.returncode == 0, done.stderr
-    trials = trials_of(wild)
+    trials = trials_in(wild)
     trained = [trial for trial in trials if trial.user_attrs.get("trained")]
     assert len(trained) == TRIALS
     assert len({trial.user_attrs["candidate"] for trial in trained}) == TRIALS

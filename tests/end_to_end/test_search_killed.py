@@ -7,7 +7,6 @@ import os
 import random
 import signal
 import sqlite3
-import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 from process_support import AVAILABLE, ForkedProcess, python_code
 from support import TINY_SPACE, child_environment, finished, start, tiny_recipe, until, wait_for, write_space
+from worker_support import are_gone, workers_of
 
 from budgetnet.common.errors import InputError
 from budgetnet.runs.store import RunFolder
@@ -58,24 +58,10 @@ def trained(trials: list[Trial]) -> list[Trial]:
     return [trial for trial in trials if trial["state"] in ENDED and trial.get("trained")]
 
 
-def workers_of(process: subprocess.Popen[str]) -> list[int]:
-    """The processes that a search has started, as the system tells."""
-    try:
-        return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
-    except (OSError, ValueError):
-        return []
-
-
 def kill(pids: list[int]) -> None:
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-
-
-def gone(pids: list[int]) -> bool:
-    """Whether processes are no more; one that nobody has waited for yet is none either."""
-    states = (Path(f"/proc/{pid}/stat") for pid in pids)
-    return all(not path.exists() or path.read_text().rpartition(")")[2].split()[0] == "Z" for path in states)
 
 
 class Witness:
@@ -232,14 +218,14 @@ def test_a_search_killed_at_random_instants_loses_nothing_and_trains_nothing_twi
 
             wait_for(in_training, process=process)
             time.sleep(chance.uniform(0, 1.5))
-        workers = workers_of(process)
+        workers = workers_of(process.pid)
         if victim == "worker" and workers:
             kill([chance.choice(workers)])
         else:
             victim = "all" if victim == "worker" else victim
             kill([process.pid, *workers] if victim == "all" else [process.pid])
             process.communicate()
-            until(partial(gone, workers))
+            until(partial(are_gone, workers))
         killed[victim] += 1
         witness.look(alone=victim != "worker")
     assert min(killed.values()) >= 3, killed

@@ -7,17 +7,18 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support import TINY_SPACE, child_environment, finished, started, tiny_recipe, until, wait_for, write_space
+from worker_support import are_gone, trials_in, workers_of
 
 from budgetnet.data import load_dataset
 from budgetnet.data.test_set import read_openings
 from budgetnet.data.training_data import TrainingData
 from budgetnet.runs.store import RunFolder
-from budgetnet.study.storage import default_storage, find_study, open_storage
 
 SEARCH = ["search", "--space", "space.yaml", "--recipe", "recipe.yaml", "--max-params", "20k", "--device", "cpu"]
 SEARCH += ["--train-size", "200", "--validation-size", "40", "--workers", "2"]
@@ -32,23 +33,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def trials_in(folder: Path) -> list[Any]:
-    storage = open_storage(default_storage(folder / "runs"), create=False)
-    try:
-        return find_study(storage, None).get_trials()
-    finally:
-        storage.remove_session()
-        storage.engine.dispose()
-
-
-def children_of(pid: int) -> list[int]:
-    path = Path(f"/proc/{pid}/task/{pid}/children")
-    return [int(child) for child in path.read_text().split()] if path.exists() else []
-
-
-def is_gone(pid: int) -> bool:
-    path = Path(f"/proc/{pid}/stat")
-    return not path.exists() or path.read_text().rpartition(")")[2].split()[0] == "Z"
+def both_in_training(folder: Path, pid: int) -> list[int]:
+    """Return the workers of a search as soon as both have ended an epoch."""
+    return workers_of(pid) if len(list((folder / "runs").glob("*/checkpoint.safetensors"))) == 2 else []
 
 
 def test_two_workers_train_as_many_as_wanted_and_finish_the_finals(folder: Path) -> None:
@@ -85,35 +72,66 @@ def test_what_libraries_print_is_no_report(folder: Path, monkeypatch: pytest.Mon
 def test_interrupted_all_workers_end_within_their_step(folder: Path) -> None:
     tiny_recipe(epochs=2000).save(folder / "recipe.yaml")
     with started(*SEARCH, "--trials", "6", cwd=folder) as process:
-
-        def both_in_training() -> list[int]:
-            begun = list((folder / "runs").glob("*/checkpoint.safetensors"))
-            return children_of(process.pid) if len(begun) == 2 else []
-
-        workers = wait_for(both_in_training, process=process)
+        workers = wait_for(partial(both_in_training, folder, process.pid), process=process)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
     assert "progress is saved, run the same command to resume" in err
     assert "Traceback" not in err
-    assert all(is_gone(worker) for worker in workers)
+    assert are_gone(workers)
     assert [trial.user_attrs["ended"] for trial in trials_in(folder)] == ["interrupted", "interrupted"]
 
 
 def test_workers_end_with_the_search_that_started_them(folder: Path) -> None:
     tiny_recipe(epochs=2000).save(folder / "recipe.yaml")
     with started(*SEARCH, "--trials", "6", cwd=folder) as process:
-        workers = wait_for(lambda: children_of(process.pid), process=process)
+        workers = wait_for(lambda: workers_of(process.pid), process=process)
         process.kill()
         process.wait()
-        until(lambda: all(is_gone(worker) for worker in workers))
+        until(lambda: are_gone(workers))
+
+
+def test_workers_in_training_end_with_the_search_that_started_them(folder: Path) -> None:
+    tiny_recipe(epochs=2000).save(folder / "recipe.yaml")
+    with started(*SEARCH, "--trials", "6", cwd=folder) as process:
+        workers = wait_for(partial(both_in_training, folder, process.pid), process=process)
+        process.kill()
+        process.wait()
+        until(lambda: are_gone(workers))
+
+
+@pytest.mark.slow
+def test_a_worker_that_outlives_its_search_is_waited_for_by_the_next_one(folder: Path) -> None:
+    tiny_recipe(epochs=40).save(folder / "recipe.yaml")
+    command = [*SEARCH, "--trials", "4", "--json"]
+    with started(*command, cwd=folder) as process:
+        stopped, other = wait_for(partial(both_in_training, folder, process.pid), process=process)
+        os.kill(stopped, signal.SIGSTOP)
+        process.kill()
+        process.wait()
+        until(lambda: are_gone([other]))
+        try:
+            with started(*command, cwd=folder) as again:
+                # Everything else is done.
+                wait_for(lambda: len(list((folder / "runs").glob("*/result.json"))) == 3, process=again)
+                assert not are_gone([stopped])
+                os.kill(stopped, signal.SIGCONT)
+                until(lambda: are_gone([stopped]))
+                out, err = again.communicate(timeout=240)
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(stopped, signal.SIGKILL)
+    assert (again.returncode, err) == (0, "")
+    assert json.loads(out)["trained"] == 4
+    ends = [trial.user_attrs["ended"] for trial in trials_in(folder) if not trial.user_attrs.get("trained")]
+    assert ends == ["interrupted", "interrupted"]
 
 
 def test_a_worker_that_is_killed_is_started_again(folder: Path) -> None:
     tiny_recipe(epochs=40).save(folder / "recipe.yaml")
     with started(*SEARCH, "--trials", "4", "--json", cwd=folder) as process:
         workers = wait_for(
-            lambda: children_of(process.pid) if list((folder / "runs").glob("*/checkpoint.safetensors")) else [],
+            lambda: workers_of(process.pid) if list((folder / "runs").glob("*/checkpoint.safetensors")) else [],
             process=process,
         )
         os.kill(workers[0], signal.SIGKILL)

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from support import TINY_SPACE, finished, started, tiny_recipe, until, wait_for, write_space
 from tracker_support import board_points, curves_of, mlflow_points, mlflow_runs
+from worker_support import are_gone, workers_of
 
 from budgetnet.data import DataSet
-from budgetnet.engines import worker as worker_program
 from budgetnet.runs.records import Epoch, RunResult
 from budgetnet.runs.store import RunFolder
 from budgetnet.study.config import SearchConfig
@@ -33,21 +33,6 @@ pytestmark = [
 ]
 
 
-def children_of(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def workers_of(pid: int) -> list[int]:
-    """Return the process ids of a search's workers in the order of their start, without other child processes."""
-    program = worker_program.__name__.encode()
-    return [child for child in children_of(pid) if program in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")]
-
-
-def is_gone(pid: int) -> bool:
-    path = Path(f"/proc/{pid}/stat")
-    return not path.exists() or path.read_text().rpartition(")")[2].split()[0] == "Z"
-
-
 def test_a_killed_search_continues_its_tracked_runs(tmp_path: Path) -> None:
     write_space(tmp_path / "space.yaml", TINY_SPACE)
     tiny_recipe(epochs=40).save(tmp_path / "recipe.yaml")
@@ -56,12 +41,12 @@ def test_a_killed_search_continues_its_tracked_runs(tmp_path: Path) -> None:
 
         def both_in_training() -> list[int]:
             running = [path for path in runs.glob("*/curves.csv") if len(path.read_text().splitlines()) > 5]
-            return children_of(process.pid) if len(running) == 2 else []
+            return workers_of(process.pid) if len(running) == 2 else []
 
         workers = wait_for(both_in_training, process=process)
         process.kill()
         process.wait()
-        until(lambda: all(is_gone(worker) for worker in workers))
+        until(lambda: are_gone(workers))
     broken = {each.data.tags["budgetnet.run"]: each.info for each in mlflow_runs(uri)}
     assert "RUNNING" in {info.status for info in broken.values()}, "the killed process could not log the interruption"
     done = finished(*SEARCH, "--json", cwd=tmp_path)

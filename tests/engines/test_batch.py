@@ -6,6 +6,7 @@ import shutil
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,9 +18,9 @@ from torch.nn import functional
 from budgetnet.common.errors import DataError, RecordError
 from budgetnet.data import DataSet
 from budgetnet.data.test_set import read_openings
-from budgetnet.engines import batch as batch_module
 from budgetnet.engines.batch import Batch
-from budgetnet.engines.jobs import PlannedRun
+from budgetnet.engines.choice import make_engine
+from budgetnet.engines.jobs import Engine, PlannedRun
 from budgetnet.model.network import build
 from budgetnet.runs.records import Epoch, RunRecord, RunResult
 from budgetnet.runs.store import TEST_OPENINGS_FILE, RunFolder
@@ -71,29 +72,38 @@ def test_recipes_can_split_differently(batch: Batch) -> None:
     assert batch.data(RECIPE) is batch.data(RECIPE.with_epochs(1))
 
 
-def test_runs_of_another_process_are_waited_for(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch_module, "_POLL_SECONDS", 0.01)
+def test_runs_of_another_process_are_waited_for_without_workers(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = plan()
     locked, others_done = threading.Event(), threading.Event()
+    started, looks = [], []
 
     def hold() -> None:
         with batch.folder(runs[0]).locked():
             locked.set()
             others_done.wait(60)
 
-    class SignalEnd(Watcher):
-        def on_run_end(self, result: RunResult, *, worker: int) -> None:
-            super().on_run_end(result, worker=worker)
-            others_done.set()
+    def engine(*values: Any, **options: Any) -> Engine:
+        started.append(1)
+        return make_engine(*values, **options)
 
+    def look(folder: RunFolder, *, within: float = 0.0) -> bool:
+        looks.append(1)
+        if len(looks) == 5:
+            others_done.set()
+        return is_free(folder, within=min(within, 0.01) if len(looks) < 5 else within)
+
+    is_free = RunFolder.is_free
+    monkeypatch.setattr(RunFolder, "is_free", look)
+    monkeypatch.setattr(batch_module, "make_engine", engine)
     thread = threading.Thread(target=hold)
     thread.start()
     assert locked.wait(60)
-    watcher = SignalEnd()
+    watcher = Watcher()
     records = batch.train(runs, watcher)
     thread.join()
     assert [record.identity.seed for record in records] == [0, 1]
-    assert len(watcher.networks) >= 2
+    assert [run.identity.seed for run in watcher.networks] == [1, 0]
+    assert len(started) == 2, "one for each time that there was something to train"
 
 
 def reference_evaluation(

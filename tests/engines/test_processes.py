@@ -15,6 +15,7 @@ from filelock import FileLock
 from optuna.trial import FrozenTrial, TrialState
 from search_support import SearchRunner, Watcher, reached
 from support import PAIR_SPACE, TINY, restarts, tiny_recipe
+from worker_support import workers_of
 
 from budgetnet.common.errors import BudgetnetError
 from budgetnet.data import DataSet
@@ -39,13 +40,6 @@ def run_search(digits: DataSet, tmp_path: Path) -> SearchRunner:
     return SearchRunner(digits, tmp_path)
 
 
-def workers_of_this_process() -> list[int]:
-    """Return the ids of this process's workers in the order of their start."""
-    program = worker_program.__name__.encode()
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    return [int(child) for child in children if program in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")]
-
-
 def begun(trials: list[FrozenTrial]) -> list[FrozenTrial]:
     return [trial for trial in trials if "run" in trial.user_attrs and "repeat_of" not in trial.user_attrs]
 
@@ -68,7 +62,7 @@ class Killer(Watcher):
         if self._kills and run == (self.victims or [run])[0]:
             self._kills -= 1
             self.victims.append(run)
-            for pid in workers_of_this_process():
+            for pid in workers_of(os.getpid()):
                 if _trains(pid, run):
                     os.kill(pid, signal.SIGKILL)
                     return
@@ -165,7 +159,7 @@ def test_exception_of_a_callback_interrupts_all_workers(run_search: SearchRunner
     with pytest.raises(error):
         run_search(trials=2, recipe=ENDLESS, workers=2, watcher=watcher)
     assert watcher.broken == [None, None]
-    assert not workers_of_this_process()
+    assert not workers_of(os.getpid())
     assert not list(run_search.out.glob(".data-*"))
     before = {path.parent.name: RunFolder(path.parent).read_curves() for path in run_search.out.glob("*/curves.csv")}
     again = Watcher(stop_at=1)

@@ -27,7 +27,7 @@ from budgetnet.data.training_data import TrainingData
 from budgetnet.model.zoo import get
 from budgetnet.runs.named_recipes import named_recipe
 from budgetnet.study.config import SearchConfig
-from budgetnet.study.driver import make_settings
+from budgetnet.study.context import make_settings
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.space import SearchSpace
 from budgetnet.study.space.named import named_space

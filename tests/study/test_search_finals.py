@@ -21,7 +21,8 @@ from budgetnet.engines.choice import EngineChoice
 from budgetnet.runs.records import Epoch
 from budgetnet.runs.store import TEST_OPENINGS_FILE, RunFolder
 from budgetnet.study.config import SearchConfig
-from budgetnet.study.driver import Plan, SearchContext, SearchOutcome, make_settings, search
+from budgetnet.study.context import Plan, SearchContext, make_settings
+from budgetnet.study.driver import SearchOutcome, search
 from budgetnet.study.finalists import FinalResult, Finals, best_record, final_gaps, load_finals, read_results
 from budgetnet.study.finals import choose_finalists, run_finals
 from budgetnet.study.space import SearchSpace

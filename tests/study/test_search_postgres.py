@@ -23,7 +23,8 @@ from budgetnet.runs.records import Epoch
 from budgetnet.runs.store import RunFolder
 from budgetnet.study import writer
 from budgetnet.study.config import SearchConfig
-from budgetnet.study.driver import SearchOutcome, make_settings
+from budgetnet.study.context import make_settings
+from budgetnet.study.driver import SearchOutcome
 from budgetnet.study.lock import StudyLock
 from budgetnet.study.space import SearchSpace
 from budgetnet.study.storage import open_storage, open_study

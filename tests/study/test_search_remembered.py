@@ -16,7 +16,7 @@ from support import TINY_SPACE, prepare, restarts, tiny_recipe
 from budgetnet.data import DataSet
 from budgetnet.study.bulk import TrialTables
 from budgetnet.study.config import SearchConfig
-from budgetnet.study.driver import make_settings
+from budgetnet.study.context import make_settings
 from budgetnet.study.proposer import REMEMBERED, Proposals
 from budgetnet.study.space import SearchSpace
 from budgetnet.study.storage import default_storage, open_storage, open_study

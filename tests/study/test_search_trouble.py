@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,9 @@ from budgetnet.common.errors import InputError, RecordError
 from budgetnet.data import DataSet
 from budgetnet.data.test_set import read_openings
 from budgetnet.model.spec import ModelSpec
-from budgetnet.runs.records import Epoch
+from budgetnet.runs.records import Epoch, RunResult
 from budgetnet.runs.store import TEST_OPENINGS_FILE, RunFolder
+from budgetnet.study import driver as driver_module
 from budgetnet.study.proposer import Proposals
 from budgetnet.study.storage import open_storage, read_trials, study_settings
 from budgetnet.study.trials import count_outcomes
@@ -50,10 +53,67 @@ def test_candidate_with_damaged_folder_is_skipped(run_search: SearchRunner, capl
     assert folder.checkpoint.read_bytes() == b"no checkpoint"
 
 
-def test_a_run_that_another_study_is_training_is_left_to_it(run_search: SearchRunner) -> None:
-    with folder_of(run_search).locked():
+class Held:
+    """Holds the lock of a run, as a process that trains it, until it is told to let go."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder, self._locked, self.let_go = folder, threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._hold)
+
+    def _hold(self) -> None:
+        with self._folder.locked():
+            self._locked.set()
+            self.let_go.wait(60)
+
+    def __enter__(self) -> Held:
+        self._thread.start()
+        assert self._locked.wait(60)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.let_go.set()
+        self._thread.join()
+
+
+def test_a_run_that_another_process_is_training_is_waited_for_while_others_are_trained(
+    run_search: SearchRunner,
+) -> None:
+    class Releasing(Watcher):
+        def on_run_end(self, result: RunResult, *, worker: int) -> None:
+            super().on_run_end(result, worker=worker)
+            if len(self.results) == 2:
+                held.let_go.set()
+
+    watcher = Releasing()
+    with Held(folder_of(run_search)) as held:
+        outcome = run_search(trials=3, enqueued=(TINY,), watcher=watcher)
+    assert (outcome.trained, outcome.end) == (3, "done")
+    assert [run.identity.spec == TINY for run in watcher.networks] == [False, False, True]
+    trained = [trial.user_attrs.get("trained") for trial in outcome.study.get_trials() if trial.user_attrs.get("run")]
+    assert trained == [True] * 3, "it is trained in the trial that it had"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_search_out_of_time_leaves_a_run_of_another_process_to_be_resumed(
+    run_search: SearchRunner, workers: int
+) -> None:
+    with Held(folder_of(run_search)):
+        outcome = run_search(trials=1, enqueued=(TINY,), deadline=time.time() + 5, workers=workers)
+        assert (outcome.trained, outcome.end) == (0, "time")
+    assert [trial.user_attrs["ended"] for trial in outcome.study.get_trials()] == ["interrupted"]
+    watcher = Watcher()
+    assert run_search(trials=1, watcher=watcher).trained == 1
+    assert [run.identity.spec for run in watcher.networks] == [TINY]
+
+
+def test_a_run_that_another_process_trains_for_long_is_left_to_it(
+    run_search: SearchRunner, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(driver_module, "_BUSY_SECONDS", 0.0)
+    with Held(folder_of(run_search)):
         outcome = run_search(trials=2, enqueued=(TINY,))
     assert outcome.trained == 2
+    assert caplog.messages == [f"left {TINY.label}: another process is training it"]
     assert count_outcomes(read_trials(outcome.study))["no_result"] == 0
     first = outcome.study.get_trials()[0]
     assert (first.user_attrs["ended"], first.user_attrs.get("trained")) == ("in training elsewhere", None)

@@ -15,7 +15,7 @@ from budgetnet.common.errors import InputError
 from budgetnet.data import DataSet
 from budgetnet.runs.store import PRUNED, RunFolder
 from budgetnet.study.config import SearchConfig
-from budgetnet.study.driver import make_settings
+from budgetnet.study.context import make_settings
 from budgetnet.study.proposer import Proposals
 from budgetnet.study.pruner import make_pruner
 from budgetnet.study.space import SearchSpace

@@ -10,7 +10,7 @@ from budgetnet.data import DataSet
 from budgetnet.runs.augmentation import Augmentation, Resizing
 from budgetnet.runs.recipe import Recipe
 from budgetnet.study.config import SearchConfig
-from budgetnet.study.driver import make_settings, require_feasible
+from budgetnet.study.context import make_settings, require_feasible
 from budgetnet.study.space import SearchSpace
 from budgetnet.study.space.images import check_image_size
 

@@ -1,0 +1,107 @@
+"""What a search needs: its settings, data, storage and engine, and when it stops."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from optuna.storages import RDBStorage
+
+from budgetnet.common.errors import InputError
+from budgetnet.data.training_data import TrainingData
+from budgetnet.engines.choice import LOCAL, EngineChoice, make_engine
+from budgetnet.engines.jobs import Engine
+from budgetnet.model.cost import Cost
+from budgetnet.model.spec import ModelSpec
+from budgetnet.runs.recipe import require_reliable_validation
+from budgetnet.study.config import SearchConfig
+from budgetnet.study.lock import StudyLock
+from budgetnet.study.settings import StudySettings
+from budgetnet.study.space import feasibility
+from budgetnet.study.space.images import check_image_size
+from budgetnet.training.devices import choose_precision
+
+
+class Plan(NamedTuple):
+    """When a search stops, and what it trains first."""
+
+    trials: int
+    """Number of trained candidates to reach, those of earlier searches included."""
+    enqueued: tuple[ModelSpec, ...] = ()
+    """Networks to train first, unchanged."""
+    deadline: float | None = None
+    """Time to stop at, on the clock of `time.time`. Default: never."""
+
+
+class SearchContext(NamedTuple):
+    """Settings of a study, with its data, storage, folder and engine."""
+
+    settings: StudySettings
+    """Space, budget, recipe, data and seed."""
+    data: TrainingData
+    """Training and validation images, where the engine needs them."""
+    study_name: str
+    """Name of the study in the storage."""
+    storage: RDBStorage
+    """Storage of the study."""
+    out: Path
+    """Folder of run folders."""
+    engine_choice: EngineChoice = LOCAL
+    """Engine that trains, and its number of workers."""
+
+    @property
+    def device(self) -> torch.device:
+        """Device to train on."""
+        return torch.device(self.settings.device)
+
+    @property
+    def lock(self) -> StudyLock:
+        """The lock of the study."""
+        return StudyLock(self.storage, self.study_name, self.out)
+
+    @property
+    def engine(self) -> Engine:
+        """A new engine."""
+        return make_engine(self.engine_choice, self.data, out=self.out, device=self.device)
+
+
+def make_settings(data: TrainingData, config: SearchConfig, *, device: torch.device | None = None) -> StudySettings:
+    """Return the settings of a search, with its device and precision.
+
+    Args:
+        data: training and validation images.
+        config: options of the search.
+        device: device to train on. Default: the device of the images.
+
+    Raises:
+        InputError: a recipe, space or file that the config names is missing or breaks a rule, or the recipe validates
+            on images that it trains on, so that candidates cannot be ranked.
+    """
+    recipe = config.candidate_recipe
+    require_reliable_validation(recipe, field="recipe")
+    device = device or data.train.images.device
+    return StudySettings(
+        config=config,
+        space=config.search_space,
+        recipe=recipe,
+        data=data.record,
+        device=device.type,
+        precision=choose_precision(recipe.precision, device),
+    )
+
+
+def require_feasible(settings: StudySettings, data: TrainingData) -> None:
+    """Require that every candidate can be trained and the smallest one fits the budget.
+
+    Raises:
+        OverBudgetError: not even the smallest network that may be proposed fits.
+        InputError: widths are to be fitted to a budget without limits, or some candidate could not be trained on images
+            of this size.
+    """
+    check_image_size(settings.space, settings.recipe, input_shape=data.input_shape)
+    sizing = settings.config.sizing
+    space = settings.space if sizing == "reject" else settings.space.narrowest
+    if sizing != "reject" and not settings.budget.limits(Cost(0, 0, 0)):
+        raise InputError("sizing", sizing, "needs a limit to fit widths to, such as 5M parameters")
+    feasibility.require_feasible(space, settings.budget, input_shape=data.input_shape, num_classes=data.num_classes)
