@@ -18,6 +18,7 @@ from torch.nn import functional
 from budgetnet.common.errors import DataError, RecordError
 from budgetnet.data import DataSet
 from budgetnet.data.test_set import read_openings
+from budgetnet.engines import batch as batch_module
 from budgetnet.engines.batch import Batch
 from budgetnet.engines.choice import make_engine
 from budgetnet.engines.jobs import Engine, PlannedRun
