@@ -18,7 +18,8 @@ from sqlalchemy import text
 from support import PAIR_SPACE, TINY, restarts, tiny_recipe
 
 from budgetnet.data import DataSet
-from budgetnet.study.storage import default_storage, find_study, open_storage, read_trials
+from budgetnet.study.reading import read_trials
+from budgetnet.study.storage import default_storage, find_study, open_storage
 from budgetnet.study.trials import Trial
 from budgetnet.visualization.dashboard import Annotated, annotate
 

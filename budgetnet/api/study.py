@@ -13,15 +13,9 @@ from budgetnet.model.budget import Budget
 from budgetnet.runs.named_recipes import describe_recipe
 from budgetnet.study.finalists import FinalResult, load_finals, read_results
 from budgetnet.study.leaderboard import candidates, rank
+from budgetnet.study.reading import read_trials
 from budgetnet.study.settings import StudySettings
-from budgetnet.study.storage import (
-    default_storage,
-    find_study,
-    open_storage,
-    read_trials,
-    storage_errors,
-    study_settings,
-)
+from budgetnet.study.storage import default_storage, find_study, open_storage, storage_errors, study_settings
 from budgetnet.study.trials import CostName, Trial, count_outcomes, front
 from budgetnet.study.winner import winner
 

@@ -100,7 +100,8 @@ def print_leaderboard(study: optuna.Study, *, out: Path, storage: str | None, as
     from budgetnet.study.commands import found_config
     from budgetnet.study.finalists import final_gaps, gap_mapping, load_finals, read_results
     from budgetnet.study.leaderboard import candidates, rank
-    from budgetnet.study.storage import read_trials, study_settings
+    from budgetnet.study.reading import read_trials
+    from budgetnet.study.storage import study_settings
     from budgetnet.study.trials import count_outcomes
     from budgetnet.study.winner import winner
 

@@ -18,7 +18,8 @@ def search(config: SearchConfig, quiet: Quiet = False, verbose: Verbose = False,
     from budgetnet.api.search import run_search
     from budgetnet.cli.leaderboard import print_leaderboard
     from budgetnet.study.driver import MAX_REJECTED
-    from budgetnet.study.storage import failures, storage_errors
+    from budgetnet.study.reading import failures
+    from budgetnet.study.storage import storage_errors
 
     try:
         request, outcome = run_search(config, verbosity=verbosity, say=lambda line: typer.echo(line, err=True))

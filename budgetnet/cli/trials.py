@@ -40,14 +40,9 @@ def trials(
 ) -> None:
     """List every trial of a study with its outcome, the reason for it and the last accuracy."""
     key = one_of(sort, tuple(_ORDERS), field="--sort")
-    from budgetnet.study.storage import (
-        damaged_trials,
-        default_storage,
-        find_study,
-        open_storage,
-        read_trials,
-        storage_errors,
-    )
+    from budgetnet.study.damage import damaged_trials
+    from budgetnet.study.reading import read_trials
+    from budgetnet.study.storage import default_storage, find_study, open_storage, storage_errors
 
     kept = open_storage(storage or default_storage(out), create=False)
     with storage_errors(str(kept.url)):

@@ -6,17 +6,17 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from budgetnet.common.errors import BudgetnetError, InputError
+from budgetnet.common.errors import BudgetnetError
 from budgetnet.data.training_data import TrainingData
 from budgetnet.engines.jobs import Dispatcher, JobEnd
-from budgetnet.engines.ray_address import find_cluster, require_ray
+from budgetnet.engines.ray_address import require_ray
+from budgetnet.engines.ray_connection import connect, disconnect, last_line
 from budgetnet.engines.remote import Message, RemoteEngine
 from budgetnet.engines.run_store import RunStore, StoreError
 from budgetnet.training.callbacks import Callback
@@ -76,7 +76,7 @@ class RayEngine(RemoteEngine):
         try:
             super().run(dispatcher, callback)
         except ray.exceptions.RayError as error:
-            reason = f"the Ray cluster is gone ({_last_line(error)}); the same command resumes on a new one"
+            reason = f"the Ray cluster is gone ({last_line(error)}); the same command resumes on a new one"
             raise BudgetnetError(reason) from None
 
     def _start_all(self) -> None:
@@ -87,7 +87,7 @@ class RayEngine(RemoteEngine):
 
         self._mark = secrets.token_hex(8)
         self._store.leave_mark(self._mark)
-        self._connect()
+        self._connected_here = connect()
         # An unset OMP_NUM_THREADS means all cores of this machine, which says nothing about the cluster's machines.
         self._threads = torch.get_num_threads() if "OMP_NUM_THREADS" in os.environ else 1
         self.set_workers(self.workers or max(1, self._room()))
@@ -98,27 +98,6 @@ class RayEngine(RemoteEngine):
         self._events = self._mailbox.take.remote()
         for worker in range(self.workers):
             self._start(worker)
-
-    def _connect(self) -> None:
-        import ray
-
-        if ray.is_initialized():
-            return
-        # Ray would collect statistics where nothing is set.
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-        address = find_cluster()
-        try:
-            if address is None:
-                with _loopback_only():
-                    ray.init("local", include_dashboard=False, **options)
-            else:
-                ray.init(address, **options)
-        except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            raise InputError("RAY_ADDRESS", address, f"cannot be used: {' '.join(str(error).split())}") from None
-        self._connected_here = True
-        # Lost nodes are not for the user, and Ray would print them to standard output, where results go.
-        ray._private.worker._worker_logs_enabled = False
 
     def _room(self) -> int:
         """Return the number of workers that the cluster has room for."""
@@ -230,9 +209,9 @@ class RayEngine(RemoteEngine):
         if isinstance(cause, BudgetnetError):
             return Message(worker, "failed", (str(cause), cause.exit_code))
         if getattr(error, "actor_init_failed", False):
-            return Message(worker, "failed", (f"a worker cannot start: {_last_line(error)}", 1))
+            return Message(worker, "failed", (f"a worker cannot start: {last_line(error)}", 1))
         if isinstance(error, ray.exceptions.RayTaskError) and not isinstance(error, ray.exceptions.RayActorError):
-            return Message(worker, "failed", (f"a worker failed: {_last_line(error)}", 1))
+            return Message(worker, "failed", (f"a worker failed: {last_line(error)}", 1))
         return Message(worker, "gone", (self._has_lost_node(worker),))
 
     def _has_lost_node(self, worker: int) -> bool:
@@ -315,24 +294,5 @@ class RayEngine(RemoteEngine):
         self._pending.clear()
         self._attempts.clear()
         if self._connected_here:
-            ray.shutdown()
-            ray._private.worker._worker_logs_enabled = True
+            disconnect()
             self._connected_here = False
-
-
-@contextmanager
-def _loopback_only() -> Iterator[None]:
-    """Make an instance that Ray starts on this machine out of reach of others."""
-    from ray._private import ray_constants
-
-    # Ray has an option for it, but replaces the loopback address in it by that of the network.
-    before = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
-
-
-def _last_line(error: BaseException) -> str:
-    return next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)

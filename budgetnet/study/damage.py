@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from budgetnet.common.errors import short_repr
@@ -19,6 +20,12 @@ def damage_of(trial: FrozenTrial) -> str | None:
     if not is_ours(trial):
         return None
     return next(_damages(trial), None)
+
+
+def damaged_trials(study: optuna.Study) -> dict[int, str]:
+    """Return which field is damaged and how, for each damaged trial by its number."""
+    damages = {trial.number: damage_of(trial) for trial in study.get_trials(deepcopy=False)}
+    return {number: damage for number, damage in damages.items() if damage is not None}
 
 
 def is_ours(trial: FrozenTrial) -> bool:

@@ -20,10 +20,11 @@ from budgetnet.study.context import Plan, SearchContext, make_settings, require_
 from budgetnet.study.driver import SearchOutcome, search
 from budgetnet.study.finalists import FinalResult
 from budgetnet.study.finals import describe_finals, run_finals
+from budgetnet.study.reading import read_trials
 from budgetnet.study.space import SearchSpace
 from budgetnet.study.space.costs import sample_columns
 from budgetnet.study.space.fitting import fit
-from budgetnet.study.storage import default_storage, find_study, open_storage, read_trials, storage_errors
+from budgetnet.study.storage import default_storage, find_study, open_storage, storage_errors
 from budgetnet.study.trials import count_outcomes
 from budgetnet.training.callbacks import Callback
 from budgetnet.training.devices import choose_device

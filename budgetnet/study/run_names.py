@@ -9,7 +9,8 @@ from budgetnet.common.errors import InputError, RecordError
 from budgetnet.common.files import exists
 from budgetnet.study.finalists import load_finals, readable_results
 from budgetnet.study.leaderboard import candidates, rank
-from budgetnet.study.storage import default_storage, find_study, open_storage, read_trials, storage_errors
+from budgetnet.study.reading import read_trials
+from budgetnet.study.storage import default_storage, find_study, open_storage, storage_errors
 from budgetnet.study.winner import winner
 
 DEFAULT_FOLDER = Path("runs")

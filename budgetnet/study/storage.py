@@ -7,11 +7,9 @@ import logging
 import os
 import sqlite3
 import warnings
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
@@ -19,27 +17,16 @@ import optuna
 from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import NullPool, create_engine, event, func, inspect, select, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from budgetnet.common.errors import InputError, RecordError, short_repr
 from budgetnet.common.extras import install_command
-from budgetnet.common.formatting import count_of
 from budgetnet.common.passwords import hide_passwords, without_password
 from budgetnet.study.bulk import TrialStorage, study_ids
-from budgetnet.study.damage import damage_of, is_ours
-from budgetnet.study.outcomes import (
-    DUPLICATE,
-    IN_TRAINING_ELSEWHERE,
-    is_interrupted,
-    is_over_budget,
-    is_stopped,
-    is_trained,
-)
+from budgetnet.study.damage import damaged_trials
 from budgetnet.study.settings import StudySettings
-from budgetnet.study.trials import Outcome, Trial
 
 _log = logging.getLogger(__name__)
 
@@ -255,76 +242,3 @@ def find_study(storage: RDBStorage, name: str | None) -> optuna.Study:
 def _last_start(storage: RDBStorage, study_id: int) -> str:
     trials = storage.get_all_trials(study_id, deepcopy=False)
     return max((str(trial.datetime_start or "") for trial in trials), default="")
-
-
-def read_trials(study: optuna.Study) -> list[Trial]:
-    """Return the trials of a study in order, without those that budgetnet did not write.
-
-    Damaged trials are left out, each with a warning that says which field is damaged.
-    """
-    trials = []
-    for trial in study.get_trials(deepcopy=False):
-        if damage := damage_of(trial):
-            _log.warning("study %s: trial #%d is damaged and left out: %s", study.study_name, trial.number, damage)
-        elif is_ours(trial):
-            trials.append(_row(trial))
-    return trials
-
-
-def damaged_trials(study: optuna.Study) -> dict[int, str]:
-    """Return which field is damaged and how, for each damaged trial by its number."""
-    damages = {trial.number: damage_of(trial) for trial in study.get_trials(deepcopy=False)}
-    return {number: damage for number, damage in damages.items() if damage is not None}
-
-
-def failures(study: optuna.Study) -> str:
-    """Return why trials have no result, with their numbers, or nothing if a trial has one or none has ended."""
-    trials = read_trials(study)
-    if any(trial.outcome in ("complete", "pruned") for trial in trials):
-        return ""
-    reasons = Counter(trial.ended or "no reason" for trial in trials if trial.outcome == "no result")
-    return "; ".join(f"{count_of(count, 'trial')}: {reason}" for reason, count in reasons.most_common(3))
-
-
-def _row(trial: FrozenTrial) -> Trial:
-    """Return a trial as a row."""
-    facts: dict[str, Any] = trial.user_attrs
-    correct, images = facts.get("validation_correct"), facts.get("validation_images")
-    kept: dict[str, Any] = {key: facts[key] for key in _ALWAYS} | {key: facts.get(key) for key in _TRAINED}
-    return Trial(
-        number=trial.number,
-        outcome=_outcome(trial),
-        # A duplicate of a trial may have only a value.
-        accuracy=trial.value if correct is None and trial.state == TrialState.COMPLETE else _share(correct, images),
-        correct=correct,
-        images=images,
-        trained=is_trained(trial),
-        enqueued="enqueued" in facts,
-        reports=MappingProxyType(trial.intermediate_values),
-        sampled=MappingProxyType(trial.params),
-        began=trial.datetime_start,
-        finished=trial.datetime_complete,
-        **kept,
-    )
-
-
-_ALWAYS = ("architecture", "spec", "params", "macs", "activations", "budget_used")
-_TRAINED = ("epochs", "cycles", "seconds", "train_flops", "ended", "seed", "run")
-
-
-def _share(correct: int | None, images: int | None) -> float | None:
-    return None if correct is None or not images else correct / images
-
-
-def _outcome(trial: FrozenTrial) -> Outcome:
-    ended = trial.user_attrs.get("ended")
-    outcomes: tuple[tuple[bool, Outcome], ...] = (
-        (not trial.state.is_finished(), "running"),
-        (is_over_budget(trial), "over budget"),
-        (ended == DUPLICATE, "duplicate"),
-        (ended == IN_TRAINING_ELSEWHERE, "skipped"),
-        (is_interrupted(trial), "interrupted"),
-        (is_stopped(trial), "pruned"),
-        (trial.state == TrialState.COMPLETE, "complete"),
-    )
-    return next((outcome for holds, outcome in outcomes if holds), "no result")

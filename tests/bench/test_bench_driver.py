@@ -8,7 +8,8 @@ from collections import Counter
 import pytest
 from support import RunCommand, restarts, tiny_recipe
 
-from budgetnet.bench.driver import SimulatedEngine, run
+from budgetnet.bench.driver import run
+from budgetnet.bench.simulated_engine import SimulatedEngine
 from budgetnet.engines.jobs import Job, JobEnd, PlannedRun
 from budgetnet.model.zoo import get
 from budgetnet.runs.records import Epoch

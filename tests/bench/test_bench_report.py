@@ -12,7 +12,8 @@ from budgetnet.bench.reporting import ReportBenchmark
 from budgetnet.bench.synthetic_study import STUDY, write_study
 from budgetnet.runs.store import RunFolder
 from budgetnet.study.finalists import load_finals
-from budgetnet.study.storage import default_storage, find_study, open_storage, read_trials
+from budgetnet.study.reading import read_trials
+from budgetnet.study.storage import default_storage, find_study, open_storage
 
 
 def test_synthetic_study_reads_like_a_real_one(tmp_path: Path) -> None:

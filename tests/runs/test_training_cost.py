@@ -28,7 +28,7 @@ from budgetnet.runs.records import Epoch, RunResult
 from budgetnet.runs.store import RunFolder
 from budgetnet.runs.time_to_accuracy import time_to_accuracy
 from budgetnet.runs.training_cost import flops_by_epoch, training_flops
-from budgetnet.study.storage import read_trials
+from budgetnet.study.reading import read_trials
 from budgetnet.training.trainer import train
 
 STUDIES = Path(__file__).parents[2] / "studies"

@@ -22,8 +22,9 @@ from budgetnet.runs.store import RunFolder
 from budgetnet.study.driver import SearchOutcome
 from budgetnet.study.lock import StudyLock
 from budgetnet.study.proposer import Proposals
+from budgetnet.study.reading import read_trials
 from budgetnet.study.space import SearchSpace
-from budgetnet.study.storage import default_storage, open_storage, read_trials, study_settings
+from budgetnet.study.storage import default_storage, open_storage, study_settings
 from budgetnet.study.trials import count_outcomes
 from budgetnet.training.step import Execution
 from budgetnet.training.trainer import train

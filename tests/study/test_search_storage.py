@@ -18,7 +18,8 @@ from budgetnet.data import DataSet
 from budgetnet.runs.records import Epoch
 from budgetnet.study.leaderboard import candidates
 from budgetnet.study.lock import StudyLock
-from budgetnet.study.storage import default_storage, find_study, open_storage, read_trials, storage_errors
+from budgetnet.study.reading import read_trials
+from budgetnet.study.storage import default_storage, find_study, open_storage, storage_errors
 
 
 @pytest.fixture

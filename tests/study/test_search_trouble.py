@@ -24,7 +24,8 @@ from budgetnet.runs.records import Epoch, RunResult
 from budgetnet.runs.store import TEST_OPENINGS_FILE, RunFolder
 from budgetnet.study import driver as driver_module
 from budgetnet.study.proposer import Proposals
-from budgetnet.study.storage import open_storage, read_trials, study_settings
+from budgetnet.study.reading import read_trials
+from budgetnet.study.storage import open_storage, study_settings
 from budgetnet.study.trials import count_outcomes
 from budgetnet.training.callbacks import Callback, Callbacks
 from budgetnet.training.trainer import identify, train

@@ -18,8 +18,9 @@ from budgetnet.study.config import SearchConfig
 from budgetnet.study.context import make_settings
 from budgetnet.study.proposer import Proposals
 from budgetnet.study.pruner import make_pruner
+from budgetnet.study.reading import read_trials
 from budgetnet.study.space import SearchSpace
-from budgetnet.study.storage import read_trials, study_settings
+from budgetnet.study.storage import study_settings
 from budgetnet.study.trial_store import Candidate, TrialStore
 from budgetnet.study.trials import count_outcomes
 from budgetnet.training.trainer import train

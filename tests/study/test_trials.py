@@ -11,7 +11,7 @@ from search_support import SearchRunner
 
 from budgetnet.common.errors import InputError
 from budgetnet.data import DataSet
-from budgetnet.study.storage import read_trials
+from budgetnet.study.reading import read_trials
 from budgetnet.study.trials import CostName, Outcome, Trial, count_outcomes, front
 
 

@@ -12,9 +12,9 @@ from budgetnet.common.errors import BudgetnetError, InputError, RecordError
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.records import RunRecord
 from budgetnet.runs.store import PRUNED, RunFolder
+from budgetnet.study.reading import read_trials
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.space.fitting import FITTING, fit
-from budgetnet.study.storage import read_trials
 from budgetnet.study.trials import Trial
 
 

@@ -10,11 +10,13 @@ from pathlib import Path
 import optuna
 
 from budgetnet.model.zoo import get
+from budgetnet.study.damage import damaged_trials
 from budgetnet.study.finalists import Finalist, Finals, load_finals, results_of
 from budgetnet.study.importance import parameter_importance
 from budgetnet.study.leaderboard import LeaderboardRow, candidates, rank
+from budgetnet.study.reading import read_trials
 from budgetnet.study.settings import StudySettings
-from budgetnet.study.storage import damaged_trials, read_trials, study_settings
+from budgetnet.study.storage import study_settings
 from budgetnet.study.trials import Trial, count_outcomes
 from budgetnet.study.winner import winner
 from budgetnet.visualization.report.ablations import read_ablations

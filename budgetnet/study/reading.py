@@ -1,0 +1,92 @@
+"""Trials of a study as rows, read from its storage."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from types import MappingProxyType
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from budgetnet.common.formatting import count_of
+from budgetnet.study.damage import damage_of, is_ours
+from budgetnet.study.outcomes import (
+    DUPLICATE,
+    IN_TRAINING_ELSEWHERE,
+    is_interrupted,
+    is_over_budget,
+    is_stopped,
+    is_trained,
+)
+from budgetnet.study.trials import Outcome, Trial
+
+_log = logging.getLogger(__name__)
+
+
+def read_trials(study: optuna.Study) -> list[Trial]:
+    """Return the trials of a study in order, without those that budgetnet did not write.
+
+    Damaged trials are left out, each with a warning that says which field is damaged.
+    """
+    trials = []
+    for trial in study.get_trials(deepcopy=False):
+        if damage := damage_of(trial):
+            _log.warning("study %s: trial #%d is damaged and left out: %s", study.study_name, trial.number, damage)
+        elif is_ours(trial):
+            trials.append(_row(trial))
+    return trials
+
+
+def failures(study: optuna.Study) -> str:
+    """Return why trials have no result, with their numbers, or nothing if a trial has one or none has ended."""
+    trials = read_trials(study)
+    if any(trial.outcome in ("complete", "pruned") for trial in trials):
+        return ""
+    reasons = Counter(trial.ended or "no reason" for trial in trials if trial.outcome == "no result")
+    return "; ".join(f"{count_of(count, 'trial')}: {reason}" for reason, count in reasons.most_common(3))
+
+
+def _row(trial: FrozenTrial) -> Trial:
+    """Return a trial as a row."""
+    facts: dict[str, Any] = trial.user_attrs
+    correct, images = facts.get("validation_correct"), facts.get("validation_images")
+    kept: dict[str, Any] = {key: facts[key] for key in _ALWAYS} | {key: facts.get(key) for key in _TRAINED}
+    return Trial(
+        number=trial.number,
+        outcome=_outcome(trial),
+        # A duplicate of a trial may have only a value.
+        accuracy=trial.value if correct is None and trial.state == TrialState.COMPLETE else _share(correct, images),
+        correct=correct,
+        images=images,
+        trained=is_trained(trial),
+        enqueued="enqueued" in facts,
+        reports=MappingProxyType(trial.intermediate_values),
+        sampled=MappingProxyType(trial.params),
+        began=trial.datetime_start,
+        finished=trial.datetime_complete,
+        **kept,
+    )
+
+
+_ALWAYS = ("architecture", "spec", "params", "macs", "activations", "budget_used")
+_TRAINED = ("epochs", "cycles", "seconds", "train_flops", "ended", "seed", "run")
+
+
+def _share(correct: int | None, images: int | None) -> float | None:
+    return None if correct is None or not images else correct / images
+
+
+def _outcome(trial: FrozenTrial) -> Outcome:
+    ended = trial.user_attrs.get("ended")
+    outcomes: tuple[tuple[bool, Outcome], ...] = (
+        (not trial.state.is_finished(), "running"),
+        (is_over_budget(trial), "over budget"),
+        (ended == DUPLICATE, "duplicate"),
+        (ended == IN_TRAINING_ELSEWHERE, "skipped"),
+        (is_interrupted(trial), "interrupted"),
+        (is_stopped(trial), "pruned"),
+        (trial.state == TrialState.COMPLETE, "complete"),
+    )
+    return next((outcome for holds, outcome in outcomes if holds), "no result")
