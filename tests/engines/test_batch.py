@@ -15,13 +15,13 @@ from search_support import Watcher
 from support import TINY, restarts, snapshot, tiny_recipe
 from torch.nn import functional
 
-from budgetnet.common.errors import DataError, RecordError
+from budgetnet.common.errors import BudgetnetError, DataError, RecordError
 from budgetnet.data import DataSet
 from budgetnet.data.test_set import read_openings
 from budgetnet.engines import batch as batch_module
-from budgetnet.engines.batch import Batch
+from budgetnet.engines.batch import Batch, RunList
 from budgetnet.engines.choice import make_engine
-from budgetnet.engines.jobs import Engine, PlannedRun
+from budgetnet.engines.jobs import Engine, JobEnd, PlannedRun
 from budgetnet.model.network import build
 from budgetnet.runs.records import Epoch, RunRecord, RunResult
 from budgetnet.runs.store import TEST_OPENINGS_FILE, RunFolder
@@ -105,6 +105,16 @@ def test_runs_of_another_process_are_waited_for_without_workers(batch: Batch, mo
     assert [record.identity.seed for record in records] == [0, 1]
     assert [run.identity.seed for run in watcher.networks] == [1, 0]
     assert len(started) == 2, "one for each time that there was something to train"
+
+
+def test_a_run_that_another_command_goes_on_with_ends_the_batch() -> None:
+    # It would take the run over again, and both would go on doing so.
+    runs = RunList(plan(1))
+    assert runs.next_job(0) is not None
+    with pytest.raises(BudgetnetError, match="taken over") as caught:
+        runs.ended(0, JobEnd("taken over", message="another worker has taken over this run", exit_code=2))
+    assert caught.value.exit_code == 2
+    assert not runs.busy
 
 
 def reference_evaluation(
