@@ -19,7 +19,7 @@ from budgetnet.training.step import Execution
 
 CLASSES: dict[str, tuple[str, ...]] = {
     "batch norm": ("batch_norm", "batchnorm", "bn_fw", "bn_bw"),
-    "optimiser": ("sgd", "multi_tensor"),
+    "optimiser": ("sgd", "adam", "multi_tensor"),
     "loss and metrics": ("softmax", "nll_loss", "cross_entropy", "argmax"),
     "gathering and augmentation": ("index", "gather", "randperm", "random", "pad", "where", "roll", "arange"),
     "convolution": ("conv", "cudnn", "mkldnn", "xmma", "implicit", "wgrad", "dgrad", "fprop"),

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from budgetnet.common.documents import Document, Flag, Real, whole_number
 from budgetnet.common.errors import InputError
 from budgetnet.runs.augmentation import Augmentation, ExampleFilter, Resizing
+from budgetnet.runs.optimizer import OptimizerChoice
 from budgetnet.runs.schedule import EarlyStopping, Lookahead, Muon, Schedule, UnitFraction
 
 Views = Literal["none", "flip", "flip-and-shifts"]
@@ -32,11 +33,11 @@ class Recipe(Document):
     name: Annotated[str, Field(max_length=100, pattern=r"^[\w.+-]*$")] = ""
     """Name of the recipe; not part of its digest."""
     learning_rate: Annotated[Real, Field(gt=0, le=1e30)] = 0.01
-    """Peak learning rate of SGD in each cycle."""
+    """Peak learning rate of the optimiser in each cycle."""
     momentum: UnitFraction = 0.9
     """Momentum of SGD."""
     weight_decay: Annotated[Real, Field(ge=0, le=1000)] = 5e-4
-    """Weight decay (L2 penalty added to the gradient)."""
+    """Weight decay: an L2 penalty added to the gradient, except in AdamW."""
     nesterov: Flag = False
     """Whether to use Nesterov momentum, as in `torch.optim.SGD`."""
     label_smoothing: UnitFraction = 0.0
@@ -80,7 +81,8 @@ class Recipe(Document):
     the learning rate of a step is `learning_rate` times batch_size / (1024 (1 + 1 / (1 - momentum))), and weight_decay
     is the decay per 1,024 examples at the peak of the schedule (Jordan 2024, decoupled hyperparameters)."""
     norm_bias_rate: Annotated[Real, Field(gt=0, le=1000)] = 1.0
-    """Factor on the learning rate for batch-norm biases; their weight decay per step is that of all parameters."""
+    """Factor on the learning rate for batch-norm biases; their weight decay per step is that of all parameters, and in
+    Adam their L2 penalty is."""
     freeze_norm_scales: Flag = False
     """Whether batch-norm scales are fixed at 1."""
     norm_momentum: Annotated[Real, Field(gt=0, le=1)] = 0.1
@@ -91,10 +93,12 @@ class Recipe(Document):
     lookahead: Lookahead | None = None
     """Lookahead optimiser; null for none."""
     muon: Muon | None = None
-    """Muon optimiser for convolutions instead of SGD; null for none."""
+    """Muon optimiser for convolutions instead of `optimizer`; null for none."""
     class_weights: Literal["balanced"] | None = None
     """``balanced``: the loss of an image is weighted by n / (k n_c), for n training images of k classes, n_c of them of
     its class; the loss of a batch is the mean of its weighted losses. Validation is not weighted. Null for none."""
+    optimizer: OptimizerChoice = OptimizerChoice()
+    """Optimiser, by default SGD."""
 
     def with_epochs(self, epochs: int) -> Self:
         """Return the recipe with another number of epochs, and its schedule `Schedule.stretched` to them.
@@ -119,6 +123,7 @@ class Recipe(Document):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        self._check_optimizer()
         if self.nesterov and not self.momentum:
             raise InputError("nesterov", True, "needs a momentum above 0")
         if self.test_time_shifts and not self.test_time_flip:
@@ -136,6 +141,19 @@ class Recipe(Document):
         if cycles and sum(cycles) != self.epochs:
             raise InputError("schedule.cycles", list(cycles), f"must add up to epochs ({self.epochs})")
         return self
+
+    def _check_optimizer(self) -> None:
+        """Raise InputError if an option of SGD is set for another optimiser."""
+        kind = self.optimizer.kind
+        if kind == "sgd":
+            return
+        if self.momentum != type(self).model_fields["momentum"].default:
+            raise InputError("momentum", self.momentum, f"must be omitted for {kind}, which has optimizer.betas")
+        if self.nesterov:
+            raise InputError("nesterov", True, f"needs the optimiser sgd, not {kind}")
+        if self.per_1024_examples:
+            rule = f"needs the optimiser sgd, not {kind}, whose step does not grow with the gradient"
+            raise InputError("per_1024_examples", True, rule)
 
     def check_image_size(self, height: int, width: int) -> None:
         """Raise InputError unless the recipe supports images of this size.

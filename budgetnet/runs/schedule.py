@@ -166,7 +166,7 @@ class Muon(Document):
 
     The update of each weight, a matrix (output channels, all other dimensions), is its Nesterov momentum with all
     singular values brought near 1 by Newton-Schulz iterations. The weight is then normalised to a Frobenius norm of the
-    square root of the number of output channels. The linear layer, biases and batch norm are trained by SGD.
+    square root of the number of output channels. The recipe's `optimizer` trains linear layer, biases and batch norm.
     """
 
     learning_rate: Annotated[Real, Field(gt=0, le=1000)] = 0.24

@@ -19,7 +19,7 @@ from budgetnet.study.config import SearchConfig
 from budgetnet.study.lock import StudyLock
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.space import feasibility
-from budgetnet.study.space.images import check_image_size
+from budgetnet.study.space.images import check_image_size, check_optimizer
 from budgetnet.training.devices import choose_precision
 
 
@@ -99,6 +99,7 @@ def require_feasible(settings: StudySettings, data: TrainingData) -> None:
         InputError: widths are to be fitted to a budget without limits, or some candidate could not be trained on images
             of this size.
     """
+    check_optimizer(settings.space, settings.recipe)
     check_image_size(settings.space, settings.recipe, input_shape=data.input_shape)
     sizing = settings.config.sizing
     space = settings.space if sizing == "reject" else settings.space.narrowest

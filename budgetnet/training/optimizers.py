@@ -1,4 +1,4 @@
-"""Optimisers: SGD with parameter groups, Muon for convolutions, and Lookahead.
+"""Optimisers: SGD, Adam and AdamW with parameter groups, Muon for convolutions, and Lookahead.
 
 All state of a step is on the device, learning rates included, so that the step can be captured as a CUDA graph.
 """
@@ -6,7 +6,7 @@ All state of a step is on the device, learning rates included, so that the step 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,12 +21,12 @@ _SMALLEST_NORM = 1e-7
 
 
 class Rates(NamedTuple):
-    """Learning rate scale and weight decay of SGD, in torch's units."""
+    """Learning rate scale and weight decay, in torch's units."""
 
     scale: float
     """Factor on the recipe's learning rate."""
     weight_decay: float
-    """L2 penalty added to the gradient of the mean loss."""
+    """Weight decay as torch's optimiser takes it."""
 
     @classmethod
     def of(cls, recipe: Recipe) -> Rates:
@@ -99,7 +99,7 @@ class MuonOptimizer:
 
 
 class Optimizer:
-    """Optimiser of a network as a recipe specifies it: SGD, and Muon for convolutions if it is set."""
+    """Optimiser of a network as a recipe specifies it: SGD, Adam or AdamW, and Muon for convolutions if it is set."""
 
     def __init__(self, network: nn.Module, recipe: Recipe) -> None:
         """Create the parameter groups, and freeze batch norm scales if the recipe requires it.
@@ -114,42 +114,29 @@ class Optimizer:
             for norm in norms:
                 norm.weight.requires_grad = False
         trained = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
-        # Momentum starts at zero in any case; created here, the buffers have fixed addresses, as a CUDA graph requires.
-        self.momenta: dict[str, Tensor] = {}
-        """Momentum buffers by parameter name."""
         by_muon = {name for name, parameter in trained.items() if recipe.muon and parameter.ndim == 4}
-        for name, parameter in trained.items():
-            if recipe.momentum or name in by_muon:
-                self.momenta[name] = torch.zeros_like(parameter)
-        rates, biases = Rates.of(recipe), {id(norm.bias) for norm in norms}
+        others = {name: parameter for name, parameter in trained.items() if name not in by_muon}
+        is_adaptive = recipe.optimizer.kind != "sgd"
+        # All of these start at zero in any case; created here, they have fixed addresses, as a CUDA graph requires.
+        has_momentum = trained if is_adaptive or recipe.momentum else by_muon
+        self.momenta: dict[str, Tensor] = {
+            name: torch.zeros_like(parameter) for name, parameter in trained.items() if name in has_momentum
+        }
+        """Momentum buffers by parameter name; in Adam, averages of gradients."""
+        self.squares: dict[str, Tensor] = {
+            name: torch.zeros_like(parameter) for name, parameter in others.items() if is_adaptive
+        }
+        """Averages of squared gradients by parameter name, in Adam."""
+        # One vector of which each parameter has an entry, as torch counts the steps of each.
+        self.steps = torch.zeros(len(self.squares), dtype=torch.float32, device=device)
+        """Number of steps of each parameter, in Adam."""
+        biases = {id(norm.bias) for norm in norms}
         multiples = {
-            name: recipe.norm_bias_rate if id(parameter) in biases else 1.0
-            for name, parameter in trained.items()
-            if name not in by_muon
+            name: recipe.norm_bias_rate if id(parameter) in biases else 1.0 for name, parameter in others.items()
         }
         self._factors: list[tuple[Tensor, float]] = []
         """Learning rate of each group, on the device, and its factor relative to the recipe's."""
-        groups = []
-        for multiple in dict.fromkeys(multiples.values()):
-            members = [trained[name] for name in multiples if multiples[name] == multiple]
-            groups.append(
-                {
-                    "params": members,
-                    "lr": self._rate(rates.scale * multiple, device),
-                    # SGD multiplies decay by the learning rate; dividing here keeps the decay per step unchanged.
-                    "weight_decay": rates.weight_decay / multiple,
-                }
-            )
-        self._sgd = torch.optim.SGD(
-            groups,
-            lr=self._factors[0][0],
-            momentum=recipe.momentum,
-            nesterov=recipe.nesterov,
-            fused=device.type in ("cpu", "cuda"),
-        )
-        for name in multiples:
-            if name in self.momenta:
-                self._sgd.state[trained[name]]["momentum_buffer"] = self.momenta[name]
+        self._torch = self._torch_optimizer(others, multiples, recipe, device)
         self._muon: MuonOptimizer | None = None
         if recipe.muon:
             weights = [trained[name] for name in trained if name in by_muon]
@@ -157,6 +144,55 @@ class Optimizer:
             rate = self._rate(recipe.muon.learning_rate / recipe.learning_rate, device)
             self._muon = MuonOptimizer(weights, momenta, recipe.muon, rate=rate)
         self._parameters = list(trained.values())
+
+    def _torch_optimizer(
+        self, parameters: dict[str, nn.Parameter], multiples: dict[str, float], recipe: Recipe, device: torch.device
+    ) -> torch.optim.Optimizer:
+        """Return torch's optimiser of parameters, with the state of this one.
+
+        Args:
+            parameters: by name.
+            multiples: factor on the learning rate of each, by name.
+            recipe: its optimiser fields are used.
+            device: device of the parameters.
+        """
+        rates, settings = Rates.of(recipe), recipe.optimizer
+        groups: list[dict[str, Any]] = []
+        for multiple in dict.fromkeys(multiples.values()):
+            # SGD and AdamW multiply decay by the learning rate; dividing here keeps the decay per step unchanged. The
+            # step of Adam hardly depends on the size of a gradient.
+            decay = rates.weight_decay / (1.0 if settings.kind == "adam" else multiple)
+            members = [parameters[name] for name in parameters if multiples[name] == multiple]
+            groups.append({"params": members, "lr": self._rate(rates.scale * multiple, device), "weight_decay": decay})
+        fused = device.type in ("cpu", "cuda")
+        if settings.kind == "sgd":
+            sgd = torch.optim.SGD(
+                groups, lr=groups[0]["lr"], momentum=recipe.momentum, nesterov=recipe.nesterov, fused=fused
+            )
+            for name, parameter in parameters.items():
+                if name in self.momenta:
+                    sgd.state[parameter]["momentum_buffer"] = self.momenta[name]
+            return sgd
+        adaptive = (torch.optim.Adam if settings.kind == "adam" else torch.optim.AdamW)(
+            groups,
+            lr=groups[0]["lr"],
+            betas=settings.betas,
+            eps=settings.epsilon,
+            fused=fused,
+            capturable=device.type == "cuda",
+        )
+        # The steps before a capture run without a graph, which torch warns of.
+        adaptive._warned_capturable_if_run_uncaptured = True
+        for name, step in zip(parameters, self.steps, strict=True):
+            state = {"step": step, "exp_avg": self.momenta[name], "exp_avg_sq": self.squares[name]}
+            adaptive.state[parameters[name]].update(state)
+        return adaptive
+
+    def state(self) -> dict[str, Tensor]:
+        """Return all state tensors by name."""
+        state = {f"momentum.{name}": tensor for name, tensor in self.momenta.items()}
+        state |= {f"square.{name}": tensor for name, tensor in self.squares.items()}
+        return state | ({"steps": self.steps} if self.squares else {})
 
     def _rate(self, factor: float, device: torch.device) -> Tensor:
         rate = torch.zeros((), dtype=torch.float32, device=device)
@@ -176,7 +212,7 @@ class Optimizer:
         """
         for group_rate, factor in self._factors:
             group_rate.copy_(rate if factor == 1.0 else rate * factor)
-        self._sgd.step()
+        self._torch.step()
         if self._muon is not None:
             self._muon.step()
 

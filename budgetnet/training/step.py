@@ -145,7 +145,7 @@ class TrainingStep:
     def state(self) -> dict[str, Tensor]:
         """Return all tensors needed to resume after the last epoch, by name."""
         state = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
-        state |= {f"momentum.{name}": tensor for name, tensor in self.optimizer.momenta.items()}
+        state |= self.optimizer.state()
         if self.average is not None:
             state |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
         if self.slow_weights is not None:

@@ -191,6 +191,7 @@ def test_peak_is_the_faster_of_product_and_convolution(monkeypatch: pytest.Monke
         ("void cudnn::bn_fw_tr_1C11_kernel_NCHW<float>", "batch norm"),
         ("aten::native_batch_norm_backward", "batch norm"),
         ("aten::_fused_sgd_", "optimiser"),
+        ("aten::_fused_adamw_", "optimiser"),
         ("void at::native::multi_tensor_apply_kernel<FusedSgd>", "optimiser"),
         ("aten::addmm", "matrix product"),
         ("aten::_log_softmax", "loss and metrics"),

@@ -16,6 +16,7 @@ from budgetnet.common.errors import RecordError
 from budgetnet.data import DataSet
 from budgetnet.model.network import build
 from budgetnet.runs.augmentation import Augmentation, ExampleFilter, Mixing, Policy, Resizing
+from budgetnet.runs.optimizer import OptimizerChoice
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.records import Epoch, RunRecord
 from budgetnet.runs.schedule import Lookahead, Muon, Schedule
@@ -100,7 +101,19 @@ LEAKAGE_WARNING = RECIPE.model_copy(update={"validation_split": "each-epoch", "a
 FILTERED = LEAKAGE_WARNING.model_copy(update={"augmented_validation": False, "example_filter": ExampleFilter(keep=0.3)})
 
 
+ADAMW = RECIPE.model_copy(
+    update={
+        "learning_rate": 0.01,
+        "optimizer": OptimizerChoice(kind="adamw", betas=(0.8, 0.98)),
+        "norm_bias_rate": 8.0,
+        "example_filter": ExampleFilter(backward_every=2),
+    }
+)
+ADAM = ADAMW.model_copy(update={"optimizer": OptimizerChoice(kind="adam"), "muon": Muon(), "example_filter": None})
+
+
 RECIPES = {"plain": RECIPE, "everything": EVERYTHING, "leaking": LEAKAGE_WARNING, "filtered": FILTERED, "fast": FAST}
+RECIPES |= {"adamw": ADAMW, "adam": ADAM}
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)

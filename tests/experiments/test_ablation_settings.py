@@ -204,6 +204,17 @@ def test_stages_are_removed_by_the_indexes_of_the_base() -> None:
     ]
 
 
+def test_optimiser_is_set_by_its_kind_and_what_it_does_not_use_is_reset() -> None:
+    base = set_at(PAPER, recipe__momentum=0.8, recipe__nesterov=True)
+    changed = set_at(base, recipe__optimizer="adamw").recipe
+    assert (changed.optimizer.kind, changed.momentum, changed.nesterov) == ("adamw", 0.9, False)
+    tuned = set_at(base, recipe__optimizer={"kind": "adam", "betas": [0.8, 0.9], "epsilon": 1e-6})
+    assert set_at(tuned, recipe__optimizer="adamw").recipe.optimizer.betas == (0.8, 0.9)
+    assert set_at(tuned, recipe__optimizer="sgd").recipe.optimizer == Recipe().optimizer
+    with pytest.raises(InputError, match=r"^recipe.momentum = 0.8: must be omitted for adamw"):
+        set_at(base, recipe__optimizer="adamw", recipe__momentum=0.8)
+
+
 def test_narrower_paths_override_in_any_order() -> None:
     settings = {
         "spec.stages[1].channels": 24,

@@ -24,6 +24,7 @@ FAST: list[dict[str, Any]] = [
     {"resizing": {"start": 8}},
     {"example_filter": {"keep": 0.25}},
     {"class_weights": "balanced"},
+    {"optimizer": {"kind": "adamw"}},
 ]
 """Options that were added later, one at a time."""
 
@@ -151,6 +152,10 @@ def test_for_epochs_rejects_invalid_numbers(epochs: Any) -> None:
         ("validation_fraction", {"validation_fraction": 1}),
         ("split_seed", {"split_seed": 2**32}),
         ("optimizer", {"optimizer": "adam"}),
+        ("optimizer.kind", {"optimizer": {"kind": "lion"}}),
+        ("optimizer.betas", {"optimizer": {"kind": "adam", "betas": [0.9]}}),
+        ("optimizer.betas[1]", {"optimizer": {"kind": "adam", "betas": [0.9, 1]}}),
+        ("optimizer.epsilon", {"optimizer": {"kind": "adam", "epsilon": 0}}),
         ("schema_version", {"schema_version": 2}),
     ],
 )
@@ -159,6 +164,31 @@ def test_invalid_values_name_the_field(field: str, mapping: dict[str, Any]) -> N
         Recipe.from_mapping(mapping)
     assert caught.value.field == field
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("mapping", "message"),
+    [
+        (
+            {"optimizer": {"kind": "adam"}, "momentum": 0.8},
+            "momentum = 0.8: must be omitted for adam, which has optimizer.betas",
+        ),
+        ({"optimizer": {"kind": "adamw"}, "nesterov": True}, "nesterov = True: needs the optimiser sgd, not adamw"),
+        (
+            {"optimizer": {"kind": "adamw"}, "per_1024_examples": True},
+            "per_1024_examples = True: needs the optimiser sgd, not adamw, whose step does not grow with the gradient",
+        ),
+        (
+            {"optimizer": {"betas": [0.8, 0.9]}},
+            "optimizer.betas = [0.8, 0.9]: must be omitted for the optimiser sgd",
+        ),
+        ({"optimizer": {"epsilon": 0.1}}, "optimizer.epsilon = 0.1: must be omitted for the optimiser sgd"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(mapping: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Recipe.from_mapping(mapping)
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize("name", NAMED)

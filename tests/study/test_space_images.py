@@ -8,6 +8,7 @@ from support import TINY_SPACE, enlarged, prepare, tiny_recipe
 from budgetnet.common.errors import InputError
 from budgetnet.data import DataSet
 from budgetnet.runs.augmentation import Augmentation, Resizing
+from budgetnet.runs.optimizer import OptimizerChoice
 from budgetnet.runs.recipe import Recipe
 from budgetnet.study.config import SearchConfig
 from budgetnet.study.context import make_settings, require_feasible
@@ -64,3 +65,21 @@ def test_a_search_is_refused_before_it_begins(digits: DataSet) -> None:
     with pytest.raises(InputError, match=r"^resizing\.start = 8: is too small for the space"):
         require_feasible(settings, data)
     require_feasible(settings.model_copy(update={"space": SearchSpace.from_mapping(TINY_SPACE)}), data)
+
+
+def test_values_of_sgd_vary_with_sgd_only(digits: DataSet) -> None:
+    recipe = tiny_recipe(optimizer=OptimizerChoice(kind="adamw"))
+    data = prepare(digits, recipe)
+    for values, shown in (
+        ({"momentum": [0.5, 0.9]}, "momentum = [0.5, 0.9]"),
+        ({"nesterov": [True, False]}, "nesterov = [True, False]"),
+        ({"momentum": {"low": 0.5, "high": 0.9}}, "momentum = {'high': 0.9, 'log': False, 'low': 0.5}"),
+    ):
+        space = SearchSpace.from_mapping({**TINY_SPACE, "recipe": values})
+        settings = make_settings(data, SearchConfig(recipe=recipe, max_params="1M", space=space))
+        with pytest.raises(InputError) as caught:
+            require_feasible(settings, data)
+        assert str(caught.value) == f"recipe.{shown}: cannot vary: the recipe's optimiser is adamw, not sgd"
+        # Finalists may have another recipe than candidates.
+        assert space.recipe_for({f"recipe.{name}": 0.5 for name in values}, base=recipe) == recipe
+        require_feasible(settings.model_copy(update={"recipe": tiny_recipe()}), data)

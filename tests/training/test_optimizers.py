@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 
 from budgetnet.common.errors import InputError
 from budgetnet.runs.augmentation import ExampleFilter
+from budgetnet.runs.optimizer import OptimizerChoice
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.schedule import Lookahead, Muon
 from budgetnet.training.initialisation import initialise
@@ -124,6 +127,68 @@ def test_muon_updates_convolutions_and_sgd_updates_the_head() -> None:
         assert np.abs(parameter.detach().double().numpy() - values[name]).max() < 0.01, name
 
 
+ADAPTIVE = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+
+
+@pytest.mark.parametrize("kind", ADAPTIVE)
+@pytest.mark.parametrize("multiple", [1.0, 64.0])
+def test_adam_and_adamw_equal_those_of_torch(kind: Literal["adam", "adamw"], multiple: float) -> None:
+    choice = OptimizerChoice(kind=kind, betas=(0.8, 0.95), epsilon=1e-6)
+    recipe = tiny_recipe(weight_decay=0.05, optimizer=choice, norm_bias_rate=multiple)
+    network, other = initialise(TINY, 0), initialise(TINY, 0)
+    optimizer = Optimizer(network, recipe)
+    assert Rates.of(recipe) == (1.0, 0.05)
+    by_torch = {}
+    for name, parameter in other.named_parameters():
+        is_bias = "norm" in name and name.endswith("bias")
+        # Decay per step is the product of both in AdamW; in Adam, the penalty alone is what the gradient sees.
+        decay = 0.05 / (multiple if is_bias and kind == "adamw" else 1.0)
+        settings: dict[str, Any] = {"betas": (0.8, 0.95), "eps": 1e-6, "weight_decay": decay}
+        by_torch[name] = ADAPTIVE[kind]([parameter], lr=1.0, foreach=False, **settings)
+    for step, rate in enumerate((0.02, 0.01, 0.005, 0.005)):
+        gradients_of(network, step)
+        gradients_of(other, step)
+        optimizer.step(torch.tensor(rate))
+        for name, each in by_torch.items():
+            is_bias = "norm" in name and name.endswith("bias")
+            each.param_groups[0]["lr"] = rate * (multiple if is_bias else 1.0)
+            each.step()
+    for (name, parameter), expected in zip(network.named_parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(parameter, expected, rtol=1e-5, atol=1e-6, msg=name)
+    assert optimizer.steps.tolist() == [4.0] * len(by_torch)
+
+
+def test_muon_leaves_all_but_convolutions_to_adamw() -> None:
+    muon = Muon(learning_rate=0.1)
+    mixed = tiny_recipe(learning_rate=0.4, weight_decay=0.0, muon=muon, optimizer=OptimizerChoice(kind="adamw"))
+    with_sgd = mixed.model_copy(update={"optimizer": OptimizerChoice()})
+    with_adamw = mixed.model_copy(update={"muon": None})
+    values = []
+    for recipe in (mixed, with_sgd, with_adamw):
+        network = initialise(TINY, 0)
+        optimizer = Optimizer(network, recipe)
+        for step in range(3):
+            gradients_of(network, step)
+            optimizer.step(torch.tensor(0.4))
+        values.append(dict(network.named_parameters()))
+    for name, parameter in values[0].items():
+        assert torch.equal(parameter, values[1 if parameter.ndim == 4 else 2][name]), name
+
+
+def test_state_of_adam_is_all_that_a_step_changes() -> None:
+    recipe = tiny_recipe(optimizer=OptimizerChoice(kind="adam"), muon=Muon())
+    network = initialise(TINY, 0)
+    optimizer = Optimizer(network, recipe)
+    state = optimizer.state()
+    addresses = {name: tensor.data_ptr() for name, tensor in state.items()}
+    gradients_of(network, 0)
+    optimizer.step(torch.tensor(0.1))
+    assert {name: tensor.data_ptr() for name, tensor in optimizer.state().items()} == addresses
+    assert all(bool(tensor.any()) for tensor in state.values())
+    vectors = [name for name, parameter in network.named_parameters() if parameter.ndim != 4]
+    assert [name for name in state if name.startswith("square.")] == [f"square.{name}" for name in vectors]
+
+
 def test_lookahead_matches_its_published_update() -> None:
     settings, steps = Lookahead(every=2, decay=0.9, power=2.0), 7
     weight = torch.zeros(3, dtype=torch.float64)
@@ -147,7 +212,7 @@ def test_the_default_recipe_trains_every_parameter_in_one_group() -> None:
     network = initialise(TINY, 0)
     optimizer = Optimizer(network, Recipe())
     assert list(optimizer.momenta) == [name for name, _ in network.named_parameters()]
-    (group,) = optimizer._sgd.param_groups
+    (group,) = optimizer._torch.param_groups
     assert (group["momentum"], group["weight_decay"], group["nesterov"]) == (0.9, 5e-4, False)
 
 

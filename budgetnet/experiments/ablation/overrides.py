@@ -30,6 +30,10 @@ class Setup(NamedTuple):
         return {"spec": self.spec.to_mapping(), "recipe": self.recipe.to_mapping()}
 
 
+def _is_not_sgd(kind: str) -> bool:
+    return kind != "sgd"
+
+
 class _DependentField(NamedTuple):
     """A field that is reset when another field makes its inherited value invalid."""
 
@@ -41,6 +45,10 @@ class _DependentField(NamedTuple):
 
 _DEPENDENT_FIELDS = (
     _DependentField("recipe.nesterov", False, "recipe.momentum", lambda momentum: not momentum),
+    _DependentField("recipe.nesterov", False, "recipe.optimizer.kind", _is_not_sgd),
+    _DependentField("recipe.momentum", 0.9, "recipe.optimizer.kind", _is_not_sgd),
+    _DependentField("recipe.optimizer.betas", [0.9, 0.999], "recipe.optimizer.kind", lambda kind: kind == "sgd"),
+    _DependentField("recipe.optimizer.epsilon", 1e-8, "recipe.optimizer.kind", lambda kind: kind == "sgd"),
     _DependentField("recipe.augmentation.alternating_flip", False, "recipe.augmentation.flip", lambda flip: not flip),
     _DependentField("recipe.test_time_shifts", False, "recipe.test_time_flip", lambda flip: not flip),
     _DependentField("recipe.schedule.cycles", None, "recipe.schedule.kind", lambda kind: kind != "cosine-restarts"),
@@ -56,9 +64,9 @@ def override(base: Setup, settings: Mapping[str, Any]) -> Setup:
     Stages are removed last, so that indexes do not shift.
 
     Dependent fields that no setting names are reset where the base's value becomes invalid: Nesterov momentum without
-    momentum, alternating flips without flips, the ratio of bottlenecks in other blocks, the kernel of shortcuts without
-    convolution, the cycles of another schedule than restarts. If the epochs or the kind of schedule change, the cycles
-    are those of `Schedule.stretched`, unless a setting names them.
+    momentum, values of SGD or of Adam for another optimiser, alternating flips without flips, the ratio of bottlenecks
+    in other blocks, the kernel of shortcuts without convolution, the cycles of another schedule than restarts. If the
+    epochs or the kind of schedule change, the cycles are those of `Schedule.stretched`, unless a setting names them.
 
     Args:
         base: network and recipe to start from.

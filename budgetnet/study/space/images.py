@@ -1,11 +1,11 @@
-"""Check that every network and recipe of a space can be trained on images of a given size."""
+"""Check that every network and recipe of a space can be trained, and on images of a given size."""
 
 from __future__ import annotations
 
 from budgetnet.common.errors import InputError
 from budgetnet.runs.recipe import Recipe
 from budgetnet.study.space.document import SearchSpace
-from budgetnet.study.space.recipes import Range, override
+from budgetnet.study.space.recipes import OF_SGD, PREFIX, Range, override
 from budgetnet.study.space.structure import strides_of
 
 
@@ -33,3 +33,17 @@ def check_image_size(space: SearchSpace, recipe: Recipe, *, input_shape: tuple[i
         if strides_of(count, full_size, smallest) != strides_of(count, full_size, height):
             rule = f"is too small for the space: its deepest network halves images of {height} pixels more often"
             raise InputError("resizing.start", recipe.resizing.start, rule)
+
+
+def check_optimizer(space: SearchSpace, recipe: Recipe) -> None:
+    """Require that the recipe's optimiser uses the values that a space varies.
+
+    Raises:
+        InputError: the space varies a value of SGD, and the recipe has another optimiser.
+    """
+    kind = recipe.optimizer.kind
+    for name in OF_SGD:
+        if name in space.recipe and kind != "sgd":
+            values = space.recipe[name]
+            shown = values.to_mapping() if isinstance(values, Range) else list(values)
+            raise InputError(PREFIX + name, shown, f"cannot vary: the recipe's optimiser is {kind}, not sgd")

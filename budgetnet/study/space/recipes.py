@@ -32,6 +32,9 @@ VARIABLE = (
 """Fields of a recipe that may vary. Epochs, schedule, early stopping, split and precision may not, because candidates
 would not be comparable."""
 
+OF_SGD = ("momentum", "nesterov")
+"""Fields among them that only SGD uses."""
+
 Choice = bool | int | float | None
 
 
@@ -138,7 +141,7 @@ def override(base: Recipe, values: Mapping[str, Any]) -> Recipe:
     """Return a recipe with some values replaced, without its name.
 
     An option is turned off if one that it needs is off: Nesterov momentum without momentum, alternating flips without
-    flips, test-time shifts without test-time flips.
+    flips, test-time shifts without test-time flips. Values of SGD are left out for another optimiser.
 
     Args:
         base: the recipe.
@@ -146,6 +149,8 @@ def override(base: Recipe, values: Mapping[str, Any]) -> Recipe:
     """
     fields = base.model_dump(exclude={"name"})
     for name, value in values.items():
+        if name in OF_SGD and base.optimizer.kind != "sgd":
+            continue
         outer, _, inner = name.rpartition(".")
         (fields[outer] if outer else fields)[inner] = value
     if not fields["momentum"]:
