@@ -103,7 +103,7 @@ class Recipe(Document):
     def with_epochs(self, epochs: int) -> Self:
         """Return the recipe with another number of epochs, and its schedule `Schedule.stretched` to them.
 
-        Training thus ends at the minimum learning rate, unless the schedule is constant. The recipe's own number of
+        Training thus ends at the minimum learning rate of cycles, if the schedule has any. The recipe's own number of
         epochs changes nothing.
 
         Raises:
@@ -140,6 +140,13 @@ class Recipe(Document):
         cycles = self.schedule.cycles
         if cycles and sum(cycles) != self.epochs:
             raise InputError("schedule.cycles", list(cycles), f"must add up to epochs ({self.epochs})")
+        milestones = self.schedule.milestones
+        if milestones and milestones[-1] >= self.epochs:
+            raise InputError("schedule.milestones", list(milestones), f"must be below epochs ({self.epochs})")
+        if self.example_filter and self.schedule.kind == "plateau":
+            # The proxy is shared by networks, whose learning rates differ.
+            rule = "needs a schedule that does not depend on validation, not plateau"
+            raise InputError("example_filter", self.example_filter.to_mapping(), rule)
         return self
 
     def _check_optimizer(self) -> None:
@@ -229,7 +236,7 @@ def unfinished_cycle(recipe: Recipe) -> str | None:
     Only recipes whose own numbers do not fit together end so; `Recipe.with_epochs` stretches the schedule.
     """
     schedule, epochs = recipe.schedule, recipe.epochs
-    if schedule.kind == "constant" or epochs in schedule.cycle_ends(epochs):
+    if schedule.ends_anywhere or epochs in schedule.cycle_ends(epochs):
         return None
     rate = schedule.learning_rate(epochs, initial=recipe.learning_rate)
     name = f"recipe {recipe.name}" if recipe.name else "recipe"

@@ -133,8 +133,10 @@ class TrainingRun:
     def _rates(self, epoch: int) -> list[float]:
         """Return the learning rate of each step of an epoch."""
         recipe, steps = self.recipe, math.ceil(len(self.data.train) / self.recipe.batch_size)
+        schedule, name = recipe.schedule, recipe.schedule.monitor.replace("-", "_")
+        plateaus = schedule.plateaus(getattr(earlier, name) for earlier in self.curves[: epoch - 1])
         return [
-            recipe.schedule.learning_rate(epoch - 1 + step / steps, initial=recipe.learning_rate)
+            schedule.learning_rate(epoch - 1 + step / steps, initial=recipe.learning_rate, plateaus=plateaus)
             for step in range(len(self.training_step.loader.sizes))
         ]
 

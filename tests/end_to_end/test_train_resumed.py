@@ -112,8 +112,18 @@ ADAMW = RECIPE.model_copy(
 ADAM = ADAMW.model_copy(update={"optimizer": OptimizerChoice(kind="adam"), "muon": Muon(), "example_filter": None})
 
 
+PLATEAU = RECIPE.model_copy(
+    update={"schedule": Schedule(kind="plateau", patience=0, factor=0.5, threshold=0.9), "early_stopping": None}
+)
+
+
 RECIPES = {"plain": RECIPE, "everything": EVERYTHING, "leaking": LEAKAGE_WARNING, "filtered": FILTERED, "fast": FAST}
-RECIPES |= {"adamw": ADAMW, "adam": ADAM}
+RECIPES |= {"adamw": ADAMW, "adam": ADAM, "plateau": PLATEAU}
+
+
+def test_the_learning_rate_falls_before_and_after_every_interruption(digits: DataSet, tmp_path: Path) -> None:
+    rates = [epoch.learning_rate for epoch in run(digits, tmp_path, recipe=PLATEAU).curves]
+    assert rates[1] > rates[2] > rates[3] > rates[4] > rates[5], "otherwise the next test shows nothing of a plateau"
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)

@@ -237,6 +237,20 @@ def test_options_with_first_cycle_adapt_to_epochs(epochs: int) -> None:
         AblationStudy.from_mapping({**STUDY, "options": options}).with_epochs(12)
 
 
+@pytest.mark.parametrize(("epochs", "milestones"), [(30, (15, 22)), (60, (30, 44)), (4, (2, 3)), (1, ())])
+def test_options_with_milestones_adapt_to_epochs(epochs: int, milestones: tuple[int, ...]) -> None:
+    options = {
+        "steps": {"recipe.schedule": {"kind": "steps", "milestones": [15, 22]}},
+        "by path": {"recipe.schedule.kind": "steps", "recipe.schedule.milestones": [15, 22]},
+        "plateau": {"recipe.schedule": {"kind": "plateau", "patience": 3}},
+    }
+    study = AblationStudy.from_mapping({**STUDY, "options": options}).with_epochs(epochs)
+    found = {each.name: each for each in study.variants(**CIFAR)}
+    for name in ("steps", "by path"):
+        assert found[name].recipe.schedule.milestones == milestones
+    assert found["plateau"].recipe.schedule.patience == 3
+
+
 def test_levels_with_first_cycle_adapt_to_epochs() -> None:
     level = {"kind": "one-cycle", "first_cycle": 30}
     study = AblationStudy.from_mapping({**STUDY, "options": {}, "factors": {"recipe.schedule": [level, "constant"]}})

@@ -215,6 +215,28 @@ def test_optimiser_is_set_by_its_kind_and_what_it_does_not_use_is_reset() -> Non
         set_at(base, recipe__optimizer="adamw", recipe__momentum=0.8)
 
 
+STEPS = {"kind": "steps", "milestones": [75, 112], "factor": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "milestones"),
+    [
+        ({"recipe__epochs": 20}, "steps", (10, 15)),
+        ({"recipe__epochs": 20, "recipe__schedule__milestones": [3]}, "steps", (3,)),
+        ({"recipe__schedule": "cosine-restarts"}, "cosine-restarts", None),
+        ({"recipe__schedule": "off"}, "constant", None),
+        ({"recipe__schedule__kind": "plateau", "recipe__epochs": 20}, "plateau", None),
+        ({"recipe__schedule": {**STEPS, "milestones": [140]}}, "steps", (140,)),
+    ],
+)
+def test_milestones_adapt_to_epochs_and_schedule(
+    settings: dict[str, Any], kind: str, milestones: tuple[int, ...] | None
+) -> None:
+    base = Setup(PAPER.spec, Recipe.from_mapping({"epochs": 150, "schedule": STEPS}))
+    schedule = set_at(base, **settings).recipe.schedule
+    assert (schedule.kind, schedule.milestones, schedule.factor) == (kind, milestones, 0.2)
+
+
 def test_narrower_paths_override_in_any_order() -> None:
     settings = {
         "spec.stages[1].channels": 24,
@@ -346,7 +368,7 @@ def test_levels_are_copied() -> None:
             "on",
             "recipe.weight_average = 'on': is not in the base: give the value to set",
         ),
-        ("recipe.schedule", "steps", "recipe.schedule.kind = 'steps': must be 'cosine-restarts', 'one-cycle'"),
+        ("recipe.schedule", "step", "recipe.schedule.kind = 'step': must be 'cosine-restarts', 'one-cycle'"),
         ("recipe.schedule", 5, "recipe.schedule = 5: must be a mapping of fields"),
         (
             "recipe.augmentation.policy.kind",

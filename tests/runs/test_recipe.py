@@ -25,6 +25,8 @@ FAST: list[dict[str, Any]] = [
     {"example_filter": {"keep": 0.25}},
     {"class_weights": "balanced"},
     {"optimizer": {"kind": "adamw"}},
+    {"schedule": {"kind": "steps", "milestones": [75, 112]}},
+    {"schedule": {"kind": "plateau", "patience": 5}},
 ]
 """Options that were added later, one at a time."""
 
@@ -119,7 +121,11 @@ def test_for_epochs_rejects_invalid_numbers(epochs: Any) -> None:
         ("batch_size", {"batch_size": 1}),
         ("batch_size", {"batch_size": 1.5}),
         ("epochs", {"epochs": 0}),
-        ("schedule.kind", {"schedule": {"kind": "steps"}}),
+        ("schedule.kind", {"schedule": {"kind": "step"}}),
+        ("schedule.factor", {"schedule": {"kind": "plateau", "factor": 1}}),
+        ("schedule.patience", {"schedule": {"kind": "plateau", "patience": -1}}),
+        ("schedule.monitor", {"schedule": {"kind": "plateau", "monitor": "training-loss"}}),
+        ("schedule.threshold", {"schedule": {"kind": "plateau", "threshold": -1}}),
         ("schedule.warmup_fraction", {"schedule": {"warmup_fraction": 1}}),
         ("schedule.first_cycle", {"epochs": 30, "schedule": {"kind": "one-cycle"}}),
         ("nesterov", {"nesterov": True, "momentum": 0}),

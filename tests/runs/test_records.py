@@ -117,10 +117,8 @@ def test_training_writes_all_files_of_the_run_folder(digits: DataSet, tmp_path: 
     names = {path.name for path in folder.iterdir()}
     documents = {"run.json", "environment.json", "result.json", "spec.yaml", "recipe.yaml"}
     assert names == {*documents, "curves.csv", "confusion.csv", "best.safetensors", ".lock"}
-    found = {name: yaml.safe_load((folder / name).read_text()) for name in documents}
-    for name in documents:
-        if name.endswith(".json"):
-            assert json.loads((folder / name).read_text()) == found[name]
+    readers = {name: json.loads if name.endswith(".json") else yaml.safe_load for name in documents}
+    found = {name: read((folder / name).read_text()) for name, read in readers.items()}
     assert ModelSpec.load(folder / "spec.yaml") == TINY
     assert Recipe.load(folder / "recipe.yaml") == recipe
     assert found["run.json"]["spec"] == found["spec.yaml"]

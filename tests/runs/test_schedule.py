@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from itertools import pairwise
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from strategies import many_examples
 
 from budgetnet.common.errors import InputError
 from budgetnet.runs.named_recipes import named_recipe
-from budgetnet.runs.recipe import Recipe
+from budgetnet.runs.recipe import Recipe, unfinished_cycle
 from budgetnet.runs.schedule import Schedule
 
 
@@ -111,12 +112,41 @@ def test_own_number_of_epochs_changes_nothing() -> None:
         ({"epochs": 9, "schedule": {"cycles": [3, 5]}}, "schedule.cycles = [3, 5]: must add up to epochs (9)"),
         ({"epochs": 8, "schedule": {"cycles": []}}, "schedule.cycles = []: must have at least 1 entries"),
         (
+            {"epochs": 8, "schedule": {"kind": "steps"}},
+            "schedule.milestones = None: must be given in a schedule of kind steps",
+        ),
+        (
+            {"epochs": 8, "schedule": {"kind": "steps", "milestones": [5, 3]}},
+            "schedule.milestones = [5, 3]: must be in ascending order, each once",
+        ),
+        (
+            {"epochs": 8, "schedule": {"kind": "steps", "milestones": [3, 3]}},
+            "schedule.milestones = [3, 3]: must be in ascending order, each once",
+        ),
+        (
+            {"epochs": 8, "schedule": {"kind": "steps", "milestones": [0]}},
+            "schedule.milestones[0] = 0: must be at least 1",
+        ),
+        (
+            {"epochs": 8, "schedule": {"kind": "steps", "milestones": [3, 8]}},
+            "schedule.milestones = [3, 8]: must be below epochs (8)",
+        ),
+        (
+            {"epochs": 8, "schedule": {"kind": "plateau", "milestones": [3]}},
+            "schedule.milestones = [3]: must be omitted in a schedule of kind plateau",
+        ),
+        (
+            {"schedule": {"kind": "plateau"}, "example_filter": {}},
+            "example_filter = {'backward_every': 4, 'keep': 0.5}: needs a schedule that does not depend on validation, "
+            "not plateau",
+        ),
+        (
             {"epochs": 8, "schedule": {"kind": "linear", "first_cycle": 8, "cycles": [3, 5]}},
             "schedule.cycles = [3, 5]: must be omitted in a schedule of kind linear",
         ),
     ],
 )
-def test_cycles_must_fit_the_recipe(recipe: dict[str, Any], message: str) -> None:
+def test_a_schedule_must_fit_the_recipe(recipe: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as caught:
         Recipe.from_mapping(recipe)
     assert str(caught.value) == message
@@ -173,6 +203,89 @@ def test_linear_schedule_is_piecewise_linear(epochs: int, steps: int, warmup: fl
     with pytest.raises(InputError, match=r"must equal epochs .* in a schedule of a single cycle"):
         Recipe(epochs=epochs + 1, schedule=schedule)
     assert Recipe(epochs=epochs, schedule=schedule).with_epochs(77).schedule.first_cycle == 77
+
+
+@pytest.mark.parametrize("milestones", [(2,), (3, 4, 8), ()])
+@pytest.mark.parametrize("minimum", [0.0, 0.03])
+def test_steps_equal_those_of_torch(milestones: tuple[int, ...], minimum: float) -> None:
+    epochs, steps = 9, 5
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.4)
+    by_torch = torch.optim.lr_scheduler.MultiStepLR(optimizer, [end * steps for end in milestones], gamma=0.2)
+    schedule = Schedule(kind="steps", milestones=milestones, factor=0.2, minimum=minimum)
+    Recipe(epochs=epochs, schedule=schedule)
+    for step in range(epochs * steps):
+        expected = max(minimum, optimizer.param_groups[0]["lr"])
+        assert schedule.learning_rate(step / steps, initial=0.4) == pytest.approx(expected, rel=1e-12)
+        optimizer.step()
+        by_torch.step()
+    assert schedule.cycle_ends(epochs) == list(milestones)
+    assert schedule.cycle_ends(3) == [end for end in milestones if end <= 3]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "milestones"),
+    [(150, [75, 112]), (20, [10, 15]), (300, [150, 224]), (3, [1, 2]), (2, [1]), (1, [])],
+)
+def test_milestones_are_scaled_with_the_training(epochs: int, milestones: list[int]) -> None:
+    recipe = Recipe(epochs=150, schedule=Schedule(kind="steps", milestones=(75, 112)))
+    stretched = recipe.with_epochs(epochs)
+    assert stretched.to_mapping()["schedule"]["milestones"] == milestones
+    assert unfinished_cycle(stretched) is None
+
+
+@many_examples
+@given(st.lists(st.integers(1, 99), unique=True, max_size=8).map(sorted), st.integers(1, 250))
+def test_scaled_milestones_keep_an_epoch_each_and_their_place(milestones: list[int], epochs: int) -> None:
+    own = Schedule(kind="steps", milestones=tuple(milestones))
+    scaled = list(own.stretched(epochs, own=100).milestones or ())
+    assert len(scaled) == min(len(milestones), epochs - 1)
+    assert all(low < high for low, high in pairwise([0, *scaled, epochs]))
+    for new, old in zip(scaled, milestones, strict=False):
+        assert abs(new - old * epochs / 100) <= 0.5 + len(milestones)
+    assert own.stretched(100, own=100) == own
+
+
+Monitor = Literal["validation-loss", "validation-accuracy"]
+
+
+@many_examples
+@given(
+    st.lists(st.integers(0, 40), max_size=60),
+    st.integers(0, 4),
+    st.sampled_from([0.0, 1e-4, 0.1]),
+    st.sampled_from(get_args(Monitor)),
+)
+def test_plateaus_equal_those_of_torch(values: list[int], patience: int, threshold: float, monitor: Monitor) -> None:
+    schedule = Schedule(
+        kind="plateau", factor=0.5, patience=patience, threshold=threshold, monitor=monitor, minimum=0.003
+    )
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    by_torch = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer,
+        mode="min" if monitor == "validation-loss" else "max",
+        factor=0.5,
+        patience=patience,
+        threshold=threshold,
+        min_lr=0.003,
+    )
+    for epoch, value in enumerate(values, 1):
+        by_torch.step(value / 10)
+        plateaus = schedule.plateaus(each / 10 for each in values[:epoch])
+        rate = schedule.learning_rate(epoch + 0.3, initial=0.1, plateaus=plateaus)
+        assert rate == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
+
+
+def test_a_plateau_may_come_at_any_time() -> None:
+    recipe = Recipe(epochs=30, schedule=Schedule(kind="plateau"))
+    assert recipe.schedule.cycle_ends(1000) == []
+    assert unfinished_cycle(recipe) is None
+    assert recipe.with_epochs(7).schedule == recipe.schedule
+    assert Schedule().plateaus([1.0] * 100) == 0
+
+
+def test_a_minimum_above_the_learning_rate_never_raises_it() -> None:
+    for schedule in (Schedule(kind="plateau", minimum=0.5), Schedule(kind="steps", milestones=(1,), minimum=0.5)):
+        assert schedule.learning_rate(5, initial=0.1, plateaus=2) == 0.1
 
 
 def test_one_cycle_without_warmup_equals_the_first_cosine_cycle() -> None:

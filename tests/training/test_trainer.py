@@ -159,6 +159,26 @@ def test_a_constant_schedule_keeps_the_learning_rate(digits: DataSet, tmp_path: 
     assert {epoch.cycle for epoch in record.curves} == {1}
 
 
+@pytest.mark.parametrize("monitor", ["validation-loss", "validation-accuracy"])
+def test_a_plateau_lowers_the_learning_rate_as_torch_does(digits: DataSet, tmp_path: Path, monitor: Any) -> None:
+    schedule = Schedule(kind="plateau", monitor=monitor, factor=0.3, patience=1, minimum=0.01)
+    recipe = tiny_recipe(epochs=12, learning_rate=0.4, schedule=schedule)
+    with learning_rates() as used:
+        record = train(TINY, prepare(digits, recipe), recipe, seed=0, out=tmp_path)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.4)
+    by_torch = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, mode="min" if monitor == "validation-loss" else "max", factor=0.3, patience=1, min_lr=0.01
+    )
+    expected = []
+    for epoch in record.curves:
+        expected.append(optimizer.param_groups[0]["lr"])
+        by_torch.step(epoch.validation_loss if monitor == "validation-loss" else epoch.validation_accuracy)
+    assert [epoch.learning_rate for epoch in record.curves] == pytest.approx(expected, rel=1e-9)
+    assert used == pytest.approx([rate for rate in expected for _ in range(4)], rel=1e-6)
+    assert len(set(expected)) >= 3, "the test needs two plateaus"
+    assert record.result.cycles == 0
+
+
 def last_epoch(curves: list[float], patience: int, min_delta: float) -> int:
     """Return the epoch of early stopping: the first with ``patience`` epochs since the last improvement."""
     best, improved = math.inf, 0

@@ -52,6 +52,7 @@ _DEPENDENT_FIELDS = (
     _DependentField("recipe.augmentation.alternating_flip", False, "recipe.augmentation.flip", lambda flip: not flip),
     _DependentField("recipe.test_time_shifts", False, "recipe.test_time_flip", lambda flip: not flip),
     _DependentField("recipe.schedule.cycles", None, "recipe.schedule.kind", lambda kind: kind != "cosine-restarts"),
+    _DependentField("recipe.schedule.milestones", None, "recipe.schedule.kind", lambda kind: kind != "steps"),
     _DependentField("spec.bottleneck_ratio", None, "spec.block", lambda block: block != "bottleneck"),
     _DependentField("spec.shortcut.kernel_size", 1, "spec.shortcut.kind", lambda kind: kind in ("padding", "none")),
 )
@@ -65,8 +66,9 @@ def override(base: Setup, settings: Mapping[str, Any]) -> Setup:
 
     Dependent fields that no setting names are reset where the base's value becomes invalid: Nesterov momentum without
     momentum, values of SGD or of Adam for another optimiser, alternating flips without flips, the ratio of bottlenecks
-    in other blocks, the kernel of shortcuts without convolution, the cycles of another schedule than restarts. If the
-    epochs or the kind of schedule change, the cycles are those of `Schedule.stretched`, unless a setting names them.
+    in other blocks, the kernel of shortcuts without convolution, cycles and milestones of another kind of schedule. If
+    the epochs or the kind of schedule change, cycles and milestones are those of `Schedule.stretched`, unless a setting
+    names them.
 
     Args:
         base: network and recipe to start from.
@@ -136,7 +138,7 @@ def _must_reset(field: _DependentField, documents: dict[str, Any], inherited: di
 
 
 def _recipe(mapping: dict[str, Any], settings: Mapping[str, Any], before: Recipe) -> Recipe:
-    """Return the recipe, with the cycles adapted to its epochs and schedule unless a setting names them."""
+    """Return the recipe, with cycles and milestones adapted to its epochs and schedule unless a setting names them."""
     schedule = mapping["schedule"]
     if _names_cycles(settings) or not isinstance(schedule, dict):
         return Recipe.from_mapping(mapping)
@@ -149,19 +151,19 @@ def _recipe(mapping: dict[str, Any], settings: Mapping[str, Any], before: Recipe
 
 
 def _names_cycles(settings: Mapping[str, Any]) -> bool:
-    """Return whether the settings name the length of the first cycle, or of all."""
+    """Return whether the settings name the length of the first cycle, of all, or milestones."""
     schedule = settings.get("recipe.schedule")
     named = {path.removeprefix("recipe.schedule.") for path in settings}
     return not named.isdisjoint(_CYCLES) or (isinstance(schedule, Mapping) and not _CYCLES.isdisjoint(schedule))
 
 
-_CYCLES = {"first_cycle", "cycles"}
+_CYCLES = {"first_cycle", "cycles", "milestones"}
 
 
 def with_epochs(base: Setup, settings: Mapping[str, Any], epochs: int) -> dict[str, Any]:
     """Return settings for another number of epochs, with a named first cycle no longer than the training.
 
-    A single cycle spans the training.
+    A single cycle spans the training; named milestones are those of `Schedule.stretched`.
 
     Args:
         base: network and recipe that the settings override.
@@ -173,13 +175,19 @@ def with_epochs(base: Setup, settings: Mapping[str, Any], epochs: int) -> dict[s
     """
     if "recipe" in settings or "recipe.epochs" in settings or not _names_cycles(settings):
         return dict(settings)
-    schedule = override(base, settings).recipe.schedule
+    recipe = override(base, settings).recipe
+    schedule = recipe.schedule
     cycle = epochs if schedule.is_single_cycle else min(schedule.first_cycle, epochs)
-    if "recipe.schedule.first_cycle" in settings:
-        return {**settings, "recipe.schedule.first_cycle": cycle}
-    if "recipe.schedule" in settings and "first_cycle" in settings["recipe.schedule"]:
-        return {**settings, "recipe.schedule": {**settings["recipe.schedule"], "first_cycle": cycle}}
-    return dict(settings)
+    milestones = None
+    if schedule.milestones is not None:
+        milestones = list(schedule.stretched(epochs, own=recipe.epochs).milestones or ())
+    changed, whole = dict(settings), settings.get("recipe.schedule")
+    for name, value in (("first_cycle", cycle), ("milestones", milestones)):
+        if f"recipe.schedule.{name}" in settings:
+            changed[f"recipe.schedule.{name}"] = value
+        elif isinstance(whole, Mapping) and name in whole:
+            changed["recipe.schedule"] = {**changed["recipe.schedule"], name: value}
+    return changed
 
 
 def _prefixed(kind: str, make: Callable[[], Any]) -> Any:
