@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from budgetnet.common.seeding import derive_seed
+from budgetnet.data.augment.color import jitter_color, sample_color_jitter
 from budgetnet.data.augment.crops import Crops, crop, sample_crops
 from budgetnet.data.augment.cutout import cut_out, sample_cutout
 from budgetnet.data.augment.mixing import mix, sample_mixing
@@ -116,6 +117,12 @@ class BatchLoader:
             crops = crops._replace(flipped=((sides + epoch) % 2).bool()[self._sampled["order"]])
         for name, values in crops._asdict().items():
             self._store(name, values)
+        if settings.color_jitter:
+            generator = self._generator("color", epoch)
+            self._store(
+                "factors",
+                sample_color_jitter(count, jitter=settings.color_jitter, device=self.device, generator=generator),
+            )
         if settings.policy:
             policy = sample_policy(
                 count,
@@ -161,6 +168,8 @@ class BatchLoader:
         if settings.crop_padding or settings.flip:
             crops = Crops(sampled("top"), sampled("left"), sampled("flipped"))
             images = crop(images, crops, crop_padding=settings.crop_padding, padding_mode=settings.padding_mode)
+        if settings.color_jitter:
+            images = jitter_color(images, jitter=settings.color_jitter, factors=sampled("factors"))
         if settings.policy:
             policy = SampledPolicy(operations=sampled("operations"), magnitudes=sampled("magnitudes"))
             images = apply_policy(images, policy)

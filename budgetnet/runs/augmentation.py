@@ -33,8 +33,37 @@ class Mixing(Document):
     """The weight of the first image is sampled for each step from Beta(alpha, alpha)."""
 
 
+Strength = Annotated[Real, Field(ge=0, le=10)]
+
+
+class ColorJitter(Document):
+    """Random changes of colour, sampled for each image and applied in the order of the fields.
+
+    Factors are uniform from 1 - strength, at least 0, to 1 + strength, as in torchvision's ``ColorJitter``. Images of
+    one channel have no saturation and no hue.
+    """
+
+    brightness: Strength = 0.0
+    """Strength of the change of brightness; 0 for none."""
+    contrast: Strength = 0.0
+    """Strength of the change of contrast; 0 for none."""
+    saturation: Strength = 0.0
+    """Strength of the change of saturation; 0 for none."""
+    hue: Annotated[Real, Field(ge=0, le=0.5)] = 0.0
+    """Largest shift of the hue, as a fraction of the colour circle; 0 for none."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not any(strength for _, strength in self):
+            raise InputError("brightness", 0.0, "this or another strength must be above 0; null for no colour jitter")
+        return self
+
+
 class Augmentation(Document):
-    """Augmentation of training images, in this order: crop, horizontal flip, policy, normalisation, cutout, mixing."""
+    """Augmentation of training images.
+
+    In this order: crop, horizontal flip, colour jitter, policy, normalisation, cutout, mixing.
+    """
 
     crop_padding: Annotated[int, BeforeValidator(whole_number), Field(ge=0, le=64)] = 4
     """Pixels padded on each side before a random crop to the original size; see `padding_mode` for their values."""
@@ -52,6 +81,8 @@ class Augmentation(Document):
     padding_mode: Literal["zeros", "reflect"] = "zeros"
     """Values of the pixels added by `crop_padding`: zeros, or the image reflected at its border (Jordan 2024, "94% on
     CIFAR-10 in 3.29 Seconds on a Single GPU"). Reflection needs a `crop_padding` smaller than the image."""
+    color_jitter: ColorJitter | None = None
+    """Random changes of colour; null for none."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

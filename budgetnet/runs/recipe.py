@@ -99,6 +99,9 @@ class Recipe(Document):
     its class; the loss of a batch is the mean of its weighted losses. Validation is not weighted. Null for none."""
     optimizer: OptimizerChoice = OptimizerChoice()
     """Optimiser, by default SGD."""
+    gradient_clipping: Annotated[Real, Field(gt=0, le=1e6)] | None = None
+    """Largest norm of the gradient of all parameters together, to which larger ones are scaled (Pascanu et al. 2013),
+    as by `torch.nn.utils.clip_grad_norm_`; null for none."""
 
     def with_epochs(self, epochs: int) -> Self:
         """Return the recipe with another number of epochs, and its schedule `Schedule.stretched` to them.

@@ -143,7 +143,7 @@ class Optimizer:
             momenta = [self.momenta[name] for name in trained if name in by_muon]
             rate = self._rate(recipe.muon.learning_rate / recipe.learning_rate, device)
             self._muon = MuonOptimizer(weights, momenta, recipe.muon, rate=rate)
-        self._parameters = list(trained.values())
+        self._parameters, self._clipping = list(trained.values()), recipe.gradient_clipping
 
     def _torch_optimizer(
         self, parameters: dict[str, nn.Parameter], multiples: dict[str, float], recipe: Recipe, device: torch.device
@@ -205,11 +205,13 @@ class Optimizer:
             parameter.grad = None
 
     def step(self, rate: Tensor) -> None:
-        """Update all parameters.
+        """Update all parameters; a gradient above the recipe's norm is scaled first.
 
         Args:
             rate: the recipe's learning rate at this step, a scalar on the device.
         """
+        if self._clipping is not None:
+            nn.utils.clip_grad_norm_(self._parameters, self._clipping)
         for group_rate, factor in self._factors:
             group_rate.copy_(rate if factor == 1.0 else rate * factor)
         self._torch.step()

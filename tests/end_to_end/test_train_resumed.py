@@ -15,7 +15,7 @@ from support import TINY, EachEpoch, RunCommand, enlarged, patient, prepare, res
 from budgetnet.common.errors import RecordError
 from budgetnet.data import DataSet
 from budgetnet.model.network import build
-from budgetnet.runs.augmentation import Augmentation, ExampleFilter, Mixing, Policy, Resizing
+from budgetnet.runs.augmentation import Augmentation, ColorJitter, ExampleFilter, Mixing, Policy, Resizing
 from budgetnet.runs.optimizer import OptimizerChoice
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.records import Epoch, RunRecord
@@ -71,6 +71,7 @@ EVERYTHING = RECIPE.model_copy(
         "augmentation": Augmentation(
             crop_padding=1,
             alternating_flip=True,
+            color_jitter=ColorJitter(brightness=0.5, contrast=0.5),
             policy=Policy(),
             cutout=2,
             mixing=Mixing(kind="cutmix"),
@@ -106,6 +107,7 @@ ADAMW = RECIPE.model_copy(
         "learning_rate": 0.01,
         "optimizer": OptimizerChoice(kind="adamw", betas=(0.8, 0.98)),
         "norm_bias_rate": 8.0,
+        "gradient_clipping": 0.5,
         "example_filter": ExampleFilter(backward_every=2),
     }
 )

@@ -16,7 +16,7 @@ from budgetnet.experiments.ablation.overrides import Setup, override
 from budgetnet.experiments.ablation.paths import pattern_of
 from budgetnet.model import zoo
 from budgetnet.model.spec import Head, ModelSpec, Shortcut, Stem
-from budgetnet.runs.augmentation import Augmentation, ExampleFilter, Mixing, Policy, Resizing
+from budgetnet.runs.augmentation import Augmentation, ColorJitter, ExampleFilter, Mixing, Policy, Resizing
 from budgetnet.runs.named_recipes import NAMED
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.schedule import EarlyStopping, Lookahead, Muon, Schedule
@@ -38,7 +38,12 @@ EVERYTHING = Setup(
         epochs=20,
         schedule=Schedule(kind="one-cycle", first_cycle=20, minimum=1e-4),
         augmentation=Augmentation(
-            alternating_flip=True, policy=Policy(), cutout=8, mixing=Mixing(), padding_mode="reflect"
+            alternating_flip=True,
+            policy=Policy(),
+            cutout=8,
+            mixing=Mixing(),
+            padding_mode="reflect",
+            color_jitter=ColorJitter(hue=0.1),
         ),
         weight_average=0.98,
         class_weights="balanced",
@@ -50,6 +55,7 @@ EVERYTHING = Setup(
         test_time_shifts=True,
         resizing=Resizing(),
         example_filter=ExampleFilter(),
+        gradient_clipping=1,
     ),
 )
 """A base with every component."""
@@ -129,6 +135,7 @@ AUGMENTATION: dict[str, Any] = {
     "cutout": 8,
     "mixing": {},
     "padding_mode": "reflect",
+    "color_jitter": {"hue": 0.1},
 }
 """Augmentation of `EVERYTHING`."""
 WITHOUT: dict[str, dict[str, Any]] = {
@@ -158,7 +165,9 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "recipe.augmentation.cutout": {"augmentation": {**AUGMENTATION, "cutout": 0}},
     "recipe.augmentation.mixing": {"augmentation": {**AUGMENTATION, "mixing": None}},
     "recipe.augmentation.padding_mode": {"augmentation": {**AUGMENTATION, "padding_mode": "zeros"}},
+    "recipe.augmentation.color_jitter": {"augmentation": {**AUGMENTATION, "color_jitter": None}},
     "recipe.weight_average": {"weight_average": None},
+    "recipe.gradient_clipping": {"gradient_clipping": None},
     "recipe.norm_bias_rate": {"norm_bias_rate": 1},
     "recipe.freeze_norm_scales": {"freeze_norm_scales": False},
     "recipe.lookahead": {"lookahead": None},

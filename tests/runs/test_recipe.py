@@ -25,6 +25,8 @@ FAST: list[dict[str, Any]] = [
     {"example_filter": {"keep": 0.25}},
     {"class_weights": "balanced"},
     {"optimizer": {"kind": "adamw"}},
+    {"gradient_clipping": 1.0},
+    {"augmentation": {"color_jitter": {"brightness": 0.4}}},
     {"schedule": {"kind": "steps", "milestones": [75, 112]}},
     {"schedule": {"kind": "plateau", "patience": 5}},
 ]
@@ -79,7 +81,10 @@ def test_recipes_with_unreliable_validation_cannot_rank_networks() -> None:
         assert (caught.value.field, caught.value.value) == ("--recipe", "recipe")
 
 
-@pytest.mark.parametrize("augmentation", [{"cutout": 2}, {"policy": {}}, {"mixing": {}}, {"alternating_flip": True}])
+@pytest.mark.parametrize(
+    "augmentation",
+    [{"cutout": 2}, {"policy": {}}, {"color_jitter": {"hue": 0.1}}, {"mixing": {}}, {"alternating_flip": True}],
+)
 def test_augmented_validation_supports_only_crops_and_flips(augmentation: dict[str, Any]) -> None:
     Recipe(augmented_validation=True, augmentation=Augmentation(padding_mode="reflect"))
     with pytest.raises(InputError, match="augmented_validation = True: supports crops and flips only"):
@@ -162,6 +167,14 @@ def test_for_epochs_rejects_invalid_numbers(epochs: Any) -> None:
         ("optimizer.betas", {"optimizer": {"kind": "adam", "betas": [0.9]}}),
         ("optimizer.betas[1]", {"optimizer": {"kind": "adam", "betas": [0.9, 1]}}),
         ("optimizer.epsilon", {"optimizer": {"kind": "adam", "epsilon": 0}}),
+        ("gradient_clipping", {"gradient_clipping": 0}),
+        ("gradient_clipping", {"gradient_clipping": float("inf")}),
+        ("gradient_clipping", {"gradient_clipping": True}),
+        ("augmentation.color_jitter.brightness", {"augmentation": {"color_jitter": {}}}),
+        ("augmentation.color_jitter", {"augmentation": {"color_jitter": 0.4}}),
+        ("augmentation.color_jitter.brightness", {"augmentation": {"color_jitter": {"brightness": -0.1}}}),
+        ("augmentation.color_jitter.hue", {"augmentation": {"color_jitter": {"hue": 0.6}}}),
+        ("augmentation.color_jitter.gamma", {"augmentation": {"color_jitter": {"gamma": 1}}}),
         ("schema_version", {"schema_version": 2}),
     ],
 )
@@ -187,6 +200,11 @@ def test_invalid_values_name_the_field(field: str, mapping: dict[str, Any]) -> N
         (
             {"optimizer": {"betas": [0.8, 0.9]}},
             "optimizer.betas = [0.8, 0.9]: must be omitted for the optimiser sgd",
+        ),
+        (
+            {"augmentation": {"color_jitter": {"hue": 0}}},
+            "augmentation.color_jitter.brightness = 0.0: this or another strength must be above 0; null for no colour "
+            "jitter",
         ),
         ({"optimizer": {"epsilon": 0.1}}, "optimizer.epsilon = 0.1: must be omitted for the optimiser sgd"),
     ],
@@ -331,11 +349,12 @@ def test_options_beyond_the_paper_are_off_in_the_paper_recipe() -> None:
     recipe = named_recipe("paper")
     parts = recipe.augmentation
     off: list[object] = [recipe.nesterov, recipe.label_smoothing, recipe.weight_average, recipe.test_time_flip]
-    off += [parts.alternating_flip, parts.policy, parts.cutout, parts.mixing]
+    off += [parts.alternating_flip, parts.policy, parts.cutout, parts.mixing, parts.color_jitter]
+    off += [recipe.gradient_clipping]
     assert not any(off)
     assert (parts.padding_mode, recipe.test_time_shifts) == ("zeros", False)
     assert (recipe.resizing, recipe.example_filter) == (None, None)
-    assert len(off) == 8
+    assert len(off) == 10
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,16 @@ from budgetnet.data import DataSet
 from budgetnet.data.batches import BatchLoader
 from budgetnet.data.on_device import to_device
 from budgetnet.model.spec import ModelSpec
-from budgetnet.runs.augmentation import Augmentation, Mixing, Policy
+from budgetnet.runs.augmentation import Augmentation, ColorJitter, Mixing, Policy
+from budgetnet.runs.optimizer import OptimizerChoice
 from budgetnet.runs.recipe import Recipe
 from budgetnet.training.initialisation import initialise
 from budgetnet.training.step import PRECISIONS, Execution, TrainingStep
 
-EVERYTHING = Augmentation(crop_padding=1, policy=Policy(), cutout=2, mixing=Mixing(), alternating_flip=True)
+JITTER = ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
+EVERYTHING = Augmentation(
+    crop_padding=1, color_jitter=JITTER, policy=Policy(), cutout=2, mixing=Mixing(), alternating_flip=True
+)
 
 
 def make_training_step(
@@ -102,6 +106,23 @@ def test_nesterov_update_matches_its_formula(digits: DataSet) -> None:
                 parameter.sub_(0.05 * (slope + 0.8 * velocity[name]))
     for name, parameter in network.named_parameters():
         torch.testing.assert_close(weights(training_step)[name], parameter.detach(), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("limit", [0.05, 0.2, 10.0])
+@pytest.mark.parametrize("parts", [1, 3])
+def test_gradients_above_the_norm_are_scaled_to_it(digits: DataSet, limit: float, parts: int) -> None:
+    """With a learning rate of 1 and plain SGD, the weights change by the gradient."""
+    changes = []
+    for clipping in (None, limit):
+        recipe = tiny_recipe(batch_size=72, momentum=0.0, weight_decay=0.0, gradient_clipping=clipping)
+        training_step = make_training_step(digits, recipe, execution=Execution(parts=parts))
+        before = weights(training_step)
+        losses(training_step, 1, rate=1.0)
+        changes.append(torch.cat([(before[name] - each).flatten() for name, each in weights(training_step).items()]))
+    free, clipped = (change.double() for change in changes)
+    norm = free.square().sum().sqrt().item()
+    assert 0.2 < norm < 10, "the test needs limits on both sides"
+    torch.testing.assert_close(clipped, free * min(1.0, limit / norm), rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
@@ -218,10 +239,15 @@ def on_gpu(
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("augmentation", [Augmentation(), EVERYTHING])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 def test_graphed_steps_give_the_same_losses_as_direct_calls(
-    digits: DataSet, precision: str, augmentation: Augmentation
+    digits: DataSet, precision: str, augmentation: Augmentation, optimizer: Any
 ) -> None:
-    recipe = tiny_recipe(batch_size=32, augmentation=augmentation, nesterov=True, weight_average=0.9)
+    options: dict[str, Any] = (
+        {"nesterov": True} if optimizer == "sgd" else {"optimizer": OptimizerChoice(kind=optimizer)}
+    )
+    options |= {"learning_rate": 0.05, "augmentation": augmentation, "weight_average": 0.9, "gradient_clipping": 1.0}
+    recipe = tiny_recipe(batch_size=32, **options)
     graphed, plain = (on_gpu(digits, recipe, precision=precision, record=record) for record in (True, False))
     assert losses(graphed, 3) == pytest.approx(losses(plain, 3), rel=1e-3 if precision == "float32" else 0.02)
     assert graphed.full_step.captured
@@ -250,8 +276,10 @@ def test_losses_on_gpu_and_cpu_are_equal(digits: DataSet) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
-def test_no_step_synchronises_with_the_device(digits: DataSet) -> None:
-    recipe = tiny_recipe(batch_size=32, augmentation=EVERYTHING, weight_average=0.9)
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_no_step_synchronises_with_the_device(digits: DataSet, optimizer: Any) -> None:
+    options: dict[str, Any] = {"augmentation": EVERYTHING, "weight_average": 0.9, "gradient_clipping": 1.0}
+    recipe = tiny_recipe(batch_size=32, optimizer=OptimizerChoice(kind=optimizer), **options)
     training_step = on_gpu(digits, recipe, record=False)
     losses(training_step, 1)
     training_step.begin(2, rates=[0.05] * 17)

@@ -159,9 +159,7 @@ def _blend(pixels: Tensor, operations: Tensor, magnitudes: Tensor) -> Tensor:
     Overwrites ``pixels`` to save memory.
     """
     channels, height, width = pixels.shape[1:]
-    grey = pixels
-    if channels == 3:
-        grey = (0.2989 * pixels[:, :1] + 0.587 * pixels[:, 1:2] + 0.114 * pixels[:, 2:]).floor_()
+    grey = grey_of(pixels)
     mean = grey.mean(dim=(1, 2, 3), keepdim=True)
     color, contrast, sharpness, brightness = (
         _only(operation, operations, magnitudes)[:, None, None, None]
@@ -177,6 +175,13 @@ def _blend(pixels: Tensor, operations: Tensor, magnitudes: Tensor) -> Tensor:
     blurred = _blurred(pixels).mul_(sharpness)
     pixels.mul_(1 + (color + contrast + sharpness + brightness)).sub_(blended).sub_(blurred)
     return pixels.clamp_(0, LEVELS - 1).floor_()
+
+
+def grey_of(pixels: Tensor) -> Tensor:
+    """Return the grey levels of pixels (n, channels, height, width), rounded down; pixels of one channel are grey."""
+    if pixels.shape[1] != 3:
+        return pixels
+    return (0.2989 * pixels[:, :1] + 0.587 * pixels[:, 1:2] + 0.114 * pixels[:, 2:]).floor_()
 
 
 def _blurred(pixels: Tensor) -> Tensor:

@@ -46,6 +46,7 @@ REMOVED: dict[str, Any] = {
         "cutout": 0,
         "mixing": None,
         "padding_mode": "zeros",
+        "color_jitter": None,
     },
     "recipe.augmentation.crop_padding": 0,
     "recipe.augmentation.flip": False,
@@ -54,6 +55,7 @@ REMOVED: dict[str, Any] = {
     "recipe.augmentation.cutout": 0,
     "recipe.augmentation.mixing": None,
     "recipe.augmentation.padding_mode": "zeros",
+    "recipe.augmentation.color_jitter": None,
     "recipe.weight_average": None,
     "recipe.test_time_flip": False,
     "recipe.norm_bias_rate": 1.0,
@@ -66,6 +68,7 @@ REMOVED: dict[str, Any] = {
     "recipe.resizing": None,
     "recipe.example_filter": None,
     "recipe.class_weights": None,
+    "recipe.gradient_clipping": None,
 }
 """Values of removed components; of a document, the fields that change."""
 

@@ -23,6 +23,7 @@ VARIABLE = (
     "label_smoothing",
     "nesterov",
     "weight_average",
+    "gradient_clipping",
     "test_time_flip",
     "augmentation.crop_padding",
     "augmentation.flip",
