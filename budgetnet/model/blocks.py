@@ -67,6 +67,13 @@ def max_pool(maps: Tensor, side: int) -> Tensor:
     return functional.max_pool2d(maps, side, ceil_mode=True) if side > 1 else maps
 
 
+def drop_images(maps: Tensor, rate: float) -> Tensor:
+    """Set the maps of random images of a batch to zero, and scale the others so that the mean is unchanged."""
+    from torchvision.ops import stochastic_depth  # Slow to import, and rarely used.
+
+    return cast(Tensor, stochastic_depth(maps, rate, "row"))
+
+
 class SqueezeExcitation(nn.Module):
     """Channel attention computed from the pooled map (Hu et al. 2018, Squeeze-and-Excitation Networks)."""
 
@@ -110,6 +117,7 @@ class ResnetBlock(nn.Module):
     def __init__(self, plan: BlockPlan, *, activation: str) -> None:
         super().__init__()
         self.preact = plan.kind == "preact"
+        self.drop_rate = 0.0
         self.activation = ACTIVATIONS[activation]
         # A list for speed; the modules are registered under the names of the plan.
         layers = zip(plan.convs, plan.norms, strict=True)
@@ -137,13 +145,15 @@ class ResnetBlock(nn.Module):
             for conv_module, pool, norm_module in inner:
                 maps = norm_activate(norm_module, self.activation, max_pool(conv_module(maps), pool))
             maps = last_conv(maps)
-            if self.squeeze_excitation is None:
+            if self.squeeze_excitation is None and not (self.training and self.drop_rate):
                 return norm_activate(last_norm, self.activation, maps, lambda: self._residual(shortcut_input))
             maps = last_norm(maps)
         if self.squeeze_excitation is not None:
             maps = self.squeeze_excitation(maps)
         residual = self._residual(shortcut_input)
         if residual is not None:
+            if self.training and self.drop_rate:
+                maps = drop_images(maps, self.drop_rate)
             maps = maps + residual
         return maps if self.preact else self.activation(maps)
 

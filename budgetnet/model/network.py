@@ -29,6 +29,20 @@ class ResNet(nn.Module):
         return logits
 
 
+def set_stochastic_depth(network: nn.Module, rate: float) -> None:
+    """Set how often each block is dropped in training (Huang et al. 2016): linear in depth, from 0 at the stem.
+
+    A dropped block is its shortcut alone; blocks without a shortcut are never dropped.
+
+    Args:
+        network: changed in place.
+        rate: probability at the last block.
+    """
+    blocks = [module for module in network.modules() if isinstance(module, ResnetBlock)]
+    for number, block in enumerate(blocks, 1):
+        block.drop_rate = rate * number / len(blocks)
+
+
 def build(spec: ModelSpec) -> ResNet:
     """Build a network, initialised from torch's global random generator."""
     return ResNet(lower(spec))

@@ -137,7 +137,8 @@ class ExampleFilter(Document):
     The proxy runs its forward pass on every batch and is itself trained on every `backward_every`-th batch. The main
     network is trained on the fraction `keep` of each batch with the highest proxy loss (Jordan 2024, "94% on CIFAR-10
     in 3.29 Seconds on a Single GPU"). The proxy is a residual network of three stages with one block each and 32, 64
-    and 64 channels, trained with the same recipe. The selection does not depend on the main network.
+    and 64 channels, trained with the same recipe, but without stochastic depth. The selection does not depend on the
+    main network.
     """
 
     keep: Annotated[Real, Field(gt=0, lt=1)] = 0.5

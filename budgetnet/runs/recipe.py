@@ -102,6 +102,9 @@ class Recipe(Document):
     gradient_clipping: Annotated[Real, Field(gt=0, le=1e6)] | None = None
     """Largest norm of the gradient of all parameters together, to which larger ones are scaled (Pascanu et al. 2013),
     as by `torch.nn.utils.clip_grad_norm_`; null for none."""
+    stochastic_depth: UnitFraction = 0.0
+    """Probability that the last block is dropped for an image in training, so that its shortcut is left; that of others
+    is proportional to their depth (Huang et al. 2016). Blocks without a shortcut are never dropped."""
 
     def with_epochs(self, epochs: int) -> Self:
         """Return the recipe with another number of epochs, and its schedule `Schedule.stretched` to them.

@@ -55,6 +55,7 @@ _WITHOUT_EFFECT = {
     "test_time_shifts",
     "precision",
     "augmented_validation",
+    "stochastic_depth",
 }
 """Recipe fields that do not affect the proxy; the precision enters the key as chosen for the run."""
 
@@ -104,7 +105,8 @@ class Proxy(TrainingStep):
             precision: precision of convolutions and matrix products.
             execution: execution settings; ``parts`` and ``compile`` are ignored.
         """
-        plain = recipe.model_copy(update={"weight_average": None, "lookahead": None, "example_filter": None})
+        without = {"weight_average": None, "lookahead": None, "example_filter": None, "stochastic_depth": 0.0}
+        plain = recipe.model_copy(update=without)
         super().__init__(
             network, loader, plain, precision=precision, execution=execution._replace(parts=1, compile=False)
         )

@@ -14,6 +14,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from budgetnet.common import cpu
 from budgetnet.data.batches import Batch, BatchLoader
+from budgetnet.model.network import set_stochastic_depth
 from budgetnet.runs.recipe import Recipe
 from budgetnet.training.cuda_graph import GraphedCallable
 from budgetnet.training.optimizers import Optimizer, SlowWeights
@@ -83,6 +84,7 @@ class TrainingStep:
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = recipe.norm_momentum
+        set_stochastic_depth(network, recipe.stochastic_depth)
         if recipe.weight_average is not None:
             self.average = copy.deepcopy(network).requires_grad_(requires_grad=False)
             for average, value in zip(_values(self.average), _values(network), strict=True):

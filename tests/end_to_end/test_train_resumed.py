@@ -94,6 +94,7 @@ FAST = RECIPE.model_copy(
         "lookahead": Lookahead(every=2),
         "muon": Muon(),
         "weight_average": 0.9,
+        "stochastic_depth": 0.3,
     }
 )
 
@@ -108,6 +109,7 @@ ADAMW = RECIPE.model_copy(
         "optimizer": OptimizerChoice(kind="adamw", betas=(0.8, 0.98)),
         "norm_bias_rate": 8.0,
         "gradient_clipping": 0.5,
+        "stochastic_depth": 0.5,
         "example_filter": ExampleFilter(backward_every=2),
     }
 )

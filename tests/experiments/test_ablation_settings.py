@@ -56,6 +56,7 @@ EVERYTHING = Setup(
         resizing=Resizing(),
         example_filter=ExampleFilter(),
         gradient_clipping=1,
+        stochastic_depth=0.1,
     ),
 )
 """A base with every component."""
@@ -168,6 +169,7 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "recipe.augmentation.color_jitter": {"augmentation": {**AUGMENTATION, "color_jitter": None}},
     "recipe.weight_average": {"weight_average": None},
     "recipe.gradient_clipping": {"gradient_clipping": None},
+    "recipe.stochastic_depth": {"stochastic_depth": 0},
     "recipe.norm_bias_rate": {"norm_bias_rate": 1},
     "recipe.freeze_norm_scales": {"freeze_norm_scales": False},
     "recipe.lookahead": {"lookahead": None},

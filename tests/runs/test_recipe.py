@@ -26,6 +26,7 @@ FAST: list[dict[str, Any]] = [
     {"class_weights": "balanced"},
     {"optimizer": {"kind": "adamw"}},
     {"gradient_clipping": 1.0},
+    {"stochastic_depth": 0.2},
     {"augmentation": {"color_jitter": {"brightness": 0.4}}},
     {"schedule": {"kind": "steps", "milestones": [75, 112]}},
     {"schedule": {"kind": "plateau", "patience": 5}},
@@ -170,6 +171,8 @@ def test_for_epochs_rejects_invalid_numbers(epochs: Any) -> None:
         ("gradient_clipping", {"gradient_clipping": 0}),
         ("gradient_clipping", {"gradient_clipping": float("inf")}),
         ("gradient_clipping", {"gradient_clipping": True}),
+        ("stochastic_depth", {"stochastic_depth": 1}),
+        ("stochastic_depth", {"stochastic_depth": -0.1}),
         ("augmentation.color_jitter.brightness", {"augmentation": {"color_jitter": {}}}),
         ("augmentation.color_jitter", {"augmentation": {"color_jitter": 0.4}}),
         ("augmentation.color_jitter.brightness", {"augmentation": {"color_jitter": {"brightness": -0.1}}}),
@@ -350,11 +353,11 @@ def test_options_beyond_the_paper_are_off_in_the_paper_recipe() -> None:
     parts = recipe.augmentation
     off: list[object] = [recipe.nesterov, recipe.label_smoothing, recipe.weight_average, recipe.test_time_flip]
     off += [parts.alternating_flip, parts.policy, parts.cutout, parts.mixing, parts.color_jitter]
-    off += [recipe.gradient_clipping]
+    off += [recipe.gradient_clipping, recipe.stochastic_depth]
     assert not any(off)
     assert (parts.padding_mode, recipe.test_time_shifts) == ("zeros", False)
     assert (recipe.resizing, recipe.example_filter) == (None, None)
-    assert len(off) == 10
+    assert len(off) == 11
 
 
 @pytest.mark.parametrize(

@@ -303,7 +303,7 @@ def test_the_key_depends_on_everything_that_affects_the_proxy(digits: DataSet) -
         return proxy_key(identify(spec, prepare(digits, recipe, validation_size=validation_size), recipe, seed=seed))
 
     same: list[dict[str, Any]] = [{"name": "other"}, {"early_stopping": EarlyStopping()}, {"test_time_flip": True}]
-    same += [{"weight_average": 0.9}, {"test_time_flip": True, "test_time_shifts": True}]
+    same += [{"stochastic_depth": 0.2}, {"weight_average": 0.9}, {"test_time_flip": True, "test_time_shifts": True}]
     assert {key(**changes) for changes in same} | {key(TINY.replace(channels=[16]))} == {key()}
     different: list[dict[str, Any]] = [{"seed": 1}, {"validation_size": 41}, {"precision": "bfloat16"}]
     different += [{"learning_rate": 0.1}, {"epochs": 5}, {"batch_size": 8}, {"example_filter": ExampleFilter(keep=0.4)}]

@@ -279,6 +279,7 @@ def test_losses_on_gpu_and_cpu_are_equal(digits: DataSet) -> None:
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_no_step_synchronises_with_the_device(digits: DataSet, optimizer: Any) -> None:
     options: dict[str, Any] = {"augmentation": EVERYTHING, "weight_average": 0.9, "gradient_clipping": 1.0}
+    options["stochastic_depth"] = 0.2
     recipe = tiny_recipe(batch_size=32, optimizer=OptimizerChoice(kind=optimizer), **options)
     training_step = on_gpu(digits, recipe, record=False)
     losses(training_step, 1)

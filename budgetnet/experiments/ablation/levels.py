@@ -69,6 +69,7 @@ REMOVED: dict[str, Any] = {
     "recipe.example_filter": None,
     "recipe.class_weights": None,
     "recipe.gradient_clipping": None,
+    "recipe.stochastic_depth": 0.0,
 }
 """Values of removed components; of a document, the fields that change."""
 

@@ -24,6 +24,7 @@ VARIABLE = (
     "nesterov",
     "weight_average",
     "gradient_clipping",
+    "stochastic_depth",
     "test_time_flip",
     "augmentation.crop_padding",
     "augmentation.flip",
