@@ -42,7 +42,7 @@ class Schedule(Document):
     cycles: Annotated[tuple[CycleLength, ...], Field(min_length=1, max_length=100_000)] | None = None
     """Epochs of each cycle of ``cosine-restarts``, instead of `first_cycle` and `cycle_factor`; together they must be
     the recipe's epochs. `stretched` sets them."""
-    milestones: Annotated[tuple[CycleLength, ...], Field(max_length=1000)] | None = None
+    milestones: Annotated[tuple[CycleLength, ...], Field(min_length=0, max_length=1000)] | None = None
     """Epochs after which ``steps`` multiplies the learning rate by `factor`, in ascending order, such as [75, 112]."""
     factor: Annotated[Real, Field(gt=0, lt=1)] = 0.1
     """Factor on the learning rate in ``steps`` and ``plateau``; ignored by the other schedules, as the fields below."""
