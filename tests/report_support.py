@@ -130,7 +130,7 @@ class WrittenStudy:
         return self.add(spec, TrialState.COMPLETE, value=share, **{**known, **facts})
 
     def pruned(self, spec: ModelSpec, correct: int, *, cycle: int) -> int:
-        """A candidate that was pruned at a restart."""
+        """A candidate that was pruned at the end of a cycle."""
         ended = f"pruned after cycle {cycle} of 2: others were better there"
         facts = {**self._trained("gone", epochs=cycle), "ended": ended, "status": "stopped"}
         reports = dict.fromkeys(range(1, cycle + 1), correct / IMAGES)

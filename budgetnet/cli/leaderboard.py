@@ -131,7 +131,7 @@ def print_leaderboard(study: optuna.Study, *, out: Path, storage: str | None, as
     title = f"{study.study_name}: {f'at most {limits}' if limits else 'no limit'}"
     output.print(leaderboard_table(rows, title=title, width=output.width))
     typer.echo(
-        f"{counts['trained']} trained, {counts['pruned']} of them pruned at a restart; "
+        f"{counts['trained']} trained, {counts['pruned']} of them pruned at the end of a cycle; "
         f"{counts['over_budget']} rejected before training (over budget), "
         f"{counts['duplicate']} duplicates, {counts['no_result']} without a result"
     )

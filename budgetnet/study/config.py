@@ -149,7 +149,7 @@ class SearchConfig(EngineOptions):
     sampler: SamplerName = "tpe"
     """Sampler of candidates: tpe, gp, nsga2 or random."""
     pruner: PrunerName = "asha"
-    """Pruner, which stops candidates when the learning rate restarts: asha, hyperband, median or none."""
+    """Pruner, which stops candidates at the end of a cycle of the learning rate: asha, hyperband, median or none."""
     enqueue: Networks = ()
     """Network to train first, by its name or file; again for more. zoo: every named network that fits."""
     recipe: RecipeChoice = None

@@ -26,7 +26,7 @@ def is_trained(trial: FrozenTrial) -> bool:
 
 
 def is_stopped(trial: FrozenTrial) -> bool:
-    """Return whether the trial was pruned at a restart."""
+    """Return whether the trial was pruned at the end of a cycle."""
     return is_trained(trial) and trial.user_attrs.get("status") == "stopped"
 
 

@@ -20,9 +20,9 @@ Outcome = Literal[
     "skipped",
     "no result",
 ]
-"""Outcome of a trial: trained for all epochs, pruned at a restart, rejected before training, trained before in another
-trial, in training, interrupted and to be resumed, left to another command that is training it, or without a result
-(diverged, out of memory, failed)."""
+"""Outcome of a trial: trained for all epochs, pruned at the end of a cycle, rejected before training, trained before in
+another trial, in training, interrupted and to be resumed, left to another command that is training it, or without a
+result (diverged, out of memory, failed)."""
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 CostName = Literal["params", "macs", "activations"]
@@ -118,9 +118,9 @@ def _accuracy(trial: Trial) -> float:
 def count_outcomes(trials: Sequence[Trial]) -> dict[str, int]:
     """Return the number of trials by outcome.
 
-    ``trained`` counts all trained trials, ``pruned`` those of them that were pruned at a restart, ``over_budget``
-    rejected ones, ``duplicate`` candidates trained before, and ``no_result`` those that diverged, ran out of memory or
-    failed.
+    ``trained`` counts all trained trials, ``pruned`` those of them that were pruned at the end of a cycle,
+    ``over_budget`` rejected ones, ``duplicate`` candidates trained before, and ``no_result`` those that diverged, ran
+    out of memory or failed.
     """
     outcomes = Counter(trial.outcome for trial in trials)
     return {

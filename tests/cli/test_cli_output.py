@@ -227,7 +227,7 @@ def test_search_and_leaderboard_print_the_same_leaderboard(folder: Path, tell: R
         assert row["compared_with"] == rows[0]["name"]
         assert (row["exceeds_noise"] is None) is (row is rows[0])
     table = tell("leaderboard").out
-    assert "3 trained, 0 of them pruned at a restart; 0 rejected before training (over budget)" in table
+    assert "3 trained, 0 of them pruned at the end of a cycle; 0 rejected before training (over budget)" in table
     assert f"gap: difference to {rows[0]['name']} on the same images" in table
     assert "published" not in table
 

@@ -112,7 +112,7 @@ def test_candidates_over_budget_say_by_how_much_and_that_nothing_was_trained(ann
 def test_note_names_the_outcome_of_every_trial(annotated: Copy) -> None:
     words = {
         "complete": "Fully trained",
-        "pruned": "Pruned at a restart",
+        "pruned": "Pruned at the end of a cycle",
         "over budget": "rejected before training",
         "duplicate": "the stored result was used",
         "interrupted": "resumed in another trial",
@@ -228,7 +228,7 @@ def test_study_note_has_settings_and_best_candidate(annotated: Copy, tell: RunCo
     assert f"<strong>#{best.number} {best.architecture}</strong>" in html
     outcomes = [trial.outcome for trial in annotated.trials]
     trained = outcomes.count("complete") + outcomes.count("pruned")
-    assert f"{trained} trained, {outcomes.count('pruned')} of them pruned at a restart" in note
+    assert f"{trained} trained, {outcomes.count('pruned')} of them pruned at the end of a cycle" in note
     assert f"{outcomes.count('over budget')} rejected before training (over budget)" in note
     assert cells(note, "budget") == ["at most 20,000 params"]
     (command,) = commands(note, "leaderboard")

@@ -170,7 +170,7 @@ def test_seeds_are_averaged_as_far_as_each_of_them_goes() -> None:
     assert lines["best epochs"] == [3.0, 1.0]
     widths = {trace.name: trace.line.width for trace in figure.data}
     assert widths["training, seed 1"] < widths["training, mean"]
-    assert [(shape.x0, shape.x1, shape.name) for shape in figure.layout.shapes] == [(2, 2, "restart")]
+    assert [(shape.x0, shape.x1, shape.name) for shape in figure.layout.shapes] == [(2, 2, "end of a cycle")]
 
 
 def test_a_loss_that_left_the_finite_numbers_is_a_gap_without_a_best_epoch() -> None:

@@ -85,7 +85,7 @@ def test_front_excludes_candidates_over_budget() -> None:
     assert rows[1].interval == pytest.approx(expected, abs=1e-6)
     points = drawn(accuracy_front(STUDY, budget=Budget(max_params=400)))
     assert points == {
-        "pruned at a restart": [(100, 30.0)],
+        "pruned at the end of a cycle": [(100, 30.0)],
         "fully trained": [(250, pytest.approx(55.0))],
         "front": [(200, 60.0), (300, 75.0)],
     }

@@ -135,7 +135,9 @@ def test_every_figure_is_drawn_and_nothing_is_asked_for(browser: Browser, made: 
         assert watch.requests == [address]
 
 
-@pytest.mark.parametrize(("marker", "section"), [("front", "leaderboard"), ("pruned at a restart", "rejected")])
+@pytest.mark.parametrize(
+    ("marker", "section"), [("front", "leaderboard"), ("pruned at the end of a cycle", "rejected")]
+)
 def test_a_point_of_the_front_leads_to_its_row(
     browser: Browser, made: tuple[Report, str], marker: str, section: str
 ) -> None:

@@ -20,7 +20,7 @@ _FEW = 20
 _LOOKS: dict[str, dict[str, Any]] = {
     "training": {"stroke": ORANGE, "stroke_width": 2, "stroke_dasharray": "6 4"},
     "validation": {"stroke": BLUE, "stroke_width": 2},
-    "restart": {"stroke": FAINT, "stroke_width": 1, "stroke_dasharray": "2 3"},
+    "end of a cycle": {"stroke": FAINT, "stroke_width": 1, "stroke_dasharray": "2 3"},
 }
 _BEST: dict[str, Any] = {"r": 5, "fill": BLACK, "stroke": "#fff", "stroke_width": 1.5}
 
@@ -35,7 +35,7 @@ def curves_svg(record: RunRecord) -> str:
         _panel(root, curves, left)
     for place, (name, look) in enumerate(_LOOKS.items()):
         x = 56 + 136 * place
-        if name != "restart" or panels[0].restarts:
+        if name != "end of a cycle" or panels[0].restarts:
             add_element(root, "line", x1=x, x2=x + 28, y1=366, y2=366, **look)
             _text(root, name, x + 36, 371)
     if panels[0].runs[0].best_epoch is not None:
@@ -66,7 +66,9 @@ def _panel(root: ElementTree.Element, curves: Curves, left: int) -> None:
             _text(root, f"{epoch:g}", across(epoch), _BOTTOM + 18, anchor="middle")
     _text(root, f"{unit}, by epoch", left + _PANEL / 2, _BOTTOM + 38, anchor="middle")
     for restart in curves.restarts:
-        add_element(root, "line", x1=across(restart), x2=across(restart), y1=_TOP, y2=_BOTTOM, **_LOOKS["restart"])
+        add_element(
+            root, "line", x1=across(restart), x2=across(restart), y1=_TOP, y2=_BOTTOM, **_LOOKS["end of a cycle"]
+        )
     for name, values in lines.items():
         # Start a new line after a value that is not finite, which leaves a gap.
         path, move = "", "M"

@@ -17,7 +17,7 @@ from budgetnet.visualization.dashboard.markdown import code, plain, table
 
 _OUTCOMES: dict[Outcome, str] = {
     "complete": "Fully trained, within the budget.",
-    "pruned": "Pruned at a restart: other candidates were better after the same number of cycles.",
+    "pruned": "Pruned at the end of a cycle: other candidates were better after the same number of cycles.",
     "over budget": "Over budget: rejected before training.",
     "duplicate": "Duplicate: already trained, the stored result was used.",
     "interrupted": "Interrupted: the candidate is resumed in another trial.",

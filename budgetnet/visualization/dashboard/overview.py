@@ -107,7 +107,7 @@ class Overview:
     def _outcomes(self) -> str:
         counts = count_outcomes(self._trials)
         return (
-            f"{counts['trained']:,} trained, {counts['pruned']:,} of them pruned at a restart; "
+            f"{counts['trained']:,} trained, {counts['pruned']:,} of them pruned at the end of a cycle; "
             f"{counts['over_budget']:,} rejected before training (over budget), {counts['duplicate']:,} duplicates, "
             f"{counts['no_result']:,} without a result."
         )

@@ -143,7 +143,7 @@ def _draw(curves: Curves, *, note: str | None) -> Figure:
     figure.add_trace(_best(curves))
     for number, restart in enumerate(curves.restarts):
         thin = {"line": {"color": FAINT, "width": 1, "dash": "dot"}, "layer": "below"}
-        named = {"name": "restart", "showlegend": number == 0}
+        named = {"name": "end of a cycle", "showlegend": number == 0}
         figure.add_shape(type="line", x0=restart, x1=restart, y0=0, y1=1, yref="paper", **thin, **named)
     figure.update_xaxes(title_text="epoch", **({"dtick": 1} if few else {"rangemode": "tozero"}))
     figure.update_yaxes(title_text="accuracy, %" if curves.measure == "accuracy" else "cross-entropy, nats")

@@ -160,7 +160,7 @@ def _traces(rows: Sequence[FrontRow], words: str) -> Iterable[Any]:
 
     kinds: tuple[tuple[str, list[FrontRow], dict[str, Any]], ...] = (
         (
-            "pruned at a restart",
+            "pruned at the end of a cycle",
             [row for row in rows if not row.complete],
             {"symbol": "x-thin", "size": 8, "line": {"width": 1.5, "color": FAINT}},
         ),

@@ -91,8 +91,8 @@ def outcome_text(counts: Mapping[str, int]) -> str:
     others = {"in training": "running", "interrupted": "interrupted", "trained by another worker": "skipped"}
     rest = "".join(f", {counts[key]:,} {words}" for words, key in others.items() if counts[key])
     return (
-        f"{counts['proposed']:,} proposed, {counts['trained']:,} trained, {counts['pruned']:,} of them pruned at a "
-        f"restart; {counts['over_budget']:,} rejected before training (over budget), {counts['duplicate']:,} "
+        f"{counts['proposed']:,} proposed, {counts['trained']:,} trained, {counts['pruned']:,} of them pruned at the "
+        f"end of a cycle; {counts['over_budget']:,} rejected before training (over budget), {counts['duplicate']:,} "
         f"duplicates, {counts['no_result']:,} without a result{rest}"
     )
 
