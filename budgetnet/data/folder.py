@@ -209,6 +209,15 @@ def _class_folders(name: str, folder: Path) -> list[str]:
         raise DataError("data", name, f"{folder} cannot be read: {error.strerror}") from None
 
 
+def _with_count(entry: os.DirEntry[str]) -> str:
+    """The name of what is not read, and of a folder how many images it holds."""
+    if not entry.is_dir():
+        return entry.name
+    files = [file for _, _, names in os.walk(entry.path) for file in names]
+    count = sum(file.lower().endswith(SUFFIXES) and not file.startswith(".") for file in files)
+    return f"{entry.name} ({count:,} {'image' if count == 1 else 'images'})"
+
+
 def _image_files(name: str, folder: Path, left_out: list[str]) -> Iterator[tuple[str, str]]:
     """The image files of a class, in no order, each with a text that is another one when the file has changed.
 
@@ -223,7 +232,7 @@ def _image_files(name: str, folder: Path, left_out: list[str]) -> Iterator[tuple
                     continue
                 status = entry.stat() if entry.name.lower().endswith(SUFFIXES) else None
                 if status is None or not stat.S_ISREG(status.st_mode):
-                    left_out.append(f"{folder.parent.name}/{folder.name}/{entry.name}")
+                    left_out.append(f"{folder.parent.name}/{folder.name}/{_with_count(entry)}")
                 else:
                     yield entry.name, f"{status.st_size}\0{status.st_mtime_ns}"
     except OSError as error:

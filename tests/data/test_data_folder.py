@@ -93,7 +93,8 @@ def test_what_is_left_out_is_named_and_endings_may_be_upper_case(
     save(folder / "train" / "cat" / "4.BMP", pixels(4))
     (folder / "train" / "cat" / ".5.png").write_bytes(b"hidden")
     (folder / "train" / "cat" / "notes.txt").write_text("not an image")
-    (folder / "train" / "cat" / "deeper.png").mkdir()
+    for number in range(4):
+        save(folder / "train" / "cat" / "deeper.png" / f"{number}.png", pixels(number))
     (folder / "train" / ".hidden").mkdir()
     os.mkfifo(folder / "train" / "cat" / "pipe.png")
     (folder / "train" / "dog" / "5.png").symlink_to(folder / "train" / "cat" / "0.png")
@@ -101,7 +102,7 @@ def test_what_is_left_out_is_named_and_endings_may_be_upper_case(
         assert stored(load_folder(folder)) == expected(0, 1, 2, 3, 4, 0)
     (line,) = caplog.messages
     assert line.startswith(f"data folder:{folder}: left out train/cat/")
-    assert all(f"train/cat/{name}" in line for name in ("notes.txt", "deeper.png", "pipe.png"))
+    assert all(f"train/cat/{name}" in line for name in ("notes.txt", "deeper.png (4 images)", "pipe.png"))
     assert ".5.png" not in line
 
 
