@@ -35,6 +35,25 @@ def copies_remark(train: npt.NDArray[np.uint8], test: npt.NDArray[np.uint8]) -> 
     """
     known = set(_keys(train))
     count = sum(key in known for key in _keys(test))
-    if count < NOTABLE * len(test):
+    if count < max(1, NOTABLE * len(test)):
         return ""
     return f"; {count:,} of {len(test):,} test images are also training images, so test accuracy is too high"
+
+
+def validation_remark(
+    groups: npt.NDArray[np.int64] | None, *, train: npt.NDArray[np.int64], validation: npt.NDArray[np.int64]
+) -> str:
+    """Return a remark on validation images that are also training images; empty if less than 1 % are.
+
+    Args:
+        groups: as of `groups_of_copies`.
+        train: indices of the training images.
+        validation: indices of the validation images.
+    """
+    count = 0 if groups is None else int(np.isin(groups[validation], groups[train]).sum())
+    if count < max(1, NOTABLE * len(validation)):
+        return ""
+    return (
+        f"; {count:,} of {len(validation):,} validation images are also training images (leaking), so validation "
+        "accuracy is too high"
+    )

@@ -12,6 +12,7 @@ import torch
 
 from budgetnet.common.files import MAX_TEXT_BYTES, atomic_write, read_mapping, write_json
 from budgetnet.data import DataSet, split
+from budgetnet.data.copies import validation_remark
 from budgetnet.data.on_device import OnDeviceImages, to_device
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.recipe import Recipe
@@ -74,7 +75,8 @@ class TrainingData(NamedTuple):
         )
         record = DataRecord(
             name=dataset.name,
-            provenance=dataset.provenance,
+            provenance=dataset.provenance
+            + validation_remark(dataset.groups_of_copies, train=parts.train, validation=parts.validation),
             fingerprint=dataset.fingerprint,
             is_original_cifar10=dataset.is_original_cifar10,
             mean=dataset.mean,

@@ -60,6 +60,16 @@ def test_with_too_few_groups_copies_are_split_like_other_images() -> None:
         split(labels, validation_fraction=0.2, seed=0, groups=groups, train_size=1)
 
 
+def test_validation_images_that_are_training_images_are_named() -> None:
+    # One picture of each class, so that each has copies on both sides.
+    found = dataset(np.tile(pictures(2), (30, 1, 1)), pictures(20))
+    data = TrainingData.prepare(found, tiny_recipe(validation_fraction=0.2), device=torch.device("cpu"))
+    assert "12 of 12 validation images are also training images (leaking)" in data.record.provenance
+    apart = dataset(np.repeat(pictures(60), 10, axis=0), pictures(20))
+    data = TrainingData.prepare(apart, tiny_recipe(validation_fraction=0.2), device=torch.device("cpu"))
+    assert "validation images" not in data.record.provenance
+
+
 def test_without_copies_the_split_is_what_it_was() -> None:
     images = pictures(200)
     images[1] = images[0]

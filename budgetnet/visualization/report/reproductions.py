@@ -25,7 +25,7 @@ Group = list[RunRecord]
 """Runs that differ only in the seed, ordered by seed."""
 
 _DECLARED = "declared to be CIFAR-10 by its user"
-"""End of the provenance of a data set that its user declared to be CIFAR-10."""
+"""In the provenance of a data set that its user declared to be CIFAR-10."""
 _PAPERS_BUDGET = Budget(max_params=5_000_000)
 """The paper's budget for all members of an ensemble together."""
 
@@ -66,7 +66,7 @@ def read_reproduction(folder: Path, reader: Reader) -> Reproduction:
 
 def is_declared(data: DataRecord) -> bool:
     """Return whether a user declared the images to be CIFAR-10."""
-    return data.provenance.endswith(_DECLARED)
+    return _DECLARED in data.provenance
 
 
 def _groups(records: Iterator[RunRecord]) -> list[Group]:
