@@ -66,7 +66,7 @@ def share_of_limit(share: float) -> str:
     return f"{100 * share:.1f} %" if share < 10 else f"{share:,.0f} x"
 
 
-def named_few(names: Sequence[str], *, most: int = 3) -> str:
+def named_few(names: Sequence[str], *, most: int = 3, separator: str = ", ") -> str:
     """Name the first things of many: ``a, b, c and 7 more``."""
-    shown, others = ", ".join(names[:most]), len(names) - most
+    shown, others = separator.join(names[:most]), len(names) - most
     return f"{shown} and {others:,} more" if others > 0 else shown

@@ -23,6 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from budgetnet.common.errors import InputError, RecordError, short_repr
 from budgetnet.common.extras import install_command
+from budgetnet.common.formatting import named_few
 from budgetnet.common.passwords import hide_passwords, without_password
 from budgetnet.study.bulk import TrialStorage, study_ids
 from budgetnet.study.damage import damaged_trials
@@ -189,7 +190,7 @@ def open_study(storage: RDBStorage, name: str, settings: StudySettings) -> optun
             return study
         found = study_settings(study)
         if found.digest != settings.digest:
-            differing = "; ".join(found.differences(settings))
+            differing = named_few(found.differences(settings), most=4, separator="; ")
             raise RecordError("study", name, f"was made with {differing}; choose another study name, or none")
         resumed = settings.model_copy(update={"config": settings.config.resuming(found.config)}).to_mapping()
         if resumed != found.to_mapping():

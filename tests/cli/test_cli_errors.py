@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +220,8 @@ def test_study_with_another_config_is_rejected(folder: Path, tell: RunCommand) -
     assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
     assert "made with seed 0, not 1; space.stages [1, 2], not [1, 1]; " in answer.err
     assert answer.err.endswith("; choose another study name, or none\n")
+    other = tell("search", "--space", "paper", "--study", "mine", "--trials", "1", *small())
+    assert re.search(r"(?:[^;]*; ){3}[^;]* and \d+ more; choose another study name, or none\n$", other.err), "one line"
     assert tell("leaderboard", "other").err.count("the storage has mine") == 1
 
 
