@@ -12,9 +12,11 @@ from budgetnet.model.spec import ModelSpec
 from budgetnet.model.zoo import find_spec
 from budgetnet.runs.named_recipes import find_recipe
 from budgetnet.runs.recipe import Recipe
+from budgetnet.study.config import path_of_run
 
 if TYPE_CHECKING:
     from budgetnet.data import DataSet
+    from budgetnet.experiments.ablation.config import AblationConfig
     from budgetnet.training.callbacks import Callback
 
 
@@ -24,12 +26,7 @@ def network_of(text: str) -> ModelSpec:
     Raises:
         InputError: no such name, file or run, or a file that breaks a rule.
     """
-    if "#" in text or Path(text).name == "best":
-        # Imports Optuna, which takes a second that other names can save.
-        from budgetnet.study.run_names import is_run_name, run_path
-
-        text = str(run_path(text)) if is_run_name(text) else text
-    return find_spec(text)
+    return find_spec(path_of_run(text))
 
 
 def spec_of(spec: ModelSpec | Path | str) -> ModelSpec:
@@ -112,3 +109,13 @@ def named_dataset(data: DataSet | str | None) -> tuple[dict[str, str], DataSet |
     if data is None or isinstance(data, str):
         return ({} if data is None else {"data": data}), None
     return {"data": data.name}, data
+
+
+def with_paths_of_runs(config: AblationConfig) -> AblationConfig:
+    """Return the config with paths in place of names of runs, such as ``spec=best``, which change their meaning.
+
+    Raises:
+        InputError: no such run.
+    """
+    change = [f"spec={path_of_run(text[5:])}" if text.startswith("spec=") else text for text in config.change]
+    return config if tuple(change) == config.change else config.replace(change=change)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from budgetnet.api.inputs import check_callbacks, make_trackers, named_dataset
+from budgetnet.api.inputs import check_callbacks, make_trackers, named_dataset, with_paths_of_runs
 from budgetnet.api.study import Study
 from budgetnet.common.config import takes_fields_of
 from budgetnet.experiments.ablation.config import AblationConfig
@@ -165,6 +165,7 @@ def ablate(
     named, dataset = named_dataset(data)
     fields |= named
     config = study.replace(**fields) if isinstance(study, AblationConfig) else AblationConfig(study=study, **fields)
+    config = with_paths_of_runs(config)
     return run_ablation(
         config, dataset=dataset, callbacks=callbacks, partial=partial, verbosity=verbosity, say=_log.warning
     )[0]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from budgetnet.api.inputs import with_paths_of_runs
 from budgetnet.cli.fields import takes_options_of
 from budgetnet.cli.options import Json, Quiet, Verbose, check_names, print_json, read_verbosity
 from budgetnet.common.errors import InputError
@@ -42,6 +43,7 @@ def ablate(
     if list_only and partial:
         raise InputError("partial", "", "must not be given with --list")
     verbosity = read_verbosity(quiet=quiet, verbose=verbose)
+    config = with_paths_of_runs(config)
     study = config.changed_study
     check_names(data=config.data_name)
     require_folder(config.out, field="out")

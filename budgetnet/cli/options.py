@@ -196,7 +196,7 @@ def read_recipe(
     Raises:
         InputError: the name or file does not exist, the file is invalid, or the number of epochs is not a number.
     """
-    recipe = find_recipe(text or default_recipe(data, other=other))
+    recipe = find_recipe(default_recipe(data, other=other) if text is None else text)
     return recipe if epochs is None else recipe.with_epochs(parse_count(epochs, field=field))
 
 

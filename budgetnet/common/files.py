@@ -35,6 +35,8 @@ def is_file_path(text: str, *, folder: Path = Path()) -> bool:
         folder: base folder of relative paths.
     """
     path = Path(text)
+    if not text:  # As a path, it would be the current folder.
+        return False
     return path.suffix.lower() in (".yaml", ".yml", ".json") or len(path.parts) > 1 or exists(folder / path)
 
 

@@ -29,7 +29,7 @@ from budgetnet.common.config import (
 )
 from budgetnet.common.documents import Document, look_up
 from budgetnet.common.errors import InputError
-from budgetnet.common.files import is_file_path
+from budgetnet.common.files import exists, is_file_path
 from budgetnet.model.budget import Budget, Sizing
 from budgetnet.model.spec import ModelSpec
 from budgetnet.model.zoo import ENTRIES, find_spec, get
@@ -69,7 +69,31 @@ def _read_network(value: object) -> object:
         value = ModelSpec.from_mapping(dict(value))
     if isinstance(value, ModelSpec):
         return value.name if value.name in ENTRIES and get(value.name) == value else value
-    return _text(value, what="specification")
+    text = _text(value, what="specification")
+    if _may_name_run(text) and Path(text).name.split("#")[0] in ("", "best"):
+        # The same command would name another network as soon as this search is the most recent study.
+        rule = "names a run of the most recent study, which will be this one; write STUDY#best or STUDY#3"
+        raise InputError("", text, rule)
+    return path_of_run(text)
+
+
+def _may_name_run(text: str) -> bool:
+    return ("#" in text or Path(text).name == "best") and not exists(Path(text))
+
+
+def path_of_run(text: str) -> str:
+    """Return the path of the run that a text names, such as ``STUDY#3``; another text as it is.
+
+    Raises:
+        InputError: there is no such run.
+        RecordError: there is no such study.
+    """
+    if not _may_name_run(text):
+        return text
+    # Imports Optuna, which takes a second that other names can save.
+    from budgetnet.study.run_names import is_run_name, run_path
+
+    return str(run_path(text)) if is_run_name(text) else text
 
 
 def _read_space(value: object) -> object:
@@ -151,7 +175,8 @@ class SearchConfig(EngineOptions):
     pruner: PrunerName = "asha"
     """Pruner, which stops candidates at the end of a cycle of the learning rate: asha, hyperband, median or none."""
     enqueue: Networks = ()
-    """Network to train first, by its name or file; again for more. zoo: every named network that fits."""
+    """Network to train first: a name, a file or a run, such as STUDY#3; again for more. zoo: every named network that
+    fits."""
     recipe: RecipeChoice = None
     """Recipe that candidates are trained with: a name or a file. Default: digits for the digits, else search."""
     epochs: OptionalCount = None
@@ -278,8 +303,9 @@ def _named(field: str) -> Iterator[None]:
 
 def _recipe(config: SearchConfig, prefix: str, *, default: str) -> Recipe:
     """The recipe of candidates, or of finalists, whose fields have a prefix."""
-    chosen, epochs = getattr(config, f"{prefix}recipe") or default, getattr(config, f"{prefix}epochs")
+    chosen, epochs = getattr(config, f"{prefix}recipe"), getattr(config, f"{prefix}epochs")
     with _named(f"{prefix}recipe"):
+        chosen = default if chosen is None else chosen
         recipe = chosen if isinstance(chosen, Recipe) else find_recipe(chosen)
     with _named(f"{prefix}epochs"):
         return recipe if epochs is None else recipe.with_epochs(epochs)

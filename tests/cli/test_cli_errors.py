@@ -232,3 +232,24 @@ def test_corrupt_study_file_is_reported(folder: Path, tell: RunCommand) -> None:
         answer = tell(verb)
         assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
         assert "cannot be used" in answer.err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "check {}",
+        "train {}",
+        "train resnet20 --recipe {}",
+        "search --enqueue {}",
+        "search --space {}",
+        "search --recipe {}",
+        "search --finalists 1 --final-recipe {}",
+        "space {}",
+    ],
+)
+def test_an_empty_name_is_neither_the_folder_nor_the_default(folder: Path, tell: RunCommand, command: str) -> None:
+    before = snapshot(folder)
+    answer = tell(*(word.replace("{}", "") for word in command.split()))
+    assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
+    assert re.search(r" = '': no such (network|recipe|space), and no such file; available: ", answer.err)
+    assert snapshot(folder) == before

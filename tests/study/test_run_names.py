@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,37 @@ def test_what_does_not_exist_is_one_line(study: bn.Study, tell: RunCommand, name
     told = tell("evaluate", name)
     assert (told.code, told.out, told.err.count("\n")) == (2, "", 1)
     assert told.err.startswith(f"error: {error}"), told.err
+
+
+def test_a_search_and_an_ablation_begin_with_a_run(study: bn.Study, tell: RunCommand) -> None:
+    trial = next(trial for trial in study.trials() if trial.trained)
+    small = ["--train-size", "64", "--validation-size", "40", "--device", "cpu", "--quiet"]
+    command = [
+        "search",
+        "--enqueue",
+        f"mine#{trial.number}",
+        "--study",
+        "next",
+        "--trials",
+        "1",
+        "--epochs",
+        "1",
+        *small,
+    ]
+    told = tell(*command)
+    assert (told.code, told.err) == (0, "")
+    assert f" --enqueue runs/{trial.run} " in told.out, "the command means the same in another folder of studies"
+    (row,) = bn.open_study("next").leaderboard()
+    assert row.params == trial.params
+    assert tell(*command).out == told.out
+    for name in ("best", "#0", "runs/best"):
+        refused = tell("search", "--enqueue", name)
+        assert (refused.code, refused.err.count("\n")) == (2, 1)
+        assert f"--enqueue = '{name}': names a run of the most recent study, which will be this one" in refused.err
+    assert "study mine has no such trial" in tell("search", "--enqueue", "mine#99").err
+    Path("study.yaml").write_text("spec: resnet20\nrecipe: digits\nfactors: {spec.stem.kernel_size: [1, 3]}\nseeds: 1\n")
+    listed = tell("ablate", "study.yaml", "--change", f"spec=mine#{trial.number}", "--list", "--json")
+    assert listed.code == 0, listed.err
+    assert trial.params in [row["params"] for row in json.loads(listed.out)["rows"]]
+    result = bn.ablate("study.yaml", change="spec=best", epochs=1, train_size=64, validation_size=40, device="cpu")
+    assert result.rows[0].variant.spec.digest == bn.open_study().best().spec.digest
