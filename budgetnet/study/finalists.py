@@ -225,7 +225,7 @@ def read_results(finals: Finals, out: Path) -> list[FinalResult]:
 
     def read(path: Path) -> RunRecord | None:
         folder = RunFolder(path)
-        return folder.load() if folder.finished else None
+        return folder.load(weights=False) if folder.finished else None
 
     return results_of(finals, out, read)
 

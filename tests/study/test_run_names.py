@@ -117,3 +117,13 @@ def test_a_search_and_an_ablation_begin_with_a_run(study: bn.Study, tell: RunCom
     assert trial.params in [row["params"] for row in json.loads(listed.out)["rows"]]
     result = bn.ablate("study.yaml", change="spec=best", epochs=1, train_size=64, validation_size=40, device="cpu")
     assert result.rows[0].variant.spec.digest == bn.open_study().best().spec.digest
+
+
+def test_finalists_without_weights_are_ranked(study: bn.Study, tell: RunCommand) -> None:
+    expected, ranked = tell("leaderboard").out, study.finals()
+    for record in ranked[0].records:
+        (record.folder / "best.safetensors").unlink()
+    told = tell("leaderboard")
+    assert (told.code, told.out, told.err) == (0, expected, "")
+    assert bn.open_study("mine").finals() == ranked
+    assert "contains no weights: best.safetensors is missing" in tell("evaluate", "best").err
