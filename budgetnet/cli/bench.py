@@ -16,7 +16,7 @@ from budgetnet.cli.bench_output import (
     require_seconds,
     show_progress,
 )
-from budgetnet.cli.fields import Command
+from budgetnet.cli.fields import Command, Group
 from budgetnet.cli.options import (
     Classes,
     InputShape,
@@ -94,7 +94,7 @@ def report(
     print_result(result, _print_report, as_json=as_json, packages=("optuna",))
 
 
-bench = typer.Typer(help="Measure budgetnet on this machine, compared with other tools.", no_args_is_help=True)
+bench = typer.Typer(cls=Group, help="Measure budgetnet on this machine, compared with other tools.", no_args_is_help=True)
 for command in (
     check,
     bench_training.train,

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 from pydantic.fields import FieldInfo
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from budgetnet.cli.completion import completing
 from budgetnet.common.config import Config, on_command_line, option_of, text_of
@@ -121,8 +121,7 @@ class Command(TyperCommand):
                 continue
             if len(self.params) >= _MANY:
                 each.rich_help_panel = each.rich_help_panel or _GROUP_OF.get(str(each.name))
-            if each.metavar is None:
-                each.metavar = _metavar(each)
+            _show_plainly(each)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help text, with an example below it."""
@@ -133,7 +132,7 @@ class Command(TyperCommand):
     def get_help_option(self, ctx: Any) -> Any:
         """Return the option ``--help``, shown like the others."""
         option: Any = super().get_help_option(ctx)
-        option.metavar = ""
+        _show_plainly(option)
         option.rich_help_panel = "Output" if len(self.params) >= _MANY else None
         return option
 
@@ -151,6 +150,24 @@ class Command(TyperCommand):
             if name not in options:
                 raise
             raise type(error)(f"{options[name]}{bracket}{rest}", error.value, error.rule) from None
+
+
+class Group(TyperGroup):
+    """Command with subcommands, whose options are shown like those of `Command`."""
+
+    def get_params(self, ctx: Any) -> Any:
+        """Return all options, those that Typer adds too."""
+        options = super().get_params(ctx)
+        for each in options:
+            _show_plainly(each)
+        return options
+
+
+def _show_plainly(option: Any) -> None:
+    """Show an option without the type and the range of its value in Python's words."""
+    if option.metavar is None:
+        option.metavar = _metavar(option)
+    option._get_number_range_help_str = lambda: None  # noqa: SLF001 - Typer has no public way
 
 
 def _metavar(option: Any) -> str:

@@ -17,7 +17,7 @@ from budgetnet.cli.dashboard import dashboard
 from budgetnet.cli.ensemble import ensemble
 from budgetnet.cli.evaluate import evaluate
 from budgetnet.cli.export import export
-from budgetnet.cli.fields import Command
+from budgetnet.cli.fields import Command, Group
 from budgetnet.cli.figures import figures
 from budgetnet.cli.inspect import check, schema, specs, summary
 from budgetnet.cli.leaderboard import leaderboard
@@ -41,6 +41,7 @@ _EPILOG = (
 _UsageError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 app = typer.Typer(
+    cls=Group,
     help=_HELP,
     epilog=_EPILOG,
     pretty_exceptions_enable=False,

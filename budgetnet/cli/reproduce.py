@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from budgetnet.cli.fields import Command, takes_options_of
+from budgetnet.cli.fields import Command, Group, takes_options_of
 from budgetnet.cli.options import Json, Quiet, Verbose, check_names, print_json, read_verbosity
 from budgetnet.common.errors import OverBudgetError
 from budgetnet.experiments.reproduction.config import (
@@ -20,7 +20,7 @@ from budgetnet.experiments.reproduction.config import (
 if TYPE_CHECKING:
     from budgetnet.api.reproduction import Reproduction
 
-reproduce = typer.Typer(help="List and reproduce published results.", no_args_is_help=True)
+reproduce = typer.Typer(cls=Group, help="List and reproduce published results.", no_args_is_help=True)
 
 
 def _reproduce(config: ReproductionConfig, *, quiet: bool, verbose: bool, as_json: bool) -> Reproduction:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,16 @@ def test_help_and_version(tell: RunCommand) -> None:
         answer = tell(verb, "--help")
         assert (answer.code, answer.err) == (0, "")
         assert "Usage" in answer.out
+
+
+def test_help_has_no_types_and_ranges_in_words_of_python(tell: RunCommand) -> None:
+    commands: list[list[str]] = [[]]
+    for words in commands:
+        shown = tell(*words, "--help").out
+        assert not re.search(r"<[a-z ]+>|x[<>]=|<=x", shown), shown
+        panel = shown.partition("Commands ─")[2]
+        commands += [[*words, name] for name in re.findall(r"^│ ([a-z][a-z-]*)", panel, re.MULTILINE)]
+    assert len(commands) > 30
 
 
 def test_help_is_shown_without_a_command(tell: RunCommand) -> None:
