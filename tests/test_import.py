@@ -179,3 +179,29 @@ def test_check_ends_with_the_documented_code(limit: str, code: int) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == code
     assert "Traceback" not in done.stderr
+
+
+def test_wrong_values_are_refused_before_anything_large_is_loaded(tmp_path: Path) -> None:
+    commands = [
+        *(
+            "search --sizing foo",
+            "search --data foo",
+            "search --recipe foo",
+            "search --space foo",
+            "search --track foo",
+        ),
+        *("search --enqueue foo", "search --max-params 0", "search --device gpu", "search --timeout soon"),
+        *("train foo", "train resnet20 --data foo", "train resnet20 --recipe foo", "train resnet20 --device gpu"),
+        *("export best --format pt", "ablate foo", "reproduce reference --recipe foo", "evaluate foo --on everything"),
+        *("check foo", "check reference --max-params five", "space foo"),
+    ]
+    code = f"""
+import os, sys
+from budgetnet.cli.main import main
+os.chdir({str(tmp_path)!r})
+for command in {commands}:
+    assert main(command.split()) == 2, command
+    assert not {{'torch', 'torchvision', 'optuna', 'ray', 'scipy', 'sklearn', 'plotly'}} & set(sys.modules), command
+"""
+    done = run(code)
+    assert done.returncode == 0, done.stderr

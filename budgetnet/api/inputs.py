@@ -12,7 +12,6 @@ from budgetnet.model.spec import ModelSpec
 from budgetnet.model.zoo import find_spec
 from budgetnet.runs.named_recipes import find_recipe
 from budgetnet.runs.recipe import Recipe
-from budgetnet.study.config import path_of_run
 
 if TYPE_CHECKING:
     from budgetnet.data import DataSet
@@ -26,6 +25,8 @@ def network_of(text: str) -> ModelSpec:
     Raises:
         InputError: no such name, file or run, or a file that breaks a rule.
     """
+    from budgetnet.study.config import path_of_run
+
     return find_spec(path_of_run(text))
 
 
@@ -117,5 +118,7 @@ def with_paths_of_runs(config: AblationConfig) -> AblationConfig:
     Raises:
         InputError: no such run.
     """
+    from budgetnet.study.config import path_of_run
+
     change = [f"spec={path_of_run(text[5:])}" if text.startswith("spec=") else text for text in config.change]
     return config if tuple(change) == config.change else config.replace(change=change)

@@ -94,7 +94,9 @@ def report(
     print_result(result, _print_report, as_json=as_json, packages=("optuna",))
 
 
-bench = typer.Typer(cls=Group, help="Measure budgetnet on this machine, compared with other tools.", no_args_is_help=True)
+bench = typer.Typer(
+    cls=Group, help="Measure budgetnet on this machine, compared with other tools.", no_args_is_help=True
+)
 for command in (
     check,
     bench_training.train,

@@ -167,7 +167,7 @@ def _show_plainly(option: Any) -> None:
     """Show an option without the type and the range of its value in Python's words."""
     if option.metavar is None:
         option.metavar = _metavar(option)
-    option._get_number_range_help_str = lambda: None  # noqa: SLF001 - Typer has no public way
+    option._get_number_range_help_str = lambda: None
 
 
 def _metavar(option: Any) -> str:

@@ -19,6 +19,7 @@ from budgetnet.model.budget import Budget
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.named_recipes import NAMED, default_recipe, find_recipe
 from budgetnet.runs.recipe import Recipe
+from budgetnet.study.config import require_space_name
 
 if TYPE_CHECKING:
     from budgetnet.study.space import SearchSpace
@@ -206,6 +207,7 @@ def read_space(text: str) -> SearchSpace:
     Raises:
         InputError: the name or file does not exist, or the file is invalid.
     """
+    require_space_name(text)
     # Imported here because Optuna is slow to import and most commands need no search space.
     from budgetnet.study.space import SearchSpace
     from budgetnet.study.space.named import NAMED as SPACES

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
-from pydantic import BeforeValidator, PlainSerializer, model_validator
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, model_validator
 from pydantic.fields import FieldInfo
 
 from budgetnet.common.documents import Document, parse_count, parse_duration, whole_number
@@ -213,6 +213,23 @@ def tracker_text(tracker: str) -> str:
     return f"{kind}{colon}{without_password(place)}" if place else tracker
 
 
+def require_tracker(text: str, *, field: str = "") -> None:
+    """Check the form of a tracker's name, without loading its package.
+
+    Raises:
+        InputError: unknown tracker, or a colon without a location.
+    """
+    name, colon, location = text.partition(":")
+    if name not in ("tensorboard", "mlflow") or (colon and not location):
+        raise InputError(field, tracker_text(text), "must be tensorboard, tensorboard:FOLDER, mlflow or mlflow:URI")
+
+
+def _trackers(texts: tuple[str, ...]) -> tuple[str, ...]:
+    for text in texts:
+        require_tracker(text)
+    return texts
+
+
 Count = Annotated[int, BeforeValidator(_count, json_schema_input_type=int | str), OnCommandLine("N")]
 OptionalCount = Annotated[int | None, BeforeValidator(_optional_count), OnCommandLine("N")]
 CountOrZero = Annotated[int, BeforeValidator(_count_or_zero), OnCommandLine("N")]
@@ -229,6 +246,7 @@ Url = Annotated[
 Trackers = Annotated[
     tuple[str, ...],
     BeforeValidator(several),
+    AfterValidator(_trackers),
     PlainSerializer(lambda trackers: [tracker_text(each) for each in trackers]),
     OnCommandLine("TRACKER", tracker_text),
 ]

@@ -50,6 +50,16 @@ ZOO = "zoo"
 """Enqueue every named network that fits the budget."""
 
 
+def require_space_name(text: str) -> None:
+    """Check a text that is not a file, without loading the space.
+
+    Raises:
+        InputError: there is no space of this name.
+    """
+    if not is_file_path(text):
+        look_up(text, dict.fromkeys(SPACES), field="space", missing=NO_SPACE)
+
+
 def _read_recipe(value: object) -> object:
     """Accept a recipe, its name or its file; a named recipe is stored by its name."""
     if isinstance(value, Mapping):
@@ -271,8 +281,8 @@ class SearchConfig(EngineOptions):
         check_name(self.data)
         _ = self.candidate_recipe, self.finalist_recipe, self.enqueued
         # A space in a file is read when the search starts: its class imports Optuna.
-        if isinstance(self.space, str) and not is_file_path(self.space):
-            look_up(self.space, dict.fromkeys(SPACES), field="space", missing=NO_SPACE)
+        if isinstance(self.space, str):
+            require_space_name(self.space)
 
     def resuming(self, earlier: SearchConfig) -> SearchConfig:
         """Return this config with the trials, enqueued networks and finals of an earlier search of the study.

@@ -111,7 +111,9 @@ def test_a_search_and_an_ablation_begin_with_a_run(study: bn.Study, tell: RunCom
         assert (refused.code, refused.err.count("\n")) == (2, 1)
         assert f"--enqueue = '{name}': names a run of the most recent study, which will be this one" in refused.err
     assert "study mine has no such trial" in tell("search", "--enqueue", "mine#99").err
-    Path("study.yaml").write_text("spec: resnet20\nrecipe: digits\nfactors: {spec.stem.kernel_size: [1, 3]}\nseeds: 1\n")
+    Path("study.yaml").write_text(
+        "spec: resnet20\nrecipe: digits\nfactors: {spec.stem.kernel_size: [1, 3]}\nseeds: 1\n"
+    )
     listed = tell("ablate", "study.yaml", "--change", f"spec=mine#{trial.number}", "--list", "--json")
     assert listed.code == 0, listed.err
     assert trial.params in [row["params"] for row in json.loads(listed.out)["rows"]]

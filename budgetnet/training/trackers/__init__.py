@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from budgetnet.common.config import tracker_text
+from budgetnet.common.config import require_tracker, tracker_text
 from budgetnet.common.errors import InputError
 from budgetnet.common.passwords import hide_passwords
 from budgetnet.training.trackers.base import Tracker
@@ -25,9 +25,8 @@ def make_tracker(text: str, *, out: Path, field: str) -> Tracker:
     Raises:
         InputError: unknown tracker, package not installed, or unusable location.
     """
-    name, colon, location = text.partition(":")
-    if name not in ("tensorboard", "mlflow") or (colon and not location):
-        raise InputError(field, tracker_text(text), "must be tensorboard, tensorboard:FOLDER, mlflow or mlflow:URI")
+    require_tracker(text, field=field)
+    name, _, location = text.partition(":")
     try:
         if name == "tensorboard":
             return TensorBoard(location or out / "tensorboard")
