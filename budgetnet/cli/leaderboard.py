@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
     from budgetnet.api.leaderboard import Leaderboard
     from budgetnet.runs.records import RunRecord
+    from budgetnet.study.config import SearchConfig
     from budgetnet.study.finalists import FinalResult
+    from budgetnet.study.settings import StudySettings
     from budgetnet.study.trials import Trial
 
 
@@ -58,32 +60,62 @@ def _print_runs(board: Leaderboard, records: Sequence[RunRecord], *, as_json: bo
     output = console()
     output.print(leaderboard_table(board, title=board.title, width=output.width))
     typer.echo(f"data: {data.name}: {data.provenance}; {data.validation_images:,} validation images")
-    typer.echo(_accuracy_line(comparable=comparable, against=board[0].compared_with))
+    _explain_columns(output.width, comparable=comparable, against=board[0].compared_with)
 
 
-def _accuracy_line(*, comparable: bool, against: str) -> str:
-    """Return the line on accuracies: which images, and what the gaps say."""
+def _explain_columns(width: int, *, comparable: bool, against: str) -> None:
+    """Print what the columns of the leaderboard mean, as far as the terminal shows them."""
+    from budgetnet.cli.tables import explain, is_wide
+
+    images = "accuracy: on the validation images, which also selected each run's best epoch, one seed each"
+    if not is_wide(width):
+        explain(f"{images}; wider terminals also show intervals, gaps and the cost of training")
+        return
     rule = (
         "gap: difference to the published result, which is on 10,000 test images and so not tested"
         if comparable
         else f"gap: difference to {against} on the same images, tested at the 95 % level, corrected over all candidates"
     )
-    return f"accuracy: on the validation images, which also selected each run's best epoch, one seed each; {rule}"
+    explain(f"{images}; {rule}")
+
+
+def _explain_search(counts: Mapping[str, int], settings: StudySettings, config: SearchConfig) -> None:
+    """Print what became of the trials, and how they were proposed and trained."""
+    from budgetnet.cli.tables import explain
+    from budgetnet.runs.named_recipes import describe_recipe
+
+    explain(
+        f"{counts['trained']} trained, {counts['pruned']} of them pruned at the end of a cycle; "
+        f"{counts['over_budget']} rejected before training (over budget), "
+        f"{counts['duplicate']} duplicates, {counts['no_result']} without a result"
+    )
+    varied = f" (varies {', '.join(settings.space.recipe)})" if settings.space.recipe else ""
+    explain(
+        f"data: {settings.data.name}: {settings.data.provenance}; {settings.data.train_images:,} training and "
+        f"{settings.data.validation_images:,} validation images; recipe {describe_recipe(settings.recipe)}, "
+        f"{settings.recipe.epochs} epochs, seed {config.seed}; "
+        f"space {settings.space.name or 'from a file'}{varied}, {config.sizing}, {config.sampler}, {config.pruner}"
+    )
 
 
 def _print_finals(results: Sequence[FinalResult], *, comparable: bool, out: Path) -> None:
     """Print the finalists, and how they are ranked and compared."""
-    from budgetnet.cli.tables import console, finals_table
+    from budgetnet.cli.tables import console, explain, finals_table, is_wide
     from budgetnet.runs.store import TEST_OPENINGS_FILE
     from budgetnet.study.finalists import final_gaps
 
     output = console()
     output.print(finals_table(results, comparable=comparable, width=output.width))
     against = next((gap.compared_with for gap in final_gaps(results, comparable=comparable) if gap), "the others")
-    typer.echo(
-        "ranked by mean validation accuracy; PFLOP: mean per training run; test: mean over seeds, with its 95 % "
-        f"interval (Student's t); gap: of test accuracy to {against}, beyond noise at the 95 % level or not, corrected "
-        f"over all finalists; uses of the test set are recorded in {out / TEST_OPENINGS_FILE}"
+    columns = "test: mean over seeds"
+    if is_wide(output.width):
+        columns = (
+            f"PFLOP: mean per training run; {columns}, with its 95 % interval (Student's t); gap: of test accuracy to "
+            f"{against}, beyond noise at the 95 % level or not, corrected over all finalists"
+        )
+    explain(
+        f"ranked by mean validation accuracy; {columns}; uses of the test set are recorded in "
+        f"{out / TEST_OPENINGS_FILE}"
     )
 
 
@@ -96,7 +128,6 @@ def _pruned_ahead(trials: Sequence[Trial]) -> int:
 def print_leaderboard(study: optuna.Study, *, out: Path, storage: str | None, as_json: bool) -> None:
     """Print a study's candidates, its finalists if there are any, and how they were trained and evaluated."""
     from budgetnet.common.config import command
-    from budgetnet.runs.named_recipes import describe_recipe
     from budgetnet.study.commands import found_config
     from budgetnet.study.finalists import final_gaps, gap_mapping, load_finals, read_results
     from budgetnet.study.leaderboard import candidates, rank
@@ -124,34 +155,25 @@ def print_leaderboard(study: optuna.Study, *, out: Path, storage: str | None, as
         facts |= {"best_run": None if best is None else str(out / best.run), "comparable": comparable}
         print_json({**facts, **counts, "rows": [row.to_mapping() for row in rows], "finals": finalists})
         return
-    from budgetnet.cli.tables import console, leaderboard_table
+    from budgetnet.cli.tables import console, explain, is_wide, leaderboard_table
 
     limits = ", ".join(f"{value:,} {key[4:]}" for key, value in settings.budget.to_mapping().items() if value)
     output = console()
     title = f"{study.study_name}: {f'at most {limits}' if limits else 'no limit'}"
     output.print(leaderboard_table(rows, title=title, width=output.width))
-    typer.echo(
-        f"{counts['trained']} trained, {counts['pruned']} of them pruned at the end of a cycle; "
-        f"{counts['over_budget']} rejected before training (over budget), "
-        f"{counts['duplicate']} duplicates, {counts['no_result']} without a result"
-    )
-    typer.echo(
-        f"data: {settings.data.name}: {settings.data.provenance}; {settings.data.train_images:,} training and "
-        f"{settings.data.validation_images:,} validation images; recipe {describe_recipe(settings.recipe)}, "
-        f"{settings.recipe.epochs} epochs, seed {config.seed}; "
-        f"space {settings.space.name or 'from a file'}, {config.sizing}, {config.sampler}, {config.pruner}"
-    )
+    _explain_search(counts, settings, config)
     if ahead := _pruned_ahead(trials):
-        typer.echo(
+        explain(
             f"{ahead} of the pruned ones had a higher accuracy than the best complete one: "
             "`budgetnet trials --sort accuracy`"
         )
     if rows:
-        typer.echo(_accuracy_line(comparable=comparable, against=rows[0].compared_with))
-    typer.echo(
-        "PFLOP: 1e15 floating-point operations of training, 6 x MACs x images x epochs, fewer with progressive "
-        "resizing or example filtering; validation not counted"
-    )
+        _explain_columns(output.width, comparable=comparable, against=rows[0].compared_with)
+    if is_wide(output.width):
+        explain(
+            "PFLOP: 1e15 floating-point operations of training, 6 x MACs x images x epochs, fewer with progressive "
+            "resizing or example filtering; validation not counted"
+        )
     typer.echo(f"command: {command(config)}")
     if results:
         _print_finals(results, comparable=comparable, out=out)

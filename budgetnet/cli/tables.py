@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
+import typer
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.measure import Measurement
 from rich.table import Table
@@ -52,6 +53,19 @@ class Architecture:
 def console() -> Console:
     """Return a console for standard output; markup is off because names and paths may contain brackets."""
     return Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH, highlight=False, markup=False, emoji=False)
+
+
+def is_wide(width: int) -> bool:
+    """Return whether a leaderboard of this width has every column."""
+    return width >= _PLAIN_WIDTH - 10
+
+
+def explain(text: str) -> None:
+    """Print a sentence below a table: in a terminal broken between words, elsewhere as one line."""
+    if sys.stdout.isatty():
+        console().print(text)
+    else:
+        typer.echo(text)
 
 
 def titled_table(title: str, *headings: str, no_wrap: bool = False, **look: Any) -> Table:
@@ -113,7 +127,7 @@ def leaderboard_table(rows: Sequence[LeaderboardRow], *, title: str, width: int)
     Narrow terminals get counts with suffixes, no gaps, and accuracies without intervals; only very wide ones get the
     intervals of gaps beside what they mean.
     """
-    wide = width >= _PLAIN_WIDTH - 10
+    wide = is_wide(width)
     against = rows[0].compared_with if rows else ""
     tested = wide and against != PUBLISHED
     table = Table(title=title, title_justify="left", expand=False)
@@ -157,7 +171,7 @@ def finals_table(results: Sequence[FinalResult], *, comparable: bool, width: int
         comparable: whether the data are original CIFAR-10, so that they are compared with the published result.
         width: width of the terminal in characters; narrow ones get fewer columns.
     """
-    wide, very_wide = width >= _PLAIN_WIDTH - 10, width >= _VERY_WIDE
+    wide, very_wide = is_wide(width), width >= _VERY_WIDE
     gaps = final_gaps(results, comparable=comparable)
     against = next((gap.compared_with for gap in gaps if gap is not None), "")
     table = Table(title="finalists", title_justify="left", expand=False)

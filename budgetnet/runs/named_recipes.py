@@ -131,4 +131,6 @@ def _differing(own: dict[str, Any], other: dict[str, Any], group: str = "") -> I
 
 
 def _as_text(value: Any) -> str:
+    if isinstance(value, float):  # A drawn one has 17 digits.
+        return f"{value:.4g}"
     return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

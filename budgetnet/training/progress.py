@@ -16,11 +16,14 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
+from rich.text import Text
 
 from budgetnet.common.errors import InputError
 from budgetnet.common.formatting import count_of, duration, percent, short_count
@@ -101,10 +104,22 @@ def showing(work: Work | None = None, *, verbosity: Verbosity | None = None) -> 
         yield ProgressLines(work, every_epoch=verbosity == "verbose")
 
 
+class _Description(TextColumn):
+    """Column of descriptions that alone gives way where the line is too long; the numbers stay."""
+
+    def __init__(self) -> None:
+        super().__init__("{task.description}", markup=False, table_column=Column(no_wrap=False))
+
+    def render(self, task: Task) -> Text:
+        text = super().render(task)
+        text.no_wrap, text.overflow = True, "ellipsis"
+        return text
+
+
 def _bars(console: Console) -> Progress:
     return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
+        _Description(),
+        BarColumn(bar_width=max(8, min(24, console.width // 8))),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),

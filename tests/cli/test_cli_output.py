@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from support import TINY, TINY_SPACE, RunCommand, restarts, snapshot, tiny_recipe, write_space
 
 from budgetnet import __version__
+from budgetnet.cli.tables import explain
 from budgetnet.model.spec import ModelSpec
 from budgetnet.model.zoo import names
 from budgetnet.runs.store import RunFolder
@@ -253,3 +256,17 @@ def test_exhausted_search_is_reported_with_its_leaderboard(
     assert answer.err.startswith("stopped at ")
     assert answer.err.count("\n") == 1
     assert 1 <= strict(answer.out)["trained"] < 9
+
+
+def test_sentences_are_broken_between_words_in_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    sentence = "4 trained; 0 rejected before training (over budget), 0 duplicates"
+    monkeypatch.setenv("COLUMNS", "50")
+    for stream, lines in ((Terminal(), 2), (io.StringIO(), 1)):
+        monkeypatch.setattr(sys, "stdout", stream)
+        explain(sentence)
+        written = stream.getvalue().splitlines()
+        assert (len(written), " ".join(line.rstrip() for line in written)) == (lines, sentence)

@@ -399,3 +399,8 @@ def test_a_recipe_is_described_by_what_differs_from_a_named_one(base: str, chang
 def test_another_number_of_epochs_alone_is_no_difference(name: str) -> None:
     known = named_recipe(name)
     assert describe_recipe(known.with_epochs(known.epochs * 2).model_copy(update={"name": ""})) == name
+
+
+def test_a_drawn_value_is_described_by_four_digits() -> None:
+    drawn = named_recipe("paper").model_copy(update={"name": "", "learning_rate": 0.10506639612836471})
+    assert describe_recipe(drawn) == "paper, with learning_rate 0.1051"

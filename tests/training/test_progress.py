@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import budgetnet as bn
 from budgetnet.data import DataSet
 from budgetnet.runs.records import Epoch, RunResult
 from budgetnet.training.callbacks import Callback, RunContext, RunInfo
-from budgetnet.training.progress import VERBOSITY_VARIABLE, ProgressBars, ProgressLines, showing
+from budgetnet.training.progress import VERBOSITY_VARIABLE, ProgressBars, ProgressLines, _bars, showing
 from budgetnet.training.trainer import identify
 from budgetnet.training.work import Work
 
@@ -243,3 +244,16 @@ def test_resumed_search_and_finals_count_from_where_they_were(
     assert ended.startswith("finalist 1/1, seed 2/2: ")
     bn.search(config, trials=2, finalists=1, final_seeds=2)
     assert capsys.readouterr().err == ""
+
+
+def test_numbers_of_bars_stay_in_narrow_terminals() -> None:
+    written = io.StringIO()
+    console = Console(file=written, width=80, force_terminal=True, color_system=None, legacy_windows=False)
+    bars = _bars(console)
+    bars.add_task(
+        "finalist 1/2, seed 1/2: bottleneck-24x2-24x3-48x4-80x2-80x1 · 56.0k parameters", total=30, completed=7
+    )
+    console.print(bars.get_renderable())
+    (line,) = written.getvalue().splitlines()
+    assert line.startswith("finalist 1/2, seed 1/2: ")
+    assert re.search(r"… ━[━╸╺ ]* 7/30 0:00:00 -:--:--$", line.rstrip()), line
