@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from budgetnet.visualization.figures import (
     collect_curves,
     confusion,
     confusion_cells,
+    describe_course,
     forest,
     loss_curves,
     outline,
@@ -321,3 +323,13 @@ def test_titles_are_parted_into_lines_that_fit_and_stay_text() -> None:
 )
 def test_words_are_joined_as_english_list(parts: list[str], text: str) -> None:
     assert listed(parts) == text
+
+
+def test_accuracies_in_words_have_the_decimals_of_their_images() -> None:
+    curves = collect_curves(RunFolder(RUN).load(weights=False), measure="accuracy")
+    few = curves._replace(images={"training": 1_149, "validation": 288})
+    assert re.search(
+        r"training accuracy goes from \d+\.\d\d % to .* and validation accuracy goes from \d+\.\d % to \d+\.\d %; .* "
+        r"with \d+\.\d % on the validation images$",
+        describe_course(few),
+    )

@@ -105,6 +105,8 @@ def test_the_limit_that_binds_the_cost_is_drawn(cost: Any, budget: Budget | None
     lines = [shape.x0 for shape in figure.layout.shapes if shape.name == "budget"]
     assert lines == ([] if limit is None else [limit])
     assert (f"budget {limit:,}" if limit else "budget") in " ".join(texts(figure)) or limit is None
+    labels = [each.xanchor for each in figure.layout.annotations if each.text and each.text.startswith("budget ")]
+    assert labels == ([] if limit is None else ["left"]), "beyond the limit, where no marker can lie under it"
 
 
 def test_the_published_result_counts_as_one_only_beside_its_own_images() -> None:

@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from budgetnet.common.errors import InputError
+from budgetnet.common.formatting import percent
 from budgetnet.runs.named_recipes import describe_recipe
 from budgetnet.runs.recipe import LEAKAGE_WARNING
 from budgetnet.runs.records import RunRecord
@@ -43,6 +44,8 @@ class Curves(NamedTuple):
     """Name of the network."""
     data: str
     """Description of the training and validation data."""
+    images: dict[str, int]
+    """Numbers of ``training`` and ``validation`` images."""
     leaks: bool
     """Whether the validation images overlap the training images, which every figure then states."""
     runs: tuple[Curve, ...]
@@ -80,7 +83,8 @@ def collect_curves(records: RunRecord | Sequence[RunRecord], *, measure: Measure
     )
     restarts = {before.epoch for run in runs for before, after in pairwise(run.curves) if after.cycle > before.cycle}
     mean = _mean(curves) if len(curves) > 1 else None
-    return Curves(measure, first.spec.label, data, first.recipe.leaks, curves, mean, tuple(sorted(restarts)))
+    images = {"training": first.data.train_images, "validation": first.data.validation_images}
+    return Curves(measure, first.spec.label, data, images, first.recipe.leaks, curves, mean, tuple(sorted(restarts)))
 
 
 def accuracy_curves(records: RunRecord | Sequence[RunRecord], *, note: str | None = None) -> Figure:
@@ -209,12 +213,13 @@ def describe_course(curves: Curves) -> str:
     if not main.epochs:
         return f"{curves.label}: no epoch was completed"
 
-    def text_of(value: float) -> str:
-        return f"{100 * value:.2f} %" if curves.measure == "accuracy" else f"{value:.3f} nats"
+    def text_of(value: float, part: str = "validation") -> str:
+        accuracy = curves.measure == "accuracy"
+        return f"{percent(value, images=curves.images[part])} %" if accuracy else f"{value:.3f} nats"
 
     course = listed(
         [
-            f"{part} {curves.measure} goes from {text_of(values[0])} to {text_of(values[-1])}"
+            f"{part} {curves.measure} goes from {text_of(values[0], part)} to {text_of(values[-1], part)}"
             for part, values in (("training", main.training), ("validation", main.validation))
         ]
     )

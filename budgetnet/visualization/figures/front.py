@@ -130,7 +130,15 @@ def accuracy_front(
         line = {"color": INK, "width": 1.5, "dash": "dash"}
         figure.add_shape(type="line", x0=limit, x1=limit, y0=0, y1=1, yref="paper", line=line, name="budget")
         # On a logarithmic axis annotations, unlike shapes, are placed by the logarithm.
-        place = {"x": math.log10(limit), "xanchor": "right", "y": 0.02, "yref": "paper", "yanchor": "bottom"}
+        # Right of the line, where no candidate is.
+        place = {
+            "x": math.log10(limit),
+            "xanchor": "left",
+            "xshift": 1,
+            "y": 0.02,
+            "yref": "paper",
+            "yanchor": "bottom",
+        }
         label_style = {"textangle": -90, "showarrow": False, "font": {"size": 12, "color": FAINT}}
         figure.add_annotation(text=f"budget {limit:,}", **place, **label_style)
     # The axis is logarithmic, so that equal ratios have equal distances.
