@@ -99,7 +99,10 @@ def showing(work: Work | None = None, *, verbosity: Verbosity | None = None) -> 
         yield Callback()
     elif has_bars or sys.stderr.isatty():
         with _bars(console) as bars:
-            yield ProgressBars(work, bars, every_epoch=verbosity == "verbose")
+            try:
+                yield ProgressBars(work, bars, every_epoch=verbosity == "verbose")
+            finally:
+                bars.refresh()  # In a notebook, rich ends without showing the last state.
     else:
         yield ProgressLines(work, every_epoch=verbosity == "verbose")
 

@@ -190,6 +190,8 @@ from budgetnet.training.work import Work
 
 with showing(Work(noun="runs", total=2)) as shown:
     assert type(shown) is ProgressBars
+    shown.work.trained = 2
+    shown._update_all()
 """
 
 
@@ -200,6 +202,8 @@ def test_bars_in_a_notebook_are_a_widget() -> None:
     NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
     outputs = notebook.cells[0].outputs
     assert any("application/vnd.jupyter.widget-view+json" in each.get("data", {}) for each in outputs)
+    states = notebook.metadata["widgets"]["application/vnd.jupyter.widget-state+json"]["state"].values()
+    assert any("2/2" in str(each["state"].get("outputs")) for each in states), "the last state stays visible"
 
 
 def test_a_wrong_environment_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,13 +27,13 @@ from budgetnet.visualization.figures import (
     collect_curves,
     confusion,
     confusion_cells,
-    describe_course,
     forest,
     loss_curves,
     outline,
     outline_rows,
     reliability,
 )
+from budgetnet.visualization.figures.curves import describe_course
 from budgetnet.visualization.figures.style import blank_figure, listed
 
 
