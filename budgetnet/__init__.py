@@ -17,7 +17,8 @@ from budgetnet.api.checking import check
 from budgetnet.common.errors import BudgetnetError, DataError, InputError, OverBudgetError, RecordError
 from budgetnet.model import zoo
 from budgetnet.model.budget import Budget, Verdict
-from budgetnet.model.spec import Head, ModelSpec, Shortcut, Stage, Stem
+from budgetnet.model.parts import Head, Shortcut, SqueezeExcitation, Stage, Stem
+from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.augmentation import Augmentation, ExampleFilter, Mixing, Policy, Resizing
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.schedule import EarlyStopping, Schedule
@@ -86,6 +87,7 @@ __all__ = [
     "Schedule",
     "SearchConfig",
     "Shortcut",
+    "SqueezeExcitation",
     "Stage",
     "Stem",
     "Study",

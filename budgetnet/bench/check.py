@@ -12,7 +12,7 @@ import numpy as np
 from budgetnet.bench.measure import Goal, Measurement, Task, measure, ratios
 from budgetnet.common.errors import BudgetnetError
 from budgetnet.model.cost import Cost, cost_of, plan_cost
-from budgetnet.model.plan import lower
+from budgetnet.model.lowering import lower
 from budgetnet.model.spec import ModelSpec
 from budgetnet.model.zoo import get
 from budgetnet.study.space import SearchSpace

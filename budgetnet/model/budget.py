@@ -12,6 +12,7 @@ from pydantic import BeforeValidator
 
 from budgetnet.common.documents import Document, parse_count
 from budgetnet.common.errors import OverBudgetError
+from budgetnet.model.block_settings import allows_width
 from budgetnet.model.cost import Cost, cost_of
 from budgetnet.model.spec import ModelSpec
 
@@ -97,9 +98,8 @@ class Verdict:
     @property
     def note(self) -> str:
         """A remark on the counts; empty if there is none."""
-        if not self.frozen_params:
-            return ""
-        return f"{self.frozen_params:,} of {self.cost.params:,} counted params are frozen"
+        frozen = f"{self.frozen_params:,} of {self.cost.params:,} counted params are frozen"
+        return "; ".join(([frozen] if self.frozen_params else []) + ["counted by torch: a module, not a spec"])
 
     def _repr_html_(self) -> str:
         from budgetnet.visualization.html import verdict_html
@@ -152,7 +152,9 @@ class SpecVerdict(Verdict):
     @property
     def note(self) -> str:
         """A remark on the counts; empty if there is none."""
-        return super().note.replace("frozen", "frozen whitening weights")
+        if not self.frozen_params:
+            return ""
+        return f"{self.frozen_params:,} of {self.cost.params:,} counted params are frozen whitening weights"
 
     def to_mapping(self) -> dict[str, Any]:
         """Return the verdict as plain data, with the image shape and number of classes that were counted."""
@@ -253,16 +255,12 @@ def _in_stage(spec: ModelSpec, index: int, **fields: Any) -> ModelSpec:
     return _edited(spec, [fields if place == index else {} for place in range(len(spec.stages))])
 
 
-def _divides(spec: ModelSpec, width: int) -> bool:
-    """Whether the groups allow a stage this width."""
-    return spec.inner_channels(width) % spec.groups == 0
-
-
 def _stage_channels(spec: ModelSpec, index: int) -> _Family:
     widths = [spec.stem.channels, *[stage.channels for stage in spec.stages]]
     before, width, after = widths[index], widths[index + 1], (*widths, 0)[index + 2]
-    narrowest = before if spec.shortcut.kind == "padding" else 1
-    steps = [each for each in range(narrowest, width) if _divides(spec, each)]
+    settings = spec.block_settings
+    narrowest = before if settings[index].shortcut.kind == "padding" else 1
+    steps = [each for each in range(narrowest, width) if allows_width(settings, index + 1, each)]
 
     def edit(channels: int) -> tuple[str, ModelSpec]:
         return f"stage {index + 1}: {width} -> {channels} channels", _in_stage(spec, index, channels=channels)
@@ -281,21 +279,21 @@ def _stage_blocks(spec: ModelSpec, index: int) -> _Family:
 
 def _all_widths(spec: ModelSpec) -> _Family:
     """Scales stem and stages together, each rounded to a width that the groups allow: multiples of 8 where possible."""
-    stages = [_Widths([each for each in range(1, top.channels + 1) if _divides(spec, each)]) for top in spec.stages]
-    # A bottleneck's groups bind its stages but not the stem.
-    step = 1 if spec.block == "bottleneck" else spec.groups
-    stems = _Widths(range(step, spec.stem.channels + 1, step))
+    own = [spec.stem.channels, *(stage.channels for stage in spec.stages)]
+    allowed = [
+        _Widths([each for each in range(1, top + 1) if allows_width(spec.block_settings, place, each)])
+        for place, top in enumerate(own)
+    ]
 
     def edit(thousandths: int) -> tuple[str, ModelSpec]:
-        widths = [
-            allowed.nearest(stage.channels * thousandths // 1000)
-            for stage, allowed in zip(spec.stages, stages, strict=True)
-        ]
-        stem = stems.nearest(spec.stem.channels * thousandths // 1000)
-        if spec.shortcut.kind == "padding":
-            # It cannot narrow.
-            stem = min(stem, widths[0])
-        edited = _edited(spec, [{"channels": width} for width in widths], stem=stem)
+        pairs = zip(allowed, own, strict=True)
+        widths = [each.nearest(top * thousandths // 1000) for each, top in pairs]
+        for place in reversed(range(len(spec.stages))):
+            if spec.block_settings[place].shortcut.kind == "padding":
+                # It cannot narrow.
+                widths[place] = min(widths[place], widths[place + 1])
+        stem, *stages = widths
+        edited = _edited(spec, [{"channels": width} for width in stages], stem=stem)
         return f"all widths x {thousandths / 1000:g}", edited
 
     return _Family((), edit, uneven=range(1, 1000))
@@ -318,7 +316,7 @@ class _Widths:
 
 def _kernels(spec: ModelSpec, which: int) -> _Family:
     """Caps one of the two kernel sizes in every stage; a bottleneck's two entries are one kernel and move together."""
-    together = spec.block == "bottleneck"
+    together = any(each.bottleneck for each in spec.block_settings)
     largest = max(stage.kernel_sizes[which] for stage in spec.stages)
     place = "every" if together else ("every first", "every second")[which]
 

@@ -19,8 +19,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from budgetnet.model.plan import Layer, Plan, read_input_size
-from budgetnet.model.spec import BlockKind, ModelSpec, feature_sizes, whitened_size
+from budgetnet.model.block_settings import BlockSettings
+from budgetnet.model.lowering import read_input_size
+from budgetnet.model.plan import Layer, Plan
+from budgetnet.model.sizes import feature_sizes, pooled_positions, stem_size, whitened_size
+from budgetnet.model.spec import ModelSpec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,117 +63,176 @@ def plan_cost(plan: Plan) -> Cost:
     return Cost(params, macs, activations)
 
 
-def stage_cost(
-    kind: BlockKind,
-    groups: int,
-    *,
-    blocks: Count,
+def block_cost(
+    settings: BlockSettings,
     in_channels: Count,
     width: Count,
     inner: Count,
+    groups: Count,
     hidden: Count,
     first: Count,
     second: Count,
-    shortcut: Count,
-    before: Count,
-    after: Count,
-    computed: Count,
+    pixels: tuple[Count, Count, Count],
 ) -> tuple[Count, Count, Count]:
-    """Compute parameters, MACs and activations of a stage in closed form, for integers or integer arrays.
-
-    A stage of 0 blocks with the same width and map size as its input costs nothing.
+    """Compute parameters, MACs and activations of a block without its shortcut, for integers or integer arrays.
 
     Args:
-        kind: kind of residual block.
-        groups: groups of the spatial convolutions.
-        blocks: number of blocks.
-        in_channels: input channels of the first block.
-        width: output channels of every block.
+        settings: kind of block and its options; the arguments replace its numbers.
+        in_channels: input channels.
+        width: output channels.
         inner: width of a bottleneck's spatial convolution; ignored for other kinds.
+        groups: groups of the spatial convolutions.
         hidden: hidden width of squeeze-and-excitation; 0 without it.
-        first: kernel area of a block's first spatial convolution, in pixels.
+        first: kernel area of the first spatial convolution, in pixels.
         second: kernel area of the second, in pixels; ignored for bottlenecks.
-        shortcut: kernel area of the first block's shortcut, in pixels; 0 if it has no convolution.
-        before: size of the first block's input map, in pixels.
-        after: size of every block's output map, in pixels.
-        computed: size of the map that the first block's first spatial convolution computes, in pixels: `after` if the
-            convolution is strided, `before` if max pooling follows it.
+        pixels: sizes of the input map, of the output map, and of the map that the first spatial convolution computes:
+            that of the output if the convolution is strided, of the input if max pooling follows it.
     """
-    inputs = in_channels + (blocks - 1) * width
-    outputs = blocks * width
-    if kind == "bottleneck":
-        # The first block's 1x1 convolution runs on the input map; the stride is on the spatial convolution after it.
-        reduction, downsampled = in_channels * inner, inner
-        spatial = inner // groups * first * inner
-        others = (inputs - in_channels + blocks * (inner // groups * first + width)) * inner
-        params = reduction + others + 4 * blocks * inner + 2 * outputs
-        macs = reduction * before + others * after
-        activations = inner * before + ((2 * blocks - 1) * inner + outputs) * after
+    before, after, computed = pixels
+    if settings.bottleneck:
+        reduction, spatial, expansion = in_channels * inner, inner // groups * inner * first, inner * width
+        params, outputs = reduction + spatial + expansion, 2 * inner + width
+        norms = in_channels + 2 * inner if settings.preact else outputs
+        macs = reduction * before + spatial * computed + expansion * after
+        activations = inner * (before + computed) + width * after
     else:
-        weights, downsampled = width // groups * (inputs * first + outputs * second), width
-        spatial = width // groups * in_channels * first
+        strided, spatial = in_channels // groups * width * first, width // groups * width * second
+        params, outputs = strided + spatial, 2 * width
         # In a pre-activation block, each norm is as wide as the input of the convolution after it.
-        params = weights + (2 * (inputs + outputs) if kind == "preact" else 4 * outputs)
-        macs = weights * after
-        activations = 2 * outputs * after
-    projection = shortcut * in_channels * width
-    projected = (shortcut > 0) * width
-    attention = 2 * outputs * hidden
-    attention_outputs = blocks * hidden + (hidden > 0) * outputs
-    return (
-        params + projection + (0 if kind == "preact" else 2) * projected + attention + attention_outputs,
-        macs + spatial * (computed - after) + projection * after + attention,
-        activations + downsampled * (computed - after) + projected * after + attention_outputs,
-    )
+        norms = in_channels + width if settings.preact else outputs
+        macs = strided * computed + spatial * after
+        activations = width * (computed + after)
+    params += 2 * norms
+    if settings.bias:
+        params += outputs
+    if settings.squeeze_ratio:
+        excitation = settings.squeeze_excitation
+        scaled = inner if excitation.place == "inner" else width
+        weights, attended = 2 * scaled * hidden, hidden + (hidden > 0) * scaled
+        params += weights + attended if excitation.bias else weights
+        macs += weights
+        activations += attended
+    return params, macs, activations
+
+
+def shortcut_cost(
+    settings: BlockSettings, area: Count, in_channels: Count, width: Count, after: Count
+) -> tuple[Count, Count, Count]:
+    """Compute the cost of a shortcut's convolution with its norm and bias, for integers or integer arrays.
+
+    Args:
+        settings: options of the block.
+        area: kernel area of the convolution, in pixels; 0 without a convolution.
+        in_channels: input channels.
+        width: output channels.
+        after: size of the output map, in pixels.
+    """
+    weights, outputs = area * in_channels * width, (area > 0) * width
+    others = 2 * settings.shortcut_norm + settings.shortcut_bias
+    return weights + others * outputs, weights * after, outputs * after
+
+
+def _stage_cost(
+    settings: BlockSettings,
+    stage: tuple[int, int, int],
+    channels: tuple[int, int],
+    area: int,
+    pixels: tuple[int, int, int],
+) -> tuple[int, int, int]:
+    """Compute the cost of a stage.
+
+    Args:
+        settings: what its blocks share.
+        stage: number of blocks, kernel areas of the first and the second spatial convolution.
+        channels: of its input and its output.
+        area: kernel area of the first block's shortcut; 0 without one.
+        pixels: sizes of the input map, of the output map, and of the map that the first spatial convolution computes.
+    """
+    blocks, first, second = stage
+    in_channels, width = channels
+    before, after, _ = pixels
+    if not area and in_channels == width and before == after:
+        params, macs, activations = _block_cost(settings, width, width, first, second, pixels)
+        return blocks * params, blocks * macs, blocks * activations
+    params, macs, activations = _block_cost(settings, in_channels, width, first, second, pixels)
+    if area:
+        projection = shortcut_cost(settings, area, in_channels, width, after)
+        params, macs, activations = params + projection[0], macs + projection[1], activations + projection[2]
+    if blocks > 1:
+        rest, others = _block_cost(settings, width, width, first, second, (after, after, after)), blocks - 1
+        return params + others * rest[0], macs + others * rest[1], activations + others * rest[2]
+    return params, macs, activations
+
+
+def _block_cost(
+    settings: BlockSettings, in_channels: int, width: int, first: int, second: int, pixels: tuple[int, int, int]
+) -> tuple[int, int, int]:
+    """Compute the cost of a block from its settings and the arguments of `_stage_cost`."""
+    inner, groups, hidden = width, settings.groups, 0
+    if settings.bottleneck:
+        inner = settings.inner(in_channels, width)
+        groups = settings.groups_of(inner)
+    if settings.squeeze_ratio:
+        hidden = settings.hidden(in_channels, width, inner)
+    return block_cost(settings, in_channels, width, inner, groups, hidden, first, second, pixels)
 
 
 def stem_and_head_cost(
-    kind: BlockKind,
-    num_classes: int,
+    spec: ModelSpec,
     *,
-    image_channels: int,
-    stem_kernel: int,
-    stem_pixels: int,
     stem: Count,
     last: Count,
-    whitening_filters: int = 0,
-    whitening_kernel: int = 0,
-    whitening_pixels: int = 0,
+    hidden: Count,
+    pixels: Count,
+    positions: Count,
+    input_size: tuple[int, int] | None = None,
 ) -> tuple[Count, Count, Count]:
     """Compute parameters, MACs and activations of stem and head in closed form, for integers or integer arrays.
 
     Args:
-        kind: kind of residual block.
-        num_classes: number of classes.
-        image_channels: channels of the image.
-        stem_kernel: kernel area of the stem, in pixels.
-        stem_pixels: size of the stem's output map, in pixels.
-        stem: width of the stem.
+        spec: the network; the widths of its stem and stages are not read.
+        stem: output channels of the stem.
         last: width of the last stage.
-        whitening_filters: output channels of the whitening convolution; 0 without it.
-        whitening_kernel: kernel area of the whitening convolution, in pixels.
-        whitening_pixels: size of its output map, in pixels.
+        hidden: hidden width of the stem's squeeze-and-excitation; 0 without it.
+        pixels: size of the last map, in pixels.
+        positions: number of windows that the head pools.
+        input_size: height and width of the image, in pixels; default: the specification's.
     """
-    weights = (whitening_filters or image_channels) * stem_kernel * stem
-    whitening = image_channels * whitening_kernel * whitening_filters
-    linear = num_classes * last
-    # One norm: after the stem, or before the head for pre-activation blocks.
-    norm = 2 * (last if kind == "preact" else stem)
-    return (
-        whitening + whitening_filters + weights + norm + linear + num_classes,
-        whitening * whitening_pixels + weights * stem_pixels + linear,
-        whitening_filters * whitening_pixels + stem * stem_pixels + num_classes,
-    )
-
-
-def _whitening(spec: ModelSpec, input_size: tuple[int, int] | None) -> dict[str, int]:
-    """Return the arguments of `stem_and_head_cost` for the whitening convolution."""
-    side = spec.stem.whitening
-    if side is None:
-        return {}
-    height, width = whitened_size(spec, input_size=input_size)
-    filters = spec.stem.whitening_filters(spec.input_shape[0])
-    return {"whitening_filters": filters, "whitening_kernel": side**2, "whitening_pixels": height * width}
+    params: Any = 0
+    macs: Any = 0
+    activations: Any = 0
+    before: Any = spec.input_shape[0]
+    if spec.stem.whitening is not None:
+        filters, side = spec.stem.whitening_filters(before), spec.stem.whitening
+        height, width = whitened_size(spec, input_size=input_size)
+        weights = before * side**2 * filters
+        params, macs, activations = weights + filters, weights * height * width, filters * height * width
+        before = filters
+    height, width = stem_size(spec, input_size=input_size)
+    area, size = spec.stem.kernel_size**2, height * width
+    inner: tuple[Any, ...] = spec.stem.inner_channels
+    for channels in (*inner, stem):
+        weights = area * before * channels
+        params += weights + (channels if spec.stem.bias else 0)
+        macs += weights * size
+        activations += channels * size
+        before = channels
+    params += 2 * sum(inner) + (2 * stem if spec.stem_norm else 0)
+    if spec.stem.squeeze_excitation_ratio is not None:
+        params += 2 * stem * hidden + hidden + stem
+        macs += 2 * stem * hidden
+        activations += hidden + stem
+    if spec.head_norm:
+        params += 2 * last
+    features: Any = last
+    if spec.head.channels is not None:
+        features = spec.head.channels
+        weights = last * features
+        params += weights + 2 * features
+        macs += weights * pixels
+        activations += features * pixels
+    weights = features * positions * spec.num_classes
+    return params + weights + spec.num_classes, macs + weights, activations + spec.num_classes
 
 
 def cost_of(spec: ModelSpec, *, input_size: int | tuple[int, int] | None = None) -> Cost:
@@ -181,7 +243,8 @@ def cost_of(spec: ModelSpec, *, input_size: int | tuple[int, int] | None = None)
         input_size: image side, or (height, width), in pixels; default: the specification's.
 
     Raises:
-        InputError: the input size is below 1, or so small that a stride would shrink a map below one pixel.
+        InputError: the input size is below 1, or so small that a stride would shrink a map below one pixel, or that the
+            head's pooling windows do not fit into the last map.
     """
     return Cost(*map(sum, zip(*costs_of_parts(spec, input_size=input_size), strict=True)))
 
@@ -206,41 +269,29 @@ def costs_of_parts(
     if widths is None:
         widths = [spec.stem.channels, *[stage.channels for stage in spec.stages]]
     size = None if input_size is None else read_input_size(input_size)
-    pixels = [height * width for height, width in feature_sizes(spec, input_size=size)]
-    kind, groups, shortcut = spec.block, spec.groups, spec.shortcut.kernel_area
-    has_squeeze_excitation, bottleneck = spec.squeeze_excitation_ratio is not None, kind == "bottleneck"
-    pooled = spec.downsampling == "max-pool"
+    sizes = feature_sizes(spec, input_size=size)
+    pixels = [height * width for height, width in sizes]
+    last = sizes[len(widths) - 1]
     parts = [
         stem_and_head_cost(
-            kind,
-            spec.num_classes,
-            image_channels=spec.input_shape[0],
-            stem_kernel=spec.stem.kernel_size**2,
-            stem_pixels=pixels[0],
+            spec,
             stem=widths[0],
             last=widths[-1],
-            **_whitening(spec, size),
+            hidden=spec.stem_hidden(widths[0]),
+            pixels=last[0] * last[1],
+            positions=pooled_positions(spec, last),
+            input_size=size,
         )
     ]
-    for stage, (in_channels, width), (before, after) in zip(
-        spec.stages, pairwise(widths), pairwise(pixels), strict=False
+    pooled = spec.downsampling == "max-pool"
+    for stage, settings, channels, (before, after) in zip(
+        spec.stages, spec.block_settings, pairwise(widths), pairwise(pixels), strict=False
     ):
         first, second = stage.kernel_sizes
+        changes_shape = stage.stride > 1 or channels[0] != channels[1]
+        area = settings.shortcut.kernel_area if changes_shape else 0
+        sizes_of_maps = (before, after, before if pooled else after)
         parts.append(
-            stage_cost(
-                kind,
-                groups,
-                blocks=stage.blocks,
-                in_channels=in_channels,
-                width=width,
-                inner=spec.inner_channels(width) if bottleneck else width,
-                hidden=spec.squeeze_channels(width) if has_squeeze_excitation else 0,
-                first=first * first,
-                second=second * second,
-                shortcut=shortcut if stage.stride > 1 or in_channels != width else 0,
-                before=before,
-                after=after,
-                computed=before if pooled else after,
-            )
+            _stage_cost(settings, (stage.blocks, first * first, second * second), channels, area, sizes_of_maps)
         )
     return parts

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from budgetnet.model.blocks import Head, ResnetBlock, Stem
-from budgetnet.model.plan import Plan, lower
+from budgetnet.model.lowering import lower
+from budgetnet.model.plan import Plan
 from budgetnet.model.spec import ModelSpec
 
 
@@ -14,14 +15,9 @@ class ResNet(nn.Module):
 
     def __init__(self, plan: Plan) -> None:
         super().__init__()
-        self.stem = Stem(plan)
-        self.stages = nn.Sequential(
-            *(
-                nn.Sequential(*(ResnetBlock(block, activation=plan.activation) for block in stage))
-                for stage in plan.stages
-            )
-        )
-        self.head = Head(plan)
+        self.stem = Stem(plan.stem, activation=plan.activation)
+        self.stages = nn.Sequential(*(nn.Sequential(*(ResnetBlock(block) for block in stage)) for stage in plan.stages))
+        self.head = Head(plan.head, activation=plan.activation)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised images (batch, channels, height, width) to logits (batch, num_classes)."""

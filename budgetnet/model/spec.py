@@ -1,20 +1,35 @@
 """Declarative specification of a residual network: validated, immutable and independent of torch.
 
-`budgetnet.model.plan` lowers a specification to layers, from which networks are built and summaries printed;
+`budgetnet.model.lowering` lowers a specification to layers, from which networks are built and summaries printed;
 `budgetnet.model.cost` computes its cost in closed form.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from budgetnet.common.documents import MAX_CHANNELS, Channels, Document, Positive, Real, whole_number
+from budgetnet.common.documents import MAX_CHANNELS, Channels, Document, Flag, Positive, whole_number
 from budgetnet.common.errors import InputError
+from budgetnet.model.block_settings import BlockSettings, settings_of
+from budgetnet.model.consistency import check_consistency
+from budgetnet.model.parts import (
+    STAGE_OVERRIDES,
+    Activation,
+    BlockKind,
+    BottleneckRatio,
+    Dropout,
+    Head,
+    Shortcut,
+    ShortcutField,
+    SqueezeExcitation,
+    SqueezeRatio,
+    Stage,
+    Stem,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,102 +37,12 @@ if TYPE_CHECKING:
     from budgetnet.model.cost import Cost
     from budgetnet.model.summary import Summary
 
-BlockKind = Literal["basic", "preact", "bottleneck"]
-Activation = Literal["relu", "leaky_relu", "silu", "gelu"]
-ShortcutKind = Literal["projection", "average-pool", "padding", "none"]
 Downsampling = Literal["stride", "max-pool"]
-
-
-def _odd_kernel(value: object) -> int:
-    size = whole_number(value)
-    if size < 1 or size > 31 or size % 2 == 0:
-        raise ValueError("must be an odd kernel size from 1 to 31, so that padding keeps the map's size")
-    return size
-
-
-def _pair(value: object) -> object:
-    """Accept a single kernel size for both convolutions."""
-    return value if isinstance(value, (list, tuple)) else (value, value)
-
-
-# The bounds are repeated for the JSON schema; the validator has the error message.
-KernelSize = Annotated[
-    int, BeforeValidator(_odd_kernel), Field(ge=1, le=31, json_schema_extra={"not": {"multipleOf": 2}})
-]
-KernelSizes = Annotated[tuple[KernelSize, KernelSize], BeforeValidator(_pair)]
-Stride = Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=64)]
 ImageSide = Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=4096)]
 ImageChannels = Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=1024)]
 
-DEFAULT_BOTTLENECK_RATIO = 0.25
-"""Default inner width of a bottleneck, as a share of its output width."""
-
 PER_STAGE = {"channels": "channels", "blocks": "blocks", "strides": "stride", "kernel_sizes": "kernel_sizes"}
 """Arguments of `ModelSpec.resnet` with one entry for each stage, and the field of `Stage` that each sets."""
-
-
-class Stem(Document):
-    """The first convolution, followed by batch norm and activation except before pre-activation blocks.
-
-    It may be preceded by a whitening convolution: 2 x channels x side^2 filters, unpadded, with a bias, followed by the
-    activation. Its weights are computed from patches of the training images before training and then frozen (Page 2018,
-    "How to Train Your ResNet"; Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU"); they count as
-    parameters.
-    """
-
-    channels: Channels = 64
-    """Output channels."""
-    kernel_size: KernelSize = 3
-    """Side of the square kernel, in pixels; odd."""
-    stride: Stride = 1
-    """Stride of the convolution, in pixels."""
-    whitening: Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=8)] | None = None
-    """Side of the whitening convolution's kernel, in pixels; null for none."""
-
-    def whitening_filters(self, image_channels: int) -> int:
-        """Return the whitening convolution's output channels, two for each principal component; 0 without it."""
-        return 0 if self.whitening is None else 2 * image_channels * self.whitening**2
-
-
-class Stage(Document):
-    """A sequence of residual blocks of the same width and resolution."""
-
-    channels: Channels
-    """Output channels of every block of the stage."""
-    blocks: Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=256)] = 1
-    """Number of residual blocks."""
-    stride: Stride = 1
-    """Stride of the first block, in pixels: 2 halves the map's side."""
-    kernel_sizes: KernelSizes = (3, 3)
-    """Kernel sizes of a block's two convolutions; equal for bottlenecks, which have one spatial convolution."""
-
-
-class Shortcut(Document):
-    """The shortcut of blocks that change the shape; other blocks have an identity shortcut."""
-
-    kind: ShortcutKind = "projection"
-    """``projection``: strided convolution. ``average-pool``: pooling, then a convolution (ResNet-D). ``padding``:
-    subsampling and zero channels, without parameters (option A of He et al. 2015). ``none``: no shortcut in any
-    block."""
-    kernel_size: KernelSize = 1
-    """Side of the convolution's kernel, for ``projection`` and ``average-pool``."""
-
-    @property
-    def kernel_area(self) -> int:
-        """Kernel area of the convolution, in pixels; 0 for kinds without one."""
-        return self.kernel_size**2 if self.kind in ("projection", "average-pool") else 0
-
-
-class Head(Document):
-    """Global pooling, dropout and the linear classifier."""
-
-    pooling: Literal["average", "max"] = "average"
-    """Global pooling of the last map."""
-    dropout: Annotated[Real, Field(ge=0, lt=1)] = 0.0
-    """Dropout probability of the pooled features."""
-    scale: Annotated[Real, Field(ge=1e-6, le=100)] = 1.0
-    """Factor of the logits. A small factor lets the linear layer train at the high learning rate of the convolutions
-    (Page 2018; Jordan 2024)."""
 
 
 class ModelSpec(Document):
@@ -142,20 +67,36 @@ class ModelSpec(Document):
     """First convolution."""
     block: BlockKind = "basic"
     """``basic``: conv, norm, activation, conv, norm, add, activation (He et al. 2015). ``preact``: norm, activation and
-    conv, twice, then add (He et al. 2016). ``bottleneck``: 1x1, spatial, 1x1."""
-    bottleneck_ratio: Annotated[Real, Field(gt=0, le=8)] | None = None
-    """Inner width of a bottleneck as a share of its output width; default: 0.25. Only for bottleneck blocks."""
+    conv, twice, then add (He et al. 2016). ``bottleneck``: 1x1, spatial, 1x1. ``preact-bottleneck``: the same with norm
+    and activation before each convolution."""
+    bottleneck_ratio: BottleneckRatio | None = None
+    """Inner width of a bottleneck as a share of its output width; default: 0.25. Only for bottleneck blocks; above 1
+    they are inverted bottlenecks (MobileNetV2)."""
+    bottleneck_ratio_of: Literal["output", "input"] = "output"
+    """Width that `bottleneck_ratio` refers to: of the block's output, or of its input, as in MobileNetV2."""
     stages: Annotated[tuple[Stage, ...], Field(min_length=1, max_length=32)]
     """Stages from input to output."""
     groups: Positive = 1
     """Groups of the blocks' spatial convolutions (Xie et al. 2017)."""
-    squeeze_excitation_ratio: Annotated[Real, Field(gt=0, le=1)] | None = None
+    group_width: Channels | None = None
+    """Channels of each group of the blocks' spatial convolutions, in place of `groups`: 1 for depthwise convolutions
+    (RegNet, MobileNetV2). It must divide the convolution's channels."""
+    squeeze_excitation_ratio: SqueezeRatio | None = None
     """Hidden width of squeeze-and-excitation as a share of the block's width (Hu et al. 2018); default: no
     squeeze-and-excitation."""
-    shortcut: Shortcut = Shortcut()
+    squeeze_excitation: SqueezeExcitation = SqueezeExcitation()
+    """How squeeze-and-excitation is computed, where there is one."""
+    shortcut: ShortcutField = Shortcut()
     """Shortcut of blocks that change the shape."""
     activation: Activation = "relu"
     """Activation function."""
+    block_activation: Flag = True
+    """Whether basic and bottleneck blocks apply the activation after the addition; false for the linear bottlenecks of
+    MobileNetV2."""
+    block_dropout: Dropout = 0.0
+    """Dropout probability before the last convolution of a block (Zagoruyko and Komodakis 2016)."""
+    conv_bias: Flag = False
+    """Whether the blocks' convolutions have biases."""
     downsampling: Downsampling = "stride"
     """How a block with a stride reduces the map. ``stride``: its first spatial convolution is strided. ``max-pool``:
     that convolution runs at full resolution and is followed by max pooling, with the stride as side and stride (Page
@@ -163,52 +104,48 @@ class ModelSpec(Document):
     head: Head = Head()
     """Pooling and classifier."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _spread_lists(cls, data: Any) -> Any:
+        """Move lists given for the whole network to the stages."""
+        if not isinstance(data, Mapping):
+            return data
+        lists = {name: data[name] for name in STAGE_OVERRIDES if isinstance(data.get(name), (list, tuple))}
+        given = data.get("stages")
+        if not lists or isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
+            return data
+        stages: list[Any] = [each.model_dump() if isinstance(each, Stage) else each for each in given]
+        if all(isinstance(each, Mapping) for each in stages):
+            stages = [dict(each) for each in stages]
+            spread_over_stages(stages, lists)
+        return {**{name: value for name, value in data.items() if name not in lists}, "stages": stages}
+
     @model_validator(mode="after")
     def _fields_are_consistent(self) -> Self:
-        if self.block != "bottleneck" and self.bottleneck_ratio is not None:
-            rule = f"is only for bottleneck blocks, not {self.block}"
-            raise InputError("bottleneck_ratio", self.bottleneck_ratio, rule)
-        if self.shortcut.kind in ("padding", "none") and self.shortcut.kernel_size != 1:
-            rule = f"the {self.shortcut.kind} shortcut has no kernel"
-            raise InputError("shortcut.kernel_size", self.shortcut.kernel_size, rule)
-        width = self.stem.channels
-        for index, stage in enumerate(self.stages):
-            self._check_stage(index, stage, width)
-            width = stage.channels
-        feature_sizes(self)
+        check_consistency(self)
         return self
 
-    def _check_stage(self, index: int, stage: Stage, width: int) -> None:
-        """Check a stage against its input width and the network's settings."""
-        path = f"stages[{index}]"
-        if self.block == "bottleneck":
-            if stage.kernel_sizes[0] != stage.kernel_sizes[1]:
-                rule = "must be equal for bottleneck blocks, which have one spatial convolution"
-                raise InputError(f"{path}.kernel_sizes", list(stage.kernel_sizes), rule)
-            inner = self.inner_channels(stage.channels)
-            if inner % self.groups:
-                rule = f"must divide the {inner} inner channels of the bottleneck in {path}"
-                raise InputError("groups", self.groups, rule)
-        elif width % self.groups:
-            raise InputError("groups", self.groups, f"must divide the {width} input channels of {path}")
-        elif stage.channels % self.groups:
-            raise InputError("groups", self.groups, f"must divide {path}.channels = {stage.channels}")
-        if self.shortcut.kind == "padding" and stage.channels < width:
-            rule = f"must be at least the {width} input channels with a padding shortcut"
-            raise InputError(f"{path}.channels", stage.channels, rule)
+    # Cached, as costs need them; copies with other widths, depths and kernels have the same.
+    @functools.cached_property
+    def block_settings(self) -> tuple[BlockSettings, ...]:
+        """Settings of each stage's blocks: the stage's own and, where it has none, the network's."""
+        return tuple(settings_of(self, stage) for stage in self.stages)
 
-    def inner_channels(self, width: int) -> int:
-        """Return the width of the spatial convolutions in a stage; for bottlenecks, the inner width."""
-        return max(1, round(width * self._ratio)) if self.block == "bottleneck" else width
+    @functools.cached_property
+    def stem_norm(self) -> bool:
+        """Whether the stem's last convolution is followed by batch norm and activation."""
+        return not self.block_settings[0].preact if self.stem.norm is None else self.stem.norm
 
-    def squeeze_channels(self, width: int) -> int:
-        """Return the hidden width of squeeze-and-excitation in a stage of a given width; 0 without it."""
-        ratio = self.squeeze_excitation_ratio
+    @functools.cached_property
+    def head_norm(self) -> bool:
+        """Whether the head begins with batch norm and activation."""
+        # Pre-activation blocks end without.
+        return self.block_settings[-1].preact if self.head.norm is None else self.head.norm
+
+    def stem_hidden(self, width: int) -> int:
+        """Return the hidden width of squeeze-and-excitation after a stem of a given width; 0 without it."""
+        ratio = self.stem.squeeze_excitation_ratio
         return 0 if ratio is None else max(1, round(width * ratio))
-
-    @property
-    def _ratio(self) -> float:
-        return DEFAULT_BOTTLENECK_RATIO if self.bottleneck_ratio is None else self.bottleneck_ratio
 
     @classmethod
     def resnet(
@@ -218,7 +155,7 @@ class ModelSpec(Document):
         blocks: Sequence[int] | int = 1,
         strides: Sequence[int] | int | None = None,
         kernel_sizes: Sequence[Any] | int = (3, 3),
-        stem: Stem | int | None = None,
+        stem: Stem | Mapping[str, Any] | int | None = None,
         **settings: Any,
     ) -> Self:
         """Create a specification from lists with one entry for each stage.
@@ -229,7 +166,8 @@ class ModelSpec(Document):
             strides: stride of each stage, or one number for all; default: 1 in the first stage, 2 in all others.
             kernel_sizes: kernel sizes of the two convolutions, for all stages or as one pair for each stage.
             stem: first convolution, or only its width; default: as wide as the first stage.
-            settings: any other field of `ModelSpec`, such as ``block="preact"``.
+            settings: any other field of `ModelSpec`, such as ``block="preact"``; fields that a stage has too may be
+                lists with one entry for each stage, such as ``groups=[1, 2, 4]``.
 
         Raises:
             InputError: the lists have different lengths, or a field is unknown or invalid.
@@ -242,8 +180,10 @@ class ModelSpec(Document):
         stages: list[dict[str, Any]] = [{} for _ in range(count)]
         spread_over_stages(stages, lists)
         mapping = {"stages": stages, **settings}
-        if isinstance(stem, (Stem, dict)):
-            mapping["stem"] = stem
+        if isinstance(stem, (Stem, Mapping)):
+            # A stem without channels is as wide as the first stage, as where there is none.
+            own = stem if isinstance(stem, Stem) or not count else {"channels": channels[0], **stem}
+            mapping["stem"] = own
         elif stem is not None or (count and channels[0] in range(1, MAX_CHANNELS + 1)):
             # If the first stage's width is invalid, the error names the stage and not the stem.
             mapping["stem"] = {"channels": channels[0] if stem is None else stem}
@@ -253,7 +193,8 @@ class ModelSpec(Document):
         """Return a validated copy with changed fields and, unless given, an empty name.
 
         Args:
-            changes: fields of `ModelSpec`; also ``channels``, ``blocks``, ``strides``, ``kernel_sizes`` as in `resnet`.
+            changes: fields of `ModelSpec`; also ``channels``, ``blocks``, ``strides``, ``kernel_sizes`` and other lists
+                as in `resnet`. A single value does not replace those that stages have of their own.
 
         Raises:
             InputError: a field is unknown or invalid.
@@ -283,23 +224,16 @@ class ModelSpec(Document):
     @property
     def digest(self) -> str:
         """Identity of the network: hexadecimal SHA-256 of all fields except the name."""
-        fields = self.model_dump(mode="json", exclude={"name"})
-        # An omitted ratio and its default value describe the same network.
-        fields["bottleneck_ratio"] = self._ratio if self.block == "bottleneck" else None
-        # Fields that were added later must not change the digests of older specifications.
-        if self.stem.whitening is None:
-            del fields["stem"]["whitening"]
-        if self.head.scale == 1:
-            del fields["head"]["scale"]
-        if self.downsampling == "stride":
-            del fields["downsampling"]
-        return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        from budgetnet.model.spec_digest import digest_of
+
+        return digest_of(self)
 
     @property
     def label(self) -> str:
         """The name or, if it is empty, block kind, widths and depths: ``preact-64x2-128x2``."""
         shape = "-".join(f"{stage.channels}x{stage.blocks}" for stage in self.stages)
-        return self.name or f"{self.block}-{shape}"
+        kinds = "+".join(dict.fromkeys(each.kind for each in self.block_settings))
+        return self.name or f"{kinds}-{shape}"
 
     @property
     def params(self) -> int:
@@ -350,43 +284,6 @@ class ModelSpec(Document):
         return spec_html(self)
 
 
-def feature_sizes(spec: ModelSpec, *, input_size: tuple[int, int] | None = None) -> list[tuple[int, int]]:
-    """Return (height, width) of the maps after the stem and after each stage, in pixels.
-
-    All kernels except the unpadded whitening convolution's are odd and padded by half their size, so a stride of s
-    reduces a side of n to ceil(n / s).
-
-    Raises:
-        InputError: a stride is larger than its input map, or the whitening kernel is larger than the image.
-    """
-    height, width = whitened_size(spec, input_size=input_size)
-    sizes: list[tuple[int, int]] = []
-    for stride in [spec.stem.stride, *[stage.stride for stage in spec.stages]]:
-        # Called for every computed cost, so the path is formatted only for an error.
-        if stride > 1:
-            if stride > height or stride > width:
-                path = f"stages[{len(sizes) - 1}]" if sizes else "stem"
-                raise InputError(f"{path}.stride", stride, f"would shrink the {height}x{width} map below 1")
-            height, width = -(-height // stride), -(-width // stride)
-        sizes.append((height, width))
-    return sizes
-
-
-def whitened_size(spec: ModelSpec, *, input_size: tuple[int, int] | None = None) -> tuple[int, int]:
-    """Return (height, width) after the whitening convolution, in pixels; the image's without one.
-
-    Raises:
-        InputError: the whitening kernel is larger than the image.
-    """
-    height, width = input_size or spec.input_shape[1:]
-    side = spec.stem.whitening
-    if side is None:
-        return height, width
-    if side > min(height, width):
-        raise InputError("stem.whitening", side, f"must be at most the side of the {height}x{width} image")
-    return height - side + 1, width - side + 1
-
-
 def _sequence(field: str, value: object) -> Sequence[Any]:
     if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
         raise InputError(field, value, "must be a list with one entry for each stage")
@@ -398,7 +295,7 @@ def spread_over_stages(stages: list[dict[str, Any]], lists: dict[str, Any]) -> N
 
     Args:
         stages: fields of each stage, updated in place.
-        lists: lists or single values by the names of `PER_STAGE`.
+        lists: lists or single values by the names of `PER_STAGE`; lists by those of `STAGE_OVERRIDES`.
 
     Raises:
         InputError: the length of a list differs from the number of stages.
@@ -411,4 +308,4 @@ def spread_over_stages(stages: list[dict[str, Any]], lists: dict[str, Any]) -> N
         if len(entries) != len(stages):
             raise InputError(field, value, f"must have one entry for each of the {len(stages)} stages")
         for stage, entry in zip(stages, entries, strict=True):
-            stage[PER_STAGE[field]] = entry
+            stage[PER_STAGE.get(field, field)] = entry

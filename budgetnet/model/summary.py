@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from budgetnet.model.cost import Cost, layer_cost, plan_cost
-from budgetnet.model.plan import Layer, lower
+from budgetnet.model.lowering import lower
+from budgetnet.model.plan import Layer
 from budgetnet.model.spec import ModelSpec
 
 _TYPES = {"whitening": "Conv2d", "conv": "Conv2d", "norm": "BatchNorm2d", "linear": "Linear", "block": "ResnetBlock"}

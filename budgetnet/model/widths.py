@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from budgetnet.common.documents import MAX_CHANNELS
 from budgetnet.common.errors import InputError
+from budgetnet.model.block_settings import allows_width
 from budgetnet.model.budget import Budget
 from budgetnet.model.cost import Cost, costs_of_parts
 from budgetnet.model.spec import ModelSpec
@@ -110,9 +111,7 @@ class OpenWidths:
         )
 
     def _allowed(self, place: int, width: int) -> bool:
-        # A bottleneck's groups bind its stages but not the stem.
-        free = self._spec.block == "bottleneck" and self._members[place] == [0]
-        return free or self._spec.inner_channels(width) % self._spec.groups == 0
+        return all(allows_width(self._spec.block_settings, member, width) for member in self._members[place])
 
     def _at_least(self, place: int, width: int) -> int:
         """The narrowest allowed width from so many channels on; one that no network may have where there is none."""

@@ -14,7 +14,8 @@ import torch
 from budgetnet.common.errors import InputError
 from budgetnet.data.training_data import TrainingData
 from budgetnet.model.proxy import proxy_spec
-from budgetnet.model.spec import ModelSpec, feature_sizes
+from budgetnet.model.sizes import feature_sizes
+from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.records import RunIdentity, RunRecord
 from budgetnet.runs.store import RunFolder

@@ -12,7 +12,9 @@ from budgetnet.experiments.ablation.changes import EFFECT_RULE, POOLED_RULE
 from budgetnet.experiments.ablation.results import AblationResult, Row
 from budgetnet.model.budget import LimitVerdict, Verdict
 from budgetnet.model.cost import cost_of
-from budgetnet.model.spec import ModelSpec, feature_sizes
+from budgetnet.model.description import settings_in_words
+from budgetnet.model.sizes import feature_sizes
+from budgetnet.model.spec import ModelSpec
 from budgetnet.model.summary import Summary
 from budgetnet.runs.named_recipes import describe_recipe
 from budgetnet.runs.records import RunRecord
@@ -62,21 +64,10 @@ def stages_html(spec: ModelSpec) -> str:
     for number, stage in enumerate(spec.stages, 1):
         kernels = ", ".join(f"{size}x{size}" for size in dict.fromkeys(stage.kernel_sizes))
         rows.append((f"stage {number}", stage.channels, stage.blocks, stage.stride, kernels, sizes[number]))
-    settings = [f"{spec.block} blocks", spec.activation, f"{spec.shortcut.kind} shortcut"]
-    if spec.head.scale != 1:
-        settings.append(f"logits x {spec.head.scale:.3g}")
-    if stem.whitening:
-        settings.append(f"whitening {stem.whitening}x{stem.whitening}")
-    if spec.downsampling != "stride":
-        settings.append(f"downsampling by {spec.downsampling}")
-    if spec.groups > 1:
-        settings.append(f"{spec.groups} groups")
-    if spec.squeeze_excitation_ratio:
-        settings.append(f"squeeze-and-excitation {spec.squeeze_excitation_ratio:g}")
     image = "x".join(map(str, spec.input_shape))
     caption = (
         f"<b>{escape(spec.label)}</b> · {cost.params:,} parameters · {cost.macs:,} MACs<br>"
-        f"{escape(', '.join(settings))} · input {image} · {spec.num_classes} classes"
+        f"{escape(', '.join(settings_in_words(spec)))} · input {image} · {spec.num_classes} classes"
     )
     return table_html(caption, ("", "channels", "blocks", "stride", "kernels", "output"), rows)
 

@@ -21,7 +21,8 @@ from budgetnet.common.errors import DataError, InputError, RecordError, short_re
 from budgetnet.experiments.ablation.config import AblationConfig
 from budgetnet.experiments.reproduction.config import EnsembleConfig
 from budgetnet.model import zoo
-from budgetnet.model.spec import Head, ModelSpec, Stage
+from budgetnet.model.parts import Head, Stage
+from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.recipe import Recipe
 from budgetnet.study.config import SearchConfig
 from budgetnet.study.space import SearchSpace

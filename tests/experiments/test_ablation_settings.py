@@ -15,7 +15,8 @@ from budgetnet.experiments.ablation.levels import REMOVED, read_level
 from budgetnet.experiments.ablation.overrides import Setup, override
 from budgetnet.experiments.ablation.paths import pattern_of
 from budgetnet.model import zoo
-from budgetnet.model.spec import Head, ModelSpec, Shortcut, Stem
+from budgetnet.model.parts import Head, Shortcut, Stem
+from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.augmentation import Augmentation, ColorJitter, ExampleFilter, Mixing, Policy, Resizing
 from budgetnet.runs.named_recipes import NAMED
 from budgetnet.runs.recipe import Recipe
@@ -31,6 +32,8 @@ EVERYTHING = Setup(
         shortcut=Shortcut(kind="projection", kernel_size=3),
         head=Head(dropout=0.2, scale=0.125),
         downsampling="max-pool",
+        block_dropout=0.1,
+        conv_bias=True,
     ),
     Recipe(
         nesterov=True,
@@ -143,6 +146,8 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "spec.stem.whitening": {"stem": {"channels": 8}},
     "spec.downsampling": {"downsampling": "stride"},
     "spec.groups": {"groups": 1},
+    "spec.block_dropout": {"block_dropout": 0},
+    "spec.conv_bias": {"conv_bias": False},
     "spec.squeeze_excitation_ratio": {"squeeze_excitation_ratio": None},
     "spec.shortcut": {"shortcut": {"kind": "none", "kernel_size": 1}},
     "spec.head.dropout": {"head": {"dropout": 0, "scale": 0.125}},
@@ -368,7 +373,7 @@ def test_levels_are_copied() -> None:
         ("spec.kernel_sizes", [3, 4], "spec.stages[0].kernel_sizes[1] = 4: must be an odd kernel size"),
         ("spec.channels", [1, 2], "spec.channels = [1, 2]: must have one entry for each of the 5 stages"),
         ("spec.groups", 3, "spec.groups = 3: must divide the 64 input channels of stages[0]"),
-        ("spec.block", "wide", "spec.block = 'wide': must be 'basic', 'preact' or 'bottleneck'"),
+        ("spec.block", "wide", "spec.block = 'wide': must be 'basic', 'preact', 'bottleneck' or 'preact-bottleneck'"),
         ("spec.block", "bottleneck", "spec.stages[0].kernel_sizes = [5, 3]: must be equal for bottleneck blocks"),
         ("spec.activation", "off", "spec.activation = 'off': cannot be removed: give a value"),
         ("spec.activation", None, "spec.activation = None: cannot be removed: give a value"),

@@ -106,8 +106,13 @@ def test_verdict_to_mapping() -> None:
 # Brute force: for each kind of edit, all edited networks from the smallest change to the largest.
 
 
-def inner_width(spec: ModelSpec, width: int) -> int:
-    return max(1, round(width * (spec.bottleneck_ratio or 0.25))) if spec.block == "bottleneck" else width
+def has_inner_widths(spec: ModelSpec) -> bool:
+    return spec.block in ("bottleneck", "preact-bottleneck")
+
+
+def divides(spec: ModelSpec, width: int) -> bool:
+    inner = max(1, round(width * (spec.bottleneck_ratio or 0.25))) if has_inner_widths(spec) else width
+    return inner % (spec.group_width or spec.groups) == 0
 
 
 def with_stage(spec: ModelSpec, index: int, **changes: Any) -> ModelSpec | None:
@@ -123,8 +128,8 @@ def scaled(spec: ModelSpec, thousandths: int) -> ModelSpec:
 
     def scaled_width(width: int, *, stem: bool) -> int:
         target = max(1, width * thousandths // 1000)
-        free = stem and spec.block == "bottleneck"
-        allowed = [option for option in range(1, width + 1) if free or inner_width(spec, option) % spec.groups == 0]
+        free = stem and has_inner_widths(spec) and spec.bottleneck_ratio_of == "output"
+        allowed = [option for option in range(1, width + 1) if free or divides(spec, option)]
         multiples = [option for option in allowed if option % 8 == 0]
         if target >= 8 and multiples:
             return min(multiples, key=lambda option: (abs(option - target), option))
@@ -132,8 +137,11 @@ def scaled(spec: ModelSpec, thousandths: int) -> ModelSpec:
 
     widths = [scaled_width(stage.channels, stem=False) for stage in spec.stages]
     stem = scaled_width(spec.stem.channels, stem=True)
-    if spec.shortcut.kind == "padding":
-        stem = min(stem, widths[0])
+    widths = [stem, *widths]
+    for index in reversed(range(len(spec.stages))):
+        if (spec.stages[index].shortcut or spec.shortcut).kind == "padding":
+            widths[index] = min(widths[index], widths[index + 1])
+    stem, *widths = widths
     stages = [{**stage.model_dump(), "channels": width} for stage, width in zip(spec.stages, widths, strict=True)]
     mapping = {**spec.model_dump(exclude={"name"}), "stages": stages}
     return ModelSpec.from_mapping({**mapping, "stem": {**spec.stem.model_dump(), "channels": stem}})
@@ -156,7 +164,7 @@ def families(spec: ModelSpec) -> Iterator[tuple[str, Iterator[ModelSpec | None]]
         counts = range(stage.blocks - 1, 0, -1)
         yield f"stage {index + 1} blocks", (with_stage(spec, index, blocks=count) for count in counts)
     yield "all widths", (scaled(spec, thousandths) for thousandths in range(999, 0, -1))
-    if spec.block == "bottleneck":
+    if has_inner_widths(spec):
         kernels: list[tuple[str, tuple[int, ...]]] = [("every kernel", (0, 1))]
     else:
         kernels = [("every first kernel", (0,)), ("every second kernel", (1,))]

@@ -8,12 +8,10 @@ from hypothesis import strategies as st
 from strategies import examples, specs
 
 from budgetnet.common.errors import InputError
-from budgetnet.model.cost import cost_of, plan_cost, stage_cost
-from budgetnet.model.plan import lower
-from budgetnet.model.spec import BlockKind, ModelSpec
+from budgetnet.model.cost import cost_of, costs_of_parts, plan_cost
+from budgetnet.model.lowering import lower
+from budgetnet.model.spec import ModelSpec
 from budgetnet.model.zoo import get, names
-
-KINDS: tuple[BlockKind, ...] = ("basic", "preact", "bottleneck")
 
 
 @examples(1000)
@@ -47,42 +45,69 @@ def test_other_input_sizes_give_the_same_cost_or_error_as_the_plan(
         assert cost_of(spec, input_size=size) == expected
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_stage_without_blocks_costs_nothing(kind: BlockKind) -> None:
-    sizes = {
-        "in_channels": 24,
-        "width": 24,
-        "inner": 6,
-        "hidden": 3,
-        "first": 25,
-        "second": 9,
-        "before": 64,
-        "after": 64,
-        "computed": 64,
-    }
-    assert stage_cost(kind, 2, blocks=0, shortcut=0, **sizes) == (0, 0, 0)
-
-
-def test_stage_cost_by_hand() -> None:
+def test_cost_of_a_stage_by_hand() -> None:
     # Input of 8 channels and 16 pixels; two blocks of 12 channels and 4 pixels, the first with a projection.
-    sizes = {
-        "in_channels": 8,
-        "width": 12,
-        "inner": 12,
-        "hidden": 3,
-        "first": 9,
-        "second": 25,
-        "before": 16,
-        "after": 4,
-    }
-    cost = stage_cost("basic", 1, blocks=2, shortcut=1, computed=4, **sizes)
+    spec = ModelSpec.resnet(
+        channels=[12],
+        blocks=2,
+        strides=[2],
+        kernel_sizes=[(3, 5)],
+        stem=8,
+        squeeze_excitation_ratio=0.25,
+        input_shape=(3, 4, 4),
+    )
     convolutions = [9 * 8 * 12, 25 * 12 * 12, 8 * 12, 9 * 12 * 12, 25 * 12 * 12]
     norms, attention_weights, attention_outputs = 5 * 2 * 12, 2 * 2 * 12 * 3, 2 * (12 + 3)
-    assert cost == (
+    stage = costs_of_parts(spec)[1]
+    assert stage == (
         sum(convolutions) + norms + attention_weights + attention_outputs,
         4 * sum(convolutions) + attention_weights,
         4 * 5 * 12 + attention_outputs,
     )
     # With max pooling, the first convolution computes all 16 pixels of its input map.
-    pooled = stage_cost("basic", 1, blocks=2, shortcut=1, computed=16, **sizes)
-    assert pooled == (cost[0], cost[1] + (16 - 4) * convolutions[0], cost[2] + (16 - 4) * 12)
+    pooled = costs_of_parts(spec.replace(downsampling="max-pool"))[1]
+    assert pooled == (stage[0], stage[1] + (16 - 4) * convolutions[0], stage[2] + (16 - 4) * 12)
+
+
+def test_cost_of_an_inverted_bottleneck_by_hand() -> None:
+    # As in MobileNetV2: 8 input channels, six times as many inside, 16 output channels, 5x5 depthwise, no shortcut.
+    spec = ModelSpec.resnet(
+        channels=[16],
+        strides=[2],
+        kernel_sizes=5,
+        stem=8,
+        block="bottleneck",
+        bottleneck_ratio=6,
+        bottleneck_ratio_of="input",
+        group_width=1,
+        shortcut="identity",
+        block_activation=False,
+        conv_bias=True,
+        input_shape=(3, 4, 4),
+    )
+    weights = [8 * 48, 25 * 48, 48 * 16]
+    norms_and_biases = 3 * (48 + 48 + 16)
+    pixels = [16, 4, 4]
+    assert costs_of_parts(spec)[1] == (
+        sum(weights) + norms_and_biases,
+        sum(weight * size for weight, size in zip(weights, pixels, strict=True)),
+        48 * 16 + 48 * 4 + 16 * 4,
+    )
+
+
+def test_cost_of_stem_and_head_by_hand() -> None:
+    # Three convolutions of stride 2 for 9x9 images, pooled to 3x3; the head makes 20 channels of 6 and pools 2x2.
+    spec = ModelSpec.resnet(
+        channels=[6],
+        stem={"channels": 6, "inner_channels": [4, 5], "stride": 2, "pool_size": 3, "bias": True},
+        head={"channels": 20, "pool_size": 1},
+        input_shape=(2, 9, 9),
+        num_classes=7,
+    )
+    stem = [9 * 2 * 4, 9 * 4 * 5, 9 * 5 * 6]
+    head, linear = 6 * 20, 20 * 9 * 7
+    assert costs_of_parts(spec)[0] == (
+        sum(stem) + 3 * (4 + 5 + 6) + head + 2 * 20 + linear + 7,
+        25 * sum(stem) + 9 * head + linear,
+        25 * (4 + 5 + 6) + 9 * 20 + 7,
+    )

@@ -15,8 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from budgetnet.common.errors import InputError
 from budgetnet.model.cost import cost_of, layer_cost
+from budgetnet.model.lowering import lower
 from budgetnet.model.network import build, count_parameters
-from budgetnet.model.plan import Layer, lower
+from budgetnet.model.plan import Layer
 from budgetnet.model.spec import ModelSpec
 from budgetnet.model.verify import count_built
 

@@ -18,7 +18,10 @@ from budgetnet.common.errors import InputError
 from budgetnet.experiments.ablation import AblationStudy
 from budgetnet.model import zoo
 from budgetnet.model.budget import Budget
-from budgetnet.model.spec import Head, ModelSpec, Shortcut, Stage, Stem, feature_sizes
+from budgetnet.model.lowering import lower
+from budgetnet.model.parts import Head, Shortcut, SqueezeExcitation, Stage, Stem
+from budgetnet.model.sizes import feature_sizes
+from budgetnet.model.spec import ModelSpec
 from budgetnet.model.zoo import get
 from budgetnet.runs.recipe import Recipe
 from budgetnet.study.space import SearchSpace
@@ -50,11 +53,12 @@ INVALID_NUMBERS = [0, -1, 1.5, "8", True, np.True_, math.nan, math.inf, None, [8
         ("stages[0].kernel_sizes[1]", lambda value: {"stages": [{**STAGE, "kernel_sizes": [3, value]}]}),
         ("num_classes", lambda value: {"stages": [STAGE], "num_classes": value}),
         ("input_shape[2]", lambda value: {"stages": [STAGE], "input_shape": [3, 32, value]}),
-        ("groups", lambda value: {"stages": [STAGE], "groups": value}),
+        ("groups", lambda value: {"stages": [STAGE], "groups": [[8]] if value == [8] else value}),
     ],
 )
 def test_invalid_number_is_rejected_with_its_path(field: str, wrap: Any, value: Any) -> None:
-    assert validation_error(wrap(value)).field == field
+    # A list of values for each stage is none of them.
+    assert validation_error(wrap(value)).field in (field, f"stages[0].{field}")
 
 
 @pytest.mark.parametrize(
@@ -100,7 +104,7 @@ def test_invalid_number_is_rejected_with_its_path(field: str, wrap: Any, value: 
             {"shortcut": {"kind": "padding", "kernel_size": 3}},
         ),
         ("shortcut.kernel_size", "the none shortcut has no kernel", {"shortcut": {"kind": "none", "kernel_size": 3}}),
-        ("shortcut.kind", "must be 'projection'", {"shortcut": {"kind": "identity"}}),
+        ("shortcut.kind", "must be 'projection'", {"shortcut": {"kind": "identical"}}),
         ("block", "must be 'basic'", {"block": "wide"}),
         ("activation", "must be 'relu'", {"activation": "tanh"}),
         ("bottleneck_ratio", "is only for bottleneck blocks, not basic", {"bottleneck_ratio": 0.5}),
@@ -115,6 +119,50 @@ def test_invalid_number_is_rejected_with_its_path(field: str, wrap: Any, value: 
             "must be equal for bottleneck blocks",
             {"block": "bottleneck", "stages": [{**STAGE, "kernel_sizes": [5, 3]}]},
         ),
+        ("bottleneck_ratio_of", "is only for bottleneck blocks, not basic", {"bottleneck_ratio_of": "input"}),
+        (
+            "stages[0].bottleneck_ratio",
+            "is only for bottleneck blocks, not basic",
+            {"stages": [{**STAGE, "bottleneck_ratio": 1}]},
+        ),
+        ("block_activation", "is only for blocks that end", {"block": "preact", "block_activation": False}),
+        ("group_width", "is only for bottleneck blocks, not the basic blocks of stages[0]", {"group_width": 2}),
+        (
+            "group_width",
+            "must divide the 2 inner channels of the bottleneck in stages[0]; the nearest stage widths are 14",
+            {"block": "bottleneck", "group_width": 4},
+        ),
+        (
+            "stages[0].group_width",
+            "must not be given with groups (2)",
+            {"block": "bottleneck", "stages": [{**STAGE, "group_width": 1, "groups": 2}]},
+        ),
+        ("group_width", "must not be given with groups (2)", {"block": "bottleneck", "groups": 2, "group_width": 1}),
+        ("stages[0].groups", "must divide the 8 input channels of stages[0]", {"stages": [{**STAGE, "groups": 3}]}),
+        ("stages[0].group_size", "unknown field", {"stages": [{**STAGE, "group_size": 3}]}),
+        (
+            "squeeze_excitation.place",
+            "is only for bottleneck blocks, not basic",
+            {"squeeze_excitation_ratio": 0.25, "squeeze_excitation": {"place": "inner"}},
+        ),
+        ("squeeze_excitation.rounding", "must be 'nearest'", {"squeeze_excitation": {"rounding": "up"}}),
+        ("squeeze_excitation.bias", "must be true or false", {"squeeze_excitation": {"bias": 1}}),
+        ("shortcut.norm", "the none shortcut has no convolution", {"shortcut": {"kind": "none", "norm": True}}),
+        ("shortcut.bias", "the identity shortcut has no convolution", {"shortcut": {"kind": "identity", "bias": True}}),
+        ("block_dropout", "must be less than 1", {"block_dropout": 1}),
+        ("conv_bias", "must be true or false", {"conv_bias": "yes"}),
+        ("stem.pool_size", "must be odd or equal to pool_stride (2)", {"stem": {"channels": 8, "pool_size": 4}}),
+        (
+            "stem.pool_stride",
+            "would shrink the 2x9 map below 1",
+            {"input_shape": [3, 2, 9], "stem": {"pool_size": 3, "pool_stride": 3}},
+        ),
+        ("stem.inner_channels[1]", "must be at least 1", {"stem": {"inner_channels": [8, 0]}}),
+        ("stem.squeeze_excitation_ratio", "must be greater than 0", {"stem": {"squeeze_excitation_ratio": 0}}),
+        ("head.pool_size", "must be at most the side of the last map, 32x32", {"head": {"pool_size": 33}}),
+        ("head.channels", "must be at least 1", {"head": {"channels": 0}}),
+        ("groups", "must have one entry for each of the 1 stages", {"groups": [1, 2]}),
+        ("stages[0].groups", "must be a whole number", {"groups": ["two"]}),
         ("squeeze_excitation_ratio", "must be greater than 0", {"squeeze_excitation_ratio": 0}),
         ("squeeze_excitation_ratio", "must be at most 1", {"squeeze_excitation_ratio": 1.01}),
         ("head.dropout", "must be less than 1", {"head": {"dropout": 1}}),
@@ -183,10 +231,61 @@ def test_save_and_load_round_trip(tmp_path_factory: pytest.TempPathFactory, spec
 
 @many_examples
 @given(specs(), specs())
-def test_digests_are_equal_if_and_only_if_all_fields_except_the_name_are(first: ModelSpec, second: ModelSpec) -> None:
-    equal = first.model_dump(exclude={"name"}) == second.model_dump(exclude={"name"})
-    assert (first.digest == second.digest) is equal
+def test_digests_of_different_networks_differ(first: ModelSpec, second: ModelSpec) -> None:
+    if first.model_dump(exclude={"name"}) == second.model_dump(exclude={"name"}):
+        assert first.digest == second.digest
+    if lower(first) != lower(second):
+        assert first.digest != second.digest
     assert first.replace(name="another").digest == first.digest
+
+
+@many_examples
+@given(specs())
+def test_what_a_stage_inherits_may_also_be_given_to_it(spec: ModelSpec) -> None:
+    mapping = spec.to_mapping()
+    for stage, settings in zip(mapping["stages"], spec.block_settings, strict=True):
+        stage |= {
+            "block": settings.kind,
+            "squeeze_excitation_ratio": settings.squeeze_ratio,
+            "squeeze_excitation": settings.squeeze_excitation.to_mapping(),
+            "shortcut": settings.shortcut.to_mapping(),
+            "activation": settings.activation,
+            "block_dropout": settings.dropout,
+            "conv_bias": settings.bias,
+        }
+    assert ModelSpec.from_mapping(mapping).digest == spec.digest
+    assert lower(ModelSpec.from_mapping(mapping)) == lower(spec)
+
+
+def test_lists_set_fields_of_each_stage() -> None:
+    spec = ModelSpec.resnet(
+        channels=[8, 16, 32],
+        block=["basic", "preact", "bottleneck"],
+        groups=(1, 2, 4),
+        squeeze_excitation_ratio=[None, 0.5, 0],
+        shortcut=["padding", {"kind": "projection", "kernel_size": 3}, Shortcut(norm=False)],
+        activation="gelu",
+    )
+    assert [stage.block for stage in spec.stages] == ["basic", "preact", "bottleneck"]
+    assert [stage.groups for stage in spec.stages] == [1, 2, 4]
+    assert [settings.squeeze_ratio for settings in spec.block_settings] == [0, 0.5, 0]
+    shortcuts = [settings.shortcut for settings in spec.block_settings]
+    assert shortcuts == [Shortcut(kind="padding"), Shortcut(kernel_size=3), Shortcut(norm=False)]
+    assert {settings.activation for settings in spec.block_settings} == {"gelu"}
+    assert spec.label == "basic+preact+bottleneck-8x1-16x1-32x1"
+    assert spec.replace(groups=[1, 1, 1]).stages[2].groups == 1
+    assert spec.replace(conv_bias=True).block_settings[1].bias
+
+
+def test_digest_is_one_for_a_value_of_all_stages_and_of_the_network() -> None:
+    network = ModelSpec.resnet(channels=[8, 16], groups=2)
+    assert ModelSpec.resnet(channels=[8, 16], groups=[2, 2]).digest == network.digest
+    assert ModelSpec.resnet(channels=[8, 16], groups=[2, 1]).digest != network.digest
+    explicit = network.replace(
+        shortcut={"norm": True, "bias": False}, head={"norm": False}, stem={"channels": 8, "norm": True}
+    )
+    assert explicit.digest == network.digest
+    assert network.replace(squeeze_excitation={"bias": False}).digest == network.digest
 
 
 def test_digest_depends_on_every_field_except_the_name() -> None:
@@ -203,12 +302,53 @@ def test_digest_depends_on_every_field_except_the_name() -> None:
         "activation": "gelu",
         "head": Head(pooling="max"),
         "downsampling": "max-pool",
+        "block_activation": False,
+        "block_dropout": 0.1,
+        "conv_bias": True,
     }
     digests = {base.replace(**{field: value}).digest for field, value in changes.items()} | {base.digest}
     assert len(digests) == len(changes) + 1
     ratios = {base.replace(block="bottleneck", bottleneck_ratio=ratio).digest for ratio in (0.25, 0.5)}
     assert len(ratios) == 2
-    assert set(changes) | {"name", "schema_version", "bottleneck_ratio"} == set(ModelSpec.model_fields)
+    bottleneck = base.replace(block="bottleneck", squeeze_excitation_ratio=0.25)
+    changes_of_bottlenecks: dict[str, Any] = {
+        "bottleneck_ratio": 0.5,
+        "bottleneck_ratio_of": "input",
+        "group_width": 1,
+        "squeeze_excitation": SqueezeExcitation(bias=False),
+    }
+    digests = {bottleneck.replace(**{field: value}).digest for field, value in changes_of_bottlenecks.items()}
+    assert len(digests | {bottleneck.digest}) == len(changes_of_bottlenecks) + 1
+    varied = {"name", "schema_version", *changes, *changes_of_bottlenecks}
+    assert varied == set(ModelSpec.model_fields)
+
+
+PARTS: dict[str, dict[str, Any]] = {
+    "stem": {
+        "channels": 24,
+        "kernel_size": 5,
+        "stride": 2,
+        "whitening": 2,
+        "inner_channels": [4],
+        "bias": True,
+        "norm": False,
+        "squeeze_excitation_ratio": 0.5,
+        "pool_size": 3,
+    },
+    "head": {"pooling": "max", "dropout": 0.5, "scale": 0.5, "norm": True, "channels": 8, "pool_size": 2},
+    "shortcut": {"kind": "none", "kernel_size": 3, "norm": False, "bias": True},
+    "squeeze_excitation": {"ratio_of": "input", "rounding": "down", "bias": False},
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_digest_depends_on_every_field_of_a_part(part: str) -> None:
+    base = ModelSpec.resnet(channels=[16, 32], squeeze_excitation_ratio=0.25)
+    own = getattr(base, part).model_dump()
+    digests = {base.replace(**{part: {**own, field: value}}).digest for field, value in PARTS[part].items()}
+    assert len(digests | {base.digest}) == len(PARTS[part]) + 1
+    elsewhere = {"place", "pool_stride"}
+    assert set(PARTS[part]) == set(own) - elsewhere
 
 
 def test_loading_error_names_file_and_field(tmp_path: Path) -> None:

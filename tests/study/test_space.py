@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from support import PAIR_SPACE, TINY_SPACE
@@ -21,7 +21,34 @@ from budgetnet.study.space.named import NAMED, named_space
 
 IMAGE: dict[str, Any] = {"input_shape": (3, 32, 32), "num_classes": 10}
 MEASURES: tuple[Measure, ...] = ("params", "macs", "activations")
-SPACES = [SearchSpace(), SearchSpace(**TINY_SPACE), SearchSpace(**PAIR_SPACE)]
+SMALL: dict[str, Any] = {"channels": [8, 8], "full_size_stages": [1, 1], "first_kernel_sizes": [3]}
+VARIED = SearchSpace.from_mapping(
+    {
+        **SMALL,
+        "stages": [1, 2],
+        "growth": [1.0, 2.0],
+        "blocks": [1, 1],
+        "block_kinds": ["basic", "bottleneck"],
+        "squeeze_excitation_ratios": [0.25],
+        "bottleneck_ratios": [0.5, 2.0],
+        "group_widths": [None, 1],
+        "conv_biases": [True, False],
+        "heads": [{}, {"pool_size": 16}, {"channels": 8}],
+        "stems": [{}, {"pool_size": 3}],
+    }
+)
+RULED = SearchSpace.from_mapping(
+    {
+        **SMALL,
+        "channels": [16, 16],
+        "stages": [1, 3],
+        "block_kinds": ["bottleneck"],
+        "bottleneck_ratios": [1.0],
+        "group_widths": [8, 16],
+        "regnet": {"depth": [3, 5], "slopes": [0.25, 1.0, 2.0], "multipliers": [1.5, 2.5]},
+    }
+)
+SPACES = [SearchSpace(), SearchSpace(**TINY_SPACE), SearchSpace(**PAIR_SPACE), VARIED, RULED]
 
 
 TWO_FLAT: dict[str, Any] = {
@@ -74,11 +101,14 @@ def test_every_draw_is_a_network_that_never_narrows_and_halves_maps_that_can_be(
     space, params = drawn
     spec = space.spec(params, input_shape=shape, num_classes=7)
     widths = [stage.channels for stage in spec.stages]
+    params = space.complete(params)
     assert widths == sorted(widths)
     assert all(width % space.channel_step == 0 for width in widths)
     assert space.channels[0] <= widths[0] <= space.channels[1]
     assert space.stages[0] <= len(widths) <= space.stages[1]
     side = min(shape[1:])
+    if spec.stem.pool_size:
+        side = -(-side // 2)
     for index, stage in enumerate(spec.stages):
         assert stage.stride == (2 if index >= params["full_size_stages"] and side >= 2 else 1)
         side = -(-side // stage.stride)
@@ -180,6 +210,38 @@ def test_a_widest_width_off_the_grid_is_lowered_to_it() -> None:
         # Widths that fall make the classifier of the deeper network the smaller one.
         ({"growth": [0.125], "channels": [64, 64]}, 100_000),
         ({"growth": [0.5, 1.0], "channels": [64, 64], "stages": [1, 3], "blocks": [1, 1]}, 1_000),
+        # A head that pools windows is the smaller one where the last map is no larger than they are.
+        (
+            {
+                "heads": [{"pool_size": 4}, {"pool_size": 2}, {"channels": 8}],
+                "stems": [{"bias": True}, {"pool_size": 3}],
+                "conv_biases": [True, False],
+                "stages": [1, 3],
+                "blocks": [1, 1],
+            },
+            10,
+        ),
+        (
+            {
+                "block_kinds": ["bottleneck"],
+                "bottleneck_ratios": [2.0, 0.5, 0.375],
+                "group_widths": [None, 8, 1],
+                "shortcut_kernel_sizes": [3, 1],
+                "fixed": {"bottleneck_ratio_of": "input"},
+                "blocks": [1, 1],
+            },
+            10,
+        ),
+        (
+            {
+                "block_kinds": ["bottleneck"],
+                "bottleneck_ratios": [1.0],
+                "group_widths": [8, 16],
+                "regnet": {"depth": [3, 5], "slopes": [1.0, 0.25, 2.0], "multipliers": [2.5, 1.5]},
+                "stages": [1, 3],
+            },
+            10,
+        ),
     ],
 )
 def test_the_smallest_network_is_the_smallest_of_all(changes: dict[str, Any], num_classes: int) -> None:
@@ -242,6 +304,7 @@ def test_a_space_that_breaks_a_rule_names_the_field(changes: dict[str, Any], fie
     assert "\n" not in str(caught.value)
 
 
+@settings(deadline=None)
 @given(draws())
 def test_no_draw_needs_less_than_the_smallest_network(drawn: tuple[SearchSpace, dict[str, Any]]) -> None:
     space, params = drawn

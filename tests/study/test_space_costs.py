@@ -9,7 +9,7 @@ import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, IntDistribution
-from strategies import examples
+from strategies import examples, squeeze_excitations
 
 from budgetnet.common.errors import InputError
 from budgetnet.model.cost import Cost
@@ -20,7 +20,7 @@ IMAGE: dict[str, Any] = {"input_shape": (3, 32, 32), "num_classes": 10}
 
 
 def some(choices: list[Any]) -> st.SearchStrategy[list[Any]]:
-    return st.lists(st.sampled_from(choices), min_size=1, max_size=3, unique=True)
+    return st.lists(st.sampled_from(choices), min_size=1, max_size=3, unique_by=repr)
 
 
 @st.composite
@@ -33,7 +33,37 @@ def spaces(draw: st.DrawFn) -> SearchSpace:
     step = draw(st.sampled_from([1, 2, 4, 5, 8]))
     narrowest = step * draw(st.integers(1, 6))
     growth = draw(some([0.1, 0.25, 0.5, 0.875, 1.0, 1.25, 1.5, 2.0, 2.5]))
-    shortcuts = ["projection", "average-pool", "none"] + (["padding"] if min(growth) >= 1 else [])
+    shortcuts = ["projection", "average-pool", "identity", "none"] + (["padding"] if min(growth) >= 1 else [])
+    kinds = draw(some(["basic", "preact", "bottleneck", "preact-bottleneck"]))
+    inner = all(kind.endswith("bottleneck") for kind in kinds)
+    others: dict[str, Any] = {}
+    if draw(st.booleans()):
+        squeeze = squeeze_excitations(inner=inner)
+        others = {
+            "groups": [1],
+            "group_widths": draw(some([None, 1, 2, 3, 8])),
+            "bottleneck_ratios": draw(some([0.25, 0.3, 0.5, 1.0, 2.0, 6.0])),
+            "shortcut_kernel_sizes": draw(some([1, 3])),
+            "activations": draw(some(["relu", "gelu"])),
+            "block_dropouts": draw(some([0.0, 0.2])),
+            "conv_biases": draw(some([False, True])),
+            "stems": draw(some([{}, {"inner_channels": [3, 5]}, {"bias": True, "squeeze_excitation_ratio": 0.25}])),
+            "heads": draw(some([{}, {"pool_size": 2}, {"channels": 24, "norm": True}, {"pool_size": 4}])),
+            "fixed": draw(
+                st.fixed_dictionaries(
+                    {},
+                    optional={
+                        "bottleneck_ratio_of": st.sampled_from(["input", "output"]),
+                        "squeeze_excitation": squeeze,
+                        "downsampling": st.just("max-pool"),
+                        "block_activation": st.booleans(),
+                    },
+                )
+            ),
+        }
+        if draw(st.booleans()):
+            slopes, multipliers = draw(some([0.0, 0.3, 1.0, 2.0])), draw(some([1.2, 1.5, 2.0, 3.0]))
+            others["regnet"] = {"depth": ends(1, 9), "slopes": slopes, "multipliers": multipliers}
     return SearchSpace.from_mapping(
         {
             "stages": ends(1, 6),
@@ -44,16 +74,17 @@ def spaces(draw: st.DrawFn) -> SearchSpace:
             "full_size_stages": ends(1, 7),
             "first_kernel_sizes": draw(some([1, 3, 5, 7])),
             "second_kernel_sizes": draw(some([1, 3, 5])),
-            "block_kinds": draw(some(["basic", "preact", "bottleneck"])),
+            "block_kinds": kinds,
             "groups": draw(some([1, 2, 3, 4, 8, 32])),
             "shortcuts": draw(some(shortcuts)),
             "squeeze_excitation_ratios": draw(some([0.0, 0.01, 0.0625, 0.25, 0.3, 0.5, 1.0])),
+            **others,
         }
     )
 
 
 def costs_one_by_one(space: SearchSpace, columns: Any, **image: Any) -> list[Cost]:
-    rows = range(len(columns["stages"]))
+    rows = range(len(columns["block"]))
     return [space.spec(space.params_at(columns, row), **image).cost for row in rows]
 
 

@@ -10,7 +10,8 @@ from torch import nn
 
 from budgetnet.data import DataSet
 from budgetnet.data.on_device import normalise
-from budgetnet.model.spec import ModelSpec, Stem
+from budgetnet.model.parts import Stem
+from budgetnet.model.spec import ModelSpec
 from budgetnet.training.initialisation import init_dirac, initialise, whiten, whitening_weights
 
 WHITENED = TINY.replace(stem={"channels": 8, "whitening": 2})

@@ -11,7 +11,7 @@ from hypothesis import given
 from strategies import many_examples, specs
 
 from budgetnet.model import zoo
-from budgetnet.model.plan import lower
+from budgetnet.model.lowering import lower
 from budgetnet.model.spec import ModelSpec
 from budgetnet.visualization.figures import outline, outline_svg, silhouette_svg
 

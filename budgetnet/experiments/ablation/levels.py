@@ -26,6 +26,8 @@ STAGE = "spec.stages[]"
 REMOVED: dict[str, Any] = {
     STAGE: None,
     "spec.groups": 1,
+    "spec.block_dropout": 0.0,
+    "spec.conv_bias": False,
     "spec.squeeze_excitation_ratio": None,
     "spec.shortcut": {"kind": "none"},
     "spec.head.dropout": 0.0,

@@ -43,6 +43,14 @@ class _DependentField(NamedTuple):
     when: Callable[[Any], bool]
 
 
+def _is_no_bottleneck(block: object) -> bool:
+    return not str(block).endswith("bottleneck")
+
+
+def _has_no_conv(kind: object) -> bool:
+    return kind in ("padding", "identity", "none")
+
+
 _DEPENDENT_FIELDS = (
     _DependentField("recipe.nesterov", False, "recipe.momentum", lambda momentum: not momentum),
     _DependentField("recipe.nesterov", False, "recipe.optimizer.kind", _is_not_sgd),
@@ -53,8 +61,15 @@ _DEPENDENT_FIELDS = (
     _DependentField("recipe.test_time_shifts", False, "recipe.test_time_flip", lambda flip: not flip),
     _DependentField("recipe.schedule.cycles", None, "recipe.schedule.kind", lambda kind: kind != "cosine-restarts"),
     _DependentField("recipe.schedule.milestones", None, "recipe.schedule.kind", lambda kind: kind != "steps"),
-    _DependentField("spec.bottleneck_ratio", None, "spec.block", lambda block: block != "bottleneck"),
-    _DependentField("spec.shortcut.kernel_size", 1, "spec.shortcut.kind", lambda kind: kind in ("padding", "none")),
+    _DependentField("spec.bottleneck_ratio", None, "spec.block", _is_no_bottleneck),
+    _DependentField("spec.bottleneck_ratio_of", "output", "spec.block", _is_no_bottleneck),
+    _DependentField("spec.group_width", None, "spec.block", _is_no_bottleneck),
+    _DependentField("spec.squeeze_excitation.place", "output", "spec.block", _is_no_bottleneck),
+    _DependentField("spec.squeeze_excitation.ratio_of", "output", "spec.block", _is_no_bottleneck),
+    _DependentField("spec.block_activation", True, "spec.block", lambda block: str(block).startswith("preact")),
+    _DependentField("spec.shortcut.kernel_size", 1, "spec.shortcut.kind", _has_no_conv),
+    _DependentField("spec.shortcut.norm", None, "spec.shortcut.kind", _has_no_conv),
+    _DependentField("spec.shortcut.bias", None, "spec.shortcut.kind", _has_no_conv),
 )
 
 
@@ -134,7 +149,9 @@ def _must_reset(field: _DependentField, documents: dict[str, Any], inherited: di
         value, of = value_at(documents, field.path), value_at(documents, field.of)
     except InputError:  # An invalid document, which is reported on validation.
         return False
-    return value == value_at(inherited, field.path) and field.when(of) and value != field.value
+    # What the base combines is valid: its stages may have values of their own.
+    changed = of != value_at(inherited, field.of)
+    return changed and value == value_at(inherited, field.path) and field.when(of) and value != field.value
 
 
 def _recipe(mapping: dict[str, Any], settings: Mapping[str, Any], before: Recipe) -> Recipe:

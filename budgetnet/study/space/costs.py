@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,9 +13,13 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from budgetnet.common.documents import MAX_CHANNELS
 from budgetnet.common.errors import InputError
-from budgetnet.model.cost import stage_cost, stem_and_head_cost
-from budgetnet.model.spec import DEFAULT_BOTTLENECK_RATIO, BlockKind
-from budgetnet.study.space.structure import shortcut_area, stem_of, strides_of, width_step
+from budgetnet.model.cost import block_cost, shortcut_cost, stem_and_head_cost
+from budgetnet.model.parts import BlockKind
+from budgetnet.model.sizes import feature_sizes
+from budgetnet.model.spec import ModelSpec
+from budgetnet.study.space.networks import choice_text, document_of, fixed_fields
+from budgetnet.study.space.regnet import stage_columns
+from budgetnet.study.space.structure import shortcut_area, strides_of
 
 if TYPE_CHECKING:
     from budgetnet.study.space.document import SearchSpace
@@ -71,85 +76,183 @@ def choices_of(where: BaseDistribution) -> NDArray[Any]:
 
 def costs_of(space: SearchSpace, columns: Columns, *, input_shape: tuple[int, int, int], num_classes: int) -> Costs:
     """Return the costs of many samples, see `SearchSpace.costs`."""
-    costs = Costs(*(np.zeros(len(columns["stages"]), dtype=np.int64) for _ in Costs._fields))
-    for kind in space.block_kinds:
-        _refuse_overflow(space, kind, input_shape, num_classes)
-        rows = np.flatnonzero(columns["block"] == kind)
+    count = len(columns["block"])
+    costs = Costs(*(np.zeros(count, dtype=np.int64) for _ in Costs._fields))
+    known = {name: np.full(count, value, dtype=object) for name, value in space.defaults.items()}
+    full = {**known, **{name: column for name, column in columns.items() if name in space.network}}
+    if space.regnet is not None:
+        full |= stage_columns(full, space.regnet, most=space.stages[1])
+    # What is not a number, but decides how costs are computed.
+    kinds: dict[str, list[Any]] = {
+        "block": list(space.block_kinds),
+        "stem": list(map(choice_text, space.stems)),
+        "head": list(map(choice_text, space.heads)),
+        "conv_bias": list(space.conv_biases),
+    }
+    for kind in itertools.product(*kinds.values()):
+        frame = _Frame(space, dict(zip(kinds, kind, strict=True)), input_shape, num_classes)
+        # Comparing text takes longer than counting, so it is left out where there is one choice.
+        chosen = [full[name] == value for name, value in zip(kinds, kind, strict=True) if len(kinds[name]) > 1]
+        rows = np.flatnonzero(np.logical_and.reduce(chosen)) if chosen else np.arange(count)
         for start in range(0, len(rows), _CHUNK):
             chunk = rows[start : start + _CHUNK]
-            part = {name: column[chunk] for name, column in columns.items() if name in space.network}
-            counted = _costs_of_kind(space, kind, part, input_shape, num_classes)
+            counted = frame.costs({name: column[chunk] for name, column in full.items()})
             for column, counts in zip(costs, counted, strict=True):
                 column[chunk] = counts
     return costs
 
 
-def _costs_of_kind(
-    space: SearchSpace, kind: BlockKind, columns: Columns, input_shape: tuple[int, int, int], num_classes: int
-) -> NDArray[np.int64]:
-    """Return the costs of samples with one kind of block: `(3, samples)`, in the order of `Costs`."""
-    fullest = range(space.full_size_stages[0], space.full_size_stages[1] + 1)
-    strides = np.array([strides_of(space.stages[1], full, min(input_shape[1:])) for full in fullest])
-    reached = np.cumprod(strides, axis=1)
-    # Dividing and rounding up a side gives the same in steps or at once.
-    pixels = -(-input_shape[1] // reached) * -(-input_shape[2] // reached)
-    row = columns["full_size_stages"] - fullest[0]
-    first, second = (columns[f"{which}_kernel_size"].astype(np.int64) ** 2 for which in ("first", "second"))
-    ratio = columns["squeeze_excitation_ratio"]
-    groups: Any = columns["groups"].astype(np.int64)
-    step = _looked_up(groups, {each: width_step(space.channel_step, kind, each) for each in space.groups})
-    area = _looked_up(columns["shortcut"], {each: shortcut_area(each) for each in space.shortcuts})
-    exact = columns["channels"].astype(np.float64)
-    stem = in_channels = width = _widths(exact, step)
-    before = np.full_like(width, input_shape[1] * input_shape[2])
-    total = np.zeros((len(Costs._fields), len(width)), dtype=np.int64)
-    for index in range(space.stages[1]):
-        # An omitted stage has no blocks and changes neither width nor map, so it costs nothing.
-        there = index < columns["stages"]
-        if index:
-            exact = exact * columns[f"growth_{index + 1}"]
-            width = np.where(there, _widths(exact, step), in_channels)
-        after = np.where(there, pixels[row, index], before)
-        changes = (width != in_channels) | (there & (strides[row, index] > 1))
-        total += stage_cost(
-            kind,
-            groups,
-            blocks=columns[f"blocks_{index + 1}"] * there,
-            in_channels=in_channels,
-            width=width,
-            inner=_rounded(width * DEFAULT_BOTTLENECK_RATIO) if kind == "bottleneck" else width,
-            hidden=_rounded(width * ratio) * (ratio > 0),
-            first=first,
-            second=second,
-            shortcut=changes * area,
-            before=before,
-            after=after,
-            computed=after,
+class _Frame:
+    """What networks with one kind of block, stem and head, with or without biases, have in common."""
+
+    def __init__(
+        self, space: SearchSpace, choices: dict[str, Any], input_shape: tuple[int, int, int], num_classes: int
+    ) -> None:
+        self.space = space
+        self.kind: BlockKind = choices["block"]
+        head = dict(document_of(choices["head"]))
+        self.pool_size: int | None = head.pop("pool_size", None)
+        self.spec = ModelSpec.from_mapping(
+            {
+                **fixed_fields(space, self.kind),
+                "input_shape": input_shape,
+                "num_classes": num_classes,
+                "stages": [{"channels": 1}],
+                "block": self.kind,
+                "stem": document_of(choices["stem"]),
+                "head": head,
+                "conv_bias": choices["conv_bias"],
+                # Only whether there is squeeze-and-excitation is read, and how it is computed.
+                "squeeze_excitation_ratio": 1.0 if max(space.squeeze_excitation_ratios) else None,
+            }
         )
-        in_channels, before = width, after
-    total += stem_and_head_cost(kind, num_classes, stem=stem, last=width, **stem_of(input_shape))
-    return total
+        self.after_stem = feature_sizes(self.spec)[0]
+        self._refuse_overflow()
+
+    def costs(self, columns: Columns) -> NDArray[np.int64]:
+        """Return the costs of samples: `(3, samples)`, in the order of `Costs`."""
+        space, spec = self.space, self.spec
+        settings = spec.block_settings[0]
+        fullest = range(space.full_size_stages[0], space.full_size_stages[1] + 1)
+        strides = np.array([strides_of(space.stages[1], full, min(self.after_stem)) for full in fullest])
+        reached = np.cumprod(strides, axis=1)
+        # Dividing and rounding up a side gives the same in steps or at once.
+        heights, widths = (-(-side // reached) for side in self.after_stem)
+        row = columns["full_size_stages"] - fullest[0]
+        first, second = (columns[f"{which}_kernel_size"].astype(np.int64) ** 2 for which in ("first", "second"))
+        squeeze = columns["squeeze_excitation_ratio"].astype(np.float64)
+        ratio = columns["bottleneck_ratio"].astype(np.float64)
+        step, groups, group_width = self._steps(columns)
+        area = _looked_up(columns["shortcut"], {each: shortcut_area(each) for each in space.shortcuts})
+        area *= columns["shortcut_kernel_size"].astype(np.int64) ** 2
+        exact = columns["channels"].astype(np.float64)
+        stem = in_channels = width = _widths(exact, step)
+        height, across = (np.full_like(width, side) for side in self.after_stem)
+        total = np.zeros((len(Costs._fields), len(width)), dtype=np.int64)
+        for index in range(space.stages[1]):
+            # An omitted stage has no blocks and changes neither width nor map, so it costs nothing.
+            there = index < columns["stages"]
+            if index:
+                exact = exact * columns[f"growth_{index + 1}"]
+                width = np.where(there, _widths(exact, step), in_channels)
+            before = height * across
+            height = np.where(there, heights[row, index], height)
+            across = np.where(there, widths[row, index], across)
+            after = height * across
+            changes = (width != in_channels) | (there & (strides[row, index] > 1))
+            computed = before if spec.downsampling == "max-pool" else after
+            blocks = columns[f"blocks_{index + 1}"].astype(np.int64) * there
+
+            def block(inputs: NDArray[np.int64], pixels: tuple[Any, Any, Any], width: Any = width) -> Any:
+                inner = width
+                if settings.bottleneck:
+                    inner = _rounded((inputs if settings.ratio_of_input else width) * ratio)
+                of = {"output": width, "input": inputs, "inner": inner}[settings.squeeze_excitation.ratio_of]
+                return np.array(
+                    block_cost(
+                        settings,
+                        inputs,
+                        width,
+                        inner,
+                        np.where(group_width > 0, inner // np.maximum(group_width, 1), groups),
+                        _hidden(of, squeeze, settings.squeeze_excitation.rounding),
+                        first,
+                        second,
+                        pixels,
+                    )
+                )
+
+            total += there * block(in_channels, (before, after, computed))
+            total += np.array(shortcut_cost(settings, changes * area, in_channels, width, after))
+            total += np.maximum(blocks - 1, 0) * block(width, (after, after, after))
+            in_channels = width
+        positions: Any = 1
+        if self.pool_size is not None:
+            fits = np.minimum(height, across) >= self.pool_size
+            positions = np.where(fits, (height // self.pool_size) * (across // self.pool_size), 1)
+        hidden = _hidden(stem, np.float64(spec.stem.squeeze_excitation_ratio or 0.0), "nearest")
+        pixels = height * across
+        total += stem_and_head_cost(spec, stem=stem, last=width, hidden=hidden, pixels=pixels, positions=positions)
+        return total
+
+    def _steps(self, columns: Columns) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Return what widths are multiples of, the groups, and the group widths with 0 for none."""
+        groups = columns["groups"].astype(np.int64)
+        widths = {each: each or 0 for each in self.space.group_widths}
+        bottleneck = self.kind.endswith("bottleneck")
+        group_width = _looked_up(columns["group_width"], widths) if bottleneck else np.zeros_like(groups)
+        step = np.zeros_like(groups)
+        for (count, own, ratio), value in self.space.steps(self.kind).items():
+            match = groups == count
+            if bottleneck:
+                match &= (group_width == (own or 0)) & (columns["bottleneck_ratio"] == ratio)
+            step[match] = value
+        return step, groups, group_width
+
+    def _refuse_overflow(self) -> None:
+        """Require that the counts of the largest networks fit in 64 bits."""
+        space, spec = self.space, self.spec
+        growth = max(1.0, *space.growth) ** (space.stages[1] - 1)
+        if space.regnet is not None:
+            growth = max(space.regnet.multipliers) ** (space.stages[1] - 1)
+        steps = space.steps(self.kind).values()
+        widest = min(max((int(space.channels[1] * growth) // step + 1) * step for step in steps), MAX_CHANNELS)
+        height, width = spec.input_shape[1:]
+        blocks = space.regnet.depth[1] if space.regnet is not None else space.blocks[1] * space.stages[1]
+        block = block_cost(
+            spec.block_settings[0],
+            widest,
+            widest,
+            math.ceil(widest * max(1.0, *space.bottleneck_ratios)),
+            1,
+            widest,
+            max(space.first_kernel_sizes) ** 2,
+            max(space.second_kernel_sizes) ** 2,
+            (height * width,) * 3,
+        )
+        area = max(space.shortcut_kernel_sizes) ** 2
+        shortcut = shortcut_cost(spec.block_settings[0], area, widest, widest, height * width)
+        ends = stem_and_head_cost(
+            spec, stem=widest, last=widest, hidden=widest, pixels=height * width, positions=height * width
+        )
+        most = max(
+            blocks * each + space.stages[1] * short + end
+            for each, short, end in zip(block, shortcut, ends, strict=True)
+        )
+        if most > np.iinfo(np.int64).max:
+            rule = "its largest networks may have counts beyond 64 bits; count its networks one by one"
+            raise InputError("space", space.name, rule)
 
 
-def _refuse_overflow(space: SearchSpace, kind: BlockKind, input_shape: tuple[int, int, int], num_classes: int) -> None:
-    """Require that the counts of the largest networks fit in 64 bits."""
-    growth = max(1.0, *space.growth) ** (space.stages[1] - 1)
-    steps = [width_step(space.channel_step, kind, groups) for groups in space.groups]
-    widest = min(max((int(space.channels[1] * growth) // step + 1) * step for step in steps), MAX_CHANNELS)
-    stage = stage_cost(
-        kind,
-        1,
-        blocks=space.blocks[1],
-        **dict.fromkeys(("in_channels", "width", "inner", "hidden"), widest),
-        first=max(space.first_kernel_sizes) ** 2,
-        second=max(space.second_kernel_sizes) ** 2,
-        shortcut=1,
-        **dict.fromkeys(("before", "after", "computed"), input_shape[1] * input_shape[2]),
-    )
-    ends = stem_and_head_cost(kind, num_classes, stem=widest, last=widest, **stem_of(input_shape))
-    if max(space.stages[1] * part + end for part, end in zip(stage, ends, strict=True)) > np.iinfo(np.int64).max:
-        rule = "its largest networks may have counts beyond 64 bits; count its networks one by one"
-        raise InputError("space", space.name, rule)
+def _hidden(widths: Any, ratio: Any, rounding: str) -> Any:
+    """Return hidden widths as `SqueezeExcitation.hidden` does; 0 for a ratio of 0."""
+    if rounding == "multiple-of-8":
+        hidden = np.maximum(8, (widths * ratio / 8 + 0.5).astype(np.int64) * 8)
+    elif rounding == "down":
+        hidden = np.maximum(1, (widths * ratio).astype(np.int64))
+    else:
+        hidden = _rounded(widths * ratio)
+    return hidden * (ratio > 0)
 
 
 def enumerated(distributions: Mapping[str, BaseDistribution], start: int, stop: int) -> dict[str, NDArray[Any]]:

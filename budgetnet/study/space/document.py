@@ -11,33 +11,25 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from pydantic import BeforeValidator, Field, model_validator
 
-from budgetnet.common.documents import MAX_CHANNELS, Channels, Document, Positive, Real
-from budgetnet.common.errors import InputError
+from budgetnet.common.documents import Channels, Document, Flag, Positive, Real
+from budgetnet.model.block_settings import DEFAULT_BOTTLENECK_RATIO
 from budgetnet.model.budget import Sizing
-from budgetnet.model.spec import BlockKind, KernelSize, ModelSpec, ShortcutKind
+from budgetnet.model.parts import Activation, BlockKind, BottleneckRatio, Dropout, KernelSize, ShortcutKind
+from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.recipe import Recipe
+from budgetnet.study.space.checks import check_space
 from budgetnet.study.space.costs import Columns, Costs, combinations, costs_of, enumerated, sample_columns
+from budgetnet.study.space.networks import OPTIONAL, choice_text, spec_of_widths
 from budgetnet.study.space.recipes import PREFIX, RecipeValues, override, read_recipe_values, recipe_distributions
+from budgetnet.study.space.regnet import RegnetRule, replaced_by_rule, with_stages
 from budgetnet.study.space.smallest import Measure, smallest_of
-from budgetnet.study.space.structure import rounded_width, strides_of, width_step
+from budgetnet.study.space.structure import rounded_width, width_step
 
 Ratio = Annotated[Real, Field(ge=0, le=1)]
 Growth = Annotated[Real, Field(gt=0, le=8)]
 BudgetShare = Annotated[Real, Field(gt=0, le=1)]
 StageCount = Annotated[Positive, Field(le=32)]
 BlockCount = Annotated[Positive, Field(le=256)]
-
-
-_CHOICES = (
-    "growth",
-    "first_kernel_sizes",
-    "second_kernel_sizes",
-    "block_kinds",
-    "squeeze_excitation_ratios",
-    "groups",
-    "shortcuts",
-)
-"""Fields that list choices."""
 
 
 class SearchSpace(Document):
@@ -81,6 +73,28 @@ class SearchSpace(Document):
     groups divide the inner width, a quarter of the width."""
     shortcuts: Annotated[tuple[ShortcutKind, ...], Field(min_length=1)] = ("projection",)
     """Kinds of shortcut of blocks that change the shape."""
+    bottleneck_ratios: Annotated[tuple[BottleneckRatio, ...], Field(min_length=1)] = (DEFAULT_BOTTLENECK_RATIO,)
+    """Inner widths of bottlenecks as shares of their width; above 1 they are inverted."""
+    group_widths: Annotated[tuple[Channels | None, ...], Field(min_length=1)] = (None,)
+    """Channels of each group of a bottleneck's spatial convolution, 1 for depthwise; null for the sampled groups."""
+    shortcut_kernel_sizes: Annotated[tuple[KernelSize, ...], Field(min_length=1)] = (1,)
+    """Kernel sizes of shortcuts with a convolution."""
+    activations: Annotated[tuple[Activation, ...], Field(min_length=1)] = ("relu",)
+    """Activation functions."""
+    block_dropouts: Annotated[tuple[Dropout, ...], Field(min_length=1)] = (0.0,)
+    """Dropout probabilities in blocks."""
+    conv_biases: Annotated[tuple[Flag, ...], Field(min_length=1)] = (False,)
+    """Whether the blocks' convolutions have biases."""
+    stems: Annotated[tuple[dict[str, Any], ...], Field(min_length=1)] = ({},)
+    """Stems, each with some fields of a specification's stem, such as ``{inner_channels: [32, 32], pool_size: 3}``;
+    its width is that of the first stage."""
+    heads: Annotated[tuple[dict[str, Any], ...], Field(min_length=1)] = ({},)
+    """Heads, each with some fields of a specification's head, such as ``{channels: 512}``; a ``pool_size`` above the
+    side of a network's last map is global pooling."""
+    fixed: dict[str, Any] = Field(default_factory=dict)
+    """Other fields of the specification, the same for every network, such as ``block_activation: false``."""
+    regnet: RegnetRule | None = None
+    """RegNet's rule for widths and depths, in place of `stages` (of which the maximum holds), `growth` and `blocks`."""
     recipe: Annotated[dict[str, RecipeValues], BeforeValidator(read_recipe_values)] = Field(default_factory=dict)
     """Fields of the recipe that vary, with dots as in ``augmentation.cutout``: a list of choices, or a range such as
     ``{low: 0.01, high: 0.2, log: true}``."""
@@ -88,29 +102,8 @@ class SearchSpace(Document):
     """Smallest and largest share of the budget to fit a network to. Used with sizing `scale` only."""
 
     @model_validator(mode="after")
-    def _ranges(self) -> Self:
-        for field in ("stages", "channels", "blocks", "full_size_stages", "budget_shares"):
-            low, high = getattr(self, field)
-            if low > high:
-                raise InputError(field, [low, high], "must name the smaller number first")
-        for field in _CHOICES:
-            choices = getattr(self, field)
-            if len(set(choices)) < len(choices):
-                raise InputError(field, list(choices), "must not name a choice twice")
-        if self.channels[0] % self.channel_step:
-            raise InputError("channels", list(self.channels), f"must start at a multiple of {self.channel_step}")
-        widest = self.channels[1] * max(1.0, max(self.growth) ** (self.stages[1] - 1))
-        if widest > MAX_CHANNELS:
-            rule = f"lets {self.stages[1]} stages grow to {widest:,.0f} channels; must be at most {MAX_CHANNELS:,}"
-            raise InputError("growth", list(self.growth), rule)
-        if "padding" in self.shortcuts and min(self.growth) < 1:
-            rule = f"a padding shortcut cannot narrow, and growth may be {min(self.growth):g}"
-            raise InputError("shortcuts", list(self.shortcuts), rule)
-        for kind in self.block_kinds:
-            step = max(width_step(self.channel_step, kind, groups) for groups in self.groups)
-            if step > MAX_CHANNELS:
-                rule = f"makes {kind} blocks multiples of {step:,} channels wide; must be at most {MAX_CHANNELS:,}"
-                raise InputError("groups", list(self.groups), rule)
+    def _consistent(self) -> Self:
+        check_space(self)
         return self
 
     @functools.cached_property
@@ -133,7 +126,31 @@ class SearchSpace(Document):
             network[f"blocks_{number}"] = IntDistribution(*self.blocks)
             if number > 1:
                 network[f"growth_{number}"] = CategoricalDistribution(self.growth)
+        if self.regnet is not None:
+            network = {name: where for name, where in network.items() if not replaced_by_rule(name)}
+            network |= self.regnet.distributions
+        for field, name in OPTIONAL.items():
+            choices = getattr(self, field)
+            if choices != type(self).model_fields[field].default:
+                network[name] = CategoricalDistribution(list(map(choice_text, choices)))
         return network
+
+    @functools.cached_property
+    def defaults(self) -> dict[str, Any]:
+        """Values of the parameters that are not sampled, because there is only the default."""
+        every = {name: choice_text(getattr(self, field)[0]) for field, name in OPTIONAL.items()}
+        return {name: value for name, value in every.items() if name not in self.network}
+
+    def steps(self, kind: BlockKind) -> dict[tuple[int, int | None, float], int]:
+        """Return what widths are multiples of, by the groups, group width and bottleneck ratio of a sample."""
+        return {
+            (groups, group_width, ratio): width_step(
+                self.channel_step, kind, groups, group_width=group_width, ratio=ratio
+            )
+            for groups in self.groups
+            for group_width in self.group_widths
+            for ratio in self.bottleneck_ratios
+        }
 
     @functools.cached_property
     def narrowest(self) -> SearchSpace:
@@ -172,7 +189,8 @@ class SearchSpace(Document):
             input_shape: image as (channels, height, width).
             num_classes: number of classes.
         """
-        step = width_step(self.channel_step, params["block"], params["groups"])
+        params = self.complete(params)
+        step = self.step_of(params)
         channels = []
         exact = float(params["channels"])
         for number in range(1, params["stages"] + 1):
@@ -180,9 +198,24 @@ class SearchSpace(Document):
             channels.append(rounded_width(exact, step))
         return self.spec_of_widths(params, channels, input_shape=input_shape, num_classes=num_classes)
 
-    @staticmethod
+    def complete(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a sample with the parameters that are not sampled, and with the stages of RegNet's rule."""
+        known = {**self.defaults, **params}
+        if self.regnet is None or "stages" in known:
+            return known
+        return with_stages(known, self.regnet, most=self.stages[1])
+
+    def step_of(self, params: Mapping[str, Any]) -> int:
+        """Return what the widths of a complete sample are multiples of."""
+        key = params["groups"], params["group_width"], params["bottleneck_ratio"]
+        return self._steps[params["block"]][key]
+
+    @functools.cached_property
+    def _steps(self) -> dict[BlockKind, dict[tuple[int, int | None, float], int]]:
+        return {kind: self.steps(kind) for kind in self.block_kinds}
+
     def spec_of_widths(
-        params: Mapping[str, Any], channels: list[int], *, input_shape: tuple[int, int, int], num_classes: int
+        self, params: Mapping[str, Any], channels: list[int], *, input_shape: tuple[int, int, int], num_classes: int
     ) -> ModelSpec:
         """Return the network of a sample with the given widths, one for each stage.
 
@@ -192,21 +225,7 @@ class SearchSpace(Document):
             input_shape: image as (channels, height, width).
             num_classes: number of classes.
         """
-        count = len(channels)
-        first, second = params["first_kernel_size"], params["second_kernel_size"]
-        return ModelSpec.resnet(
-            channels=channels,
-            blocks=[params[f"blocks_{number}"] for number in range(1, count + 1)],
-            strides=strides_of(count, params["full_size_stages"], min(input_shape[1:])),
-            # A bottleneck has one spatial convolution.
-            kernel_sizes=(first, first if params["block"] == "bottleneck" else second),
-            block=params["block"],
-            groups=params["groups"],
-            squeeze_excitation_ratio=params["squeeze_excitation_ratio"] or None,
-            shortcut={"kind": params["shortcut"]},
-            input_shape=input_shape,
-            num_classes=num_classes,
-        )
+        return spec_of_widths(self, self.complete(params), channels, input_shape=input_shape, num_classes=num_classes)
 
     def recipe_for(self, params: Mapping[str, Any], *, base: Recipe) -> Recipe:
         """Return the recipe of a sample; the base itself if the space varies none of its values.

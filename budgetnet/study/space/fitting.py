@@ -12,8 +12,8 @@ from budgetnet.model.budget import LIMITS, Budget
 from budgetnet.model.spec import ModelSpec
 from budgetnet.model.widths import OpenWidths
 from budgetnet.study.space import SearchSpace, Sizing
+from budgetnet.study.space.regnet import with_stages
 from budgetnet.study.space.smallest import MEASURES
-from budgetnet.study.space.structure import width_step
 
 FITTING = 1
 """Version of the solver; another one may fit other widths to the same sample."""
@@ -52,6 +52,7 @@ def fit(
         InputError: widths are to be fitted, but the budget has no limit.
     """
     image: dict[str, Any] = {"input_shape": input_shape, "num_classes": num_classes}
+    params = space.complete(params)
     if sizing == "reject":
         return space.spec(params, **image)
     limits = {f"max_{name}": limit for name in LIMITS if (limit := getattr(budget, f"max_{name}")) is not None}
@@ -69,13 +70,9 @@ def fit(
     return next((spec for spec in least if budget.allows(spec.cost)), least[0])
 
 
-def _step(space: SearchSpace, params: Mapping[str, Any]) -> int:
-    return width_step(space.channel_step, params["block"], params["groups"])
-
-
 def _narrowest(space: SearchSpace, params: Mapping[str, Any], image: dict[str, Any]) -> ModelSpec:
     """Return a sample with every stage one step wide."""
-    return space.spec_of_widths(params, [_step(space, params)] * params["stages"], **image)
+    return space.spec_of_widths(params, [space.step_of(params)] * params["stages"], **image)
 
 
 def _widest(space: SearchSpace, params: Mapping[str, Any], budget: Budget, image: dict[str, Any]) -> ModelSpec | None:
@@ -87,7 +84,7 @@ def _widest(space: SearchSpace, params: Mapping[str, Any], budget: Budget, image
         _narrowest(space, params, image),
         members=[[0, 1], *([number] for number in range(2, stages + 1))],
         proportions=list(accumulate([1.0, *growths], mul)),
-        step=_step(space, params),
+        step=space.step_of(params),
     ).largest(budget)
 
 
@@ -107,17 +104,22 @@ def _smaller(
             yield kept
 
 
-def _reductions(space: SearchSpace, params: dict[str, Any]) -> Iterator[dict[str, int | float]]:
+def _reductions(space: SearchSpace, params: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield changes that make a sample smaller, in order; the caller updates `params` after each change it keeps."""
-    numbers = range(1, params["stages"] + 1)
-    for _ in range(sum(params[f"blocks_{number}"] - space.blocks[0] for number in numbers)):
-        most = max(numbers, key=lambda number: params[f"blocks_{number}"])
-        yield {f"blocks_{most}": params[f"blocks_{most}"] - 1}
-    for name in ("first_kernel_size", "second_kernel_size"):
+    if space.regnet is not None:
+        for depth in range(params["depth"] - 1, space.regnet.depth[0] - 1, -1):
+            yield with_stages({**params, "depth": depth}, space.regnet, most=space.stages[1])
+    else:
+        numbers = range(1, params["stages"] + 1)
+        for _ in range(sum(params[f"blocks_{number}"] - space.blocks[0] for number in numbers)):
+            most = max(numbers, key=lambda number: params[f"blocks_{number}"])
+            yield {f"blocks_{most}": params[f"blocks_{most}"] - 1}
+    for name in ("first_kernel_size", "second_kernel_size", "shortcut_kernel_size"):
         if params[name] > (least := min(getattr(space, f"{name}s"))):
             yield {name: least}
-    for name in ("full_size_stages", "stages"):
+    for name in ("full_size_stages",) if space.regnet is not None else ("full_size_stages", "stages"):
         for count in range(params[name] - 1, getattr(space, name)[0] - 1, -1):
             yield {name: count}
-    if params["squeeze_excitation_ratio"] > (least := min(space.squeeze_excitation_ratios)):
-        yield {"squeeze_excitation_ratio": least}
+    for name in ("squeeze_excitation_ratio", "bottleneck_ratio"):
+        if params[name] > (fewest := min(getattr(space, f"{name}s"))):
+            yield {name: fewest}

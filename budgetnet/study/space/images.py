@@ -5,6 +5,7 @@ from __future__ import annotations
 from budgetnet.common.errors import InputError
 from budgetnet.runs.recipe import Recipe
 from budgetnet.study.space.document import SearchSpace
+from budgetnet.study.space.networks import choice_text, stem_output
 from budgetnet.study.space.recipes import OF_SGD, PREFIX, Range, override
 from budgetnet.study.space.structure import strides_of
 
@@ -30,7 +31,11 @@ def check_image_size(space: SearchSpace, recipe: Recipe, *, input_shape: tuple[i
     if recipe.resizing is not None:
         count, full_size = space.stages[1], space.full_size_stages[0]
         smallest = recipe.side(1, full=height)
-        if strides_of(count, full_size, smallest) != strides_of(count, full_size, height):
+        afters = [
+            [min(stem_output(choice_text(stem), (input_shape[0], side, side))) for side in (smallest, height)]
+            for stem in space.stems
+        ]
+        if any(strides_of(count, full_size, small) != strides_of(count, full_size, large) for small, large in afters):
             rule = f"is too small for the space: its deepest network halves images of {height} pixels more often"
             raise InputError("resizing.start", recipe.resizing.start, rule)
 

@@ -48,6 +48,58 @@ NAMED: dict[str, SearchSpace] = {
             "squeeze_excitation_ratios": [0.0],
         }
     ),
+    # Inverted bottlenecks with depthwise or grouped convolutions, linear or with an activation at their end (Sandler et
+    # al. 2018, MobileNetV2; Tan et al. 2019, MnasNet).
+    "mobile": SearchSpace.from_mapping(
+        {
+            "name": "mobile",
+            "stages": [3, 6],
+            "channels": [8, 48],
+            "channel_step": 8,
+            "growth": [1.0, 1.5, 2.0],
+            "blocks": [1, 4],
+            "full_size_stages": [1, 2],
+            "first_kernel_sizes": [3, 5],
+            "second_kernel_sizes": [3],
+            "block_kinds": ["bottleneck"],
+            "bottleneck_ratios": [2.0, 3.0, 4.0, 6.0],
+            "group_widths": [1, 8, 16],
+            "squeeze_excitation_ratios": [0.0, 0.25],
+            "shortcuts": ["identity", "projection"],
+            "activations": ["relu", "silu"],
+            "heads": [{}, {"channels": 256}, {"channels": 512}],
+            "fixed": {
+                "block_activation": False,
+                "bottleneck_ratio_of": "input",
+                "squeeze_excitation": {"place": "inner", "ratio_of": "input"},
+            },
+        }
+    ),
+    # Radosavovic et al. 2020, "Designing Network Design Spaces": RegNetX and RegNetY, with bottlenecks as wide inside
+    # as outside.
+    "regnet": SearchSpace.from_mapping(
+        {
+            "name": "regnet",
+            "stages": [1, 4],
+            "channels": [16, 96],
+            "channel_step": 8,
+            "growth": [1.0],
+            "blocks": [1, 1],
+            "full_size_stages": [1, 2],
+            "first_kernel_sizes": [3],
+            "second_kernel_sizes": [3],
+            "block_kinds": ["bottleneck"],
+            "bottleneck_ratios": [1.0],
+            "group_widths": [8, 16, 24, 32],
+            "squeeze_excitation_ratios": [0.0, 0.25],
+            "regnet": {
+                "depth": [4, 20],
+                "slopes": [0.25, 0.5, 0.75, 1.0, 1.5, 2.0],
+                "multipliers": [1.5, 2.0, 2.5, 3.0],
+            },
+            "fixed": {"squeeze_excitation": {"place": "inner", "ratio_of": "input"}},
+        }
+    ),
 }
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 import operator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from budgetnet.model.cost import costs_of_parts
-from budgetnet.study.space.structure import rounded_width, width_step
+from budgetnet.study.space.networks import choice_text
+from budgetnet.study.space.structure import rounded_width
 
 if TYPE_CHECKING:
+    from budgetnet.model.spec import ModelSpec
     from budgetnet.study.space.document import SearchSpace
 
 Measure = Literal["params", "macs", "activations"]
@@ -29,45 +32,101 @@ def smallest_of(
     grows on.
     """
     place = MEASURES.index(measure)
+    image: dict[str, Any] = {"input_shape": input_shape, "num_classes": num_classes}
     least, smallest = math.inf, dict[str, Any]()
+    for params in _frames(space):
+        step = space.step_of(params)
+        deepest, pools = space.stages[1], "pool_size" in params["head"]
+        # What a head pools depends on the number of stages.
+        counts = range(1, deepest + 1) if pools else [deepest]
+        frames = [space.spec_of_widths(params, [step] * count, **image) for count in counts]
+        frames *= 1 if pools else deepest
+        for channels in range(space.channels[0], space.channels[1] + 1, space.channel_step):
+            if space.regnet is not None:
+                names = (f"growth_{number}" for number in range(2, params["stages"] + 1))
+                found = iter([tuple(params[name] for name in names)])
+            else:
+                found = _grown(space, frames, place=place, step=step, channels=channels, least=least)
+            for growths in found:
+                whole = sum(_costs(frames, growths, place=place, step=step, channels=channels))
+                if whole < least:
+                    least = whole
+                    names = (f"growth_{number}" for number in range(2, len(growths) + 2))
+                    own = {"stages": len(growths) + 1, "channels": channels, **dict(zip(names, growths, strict=True))}
+                    smallest = {**params, **own}
+    return smallest
+
+
+def _frames(space: SearchSpace) -> Iterator[dict[str, Any]]:
+    """Yield complete samples that may be the cheapest at some widths, which they do not name."""
     low, high = space.full_size_stages
     # More than there are stages are as good as all.
     fullest = range(low, max(low, min(high, space.stages[1])) + 1)
-    for kind, groups, shortcut, full in itertools.product(space.block_kinds, space.groups, space.shortcuts, fullest):
-        params: dict[str, Any] = {
-            "full_size_stages": full,
-            "block": kind,
-            "first_kernel_size": min(space.first_kernel_sizes),
-            "second_kernel_size": min(space.second_kernel_sizes),
-            "squeeze_excitation_ratio": min(space.squeeze_excitation_ratios),
-            "groups": groups,
-            "shortcut": shortcut,
-            **{f"blocks_{number}": space.blocks[0] for number in range(1, space.stages[1] + 1)},
-            # A network without the last stages does not read how they grow.
-            **{f"growth_{number}": space.growth[0] for number in range(2, space.stages[1] + 1)},
-        }
-        step = width_step(space.channel_step, kind, groups)
-        frame = space.spec_of_widths(params, [step] * space.stages[1], input_shape=input_shape, num_classes=num_classes)
-        for channels in range(space.channels[0], space.channels[1] + 1, space.channel_step):
-            grown: list[tuple[float, ...]] = [()]
-            for count in range(1, space.stages[1] + 1):
-                # The cheapest way to each width of the last stage, its head not counted and counted.
-                cheapest: dict[float, tuple[int, int, tuple[float, ...]]] = {}
-                for growths in grown:
-                    exact = list(itertools.accumulate(growths, operator.mul, initial=float(channels)))
-                    widths = [rounded_width(width, step) for width in exact]
-                    ends, *stages = (part[place] for part in costs_of_parts(frame, widths=[widths[0], *widths]))
-                    if sum(stages) < cheapest.get(exact[-1], (least,))[0]:
-                        cheapest[exact[-1]] = sum(stages), sum(stages) + ends, growths
-                for _, whole, growths in cheapest.values():
-                    if count >= space.stages[0] and whole < least:
-                        names = (f"growth_{number}" for number in range(2, count + 1))
-                        least = whole
-                        smallest = {
-                            **params,
-                            "stages": count,
-                            "channels": channels,
-                            **dict(zip(names, growths, strict=True)),
-                        }
-                grown = [(*growths, growth) for _, _, growths in cheapest.values() for growth in space.growth]
-    return smallest
+    rule = space.regnet
+    numbers = [(rule.depth[0], *each) for each in itertools.product(rule.slopes, rule.multipliers)] if rule else [None]
+    for kind in space.block_kinds:
+        inner = kind.endswith("bottleneck")
+        for groups, group_width, ratio, shortcut, full, stem, head, number in itertools.product(
+            space.groups,
+            space.group_widths if inner else space.group_widths[:1],
+            space.bottleneck_ratios if inner else space.bottleneck_ratios[:1],
+            space.shortcuts,
+            fullest,
+            map(choice_text, space.stems),
+            map(choice_text, space.heads),
+            numbers,
+        ):
+            yield space.complete(
+                {
+                    "full_size_stages": full,
+                    "block": kind,
+                    "first_kernel_size": min(space.first_kernel_sizes),
+                    "second_kernel_size": min(space.second_kernel_sizes),
+                    "squeeze_excitation_ratio": min(space.squeeze_excitation_ratios),
+                    "groups": groups,
+                    "group_width": group_width,
+                    "bottleneck_ratio": ratio,
+                    "shortcut": shortcut,
+                    "shortcut_kernel_size": min(space.shortcut_kernel_sizes),
+                    "activation": space.activations[0],
+                    "block_dropout": space.block_dropouts[0],
+                    "conv_bias": min(space.conv_biases),
+                    "stem": stem,
+                    "head": head,
+                    **{f"blocks_{place}": space.blocks[0] for place in range(1, space.stages[1] + 1)},
+                    # A network without the last stages does not read how they grow.
+                    **{f"growth_{place}": space.growth[0] for place in range(2, space.stages[1] + 1)},
+                    **(
+                        {}
+                        if number is None
+                        else dict(zip(("depth", "width_slope", "width_multiplier"), number, strict=True))
+                    ),
+                }
+            )
+
+
+def _grown(
+    space: SearchSpace, frames: Sequence[ModelSpec], *, place: int, step: int, channels: int, least: float
+) -> Iterator[tuple[float, ...]]:
+    """Yield the growths of the cheapest networks of every number of stages, unless they cost more than the least."""
+    grown: list[tuple[float, ...]] = [()]
+    for count in range(1, space.stages[1] + 1):
+        # The cheapest way to each width of the last stage, its head not counted.
+        cheapest: dict[float, tuple[int, tuple[float, ...]]] = {}
+        for growths in grown:
+            exact = math.prod(growths, start=float(channels))
+            stages = sum(_costs(frames, growths, place=place, step=step, channels=channels)[1:])
+            if stages < cheapest.get(exact, (least,))[0]:
+                cheapest[exact] = stages, growths
+        if count >= space.stages[0]:
+            yield from (growths for _, growths in cheapest.values())
+        grown = [(*growths, growth) for _, growths in cheapest.values() for growth in space.growth]
+
+
+def _costs(
+    frames: Sequence[ModelSpec], growths: tuple[float, ...], *, place: int, step: int, channels: int
+) -> list[int]:
+    """Return one measure of stem with head and of each stage."""
+    exact = itertools.accumulate(growths, operator.mul, initial=float(channels))
+    widths = [rounded_width(width, step) for width in exact]
+    return [part[place] for part in costs_of_parts(frames[len(growths)], widths=[widths[0], *widths])]

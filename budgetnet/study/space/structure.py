@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 from budgetnet.common.documents import MAX_CHANNELS
-from budgetnet.model.spec import DEFAULT_BOTTLENECK_RATIO, BlockKind, Shortcut, ShortcutKind, Stem
+from budgetnet.model.block_settings import DEFAULT_BOTTLENECK_RATIO
+from budgetnet.model.parts import BlockKind, Shortcut, ShortcutKind
 
 
-def width_step(channel_step: int, kind: BlockKind, groups: int) -> int:
+def width_step(
+    channel_step: int,
+    kind: BlockKind,
+    groups: int,
+    *,
+    group_width: int | None = None,
+    ratio: float = DEFAULT_BOTTLENECK_RATIO,
+) -> int:
     """Return the number that widths must be multiples of, so that groups divide them or a bottleneck's inner width."""
-    if groups == 1:
+    bottleneck = kind.endswith("bottleneck")
+    divisor = group_width if bottleneck and group_width is not None else groups
+    if divisor == 1:
         return channel_step
-    return math.lcm(channel_step, groups * round(1 / DEFAULT_BOTTLENECK_RATIO) if kind == "bottleneck" else groups)
+    if not bottleneck:
+        return math.lcm(channel_step, divisor)
+    # The inner width is the same share of every width, so it is exact at multiples of the ratio's denominator.
+    share = Fraction(ratio).limit_denominator(1000)
+    whole = share.denominator * divisor
+    return math.lcm(channel_step, whole // math.gcd(share.numerator, whole))
 
 
 def rounded_width(exact: float, step: int) -> int:
@@ -21,7 +37,13 @@ def rounded_width(exact: float, step: int) -> int:
 
 
 def strides_of(count: int, full_size_stages: int, side: int) -> list[int]:
-    """Return strides: each stage after those at full size halves the map while its smaller side can be halved."""
+    """Return strides: each stage after those at full size halves the map while its smaller side can be halved.
+
+    Args:
+        count: number of stages.
+        full_size_stages: number of stages at the size of the stem's output.
+        side: smaller side of the stem's output, in pixels.
+    """
     strides = []
     for index in range(count):
         stride = 2 if index >= full_size_stages and side >= 2 else 1
@@ -30,12 +52,6 @@ def strides_of(count: int, full_size_stages: int, side: int) -> list[int]:
     return strides
 
 
-def shortcut_area(kind: ShortcutKind) -> int:
+def shortcut_area(kind: ShortcutKind, kernel_size: int = 1) -> int:
     """Return the kernel area of a kind of shortcut; 0 without a kernel."""
-    return Shortcut(kind=kind).kernel_area
-
-
-def stem_of(input_shape: tuple[int, int, int]) -> dict[str, int]:
-    """Return the stem of every network of a space, for `stem_and_head_cost`."""
-    image_channels, height, width = input_shape
-    return {"image_channels": image_channels, "stem_kernel": Stem().kernel_size ** 2, "stem_pixels": height * width}
+    return kernel_size**2 if Shortcut(kind=kind).has_conv else 0

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from budgetnet.common.formatting import count_of, percent
 from budgetnet.model.cost import Cost
+from budgetnet.model.description import settings_in_words
 from budgetnet.model.published import reference
 from budgetnet.model.spec import ModelSpec
 from budgetnet.statistics.intervals import format_with_interval, points, wilson_interval
@@ -118,18 +119,12 @@ def _network(spec: ModelSpec) -> str:
     rows = [["stem", f"{spec.stem.channels:,}", "", str(spec.stem.kernel_size), str(spec.stem.stride)]]
     for number, stage in enumerate(spec.stages, 1):
         first, second = stage.kernel_sizes
-        kernels = f"1, {first}, 1" if spec.block == "bottleneck" else f"{first}, {second}"
+        bottleneck = spec.block_settings[number - 1].bottleneck
+        kernels = f"1, {first}, 1" if bottleneck else f"{first}, {second}"
         rows.append([f"stage {number}", f"{stage.channels:,}", str(stage.blocks), kernels, str(stage.stride)])
     head = f"{spec.num_classes:,} classes"
     rows.append([f"head, {spec.head.pooling} pooling", head, "", "", ""])
-    settings = [f"{spec.block} blocks", f"{spec.shortcut.kind} shortcuts", spec.activation.replace("_", " ")]
-    settings += [f"downsampling by {spec.downsampling}"] if spec.downsampling != "stride" else []
-    settings += [f"{spec.groups} groups"] if spec.groups > 1 else []
-    settings += [f"whitening of {spec.stem.whitening}x{spec.stem.whitening} patches"] if spec.stem.whitening else []
-    if spec.squeeze_excitation_ratio:
-        settings.append(f"squeeze-and-excitation at {spec.squeeze_excitation_ratio:g}")
-    settings += [f"dropout {spec.head.dropout:g}"] if spec.head.dropout else []
-    settings += [f"logits x {spec.head.scale:.3g}"] if spec.head.scale != 1 else []
+    settings = settings_in_words(spec)
     channels, height, width = spec.input_shape
     settings.append(f"for images of {channels} x {height} x {width}")
     shown = table(["network", "channels", "blocks", "kernel sizes", "stride"], rows, right=range(1, 5))

@@ -6,8 +6,10 @@ import textwrap
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from budgetnet.model.block_settings import BlockSettings
 from budgetnet.model.cost import cost_of, layer_cost
-from budgetnet.model.plan import BlockPlan, Layer, Plan, lower
+from budgetnet.model.lowering import lower
+from budgetnet.model.plan import BlockPlan, Layer, Plan
 from budgetnet.model.spec import ModelSpec
 from budgetnet.visualization.figures.style import BLUE, FAINT, GREEN, INK, ORANGE, RULE, SKY, WASH, blank_figure, listed
 
@@ -18,6 +20,7 @@ _ORDER = {
     "basic": "conv, norm, {0}, conv, norm; sum, {0}",
     "preact": "norm, {0}, conv, norm, {0}, conv; sum",
     "bottleneck": "conv, norm, {0}, conv, norm, {0}, conv, norm; sum, {0}",
+    "preact-bottleneck": "norm, {0}, conv, norm, {0}, conv, norm, {0}, conv; sum",
 }
 """Layers of each kind of block, with a placeholder for the activation."""
 
@@ -42,13 +45,13 @@ class OutlineRow(NamedTuple):
 def outline_rows(spec: ModelSpec) -> tuple[OutlineRow, ...]:
     """Return the boxes of a network's outline in order; identical blocks share a box."""
     plan = lower(spec)
-    rows = [_stem(plan, spec.activation)]
+    rows = [_stem(plan)]
     for number, stage in enumerate(plan.stages, 1):
         boxes = [_block(f"stage {number}", block) for block in stage]
         for box, alike in groupby(boxes):
             count = len(list(alike))
             rows.append(box._replace(blocks=count, params=count * box.params))
-    return (*rows, _head(plan, spec.activation))
+    return (*rows, _head(plan))
 
 
 def outline(spec: ModelSpec) -> Figure:
@@ -56,9 +59,9 @@ def outline(spec: ModelSpec) -> Figure:
     from plotly.graph_objects import Scatter
 
     cost = cost_of(spec)
-    order = _ORDER[spec.block].format(_words(spec.activation))
     image = "x".join(map(str, spec.input_shape))
-    note = f"{cost.params:,} parameters, {cost.macs:,} MACs for an image of {image}; {spec.block} blocks: {order}"
+    orders = dict.fromkeys(f"{own.kind} blocks: {_order(own)}" for own in spec.block_settings)
+    note = f"{cost.params:,} parameters, {cost.macs:,} MACs for an image of {image}; {'; '.join(orders)}"
     drawing = outline_drawing(spec)
     title, below = f"Outline of {spec.label}", 4
     figure = blank_figure(title=title, note=note, alt=outline_alt(spec), height=drawing.place + below, width=640)
@@ -72,6 +75,11 @@ def outline(spec: ModelSpec) -> Figure:
     # One unit is one pixel, so that text fits for any number of stages.
     figure.update_yaxes(range=[drawing.place, 0], visible=False, fixedrange=True)
     return figure
+
+
+def _order(settings: BlockSettings) -> str:
+    order = _ORDER[settings.kind].format(_words(settings.activation))
+    return order.removesuffix(f", {_words(settings.activation)}") if settings.linear and not settings.preact else order
 
 
 def outline_drawing(spec: ModelSpec) -> Drawing:
@@ -94,41 +102,53 @@ def outline_alt(spec: ModelSpec) -> str:
     stages = spec.stages
     count = "1 stage" if len(stages) == 1 else f"{len(stages)} stages"
     blocks = each([str(stage.blocks) for stage in stages])
+    kinds = "/".join(dict.fromkeys(own.kind for own in spec.block_settings))
     kernels = each([" and ".join(dict.fromkeys(f"{size}x{size}" for size in stage.kernel_sizes)) for stage in stages])
     return (
-        f"{spec.label}: a stem of {spec.stem.channels} channels; {count} of {blocks} {spec.block} "
+        f"{spec.label}: a stem of {spec.stem.channels} channels; {count} of {blocks} {kinds} "
         f"block{'' if blocks == '1' else 's'} with {each([str(stage.channels) for stage in stages])} channels and "
         f"kernels of {kernels}; {spec.head.pooling} pooling and a linear layer to {spec.num_classes} classes; "
         f"{cost_of(spec).params:,} parameters in all."
     )
 
 
-def _stem(plan: Plan, activation: str) -> OutlineRow:
-    conv, norm = plan.stem_conv, plan.stem_norm
-    layers = [conv, norm] if norm else [conv]
-    steps = [_conv(conv), f"norm, {_words(activation)}"] if norm else [_conv(conv)]
-    if plan.whitening:
-        layers.append(plan.whitening)
-        steps = [f"whitening {_conv(plan.whitening)}, {_words(activation)}", *steps]
-    return OutlineRow("stem", 0, tuple(steps), "", (conv.out_channels, conv.height, conv.width), _params(layers))
+def _stem(plan: Plan) -> OutlineRow:
+    stem, activation = plan.stem, _words(plan.activation)
+    steps = [f"whitening {_conv(stem.whitening)}, {activation}"] if stem.whitening else []
+    for conv, norm in zip(stem.convs, (*stem.inner_norms, stem.norm), strict=True):
+        steps += [_conv(conv), f"norm, {activation}"] if norm else [_conv(conv)]
+    if stem.squeeze_excitation:
+        steps.append(f"squeeze-and-excitation, {stem.squeeze_excitation[0].out_channels} hidden")
+    height, width = stem.conv.height, stem.conv.width
+    if stem.pool_size:
+        steps.append(f"max pool {stem.pool_size}x{stem.pool_size}, stride {stem.pool_stride}")
+        height, width = -(-height // stem.pool_stride), -(-width // stem.pool_stride)
+    output = (stem.conv.out_channels, height, width)
+    return OutlineRow("stem", 0, tuple(steps), "", output, _params(list(stem.layers())))
 
 
-def _head(plan: Plan, activation: str) -> OutlineRow:
-    linear, norm = plan.linear, plan.head_norm
-    steps = [f"norm, {_words(activation)}"] if norm else []
-    steps.append(f"global {plan.pooling} pooling")
-    if plan.dropout:
-        steps.append(f"dropout {plan.dropout:g}")
-    scale = f", x {plan.scale:.3g}" if plan.scale != 1 else ""
+def _head(plan: Plan) -> OutlineRow:
+    head, activation = plan.head, _words(plan.activation)
+    steps = [f"norm, {activation}"] if head.norm else []
+    if head.conv:
+        steps += [_conv(head.conv), f"norm, {activation}"]
+    size = f"{head.pool_size}x{head.pool_size}" if head.pool_size else ""
+    steps.append(f"{head.pooling} pool {size}, flatten" if size else f"global {head.pooling} pooling")
+    if head.dropout:
+        steps.append(f"dropout {head.dropout:g}")
+    linear = head.linear
+    scale = f", x {head.scale:.3g}" if head.scale != 1 else ""
     steps.append(f"linear, {linear.in_channels} → {linear.out_channels}{scale}")
-    layers = [norm, linear] if norm else [linear]
-    return OutlineRow("head", 0, tuple(steps), "", (linear.out_channels, 1, 1), _params(layers))
+    return OutlineRow("head", 0, tuple(steps), "", (linear.out_channels, 1, 1), _params(list(head.layers())))
 
 
 def _block(part: str, block: BlockPlan) -> OutlineRow:
     steps = [_conv(conv) for conv in block.convs]
+    if block.settings.dropout:
+        steps.insert(-1, f"dropout {block.settings.dropout:g}")
     if block.squeeze_excitation:
-        steps.append(f"squeeze-and-excitation, {block.squeeze_excitation[0].out_channels} hidden")
+        attention = f"squeeze-and-excitation, {block.squeeze_excitation[0].out_channels} hidden"
+        steps.insert(len(steps) - block.inner_attention, attention)
     sum_ = block.output
     stride = f", stride {sum_.stride}" if sum_.stride > 1 else ""
     kernel = block.shortcut_conv.kernel_size if block.shortcut_conv else 0

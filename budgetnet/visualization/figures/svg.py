@@ -11,7 +11,7 @@ import re
 from typing import Any
 from xml.etree import ElementTree
 
-from budgetnet.model.plan import lower
+from budgetnet.model.lowering import lower
 from budgetnet.model.spec import ModelSpec
 from budgetnet.visualization.figures.outline import Drawing, outline_alt, outline_drawing
 from budgetnet.visualization.figures.style import BLUE, FAINT, FONT, GREEN, INK, ORANGE
@@ -46,13 +46,16 @@ def silhouette_svg(spec: ModelSpec, *, width: int = 640) -> str:
         width: of the drawing, in pixels.
     """
     plan = lower(spec)
-    stem, linear = plan.stem_conv, plan.linear
-    columns: list[list[tuple[int, int, str]]] = [[(stem.out_channels, max(stem.height, stem.width), ORANGE)]]
+    linear = plan.head.linear
+    stem = [(conv.out_channels, max(conv.height, conv.width), ORANGE) for conv in plan.stem.convs]
+    columns: list[list[tuple[int, int, str]]] = [stem]
     for stage in plan.stages:
         columns.append(
             [(conv.out_channels, max(conv.height, conv.width), BLUE) for block in stage for conv in block.convs]
         )
-    columns.append([(linear.out_channels, 1, GREEN)])
+    head = [plan.head.conv] if plan.head.conv else []
+    columns.append([(conv.out_channels, max(conv.height, conv.width), GREEN) for conv in head])
+    columns[-1].append((linear.out_channels, 1, GREEN))
     names = ["stem", *(str(number) for number in range(1, len(plan.stages) + 1)), "head"]
     gap, between, tall, margin = 2.0, 14.0, 84.0, 12.0
     flat = [column for part in columns for column in part]
