@@ -89,7 +89,8 @@ def _networks(config: SearchConfig, data: TrainingData) -> Iterator[ModelSpec]:
 
 
 def _fitting_zoo(budget: Budget, data: TrainingData) -> Iterator[ModelSpec]:
-    for name in ENTRIES:
+    small = [name for name, entry in ENTRIES.items() if "input_shape" not in entry.settings]
+    for name in small:
         with suppress(InputError):  # Needs larger images.
             network = data.adapt(get(name))
             if budget.check(network).fits:

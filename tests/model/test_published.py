@@ -32,14 +32,19 @@ NUMBERS = {
     "reference": (91.41, 10_000, 4_662_346, 1),
     "ensemble": (85, None, None, 1),
     "leaking-validation": (97.98, 10_000, 4_662_346, 1),
+    # Copied from the repositories of other teams of the same course.
+    "nyu-dl-cerberus": (95.01, 10_000, 4_918_602, 1),
+    "zbw-p": (95.41, 10_000, 2_818_122, 1),
+    "zhoucailin": (92.64, 10_000, 4_469_578, 1),
 }
+TEAMS = {"nyu-dl-cerberus", "zbw-p", "zhoucailin"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_published_result_matches_the_paper(path: Path) -> None:
     result = PublishedResult.load(path)
     assert result.name == path.stem
-    assert result.source.startswith("Inouye, Shah, Xhelollari: ")
+    assert ("on GitHub" if result.name in TEAMS else "Inouye, Shah, Xhelollari: ") in result.source
     per_cent, images, params, unit = NUMBERS[result.name]
     assert result.accuracy == pytest.approx(per_cent / 100, abs=1e-12)
     assert (result.images, result.params, result.params_rounded_to) == (images, params, unit)
@@ -64,7 +69,7 @@ def test_results_lists_the_ladder_first() -> None:
     assert list(published.results()) == list(NUMBERS)
     assert [path.stem for path in FILES] == sorted(NUMBERS)
     rungs = [result.rung for result in published.results().values()]
-    assert rungs == [1, 2, 3, 4, None, None]
+    assert rungs == [1, 2, 3, 4, *[None] * 5]
     with_loss = [(result.loss, result.epoch, result.runs) for result in published.results().values() if result.loss]
     assert with_loss == [(0.315, 81, 1), (0.0575, 81, 1)]
 
