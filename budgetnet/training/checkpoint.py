@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from budgetnet.common.errors import InputError, is_out_of_memory, short_repr
 from budgetnet.common.files import atomic_write_path
-from budgetnet.model.plan import lower
 from budgetnet.model.spec import ModelSpec
+from budgetnet.training.foreign_weights import foreign_keys, without_prefixes
 
 _SHOWN = 3
 """Names that an error lists."""
@@ -72,59 +72,15 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise InputError("checkpoint", str(path), rule) from None
 
 
-def authors_keys(spec: ModelSpec) -> dict[str, str]:
-    """Map the tensor names of the paper's authors' checkpoint to those of the network built from ``spec``.
-
-    Authors' names on the left, names in this package on the right, for weights and running statistics:
-
-        conv1, bn1                          stem.conv, stem.norm
-        layerI.J.conv1, layerI.J.bn1        stages.(I-1).J.conv1, stages.(I-1).J.norm1
-        layerI.J.conv2, layerI.J.bn2        stages.(I-1).J.conv2, stages.(I-1).J.norm2
-        layerI.J.residual.0, .residual.1    stages.(I-1).J.shortcut.conv, stages.(I-1).J.shortcut.norm
-        linear                              head.linear
-
-    Stages (I) are counted from 1 in the authors' names, from 0 here; blocks (J) from 0 in both.
-
-    Raises:
-        InputError: the network has blocks or layers that the authors' code does not have.
-    """
-    if spec.block != "basic":
-        raise InputError("block", spec.block, "the authors' checkpoint has only basic blocks")
-    if spec.squeeze_excitation_ratio is not None:
-        rule = "the authors' checkpoint has no squeeze-and-excitation"
-        raise InputError("squeeze_excitation_ratio", spec.squeeze_excitation_ratio, rule)
-    if spec.stem.whitening is not None:
-        rule = "the authors' checkpoint has no whitening convolution"
-        raise InputError("stem.whitening", spec.stem.whitening, rule)
-    parts = {"conv1": "conv1", "norm1": "bn1", "conv2": "conv2", "norm2": "bn2"}
-    parts |= {"shortcut.conv": "residual.0", "shortcut.norm": "residual.1"}
-    keys: dict[str, str] = {}
-    for layer in lower(spec).layers():
-        if layer.kind == "block":
-            continue
-        section, _, rest = layer.path.partition(".")
-        if section == "stem":
-            authors_path = {"conv": "conv1", "norm": "bn1"}[rest]
-        elif section == "head":
-            authors_path = "linear"
-        else:
-            stage, block, part = rest.split(".", maxsplit=2)
-            authors_path = f"layer{int(stage) + 1}.{block}.{parts[part]}"
-        names = ["weight"] + ["bias"] * (layer.bias or layer.kind == "norm")
-        if layer.kind == "norm":
-            names += ["running_mean", "running_var", "num_batches_tracked"]
-        keys |= {f"{authors_path}.{name}": f"{layer.path}.{name}" for name in names}
-    return keys
-
-
-def load_weights(network: nn.Module, path: str | Path, *, keys: dict[str, str] | None = None) -> None:
+def load_weights(network: nn.Module, path: str | Path, *, spec: ModelSpec | None = None) -> None:
     """Load a checkpoint into a network; on an error no weight is changed.
 
     Args:
         network: network to load into, changed in place.
         path: a ``.safetensors`` file, or a state dict saved by torch; it is loaded with ``weights_only=True``, so no
-            code in it is executed.
-        keys: maps names in the checkpoint to names in the network, such as `authors_keys`; default: the same names.
+            code in it is executed. Prefixes of wrappers (``module.``, ``_orig_mod.``, ``model.``) are left out.
+        spec: the network's specification; with it, checkpoints of torchvision, timm, the usual CIFAR code and the
+            paper's authors are read too, by the names in `foreign_weights`.
 
     Raises:
         InputError: the file is missing or damaged, or its tensors do not match the network.
@@ -132,23 +88,29 @@ def load_weights(network: nn.Module, path: str | Path, *, keys: dict[str, str] |
     path = Path(path)
     tensors = load_tensors(path)[0] if path.suffix == ".safetensors" else _load_torch(path)
     state = network.state_dict()
-    found = {(keys or {}).get(name, name): tensor for name, tensor in tensors.items()}
-    if len(found) < len(tensors):
+    # Names as the file has them, by the network's.
+    shown = {short: name for name, short in without_prefixes(tensors).items()}
+    keys = foreign_keys(spec, shown) if spec is not None else None
+    given = {(keys or {}).get(short, short): name for short, name in shown.items()}
+    if len(given) < len(tensors):
         raise InputError("checkpoint", str(path), "contains two tensors for one parameter")
     # Old checkpoints lack this counter of batch norm, which inference does not use.
-    needed = [name for name in state if name in found or not name.endswith("num_batches_tracked")]
-    missing = [name for name in needed if name not in found]
-    surplus = [name for name in found if name not in state]
+    needed = [name for name in state if name in given or not name.endswith("num_batches_tracked")]
+    missing = [name for name in needed if name not in given]
+    surplus = [name for own, name in given.items() if own not in state]
     if missing or surplus:
         listed = "; ".join(
             f"{word}: {_some(names)}" for word, names in (("missing", missing), ("unknown", surplus)) if names
         )
+        if not surplus and tensors:
+            listed += f"; the file has {_some(list(tensors))}"
         raise InputError("checkpoint", str(path), f"must hold the network's tensors; {listed}")
     for name in needed:
-        if found[name].shape != state[name].shape:
-            rule = f"{name} must have shape {tuple(state[name].shape)}, not {tuple(found[name].shape)}"
+        found = tensors[given[name]]
+        if found.shape != state[name].shape:
+            rule = f"{given[name]} must have shape {tuple(state[name].shape)}, not {tuple(found.shape)}"
             raise InputError("checkpoint", str(path), rule)
-    network.load_state_dict({**state, **{name: found[name] for name in needed}})
+    network.load_state_dict({**state, **{name: tensors[given[name]] for name in needed}})
 
 
 _STATE_DICT = "must be a state dict of tensors, saved by torch"
@@ -157,7 +119,7 @@ _WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 
 
 def _load_torch(path: Path) -> dict[str, Tensor]:
-    """Read a state dict saved by torch, also if nested under a common key or saved from DataParallel."""
+    """Read a state dict saved by torch, also if nested under a common key."""
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -182,9 +144,7 @@ def _load_torch(path: Path) -> dict[str, Tensor]:
             else ""
         )
         raise InputError("checkpoint", str(path), f"{_STATE_DICT}; no tensors: {_some(others)}{hint}")
-    names = [str(name) for name in loaded]
-    prefix = "module." if all(name.startswith("module.") for name in names) else ""
-    return {name.removeprefix(prefix): tensor for name, tensor in zip(names, loaded.values(), strict=True)}
+    return {str(name): tensor for name, tensor in loaded.items()}
 
 
 def _other_content(error: Exception) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchvision
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -25,7 +26,7 @@ from budgetnet.common.errors import InputError
 from budgetnet.model import zoo
 from budgetnet.model.network import build
 from budgetnet.model.spec import ModelSpec
-from budgetnet.training.checkpoint import authors_keys, load_tensors, load_weights, save_tensors
+from budgetnet.training.checkpoint import load_tensors, load_weights, save_tensors
 
 
 class AuthorsBlock(nn.Module):
@@ -109,30 +110,97 @@ def test_authors_weights_give_the_authors_logits(
 ) -> None:
     write(authors.state_dict(), tmp_path / file)
     network = zoo.get("reference").build()
-    load_weights(network, tmp_path / file, keys=authors_keys(zoo.get("reference")))
+    load_weights(network, tmp_path / file, spec=zoo.get("reference"))
     images = torch.rand(4, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(network.eval()(images), authors(images))
 
 
-def test_authors_keys_are_one_to_one_with_both_networks(authors: AuthorsNetwork) -> None:
-    keys = authors_keys(zoo.get("reference"))
-    assert sorted(keys) == sorted(authors.state_dict())
-    assert sorted(keys.values()) == sorted(zoo.get("reference").build().state_dict())
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("prefix", ["", "module.", "model.", "_orig_mod.", "module._orig_mod."])
+def test_weights_of_torchvision_give_its_logits(tmp_path: Path, name: str, prefix: str) -> None:
+    torch.manual_seed(0)
+    theirs = getattr(torchvision.models, name)(num_classes=5).eval()
+    torch.save({prefix + key: value for key, value in theirs.state_dict().items()}, tmp_path / "weights.pth")
+    spec = zoo.get(name).replace(num_classes=5)
+    ours = spec.build()
+    load_weights(ours, tmp_path / "weights.pth", spec=spec)
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(ours.eval()(images), theirs(images))
 
 
-@pytest.mark.parametrize(
-    ("settings", "field"),
-    [
-        ({"block": "preact"}, "block"),
-        ({"block": "bottleneck"}, "block"),
-        ({"squeeze_excitation_ratio": 0.5}, "squeeze_excitation_ratio"),
-    ],
-)
-def test_authors_keys_reject_layers_that_their_code_does_not_have(settings: dict[str, Any], field: str) -> None:
-    with pytest.raises(InputError) as caught:
-        authors_keys(ModelSpec.resnet(channels=[8], **settings))
-    assert caught.value.field == field
+FOREIGN: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
+    "usual CIFAR code": (
+        {"block": "preact", "squeeze_excitation_ratio": 0.5, "head": {"norm": False}},
+        {
+            "conv1": "stem.conv",
+            "layer2.0.bn1": "stages.1.0.norm1",
+            "layer2.0.conv2": "stages.1.0.conv2",
+            "layer2.0.shortcut.0": "stages.1.0.shortcut.conv",
+            "layer2.0.fc1": "stages.1.0.squeeze_excitation.reduce",
+            "layer2.0.fc2": "stages.1.0.squeeze_excitation.expand",
+            "linear": "head.linear",
+        },
+    ),
+    "timm": (
+        {
+            "block": "bottleneck",
+            "shortcut": "average-pool",
+            "squeeze_excitation_ratio": 0.5,
+            "stem": {"channels": 8, "inner_channels": [4, 6]},
+        },
+        {
+            "conv1.0": "stem.inner.0.conv",
+            "conv1.1": "stem.inner.0.norm",
+            "conv1.3": "stem.inner.1.conv",
+            "conv1.4": "stem.inner.1.norm",
+            "conv1.6": "stem.conv",
+            "bn1": "stem.norm",
+            "layer2.0.conv3": "stages.1.0.conv3",
+            "layer2.0.se.fc1": "stages.1.0.squeeze_excitation.reduce",
+            "layer2.0.downsample.1": "stages.1.0.shortcut.conv",
+            "layer2.0.downsample.2": "stages.1.0.shortcut.norm",
+            "fc": "head.linear",
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("code", FOREIGN)
+def test_names_of_other_programs_are_understood(tmp_path: Path, code: str) -> None:
+    settings, names = FOREIGN[code]
+    spec = ModelSpec.resnet(channels=[8, 16], **settings)
+    source, target = build(spec), build(spec)
+    theirs = {}
+    for own, tensor in source.state_dict().items():
+        path, _, leaf = own.rpartition(".")
+        # The layers that are not listed have the names that all programs share.
+        common = re.sub(r"^stages\.(\d+)", lambda found: f"layer{int(found[1]) + 1}", path).replace("norm", "bn")
+        common = common.replace("shortcut.conv", "shortcut.0").replace("squeeze_excitation.reduce", "fc1")
+        common = common.replace("shortcut.bn", "shortcut.1").replace("squeeze_excitation.expand", "fc2")
+        theirs[f"{ {ours: name for name, ours in names.items()}.get(path, common) }.{leaf}"] = tensor
+    if code == "timm":
+        theirs = {
+            name.replace(".shortcut.1", ".downsample.2").replace(".shortcut.0", ".downsample.1"): value
+            for name, value in theirs.items()
+        }
+    torch.save(theirs, tmp_path / "x.pt")
+    load_weights(target, tmp_path / "x.pt", spec=spec)
+    assert same_weights(copy_of(source), copy_of(target))
+
+
+def test_what_does_not_fit_is_called_by_a_name_of_the_file(tmp_path: Path) -> None:
+    theirs = torchvision.models.resnet18(num_classes=1000).state_dict()
+    torch.save({f"module.{name}": tensor for name, tensor in theirs.items()}, tmp_path / "x.pt")
+    for spec, rule in [
+        (zoo.get("resnet18").replace(num_classes=5), "module.fc.weight must have shape (5, 512), not (1000, 512)"),
+        (zoo.get("resnet34"), "and 77 more; the file has 'module.conv1.weight', 'module.bn1.weight'"),
+        (zoo.get("resnet18").replace(shortcut="none"), "unknown: 'module.layer2.0.downsample.0.weight'"),
+    ]:
+        with pytest.raises(InputError) as caught:
+            load_weights(spec.build(), tmp_path / "x.pt", spec=spec)
+        assert rule in caught.value.rule
 
 
 SMALL = ModelSpec.resnet(channels=[4, 8], num_classes=3)
@@ -250,8 +318,9 @@ def test_two_names_for_one_parameter_are_rejected(tmp_path: Path) -> None:
     state = build(SMALL).state_dict()
     torch.save({**state, "module.head.linear.bias": torch.ones(3)}, tmp_path / "x.pt")
     rejected(tmp_path / "x.pt")
+    torch.save({**state, "conv1.weight": state["stem.conv.weight"]}, tmp_path / "y.pt")
     with pytest.raises(InputError, match="two tensors for one parameter"):
-        load_weights(build(SMALL), tmp_path / "x.pt", keys={"module.head.linear.bias": "head.linear.bias"})
+        load_weights(build(SMALL), tmp_path / "y.pt", spec=SMALL)
 
 
 @pytest.mark.parametrize("file", ["absent.pt", "absent.safetensors"])

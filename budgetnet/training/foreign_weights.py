@@ -1,0 +1,93 @@
+"""Names of weights in checkpoints of other programs, and what they are called here.
+
+Stages (I) are counted from 1 in them and from 0 here; blocks (J) from 0 in both. All of them have ``conv1, bn1`` for
+the stem and ``layerI.J.convN, layerI.J.bnN`` in blocks. They differ in:
+
+* shortcuts: ``downsample.0, .1`` in torchvision and timm (``.1, .2`` behind average pooling), ``shortcut.0, .1`` in the
+  usual CIFAR code, ``residual.0, .1`` in the paper's;
+* stems of several convolutions: ``conv1.0, conv1.1, conv1.3`` and so on, as in timm;
+* squeeze-and-excitation: ``se.fc1, se.fc2``, ``se_module.fc1, se_module.fc2`` or ``fc1, fc2``;
+* the classifier: ``fc``, ``linear`` or ``classifier``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from budgetnet.model.lowering import lower
+from budgetnet.model.plan import Layer
+from budgetnet.model.spec import ModelSpec
+
+PREFIXES = ("module.", "_orig_mod.", "model.")
+"""Prefixes of wrappers: torch's DataParallel, its compiler, and Lightning."""
+
+_SHORTCUTS = ("downsample", "shortcut", "residual")
+_LINEARS = ("fc", "linear", "classifier", "head.fc")
+_EXCITATIONS = (("se.fc1", "se.fc2"), ("se_module.fc1", "se_module.fc2"), ("fc1", "fc2"), ("se.reduce", "se.expand"))
+
+
+def without_prefixes(names: Iterable[str]) -> dict[str, str]:
+    """Return names without the prefixes that all of them have, by the names as they are."""
+    shown = {name: name for name in names}
+    while prefix := next((each for each in PREFIXES if all(name.startswith(each) for name in shown.values())), ""):
+        shown = {name: short.removeprefix(prefix) for name, short in shown.items()}
+    return shown
+
+
+def foreign_keys(spec: ModelSpec, names: Iterable[str]) -> dict[str, str] | None:
+    """Map the names of another program's weights to those of a network.
+
+    Args:
+        spec: the network.
+        names: names in the checkpoint, without prefixes.
+
+    Returns:
+        The network's name for each of the checkpoint's that is known; None where the checkpoint has the network's own
+        names, or those of no known layout.
+    """
+    given = set(names)
+    if not any(name.startswith(("layer1.", "conv1.")) for name in given):
+        return None
+    keys: dict[str, str] = {}
+    for layer in lower(spec).layers():
+        if layer.kind == "block":
+            continue
+        path = next((each for each in _paths(spec, layer) if f"{each}.weight" in given), None)
+        if path is None:
+            continue
+        own = ["weight"] + ["bias"] * (layer.bias or layer.kind == "norm")
+        if layer.kind == "norm":
+            own += ["running_mean", "running_var", "num_batches_tracked"]
+        keys |= {f"{path}.{name}": f"{layer.path}.{name}" for name in own}
+    return keys
+
+
+def _paths(spec: ModelSpec, layer: Layer) -> Iterator[str]:
+    """Yield what other programs call a layer."""
+    section, _, rest = layer.path.partition(".")
+    if section == "stages":
+        stage, block, part = rest.split(".", maxsplit=2)
+        settings = spec.block_settings[int(stage)]
+        yield from (f"layer{int(stage) + 1}.{block}.{each}" for each in _in_block(part, settings.shortcut.kind))
+    elif section == "head":
+        yield from {"linear": _LINEARS, "norm": ("bn", "norm", "bn2", "final_bn")}.get(rest, ())
+    elif rest == "norm":
+        yield "bn1"
+    elif rest == "conv":
+        # A stem of several convolutions is a sequence of convolution, norm and activation.
+        yield f"conv1.{3 * len(spec.stem.inner_channels)}" if spec.stem.inner_channels else "conv1"
+    elif rest.startswith("inner."):
+        _, index, part = rest.split(".")
+        yield f"conv1.{3 * int(index) + (part == 'norm')}"
+
+
+def _in_block(part: str, shortcut: str) -> Iterator[str]:
+    kind, _, inside = part.partition(".")
+    if kind == "shortcut":
+        # Pooling comes first in the sequence.
+        place = (inside == "norm") + (shortcut == "average-pool")
+        yield from (f"{each}.{place}" for each in _SHORTCUTS)
+    elif kind == "squeeze_excitation":
+        yield from (pair[inside == "expand"] for pair in _EXCITATIONS)
+    else:
+        yield part.replace("norm", "bn")
