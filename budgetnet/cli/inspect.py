@@ -10,27 +10,40 @@ import typer
 from budgetnet.api.inputs import network_of
 from budgetnet.cli.options import (
     ImagesOf,
+    InputShape,
     Json,
     MaxActivations,
     MaxMacs,
     MaxParams,
+    OptionalSpec,
     SpecArgument,
     image_of,
     print_json,
     read_budget,
+    read_image,
 )
 from budgetnet.common.documents import Document, parse_count
 from budgetnet.common.errors import BudgetnetError, InputError, OverBudgetError
-from budgetnet.model.budget import SpecVerdict
+from budgetnet.model.budget import Budget, SpecVerdict
 from budgetnet.model.spec import ModelSpec
 
 
 def check(
-    spec: SpecArgument,
+    spec: OptionalSpec = None,
     max_params: MaxParams = None,
     max_macs: MaxMacs = None,
     max_activations: MaxActivations = None,
     data: ImagesOf = None,
+    module: Annotated[
+        str | None,
+        typer.Option(
+            "--module",
+            metavar="PACKAGE:CALLABLE",
+            help="In place of a spec, a function or class of yours that returns a torch module; it is called, and "
+            "torch counts the module.",
+        ),
+    ] = None,
+    input_shape: InputShape = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Also build the network and count parameters and MACs with torch and thop.")
     ] = False,
@@ -47,9 +60,11 @@ def check(
 ) -> None:
     """Check a network against a budget without building it; exit code 3 if over budget."""
     budget = read_budget(max_params, max_macs, max_activations)
-    network = network_of(spec)
-    if data is not None:
-        network = network.adapted(**image_of(data))
+    if module is not None:
+        given = {"SPEC": spec, "--verify": verify or None, "--write": write}
+        _check_module(module, budget, data=data, input_shape=input_shape, given=given, as_json=as_json)
+        return
+    network = _network(spec, data=data, input_shape=input_shape)
     verdict = budget.check(network)
     counts = _verify(network) if verify else None
     written = None if write is None else _write(verdict, write, number=edit)
@@ -73,6 +88,46 @@ def check(
                 f"verified on the network: {counts['built_params']:,} parameters, thop {counts['thop_params']:,}; "
                 f"{counts['torch_macs']:,} MACs by torch's counter: all agree"
             )
+    if not verdict.fits:
+        raise typer.Exit(OverBudgetError.exit_code)
+
+
+def _network(spec: str | None, *, data: str | None, input_shape: str | None) -> ModelSpec:
+    """Return a network for the images of a data set, for images of a shape, or as its specification has it."""
+    if spec is None:
+        raise InputError("SPEC", None, "must be given, or --module")
+    network = network_of(spec)
+    if data is not None and input_shape is not None:
+        raise InputError("--input-shape", input_shape, "must not be given with --data, which has its own")
+    if data is not None:
+        return network.adapted(**image_of(data))
+    if input_shape is None:
+        return network
+    shape = read_image(input_shape, None)["input_shape"]
+    return network.adapted(input_shape=shape, num_classes=network.num_classes)
+
+
+def _check_module(
+    text: str, budget: Budget, *, data: str | None, input_shape: str | None, given: dict[str, Any], as_json: bool
+) -> None:
+    """Check a torch module that is not described by a spec."""
+    for option, value in given.items():
+        if value is not None:
+            raise InputError(option, value, "must not be given with --module, which is not a spec")
+    if data is not None and input_shape is not None:
+        raise InputError("--input-shape", input_shape, "must not be given with --data, which has its own")
+    from budgetnet.api.checking import check as check_any
+    from budgetnet.cli.modules import module_of
+
+    shape = read_image(input_shape, None)["input_shape"] if input_shape is not None else None
+    limits = budget.to_mapping()
+    verdict = check_any(module_of(text), **limits, data=data, input_shape=shape)
+    if as_json:
+        print_json(verdict.to_mapping())
+    else:
+        from budgetnet.cli.tables import console, verdict_table
+
+        console().print(verdict_table(verdict))
     if not verdict.fits:
         raise typer.Exit(OverBudgetError.exit_code)
 

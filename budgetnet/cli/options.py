@@ -34,6 +34,15 @@ SpecArgument = Annotated[
         help="A name from `budgetnet specs`, a YAML or JSON file, or a run: its folder, `best` or `STUDY#3`.",
     ),
 ]
+OptionalSpec = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="SPEC",
+        autocompletion=completing("SPEC"),
+        help="A name from `budgetnet specs`, a YAML or JSON file, or a run: its folder, `best` or `STUDY#3`.",
+        show_default=False,
+    ),
+]
 MaxParams = Annotated[
     str | None, typer.Option("--max-params", metavar="N", help="Maximum number of trainable parameters.")
 ]

@@ -258,6 +258,54 @@ def test_exhausted_search_is_reported_with_its_leaderboard(
     assert 1 <= strict(answer.out)["trained"] < 9
 
 
+OWN_MODULE = """
+import torch.nn as nn
+
+
+class Net(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 30 * 30, 10))
+
+
+def broken():
+    raise RuntimeError("no weights\\nsecond line")
+
+
+def number():
+    return 3
+"""
+
+
+def test_a_module_of_ones_own_is_counted_by_torch(folder: Path, tell: RunCommand) -> None:
+    (folder / "mine.py").write_text(OWN_MODULE)
+    counted = answered(tell, "check", "--module", "mine:Net", "--max-params", "40k")
+    # 27 x 4 weights and 4 biases, 3,600 x 10 weights and 10 biases.
+    assert (counted["params"], counted["macs"]) == (112 + 36_010, 30 * 30 * 108 + 36_000)
+    shown = tell("check", "--module", "mine:Net", "--max-params", "30k")
+    assert shown.code == 3
+    assert "Net: over budget" in shown.out and "a module, not a spec" in shown.out
+    for command, complaint in (
+        (["--module", "mine:Other"], "--module = 'mine:Other': cannot be built: AttributeError"),
+        (["--module", "mine:broken"], "--module = 'mine:broken': cannot be built: RuntimeError: no weights"),
+        (["--module", "mine:number"], "--module = 'mine:number': must give a torch module, not int"),
+        (["--module", "mine"], "--module = 'mine': must be PACKAGE:CALLABLE"),
+        (["--module", "absent_package:Net"], "cannot be built: ModuleNotFoundError"),
+        (["--module", "mine:Net", "resnet20"], "SPEC = 'resnet20': must not be given with --module"),
+        (["--module", "mine:Net", "--input-shape", "1,8,8"], "fails on an image of 1x8x8"),
+        ([], "SPEC = None: must be given, or --module"),
+    ):
+        refused = tell("check", *command)
+        assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
+        assert complaint in refused.err
+
+
+def test_a_spec_is_checked_for_other_images(tell: RunCommand) -> None:
+    large = answered(tell, "check", "resnet18", "--input-shape", "3,64,64")
+    assert large["input_shape"] == [3, 64, 64]
+    assert large["params"] == 11_689_512
+    assert large["macs"] < answered(tell, "check", "resnet18")["macs"]
+
+
 def test_sentences_are_broken_between_words_in_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
