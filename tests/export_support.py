@@ -200,6 +200,24 @@ def odd_sized_dataset() -> DataSet:
     )
 
 
+def random_dataset(channels: int, height: int, width: int, *, classes: int) -> DataSet:
+    """Return a data set of random images, grey if they have one channel and colour if they have more."""
+    generator = np.random.default_rng(3)
+
+    def part(count: int) -> Any:
+        shape = (count, height, width) if channels == 1 else (count, height, width, 3)
+        return generator.integers(0, 256, shape, dtype=np.uint8)
+
+    return make_dataset(
+        name="arrays:random.npz",
+        train_images=part(200 * classes),
+        train_labels=np.arange(200 * classes) % classes,
+        test_images=part(3 * classes),
+        test_labels=np.arange(3 * classes) % classes,
+        provenance="made for a test",
+    )
+
+
 def run_module(path: Path, images: Tensor) -> Tensor:
     with torch.no_grad():
         logits: Tensor = runpy.run_path(str(path))["load"]()(images)

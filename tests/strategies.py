@@ -30,7 +30,7 @@ def examples(count: int) -> settings:
     )
 
 
-many_examples = examples(300)
+many_examples = examples(500)
 
 ENGINE_FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "engine": st.sampled_from(get_args(EngineName)),

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sized
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, ValidationError
 from pydantic.json_schema import JsonSchemaValue
@@ -78,7 +78,7 @@ class Document(BaseModel):
         try:
             super().__init__(**data)
         except ValidationError as error:
-            raise input_error(error) from None
+            raise input_error(error, type(self)) from None
 
     @classmethod
     def from_mapping(cls, mapping: dict[str, Any]) -> Self:
@@ -90,7 +90,7 @@ class Document(BaseModel):
         try:
             return cls.model_validate(mapping)
         except ValidationError as error:
-            raise input_error(error) from None
+            raise input_error(error, cls) from None
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -179,8 +179,30 @@ def _length(problem: ErrorDetails) -> int:
     return len(given) if isinstance(given, Sized) else int(context["actual_length"])
 
 
-def input_error(error: ValidationError) -> InputError:
-    """Convert a validation error to an `InputError` for its first problem, with the number of further ones."""
+def document_type(annotation: Any) -> type[Document] | None:
+    """Return the document type in an annotation, also in a list or a union; None for plain values."""
+    if isinstance(annotation, type) and issubclass(annotation, Document):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := document_type(part))), None)
+
+
+def _nearest_field(document: type[Document] | None, location: tuple[int | str, ...]) -> str:
+    """Return the known field most like an unknown one, for an error; empty if none is."""
+    *parents, unknown = location
+    for part in parents:
+        if document is not None and isinstance(part, str) and part in document.model_fields:
+            document = document_type(document.model_fields[part].annotation)
+    near = difflib.get_close_matches(str(unknown), document.model_fields, n=1) if document is not None else []
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def input_error(error: ValidationError, document: type[Document]) -> InputError:
+    """Convert a validation error to an `InputError` for its first problem, with the number of further ones.
+
+    Args:
+        error: what pydantic raised.
+        document: the type of document that was validated.
+    """
     # pydantic also reports a list as too short if one of its entries is invalid.
     problems = [
         problem
@@ -194,6 +216,8 @@ def input_error(error: ValidationError) -> InputError:
     value = first["input"]
     # pydantic's messages are not templates: they may quote a value that contains braces.
     rule = _RULES[first["type"]].format(**context) if first["type"] in _RULES else first["msg"]
+    if first["type"] == "extra_forbidden":
+        rule += _nearest_field(document, first["loc"])
     if isinstance(inner, InputError):
         separator = "." if field and inner.field and not inner.field.startswith("[") else ""
         field, value, rule = f"{field}{separator}{inner.field}", inner.value, inner.rule

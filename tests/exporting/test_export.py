@@ -16,9 +16,20 @@ import onnxruntime
 import pytest
 import torch
 from evaluation_support import STOPPED, Runs
-from export_support import SPECS, create_run, expected_logits, images_of, odd_sized_dataset, run_module, spec_of
+from export_support import (
+    SPECS,
+    create_run,
+    expected_logits,
+    images_of,
+    odd_sized_dataset,
+    random_dataset,
+    run_module,
+    spec_of,
+)
+from hypothesis import Phase, given, settings
 from safetensors import safe_open
 from safetensors.torch import load_file
+from strategies import examples, specs
 from support import TINY, tiny_recipe
 from torch import Tensor
 
@@ -86,6 +97,21 @@ def test_exported_network_gives_the_same_logits(odd: DataSet, tmp_path: Path, na
         expected = expected_logits(record, images)
         assert count == 1 or expected.std(dim=0).min() > 0.01
         torch.testing.assert_close(RUN[form](path, images).double(), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+@settings(examples(50), phases=[Phase.generate])
+@given(spec=specs(max_side=9))
+def test_random_networks_give_the_same_logits_in_every_form(spec: ModelSpec, tmp_path_factory: Any) -> None:
+    folder = tmp_path_factory.mktemp("random")
+    dataset = random_dataset(*spec.input_shape, classes=spec.num_classes)
+    record = create_run(spec, dataset, folder)
+    images = images_of(dataset, 5)
+    expected = expected_logits(record, images)
+    for form in ("onnx", "python"):
+        done = export(record.folder, format=form, to=folder, load=lambda _: dataset)
+        exported = RUN[form](next(each for each in done.paths if each.suffix in (".onnx", ".py")), images)
+        torch.testing.assert_close(exported.double(), expected, rtol=1e-4, atol=1e-4)
 
 
 def read_metadata(path: Path, form: Format) -> dict[str, Any]:

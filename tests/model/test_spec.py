@@ -139,7 +139,16 @@ def test_invalid_number_is_rejected_with_its_path(field: str, wrap: Any, value: 
         ),
         ("group_width", "must not be given with groups (2)", {"block": "bottleneck", "groups": 2, "group_width": 1}),
         ("stages[0].groups", "must divide the 8 input channels of stages[0]", {"stages": [{**STAGE, "groups": 3}]}),
-        ("stages[0].group_size", "unknown field", {"stages": [{**STAGE, "group_size": 3}]}),
+        ("groupwidth", "unknown field; did you mean group_width?", {"groupwidth": 3}),
+        (
+            "stages[0].conv_biases",
+            "unknown field; did you mean conv_bias?",
+            {"stages": [{**STAGE, "conv_biases": True}]},
+        ),
+        ("head.poolsize", "unknown field; did you mean pool_size?", {"head": {"poolsize": 2}}),
+        ("stem.inner_channel", "unknown field; did you mean inner_channels?", {"stem": {"inner_channel": [4]}}),
+        ("squeeze_excitation.placed", "unknown field; did you mean place?", {"squeeze_excitation": {"placed": 1}}),
+        ("nonsense", "unknown field", {"nonsense": 1}),
         (
             "squeeze_excitation.place",
             "is only for bottleneck blocks, not basic",

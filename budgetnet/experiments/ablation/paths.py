@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from types import NoneType
 from typing import Any, NamedTuple, get_args, get_origin
 
-from budgetnet.common.documents import Document, field_path
+from budgetnet.common.documents import Document, document_type, field_path
 from budgetnet.common.errors import InputError
 from budgetnet.model.spec import PER_STAGE, ModelSpec
 from budgetnet.runs.recipe import Recipe
@@ -33,17 +33,10 @@ class Place(NamedTuple):
     """Whether it is a document with a field ``kind``."""
 
 
-def _document_type(annotation: Any) -> type[Document] | None:
-    """Return the document type in an annotation, also in a list or a union; None for plain values."""
-    if isinstance(annotation, type) and issubclass(annotation, Document):
-        return annotation
-    return next((found for part in get_args(annotation) if (found := _document_type(part))), None)
-
-
 def _places(prefix: str, document: type[Document]) -> Iterator[tuple[str, Place]]:
     for name, field in document.model_fields.items():
         path, annotation = f"{prefix}.{name}", field.annotation
-        inner = _document_type(annotation)
+        inner = document_type(annotation)
         is_list = get_origin(annotation) is tuple
         has_kind = inner is not None and not is_list and "kind" in inner.model_fields
         yield path, Place(annotation is bool, NoneType in get_args(annotation), has_kind)
