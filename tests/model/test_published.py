@@ -235,6 +235,9 @@ def test_tables_fit_the_terminal_width(width: int, capsys: pytest.CaptureFixture
         "reference": ["test", "91.41", "10,000", "4,662,346"],
         "ensemble": ["ensemble", "~85", "-", "-"],
         "leaking-validation": ["validation", "97.98", "10,000", "4,662,346"],
+        "nyu-dl-cerberus": ["test", "95.01", "10,000", "4,918,602"],
+        "zbw-p": ["test", "95.41", "10,000", "2,818,122"],
+        "zhoucailin": ["test", "92.64", "10,000", "4,469,578"],
     }
     for part in ("runs: the notebook holds one training", "source: Inouye", "4,714,278", "9,678,410"):
         assert part in printed
