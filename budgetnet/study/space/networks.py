@@ -79,13 +79,10 @@ def check_documents(space: SearchSpace) -> None:
     for index, head in enumerate(space.heads):
         # The size of the last map is not known here.
         _prefixed(f"heads[{index}]", "head", {"head": head, "input_shape": [3, 4096, 4096]})
-    kinds: list[dict[str, Any]] = [{**space.fixed, "block": kind} for kind in space.block_kinds]
-    for mapping in kinds:
-        if not mapping["block"].endswith("bottleneck"):
-            mapping.pop("bottleneck_ratio_of", None)
-        if mapping["block"].startswith("preact"):
-            mapping.pop("block_activation", None)
-        _prefixed("fixed", "", mapping)
+    squeeze = max(space.squeeze_excitation_ratios) or None
+    for kind in space.block_kinds:
+        own = {"block": kind, "squeeze_excitation_ratio": squeeze}
+        _prefixed("fixed", "", {**fixed_fields(space, kind), **own})
 
 
 def _prefixed(path: str, inside: str, mapping: dict[str, Any]) -> None:
