@@ -9,7 +9,6 @@ from support import PAIR_SPACE, RunCommand, tiny_recipe, write_space
 
 from budgetnet.common.documents import parse_duration
 from budgetnet.common.errors import InputError
-from budgetnet.data import DataSet
 from budgetnet.model.zoo import ENTRIES, get
 from budgetnet.study.storage import default_storage, find_study, open_storage
 
@@ -28,7 +27,7 @@ def test_invalid_timeout_is_rejected(text: str) -> None:
 
 
 def test_enqueue_zoo_enqueues_all_networks_that_fit(
-    tell: RunCommand, digits: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tell: RunCommand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_space(tmp_path / "space.yaml", PAIR_SPACE)
@@ -38,7 +37,5 @@ def test_enqueue_zoo_enqueues_all_networks_that_fit(
     assert (answer.code, answer.err) == (0, "")
     trials = find_study(open_storage(default_storage(Path("runs")), create=False), None).get_trials()
     names = [trial.user_attrs["architecture"] for trial in trials]
-    image = {"input_shape": digits.input_shape, "num_classes": digits.num_classes}
-    assert (
-        names == [name for name in ENTRIES if get(name).replace(**image).params <= 900_000] == ["resnet20", "resnet56"]
-    )
+    # Grey images and as many classes change few parameters.
+    assert names == [name for name in ENTRIES if get(name).params <= 900_000] == ["resnet20", "resnet56"]
