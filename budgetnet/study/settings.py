@@ -54,7 +54,7 @@ class StudySettings(Document):
         """Identity of the study: a hexadecimal SHA-256 of the settings without labels."""
         config = self.config
         content: dict[str, Any] = {
-            "space": self.space.model_dump(mode="json", exclude={"name"}),
+            "space": self.space.identity,
             "sizing": [config.sizing, self.fitting],
             "sampler": config.sampler,
             "pruner": config.pruner,

@@ -177,6 +177,16 @@ class SearchSpace(Document):
         return {"fit": fit, "scale": fit | scale, "reject": self.distributions}
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """Fields as plain data, without the name and without later fields at their defaults, for digests of studies."""
+        later = [
+            name
+            for name in (*OPTIONAL, "fixed", "regnet")
+            if getattr(self, name) == type(self).model_fields[name].get_default(call_default_factory=True)
+        ]
+        return self.model_dump(mode="json", exclude={"name", *later})
+
+    @property
     def size(self) -> int:
         """Number of combinations of the network's parameters, including those of unused stages."""
         return combinations(self.network)
