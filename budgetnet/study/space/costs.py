@@ -78,8 +78,7 @@ def costs_of(space: SearchSpace, columns: Columns, *, input_shape: tuple[int, in
     """Return the costs of many samples, see `SearchSpace.costs`."""
     count = len(columns["block"])
     costs = Costs(*(np.zeros(count, dtype=np.int64) for _ in Costs._fields))
-    known = {name: np.full(count, value, dtype=object) for name, value in space.defaults.items()}
-    full = {**known, **{name: column for name, column in columns.items() if name in space.network}}
+    full = {name: column for name, column in columns.items() if name in space.network}
     if space.regnet is not None:
         full |= stage_columns(full, space.regnet, most=space.stages[1])
     # What is not a number, but decides how costs are computed.
@@ -96,7 +95,7 @@ def costs_of(space: SearchSpace, columns: Columns, *, input_shape: tuple[int, in
         rows = np.flatnonzero(np.logical_and.reduce(chosen)) if chosen else np.arange(count)
         for start in range(0, len(rows), _CHUNK):
             chunk = rows[start : start + _CHUNK]
-            counted = frame.costs({name: column[chunk] for name, column in full.items()})
+            counted = frame.costs(space.defaults | {name: column[chunk] for name, column in full.items()})
             for column, counts in zip(costs, counted, strict=True):
                 column[chunk] = counts
     return costs
@@ -129,8 +128,8 @@ class _Frame:
         self.after_stem = feature_sizes(self.spec)[0]
         self._refuse_overflow()
 
-    def costs(self, columns: Columns) -> NDArray[np.int64]:
-        """Return the costs of samples: `(3, samples)`, in the order of `Costs`."""
+    def costs(self, columns: Mapping[str, Any]) -> list[NDArray[np.int64]]:
+        """Return the costs of samples, in the order of `Costs`; a parameter may have one value for all of them."""
         space, spec = self.space, self.spec
         settings = spec.block_settings[0]
         fullest = range(space.full_size_stages[0], space.full_size_stages[1] + 1)
@@ -138,76 +137,76 @@ class _Frame:
         reached = np.cumprod(strides, axis=1)
         # Dividing and rounding up a side gives the same in steps or at once.
         heights, widths = (-(-side // reached) for side in self.after_stem)
+        sizes = heights * widths
         row = columns["full_size_stages"] - fullest[0]
         first, second = (columns[f"{which}_kernel_size"].astype(np.int64) ** 2 for which in ("first", "second"))
-        squeeze = columns["squeeze_excitation_ratio"].astype(np.float64)
-        ratio = columns["bottleneck_ratio"].astype(np.float64)
         step, groups, group_width = self._steps(columns)
         area = _looked_up(columns["shortcut"], {each: shortcut_area(each) for each in space.shortcuts})
-        area *= columns["shortcut_kernel_size"].astype(np.int64) ** 2
+        area *= np.asarray(columns["shortcut_kernel_size"], dtype=np.int64) ** 2
+        ratio = np.asarray(columns["bottleneck_ratio"], dtype=np.float64)
+        squeeze = columns["squeeze_excitation_ratio"].astype(np.float64)
+
+        def block(inputs: NDArray[np.int64], width: NDArray[np.int64], pixels: tuple[Any, Any, Any]) -> Any:
+            inner, own = width, groups
+            if settings.bottleneck:
+                inner = _rounded((inputs if settings.ratio_of_input else width) * ratio)
+                if group_width is not None:
+                    own = np.where(group_width > 0, inner // np.maximum(group_width, 1), groups)
+            hidden: Any = 0
+            if settings.squeeze_ratio:
+                of = {"output": width, "input": inputs, "inner": inner}[settings.squeeze_excitation.ratio_of]
+                hidden = _hidden(of, squeeze, settings.squeeze_excitation.rounding)
+            return block_cost(settings, inputs, width, inner, own, hidden, first, second, pixels)
+
         exact = columns["channels"].astype(np.float64)
         stem = in_channels = width = _widths(exact, step)
-        height, across = (np.full_like(width, side) for side in self.after_stem)
-        total = np.zeros((len(Costs._fields), len(width)), dtype=np.int64)
+        before: Any = self.after_stem[0] * self.after_stem[1]
+        totals = [np.zeros(len(width), dtype=np.int64) for _ in Costs._fields]
         for index in range(space.stages[1]):
             # An omitted stage has no blocks and changes neither width nor map, so it costs nothing.
             there = index < columns["stages"]
+            after = sizes[row, index]
             if index:
                 exact = exact * columns[f"growth_{index + 1}"]
                 width = np.where(there, _widths(exact, step), in_channels)
-            before = height * across
-            height = np.where(there, heights[row, index], height)
-            across = np.where(there, widths[row, index], across)
-            after = height * across
+                after = np.where(there, after, before)
             changes = (width != in_channels) | (there & (strides[row, index] > 1))
             computed = before if spec.downsampling == "max-pool" else after
-            blocks = columns[f"blocks_{index + 1}"].astype(np.int64) * there
-
-            def block(inputs: NDArray[np.int64], pixels: tuple[Any, Any, Any], width: Any = width) -> Any:
-                inner = width
-                if settings.bottleneck:
-                    inner = _rounded((inputs if settings.ratio_of_input else width) * ratio)
-                of = {"output": width, "input": inputs, "inner": inner}[settings.squeeze_excitation.ratio_of]
-                return np.array(
-                    block_cost(
-                        settings,
-                        inputs,
-                        width,
-                        inner,
-                        np.where(group_width > 0, inner // np.maximum(group_width, 1), groups),
-                        _hidden(of, squeeze, settings.squeeze_excitation.rounding),
-                        first,
-                        second,
-                        pixels,
-                    )
-                )
-
-            total += there * block(in_channels, (before, after, computed))
-            total += np.array(shortcut_cost(settings, changes * area, in_channels, width, after))
-            total += np.maximum(blocks - 1, 0) * block(width, (after, after, after))
-            in_channels = width
+            others = np.maximum(columns[f"blocks_{index + 1}"] * there - 1, 0)
+            parts = (
+                block(in_channels, width, (before, after, computed)),
+                shortcut_cost(settings, changes * area, in_channels, width, after),
+                block(width, width, (after, after, after)),
+            )
+            for total, one, shortcut, rest in zip(totals, *parts, strict=True):
+                np.add(total, there * one + shortcut + others * rest, out=total)
+            in_channels, before = width, after
+        # As many stages as there are have reduced the map.
+        last = np.minimum(columns["stages"], space.stages[1]) - 1
         positions: Any = 1
         if self.pool_size is not None:
+            height, across = heights[row, last], widths[row, last]
             fits = np.minimum(height, across) >= self.pool_size
             positions = np.where(fits, (height // self.pool_size) * (across // self.pool_size), 1)
         hidden = _hidden(stem, np.float64(spec.stem.squeeze_excitation_ratio or 0.0), "nearest")
-        pixels = height * across
-        total += stem_and_head_cost(spec, stem=stem, last=width, hidden=hidden, pixels=pixels, positions=positions)
-        return total
+        ends = stem_and_head_cost(spec, stem=stem, last=width, hidden=hidden, pixels=before, positions=positions)
+        return [total + end for total, end in zip(totals, ends, strict=True)]
 
-    def _steps(self, columns: Columns) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Return what widths are multiples of, the groups, and the group widths with 0 for none."""
-        groups = columns["groups"].astype(np.int64)
-        widths = {each: each or 0 for each in self.space.group_widths}
-        bottleneck = self.kind.endswith("bottleneck")
-        group_width = _looked_up(columns["group_width"], widths) if bottleneck else np.zeros_like(groups)
+    def _steps(self, columns: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+        """Return what widths are multiples of, the groups, and the group widths: 0 for none, None if none has one."""
+        groups, ratio = columns["groups"].astype(np.int64), columns["bottleneck_ratio"]
+        steps, choices = self.space.steps(self.kind), self.space.group_widths
+        if not self.spec.block_settings[0].bottleneck:
+            return _looked_up(groups, {count: value for (count, _, _), value in steps.items()}), groups, None
+        widths = None
+        if choices != (None,):
+            given = np.broadcast_to(np.asarray(columns["group_width"], dtype=object), groups.shape)
+            widths = _looked_up(given, {each: each or 0 for each in choices})
         step = np.zeros_like(groups)
-        for (count, own, ratio), value in self.space.steps(self.kind).items():
-            match = groups == count
-            if bottleneck:
-                match &= (group_width == (own or 0)) & (columns["bottleneck_ratio"] == ratio)
-            step[match] = value
-        return step, groups, group_width
+        for (count, width, share), value in steps.items():
+            match = (groups == count) & (ratio == share)
+            step[match if widths is None else match & (widths == (width or 0))] = value
+        return step, groups, widths
 
     def _refuse_overflow(self) -> None:
         """Require that the counts of the largest networks fit in 64 bits."""
