@@ -59,7 +59,9 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show every epoch
 SpaceArgument = Annotated[
     str,
     typer.Argument(
-        metavar="SPACE", autocompletion=completing("SPACE"), help="Search space: resnet, paper, or a YAML or JSON file."
+        metavar="SPACE",
+        autocompletion=completing("SPACE"),
+        help="Search space: resnet, paper, mobile, regnet, or a YAML or JSON file.",
     ),
 ]
 InputShape = Annotated[

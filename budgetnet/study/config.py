@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 SamplerName = Literal["tpe", "gp", "nsga2", "random"]
 PrunerName = Literal["asha", "hyperband", "median", "none"]
 
-SPACES = ("resnet", "paper")
+SPACES = ("resnet", "paper", "mobile", "regnet")
 """Names of search spaces."""
 NO_SPACE = "no such space, and no such file"
 ZOO = "zoo"
@@ -177,7 +177,7 @@ class SearchConfig(EngineOptions):
     timeout: Duration = None
     """Time after which to stop, within a training step: 90s, 30m, 1.5h, or a number of seconds."""
     space: SpaceChoice = "resnet"
-    """Search space: resnet, paper, or a YAML or JSON file."""
+    """Search space: resnet, paper, mobile, regnet, or a YAML or JSON file."""
     sizing: Sizing = "fit"
     """How widths meet the budget. fit: solve for them. scale: solve for a sampled share of it. reject: sample them."""
     sampler: SamplerName = "tpe"

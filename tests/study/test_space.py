@@ -16,6 +16,8 @@ from support import PAIR_SPACE, TINY_SPACE
 
 from budgetnet.common.errors import InputError
 from budgetnet.model.spec import ModelSpec
+from budgetnet.study.config import SPACES as NAMES
+from budgetnet.study.config import SearchConfig
 from budgetnet.study.space import Measure, SearchSpace
 from budgetnet.study.space.named import NAMED, named_space
 
@@ -180,6 +182,12 @@ def test_named_spaces_are_drawn_and_written(name: str) -> None:
 def test_a_space_that_nobody_named_is_told_beside_the_nearest() -> None:
     with pytest.raises(InputError, match=r"space = 'resnt': no such space, and no such file; did you mean resnet\?"):
         named_space("resnt")
+
+
+def test_a_search_knows_every_named_space() -> None:
+    assert tuple(NAMED) == NAMES
+    for name in NAMED:
+        assert SearchConfig(max_params=1e6, space=name).space == name
 
 
 def test_a_widest_width_off_the_grid_is_lowered_to_it() -> None:
