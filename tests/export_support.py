@@ -145,6 +145,7 @@ SPECS: dict[str, dict[str, Any]] = {
         "squeeze_excitation": {"place": "inner", "ratio_of": "inner", "rounding": "multiple-of-8"},
         "head": {"channels": 24, "pool_size": 2},
     },
+    "bottleneck-one-group": {"block": "bottleneck", "bottleneck_ratio": 1, "group_width": [8, 16]},
     "preact-bottleneck": {
         "block": "preact-bottleneck",
         "block_dropout": 0.5,

@@ -82,7 +82,7 @@ def python_source(record: RunRecord, *, class_names: Sequence[str]) -> str:
         "attentions": attentions.known,
         "shortcuts": shortcuts.known,
         "blocks": classes.known,
-        "grouped": any(layer.groups > 1 for layer in convs),
+        "grouped": any(block["grouped"] for block in classes.known),
         "biased": any(layer.bias for layer in convs),
         "stages": stages,
         "stem_conv": _stem_call(plan),
