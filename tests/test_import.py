@@ -33,6 +33,7 @@ PUBLIC = [
     "Schedule",
     "SearchConfig",
     "Shortcut",
+    "SqueezeExcitation",
     "Stage",
     "Stem",
     "Study",
