@@ -29,7 +29,10 @@ _EXCITATIONS = (("se.fc1", "se.fc2"), ("se_module.fc1", "se_module.fc2"), ("fc1"
 def without_prefixes(names: Iterable[str]) -> dict[str, str]:
     """Return names without the prefixes that all of them have, by the names as they are."""
     shown = {name: name for name in names}
-    while prefix := next((each for each in PREFIXES if all(name.startswith(each) for name in shown.values())), ""):
+    # Of no names at all, any prefix would be that of each.
+    while shown and (
+        prefix := next((each for each in PREFIXES if all(name.startswith(each) for name in shown.values())), "")
+    ):
         shown = {name: short.removeprefix(prefix) for name, short in shown.items()}
     return shown
 
