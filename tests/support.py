@@ -202,8 +202,8 @@ def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
     }
 
 
-TYPES: dict[str, type] = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool}
-TYPES |= {"null": type(None), "number": float}
+TYPES: dict[str, tuple[type, ...]] = {"object": (dict,), "array": (list,), "string": (str,), "integer": (int,)}
+TYPES |= {"boolean": (bool,), "null": (type(None),), "number": (int, float)}
 
 
 def matches(schema: dict[str, Any], value: Any, root: dict[str, Any]) -> bool:
@@ -211,7 +211,7 @@ def matches(schema: dict[str, Any], value: Any, root: dict[str, Any]) -> bool:
     if "$ref" in schema:
         schema = {**root["$defs"][schema["$ref"].rpartition("/")[2]], **schema}
     rules = [
-        type(value) is TYPES[schema["type"]] if "type" in schema else True,
+        type(value) in TYPES[schema["type"]] if "type" in schema else True,
         value in schema.get("enum", [value]),
         value == schema.get("const", value),
         "anyOf" not in schema or any(matches(option, value, root) for option in schema["anyOf"]),

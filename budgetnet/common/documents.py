@@ -6,7 +6,7 @@ import difflib
 import math
 import numbers
 import re
-from collections.abc import Mapping, Sized
+from collections.abc import Iterable, Mapping, Sized
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -187,12 +187,17 @@ def document_type(annotation: Any) -> type[Document] | None:
 
 
 def _nearest_field(document: type[Document] | None, location: tuple[int | str, ...]) -> str:
-    """Return the known field most like an unknown one, for an error; empty if none is."""
+    """Return a question for the known field most like an unknown one; empty if none is."""
     *parents, unknown = location
     for part in parents:
         if document is not None and isinstance(part, str) and part in document.model_fields:
             document = document_type(document.model_fields[part].annotation)
-    near = difflib.get_close_matches(str(unknown), document.model_fields, n=1) if document is not None else []
+    return did_you_mean(str(unknown), document.model_fields) if document is not None else ""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a question for the known name most like an unknown one, as the end of an error; empty if none is."""
+    near = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {near[0]}?" if near else ""
 
 

@@ -30,7 +30,8 @@ def _pair(value: object) -> object:
 KernelSize = Annotated[
     int, BeforeValidator(_odd_kernel), Field(ge=1, le=31, json_schema_extra={"not": {"multipleOf": 2}})
 ]
-KernelSizes = Annotated[tuple[KernelSize, KernelSize], BeforeValidator(_pair)]
+_Pair = tuple[KernelSize, KernelSize]
+KernelSizes = Annotated[_Pair, BeforeValidator(_pair, json_schema_input_type=_Pair | KernelSize)]
 Stride = Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=64)]
 Dropout = Annotated[Real, Field(ge=0, lt=1)]
 BottleneckRatio = Annotated[Real, Field(gt=0, le=8)]
@@ -147,7 +148,7 @@ def _shortcut(value: object) -> object:
     return {"kind": value} if isinstance(value, str) else value
 
 
-ShortcutField = Annotated[Shortcut, BeforeValidator(_shortcut)]
+ShortcutField = Annotated[Shortcut, BeforeValidator(_shortcut, json_schema_input_type=Shortcut | ShortcutKind)]
 
 
 class Stage(Document):

@@ -7,12 +7,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
-from budgetnet.common.documents import MAX_CHANNELS, Channels, Document, Flag, Positive, whole_number
+from budgetnet.common.documents import MAX_CHANNELS, Channels, Document, Flag, Positive, did_you_mean, whole_number
 from budgetnet.common.errors import InputError
 from budgetnet.model.block_settings import BlockSettings, settings_of
 from budgetnet.model.consistency import check_consistency
@@ -30,6 +32,14 @@ from budgetnet.model.parts import (
     Stage,
     Stem,
 )
+from budgetnet.model.stage_lists import (
+    PER_STAGE,
+    entries_of,
+    schema_with_list,
+    spread_over_stages,
+    stage_mappings,
+    with_lists_spread,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,9 +50,6 @@ if TYPE_CHECKING:
 Downsampling = Literal["stride", "max-pool"]
 ImageSide = Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=4096)]
 ImageChannels = Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=1024)]
-
-PER_STAGE = {"channels": "channels", "blocks": "blocks", "strides": "stride", "kernel_sizes": "kernel_sizes"}
-"""Arguments of `ModelSpec.resnet` with one entry for each stage, and the field of `Stage` that each sets."""
 
 
 class ModelSpec(Document):
@@ -108,22 +115,20 @@ class ModelSpec(Document):
     @classmethod
     def _spread_lists(cls, data: Any) -> Any:
         """Move lists given for the whole network to the stages."""
-        if not isinstance(data, Mapping):
-            return data
-        lists = {name: data[name] for name in STAGE_OVERRIDES if isinstance(data.get(name), (list, tuple))}
-        given = data.get("stages")
-        if not lists or isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
-            return data
-        stages: list[Any] = [each.model_dump() if isinstance(each, Stage) else each for each in given]
-        if all(isinstance(each, Mapping) for each in stages):
-            stages = [dict(each) for each in stages]
-            spread_over_stages(stages, lists)
-        return {**{name: value for name, value in data.items() if name not in lists}, "stages": stages}
+        return with_lists_spread(data)
 
     @model_validator(mode="after")
     def _fields_are_consistent(self) -> Self:
         check_consistency(self)
         return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        schema = super().__get_pydantic_json_schema__(core_schema, handler)
+        fields = handler.resolve_ref_schema(schema)["properties"]
+        of_stages = handler.resolve_ref_schema(fields["stages"]["items"])["properties"]
+        fields |= {name: schema_with_list(fields[name], of_stages[name]) for name in STAGE_OVERRIDES}
+        return schema
 
     # Cached, as costs need them; copies with other widths, depths and kernels have the same.
     @functools.cached_property
@@ -172,7 +177,8 @@ class ModelSpec(Document):
         Raises:
             InputError: the lists have different lengths, or a field is unknown or invalid.
         """
-        channels = _sequence("channels", channels)
+        _require_known(cls, settings)
+        channels = entries_of("channels", channels)
         count = len(channels)
         if strides is None:
             strides = [1 if index == 0 else 2 for index in range(count)]
@@ -194,17 +200,19 @@ class ModelSpec(Document):
 
         Args:
             changes: fields of `ModelSpec`; also ``channels``, ``blocks``, ``strides``, ``kernel_sizes`` and other lists
-                as in `resnet`. A single value does not replace those that stages have of their own.
+                as in `resnet`. Unless ``stages`` are given too, they replace what stages have of their own.
 
         Raises:
             InputError: a field is unknown or invalid.
         """
+        _require_known(type(self), changes)
         lists = {key: changes.pop(key) for key in PER_STAGE if key in changes}
         mapping = {**self.model_dump(exclude={"name"}), **changes}
-        if lists:
-            stages = [stage if isinstance(stage, dict) else stage.model_dump() for stage in mapping["stages"]]
-            spread_over_stages(stages, lists)
-            mapping["stages"] = stages
+        # Invalid stages are left to the validation.
+        if (stages := stage_mappings(mapping["stages"])) is not None:
+            inherited = () if "stages" in changes else [name for name in STAGE_OVERRIDES if name in changes]
+            mapping["stages"] = [{key: stage[key] for key in stage if key not in inherited} for stage in stages]
+            spread_over_stages(mapping["stages"], lists)
         return type(self).from_mapping(mapping)
 
     def adapted(self, *, input_shape: tuple[int, int, int], num_classes: int) -> Self:
@@ -284,28 +292,8 @@ class ModelSpec(Document):
         return spec_html(self)
 
 
-def _sequence(field: str, value: object) -> Sequence[Any]:
-    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
-        raise InputError(field, value, "must be a list with one entry for each stage")
-    return list(value)
-
-
-def spread_over_stages(stages: list[dict[str, Any]], lists: dict[str, Any]) -> None:
-    """Set fields of stages from lists with one entry for each stage, or from one value for all stages.
-
-    Args:
-        stages: fields of each stage, updated in place.
-        lists: lists or single values by the names of `PER_STAGE`; lists by those of `STAGE_OVERRIDES`.
-
-    Raises:
-        InputError: the length of a list differs from the number of stages.
-    """
-    for field, value in lists.items():
-        single = not isinstance(value, Iterable)
-        entries = [value] * len(stages) if single else _sequence(field, value)
-        if field == "kernel_sizes" and not single and not any(isinstance(entry, Iterable) for entry in entries):
-            entries = [entries] * len(stages)
-        if len(entries) != len(stages):
-            raise InputError(field, value, f"must have one entry for each of the {len(stages)} stages")
-        for stage, entry in zip(stages, entries, strict=True):
-            stage[PER_STAGE.get(field, field)] = entry
+def _require_known(document: type[ModelSpec], settings: Mapping[str, Any]) -> None:
+    known = (*document.model_fields, *PER_STAGE)
+    for name, value in settings.items():
+        if name not in known:
+            raise InputError(name, value, f"unknown field{did_you_mean(name, known)}")

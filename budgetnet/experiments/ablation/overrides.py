@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from budgetnet.common.errors import InputError
 from budgetnet.experiments.ablation.levels import STAGE, is_removal, meaning
 from budgetnet.experiments.ablation.paths import parts_of, pattern_of, value_at
-from budgetnet.model.spec import PER_STAGE, ModelSpec, spread_over_stages
+from budgetnet.model.spec import ModelSpec
+from budgetnet.model.stage_lists import PER_STAGE, spread_over_stages
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.schedule import Schedule
 

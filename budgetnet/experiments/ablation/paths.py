@@ -15,7 +15,8 @@ from typing import Any, NamedTuple, get_args, get_origin
 
 from budgetnet.common.documents import Document, document_type, field_path
 from budgetnet.common.errors import InputError
-from budgetnet.model.spec import PER_STAGE, ModelSpec
+from budgetnet.model.spec import ModelSpec
+from budgetnet.model.stage_lists import PER_STAGE
 from budgetnet.runs.recipe import Recipe
 
 DOCUMENTS: dict[str, type[ModelSpec] | type[Recipe]] = {"spec": ModelSpec, "recipe": Recipe}
