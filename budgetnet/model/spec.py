@@ -35,6 +35,7 @@ from budgetnet.model.parts import (
 from budgetnet.model.stage_lists import (
     PER_STAGE,
     entries_of,
+    is_list,
     schema_with_list,
     spread_over_stages,
     stage_mappings,
@@ -96,7 +97,7 @@ class ModelSpec(Document):
     shortcut: ShortcutField = Shortcut()
     """Shortcut of blocks that change the shape."""
     activation: Activation = "relu"
-    """Activation function."""
+    """Activation function, also of stem and head; theirs is relu where this is a list."""
     block_activation: Flag = True
     """Whether basic and bottleneck blocks apply the activation after the addition; false for the linear bottlenecks of
     MobileNetV2."""
@@ -206,12 +207,13 @@ class ModelSpec(Document):
             InputError: a field is unknown or invalid.
         """
         _require_known(type(self), changes)
-        lists = {key: changes.pop(key) for key in PER_STAGE if key in changes}
+        named = [name for name in STAGE_OVERRIDES if name in changes and "stages" not in changes]
+        spread = [*(name for name in PER_STAGE if name in changes), *(name for name in named if is_list(changes[name]))]
+        lists = {name: changes.pop(name) for name in spread}
         mapping = {**self.model_dump(exclude={"name"}), **changes}
         # Invalid stages are left to the validation.
         if (stages := stage_mappings(mapping["stages"])) is not None:
-            inherited = () if "stages" in changes else [name for name in STAGE_OVERRIDES if name in changes]
-            mapping["stages"] = [{key: stage[key] for key in stage if key not in inherited} for stage in stages]
+            mapping["stages"] = [{key: stage[key] for key in stage if key not in named} for stage in stages]
             spread_over_stages(mapping["stages"], lists)
         return type(self).from_mapping(mapping)
 

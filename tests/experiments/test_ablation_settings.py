@@ -26,11 +26,11 @@ PAPER = Setup(zoo.get("reference"), NAMED["paper"])
 EVERYTHING = Setup(
     ModelSpec.resnet(
         channels=[8, 16, 32],
-        stem=Stem(channels=8, whitening=2),
+        stem=Stem(channels=8, whitening=2, inner_channels=(4,), squeeze_excitation_ratio=0.5, pool_size=3),
         groups=4,
         squeeze_excitation_ratio=0.25,
         shortcut=Shortcut(kind="projection", kernel_size=3),
-        head=Head(dropout=0.2, scale=0.125),
+        head=Head(dropout=0.2, scale=0.125, channels=64, pool_size=2),
         downsampling="max-pool",
         block_dropout=0.1,
         conv_bias=True,
@@ -142,16 +142,30 @@ AUGMENTATION: dict[str, Any] = {
     "color_jitter": {"hue": 0.1},
 }
 """Augmentation of `EVERYTHING`."""
+STEM: dict[str, Any] = {
+    "channels": 8,
+    "whitening": 2,
+    "inner_channels": [4],
+    "squeeze_excitation_ratio": 0.5,
+    "pool_size": 3,
+}
+HEAD: dict[str, Any] = {"dropout": 0.2, "scale": 0.125, "channels": 64, "pool_size": 2}
+"""Stem and head of `EVERYTHING`."""
 WITHOUT: dict[str, dict[str, Any]] = {
-    "spec.stem.whitening": {"stem": {"channels": 8}},
+    "spec.stem.whitening": {"stem": {**STEM, "whitening": None}},
+    "spec.stem.inner_channels": {"stem": {**STEM, "inner_channels": []}},
+    "spec.stem.squeeze_excitation_ratio": {"stem": {**STEM, "squeeze_excitation_ratio": None}},
+    "spec.stem.pool_size": {"stem": {**STEM, "pool_size": None}},
     "spec.downsampling": {"downsampling": "stride"},
     "spec.groups": {"groups": 1},
     "spec.block_dropout": {"block_dropout": 0},
     "spec.conv_bias": {"conv_bias": False},
     "spec.squeeze_excitation_ratio": {"squeeze_excitation_ratio": None},
     "spec.shortcut": {"shortcut": {"kind": "none", "kernel_size": 1}},
-    "spec.head.dropout": {"head": {"dropout": 0, "scale": 0.125}},
-    "spec.head.scale": {"head": {"dropout": 0.2}},
+    "spec.head.dropout": {"head": {**HEAD, "dropout": 0}},
+    "spec.head.scale": {"head": {**HEAD, "scale": 1}},
+    "spec.head.channels": {"head": {**HEAD, "channels": None}},
+    "spec.head.pool_size": {"head": {**HEAD, "pool_size": None}},
     "recipe.momentum": {"momentum": 0, "nesterov": False},
     "recipe.weight_decay": {"weight_decay": 0},
     "recipe.nesterov": {"nesterov": False},
@@ -202,6 +216,77 @@ def test_off_removes_a_component_and_on_keeps_it(path: str, level: Any) -> None:
     if document.to_mapping().get(path.rpartition(".")[2]) is not True and "flip" not in path and "shifts" not in path:
         with pytest.raises(InputError, match="on': is not in the base: give the value to set"):
             override(changed, {path: True})
+
+
+MIXED = Setup(
+    ModelSpec.resnet(
+        channels=[16, 32, 64],
+        block=["basic", "bottleneck", "bottleneck"],
+        bottleneck_ratio=[None, 0.5, 4],
+        group_width=[None, 8, 1],
+        squeeze_excitation_ratio=[0, 0.25, 0.25],
+        shortcut=["padding", {"kind": "projection", "kernel_size": 3}, "identity"],
+        activation=["relu", "silu", "silu"],
+    ),
+    NAMED["paper"],
+)
+
+
+@pytest.mark.parametrize(
+    ("settings", "changes"),
+    [
+        ({"spec.activation": "gelu"}, {"activation": "gelu"}),
+        ({"spec.activation": ["gelu", "silu", "relu"]}, {"activation": ["gelu", "silu", "relu"]}),
+        (
+            {"spec.activation": ["gelu"] * 3, "spec.stages[1].activation": "relu"},
+            {"activation": ["gelu", "relu", "gelu"]},
+        ),
+        ({"spec.shortcut": "identity"}, {"shortcut": "identity"}),
+        (
+            {"spec.shortcut.kind": "identity"},
+            {"shortcut": "identity"},
+        ),
+        ({"spec.stages[1].shortcut": "none"}, {"shortcut": ["padding", "none", "identity"]}),
+        ({"spec.squeeze_excitation_ratio": False}, {"squeeze_excitation_ratio": None}),
+        ({"spec.squeeze_excitation_ratio": True}, {}),
+        ({"spec.bottleneck_ratio": [None, 2, 2]}, {"bottleneck_ratio": [None, 2, 2]}),
+        ({"spec.block": "basic"}, {"block": "basic", "bottleneck_ratio": None, "group_width": None}),
+        (
+            {"spec.block": ["bottleneck", "preact", "bottleneck"]},
+            {
+                "block": ["bottleneck", "preact", "bottleneck"],
+                "bottleneck_ratio": [None, None, 4],
+                "group_width": [None, None, 1],
+            },
+        ),
+        (
+            {"spec.stages[1].block": "preact"},
+            {
+                "block": ["basic", "preact", "bottleneck"],
+                "bottleneck_ratio": [None, None, 4],
+                "group_width": [None, None, 1],
+            },
+        ),
+    ],
+)
+def test_fields_of_blocks_are_set_in_all_stages(settings: dict[str, Any], changes: dict[str, Any]) -> None:
+    levels = {path: read_level(path, level) for path, level in settings.items()}
+    assert override(MIXED, levels).spec.digest == MIXED.spec.replace(**changes).digest
+
+
+def test_a_list_of_blocks_keeps_what_the_bottlenecks_among_them_have() -> None:
+    base = Setup(ModelSpec.resnet(channels=[16, 32], block="bottleneck", bottleneck_ratio=0.5), NAMED["paper"])
+    changed = override(base, {"spec.block": ["basic", "bottleneck"]})
+    assert changed.spec.block_settings[1].ratio == 0.5
+    plain = base._replace(spec=base.spec.replace(block_activation=False))
+    assert override(plain, {"spec.block": ["preact", "preact-bottleneck"]}).spec.block_activation
+
+
+def test_fields_that_are_true_or_false_take_both() -> None:
+    paths = ("spec.block_activation", "spec.stem.bias", "spec.stem.norm", "spec.head.norm", "spec.shortcut.norm")
+    for path in (*paths, "spec.squeeze_excitation.bias"):
+        digests = {override(EVERYTHING, {path: read_level(path, level)}).spec.digest for level in ("on", "off")}
+        assert len(digests) == 2
 
 
 def test_every_removable_component_is_tested() -> None:

@@ -100,6 +100,14 @@ def test_a_single_value_replaces_those_of_stages() -> None:
     assert [settings.activation for settings in given.block_settings] == ["gelu", "silu"]
 
 
+def test_a_list_replaces_the_values_of_stages_and_no_others() -> None:
+    spec = ModelSpec.resnet(channels=[8, 16], activation="silu", block=["basic", "preact"])
+    replaced = spec.replace(activation=["gelu", "silu"], block=("preact", "basic"))
+    assert [settings.activation for settings in replaced.block_settings] == ["gelu", "silu"]
+    assert [settings.kind for settings in replaced.block_settings] == ["preact", "basic"]
+    assert replaced.activation == "silu", "of stem and head"
+
+
 def test_json_schema_accepts_what_the_documentation_writes() -> None:
     examples = re.findall(r'```yaml title="(?:spec|stages)\.yaml"\n(.*?)```', FILES.read_text(encoding="utf-8"), re.S)
     assert len(examples) == 2

@@ -30,6 +30,11 @@ REMOVED: dict[str, Any] = {
     "spec.conv_bias": False,
     "spec.squeeze_excitation_ratio": None,
     "spec.shortcut": {"kind": "none"},
+    "spec.stem.inner_channels": [],
+    "spec.stem.squeeze_excitation_ratio": None,
+    "spec.stem.pool_size": None,
+    "spec.head.channels": None,
+    "spec.head.pool_size": None,
     "spec.head.dropout": 0.0,
     "spec.head.scale": 1.0,
     "recipe.momentum": 0.0,
@@ -138,13 +143,13 @@ def meaning(path: str, level: Any, *, present: Any, own: Any) -> Any:
         InputError: ``on`` for a component that the base does not have, or on or off for one that cannot be removed.
     """
     place = PLACES[pattern_of(path)]
-    if level is None and place.nullable:
-        return None
+    if (level is None and place.nullable) or (isinstance(level, bool) and place.boolean):
+        return level
     if isinstance(level, (ModelSpec, Recipe)):
         return level.to_mapping()
     if is_removal(path, level):
         return _without(path, present)
-    if level is True and not place.boolean:
+    if level is True:
         if pattern_of(path) not in REMOVED:
             raise InputError(path, "on", "cannot be switched on: give a value")
         if own == _without(path, own):
@@ -159,7 +164,7 @@ def meaning(path: str, level: Any, *, present: Any, own: Any) -> Any:
 
 def _without(path: str, present: Any) -> Any:
     removed = REMOVED[pattern_of(path)]
-    return {**present, **removed} if isinstance(removed, dict) else removed
+    return {**present, **removed} if isinstance(removed, dict) and isinstance(present, dict) else removed
 
 
 def plain_level(level: Any) -> Any:

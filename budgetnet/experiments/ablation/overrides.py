@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import copy
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from budgetnet.common.errors import InputError
 from budgetnet.experiments.ablation.levels import STAGE, is_removal, meaning
 from budgetnet.experiments.ablation.paths import parts_of, pattern_of, value_at
+from budgetnet.model.parts import STAGE_OVERRIDES
 from budgetnet.model.spec import ModelSpec
-from budgetnet.model.stage_lists import PER_STAGE, spread_over_stages
+from budgetnet.model.stage_lists import PER_STAGE, is_list, spread_over_stages
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.schedule import Schedule
 
@@ -44,8 +46,12 @@ class _DependentField(NamedTuple):
     when: Callable[[Any], bool]
 
 
-def _is_no_bottleneck(block: object) -> bool:
-    return not str(block).endswith("bottleneck")
+def _has_no_bottleneck(kinds: tuple[Any, ...]) -> bool:
+    return not any(str(kind).endswith("bottleneck") for kind in kinds)
+
+
+def _is_all_preact(kinds: tuple[Any, ...]) -> bool:
+    return all(str(kind).startswith("preact") for kind in kinds)
 
 
 def _has_no_conv(kind: object) -> bool:
@@ -62,16 +68,37 @@ _DEPENDENT_FIELDS = (
     _DependentField("recipe.test_time_shifts", False, "recipe.test_time_flip", lambda flip: not flip),
     _DependentField("recipe.schedule.cycles", None, "recipe.schedule.kind", lambda kind: kind != "cosine-restarts"),
     _DependentField("recipe.schedule.milestones", None, "recipe.schedule.kind", lambda kind: kind != "steps"),
-    _DependentField("spec.bottleneck_ratio", None, "spec.block", _is_no_bottleneck),
-    _DependentField("spec.bottleneck_ratio_of", "output", "spec.block", _is_no_bottleneck),
-    _DependentField("spec.group_width", None, "spec.block", _is_no_bottleneck),
-    _DependentField("spec.squeeze_excitation.place", "output", "spec.block", _is_no_bottleneck),
-    _DependentField("spec.squeeze_excitation.ratio_of", "output", "spec.block", _is_no_bottleneck),
-    _DependentField("spec.block_activation", True, "spec.block", lambda block: str(block).startswith("preact")),
+    _DependentField("spec.bottleneck_ratio", None, "spec.block", _has_no_bottleneck),
+    _DependentField("spec.bottleneck_ratio_of", "output", "spec.block", _has_no_bottleneck),
+    _DependentField("spec.group_width", None, "spec.block", _has_no_bottleneck),
+    _DependentField("spec.squeeze_excitation.place", "output", "spec.block", _has_no_bottleneck),
+    _DependentField("spec.squeeze_excitation.ratio_of", "output", "spec.block", _has_no_bottleneck),
+    _DependentField("spec.block_activation", True, "spec.block", _is_all_preact),
     _DependentField("spec.shortcut.kernel_size", 1, "spec.shortcut.kind", _has_no_conv),
     _DependentField("spec.shortcut.norm", None, "spec.shortcut.kind", _has_no_conv),
     _DependentField("spec.shortcut.bias", None, "spec.shortcut.kind", _has_no_conv),
 )
+
+
+def _dependent_fields(documents: dict[str, Any]) -> Iterator[_DependentField]:
+    """Yield the fields of the documents, then those of each stage."""
+    yield from _DEPENDENT_FIELDS
+    stages = documents["spec"]["stages"]
+    for index in range(len(stages) if isinstance(stages, list) else 0):
+        for field in _DEPENDENT_FIELDS:
+            if _is_of_blocks(parts_of(field.path)):
+                path, of = (each.replace("spec", f"spec.stages[{index}]", 1) for each in (field.path, field.of))
+                yield field._replace(path=path, of=of)
+
+
+def _determinant(documents: dict[str, Any], path: str) -> Any:
+    """Return what a dependent field depends on; for blocks, the kinds of all stages, or of one."""
+    if not path.endswith(".block"):
+        return value_at(documents, path)
+    network, stages = value_at(documents, "spec.block"), value_at(documents, path.removesuffix(".block"))
+    stages = stages["stages"] if path == "spec.block" else [stages]
+    each = [stage for stage in stages if isinstance(stage, dict)] if isinstance(stages, list) else []
+    return tuple(stage.get("block") or network for stage in each)
 
 
 def override(base: Setup, settings: Mapping[str, Any]) -> Setup:
@@ -80,11 +107,13 @@ def override(base: Setup, settings: Mapping[str, Any]) -> Setup:
     Whole documents are set first, then lists over all stages, then the others, so that the narrower path overrides.
     Stages are removed last, so that indexes do not shift.
 
+    Fields of the blocks are set in all stages, also in those that have values of their own.
+
     Dependent fields that no setting names are reset where the base's value becomes invalid: Nesterov momentum without
-    momentum, values of SGD or of Adam for another optimiser, alternating flips without flips, the ratio of bottlenecks
-    in other blocks, the kernel of shortcuts without convolution, cycles and milestones of another kind of schedule. If
-    the epochs or the kind of schedule change, cycles and milestones are those of `Schedule.stretched`, unless a setting
-    names them.
+    momentum, values of SGD or of Adam for another optimiser, alternating flips without flips, what only bottlenecks
+    have in other blocks, the kernel of shortcuts without convolution, cycles and milestones of another kind of
+    schedule. If the epochs or the kind of schedule change, cycles and milestones are those of `Schedule.stretched`,
+    unless a setting names them.
 
     Args:
         base: network and recipe to start from.
@@ -98,7 +127,7 @@ def override(base: Setup, settings: Mapping[str, Any]) -> Setup:
         _write(documents, path, level, own)
     before = Setup(settings.get("spec", base.spec), settings.get("recipe", base.recipe))
     inherited = before.documents
-    for field in _DEPENDENT_FIELDS:
+    for field in _dependent_fields(documents):
         if field.path not in settings and _must_reset(field, documents, inherited):
             _assign(documents, field.path, field.value)
     spec = _checked("spec", lambda: ModelSpec.from_mapping(documents["spec"]), before.spec)
@@ -132,8 +161,40 @@ def _write(documents: dict[str, Any], path: str, level: Any, own: dict[str, Any]
     else:
         present = value_at(documents, path, level=level)
         # Only on needs the value of the base: a replaced document may not have this path.
-        value = meaning(path, level, present=present, own=value_at(own, path, level="on") if level is True else None)
-        _assign(documents, path, value)
+        value = meaning(path, level, present=present, own=_of_base(own, path) if level is True else None)
+        if _is_of_blocks(parts):
+            _write_in_blocks(documents["spec"], parts[1:], value)
+        else:
+            _assign(documents, path, value)
+
+
+def _is_of_blocks(parts: list[str | int]) -> bool:
+    return len(parts) > 1 and parts[0] == "spec" and parts[1] in STAGE_OVERRIDES
+
+
+def _of_base(own: dict[str, Any], path: str) -> Any:
+    """Return the value of the base; a list for a field of the blocks that stages have values of their own for."""
+    value, parts = value_at(own, path, level="on"), parts_of(path)
+    if not _is_of_blocks(parts) or not any(parts[1] in stage for stage in own["spec"]["stages"]):
+        return value
+    return [stage.get(parts[1], value) for stage in own["spec"]["stages"]] if len(parts) == 2 else value
+
+
+def _write_in_blocks(spec: dict[str, Any], parts: list[str | int], value: Any) -> None:
+    """Set a field of the blocks in all stages, also in those that have a value of their own."""
+    name, *inside = parts
+    stages = [stage for stage in spec["stages"] if isinstance(stage, dict)] if isinstance(spec["stages"], list) else []
+    if inside:
+        for document in (spec, *stages):
+            if isinstance(document.get(name), dict):
+                document[name][inside[0]] = copy.deepcopy(value)
+        return
+    for stage in stages:
+        stage.pop(name, None)
+    if is_list(value):
+        _prefixed("spec", lambda: spread_over_stages(stages, {str(name): value}))
+    else:
+        spec[str(name)] = value
 
 
 def _assign(documents: dict[str, Any], path: str, value: Any) -> None:
@@ -147,12 +208,12 @@ def _assign(documents: dict[str, Any], path: str, value: Any) -> None:
 def _must_reset(field: _DependentField, documents: dict[str, Any], inherited: dict[str, Any]) -> bool:
     """Return whether a field still has its inherited value, which is invalid now."""
     try:
-        value, of = value_at(documents, field.path), value_at(documents, field.of)
-    except InputError:  # An invalid document, which is reported on validation.
+        value, of = value_at(documents, field.path), _determinant(documents, field.of)
+        # What the base combines is valid: its stages may have values of their own.
+        changed = of != _determinant(inherited, field.of)
+        return changed and value == value_at(inherited, field.path) and field.when(of) and value != field.value
+    except InputError:  # An invalid document, which is reported on validation, or a stage that is new.
         return False
-    # What the base combines is valid: its stages may have values of their own.
-    changed = of != value_at(inherited, field.of)
-    return changed and value == value_at(inherited, field.path) and field.when(of) and value != field.value
 
 
 def _recipe(mapping: dict[str, Any], settings: Mapping[str, Any], before: Recipe) -> Recipe:

@@ -2,7 +2,8 @@
 
 A path begins with the name of the document, ``spec`` or ``recipe``, which alone is the whole document. Fields of the
 document follow, with ``[i]`` for an entry of a list, counted from 0. ``spec.channels``, ``spec.blocks``,
-``spec.strides`` and ``spec.kernel_sizes`` set all stages at once, as in `ModelSpec.replace`.
+``spec.strides``, ``spec.kernel_sizes`` and fields of the network that stages have too, such as ``spec.activation``, set
+all stages at once, as in `ModelSpec.replace`.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator
-from types import NoneType
-from typing import Any, NamedTuple, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
 from budgetnet.common.documents import Document, document_type, field_path
 from budgetnet.common.errors import InputError
@@ -40,12 +41,18 @@ def _places(prefix: str, document: type[Document]) -> Iterator[tuple[str, Place]
         inner = document_type(annotation)
         is_list = get_origin(annotation) is tuple
         has_kind = inner is not None and not is_list and "kind" in inner.model_fields
-        yield path, Place(annotation is bool, NoneType in get_args(annotation), has_kind)
+        yield path, Place(_is_boolean(annotation), NoneType in get_args(annotation), has_kind)
         if is_list:
             path += "[]"
             yield path, Place()
         if inner:
             yield from _places(path, inner)
+
+
+def _is_boolean(annotation: Any) -> bool:
+    """Return whether an annotation is that of a boolean, also of one that may be null."""
+    alone = get_origin(annotation) in (Annotated, Union, UnionType)
+    return annotation is bool or (alone and any(map(_is_boolean, get_args(annotation))))
 
 
 _FIXED = {
