@@ -145,6 +145,18 @@ class Predictions(tuple["Prediction", ...]):
             writer.writerow([each.image, self.class_names[best], numbers[best], "", *numbers])
         return stream.getvalue()
 
+    def to_labels(self) -> str:
+        """Return ``ID,Labels`` as CSV, as competitions ask for: numbers of images, from 0, and of their classes.
+
+        Raises:
+            InputError: an image could not be read.
+        """
+        unread = next((each.error for each in self if each.error is not None), None)
+        if unread is not None:
+            raise unread
+        lines = [f"{number},{each.top_classes(1)[0][0]}" for number, each in enumerate(self)]
+        return "\n".join(["ID,Labels", *lines]) + "\n"
+
     def _repr_html_(self) -> str:
         from budgetnet.visualization.html import predictions_html
 
@@ -208,8 +220,8 @@ def predict(
     Args:
         run: the run folder, or the name of a run, such as ``best`` or ``#3``.
         images: one or several paths of image files of any size, of folders of them with their subfolders, or of
-            ``.npz`` files with an array ``images``; or such an array, uint8 (n, height, width) or (n, height, width, 1
-            or 3).
+            ``.npz`` files with an array ``images``, or patterns such as ``photos/*.png``; or such an array, uint8 (n,
+            height, width) or (n, height, width, 1 or 3).
         device: ``auto``, ``cuda``, ``mps`` or ``cpu``.
 
     Returns:

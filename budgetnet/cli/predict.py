@@ -25,7 +25,8 @@ def predict(
         list[Path],
         typer.Argument(
             metavar="IMAGE",
-            help="Image files of any size (PNG, JPEG, ...), folders of them, or .npz files with an array `images`.",
+            help="Image files of any size (PNG, JPEG, ...), folders of them, .npz files with an array `images`, or "
+            "quoted patterns.",
             show_default=False,
         ),
     ],
@@ -33,16 +34,21 @@ def predict(
         Path | None,
         typer.Option("--csv", metavar="FILE", help="Write the predictions with all probabilities to FILE instead."),
     ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option("--labels", metavar="FILE", help="Write the number of each image and of its class: ID,Labels."),
+    ] = None,
     top: Annotated[int, typer.Option("--top", metavar="K", min=1, help="Number of classes to show.")] = 3,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Predict the classes of images; exit code 2 if one cannot be read."""
     check_names(device=device)
-    if csv is not None:
-        if csv.is_dir():
-            raise InputError("--csv", str(csv), "must be a file, not a folder")
-        require_folder(csv.parent, field="--csv")
+    for option, path in (("--csv", csv), ("--labels", labels)):
+        if path is not None:
+            if path.is_dir():
+                raise InputError(option, str(path), "must be a file, not a folder")
+            require_folder(path.parent, field=option)
     from budgetnet.api.evaluation import predict as predict_images
 
     predictions = predict_images(run, images, device=device)
@@ -54,11 +60,14 @@ def predict(
         write_text(csv, predictions.to_csv())
         unread = sum(each.error is not None for each in predictions)
         typer.echo(f"wrote {count_of(len(predictions) - unread, 'prediction')} to {csv}", err=as_json)
+    if labels is not None:
+        write_text(labels, predictions.to_labels())
+        typer.echo(f"wrote {count_of(len(predictions), 'label')} to {labels}", err=as_json)
     if as_json:
         views = record.identity.recipe.views
         shown = [_mapping(each, names, top) for each in predictions]
         print_json({"run": str(record.folder), "views": views, "images": shown})
-    elif csv is None and any(each.error is None for each in predictions):
+    elif csv is None and labels is None and any(each.error is None for each in predictions):
         from budgetnet.cli.tables import console
 
         console().print(_table(predictions, names, top))

@@ -50,11 +50,12 @@ def list_images(paths: Sequence[Path]) -> list[InputImage]:
 
     Args:
         paths: image files; folders, of which all image files are taken, in subfolders too, by name; and ``.npz`` files
-            with an array ``images`` or of a single array, uint8 (n, height, width) or (n, height, width, 1 or 3).
-            Hidden files are ignored.
+            with an array ``images`` or of a single array, uint8 (n, height, width) or (n, height, width, 1 or 3); or
+            patterns of these, such as ``photos/*.png`` and ``**/*.jpg``. Hidden files are ignored.
 
     Raises:
-        InputError: a folder holds no image file, or a ``.npz`` file is missing, damaged or not as described.
+        InputError: a pattern matches nothing, a folder holds no image file, or a ``.npz`` file is missing, damaged or
+            not as described.
     """
     return [image for path in paths for image in _listed(path)]
 
@@ -99,7 +100,13 @@ def load_images(images: Sequence[InputImage], *, input_shape: tuple[int, int, in
 
 
 def _listed(path: Path) -> Iterator[InputImage]:
-    if path.is_dir():
+    if any(mark in str(path) for mark in "*?[") and not path.exists():
+        found = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+        if not found:
+            raise InputError(_FIELD, str(path), "no file matches the pattern")
+        for file in found:
+            yield from _listed(file)
+    elif path.is_dir():
         files = sorted(_image_files(path))
         if not files:
             raise InputError(_FIELD, str(path), f"the folder holds no image file ({', '.join(SUFFIXES)})")

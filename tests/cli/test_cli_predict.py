@@ -132,6 +132,25 @@ def test_a_folder_is_predicted_into_a_table(runs: Runs, digits: DataSet, tell: R
     assert answered(tell, "good0", "photos", code=2)["images"][1]["image"] == "photos/inner/a.BMP"
 
 
+def test_a_pattern_is_predicted_into_labels(runs: Runs, digits: DataSet, tell: RunCommand, pictures: list[str]) -> None:
+    (record,) = runs("good0")
+    Path("photos").mkdir()
+    for number, picture in enumerate(pictures):
+        Path(picture).rename(f"photos/{number}{Path(picture).suffix}")
+    answer = tell("predict", "good0", "photos/[0-9].*", *CPU, "--labels", "out.csv")
+    assert (answer.code, answer.out, answer.err) == (0, f"wrote {len(pictures)} labels to out.csv\n", "")
+    expected = reference_probabilities(record, digits.train_images[: len(pictures)], views="flip").argmax(1)
+    rows = [f"{number},{label}" for number, label in enumerate(expected)]
+    assert Path("out.csv").read_text().splitlines() == ["ID,Labels", *rows]
+    before = Path("out.csv").read_bytes()
+    Path("photos/9.png").write_bytes(b"no picture")
+    for images, complaint in (("photos/*", "'photos/9.png': is not a valid image"), ("x*", "no file matches")):
+        refused = tell("predict", "good0", images, *CPU, "--labels", "out.csv")
+        assert refused.code == 2
+        assert complaint in refused.err
+        assert Path("out.csv").read_bytes() == before
+
+
 @pytest.mark.parametrize("keys", [["images"], ["anything"], ["images", "more"]])
 def test_images_of_an_array_are_predicted(
     runs: Runs, digits: DataSet, tell: RunCommand, folder: Path, keys: list[str]
