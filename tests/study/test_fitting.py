@@ -106,6 +106,9 @@ def test_fitted_widths_are_maximal_within_the_budget(budget: Budget, image: dict
             if (spec.bottleneck_ratio or 0.25) != params["bottleneck_ratio"] and spec.block == "bottleneck":
                 # A smaller ratio was needed, with which widths may have other steps.
                 continue
+            if spec.block == "bottleneck":
+                # Narrower groups may have been needed.
+                params = {**params, "group_width": spec.group_width}  # noqa: PLW2901
             channels = [stage.channels for stage in spec.stages]
             step = step_of(space, params)
             if spec.stem.channels != channels[0] or any(width % step for width in channels):

@@ -37,29 +37,26 @@ def spaces(draw: st.DrawFn) -> SearchSpace:
     kinds = draw(some(["basic", "preact", "bottleneck", "preact-bottleneck"]))
     inner = all(kind.endswith("bottleneck") for kind in kinds)
     others: dict[str, Any] = {}
+    chosen = draw(some(shortcuts))
     if draw(st.booleans()):
         squeeze = squeeze_excitations(inner=inner)
-        others = {
+        fixed: dict[str, Any] = {"squeeze_excitation": squeeze, "downsampling": st.just("max-pool")}
+        if any(kind.endswith("bottleneck") for kind in kinds):
+            fixed["bottleneck_ratio_of"] = st.sampled_from(["input", "output"])
+            others["group_widths"] = draw(some([None, 1, 2, 3, 8]))
+            others["bottleneck_ratios"] = draw(some([0.25, 0.3, 0.5, 1.0, 2.0, 6.0]))
+        if not all(kind.startswith("preact") for kind in kinds):
+            fixed["block_activation"] = st.booleans()
+        if {"projection", "average-pool"} & set(chosen):
+            others["shortcut_kernel_sizes"] = draw(some([1, 3]))
+        others |= {
             "groups": [1],
-            "group_widths": draw(some([None, 1, 2, 3, 8])),
-            "bottleneck_ratios": draw(some([0.25, 0.3, 0.5, 1.0, 2.0, 6.0])),
-            "shortcut_kernel_sizes": draw(some([1, 3])),
             "activations": draw(some(["relu", "gelu"])),
             "block_dropouts": draw(some([0.0, 0.2])),
             "conv_biases": draw(some([False, True])),
             "stems": draw(some([{}, {"inner_channels": [3, 5]}, {"bias": True, "squeeze_excitation_ratio": 0.25}])),
             "heads": draw(some([{}, {"pool_size": 2}, {"channels": 24, "norm": True}, {"pool_size": 4}])),
-            "fixed": draw(
-                st.fixed_dictionaries(
-                    {},
-                    optional={
-                        "bottleneck_ratio_of": st.sampled_from(["input", "output"]),
-                        "squeeze_excitation": squeeze,
-                        "downsampling": st.just("max-pool"),
-                        "block_activation": st.booleans(),
-                    },
-                )
-            ),
+            "fixed": draw(st.fixed_dictionaries({}, optional=fixed)),
         }
         if draw(st.booleans()):
             slopes, multipliers = draw(some([0.0, 0.3, 1.0, 2.0])), draw(some([1.2, 1.5, 2.0, 3.0]))
@@ -76,7 +73,7 @@ def spaces(draw: st.DrawFn) -> SearchSpace:
             "second_kernel_sizes": draw(some([1, 3, 5])),
             "block_kinds": kinds,
             "groups": draw(some([1, 2, 3, 4, 8, 32])),
-            "shortcuts": draw(some(shortcuts)),
+            "shortcuts": chosen,
             "squeeze_excitation_ratios": draw(some([0.0, 0.01, 0.0625, 0.25, 0.3, 0.5, 1.0])),
             **others,
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from budgetnet.study.space.named import named_space
 from budgetnet.study.space.regnet import RegnetRule, with_stages
 
 IMAGE: dict[str, Any] = {"input_shape": (3, 32, 32), "num_classes": 10}
+SMALL: dict[str, Any] = {"input_shape": (1, 8, 8), "num_classes": 10}
 
 # Depth, w_0, w_a and w_m of RegNetX-400MF, -800MF, -1.6GF, -3.2GF and RegNetY-400MF, -800MF (Radosavovic et al. 2020).
 PUBLISHED = [
@@ -97,12 +99,63 @@ def test_invalid_rules_are_refused(rule: dict[str, Any], complaint: str) -> None
         ),
         ({"groups": [1, 2], "group_widths": [8]}, "group_widths = [8]: must not be given with groups"),
         ({"conv_biases": [True, True]}, "conv_biases = [True, True]: must not name a choice twice"),
+        ({"stems": [{}, {"kernel_size": 3}]}, "stems = [{}, {'kernel_size': 3}]: must not name a choice twice"),
+        ({"heads": [{}, {"pool_size": None}]}, "heads = [{}, {'pool_size': None}]: must not name a choice twice"),
+        ({"fixed": {"kernel_sizes": 3}}, "fixed.kernel_sizes = 3: cannot be fixed: it is sampled"),
+        (
+            {"fixed": {"bottleneck_ratio_of": "input"}},
+            "fixed.bottleneck_ratio_of = 'input': changes nothing in basic and preact blocks",
+        ),
+        (
+            {"block_kinds": ["preact"], "fixed": {"block_activation": False}},
+            "fixed.block_activation = False: changes nothing in preact blocks",
+        ),
+        (
+            {"bottleneck_ratios": [0.5, 1]},
+            "bottleneck_ratios = [0.5, 1.0]: is only for bottleneck blocks, not basic and preact",
+        ),
+        ({"group_widths": [8]}, "group_widths = [8]: is only for bottleneck blocks, not basic and preact"),
+        (
+            {"shortcuts": ["identity", "padding"], "shortcut_kernel_sizes": [3]},
+            "shortcut_kernel_sizes = [3]: is only for shortcuts with a convolution, not identity and padding",
+        ),
+        (
+            {"stages": [1, 32], "regnet": {"depth": [4, 256], "slopes": [8], "multipliers": [8]}},
+            "regnet.multipliers = [8.0]: lets 32 stages grow to 393,216 channels; must be at most 65,536",
+        ),
     ],
 )
 def test_invalid_choices_are_refused(fields: dict[str, Any], complaint: str) -> None:
     with pytest.raises(InputError) as caught:
         SearchSpace.from_mapping(fields)
     assert str(caught.value) == complaint
+
+
+def test_what_a_rule_replaces_is_not_checked() -> None:
+    space = SearchSpace.from_mapping({"growth": [0.5, 8], "stages": [1, 32], "shortcuts": ["padding"], "regnet": {}})
+    assert space.regnet is not None
+    # The 16th block is 1 + 1.5 x 15 times as wide, of which 1.5^8, 2^5 and 2.5^3 are the nearest powers.
+    assert space.regnet.widest(32) == 2.0**5
+    assert space.regnet.widest(3) == 2.5**2
+
+
+def test_stems_for_large_images_are_accepted() -> None:
+    space = SearchSpace.from_mapping({"stems": [{"stride": 64}]})
+    assert space.smallest(input_shape=(3, 256, 256), num_classes=10).stem.stride == 64
+
+
+def test_networks_over_a_small_budget_have_other_groups_heads_and_stems() -> None:
+    rows = named_space("regnet").sample(count=40, generator=np.random.default_rng(0))
+    space = named_space("regnet")
+    budget = Budget(max_params=20_000)
+    specs = [fit(space, space.params_at(rows, row), budget=budget, sizing="fit", **SMALL) for row in range(40)]
+    assert statistics.median(spec.params for spec in specs) > 17_000
+    large = {"pool_size": 4, "channels": 512}
+    space = SearchSpace.from_mapping({"heads": [large, {}], "stems": [{"inner_channels": [64, 64]}, {}]})
+    rows = space.sample(count=40, generator=np.random.default_rng(0))
+    budget = Budget(max_params=60_000)
+    specs = [fit(space, space.params_at(rows, row), budget=budget, sizing="fit", **SMALL) for row in range(40)]
+    assert len({spec.digest for spec in specs}) > 20
 
 
 def test_parameters_with_one_default_are_not_sampled() -> None:

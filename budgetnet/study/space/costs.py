@@ -213,7 +213,7 @@ class _Frame:
         space, spec = self.space, self.spec
         growth = max(1.0, *space.growth) ** (space.stages[1] - 1)
         if space.regnet is not None:
-            growth = max(space.regnet.multipliers) ** (space.stages[1] - 1)
+            growth = space.regnet.widest(space.stages[1])
         steps = space.steps(self.kind).values()
         widest = min(max((int(space.channels[1] * growth) // step + 1) * step for step in steps), MAX_CHANNELS)
         height, width = spec.input_shape[1:]

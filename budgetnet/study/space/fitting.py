@@ -12,6 +12,7 @@ from budgetnet.model.budget import LIMITS, Budget
 from budgetnet.model.spec import ModelSpec
 from budgetnet.model.widths import OpenWidths
 from budgetnet.study.space import SearchSpace, Sizing
+from budgetnet.study.space.networks import choice_text
 from budgetnet.study.space.regnet import with_stages
 from budgetnet.study.space.smallest import MEASURES
 
@@ -34,7 +35,8 @@ def fit(
     that fits and keeps the order of widths. `scale` does the same with each limit multiplied by the sampled share
     of the budget; a network that is too large for the share keeps its smallest widths. A network that is over
     budget at its smallest widths is reduced: fewer blocks, smaller kernels, fewer stages at full size, fewer
-    stages, less squeeze-and-excitation; if that is not enough, a smallest network of the space replaces it.
+    stages, less squeeze-and-excitation, smaller bottlenecks, other groups, head and stem; if that is not enough, a
+    smallest network of the space replaces it.
 
     Args:
         space: search space of the sample.
@@ -123,3 +125,5 @@ def _reductions(space: SearchSpace, params: dict[str, Any]) -> Iterator[dict[str
     for name in ("squeeze_excitation_ratio", "bottleneck_ratio"):
         if params[name] > (fewest := min(getattr(space, f"{name}s"))):
             yield {name: fewest}
+    for name in ("group_width", "head", "stem"):
+        yield from ({name: choice_text(each)} for each in getattr(space, f"{name}s"))

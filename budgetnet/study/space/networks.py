@@ -12,6 +12,7 @@ from budgetnet.model.block_settings import DEFAULT_BOTTLENECK_RATIO
 from budgetnet.model.parts import Shortcut, Stem
 from budgetnet.model.sizes import feature_sizes
 from budgetnet.model.spec import ModelSpec
+from budgetnet.model.stage_lists import PER_STAGE
 from budgetnet.study.space.structure import strides_of
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ _SAMPLED = {
     "num_classes": "is that of the data",
     "name": "is a label and changes nothing",
     "schema_version": "is that of the format",
-    "stages": "is sampled",
+    **dict.fromkeys(("stages", *PER_STAGE), "is sampled"),
     "stem": "belongs in stems",
     "head": "belongs in heads",
     "block": "belongs in block_kinds",
@@ -48,6 +49,10 @@ _SAMPLED = {
     "conv_bias": "belongs in conv_biases",
 }
 """Fields of a specification that a space cannot fix, and why."""
+
+
+_LARGEST = [3, 4096, 4096]
+"""Shape of images for checks, as that of the data is not known: no stem and no head is too large for it."""
 
 
 def choice_text(choice: Any) -> Any:
@@ -75,10 +80,9 @@ def check_documents(space: SearchSpace) -> None:
         if "channels" in stem:
             rule = "must be omitted: the stem is as wide as the first stage"
             raise InputError(f"stems[{index}].channels", stem["channels"], rule)
-        _prefixed(f"stems[{index}]", "stem", {"stem": stem})
+        _prefixed(f"stems[{index}]", "stem", {"stem": stem, "input_shape": _LARGEST})
     for index, head in enumerate(space.heads):
-        # The size of the last map is not known here.
-        _prefixed(f"heads[{index}]", "head", {"head": head, "input_shape": [3, 4096, 4096]})
+        _prefixed(f"heads[{index}]", "head", {"head": head, "input_shape": _LARGEST})
     squeeze = max(space.squeeze_excitation_ratios) or None
     for kind in space.block_kinds:
         own = {"block": kind, "squeeze_excitation_ratio": squeeze}

@@ -7,6 +7,7 @@ w_a / w_0, so that the first width w_0 is only a scale, which can be solved for.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -50,6 +51,11 @@ class RegnetRule(Document):
             "width_slope": CategoricalDistribution(self.slopes),
             "width_multiplier": CategoricalDistribution(self.multipliers),
         }
+
+    def widest(self, most: int) -> float:
+        """Return the largest width of a stage, as a multiple of the first, among so many stages at most."""
+        last = math.log1p(max(self.slopes) * (self.depth[1] - 1))
+        return max(each ** min(round(last / math.log(each)), most - 1) for each in self.multipliers)
 
 
 def replaced_by_rule(name: str) -> bool:
