@@ -142,6 +142,11 @@ def test_what_a_rule_replaces_is_not_checked() -> None:
 def test_stems_for_large_images_are_accepted() -> None:
     space = SearchSpace.from_mapping({"stems": [{"stride": 64}]})
     assert space.smallest(input_shape=(3, 256, 256), num_classes=10).stem.stride == 64
+    complaint = r"stems = {'stride': 64}: stride would shrink the 8x8 map below 1, on images of 8x8 pixels"
+    with pytest.raises(InputError, match=complaint):
+        space.smallest(**SMALL)
+    with pytest.raises(InputError, match=complaint):
+        space.costs(space.sample(count=1, generator=np.random.default_rng(0)), **SMALL)
 
 
 def test_networks_over_a_small_budget_have_other_groups_heads_and_stems() -> None:

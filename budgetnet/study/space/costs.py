@@ -15,9 +15,8 @@ from budgetnet.common.documents import MAX_CHANNELS
 from budgetnet.common.errors import InputError
 from budgetnet.model.cost import block_cost, shortcut_cost, stem_and_head_cost
 from budgetnet.model.parts import BlockKind
-from budgetnet.model.sizes import feature_sizes
 from budgetnet.model.spec import ModelSpec
-from budgetnet.study.space.networks import choice_text, document_of, fixed_fields
+from budgetnet.study.space.networks import choice_text, document_of, fixed_fields, stem_output
 from budgetnet.study.space.regnet import stage_columns
 from budgetnet.study.space.structure import shortcut_area, strides_of
 
@@ -109,6 +108,7 @@ class _Frame:
     ) -> None:
         self.space = space
         self.kind: BlockKind = choices["block"]
+        self.after_stem = stem_output(choices["stem"], input_shape)
         head = dict(document_of(choices["head"]))
         self.pool_size: int | None = head.pop("pool_size", None)
         self.spec = ModelSpec.from_mapping(
@@ -125,7 +125,6 @@ class _Frame:
                 "squeeze_excitation_ratio": 1.0 if max(space.squeeze_excitation_ratios) else None,
             }
         )
-        self.after_stem = feature_sizes(self.spec)[0]
         self._refuse_overflow()
 
     def costs(self, columns: Mapping[str, Any]) -> list[NDArray[np.int64]]:

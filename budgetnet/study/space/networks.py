@@ -112,7 +112,13 @@ def stem_output(stem: str, input_shape: tuple[int, int, int]) -> tuple[int, int]
     Raises:
         InputError: the images are too small for the stem.
     """
-    spec = ModelSpec(stages=({"channels": 1},), stem=Stem(**document_of(stem)), input_shape=input_shape)
+    document = document_of(stem)
+    try:
+        spec = ModelSpec(stages=({"channels": 1},), stem=Stem(**document), input_shape=input_shape)
+    except InputError as error:
+        height, width = input_shape[1:]
+        rule = f"{error.field.removeprefix('stem.')} {error.rule}, on images of {height}x{width} pixels"
+        raise InputError("stems", document, rule) from None
     return feature_sizes(spec)[0]
 
 
