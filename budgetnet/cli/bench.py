@@ -141,11 +141,12 @@ def _print_check(output: Console, result: CheckBenchmark) -> None:
 def _print_proposals(output: Console, result: ProposalsBenchmark) -> None:
     from budgetnet.common.formatting import percent, short_seconds
     from budgetnet.statistics.intervals import format_with_interval
+    from budgetnet.study.space.named import describe_space
 
     limits = ", ".join(f"{value:,} {name[4:]}" for name, value in result.budget.to_mapping().items() if value)
     shape = "x".join(map(str, result.input_shape))
     table = make_table(
-        f"Proposals from {result.space.name or 'a file'}: at most {limits}; images {shape}",
+        f"Proposals of the space {describe_space(result.space)}: at most {limits}; images {shape}",
         text=("sizing",),
         numbers=("count", "within % [95 %]", "use %", "low use %", "time"),
     )

@@ -83,6 +83,7 @@ def _explain_search(counts: Mapping[str, int], settings: StudySettings, config: 
     """Print what became of the trials, and how they were proposed and trained."""
     from budgetnet.cli.tables import explain
     from budgetnet.runs.named_recipes import describe_recipe
+    from budgetnet.study.space.named import describe_space
 
     explain(
         f"{counts['trained']} trained, {counts['pruned']} of them pruned at the end of a cycle; "
@@ -94,7 +95,7 @@ def _explain_search(counts: Mapping[str, int], settings: StudySettings, config: 
         f"data: {settings.data.name}: {settings.data.provenance}; {settings.data.train_images:,} training and "
         f"{settings.data.validation_images:,} validation images; recipe {describe_recipe(settings.recipe)}, "
         f"{settings.recipe.epochs} epochs, seed {config.seed}; "
-        f"space {settings.space.name or 'from a file'}{varied}, {config.sizing}, {config.sampler}, {config.pruner}"
+        f"space {describe_space(settings.space)}{varied}, {config.sizing}, {config.sampler}, {config.pruner}"
     )
 
 

@@ -71,8 +71,9 @@ def space(
     from rich.table import Table
 
     from budgetnet.cli.tables import console, image_line
+    from budgetnet.study.space.named import describe_space
 
-    table = Table(title=f"search space {candidates.name or space}", title_justify="left")
+    table = Table(title=f"search space {describe_space(candidates)}", title_justify="left")
     for heading in ("parameter", "values", "choices", "sampled for"):
         table.add_column(heading, justify="right" if heading == "choices" else "left", overflow="fold")
     for row in _rows(_parameters(candidates)):

@@ -19,7 +19,7 @@ from budgetnet.model.spec import ModelSpec
 from budgetnet.study.config import SPACES as NAMES
 from budgetnet.study.config import SearchConfig
 from budgetnet.study.space import Measure, SearchSpace
-from budgetnet.study.space.named import NAMED, named_space
+from budgetnet.study.space.named import NAMED, describe_space, named_space
 
 IMAGE: dict[str, Any] = {"input_shape": (3, 32, 32), "num_classes": 10}
 MEASURES: tuple[Measure, ...] = ("params", "macs", "activations")
@@ -183,6 +183,12 @@ def test_named_spaces_are_drawn_and_written(name: str) -> None:
 def test_a_space_that_nobody_named_is_told_beside_the_nearest() -> None:
     with pytest.raises(InputError, match=r"space = 'resnt': no such space, and no such file; did you mean resnet\?"):
         named_space("resnt")
+
+
+def test_a_space_without_a_name_has_not_that_of_a_named_one() -> None:
+    assert {describe_space(space) for space in NAMED.values()} == set(NAMED)
+    assert describe_space(SearchSpace()) == describe_space(SearchSpace(name="")) == "from a file"
+    assert describe_space(SearchSpace(name="own")) == "own"
 
 
 def test_a_search_knows_every_named_space() -> None:

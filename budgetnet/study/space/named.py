@@ -110,3 +110,9 @@ def named_space(name: str) -> SearchSpace:
         InputError: no space has that name.
     """
     return look_up(name, NAMED, field="space", missing=NO_SPACE)
+
+
+def describe_space(space: SearchSpace) -> str:
+    """Return a space's name, unless it has none or that of another, named space."""
+    known = NAMED.get(space.name, space)
+    return space.name if space.name and known == space else "from a file"

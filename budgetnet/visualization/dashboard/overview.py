@@ -16,7 +16,7 @@ from budgetnet.study.commands import found_config, location_options
 from budgetnet.study.finalists import FinalResult
 from budgetnet.study.leaderboard import candidates, rank
 from budgetnet.study.settings import StudySettings
-from budgetnet.study.space.named import NAMED as SPACES
+from budgetnet.study.space.named import describe_space
 from budgetnet.study.trials import Trial, count_outcomes
 from budgetnet.study.winner import winner
 from budgetnet.visualization import figures
@@ -122,16 +122,12 @@ class Overview:
             ["data", f"{plain(data.name)}: {plain(data.provenance)}"],
             ["images", f"{data.train_images:,} for training, {data.validation_images:,} for validation"],
             ["recipe", f"{plain(describe_recipe(recipe))}, {recipe.epochs} epochs"],
-            ["space", f"{plain(self._space_name())}, sizing {settings.config.sizing}"],
+            ["space", f"{plain(describe_space(settings.space))}, sizing {settings.config.sizing}"],
             ["sampler, pruner", f"{settings.config.sampler}, {settings.config.pruner}"],
             ["seed", str(settings.config.seed)],
             ["device", f"{plain(settings.device)}, {settings.precision}"],
         ]
         return table(["setting", ""], rows)
-
-    def _space_name(self) -> str:
-        space = self._settings.space
-        return space.name if SPACES.get(space.name) == space else f"{space.name or 'unnamed'}, from a file"
 
     def _commands(self) -> list[str]:
         config = found_config(self._settings, self._name, out=self._out, storage=self._storage)

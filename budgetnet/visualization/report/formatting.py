@@ -12,6 +12,7 @@ from budgetnet.runs.records import DataRecord
 from budgetnet.statistics.intervals import Interval, points
 from budgetnet.study.finalists import FinalGap
 from budgetnet.study.leaderboard import noise_word
+from budgetnet.study.space.named import describe_space
 from budgetnet.visualization.report.content import Environment, Report
 
 LIMIT_NAMES = {"params": "parameters", "macs": "MACs", "activations": "activations"}
@@ -57,6 +58,7 @@ FILTERS: dict[str, Callable[..., str]] = {
     "whole": whole,
     "petaflops": short_petaflops,
     "recipe": describe_recipe,
+    "space": describe_space,
     "counted": count_of,
     "p_value": p_value,
     "duration": duration,
