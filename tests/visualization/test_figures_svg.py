@@ -49,7 +49,8 @@ def test_a_silhouette_has_a_column_for_each_convolution_within_its_drawing(spec:
         {key: float(each.get(key, "nan")) for key in ("x", "y", "width", "height")} for each in svg.iter(f"{SVG}rect")
     ]
     convolutions = sum(len(block.convs) for stage in lower(spec).stages for block in stage)
-    assert len(columns) == convolutions + 2
+    convolutions += 1 + len(spec.stem.inner_channels) + (spec.head.channels is not None)
+    assert len(columns) == convolutions + 1, "and the linear layer"
     assert all(each["x"] >= 0 and each["x"] + each["width"] <= 640.1 and each["width"] > 0 for each in columns)
     assert all(each["y"] >= -0.01 and each["height"] <= 84.01 for each in columns)
     assert words(svg) == ["stem", *(str(number + 1) for number in range(len(spec.stages))), "head"]
