@@ -8,6 +8,9 @@ the stem and ``layerI.J.convN, layerI.J.bnN`` in blocks. They differ in:
 * stems of several convolutions: ``conv1.0, conv1.1, conv1.3`` and so on, as in timm;
 * squeeze-and-excitation: ``se.fc1, se.fc2``, ``se_module.fc1, se_module.fc2`` or ``fc1, fc2``;
 * the classifier: ``fc``, ``linear`` or ``classifier``.
+
+torchvision's RegNets have ``stem.0, stem.1`` and, after ``trunk_output.blockI.blockI-J``, ``f.a.0, .1`` with ``b`` and
+``c`` for the further convolutions, ``f.se.fc1, .fc2`` and ``proj.0, .1``.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from budgetnet.model.spec import ModelSpec
 PREFIXES = ("module.", "_orig_mod.", "model.")
 """Prefixes of wrappers: torch's DataParallel, its compiler, and Lightning."""
 
+_TRUNK = "trunk_output."
 _SHORTCUTS = ("downsample", "shortcut", "residual")
 _LINEARS = ("fc", "linear", "classifier", "head.fc")
 _EXCITATIONS = (("se.fc1", "se.fc2"), ("se_module.fc1", "se_module.fc2"), ("fc1", "fc2"), ("se.reduce", "se.expand"))
@@ -49,7 +53,7 @@ def foreign_keys(spec: ModelSpec, names: Iterable[str]) -> dict[str, str] | None
         names, or those of no known layout.
     """
     given = set(names)
-    if not any(name.startswith(("layer1.", "conv1.")) for name in given):
+    if not any(name.startswith(("layer1.", "conv1.", _TRUNK)) for name in given):
         return None
     keys: dict[str, str] = {}
     for layer in lower(spec).layers():
@@ -72,13 +76,14 @@ def _paths(spec: ModelSpec, layer: Layer) -> Iterator[str]:
         stage, block, part = rest.split(".", maxsplit=2)
         settings = spec.block_settings[int(stage)]
         yield from (f"layer{int(stage) + 1}.{block}.{each}" for each in _in_block(part, settings.shortcut.kind))
+        yield f"{_TRUNK}block{int(stage) + 1}.block{int(stage) + 1}-{block}.{_in_trunk(part)}"
     elif section == "head":
         yield from {"linear": _LINEARS, "norm": ("bn", "norm", "bn2", "final_bn")}.get(rest, ())
     elif rest == "norm":
-        yield "bn1"
+        yield from ("bn1", "stem.1")
     elif rest == "conv":
         # A stem of several convolutions is a sequence of convolution, norm and activation.
-        yield f"conv1.{3 * len(spec.stem.inner_channels)}" if spec.stem.inner_channels else "conv1"
+        yield from (f"conv1.{3 * len(spec.stem.inner_channels)}" if spec.stem.inner_channels else "conv1", "stem.0")
     elif rest.startswith("inner."):
         _, index, part = rest.split(".")
         yield f"conv1.{3 * int(index) + (part == 'norm')}"
@@ -94,3 +99,11 @@ def _in_block(part: str, shortcut: str) -> Iterator[str]:
         yield from (pair[inside == "expand"] for pair in _EXCITATIONS)
     else:
         yield part.replace("norm", "bn")
+
+
+def _in_trunk(part: str) -> str:
+    """Return what torchvision's RegNets call a layer of a block."""
+    if part.startswith("squeeze_excitation."):
+        return f"f.se.fc{1 + part.endswith('expand')}"
+    place = int("norm" in part)
+    return f"proj.{place}" if part.startswith("shortcut.") else f"f.{'abc'[int(part[-1]) - 1]}.{place}"

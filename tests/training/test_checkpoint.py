@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import random
@@ -116,11 +117,20 @@ def test_authors_weights_give_the_authors_logits(
         torch.testing.assert_close(network.eval()(images), authors(images))
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
-@pytest.mark.parametrize("prefix", ["", "module.", "model.", "_orig_mod.", "module._orig_mod."])
+TORCHVISION = {"regnetx-400mf": "regnet_x_400mf", "regnety-400mf": "regnet_y_400mf"}
+"""Names of torchvision that differ from ours."""
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix"),
+    [
+        *itertools.product(["resnet18", "resnet50"], ["", "module.", "model.", "_orig_mod.", "module._orig_mod."]),
+        *itertools.product(TORCHVISION, ["", "module."]),
+    ],
+)
 def test_weights_of_torchvision_give_its_logits(tmp_path: Path, name: str, prefix: str) -> None:
     torch.manual_seed(0)
-    theirs = getattr(torchvision.models, name)(num_classes=5).eval()
+    theirs = getattr(torchvision.models, TORCHVISION.get(name, name))(num_classes=5).eval()
     torch.save({prefix + key: value for key, value in theirs.state_dict().items()}, tmp_path / "weights.pth")
     spec = zoo.get(name).replace(num_classes=5)
     ours = spec.build()
