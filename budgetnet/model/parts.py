@@ -100,6 +100,8 @@ class Stem(Document):
 
     @model_validator(mode="after")
     def _windows_fit(self) -> Stem:
+        if self.pool_size is None and self.pool_stride != 2:
+            raise InputError("pool_stride", self.pool_stride, "must be omitted without pool_size")
         if self.pool_size is not None and self.pool_size % 2 == 0 and self.pool_size != self.pool_stride:
             raise InputError("pool_size", self.pool_size, f"must be odd or equal to pool_stride ({self.pool_stride})")
         return self

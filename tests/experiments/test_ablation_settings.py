@@ -282,6 +282,12 @@ def test_a_list_of_blocks_keeps_what_the_bottlenecks_among_them_have() -> None:
     assert override(plain, {"spec.block": ["preact", "preact-bottleneck"]}).spec.block_activation
 
 
+def test_a_stem_without_pooling_has_no_stride_of_it() -> None:
+    stem = Stem(channels=8, pool_size=4, pool_stride=4)
+    base = Setup(ModelSpec.resnet(channels=[8, 16], stem=stem), NAMED["paper"])
+    assert override(base, {"spec.stem.pool_size": False}).spec.stem == Stem(channels=8)
+
+
 def test_fields_that_are_true_or_false_take_both() -> None:
     paths = ("spec.block_activation", "spec.stem.bias", "spec.stem.norm", "spec.head.norm", "spec.shortcut.norm")
     for path in (*paths, "spec.squeeze_excitation.bias"):

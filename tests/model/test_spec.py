@@ -159,6 +159,7 @@ def test_invalid_number_is_rejected_with_its_path(field: str, wrap: Any, value: 
         ("shortcut.bias", "the identity shortcut has no convolution", {"shortcut": {"kind": "identity", "bias": True}}),
         ("block_dropout", "must be less than 1", {"block_dropout": 1}),
         ("conv_bias", "must be true or false", {"conv_bias": "yes"}),
+        ("stem.pool_stride", "must be omitted without pool_size", {"stem": {"channels": 8, "pool_stride": 3}}),
         ("stem.pool_size", "must be odd or equal to pool_stride (2)", {"stem": {"channels": 8, "pool_size": 4}}),
         (
             "stem.pool_stride",

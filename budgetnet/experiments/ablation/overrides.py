@@ -74,6 +74,7 @@ _DEPENDENT_FIELDS = (
     _DependentField("spec.squeeze_excitation.place", "output", "spec.block", _has_no_bottleneck),
     _DependentField("spec.squeeze_excitation.ratio_of", "output", "spec.block", _has_no_bottleneck),
     _DependentField("spec.block_activation", True, "spec.block", _is_all_preact),
+    _DependentField("spec.stem.pool_stride", 2, "spec.stem.pool_size", lambda size: size is None),
     _DependentField("spec.shortcut.kernel_size", 1, "spec.shortcut.kind", _has_no_conv),
     _DependentField("spec.shortcut.norm", None, "spec.shortcut.kind", _has_no_conv),
     _DependentField("spec.shortcut.bias", None, "spec.shortcut.kind", _has_no_conv),
