@@ -153,10 +153,11 @@ def summarise(study: dict[str, Any], results: dict[tuple[str, int], dict[str, An
         if arm != "plain":
             reached_in = [speed for speed in speeds if speed < math.inf]
             summary[arm] = {
-                "best, difference to plain in points": interval(gains),
+                "best, difference to plain in points": interval(gains) or "too few seeds",
                 "reached the plain best": f"{len(reached_in)} of {len(speeds)}",
                 # Geometric mean of the ratio, over the pairs in which it is finite.
-                "epochs to the plain best, ratio to plain": [math.exp(value) for value in interval(reached_in)],
+                "epochs to the plain best, ratio to plain": [math.exp(value) for value in interval(reached_in)]
+                or "too few pairs",
             }
     with (out / "results.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
@@ -173,10 +174,10 @@ def summarise(study: dict[str, Any], results: dict[tuple[str, int], dict[str, An
 
 
 def interval(values: list[float]) -> list[float]:
-    """Return mean and 95 % interval by Student's t-distribution; an infinite interval for fewer than two values."""
-    mean = float(np.mean(values)) if values else math.nan
+    """Return mean and 95 % interval by Student's t-distribution; nothing for fewer than two values."""
     if len(values) < 2:
-        return [mean, -math.inf, math.inf]
+        return []
+    mean = float(np.mean(values))
     low, high = stats.t.interval(0.95, len(values) - 1, loc=mean, scale=stats.sem(values) or 1e-12)
     return [mean, float(low), float(high)]
 
