@@ -34,7 +34,7 @@ def workers_of(pid: int) -> list[int]:
 
 
 def are_gone(pids: Iterable[int]) -> bool:
-    """Return whether processes are no more; one that nobody has waited for yet is none either."""
+    """Return whether processes have ended; a zombie counts as ended."""
     return all(_state(pid) in "Z" for pid in pids)
 
 

@@ -72,7 +72,7 @@ class BlockSettings(NamedTuple):
 
 
 def allows_width(settings: Sequence[BlockSettings], place: int, width: int) -> bool:
-    """Return whether groups allow the stem (place 0) or a stage (counted from 1) to have so many output channels."""
+    """Return whether groups divide a width of the stem (place 0) or of a stage (counted from 1)."""
     own = place == 0 or settings[place - 1].allows_width(width)
     return own and (place == len(settings) or settings[place].allows_input(width))
 

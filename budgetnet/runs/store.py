@@ -89,7 +89,7 @@ class RunFolder:
             raise BusyError("run folder", str(self.path), "another process is training this run") from None
 
     def is_free(self, *, within: float = 0.0) -> bool:
-        """Return whether no process is training the run, or at least none any more within so many seconds."""
+        """Return whether no process is training the run, waiting up to a number of seconds for one to end."""
         if not self.path.is_dir():
             return True
         try:

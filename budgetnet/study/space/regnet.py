@@ -53,7 +53,7 @@ class RegnetRule(Document):
         }
 
     def widest(self, most: int) -> float:
-        """Return the largest width of a stage, as a multiple of the first, among so many stages at most."""
+        """Return the largest width of a stage as a multiple of the first, given the maximum number of stages."""
         last = math.log1p(max(self.slopes) * (self.depth[1] - 1))
         return max(each ** min(round(last / math.log(each)), most - 1) for each in self.multipliers)
 
