@@ -40,7 +40,7 @@ from budgetnet.runs.recipe import Recipe
 if TYPE_CHECKING:
     from budgetnet.study.space import SearchSpace
 
-SamplerName = Literal["tpe", "gp", "nsga2", "random"]
+SamplerName = Literal["surrogate", "tpe", "gp", "nsga2", "random"]
 PrunerName = Literal["asha", "hyperband", "median", "none"]
 
 SPACES = ("resnet", "paper", "mobile", "regnet")
@@ -180,8 +180,8 @@ class SearchConfig(EngineOptions):
     """Search space: resnet, paper, mobile, regnet, or a YAML or JSON file."""
     sizing: Sizing = "fit"
     """How widths meet the budget. fit: solve for them. scale: solve for a sampled share of it. reject: sample them."""
-    sampler: SamplerName = "tpe"
-    """Sampler of candidates: tpe, gp, nsga2 or random."""
+    sampler: SamplerName = "surrogate"
+    """Sampler of candidates: surrogate (a model of closed-form features), tpe, gp, nsga2 or random."""
     pruner: PrunerName = "asha"
     """Pruner, which stops candidates at the end of a cycle of the learning rate: asha, hyperband, median or none."""
     enqueue: Networks = ()

@@ -250,6 +250,7 @@ class TrialStore:
             "candidate": candidate.key,
             "spec": verdict.spec.digest,
             **verdict.cost._asdict(),
+            "blocks": sum(stage.blocks for stage in verdict.spec.stages),
             "budget_used": round(verdict.budget.share_used(verdict.cost), 6),
         }
         if candidate.retry_of is not None:

@@ -32,8 +32,8 @@ def fit(
     """Return the network of a sample, fitted to a budget.
 
     `fit` makes the stages as wide as their growth and all limits allow, then widens single stages by one step while
-    that fits and keeps the order of widths. `scale` does the same with each limit multiplied by the sampled share
-    of the budget; a network that is too large for the share keeps its smallest widths. A network that is over
+    that fits and keeps the order of widths. With a sampled share of the budget, as for `scale`, each limit is
+    multiplied by it; a network that is too large for the share keeps its smallest widths. A network that is over
     budget at its smallest widths is reduced: fewer blocks, smaller kernels, fewer stages at full size, fewer
     stages, less squeeze-and-excitation, smaller bottlenecks, other groups, head and stem; if that is not enough, a
     smallest network of the space replaces it.
@@ -60,14 +60,14 @@ def fit(
     limits = {f"max_{name}": limit for name in LIMITS if (limit := getattr(budget, f"max_{name}")) is not None}
     if not limits:
         raise InputError("max_params", None, f"{sizing} needs a limit to fit networks to")
-    share = params["budget_share"] if sizing == "scale" else 1.0
+    share = params.get("budget_share", 1.0)
     scaled = {name: max(1, int(limit * share)) for name, limit in limits.items()}
     if (widest := _widest(space, params, budget.model_copy(update=scaled), image)) is not None:
         return widest
     for smaller in _smaller(space, params, budget, image):
         narrowest = _narrowest(space, smaller, image)
         if budget.allows(narrowest.cost):
-            return narrowest if sizing == "scale" else _widest(space, smaller, budget, image) or narrowest
+            return narrowest if share < 1 else _widest(space, smaller, budget, image) or narrowest
     least = [space.narrowest.smallest(**image, measure=measure) for measure in MEASURES]
     return next((spec for spec in least if budget.allows(spec.cost)), least[0])
 

@@ -1,0 +1,194 @@
+"""Optuna's samplers, on a copy of the study in memory.
+
+Optuna's storages write every sampled parameter separately. Sampling in memory and writing the trial in one transaction
+makes rejected candidates cheap and leaves no incomplete trial when the process is killed.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.storages import InMemoryStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from budgetnet.common.seeding import derive_seed
+from budgetnet.study.outcomes import IN_TRAINING_ELSEWHERE, is_over_budget
+from budgetnet.study.sampling.domain import Sample
+
+REMEMBERED = 300
+"""Trials that a sampler keeps when it has too many; TPE and GP use all of them for each sample."""
+_MAX_REMEMBERED = 400
+"""Number of trials above which they are reduced to `REMEMBERED`."""
+_BEST = 25
+"""Best trials that are always kept: the most that Optuna's TPE counts as good."""
+_IGNORE_PRUNED = ("gp", "nsga2")
+"""Samplers that use complete trials only, so that pruned and rejected ones are passed to them as complete."""
+_USE_ALL_TRIALS = ("tpe", "gp")
+
+
+def make_sampler(name: str, *, seed: int) -> BaseSampler:
+    """Return Optuna's sampler of that name.
+
+    Args:
+        name: tpe (tree-structured Parzen estimator), gp (Gaussian process), nsga2 (genetic algorithm) or random.
+        seed: seed of the sampler.
+    """
+    seed %= 2**32
+    if name == "random":
+        return RandomSampler(seed=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        if name == "gp":
+            return GPSampler(seed=seed)
+        if name == "nsga2":
+            return NSGAIISampler(seed=seed, population_size=20)
+    return TPESampler(seed=seed)
+
+
+class OptunaSampler:
+    """Optuna's sampler of a name, with the trials that it has seen."""
+
+    def __init__(
+        self,
+        name: str,
+        distributions: Mapping[str, BaseDistribution],
+        *,
+        seed: int,
+        every_trial: Callable[[], list[FrozenTrial]],
+        make: Callable[[int], BaseSampler] | None = None,
+    ) -> None:
+        """Create a sampler that knows no trials.
+
+        Args:
+            name: name of the sampler.
+            distributions: distribution of each parameter.
+            seed: seed of the sampler.
+            every_trial: returns all trials of the study, of which some are kept when there are too many.
+            make: makes the sampler from a seed. Default: Optuna's of that name.
+        """
+        self._name, self._distributions, self._seed = name, dict(distributions), seed
+        self._every_trial = every_trial
+        self._make = make or (lambda seed: make_sampler(name, seed=seed))
+        self._reset()
+
+    def _reset(self) -> None:
+        """Forget all trials."""
+        self._memory = InMemoryStorage()
+        self.study = optuna.create_study(storage=self._memory, direction="maximize")
+        self._study_id = self._memory.get_study_id_from_name(self.study.study_name)
+        self._remembered = 0
+        self._tokens: dict[int, int] = {}
+        """Ids of trials in memory, by the identity of the search's trials."""
+
+    def ask(self, number: int) -> Sample:
+        """Sample a candidate; see `Sampler.ask`."""
+        # Seeded for each proposal, so that a search that was interrupted goes on as if it had not been.
+        self.study.sampler = self._make(derive_seed(self._seed, "proposal", number))
+        asked = self.study.ask(self._distributions)
+        attrs = sampler_attrs(self._memory.get_trial(asked._trial_id).system_attrs)
+        return Sample(asked.params, self._distributions, attrs, asked._trial_id)
+
+    def constrain(self, sample: Sample, violations: Mapping[str, float]) -> None:
+        """Set the constraints of a sample; see `Sampler.constrain`."""
+        if sample.token is not None:
+            trial = optuna.trial.Trial(self.study, sample.token)
+            for name, violation in violations.items():
+                trial.set_constraint(name, violation)
+
+    def stored(self, sample: Sample, trial: FrozenTrial) -> None:
+        """Remember the trial of a sample, so that its outcome can be passed to the sampler."""
+        if sample.token is not None:
+            self._tokens[id(trial)] = sample.token
+
+    def dropped(self, sample: Sample) -> None:
+        """Close the trial in memory of a sample that has none in the search."""
+        if sample.token is not None:
+            self._memory.set_trial_state_values(sample.token, state=TrialState.FAIL)
+
+    def update(self, ended: list[FrozenTrial], running: list[FrozenTrial]) -> None:
+        """Pass outcomes to the sampler; see `Sampler.update`."""
+        if self._name == "random":
+            # It samples the same whatever it knows, and a search may have very many trials.
+            self._tokens.clear()
+            return
+        if self._name in _USE_ALL_TRIALS and self._remembered + len(ended) > _MAX_REMEMBERED:
+            self._reset()
+            ended = _kept(self._every_trial())
+        self._remembered += len(ended)
+        for trial in ended:
+            known = self._tokens.pop(id(trial), None)
+            # Enqueued networks are not in the space.
+            if known is not None or (trial.params and trial.state != TrialState.FAIL):
+                self._end(trial, known)
+        for trial in running:
+            # Passed to the sampler so that it samples nothing too close meanwhile.
+            if trial.params and id(trial) not in self._tokens:
+                self._tokens[id(trial)] = self._copy(trial, TrialState.RUNNING, None)
+
+    def _end(self, trial: FrozenTrial, known: int | None) -> None:
+        """Pass the outcome of a trial to the sampler."""
+        state, value = self._outcome(trial)
+        if known is None:
+            self._copy(trial, state, value)
+            return
+        for step, report in trial.intermediate_values.items():
+            self._memory.set_trial_intermediate_value(known, step, report)
+        self._memory.set_trial_state_values(known, state=state, values=None if value is None else [value])
+
+    def _copy(self, trial: FrozenTrial, state: TrialState, value: float | None) -> int:
+        copy = create_trial(
+            state=state,
+            value=value,
+            params=trial.params,
+            distributions=trial.distributions,
+            intermediate_values=trial.intermediate_values if state != TrialState.RUNNING else None,
+            system_attrs=trial.system_attrs,
+        )
+        return self._memory.create_new_trial(self._study_id, template_trial=copy)
+
+    def _outcome(self, trial: FrozenTrial) -> tuple[TrialState, float | None]:
+        """Return the state and the value of a finished trial to pass to this sampler."""
+        if trial.state == TrialState.COMPLETE:
+            return trial.state, trial.value
+        if trial.state == TrialState.FAIL or trial.user_attrs.get("ended") == IN_TRAINING_ELSEWHERE:
+            return TrialState.FAIL, None
+        if self._name not in _IGNORE_PRUNED:
+            return trial.state, None
+        # A pruned trial has the value of its last report; a trial without reports has 0.
+        reached = trial.intermediate_values
+        return TrialState.COMPLETE, reached[max(reached)] if reached else 0.0
+
+
+def sampler_attrs(system_attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the sampler's attributes of a trial, without constraints and rungs."""
+    others = ("constraints", "completed_rung_")
+    return {key: value for key, value in system_attrs.items() if not key.startswith(others)}
+
+
+def _kept(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    """Return the best finished trials, as TPE ranks them, and the latest, in order."""
+    states = (TrialState.COMPLETE, TrialState.PRUNED)
+    ended = [
+        trial
+        for trial in trials
+        if trial.state in states and trial.params and trial.user_attrs.get("ended") != IN_TRAINING_ELSEWHERE
+    ]
+    ranked = sorted(ended, key=_rank_key, reverse=True)
+    best = {trial.number for trial in ranked[:_BEST]}
+    others = [trial.number for trial in ended if trial.number not in best]
+    kept = best.union(others[len(best) - REMEMBERED :])
+    return [trial for trial in ended if trial.number in kept]
+
+
+def _rank_key(trial: FrozenTrial) -> tuple[bool, bool, int, float]:
+    """Return the key that Optuna's TPE ranks by: within all limits, complete, pruned late, high value."""
+    complete, reports = trial.state == TrialState.COMPLETE, trial.intermediate_values
+    last = 0 if complete or not reports else max(reports)
+    value = trial.value if complete else reports.get(last)
+    return not is_over_budget(trial), complete, last, value if value is not None else -1.0

@@ -1,0 +1,182 @@
+"""Sampler that proposes the most promising of several candidates by a model learned from the study's own trials.
+
+Within a parameter budget, MACs predict accuracy where the number of parameters does not, so the model starts with that
+expectation. What it learns from trained candidates outweighs it. A share of the proposals is random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.trial import FrozenTrial, TrialState
+
+from budgetnet.common.seeding import derive_seed
+from budgetnet.study.outcomes import is_trained
+from budgetnet.study.sampling.domain import Domain, Sample
+from budgetnet.study.sampling.encoding import Encoded, Encoder
+from budgetnet.study.sampling.process import Inputs, Posterior, Weights
+
+CHOICES = 64
+"""Candidates that each proposal is the best of."""
+RANDOM_SHARE = 0.1
+"""Share of proposals that are random."""
+OPTIMISM = 0.5
+"""Standard deviations by which the model's uncertainty makes a candidate more promising."""
+REMEMBERED = 200
+"""Trials that the model uses at most: the best quarter of them, and the latest."""
+_POOL, _PROPOSALS = 256, 16
+"""Candidates of a pool, and proposals that choose from it: to fit many at once is faster."""
+_FIRST = 5
+"""Trained candidates before the model is used, if nothing is expected of any feature."""
+_NO_DIFFERENCE = 1e-9
+"""Standard deviation of a feature below which all candidates have the same value."""
+
+
+_Identity = tuple[tuple[str, Any], ...]
+
+
+class SurrogateSampler:
+    """Sampler with a Gaussian process of closed-form features and parameters."""
+
+    def __init__(self, domain: Domain, *, seed: int) -> None:
+        """Create a sampler that knows no trials.
+
+        Args:
+            domain: parameters and candidates of the search.
+            seed: seed of the sampler.
+        """
+        self._domain, self._seed = domain, seed
+        self._encoder = Encoder(domain.distributions)
+        self._trials: list[FrozenTrial] = []
+        """Trained trials that the model uses, in order."""
+        self._running: list[FrozenTrial] = []
+        self._proposed: set[_Identity] = set()
+        self._block = -1
+        self._posterior: Posterior | None = None
+
+    def ask(self, number: int) -> Sample:
+        """Return the most promising candidate of some, or a random one; see `Sampler.ask`."""
+        if number // _PROPOSALS != self._block:
+            self._draw_pool(number // _PROPOSALS)
+        generator = np.random.default_rng(derive_seed(self._seed, "proposal", number))
+        order = generator.permutation(len(self._identities))
+        rows = np.array([row for row in order if self._identities[row] not in self._proposed][:CHOICES], dtype=int)
+        if not len(rows):
+            return self._sample(self._domain.random(generator))
+        row = rows[0]
+        is_first = not self._domain.prior.any() and len(self._trials) < _FIRST
+        if generator.random() >= RANDOM_SHARE and not is_first:
+            mean, deviation = self._learned().predict(_rows(self._inputs, rows))
+            row = rows[np.argmax(mean + OPTIMISM * deviation)]
+        return self._sample(self._pool.params_at(row))
+
+    def constrain(self, sample: Sample, violations: Mapping[str, float]) -> None:
+        """Do nothing: candidates of the pool are within the budget."""
+
+    def stored(self, sample: Sample, trial: FrozenTrial) -> None:
+        """Do nothing: trials are learned from when they end."""
+
+    def dropped(self, sample: Sample) -> None:
+        """Do nothing: a candidate that was proposed is not proposed again."""
+
+    def update(self, ended: list[FrozenTrial], running: list[FrozenTrial]) -> None:
+        """Learn from trained candidates; see `Sampler.update`."""
+        self._proposed.update(_identity(trial.params) for trial in (*ended, *running))
+        trained = [trial for trial in ended if is_trained(trial)]
+        if trained or running != self._running:
+            self._trials = _kept(self._trials + trained)
+            self._running = list(running)
+            self._posterior = None
+
+    @property
+    def weights(self) -> Weights:
+        """Effect of each closed-form feature, as learned so far."""
+        if self._block < 0:
+            self._draw_pool(0)
+        return self._learned().weights
+
+    def _draw_pool(self, block: int) -> None:
+        generator = np.random.default_rng(derive_seed(self._seed, "pool", block))
+        self._block, self._posterior = block, None
+        self._pool = self._domain.pool(count=_POOL, generator=generator)
+        features = self._pool.features
+        count = len(features)
+        self._identities = [_identity(self._pool.params_at(row)) for row in range(count)]
+        # In units of the differences between the candidates to choose from.
+        self._mean = features.mean(axis=0) if count else np.zeros(features.shape[1])
+        deviation = features.std(axis=0) if count else np.zeros(features.shape[1])
+        self._deviation = np.where(deviation > _NO_DIFFERENCE, deviation, 1.0)
+        encoded = self._encoder.columns(self._pool.columns, count=count)
+        self._inputs = Inputs(self._standardised(features), encoded, np.ones(count, dtype=bool))
+
+    def _standardised(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray((features - self._mean) / self._deviation)
+
+    def _sample(self, params: dict[str, Any]) -> Sample:
+        self._proposed.add(_identity(params))
+        return Sample(params, self._domain.distributions)
+
+    def _learned(self) -> Posterior:
+        """Return the model after all trials."""
+        if self._posterior is None:
+            trials = [*self._trials, *self._running]
+            features = np.array([self._domain.features_of(trial) for trial in trials])
+            features = features.reshape(len(trials), len(self._domain.feature_names))
+            known = np.array([bool(trial.params) for trial in trials], dtype=bool)
+            sampled = self._encoder.rows([trial.params for trial in trials if trial.params])
+            encoded = Encoded(*(_spread(rows, known) for rows in sampled))
+            inputs = Inputs(self._standardised(features), encoded, known)
+            self._posterior = Posterior(inputs, _accuracies(self._trials), prior=self._domain.prior)
+        return self._posterior
+
+
+def _identity(params: Mapping[str, Any]) -> _Identity:
+    return tuple(sorted(params.items()))
+
+
+def _rows(inputs: Inputs, rows: NDArray[np.int64]) -> Inputs:
+    encoded = Encoded(*(each[rows] for each in inputs.encoded))
+    return Inputs(inputs.features[rows], encoded, inputs.known[rows])
+
+
+def _spread(rows: NDArray[np.float64], known: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return rows of the known candidates among rows of zeros for the others."""
+    spread = np.zeros((len(known), rows.shape[1]))
+    spread[known] = rows
+    return spread
+
+
+def _kept(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    """Return the best and the latest trials, in order, if there are too many."""
+    if len(trials) <= REMEMBERED:
+        return trials
+    ranked = np.argsort(-_accuracies(trials), kind="stable")
+    best = set(ranked[: REMEMBERED // 4].tolist())
+    others = [place for place in range(len(trials)) if place not in best]
+    kept = best.union(others[REMEMBERED // 4 - REMEMBERED :])
+    return [trial for place, trial in enumerate(trials) if place in kept]
+
+
+def _accuracies(trials: list[FrozenTrial]) -> NDArray[np.float64]:
+    """Return the accuracy of each trained trial; of a pruned one, what it would have reached.
+
+    That is its last report plus the median gain of complete trials from the same epoch to the end.
+    """
+    gains: dict[int, list[float]] = {}
+    for trial in trials:
+        if trial.state == TrialState.COMPLETE and trial.value is not None:
+            for epoch, reported in trial.intermediate_values.items():
+                gains.setdefault(epoch, []).append(trial.value - reported)
+    return np.array([_accuracy(trial, gains) for trial in trials], dtype=np.float64)
+
+
+def _accuracy(trial: FrozenTrial, gains: Mapping[int, list[float]]) -> float:
+    if trial.state == TrialState.COMPLETE and trial.value is not None:
+        return trial.value
+    if not trial.intermediate_values:
+        return 0.0  # It diverged before the first report.
+    last = max(trial.intermediate_values)
+    return trial.intermediate_values[last] + float(np.median(gains.get(last, [0.0])))
