@@ -21,7 +21,9 @@ from budgetnet.study.config import SearchConfig
 from budgetnet.study.context import Plan, SearchContext, make_settings
 from budgetnet.study.driver import SearchOutcome, search
 from budgetnet.study.lock import StudyLock
+from budgetnet.study.proposer import Proposals
 from budgetnet.study.pruner import NoPruner, Pruner
+from budgetnet.study.sampling.optuna_sampler import OptunaSampler
 from budgetnet.study.space import SearchSpace
 from budgetnet.study.storage import default_storage, open_storage
 from budgetnet.study.trial_store import TrialStore
@@ -98,6 +100,12 @@ class SearchRunner:
         finally:
             storage.remove_session()
             storage.engine.dispose()
+
+
+def optuna_study(proposals: Proposals) -> optuna.Study:
+    """Return the study in memory of Optuna's sampler."""
+    assert isinstance(proposals.sampler, OptunaSampler)
+    return proposals.sampler.study
 
 
 @contextmanager

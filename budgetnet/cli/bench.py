@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from budgetnet.cli import bench_search, bench_training
+from budgetnet.cli import bench_quality, bench_search, bench_training
 from budgetnet.cli.bench_output import (
     make_table,
     memory,
@@ -106,6 +106,7 @@ for command in (
     proposals,
     bench_search.search,
     bench_search.driver,
+    bench_quality.quality,
     bench_search.start,
     report,
 ):

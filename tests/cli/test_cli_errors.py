@@ -104,7 +104,7 @@ SHARED = [
 ]
 SEARCH = [
     (["--sizing", "big"], "--sizing = 'big': must be 'fit', 'scale' or 'reject'"),
-    (["--sampler", "cma"], "--sampler = 'cma': must be 'tpe', 'gp', 'nsga2' or 'random'"),
+    (["--sampler", "cma"], "--sampler = 'cma': must be 'surrogate', 'tpe', 'gp', 'nsga2' or 'random'"),
     (["--pruner", "wilcoxon"], "--pruner = 'wilcoxon': must be 'asha', 'hyperband', 'median' or 'none'"),
     (["--timeout", "soon"], "--timeout = 'soon': must be a time above 0"),
     (["--timeout", "0s"], "--timeout"),

@@ -44,7 +44,7 @@ GIVEN: dict[str, st.SearchStrategy[Any]] = {
     **dict.fromkeys(("data", "space", "recipe", "final_recipe", "study"), NAME),
     "timeout": st.floats(1e-3, 1e7).map(lambda seconds: round(seconds, 3)),
     "sizing": st.sampled_from(("fit", "scale", "reject")),
-    "sampler": st.sampled_from(("tpe", "gp", "nsga2", "random")),
+    "sampler": st.sampled_from(("surrogate", "tpe", "gp", "nsga2", "random")),
     "pruner": st.sampled_from(("asha", "hyperband", "median", "none")),
     # A # begins the number of a candidate of another study, which would be looked up.
     "enqueue": st.lists(NAME.filter(lambda text: "#" not in text and bool(text.strip())), max_size=3),
@@ -209,7 +209,7 @@ BEFORE = {
     "schema_version": 1,
     "space": SearchSpace(**TINY_SPACE).to_mapping(),
     "sizing": "reject",
-    "sampler": "tpe",
+    "sampler": "surrogate",
     "pruner": "none",
     "budget": {"max_params": 20_000, "max_macs": None, "max_activations": None},
     "recipe": tiny_recipe(epochs=1).to_mapping(),

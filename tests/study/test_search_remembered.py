@@ -10,14 +10,15 @@ import optuna
 import pytest
 from optuna.samplers import TPESampler
 from optuna.trial import TrialState, create_trial
-from search_support import MAX_PARAMS, opened_store
+from search_support import MAX_PARAMS, opened_store, optuna_study
 from support import TINY_SPACE, prepare, restarts, tiny_recipe
 
 from budgetnet.data import DataSet
 from budgetnet.study.bulk import TrialTables
 from budgetnet.study.config import SearchConfig
 from budgetnet.study.context import make_settings
-from budgetnet.study.proposer import REMEMBERED, Proposals
+from budgetnet.study.proposer import Proposals
+from budgetnet.study.sampling.optuna_sampler import REMEMBERED
 from budgetnet.study.space import SearchSpace
 from budgetnet.study.storage import default_storage, open_storage, open_study
 
@@ -61,7 +62,7 @@ def long_study(digits: DataSet, out: Path, sampler: str) -> tuple[Proposals, lis
 def test_best_and_latest_trials_are_kept(digits: DataSet, tmp_path: Path, sampler: str) -> None:
     proposals, trials = long_study(digits, tmp_path, sampler)
     proposals.next()
-    remembered = [trial.params for trial in proposals.mirror.get_trials() if trial.state != TrialState.RUNNING]
+    remembered = [trial.params for trial in optuna_study(proposals).get_trials() if trial.state != TrialState.RUNNING]
     assert len(remembered) == REMEMBERED
     told = [trial for trial in trials if trial.state != TrialState.FAIL]
     complete = sorted((each for each in told if each.value is not None), key=lambda each: -(each.value or 0))
@@ -86,7 +87,7 @@ def test_tpe_best_trials_equal_those_of_all_trials(
     proposals.next()
     whole = optuna.create_study(direction="maximize", sampler=TPESampler(seed=0))
     whole.add_trials([trial for trial in trials if trial.state != TrialState.FAIL])
-    whole.ask(proposals.mirror.get_trials()[0].distributions)
+    whole.ask(optuna_study(proposals).get_trials()[0].distributions)
     assert good[0] == good[1]
     assert len(good[0]) == BEST
 
@@ -94,5 +95,5 @@ def test_tpe_best_trials_equal_those_of_all_trials(
 def test_nsga2_keeps_all_trials(digits: DataSet, tmp_path: Path) -> None:
     proposals, trials = long_study(digits, tmp_path, "nsga2")
     proposals.next()
-    ended = [trial for trial in proposals.mirror.get_trials() if trial.state != TrialState.RUNNING]
+    ended = [trial for trial in optuna_study(proposals).get_trials() if trial.state != TrialState.RUNNING]
     assert len(ended) == sum(trial.state != TrialState.FAIL for trial in trials)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from optuna.pruners import MedianPruner
 from optuna.trial import FrozenTrial, TrialState
-from search_support import MAX_PARAMS, SearchRunner, Watcher, opened_store
+from search_support import MAX_PARAMS, SearchRunner, Watcher, opened_store, optuna_study
 from support import PAIR_SPACE, TINY, TINY_SPACE, prepare, restarts, tiny_recipe
 
 from budgetnet.common.errors import InputError
@@ -38,7 +38,7 @@ def run_search(digits: DataSet, tmp_path: Path) -> SearchRunner:
     return SearchRunner(digits, tmp_path)
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "gp", "nsga2", "random"])
+@pytest.mark.parametrize("sampler", ["surrogate", "tpe", "gp", "nsga2", "random"])
 @pytest.mark.parametrize("sizing", ["fit", "scale", "reject"])
 def test_every_sampler_and_sizing_resumes_a_study(run_search: SearchRunner, sampler: str, sizing: str) -> None:
     ways = {"sampler": sampler, "sizing": sizing, "pruner": "none"}
@@ -140,7 +140,7 @@ def test_a_sampler_learns_from_what_was_pruned_in_the_way_it_can(
         store.report(trial, value=0.25, step=4)
         store.finish(trial, value=None, facts={"trained": True, "ended": "pruned", "status": "stopped"})
         proposals.next()
-    mirrored = proposals.mirror.get_trials()
+    mirrored = optuna_study(proposals).get_trials()
     assert [trial.state for trial in mirrored] == [TrialState.COMPLETE, state, TrialState.RUNNING]
     assert mirrored[1].intermediate_values == {4: 0.25}
     assert mirrored[1].values == (None if value is None else [value])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ from budgetnet.bench.quality.strategies import STRATEGIES
 from budgetnet.bench.quality.tables import MACRO, Problem
 from budgetnet.common.seeding import derive_seed
 from budgetnet.statistics.intervals import Interval, mean_interval
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
 
 TRAININGS = (5, 10, 20, 40)
 """Numbers of trainings after which a search is compared."""
@@ -70,6 +73,23 @@ class QualityBenchmark(NamedTuple):
         """Names of the tables, in order."""
         return list(dict.fromkeys(row.table for row in self.rows))
 
+    def better_than_random(self, row: Row) -> float | None:
+        """Return the share of replays that beat random candidates; None if these were not replayed as often."""
+        random = self.row(row.table, _BASELINE)
+        return None if random is None or random.regrets.shape != row.regrets.shape else row.better_than(random)
+
+    @property
+    def figure(self) -> Figure:
+        """Mean regret of every strategy by number of trainings, as a figure."""
+        from budgetnet.visualization.figures.regret import RegretLine, regret_lines
+
+        lines = []
+        for row in self.rows:
+            low, high = zip(*(row.interval(place) for place in range(len(TRAININGS))), strict=True)
+            mean = tuple(row.mean[: len(TRAININGS)].tolist())
+            lines.append(RegretLine(row.table, STRATEGIES[row.strategy][0], TRAININGS, mean, low, high))
+        return regret_lines(lines, note="points below the best network within the limit; 95 % intervals over replays")
+
     @property
     def goals(self) -> list[Goal]:
         """Goals of the surrogate sampler, as far as the strategies that it is compared with were replayed."""
@@ -103,7 +123,6 @@ class QualityBenchmark(NamedTuple):
 
     def _row_mapping(self, row: Row) -> dict[str, Any]:
         labels = [*map(str, TRAININGS), "equal cost"]
-        random = self.row(row.table, _BASELINE)
         return {
             "table": row.table,
             "strategy": row.strategy,
@@ -114,14 +133,9 @@ class QualityBenchmark(NamedTuple):
                 for name, regrets in zip(row.problems, row.regrets, strict=True)
             },
             "trainings_at_equal_cost": float(row.trainings.mean()),
-            "better_than_random": None if random is None else _better(row, random),
+            "better_than_random": self.better_than_random(row),
             "seconds_per_training": row.seconds,
         }
-
-
-def _better(row: Row, other: Row) -> float | None:
-    """Return the share of better replays, if both have the same repetitions."""
-    return row.better_than(other) if row.regrets.shape == other.regrets.shape else None
 
 
 def run(

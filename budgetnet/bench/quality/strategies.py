@@ -65,14 +65,12 @@ def params_of(problem: Problem, candidate: int) -> dict[str, Any]:
 
 def within_limit(problem: Problem, seed: int) -> Search:
     """Train random candidates within the limit."""
-    for candidate in np.random.default_rng(seed).permutation(problem.within).tolist():
-        yield candidate
+    yield from _in_order(np.random.default_rng(seed).permutation(problem.within))
 
 
 def near_limit(problem: Problem, seed: int) -> Search:
     """Train random candidates that use at least `NEAR` of the limit."""
-    for candidate in np.random.default_rng(seed).permutation(_near(problem)).tolist():
-        yield candidate
+    yield from _in_order(np.random.default_rng(seed).permutation(_near(problem)))
 
 
 def most_macs(problem: Problem, seed: int) -> Search:
@@ -85,6 +83,12 @@ def most_macs(problem: Problem, seed: int) -> Search:
         if best not in trained:
             trained.add(best)
             yield best
+
+
+def _in_order(candidates: NDArray[np.int64]) -> Search:
+    # Not `yield from`: a list cannot be sent accuracies.
+    for place in range(len(candidates)):
+        yield int(candidates[place])
 
 
 def _near(problem: Problem) -> NDArray[np.int64]:

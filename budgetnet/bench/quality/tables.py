@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
 from budgetnet.common.documents import look_up
-from budgetnet.common.errors import DataError, InputError
+from budgetnet.common.errors import InputError
 from budgetnet.common.extras import require_extra
 
 MACRO = "macro"
@@ -88,8 +88,7 @@ def load(names: tuple[str, ...], *, macro: Path | None) -> list[Problem]:
         macro: file of NAS-Bench-Macro, ``nas-bench-macro_cifar10.json`` of its repository.
 
     Raises:
-        InputError: there is no such table, or its package is not installed or its file not given.
-        DataError: the file is not the table.
+        InputError: there is no such table, its package is not installed, or its file is not given or not the table.
     """
     problems: list[Problem] = []
     for name in names:
@@ -111,9 +110,9 @@ def _macro(path: Path) -> Iterator[Problem]:
         indexes = np.array([[int(digit) for digit in key] for key, *_ in rows])
         accuracy, size, macs = (np.array([row[place] for row in rows], dtype=np.float64) for place in (1, 2, 3))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: not the table NAS-Bench-Macro: {error}") from None
+        raise InputError("macro", str(path), f"must be the table NAS-Bench-Macro: {error}") from None
     if indexes.shape[1:] != (_OPERATIONS,) or accuracy.ndim != 2:
-        raise DataError(f"{path}: not the table NAS-Bench-Macro: needs networks of {_OPERATIONS} layers")
+        raise InputError("macro", str(path), f"must be the table NAS-Bench-Macro, of {_OPERATIONS} layers")
     kinds: dict[str, BaseDistribution] = {
         f"layer_{number}": CategoricalDistribution((0, 1, 2)) for number in range(1, _OPERATIONS + 1)
     }
@@ -163,5 +162,3 @@ def _column(cells: Mapping[str, dict[str, Any]], metric: str) -> NDArray[np.floa
 def _explained(loss: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the explained variance in percent; targets have a variance of 1, and failed trainings no loss."""
     return 100 * np.maximum(0.0, 1.0 - np.nan_to_num(loss, nan=np.inf))
-
-

@@ -28,12 +28,17 @@ class Pool(NamedTuple):
 class Domain(Protocol):
     """Parameters and candidates of a search."""
 
-    distributions: Mapping[str, BaseDistribution]
-    """Distribution of each parameter."""
-    feature_names: tuple[str, ...]
-    """Names of the closed-form features."""
-    prior: NDArray[np.float64]
-    """Expected effect of each feature, `(features,)`: standard deviations of accuracy for one of the feature."""
+    @property
+    def distributions(self) -> Mapping[str, BaseDistribution]:
+        """Distribution of each parameter."""
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the closed-form features."""
+
+    @property
+    def prior(self) -> NDArray[np.float64]:
+        """Expected effect of each feature, `(features,)`: standard deviations of accuracy for one of the feature."""
 
     def pool(self, *, count: int, generator: np.random.Generator) -> Pool:
         """Return random candidates within the budget, at most `count`."""

@@ -62,9 +62,9 @@ class Posterior:
         self._observed = len(accuracies)
         count = len(inputs.features)
         kernel = _kernel(inputs, inputs) + np.diag(NOISE**2 + np.where(inputs.known, 0.0, SINGLE + JOINT))
-        self._factor = np.linalg.cholesky(kernel) if count else np.zeros((0, 0))
+        self._factor: Array = np.asarray(np.linalg.cholesky(kernel)) if count else np.zeros((0, 0))
         residual = scaled(accuracies) - inputs.features[: self._observed] @ prior
-        self._leading = self._factor[: self._observed, : self._observed]
+        self._leading: Array = self._factor[: self._observed, : self._observed]
         self._solved = _solve(self._leading, residual)
 
     def predict(self, inputs: Inputs) -> tuple[Array, Array]:
@@ -112,7 +112,7 @@ def _kernel(first: Inputs, second: Inputs) -> Array:
 
 def _each(features: Array) -> float:
     """Return the prior variance of the effect of one feature."""
-    return LINEAR / max(1, features.shape[1])
+    return float(LINEAR / max(1, features.shape[1]))
 
 
 def _solve(factor: Array, right: Array) -> Array:

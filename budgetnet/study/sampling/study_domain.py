@@ -38,9 +38,7 @@ class StudyDomain:
     def pool(self, *, count: int, generator: np.random.Generator) -> Pool:
         """Return random candidates, fitted to the budget; see `Domain.pool`."""
         settings, sizing = self._settings, self._settings.config.sizing
-        found = pool.draw(
-            settings.space, settings.budget, self._image, sizing=sizing, count=count, generator=generator
-        )
+        found = pool.draw(settings.space, settings.budget, self._image, sizing=sizing, count=count, generator=generator)
         return Pool(*found)
 
     def random(self, generator: np.random.Generator) -> dict[str, Any]:

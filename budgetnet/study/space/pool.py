@@ -108,7 +108,7 @@ def _used(costs: Costs, budget: Budget) -> NDArray[np.float64]:
     """Return the share of the tightest limit that each candidate uses."""
     limits = {name: limit for name in LIMITS if (limit := getattr(budget, f"max_{name}")) is not None}
     none = np.zeros(len(costs.params))
-    return np.max([none, *(getattr(costs, name) / limit for name, limit in limits.items())], axis=0)
+    return np.asarray(np.max([none, *(getattr(costs, name) / limit for name, limit in limits.items())], axis=0))
 
 
 def _blocks(space: SearchSpace, columns: Columns) -> NDArray[np.int64]:
@@ -116,4 +116,6 @@ def _blocks(space: SearchSpace, columns: Columns) -> NDArray[np.int64]:
     if space.regnet is not None:
         full = {**columns, **stage_columns(columns, space.regnet, most=space.stages[1])}
     numbers = range(1, space.stages[1] + 1)
-    return np.sum([full[f"blocks_{each}"] * (each <= full["stages"]) for each in numbers], axis=0, dtype=np.int64)
+    return np.asarray(
+        np.sum([full[f"blocks_{each}"] * (each <= full["stages"]) for each in numbers], axis=0, dtype=np.int64)
+    )
