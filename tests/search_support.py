@@ -86,7 +86,14 @@ class SearchRunner:
     ) -> SearchOutcome:
         """Searches with proposals as they come and nobody pruned, unless ``ways`` says otherwise."""
         sizes = {"train_size": 64, "validation_size": 40}
-        asked: dict[str, Any] = {"sizing": "reject", "pruner": "none", **sizes, **limits, **(ways or {})}
+        asked: dict[str, Any] = {
+            "sampler": "tpe",
+            "sizing": "reject",
+            "pruner": "none",
+            **sizes,
+            **limits,
+            **(ways or {}),
+        }
         config = SearchConfig(
             recipe=recipe or tiny_recipe(epochs=1), max_params=max_params, space=SearchSpace(**space), **asked
         )

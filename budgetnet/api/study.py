@@ -143,7 +143,10 @@ class Study:
         return tuple(self._drawers())
 
     def figure(self, name: str) -> Figure:
-        """Draw a figure of the study: ``front``, ``macs``, ``budget``, ``rungs``, ``importance`` or ``curves``.
+        """Draw a figure of the study.
+
+        Args:
+            name: ``front``, ``macs``, ``budget``, ``rungs``, ``importance``, ``effects`` or ``curves``.
 
         Raises:
             InputError: the figure does not exist.
@@ -155,6 +158,7 @@ class Study:
         return drawers[name]()
 
     def _drawers(self) -> dict[str, Callable[[], Figure]]:
+        from budgetnet.study.feature_effects import feature_effects
         from budgetnet.study.importance import parameter_importance
         from budgetnet.visualization import figures
 
@@ -177,6 +181,7 @@ class Study:
             "budget": lambda: figures.budget_use(self.trials(), note=self.name),
             "rungs": lambda: figures.rungs(self.trials(), note=self.name),
             "importance": lambda: figures.importance(parameter_importance(self._study), note=f"{self.name}; PED-ANOVA"),
+            "effects": lambda: figures.effects(feature_effects(self._study, self.settings), note=self.name),
             "curves": lambda: self.best().curves(),
         }
 

@@ -25,7 +25,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_trial_is_listed_with_its_outcome(tell: RunCommand) -> None:
     recipe = tiny_recipe(epochs=1)
     study = bn.search(
-        space="space.yaml", recipe=recipe, sizing="reject", max_params="3k", trials=2, verbosity="quiet", **OPTIONS
+        space="space.yaml",
+        recipe=recipe,
+        sizing="reject",
+        sampler="tpe",
+        max_params="3k",
+        trials=2,
+        verbosity="quiet",
+        **OPTIONS,
     )
     expected = study.trials()
     assert {trial.outcome for trial in expected} >= {"complete", "over budget"}, "the test needs both"

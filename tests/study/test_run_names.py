@@ -21,6 +21,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bn.Study:
         recipe=tiny_recipe(epochs=1),
         final_recipe=tiny_recipe(epochs=2),
         sizing="reject",
+        sampler="tpe",
         trials=2,
         finalists=1,
         final_seeds=2,

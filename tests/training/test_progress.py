@@ -225,6 +225,7 @@ def test_resumed_search_and_finals_count_from_where_they_were(
         final_recipe=recipe,
         max_params="30k",
         sizing="reject",
+        sampler="tpe",
         device="cpu",
         train_size=64,
         validation_size=40,

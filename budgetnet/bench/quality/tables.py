@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import functools
 import json
+import math
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +51,7 @@ class Problem:
     indexes: NDArray[np.int64]
     """Value of each parameter, as its index: `(candidates, parameters)`."""
     accuracy: NDArray[np.float64]
-    """Accuracy in percent by training seed, `(candidates, seeds)`; for a regression the explained variance."""
+    """Accuracy in percent by training seed, `(candidates, seeds)`; of a regression the explained variance."""
     size: NDArray[np.float64]
     """Number of parameters, or what stands for it, `(candidates,)`."""
     limit: float
@@ -136,8 +138,11 @@ def _packaged(name: str) -> Iterator[Problem]:
         for parameter, values in benchmark.search_space.items()
     }
     for dataset in benchmark.available_dataset_names:
-        # The package's own calls draw a seed at random; a replay needs all of them.
-        cells: Mapping[str, dict[str, Any]] = benchmark(dataset)._dataset
+        with warnings.catch_warnings():
+            # The package leaves the file to the garbage collector.
+            warnings.simplefilter("ignore", ResourceWarning)
+            # Its own calls draw a seed at random; a replay needs all of them.
+            cells: Mapping[str, dict[str, Any]] = benchmark(dataset)._dataset
         indexes = np.array([[int(digit) for digit in key] for key in cells])
         seconds = _column(cells, "train_time").mean(axis=1)
         if name == "hpobench":
@@ -155,8 +160,13 @@ def _packaged(name: str) -> Iterator[Problem]:
 
 
 def _column(cells: Mapping[str, dict[str, Any]], metric: str) -> NDArray[np.float64]:
-    least = min(len(cell[metric]) for cell in cells.values())
-    return np.array([cell[metric][:least] for cell in cells.values()], dtype=np.float64)
+    """Return a metric by training seed, `(candidates, seeds)`.
+
+    Where some candidates have fewer seeds, all are repeated as often as it takes to be equally many.
+    """
+    counts = {len(cell[metric]) for cell in cells.values()}
+    most = math.lcm(*counts)
+    return np.array([cell[metric] * (most // len(cell[metric])) for cell in cells.values()], dtype=np.float64)
 
 
 def _explained(loss: NDArray[np.float64]) -> NDArray[np.float64]:

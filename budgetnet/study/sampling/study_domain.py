@@ -17,13 +17,21 @@ from budgetnet.study.space.costs import sample_columns
 MACS_EFFECT = 0.6
 """Expected effect of log MACs on accuracy, in standard deviations of each: within a parameter budget the accuracy of
 networks trained on CIFAR-10 grows with their MACs (NAS-Bench-Macro: Kendall tau of 0.58 to 0.70)."""
+PRIOR = np.array([MACS_EFFECT, *(0.0 for _ in pool.FEATURES[1:])])
+"""Expected effect of each of `pool.FEATURES`."""
+
+
+def features_of(trial: FrozenTrial) -> NDArray[np.float64]:
+    """Return the closed-form features of a trial's network, as stored with the trial, `(features,)`."""
+    known = trial.user_attrs
+    return pool.features(Cost(known["params"], known["macs"], known["activations"]), known["blocks"])
 
 
 class StudyDomain:
     """Candidates of a study's space within its budget; see `Domain`."""
 
     feature_names = pool.FEATURES
-    prior = np.array([MACS_EFFECT, *(0.0 for _ in pool.FEATURES[1:])])
+    prior = PRIOR
 
     def __init__(self, settings: StudySettings, image: pool.Image) -> None:
         """Describe the candidates of a study.
@@ -46,6 +54,5 @@ class StudyDomain:
         return SearchSpace.params_at(sample_columns(self.distributions, count=1, generator=generator), 0)
 
     def features_of(self, trial: FrozenTrial) -> NDArray[np.float64]:
-        """Return the features of a trial's network, as stored with the trial; see `Domain.features_of`."""
-        known = trial.user_attrs
-        return pool.features(Cost(known["params"], known["macs"], known["activations"]), known["blocks"])
+        """Return the features of a trial's network; see `Domain.features_of`."""
+        return features_of(trial)

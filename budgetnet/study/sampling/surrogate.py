@@ -6,7 +6,7 @@ expectation. What it learns from trained candidates outweighs it. A share of the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from budgetnet.common.seeding import derive_seed
 from budgetnet.study.outcomes import is_trained
 from budgetnet.study.sampling.domain import Domain, Sample
 from budgetnet.study.sampling.encoding import Encoded, Encoder
-from budgetnet.study.sampling.process import Inputs, Posterior, Weights
+from budgetnet.study.sampling.process import Inputs, Posterior
 
 CHOICES = 64
 """Candidates that each proposal is the best of."""
@@ -91,13 +91,6 @@ class SurrogateSampler:
             self._running = list(running)
             self._posterior = None
 
-    @property
-    def weights(self) -> Weights:
-        """Effect of each closed-form feature, as learned so far."""
-        if self._block < 0:
-            self._draw_pool(0)
-        return self._learned().weights
-
     def _draw_pool(self, block: int) -> None:
         generator = np.random.default_rng(derive_seed(self._seed, "pool", block))
         self._block, self._posterior = block, None
@@ -125,12 +118,22 @@ class SurrogateSampler:
             trials = [*self._trials, *self._running]
             features = np.array([self._domain.features_of(trial) for trial in trials])
             features = features.reshape(len(trials), len(self._domain.feature_names))
-            known = np.array([bool(trial.params) for trial in trials], dtype=bool)
-            sampled = self._encoder.rows([trial.params for trial in trials if trial.params])
-            encoded = Encoded(*(_spread(rows, known) for rows in sampled))
-            inputs = Inputs(self._standardised(features), encoded, known)
-            self._posterior = Posterior(inputs, _accuracies(self._trials), prior=self._domain.prior)
+            inputs = inputs_of(trials, self._standardised(features), self._encoder)
+            self._posterior = Posterior(inputs, accuracies_of(self._trials), prior=self._domain.prior)
         return self._posterior
+
+
+def inputs_of(trials: Sequence[FrozenTrial], features: NDArray[np.float64], encoder: Encoder) -> Inputs:
+    """Return the model's inputs for trials.
+
+    Args:
+        trials: trials of candidates; those of enqueued networks have no parameters.
+        features: their standardised features, `(trials, features)`.
+        encoder: encoder of their parameters.
+    """
+    known = np.array([bool(trial.params) for trial in trials], dtype=bool)
+    sampled = encoder.rows([trial.params for trial in trials if trial.params])
+    return Inputs(features, Encoded(*(_spread(rows, known) for rows in sampled)), known)
 
 
 def _identity(params: Mapping[str, Any]) -> _Identity:
@@ -153,14 +156,14 @@ def _kept(trials: list[FrozenTrial]) -> list[FrozenTrial]:
     """Return the best and the latest trials, in order, if there are too many."""
     if len(trials) <= REMEMBERED:
         return trials
-    ranked = np.argsort(-_accuracies(trials), kind="stable")
+    ranked = np.argsort(-accuracies_of(trials), kind="stable")
     best = set(ranked[: REMEMBERED // 4].tolist())
     others = [place for place in range(len(trials)) if place not in best]
     kept = best.union(others[REMEMBERED // 4 - REMEMBERED :])
     return [trial for place, trial in enumerate(trials) if place in kept]
 
 
-def _accuracies(trials: list[FrozenTrial]) -> NDArray[np.float64]:
+def accuracies_of(trials: Sequence[FrozenTrial]) -> NDArray[np.float64]:
     """Return the accuracy of each trained trial; of a pruned one, what it would have reached.
 
     That is its last report plus the median gain of complete trials from the same epoch to the end.

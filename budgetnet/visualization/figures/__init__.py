@@ -8,6 +8,7 @@ from budgetnet.visualization.figures.ablation import ablation_forest, ablation_r
 from budgetnet.visualization.figures.budget_use import BudgetUseRow, budget_use, budget_use_rows
 from budgetnet.visualization.figures.confusion import ConfusionCell, confusion, confusion_cells
 from budgetnet.visualization.figures.curves import Curve, Curves, accuracy_curves, collect_curves, loss_curves
+from budgetnet.visualization.figures.effects import effects
 from budgetnet.visualization.figures.forest import ForestRow, forest
 from budgetnet.visualization.figures.front import FrontRow, accuracy_front, front_rows
 from budgetnet.visualization.figures.importance import importance
@@ -40,6 +41,7 @@ __all__ = [
     "collect_curves",
     "confusion",
     "confusion_cells",
+    "effects",
     "forest",
     "front_rows",
     "importance",

@@ -11,6 +11,7 @@ import optuna
 
 from budgetnet.model.zoo import get
 from budgetnet.study.damage import damaged_trials
+from budgetnet.study.feature_effects import feature_effects
 from budgetnet.study.finalists import Finalist, Finals, load_finals, results_of
 from budgetnet.study.importance import parameter_importance
 from budgetnet.study.leaderboard import LeaderboardRow, candidates, rank
@@ -88,6 +89,7 @@ def collect(
         best_spec=None if best_record is None else best_record.identity.spec,
         confusion=confusion,
         importance=parameter_importance(study),
+        effects=tuple(feature_effects(study, settings)),
         ablations=experiments.ablations,
         reproductions=experiments.reproductions,
         environments=where.environments,

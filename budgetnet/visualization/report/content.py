@@ -13,6 +13,7 @@ from budgetnet.experiments.reproduction.leakage import LeakageResult
 from budgetnet.experiments.reproduction.reference import ReferenceResult
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.records import RunRecord
+from budgetnet.study.feature_effects import FeatureEffect
 from budgetnet.study.finalists import FinalGap, FinalResult, final_gaps
 from budgetnet.study.leaderboard import LeaderboardRow
 from budgetnet.study.settings import StudySettings
@@ -177,6 +178,8 @@ class Report(NamedTuple):
     """Its confusion matrix; None if its run does not record one."""
     importance: Mapping[str, float]
     """Importance of each sampled parameter as a share; empty with too few candidates."""
+    effects: tuple[FeatureEffect, ...]
+    """Effect of each closed-form feature; empty with too few candidates."""
     ablations: tuple[Ablation, ...]
     reproductions: tuple[Reproduction, ...]
     environments: tuple[Environment, ...]

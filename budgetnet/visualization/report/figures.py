@@ -15,6 +15,7 @@ from budgetnet.visualization.figures import (
     bare,
     budget_use,
     confusion,
+    effects,
     importance,
     outline,
     rungs,
@@ -61,11 +62,14 @@ def embedded_figures(report: Report) -> dict[str, Any]:
         ],
         **ablation_figures(report.ablations),
         "importance": None,
+        "effects": None,
         "outline": None,
         "confusion": None,
     }
     if report.importance:
         found["importance"] = embed(importance(report.importance))
+    if report.effects:
+        found["effects"] = embed(effects(report.effects))
     if report.best_spec is not None:
         found["outline"] = embed(outline(report.best_spec))
     if report.confusion is not None:
