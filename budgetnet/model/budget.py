@@ -182,7 +182,10 @@ class Budget(Document):
 
     def allows(self, cost: Cost) -> bool:
         """Return whether a cost is within all limits."""
-        return all(limit.headroom >= 0 for limit in self.limits(cost))
+        return all(
+            (allowed := getattr(self, f"max_{name}")) is None or used <= allowed
+            for name, used in zip(LIMITS, cost, strict=True)
+        )
 
     def share_used(self, cost: Cost) -> float:
         """Return the used share of the tightest limit: 1 is the limit itself; 0 without limits."""

@@ -132,29 +132,27 @@ def shortcut_cost(
     return weights + others * outputs, weights * after, outputs * after
 
 
-def _stage_cost(
-    settings: BlockSettings,
-    stage: tuple[int, int, int],
-    channels: tuple[int, int],
-    area: int,
-    pixels: tuple[int, int, int],
-) -> tuple[int, int, int]:
-    """Compute the cost of a stage.
+def stage_cost(spec: ModelSpec, index: int, channels: tuple[int, int], pixels: tuple[int, int]) -> tuple[int, int, int]:
+    """Compute the cost of a stage with its own widths or with others.
 
     Args:
-        settings: what its blocks share.
-        stage: number of blocks, kernel areas of the first and the second spatial convolution.
+        spec: the network.
+        index: the stage, counted from 0.
         channels: of its input and its output.
-        area: kernel area of the first block's shortcut; 0 without one.
-        pixels: sizes of the input map, of the output map, and of the map that the first spatial convolution computes.
+        pixels: sizes of its input map and its output map.
     """
-    blocks, first, second = stage
+    stage, settings = spec.stages[index], spec.block_settings[index]
+    blocks, (first, second) = stage.blocks, stage.kernel_sizes
+    first, second = first * first, second * second
     in_channels, width = channels
-    before, after, _ = pixels
+    before, after = pixels
+    # The first spatial convolution computes the output map if it is strided, the input map if pooling follows it.
+    sizes = (before, after, before if spec.downsampling == "max-pool" else after)
+    changes_shape = stage.stride > 1 or in_channels != width
+    area = settings.shortcut.kernel_area if changes_shape else 0
+    params, macs, activations = _block_cost(settings, in_channels, width, first, second, sizes)
     if not area and in_channels == width and before == after:
-        params, macs, activations = _block_cost(settings, width, width, first, second, pixels)
         return blocks * params, blocks * macs, blocks * activations
-    params, macs, activations = _block_cost(settings, in_channels, width, first, second, pixels)
     if area:
         projection = shortcut_cost(settings, area, in_channels, width, after)
         params, macs, activations = params + projection[0], macs + projection[1], activations + projection[2]
@@ -164,10 +162,16 @@ def _stage_cost(
     return params, macs, activations
 
 
+def further_block_cost(spec: ModelSpec, index: int, width: int, after: int) -> tuple[int, int, int]:
+    """Compute the cost of any block of a stage but the first, at a width and a size of the output map in pixels."""
+    first, second = spec.stages[index].kernel_sizes
+    return _block_cost(spec.block_settings[index], width, width, first * first, second * second, (after, after, after))
+
+
 def _block_cost(
     settings: BlockSettings, in_channels: int, width: int, first: int, second: int, pixels: tuple[int, int, int]
 ) -> tuple[int, int, int]:
-    """Compute the cost of a block from its settings and the arguments of `_stage_cost`."""
+    """Compute the cost of a block from its settings and the arguments of `block_cost`."""
     inner, groups, hidden = width, settings.groups, 0
     if settings.bottleneck:
         inner = settings.inner(in_channels, width)
@@ -283,15 +287,6 @@ def costs_of_parts(
             input_size=size,
         )
     ]
-    pooled = spec.downsampling == "max-pool"
-    for stage, settings, channels, (before, after) in zip(
-        spec.stages, spec.block_settings, pairwise(widths), pairwise(pixels), strict=False
-    ):
-        first, second = stage.kernel_sizes
-        changes_shape = stage.stride > 1 or channels[0] != channels[1]
-        area = settings.shortcut.kernel_area if changes_shape else 0
-        sizes_of_maps = (before, after, before if pooled else after)
-        parts.append(
-            _stage_cost(settings, (stage.blocks, first * first, second * second), channels, area, sizes_of_maps)
-        )
+    for index, pair in enumerate(zip(pairwise(widths), pairwise(pixels), strict=False)):
+        parts.append(stage_cost(spec, index, *pair))
     return parts

@@ -10,7 +10,7 @@ from budgetnet.common.documents import MAX_CHANNELS
 from budgetnet.common.errors import InputError
 from budgetnet.model.block_settings import allows_width
 from budgetnet.model.budget import Budget
-from budgetnet.model.cost import Cost, costs_of_parts
+from budgetnet.model.part_costs import PartCosts
 from budgetnet.model.spec import ModelSpec
 
 REFITTING = 1
@@ -28,6 +28,7 @@ class OpenWidths:
         proportions: Sequence[float],
         distinct: Sequence[bool] = (),
         step: int = 1,
+        every_step: bool = False,
     ) -> None:
         """Describe the widths.
 
@@ -37,15 +38,23 @@ class OpenWidths:
             proportions: relative width of each group.
             distinct: for each group but the first, whether its width must differ from the one before; none by default.
             step: every width is a multiple of this, in channels.
+            every_step: whether groups are known to divide all multiples of the step.
         """
         self._spec = spec
+        self._costs = PartCosts(spec)
         self._members = members
         self._proportions = proportions
         self._distinct = distinct or [False] * (len(members) - 1)
         self._step = step
+        self._every_step = every_step
 
     def largest(self, budget: Budget, *, resolution: int = 1) -> ModelSpec | None:
-        """Find the widest network in these proportions that a budget admits.
+        """Return the widest network in these proportions that a budget admits, see `widest`."""
+        widths = self.widest(budget, resolution=resolution)
+        return None if widths is None else self.spec_of(widths)
+
+    def widest(self, budget: Budget, *, resolution: int = 1) -> list[int] | None:
+        """Find the largest widths in these proportions that a budget admits.
 
         All widths are first scaled by one factor, the largest that the budget admits; then single widths grow by a
         step, those narrowest for their proportion first, until none can any more without leaving the order of widths.
@@ -57,7 +66,7 @@ class OpenWidths:
             resolution: factors tried are multiples of 1 / resolution.
 
         Returns:
-            The network, without a name; none where not even the narrowest is admitted.
+            A width for each group; None where not even the narrowest are admitted.
         """
         factors = range(int(resolution * MAX_CHANNELS / min(1.0, *self._proportions)) + 1)
         count = bisect_left(
@@ -65,9 +74,16 @@ class OpenWidths:
         )
         if not count:
             return None
-        widths = self._scaled(factors[count - 1] / resolution)
+        return self.widened(self._scaled(factors[count - 1] / resolution), budget)
+
+    def widened(self, widths: list[int], budget: Budget) -> list[int]:
+        """Return widths of which none can grow by a step without leaving their order or the budget."""
         while (wider := next((each for each in self._wider(widths) if self._admitted(each, budget)), None)) is not None:
             widths = wider
+        return widths
+
+    def spec_of(self, widths: Sequence[int]) -> ModelSpec:
+        """Return the network with a width for each group, without a name."""
         stem, *channels = self._spread(widths)
         return self._spec.replace(stem={**self._spec.stem.model_dump(), "channels": stem}, channels=channels)
 
@@ -78,8 +94,7 @@ class OpenWidths:
     def _admitted(self, widths: Sequence[int], budget: Budget) -> bool:
         if max(widths) > MAX_CHANNELS:
             return False
-        parts = costs_of_parts(self._spec, widths=self._spread(widths))
-        return budget.allows(Cost(*map(sum, zip(*parts, strict=True))))
+        return budget.allows(self._costs.whole(self._spread(widths)))
 
     def _scaled(self, factor: float) -> list[int]:
         """All widths times a factor, each the nearest that is allowed; the order is kept by raising some."""
@@ -111,7 +126,8 @@ class OpenWidths:
         )
 
     def _allowed(self, place: int, width: int) -> bool:
-        return all(allows_width(self._spec.block_settings, member, width) for member in self._members[place])
+        settings = self._spec.block_settings
+        return self._every_step or all(allows_width(settings, member, width) for member in self._members[place])
 
     def _at_least(self, place: int, width: int) -> int:
         """The narrowest allowed width from so many channels on; one that no network may have where there is none."""
