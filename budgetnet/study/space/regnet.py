@@ -8,7 +8,7 @@ w_a / w_0, so that the first width w_0 is only a scale, which can be solved for.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -71,9 +71,20 @@ def with_stages(params: Mapping[str, Any], rule: RegnetRule, *, most: int) -> di
         rule: the rule, for its maximum depth.
         most: maximum number of stages; further powers are not distinguished.
     """
-    names = ("depth", "width_slope", "width_multiplier")
-    columns = stage_columns({name: np.array([params[name]]) for name in names}, rule, most=most)
-    return {**params, **{name: column[0].item() for name, column in columns.items()}}
+    return with_depths(params, rule, [params["depth"]], most=most)[0]
+
+
+def with_depths(
+    params: Mapping[str, Any], rule: RegnetRule, depths: Sequence[int], *, most: int
+) -> list[dict[str, Any]]:
+    """Return a sample as `with_stages` does, with each of several depths in place of its own."""
+    values = {name: np.full(len(depths), params[name]) for name in ("width_slope", "width_multiplier")}
+    columns = stage_columns({"depth": np.array(depths), **values}, rule, most=most)
+    found = {name: column.tolist() for name, column in columns.items()}
+    return [
+        {**params, "depth": depth, **{name: column[row] for name, column in found.items()}}
+        for row, depth in enumerate(depths)
+    ]
 
 
 def stage_columns(columns: Mapping[str, NDArray[Any]], rule: RegnetRule, *, most: int) -> dict[str, NDArray[Any]]:
