@@ -38,8 +38,8 @@ def fit(
 
     `fit` makes the stages as wide as their growth and all limits allow, then widens single stages by one step while
     that fits and keeps the order of widths. Where that uses less than 97 % of the tightest limit, widths and numbers of
-    blocks near these are taken that use more, see `budgetnet.study.space.filling.fill`. With a
-    sampled share of the budget, as for `scale`, each limit is multiplied by it; a network that is too large for the share keeps its smallest
+    blocks near these are taken that use more, see `budgetnet.study.space.filling.fill`. With a sampled share of the
+    budget, as for `scale`, each limit is multiplied by it; a network that is too large for the share keeps its smallest
     widths. A network that is over budget at its smallest widths is reduced: fewer blocks, smaller kernels, fewer stages
     at full size, fewer stages, less squeeze-and-excitation, smaller bottlenecks, other groups, head and stem; if that
     is not enough, a smallest network of the space replaces it.
