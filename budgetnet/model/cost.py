@@ -68,20 +68,20 @@ def block_cost(
     in_channels: Count,
     width: Count,
     inner: Count,
-    groups: Count,
+    grouped: tuple[Count, Count],
     hidden: Count,
     first: Count,
     second: Count,
     pixels: tuple[Count, Count, Count],
 ) -> tuple[Count, Count, Count]:
-    """Compute parameters, MACs and activations of a block without its shortcut, for integers or integer arrays.
+    """Compute parameters, MACs and activations of a block without its shortcut, for integers or arrays.
 
     Args:
         settings: kind of block and its options; the arguments replace its numbers.
         in_channels: input channels.
         width: output channels.
         inner: width of a bottleneck's spatial convolution; ignored for other kinds.
-        groups: groups of the spatial convolutions.
+        grouped: input channels of each group of the first spatial convolution, and of the second.
         hidden: hidden width of squeeze-and-excitation; 0 without it.
         first: kernel area of the first spatial convolution, in pixels.
         second: kernel area of the second, in pixels; ignored for bottlenecks.
@@ -90,13 +90,13 @@ def block_cost(
     """
     before, after, computed = pixels
     if settings.bottleneck:
-        reduction, spatial, expansion = in_channels * inner, inner // groups * inner * first, inner * width
+        reduction, spatial, expansion = in_channels * inner, grouped[0] * inner * first, inner * width
         params, outputs = reduction + spatial + expansion, 2 * inner + width
         norms = in_channels + 2 * inner if settings.preact else outputs
         macs = reduction * before + spatial * computed + expansion * after
         activations = inner * (before + computed) + width * after
     else:
-        strided, spatial = in_channels // groups * width * first, width // groups * width * second
+        strided, spatial = grouped[0] * width * first, grouped[1] * width * second
         params, outputs = strided + spatial, 2 * width
         # In a pre-activation block, each norm is as wide as the input of the convolution after it.
         norms = in_channels + width if settings.preact else outputs
@@ -172,13 +172,15 @@ def _block_cost(
     settings: BlockSettings, in_channels: int, width: int, first: int, second: int, pixels: tuple[int, int, int]
 ) -> tuple[int, int, int]:
     """Compute the cost of a block from its settings and the arguments of `block_cost`."""
-    inner, groups, hidden = width, settings.groups, 0
+    inner, hidden, groups = width, 0, settings.groups
     if settings.bottleneck:
         inner = settings.inner(in_channels, width)
-        groups = settings.groups_of(inner)
+        grouped = (inner // settings.groups_of(inner),) * 2
+    else:
+        grouped = in_channels // groups, width // groups
     if settings.squeeze_ratio:
         hidden = settings.hidden(in_channels, width, inner)
-    return block_cost(settings, in_channels, width, inner, groups, hidden, first, second, pixels)
+    return block_cost(settings, in_channels, width, inner, grouped, hidden, first, second, pixels)
 
 
 def stem_and_head_cost(

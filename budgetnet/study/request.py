@@ -22,7 +22,7 @@ from budgetnet.study.finalists import FinalResult
 from budgetnet.study.finals import describe_finals, run_finals
 from budgetnet.study.reading import read_trials
 from budgetnet.study.space import SearchSpace
-from budgetnet.study.space.costs import sample_columns
+from budgetnet.study.space.columns import sample_columns
 from budgetnet.study.space.fitting import fit
 from budgetnet.study.storage import default_storage, find_study, open_storage, storage_errors
 from budgetnet.study.trials import count_outcomes

@@ -18,7 +18,8 @@ from budgetnet.model.parts import Activation, BlockKind, BottleneckRatio, Dropou
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.recipe import Recipe
 from budgetnet.study.space.checks import check_space
-from budgetnet.study.space.costs import Columns, Costs, combinations, costs_of, enumerated, sample_columns
+from budgetnet.study.space.columns import Columns, combinations, enumerated, sample_columns
+from budgetnet.study.space.costs import Costs, costs_of
 from budgetnet.study.space.networks import OPTIONAL, choice_text, spec_of_widths
 from budgetnet.study.space.recipes import PREFIX, RecipeValues, override, read_recipe_values, recipe_distributions
 from budgetnet.study.space.regnet import RegnetRule, replaced_by_rule, with_stages
