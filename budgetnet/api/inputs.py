@@ -115,10 +115,17 @@ def named_dataset(data: DataSet | str | None) -> tuple[dict[str, str], DataSet |
 def with_paths_of_runs(config: AblationConfig) -> AblationConfig:
     """Return the config with paths in place of names of runs, such as ``spec=best``, which change their meaning.
 
+    The name of a search is replaced by its winner.
+
     Raises:
-        InputError: no such run.
+        InputError: no such run or search.
     """
     from budgetnet.study.config import path_of_run
 
+    if config.of is not None:
+        from budgetnet.api.search_winner import find_winner
+
+        of = find_winner(config.of, out=config.out, storage=config.storage) if isinstance(config.of, str) else config.of
+        return config.replace(of=of, base=path_of_run(config.base))
     change = [f"spec={path_of_run(text[5:])}" if text.startswith("spec=") else text for text in config.change]
     return config if tuple(change) == config.change else config.replace(change=change)

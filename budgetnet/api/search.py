@@ -136,7 +136,7 @@ def _require_readable(config: SearchConfig) -> None:
 
 @takes_fields_of(AblationConfig)
 def ablate(
-    study: AblationConfig | AblationStudy | Path | str,
+    study: AblationConfig | AblationStudy | Path | str | None = None,
     *,
     data: DataSet | str | None = None,
     callbacks: Sequence[Callback] = (),
@@ -147,7 +147,8 @@ def ablate(
     """Train every variant of a study with the same seeds, as ``budgetnet ablate`` does; the same call resumes it.
 
     Args:
-        study: the ablation, its YAML or JSON file, its folder, or a config.
+        study: the ablation, its YAML or JSON file, its folder, or a config; omitted with ``of="SEARCH"``, which ablates
+            the winner of a search.
         data: data set, or the name of one, overriding the config's.
         callbacks: callbacks of every run, in addition to the progress.
         partial: train nothing, and return the result of the runs that are complete so far.
@@ -197,6 +198,7 @@ def run_ablation(
         BudgetnetError: see `ablate`.
     """
     study = config.changed_study
+    from budgetnet.api.search_winner import require_data_of_search
     from budgetnet.engines.batch import Batch, first_run
     from budgetnet.engines.choice import EngineChoice, require_engine
     from budgetnet.experiments.ablation.results import ablation_result
@@ -210,6 +212,7 @@ def run_ablation(
     trackers = [] if partial else make_trackers(config.track, out=config.out)
     require_engine(config)
     dataset = dataset or load_with_progress(config.data_name)
+    require_data_of_search(config, dataset)
     variants = study.variants(input_shape=dataset.input_shape, num_classes=dataset.num_classes)
     device = choose_device(config.device)
     engine = EngineChoice.of(config, device=device)

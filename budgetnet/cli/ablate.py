@@ -14,6 +14,7 @@ from budgetnet.cli.options import Json, Quiet, Verbose, check_names, print_json,
 from budgetnet.common.errors import InputError
 from budgetnet.common.files import require_folder, write_json, write_text
 from budgetnet.experiments.ablation.config import AblationConfig
+from budgetnet.experiments.ablation.winner import conclusion
 
 if TYPE_CHECKING:
     from budgetnet.experiments.ablation.results import AblationResult
@@ -39,7 +40,10 @@ def ablate(
     verbose: Verbose = False,
     as_json: Json = False,
 ) -> None:
-    """Train every variant of an ablation with the same seeds and show the effect of each change; resumable."""
+    """Train every variant of an ablation with the same seeds and show the effect of each change; resumable.
+
+    With --of it shows why the best network of a search is the best: each variant has one factor of --base.
+    """
     if list_only and partial:
         raise InputError("partial", "", "must not be given with --list")
     verbosity = read_verbosity(quiet=quiet, verbose=verbose)
@@ -50,10 +54,12 @@ def ablate(
     if save is not None:
         require_folder(save, field="save")
     from budgetnet.api.search import run_ablation
+    from budgetnet.api.search_winner import require_data_of_search
     from budgetnet.training.progress import load_with_progress
 
     if list_only:
         dataset = load_with_progress(config.data_name)
+        require_data_of_search(config, dataset)
         variants = study.variants(input_shape=dataset.input_shape, num_classes=dataset.num_classes)
         _list(study, variants, as_json=as_json)
         return
@@ -70,6 +76,8 @@ def ablate(
         from budgetnet.cli.ablation_tables import print_ablation
 
         print_ablation(result, next(iter(records.values()))[0], out=config.out)
+        if config.of is not None:
+            typer.echo(conclusion(result))
     if partial:
         typer.echo(_progress_line(study, [row.variant for row in result.rows], records), err=as_json)
     # Last, so that a full disk does not prevent the output above.

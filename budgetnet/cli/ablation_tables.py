@@ -14,7 +14,7 @@ from budgetnet.cli.tables import console
 from budgetnet.common.formatting import percent, short_count
 from budgetnet.experiments.ablation.changes import EFFECT_RULE, POOLED_RULE, Comparison, Pooled
 from budgetnet.experiments.ablation.results import AblationResult, Row
-from budgetnet.experiments.ablation.study import AblationStudy
+from budgetnet.experiments.ablation.study import AblationStudy, reference_text
 from budgetnet.experiments.ablation.variants import Variant, shared_runs
 from budgetnet.runs.recipe import LEAKAGE_WARNING
 from budgetnet.runs.records import RunRecord
@@ -33,7 +33,7 @@ def print_variants(study: AblationStudy, variants: Sequence[Variant]) -> None:
     for network in study.bases:
         ending = f", network {network}" if network else ""
         table = Table(title=f"{study.name or 'ablation'}: {study.design}{ending}", title_justify="left")
-        compared = ["compared with"] if study.has_options else []
+        compared = ["compared with"] if study.has_several_references else []
         for heading in ("variant", *compared, "architecture", "params", "MACs", ""):
             table.add_column(heading, justify="right" if heading in ("params", "MACs") else "left", overflow="fold")
         for variant in variants:
@@ -46,6 +46,8 @@ def print_variants(study: AblationStudy, variants: Sequence[Variant]) -> None:
             cells += [variant.spec.label, f"{variant.spec.params:,}", short_count(variant.spec.macs), remark]
             table.add_row(*cells, style="bold" if variant.is_base else None)
         console().print(table)
+    for remark in study.remarks:
+        typer.echo(remark)
     distinct = {variant.key: variant.fits for variant in variants}
     fitting, seeds = sum(distinct.values()), len(study.seeds)
     typer.echo(
@@ -62,7 +64,7 @@ def print_variants(study: AblationStudy, variants: Sequence[Variant]) -> None:
 def print_ablation(result: AblationResult, record: RunRecord, *, out: Path) -> None:
     """Print the variants of each network with their differences, and the effect of each change."""
     study, output = result.study, console()
-    to = "the variant compared with" if study.has_options else "the base"
+    to = reference_text(study)
     for network in result.networks:
         title = f"{study.name or 'ablation'}: {study.judged_on} accuracy in per cent, difference to {to} in points"
         output.print(_table(result, network, title=f"{title}; network {network}" if network else title))
@@ -71,6 +73,8 @@ def print_ablation(result: AblationResult, record: RunRecord, *, out: Path) -> N
         typer.echo(EFFECT_RULE)
         if len(result.networks) > 1:
             typer.echo(POOLED_RULE)
+    for remark in study.remarks:
+        typer.echo(remark)
     for row in result.rows:
         if row.remark:
             typer.echo(f"{row.variant.title}: {row.remark}")
@@ -84,7 +88,7 @@ def print_ablation(result: AblationResult, record: RunRecord, *, out: Path) -> N
         typer.echo(f"{', '.join(leaking)}: {LEAKAGE_WARNING}")
     methods = {row.difference.method for row in result.rows if row.difference}
     tests = sum(row.p_value is not None for row in result.rows)
-    together = f"all {tests} differences" if study.has_options else "all variants"
+    together = f"all {tests} differences" if study.has_several_references else "all variants"
     together += " on single networks" if len(result.networks) > 1 else ""
     typer.echo(
         f"paired differences over seeds {', '.join(map(str, study.seeds))} "
@@ -102,7 +106,7 @@ def print_ablation(result: AblationResult, record: RunRecord, *, out: Path) -> N
 
 def _table(result: AblationResult, network: str, *, title: str) -> Table:
     """Return the table of one network's variants."""
-    wide, compared = console().width >= _WIDE, result.study.has_options
+    wide, compared = console().width >= _WIDE, result.study.has_several_references
     table = Table(title=title, title_justify="left")
     table.add_column("variant", overflow="fold", min_width=14)
     headings = ["params", "MACs", "n", "mean", "sd"] if wide else ["params", "n", "mean"]
@@ -110,7 +114,7 @@ def _table(result: AblationResult, network: str, *, title: str) -> Table:
     for heading in (*headings, "difference [95 %]", "p (Holm)" if wide else "p"):
         table.add_column(heading, justify="right", no_wrap=heading not in ("compared with", "difference [95 %]"))
     for row in result.rows_of(network):
-        table.add_row(*_cells(row, wide=wide, compared=compared), style="bold" if row.variant.is_base else None)
+        table.add_row(*_cells(row, result.study, wide=wide), style="bold" if row.variant.is_base else None)
     return table
 
 
@@ -181,8 +185,8 @@ def _colour(found: Row | Pooled, *, gains_above: bool = True) -> str:
     return "green" if (found.difference.mean > 0) is gains_above else "red"
 
 
-def _cells(row: Row, *, wide: bool, compared: bool) -> list[str | Text]:
-    spec = row.variant.spec
+def _cells(row: Row, study: AblationStudy, *, wide: bool) -> list[str | Text]:
+    spec, compared = row.variant.spec, study.has_several_references
     mean = "-" if row.mean is None else percent(row.mean)
     cells: list[str | Text] = [row.variant.name, f"{spec.params:,}"]
     if wide:
@@ -192,7 +196,7 @@ def _cells(row: Row, *, wide: bool, compared: bool) -> list[str | Text]:
         cells += [str(row.n), mean]
     cells += [row.variant.compared_with] if compared else []
     if row.variant.is_base:
-        return [*cells, "" if compared else "base", ""]
+        return [*cells, "" if compared else study.base_name, ""]
     if row.difference is None:
         return [*cells, "over budget" if not row.variant.fits else "-", ""]
     difference = points(row.difference.mean, row.difference.interval)

@@ -69,6 +69,7 @@ BY_METAVAR: dict[str, Callable[[], Iterable[str]]] = {
     "TRACKER": trackers,
     "RUN": runs,
     "[STUDY]": studies,
+    "SEARCH": studies,
     "[STUDY | RUN...]": lambda: [*studies(), *runs()],
 }
 """Possible values by the metavar of an option or argument; those of ``fit|scale`` are its parts."""

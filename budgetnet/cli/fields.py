@@ -63,7 +63,10 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     shown["autocompletion"] = completing(metavar)
     if how.argument:
         return inspect.Parameter(
-            name, inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[kind, typer.Argument(**shown)]
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if default is ... else default,
+            annotation=Annotated[kind, typer.Argument(**shown)],
         )
     return inspect.Parameter(
         name,
@@ -77,7 +80,7 @@ _GROUPS = {
     "Budget": "max_params max_macs max_activations",
     "Data": "data declare train_size validation_size on other_data input_shape input_size classes",
     "Candidates": "trials timeout space sizing sampler pruner enqueue",
-    "Training": "recipe epochs seed seeds members spec change compiled replay threads",
+    "Training": "recipe epochs seed seeds members spec of base change compiled replay threads",
     "Finalists": "finalists final_seeds final_recipe final_epochs",
     "Where": "study storage out device engine workers per_gpu store track",
     "Output": "quiet verbose as_json save sort bins top help",

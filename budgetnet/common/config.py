@@ -24,7 +24,7 @@ class OnCommandLine(NamedTuple):
     metavar: str
     """What stands for the value in help texts."""
     text: Callable[[Any], str] = str
-    """Write a value as the command line takes it."""
+    """Write a value as the command line takes it; a document by another function than `str` has a name there."""
     argument: bool = False
     """Whether the value is a positional argument rather than an option."""
 
@@ -77,8 +77,16 @@ def command(config: Config) -> str:
 
 def has_unnamed_documents(config: Config) -> bool:
     """Return whether a config holds documents that the command line can only read from a file."""
-    values = [each for value in config.values.values() for each in (value if isinstance(value, tuple) else (value,))]
-    return any(isinstance(value, (Document, dict)) for value in values)
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        if any(_is_from_file(field, each) for each in (value if isinstance(value, tuple) else (value,))):
+            return True
+    return False
+
+
+def _is_from_file(field: FieldInfo, value: Any) -> bool:
+    """Return whether the command line can only read a value from a file."""
+    return isinstance(value, (Document, dict)) and on_command_line(field).text is str
 
 
 def on_command_line(field: FieldInfo) -> OnCommandLine:
@@ -95,7 +103,7 @@ def option_of(name: str) -> str:
 def text_of(field: FieldInfo, value: Any) -> str:
     """Return a value as the command line takes it."""
     how = on_command_line(field)
-    return f"{how.metavar}.yaml" if isinstance(value, (Document, dict)) else how.text(value)
+    return f"{how.metavar}.yaml" if _is_from_file(field, value) else how.text(value)
 
 
 def _words(name: str, field: FieldInfo, value: Any) -> Iterator[str]:

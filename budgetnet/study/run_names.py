@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import NamedTuple
+
+import optuna
 
 from budgetnet.common.errors import InputError, RecordError
 from budgetnet.common.files import exists
-from budgetnet.study.finalists import load_finals, readable_results
+from budgetnet.study.finalists import Finalist, load_finals, readable_results
 from budgetnet.study.leaderboard import candidates, rank
 from budgetnet.study.reading import read_trials
 from budgetnet.study.storage import default_storage, find_study, open_storage, storage_errors
@@ -46,16 +49,46 @@ def run_path(run: Path | str) -> Path:
     storage = open_storage(default_storage(out), create=False)
     with storage_errors(storage):
         study = find_study(storage, match["study"] or None)
-        trials, finals = read_trials(study), load_finals(study)
-    number = match["trial"]
+        return out / run_of_trial(study, match["trial"], out=out, name=str(run)).run
+
+
+class TrialRun(NamedTuple):
+    """A trial of a study, or a finalist, and its run."""
+
+    trial: str
+    """Name of the trial: ``#3``."""
+    run: str
+    """Name of the run's folder; of a finalist's runs, that of the highest validation accuracy."""
+    finalist: Finalist | None
+    """The finalist, if the run is one of its runs."""
+    is_complete: bool
+    """Whether it was trained for all epochs, rather than pruned or interrupted."""
+
+
+def run_of_trial(study: optuna.Study, number: str | None, *, out: Path, name: str, field: str = "run") -> TrialRun:
+    """Return the run of a trial, or the run that a study recommends.
+
+    Args:
+        study: the study.
+        number: number of the trial; ``best`` or None for the recommended run.
+        out: folder of its run folders.
+        name: what names the run, for errors.
+        field: what it is given as, for errors.
+
+    Raises:
+        RecordError: the study has no trained network yet.
+        InputError: it has no such trial, or the trial has no run.
+    """
+    trials, finals = read_trials(study), load_finals(study)
     if number in (None, "best"):
         found = winner(rank(candidates(trials), comparable=False), readable_results(finals, out))
         if found is None:
-            raise RecordError("run", str(run), f"study {study.study_name} has no fully trained network yet")
-        return out / found.run
+            raise RecordError(field, name, f"study {study.study_name} has no fully trained network yet")
+        finalist = None if found.finalist is None else found.finalist.finalist
+        return TrialRun(found.trial, found.run, finalist, is_complete=True)
     trial = next((trial for trial in trials if trial.number == int(number)), None)
     if trial is None:
-        raise InputError("run", str(run), f"study {study.study_name} has no such trial")
+        raise InputError(field, name, f"study {study.study_name} has no such trial")
     if trial.run is None:
-        raise InputError("run", str(run), f"has no run: {trial.outcome}")
-    return out / trial.run
+        raise InputError(field, name, f"has no run: {trial.outcome}")
+    return TrialRun(trial.name, trial.run, None, is_complete=trial.outcome == "complete")

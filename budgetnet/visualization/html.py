@@ -10,6 +10,7 @@ from budgetnet.common.formatting import percent, share_of_limit, short_count, sh
 from budgetnet.evaluation.results import BINS, EvaluatedRun, compare
 from budgetnet.experiments.ablation.changes import EFFECT_RULE, POOLED_RULE
 from budgetnet.experiments.ablation.results import AblationResult, Row
+from budgetnet.experiments.ablation.study import AblationStudy
 from budgetnet.model.budget import LimitVerdict, Verdict
 from budgetnet.model.cost import cost_of
 from budgetnet.model.description import settings_in_words
@@ -248,22 +249,23 @@ def ablation_html(result: AblationResult) -> str:
     """Return an ablation as tables: the variants of each network, base first, and the effect of each change."""
     study = result.study
     about = f" · {study.judged_on} accuracy · {len(study.seeds)} paired seeds"
-    compared = ("compared with",) if study.has_options else ()
+    compared = ("compared with",) if study.has_several_references else ()
     head = ("variant", "params", "n", "mean %", "sd", *compared, "difference, points [95 %]", "p (Holm)")
     tables = []
     for network in result.networks:
-        cells = [_ablation_cells(row, compared=bool(compared)) for row in result.rows_of(network)]
+        cells = [_ablation_cells(row, study=study) for row in result.rows_of(network)]
         title = f"{study.name}, network {network}" if network else study.name
         tables.append(table_html(f"<b>{escape(title)}</b>{about}", head, cells))
     if result.changes:
         tables.append(_changes_html(result))
+    tables += [f"<p>{escape(line)}</p>" for line in study.remarks]
     return "".join(tables)
 
 
-def _ablation_cells(row: Row, *, compared: bool) -> list[object]:
-    difference = row.difference
+def _ablation_cells(row: Row, *, study: AblationStudy) -> list[object]:
+    difference, compared = row.difference, study.has_several_references
     if row.variant.is_base:
-        text = "" if compared else "base"
+        text = "" if compared else study.base_name
     else:
         text = points(difference.mean, difference.interval) if difference else row.remark
     return [

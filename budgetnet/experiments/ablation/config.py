@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, model_validator
 
 from budgetnet.common.config import (
     DeviceName,
@@ -18,16 +18,21 @@ from budgetnet.common.config import (
     OptionalData,
     Threads,
     Trackers,
+    Url,
     path_as_text,
     several,
 )
 from budgetnet.common.errors import InputError
 from budgetnet.experiments.ablation.study import MAX_SEEDS, AblationStudy
+from budgetnet.experiments.ablation.winner import SearchWinner, winner_study
 from budgetnet.model.zoo import find_spec
 from budgetnet.runs.named_recipes import find_recipe
 
 STUDY_FILE = "study.yaml"
 """The file that a study's folder is read from."""
+
+DEFAULT_BASE = "reference"
+"""Network to which the factors of a search's winner are set back."""
 
 Method = Literal["t", "bootstrap"]
 """How intervals and p-values are computed."""
@@ -37,13 +42,21 @@ def _read_study(value: object) -> object:
     if isinstance(value, Mapping):
         return AblationStudy.from_mapping(dict(value))
     text = path_as_text(value)
-    if not isinstance(text, (str, AblationStudy)):
+    if text is not None and not isinstance(text, (str, AblationStudy)):
         raise ValueError("must be a file, a folder or a study")
     return text
 
 
+def _read_winner(value: object) -> object:
+    return SearchWinner.from_mapping(dict(value)) if isinstance(value, Mapping) else value
+
+
+def _winner_text(value: str | SearchWinner) -> str:
+    return value.name if isinstance(value, SearchWinner) else value
+
+
 class AblationConfig(EngineOptions):
-    """Options of an ablation.
+    """Options of an ablation: of a study's file, or of the winner of a search.
 
     Raises:
         InputError: on construction, when a field is unknown or breaks its rule.
@@ -53,11 +66,22 @@ class AblationConfig(EngineOptions):
     command: ClassVar[str] = "ablate"
 
     study: Annotated[
-        str | AblationStudy,
-        BeforeValidator(_read_study, json_schema_input_type=str | AblationStudy),
+        str | AblationStudy | None,
+        BeforeValidator(_read_study, json_schema_input_type=str | AblationStudy | None),
         OnCommandLine("STUDY", argument=True),
-    ]
-    """Ablation study: a YAML or JSON file, or a folder with a study.yaml."""
+    ] = None
+    """Ablation study: a YAML or JSON file, or a folder with a study.yaml. Omitted with of."""
+    of: Annotated[
+        str | SearchWinner | None,
+        BeforeValidator(_read_winner, json_schema_input_type=str | SearchWinner | None),
+        OnCommandLine("SEARCH", _winner_text),
+    ] = None
+    """Search whose best network is ablated, one factor at a time: the name of its study, best for the latest, or
+    SEARCH#3 for the network of trial 3."""
+    base: Annotated[str, BeforeValidator(path_as_text), OnCommandLine("SPEC")] = DEFAULT_BASE
+    """Network to which factors are set back, with of: a name, a file or a run, such as SEARCH#3."""
+    storage: Url = None
+    """Storage of the search, with of, as any SQLAlchemy URL. Default: the SQLite file in the folder of run folders."""
     data: OptionalData = None
     """Data set: digits, cifar10, cifar100, mnist, fashion-mnist, kmnist, svhn, stl10, NAME:PATH for one of these in a
     folder, folder:PATH or arrays:PATH.npz. Default: the study's, else digits."""
@@ -82,15 +106,34 @@ class AblationConfig(EngineOptions):
     track: Trackers = ()
     """Tracker of runs: tensorboard[:FOLDER] or mlflow[:URI]; again for more. Default place: in the folder of runs."""
 
+    @model_validator(mode="after")
+    def _has_one_source(self) -> Self:
+        if self.of is None:
+            if self.study is None:
+                raise InputError("study", None, "must be a study's file or folder, unless of names a search")
+            for field, default in (("base", DEFAULT_BASE), ("storage", None)):
+                if (value := getattr(self, field)) != default:
+                    raise InputError(field, value, "is for the winner of a search: must be given with of")
+        elif self.study is not None:
+            raise InputError("of", _winner_text(self.of), "must not be given with a study's file")
+        elif self.change:
+            rule = "must not be given with of: the winner is ablated as it was trained"
+            raise InputError("change", self.change[0], rule)
+        return self
+
     @functools.cached_property
     def file(self) -> AblationStudy:
-        """Study as read from its file.
+        """Study as read from its file, or made from the winner of a search.
 
         Raises:
-            InputError: the file is missing or breaks a rule.
+            InputError: the file is missing or breaks a rule, or the winner cannot be compared with the base.
         """
+        if isinstance(self.of, SearchWinner):
+            return winner_study(self.of, find_spec(self.base))
         if isinstance(self.study, AblationStudy):
             return self.study
+        if self.study is None:
+            raise InputError("of", self.of, "must be read from its search first, as budgetnet.ablate does")
         path = Path(self.study)
         return AblationStudy.load(path / STUDY_FILE if path.is_dir() else path)
 

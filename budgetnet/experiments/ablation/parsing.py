@@ -18,7 +18,8 @@ NO_FACTORS = "must be a mapping of paths to lists of levels, or a list of paths"
 """Error of a study without factors."""
 
 _NETWORK_NAME = re.compile(r"[\w.+-]{1,30}")
-_OPTION_NAME = re.compile(r"[\w.+=-]([\w .+=/-]{0,46}[\w.+=-])?")
+OPTION_NAME = re.compile(r"[\w.+=-]([\w .+=/-]{0,46}[\w.+=-])?")
+"""Names of options."""
 
 
 def read_changes(value: object) -> dict[str, Any]:
@@ -56,7 +57,7 @@ def read_options(value: object) -> dict[str, dict[str, Any]]:
     for name, settings in options.items():
         if name in (BASE, ALL):
             raise InputError(name, settings, "is the name of a variant: choose another name")
-        if not _OPTION_NAME.fullmatch(name):
+        if not OPTION_NAME.fullmatch(name):
             rule = "must have a name of 1 to 48 letters, digits, spaces and the characters . + = / _ -"
             raise InputError(repr(name), settings, rule)
         if not isinstance(settings, dict) or not settings:

@@ -116,6 +116,8 @@ class AblationResult(NamedTuple):
             "seeds": list(self.study.seeds),
             "rows": [self._mapping_of(row) for row in self.rows],
         }
+        if self.study.remarks:
+            mapping["remarks"] = list(self.study.remarks)
         if self.changes:
             mapping["changes"] = [change.to_mapping() for change in self.changes]
             mapping["rule"] = EFFECT_RULE

@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from budgetnet.common.documents import Document, whole_number
 from budgetnet.common.errors import InputError
 from budgetnet.common.files import read_mapping
-from budgetnet.experiments.ablation.design import Design, check_design, count_of
+from budgetnet.experiments.ablation.design import BASE, Design, check_design, count_of
 from budgetnet.experiments.ablation.levels import read_document
 from budgetnet.experiments.ablation.overrides import Setup, override, with_epochs
 from budgetnet.experiments.ablation.parsing import (
@@ -72,6 +72,10 @@ class AblationStudy(Document):
     """Version of this format."""
     name: Annotated[str, Field(max_length=100, pattern=r"^[\w.+-]*$")] = ""
     """Label of the study."""
+    base_name: Annotated[str, Field(max_length=48, pattern=r"^[\w.+-]+$")] = BASE
+    """Name of the base in results."""
+    remarks: tuple[str, ...] = ()
+    """Lines that are shown with the results."""
     spec: Annotated[
         ModelSpec | None,
         BeforeValidator(
@@ -141,6 +145,8 @@ class AblationStudy(Document):
         if not self.factors and not self.options:
             raise InputError("factors", self.factors, f"{NO_FACTORS}; or give options")
         self._check_networks()
+        if self.base_name in self.options:
+            raise InputError("base_name", self.base_name, "is the name of an option: choose another name")
         check_design(self.factors, self.options, self.design)
         count = count_of(self.factors, self.options, self.design)
         count *= (2 if self.fit == "both" else 1) * max(1, len(self.networks))
@@ -205,6 +211,11 @@ class AblationStudy(Document):
         """Whether there are options or several networks, which need more columns in results."""
         return bool(self.options or self.networks)
 
+    @property
+    def has_several_references(self) -> bool:
+        """Whether variants are compared with others than one base, which results name for each of them."""
+        return bool(self.networks) or (bool(self.options) and self.design not in ("one-at-a-time", "full-factorial"))
+
     @functools.cached_property
     def _drafts(self) -> dict[str, list[Draft]]:
         return {
@@ -250,10 +261,15 @@ class AblationStudy(Document):
         """
         image: dict[str, Any] = {"input_shape": input_shape, "num_classes": num_classes}
         return [
-            variant
+            self._with_base_name(variant)
             for name, drafts in self._drafts.items()
             for variant in variants_of(drafts, network=name, fit=self.fit, budget=self.budget, **image)
         ]
+
+    def _with_base_name(self, variant: Variant) -> Variant:
+        """Return a variant with the study's own name of the base."""
+        own, compared = (self.base_name if name == BASE else name for name in (variant.name, variant.compared_with))
+        return variant._replace(name=own, compared_with=compared)
 
     @property
     def digest(self) -> str:
@@ -278,6 +294,11 @@ class AblationStudy(Document):
         pairs = sorted((draft.setup.key, keys[draft.compared_with]) for draft in drafts if draft.compared_with in keys)
         # Omitted where all variants are compared with the base.
         return {**content, "compared": pairs} if any(other != base.key for _, other in pairs) else content
+
+
+def reference_text(study: AblationStudy) -> str:
+    """Return what differences of a study are to, in words."""
+    return "the variant compared with" if study.has_several_references else f"the {study.base_name}"
 
 
 def _in_network(name: str, function: Callable[[], Result]) -> Result:

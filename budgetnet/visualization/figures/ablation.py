@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from budgetnet.experiments.ablation.study import reference_text
 from budgetnet.visualization.figures.forest import ForestRow, forest
 from budgetnet.visualization.figures.pooled_forest import NetworkPoint, PooledRow, pooled_forest
 
@@ -31,7 +32,7 @@ def ablation_rows(result: AblationResult) -> list[ForestRow]:
                 row.significant,
                 row.variant.spec.params,
                 row.remark,
-                row.variant.compared_with if result.study.has_options else "",
+                row.variant.compared_with if result.study.has_several_references else "",
             )
         )
     return rows
@@ -74,5 +75,5 @@ def ablation_forest(result: AblationResult) -> Figure:
         note += "; alone: to the base; without it: all options without it to all; bars: all networks together, 95 %"
         title = f"{study.name}: difference over all networks"
         return pooled_forest(pooled_rows(result), networks=result.networks, title=title, note=note)
-    to = "the variant compared with" if study.has_options else "the base"
-    return forest(ablation_rows(result), title=f"{study.name}: difference to {to}", note=note)
+    title = f"{study.name}: difference to {reference_text(study)}"
+    return forest(ablation_rows(result), title=title, note=note)

@@ -41,18 +41,32 @@ def read_ablations(folder: Path, reader: Reader) -> list[Ablation]:
     stored = stored_ablations(runs)
     if (folder / STUDY_FILE).exists():
         study = AblationStudy.load(folder / STUDY_FILE)
-        return [_read(folder, study, [each for each in stored if each.file_digest == study.digest], reader)]
+        own = [each for each in stored if each.file_digest == study.digest]
+        return [ablation_of(folder, study, own, reader.read_all(runs))]
     studies: dict[str, list[StoredAblation]] = {}
     for each in reversed(stored):
         studies.setdefault(each.file_digest, []).append(each)
     if not studies:
         rule = f"must have a {STUDY_FILE}, or runs of an ablation: `budgetnet ablate` leaves them in its --out"
         raise RecordError("ablation", str(folder), rule)
-    return [_read(folder, group[0].study, group, reader) for group in studies.values()]
+    everything = reader.read_all(runs)
+    return [ablation_of(folder, group[0].study, group, everything) for group in studies.values()]
 
 
-def _read(folder: Path, study: AblationStudy, stored: Sequence[StoredAblation], reader: Reader) -> Ablation:
-    everything = reader.read_all(folder / "runs" if (folder / "runs").is_dir() else folder)
+def ablation_of(
+    folder: Path, study: AblationStudy, stored: Sequence[StoredAblation], everything: Sequence[RunRecord]
+) -> Ablation:
+    """Return the result of an ablation from records of runs.
+
+    Args:
+        folder: folder of the runs, for the page and for errors.
+        study: the study as in its file.
+        stored: ablations of that study, whose runs were trained with changes; may be empty.
+        everything: records, also of other runs.
+
+    Raises:
+        RecordError: there is no run of the study, or none of its base.
+    """
     if not everything:
         raise RecordError("ablation", str(folder), "has no readable finished run")
     found = [_as_trained(study, stored, records) for records in _kinds(everything)]

@@ -10,6 +10,7 @@ from pathlib import Path
 import optuna
 
 from budgetnet.model.zoo import get
+from budgetnet.study.commands import found_config
 from budgetnet.study.damage import damaged_trials
 from budgetnet.study.feature_effects import feature_effects
 from budgetnet.study.finalists import Finalist, Finals, load_finals, results_of
@@ -27,6 +28,7 @@ from budgetnet.visualization.report.environments import read_environments
 from budgetnet.visualization.report.rejected import is_ranked, rejections
 from budgetnet.visualization.report.reproductions import read_reproduction
 from budgetnet.visualization.report.run_reader import Reader
+from budgetnet.visualization.report.winners import read_why
 
 
 def collect(
@@ -72,6 +74,9 @@ def collect(
     options = (("--ablation", ablations), ("--reproduction", reproductions))
     experiments = collect_experiments(ablations=ablations, reproductions=reproductions)
     confusion = None if best_record is None else reader.confusion(best_record)
+    config = found_config(settings, study.study_name, out=out, storage=storage)
+    why = read_why(study.study_name, config, best, reader)
+    shown = {each.result.study.digest for each in why.ablations} if why else set()
     damaged = [f"trial #{number}: {damage}" for number, damage in damaged_trials(study).items()]
     damaged += [f"{path.name}: {reason}" for path, reason in reader.unreadable.items()]
     return Report(
@@ -90,7 +95,8 @@ def collect(
         confusion=confusion,
         importance=parameter_importance(study),
         effects=tuple(feature_effects(study, settings)),
-        ablations=experiments.ablations,
+        why=why,
+        ablations=tuple(each for each in experiments.ablations if each.result.study.digest not in shown),
         reproductions=experiments.reproductions,
         environments=where.environments,
         without_environment=where.unknown,

@@ -96,6 +96,17 @@ class Ablation(NamedTuple):
     """Remarks on the records, such as omitted runs."""
 
 
+class Why(NamedTuple):
+    """Ablations of a search's winner."""
+
+    ablations: tuple[Ablation, ...]
+    """Ablations with results, the latest first."""
+    unfinished: tuple[str, ...]
+    """Commands of those without results so far."""
+    command: str
+    """Command that ablates the winner."""
+
+
 class Reproduction(NamedTuple):
     """Published results compared with the records of one folder."""
 
@@ -180,6 +191,8 @@ class Report(NamedTuple):
     """Importance of each sampled parameter as a share; empty with too few candidates."""
     effects: tuple[FeatureEffect, ...]
     """Effect of each closed-form feature; empty with too few candidates."""
+    why: Why | None
+    """Ablations of the recommended network; None without one."""
     ablations: tuple[Ablation, ...]
     reproductions: tuple[Reproduction, ...]
     environments: tuple[Environment, ...]

@@ -61,6 +61,7 @@ def embedded_figures(report: Report) -> dict[str, Any]:
             embed(accuracy_curves(learning.records))._replace(title=learning.title) for learning in report.learning
         ],
         **ablation_figures(report.ablations),
+        "why": ablation_figures(report.why.ablations)["ablations"] if report.why else [],
         "importance": None,
         "effects": None,
         "outline": None,

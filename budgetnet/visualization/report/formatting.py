@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from budgetnet.common.formatting import count_of, duration, percent, short_petaflops
+from budgetnet.experiments.ablation.winner import conclusion
 from budgetnet.model.budget import LIMITS, Budget
 from budgetnet.runs.named_recipes import describe_recipe
 from budgetnet.runs.records import DataRecord
@@ -62,6 +63,7 @@ FILTERS: dict[str, Callable[..., str]] = {
     "counted": count_of,
     "p_value": p_value,
     "duration": duration,
+    "conclusion": conclusion,
     "noise": lambda row: noise_word(row.exceeds_noise),
 }
 """Filters of the templates."""
