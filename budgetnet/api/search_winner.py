@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from budgetnet.common.errors import InputError
+from budgetnet.common.errors import InputError, RecordError
 from budgetnet.experiments.ablation.winner import SearchWinner
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.store import RunFolder
@@ -36,7 +36,10 @@ def find_winner(text: str, *, out: Path, storage: str | None) -> SearchWinner:
         raise InputError("of", text, "must be the name of a search, best, or SEARCH#3")
     kept = open_storage(storage or default_storage(out), create=False)
     with storage_errors(kept):
-        study = find_study(kept, name or None)
+        try:
+            study = find_study(kept, name or None)
+        except RecordError as error:
+            raise RecordError("of", text, error.rule) from None
         settings = study_settings(study)
         found = run_of_trial(study, number or "best", out=out, name=text, field="of")
     if not found.is_complete:

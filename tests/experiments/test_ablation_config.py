@@ -47,9 +47,11 @@ FILE: dict[str, Any] = {
 SMALL: dict[str, Any] = {"train_size": 64, "validation_size": 40, "device": "cpu"}
 
 
-@many_examples
-@given(NAME, some_fields(GIVEN))
-def test_command_round_trips_the_config(study: str, given: dict[str, Any]) -> None:
+OF_SEARCH: dict[str, st.SearchStrategy[Any]] = {"base": NAME, "storage": st.just("sqlite:///some where.db")}
+
+
+def parsed(arguments: list[str]) -> AblationConfig:
+    """The config that the command line makes of its arguments."""
     found: list[AblationConfig] = []
     app = typer.Typer()
 
@@ -58,13 +60,32 @@ def test_command_round_trips_the_config(study: str, given: dict[str, Any]) -> No
     def ablate(config: AblationConfig) -> None:
         found.append(config)
 
+    answer = CliRunner().invoke(app, arguments)
+    assert answer.exit_code == 0, answer.output
+    (config,) = found
+    return config
+
+
+def stored_again(config: AblationConfig) -> AblationConfig:
+    return AblationConfig.from_mapping(json.loads(json.dumps(config.to_mapping())))
+
+
+@many_examples
+@given(NAME, some_fields(GIVEN))
+def test_command_round_trips_the_config(study: str, given: dict[str, Any]) -> None:
     config = AblationConfig(study=study, **given)
     program, verb, *arguments = shlex.split(command(config))
     assert (program, verb, arguments[0]) == ("budgetnet", "ablate", study)
-    answer = CliRunner().invoke(app, arguments)
-    assert answer.exit_code == 0, answer.output
-    assert found == [config] == [AblationConfig.from_mapping(json.loads(json.dumps(config.to_mapping())))]
-    assert set(AblationConfig.model_fields) == {*GIVEN, "study"}
+    assert parsed(arguments) == config == stored_again(config)
+    assert set(AblationConfig.model_fields) == {*GIVEN, *OF_SEARCH, "study", "of"}
+
+
+@many_examples
+@given(NAME, some_fields({name: each for name, each in GIVEN.items() if name != "change"} | OF_SEARCH))
+def test_command_of_a_winner_round_trips_the_config(search: str, given: dict[str, Any]) -> None:
+    config = AblationConfig(of=search, **given)
+    _, _, *arguments = shlex.split(command(config))
+    assert parsed(arguments) == config == stored_again(config)
 
 
 @pytest.fixture

@@ -49,7 +49,18 @@ def test_a_page_has_one_element_of_each_kind_where_a_reader_looks_for_it(whole: 
     page = Elements(render(whole))
     sections = [attributes["id"] for tag, attributes in page.found if tag == "section"]
     assert sections == [
-        *("finals", "leaderboard", "front", "course", "learning", "network", "confusion", "importance", "rejected"),
+        *(
+            "finals",
+            "leaderboard",
+            "why",
+            "front",
+            "course",
+            "learning",
+            "network",
+            "confusion",
+            "importance",
+            "rejected",
+        ),
         *("ablations", "reproductions", "origin"),
     ]
     links = [attributes["href"] for tag, attributes in page.found if tag == "a"]

@@ -48,7 +48,11 @@ def _read_study(value: object) -> object:
 
 
 def _read_winner(value: object) -> object:
-    return SearchWinner.from_mapping(dict(value)) if isinstance(value, Mapping) else value
+    if isinstance(value, Mapping):
+        return SearchWinner.from_mapping(dict(value))
+    if value is not None and not isinstance(value, (str, SearchWinner)):
+        raise ValueError("must be the name of a search, or its winner")
+    return value
 
 
 def _winner_text(value: str | SearchWinner) -> str:

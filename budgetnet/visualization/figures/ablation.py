@@ -75,5 +75,5 @@ def ablation_forest(result: AblationResult) -> Figure:
         note += "; alone: to the base; without it: all options without it to all; bars: all networks together, 95 %"
         title = f"{study.name}: difference over all networks"
         return pooled_forest(pooled_rows(result), networks=result.networks, title=title, note=note)
-    title = f"{study.name}: difference to {reference_text(study)}"
-    return forest(ablation_rows(result), title=title, note=note)
+    to = reference_text(study)
+    return forest(ablation_rows(result), title=f"{study.name}: difference to {to}", note=note, base=to)

@@ -63,13 +63,16 @@ _KINDS = {
 }
 
 
-def forest(rows: Sequence[ForestRow], *, title: str = "Difference to the base", note: str = "") -> Figure:
+def forest(
+    rows: Sequence[ForestRow], *, title: str = "Difference to the base", note: str = "", base: str = "the base"
+) -> Figure:
     """Draw paired differences in points of accuracy with their intervals and a line at zero, in the order given.
 
     Args:
         rows: the variants; one without a difference is listed with its remark.
         title: what the differences are.
         note: of what, to which base, at which confidence; stands below the title.
+        base: what rows without another name are compared with, for the text alternative.
 
     Raises:
         InputError: a row has one end of an interval alone, its ends the wrong way round, or no difference to them.
@@ -78,7 +81,7 @@ def forest(rows: Sequence[ForestRow], *, title: str = "Difference to the base", 
         _check(row)
     tops = list(accumulate((_height(row) for row in rows), initial=0))
     end = tops.pop() or _NAME_HEIGHT
-    figure = blank_figure(title=title, note=note, alt=_alt(rows), height=end + BELOW, above=LEGEND_HEIGHT)
+    figure = blank_figure(title=title, note=note, alt=_alt(rows, base), height=end + BELOW, above=LEGEND_HEIGHT)
     kinds = [_kind(row) for row in rows]
     for kind in dict.fromkeys(kind for kind in kinds if kind):
         chosen = [(top, row) for top, row, its in zip(tops, rows, kinds, strict=True) if its == kind]
@@ -166,7 +169,7 @@ def _number(row: ForestRow) -> str:
     return "no result" if row.difference is None else points(row.difference, _interval(row))
 
 
-def _alt(rows: Sequence[ForestRow]) -> str:
+def _alt(rows: Sequence[ForestRow], base: str) -> str:
     beyond = [f"{row.name} {_number(row)}" for row in rows if row.difference is not None and row.significant]
     others = Counter(kind.name for row in rows if (kind := _kind(row)) and not row.significant)
     nothing = [f"{row.name}{f' ({row.remark})' if row.remark else ''}" for row in rows if row.difference is None]
@@ -174,7 +177,7 @@ def _alt(rows: Sequence[ForestRow]) -> str:
     parts += [f"{count} {name}" for name, count in others.items()]
     parts += [f"no result: {', '.join(nothing)}"] if nothing else []
     variants = "1 variant" if len(rows) == 1 else f"{len(rows)} variants"
-    other = "the variant compared with" if any(row.compared_with for row in rows) else "the base"
+    other = "the variant compared with" if any(row.compared_with for row in rows) else base
     return f"Differences of {variants} to {other}, in points of accuracy: {'; '.join(parts)}."
 
 
