@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
 from search_support import reached
 from support import TINY_SPACE, finished, start, tiny_recipe, wait_for, write_space
 
@@ -36,6 +37,7 @@ def epochs_of(run: Path) -> int:
     return len(curves.read_text().splitlines()) - 1 if curves.exists() else 0
 
 
+@pytest.mark.slow
 def test_a_killed_ablation_of_a_winner_is_resumed(tmp_path: Path) -> None:
     folder = tmp_path / "killed"
     folder.mkdir()
@@ -55,7 +57,7 @@ def test_a_killed_ablation_of_a_winner_is_resumed(tmp_path: Path) -> None:
         """A run of the ablation that has finished some epochs, after another that is complete."""
         runs = {path.parent for path in (folder / "runs").glob("*/run.json")} - searched
         complete = {run for run in runs if (run / "result.json").exists()}
-        return next((run for run in runs - complete if complete and 0 < epochs_of(run) < EPOCHS), None)
+        return next((run for run in runs - complete if complete and 1 < epochs_of(run) < EPOCHS), None)
 
     half = wait_for(in_training, process=process)
     process.send_signal(signal.SIGKILL)
@@ -63,15 +65,16 @@ def test_a_killed_ablation_of_a_winner_is_resumed(tmp_path: Path) -> None:
     assert not (half / "result.json").exists()
     before = {path: path.stat().st_mtime_ns for path in (folder / "runs").glob("*/result.json")}
     seen = (half / "curves.csv").read_text().splitlines()
-    assert 1 < len(seen) <= EPOCHS
+    assert 2 < len(seen) <= EPOCHS
     partial = finished(*ABLATE, "--partial", "--json", cwd=folder)
     assert "nothing was trained" in partial.stderr
     again = finished(*ABLATE, "--json", cwd=folder)
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout) == json.loads(whole.stdout)
     assert {path: path.stat().st_mtime_ns for path in before} == before, "what was done is not trained again"
-    # With the times that they took.
-    assert (half / "curves.csv").read_text().splitlines()[: len(seen)] == seen, "no finished epoch is trained again"
+    # Lines have the times that epochs took. Of the last one, the checkpoint may not have been written.
+    kept = (half / "curves.csv").read_text().splitlines()
+    assert kept[: len(seen) - 1] == seen[:-1], "finished epochs are not trained again"
     assert reached(folder / "runs") == reached(tmp_path / "whole" / "runs")
     check_table(json.loads(again.stdout), folder, searched)
 
