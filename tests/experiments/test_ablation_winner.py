@@ -67,7 +67,7 @@ def test_each_factor_is_set_back_alone_and_refitted_to_the_winners_parameters() 
         ("shortcut=padding, refitted", [8, 16], 5122 - 128 - 32),
         ("activation=gelu", [8, 16], 5122),
         ("learning_rate=0.1", [8, 16], 5122),
-        ("crop_padding=2", [8, 16], 5122),
+        ("augmentation.crop_padding=2", [8, 16], 5122),
         ("whole plain, refitted", [e, e, f], whole),
     ]
     assert (deep, wide_kernel, whole) == (4920, 5081, 4965)
@@ -95,7 +95,7 @@ def test_a_factor_has_only_its_own_fields_of_the_base() -> None:
         "shortcut=padding": {"spec.shortcut": {"kind": "padding", "kernel_size": 1, "norm": None, "bias": None}},
         "activation=gelu": {"spec.activation": "gelu"},
         "learning_rate=0.1": {"recipe.learning_rate": 0.1},
-        "crop_padding=2": {"recipe.augmentation.crop_padding": 2},
+        "augmentation.crop_padding=2": {"recipe.augmentation.crop_padding": 2},
     }
 
 
@@ -152,7 +152,7 @@ def test_widths_that_groups_do_not_divide_keep_their_proportions() -> None:
 
 
 def test_a_kind_of_block_comes_with_what_only_it_has() -> None:
-    own = ModelSpec.resnet(channels=[8, 16], kernel_sizes=(5, 3), **DIGITS)
+    own = ModelSpec.resnet(channels=[8, 16], kernel_sizes=(5, 3), groups=2, **DIGITS)
     base = ModelSpec.resnet(channels=[8, 16], block="bottleneck", bottleneck_ratio=2, group_width=1, **DIGITS)
     there = {factor.name: factor.settings for factor in factors_of(Setup(own, RECIPE), Setup(base, RECIPE))}
     assert there["block=bottleneck"] == {
@@ -160,12 +160,14 @@ def test_a_kind_of_block_comes_with_what_only_it_has() -> None:
         "spec.bottleneck_ratio": 2.0,
         "spec.bottleneck_ratio_of": "output",
         "spec.group_width": 1,
+        "spec.groups": 1,
         "spec.kernel_sizes": [[5, 5], [5, 5]],
     }
     back = {factor.name: factor.settings for factor in factors_of(Setup(base, RECIPE), Setup(own, RECIPE))}
-    assert list(back) == ["block=basic", "kernel_sizes=5x5", "groups=1"]
-    for factor in (*there.values(), *back.values()):
-        assert factor
+    assert list(back) == ["block=basic", "kernel_sizes=5x5", "groups=2"]
+    for one, other in ((own, base), (base, own)):
+        study = winner_study(winner(one, RECIPE), other)
+        assert not [line for line in study.remarks if "skipped" in line]
 
 
 def test_a_factor_that_cannot_be_set_back_alone_is_named_with_the_reason() -> None:
@@ -179,7 +181,7 @@ def test_a_factor_that_cannot_be_set_back_alone_is_named_with_the_reason() -> No
 def test_a_base_that_no_widths_fit_is_skipped() -> None:
     base = ModelSpec.resnet(name="deep", channels=[8, 16], blocks=150, **DIGITS)
     study = winner_study(winner(), base)
-    assert list(study.options) == ["learning_rate=0.1", "crop_padding=2"]
+    assert list(study.options) == ["learning_rate=0.1", "augmentation.crop_padding=2"]
     lines = [remark for remark in study.remarks if "skipped" in remark]
     assert [line.partition(":")[0] for line in lines] == ["depth=150-150", "whole deep"]
     assert all("even at its narrowest" in line for line in lines)

@@ -77,7 +77,7 @@ def _of_recipe(own: Recipe, base: Recipe) -> Iterator[Factor]:
         if isinstance(one, dict) and isinstance(other, dict) and one.get("kind") == other.get("kind"):
             for inner in other:
                 if one[inner] != other[inner]:
-                    yield _factor(inner, other[inner], {f"recipe.{name}.{inner}": other[inner]})
+                    yield _factor(f"{name}.{inner}", other[inner], {f"recipe.{name}.{inner}": other[inner]})
         else:
             yield _factor(name, other, {f"recipe.{name}": other})
 
@@ -151,6 +151,9 @@ def _block(own: ModelSpec, base: ModelSpec) -> Factor | None:
     if _has_bottlenecks(base) and not _has_bottlenecks(own):
         settings |= _settings(own, base, "bottleneck_ratio", "group_width")
         settings["spec.bottleneck_ratio_of"] = base.bottleneck_ratio_of
+        if base.group_width is not None:
+            # It replaces groups.
+            settings["spec.groups"] = base.groups
         if any(len(set(each.kernel_sizes)) > 1 for each in own.stages):
             # A bottleneck has one spatial convolution.
             settings["spec.kernel_sizes"] = [[each.kernel_sizes[0]] * 2 for each in own.stages]
