@@ -42,7 +42,7 @@ def ablate(
 ) -> None:
     """Train every variant of an ablation with the same seeds and show the effect of each change; resumable.
 
-    With --of it shows why the best network of a search is the best: each variant has one factor of --base.
+    --of shows why the winner of a search is the best: each variant has one of its factors set back to --base.
     """
     if list_only and partial:
         raise InputError("partial", "", "must not be given with --list")

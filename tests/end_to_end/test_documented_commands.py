@@ -49,6 +49,8 @@ SHORTENED = {
     "budgetnet bench train reference": "--seconds 1 --batch 2",
     "budgetnet ablate kernels.yaml": "--epochs 1",
     "budgetnet ablate options.yaml --save results": "--epochs 1 --seeds 1",
+    "budgetnet search --max-params 60k --trials 6": "--trials 2 --epochs 1",
+    "budgetnet ablate --of best --seeds 5": "--epochs 1 --seeds 1",
 }
 """Options behind those of a command that would take minutes; of an option given twice, the last counts."""
 

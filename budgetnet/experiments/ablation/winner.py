@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from budgetnet.common.documents import Document
 from budgetnet.common.errors import InputError
+from budgetnet.common.formatting import count_of
 from budgetnet.experiments.ablation.factors import Factor, factors_of
 from budgetnet.experiments.ablation.overrides import Setup, override
 from budgetnet.experiments.ablation.parsing import OPTION_NAME
@@ -132,7 +133,8 @@ def conclusion(result: AblationResult) -> str:
     """Return in words which factors change the accuracy of the winner beyond noise when they are set back."""
     moved = [row for row in result.rows if row.significant and row.difference]
     if not moved:
-        return f"no factor that is set back changes the accuracy beyond noise, over {len(result.study.seeds)} seeds"
+        seeds = count_of(len(result.study.seeds), "seed")
+        return f"no factor that is set back changes the accuracy beyond noise, over {seeds}"
     parts = []
     for verb, sign in (("falls", -1), ("rises", 1)):
         named = [

@@ -54,7 +54,12 @@ def read_ablations(folder: Path, reader: Reader) -> list[Ablation]:
 
 
 def ablation_of(
-    folder: Path, study: AblationStudy, stored: Sequence[StoredAblation], everything: Sequence[RunRecord]
+    folder: Path,
+    study: AblationStudy,
+    stored: Sequence[StoredAblation],
+    everything: Sequence[RunRecord],
+    *,
+    beside_others: bool = False,
 ) -> Ablation:
     """Return the result of an ablation from records of runs.
 
@@ -63,6 +68,7 @@ def ablation_of(
         study: the study as in its file.
         stored: ablations of that study, whose runs were trained with changes; may be empty.
         everything: records, also of other runs.
+        beside_others: whether other runs are expected, and not worth a remark.
 
     Raises:
         RecordError: there is no run of the study, or none of its base.
@@ -84,6 +90,8 @@ def ablation_of(
     chosen = {variant.key: [by_key[variant.key][seed] for seed in seeds] for variant in trained}
     records = [record for of_seed in by_key.values() for record in of_seed.values()]
     unused, others = len(records) - len(chosen) * len(seeds), len(everything) - len(records)
+    if beside_others:
+        unused = others = 0
     return Ablation(
         folder=str(folder),
         result=ablation_result(study, variants, chosen),

@@ -34,11 +34,12 @@ def read_why(study: str, config: SearchConfig, best: Winner | None, reader: Read
     for group in _groups(study, config.out):
         line = command(group[0].config)
         try:
-            ablation = ablation_of(config.out, group[0].study, group, _records(group, config.out, reader))
+            records = _records(group, config.out, reader)
+            ablation = ablation_of(config.out, group[0].study, group, records, beside_others=True)
         except BudgetnetError:
             unfinished.append(line)
         else:
-            found.append(ablation._replace(remarks=_remarks(group[0], best)))
+            found.append(ablation._replace(remarks=(*ablation.remarks, *_remarks(group[0], best))))
     options = {"device": config.device, "threads": config.threads, "out": config.out, "storage": config.storage}
     return Why(tuple(found), tuple(unfinished), command(AblationConfig(of=study, **options)))
 
