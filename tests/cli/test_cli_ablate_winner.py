@@ -18,6 +18,7 @@ from budgetnet.data import DataSet
 from budgetnet.experiments.ablation.stored import stored_ablations
 from budgetnet.experiments.ablation.winner import SearchWinner
 from budgetnet.runs.store import RunFolder
+from budgetnet.study.winner import winner as recommended
 from budgetnet.visualization.report.run_reader import Reader
 from budgetnet.visualization.report.winners import read_why
 
@@ -35,7 +36,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.chdir(folder)
         known: dict[str, Any] = {"recipe": "recipe.yaml", "space": "space.yaml", "max_params": "20k", **SMALL}
         bn.search(study="first", trials=3, **known)
-        finals = {"finalists": 1, "final_seeds": 2, "final_recipe": "recipe.yaml", "final_epochs": 2}
+        finals: dict[str, Any] = {"finalists": 1, "final_seeds": 2, "final_recipe": "recipe.yaml", "final_epochs": 2}
         bn.search(study="final", trials=2, seed=1, **finals, **known)
         yield folder
 
@@ -103,13 +104,22 @@ def test_the_report_of_the_search_has_the_ablation_or_the_command_for_it(folder:
         assert "No factor that is set back changes the accuracy beyond noise" in page
         for row in found["rows"]:
             assert f"{row['params']:,}" in page
+    best = recommended(study.leaderboard(), [])
+    assert best is not None
+    stale = read_why("first", config, best._replace(trial="#99"), Reader())
+    assert stale is not None
+    assert stale.ablations[0].remarks == (f"{best.trial} was the winner when this was trained, and #99 is now",)
     assert tell("report", "final", "-o", "page.html").code == 0
     assert "budgetnet ablate --of final" in (folder / "page.html").read_text()
     assert "whole ladder-small" not in (folder / "page.html").read_text()
-    # Killed before any run of it was finished.
+    # Killed before all of its runs were finished, then before any was.
+    last = found["rows"][-1]
+    (folder / "runs" / last["runs"][0]["run"] / "result.json").unlink()
+    assert tell("report", "first", "-o", "page.html").code == 0
+    assert f"{last['variant']} has no run here." in (folder / "page.html").read_text()
     for row in found["rows"]:
         for cell in row["runs"]:
-            (folder / "runs" / cell["run"] / "result.json").unlink()
+            (folder / "runs" / cell["run"] / "result.json").unlink(missing_ok=True)
     assert tell("report", "first", "-o", "page.html").code == 0
     assert "An ablation of the winner has no results yet: <code>budgetnet ablate --of first" in (
         (folder / "page.html").read_text()

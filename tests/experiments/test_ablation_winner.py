@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from record_support import run_record
 from support import tiny_recipe
 
 from budgetnet import zoo
 from budgetnet.common.errors import InputError
 from budgetnet.experiments.ablation.factors import factors_of, resampled
 from budgetnet.experiments.ablation.overrides import Setup, override
-from budgetnet.experiments.ablation.winner import SearchWinner, winner_study
+from budgetnet.experiments.ablation.results import ablation_result
+from budgetnet.experiments.ablation.winner import SearchWinner, conclusion, winner_study
 from budgetnet.model.budget import Budget
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.augmentation import Augmentation
@@ -206,3 +208,36 @@ def test_a_base_without_a_factor_is_told_in_one_line(base: ModelSpec, line: str)
         winner_study(winner(recipe=RECIPE), base)
     assert str(caught.value).startswith(line)
     assert "\n" not in str(caught.value)
+
+
+def test_the_conclusion_names_the_factors_whose_differences_are_beyond_noise() -> None:
+    base = OWN.replace(name="other", activation="gelu", kernel_sizes=(5, 3), squeeze_excitation_ratio=0.5)
+    study = winner_study(winner(recipe=RECIPE), base)
+    study = study.from_mapping({**study.to_mapping(), "seeds": 4})
+    variants = {variant.name: variant for variant in study.variants(**DIGITS)}
+    right = {
+        "winner": [9_000, 9_010, 9_020, 9_030],
+        "kernel_sizes=5x3, refitted": [8_900, 8_911, 8_920, 8_931],
+        "squeeze_excitation=0.5, refitted": [9_050, 9_061, 9_070, 9_081],
+        "activation=gelu": [9_100, 8_900, 9_000, 9_040],
+    }
+    assert list(variants) == [*right, "whole other, refitted"]
+
+    def concluded(names: list[str]) -> str:
+        records = {
+            variants[name].key: [
+                run_record(seed=seed, spec=variants[name].spec, recipe=RECIPE, validation_correct=count)
+                for seed, count in enumerate(right[name])
+            ]
+            for name in names
+        }
+        return conclusion(ablation_result(study, list(variants.values()), records))
+
+    assert concluded(list(right)) == (
+        "beyond noise, accuracy falls with kernel_sizes=5x3, refitted (-1.00) "
+        "and rises with squeeze_excitation=0.5, refitted (+0.50)"
+    )
+    assert concluded(["winner"]) == "no factor has a result to compare with the winner's yet"
+    assert concluded(["winner", "activation=gelu"]) == (
+        "no factor that is set back changes the accuracy beyond noise, over 4 seeds"
+    )

@@ -131,10 +131,12 @@ def _obstacle(own: Setup, factor: Factor, budget: Budget) -> str:
 
 def conclusion(result: AblationResult) -> str:
     """Return in words which factors change the accuracy of the winner beyond noise when they are set back."""
+    pairs = max((row.difference.n for row in result.rows if row.difference), default=0)
+    if not pairs:
+        return "no factor has a result to compare with the winner's yet"
     moved = [row for row in result.rows if row.significant and row.difference]
     if not moved:
-        seeds = count_of(len(result.study.seeds), "seed")
-        return f"no factor that is set back changes the accuracy beyond noise, over {seeds}"
+        return f"no factor that is set back changes the accuracy beyond noise, over {count_of(pairs, 'seed')}"
     parts = []
     for verb, sign in (("falls", -1), ("rises", 1)):
         named = [
