@@ -12,7 +12,7 @@ from budgetnet.model.cost import Cost
 from budgetnet.study.sampling.domain import Pool
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.space import SearchSpace, pool
-from budgetnet.study.space.costs import sample_columns
+from budgetnet.study.space.columns import sample_columns
 
 MACS_EFFECT = 0.6
 """Expected effect of log MACs on accuracy, in standard deviations of each: within a parameter budget the accuracy of

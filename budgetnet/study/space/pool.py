@@ -11,7 +11,8 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 
 from budgetnet.model.budget import LIMITS, Budget, Sizing
 from budgetnet.model.cost import Cost
-from budgetnet.study.space.costs import Columns, Costs, sample_columns
+from budgetnet.study.space.columns import Columns, sample_columns
+from budgetnet.study.space.costs import Costs
 from budgetnet.study.space.document import SearchSpace
 from budgetnet.study.space.regnet import stage_columns
 
