@@ -239,7 +239,7 @@ def test_pool_has_the_features_of_the_fitted_networks(name: str) -> None:
         blocks = sum(stage.blocks for stage in spec.stages)
         exact = np.log([spec.cost.macs, spec.cost.params, spec.cost.activations, blocks])
         errors.append(np.abs(exact - features[row]))
-    assert np.mean(errors, axis=0).max() < 0.15
+    assert np.mean(errors, axis=0).max() < 0.25
     assert np.mean(errors, axis=0)[:3].max() < 0.3 * features.std(axis=0)[0]
 
 

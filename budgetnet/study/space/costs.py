@@ -79,7 +79,8 @@ def _numbers(space: SearchSpace, columns: Columns) -> dict[str, Any]:
     """Return the other parameters as numbers: a column each, or one number where there is one choice."""
     found: dict[str, Any] = dict(space.defaults)
     for name, where in space.network.items():
-        choices = None if isinstance(where, FloatDistribution) else choices_of(where)
+        # The first width may be any: what is fitted to a budget is not sampled.
+        choices = None if isinstance(where, FloatDistribution) or name == "channels" else choices_of(where)
         found[name] = choices[0] if choices is not None and len(choices) == 1 else columns[name]
     if space.regnet is not None:
         found |= _stages_by_rule(space, columns)
