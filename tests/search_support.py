@@ -103,7 +103,7 @@ class SearchRunner:
         try:
             engine = EngineChoice("local", workers)
             context = SearchContext(settings, data, name, storage, out or self.out, engine)
-            return search(context, Plan(trials, enqueued, deadline), watcher or Watcher())
+            return search(context, Plan(trials, enqueued, deadline, config.max_train_flops), watcher or Watcher())
         finally:
             storage.remove_session()
             storage.engine.dispose()

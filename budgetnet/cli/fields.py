@@ -79,7 +79,7 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
 _GROUPS = {
     "Budget": "max_params max_macs max_activations",
     "Data": "data declare train_size validation_size on other_data input_shape input_size classes",
-    "Candidates": "trials timeout space sizing sampler pruner enqueue",
+    "Candidates": "trials timeout max_train_flops space sizing sampler pruner enqueue",
     "Winner of a search": "of base",
     "Training": "recipe epochs seed seeds members spec change compiled replay threads",
     "Finalists": "finalists final_seeds final_recipe final_epochs",

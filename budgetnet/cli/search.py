@@ -6,7 +6,9 @@ import typer
 
 from budgetnet.cli.fields import takes_options_of
 from budgetnet.cli.options import Json, Quiet, Verbose, read_verbosity
+from budgetnet.common.config import petaflops_text
 from budgetnet.common.errors import BudgetnetError
+from budgetnet.common.formatting import enough_petaflops, short_petaflops
 from budgetnet.study.config import SearchConfig
 
 
@@ -37,6 +39,12 @@ def search(config: SearchConfig, quiet: Quiet = False, verbose: Verbose = False,
     if outcome.end == "time":
         waiting = "; finalists are trained after the last candidate" if config.finalists else ""
         typer.echo(f"timeout {reached}: run the same command to resume{waiting}", err=True)
+    if config.max_train_flops is not None:
+        line = f"{short_petaflops(outcome.train_flops)} of {petaflops_text(config.max_train_flops)} PFLOP used"
+        if outcome.refused is not None:
+            line = f"stopped {reached}: {line}, and the next one needs up to {enough_petaflops(outcome.refused)}"
+            line += "; to resume, run the same command with a larger --max-train-flops"
+        typer.echo(line, err=True)
     with storage_errors(request.context.storage):
         print_leaderboard(outcome.study, out=config.out, storage=config.storage, as_json=as_json)
         if reasons := failures(outcome.study):

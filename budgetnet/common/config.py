@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, model_validator
 from pydantic.fields import FieldInfo
 
-from budgetnet.common.documents import Document, parse_count, parse_duration, whole_number
+from budgetnet.common.documents import Document, parse_count, parse_duration, real_number, whole_number
 from budgetnet.common.errors import InputError
 from budgetnet.common.passwords import without_password
 
@@ -196,6 +197,24 @@ def _duration_text(seconds: float) -> str:
     return f"{seconds:.6f}".rstrip("0").rstrip(".") + "s"
 
 
+def _petaflops(value: object) -> float | None:
+    if value is None:
+        return None
+    rule = "must be a number of PFLOP (1e15 operations) above 0, such as 0.5"
+    try:
+        number = float(real_number(value))  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(rule) from None
+    if not 0 < number < math.inf:
+        raise ValueError(rule)
+    return number
+
+
+def petaflops_text(number: float) -> str:
+    """Write a number of PFLOP as it is read: ``5``, ``0.25``, ``1e-07``."""
+    return str(number).removesuffix(".0")
+
+
 def _threads(value: object) -> int | str | None:
     if value is None or value == "auto":
         return value
@@ -244,6 +263,7 @@ CountOrZero = Annotated[int, BeforeValidator(_count_or_zero), OnCommandLine("N")
 OptionalLimit = Annotated[int | None, BeforeValidator(_limit), OnCommandLine("N", _limit_text)]
 Seed = Annotated[int, BeforeValidator(_seed), OnCommandLine("N")]
 Duration = Annotated[float | None, BeforeValidator(_duration), OnCommandLine("TIME", _duration_text)]
+Petaflops = Annotated[float | None, BeforeValidator(_petaflops), OnCommandLine("PFLOP", petaflops_text)]
 Threads = Annotated[int | Literal["auto"] | None, BeforeValidator(_threads), OnCommandLine("N|auto")]
 Data = Annotated[str, BeforeValidator(path_as_text), OnCommandLine("DATA")]
 Url = Annotated[

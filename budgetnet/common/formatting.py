@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import ROUND_CEILING, Context
 
 
 def short_count(number: int) -> str:
@@ -20,6 +21,11 @@ def short_petaflops(flops: float) -> str:
         return f"{number:,.0f}"
     # "#" keeps trailing zeros, but also a trailing decimal point.
     return f"{number:#.3g}".rstrip(".")
+
+
+def enough_petaflops(flops: int) -> str:
+    """Format a number of floating-point operations in PFLOPs, rounded up: a limit of that many allows them."""
+    return f"{float(Context(prec=3, rounding=ROUND_CEILING).create_decimal(flops).scaleb(-15)):g}"
 
 
 def short_seconds(seconds: float) -> str:

@@ -15,6 +15,8 @@ interruption. The count does not depend on the hardware.
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 from budgetnet.model.cost import cost_of
 from budgetnet.model.proxy import proxy_spec
 from budgetnet.model.spec import ModelSpec
@@ -24,6 +26,11 @@ FLOPS_PER_MAC = 6
 """Training operations per multiply-accumulate of the forward pass."""
 _FORWARD = 2
 """Operations per multiply-accumulate of the forward pass alone."""
+
+
+def operations(petaflops: float) -> int:
+    """Return a number of PFLOP, read as it is written in decimals, as whole operations."""
+    return int(Fraction(str(petaflops)) * 10**15)
 
 
 def training_flops(spec: ModelSpec, recipe: Recipe, *, images: int, epochs: int | None = None) -> int:

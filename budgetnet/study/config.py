@@ -20,6 +20,7 @@ from budgetnet.common.config import (
     OnCommandLine,
     OptionalCount,
     OptionalLimit,
+    Petaflops,
     Seed,
     Threads,
     Trackers,
@@ -157,7 +158,8 @@ class SearchConfig(EngineOptions):
     command: ClassVar[str] = "search"
     MAY_CHANGE: ClassVar[frozenset[str]] = frozenset(
         {
-            *("trials", "timeout", "enqueue", "finalists", "final_seeds", "final_recipe", "final_epochs"),
+            *("trials", "timeout", "max_train_flops", "enqueue"),
+            *("finalists", "final_seeds", "final_recipe", "final_epochs"),
             *("study", "storage", "out", "threads", "engine", "workers", "per_gpu", "store", "track"),
         }
     )
@@ -176,6 +178,9 @@ class SearchConfig(EngineOptions):
     """Number of trained candidates that the study shall have, those of earlier searches included."""
     timeout: Duration = None
     """Time after which to stop, within a training step: 90s, 30m, 1.5h, or a number of seconds."""
+    max_train_flops: Petaflops = None
+    """Most PFLOP (1e15 floating-point operations) of training of all candidates together, those of earlier searches
+    included; a candidate that could exceed it is not started. Finalists are not counted. Default: unlimited."""
     space: SpaceChoice = "resnet"
     """Search space: resnet, paper, mobile, regnet, or a YAML or JSON file."""
     sizing: Sizing = "fit"
@@ -287,14 +292,16 @@ class SearchConfig(EngineOptions):
     def resuming(self, earlier: SearchConfig) -> SearchConfig:
         """Return this config with the trials, enqueued networks and finals of an earlier search of the study.
 
-        The result reproduces the whole study in one command.
+        The result reproduces the whole study in one command: of two limits on training operations, it has the larger.
 
         Args:
             earlier: config that the study was stored with.
         """
+        before, now = earlier.max_train_flops, self.max_train_flops
         kept: dict[str, Any] = {
             "trials": max(earlier.trials, self.trials),
             "enqueue": (*earlier.enqueue, *(each for each in self.enqueue if each not in earlier.enqueue)),
+            "max_train_flops": None if before is None or now is None else max(before, now),
         }
         if not self.finalists:
             finals = ("finalists", "final_seeds", "final_recipe", "final_epochs")

@@ -32,6 +32,8 @@ class Plan(NamedTuple):
     """Networks to train first, unchanged."""
     deadline: float | None = None
     """Time to stop at, on the clock of `time.time`. Default: never."""
+    max_train_flops: float | None = None
+    """Most training operations of all candidates, those of earlier searches included, in PFLOP. Default: unlimited."""
 
 
 class SearchContext(NamedTuple):

@@ -18,6 +18,7 @@ from budgetnet.runs.records import Epoch
 from budgetnet.runs.store import RunFolder
 from budgetnet.study.context import Plan, SearchContext, require_feasible
 from budgetnet.study.lock import StudyLock
+from budgetnet.study.operations import Operations
 from budgetnet.study.outcomes import OUT_OF_MEMORY
 from budgetnet.study.proposer import Proposal, Proposals
 from budgetnet.study.pruner import make_pruner
@@ -37,8 +38,9 @@ _BUSY_SECONDS = 60.0
 _LOOK_SECONDS = 1.0
 """Longest time between two ticks in this time."""
 
-End = Literal["done", "time", "exhausted"]
-"""Why a search stopped: the study has enough trials, the time is up, or the sampler finds nothing new that fits."""
+End = Literal["done", "time", "train flops", "exhausted"]
+"""Why a search stopped: the study has enough trials, the time is up, the next candidate could exceed the limit on
+training operations, or the sampler finds nothing new that fits."""
 
 
 class SearchOutcome(NamedTuple):
@@ -49,6 +51,10 @@ class SearchOutcome(NamedTuple):
     """Number of trained candidates of the study, those of earlier searches included."""
     end: End
     """Why the search stopped."""
+    train_flops: int
+    """Training operations of these candidates."""
+    refused: int | None = None
+    """Training operations of the candidate that could have exceeded the limit on them, if that stopped the search."""
 
 
 class _TimeUpError(Exception):
@@ -64,6 +70,7 @@ def search(context: SearchContext, plan: Plan, callback: Callback) -> SearchOutc
         callback: called with the progress; an exception from it ends the search, and the next one resumes the trial.
 
     Raises:
+        InputError: the limit on training operations allows no candidate.
         OverBudgetError: not even the smallest network of the space fits.
         RecordError: the study exists with another config, or the storage cannot be used.
         BusyError: another search is running on the study.
@@ -76,7 +83,8 @@ def search(context: SearchContext, plan: Plan, callback: Callback) -> SearchOutc
         study = open_study(context.storage, context.study_name, context.settings)
         driver = Driver(context, study, plan=plan, callback=callback, lock=lock)
         end = driver.run(context.engine)
-        return SearchOutcome(study, driver.store.trained, end)
+        refused = driver.operations.refused if end == "train flops" else None
+        return SearchOutcome(study, driver.store.trained, end, driver.store.train_flops, refused)
 
 
 class Driver:
@@ -103,7 +111,10 @@ class Driver:
             lock=lock,
             pruner=make_pruner(settings.config.pruner, settings.recipe),
         )
+        self.operations = Operations(self.store, limit=plan.max_train_flops, images=context.data.record.train_images)
         self._proposals = Proposals(self.store, settings, context.data, enqueued=plan.enqueued)
+        self._held: Proposal | None = None
+        """The next candidate, which could exceed the limit on operations unless one in training is pruned."""
         self._folders = {path.name.rpartition("-")[2]: path.name for path in context.out.iterdir() if path.is_dir()}
         """Names of run folders by the digests of their runs; listed once, as there may be very many."""
         self._training: dict[int, tuple[Candidate, FrozenTrial]] = {}
@@ -118,7 +129,7 @@ class Driver:
         """Candidates in a row that have no result."""
 
     def run(self, engine: Engine) -> End:
-        """Train candidates until the study has enough or the time is up; return why the search stopped."""
+        """Train candidates until the study has enough or a limit is reached; return why the search stopped."""
         # The search for unreachable objects would go through all trials again and again.
         gc.freeze()
         try:
@@ -133,18 +144,20 @@ class Driver:
             # After an error or an interrupt nothing waits for a storage that is away: its running trials are resumed.
             self.store.flush()
         self.store.flush(wait=True)
-        return "done" if self.store.trained >= self._plan.trials else "exhausted"
+        if self.store.trained >= self._plan.trials:
+            return "done"
+        return "exhausted" if self._held is None else "train flops"
 
     def next_job(self, worker: int) -> Job | Waiting | None:
-        """Propose a candidate; return `WAITING` if it is rejected, and None if enough are trained or in training."""
+        """Propose a candidate; return `WAITING` if it is rejected, and None if no more are to be trained for now."""
         for place, (candidate, trial) in enumerate(self._busy):
             if self._is_free(trial):
                 del self._busy[place]
                 return self._job(worker, candidate, trial)
         if self._rejected >= MAX_REJECTED or self.store.trained + len(self.store.running) >= self._plan.trials:
-            return self._wait() if self._busy and not self._training else None
+            return self._nothing()
         self._check_deadline()
-        proposal = self._proposals.next()
+        proposal = self._next()
         candidate = proposal.candidate
         if not candidate.verdict.fits:
             self._proposals.stored(proposal, self.store.reject(candidate))
@@ -153,10 +166,24 @@ class Driver:
             self._proposals.stored(proposal, self.store.duplicate(candidate))
         elif candidate.key in self.store.running or candidate.key in self._failed:
             self._proposals.dropped(proposal)
+        elif not self.operations.allow(candidate):
+            self._held = proposal
+            return self._nothing()
         else:
             return self._begin(worker, candidate, proposal)
         self._rejected += 1
         return WAITING
+
+    def _next(self) -> Proposal:
+        """Return the candidate that was held back, unless one was interrupted, which has used operations before."""
+        if self._held is None or self.store.interrupted:
+            return self._proposals.next()
+        held, self._held = self._held, None
+        return held
+
+    def _nothing(self) -> Waiting | None:
+        """Return that there is no job until a candidate in training has ended, here or in another process."""
+        return self._wait() if self._busy and not self._training else None
 
     def _begin(self, worker: int, candidate: Candidate, proposal: Proposal) -> Job:
         config, context = self._settings.config, self._context

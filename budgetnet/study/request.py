@@ -145,11 +145,13 @@ def run(request: Request, callback: Callback, *, deadline: float | None = None) 
         deadline: time to stop at, on the clock of `time.time`. Default: never.
 
     Raises:
+        InputError: the limit on training operations allows no candidate.
         OverBudgetError: not even the smallest network of the space fits.
         RecordError: the study exists with another config.
         BusyError: another search is running on the study.
     """
-    return search(request.context, Plan(request.config.trials, request.enqueued, deadline), callback)
+    plan = Plan(request.config.trials, request.enqueued, deadline, request.config.max_train_flops)
+    return search(request.context, plan, callback)
 
 
 def finish(

@@ -107,6 +107,8 @@ class TrialStore:
         """Trials that have ended since the sampler last took them."""
         self.trained = 0
         """Number of candidates that were trained and came to an end."""
+        self.train_flops = 0
+        """Their training operations."""
         self._known: set[Key] = set()
         """Candidates that were rejected or have a duplicate."""
         retried = {trial.user_attrs["retry_of"] for trial in self.trials if "retry_of" in trial.user_attrs}
@@ -125,6 +127,7 @@ class TrialStore:
             self.interrupted.append(trial)
         elif is_trained(trial):
             self.trained += 1
+            self.train_flops += trial.user_attrs.get("train_flops", 0)
             self.results[trial.user_attrs["candidate"]] = trial
         elif trial.user_attrs.get("ended") in (OVER_BUDGET, DUPLICATE):
             self._known.add(trial.user_attrs["candidate"])

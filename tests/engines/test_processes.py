@@ -110,6 +110,21 @@ def test_candidate_whose_worker_is_killed_is_resumed_and_ends_once(run_search: S
     assert watcher.broken == [None]
 
 
+def test_candidate_whose_worker_is_killed_keeps_its_operations(digits: DataSet, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"recipe": LONG, "ways": {"sampler": "random"}}
+    whole = SearchRunner(digits, tmp_path / "whole")(trials=2, **options).study.get_trials()
+    costs = [trial.user_attrs["train_flops"] for trial in whole if trial.user_attrs.get("trained")]
+    # The second candidate cannot begin, even while the first one has no worker.
+    options["ways"]["max_train_flops"] = (sum(costs) - 1) / 1e15
+    watcher = Killer(kills=1)
+    outcome = SearchRunner(digits, tmp_path / "limited")(trials=2, workers=2, watcher=watcher, **options)
+    assert (outcome.end, outcome.trained, len(watcher.victims)) == ("train flops", 1, 1)
+    assert (outcome.train_flops, outcome.refused) == tuple(costs)
+    lost, retry = begun(outcome.study.get_trials())
+    assert (lost.state, retry.state) == (TrialState.FAIL, TrialState.COMPLETE)
+    assert [result.epochs for result in watcher.results] == [100]
+
+
 @pytest.mark.slow
 def test_candidate_that_kills_its_worker_three_times_is_failed(
     run_search: SearchRunner, caplog: pytest.LogCaptureFixture

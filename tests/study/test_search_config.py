@@ -43,6 +43,7 @@ GIVEN: dict[str, st.SearchStrategy[Any]] = {
     **dict.fromkeys(("trials", "final_seeds", "train_size", "validation_size"), COUNT),
     **dict.fromkeys(("data", "space", "recipe", "final_recipe", "study"), NAME),
     "timeout": st.floats(1e-3, 1e7).map(lambda seconds: round(seconds, 3)),
+    "max_train_flops": st.floats(0, 1e12, exclude_min=True),
     "sizing": st.sampled_from(("fit", "scale", "reject")),
     "sampler": st.sampled_from(("surrogate", "tpe", "gp", "nsga2", "random")),
     "pruner": st.sampled_from(("asha", "hyperband", "median", "none")),
@@ -95,6 +96,8 @@ def test_cases_cover_all_fields() -> None:
         ({"max_params": None}, "budgetnet search --max-params unlimited"),
         ({"max_params": "300k", "timeout": "10m"}, "budgetnet search --max-params 300k --timeout 600s"),
         ({"max_params": 1_234_567, "timeout": 0.25}, "budgetnet search --max-params 1234567 --timeout 0.25s"),
+        ({"max_train_flops": "0.50"}, "budgetnet search --max-train-flops 0.5"),
+        ({"max_train_flops": 3, "trials": 9}, "budgetnet search --trials 9 --max-train-flops 3"),
         (
             {"enqueue": ["zoo", "my net.yaml"], "seed": 3},
             "budgetnet search --enqueue zoo --enqueue 'my net.yaml' --seed 3",
@@ -143,6 +146,13 @@ def test_fields_parse_text() -> None:
     [
         ({"train_size": 0}, "train_size = 0: must be a whole number of at least 1"),
         ({"timeout": "soon"}, "timeout = 'soon': must be a time above 0"),
+        *(
+            (
+                {"max_train_flops": value},
+                f"max_train_flops = {value!r}: must be a number of PFLOP (1e15 operations) above 0",
+            )
+            for value in ("much", "0", -0.5, "5M", "nan", "inf", True)
+        ),
         ({"finalists": -1}, "finalists = -1: must be a whole number of at least 0"),
         ({"threads": "many"}, "threads = 'many': must be a whole number of at least 1, or auto"),
         ({"seed": 2**32}, "seed = 4294967296: must be a whole number from 0 to 4,294,967,295"),
@@ -197,6 +207,16 @@ def test_the_config_is_stored_whole_and_a_resumed_search_adds_to_it(tmp_path: Pa
     # What the first search asked for and the second did not is part of how the study came about.
     assert again.settings.config == first.replace(trials=2, timeout=3_600, workers=1)
     assert bn.search(first).settings.config == first.replace(trials=2), "with no fewer trials than there are"
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later", "kept"), [(0.5, 2, 2.0), (0.5, 0.25, 0.5), (0.5, None, None), (None, 0.5, None)]
+)
+def test_a_resumed_search_keeps_the_larger_limit_on_operations(
+    earlier: float | None, later: float | None, kept: float | None
+) -> None:
+    resumed = SearchConfig(max_train_flops=later).resuming(SearchConfig(max_train_flops=earlier))
+    assert resumed.max_train_flops == kept
 
 
 def test_a_search_ends_in_time(digits: DataSet, tmp_path: Path) -> None:
@@ -259,6 +279,7 @@ def test_digest_changes_with_each_compared_field(digits: DataSet) -> None:
     same: dict[str, Any] = {
         "trials": 7,
         "timeout": "1h",
+        "max_train_flops": 0.5,
         "enqueue": "zoo",
         "finalists": 1,
         "final_seeds": 1,
