@@ -145,6 +145,23 @@ SPECS: dict[str, dict[str, Any]] = {
         "squeeze_excitation": {"place": "inner", "ratio_of": "inner", "rounding": "multiple-of-8"},
         "head": {"channels": 24, "pool_size": 2},
     },
+    "bottleneck-without-expansion": {
+        "block": "bottleneck",
+        "bottleneck_ratio": 1,
+        "equal_expansion": False,
+        "group_width": 1,
+        "block_activation": False,
+        "shortcut": "identity",
+        "activation": "relu6",
+        "squeeze_excitation_ratio": 0.25,
+        "squeeze_excitation": {"place": "inner"},
+    },
+    "preact-bottleneck-without-expansion": {
+        "block": "preact-bottleneck",
+        "bottleneck_ratio": 1,
+        "equal_expansion": False,
+        "downsampling": "max-pool",
+    },
     "bottleneck-one-group": {"block": "bottleneck", "bottleneck_ratio": 1, "group_width": [8, 16]},
     "preact-bottleneck": {
         "block": "preact-bottleneck",

@@ -204,7 +204,7 @@ def specs(draw: st.DrawFn, *, max_side: int = 11, max_multiple: int = 4, max_blo
         "squeeze_excitation_ratio": draw(squeeze_ratios),
         "squeeze_excitation": draw(squeeze_excitations(inner=inner)),
         "shortcut": draw(shortcuts(kinds=kinds)),
-        "activation": draw(st.sampled_from(["relu", "leaky_relu", "silu", "gelu"])),
+        "activation": draw(st.sampled_from(["relu", "relu6", "leaky_relu", "silu", "gelu"])),
         "block_dropout": draw(st.sampled_from([0.0, 0.0, 0.3])),
         "conv_bias": draw(st.booleans()),
         "downsampling": draw(st.sampled_from(["stride", "max-pool"])),
@@ -212,4 +212,5 @@ def specs(draw: st.DrawFn, *, max_side: int = 11, max_multiple: int = 4, max_blo
     }
     ends = {stage.get("block", block) for stage in stages}
     mapping["block_activation"] = all(kind.startswith("preact") for kind in ends) or draw(st.booleans())
+    mapping["equal_expansion"] = draw(st.booleans()) if inner else True
     return ModelSpec.from_mapping(mapping)

@@ -124,6 +124,7 @@ def _block_class(
     named = shortcut.kind not in ("identity", "none")
     return classes.name(
         bottleneck=settings.bottleneck,
+        expands=len(block.convs) > 2,
         preact=settings.preact,
         activation=settings.activation,
         linear=settings.linear,
@@ -152,7 +153,7 @@ def _block_call(block: BlockPlan, name: str) -> str:
     convs, output = block.convs, block.output
     arguments = [str(output.in_channels), str(output.out_channels)]
     if block.settings.bottleneck:
-        arguments += [f"inner={convs[0].out_channels}", f"kernel_size={convs[1].kernel_size}"]
+        arguments += [f"inner={convs[-1].in_channels}", f"kernel_size={convs[-2].kernel_size}"]
     else:
         arguments.append(f"kernel_sizes=({convs[0].kernel_size}, {convs[1].kernel_size})")
     if output.stride > 1:

@@ -27,6 +27,8 @@ class BlockSettings(NamedTuple):
     ratio: float
     """Inner width of a bottleneck, as a share of the width that `ratio_of_input` names."""
     ratio_of_input: bool
+    equal_expansion: bool
+    """Whether a bottleneck that is as wide inside as its input has its first 1x1 convolution."""
     groups: int
     group_width: int | None
     """Channels of each group, in place of the number of groups."""
@@ -47,6 +49,10 @@ class BlockSettings(NamedTuple):
         if not self.bottleneck:
             return width
         return max(1, round((in_channels if self.ratio_of_input else width) * self.ratio))
+
+    def expands(self, in_channels: int, inner: int) -> bool:
+        """Return whether a bottleneck of an inner width begins with a 1x1 convolution."""
+        return self.equal_expansion or inner != in_channels
 
     def groups_of(self, inner: int) -> int:
         """Return the groups of a block's spatial convolutions of a width, which a group width must divide."""
@@ -90,6 +96,7 @@ def settings_of(spec: ModelSpec, stage: Stage) -> BlockSettings:
         preact=preact,
         ratio=_own(_own(stage.bottleneck_ratio, spec.bottleneck_ratio), DEFAULT_BOTTLENECK_RATIO),
         ratio_of_input=spec.bottleneck_ratio_of == "input",
+        equal_expansion=spec.equal_expansion,
         groups=1 if stage.group_width is not None else _own(stage.groups, spec.groups),
         group_width=group_width,
         squeeze_ratio=_own(stage.squeeze_excitation_ratio, spec.squeeze_excitation_ratio or 0.0),

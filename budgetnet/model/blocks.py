@@ -14,6 +14,7 @@ from budgetnet.model.plan import BlockPlan, HeadPlan, Layer, StemPlan
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": functional.relu,
+    "relu6": functional.relu6,
     "leaky_relu": functional.leaky_relu,
     "silu": functional.silu,
     "gelu": functional.gelu,

@@ -268,7 +268,9 @@ def _stage_channels(spec: ModelSpec, index: int) -> _Family:
     def edit(channels: int) -> tuple[str, ModelSpec]:
         return f"stage {index + 1}: {width} -> {channels} channels", _in_stage(spec, index, channels=channels)
 
-    return _Family(steps, edit, uneven={before, after}.intersection(steps), step=_WIDTH_STEP)
+    # Where a width spares bottlenecks their first convolution, all are looked at.
+    uneven = {before, after}.intersection(steps) if spec.equal_expansion else steps
+    return _Family(steps, edit, uneven=uneven, step=_WIDTH_STEP)
 
 
 def _stage_blocks(spec: ModelSpec, index: int) -> _Family:

@@ -24,7 +24,11 @@ def check_consistency(spec: ModelSpec) -> None:
     settings = spec.block_settings
     if not any(each.bottleneck for each in settings):
         kinds = " and ".join(dict.fromkeys(each.kind for each in settings))
-        for field, default in (("bottleneck_ratio", None), ("bottleneck_ratio_of", "output")):
+        for field, default in (
+            ("bottleneck_ratio", None),
+            ("bottleneck_ratio_of", "output"),
+            ("equal_expansion", True),
+        ):
             if (value := getattr(spec, field)) != default:
                 raise InputError(field, value, f"is only for bottleneck blocks, not {kinds}")
     if not spec.block_activation and all(each.preact for each in settings):

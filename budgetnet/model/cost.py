@@ -90,11 +90,13 @@ def block_cost(
     """
     before, after, computed = pixels
     if settings.bottleneck:
-        reduction, spatial, expansion = in_channels * inner, grouped[0] * inner * first, inner * width
-        params, outputs = reduction + spatial + expansion, 2 * inner + width
-        norms = in_channels + 2 * inner if settings.preact else outputs
+        # Output channels of the first 1x1 convolution; 0 where there is none.
+        reduced = inner if settings.equal_expansion else (inner != in_channels) * inner
+        reduction, spatial, expansion = in_channels * reduced, grouped[0] * inner * first, inner * width
+        params, outputs = reduction + spatial + expansion, reduced + inner + width
+        norms = in_channels + reduced + inner if settings.preact else outputs
         macs = reduction * before + spatial * computed + expansion * after
-        activations = inner * (before + computed) + width * after
+        activations = reduced * before + inner * computed + width * after
     else:
         strided, spatial = grouped[0] * width * first, grouped[1] * width * second
         params, outputs = strided + spatial, 2 * width

@@ -27,6 +27,8 @@ def settings_in_words(spec: ModelSpec) -> list[str]:
     if any(own.bottleneck for own in spec.block_settings):
         ratio = each(lambda own: f"{own.ratio:g}" if own.bottleneck else "none")
         words.append(f"bottleneck ratio {ratio}{' of the input' if spec.bottleneck_ratio_of == 'input' else ''}")
+    if not spec.equal_expansion:
+        words.append("no expansion to the input's width")
     if (groups := each(lambda own: str(own.groups))) != "1":
         words.append(f"{groups} groups")
     if (group_width := each(lambda own: str(own.group_width or "none"))) != "none":

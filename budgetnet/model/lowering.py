@@ -148,6 +148,8 @@ def _block(settings: BlockSettings, stage: Stage, block_input: _BlockInput, *, p
             Layer(f"{path}.conv1", "conv", channels, width, *computed, first, conv_stride, groups, bias, pool),
             Layer(f"{path}.conv2", "conv", width, width, *after, second, 1, groups, bias),
         )
+    if settings.bottleneck and not settings.expands(channels, inner):
+        convs = tuple(conv._replace(path=f"{path}.conv{number}") for number, conv in enumerate(convs[1:], 1))
     norms = tuple(_norm(f"{path}.norm{number}", conv) for number, conv in enumerate(convs, 1))
     if settings.preact:
         # Each norm is that of the input of its convolution: the block's input, then what the one before puts out.

@@ -10,7 +10,7 @@ from budgetnet.common.documents import Channels, Document, Flag, Positive, Real,
 from budgetnet.common.errors import InputError
 
 BlockKind = Literal["basic", "preact", "bottleneck", "preact-bottleneck"]
-Activation = Literal["relu", "leaky_relu", "silu", "gelu"]
+Activation = Literal["relu", "relu6", "leaky_relu", "silu", "gelu"]
 ShortcutKind = Literal["projection", "average-pool", "padding", "identity", "none"]
 
 

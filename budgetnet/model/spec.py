@@ -82,6 +82,9 @@ class ModelSpec(Document):
     they are inverted bottlenecks (MobileNetV2)."""
     bottleneck_ratio_of: Literal["output", "input"] = "output"
     """Width that `bottleneck_ratio` refers to: of the block's output, or of its input, as in MobileNetV2."""
+    equal_expansion: Flag = True
+    """Whether a bottleneck that is as wide inside as its input begins with a 1x1 convolution too; false for MobileNetV2
+    and V3, whose blocks that expand nothing begin with the spatial one."""
     stages: Annotated[tuple[Stage, ...], Field(min_length=1, max_length=32)]
     """Stages from input to output."""
     groups: Positive = 1

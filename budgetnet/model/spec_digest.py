@@ -25,6 +25,7 @@ def digest_of(spec: ModelSpec) -> str:
 _LATER: dict[str, Any] = {
     "downsampling": "stride",
     "bottleneck_ratio_of": "output",
+    "equal_expansion": True,
     "group_width": None,
     "squeeze_excitation": None,
     "block_dropout": 0.0,

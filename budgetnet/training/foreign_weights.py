@@ -11,6 +11,9 @@ the stem and ``layerI.J.convN, layerI.J.bnN`` in blocks. They differ in:
 
 torchvision's RegNets have ``stem.0, stem.1`` and, after ``trunk_output.blockI.blockI-J``, ``f.a.0, .1`` with ``b`` and
 ``c`` for the further convolutions, ``f.se.fc1, .fc2`` and ``proj.0, .1``.
+
+torchvision's MobileNetV2 counts stem, blocks and the head's convolution: ``features.K.0, .1``; in blocks
+``features.K.conv.N.0, .1`` or, of the last convolution, ``conv.N`` and the next number.
 """
 
 from __future__ import annotations
@@ -18,15 +21,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from budgetnet.model.lowering import lower
-from budgetnet.model.plan import Layer
+from budgetnet.model.plan import Layer, Plan
 from budgetnet.model.spec import ModelSpec
 
 PREFIXES = ("module.", "_orig_mod.", "model.")
 """Prefixes of wrappers: torch's DataParallel, its compiler, and Lightning."""
 
 _TRUNK = "trunk_output."
+_FEATURES = "features.0.0."
 _SHORTCUTS = ("downsample", "shortcut", "residual")
-_LINEARS = ("fc", "linear", "classifier", "head.fc")
+_LINEARS = ("fc", "linear", "classifier", "head.fc", "classifier.1")
 _EXCITATIONS = (("se.fc1", "se.fc2"), ("se_module.fc1", "se_module.fc2"), ("fc1", "fc2"), ("se.reduce", "se.expand"))
 
 
@@ -53,13 +57,16 @@ def foreign_keys(spec: ModelSpec, names: Iterable[str]) -> dict[str, str] | None
         names, or those of no known layout.
     """
     given = set(names)
-    if not any(name.startswith(("layer1.", "conv1.", _TRUNK)) for name in given):
+    if not any(name.startswith(("layer1.", "conv1.", _TRUNK, _FEATURES)) for name in given):
         return None
     keys: dict[str, str] = {}
-    for layer in lower(spec).layers():
+    plan = lower(spec)
+    features = _features(plan)
+    for layer in plan.layers():
         if layer.kind == "block":
             continue
-        path = next((each for each in _paths(spec, layer) if f"{each}.weight" in given), None)
+        paths = [*_paths(spec, layer), features.get(layer.path)]
+        path = next((each for each in paths if f"{each}.weight" in given), None)
         if path is None:
             continue
         own = ["weight"] + ["bias"] * (layer.bias or layer.kind == "norm")
@@ -87,6 +94,19 @@ def _paths(spec: ModelSpec, layer: Layer) -> Iterator[str]:
     elif rest.startswith("inner."):
         _, index, part = rest.split(".")
         yield f"conv1.{3 * int(index) + (part == 'norm')}"
+
+
+def _features(plan: Plan) -> dict[str, str]:
+    """Return what torchvision's MobileNetV2 calls the layers of stem, blocks and head, by what they are called here."""
+    blocks = [block for stage in plan.stages for block in stage]
+    found = {"stem.conv": "0.0", "stem.norm": "0.1"}
+    for place, block in enumerate(blocks, 1):
+        last = len(block.convs) - 1
+        for number, (conv, norm) in enumerate(zip(block.convs, block.norms, strict=True)):
+            pair = (f"{number}.0", f"{number}.1") if number < last else (f"{number}", f"{number + 1}")
+            found |= {layer.path: f"{place}.conv.{each}" for layer, each in zip((conv, norm), pair, strict=True)}
+    found |= {"head.conv": f"{len(blocks) + 1}.0", "head.conv_norm": f"{len(blocks) + 1}.1"}
+    return {path: f"features.{each}" for path, each in found.items()}
 
 
 def _in_block(part: str, shortcut: str) -> Iterator[str]:

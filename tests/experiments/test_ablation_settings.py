@@ -280,6 +280,9 @@ def test_a_list_of_blocks_keeps_what_the_bottlenecks_among_them_have() -> None:
     assert changed.spec.block_settings[1].ratio == 0.5
     plain = base._replace(spec=base.spec.replace(block_activation=False))
     assert override(plain, {"spec.block": ["preact", "preact-bottleneck"]}).spec.block_activation
+    expanding = base._replace(spec=base.spec.replace(equal_expansion=False))
+    assert not override(expanding, {"spec.block": ["basic", "bottleneck"]}).spec.equal_expansion
+    assert override(expanding, {"spec.block": "basic"}).spec.equal_expansion
 
 
 def test_a_stem_without_pooling_has_no_stride_of_it() -> None:

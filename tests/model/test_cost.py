@@ -95,6 +95,32 @@ def test_cost_of_an_inverted_bottleneck_by_hand() -> None:
     )
 
 
+def test_cost_without_expansion_to_the_input_width_by_hand() -> None:
+    # The first block of MobileNetV2: 5x5 depthwise on the 8 input channels, then 1x1 to 16; the second has 16 inside.
+    fields = {"block": "bottleneck", "bottleneck_ratio": 1, "bottleneck_ratio_of": "input", "equal_expansion": False}
+    spec = ModelSpec.resnet(
+        channels=[16],
+        blocks=2,
+        strides=[2],
+        kernel_sizes=5,
+        stem=8,
+        group_width=1,
+        shortcut="identity",
+        input_shape=(3, 4, 4),
+        **fields,
+    )
+    first, second = [25 * 8, 8 * 16], [25 * 16, 16 * 16]
+    assert costs_of_parts(spec)[1] == (
+        sum(first + second) + 2 * (8 + 16) + 2 * (16 + 16),
+        4 * sum(first + second),
+        4 * (8 + 16) + 4 * (16 + 16),
+    )
+    assert [conv.path for conv in lower(spec).stages[0][0].convs] == ["stages.0.0.conv1", "stages.0.0.conv2"]
+    # With one channel more inside it begins with a 1x1 convolution like others.
+    wider = spec.replace(bottleneck_ratio=1.125, blocks=[1])
+    assert costs_of_parts(wider)[1] == costs_of_parts(wider.replace(equal_expansion=True))[1]
+
+
 def test_cost_of_stem_and_head_by_hand() -> None:
     # Three convolutions of stride 2 for 9x9 images, pooled to 3x3; the head makes 20 channels of 6 and pools 2x2.
     spec = ModelSpec.resnet(

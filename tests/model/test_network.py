@@ -197,6 +197,7 @@ def test_no_shortcut_leaves_only_the_convolutions(kind: str) -> None:
     ("activation", "function"),
     [
         ("relu", lambda x: x.clamp(min=0)),
+        ("relu6", lambda x: x.clamp(min=0, max=6)),
         ("leaky_relu", lambda x: torch.where(x > 0, x, 0.01 * x)),
         ("silu", lambda x: x / (1 + torch.exp(-x))),
         ("gelu", lambda x: x * 0.5 * (1 + torch.erf(x / 2**0.5))),

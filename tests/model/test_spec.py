@@ -119,6 +119,8 @@ def test_invalid_number_is_rejected_with_its_path(field: str, wrap: Any, value: 
             {"block": "bottleneck", "stages": [{**STAGE, "kernel_sizes": [5, 3]}]},
         ),
         ("bottleneck_ratio_of", "is only for bottleneck blocks, not basic", {"bottleneck_ratio_of": "input"}),
+        ("equal_expansion", "is only for bottleneck blocks, not basic", {"equal_expansion": False}),
+        ("equal_expansion", "must be true or false", {"block": "bottleneck", "equal_expansion": 0}),
         (
             "stages[0].bottleneck_ratio",
             "is only for bottleneck blocks, not basic",

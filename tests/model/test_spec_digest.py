@@ -116,6 +116,7 @@ def test_digest_depends_on_every_field_except_the_name() -> None:
     changes_of_bottlenecks: dict[str, Any] = {
         "bottleneck_ratio": 0.5,
         "bottleneck_ratio_of": "input",
+        "equal_expansion": False,
         "group_width": 1,
         "squeeze_excitation": SqueezeExcitation(bias=False),
     }

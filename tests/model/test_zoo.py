@@ -90,6 +90,7 @@ COUNTS = {
     "resnet50": 25_557_032,
     "resnext50-32x4d": 25_028_904,
     "wide-resnet50-2": 68_883_240,
+    "mobilenet-v2-224": 3_504_872,
     "regnetx-400mf": 5_495_976,
     "regnety-400mf": 4_344_144,
     "resnet18-d": 11_708_744,
@@ -102,6 +103,7 @@ TORCHVISION = {
     "resnet50": "resnet50",
     "resnext50-32x4d": "resnext50_32x4d",
     "wide-resnet50-2": "wide_resnet50_2",
+    "mobilenet-v2-224": "mobilenet_v2",
     "regnetx-400mf": "regnet_x_400mf",
     "regnety-400mf": "regnet_y_400mf",
 }

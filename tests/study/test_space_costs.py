@@ -43,6 +43,7 @@ def spaces(draw: st.DrawFn) -> SearchSpace:
         fixed: dict[str, Any] = {"squeeze_excitation": squeeze, "downsampling": st.just("max-pool")}
         if any(kind.endswith("bottleneck") for kind in kinds):
             fixed["bottleneck_ratio_of"] = st.sampled_from(["input", "output"])
+            fixed["equal_expansion"] = st.booleans()
             others["group_widths"] = draw(some([None, 1, 2, 3, 8]))
             others["bottleneck_ratios"] = draw(some([0.25, 0.3, 0.5, 1.0, 2.0, 6.0]))
         if not all(kind.startswith("preact") for kind in kinds):

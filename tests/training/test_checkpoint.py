@@ -117,7 +117,11 @@ def test_authors_weights_give_the_authors_logits(
         torch.testing.assert_close(network.eval()(images), authors(images))
 
 
-TORCHVISION = {"regnetx-400mf": "regnet_x_400mf", "regnety-400mf": "regnet_y_400mf"}
+TORCHVISION = {
+    "regnetx-400mf": "regnet_x_400mf",
+    "regnety-400mf": "regnet_y_400mf",
+    "mobilenet-v2-224": "mobilenet_v2",
+}
 """Names of torchvision that differ from ours."""
 
 

@@ -70,6 +70,7 @@ _DEPENDENT_FIELDS = (
     _DependentField("recipe.schedule.milestones", None, "recipe.schedule.kind", lambda kind: kind != "steps"),
     _DependentField("spec.bottleneck_ratio", None, "spec.block", _has_no_bottleneck),
     _DependentField("spec.bottleneck_ratio_of", "output", "spec.block", _has_no_bottleneck),
+    _DependentField("spec.equal_expansion", True, "spec.block", _has_no_bottleneck),
     _DependentField("spec.group_width", None, "spec.block", _has_no_bottleneck),
     _DependentField("spec.squeeze_excitation.place", "output", "spec.block", _has_no_bottleneck),
     _DependentField("spec.squeeze_excitation.ratio_of", "output", "spec.block", _has_no_bottleneck),

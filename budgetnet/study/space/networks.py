@@ -101,7 +101,7 @@ def fixed_fields(space: SearchSpace, kind: str) -> dict[str, Any]:
     """Return the fixed fields that networks with a kind of block have."""
     omitted = {"block_activation"} if kind.startswith("preact") else set()
     if not kind.endswith("bottleneck"):
-        omitted |= {"bottleneck_ratio_of"}
+        omitted |= {"bottleneck_ratio_of", "equal_expansion"}
     return {name: value for name, value in space.fixed.items() if name not in omitted}
 
 

@@ -79,7 +79,9 @@ def outline(spec: ModelSpec) -> Figure:
 
 def _order(settings: BlockSettings) -> str:
     order = _ORDER[settings.kind].format(_words(settings.activation))
-    return order.removesuffix(f", {_words(settings.activation)}") if settings.linear and not settings.preact else order
+    if settings.linear and not settings.preact:
+        order = order.removesuffix(f", {_words(settings.activation)}")
+    return order if settings.equal_expansion else f"{order}, without the first conv where it is as wide as its input"
 
 
 def outline_drawing(spec: ModelSpec) -> Drawing:
