@@ -42,8 +42,8 @@ def find_winner(text: str, *, out: Path, storage: str | None) -> SearchWinner:
             raise RecordError("of", text, error.rule) from None
         settings = study_settings(study)
         found = run_of_trial(study, number or "best", out=out, name=text, field="of")
-    if not found.is_complete:
-        raise InputError("of", text, "must be fully trained: it was pruned or interrupted")
+    if found.outcome != "complete":
+        raise InputError("of", text, f"must be fully trained, but is {found.outcome}")
     identity = RunFolder(out / found.run).load(weights=False).identity
     config = settings.config
     return SearchWinner(

@@ -14,6 +14,7 @@ from budgetnet.study.finalists import Finalist, load_finals, readable_results
 from budgetnet.study.leaderboard import candidates, rank
 from budgetnet.study.reading import read_trials
 from budgetnet.study.storage import default_storage, find_study, open_storage, storage_errors
+from budgetnet.study.trials import Outcome
 from budgetnet.study.winner import winner
 
 DEFAULT_FOLDER = Path("runs")
@@ -61,8 +62,8 @@ class TrialRun(NamedTuple):
     """Name of the run's folder; of a finalist's runs, that of the highest validation accuracy."""
     finalist: Finalist | None
     """The finalist, if the run is one of its runs."""
-    is_complete: bool
-    """Whether it was trained for all epochs, rather than pruned or interrupted."""
+    outcome: Outcome
+    """Outcome of the trial."""
 
 
 def run_of_trial(study: optuna.Study, number: str | None, *, out: Path, name: str, field: str = "run") -> TrialRun:
@@ -85,10 +86,10 @@ def run_of_trial(study: optuna.Study, number: str | None, *, out: Path, name: st
         if found is None:
             raise RecordError(field, name, f"study {study.study_name} has no fully trained network yet")
         finalist = None if found.finalist is None else found.finalist.finalist
-        return TrialRun(found.trial, found.run, finalist, is_complete=True)
+        return TrialRun(found.trial, found.run, finalist, "complete")
     trial = next((trial for trial in trials if trial.number == int(number)), None)
     if trial is None:
         raise InputError(field, name, f"study {study.study_name} has no such trial")
     if trial.run is None:
         raise InputError(field, name, f"has no run: {trial.outcome}")
-    return TrialRun(trial.name, trial.run, None, is_complete=trial.outcome == "complete")
+    return TrialRun(trial.name, trial.run, None, trial.outcome)
