@@ -106,7 +106,7 @@ class WrittenStudy:
         cost, reports = spec.cost, facts.pop("reports", {})
         limits = self.budget.limits(cost)
         kept: dict[str, Any] = {"architecture": label or spec.label, "candidate": spec.digest, "spec": spec.digest}
-        kept |= {**cost._asdict(), "budget_used": self.budget.share_used(cost), **facts}
+        kept |= {**cost._asdict(), "blocks": 1, "budget_used": self.budget.share_used(cost), **facts}
         trial = create_trial(
             state=state,
             value=value,

@@ -186,6 +186,7 @@ def _write_earlier(context: SearchContext, writer: TrialWriter, count: int) -> N
                 "candidate": hashlib.sha256(str(number).encode()).hexdigest(),
                 "spec": spec.digest,
                 **spec.cost._asdict(),
+                "blocks": sum(stage.blocks for stage in spec.stages),
                 "budget_used": round(budget.share_used(spec.cost), 6),
                 "run": f"{spec.label}-s0-{number:010x}",
                 "seed": _SEED,

@@ -111,6 +111,7 @@ def _trial_attributes(identity: RunIdentity, budget: Budget, correct: int) -> di
         "candidate": candidate_key(spec, recipe),
         "spec": spec.digest,
         **spec.cost._asdict(),
+        "blocks": sum(stage.blocks for stage in spec.stages),
         "budget_used": round(budget.share_used(spec.cost), 6),
         "run": identity.run_id,
         "seed": identity.seed,

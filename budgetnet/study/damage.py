@@ -93,6 +93,7 @@ _REQUIRED = {
     "params": _COUNT,
     "macs": _COUNT,
     "activations": _COUNT,
+    "blocks": _COUNT,
     "budget_used": _AMOUNT,
 }
 _OPTIONAL = {

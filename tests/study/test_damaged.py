@@ -45,7 +45,15 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(TRIALS):
         spec = network(8 + number)
         facts = {"architecture": spec.label, "candidate": spec.digest, "spec": spec.digest, **spec.cost._asdict()}
-        facts |= {"budget_used": 0.5, "trained": True, "run": f"run-{number}", "seed": 0, "epochs": 2, "cycles": 2}
+        facts |= {
+            "blocks": 1,
+            "budget_used": 0.5,
+            "trained": True,
+            "run": f"run-{number}",
+            "seed": 0,
+            "epochs": 2,
+            "cycles": 2,
+        }
         facts |= {"seconds": 1.5, "ended": "all 2 epochs", "status": "complete", "train_flops": 9}
         trial = create_trial(
             state=TrialState.COMPLETE,
@@ -176,7 +184,19 @@ def test_json_is_damaged_by_more_than_spaces_around_it(out: Path, read: Reader, 
 def test_attributes_of_another_type_are_named(out: Path, read: Reader, value: str) -> None:
     fits = {"enqueued": "{}", "trained": "true"}
     texts = ("architecture", "candidate", "spec", "ended", "status")
-    keys = [*texts, "params", "macs", "activations", "budget_used", "run", "seed", "epochs", "cycles", "seconds"]
+    keys = [
+        *texts,
+        "params",
+        "macs",
+        "activations",
+        "blocks",
+        "budget_used",
+        "run",
+        "seed",
+        "epochs",
+        "cycles",
+        "seconds",
+    ]
     keys += ["validation_correct", "validation_images"]
     expected = [key for key in keys if fits.get(key) != value and not (key in texts and value.startswith('"'))]
     for number, key in enumerate(expected):

@@ -55,7 +55,7 @@ class TableDomain:
 
     def features_of(self, trial: FrozenTrial) -> NDArray[np.float64]:
         """Return the features of a trial's candidate; see `Domain.features_of`."""
-        return np.asarray(self._features[trial.user_attrs["candidate"]])
+        return np.asarray(self._features[trial.user_attrs["cell"]])
 
 
 def params_of(problem: Problem, candidate: int) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def _ask(sampler: Sampler, problem: Problem, trials: list[FrozenTrial], *, const
             params=sample.params,
             distributions=dict(sample.distributions),
             constraints=excess if constrained else None,
-            user_attrs={"candidate": candidate, "trained": is_trained},
+            user_attrs={"cell": candidate, "trained": is_trained},
             system_attrs=dict(sample.system_attrs),
         )
         trial.number = len(trials)

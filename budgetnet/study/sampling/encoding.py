@@ -41,6 +41,10 @@ class Encoder:
         values, vectors = np.linalg.eigh(kernel + 1e-6 * np.eye(len(_GRID)))
         self._root = vectors / np.sqrt(values)
 
+    def knows(self, sample: Mapping[str, Any]) -> bool:
+        """Return whether a sample has a value for every parameter that is encoded."""
+        return bool(sample) and self._distributions.keys() <= sample.keys()
+
     def rows(self, samples: Sequence[Mapping[str, Any]]) -> Encoded:
         """Encode samples, each a value for every parameter."""
         columns = {name: _as_column([sample[name] for sample in samples]) for name in self._distributions}

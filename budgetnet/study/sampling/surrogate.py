@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
 from budgetnet.common.seeding import derive_seed
+from budgetnet.study.damage import damage_of
 from budgetnet.study.outcomes import is_trained
 from budgetnet.study.sampling.domain import Domain, Sample
 from budgetnet.study.sampling.encoding import Encoded, Encoder
@@ -85,7 +86,7 @@ class SurrogateSampler:
     def update(self, ended: list[FrozenTrial], running: list[FrozenTrial]) -> None:
         """Learn from trained candidates; see `Sampler.update`."""
         self._proposed.update(_identity(trial.params) for trial in (*ended, *running))
-        trained = [trial for trial in ended if is_trained(trial)]
+        trained = [trial for trial in ended if is_trained(trial) and damage_of(trial) is None]
         if trained or running != self._running:
             self._trials = _kept(self._trials + trained)
             self._running = list(running)
@@ -131,8 +132,8 @@ def inputs_of(trials: Sequence[FrozenTrial], features: NDArray[np.float64], enco
         features: their standardised features, `(trials, features)`.
         encoder: encoder of their parameters.
     """
-    known = np.array([bool(trial.params) for trial in trials], dtype=bool)
-    sampled = encoder.rows([trial.params for trial in trials if trial.params])
+    known = np.array([encoder.knows(trial.params) for trial in trials], dtype=bool)
+    sampled = encoder.rows([trial.params for trial in trials if encoder.knows(trial.params)])
     return Inputs(features, Encoded(*(_spread(rows, known) for rows in sampled)), known)
 
 

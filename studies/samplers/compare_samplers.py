@@ -1,6 +1,6 @@
 """Compare samplers by searches with the same limit on training operations; run again, it resumes.
 
-python studies/samplers/compare.py studies/samplers/digits.yaml --out runs/samplers-digits
+python studies/samplers/compare_samplers.py studies/samplers/digits.yaml --out runs/samplers-digits
 """
 
 from __future__ import annotations
