@@ -220,7 +220,7 @@ def test_long_studies_keep_the_best_quarter_and_the_latest() -> None:
     for start in range(0, len(trials), 50):
         sampler.update(trials[start : start + 50], [])
     best = sorted(trials, key=lambda trial: -(trial.value or 0))[: REMEMBERED // 4]
-    others = [trial for trial in trials if trial not in best][REMEMBERED // 4 - REMEMBERED :]
+    others = [trial for trial in trials if trial not in best][len(best) - REMEMBERED :]
     assert sampler._trials == [trial for trial in trials if trial in best or trial in others]
 
 

@@ -118,7 +118,7 @@ def test_every_figure_is_drawn_and_nothing_is_asked_for(browser: Browser, made: 
         wait_until_drawn(page)
         figures = page.locator("figure")
         # Two fronts, use, rungs, the outline, the confusion matrix, and one for each set of curves and each ablation.
-        assert figures.count() == 6 + len(report.learning) + len(report.ablations)
+        assert figures.count() == 6 + bool(report.effects) + len(report.learning) + len(report.ablations)
         for figure in figures.all():
             assert figure.get_attribute("role") == "img"
             words = figure.get_attribute("aria-labelledby")

@@ -204,6 +204,8 @@ def _bottleneck_ratio(own: ModelSpec, base: ModelSpec) -> Factor | None:
     settings = _settings(own, base, "bottleneck_ratio")
     if own.bottleneck_ratio_of != base.bottleneck_ratio_of:
         settings["spec.bottleneck_ratio_of"] = base.bottleneck_ratio_of
+    if own.equal_expansion != base.equal_expansion:
+        settings["spec.equal_expansion"] = base.equal_expansion
     ratio = base.block_settings[0].ratio
     return _factor("bottleneck_ratio", ratio, settings) if settings else None
 

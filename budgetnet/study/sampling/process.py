@@ -104,10 +104,11 @@ def _kernel(first: Inputs, second: Inputs) -> Array:
     """Return the prior covariance of candidates, `(first, second)`."""
     squares = np.square(first.encoded.joint).sum(axis=1)[:, None] + np.square(second.encoded.joint).sum(axis=1)
     distance = squares - 2 * first.encoded.joint @ second.encoded.joint.T
-    both = np.outer(first.known, second.known)
     linear = _each(first.features) * (first.features @ second.features.T)
     smooth = SINGLE * (first.encoded.single @ second.encoded.single.T) + JOINT * np.exp(-_DISTANCE * distance)
-    return np.asarray(_CONSTANT + linear + both * smooth)
+    if not (first.known.all() and second.known.all()):
+        smooth *= np.outer(first.known, second.known)
+    return np.asarray(_CONSTANT + linear + smooth)
 
 
 def _each(features: Array) -> float:

@@ -7,7 +7,7 @@ expectation. What it learns from trained candidates outweighs it. A share of the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +26,9 @@ RANDOM_SHARE = 0.1
 """Share of proposals that are random."""
 OPTIMISM = 0.5
 """Standard deviations by which the model's uncertainty makes a candidate more promising."""
-REMEMBERED = 200
+REMEMBERED = 150
 """Trials that the model uses at most: the best quarter of them, and the latest."""
-_POOL, _PROPOSALS = 256, 16
+_POOL, _PROPOSALS = 512, 64
 """Candidates of a pool, and proposals that choose from it: to fit many at once is faster."""
 _FIRST = 5
 """Trained candidates before the model is used, if nothing is expected of any feature."""
@@ -53,6 +53,10 @@ class SurrogateSampler:
         self._encoder = Encoder(domain.distributions)
         self._trials: list[FrozenTrial] = []
         """Trained trials that the model uses, in order."""
+        self._accuracies: NDArray[np.float64] = np.zeros(0)
+        """Accuracy of each of them."""
+        self._rows: dict[int, _Row] = {}
+        """What the model knows of each of them and of those in training, by the identity of the trial."""
         self._running: list[FrozenTrial] = []
         self._proposed: set[_Identity] = set()
         self._block = -1
@@ -88,9 +92,12 @@ class SurrogateSampler:
         self._proposed.update(_identity(trial.params) for trial in (*ended, *running))
         trained = [trial for trial in ended if is_trained(trial) and damage_of(trial) is None]
         if trained or running != self._running:
-            self._trials = _kept(self._trials + trained)
+            self._trials, self._accuracies = _kept(self._trials + trained)
             self._running = list(running)
             self._posterior = None
+            used = [*self._trials, *self._running]
+            rows = {id(trial): self._rows[id(trial)] for trial in used if id(trial) in self._rows}
+            self._rows = rows | self._new_rows([trial for trial in used if id(trial) not in rows])
 
     def _draw_pool(self, block: int) -> None:
         generator = np.random.default_rng(derive_seed(self._seed, "pool", block))
@@ -113,15 +120,37 @@ class SurrogateSampler:
         self._proposed.add(_identity(params))
         return Sample(params, self._domain.distributions)
 
+    def _new_rows(self, trials: Sequence[FrozenTrial]) -> dict[int, _Row]:
+        if not trials:
+            return {}
+        features = np.array([self._domain.features_of(trial) for trial in trials])
+        inputs = inputs_of(trials, features, self._encoder)
+        rows = map(_Row, inputs.features, *inputs.encoded, inputs.known.tolist())
+        return dict(zip(map(id, trials), rows, strict=True))
+
     def _learned(self) -> Posterior:
         """Return the model after all trials."""
         if self._posterior is None:
-            trials = [*self._trials, *self._running]
-            features = np.array([self._domain.features_of(trial) for trial in trials])
-            features = features.reshape(len(trials), len(self._domain.feature_names))
-            inputs = inputs_of(trials, self._standardised(features), self._encoder)
-            self._posterior = Posterior(inputs, accuracies_of(self._trials), prior=self._domain.prior)
+            inputs = _rows(self._inputs, np.zeros(0, dtype=int))
+            if rows := [self._rows[id(trial)] for trial in (*self._trials, *self._running)]:
+                inputs = _stacked(rows)
+                inputs = inputs._replace(features=self._standardised(inputs.features))
+            self._posterior = Posterior(inputs, self._accuracies, prior=self._domain.prior)
         return self._posterior
+
+
+class _Row(NamedTuple):
+    """Inputs of one trial; features as they are."""
+
+    features: NDArray[np.float64]
+    single: NDArray[np.float64]
+    joint: NDArray[np.float64]
+    known: bool
+
+
+def _stacked(rows: Sequence[_Row]) -> Inputs:
+    features, single, joint, known = (np.array(part) for part in zip(*rows, strict=True))
+    return Inputs(features, Encoded(single, joint), known)
 
 
 def inputs_of(trials: Sequence[FrozenTrial], features: NDArray[np.float64], encoder: Encoder) -> Inputs:
@@ -153,15 +182,15 @@ def _spread(rows: NDArray[np.float64], known: NDArray[np.bool_]) -> NDArray[np.f
     return spread
 
 
-def _kept(trials: list[FrozenTrial]) -> list[FrozenTrial]:
-    """Return the best and the latest trials, in order, if there are too many."""
+def _kept(trials: list[FrozenTrial]) -> tuple[list[FrozenTrial], NDArray[np.float64]]:
+    """Return the best and the latest trials, in order, if there are too many; and their accuracies."""
+    accuracies = accuracies_of(trials)
     if len(trials) <= REMEMBERED:
-        return trials
-    ranked = np.argsort(-accuracies_of(trials), kind="stable")
-    best = set(ranked[: REMEMBERED // 4].tolist())
+        return trials, accuracies
+    best = set(np.argsort(-accuracies, kind="stable")[: REMEMBERED // 4].tolist())
     others = [place for place in range(len(trials)) if place not in best]
-    kept = best.union(others[REMEMBERED // 4 - REMEMBERED :])
-    return [trial for place, trial in enumerate(trials) if place in kept]
+    kept = sorted(best.union(others[len(best) - REMEMBERED :]))
+    return [trials[place] for place in kept], accuracies[kept]
 
 
 def accuracies_of(trials: Sequence[FrozenTrial]) -> NDArray[np.float64]:
