@@ -14,7 +14,7 @@ from search_support import MAX_PARAMS, SearchRunner
 
 from budgetnet.data import DataSet
 from budgetnet.model.budget import Budget
-from budgetnet.study.sampling.domain import Pool
+from budgetnet.study.sampling.domain import MACS, Pool
 from budgetnet.study.sampling.encoding import Encoder
 from budgetnet.study.sampling.process import JOINT, LINEAR, NOISE, SINGLE, Inputs, Posterior, scaled
 from budgetnet.study.sampling.surrogate import REMEMBERED, SurrogateSampler
@@ -264,3 +264,46 @@ def test_search_resumes_as_if_never_interrupted(digits: DataSet, tmp_path: Path)
     assert all(trial.user_attrs["params"] <= MAX_PARAMS for trial in whole)
     # Others may still be the same network, as an omitted stage has parameters too.
     assert len({tuple(sorted(trial.params.items())) for trial in whole}) == len(whole)
+
+
+class Dear(Line):
+    """Candidates of `x + 1` MACs, of which many are expected to be good."""
+
+    feature_names = (MACS,)
+
+    def __init__(self) -> None:
+        super().__init__(prior=0.6)
+
+    def pool(self, *, count: int, generator: np.random.Generator) -> Pool:
+        found = super().pool(count=count, generator=generator)
+        return Pool(found.columns, np.log(found.features + 1))
+
+    def features_of(self, trial: FrozenTrial) -> np.ndarray[Any, np.dtype[np.float64]]:
+        return np.asarray(np.log(super().features_of(trial) + 1))
+
+
+def test_candidates_cost_at_most_twice_the_median_until_ten_times_as_much_was_spent() -> None:
+    uniform = Dear.pool
+
+    def skewed(self: Dear, *, count: int, generator: np.random.Generator) -> Pool:
+        # Nine of ten candidates have 20 MACs or fewer.
+        found = uniform(self, count=10 * count, generator=generator)
+        few = np.flatnonzero(found.columns["x"] < 20)[: count * 9 // 10]
+        many = np.flatnonzero(found.columns["x"] >= 20)[: count // 10]
+        rows = np.concatenate([few, many])
+        return Pool({"x": found.columns["x"][rows]}, found.features[rows])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Dear, "pool", skewed)
+        first = [SurrogateSampler(Dear(), seed=seed).ask(0).params["x"] for seed in range(60)]
+        # The median is about 11; one in ten is random, and a tenth of these are large.
+        assert np.quantile(first, 0.9) <= 24
+        assert np.median(first) >= 17
+        later = []
+        for seed in range(60):
+            sampler = SurrogateSampler(Dear(), seed=seed)
+            # Together 600 MACs, so that the next candidate may have 60.
+            sampler.update([trained(x, 0.5 + x / 1000) for x in [19] * 30], [])
+            later.append(sampler.ask(0).params["x"])
+        assert np.quantile(later, 0.9) <= 59
+        assert np.median(later) >= 40

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
+MACS = "log MACs"
+"""Name of the feature that says what a training costs."""
+
 
 class Pool(NamedTuple):
     """Candidates to choose from."""

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from budgetnet.common.seeding import derive_seed
 from budgetnet.study.damage import damage_of
 from budgetnet.study.outcomes import is_trained
-from budgetnet.study.sampling.domain import Domain, Sample
+from budgetnet.study.sampling.domain import MACS, Domain, Sample
 from budgetnet.study.sampling.encoding import Encoded, Encoder
 from budgetnet.study.sampling.process import Inputs, Posterior
 
@@ -24,6 +24,11 @@ CHOICES = 64
 """Candidates that each proposal is the best of."""
 RANDOM_SHARE = 0.1
 """Share of proposals that are random."""
+DEAREST = 2.0
+"""Multiple of the pool's median MACs that a candidate may have, unless more was spent before:"""
+SPENT = 0.1
+"""Share of the MACs of all trained candidates together that the next one may have. So a search that may end at any time
+does not begin with a few very large candidates."""
 OPTIMISM = 0.5
 """Standard deviations by which the model's uncertainty makes a candidate more promising."""
 REMEMBERED = 150
@@ -57,6 +62,8 @@ class SurrogateSampler:
         """Accuracy of each of them."""
         self._rows: dict[int, _Row] = {}
         """What the model knows of each of them and of those in training, by the identity of the trial."""
+        self._spent = 0.0
+        """MACs of all trained candidates together; 0 if they are not known."""
         self._running: list[FrozenTrial] = []
         self._proposed: set[_Identity] = set()
         self._block = -1
@@ -74,6 +81,8 @@ class SurrogateSampler:
         row = rows[0]
         is_first = not self._domain.prior.any() and len(self._trials) < _FIRST
         if generator.random() >= RANDOM_SHARE and not is_first:
+            cheap = rows[self._macs[rows] <= max(DEAREST * float(np.median(self._macs)), SPENT * self._spent)]
+            rows = cheap if len(cheap) else rows
             mean, deviation = self._learned().predict(_rows(self._inputs, rows))
             row = rows[np.argmax(mean + OPTIMISM * deviation)]
         return self._sample(self._pool.params_at(row))
@@ -91,6 +100,7 @@ class SurrogateSampler:
         """Learn from trained candidates; see `Sampler.update`."""
         self._proposed.update(_identity(trial.params) for trial in (*ended, *running))
         trained = [trial for trial in ended if is_trained(trial) and damage_of(trial) is None]
+        self._spent += sum(float(self._macs_of(self._domain.features_of(trial))) for trial in trained)
         if trained or running != self._running:
             self._trials, self._accuracies = _kept(self._trials + trained)
             self._running = list(running)
@@ -105,6 +115,7 @@ class SurrogateSampler:
         self._pool = self._domain.pool(count=_POOL, generator=generator)
         features = self._pool.features
         count = len(features)
+        self._macs = self._macs_of(features)
         self._identities = [_identity(self._pool.params_at(row)) for row in range(count)]
         # In units of the differences between the candidates to choose from.
         self._mean = features.mean(axis=0) if count else np.zeros(features.shape[1])
@@ -112,6 +123,11 @@ class SurrogateSampler:
         self._deviation = np.where(deviation > _NO_DIFFERENCE, deviation, 1.0)
         encoded = self._encoder.columns(self._pool.columns, count=count)
         self._inputs = Inputs(self._standardised(features), encoded, np.ones(count, dtype=bool))
+
+    def _macs_of(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the MACs of candidates by their features, `(..., features)`; 0 if they are not a feature."""
+        names = self._domain.feature_names
+        return np.exp(features[..., names.index(MACS)]) if MACS in names else np.zeros(features.shape[:-1])
 
     def _standardised(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.asarray((features - self._mean) / self._deviation)
