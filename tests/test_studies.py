@@ -20,6 +20,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 from support import child_environment, finished
 
+from budgetnet.common.documents import parse_count
 from budgetnet.common.files import read_mapping, write_yaml
 from budgetnet.experiments.ablation import AblationStudy
 from budgetnet.experiments.reproduction.leakage import leakage_result
@@ -418,3 +419,27 @@ def test_the_goals_keep_their_limits() -> None:
         # 49,000 of 50,000 images are trained on.
         assert recipe.validation_fraction == 0.02
         assert 6 * spec.macs * 49_000 * recipe.epochs <= petaflops * 1e15
+
+
+@pytest.mark.parametrize("results", sorted((STUDIES / "samplers" / "results").iterdir()), ids=lambda path: path.name)
+def test_comparison_of_samplers_follows_from_its_records(results: Path) -> None:
+    study = read_mapping(STUDIES / "samplers" / f"{results.name}.yaml")
+    text = (STUDIES / "samplers" / "README.md").read_text()
+    seeds = [seed for seed in study["seeds"] if all((results / f"{arm}-{seed}.json").exists() for arm in study["arms"])]
+    best: dict[str, list[float]] = {}
+    for arm in study["arms"]:
+        found = [json.loads((results / f"{arm}-{seed}.json").read_text()) for seed in seeds]
+        assert len({each["limit_pflop"] for each in found}) == 1
+        for each in found:
+            # The next candidate would have been beyond the limit, so that nearly all of it was used.
+            used = sum(each["macs"]) * 6 * study["train_size"] * study["recipe"]["epochs"] / 1e15
+            assert 0.5 * each["limit_pflop"] < used <= each["limit_pflop"]
+            assert max(each["params"]) <= parse_count(str(study["max_params"]), field="max_params")
+        best[arm] = [100 * max(each["accuracies"]) for each in found]
+        shown = ", ".join(f"{value:.2f}" for value in best[arm])
+        assert f"| {arm} | {shown} | {', '.join(str(each['candidates']) for each in found)} |" in text
+    for arm in ("random", "tpe"):
+        differences = np.subtract(best["surrogate"], best[arm])
+        margin = t.ppf(0.975, len(differences) - 1) * sem(differences)
+        mean = differences.mean()
+        assert f"surrogate - {arm} {mean:+.2f} [{mean - margin:+.2f}, {mean + margin:+.2f}]" in text.replace("\n", " ")
