@@ -60,6 +60,6 @@ def effects(found: Sequence[FeatureEffect], *, note: str = "") -> Figure:
         )
     )
     figure.add_vline(x=0, line={"color": INK, "width": 1})
-    figure.update_xaxes(title_text="standard deviations of accuracy for one of the feature")
+    figure.update_xaxes(title_text="effect, standard deviations")
     figure.update_yaxes(autorange="reversed", ticks="")
     return figure

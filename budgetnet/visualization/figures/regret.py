@@ -15,6 +15,7 @@ from budgetnet.visualization.figures.style import (
     VERMILLION,
     blank_figure,
     literal,
+    style_axes,
 )
 
 if TYPE_CHECKING:
@@ -85,8 +86,9 @@ def regret_lines(lines: list[RegretLine], *, note: str) -> Figure:
             col=1,
         )
     trainings = sorted({count for line in lines for count in line.trainings})
+    style_axes(panels)
     for row, table in enumerate(tables, 1):
-        panels.update_yaxes(title_text=f"{table}: regret, points", type="log", row=row, col=1)
+        panels.update_yaxes(title_text=f"{table}: regret, points", type="log", dtick="D2", row=row, col=1)
         panels.update_xaxes(type="log", tickvals=trainings, row=row, col=1)
     panels.update_xaxes(title_text="trainings", row=len(tables), col=1)
     return panels
