@@ -65,8 +65,8 @@ def quality(
         from budgetnet.bench.quality.tables import MACRO, PACKAGED, load
 
         default = PACKAGED if macro is None else (MACRO,)
-        names = default if tables is None else tuple(_parts(tables))
-        asked = list(_parts(strategies))
+        names = default if tables is None else tuple(_parts(tables, field="--tables"))
+        asked = list(_parts(strategies, field="--strategies"))
         for name in asked:
             look_up(name, STRATEGIES, field="--strategies", missing="no such strategy")
         if plot is not None:
@@ -90,11 +90,11 @@ def quality(
     print_result(result, _print_quality, as_json=as_json, packages=("optuna",))
 
 
-def _parts(text: str) -> dict[str, None]:
+def _parts(text: str, *, field: str) -> dict[str, None]:
     """Return the entries of a comma-separated list, each once."""
     parts = dict.fromkeys(part.strip() for part in text.split(","))
     if "" in parts:
-        raise InputError("--strategies", text, "must be names separated by commas")
+        raise InputError(field, text, "must be names separated by commas")
     return parts
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -136,7 +138,8 @@ def test_packaged_tables_have_their_published_sizes() -> None:
     [
         (["--tables", "macro"], "--macro = None: must name nas-bench-macro_cifar10.json"),
         (["--tables", "nas"], "--tables = 'nas': no such table"),
-        (["--strategies", "tpe,,gp"], "must be names separated by commas"),
+        (["--tables", "macro,"], "--tables = 'macro,': must be names separated by commas"),
+        (["--strategies", "tpe,,gp"], "--strategies = 'tpe,,gp': must be names separated by commas"),
         (["--strategies", "cma"], "--strategies = 'cma': no such strategy"),
         (["--repeat", "1"], "--repeat = 1: must be from 2 to 100,000"),
     ],
@@ -154,6 +157,26 @@ def test_a_file_that_is_no_table_is_named(tmp_path: Path) -> None:
         wrong.write_text(text)
         with pytest.raises(InputError, match=r"macro = .*: must be the table NAS-Bench-Macro"):
             load(("macro",), macro=wrong)
+
+
+@pytest.mark.parametrize("change", ["some", "foreign", "unknown accuracy", "no parameters"])
+def test_a_table_that_is_incomplete_or_changed_is_named(change: str, tmp_path: Path) -> None:
+    cells: dict[str, dict[str, Any]] = {
+        "".join(layers): {"test_acc": [90.0, 91.0], "params": 9e5, "flops": 1e7} for layers in product("012", repeat=8)
+    }
+    table = tmp_path / "table.json"
+    table.write_text(json.dumps(cells))
+    assert len(load(("macro",), macro=table)) == 4
+    first = cells.pop("0" * 8)
+    others = {
+        "some": {},
+        "foreign": {"30000000": first},
+        "unknown accuracy": {"0" * 8: {**first, "test_acc": [90.0, math.nan]}},
+        "no parameters": {"0" * 8: {**first, "params": 0}},
+    }
+    table.write_text(json.dumps(cells | others[change]))
+    with pytest.raises(InputError, match=r"must be the table NAS-Bench-Macro, of all 6,561 networks of 8 layers"):
+        load(("macro",), macro=table)
 
 
 @needs_macro

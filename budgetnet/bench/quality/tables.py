@@ -11,6 +11,7 @@ Sources:
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import math
 import warnings
@@ -35,7 +36,9 @@ _MACRO_LIMITS = (1.0, 1.5, 2.0, 2.5)
 """Most parameters, in millions."""
 _SIZE_QUANTILES = (0.5, 0.8)
 """Share of a table's networks that are within a limit on size."""
-_OPERATIONS = 8
+_OPERATIONS = (0, 1, 2)
+"""Kinds of layer of NAS-Bench-Macro."""
+_LAYERS = 8
 
 
 @dataclass(frozen=True)
@@ -113,10 +116,13 @@ def _macro(path: Path) -> Iterator[Problem]:
         accuracy, size, macs = (np.array([row[place] for row in rows], dtype=np.float64) for place in (1, 2, 3))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError("macro", str(path), f"must be the table NAS-Bench-Macro: {error}") from None
-    if indexes.shape[1:] != (_OPERATIONS,) or accuracy.ndim != 2:
-        raise InputError("macro", str(path), f"must be the table NAS-Bench-Macro, of {_OPERATIONS} layers")
+    networks = ["".join(layers) for layers in itertools.product(map(str, _OPERATIONS), repeat=_LAYERS)]
+    numbers = np.concatenate([accuracy.ravel(), size, macs])
+    if sorted(cells) != networks or accuracy.ndim != 2 or not (np.isfinite(numbers) & (numbers > 0)).all():
+        rule = f"must be the table NAS-Bench-Macro, of all {len(networks):,} networks of {_LAYERS} layers"
+        raise InputError("macro", str(path), rule)
     kinds: dict[str, BaseDistribution] = {
-        f"layer_{number}": CategoricalDistribution((0, 1, 2)) for number in range(1, _OPERATIONS + 1)
+        f"layer_{number}": CategoricalDistribution(_OPERATIONS) for number in range(1, _LAYERS + 1)
     }
     millions = size / 1e6 if size.max() > 1e3 else size
     for limit in _MACRO_LIMITS:
