@@ -12,7 +12,7 @@ from budgetnet.statistics.intervals import Interval
 from budgetnet.study.damage import damage_of
 from budgetnet.study.outcomes import is_trained
 from budgetnet.study.sampling.encoding import Encoder
-from budgetnet.study.sampling.process import Posterior
+from budgetnet.study.sampling.process import Posterior, deviations
 from budgetnet.study.sampling.study_domain import PRIOR, features_of
 from budgetnet.study.sampling.surrogate import accuracies_of, inputs_of
 from budgetnet.study.settings import StudySettings
@@ -54,7 +54,7 @@ def feature_effects(study: optuna.Study, settings: StudySettings) -> list[Featur
     if sum(trial.state == TrialState.COMPLETE for trial in trials) < LEAST_TRIALS:
         return []
     features = np.array([features_of(trial) for trial in trials])
-    deviation = features.std(axis=0)
+    deviation = deviations(features)
     standardised = (features - features.mean(axis=0)) / np.where(deviation > 0, deviation, 1.0)
     sizing = settings.config.sizing
     has_share = any("budget_share" in trial.params for trial in trials)

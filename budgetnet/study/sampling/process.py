@@ -23,6 +23,8 @@ NOISE = 0.4
 _CONSTANT = 1.0
 _DISTANCE = 2.0
 """The joint kernel is exp(-2 distance²)."""
+_NO_DIFFERENCE = 1e-9
+"""Standard deviation of a feature below which all candidates have the same value: equal values have one by rounding."""
 _CLIP = -2.0, 4.0
 """Accuracies further from the median, in standard deviations, are taken as this far: some trainings fail."""
 
@@ -98,6 +100,14 @@ def scaled(accuracies: Array) -> Array:
     from_median = accuracies - np.median(accuracies)
     deviation = max(1.4826 * float(np.median(np.abs(from_median))), 0.3 * float(accuracies.std()), 1e-6)
     return np.clip(from_median / deviation, *_CLIP)
+
+
+def deviations(features: Array) -> Array:
+    """Return the standard deviation of each feature, `(features,)`; 0 if all candidates have the same value."""
+    if not len(features):
+        return np.zeros(features.shape[1])
+    found = features.std(axis=0)
+    return np.where(found > _NO_DIFFERENCE, found, 0.0)
 
 
 def _kernel(first: Inputs, second: Inputs) -> Array:

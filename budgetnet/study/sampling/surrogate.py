@@ -18,7 +18,7 @@ from budgetnet.study.damage import damage_of
 from budgetnet.study.outcomes import is_trained
 from budgetnet.study.sampling.domain import MACS, Domain, Sample
 from budgetnet.study.sampling.encoding import Encoded, Encoder
-from budgetnet.study.sampling.process import Inputs, Posterior
+from budgetnet.study.sampling.process import Inputs, Posterior, deviations
 
 CHOICES = 64
 """Candidates that each proposal is the best of."""
@@ -37,8 +37,6 @@ _POOL, _PROPOSALS = 512, 64
 """Candidates of a pool, and proposals that choose from it: to fit many at once is faster."""
 _FIRST = 5
 """Trained candidates before the model is used, if nothing is expected of any feature."""
-_NO_DIFFERENCE = 1e-9
-"""Standard deviation of a feature below which all candidates have the same value."""
 
 
 _Identity = tuple[tuple[str, Any], ...]
@@ -119,8 +117,8 @@ class SurrogateSampler:
         self._identities = [_identity(self._pool.params_at(row)) for row in range(count)]
         # In units of the differences between the candidates to choose from.
         self._mean = features.mean(axis=0) if count else np.zeros(features.shape[1])
-        deviation = features.std(axis=0) if count else np.zeros(features.shape[1])
-        self._deviation = np.where(deviation > _NO_DIFFERENCE, deviation, 1.0)
+        deviation = deviations(features)
+        self._deviation = np.where(deviation > 0, deviation, 1.0)
         encoded = self._encoder.columns(self._pool.columns, count=count)
         self._inputs = Inputs(self._standardised(features), encoded, np.ones(count, dtype=bool))
 
