@@ -11,6 +11,8 @@ BudgetnetError          1   base class of all errors raised by budgetnet
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 _OUT_OF_MEMORY = (
@@ -83,6 +85,15 @@ class InputError(BudgetnetError, ValueError):
     def __reduce__(self) -> tuple[Any, ...]:
         # The default pickles the message alone, so the error could not be raised again in another process.
         return type(self), (self.field, self.value, self.rule)
+
+
+@contextmanager
+def named(field: str) -> Iterator[None]:
+    """Raise errors of a value under the name of its field; errors of a file keep the name of the file."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(error.field if ": " in error.field else field, error.value, error.rule) from None
 
 
 class DataError(InputError):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -29,7 +28,7 @@ from budgetnet.common.config import (
     several,
 )
 from budgetnet.common.documents import Document, look_up
-from budgetnet.common.errors import InputError
+from budgetnet.common.errors import InputError, named
 from budgetnet.common.files import exists, is_file_path
 from budgetnet.model.budget import Budget, Sizing
 from budgetnet.model.spec import ModelSpec
@@ -269,7 +268,7 @@ class SearchConfig(EngineOptions):
         Raises:
             InputError: no such network or file, or a file that breaks a rule.
         """
-        with _named("enqueue"):
+        with named("enqueue"):
             return tuple(
                 each if isinstance(each, ModelSpec) or each == ZOO else find_spec(each) for each in self.enqueue
             )
@@ -309,20 +308,11 @@ class SearchConfig(EngineOptions):
         return self.replace(**kept)
 
 
-@contextmanager
-def _named(field: str) -> Iterator[None]:
-    """Raise errors of a value under the name of its field; errors of a file keep the name of the file."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(error.field if ": " in error.field else field, error.value, error.rule) from None
-
-
 def _recipe(config: SearchConfig, prefix: str, *, default: str) -> Recipe:
     """The recipe of candidates, or of finalists, whose fields have a prefix."""
     chosen, epochs = getattr(config, f"{prefix}recipe"), getattr(config, f"{prefix}epochs")
-    with _named(f"{prefix}recipe"):
+    with named(f"{prefix}recipe"):
         chosen = default if chosen is None else chosen
         recipe = chosen if isinstance(chosen, Recipe) else find_recipe(chosen)
-    with _named(f"{prefix}epochs"):
+    with named(f"{prefix}epochs"):
         return recipe if epochs is None else recipe.with_epochs(epochs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from support import tiny_recipe
 
 from budgetnet import zoo
 from budgetnet.common.errors import InputError
+from budgetnet.experiments.ablation.config import AblationConfig
 from budgetnet.experiments.ablation.factors import factors_of, resampled
 from budgetnet.experiments.ablation.overrides import Setup, override
 from budgetnet.experiments.ablation.results import ablation_result
@@ -208,6 +210,15 @@ def test_a_base_without_a_factor_is_told_in_one_line(base: ModelSpec, line: str)
         winner_study(winner(recipe=RECIPE), base)
     assert str(caught.value).startswith(line)
     assert "\n" not in str(caught.value)
+
+
+def test_a_base_that_does_not_exist_is_named_as_the_base(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^base = 'nosuch': no such network, and no such file"):
+        _ = AblationConfig(of=winner(), base="nosuch").file
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("stages: []\n")
+    with pytest.raises(InputError, match=r"broken\.yaml: stages = "):
+        _ = AblationConfig(of=winner(), base=str(broken)).file
 
 
 def test_the_conclusion_names_the_factors_whose_differences_are_beyond_noise() -> None:

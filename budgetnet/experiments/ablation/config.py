@@ -22,7 +22,7 @@ from budgetnet.common.config import (
     path_as_text,
     several,
 )
-from budgetnet.common.errors import InputError
+from budgetnet.common.errors import InputError, named
 from budgetnet.experiments.ablation.study import MAX_SEEDS, AblationStudy
 from budgetnet.experiments.ablation.winner import SearchWinner, winner_study
 from budgetnet.model.zoo import find_spec
@@ -133,7 +133,9 @@ class AblationConfig(EngineOptions):
             InputError: the file is missing or breaks a rule, or the winner cannot be compared with the base.
         """
         if isinstance(self.of, SearchWinner):
-            return winner_study(self.of, find_spec(self.base))
+            with named("base"):
+                base = find_spec(self.base)
+            return winner_study(self.of, base)
         if isinstance(self.study, AblationStudy):
             return self.study
         if self.study is None:
