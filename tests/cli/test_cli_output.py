@@ -229,7 +229,7 @@ def test_search_and_leaderboard_print_the_same_leaderboard(folder: Path, tell: R
     assert answered(tell, "leaderboard") == answered(tell, "leaderboard", found["study"]) == found
     assert tell("leaderboard").out == tell(*SEARCH).out
     assert outside_the_storage(folder) == before
-    assert (found["trained"], found["comparable"], found["duplicate"], found["no_result"]) == (3, False, 0, 0)
+    assert (found["trained"], found["comparable"], found["no_result"]) == (3, False, 0)
     rows = found["rows"]
     assert [row["rank"] for row in rows] == [1, 2, 3]
     accuracies = [row["accuracy"] for row in rows]
