@@ -69,6 +69,8 @@ def quality(
         asked = list(_parts(strategies, field="--strategies"))
         for name in asked:
             look_up(name, STRATEGIES, field="--strategies", missing="no such strategy")
+        if macro is not None and MACRO not in names:
+            raise InputError("--macro", str(macro), f"is read for the table {MACRO} only, which --tables leaves out")
         if plot is not None:
             from budgetnet.visualization.figures import require_writable
 

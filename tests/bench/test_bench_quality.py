@@ -137,6 +137,7 @@ def test_packaged_tables_have_their_published_sizes() -> None:
     ("words", "line"),
     [
         (["--tables", "macro"], "--macro = None: must name nas-bench-macro_cifar10.json"),
+        (["--tables", "hpolib", "--macro", "m.json"], "--macro = 'm.json': is read for the table macro only"),
         (["--tables", "nas"], "--tables = 'nas': no such table"),
         (["--tables", "macro,"], "--tables = 'macro,': must be names separated by commas"),
         (["--strategies", "tpe,,gp"], "--strategies = 'tpe,,gp': must be names separated by commas"),
