@@ -422,6 +422,19 @@ def test_bottleneck_ratio_is_reset_without_bottleneck() -> None:
     assert set_at(base, spec__block="preact").spec == ModelSpec.resnet(channels=[8], block="preact")
 
 
+@pytest.mark.parametrize(("block", "kept"), [("basic", "input"), ("bottleneck", "inner")])
+def test_squeezed_channels_are_reset_only_where_they_are_invalid(block: str, kept: str) -> None:
+    spec = ModelSpec.resnet(channels=[8, 8], block=block, squeeze_excitation_ratio=0.5)
+    spec = spec.replace(squeeze_excitation={"ratio_of": kept})
+    base = Setup(spec, NAMED["paper"])
+    # One stage fewer has the same kinds of block.
+    one = override(base, {"spec.stages": [stage.model_dump() for stage in spec.stages[:1]]}).spec
+    assert one.squeeze_excitation.ratio_of == kept
+    other = "preact" if block == "basic" else "basic"
+    changed = set_at(base, spec__block=other).spec.squeeze_excitation.ratio_of
+    assert changed == ("input" if block == "basic" else "output")
+
+
 def test_fields_named_by_settings_are_not_reset() -> None:
     with pytest.raises(InputError, match=r"^recipe\.nesterov = True: needs a momentum above 0$"):
         set_at(EVERYTHING, recipe__momentum="off", recipe__nesterov="on")

@@ -44,13 +44,15 @@ class _DependentField(NamedTuple):
     value: Any
     of: str
     when: Callable[[Any], bool]
+    only: Any = None
+    """The one value that is invalid then; None: every value but the one that it is reset to."""
 
 
-def _has_no_bottleneck(kinds: tuple[Any, ...]) -> bool:
+def _has_no_bottleneck(kinds: frozenset[Any]) -> bool:
     return not any(str(kind).endswith("bottleneck") for kind in kinds)
 
 
-def _is_all_preact(kinds: tuple[Any, ...]) -> bool:
+def _is_all_preact(kinds: frozenset[Any]) -> bool:
     return all(str(kind).startswith("preact") for kind in kinds)
 
 
@@ -72,8 +74,8 @@ _DEPENDENT_FIELDS = (
     _DependentField("spec.bottleneck_ratio_of", "output", "spec.block", _has_no_bottleneck),
     _DependentField("spec.equal_expansion", True, "spec.block", _has_no_bottleneck),
     _DependentField("spec.group_width", None, "spec.block", _has_no_bottleneck),
-    _DependentField("spec.squeeze_excitation.place", "output", "spec.block", _has_no_bottleneck),
-    _DependentField("spec.squeeze_excitation.ratio_of", "output", "spec.block", _has_no_bottleneck),
+    _DependentField("spec.squeeze_excitation.place", "output", "spec.block", _has_no_bottleneck, only="inner"),
+    _DependentField("spec.squeeze_excitation.ratio_of", "output", "spec.block", _has_no_bottleneck, only="inner"),
     _DependentField("spec.block_activation", True, "spec.block", _is_all_preact),
     _DependentField("spec.stem.pool_stride", 2, "spec.stem.pool_size", lambda size: size is None),
     _DependentField("spec.shortcut.kernel_size", 1, "spec.shortcut.kind", _has_no_conv),
@@ -94,13 +96,13 @@ def _dependent_fields(documents: dict[str, Any]) -> Iterator[_DependentField]:
 
 
 def _determinant(documents: dict[str, Any], path: str) -> Any:
-    """Return what a dependent field depends on; for blocks, the kinds of all stages, or of one."""
+    """Return what a dependent field depends on; for blocks, the set of the kinds of all stages, or of one."""
     if not path.endswith(".block"):
         return value_at(documents, path)
     network, stages = value_at(documents, "spec.block"), value_at(documents, path.removesuffix(".block"))
     stages = stages["stages"] if path == "spec.block" else [stages]
     each = [stage for stage in stages if isinstance(stage, dict)] if isinstance(stages, list) else []
-    return tuple(stage.get("block") or network for stage in each)
+    return frozenset(stage.get("block") or network for stage in each)
 
 
 def override(base: Setup, settings: Mapping[str, Any]) -> Setup:
@@ -213,7 +215,8 @@ def _must_reset(field: _DependentField, documents: dict[str, Any], inherited: di
         value, of = value_at(documents, field.path), _determinant(documents, field.of)
         # What the base combines is valid: its stages may have values of their own.
         changed = of != _determinant(inherited, field.of)
-        return changed and value == value_at(inherited, field.path) and field.when(of) and value != field.value
+        invalid = value != field.value if field.only is None else value == field.only
+        return changed and value == value_at(inherited, field.path) and field.when(of) and invalid
     except InputError:  # An invalid document, which is reported on validation, or a stage that is new.
         return False
 
