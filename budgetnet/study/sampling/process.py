@@ -12,7 +12,7 @@ from budgetnet.study.sampling.encoding import Encoded
 
 Array = NDArray[np.float64]
 
-LINEAR = 0.5
+LINEAR = 2.0
 """Prior variance of the closed-form features' joint effect, in units of the accuracies' variance."""
 SINGLE = 0.5
 """Prior variance of the sum of the parameters' own effects."""
