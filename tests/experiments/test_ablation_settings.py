@@ -104,10 +104,19 @@ def edits(draw: st.DrawFn, spec: ModelSpec) -> Edit:
         ("spec.strides", many, lambda m: each(m, "stride", many)),
         ("spec.kernel_sizes", [odd, 1], lambda m: each(m, "kernel_sizes", [[odd, 1]] * count)),
         ("spec.stem.channels", number, lambda m: m["stem"].update(channels=number)),
+        ("spec.head.pooling", word, lambda m: m["head"].update(pooling=word)),
+    ]
+    of_network: list[Edit] = [
         ("spec.groups", number, lambda m: m.update(groups=number)),
         ("spec.activation", word, lambda m: m.update(activation=word)),
-        ("spec.head.pooling", word, lambda m: m["head"].update(pooling=word)),
         ("spec.shortcut.kernel_size", odd, lambda m: m["shortcut"].update(kernel_size=odd)),
+    ]
+    # Where stages have values of their own, the setting replaces these too.
+    fields = [path.split(".")[1] for path, *_ in of_network]
+    known += [
+        edit
+        for field, edit in zip(fields, of_network, strict=True)
+        if all(getattr(stage, field) is None for stage in spec.stages)
     ]
     return draw(st.sampled_from(known))
 
