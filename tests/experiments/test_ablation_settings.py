@@ -88,6 +88,17 @@ def edits(draw: st.DrawFn, spec: ModelSpec) -> Edit:
         for stage, value in zip(mapping["stages"], values, strict=True):
             stage[field] = value
 
+    def everywhere(mapping: dict[str, Any], field: str, value: Any) -> None:
+        """Set a field of the network, in place of what stages have of their own."""
+        mapping[field] = value
+        for stage in mapping["stages"]:
+            stage.pop(field, None)
+
+    def shortcuts(mapping: dict[str, Any]) -> None:
+        for document in (mapping, *mapping["stages"]):
+            if document.get("shortcut") is not None:
+                document["shortcut"]["kernel_size"] = odd
+
     known: list[Edit] = [
         (f"spec.stages[{index}].channels", number, lambda m: m["stages"][index].update(channels=number)),
         (f"spec.stages[{index}].blocks", number, lambda m: m["stages"][index].update(blocks=number)),
@@ -104,19 +115,10 @@ def edits(draw: st.DrawFn, spec: ModelSpec) -> Edit:
         ("spec.strides", many, lambda m: each(m, "stride", many)),
         ("spec.kernel_sizes", [odd, 1], lambda m: each(m, "kernel_sizes", [[odd, 1]] * count)),
         ("spec.stem.channels", number, lambda m: m["stem"].update(channels=number)),
+        ("spec.groups", number, lambda m: everywhere(m, "groups", number)),
+        ("spec.activation", word, lambda m: everywhere(m, "activation", word)),
         ("spec.head.pooling", word, lambda m: m["head"].update(pooling=word)),
-    ]
-    of_network: list[Edit] = [
-        ("spec.groups", number, lambda m: m.update(groups=number)),
-        ("spec.activation", word, lambda m: m.update(activation=word)),
-        ("spec.shortcut.kernel_size", odd, lambda m: m["shortcut"].update(kernel_size=odd)),
-    ]
-    # Where stages have values of their own, the setting replaces these too.
-    fields = [path.split(".")[1] for path, *_ in of_network]
-    known += [
-        edit
-        for field, edit in zip(fields, of_network, strict=True)
-        if all(getattr(stage, field) is None for stage in spec.stages)
+        ("spec.shortcut.kernel_size", odd, shortcuts),
     ]
     return draw(st.sampled_from(known))
 

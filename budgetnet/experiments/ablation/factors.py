@@ -275,7 +275,7 @@ def _same(own: ModelSpec, base: ModelSpec, name: str) -> bool:
 
 
 def _value(base: ModelSpec, name: str, count: int) -> Any:
-    """Return the base's value of a field: the network's where all stages have it, else a list for so many stages."""
+    """Return the base's value of a field: the network's where all stages have it, else a list by stage."""
     values = _each(base, name)
     if all(getattr(stage, name) is None for stage in base.stages):
         return _plain(getattr(base, name))

@@ -72,7 +72,7 @@ def fill(
 
 
 def _choices(widths: Sequence[int], *, step: int, reach: int) -> list[list[int]]:
-    """Return each width with those at most so many steps away."""
+    """Return, for each width, the widths within a number of steps of it."""
     changes = range(-reach * step, reach * step + 1, step)
     return [[width + each for each in changes if 0 < width + each <= MAX_CHANNELS] for width in widths]
 

@@ -120,7 +120,7 @@ def _squared(values: Any, number: Any) -> Any:
 
 
 def _grouped(channels: Any, groups: Any, group_width: Any = 0) -> Any:
-    """Return the channels of each group: a group width or, where that is 0, those of so many groups."""
+    """Return the channels of each group: the group width or, where it is 0, the channels divided by the groups."""
     if np.all(group_width):
         return group_width
     whole = channels
