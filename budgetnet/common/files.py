@@ -193,6 +193,12 @@ def atomic_write_path(path: Path) -> Iterator[Path]:
         raise
 
 
+def remove_partial_files(folder: Path) -> None:
+    """Delete the temporary files that killed processes left in a folder; no other process may be writing to it."""
+    for part in folder.glob(".*.part"):
+        part.unlink(missing_ok=True)
+
+
 def replace_atomically(temporary: Path, path: Path) -> None:
     """Flush a complete file to disk and rename it to ``path`` on the same file system, replacing any existing file."""
     with temporary.open("rb+") as stream:

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from budgetnet.common.errors import BudgetnetError, BusyError, InputError
-from budgetnet.common.files import write_bytes
+from budgetnet.common.files import remove_partial_files, write_bytes
 from budgetnet.common.passwords import without_password
 from budgetnet.runs.records import RunIdentity
 from budgetnet.runs.store import RunFolder
@@ -109,8 +109,7 @@ class RunStore:
         # First, so that nothing changes any more while the files are copied.
         self._write(f"{name}/{_ATTEMPT}", str(attempt).encode())
         if self._is_local:  # Partial files of workers that were killed.
-            for part in Path(self._root, name).glob(".*.part"):
-                part.unlink(missing_ok=True)
+            remove_partial_files(Path(self._root, name))
         for file in self.fetch(name, scratch):
             self._pushed[file.relative_to(scratch / name).as_posix()] = _state(file)
         return RunFolder(scratch / name)

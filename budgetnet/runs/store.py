@@ -30,7 +30,15 @@ from safetensors.numpy import load_file, save
 
 from budgetnet.common.documents import Document
 from budgetnet.common.errors import BusyError, InputError, RecordError
-from budgetnet.common.files import exists, read_mapping, write_bytes, write_json, write_text, write_yaml
+from budgetnet.common.files import (
+    exists,
+    read_mapping,
+    remove_partial_files,
+    write_bytes,
+    write_json,
+    write_text,
+    write_yaml,
+)
 from budgetnet.runs.metrics import Scores
 from budgetnet.runs.records import Epoch, RunIdentity, RunRecord, RunResult, TestResult
 
@@ -82,8 +90,7 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(self.path / ".lock", timeout=_LOOKING_SECONDS):
-                for part in self.path.glob(".*.part"):
-                    part.unlink(missing_ok=True)
+                remove_partial_files(self.path)
                 yield
         except Timeout:
             raise BusyError("run folder", str(self.path), "another process is training this run") from None

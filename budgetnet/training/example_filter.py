@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from budgetnet.common.errors import InputError
+from budgetnet.common.files import remove_partial_files
 from budgetnet.common.seeding import derive_seed
 from budgetnet.data.batches import Batch, BatchLoader
 from budgetnet.model.proxy import proxy_spec
@@ -225,8 +226,7 @@ class ExampleSelection:
                 # Another process may have computed it while this one waited for the lock.
                 found = self._read_positions(epoch)
                 if found is None:
-                    for part in self._folder.glob(".*.part"):
-                        part.unlink(missing_ok=True)
+                    remove_partial_files(self._folder)
                     found = self._choose(epoch)
         return found
 

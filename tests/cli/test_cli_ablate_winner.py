@@ -173,7 +173,7 @@ BAD = [
     (["--of", "nothing"], "--of = 'nothing': no such study; the storage has final, first"),
     (["--of", "first#99"], "--of = 'first#99': study first has no such trial"),
     (["--of", "first#x"], "--of = 'first#x': must be the name of a search, best, or SEARCH#3"),
-    (["--of", "first", "--base", "nowhere"], "spec = 'nowhere'"),
+    (["--of", "first", "--base", "nowhere"], "--base = 'nowhere': no such network"),
     (["--of", "first", "--out", "empty"], "--storage = 'sqlite:"),
 ]
 

@@ -78,6 +78,7 @@ def test_new_finished_trials_are_added(digits: DataSet, tmp_path: Path) -> None:
 CHILD = """
 import os, signal, sys, time
 from pathlib import Path
+from budgetnet.common import files
 from budgetnet.visualization.dashboard import annotate, attributes
 from budgetnet.study.storage import default_storage, find_study, open_storage
 
@@ -93,7 +94,12 @@ def die_around(self):
     if (instant, count) == ("behind", last):
         os.kill(os.getpid(), signal.SIGKILL)
 
+def die_within(temporary, path):
+    os.kill(os.getpid(), signal.SIGKILL)
+
 attributes.Attributes.commit = die_around
+if instant == "within":
+    files.replace_atomically = die_within
 storage = open_storage(default_storage(out), create=False)
 print("ready", flush=True)
 while instant == "told" and not (out / "go").exists():
@@ -121,6 +127,15 @@ def test_kill_at_any_point_leaves_complete_notes(copy: Copy, instant: str, last:
     assert [bool(each["artifacts"]) for each in trials] == [number < done for number in range(count)]
     again = copy.annotate()
     assert again == (count - done, (instant, last) != ("behind", -1))
+    require_whole(copy)
+
+
+def test_kill_while_a_file_is_written_leaves_no_partial_file(copy: Copy) -> None:
+    with child(copy.out, "within") as process:
+        process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL
+    assert [path.suffix for path in (copy.out / "artifacts").iterdir() if path.name != LOCK] == [".part"]
+    assert copy.annotate() == (len(copy.trials), True)
     require_whole(copy)
 
 

@@ -11,6 +11,7 @@ import optuna
 from filelock import FileLock, Timeout
 from optuna.storages import RDBStorage
 
+from budgetnet.common.files import remove_partial_files
 from budgetnet.common.passwords import without_password
 from budgetnet.study.finalists import load_finals, readable_results
 from budgetnet.study.settings import StudySettings
@@ -72,6 +73,7 @@ def annotate(
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / LOCK, timeout=-1 if wait else 0):
+            remove_partial_files(folder)
             return _Notes(study, settings, storage, out).write(progress, stopped)
     except Timeout:
         return Annotated(0, False)
