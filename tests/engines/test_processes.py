@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import dying_worker
 import pytest
 import torch
 from filelock import FileLock
@@ -45,12 +46,12 @@ def begun(trials: list[FrozenTrial]) -> list[FrozenTrial]:
 
 
 class Killer(Watcher):
-    """Kills the worker of the first run so many times, each time when it has trained another epoch."""
+    """Kills the worker of the first run when it has trained an epoch."""
 
-    def __init__(self, *, kills: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.victims: list[str] = []
-        self._kills, self._runs = kills, dict[int, str]()
+        self._runs: dict[int, str] = {}
 
     def on_run_start(self, run: RunInfo, *, worker: int) -> None:
         super().on_run_start(run, worker=worker)
@@ -59,8 +60,7 @@ class Killer(Watcher):
     def on_epoch_end(self, epoch: Epoch, *, worker: int) -> None:
         super().on_epoch_end(epoch, worker=worker)
         run = self._runs[worker]
-        if self._kills and run == (self.victims or [run])[0]:
-            self._kills -= 1
+        if not self.victims:
             self.victims.append(run)
             for pid in workers_of(os.getpid()):
                 if _trains(pid, run):
@@ -97,7 +97,7 @@ def test_two_workers_give_the_candidates_of_one_process(digits: DataSet, tmp_pat
 
 
 def test_candidate_whose_worker_is_killed_is_resumed_and_ends_once(run_search: SearchRunner) -> None:
-    watcher = Killer(kills=1)
+    watcher = Killer()
     outcome = run_search(trials=2, recipe=LONG, workers=2, watcher=watcher)
     trials = begun(outcome.study.get_trials())
     assert (outcome.trained, len(trials), len(watcher.victims)) == (2, 3, 1)
@@ -116,7 +116,7 @@ def test_candidate_whose_worker_is_killed_keeps_its_operations(digits: DataSet, 
     costs = [trial.user_attrs["train_flops"] for trial in whole if trial.user_attrs.get("trained")]
     # The second candidate cannot begin, even while the first one has no worker.
     options["ways"]["max_train_flops"] = (sum(costs) - 1) / 1e15
-    watcher = Killer(kills=1)
+    watcher = Killer()
     outcome = SearchRunner(digits, tmp_path / "limited")(trials=2, workers=2, watcher=watcher, **options)
     assert (outcome.end, outcome.trained, len(watcher.victims)) == ("train flops", 1, 1)
     assert (outcome.train_flops, outcome.refused) == tuple(costs)
@@ -125,19 +125,26 @@ def test_candidate_whose_worker_is_killed_keeps_its_operations(digits: DataSet, 
     assert [result.epochs for result in watcher.results] == [100]
 
 
+@pytest.fixture
+def victim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Workers die in the first epoch of one run, whose name is in this file."""
+    monkeypatch.setattr(worker_program, "__name__", dying_worker.__name__)
+    monkeypatch.setenv(dying_worker.VICTIM, str(tmp_path / "victim"))
+    return tmp_path / "victim"
+
+
 @pytest.mark.slow
-def test_candidate_that_kills_its_worker_three_times_is_failed(
-    run_search: SearchRunner, caplog: pytest.LogCaptureFixture
+def test_candidate_that_kills_its_worker_three_times_in_an_epoch_is_failed(
+    run_search: SearchRunner, victim: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    watcher = Killer(kills=3)
-    outcome = run_search(trials=2, recipe=LONG, workers=2, watcher=watcher)
+    outcome = run_search(trials=2, workers=2)
     trials = begun(outcome.study.get_trials())
-    assert (outcome.trained, outcome.end, len(watcher.victims)) == (2, "done", 3)
-    killed = [trial for trial in trials if trial.user_attrs["run"] == watcher.victims[0]]
+    assert (outcome.trained, outcome.end) == (2, "done")
+    killed = [trial for trial in trials if trial.user_attrs["run"] == victim.read_text()]
     assert [trial.state for trial in killed] == [TrialState.FAIL] * 3
-    ended = ["interrupted", "interrupted", "its worker process died 3 times"]
-    assert [trial.user_attrs["ended"] for trial in killed] == ended
-    assert "its worker process died 3 times" in caplog.text
+    reason = "its worker process died 3 times in the same epoch"
+    assert [trial.user_attrs["ended"] for trial in killed] == ["interrupted", "interrupted", reason]
+    assert reason in caplog.text
     assert len(trials) == 3 + 2
 
 
@@ -219,15 +226,19 @@ def test_batch_with_two_workers_gives_the_records_of_one_process(digits: DataSet
 
 
 @pytest.mark.slow
-def test_run_that_kills_its_worker_three_times_ends_the_batch(digits: DataSet, tmp_path: Path) -> None:
+def test_run_that_kills_its_worker_three_times_in_an_epoch_ends_the_batch(
+    digits: DataSet, tmp_path: Path, victim: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     choice = EngineChoice("local", 2)
     sizes = {"train_size": 64, "validation_size": 40}
     batch = Batch(digits, device=torch.device("cpu"), out=tmp_path, engine=choice, **sizes)
-    with pytest.raises(BudgetnetError, match="seed 0: its worker process died 3 times"):
-        batch.train([PlannedRun(spec=TINY, recipe=LONG, seed=0)], Killer(kills=3))
+    planned = [PlannedRun(spec=TINY, recipe=tiny_recipe(), seed=0)]
+    with pytest.raises(BudgetnetError, match="seed 0: its worker process died 3 times in the same epoch"):
+        batch.train(planned, Watcher())
     assert not list(tmp_path.glob(".data-*"))
-    (record,) = batch.train([PlannedRun(spec=TINY, recipe=LONG, seed=0)], Watcher())
-    assert record.result.epochs == 100
+    monkeypatch.delenv(dying_worker.VICTIM)
+    (record,) = batch.train(planned, Watcher())
+    assert record.folder.name == victim.read_text()
 
 
 def test_folders_of_images_that_killed_commands_left_are_removed(run_search: SearchRunner) -> None:
