@@ -16,6 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import process_support
 import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from budgetnet.common.errors import InputError
 from budgetnet.data import DataSet
@@ -25,7 +28,7 @@ from budgetnet.data.training_data import TrainingData
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.augmentation import Augmentation
 from budgetnet.runs.recipe import Recipe
-from budgetnet.runs.records import Epoch
+from budgetnet.runs.records import Epoch, RunRecord
 from budgetnet.runs.schedule import EarlyStopping, Schedule
 from budgetnet.study.space import SearchSpace
 from budgetnet.training.callbacks import Callback
@@ -97,6 +100,45 @@ def prepare(dataset: DataSet, recipe: Recipe, *, train_size: int = 64, validatio
     device = torch.device("cpu")
     sizes = {"train_size": train_size, "validation_size": validation_size}
     return TrainingData.prepare(dataset, recipe, device=device, **sizes)
+
+
+def untimed(record: RunRecord) -> tuple[Any, ...]:
+    """Return everything that a run produces except durations."""
+    curves = [epoch._replace(seconds=0.0) for epoch in record.curves]
+    return (record.folder / "best.safetensors").read_bytes(), curves, record.result.model_copy(update={"seconds": 0.0})
+
+
+@contextmanager
+def learning_rates() -> Iterator[list[float]]:
+    """Record the learning rate used by each optimiser step."""
+    used: list[float] = []
+    handle = register_optimizer_step_pre_hook(lambda optimizer, *_: used.append(float(optimizer.param_groups[0]["lr"])))
+    try:
+        yield used
+    finally:
+        handle.remove()
+
+
+def same_weights(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def save_torch(state: Any, path: Path) -> None:
+    torch.save(state, path)
+
+
+def save_safetensors(state: dict[str, Tensor], path: Path) -> None:
+    save_file(state, path)
+
+
+class Trap:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
 
 
 def enlarged(dataset: DataSet) -> DataSet:

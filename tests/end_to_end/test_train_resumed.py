@@ -10,7 +10,19 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
-from support import TINY, EachEpoch, RunCommand, enlarged, patient, prepare, restarts, started, tiny_recipe, wait_for
+from support import (
+    TINY,
+    EachEpoch,
+    RunCommand,
+    enlarged,
+    patient,
+    prepare,
+    restarts,
+    started,
+    tiny_recipe,
+    untimed,
+    wait_for,
+)
 
 from budgetnet.common.errors import RecordError
 from budgetnet.data import DataSet
@@ -35,11 +47,6 @@ RECIPE = tiny_recipe(
 
 class InterruptedRunError(Exception):
     """Interrupts a run in these tests."""
-
-
-def untimed(record: RunRecord) -> tuple[Any, ...]:
-    curves = [epoch._replace(seconds=0.0) for epoch in record.curves]
-    return (record.folder / "best.safetensors").read_bytes(), curves, record.result.model_copy(update={"seconds": 0.0})
 
 
 def run(digits: DataSet, out: Path, *, stop_after: int | None = None, recipe: Recipe = RECIPE) -> RunRecord:

@@ -1,11 +1,9 @@
-"""Loading of checkpoints: the authors' one, rebuilt from their published network, and invalid ones."""
+"""Checkpoints as they are saved and loaded, and invalid ones."""
 
 from __future__ import annotations
 
 import io
-import itertools
 import json
-import os
 import random
 import re
 import subprocess
@@ -19,205 +17,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torchvision
 from safetensors.torch import save_file
+from support import Trap, same_weights, save_safetensors, save_torch
 from torch import Tensor, nn
 
 from budgetnet.common.errors import InputError
-from budgetnet.model import zoo
 from budgetnet.model.network import build
 from budgetnet.model.spec import ModelSpec
 from budgetnet.training.checkpoint import load_tensors, load_weights, save_tensors
 
-
-class AuthorsBlock(nn.Module):
-    """Convolutions of 5x5 and 3x3 with batch norm, and a projection called residual where the shape changes."""
-
-    def __init__(self, before: int, after: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(before, after, kernel_size=5, stride=stride, padding=2, bias=False)
-        self.bn1 = nn.BatchNorm2d(after)
-        self.conv2 = nn.Conv2d(after, after, kernel_size=3, stride=1, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(after)
-        self.residual = nn.Sequential()
-        if stride != 1 or before != after:
-            self.residual = nn.Sequential(nn.Conv2d(before, after, 1, stride=stride, bias=False), nn.BatchNorm2d(after))
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = torch.relu(self.bn1(self.conv1(x)))
-        return torch.relu(self.bn2(self.conv2(out)) + self.residual(x))
-
-
-class AuthorsNetwork(nn.Module):
-    """Five layers of 64, 64, 128, 256 and 256 channels, 2, 2, 1, 1 and 1 blocks, 4x4 average pooling."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
-        self.layer1 = nn.Sequential(AuthorsBlock(64, 64, 1), AuthorsBlock(64, 64, 1))
-        self.layer2 = nn.Sequential(AuthorsBlock(64, 64, 1), AuthorsBlock(64, 64, 1))
-        self.layer3 = nn.Sequential(AuthorsBlock(64, 128, 2))
-        self.layer4 = nn.Sequential(AuthorsBlock(128, 256, 2))
-        self.layer5 = nn.Sequential(AuthorsBlock(256, 256, 2))
-        self.linear = nn.Linear(256, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = torch.relu(self.bn1(self.conv1(x)))
-        for layer in (self.layer1, self.layer2, self.layer3, self.layer4, self.layer5):
-            out = layer(out)
-        out = nn.functional.avg_pool2d(out, 4)
-        logits: Tensor = self.linear(out.flatten(1))
-        return logits
-
-
-@pytest.fixture(scope="module")
-def authors() -> AuthorsNetwork:
-    torch.manual_seed(0)
-    network = AuthorsNetwork()
-    with torch.no_grad():
-        network(torch.rand(8, 3, 32, 32))  # In training mode, so that running statistics change from 0 and 1.
-    return network.eval()
-
-
-def same_weights(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
-def copy_of(network: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
-
-
-def save_torch(state: Any, path: Path) -> None:
-    torch.save(state, path)
-
-
-def save_safetensors(state: dict[str, Tensor], path: Path) -> None:
-    save_file(state, path)
-
-
-@pytest.mark.parametrize(
-    ("file", "write"),
-    [
-        ("authors.pt", save_torch),
-        ("authors.pth", lambda state, path: torch.save(state, path, _use_new_zipfile_serialization=False)),
-        ("wrapped.pt", lambda state, path: torch.save({"epoch": 81, "state_dict": state}, path)),
-        ("parallel.pt", lambda state, path: torch.save({f"module.{k}": v for k, v in state.items()}, path)),
-        ("authors.safetensors", save_safetensors),
-    ],
-)
-def test_authors_weights_give_the_authors_logits(
-    authors: AuthorsNetwork, tmp_path: Path, file: str, write: Callable[[dict[str, Tensor], Path], None]
-) -> None:
-    write(authors.state_dict(), tmp_path / file)
-    network = zoo.get("reference").build()
-    load_weights(network, tmp_path / file, spec=zoo.get("reference"))
-    images = torch.rand(4, 3, 32, 32)
-    with torch.no_grad():
-        torch.testing.assert_close(network.eval()(images), authors(images))
-
-
-TORCHVISION = {
-    "regnetx-400mf": "regnet_x_400mf",
-    "regnety-400mf": "regnet_y_400mf",
-    "mobilenet-v2-224": "mobilenet_v2",
-}
-"""Names of torchvision that differ from ours."""
-
-
-@pytest.mark.parametrize(
-    ("name", "prefix"),
-    [
-        *itertools.product(["resnet18", "resnet50"], ["", "module.", "model.", "_orig_mod.", "module._orig_mod."]),
-        *itertools.product(TORCHVISION, ["", "module."]),
-    ],
-)
-def test_weights_of_torchvision_give_its_logits(tmp_path: Path, name: str, prefix: str) -> None:
-    torch.manual_seed(0)
-    theirs = getattr(torchvision.models, TORCHVISION.get(name, name))(num_classes=5).eval()
-    torch.save({prefix + key: value for key, value in theirs.state_dict().items()}, tmp_path / "weights.pth")
-    spec = zoo.get(name).replace(num_classes=5)
-    ours = spec.build()
-    load_weights(ours, tmp_path / "weights.pth", spec=spec)
-    images = torch.rand(2, 3, 64, 64)
-    with torch.no_grad():
-        torch.testing.assert_close(ours.eval()(images), theirs(images))
-
-
-FOREIGN: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
-    "usual CIFAR code": (
-        {"block": "preact", "squeeze_excitation_ratio": 0.5, "head": {"norm": False}},
-        {
-            "conv1": "stem.conv",
-            "layer2.0.bn1": "stages.1.0.norm1",
-            "layer2.0.conv2": "stages.1.0.conv2",
-            "layer2.0.shortcut.0": "stages.1.0.shortcut.conv",
-            "layer2.0.fc1": "stages.1.0.squeeze_excitation.reduce",
-            "layer2.0.fc2": "stages.1.0.squeeze_excitation.expand",
-            "linear": "head.linear",
-        },
-    ),
-    "timm": (
-        {
-            "block": "bottleneck",
-            "shortcut": "average-pool",
-            "squeeze_excitation_ratio": 0.5,
-            "stem": {"channels": 8, "inner_channels": [4, 6]},
-        },
-        {
-            "conv1.0": "stem.inner.0.conv",
-            "conv1.1": "stem.inner.0.norm",
-            "conv1.3": "stem.inner.1.conv",
-            "conv1.4": "stem.inner.1.norm",
-            "conv1.6": "stem.conv",
-            "bn1": "stem.norm",
-            "layer2.0.conv3": "stages.1.0.conv3",
-            "layer2.0.se.fc1": "stages.1.0.squeeze_excitation.reduce",
-            "layer2.0.downsample.1": "stages.1.0.shortcut.conv",
-            "layer2.0.downsample.2": "stages.1.0.shortcut.norm",
-            "fc": "head.linear",
-        },
-    ),
-}
-
-
-@pytest.mark.parametrize("code", FOREIGN)
-def test_names_of_other_programs_are_understood(tmp_path: Path, code: str) -> None:
-    settings, names = FOREIGN[code]
-    spec = ModelSpec.resnet(channels=[8, 16], **settings)
-    source, target = build(spec), build(spec)
-    theirs = {}
-    for own, tensor in source.state_dict().items():
-        path, _, leaf = own.rpartition(".")
-        # The layers that are not listed have the names that all programs share.
-        common = re.sub(r"^stages\.(\d+)", lambda found: f"layer{int(found[1]) + 1}", path).replace("norm", "bn")
-        common = common.replace("shortcut.conv", "shortcut.0").replace("squeeze_excitation.reduce", "fc1")
-        common = common.replace("shortcut.bn", "shortcut.1").replace("squeeze_excitation.expand", "fc2")
-        theirs[f"{ {ours: name for name, ours in names.items()}.get(path, common) }.{leaf}"] = tensor
-    if code == "timm":
-        theirs = {
-            name.replace(".shortcut.1", ".downsample.2").replace(".shortcut.0", ".downsample.1"): value
-            for name, value in theirs.items()
-        }
-    torch.save(theirs, tmp_path / "x.pt")
-    load_weights(target, tmp_path / "x.pt", spec=spec)
-    assert same_weights(copy_of(source), copy_of(target))
-
-
-def test_what_does_not_fit_is_called_by_a_name_of_the_file(tmp_path: Path) -> None:
-    theirs = torchvision.models.resnet18(num_classes=1000).state_dict()
-    torch.save({f"module.{name}": tensor for name, tensor in theirs.items()}, tmp_path / "x.pt")
-    for spec, rule in [
-        (zoo.get("resnet18").replace(num_classes=5), "module.fc.weight must have shape (5, 512), not (1000, 512)"),
-        (zoo.get("resnet34"), "and 77 more; the file has 'module.conv1.weight', 'module.bn1.weight'"),
-        (zoo.get("resnet18").replace(shortcut="none"), "unknown: 'module.layer2.0.downsample.0.weight'"),
-    ]:
-        with pytest.raises(InputError) as caught:
-            load_weights(spec.build(), tmp_path / "x.pt", spec=spec)
-        assert rule in caught.value.rule
-
-
+State = dict[str, Tensor]
 SMALL = ModelSpec.resnet(channels=[4, 8], num_classes=3)
+
+
+def copy_of(network: nn.Module) -> State:
+    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
 
 
 def test_a_checkpoint_without_batch_counters_is_loaded(tmp_path: Path) -> None:
@@ -225,17 +39,7 @@ def test_a_checkpoint_without_batch_counters_is_loaded(tmp_path: Path) -> None:
     state = {name: tensor for name, tensor in source.state_dict().items() if "num_batches" not in name}
     torch.save(state, tmp_path / "old.pt")
     load_weights(target, tmp_path / "old.pt")
-    assert same_weights(copy_of(source), copy_of(target))
-
-
-class Trap:
-    """Creates a folder when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.path),)
+    assert same_weights(source.state_dict(), target.state_dict())
 
 
 def cut(path: Path, share: float) -> None:
@@ -243,11 +47,10 @@ def cut(path: Path, share: float) -> None:
     path.write_bytes(content[: int(len(content) * share)])
 
 
-def renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def renamed(state: State) -> State:
     return {name.replace("head.linear", "classifier"): tensor for name, tensor in state.items()}
 
 
-State = dict[str, Tensor]
 BAD_STATES: dict[str, Callable[[State], Any]] = {
     "a missing tensor": lambda state: {name: state[name] for name in list(state)[1:]},
     "a surplus tensor": lambda state: {**state, "extra": torch.zeros(1)},
@@ -309,8 +112,12 @@ def test_other_content_than_a_state_dict_is_rejected(tmp_path: Path, content: An
         (lambda _: nn.Linear(2, 2), r"has an object of torch\.nn\.modules\.linear\.Linear.*: save module\.state_dict"),
         (lambda state: [state], "not list$"),
         (lambda state: {f"net.{name}": state[name] for name in state}, "missing: 'stem.+ more; unknown: 'net.stem"),
+        (
+            lambda state: {**state, "stem.conv.weight": torch.zeros(4, 3, 5, 5)},
+            r"^stem\.conv\.weight must have shape \(4, 3, 3, 3\), not \(4, 3, 5, 5\)$",
+        ),
     ],
-    ids=["another key", "numpy", "a number", "a module", "a list", "a prefix"],
+    ids=["another key", "numpy", "a number", "a module", "a list", "a prefix", "another shape"],
 )
 def test_the_cause_and_the_names_there_are_named(tmp_path: Path, content: Callable[[State], Any], cause: str) -> None:
     torch.save(content(build(SMALL).state_dict()), tmp_path / "x.pt")
@@ -321,11 +128,6 @@ def test_the_cause_and_the_names_there_are_named(tmp_path: Path, content: Callab
 def test_a_pointer_of_git_lfs_is_named(tmp_path: Path, file: str) -> None:
     (tmp_path / file).write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 9\n")
     assert "git lfs pull" in rejected(tmp_path / file).rule
-
-
-def test_the_shape_error_names_the_tensor_and_both_shapes(tmp_path: Path) -> None:
-    torch.save({**build(SMALL).state_dict(), "stem.conv.weight": torch.zeros(4, 3, 5, 5)}, tmp_path / "x.pt")
-    assert rejected(tmp_path / "x.pt").rule == "stem.conv.weight must have shape (4, 3, 3, 3), not (4, 3, 5, 5)"
 
 
 def test_two_names_for_one_parameter_are_rejected(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from device_support import NoHostSynchronisation
-from support import TINY, enlarged, prepare, restarts, tiny_recipe
+from support import TINY, enlarged, prepare, restarts, tiny_recipe, untimed
 from torch import Tensor
 
 from budgetnet.common.errors import InputError
@@ -149,11 +149,6 @@ def test_no_step_synchronises_with_the_device(digits: DataSet) -> None:
         filtered.batch(step, size=6)
         proxy._forward_batch(16)
         proxy.train_batch(16)
-
-
-def untimed(record: RunRecord) -> tuple[Any, ...]:
-    curves = [epoch._replace(seconds=0.0) for epoch in record.curves]
-    return (record.folder / "best.safetensors").read_bytes(), curves, record.result.model_copy(update={"seconds": 0.0})
 
 
 def run(digits: DataSet, out: Path, *, spec: ModelSpec = TINY, recipe: Recipe = RECIPE, seed: int = 0) -> RunRecord:
