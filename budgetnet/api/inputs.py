@@ -25,7 +25,7 @@ def network_of(text: str) -> ModelSpec:
     Raises:
         InputError: no such name, file or run, or a file that breaks a rule.
     """
-    from budgetnet.study.config import path_of_run
+    from budgetnet.study.choices import path_of_run
 
     return find_spec(path_of_run(text))
 
@@ -120,7 +120,7 @@ def with_paths_of_runs(config: AblationConfig) -> AblationConfig:
     Raises:
         InputError: no such run or search.
     """
-    from budgetnet.study.config import path_of_run
+    from budgetnet.study.choices import path_of_run
 
     if config.of is not None:
         from budgetnet.api.search_winner import find_winner

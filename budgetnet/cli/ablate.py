@@ -10,7 +10,8 @@ import typer
 
 from budgetnet.api.inputs import with_paths_of_runs
 from budgetnet.cli.fields import takes_options_of
-from budgetnet.cli.options import Json, Quiet, Verbose, check_names, print_json, read_verbosity
+from budgetnet.cli.options import Json, Quiet, Verbose, print_json
+from budgetnet.cli.parsing import check_names, read_verbosity
 from budgetnet.common.errors import InputError
 from budgetnet.common.files import require_folder, write_json, write_text
 from budgetnet.experiments.ablation.config import AblationConfig

@@ -17,19 +17,8 @@ from budgetnet.cli.bench_output import (
     show_progress,
 )
 from budgetnet.cli.fields import Command, Group
-from budgetnet.cli.options import (
-    Classes,
-    InputShape,
-    Json,
-    MaxActivations,
-    MaxMacs,
-    MaxParams,
-    Seed,
-    SpaceArgument,
-    read_budget,
-    read_image,
-    read_space,
-)
+from budgetnet.cli.options import Classes, InputShape, Json, MaxActivations, MaxMacs, MaxParams, Seed, SpaceArgument
+from budgetnet.cli.parsing import read_budget, read_image, read_space
 
 if TYPE_CHECKING:
     from rich.console import Console

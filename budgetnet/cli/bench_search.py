@@ -7,16 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from budgetnet.cli.bench_output import make_table, print_goals, print_result, read_count, show_progress
-from budgetnet.cli.options import (
-    Data,
-    Device,
-    Epochs,
-    Json,
-    MaxParams,
-    SpecArgument,
-    read_budget,
-    read_recipe,
-)
+from budgetnet.cli.options import Data, Device, Epochs, Json, MaxParams, SpecArgument
+from budgetnet.cli.parsing import read_budget, read_recipe
 from budgetnet.common.documents import parse_count
 from budgetnet.model.zoo import find_spec
 from budgetnet.study.config import SearchConfig

@@ -18,7 +18,8 @@ from budgetnet.cli.bench_output import (
     require_seconds,
     show_progress,
 )
-from budgetnet.cli.options import Device, Json, SpecArgument, Threads, compiling, read_threads
+from budgetnet.cli.options import Device, Json, SpecArgument, Threads
+from budgetnet.cli.parsing import compiling, read_threads
 from budgetnet.model.zoo import find_spec
 
 if TYPE_CHECKING:

@@ -7,17 +7,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from budgetnet.cli.evaluate import evaluate_runs, print_images
-from budgetnet.cli.options import (
-    Device,
-    Json,
-    MaxParams,
-    On,
-    OtherData,
-    RunsArgument,
-    TestTimeAugmentation,
-    print_json,
-    read_budget,
-)
+from budgetnet.cli.options import Device, Json, MaxParams, On, OtherData, RunsArgument, TestTimeAugmentation, print_json
+from budgetnet.cli.parsing import read_budget
 from budgetnet.common.errors import InputError, OverBudgetError
 from budgetnet.runs.recipe import LEAKAGE_WARNING
 

@@ -8,17 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from budgetnet.cli.options import (
-    Device,
-    Json,
-    On,
-    OtherData,
-    RunsArgument,
-    TestTimeAugmentation,
-    check_names,
-    one_of,
-    print_json,
-)
+from budgetnet.cli.options import Device, Json, On, OtherData, RunsArgument, TestTimeAugmentation, print_json
+from budgetnet.cli.parsing import check_names, one_of
 from budgetnet.runs.named_recipes import describe_recipe
 from budgetnet.runs.recipe import LEAKAGE_WARNING, Views
 

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from budgetnet.cli.options import Json, OwnData, RunArgument, check_names, one_of, print_json
+from budgetnet.cli.options import Json, OwnData, RunArgument, print_json
+from budgetnet.cli.parsing import check_names, one_of
 from budgetnet.common.errors import InputError
 from budgetnet.exporting.formats import FORMATS
 

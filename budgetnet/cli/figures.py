@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from budgetnet.api.inputs import network_of
-from budgetnet.cli.options import one_of
+from budgetnet.cli.parsing import one_of
 from budgetnet.common.errors import InputError
 
 if TYPE_CHECKING:

@@ -17,11 +17,9 @@ from budgetnet.cli.options import (
     MaxParams,
     OptionalSpec,
     SpecArgument,
-    image_of,
     print_json,
-    read_budget,
-    read_image,
 )
+from budgetnet.cli.parsing import image_of, read_budget, read_image
 from budgetnet.common.documents import Document, parse_count
 from budgetnet.common.errors import BudgetnetError, InputError, OverBudgetError
 from budgetnet.model.budget import Budget, SpecVerdict

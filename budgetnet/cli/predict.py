@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from budgetnet.cli.options import Device, Json, RunArgument, check_names, print_json
+from budgetnet.cli.options import Device, Json, RunArgument, print_json
+from budgetnet.cli.parsing import check_names
 from budgetnet.common.errors import InputError
 from budgetnet.common.files import require_folder, write_text
 from budgetnet.common.formatting import count_of

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from budgetnet.cli.fields import Command, Group, takes_options_of
-from budgetnet.cli.options import Json, Quiet, Verbose, check_names, print_json, read_verbosity
+from budgetnet.cli.options import Json, Quiet, Verbose, print_json
+from budgetnet.cli.parsing import check_names, read_verbosity
 from budgetnet.common.errors import OverBudgetError
 from budgetnet.experiments.reproduction.config import (
     EnsembleConfig,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import typer
 
 from budgetnet.cli.fields import takes_options_of
-from budgetnet.cli.options import Json, Quiet, Verbose, read_verbosity
+from budgetnet.cli.options import Json, Quiet, Verbose
+from budgetnet.cli.parsing import read_verbosity
 from budgetnet.common.config import petaflops_text
 from budgetnet.common.errors import BudgetnetError
 from budgetnet.common.formatting import enough_petaflops, short_petaflops

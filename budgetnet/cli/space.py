@@ -14,12 +14,9 @@ from budgetnet.cli.options import (
     MaxParams,
     Seed,
     SpaceArgument,
-    image_of,
     print_json,
-    read_budget,
-    read_image,
-    read_space,
 )
+from budgetnet.cli.parsing import image_of, read_budget, read_image, read_space
 from budgetnet.common.errors import InputError
 
 if TYPE_CHECKING:

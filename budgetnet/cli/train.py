@@ -23,9 +23,11 @@ from budgetnet.cli.options import (
     TrainSize,
     ValidationSize,
     Verbose,
+    print_json,
+)
+from budgetnet.cli.parsing import (
     check_names,
     compiling,
-    print_json,
     read_recipe,
     read_sizes,
     read_threads,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from budgetnet.cli.options import Json, Out, Storage, one_of, print_json
+from budgetnet.cli.options import Json, Out, Storage, print_json
+from budgetnet.cli.parsing import one_of
 
 if TYPE_CHECKING:
     from rich.table import Table

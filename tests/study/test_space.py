@@ -16,7 +16,7 @@ from support import PAIR_SPACE, TINY_SPACE
 
 from budgetnet.common.errors import InputError
 from budgetnet.model.spec import ModelSpec
-from budgetnet.study.config import SPACES as NAMES
+from budgetnet.study.choices import SPACES as NAMES
 from budgetnet.study.config import SearchConfig
 from budgetnet.study.space import Measure, SearchSpace
 from budgetnet.study.space.named import NAMED, describe_space, named_space

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from budgetnet.common.documents import look_up
-from budgetnet.study.config import NO_SPACE
+from budgetnet.common.files import is_file_path
+from budgetnet.study.choices import NO_SPACE
 from budgetnet.study.space import SearchSpace
 
 NAMED: dict[str, SearchSpace] = {
@@ -110,6 +111,15 @@ def named_space(name: str) -> SearchSpace:
         InputError: no space has that name.
     """
     return look_up(name, NAMED, field="space", missing=NO_SPACE)
+
+
+def find_space(text: str) -> SearchSpace:
+    """Return the search space of that name, or in that YAML or JSON file.
+
+    Raises:
+        InputError: no such name or file, or a file that breaks a rule.
+    """
+    return SearchSpace.load(text) if text not in NAMED and is_file_path(text) else named_space(text)
 
 
 def describe_space(space: SearchSpace) -> str:
