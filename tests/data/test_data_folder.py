@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from budgetnet.common.errors import DataError
 from budgetnet.data import DataSet, load_dataset
@@ -348,6 +348,21 @@ def test_images_that_do_not_fit_into_memory_are_told(folder: Path, monkeypatch: 
     monkeypatch.setattr(np, "empty", full)
     with pytest.raises(DataError, match="6 images of 5x4 do not fit into memory"):
         load_folder(folder)
+
+
+@pytest.mark.parametrize("step", ["exif_transpose", "fit"])
+def test_a_lack_of_memory_while_decoding_is_no_fault_of_the_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels(0)).save(folder / "train" / "cat" / "0.png", exif=exif)
+    monkeypatch.setattr(ImageOps, step, full)
+    with pytest.raises(MemoryError):
+        load_dataset(f"folder:{folder},size=4")
 
 
 @pytest.mark.parametrize("name", ["test", "val", "valid", "validation"])
