@@ -19,7 +19,7 @@ def train_variants(
 
     Args:
         study: the ablation.
-        variants: variants of the study, the base of each network first.
+        variants: variants of the study, whose bases fit the budget.
         batch: folder, device and data of the runs.
         callback: called with the progress.
 
@@ -27,12 +27,8 @@ def train_variants(
         The records of each variant in the order of the seeds, by the variant's key.
 
     Raises:
-        OverBudgetError: the base of a network does not fit.
         RecordError: a run's folder is damaged.
     """
-    for variant in variants:
-        if variant.is_base:
-            variant.verdict.require()
     runs = planned_runs(study, variants)
     records = batch.train(runs, callback)
     if study.judged_on == "test":
