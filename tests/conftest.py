@@ -20,6 +20,13 @@ from budgetnet.common import cpu
 from budgetnet.data import DataSet, load_dataset
 
 
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Makes a temporary folder the current one."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 @pytest.fixture(scope="session")
 def digits() -> DataSet:
     return load_dataset("digits")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -11,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from search_support import Watcher
-from support import TINY, prepare, restarts, tiny_recipe
+from support import TINY, StopAfter, prepare, restarts, tiny_recipe
 from torch.nn import functional
 
 from budgetnet.data import DataSet, split
@@ -20,7 +19,7 @@ from budgetnet.engines.batch import Batch
 from budgetnet.engines.jobs import PlannedRun
 from budgetnet.model.network import build
 from budgetnet.runs.recipe import Views
-from budgetnet.runs.records import Epoch, RunRecord, RunResult
+from budgetnet.runs.records import RunRecord
 from budgetnet.runs.store import RunFolder
 from budgetnet.training.checkpoint import load_tensors
 from budgetnet.training.trainer import train
@@ -42,19 +41,6 @@ class Runs(Protocol):
     def __call__(self, *names: str, out: Path | None = None) -> list[RunRecord]: ...
 
 
-class StopAtOnce:
-    """Pruning callback that stops a run after its first epoch."""
-
-    def confirms_stop(self, result: RunResult) -> bool:
-        return True
-
-    def check_resumed(self, curves: Sequence[Epoch]) -> str | None:
-        return None
-
-    def check_epoch(self, epoch: Epoch) -> str | None:
-        return "others were better"
-
-
 def train_all(digits: DataSet, out: Path) -> None:
     """Train all runs, with 64 training and 40 validation images."""
     batch = Batch(digits, device=torch.device("cpu"), out=out, train_size=64, validation_size=40)
@@ -63,7 +49,7 @@ def train_all(digits: DataSet, out: Path) -> None:
         (record,) = batch.train([PlannedRun(spec=TINY, recipe=recipe, seed=seed)], Watcher())
         record.folder.rename(out / name)
     data = prepare(digits, RECIPE)
-    train(TINY, data, RECIPE, seed=7, out=out, pruning=StopAtOnce()).folder.rename(out / STOPPED)
+    train(TINY, data, RECIPE, seed=7, out=out, pruning=StopAfter(1)).folder.rename(out / STOPPED)
 
 
 def copy_runs(source: Path, out: Path, *names: str) -> list[RunRecord]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,31 @@ from budgetnet.study.trial_store import TrialStore
 from budgetnet.training.callbacks import Callback, RunInfo
 
 MAX_PARAMS = 20_000
+
+StoredTrial = dict[str, Any]
+
+
+def read_trials(folder: Path) -> list[StoredTrial]:
+    """Every trial, with its user attributes and values, read without Optuna; none before there is a file of them."""
+    database = folder / "runs" / "studies.db"
+    if not database.exists():
+        return []
+    connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=30)
+    try:
+        rows = connection.execute(
+            "SELECT t.trial_id, t.number, t.state, t.datetime_complete, v.value FROM trials t "
+            "LEFT JOIN trial_values v ON v.trial_id = t.trial_id ORDER BY t.trial_id"
+        ).fetchall()
+        trials = []
+        for identity, number, state, complete, value in rows:
+            query = "SELECT key, value_json FROM trial_user_attributes WHERE trial_id = ? ORDER BY key"
+            facts = {key: json.loads(text) for key, text in connection.execute(query, (identity,))}
+            trials.append({"number": number, "state": state, "complete": complete, "value": value, **facts})
+        return trials
+    except sqlite3.OperationalError:
+        return []
+    finally:
+        connection.close()
 
 
 class Watcher(Callback):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 import process_support
+import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -28,7 +30,7 @@ from budgetnet.data.training_data import TrainingData
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.augmentation import Augmentation
 from budgetnet.runs.recipe import Recipe
-from budgetnet.runs.records import Epoch, RunRecord
+from budgetnet.runs.records import Epoch, RunRecord, RunResult
 from budgetnet.runs.schedule import EarlyStopping, Schedule
 from budgetnet.study.space import SearchSpace
 from budgetnet.training.callbacks import Callback
@@ -44,6 +46,26 @@ class EachEpoch(Callback):
 
     def on_epoch_end(self, epoch: Epoch, *, worker: int) -> None:
         self._call(epoch)
+
+
+class StopAfter:
+    """Pruning callback that stops a run after an epoch, or raises an error there."""
+
+    def __init__(self, epoch: int, *, error: BaseException | None = None) -> None:
+        self._epoch, self._error = epoch, error
+
+    def confirms_stop(self, result: RunResult) -> bool:
+        return True
+
+    def check_resumed(self, curves: Sequence[Epoch]) -> str | None:
+        return None
+
+    def check_epoch(self, epoch: Epoch) -> str | None:
+        if epoch.epoch < self._epoch:
+            return None
+        if self._error is not None:
+            raise self._error
+        return "others were better"
 
 
 class CommandResult(NamedTuple):
@@ -233,6 +255,11 @@ def wait_for(condition: Callable[[], Result | None], *, process: Any, timeout: f
             raise AssertionError(f"the process ended too early: {process.communicate()}")
         time.sleep(0.005)
     raise AssertionError(f"the condition was not met within {timeout:g} s")
+
+
+def strict_json(text: str) -> Any:
+    """Read JSON, which has no word for infinities and NaN."""
+    return json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:

@@ -21,23 +21,21 @@ from budgetnet.data.training_data import TrainingData
 from budgetnet.study.leaderboard import candidates, rank
 from budgetnet.study.space import SearchSpace
 
+OPTIONS: dict[str, Any] = {
+    "space": SearchSpace(**TINY_SPACE),
+    "sizing": "reject",
+    "sampler": "tpe",
+    "pruner": "none",
+    "recipe": tiny_recipe(epochs=2),
+    "study": "mine",
+    "device": "cpu",
+}
+
 
 @pytest.fixture(scope="module")
 def study(digits: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Study:
-    return search(
-        data=digits,
-        max_params=20_000,
-        trials=4,
-        space=SearchSpace(**TINY_SPACE),
-        sizing="reject",
-        sampler="tpe",
-        pruner="none",
-        recipe=tiny_recipe(epochs=2),
-        enqueue=[TINY],
-        study="mine",
-        out=tmp_path_factory.mktemp("runs"),
-        device="cpu",
-    )
+    out = tmp_path_factory.mktemp("runs")
+    return search(data=digits, max_params=20_000, trials=4, enqueue=[TINY], out=out, **OPTIONS)
 
 
 def kept(study: Study) -> list[optuna.trial.FrozenTrial]:
@@ -139,20 +137,7 @@ def test_a_search_leaves_notes_for_the_dashboard(study: Study) -> None:
 
 def test_same_call_resumes_and_calls_callbacks(study: Study, digits: DataSet) -> None:
     watcher = Watcher()
-    again = search(
-        data=digits,
-        max_params="20k",
-        trials=5,
-        space=SearchSpace(**TINY_SPACE),
-        sizing="reject",
-        sampler="tpe",
-        pruner="none",
-        recipe=tiny_recipe(epochs=2),
-        study="mine",
-        out=study.out,
-        device="cpu",
-        callbacks=[watcher],
-    )
+    again = search(data=digits, max_params="20k", trials=5, out=study.out, callbacks=[watcher], **OPTIONS)
     assert len(watcher.results) == 1
     assert again.count_outcomes()["trained"] == 5
 

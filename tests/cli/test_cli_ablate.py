@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from support import TINY, RunCommand, snapshot, tiny_recipe
+from support import TINY, RunCommand, snapshot, strict_json, tiny_recipe
 
 from budgetnet.data import read_openings
 from budgetnet.experiments.ablation.changes import EFFECT_RULE, POOLED_RULE
@@ -48,7 +48,7 @@ def write_study(folder: Path, **changes: Any) -> str:
 def answered(tell: RunCommand, *arguments: str) -> Any:
     answer = tell("ablate", *arguments, "--json")
     assert (answer.code, answer.err) == (0, "")
-    return json.loads(answer.out, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    return strict_json(answer.out)
 
 
 def test_every_variant_within_budget_is_trained_with_every_seed(folder: Path, tell: RunCommand) -> None:

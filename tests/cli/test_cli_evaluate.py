@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 from evaluation_support import STOPPED, Runs, open_test_set, reference_probabilities, validation_rows
 from rich.console import Console
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_score, recall_score
-from support import RunCommand, child_environment, snapshot
+from support import RunCommand, child_environment, snapshot, strict_json
 
 from budgetnet.cli.evaluation_tables import confusion_table, short_p
 from budgetnet.data import DataSet, read_openings
@@ -27,23 +26,13 @@ from budgetnet.statistics.intervals import wilson_interval
 CPU = ["--device", "cpu"]
 
 
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def strict(text: str) -> Any:
-    def refuse(word: str) -> None:
-        raise AssertionError(f"{word} is not JSON")
-
-    return json.loads(text, parse_constant=refuse)
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 def answered(tell: RunCommand, *arguments: str, code: int = 0) -> Any:
     answer = tell(*arguments, *CPU, "--json")
     assert (answer.code, answer.err) == (code, "")
-    return strict(answer.out)
+    return strict_json(answer.out)
 
 
 @pytest.mark.parametrize("on", ["validation", "test"])

@@ -30,10 +30,7 @@ except ImportError:
 """Runs a file as a program behind a wall that is tried first."""
 
 
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 def test_files_are_named_after_the_run(runs: Runs, tell: RunCommand, folder: Path) -> None:

@@ -9,11 +9,7 @@ import pytest
 from evaluation_support import Runs
 from support import RunCommand
 
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 def test_runs_are_ranked_by_validation_accuracy(runs: Runs, tell: RunCommand) -> None:

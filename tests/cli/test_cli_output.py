@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import TINY, TINY_SPACE, RunCommand, restarts, snapshot, tiny_recipe, write_space
+from support import TINY, TINY_SPACE, RunCommand, restarts, snapshot, strict_json, tiny_recipe, write_space
 
 from budgetnet import __version__
 from budgetnet.cli.tables import explain
@@ -39,13 +39,6 @@ def answered(tell: RunCommand, *arguments: str, code: int = 0) -> Any:
     return json.loads(answer.out)
 
 
-def strict(text: str) -> Any:
-    def refuse(word: str) -> None:
-        raise AssertionError(f"{word} is not JSON")
-
-    return json.loads(text, parse_constant=refuse)
-
-
 def outside_the_storage(folder: Path) -> dict[str, tuple[int, bytes]]:
     """All files but those of SQLite, which moves its log into the file when the last connection is closed."""
     return {name: file for name, file in snapshot(folder).items() if "studies.db" not in name and ".lock" not in name}
@@ -69,7 +62,7 @@ def test_json_and_tables_are_printed_to_standard_output(
     folder: Path, tell: RunCommand, arguments: list[str], code: int
 ) -> None:
     as_json, as_table = tell(*arguments, "--json"), tell(*arguments)
-    assert strict(as_json.out)
+    assert strict_json(as_json.out)
     assert (as_json.code, as_table.code) == (code, code)
     assert (as_json.err, as_table.err) == ("", "")
     assert as_table.out.strip()
@@ -160,7 +153,7 @@ def test_a_schema_knows_the_fields_of_its_file(folder: Path, tell: RunCommand, k
 
     answer = tell("schema", kind)
     assert (answer.code, answer.err) == (0, "")
-    assert set(strict(answer.out)["properties"]) == set(yaml.safe_load((folder / f"{kind}.yaml").read_text()))
+    assert set(strict_json(answer.out)["properties"]) == set(yaml.safe_load((folder / f"{kind}.yaml").read_text()))
 
 
 def test_help_and_version(tell: RunCommand) -> None:
@@ -257,7 +250,7 @@ def test_exhausted_search_is_reported_with_its_leaderboard(
     assert answer.code == 0
     assert answer.err.startswith("stopped at ")
     assert answer.err.count("\n") == 1
-    assert 1 <= strict(answer.out)["trained"] < 9
+    assert 1 <= strict_json(answer.out)["trained"] < 9
 
 
 def test_search_that_reaches_the_limit_on_operations_says_so(folder: Path, tell: RunCommand) -> None:
@@ -268,7 +261,7 @@ def test_search_that_reaches_the_limit_on_operations_says_so(folder: Path, tell:
     needed = re.fullmatch(r"error: --max-train-flops = 1e-12: the first candidate needs (\S+) PFLOP\n", answer.err)
     assert needed
     answer = tell(*limited, "--max-train-flops", needed[1], "--json")
-    found = strict(answer.out)
+    found = strict_json(answer.out)
     assert (answer.code, found["trained"], len(found["finals"])) == (0, 1, 1), "finalists are not counted"
     (row,) = [row for row in found["rows"] if row["rank"] == 1]
     used = f"{row['train_flops'] / 1e15:#.3g} of {needed[1]} PFLOP used"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from support import TINY, RunCommand, snapshot, tiny_recipe
+from support import TINY, RunCommand, snapshot, strict_json, tiny_recipe
 
 from budgetnet.common.errors import DataError
 from budgetnet.data import declared_cifar10, load_dataset, read_openings, split
@@ -35,7 +35,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def answered(tell: RunCommand, *arguments: str) -> Any:
     answer = tell("reproduce", *arguments, "--json")
     assert (answer.code, answer.err) == (0, "")
-    return json.loads(answer.out, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    return strict_json(answer.out)
 
 
 def test_leak_is_measured_in_pairs_from_records(

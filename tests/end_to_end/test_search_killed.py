@@ -6,7 +6,6 @@ import json
 import os
 import random
 import signal
-import sqlite3
 import sys
 import time
 from contextlib import suppress
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 from process_support import AVAILABLE, ForkedProcess, python_code
+from search_support import StoredTrial, read_trials
 from support import TINY_SPACE, child_environment, finished, start, tiny_recipe, until, wait_for, write_space
 from worker_support import are_gone, workers_of
 
@@ -27,34 +27,10 @@ TRIALS, KILLS = 24, 20
 OPTIONS = ["search", "--space", "space.yaml", "--recipe", "recipe.yaml", "--max-params", "20k", "--device", "cpu"]
 OPTIONS += ["--train-size", "500", "--validation-size", "40", "--workers", "2", "--trials", str(TRIALS)]
 
-Trial = dict[str, Any]
 ENDED = ("COMPLETE", "PRUNED")
 
 
-def read_trials(folder: Path) -> list[Trial]:
-    """Every trial, with its user attributes and values, read without Optuna; none before there is a file of them."""
-    database = folder / "runs" / "studies.db"
-    if not database.exists():
-        return []
-    connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=30)
-    try:
-        rows = connection.execute(
-            "SELECT t.trial_id, t.number, t.state, t.datetime_complete, v.value FROM trials t "
-            "LEFT JOIN trial_values v ON v.trial_id = t.trial_id ORDER BY t.trial_id"
-        ).fetchall()
-        trials = []
-        for identity, number, state, complete, value in rows:
-            query = "SELECT key, value_json FROM trial_user_attributes WHERE trial_id = ? ORDER BY key"
-            facts = {key: json.loads(text) for key, text in connection.execute(query, (identity,))}
-            trials.append({"number": number, "state": state, "complete": complete, "value": value, **facts})
-        return trials
-    except sqlite3.OperationalError:
-        return []
-    finally:
-        connection.close()
-
-
-def trained(trials: list[Trial]) -> list[Trial]:
+def trained(trials: list[StoredTrial]) -> list[StoredTrial]:
     return [trial for trial in trials if trial["state"] in ENDED and trial.get("trained")]
 
 
@@ -69,7 +45,7 @@ class Witness:
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._runs = folder, folder / "runs"
-        self.ended: dict[int, Trial] = {}
+        self.ended: dict[int, StoredTrial] = {}
         self._files: dict[Path, tuple[int, bytes]] = {}
         self._epochs: dict[str, list[Any]] = {}
         self.resumable = 0

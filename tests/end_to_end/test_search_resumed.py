@@ -4,38 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from search_support import StoredTrial, read_trials
 from support import TINY_SPACE, RunCommand, started, tiny_recipe, wait_for, write_space
 
 from budgetnet.runs.store import RunFolder
-
-Trial = dict[str, Any]
-
-
-def read_trials(folder: Path) -> list[Trial]:
-    """Number, state and user attributes of every trial, read without Optuna; none before the file is ready."""
-    database = folder / "runs" / "studies.db"
-    if not database.exists():
-        return []
-    connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=30)
-    try:
-        trials = [
-            {"id": identity, "number": number, "state": state}
-            for identity, number, state in connection.execute("SELECT trial_id, number, state FROM trials ORDER BY 1")
-        ]
-        for trial in trials:
-            query = "SELECT key, value_json FROM trial_user_attributes WHERE trial_id = ?"
-            trial.update((key, json.loads(value)) for key, value in connection.execute(query, (trial["id"],)))
-    except sqlite3.OperationalError:
-        return []
-    finally:
-        connection.close()
-    return trials
 
 
 def in_training(folder: Path, *, besides: set[str]) -> Callable[[], str | None]:
@@ -51,7 +27,7 @@ def in_training(folder: Path, *, besides: set[str]) -> Callable[[], str | None]:
     return find
 
 
-def completed(trials: list[Trial]) -> list[Trial]:
+def completed(trials: list[StoredTrial]) -> list[StoredTrial]:
     return [trial for trial in trials if trial["state"] == "COMPLETE" and trial.get("trained")]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from search_support import Watcher
-from support import TINY, restarts, snapshot, tiny_recipe
+from support import TINY, StopAfter, restarts, snapshot, tiny_recipe
 from torch.nn import functional
 
 from budgetnet.common.errors import BudgetnetError, DataError, RecordError
@@ -23,7 +22,7 @@ from budgetnet.engines.batch import Batch, RunList
 from budgetnet.engines.choice import make_engine
 from budgetnet.engines.jobs import Engine, JobEnd, PlannedRun
 from budgetnet.model.network import build
-from budgetnet.runs.records import Epoch, RunRecord, RunResult
+from budgetnet.runs.records import RunRecord
 from budgetnet.runs.store import TEST_OPENINGS_FILE, RunFolder
 from budgetnet.training.checkpoint import load_tensors
 from budgetnet.training.trainer import train
@@ -193,20 +192,8 @@ def test_two_processes_open_the_test_set_once_for_shared_runs(batch: Batch, tmp_
 
 
 def test_a_run_that_a_search_stopped_is_trained_to_its_end(batch: Batch) -> None:
-    class Stop:
-        """Pruning callback that stops a run after its first epoch."""
-
-        def confirms_stop(self, result: RunResult) -> bool:
-            return result.status == "stopped"
-
-        def check_resumed(self, curves: Sequence[Epoch]) -> str | None:
-            return self.check_epoch(curves[-1])
-
-        def check_epoch(self, epoch: Epoch) -> str | None:
-            return f"others were better after epoch {epoch.epoch}"
-
     run = plan(1)[0]
-    stopped = train(run.spec, batch.data(run.recipe), run.recipe, seed=run.seed, out=batch.out, pruning=Stop())
+    stopped = train(run.spec, batch.data(run.recipe), run.recipe, seed=run.seed, out=batch.out, pruning=StopAfter(1))
     assert (stopped.result.status, stopped.result.epochs) == ("stopped", 1)
     (record,) = batch.train([run], Watcher())
     assert record.folder == stopped.folder

@@ -10,13 +10,13 @@ from typing import Any
 
 import fsspec
 import pytest
-from support import TINY, prepare, snapshot, tiny_recipe
+from support import TINY, StopAfter, prepare, snapshot, tiny_recipe
 
 from budgetnet.common.errors import BusyError, InputError
 from budgetnet.data import DataSet
 from budgetnet.data.training_data import TrainingData
 from budgetnet.engines.run_store import RunStore, StoreError
-from budgetnet.runs.records import Epoch, RunIdentity
+from budgetnet.runs.records import RunIdentity
 from budgetnet.runs.store import RunFolder
 from budgetnet.training.trainer import identify, train
 
@@ -63,19 +63,8 @@ def train_here(data: TrainingData, out: Path, **changes: Any) -> RunFolder:
 
 def interrupted_after_one_epoch(data: TrainingData, folder: RunFolder) -> None:
     """Leave a run folder with the checkpoint of its first epoch."""
-
-    class Stop:
-        def check_resumed(self, curves: Any) -> str | None:
-            return None
-
-        def check_epoch(self, epoch: Epoch) -> str | None:
-            raise KeyboardInterrupt
-
-        def confirms_stop(self, result: Any) -> bool:
-            return False
-
     with pytest.raises(KeyboardInterrupt):
-        train(TINY, data, RECIPE, seed=0, out=folder.path.parent, pruning=Stop())
+        train(TINY, data, RECIPE, seed=0, out=folder.path.parent, pruning=StopAfter(1, error=KeyboardInterrupt()))
     assert folder.checkpoint.exists()
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from record_support import run_record
 from search_support import SearchRunner
-from support import TINY, EachEpoch, RunCommand, patient, prepare, tiny_recipe, write_space
+from support import TINY, EachEpoch, RunCommand, StopAfter, patient, prepare, tiny_recipe, write_space
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -24,7 +23,7 @@ from budgetnet.model.spec import ModelSpec
 from budgetnet.model.zoo import get
 from budgetnet.runs.augmentation import ExampleFilter, Resizing
 from budgetnet.runs.named_recipes import named_recipe
-from budgetnet.runs.records import Epoch, RunResult
+from budgetnet.runs.records import Epoch
 from budgetnet.runs.store import RunFolder
 from budgetnet.runs.time_to_accuracy import time_to_accuracy
 from budgetnet.runs.training_cost import flops_by_epoch, training_flops
@@ -121,20 +120,9 @@ def test_resumed_run_counts_the_epochs_before_and_after(digits: DataSet, tmp_pat
     assert train(TINY, data, recipe, seed=0, out=tmp_path).train_flops == 6 * TINY_MACS * 64 * 3
 
 
-class _StopsAfterTwo:
-    def confirms_stop(self, result: RunResult) -> bool:
-        return True
-
-    def check_resumed(self, curves: Sequence[Epoch]) -> str | None:
-        return None
-
-    def check_epoch(self, epoch: Epoch) -> str | None:
-        return "enough" if epoch.epoch == 2 else None
-
-
 def test_pruned_run_counts_only_trained_epochs(digits: DataSet, tmp_path: Path) -> None:
     recipe = tiny_recipe(epochs=5)
-    record = train(TINY, prepare(digits, recipe), recipe, seed=0, out=tmp_path, pruning=_StopsAfterTwo())
+    record = train(TINY, prepare(digits, recipe), recipe, seed=0, out=tmp_path, pruning=StopAfter(2))
     assert (record.result.status, record.train_flops) == ("stopped", 6 * TINY_MACS * 64 * 2)
 
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from search_support import SearchRunner, Watcher
-from support import TINY, RunCommand, prepare, restarts, tiny_recipe
+from support import TINY, RunCommand, StopAfter, prepare, restarts, tiny_recipe
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tracker_support import Points, Store, curves_of, mlflow_runs
 
 from budgetnet.common.errors import InputError
 from budgetnet.data import DataSet
-from budgetnet.runs.records import Epoch, RunResult
+from budgetnet.runs.records import Epoch
 from budgetnet.runs.store import RunFolder
 from budgetnet.training.callbacks import Callbacks
 from budgetnet.training.trackers import MLflow, TensorBoard, make_tracker
@@ -104,24 +104,6 @@ def test_mlflow_logs_trial_and_sampled_parameters(search: SearchRunner, make_sto
         assert (run.info.status, tags["budgetnet.ended"]) == (ended, trial.user_attrs["ended"])
 
 
-class RaiseAfterEpoch:
-    """Pruning callback that raises an error after an epoch."""
-
-    def __init__(self, error: BaseException, *, epoch: int = 2) -> None:
-        self._error, self._epoch = error, epoch
-
-    def confirms_stop(self, result: RunResult) -> bool:
-        return True
-
-    def check_resumed(self, curves: Sequence[Epoch]) -> str | None:
-        return None
-
-    def check_epoch(self, epoch: Epoch) -> str | None:
-        if epoch.epoch == self._epoch:
-            raise self._error
-        return None
-
-
 @pytest.mark.parametrize(
     ("error", "status", "ended"),
     [
@@ -136,7 +118,7 @@ def test_mlflow_logs_an_interruption_and_continues_the_run(
     store, recipe = make_store("mlflow"), tiny_recipe(epochs=3)
     data, out = prepare(digits, recipe), tmp_path / "runs"
     with pytest.raises(type(error)):
-        train(TINY, data, recipe, seed=0, out=out, callback=store.tracker(), pruning=RaiseAfterEpoch(error))
+        train(TINY, data, recipe, seed=0, out=out, callback=store.tracker(), pruning=StopAfter(2, error=error))
     (run,) = mlflow_runs(store.uri)
     assert (run.info.status, run.data.tags["budgetnet.ended"]) == (status, ended)
     record = train(TINY, data, recipe, seed=0, out=out, callback=store.tracker())
@@ -168,7 +150,7 @@ def test_a_truncated_event_is_logged_again_when_the_run_is_resumed(
     digits: DataSet, tmp_path: Path, make_store: Callable[[str], Store]
 ) -> None:
     store, recipe, out = make_store("tensorboard"), tiny_recipe(epochs=3), tmp_path / "runs"
-    data, pruning = prepare(digits, recipe), RaiseAfterEpoch(KeyboardInterrupt())
+    data, pruning = prepare(digits, recipe), StopAfter(2, error=KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         train(TINY, data, recipe, seed=0, out=out, callback=store.tracker(), pruning=pruning)
     (events,) = tmp_path.glob("tensorboard/*/events*")
@@ -200,13 +182,8 @@ def test_a_pruned_run_that_is_trained_again_is_logged_once_in_tensorboard(
 ) -> None:
     store, recipe, out = make_store("tensorboard"), tiny_recipe(epochs=3), tmp_path / "runs"
     data = prepare(digits, recipe)
-
-    class Stop(RaiseAfterEpoch):
-        def check_epoch(self, epoch: Epoch) -> str | None:
-            return "pruned" if epoch.epoch == 2 else None
-
     options: dict[str, Any] = {"seed": 0, "out": out, "callback": store.tracker()}
-    assert train(TINY, data, recipe, pruning=Stop(KeyboardInterrupt()), **options).result.status == "stopped"
+    assert train(TINY, data, recipe, pruning=StopAfter(2), **options).result.status == "stopped"
     record = train(TINY, data, recipe, **options)
     events = EventAccumulator(str(tmp_path / "tensorboard" / record.folder.name)).Reload()
     assert_logged({name: [(e.step, e.value) for e in events.Scalars(name)] for name in curves_of(record.folder)},
