@@ -162,15 +162,19 @@ def _pixels(root: str, file: str, mode: str, size: tuple[int, int], first: str, 
             raise _UnreadableError(f"{file} must have 8 bits a channel, not Pillow's mode {depth}")
         if mode == "L" and image.mode not in _GREY_MODES:
             raise _NotGrey
-        with _refused_if_damaged(file):
+        try:
             made = converted(image, mode)
             array = np.asarray(made if side is None else fitted(made, (side, side)))
+        except Exception as error:  # decoders answer broken bytes with nearly any exception
+            raise _fault_of(file, error) from None
     return array[np.newaxis] if array.ndim == 2 else array.transpose(2, 0, 1)
 
 
 def _upright(image: Image.Image, file: str) -> Image.Image:
-    with _refused_if_damaged(file):
+    try:
         return upright(image)
+    except Exception as error:  # as above
+        raise _fault_of(file, error) from None
 
 
 @contextmanager
@@ -186,21 +190,20 @@ def doubtful_sizes_refused() -> Iterator[None]:
 
 def _opened(root: str, file: str) -> Image.Image:
     """The image with its header read."""
-    with _refused_if_damaged(file):
+    try:
         # A path as text: with tens of thousands of small files, path objects are a tenth of the whole time.
         return Image.open(f"{root}/{file}", formats=FORMATS)
+    except Exception as error:  # as above
+        raise _fault_of(file, error) from None
 
 
-@contextmanager
-def _refused_if_damaged(file: str) -> Iterator[None]:
-    try:
-        yield
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise _UnreadableError(f"{file} has too many pixels to be decoded safely") from None
-    except Exception as error:  # decoders answer broken bytes with nearly any exception
-        if is_out_of_memory(error):
-            raise
-        raise _UnreadableError(f"{file} is not a sound image: {cause(error)}") from None
+def _fault_of(file: str, error: Exception) -> _UnreadableError:
+    """Return an error that names the file; raise a lack of memory as it is, which is no fault of the file."""
+    if is_out_of_memory(error):
+        raise error
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return _UnreadableError(f"{file} has too many pixels to be decoded safely")
+    return _UnreadableError(f"{file} is not a sound image: {cause(error)}")
 
 
 def upright(image: Image.Image) -> Image.Image:
