@@ -53,6 +53,8 @@ def test_optimiser_is_set_by_its_kind_and_what_it_does_not_use_is_reset() -> Non
     assert set_at(tuned, recipe__optimizer="sgd").recipe.optimizer == Recipe().optimizer
     with pytest.raises(InputError, match=r"^recipe.momentum = 0.8: must be omitted for adamw"):
         set_at(base, recipe__optimizer="adamw", recipe__momentum=0.8)
+    with pytest.raises(InputError, match=r"^recipe\.nesterov = True: needs a momentum above 0$"):
+        set_at(base, recipe__momentum="off", recipe__nesterov="on")
 
 
 STEPS = {"kind": "steps", "milestones": [75, 112], "factor": 0.2}
