@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from budgetnet.experiments.ablation import AblationStudy as AblationStudy
     from budgetnet.experiments.ablation.config import AblationConfig as AblationConfig
     from budgetnet.exporting.exporting import export as export
+    from budgetnet.exporting.quantizing import quantize as quantize
     from budgetnet.study.config import SearchConfig as SearchConfig
     from budgetnet.training.callbacks import Callback as Callback
 
@@ -57,6 +58,7 @@ _LATER = {
     "leaderboard": "budgetnet.api.leaderboard",
     "open_study": "budgetnet.api.study",
     "predict": "budgetnet.api.evaluation",
+    "quantize": "budgetnet.exporting.quantizing",
     "report": "budgetnet.api.report",
     "reproduce": "budgetnet.api.reproduction",
     "search": "budgetnet.api.search",
@@ -100,6 +102,7 @@ __all__ = [
     "leaderboard",
     "open_study",
     "predict",
+    "quantize",
     "report",
     "reproduce",
     "search",

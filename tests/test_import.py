@@ -46,6 +46,7 @@ PUBLIC = [
     "leaderboard",
     "open_study",
     "predict",
+    "quantize",
     "report",
     "reproduce",
     "search",
@@ -194,6 +195,7 @@ def test_wrong_values_are_refused_before_anything_large_is_loaded(tmp_path: Path
         *("search --enqueue foo", "search --max-params 0", "search --device gpu", "search --timeout soon"),
         *("train foo", "train resnet20 --data foo", "train resnet20 --recipe foo", "train resnet20 --device gpu"),
         *("export best --format pt", "ablate foo", "reproduce reference --recipe foo", "evaluate foo --on everything"),
+        *("quantize best --calibration-images 0", "quantize best --data foo"),
         *("check foo", "check reference --max-params five", "space foo"),
     ]
     code = f"""

@@ -12,6 +12,13 @@ from budgetnet.cli.parsing import check_names, one_of
 from budgetnet.common.errors import InputError
 from budgetnet.exporting.formats import FORMATS
 
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", metavar="PATH", help="File or folder to write to. Default: named after the run, here."
+    ),
+]
+
 
 def export(
     run: RunArgument,
@@ -23,12 +30,7 @@ def export(
             help="File format: safetensors, onnx (needs the extra export), torch-export or python.",
         ),
     ],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", metavar="PATH", help="File or folder to write to. Default: named after the run, here."
-        ),
-    ] = None,
+    out: Output = None,
     data: OwnData = None,
     as_json: Json = False,
 ) -> None:

@@ -98,6 +98,7 @@ _EXAMPLES = {
     "evaluate": "budgetnet evaluate best --on test",
     "predict": "budgetnet predict best photo.png",
     "export": "budgetnet export best --format onnx",
+    "quantize": "budgetnet quantize best -o network.onnx",
     "leaderboard": "budgetnet leaderboard",
     "trials": "budgetnet trials --sort accuracy",
     "report": "budgetnet report -o report.html",

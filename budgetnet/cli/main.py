@@ -22,6 +22,7 @@ from budgetnet.cli.figures import figures
 from budgetnet.cli.inspect import check, schema, specs, summary
 from budgetnet.cli.leaderboard import leaderboard
 from budgetnet.cli.predict import predict
+from budgetnet.cli.quantize import quantize
 from budgetnet.cli.report import report
 from budgetnet.cli.reproduce import reproduce
 from budgetnet.cli.search import search
@@ -60,6 +61,7 @@ for function in (
     time_to_accuracy,
     predict,
     export,
+    quantize,
     figures,
     search,
     leaderboard,

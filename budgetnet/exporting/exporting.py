@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import json
-import logging
 import re
-import tempfile
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from budgetnet.common.errors import BudgetnetError, InputError
+from budgetnet.common.errors import InputError
 from budgetnet.common.extras import require_extra
 from budgetnet.common.files import replace_atomically
 from budgetnet.data import DataSet, load_dataset
 from budgetnet.evaluation.inference import trained_network
 from budgetnet.evaluation.run_data import class_names, read_runs
 from budgetnet.exporting import verification
-from budgetnet.exporting.classifier import Classifier
 from budgetnet.exporting.formats import FORMATS, SUFFIXES, Format
-from budgetnet.exporting.metadata import NORMALISED, PIXELS, as_json_strings, metadata_of
+from budgetnet.exporting.job import Job
+from budgetnet.exporting.metadata import NORMALISED, PIXELS, as_json_strings
+from budgetnet.exporting.onnx_model import write_onnx
+from budgetnet.exporting.output import output_path, writing
 from budgetnet.exporting.source import python_source
 from budgetnet.runs.records import RunRecord
 from budgetnet.study.run_names import run_path
@@ -87,22 +84,17 @@ def export(
     if format == "onnx":
         require_extra("export", "onnx", "onnxruntime", "onnxscript", field="format", value="onnx")
     (record,) = read_runs([run_path(run)])
-    path = _output_path(record, format, None if to is None else Path(to))
+    path = output_path(to, name=_file_name(record, format), suffix=SUFFIXES[format], form=format)
     load_once = cache(load)
     # Chosen through `choose_device`, which also checks this processor's arithmetic.
     network = trained_network(record, choose_device("cpu")).eval()
     sample = verification.sample_images(record, data=data, load=load_once)
     names = class_names(record, load=load_once)
-    with _temporary_folder_beside(path) as folder, _torch_messages_disabled():
-        job = _Job(record, network, sample, names, folder / path.name)
-        try:
-            paths, logits = _WRITERS[format](job)
-            expected = verification.predict(job.with_normalisation(network), sample.batches)
-            difference = verification.largest_difference(expected, logits)
-        except OSError as error:
-            raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from None
-        except BudgetnetError as error:
-            raise BudgetnetError(f"{path}: not written, because {error}") from None
+    with writing(path) as temporary:
+        job = Job(record, network, sample, names, temporary)
+        paths, logits = _WRITERS[format](job)
+        expected = verification.predict(job.with_normalisation(network), sample.batches)
+        difference = verification.largest_difference(expected, logits)
         size = sum(each.stat().st_size for each in paths)
         # The main file comes last, so that its weights exist when it does.
         for each in reversed(paths):
@@ -111,84 +103,39 @@ def export(
     return Exported(final_paths, size, sample.images, sample.description, difference)
 
 
-class _Job(NamedTuple):
-    """Input of a writer."""
-
-    record: RunRecord
-    network: nn.Module
-    sample: verification.Sample
-    class_names: Sequence[str]
-    path: Path
-    """Temporary path of the file."""
-
-    def with_normalisation(self, network: nn.Module) -> Classifier:
-        """Return a network with the run's normalisation built in."""
-        data = self.record.identity.data
-        return Classifier(network, mean=data.mean, std=data.std).eval()
-
-    def metadata(self, input_format: str) -> dict[str, Any]:
-        """Return the metadata of the file."""
-        return metadata_of(self.record, class_names=self.class_names, input_format=input_format)
-
-
 _Written = tuple[list[Path], list[Tensor]]
 """Files, the main one first, and the logits of the sample, computed from these files."""
 
 
-def _write_safetensors(job: _Job) -> _Written:
+def _write_safetensors(job: Job) -> _Written:
     write_safetensors(job.path, job.network.state_dict(), metadata=as_json_strings(job.metadata(NORMALISED)))
     loaded = job.record.identity.spec.build()
     load_weights(loaded, job.path)
     return [job.path], verification.predict(job.with_normalisation(loaded), job.sample.batches)
 
 
-def _write_torch_export(job: _Job) -> _Written:
+def _write_torch_export(job: Job) -> _Written:
     extra_files = {METADATA_FILE: json.dumps(job.metadata(PIXELS), indent=2)}
     # Through memory, because torch raises errors of its own, not OSError, when the disk is full.
     stream = io.BytesIO()
-    torch.export.save(_exported_program(job), stream, extra_files=extra_files)
+    torch.export.save(job.program(), stream, extra_files=extra_files)
     job.path.write_bytes(stream.getbuffer())
     return [job.path], verification.predict_with_torch_export(job.path, job.sample.batches)
 
 
-def _write_onnx(job: _Job) -> _Written:
-    from onnxscript import ir
-
-    written = torch.onnx.export(
-        _exported_program(job),
-        input_names=["images"],
-        output_names=["logits"],
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )
-    if written is None:
-        raise BudgetnetError("torch returned no ONNX model")
-    graph = written.model.graph
-    for part in (graph, *graph.inputs, *graph, *(output for node in graph for output in node.outputs)):
-        # Notes on the origin of each node, several times as large as a small network.
-        part.metadata_props.clear()
-    for value in (*graph.inputs, *(output for node in graph for output in node.outputs)):
-        # Torch names the only free dimension after its own symbol.
-        if value.shape is not None:
-            value.shape = ir.Shape(["batch" if not isinstance(size, int) else size for size in value.shape])
-    data = job.record.identity.data
-    written.model.doc_string = (
-        f"{job.record.identity.spec.label}, trained on {data.name.partition(':')[0]}; input: {PIXELS}"
-    )
-    written.model.metadata_props.update(as_json_strings(job.metadata(PIXELS)))
-    written.save(job.path)
-    return [job.path], verification.predict_with_onnx_runtime(job.path, job.sample.batches)
+def _write_onnx(job: Job) -> _Written:
+    logits = write_onnx(job)
+    return [job.path], logits
 
 
-def _write_python(job: _Job) -> _Written:
+def _write_python(job: Job) -> _Written:
     weights = job.path.with_suffix(".weights.safetensors")
     write_safetensors(weights, job.network.state_dict(), metadata=as_json_strings(job.metadata(NORMALISED)))
     job.path.write_text(python_source(job.record, class_names=job.class_names), encoding="utf-8")
     return [job.path, weights], verification.predict_in_isolation(job.path, weights, job.sample.batches)
 
 
-_WRITERS: dict[Format, Callable[[_Job], _Written]] = {
+_WRITERS: dict[Format, Callable[[Job], _Written]] = {
     "safetensors": _write_safetensors,
     "onnx": _write_onnx,
     "torch-export": _write_torch_export,
@@ -196,47 +143,11 @@ _WRITERS: dict[Format, Callable[[_Job], _Written]] = {
 }
 
 
-def _exported_program(job: _Job) -> torch.export.ExportedProgram:
-    """Export the network with torch.export, for any batch size."""
-    # Batch size 2, because torch.export specialises on size 1.
-    images = torch.zeros(2, *job.record.identity.spec.input_shape)
-    network, batch = job.with_normalisation(job.network), torch.export.Dim("batch")
-    program = torch.export.export(network, (images,), dynamic_shapes={"images": {0: batch}}, strict=False)
-    for node in program.graph.nodes:
-        # Stack traces hold paths of this machine.
-        node.meta.pop("stack_trace", None)
-    return program
-
-
-def _output_path(record: RunRecord, format: Format, to: Path | None) -> Path:  # noqa: A002 - as above
-    name, suffix = record.folder.resolve().name, SUFFIXES[format]
-    if format == "python":
-        # A name that can be imported.
-        name = re.sub(r"\W", "_", name)
-        name = f"_{name}" if name[:1].isdigit() else name
-    # A path without a suffix is a folder, which need not exist yet.
-    if to is None or to.is_dir() or not (to.suffix or to.exists()):
-        return (to or Path()) / f"{name}{suffix}"
-    if to.suffix != suffix:
-        raise InputError("to", str(to), f"must end in {suffix} for {format}, or be a folder")
-    return to
-
-
-@contextmanager
-def _temporary_folder_beside(path: Path) -> Iterator[Path]:
-    """Create a temporary folder on the same disk as a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=".part") as folder:
-        yield Path(folder)
-
-
-@contextmanager
-def _torch_messages_disabled() -> Iterator[None]:
-    """Disable torch's warnings and log messages about its export internals."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        logging.disable(level)
+def _file_name(record: RunRecord, format: Format) -> str:  # noqa: A002 - as above
+    """Return the default name of the file, without its suffix."""
+    name = record.folder.resolve().name
+    if format != "python":
+        return name
+    # A name that can be imported.
+    name = re.sub(r"\W", "_", name)
+    return f"_{name}" if name[:1].isdigit() else name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,8 +68,22 @@ def sample_images(record: RunRecord, *, data: str | None, load: Callable[[str], 
             raise
         noise = np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8)
         images, description = torch.from_numpy(noise), "images of seeded noise (the run's data set is not available)"
-    scaled = images.float() / 255
-    return Sample([scaled[:1], *torch.split(scaled[1:], max(1, EVALUATION_PIXELS // pixels))], description)
+    return Sample(list(scaled_batches(images)), description)
+
+
+def scaled_batches(images: Tensor) -> Iterator[Tensor]:
+    """Yield batches of images as exported networks take them; the first holds one image.
+
+    Args:
+        images: uint8 (n, channels, height, width), at least one.
+
+    Yields:
+        float32 (batch, channels, height, width) from 0 to 1.
+    """
+    size = max(1, EVALUATION_PIXELS // math.prod(images.shape[2:]))
+    for batch in (images[:1], *torch.split(images[1:], size)):
+        if len(batch):
+            yield batch.float() / 255
 
 
 def largest_difference(expected: Sequence[Tensor], exported: Sequence[Tensor]) -> float:
@@ -103,7 +117,7 @@ def predict_with_torch_export(path: Path, batches: Sequence[Tensor]) -> list[Ten
     return predict(torch.export.load(path).module(), batches)
 
 
-def predict_with_onnx_runtime(path: Path, batches: Sequence[Tensor]) -> list[Tensor]:
+def predict_with_onnx_runtime(path: Path, batches: Iterable[Tensor]) -> list[Tensor]:
     """Check an ONNX model with ONNX's checker, and return its logits for each batch, computed on the CPU."""
     import onnx
     import onnxruntime
