@@ -1,8 +1,8 @@
 """`quantize`: writes the network of a run as an int8 ONNX model and measures what that costs in accuracy.
 
-ONNX Runtime's static quantisation, with the settings that its documentation names first for a CPU: QuantizeLinear and
-DequantizeLinear nodes (QDQ), int8 weights per output channel, int8 activations. Activations are calibrated by MinMax,
-the default: the range of an activation is the one that it takes on the calibration images.
+This is ONNX Runtime's static quantisation: int8 weights and activations with QuantizeLinear and DequantizeLinear nodes
+(QDQ), the first choice of its documentation, and one scale for each output channel of the weights, which it advises for
+residual networks. Activations are calibrated by MinMax, the default: their range is that on the calibration images.
 """
 
 from __future__ import annotations

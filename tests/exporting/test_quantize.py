@@ -74,9 +74,11 @@ def metadata_of(path: Path) -> dict[str, Any]:
     return {each.key: json.loads(each.value) for each in onnx.load(path).metadata_props}
 
 
+@pytest.mark.parametrize("count", [None, 1])
 def test_accuracies_are_those_of_onnx_runtime_on_the_validation_images(
-    trained: RunRecord, quantized: Quantized, digits: DataSet, tmp_path: Path
+    trained: RunRecord, digits: DataSet, tmp_path: Path, count: int | None
 ) -> None:
+    quantized = quantize(trained.folder, to=tmp_path, calibration_images=count)
     rows = parts_of(digits, trained).validation
     images, labels = digits.train_images[rows], digits.train_labels[rows]
     float32 = tmp_path / "float32.onnx"
@@ -90,12 +92,15 @@ def test_accuracies_are_those_of_onnx_runtime_on_the_validation_images(
         assert told[name]["accuracy"] == right[name].mean()
         assert (told[name]["size"], told[name]["weight_bytes"]) == (path.stat().st_size, constant_bytes(path))
     assert right["float32"].mean() > 0.8
-    assert right["int8"].mean() > 0.8
     assert told["only_int8"] == (right["int8"] & ~right["float32"]).sum()
     assert told["only_float32"] == (right["float32"] & ~right["int8"]).sum()
     assert told["difference"] == pytest.approx(right["int8"].mean() - right["float32"].mean())
     paired = compare_predictions(right["int8"], right["float32"])
     assert (told["interval"], told["p"]) == (list(paired.interval), paired.mcnemar.p_value)
+    if count == 1:
+        # The ranges of one image's activations are too small for others.
+        assert told["only_int8"] != told["only_float32"]
+        return
     # Rounded to 8 bits, but of the same network.
     difference = np.abs(logits["int8"] - logits["float32"]).max()
     assert 0 < difference < 0.2 * logits["float32"].std()
