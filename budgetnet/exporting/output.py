@@ -58,7 +58,7 @@ def writing(path: Path) -> Iterator[Path]:
 @contextmanager
 def _library_messages_disabled() -> Iterator[None]:
     level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.ERROR)
     try:
         with warnings.catch_warnings(action="ignore"):
             yield

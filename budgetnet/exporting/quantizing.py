@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from budgetnet.common.errors import BudgetnetError, InputError
+from budgetnet.common.errors import BudgetnetError, InputError, is_lack_of_resources
 from budgetnet.common.extras import require_extra
 from budgetnet.common.files import replace_atomically
 from budgetnet.data import DataSet, load_dataset
@@ -189,23 +189,35 @@ class _Reader:
 
 
 def _quantize(source: Path, target: Path, calibration: Tensor) -> None:
-    """Write an ONNX model as an int8 one, calibrated on images (n, channels, height, width), uint8."""
+    """Write an ONNX model as an int8 one, calibrated on images (n, channels, height, width), uint8.
+
+    Raises:
+        BudgetnetError: ONNX Runtime could not do it.
+    """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     prepared = target.with_suffix(".prepared.onnx")
-    # Infers shapes and folds batch norm into convolutions, as the documentation advises.
-    quant_pre_process(source, prepared)
-    quantize_static(
-        prepared,
-        target,
-        _Reader(calibration),
-        quant_format=QuantFormat.QDQ,
-        per_channel=True,
-        activation_type=QuantType.QInt8,
-        weight_type=QuantType.QInt8,
-        calibrate_method=CalibrationMethod[METHOD],
-    )
+    try:
+        # Infers shapes and folds batch norm into convolutions, as the documentation advises.
+        quant_pre_process(source, prepared)
+        quantize_static(
+            prepared,
+            target,
+            _Reader(calibration),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod[METHOD],
+        )
+    except Exception as error:
+        if is_lack_of_resources(error):
+            raise
+        # It writes some of its steps unchecked, so a full disk gives errors of protobuf and of its own.
+        reason = (str(error).splitlines() or [""])[0]
+        message = f"ONNX Runtime could not quantise it (is the disk full?): {type(error).__name__}: {reason}"
+        raise BudgetnetError(message) from None
 
 
 def _measured(path: Path, images: OnDeviceImages) -> ModelFile:
