@@ -13,10 +13,11 @@ from budgetnet.model.budget import Budget
 from budgetnet.runs.named_recipes import describe_recipe
 from budgetnet.study.finalists import FinalResult, load_finals, read_results
 from budgetnet.study.leaderboard import candidates, rank
+from budgetnet.study.objectives import CostName
 from budgetnet.study.reading import read_trials
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.storage import default_storage, find_study, open_storage, storage_errors, study_settings
-from budgetnet.study.trials import CostName, Trial, count_outcomes, front
+from budgetnet.study.trials import Trial, count_outcomes, front
 from budgetnet.study.winner import winner
 
 if TYPE_CHECKING:
@@ -85,16 +86,18 @@ class Study:
         )
         return Leaderboard.of(rows, title=self.name)
 
-    def front(self, *, cost: CostName = "params") -> list[TrainedCandidate]:
+    def front(self, *, cost: CostName | None = None) -> list[TrainedCandidate]:
         """Return the Pareto front of accuracy and cost, cheapest first.
 
         Args:
-            cost: ``params``, ``macs`` or ``activations``.
+            cost: ``params``, ``macs`` or ``activations``. Default: all costs that the search minimised, or ``params``
+                if accuracy was its only objective.
 
         Raises:
             InputError: the cost is none of these.
         """
-        return [self._candidate(trial) for trial in front(self.trials(), cost=cost)]
+        costs = (self.settings.config.costs or ("params",)) if cost is None else (cost,)
+        return [self._candidate(trial) for trial in front(self.trials(), costs=costs)]
 
     def best(self) -> TrainedCandidate:
         """Return the best network: the best finalist's, or without finals the candidate of highest validation accuracy.

@@ -29,12 +29,14 @@ def takes_options_of(config: type[Config]) -> Callable[[Callable[..., None]], Ca
         fields = {name: _parameter(name, field) for name, field in config.model_fields.items()}
 
         @functools.wraps(function)
-        def command(**values: Any) -> None:
-            given = {name: values.pop(name) for name in fields}
-            # An option without a value falls back to the default of its field.
-            function(config(**{name: value for name, value in given.items() if value is not None}), **values)
+        def command(context: typer.Context, **values: Any) -> None:
+            every = {name: values.pop(name) for name in fields}
+            # What is not given is left to the config: the default of a field may depend on another.
+            given = {name for name in every if getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"}
+            function(config(**{name: every[name] for name in fields if name in given}), **values)
 
-        parameters = [*fields.values(), *(each.replace(kind=each.KEYWORD_ONLY) for each in own)]
+        asked = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+        parameters = [asked, *fields.values(), *(each.replace(kind=each.KEYWORD_ONLY) for each in own)]
         shown: Any = command
         shown.__signature__ = inspect.Signature(parameters)
         shown.__annotations__ = {each.name: each.annotation for each in parameters}
@@ -49,7 +51,7 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     kind: Any
     if isinstance(default, bool):
         kind = bool
-    elif isinstance(default, tuple):
+    elif isinstance(default, tuple) and not how.joined:
         kind, default = list[str] | None, None
     elif isinstance(default, Path) or field.annotation is Path:
         kind = Path
@@ -79,7 +81,7 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
 _GROUPS = {
     "Budget": "max_params max_macs max_activations",
     "Data": "data declare train_size validation_size on other_data input_shape input_size classes",
-    "Candidates": "trials timeout max_train_flops space sizing sampler pruner enqueue",
+    "Candidates": "objectives trials timeout max_train_flops space sizing sampler pruner enqueue",
     "Winner of a search": "of base",
     "Training": "recipe epochs seed seeds members spec change compiled replay threads",
     "Finalists": "finalists final_seeds final_recipe final_epochs",

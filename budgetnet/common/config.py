@@ -28,6 +28,8 @@ class OnCommandLine(NamedTuple):
     """Write a value as the command line takes it; a document by another function than `str` has a name there."""
     argument: bool = False
     """Whether the value is a positional argument rather than an option."""
+    joined: bool = False
+    """Whether several values are written as one, such as ``accuracy,macs``, rather than each with its own option."""
 
 
 class Config(Document):
@@ -48,13 +50,18 @@ class Config(Document):
         """The value of each field, by its name."""
         return {name: getattr(self, name) for name in type(self).model_fields}
 
+    def default_of(self, name: str) -> Any:
+        """Return the default of a field, which may depend on other fields."""
+        return type(self).model_fields[name].get_default(call_default_factory=True)
+
     def replace(self, **changes: Any) -> Self:
-        """Return a config with some fields changed.
+        """Return a config with some fields changed, and the defaults of fields that were never given.
 
         Raises:
             InputError: a field is unknown or breaks its rule.
         """
-        return type(self)(**{**self.values, **changes})
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        return type(self)(**{**given, **changes})
 
 
 def command(config: Config) -> str:
@@ -71,7 +78,7 @@ def command(config: Config) -> str:
 
     for name, field in sorted(fields, key=place):
         value = getattr(config, name)
-        if field.is_required() or value != field.get_default(call_default_factory=True):
+        if field.is_required() or value != config.default_of(name):
             words += _words(name, field, value)
     return shlex.join(words)
 
@@ -108,8 +115,9 @@ def text_of(field: FieldInfo, value: Any) -> str:
 
 
 def _words(name: str, field: FieldInfo, value: Any) -> Iterator[str]:
-    for each in value if isinstance(value, tuple) else (value,):
-        if not on_command_line(field).argument:
+    how = on_command_line(field)
+    for each in value if isinstance(value, tuple) and not how.joined else (value,):
+        if not how.argument:
             yield option_of(name)
         if each is not True:
             yield text_of(field, each)

@@ -10,7 +10,7 @@ what is read and written with Optuna's own, on SQLite and PostgreSQL.
 from __future__ import annotations
 
 import json
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,7 @@ class TrialTables:
             tables.trial_intermediate_values: [
                 {"step": step, **stored_report(value)} for step, value in trial.intermediate_values.items()
             ],
-            tables.trial_values: value_rows(trial.value),
+            tables.trial_values: value_rows(trial.values),
         }
         _insert(self._connection, rows, trial_id=trial_id)
         return int(trial_id)
@@ -150,11 +150,11 @@ class TrialTables:
         trial_id: int,
         *,
         state: TrialState,
-        value: float | None,
+        values: Sequence[float] | None,
         user_attrs: dict[str, Any],
         ended: datetime | None,
     ) -> None:
-        """End a trial with its result, finite or None, and with user attributes, which replace those of equal name."""
+        """End a trial with its values, finite, or None, and with user attributes, which replace those of equal name."""
         tables = self._tables
         row = {"state": state.name, "datetime_complete": stored_time(ended)}
         self._connection.execute(update(tables.trials).where(tables.trials.c.trial_id == trial_id).values(**row))
@@ -163,7 +163,7 @@ class TrialTables:
         self._connection.execute(old)
         _insert(
             self._connection,
-            {kept: attribute_rows(user_attrs), tables.trial_values: value_rows(value)},
+            {kept: attribute_rows(user_attrs), tables.trial_values: value_rows(values)},
             trial_id=trial_id,
         )
 

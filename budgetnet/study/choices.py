@@ -16,6 +16,7 @@ from budgetnet.model.spec import ModelSpec
 from budgetnet.model.zoo import ENTRIES, get
 from budgetnet.runs.named_recipes import NAMED as RECIPES
 from budgetnet.runs.recipe import Recipe
+from budgetnet.study.objectives import ObjectiveName, read_objectives
 
 SPACES = ("resnet", "paper", "mobile", "regnet")
 """Names of search spaces."""
@@ -113,4 +114,9 @@ Networks = Annotated[
     tuple[str | ModelSpec, ...],
     BeforeValidator(_read_networks, json_schema_input_type=tuple[str | ModelSpec, ...] | str),
     OnCommandLine("SPEC"),
+]
+Objectives = Annotated[
+    tuple[ObjectiveName, ...],
+    BeforeValidator(read_objectives, json_schema_input_type=tuple[ObjectiveName, ...] | str),
+    OnCommandLine("NAME,...", ",".join, joined=True),
 ]

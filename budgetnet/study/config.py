@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import model_validator
 
 from budgetnet.common.config import (
     Count,
@@ -28,7 +31,8 @@ from budgetnet.model.spec import ModelSpec
 from budgetnet.model.zoo import find_spec
 from budgetnet.runs.named_recipes import default_recipe, find_recipe
 from budgetnet.runs.recipe import Recipe
-from budgetnet.study.choices import Networks, RecipeChoice, SpaceChoice, require_space_name
+from budgetnet.study.choices import Networks, Objectives, RecipeChoice, SpaceChoice, require_space_name
+from budgetnet.study.objectives import ACCURACY, WAYS_WITH_COSTS, CostName
 
 if TYPE_CHECKING:
     from budgetnet.study.space import SearchSpace
@@ -68,6 +72,10 @@ class SearchConfig(EngineOptions):
     data: Data = "digits"
     """Data set: digits, cifar10, cifar100, mnist, fashion-mnist, kmnist, svhn, stl10, NAME:PATH for one of these in a
     folder, folder:PATH or arrays:PATH.npz."""
+    objectives: Objectives = (ACCURACY,)
+    """What to search for: accuracy, and any of params, macs and activations, which are minimised: accuracy,macs. The
+    result is then a front, with other defaults: sizing scale, as fit makes all networks equally large, sampler nsga2
+    and pruner none."""
     trials: Count = 6
     """Number of trained candidates that the study shall have, those of earlier searches included."""
     timeout: Duration = None
@@ -80,9 +88,11 @@ class SearchConfig(EngineOptions):
     sizing: Sizing = "fit"
     """How widths meet the budget. fit: solve for them. scale: solve for a sampled share of it. reject: sample them."""
     sampler: SamplerName = "surrogate"
-    """Sampler of candidates: surrogate (a model of closed-form features), tpe, gp, nsga2 or random."""
+    """Sampler of candidates: surrogate (a model of closed-form features, for one objective), tpe, gp, nsga2 or
+    random."""
     pruner: PrunerName = "asha"
-    """Pruner, which stops candidates at the end of a cycle of the learning rate: asha, hyperband, median or none."""
+    """Pruner, which stops candidates at the end of a cycle of the learning rate: asha, hyperband, median or none.
+    With several objectives none, as pruners compare accuracy alone."""
     enqueue: Networks = ()
     """Network to train first: a name, a file or a run, such as STUDY#3; again for more. zoo: every named network that
     fits."""
@@ -91,7 +101,8 @@ class SearchConfig(EngineOptions):
     epochs: OptionalCount = None
     """Epochs in place of the recipe's; the schedule is stretched to end with the last one."""
     finalists: CountOrZero = 0
-    """Number of the best candidates to train in full, with the test set opened for them at the end."""
+    """Number of the best candidates to train in full, with the test set opened for them at the end. With several
+    objectives: the most accurate on the front."""
     final_seeds: Count = 3
     """Trainings of each finalist, each with its own seed."""
     final_recipe: RecipeChoice = None
@@ -116,6 +127,37 @@ class SearchConfig(EngineOptions):
     """Number of held-out images to validate on. Default: all."""
     track: Trackers = ()
     """Tracker of runs: tensorboard[:FOLDER] or mlflow[:URI]; again for more. Default place: in the folder of runs."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choose_ways(cls, given: Any) -> Any:
+        """Set what was not given to the defaults for several objectives."""
+        if isinstance(given, dict) and "objectives" in given:
+            with suppress(ValueError):  # Reported for the field.
+                if len(read_objectives(given["objectives"])) > 1:
+                    return {**WAYS_WITH_COSTS, **given}
+        return given
+
+    @model_validator(mode="after")
+    def _ways_know_costs(self) -> Self:
+        if self.costs and self.sampler == "surrogate":
+            rule = "models accuracy alone: with several objectives choose nsga2, tpe, gp or random"
+            raise InputError("sampler", self.sampler, rule)
+        if self.costs and self.pruner != "none":
+            # The networks of low cost on a front are less accurate than many others.
+            rule = "compares accuracy alone and would stop candidates of low cost: with several objectives must be none"
+            raise InputError("pruner", self.pruner, rule)
+        return self
+
+    def default_of(self, name: str) -> Any:
+        """Return the default of a field, with this config's objectives."""
+        ways = WAYS_WITH_COSTS if self.costs else {}
+        return ways[name] if name in ways else super().default_of(name)
+
+    @property
+    def costs(self) -> tuple[CostName, ...]:
+        """Costs that are minimised, in the order of the objectives; empty if accuracy is the only objective."""
+        return tuple(name for name in self.objectives if name != ACCURACY)
 
     @property
     def budget(self) -> Budget:

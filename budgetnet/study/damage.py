@@ -13,18 +13,24 @@ from budgetnet.common.errors import short_repr
 from budgetnet.study.outcomes import DAMAGE, is_trained
 
 
-def damage_of(trial: FrozenTrial) -> str | None:
-    """Return which field of a trial is damaged and how; None if none is, or if budgetnet did not write the trial."""
+def damage_of(trial: FrozenTrial, *, objectives: int = 1) -> str | None:
+    """Return which field of a trial is damaged and how; None if none is, or if budgetnet did not write the trial.
+
+    Args:
+        trial: the trial.
+        objectives: number of objectives of its study.
+    """
     if DAMAGE in trial.user_attrs:
         return str(trial.user_attrs[DAMAGE])
     if not is_ours(trial):
         return None
-    return next(_damages(trial), None)
+    return next(_damages(trial, objectives), None)
 
 
 def damaged_trials(study: optuna.Study) -> dict[int, str]:
     """Return which field is damaged and how, for each damaged trial by its number."""
-    damages = {trial.number: damage_of(trial) for trial in study.get_trials(deepcopy=False)}
+    count = len(study.directions)
+    damages = {trial.number: damage_of(trial, objectives=count) for trial in study.get_trials(deepcopy=False)}
     return {number: damage for number, damage in damages.items() if damage is not None}
 
 
@@ -33,7 +39,14 @@ def is_ours(trial: FrozenTrial) -> bool:
     return not _MARKS.isdisjoint(trial.user_attrs)
 
 
-def _damages(trial: FrozenTrial) -> Iterator[str]:
+def undamaged(study: optuna.Study, *states: TrialState) -> list[FrozenTrial]:
+    """Return the trained trials of a study in some states, without damaged ones."""
+    count = len(study.directions)
+    found = study.get_trials(deepcopy=False, states=states)
+    return [trial for trial in found if is_trained(trial) and damage_of(trial, objectives=count) is None]
+
+
+def _damages(trial: FrozenTrial, objectives: int) -> Iterator[str]:
     facts = trial.user_attrs
     yield from _broken(facts, _REQUIRED, missing=True)
     yield from _broken(facts, _OPTIONAL)
@@ -48,6 +61,8 @@ def _damages(trial: FrozenTrial) -> Iterator[str]:
     if trial.state == TrialState.COMPLETE:
         values = {} if trial.values is None else dict(enumerate(trial.values))
         yield from _broken({"": values.get(0)}, {"": _SHARE}, kind="value")
+        costs = {place: values.get(place) for place in range(1, objectives)}
+        yield from _broken(costs, dict.fromkeys(costs, _AMOUNT), kind="value of objective")
 
 
 def _broken(

@@ -110,6 +110,7 @@ class Driver:
             study_name=context.study_name,
             lock=lock,
             pruner=make_pruner(settings.config.pruner, settings.recipe),
+            costs=settings.config.costs,
         )
         self.operations = Operations(self.store, limit=plan.max_train_flops, images=context.data.record.train_images)
         self._proposals = Proposals(self.store, settings, context.data, enqueued=plan.enqueued)

@@ -9,8 +9,7 @@ import optuna
 from optuna.trial import TrialState
 
 from budgetnet.statistics.intervals import Interval
-from budgetnet.study.damage import damage_of
-from budgetnet.study.outcomes import is_trained
+from budgetnet.study.damage import undamaged
 from budgetnet.study.sampling.encoding import Encoder
 from budgetnet.study.sampling.process import Posterior, deviations
 from budgetnet.study.sampling.study_domain import PRIOR, features_of
@@ -45,12 +44,7 @@ def feature_effects(study: optuna.Study, settings: StudySettings) -> list[Featur
         study: the study.
         settings: its settings.
     """
-    states = (TrialState.COMPLETE, TrialState.PRUNED)
-    trials = [
-        trial
-        for trial in study.get_trials(deepcopy=False, states=states)
-        if is_trained(trial) and damage_of(trial) is None
-    ]
+    trials = undamaged(study, TrialState.COMPLETE, TrialState.PRUNED)
     if sum(trial.state == TrialState.COMPLETE for trial in trials) < LEAST_TRIALS:
         return []
     features = np.array([features_of(trial) for trial in trials])

@@ -22,7 +22,8 @@ from budgetnet.runs.recipe import Recipe, require_reliable_validation
 from budgetnet.runs.store import RunFolder
 from budgetnet.study.context import SearchContext
 from budgetnet.study.finalists import Finalist, FinalResult, Finals, read_results, store_finals
-from budgetnet.study.outcomes import is_trained
+from budgetnet.study.objectives import unbeaten
+from budgetnet.study.outcomes import accuracy_of, is_trained
 from budgetnet.training.callbacks import Callback
 from budgetnet.training.trainer import identify
 from budgetnet.training.work import Work
@@ -30,6 +31,8 @@ from budgetnet.training.work import Work
 
 def choose_finalists(study: optuna.Study, context: SearchContext, *, number: int, seeds: int, recipe: Recipe) -> Finals:
     """Return the best candidates of a study, and the best enqueued one in addition if it is not among them.
+
+    With several objectives these are the most accurate ones on the Pareto front, which may have fewer than asked for.
 
     Args:
         study: the study.
@@ -43,8 +46,11 @@ def choose_finalists(study: optuna.Study, context: SearchContext, *, number: int
         RecordError: a candidate's run folder is missing or damaged.
     """
     complete = [trial for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if is_trained(trial)]
-    ranked = sorted(complete, key=lambda trial: (-float(trial.value or 0), trial.user_attrs["params"], trial.number))
-    chosen = ranked[:number]
+    costs = context.settings.config.costs
+    points = [(-(accuracy_of(trial) or 0), *(trial.user_attrs[name] for name in costs)) for trial in complete]
+    front = {complete[place].number for place in unbeaten(points)}
+    ranked = sorted(complete, key=lambda trial: (-(accuracy_of(trial) or 0), trial.user_attrs["params"], trial.number))
+    chosen = [trial for trial in ranked if not costs or trial.number in front][:number]
     enqueued = [trial for trial in ranked if "enqueued" in trial.user_attrs]
     if enqueued and enqueued[0] not in chosen:
         chosen.append(enqueued[0])

@@ -20,6 +20,11 @@ DAMAGE = "budgetnet:damage"
 """Attribute of a damaged trial, as it is read, that says which field is damaged."""
 
 
+def accuracy_of(trial: FrozenTrial) -> float | None:
+    """Return a trial's validation accuracy, the first of its values in every study; None without a value."""
+    return trial.values[0] if trial.values else None
+
+
 def is_trained(trial: FrozenTrial) -> bool:
     """Return whether the trial was trained and has ended, pruned and diverged ones included."""
     return trial.state.is_finished() and bool(trial.user_attrs.get("trained"))

@@ -59,7 +59,9 @@ class Proposals:
             image = Image(self._data.input_shape, self._data.num_classes)
             return SurrogateSampler(StudyDomain(self._settings, image), seed=config.seed)
         space = self._settings.space.proposed(config.sizing)
-        return OptunaSampler(config.sampler, space, seed=config.seed, every_trial=lambda: self._store.trials)
+        return OptunaSampler(
+            config.sampler, space, seed=config.seed, every_trial=lambda: self._store.trials, costs=config.costs
+        )
 
     def next(self) -> Proposal:
         """Return an interrupted candidate, else the next enqueued one, else a sampled one."""

@@ -15,6 +15,7 @@ from budgetnet.study.damage import damage_of, is_ours
 from budgetnet.study.outcomes import (
     DUPLICATE,
     IN_TRAINING_ELSEWHERE,
+    accuracy_of,
     is_interrupted,
     is_over_budget,
     is_stopped,
@@ -30,9 +31,9 @@ def read_trials(study: optuna.Study) -> list[Trial]:
 
     Damaged trials are left out, each with a warning that says which field is damaged.
     """
-    trials = []
+    trials, count = [], len(study.directions)
     for trial in study.get_trials(deepcopy=False):
-        if damage := damage_of(trial):
+        if damage := damage_of(trial, objectives=count):
             _log.warning("study %s: trial #%d is damaged and left out: %s", study.study_name, trial.number, damage)
         elif is_ours(trial):
             trials.append(_row(trial))
@@ -52,12 +53,13 @@ def _row(trial: FrozenTrial) -> Trial:
     """Return a trial as a row."""
     facts: dict[str, Any] = trial.user_attrs
     correct, images = facts.get("validation_correct"), facts.get("validation_images")
+    is_complete = trial.state == TrialState.COMPLETE
     kept: dict[str, Any] = {key: facts[key] for key in _ALWAYS} | {key: facts.get(key) for key in _TRAINED}
     return Trial(
         number=trial.number,
         outcome=_outcome(trial),
         # A duplicate of a trial may have only a value.
-        accuracy=trial.value if correct is None and trial.state == TrialState.COMPLETE else _share(correct, images),
+        accuracy=accuracy_of(trial) if correct is None and is_complete else _share(correct, images),
         correct=correct,
         images=images,
         trained=is_trained(trial),

@@ -27,12 +27,11 @@ from budgetnet.common.formatting import named_few
 from budgetnet.common.passwords import hide_passwords, without_password
 from budgetnet.study.bulk import TrialStorage, study_ids
 from budgetnet.study.damage import damaged_trials
+from budgetnet.study.objectives import directions, metric_names
 from budgetnet.study.settings import StudySettings
 
 _log = logging.getLogger(__name__)
 
-METRIC = "validation accuracy"
-"""Name of the objective, in the dashboard and in Optuna's plots."""
 SETTINGS_KEY = "budgetnet:settings"
 """User attribute of a study that holds its settings as JSON."""
 STORAGE_ERRORS = (SQLAlchemyError, StorageInternalError)
@@ -178,14 +177,16 @@ def open_study(storage: RDBStorage, name: str, settings: StudySettings) -> optun
     """
     # A new study without settings yet looks like one that was not made by budgetnet.
     with _exclusive(storage.engine.url):
-        study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            if study.metric_names is None:
-                study.set_metric_names([METRIC])
+        wanted = directions(settings.config.costs)
+        study = optuna.create_study(storage=storage, study_name=name, directions=wanted, load_if_exists=True)
         if SETTINGS_KEY not in study.user_attrs:
-            if study.get_trials(deepcopy=False):
+            # Without trials it may be of a search that was killed just here.
+            of_another = [direction.name.lower() for direction in study.directions] != wanted
+            if of_another or study.get_trials(deepcopy=False):
                 raise RecordError("study", name, "was not made by budgetnet; choose another study name")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                study.set_metric_names(metric_names(settings.config.costs))
             study.set_user_attr(SETTINGS_KEY, json.dumps(settings.to_mapping()))
             return study
         found = study_settings(study)

@@ -75,7 +75,7 @@ def frozen(row: Row[Any], *others: Sequence[Any]) -> FrozenTrial:
         number=parse("number", row.number, _whole, "must be a whole number"),
         state=parse("state", row.state, TrialState.__getitem__, f"must be one of {', '.join(TrialState.__members__)}"),
         value=None,
-        values=[_value(*each) for each in values] or None,
+        values=[_value(place, *each) for place, each in enumerate(values)] or None,
         datetime_start=parse("datetime_start", row.datetime_start, _local, "must be a time"),
         datetime_complete=parse("datetime_complete", row.datetime_complete, _local, "must be a time"),
         params=params,
@@ -132,8 +132,8 @@ def _json(text: str) -> Any:
     return value
 
 
-def _value(objective: Any, stored: Any, kind: Any, _: int) -> float:
-    parse("objective", objective, {0: 0}.__getitem__, "must be 0")
+def _value(place: int, objective: Any, stored: Any, kind: Any, _: int) -> float:
+    parse("objective", objective, {place: place}.__getitem__, f"must be {place}")
     return _number("value", stored, kind)
 
 
@@ -198,6 +198,6 @@ def attribute_rows(attributes: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"key": key, "value_json": json.dumps(value)} for key, value in attributes.items()]
 
 
-def value_rows(value: float | None) -> list[dict[str, Any]]:
-    """Return the rows of a trial's value, finite; none without a value."""
-    return [] if value is None else [{"objective": 0, "value": value, "value_type": "FINITE"}]
+def value_rows(values: Sequence[float] | None) -> list[dict[str, Any]]:
+    """Return the rows of a trial's values, finite, one for each objective; none without values."""
+    return [{"objective": place, "value": each, "value_type": "FINITE"} for place, each in enumerate(values or ())]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from budgetnet.model.budget import SpecVerdict
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.recipe import Recipe
 from budgetnet.study.lock import StudyLock
+from budgetnet.study.objectives import CostName, values_of
 from budgetnet.study.outcomes import (
     DUPLICATE,
     IN_TRAINING_ELSEWHERE,
@@ -81,7 +82,14 @@ class TrialStore:
     """All trials of a study; the lock of the study must be held."""
 
     def __init__(
-        self, study: optuna.Study, storage: RDBStorage, *, study_name: str, lock: StudyLock, pruner: Pruner
+        self,
+        study: optuna.Study,
+        storage: RDBStorage,
+        *,
+        study_name: str,
+        lock: StudyLock,
+        pruner: Pruner,
+        costs: Sequence[CostName] = (),
     ) -> None:
         """Read all trials, and close those that the driver of an earlier search left running.
 
@@ -91,11 +99,12 @@ class TrialStore:
             study_name: its name.
             lock: lock of the study, which is held.
             pruner: decides at the ends of cycles which candidates stop.
+            costs: costs that the study minimises beside accuracy.
         """
         self.trials = list(study.get_trials(deepcopy=False))
         """All trials, in the order of their numbers."""
         self._by_number = {trial.number: trial for trial in self.trials}
-        self._pruner = pruner
+        self._pruner, self._costs = pruner, costs
         self._writer = TrialWriter(storage, study_name, self.trials, lock=lock)
         self.results: dict[Key, FrozenTrial] = {}
         """The trained trial of every candidate trained so far."""
@@ -175,10 +184,16 @@ class TrialStore:
         return tuple(sorted(epochs))
 
     def finish(self, trial: FrozenTrial, *, value: float | None, facts: dict[str, Any]) -> None:
-        """Close a trial: complete with its validation accuracy, or pruned with its last report, as Optuna does."""
+        """Close a trial: complete with its validation accuracy and costs, or pruned as Optuna does.
+
+        A pruned trial has the value of its last report, and none where a study has several objectives.
+        """
+        if value is not None:
+            self._end(trial, TrialState.COMPLETE, values_of(value, trial.user_attrs, self._costs), facts)
+            return
         reports = trial.intermediate_values
-        last = reports[max(reports)] if reports else None
-        self._end(trial, *((TrialState.PRUNED, last) if value is None else (TrialState.COMPLETE, value)), facts)
+        last = [reports[max(reports)]] if reports and not self._costs else None
+        self._end(trial, TrialState.PRUNED, last, facts)
 
     def leave(self, trial: FrozenTrial) -> None:
         """Close the trial of a candidate that another study's search is training."""
@@ -208,17 +223,17 @@ class TrialStore:
         """
         self._writer.flush(wait=wait)
 
-    def _end(self, trial: FrozenTrial, state: TrialState, value: float | None, facts: dict[str, Any]) -> None:
+    def _end(self, trial: FrozenTrial, state: TrialState, values: list[float] | None, facts: dict[str, Any]) -> None:
         del self.running[trial.user_attrs["candidate"]]
-        self._close(trial, state, value, facts)
+        self._close(trial, state, values, facts)
         self._pruner.ended(trial)
         self._learn(trial)
 
-    def _close(self, trial: FrozenTrial, state: TrialState, value: float | None, facts: dict[str, Any]) -> None:
-        trial.state, trial.values = state, None if value is None else [value]
+    def _close(self, trial: FrozenTrial, state: TrialState, values: list[float] | None, facts: dict[str, Any]) -> None:
+        trial.state, trial.values = state, values
         trial.user_attrs = {**trial.user_attrs, **facts}
         trial.datetime_complete = datetime.now()
-        self._writer.close(trial.number, state=state, value=value, user_attrs=facts)
+        self._writer.close(trial.number, state=state, values=values, user_attrs=facts)
 
     def _add_once(
         self, candidate: Candidate, state: TrialState, *, earlier: FrozenTrial | None = None, **user_attrs: Any
@@ -266,7 +281,7 @@ class TrialStore:
             facts["enqueued"] = verdict.spec.to_mapping()
         trial = create_trial(
             state=state,
-            value=earlier.value if earlier else None,
+            values=earlier.values if earlier else None,
             params=candidate.params,
             distributions=candidate.distributions,
             constraints={limit.limit: limit.violation for limit in verdict.limits},

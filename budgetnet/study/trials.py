@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, get_args
 
 from budgetnet.common.errors import InputError
+from budgetnet.study.objectives import COSTS, CostName, unbeaten
 
 Outcome = Literal[
     "complete",
@@ -24,8 +25,6 @@ Outcome = Literal[
 another trial, in training, interrupted and to be resumed, left to another command that is training it, or without a
 result (diverged, out of memory, failed)."""
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
-
-CostName = Literal["params", "macs", "activations"]
 
 
 class Trial(NamedTuple):
@@ -87,32 +86,27 @@ class Trial(NamedTuple):
         return self.outcome != "over budget"
 
 
-def front(trials: Iterable[Trial], *, cost: CostName = "params") -> list[Trial]:
-    """Return the Pareto front of accuracy and cost, the cheapest trial first.
+def front(trials: Iterable[Trial], *, costs: Sequence[CostName] = ("params",)) -> list[Trial]:
+    """Return the Pareto front of accuracy and costs, the trial of the lowest first cost first.
 
-    Only complete trials are considered. Of trials with equal accuracy the cheapest is kept, of trials equal in both the
+    Only complete trials are considered. Of trials with equal accuracy the cheapest is kept, of trials equal in all the
     first.
 
     Args:
         trials: trials of one study.
-        cost: cost to minimise: ``params``, ``macs`` or ``activations``.
+        costs: costs to minimise: ``params``, ``macs`` or ``activations``.
 
     Raises:
         InputError: no such cost.
     """
-    if cost not in get_args(CostName):
-        raise InputError("cost", cost, f"must be one of {', '.join(get_args(CostName))}")
+    for cost in costs:
+        if cost not in COSTS:
+            raise InputError("cost", cost, f"must be one of {', '.join(COSTS)}")
     complete = [trial for trial in trials if trial.outcome == "complete" and trial.accuracy is not None]
-    ordered = sorted(complete, key=lambda trial: (getattr(trial, cost), -_accuracy(trial), trial.number))
-    found: list[Trial] = []
-    for trial in ordered:
-        if not found or _accuracy(trial) > _accuracy(found[-1]):
-            found.append(trial)
-    return found
-
-
-def _accuracy(trial: Trial) -> float:
-    return trial.accuracy or 0.0
+    complete.sort(key=lambda trial: trial.number)
+    points = [(-(trial.accuracy or 0.0), *(getattr(trial, cost) for cost in costs)) for trial in complete]
+    found = [complete[place] for place in unbeaten(points)]
+    return sorted(found, key=lambda trial: tuple(getattr(trial, cost) for cost in costs))
 
 
 def count_outcomes(trials: Sequence[Trial]) -> dict[str, int]:

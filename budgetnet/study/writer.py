@@ -69,11 +69,15 @@ class TrialWriter:
             lambda tables, ids: tables.report(ids[number], step=step, value=value, system_attrs=system_attrs)
         )
 
-    def close(self, number: int, *, state: TrialState, value: float | None, user_attrs: dict[str, Any]) -> None:
+    def close(
+        self, number: int, *, state: TrialState, values: Sequence[float] | None, user_attrs: dict[str, Any]
+    ) -> None:
         """Write the end of a trial."""
         ended = datetime.now()
         self._pending.append(
-            lambda tables, ids: tables.close(ids[number], state=state, value=value, user_attrs=user_attrs, ended=ended)
+            lambda tables, ids: tables.close(
+                ids[number], state=state, values=values, user_attrs=user_attrs, ended=ended
+            )
         )
 
     def flush(self, *, wait: bool = False) -> None:

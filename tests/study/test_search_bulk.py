@@ -116,7 +116,9 @@ def test_closed_trial_equals_optunas(storage: RDBStorage, plain: RDBStorage) -> 
         moment = datetime(2026, 7, 1, 13, 0, 0, 1)
         written = insert(storage, ours_id, running, number=number)
         with tables_of(storage, ours_id) as tables:
-            tables.close(written, state=state, value=value, user_attrs=ended, ended=moment)
+            tables.close(
+                written, state=state, values=None if value is None else [value], user_attrs=ended, ended=moment
+            )
         assert ours.get_trials()[-1].datetime_complete == moment
         other = plain.create_new_trial(theirs_id, template_trial=running)
         for key, fact in ended.items():
@@ -132,7 +134,7 @@ def test_transaction_that_fails_writes_nothing(storage: RDBStorage) -> None:
     before = study.get_trials()
     with pytest.raises(TypeError), tables_of(storage, study_id) as tables:
         tables.report(first, step=7, value=0.5, system_attrs={})
-        tables.close(first, state=TrialState.FAIL, value=None, user_attrs={"ended": "at once"}, ended=datetime.now())
+        tables.close(first, state=TrialState.FAIL, values=None, user_attrs={"ended": "at once"}, ended=datetime.now())
         tables.insert(trial_of(TrialState.PRUNED))
         tables.report(first, step=8, value=0.5, system_attrs={"not stored": object()})
     assert study.get_trials() == before

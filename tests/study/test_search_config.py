@@ -28,6 +28,7 @@ from budgetnet.model.zoo import get
 from budgetnet.runs.named_recipes import named_recipe
 from budgetnet.study.config import SearchConfig
 from budgetnet.study.context import make_settings
+from budgetnet.study.objectives import WAYS_WITH_COSTS
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.space import SearchSpace
 from budgetnet.study.space.named import named_space
@@ -44,6 +45,8 @@ GIVEN: dict[str, st.SearchStrategy[Any]] = {
     **dict.fromkeys(("data", "space", "recipe", "final_recipe", "study"), NAME),
     "timeout": st.floats(1e-3, 1e7).map(lambda seconds: round(seconds, 3)),
     "max_train_flops": st.floats(0, 1e12, exclude_min=True),
+    "objectives": st.just(("accuracy",))
+    | st.lists(st.sampled_from(("params", "macs", "activations")), unique=True).map(lambda costs: ["accuracy", *costs]),
     "sizing": st.sampled_from(("fit", "scale", "reject")),
     "sampler": st.sampled_from(("surrogate", "tpe", "gp", "nsga2", "random")),
     "pruner": st.sampled_from(("asha", "hyperband", "median", "none")),
@@ -76,8 +79,16 @@ def read_by_the_command_line(line: str) -> SearchConfig:
     return found[0]
 
 
+def with_ways(given: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a config, with a sampler and a pruner that know of its objectives."""
+    if len(given.get("objectives", ())) > 1:
+        known = {"sampler": {"surrogate": "tpe"}, "pruner": dict.fromkeys(("asha", "hyperband", "median"), "none")}
+        return {name: known[name].get(value, value) if name in known else value for name, value in given.items()}
+    return given
+
+
 @many_examples
-@given(some_fields(GIVEN))
+@given(some_fields(GIVEN).map(with_ways))
 def test_command_round_trips_the_config(given: dict[str, Any]) -> None:
     config = SearchConfig(**given)
     assert read_by_the_command_line(command(config)) == config
@@ -107,6 +118,15 @@ def test_cases_cover_all_fields() -> None:
             "budgetnet search --space paper --recipe modern",
         ),
         ({"enqueue": get("resnet20")}, "budgetnet search --enqueue resnet20"),
+        ({"objectives": "accuracy"}, "budgetnet search"),
+        (
+            {"objectives": "macs, accuracy"},
+            "budgetnet search --objectives accuracy,macs",
+        ),
+        (
+            {"objectives": ["accuracy", "params", "activations"], "sampler": "tpe", "sizing": "fit"},
+            "budgetnet search --objectives accuracy,params,activations --sizing fit --sampler tpe",
+        ),
         (
             {"recipe": tiny_recipe(), "space": SearchSpace(**TINY_SPACE), "enqueue": [TINY]},
             "budgetnet search --space SPACE.yaml --enqueue SPEC.yaml --recipe RECIPE.yaml",
@@ -164,6 +184,22 @@ def test_fields_parse_text() -> None:
         ({"final_recipe": "as-run"}, "final_recipe = 'as-run': cannot rank networks"),
         ({"sizing": "fit", "max_params": None}, "sizing = 'fit': needs a limit to fit widths to"),
         ({"device": "tpu"}, "device = 'tpu': must be 'auto', 'cuda', 'mps' or 'cpu'"),
+        ({"objectives": "macs"}, "objectives = 'macs': must contain accuracy: add it, such as accuracy,macs"),
+        ({"objectives": ()}, "objectives = (): must contain accuracy"),
+        ({"objectives": "accuracy,macs,macs"}, "objectives = 'accuracy,macs,macs': must name each objective once"),
+        (
+            {"objectives": ["accuracy", "flops"]},
+            "objectives = ['accuracy', 'flops']: 'flops' is no objective: must be of accuracy, params, macs",
+        ),
+        ({"objectives": 3}, "objectives = 3: must be a list of names"),
+        (
+            {"objectives": "accuracy,macs", "sampler": "surrogate"},
+            "sampler = 'surrogate': models accuracy alone: with several objectives choose nsga2, tpe, gp or random",
+        ),
+        (
+            {"objectives": "accuracy,macs", "pruner": "asha"},
+            "pruner = 'asha': compares accuracy alone and would stop candidates of low cost",
+        ),
         ({"track": "wandb"}, "track = 'wandb': must be tensorboard"),
         ({"trails": 3}, "trails = 3: unknown field"),
     ],
@@ -175,6 +211,27 @@ def test_invalid_search_config_gives_one_line(given: dict[str, Any], line: str, 
     assert "\n" not in str(caught.value)
     assert "--" not in str(caught.value), "the library knows fields, not options"
     assert not (tmp_path / "runs").exists()
+
+
+def test_ways_with_several_objectives_are_defaults_only() -> None:
+    changed = SearchConfig().replace(objectives="accuracy,macs", trials=9)
+    assert changed == SearchConfig(objectives="accuracy,macs", trials=9)
+    assert changed.costs == ("macs",)
+    assert {name: getattr(changed, name) for name in WAYS_WITH_COSTS} == WAYS_WITH_COSTS
+    assert SearchConfig(sampler="tpe").replace(objectives="accuracy,macs").sampler == "tpe"
+    with pytest.raises(InputError, match=r"^sampler = 'surrogate': "):
+        SearchConfig(sampler="surrogate").replace(objectives="accuracy,macs")
+
+
+def test_a_sampler_given_on_the_command_line_is_not_replaced(tell: RunCommand, tmp_path: Path) -> None:
+    several = ("search", "--objectives", "accuracy,macs", "--out", str(tmp_path))
+    answer = tell(*several, "--sampler", "surrogate")
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+    assert answer.err.startswith("error: --sampler = 'surrogate': models accuracy alone")
+    # The defaults that the help text shows count as not given.
+    assert read_by_the_command_line("budgetnet search --objectives macs,accuracy") == SearchConfig(
+        objectives=("accuracy", "macs")
+    )
 
 
 def test_passwords_are_neither_stored_nor_shown() -> None:
@@ -268,6 +325,7 @@ def test_digest_changes_with_each_compared_field(digits: DataSet) -> None:
         "max_macs": "1G",
         "max_activations": "1M",
         "space": "paper",
+        "objectives": "accuracy,macs",
         "sizing": "scale",
         "sampler": "gp",
         "pruner": "none",
@@ -299,7 +357,8 @@ def test_digest_changes_with_each_compared_field(digits: DataSet) -> None:
     for name, value in other.items():
         assert asked(**{name: value}).digest != asked().digest, name
         differing = asked().differences(asked(**{name: value}))
-        assert {each.split()[0].partition(".")[0] for each in differing} == {"recipe" if name == "epochs" else name}
+        named = {"epochs": {"recipe"}, "objectives": {"objectives", *WAYS_WITH_COSTS}}.get(name, {name})
+        assert {each.split()[0].partition(".")[0] for each in differing} == named
         assert name not in shown or differing[0].endswith(f", not {shown[name]}")
     for name, value in same.items():
         assert asked(**{name: value}).digest == asked().digest, name

@@ -11,8 +11,9 @@ from search_support import SearchRunner
 
 from budgetnet.common.errors import InputError
 from budgetnet.data import DataSet
+from budgetnet.study.objectives import CostName
 from budgetnet.study.reading import read_trials
-from budgetnet.study.trials import CostName, Outcome, Trial, count_outcomes, front
+from budgetnet.study.trials import Outcome, Trial, count_outcomes, front
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def test_front_matches_brute_force(drawn: list[tuple[int, int, bool]]) -> None:
 def test_the_front_minds_the_cost_it_is_asked_for() -> None:
     small_and_slow, large_and_fast = trial(0, 0.9, 10, macs=100), trial(1, 0.8, 20, macs=1)
     assert front([small_and_slow, large_and_fast]) == [small_and_slow]
-    assert front([small_and_slow, large_and_fast], cost="macs") == [large_and_fast, small_and_slow]
+    assert front([small_and_slow, large_and_fast], costs=("macs",)) == [large_and_fast, small_and_slow]
 
 
 @pytest.mark.parametrize("outcome", ["pruned", "over budget", "duplicate", "running", "interrupted", "no result"])
@@ -56,7 +57,7 @@ def test_front_has_only_complete_trials(outcome: Outcome) -> None:
 def test_an_unknown_cost_is_refused() -> None:
     unknown: CostName = "seconds"  # type: ignore[assignment]
     with pytest.raises(InputError, match="must be one of params, macs, activations"):
-        front([], cost=unknown)
+        front([], costs=(unknown,))
 
 
 def test_every_trial_of_a_study_is_a_row(run_search: SearchRunner) -> None:

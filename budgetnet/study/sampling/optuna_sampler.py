@@ -7,7 +7,7 @@ makes rejected candidates cheap and leaves no incomplete trial when the process 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -18,7 +18,8 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from budgetnet.common.seeding import derive_seed
-from budgetnet.study.outcomes import IN_TRAINING_ELSEWHERE, is_over_budget
+from budgetnet.study.objectives import CostName, directions, unbeaten, values_of
+from budgetnet.study.outcomes import IN_TRAINING_ELSEWHERE, accuracy_of, is_over_budget
 from budgetnet.study.sampling.domain import Sample
 
 REMEMBERED = 300
@@ -62,6 +63,7 @@ class OptunaSampler:
         seed: int,
         every_trial: Callable[[], list[FrozenTrial]],
         make: Callable[[int], BaseSampler] | None = None,
+        costs: Sequence[CostName] = (),
     ) -> None:
         """Create a sampler that knows no trials.
 
@@ -71,16 +73,17 @@ class OptunaSampler:
             seed: seed of the sampler.
             every_trial: returns all trials of the study, of which some are kept when there are too many.
             make: makes the sampler from a seed. Default: Optuna's of that name.
+            costs: costs that the study minimises beside accuracy.
         """
         self._name, self._distributions, self._seed = name, dict(distributions), seed
-        self._every_trial = every_trial
+        self._every_trial, self._costs = every_trial, costs
         self._make = make or (lambda seed: make_sampler(name, seed=seed))
         self._reset()
 
     def _reset(self) -> None:
         """Forget all trials."""
         self._memory = InMemoryStorage()
-        self.study = optuna.create_study(storage=self._memory, direction="maximize")
+        self.study = optuna.create_study(storage=self._memory, directions=directions(self._costs))
         self._study_id = self._memory.get_study_id_from_name(self.study.study_name)
         self._remembered = 0
         self._tokens: dict[int, int] = {}
@@ -119,7 +122,7 @@ class OptunaSampler:
             return
         if self._name in _USE_ALL_TRIALS and self._remembered + len(ended) > _MAX_REMEMBERED:
             self._reset()
-            ended = _kept(self._every_trial())
+            ended = _kept(self._every_trial(), self._costs)
         self._remembered += len(ended)
         for trial in ended:
             known = self._tokens.pop(id(trial), None)
@@ -133,36 +136,49 @@ class OptunaSampler:
 
     def _end(self, trial: FrozenTrial, known: int | None) -> None:
         """Pass the outcome of a trial to the sampler."""
-        state, value = self._outcome(trial)
+        state, values = self._outcome(trial)
         if known is None:
-            self._copy(trial, state, value)
+            self._copy(trial, state, values)
             return
-        for step, report in trial.intermediate_values.items():
+        for step, report in self._reports(trial).items():
             self._memory.set_trial_intermediate_value(known, step, report)
-        self._memory.set_trial_state_values(known, state=state, values=None if value is None else [value])
+        self._memory.set_trial_state_values(known, state=state, values=values)
 
-    def _copy(self, trial: FrozenTrial, state: TrialState, value: float | None) -> int:
+    def _copy(self, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> int:
         copy = create_trial(
             state=state,
-            value=value,
+            values=values,
             params=trial.params,
             distributions=trial.distributions,
-            intermediate_values=trial.intermediate_values if state != TrialState.RUNNING else None,
+            intermediate_values=self._reports(trial) if state != TrialState.RUNNING else None,
             system_attrs=trial.system_attrs,
         )
         return self._memory.create_new_trial(self._study_id, template_trial=copy)
 
-    def _outcome(self, trial: FrozenTrial) -> tuple[TrialState, float | None]:
-        """Return the state and the value of a finished trial to pass to this sampler."""
+    def _reports(self, trial: FrozenTrial) -> dict[int, float]:
+        """Return the reports of a trial to pass to this sampler: Optuna's TPE takes none with several objectives."""
+        return {} if self._costs else trial.intermediate_values
+
+    def _outcome(self, trial: FrozenTrial) -> tuple[TrialState, list[float] | None]:
+        """Return the state and the values of a finished trial to pass to this sampler."""
         if trial.state == TrialState.COMPLETE:
-            return trial.state, trial.value
+            return trial.state, trial.values
         if trial.state == TrialState.FAIL or trial.user_attrs.get("ended") == IN_TRAINING_ELSEWHERE:
             return TrialState.FAIL, None
         if self._name not in _IGNORE_PRUNED:
             return trial.state, None
+        if self._costs:
+            # One over budget has its own costs: its constraints say that it is worse.
+            own = values_of(0.0, trial.user_attrs, self._costs)
+            return TrialState.COMPLETE, own if is_over_budget(trial) else self._worst(own)
         # A pruned trial has the value of its last report; a trial without reports has 0.
         reached = trial.intermediate_values
-        return TrialState.COMPLETE, reached[max(reached)] if reached else 0.0
+        return TrialState.COMPLETE, [reached[max(reached)] if reached else 0.0]
+
+    def _worst(self, own: list[float]) -> list[float]:
+        """Return values for a trial without a result that those of every trial with one beat, however low its costs."""
+        known = [each.values for each in self.study.get_trials(deepcopy=False) if each.state == TrialState.COMPLETE]
+        return [0.0, *(max(column) for column in list(zip(own, *known, strict=True))[1:])]
 
 
 def sampler_attrs(system_attrs: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,7 +187,7 @@ def sampler_attrs(system_attrs: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in system_attrs.items() if not key.startswith(others)}
 
 
-def _kept(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+def _kept(trials: list[FrozenTrial], costs: Sequence[CostName] = ()) -> list[FrozenTrial]:
     """Return the best finished trials, as TPE ranks them, and the latest, in order."""
     states = (TrialState.COMPLETE, TrialState.PRUNED)
     ended = [
@@ -179,16 +195,26 @@ def _kept(trials: list[FrozenTrial]) -> list[FrozenTrial]:
         for trial in trials
         if trial.state in states and trial.params and trial.user_attrs.get("ended") != IN_TRAINING_ELSEWHERE
     ]
-    ranked = sorted(ended, key=_rank_key, reverse=True)
+    ranked = _by_fronts(ended) if costs else sorted(ended, key=_rank_key, reverse=True)
     best = {trial.number for trial in ranked[:_BEST]}
     others = [trial.number for trial in ended if trial.number not in best]
     kept = best.union(others[len(best) - REMEMBERED :])
     return [trial for trial in ended if trial.number in kept]
 
 
+def _by_fronts(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    """Return the best complete trials of several objectives: the Pareto front, then that of the others, and so on."""
+    left, ranked = [trial for trial in trials if trial.state == TrialState.COMPLETE], list[FrozenTrial]()
+    while left and len(ranked) < _BEST:
+        front = set(unbeaten([[-trial.values[0], *trial.values[1:]] for trial in left]))
+        ranked += [trial for place, trial in enumerate(left) if place in front]
+        left = [trial for place, trial in enumerate(left) if place not in front]
+    return ranked
+
+
 def _rank_key(trial: FrozenTrial) -> tuple[bool, bool, int, float]:
     """Return the key that Optuna's TPE ranks by: within all limits, complete, pruned late, high value."""
     complete, reports = trial.state == TrialState.COMPLETE, trial.intermediate_values
     last = 0 if complete or not reports else max(reports)
-    value = trial.value if complete else reports.get(last)
+    value = accuracy_of(trial) if complete else reports.get(last)
     return not is_over_budget(trial), complete, last, value if value is not None else -1.0

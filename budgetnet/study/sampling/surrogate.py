@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from budgetnet.common.seeding import derive_seed
 from budgetnet.study.damage import damage_of
-from budgetnet.study.outcomes import is_trained
+from budgetnet.study.outcomes import accuracy_of, is_trained
 from budgetnet.study.sampling.domain import MACS, Domain, Sample
 from budgetnet.study.sampling.encoding import Encoded, Encoder
 from budgetnet.study.sampling.process import Inputs, Posterior, deviations
@@ -214,15 +214,17 @@ def accuracies_of(trials: Sequence[FrozenTrial]) -> NDArray[np.float64]:
     """
     gains: dict[int, list[float]] = {}
     for trial in trials:
-        if trial.state == TrialState.COMPLETE and trial.value is not None:
+        accuracy = accuracy_of(trial)
+        if trial.state == TrialState.COMPLETE and accuracy is not None:
             for epoch, reported in trial.intermediate_values.items():
-                gains.setdefault(epoch, []).append(trial.value - reported)
+                gains.setdefault(epoch, []).append(accuracy - reported)
     return np.array([_accuracy(trial, gains) for trial in trials], dtype=np.float64)
 
 
 def _accuracy(trial: FrozenTrial, gains: Mapping[int, list[float]]) -> float:
-    if trial.state == TrialState.COMPLETE and trial.value is not None:
-        return trial.value
+    accuracy = accuracy_of(trial)
+    if trial.state == TrialState.COMPLETE and accuracy is not None:
+        return accuracy
     if not trial.intermediate_values:
         return 0.0  # It diverged before the first report.
     last = max(trial.intermediate_values)

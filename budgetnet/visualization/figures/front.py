@@ -12,7 +12,8 @@ from budgetnet.model.published import PublishedResult
 from budgetnet.model.zoo import get
 from budgetnet.statistics.intervals import Interval, wilson_interval
 from budgetnet.study.leaderboard import PUBLISHED
-from budgetnet.study.trials import CostName, Trial, front
+from budgetnet.study.objectives import COSTS, CostName
+from budgetnet.study.trials import Trial, front
 from budgetnet.visualization.figures.style import (
     BLACK,
     BLUE,
@@ -33,7 +34,6 @@ _NARROW = 5
 """Ratio of the largest to the smallest cost below which ticks have equal steps."""
 _WIDE = 200
 """Ratio of the largest to the smallest cost from which only powers of ten are labelled on the axis."""
-COST_WORDS: dict[CostName, str] = {"params": "parameters", "macs": "MACs", "activations": "activations"}
 
 
 class FrontRow(NamedTuple):
@@ -66,7 +66,7 @@ def front_rows(trials: Sequence[Trial], *, cost: CostName = "params") -> list[Fr
     Raises:
         InputError: the cost is none of these.
     """
-    unbeaten = {trial.number for trial in front(trials, cost=cost)}
+    unbeaten = {trial.number for trial in front(trials, costs=(cost,))}
     rows = [
         FrontRow(
             name=trial.name,
@@ -112,7 +112,7 @@ def accuracy_front(
     # Imported here because most figures show no published result.
     from budgetnet.model import published
 
-    reference, words = reference or published.reference(), COST_WORDS.get(cost, cost)
+    reference, words = reference or published.reference(), COSTS[cost].words if cost in COSTS else cost
     rows, limit = front_rows(trials, cost=cost), getattr(budget, f"max_{cost}", None)
     spec = get(reference.known_spec)
     there = spec.cost._asdict()[cost]
