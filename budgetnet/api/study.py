@@ -13,7 +13,7 @@ from budgetnet.model.budget import Budget
 from budgetnet.runs.named_recipes import describe_recipe
 from budgetnet.study.finalists import FinalResult, load_finals, read_results
 from budgetnet.study.leaderboard import candidates, rank
-from budgetnet.study.objectives import CostName
+from budgetnet.study.objectives import CostName, shown_costs
 from budgetnet.study.reading import read_trials
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.storage import default_storage, find_study, open_storage, storage_errors, study_settings
@@ -82,7 +82,9 @@ class Study:
         """Rank the fully trained candidates, on original CIFAR-10 with the published result among them."""
         trials, settings = self.trials(), self.settings
         rows = rank(
-            candidates(trials), comparable=settings.data.is_original_cifar10, among=count_outcomes(trials)["trained"]
+            candidates(trials, costs=settings.config.costs),
+            comparable=settings.data.is_original_cifar10,
+            among=count_outcomes(trials)["trained"],
         )
         return Leaderboard.of(rows, title=self.name)
 
@@ -108,7 +110,7 @@ class Study:
             RecordError: no candidate is fully trained yet, or a finalist's run folder is damaged.
         """
         trials = self.trials()
-        found = winner(rank(candidates(trials), comparable=False), self.finals())
+        found = winner(rank(candidates(trials, costs=self.settings.config.costs), comparable=False), self.finals())
         if found is None:
             raise RecordError("study", self.name, "has no fully trained candidate yet")
         (trial,) = [trial for trial in trials if trial.name == found.trial]
@@ -149,7 +151,8 @@ class Study:
         """Draw a figure of the study.
 
         Args:
-            name: ``front``, ``macs``, ``budget``, ``rungs``, ``importance``, ``effects`` or ``curves``.
+            name: ``front``, ``macs``, ``budget``, ``rungs``, ``importance``, ``effects`` or ``curves``; of a search
+                with several objectives also ``hypervolume`` and, if it minimises them, ``activations``.
 
         Raises:
             InputError: the figure does not exist.
@@ -178,9 +181,16 @@ class Study:
 
             return draw
 
+        costs = self.settings.config.costs
+        of_front: dict[str, Callable[[], Figure]] = {
+            ("front" if cost == "params" else cost): front_by(cost) for cost in shown_costs(costs)
+        }
+        if costs:
+            of_front["hypervolume"] = lambda: figures.hypervolume(
+                self.trials(), costs=costs, budget=self.budget, note=self.name
+            )
         return {
-            "front": front_by("params"),
-            "macs": front_by("macs"),
+            **of_front,
             "budget": lambda: figures.budget_use(self.trials(), note=self.name),
             "rungs": lambda: figures.rungs(self.trials(), note=self.name),
             "importance": lambda: figures.importance(parameter_importance(self._study), note=f"{self.name}; PED-ANOVA"),

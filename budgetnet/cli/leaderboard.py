@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from budgetnet.runs.records import RunRecord
     from budgetnet.study.config import SearchConfig
     from budgetnet.study.finalists import FinalResult
+    from budgetnet.study.objectives import CostName
     from budgetnet.study.settings import StudySettings
     from budgetnet.study.trials import Trial
 
@@ -126,6 +127,20 @@ def _pruned_ahead(trials: Sequence[Trial]) -> int:
     return sum(trial.outcome == "pruned" and (trial.accuracy or 0.0) > best for trial in trials)
 
 
+def _print_front(trials: Sequence[Trial], costs: Sequence[CostName]) -> None:
+    """Print the front of a study with several objectives."""
+    if not costs:
+        return
+    from budgetnet.cli.tables import console, explain, front_table
+    from budgetnet.study.objectives import COSTS
+    from budgetnet.study.trials import front
+
+    output = console()
+    output.print(front_table(front(trials, costs=costs), costs=costs, width=output.width))
+    words = " and ".join(COSTS[name].words for name in costs)
+    explain(f"front: no other candidate is as accurate with at most as many {words}; of equal ones the first is shown")
+
+
 def print_leaderboard(study: optuna.Study, *, out: Path, storage: str | None, as_json: bool) -> None:
     """Print a study's candidates, its finalists if there are any, and how they were trained and evaluated."""
     from budgetnet.common.config import command
@@ -142,14 +157,14 @@ def print_leaderboard(study: optuna.Study, *, out: Path, storage: str | None, as
     comparable = settings.data.is_original_cifar10
     trials = read_trials(study)
     counts = count_outcomes(trials)
-    rows = rank(candidates(trials), comparable=comparable, among=counts["trained"])
+    rows = rank(candidates(trials, costs=config.costs), comparable=comparable, among=counts["trained"])
     finals = load_finals(study)
     results = read_results(finals, out) if finals else []
     best = winner(rows, results)
     if as_json:
         facts: dict[str, Any] = {"study": study.study_name, "budget": settings.budget.to_mapping()}
         facts |= {"data": settings.data.to_mapping(), "recipe": settings.recipe.to_mapping(), "seed": config.seed}
-        facts |= {way: getattr(config, way) for way in ("sizing", "sampler", "pruner")}
+        facts |= {way: getattr(config, way) for way in ("objectives", "sizing", "sampler", "pruner")}
         facts["command"] = command(config)
         gaps = final_gaps(results, comparable=comparable)
         finalists = [{**result.to_mapping(), **gap_mapping(gap)} for result, gap in zip(results, gaps, strict=True)]
@@ -175,6 +190,7 @@ def print_leaderboard(study: optuna.Study, *, out: Path, storage: str | None, as
             "PFLOP: 1e15 floating-point operations of training, 6 x MACs x images x epochs, fewer with progressive "
             "resizing or example filtering; validation not counted"
         )
+    _print_front(trials, config.costs)
     typer.echo(f"command: {command(config)}")
     if results:
         _print_finals(results, comparable=comparable, out=out)

@@ -16,9 +16,11 @@ from rich.text import Text
 
 from budgetnet.common.formatting import percent, share_of_limit, short_count, short_petaflops
 from budgetnet.model.budget import Verdict
-from budgetnet.statistics.intervals import format_with_interval, points
+from budgetnet.statistics.intervals import format_with_interval, points, wilson_interval
 from budgetnet.study.finalists import FinalResult, final_gaps
 from budgetnet.study.leaderboard import PUBLISHED, LeaderboardRow, gap_text, noise_word
+from budgetnet.study.objectives import COSTS, CostName, shown_costs
+from budgetnet.study.trials import Trial
 
 _PLAIN_WIDTH = 120
 """Width in characters if the output is not a terminal."""
@@ -145,6 +147,9 @@ def leaderboard_table(rows: Sequence[LeaderboardRow], *, title: str, width: int)
         table.add_column(f"gap to {against}" if is_short else "gap", justify="right", no_wrap=True)
     if tested:
         table.add_column("beyond noise?", no_wrap=True)
+    has_front = any(row.on_front is not None for row in rows)
+    if has_front:
+        table.add_column("front", no_wrap=True)
     for row in rows:
         params = f"{row.params:,}" if wide else short_count(row.params)
         cells: list[str | Text | Architecture] = ["-" if row.rank is None else str(row.rank)]
@@ -159,7 +164,28 @@ def leaderboard_table(rows: Sequence[LeaderboardRow], *, title: str, width: int)
             cells.append(gap_text(row, with_interval=not tested or width >= _VERY_WIDE))
         if tested:
             cells.append(_noise_text(row.exceeds_noise, row.gap))
+        if has_front:
+            cells.append("yes" if row.on_front else "")
         table.add_row(*cells, style="bold" if row.rank == 1 else "cyan" if row.is_reference else None)
+    return table
+
+
+def front_table(trials: Sequence[Trial], *, costs: Sequence[CostName], width: int) -> Table:
+    """Return a table of the trials on a front, as given, with every objective, parameters and MACs."""
+    wide = is_wide(width)
+    shown = shown_costs(costs)
+    title = f"front: accuracy against {' and '.join(COSTS[name].words for name in costs)}"
+    accuracy = "accuracy % [95 %]" if wide else "accuracy %"
+    table = titled_table(title, "trial", "architecture", *(COSTS[name].heading for name in shown), accuracy)
+    table.columns[1].justify = "left"
+    for trial in trials:
+        numbers = [getattr(trial, name) for name in shown]
+        cells = [f"{number:,}" if wide else short_count(number) for number in numbers]
+        interval = wilson_interval(trial.correct, trial.images) if trial.correct is not None and trial.images else None
+        share = trial.accuracy or 0.0
+        reached = format_with_interval(share, interval, images=trial.images) if wide and interval else None
+        cells.append(reached or percent(share, images=trial.images))
+        table.add_row(trial.name, Architecture(trial.architecture), *cells)
     return table
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
@@ -32,7 +31,13 @@ from budgetnet.model.zoo import find_spec
 from budgetnet.runs.named_recipes import default_recipe, find_recipe
 from budgetnet.runs.recipe import Recipe
 from budgetnet.study.choices import Networks, Objectives, RecipeChoice, SpaceChoice, require_space_name
-from budgetnet.study.objectives import ACCURACY, WAYS_WITH_COSTS, CostName
+from budgetnet.study.objectives import (
+    ACCURACY,
+    WAYS_WITH_COSTS,
+    CostName,
+    require_ways_with_costs,
+    with_ways,
+)
 
 if TYPE_CHECKING:
     from budgetnet.study.space import SearchSpace
@@ -131,22 +136,12 @@ class SearchConfig(EngineOptions):
     @model_validator(mode="before")
     @classmethod
     def _choose_ways(cls, given: Any) -> Any:
-        """Set what was not given to the defaults for several objectives."""
-        if isinstance(given, dict) and "objectives" in given:
-            with suppress(ValueError):  # Reported for the field.
-                if len(read_objectives(given["objectives"])) > 1:
-                    return {**WAYS_WITH_COSTS, **given}
-        return given
+        return with_ways(given) if isinstance(given, dict) else given
 
     @model_validator(mode="after")
     def _ways_know_costs(self) -> Self:
-        if self.costs and self.sampler == "surrogate":
-            rule = "models accuracy alone: with several objectives choose nsga2, tpe, gp or random"
-            raise InputError("sampler", self.sampler, rule)
-        if self.costs and self.pruner != "none":
-            # The networks of low cost on a front are less accurate than many others.
-            rule = "compares accuracy alone and would stop candidates of low cost: with several objectives must be none"
-            raise InputError("pruner", self.pruner, rule)
+        if self.costs:
+            require_ways_with_costs(sampler=self.sampler, pruner=self.pruner)
         return self
 
     def default_of(self, name: str) -> Any:

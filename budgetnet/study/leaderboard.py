@@ -14,7 +14,8 @@ from budgetnet.statistics.intervals import (
     points,
     wilson_interval,
 )
-from budgetnet.study.trials import Trial
+from budgetnet.study.objectives import CostName
+from budgetnet.study.trials import Trial, front
 
 if TYPE_CHECKING:
     from budgetnet.model.published import PublishedResult
@@ -41,10 +42,18 @@ class Candidate(NamedTuple):
     """Floating-point operations of its training."""
     enqueued: bool = False
     """Whether the user enqueued it in a search."""
+    on_front: bool | None = None
+    """Whether it is on the Pareto front of accuracy and costs; None if accuracy is the only objective."""
 
 
-def candidates(trials: Iterable[Trial]) -> list[Candidate]:
-    """Return the complete trials as candidates of the leaderboard."""
+def candidates(trials: Sequence[Trial], *, costs: Sequence[CostName] = ()) -> list[Candidate]:
+    """Return the complete trials as candidates of the leaderboard.
+
+    Args:
+        trials: trials of one study.
+        costs: costs that the study minimises beside accuracy.
+    """
+    unbeaten = {trial.number for trial in front(trials, costs=costs)} if costs else None
     return [
         Candidate(
             name=trial.name,
@@ -57,6 +66,7 @@ def candidates(trials: Iterable[Trial]) -> list[Candidate]:
             seed=trial.seed or 0,
             train_flops=trial.train_flops,
             enqueued=trial.enqueued,
+            on_front=None if unbeaten is None else trial.number in unbeaten,
         )
         for trial in trials
         if trial.outcome == "complete" and trial.correct is not None and trial.images
@@ -108,6 +118,8 @@ class LeaderboardRow(NamedTuple):
     seed: int | None = None
     train_flops: int | None = None
     """Floating-point operations of the training, see `budgetnet.runs.training_cost`; none for the published row."""
+    on_front: bool | None = None
+    """Whether it is on the Pareto front of accuracy and costs; None if accuracy is the only objective of its search."""
 
     def to_mapping(self) -> dict[str, Any]:
         """Return the row as plain data; accuracies and gaps as shares from 0 to 1."""
@@ -149,7 +161,7 @@ def rank(
     among: int | None = None,
     reference: PublishedResult | None = None,
 ) -> list[LeaderboardRow]:
-    """Rank candidates by validation accuracy, the one with fewer parameters first among equals.
+    """Rank candidates by validation accuracy; among equals those on a front first, then those with fewer parameters.
 
     The best of many candidates is overestimated by selection, so the intervals of the gaps are corrected for the number
     of candidates. They are not corrected for the choice of each run's best epoch on the same images. Candidates of a
@@ -166,7 +178,7 @@ def rank(
     Raises:
         InputError: the published result has no known layout or number of images.
     """
-    ordered = sorted(candidates, key=lambda item: (-item.correct / item.images, item.params, item.name))
+    ordered = sorted(candidates, key=_rank_key)
     if comparable:
         # Imported here because most tables that import this module show no published result.
         from budgetnet.model import published
@@ -184,6 +196,10 @@ def rank(
     if comparable:
         rows.insert(sum(row.accuracy > base.accuracy for row in rows), _published_row(known, base.correct))
     return rows
+
+
+def _rank_key(item: Candidate) -> tuple[float, bool, int, str]:
+    return -item.correct / item.images, item.on_front is False, item.params, item.name
 
 
 class _Base(NamedTuple):
@@ -213,6 +229,7 @@ def _row(item: Candidate, place: int, base: _Base, *, confidence: float) -> Lead
         run=item.run,
         seed=item.seed,
         train_flops=item.train_flops,
+        on_front=item.on_front,
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple, get_args
 
+from budgetnet.common.errors import InputError
+
 CostName = Literal["params", "macs", "activations"]
 """Costs that a search can minimise: the names of fields of `Trial` and of attributes of Optuna's trials."""
 ObjectiveName = Literal["accuracy", CostName]
@@ -54,6 +56,36 @@ def read_objectives(value: object) -> tuple[str, ...]:
     if ACCURACY not in names:
         raise ValueError("must contain accuracy: add it, such as accuracy,macs")
     return ACCURACY, *(name for name in names if name != ACCURACY)
+
+
+def with_ways(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a search's config that were given, with the defaults for its objectives."""
+    try:
+        several = len(read_objectives(given.get("objectives", ACCURACY))) > 1
+    except ValueError:  # Reported for the field.
+        several = False
+    return {**WAYS_WITH_COSTS, **given} if several else given
+
+
+def require_ways_with_costs(*, sampler: str, pruner: str) -> None:
+    """Check how a search with several objectives proposes and prunes.
+
+    Raises:
+        InputError: the sampler or the pruner considers accuracy alone.
+    """
+    if sampler == "surrogate":
+        rule = "models accuracy alone: with several objectives choose nsga2, tpe, gp or random"
+        raise InputError("sampler", sampler, rule)
+    if pruner != "none":
+        # The networks of low cost on a front are less accurate than many others.
+        rule = "compares accuracy alone and would stop candidates of low cost: with several objectives must be none"
+        raise InputError("pruner", pruner, rule)
+
+
+def shown_costs(costs: Sequence[CostName]) -> tuple[CostName, ...]:
+    """Return the costs that tables and figures show: those that a search minimises, then parameters and MACs."""
+    always: tuple[CostName, ...] = ("params", "macs")
+    return (*costs, *(name for name in always if name not in costs))
 
 
 def metric_names(costs: Sequence[CostName]) -> list[str]:

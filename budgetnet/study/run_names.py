@@ -13,7 +13,7 @@ from budgetnet.common.files import exists
 from budgetnet.study.finalists import Finalist, load_finals, readable_results
 from budgetnet.study.leaderboard import candidates, rank
 from budgetnet.study.reading import read_trials
-from budgetnet.study.storage import default_storage, find_study, open_storage, storage_errors
+from budgetnet.study.storage import default_storage, find_study, open_storage, storage_errors, study_settings
 from budgetnet.study.trials import Outcome
 from budgetnet.study.winner import winner
 
@@ -82,7 +82,8 @@ def run_of_trial(study: optuna.Study, number: str | None, *, out: Path, name: st
     """
     trials, finals = read_trials(study), load_finals(study)
     if number in (None, "best"):
-        found = winner(rank(candidates(trials), comparable=False), readable_results(finals, out))
+        ranked = rank(candidates(trials, costs=study_settings(study).config.costs), comparable=False)
+        found = winner(ranked, readable_results(finals, out))
         if found is None:
             raise RecordError(field, name, f"study {study.study_name} has no fully trained network yet")
         finalist = None if found.finalist is None else found.finalist.finalist

@@ -129,6 +129,7 @@ def leaderboard_html(rows: Sequence[LeaderboardRow], *, title: str, most: int | 
         most: maximum number of candidates to show. Default: all.
     """
     shown = [row for row in rows if most is None or row.is_reference or (row.rank or 0) <= most]
+    has_front = any(row.on_front is not None for row in rows)
     cells = [
         (
             "" if row.rank is None else row.rank,
@@ -140,6 +141,7 @@ def leaderboard_html(rows: Sequence[LeaderboardRow], *, title: str, most: int | 
             format_with_interval(row.accuracy, row.interval, images=row.images),
             gap_text(row),
             noise_word(row.exceeds_noise),
+            *(["yes" if row.on_front else ""] if has_front else []),
         )
         for row in shown
     ]
@@ -147,7 +149,7 @@ def leaderboard_html(rows: Sequence[LeaderboardRow], *, title: str, most: int | 
     caption = f"<b>{escape(title)}</b> · ranked by validation accuracy" + (f" · {omitted} more" if omitted else "")
     gap = f"gap to {rows[0].compared_with}" if rows else "gap"
     head = ("rank", "candidate", "architecture", "params", "MACs", "PFLOP", "accuracy % [95 %]", gap, "beyond noise?")
-    return table_html(caption, head, cells, left=3)
+    return table_html(caption, (*head, "front") if has_front else head, cells, left=3)
 
 
 def study_html(

@@ -15,9 +15,10 @@ from budgetnet.statistics.intervals import format_with_interval
 from budgetnet.study.commands import found_config, location_options
 from budgetnet.study.finalists import FinalResult
 from budgetnet.study.leaderboard import candidates, rank
+from budgetnet.study.objectives import COSTS, shown_costs
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.space.named import describe_space
-from budgetnet.study.trials import Trial, count_outcomes
+from budgetnet.study.trials import Trial, count_outcomes, front
 from budgetnet.study.winner import winner
 from budgetnet.visualization import figures
 from budgetnet.visualization.dashboard.markdown import code, plain, table
@@ -60,7 +61,7 @@ class Overview:
         """Return the note on the study."""
         heading = study_heading(self._name)
         caveat = "Accuracies are on the validation images, which also selected each run's best epoch, one seed each."
-        parts = [heading, self._best(), f"{self._outcomes()} {caveat}", self._settings_table()]
+        parts = [heading, self._best(), *self._front(), f"{self._outcomes()} {caveat}", self._settings_table()]
         return "\n\n".join(
             [*parts, "To show the leaderboard, to serve this dashboard, and to resume the search:", *self._commands()]
         )
@@ -68,14 +69,16 @@ class Overview:
     def figures(self) -> list[tuple[str, Figure]]:
         """Return the figures of the study with their ids."""
         settings, trials, note = self._settings, self._trials, f"study {self._name}"
-        comparable = settings.data.is_original_cifar10
+        comparable, costs = settings.data.is_original_cifar10, settings.config.costs
         drawn = [
             (
                 f"accuracy-against-{cost}",
                 figures.accuracy_front(trials, cost=cost, budget=settings.budget, comparable=comparable, note=note),
             )
-            for cost in ("params", "macs")
+            for cost in shown_costs(costs)
         ]
+        if costs:
+            drawn.append(("hypervolume", figures.hypervolume(trials, costs=costs, budget=settings.budget, note=note)))
         drawn += [
             ("budget-use", figures.budget_use(trials, note=note)),
             ("candidates-by-rung", figures.rungs(trials, note=note)),
@@ -86,7 +89,8 @@ class Overview:
 
     def _best(self) -> str:
         comparable = self._settings.data.is_original_cifar10
-        rows = rank(candidates(self._trials), comparable=comparable, among=count_outcomes(self._trials)["trained"])
+        found = candidates(self._trials, costs=self._settings.config.costs)
+        rows = rank(found, comparable=comparable, among=count_outcomes(self._trials)["trained"])
         best = winner(rows, self._finals)
         if best is None:
             return "No candidate is fully trained yet."
@@ -103,6 +107,24 @@ class Overview:
             published = next(row for row in rows if row.is_reference)
             parts.append(f"Published: {percent(published.accuracy)} % on the test set.")
         return " ".join(parts)
+
+    def _front(self) -> list[str]:
+        """Return the front of several objectives as a table; nothing if accuracy is the only one."""
+        costs = self._settings.config.costs
+        if not costs:
+            return []
+        shown = shown_costs(costs)
+        rows = [
+            [
+                trial.name,
+                f"{percent(trial.accuracy or 0.0, images=trial.images)}",
+                *(f"{getattr(trial, name):,}" for name in shown),
+                plain(trial.architecture),
+            ]
+            for trial in front(self._trials, costs=costs)
+        ]
+        headings = ["front", "accuracy %", *(COSTS[name].heading for name in shown), "architecture"]
+        return [table(headings, rows, right=range(1, 2 + len(shown)))]
 
     def _outcomes(self) -> str:
         counts = count_outcomes(self._trials)
@@ -124,6 +146,7 @@ class Overview:
             ["recipe", f"{plain(describe_recipe(recipe))}, {recipe.epochs} epochs"],
             ["space", f"{plain(describe_space(settings.space))}, sizing {settings.config.sizing}"],
             ["sampler, pruner", f"{settings.config.sampler}, {settings.config.pruner}"],
+            *([["objectives", ", ".join(settings.config.objectives)]] if settings.config.costs else []),
             ["seed", str(settings.config.seed)],
             ["device", f"{plain(settings.device)}, {settings.precision}"],
         ]

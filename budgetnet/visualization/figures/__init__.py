@@ -11,6 +11,7 @@ from budgetnet.visualization.figures.curves import Curve, Curves, accuracy_curve
 from budgetnet.visualization.figures.effects import effects
 from budgetnet.visualization.figures.forest import ForestRow, forest
 from budgetnet.visualization.figures.front import FrontRow, accuracy_front, front_rows
+from budgetnet.visualization.figures.hypervolume import Hypervolume, HypervolumeRow, hypervolume, hypervolume_rows
 from budgetnet.visualization.figures.importance import importance
 from budgetnet.visualization.figures.outline import OutlineRow, outline, outline_rows
 from budgetnet.visualization.figures.pooled_forest import NetworkPoint, PooledRow, pooled_forest
@@ -27,6 +28,8 @@ __all__ = [
     "Curves",
     "ForestRow",
     "FrontRow",
+    "Hypervolume",
+    "HypervolumeRow",
     "NetworkPoint",
     "OutlineRow",
     "PooledRow",
@@ -44,6 +47,8 @@ __all__ = [
     "effects",
     "forest",
     "front_rows",
+    "hypervolume",
+    "hypervolume_rows",
     "importance",
     "loss_curves",
     "outline",

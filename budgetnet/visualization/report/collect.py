@@ -140,7 +140,8 @@ def _standings(trials: Sequence[Trial], settings: StudySettings) -> list[Standin
     """Return the leaderboard; costs are checked against the budget again."""
     ranked = {trial.name: trial for trial in trials if is_ranked(trial, settings.budget)}
     among = sum(trial.trained for trial in trials)
-    rows = rank(candidates(ranked.values()), comparable=settings.data.is_original_cifar10, among=among)
+    found = candidates(list(ranked.values()), costs=settings.config.costs)
+    rows = rank(found, comparable=settings.data.is_original_cifar10, among=among)
 
     def standing(row: LeaderboardRow) -> Standing:
         if row.is_reference:

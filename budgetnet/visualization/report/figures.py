@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from markupsafe import Markup
 
+from budgetnet.study.objectives import shown_costs
 from budgetnet.study.trials import Trial
 from budgetnet.visualization.figures import (
     ablation_forest,
@@ -16,6 +17,7 @@ from budgetnet.visualization.figures import (
     budget_use,
     confusion,
     effects,
+    hypervolume,
     importance,
     outline,
     rungs,
@@ -49,12 +51,11 @@ def embedded_figures(report: Report) -> dict[str, Any]:
     trials, limits = report.trials, report.settings.budget
     # Check costs again, so that no candidate over budget is on a front, whatever the storage says.
     admitted = [trial for trial in trials if trial.outcome != "complete" or is_ranked(trial, limits)]
+    costs = report.settings.config.costs
     common: dict[str, Any] = {"budget": limits, "comparable": report.comparable}
     found: dict[str, Any] = {
-        "front": [
-            embed(accuracy_front(admitted, cost="params", **common)),
-            embed(accuracy_front(admitted, cost="macs", **common)),
-        ],
+        "front": [embed(accuracy_front(admitted, cost=cost, **common)) for cost in shown_costs(costs)],
+        "hypervolume": embed(hypervolume(admitted, costs=costs, budget=limits)) if costs else None,
         "budget": _budget_use(trials),
         "rungs": embed(rungs(trials)),
         "learning": [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from budgetnet.common.formatting import count_of, duration, percent, short_petaflops
@@ -13,6 +13,7 @@ from budgetnet.runs.records import DataRecord
 from budgetnet.statistics.intervals import Interval, points
 from budgetnet.study.finalists import FinalGap
 from budgetnet.study.leaderboard import noise_word
+from budgetnet.study.objectives import COSTS, CostName, shown_costs
 from budgetnet.study.space.named import describe_space
 from budgetnet.visualization.report.content import Environment, Report
 
@@ -88,6 +89,53 @@ def data_text(data: DataRecord) -> str:
     """Return name, origin and numbers of images of a data set as text."""
     images = f"{data.train_images:,} training and {data.validation_images:,} validation images"
     return f"{data.name}: {data.provenance}; {images}"
+
+
+def objectives_text(costs: Sequence[CostName]) -> str:
+    """Return the objectives of a search as text; empty if accuracy is the only one."""
+    return " and ".join(["accuracy", *(COSTS[name].words for name in costs)]) if costs else ""
+
+
+class FrontRowText(NamedTuple):
+    """A candidate on the front of all objectives."""
+
+    name: str
+    architecture: str
+    accuracy: float
+    interval: Interval
+    images: int
+    costs: list[int]
+
+
+class FrontText(NamedTuple):
+    """The front of a search's objectives as a table."""
+
+    headings: list[str]
+    """Heading of each cost."""
+    rows: list[FrontRowText]
+
+
+def front_text(report: Report) -> FrontText:
+    """Return the front of all objectives, without rows if accuracy is the only one."""
+    costs = report.settings.config.costs
+    shown = shown_costs(costs)
+    on_front = {standing.row.name: standing.row for standing in report.standings if standing.row.on_front}
+    found = sorted(
+        (trial for trial in report.trials if trial.name in on_front),
+        key=lambda trial: tuple(getattr(trial, name) for name in costs),
+    )
+    rows = [
+        FrontRowText(
+            name=trial.name,
+            architecture=trial.architecture,
+            accuracy=on_front[trial.name].accuracy,
+            interval=on_front[trial.name].interval,
+            images=on_front[trial.name].images,
+            costs=[getattr(trial, name) for name in shown],
+        )
+        for trial in found
+    ]
+    return FrontText([COSTS[name].heading for name in shown], rows)
 
 
 def outcome_text(counts: Mapping[str, int]) -> str:

@@ -28,6 +28,8 @@ from budgetnet.visualization.report.formatting import (
     data_text,
     environment_text,
     final_verdict,
+    front_text,
+    objectives_text,
     outcome_text,
     verdict_text,
 )
@@ -96,6 +98,8 @@ def _of_search(report: Report) -> dict[str, Any]:
         "budget": budget_text(report.settings.budget),
         "data": data_text(report.settings.data),
         "outcomes": outcome_text(report.counts),
+        "objectives": objectives_text(report.settings.config.costs),
+        "front": front_text(report),
         "verdict": verdict_text(report),
         "final_verdict": final_verdict,
         "environments": [environment_text(each) for each in report.environments],
