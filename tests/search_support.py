@@ -22,6 +22,7 @@ from budgetnet.study.config import SearchConfig
 from budgetnet.study.context import Plan, SearchContext, make_settings
 from budgetnet.study.driver import SearchOutcome, search
 from budgetnet.study.lock import StudyLock
+from budgetnet.study.objectives import CostName
 from budgetnet.study.proposer import Proposals
 from budgetnet.study.pruner import NoPruner, Pruner
 from budgetnet.study.sampling.optuna_sampler import OptunaSampler
@@ -143,14 +144,21 @@ def optuna_study(proposals: Proposals) -> optuna.Study:
 
 @contextmanager
 def opened_store(
-    study: optuna.Study, out: Path, *, storage: str | None = None, pruner: Pruner | None = None
+    study: optuna.Study,
+    out: Path,
+    *,
+    storage: str | None = None,
+    pruner: Pruner | None = None,
+    costs: tuple[CostName, ...] = (),
 ) -> Iterator[TrialStore]:
     """The trials of a study as its driver holds them, with the study locked."""
     kept = open_storage(storage or default_storage(out), create=True)
     lock = StudyLock(kept, study.study_name, out)
     try:
         with lock.held():
-            yield TrialStore(study, kept, study_name=study.study_name, lock=lock, pruner=pruner or NoPruner())
+            yield TrialStore(
+                study, kept, study_name=study.study_name, lock=lock, pruner=pruner or NoPruner(), costs=costs
+            )
     finally:
         kept.remove_session()
         kept.engine.dispose()

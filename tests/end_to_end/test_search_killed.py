@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from process_support import AVAILABLE, ForkedProcess, python_code
 from search_support import StoredTrial, read_trials
@@ -166,6 +167,30 @@ def test_a_search_killed_at_any_step_loses_nothing_and_trains_nothing_twice(tmp_
     witness.look(alone=True)
     witness.check_epochs()
     check_study(tmp_path, wanted=12, epochs=4)
+
+
+@pytest.mark.skipif(not AVAILABLE, reason="this system forks no processes from a server")
+def test_a_killed_search_with_several_objectives_has_all_values_of_a_trial_or_none(tmp_path: Path) -> None:
+    write_space(tmp_path / "space.yaml", TINY_SPACE)
+    tiny_recipe(epochs=2).save(tmp_path / "recipe.yaml")
+    options = [*OPTIONS, "--train-size", "64", "--workers", "1", "--trials", "4", "--objectives", "accuracy,macs"]
+    steps = [("", "commit", 5), ("", "checkpoint.safetensors", 1), ("result.json", "commit", 1)]
+    for since, step, count in steps:
+        arguments = [KILLED, since, step, str(count), *options]
+        with ForkedProcess(arguments, cwd=tmp_path, environment=child_environment(), function=python_code) as process:
+            said = process.communicate(timeout=120)
+        assert process.returncode == -signal.SIGKILL, (since, step, count, said)
+    final = finished(*options, "--json", cwd=tmp_path)
+    assert (final.returncode, final.stderr, json.loads(final.stdout)["trained"]) == (0, "", 4)
+    url = f"sqlite:///{tmp_path / 'runs' / 'studies.db'}"
+    study = optuna.load_study(study_name=None, storage=url)
+    assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]
+    for trial in study.get_trials():
+        if trial.state.name == "COMPLETE":
+            record = RunFolder(tmp_path / "runs" / trial.user_attrs["run"]).load()
+            assert trial.values == [record.result.validation_accuracy, record.result.macs]
+        else:
+            assert trial.values is None
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from optuna import Study
+from optuna import Study, load_study
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from postgres_support import PASSWORD, PostgresServer
@@ -26,9 +26,11 @@ from budgetnet.study.config import SearchConfig
 from budgetnet.study.context import make_settings
 from budgetnet.study.driver import SearchOutcome
 from budgetnet.study.lock import StudyLock
+from budgetnet.study.reading import read_trials
 from budgetnet.study.space import SearchSpace
 from budgetnet.study.storage import open_storage, open_study
 from budgetnet.study.trial_store import TrialStore
+from budgetnet.study.trials import front
 
 CYCLES: Recipe = tiny_recipe(epochs=4, schedule=restarts(2))
 """Recipe with a report to the storage after every second epoch."""
@@ -79,6 +81,19 @@ def test_search_resumes_on_postgres(run_search: SearchRunner) -> None:
     watcher = Watcher()
     assert trials_of(run_search(trials=4, watcher=watcher)) == trials_of(more)
     assert (watcher.networks, watcher.turned) == ([], 0)
+
+
+def test_several_objectives_on_postgres(run_search: SearchRunner, url: str) -> None:
+    ways = {"objectives": "accuracy,macs", "sampler": "nsga2"}
+    first = trials_of(run_search(trials=2, ways=ways))
+    more = run_search(trials=3, ways=ways)
+    assert trials_of(more)[: len(first)] == first
+    study = load_study(study_name="study", storage=url)
+    assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]
+    for trial in trained_of(more):
+        assert trial.values == [trial.user_attrs["validation_accuracy"], trial.user_attrs["macs"]]
+    found = front(read_trials(more.study), costs=("macs",))
+    assert {(each.accuracy, each.macs) for each in found} == {tuple(trial.values) for trial in study.best_trials}
 
 
 def test_postgres_and_sqlite_give_equal_results(run_search: SearchRunner, digits: DataSet, tmp_path: Path) -> None:
