@@ -79,7 +79,7 @@ class SearchConfig(EngineOptions):
     folder, folder:PATH or arrays:PATH.npz."""
     objectives: Objectives = (ACCURACY,)
     """What to search for: accuracy, and any of params, macs and activations, which are minimised: accuracy,macs. The
-    result is then a front, with other defaults: sizing scale, as fit makes all networks equally large, sampler nsga2
+    result is then a front, with other defaults: sizing scale, as fit makes all networks equally large, sampler tpe
     and pruner none."""
     trials: Count = 6
     """Number of trained candidates that the study shall have, those of earlier searches included."""

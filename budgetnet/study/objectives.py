@@ -35,7 +35,7 @@ COSTS: dict[CostName, CostWords] = {
 """All costs. To add one: a line here and in `CostName`, and the field of `Trial` with the attribute that it is read
 from."""
 
-WAYS_WITH_COSTS = {"sizing": "scale", "sampler": "nsga2", "pruner": "none"}
+WAYS_WITH_COSTS = {"sizing": "scale", "sampler": "tpe", "pruner": "none"}
 """Defaults of a search with several objectives, by field of its config."""
 
 
@@ -74,7 +74,7 @@ def require_ways_with_costs(*, sampler: str, pruner: str) -> None:
         InputError: the sampler or the pruner considers accuracy alone.
     """
     if sampler == "surrogate":
-        rule = "models accuracy alone: with several objectives choose nsga2, tpe, gp or random"
+        rule = "models accuracy alone: with several objectives choose tpe, nsga2, gp or random"
         raise InputError("sampler", sampler, rule)
     if pruner != "none":
         # The networks of low cost on a front are less accurate than many others.

@@ -49,7 +49,8 @@ def make_sampler(name: str, *, seed: int) -> BaseSampler:
             return GPSampler(seed=seed)
         if name == "nsga2":
             return NSGAIISampler(seed=seed, population_size=20)
-    return TPESampler(seed=seed)
+    # Optuna's default for one objective; for several it samples each parameter by itself, which is slower.
+    return TPESampler(seed=seed, multivariate=True)
 
 
 class OptunaSampler:
