@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from optuna.distributions import CategoricalDistribution, IntDistribution
 
-from budgetnet.bench.quality.replay import TRAININGS, replay, run
+from budgetnet.bench.quality.problem import Problem
+from budgetnet.bench.quality.replay import TRAININGS, QualityBenchmark, Row, replay, run
 from budgetnet.bench.quality.strategies import STRATEGIES, TableDomain
-from budgetnet.bench.quality.tables import Problem, load
+from budgetnet.bench.quality.tables import load
 from budgetnet.cli.main import main
 from budgetnet.common.errors import InputError
 
@@ -88,6 +89,21 @@ def test_surrogate_finds_what_grows_with_macs() -> None:
     assert shown["interval"]["5"][0] < shown["regret"]["5"] < shown["interval"]["5"][1]
 
 
+def test_a_rival_without_regret_has_half_of_it_as_a_goal() -> None:
+    """TPE may find the best candidate in every replay: then there is no ratio of regrets."""
+    counts = len(TRAININGS) + 1
+    for ours, met in ((0.0, True), (0.1, False)):
+        regrets = {"surrogate": np.full((1, 2, counts), ours), "tpe": np.zeros((1, 2, counts))}
+        rows = [Row("macro", name, ("1M",), each, np.ones((1, 2)), 0.1) for name, each in regrets.items()]
+        goal = QualityBenchmark({}, {}, 0, rows, []).goals[-1]
+        assert (goal.goal, goal.measured, goal.limit, goal.met) == (
+            "macro: regret at equal cost, half of TPE's",
+            ours,
+            0.0,
+            met,
+        )
+
+
 def test_pool_of_a_table_is_within_the_limit_and_mostly_near_it() -> None:
     problem = grid()
     found = TableDomain(problem).pool(count=200, generator=np.random.default_rng(0))
@@ -140,6 +156,8 @@ def test_packaged_tables_have_their_published_sizes() -> None:
         (["--tables", "hpolib", "--macro", "m.json"], "--macro = 'm.json': is read for the table macro only"),
         (["--tables", "nas"], "--tables = 'nas': no such table"),
         (["--tables", "macro,"], "--tables = 'macro,': must be names separated by commas"),
+        (["--macro", "none.json"], "error: --macro = 'none.json': no such file\n"),
+        (["--macro", "."], "error: --macro = '.': cannot be read: Is a directory\n"),
         (["--strategies", "tpe,,gp"], "--strategies = 'tpe,,gp': must be names separated by commas"),
         (["--strategies", "cma"], "--strategies = 'cma': no such strategy"),
         (["--repeat", "1"], "--repeat = 1: must be from 2 to 100,000"),

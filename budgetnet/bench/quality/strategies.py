@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -9,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from budgetnet.bench.quality.tables import Problem
-from budgetnet.study.sampling.domain import Pool, Sampler
+from budgetnet.bench.quality.problem import Problem
+from budgetnet.study.sampling.domain import Pool, Sample, Sampler
 from budgetnet.study.sampling.optuna_sampler import OptunaSampler
 from budgetnet.study.sampling.study_domain import MACS_EFFECT
 from budgetnet.study.sampling.surrogate import SurrogateSampler
@@ -33,6 +34,7 @@ class TableDomain:
         self.distributions = problem.distributions
         self._problem = problem
         known = {"log MACs": problem.macs, "log size": problem.size if np.isfinite(problem.limit) else None}
+        known |= problem.features
         columns = {name: np.log(column) for name, column in known.items() if column is not None}
         self.feature_names = tuple(columns)
         self.prior = np.array([MACS_EFFECT if name == "log MACs" else 0.0 for name in columns])
@@ -119,6 +121,8 @@ def by_sampler(name: str, *, constrained: bool = True) -> Callable[[Problem, int
 
 def _ask(sampler: Sampler, problem: Problem, trials: list[FrozenTrial], *, constrained: bool) -> Search:
     """Ask a sampler as a search does: reject candidates beyond the limit, and train none twice."""
+    # Trials without a limit have no constraint, as in a search.
+    constrained = constrained and math.isfinite(problem.limit)
     accuracies: dict[int, float] = {}
     ended: list[FrozenTrial] = []
     number = last = 0
@@ -126,7 +130,8 @@ def _ask(sampler: Sampler, problem: Problem, trials: list[FrozenTrial], *, const
         sampler.update(ended, [])
         sample = sampler.ask(number)
         number += 1
-        candidate = problem.places[tuple(sample.params[name] for name in problem.distributions)]
+        candidate = problem.nearest(sample.params, trained=accuracies)
+        sample = _of_table(sampler, sample, params_of(problem, candidate))
         excess = {"size": float(problem.size[candidate] / problem.limit - 1)}
         is_trained = False
         if excess["size"] <= 0 and candidate not in accuracies:
@@ -152,6 +157,14 @@ def _ask(sampler: Sampler, problem: Problem, trials: list[FrozenTrial], *, const
         trials.append(trial)
         sampler.stored(sample, trial)
         ended = [trial]
+
+
+def _of_table(sampler: Sampler, sample: Sample, params: dict[str, Any]) -> Sample:
+    """Return a sample with the parameters of the candidate that is trained for it, which the sampler learns from."""
+    if sample.params == params:
+        return sample
+    sampler.dropped(sample)
+    return Sample(params, sample.distributions, sample.system_attrs)
 
 
 STRATEGIES: dict[str, tuple[str, Callable[[Problem, int], Search]]] = {

