@@ -20,7 +20,6 @@ def search(config: SearchConfig, quiet: Quiet = False, verbose: Verbose = False,
     config.require_names()
     from budgetnet.api.search import run_search
     from budgetnet.cli.leaderboard import print_leaderboard
-    from budgetnet.study.driver import MAX_REJECTED
     from budgetnet.study.reading import failures
     from budgetnet.study.storage import storage_errors
 
@@ -32,9 +31,10 @@ def search(config: SearchConfig, quiet: Quiet = False, verbose: Verbose = False,
         raise
     reached = f"at {outcome.trained} of {config.trials} candidates"
     if outcome.end == "exhausted":
+        reasons_in_words = ", ".join(f"{count:,} {reason}" for reason, count in outcome.rejected.items())
         typer.echo(
-            f"stopped {reached}: {MAX_REJECTED} proposals in a row were "
-            "over budget, duplicates, or too large for the device",
+            f"stopped {reached}: the last {sum(outcome.rejected.values()):,} proposals were nothing new that fits: "
+            f"{reasons_in_words}; the study counts each network once",
             err=True,
         )
     if outcome.end == "time":

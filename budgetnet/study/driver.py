@@ -8,6 +8,8 @@ from __future__ import annotations
 import gc
 import logging
 import time
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import optuna
@@ -55,6 +57,8 @@ class SearchOutcome(NamedTuple):
     """Training operations of these candidates."""
     refused: int | None = None
     """Training operations of the candidate that could have exceeded the limit on them, if that stopped the search."""
+    rejected: Mapping[str, int] = {}
+    """The last proposals in a row that led to no trained candidate, counted by reason."""
 
 
 class _TimeUpError(Exception):
@@ -84,7 +88,7 @@ def search(context: SearchContext, plan: Plan, callback: Callback) -> SearchOutc
         driver = Driver(context, study, plan=plan, callback=callback, lock=lock)
         end = driver.run(context.engine)
         refused = driver.operations.refused if end == "train flops" else None
-        return SearchOutcome(study, driver.store.trained, end, driver.store.train_flops, refused)
+        return SearchOutcome(study, driver.store.trained, end, driver.store.train_flops, refused, driver.rejected)
 
 
 class Driver:
@@ -126,8 +130,8 @@ class Driver:
         """Since when there is nothing else to do."""
         self._failed: set[str] = set()
         """Candidates that have no result, which this search does not try again."""
-        self._rejected = 0
-        """Candidates in a row that have no result."""
+        self.rejected: Counter[str] = Counter()
+        """Proposals in a row that led to no trained candidate, by reason."""
 
     def run(self, engine: Engine) -> End:
         """Train candidates until the study has enough or a limit is reached; return why the search stopped."""
@@ -155,7 +159,7 @@ class Driver:
             if self._is_free(trial):
                 del self._busy[place]
                 return self._job(worker, candidate, trial)
-        if self._rejected >= MAX_REJECTED or self.store.trained + len(self.store.running) >= self._plan.trials:
+        if self.rejected.total() >= MAX_REJECTED or self.store.trained + len(self.store.running) >= self._plan.trials:
             return self._nothing()
         self._check_deadline()
         proposal = self._next()
@@ -163,16 +167,19 @@ class Driver:
         if not candidate.verdict.fits:
             self._proposals.stored(proposal, self.store.reject(candidate))
             self._callback.on_trial_rejected(worker=worker)
+            reason = "over budget"
         elif candidate.key in self.store.results:
             self._proposals.stored(proposal, self.store.duplicate(candidate))
+            reason = "trained before"
         elif candidate.key in self.store.running or candidate.key in self._failed:
             self._proposals.dropped(proposal)
+            reason = "in training" if candidate.key in self.store.running else "without a result"
         elif not self.operations.allow(candidate):
             self._held = proposal
             return self._nothing()
         else:
             return self._begin(worker, candidate, proposal)
-        self._rejected += 1
+        self.rejected[reason] += 1
         return WAITING
 
     def _next(self) -> Proposal:
@@ -239,9 +246,9 @@ class Driver:
             return
         if end.outcome == "trained":
             self._finish(trial, end)
-            self._rejected = 0
+            self.rejected.clear()
             return
-        self._rejected += 1
+        self.rejected["without a result"] += 1
         if end.outcome == "out of memory":
             self._failed.add(candidate.key)
             self.store.finish(trial, value=None, facts={"ended": OUT_OF_MEMORY})

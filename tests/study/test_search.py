@@ -172,6 +172,7 @@ def test_search_stops_after_too_many_duplicates(run_search: SearchRunner, monkey
     repeats = [trial for trial in trials if not trial.user_attrs.get("trained")]
     assert {trial.user_attrs["spec"] for trial in repeats} == set(values)
     assert len(repeats) == 2, "each is stored once"
+    assert outcome.rejected == {"trained before": 12}, "every proposal counts"
     assert all(trial.value == values[trial.user_attrs["spec"]] for trial in repeats)
     assert {trial.user_attrs["ended"] for trial in repeats} == {"duplicate"}
     watcher = Watcher()
@@ -252,7 +253,7 @@ def test_search_stops_if_every_candidate_is_out_of_memory(
     monkeypatch.setattr("budgetnet.engines.running.train", lacks_memory)
     monkeypatch.setattr("budgetnet.study.driver.MAX_REJECTED", 4)
     outcome = run_search(trials=1, max_params=None)
-    assert (outcome.trained, outcome.end) == (0, "exhausted")
+    assert (outcome.trained, outcome.end, outcome.rejected) == (0, "exhausted", {"without a result": 4})
 
 
 def test_candidate_resumes_after_full_disk(run_search: SearchRunner) -> None:

@@ -174,7 +174,7 @@ def test_a_candidate_without_a_result_is_not_tried_again_by_the_same_search(
 
     monkeypatch.setattr("budgetnet.engines.running.train", damage)
     outcome = run_search(trials=2, space=PAIR_SPACE)
-    assert (outcome.trained, outcome.end) == (0, "exhausted")
+    assert (outcome.trained, outcome.end, outcome.rejected) == (0, "exhausted", {"without a result": 20})
     trials = outcome.study.get_trials()
     assert len(trials) == len({trial.user_attrs["candidate"] for trial in trials}) == 2
 
