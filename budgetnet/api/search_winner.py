@@ -23,7 +23,8 @@ def find_winner(text: str, *, out: Path, storage: str | None) -> SearchWinner:
     """Return the network that a search recommends, or that of one of its trials.
 
     Args:
-        text: name of the search's study, ``STUDY#3`` for the network of a trial, or ``best`` for that of the latest.
+        text: name of the search's study, ``STUDY#3`` for the network of a trial, ``best`` for that of the latest, or
+            ``#3`` for the network of a trial of the latest.
         out: folder of run folders.
         storage: URL of the search's storage. Default: the SQLite file in the folder.
 
@@ -33,7 +34,7 @@ def find_winner(text: str, *, out: Path, storage: str | None) -> SearchWinner:
     """
     name, _, number = ("", "", "best") if text == "best" else text.partition("#")
     if number not in ("", "best") and not number.isdecimal():
-        raise InputError("of", text, "must be the name of a search, best, or SEARCH#3")
+        raise InputError("of", text, "must be the name of a search, best, SEARCH#3, or #3 of the latest")
     kept = open_storage(storage or default_storage(out), create=False)
     with storage_errors(kept):
         try:

@@ -156,6 +156,15 @@ def test_the_base_may_be_a_file_or_a_trial(folder: Path, tell: RunCommand) -> No
             (folder / "runs").rename(folder / "elsewhere")
 
 
+def test_the_help_says_how_to_name_a_trial_of_the_latest_search(folder: Path, tell: RunCommand) -> None:
+    shown = " ".join(tell("ablate", "--help").out.replace("│", " ").split())
+    assert "or '#3' for that of the latest search" in shown
+    trial = f"#{bn.open_study('final').finals()[0].finalist.trial}"
+    listed = tell("ablate", "--of", trial, "--list")
+    assert (listed.code, listed.err) == (0, "")
+    assert listed.out == tell("ablate", "--of", f"final{trial}", "--list").out
+
+
 def test_other_images_than_those_of_the_search_are_refused(folder: Path, tell: RunCommand, digits: DataSet) -> None:
     images, labels = digits.train_images[:, 0], digits.train_labels
     np.savez(folder / "some.npz", train_images=images, train_labels=labels, test_images=images, test_labels=labels)
@@ -172,7 +181,7 @@ BAD = [
     ([], "study = None: must be a study's file or folder, unless of names a search"),
     (["--of", "nothing"], "--of = 'nothing': no such study; the storage has final, first"),
     (["--of", "first#99"], "--of = 'first#99': study first has no such trial"),
-    (["--of", "first#x"], "--of = 'first#x': must be the name of a search, best, or SEARCH#3"),
+    (["--of", "first#x"], "--of = 'first#x': must be the name of a search, best, SEARCH#3, or #3 of the latest"),
     (["--of", "first", "--base", "nowhere"], "--base = 'nowhere': no such network"),
     (["--of", "first", "--out", "empty"], "--storage = 'sqlite:"),
 ]

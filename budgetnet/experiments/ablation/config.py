@@ -80,10 +80,10 @@ class AblationConfig(EngineOptions):
         BeforeValidator(_read_winner, json_schema_input_type=str | SearchWinner | None),
         OnCommandLine("SEARCH", _winner_text),
     ] = None
-    """Search whose best network is ablated, one factor at a time: the name of its study, best for the latest, or
-    SEARCH#3 for the network of trial 3."""
+    """Search whose best network is ablated, one factor at a time: the name of its study, best for the latest,
+    SEARCH#3 for the network of trial 3, or '#3' for that of the latest search."""
     base: Annotated[str, BeforeValidator(path_as_text), OnCommandLine("SPEC")] = DEFAULT_BASE
-    """Network to which factors are set back, with of: a name, a file or a run, such as SEARCH#3."""
+    """Network to which factors are set back, with of: a name, a file or a run, such as SEARCH#3 or '#3'."""
     storage: Url = None
     """Storage of the search, with of, as any SQLAlchemy URL. Default: the SQLite file in the folder of run folders."""
     data: OptionalData = None
