@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import math
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -22,7 +23,7 @@ import torch
 from scipy.stats import kendalltau
 
 from budgetnet.common.documents import parse_count
-from budgetnet.common.files import read_mapping, write_json, write_text
+from budgetnet.common.files import read_mapping, remove_partial_files, write_json, write_text
 from budgetnet.data import load_dataset
 from budgetnet.data.training_data import TrainingData
 from budgetnet.model.budget import Budget
@@ -56,7 +57,7 @@ def main() -> None:
     parser.add_argument("--summary", type=Path, metavar="FOLDER", help="only sum up the tables of a folder")
     options = parser.parse_args()
     if options.summary is not None:
-        print_summary(read_csv(options.summary / "trainings.csv"))
+        print_summary(options.summary, read_mapping(options.study))
         return
     if options.out is None:
         parser.error("needs --out or --summary")
@@ -64,8 +65,12 @@ def main() -> None:
     torch.set_num_threads(1)
     study = read_mapping(options.study)
     recipe = Recipe.from_mapping(study["recipe"])
+    if options.out.exists():
+        remove_partial_files(options.out)
     networks = draw(study)
-    keep(options.out / "networks.csv", networks_csv(networks))
+    # With its study, a table is complete: it says what networks and accuracies are.
+    write_text(options.out / "study.yaml", options.study.read_text())
+    keep_networks(options.out / "networks.csv", networks_csv(networks))
     data = TrainingData.prepare(
         load_dataset(options.data or study["data"]),
         recipe,
@@ -75,7 +80,7 @@ def main() -> None:
     )
     keep_facts(options.out / "about.json", recipe, data)
     train_missing(study, networks, recipe, data, options.out)
-    print_summary(read_csv(options.out / "trainings.csv"))
+    print_summary(options.out, study)
 
 
 def draw(study: Mapping[str, Any]) -> list[Network]:
@@ -174,10 +179,10 @@ def training_row(number: int, seed: int, record: RunRecord) -> dict[str, Any]:
     }
 
 
-def keep(path: Path, text: str) -> None:
-    """Write a file, or check that it is the same."""
-    if path.exists() and path.read_text() != text:
-        raise SystemExit(f"{path}: is of another study; use another --out")
+def keep_networks(path: Path, text: str) -> None:
+    """Write the table of networks, or check that it begins with those that are there."""
+    if path.exists() and not text.startswith(path.read_text()):
+        raise SystemExit(f"{path}: has other networks; use another --out")
     write_text(path, text)
 
 
@@ -206,34 +211,51 @@ def read_csv(path: Path) -> list[dict[str, Any]]:
         return list(csv.DictReader(stream))
 
 
-def print_summary(rows: list[dict[str, Any]]) -> None:
-    """Print how much is there, and how far seeds agree on the order of networks (the noise ceiling)."""
-    print(f"{len(rows)} trainings of {len({row['network'] for row in rows})} networks")
-    for name, value in summary(rows).items():
-        print(f"{name}: {value}")
+def print_summary(folder: Path, study: Mapping[str, Any]) -> None:
+    """Print what a folder has, as a table in Markdown."""
+    networks, rows = read_csv(folder / "networks.csv"), read_csv(folder / "trainings.csv")
+    for name, value in summary(networks, rows, seeds=list(map(str, study["seeds"]))).items():
+        print(f"| {name} | {value} |")
 
 
-def summary(rows: list[dict[str, Any]]) -> dict[str, str]:
-    """Return mean and spread of final accuracy, and Kendall's tau between seeds and between restarts."""
+def summary(networks: list[dict[str, Any]], rows: list[dict[str, Any]], *, seeds: list[str]) -> dict[str, str]:
+    """Return how much is there, the spread of accuracies, and how well some things tell the order of networks."""
     last = max(int(name.removeprefix("accuracy_")) for name in rows[0] if name.startswith("accuracy_"))
-    accuracy = {
-        (row["network"], row["seed"]): {each: float(row[f"accuracy_{each}"]) for each in (1, 3, last)}
-        for row in rows
-        if row["status"] == "complete"
+    complete = {(row["network"], row["seed"]): row for row in rows if row["status"] == "complete"}
+
+    def at(epoch: int, seed: str) -> dict[str, float]:
+        return {number: float(row[f"accuracy_{epoch}"]) for (number, own), row in complete.items() if own == seed}
+
+    first, *others = seeds
+    final = at(last, first)
+    accuracies, pflop = [100 * value for value in final.values()], [float(row["pflop"]) for row in rows]
+    found = {
+        "networks with a training": str(len({row["network"] for row in rows})),
+        "networks with all seeds": str(sum(all((number, seed) in complete for seed in others) for number in final)),
+        "trainings": str(len(rows)),
+        "trainings that diverged": str(len(rows) - len(complete)),
+        "PFLOP of all trainings": f"{sum(pflop):.3f}",
+        "seconds of a training": f"{mean(float(row['seconds']) for row in rows):.1f}",
+        f"accuracy, %, seed {first}: mean": f"{mean(accuracies):.2f}",
+        f"accuracy, %, seed {first}: range": f"{min(accuracies):.2f} to {max(accuracies):.2f}",
     }
-    finals = [100 * each[last] for (_, seed), each in accuracy.items() if seed == "0"]
-    found = {"accuracy, %, seed 0": f"{mean(finals):.2f} ({min(finals):.2f} to {max(finals):.2f})"}
-    found["seconds of a training"] = f"{mean(float(row['seconds']) for row in rows):.1f}"
-    seeds = sorted({seed for _, seed in accuracy})
-    taus = []
-    for one, other in combinations(seeds, 2):
-        both = [number for number, seed in accuracy if seed == one and (number, other) in accuracy]
-        if len(both) > 2:
-            pairs = [(accuracy[number, one][last], accuracy[number, other][last]) for number in both]
-            taus.append(float(kendalltau(*zip(*pairs, strict=True)).statistic))
-    if taus:
-        found["Kendall's tau between seeds"] = f"{mean(taus):.3f}"
+    pairs = [tau(at(last, one), at(last, other)) for one, other in combinations(seeds, 2)]
+    found["Kendall's tau between two seeds (noise ceiling)"] = f"{mean(pairs):.3f}"
+    counts = {
+        name: {row["network"]: float(row[name]) for row in networks} for name in ("macs", "activations", "blocks")
+    }
+    told = {f"epoch {epoch}": at(epoch, first) for epoch in (1, 3)} | counts
+    for name, values in told.items():
+        found[f"Kendall's tau of {name} with accuracy, seed {first}"] = f"{tau(values, final):.3f}"
     return found
+
+
+def tau(one: Mapping[str, float], other: Mapping[str, float]) -> float:
+    """Return Kendall's tau over the networks of both; NaN with fewer than three."""
+    both = [number for number in one if number in other]
+    if len(both) < 3:
+        return math.nan
+    return float(kendalltau([one[number] for number in both], [other[number] for number in both]).statistic)
 
 
 if __name__ == "__main__":
