@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from budgetnet.cli.export import Output
-from budgetnet.cli.options import Json, OwnData, RunArgument, Seed, check_names, print_json
+from budgetnet.cli.options import Json, OwnData, RunArgument, Seed, print_json
+from budgetnet.cli.parsing import check_names
 from budgetnet.common.documents import parse_count
 from budgetnet.common.errors import InputError
 

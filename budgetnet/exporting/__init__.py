@@ -1,4 +1,4 @@
-"""Export of trained networks: safetensors weights, ONNX in float32 or int8, torch.export programs and plain Python files.
+"""Export of trained networks: safetensors weights, ONNX (float32 or int8), torch.export programs, plain Python files.
 
 The weights of a run's best epoch are exported, on the CPU and in evaluation mode, without test-time augmentation. ONNX,
 torch.export and Python files take images as float32 (N, channels, height, width) with values from 0 to 1, for any N,
