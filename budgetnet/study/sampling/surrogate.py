@@ -7,6 +7,7 @@ expectation. What it learns from trained candidates outweighs it. A share of the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,7 +60,7 @@ class SurrogateSampler:
         self._accuracies: NDArray[np.float64] = np.zeros(0)
         """Accuracy of each of them."""
         self._rows: dict[int, _Row] = {}
-        """What the model knows of each of them and of those in training, by the identity of the trial."""
+        """What the model knows of each trained trial and of those in training, by the trial's number."""
         self._spent = 0.0
         """MACs of all trained candidates together; 0 if they are not known."""
         self._running: list[FrozenTrial] = []
@@ -73,7 +74,8 @@ class SurrogateSampler:
             self._draw_pool(number // _PROPOSALS)
         generator = np.random.default_rng(derive_seed(self._seed, "proposal", number))
         order = generator.permutation(len(self._identities))
-        rows = np.array([row for row in order if self._identities[row] not in self._proposed][:CHOICES], dtype=int)
+        new = (row for row in order if self._identities[row] not in self._proposed)
+        rows = np.array(list(islice(new, CHOICES)), dtype=int)
         if not len(rows):
             return self._sample(self._domain.random(generator))
         row = rows[0]
@@ -103,9 +105,7 @@ class SurrogateSampler:
             self._trials, self._accuracies = _kept(self._trials + trained)
             self._running = list(running)
             self._posterior = None
-            used = [*self._trials, *self._running]
-            rows = {id(trial): self._rows[id(trial)] for trial in used if id(trial) in self._rows}
-            self._rows = rows | self._new_rows([trial for trial in used if id(trial) not in rows])
+            self._add_rows([trial for trial in (*trained, *running) if trial.number not in self._rows])
 
     def _draw_pool(self, block: int) -> None:
         generator = np.random.default_rng(derive_seed(self._seed, "pool", block))
@@ -134,19 +134,19 @@ class SurrogateSampler:
         self._proposed.add(_identity(params))
         return Sample(params, self._domain.distributions)
 
-    def _new_rows(self, trials: Sequence[FrozenTrial]) -> dict[int, _Row]:
+    def _add_rows(self, trials: Sequence[FrozenTrial]) -> None:
         if not trials:
-            return {}
+            return
         features = np.array([self._domain.features_of(trial) for trial in trials])
         inputs = inputs_of(trials, features, self._encoder)
         rows = map(_Row, inputs.features, *inputs.encoded, inputs.known.tolist())
-        return dict(zip(map(id, trials), rows, strict=True))
+        self._rows.update(zip((trial.number for trial in trials), rows, strict=True))
 
     def _learned(self) -> Posterior:
         """Return the model after all trials."""
         if self._posterior is None:
             inputs = _rows(self._inputs, np.zeros(0, dtype=int))
-            if rows := [self._rows[id(trial)] for trial in (*self._trials, *self._running)]:
+            if rows := [self._rows[trial.number] for trial in (*self._trials, *self._running)]:
                 inputs = _stacked(rows)
                 inputs = inputs._replace(features=self._standardised(inputs.features))
             self._posterior = Posterior(inputs, self._accuracies, prior=self._domain.prior)
@@ -212,12 +212,13 @@ def accuracies_of(trials: Sequence[FrozenTrial]) -> NDArray[np.float64]:
 
     That is its last report plus the median gain of complete trials from the same epoch to the end.
     """
-    gains: dict[int, list[float]] = {}
-    for trial in trials:
+    incomplete = [trial for trial in trials if trial.state != TrialState.COMPLETE and trial.intermediate_values]
+    gains: dict[int, list[float]] = {max(trial.intermediate_values): [] for trial in incomplete}
+    for trial in trials if gains else ():
         accuracy = accuracy_of(trial)
         if trial.state == TrialState.COMPLETE and accuracy is not None:
-            for epoch, reported in trial.intermediate_values.items():
-                gains.setdefault(epoch, []).append(accuracy - reported)
+            for epoch in gains.keys() & trial.intermediate_values.keys():
+                gains[epoch].append(accuracy - trial.intermediate_values[epoch])
     return np.array([_accuracy(trial, gains) for trial in trials], dtype=np.float64)
 
 
@@ -228,4 +229,4 @@ def _accuracy(trial: FrozenTrial, gains: Mapping[int, list[float]]) -> float:
     if not trial.intermediate_values:
         return 0.0  # It diverged before the first report.
     last = max(trial.intermediate_values)
-    return trial.intermediate_values[last] + float(np.median(gains.get(last, [0.0])))
+    return trial.intermediate_values[last] + float(np.median(gains[last] or [0.0]))
