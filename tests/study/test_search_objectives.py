@@ -36,6 +36,7 @@ from budgetnet.study.storage import default_storage, open_storage
 from budgetnet.study.trials import Trial, front
 from budgetnet.visualization.figures import hypervolume_rows
 
+X = optuna.distributions.IntDistribution(0, 999)
 SEVERAL: dict[str, Any] = {"objectives": "accuracy,macs", "sampler": "nsga2"}
 BY_RATE = {**TINY_SPACE, "recipe": {"learning_rate": {"low": 0.01, "high": 0.3, "log": True}}}
 
@@ -148,6 +149,7 @@ def test_no_sampler_takes_a_cheap_candidate_without_a_result_for_a_good_one(
         proposals.stored(proposal, trial)
         store.report(trial, value=0.25, step=1)
         store.finish(trial, value=None, facts={"trained": True, "ended": "diverged", "status": "diverged"})
+        assert trial.values is None, "Optuna has no value of a pruned trial with several objectives"
         for _ in range(3):
             proposals.dropped(proposals.next())
     memory = optuna_study(proposals)
@@ -160,17 +162,29 @@ def test_no_sampler_takes_a_cheap_candidate_without_a_result_for_a_good_one(
     assert sampler == "tpe" or [0.0, max(each[1] for each in known)] in known
 
 
-def test_a_long_study_keeps_its_front_for_tpe() -> None:
-    def trial(number: int, *values: float) -> FrozenTrial:
-        made = optuna.trial.create_trial(
-            values=values, params={"x": number}, distributions={"x": optuna.distributions.IntDistribution(0, 999)}
-        )
-        made.number = number
-        return made
+def made_trial(number: int, *values: float, **how: Any) -> FrozenTrial:
+    made = optuna.trial.create_trial(values=values or None, params={"x": number}, distributions={"x": X}, **how)
+    made.number = number
+    return made
 
-    front_first = [trial(number, 0.5 + number / 100, 10 + number) for number in range(10)]
-    beaten = [trial(number, 0.1, 100 + number) for number in range(10, 500)]
-    kept = optuna_sampler._kept([*front_first, *beaten], ("macs",))
+
+def test_tpe_goes_on_where_trials_with_reports_have_no_result() -> None:
+    trials = [made_trial(number, 0.5, 10.0 + number, user_attrs={"macs": 10 + number}) for number in range(20)]
+    trials += [
+        made_trial(number, state=TrialState.PRUNED, intermediate_values={1: 0.25}, user_attrs={"macs": number})
+        for number in range(20, 23)
+    ]
+    sampler = optuna_sampler.OptunaSampler("tpe", {"x": X}, seed=0, every_trial=lambda: trials, costs=("macs",))
+    sampler.update(trials, [])
+    # Optuna's TPE would raise when it ranks pruned trials by their reports.
+    assert 0 <= sampler.ask(23).params["x"] <= X.high
+
+
+def test_a_long_study_keeps_its_front_for_tpe() -> None:
+    front_first = [made_trial(number, 0.3 + number / 100, 10 + number) for number in range(10)]
+    # More accurate than these, but more expensive than another one of their accuracy.
+    beaten = [made_trial(number, 0.5, 1_000 + number) for number in range(10, 499)]
+    kept = optuna_sampler._kept([*front_first, *beaten, made_trial(499, 0.5, 100)], ("macs",))
     assert len(kept) == optuna_sampler.REMEMBERED
     assert [each.number for each in kept[:10]] == list(range(10))
     assert [each.number for each in kept[-270:]] == list(range(230, 500))
