@@ -12,6 +12,7 @@ from torch import nn
 from budgetnet.exporting import verification
 from budgetnet.exporting.classifier import Classifier
 from budgetnet.exporting.metadata import metadata_of
+from budgetnet.exporting.programs import exported_program
 from budgetnet.runs.records import RunRecord
 
 
@@ -37,10 +38,8 @@ class Job(NamedTuple):
 
     def program(self) -> torch.export.ExportedProgram:
         """Export the network with torch.export, for any batch size."""
-        # Batch size 2, because torch.export specialises on size 1.
-        images = torch.zeros(2, *self.record.identity.spec.input_shape)
-        network, batch = self.with_normalisation(self.network), torch.export.Dim("batch")
-        program = torch.export.export(network, (images,), dynamic_shapes={"images": {0: batch}}, strict=False)
+        network = self.with_normalisation(self.network)
+        program = exported_program(network, self.record.identity.spec.input_shape)
         for node in program.graph.nodes:
             # Stack traces hold paths of this machine.
             node.meta.pop("stack_trace", None)

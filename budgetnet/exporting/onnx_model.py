@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from budgetnet.common.errors import BudgetnetError
 from budgetnet.exporting import verification
 from budgetnet.exporting.job import Job
 from budgetnet.exporting.metadata import PIXELS, as_json_strings
+from budgetnet.exporting.programs import onnx_program
 
 
 def write_onnx(job: Job) -> list[Tensor]:
@@ -19,16 +18,7 @@ def write_onnx(job: Job) -> list[Tensor]:
     """
     from onnxscript import ir
 
-    written = torch.onnx.export(
-        job.program(),
-        input_names=["images"],
-        output_names=["logits"],
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )
-    if written is None:
-        raise BudgetnetError("torch returned no ONNX model")
+    written = onnx_program(job.program())
     graph = written.model.graph
     for part in (graph, *graph.inputs, *graph, *(output for node in graph for output in node.outputs)):
         # Notes on the origin of each node, several times as large as a small network.

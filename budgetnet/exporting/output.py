@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import errno
-import logging
 import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from budgetnet.common.errors import BudgetnetError, InputError
+from budgetnet.exporting.programs import library_messages_disabled
 
 
 def output_path(to: str | Path | None, *, name: str, suffix: str, form: str) -> Path:
@@ -46,21 +45,10 @@ def writing(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    with folder as temporary, _library_messages_disabled():
+    with folder as temporary, library_messages_disabled():
         try:
             yield Path(temporary) / path.name
         except OSError as error:
             raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from None
         except BudgetnetError as error:
             raise BudgetnetError(f"{path}: not written, because {error}") from None
-
-
-@contextmanager
-def _library_messages_disabled() -> Iterator[None]:
-    level = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        logging.disable(level)

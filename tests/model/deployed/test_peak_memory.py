@@ -1,0 +1,182 @@
+"""Tests of the predicted peak memory, against what ONNX Runtime itself plans."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from strategies import examples, specs
+
+from budgetnet.bench.planned_memory import LAYOUT, measure, write_model
+from budgetnet.model import zoo
+from budgetnet.model.deployed.memory import peak_memory, planned_memory
+from budgetnet.model.deployed.operations import BLOCK_SIZES, operations
+from budgetnet.model.lowering import lower
+from budgetnet.model.spec import ModelSpec
+from budgetnet.study.space.named import NAMED
+
+MANY = 64
+"""Images in a batch, so that the runtime requests memory for small networks too."""
+
+
+def own_block_size() -> int:
+    """Return the channels in a block of this CPU's layout."""
+    flags = Path("/proc/cpuinfo").read_text()
+    if "avx512f" not in flags and "avx2" not in flags:
+        pytest.skip("the blocked layout of this CPU is not known")
+    return 16 if "avx512f" in flags else 8
+
+
+def network(**fields: object) -> ModelSpec:
+    """Return a small network, most of whose widths are no multiples of a block."""
+    defaults = {"channels": [16, 24, 36], "blocks": [2, 1, 1], "input_shape": (3, 12, 10), "stem": 16}
+    return ModelSpec.resnet(**{**defaults, **fields})
+
+
+INNER = {"ratio_of": "input", "place": "inner"}
+NETWORKS = {
+    "basic": network(),
+    "preact, padding": network(block="preact", shortcut={"kind": "padding"}, conv_bias=True),
+    "bottleneck, whitening, average-pool": network(
+        block="bottleneck",
+        bottleneck_ratio=0.5,
+        shortcut="average-pool",
+        squeeze_excitation_ratio=0.25,
+        stem={"channels": 16, "whitening": 2, "inner_channels": [5]},
+    ),
+    "inverted, silu": network(
+        block="bottleneck",
+        bottleneck_ratio=2,
+        bottleneck_ratio_of="input",
+        group_width=1,
+        block_activation=False,
+        shortcut="identity",
+        activation="silu",
+        squeeze_excitation_ratio=0.5,
+        squeeze_excitation=INNER,
+        head={"channels": 40},
+    ),
+    "preact-bottleneck, grouped, gelu": network(
+        block="preact-bottleneck",
+        groups=3,
+        channels=[12, 36, 96],
+        bottleneck_ratio=1,
+        activation="gelu",
+        stem={"channels": 12, "kernel_size": 5, "pool_size": 3},
+        head={"pooling": "max", "scale": 0.5},
+    ),
+    "no shortcut, relu6, pooled": network(
+        shortcut="none",
+        activation="relu6",
+        downsampling="max-pool",
+        groups=2,
+        squeeze_excitation_ratio=0.25,
+        head={"pool_size": 2},
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """ONNX models of `NETWORKS`, in their order."""
+    folder = tmp_path_factory.mktemp("models")
+    paths = [folder / f"{number}.onnx" for number in range(len(NETWORKS))]
+    for path, spec in zip(paths, NETWORKS.values(), strict=True):
+        write_model(spec, path)
+    return paths
+
+
+def predicted(spec: ModelSpec, block_size: int) -> int:
+    return planned_memory(operations(lower(spec), block_size=block_size), images=MANY)
+
+
+def test_the_runtime_plans_what_is_predicted(models: list[Path]) -> None:
+    block_size = own_block_size()
+    found = dict(zip(NETWORKS, measure(models, images=MANY), strict=True))
+    assert found == {name: predicted(spec, block_size) for name, spec in NETWORKS.items()}
+
+
+def test_the_runtime_plans_what_is_predicted_without_blocks(models: list[Path]) -> None:
+    found = dict(zip(NETWORKS, measure(models, images=MANY, disabled=[LAYOUT]), strict=True))
+    assert found == {name: predicted(spec, 1) for name, spec in NETWORKS.items()}
+
+
+# Measured with ONNX Runtime 1.32 and AVX-512.
+MEASURED = {
+    "reference": 548_864,
+    "resnet20": 221_184,
+    "wrn-16-4": 876_544,
+    "preact-resnet-20x4": 811_008,
+    "resnext-29-32x4d": 3_432_448,
+    "mobilenet-v2": 1_597_440,
+    "mobilenet-v2-224": 6_823_936,
+    "zbw-p": 286_720,
+    "resnet18": 4_415_488,
+    "resnet18-d": 7_626_752,
+    "se-resnet18": 4_415_488,
+    "resnet50": 5_619_712,
+    "regnetx-400mf": 4_415_488,
+    "regnety-400mf": 7_626_752,
+}
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_measured_peaks_of_named_networks(name: str) -> None:
+    assert peak_memory(zoo.get(name)) == MEASURED[name]
+
+
+@examples(200)
+@given(specs())
+def test_every_tensor_is_written_once_before_it_is_read(spec: ModelSpec) -> None:
+    for block_size in BLOCK_SIZES:
+        known = {0}
+        executed = operations(lower(spec), block_size=block_size)
+        for operation in executed:
+            assert known.issuperset(operation.inputs)
+            assert operation.output not in known
+            known.add(operation.output)
+        read = {tensor for operation in executed for tensor in operation.inputs}
+        assert known - read == {executed[-1].output}
+
+
+@examples(200)
+@given(specs())
+def test_peak_holds_the_largest_operation(spec: ModelSpec) -> None:
+    executed = operations(lower(spec))
+    largest = max((4 * operation.size for operation in executed[:-1]), default=0)
+    assert largest <= planned_memory(executed) <= sum(-(-4 * each.size // 256) * 256 for each in executed)
+
+
+def test_prediction_loads_neither_torch_nor_the_runtime() -> None:
+    code = (
+        "import sys; from budgetnet.model import zoo; from budgetnet.model.deployed.memory import peak_memory;"
+        "peak_memory(zoo.reference); assert not {'torch', 'onnx', 'onnxruntime'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.slow
+def test_the_runtime_plans_what_is_predicted_for_many_networks(tmp_path: Path) -> None:
+    block_size, generator = own_block_size(), np.random.default_rng(0)
+    found: list[ModelSpec] = []
+    for space in NAMED.values():
+        columns = space.sample(count=10, generator=generator)
+        for place in range(10):
+            params = {name: column[place] for name, column in columns.items()}
+            found.append(space.spec(params, input_shape=(3, 24, 20), num_classes=10))
+
+    @examples(100)
+    @given(specs(max_side=20, max_multiple=12))
+    def collect(spec: ModelSpec) -> None:
+        found.append(spec)
+
+    collect()
+    paths = [tmp_path / f"{number}.onnx" for number in range(len(found))]
+    for path, spec in zip(paths, found, strict=True):
+        write_model(spec, path)
+    measured = measure(paths, images=MANY)
+    assert measured == [predicted(spec, block_size) for spec in found]
