@@ -16,7 +16,7 @@ import torch
 
 from budgetnet.common.errors import BudgetnetError
 from budgetnet.exporting.classifier import Classifier
-from budgetnet.exporting.programs import exported_program, onnx_program, library_messages_disabled
+from budgetnet.exporting.programs import exported_program, library_messages_disabled, onnx_program
 from budgetnet.model.spec import ModelSpec
 
 LAYOUT = "NchwcTransformer"
@@ -32,8 +32,9 @@ def write_model(spec: ModelSpec, path: Path) -> None:
     network = Classifier(spec.build(), mean=[0.5] * channels, std=[0.25] * channels).eval()
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            # Biases of zero, as those of an untrained norm, are removed.
-            torch.nn.init.uniform_(module.bias, 0.1, 0.2)
+            # As after training: biases of zero would be left out, and equal statistics stored once.
+            for values in (*module.parameters(), *(each for each in module.buffers() if each.ndim)):
+                torch.nn.init.uniform_(values, 0.5, 1.5)
     with library_messages_disabled():
         onnx_program(exported_program(network, spec.input_shape)).save(path)
 

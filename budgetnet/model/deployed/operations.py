@@ -70,6 +70,8 @@ class Operation(NamedTuple):
     """Whether the output is in the blocked layout."""
     size: int
     """Elements of the output, with padded channels."""
+    bias: bool
+    """Whether a convolution or linear layer has a bias, at least that of a norm folded into it."""
 
 
 _FUSED_BEFORE = frozenset(("relu", "leaky_relu", "relu6", "sigmoid"))
@@ -159,10 +161,10 @@ class _Writer:
 
     def _stem(self, stem: StemPlan, maps: _Map, activation: str) -> _Map:
         for layer in (*((stem.whitening,) if stem.whitening else ()), *stem.convs[:-1]):
-            maps = self._activated(self._conv(layer, maps), activation)
+            maps = self._activated(self._norm(self._conv(layer, maps)), activation)
         maps = self._conv(stem.conv, maps)
         if stem.norm:
-            maps = self._activated(maps, activation)
+            maps = self._activated(self._norm(maps), activation)
         if stem.squeeze_excitation:
             maps = self._attended(stem.squeeze_excitation, maps, activation)
         if stem.pool_size is None:
@@ -263,7 +265,7 @@ class _Writer:
         if head.norm:
             maps = self._activated(self._norm(maps), activation)
         if head.conv:
-            maps = self._activated(self._conv(head.conv, maps), activation)
+            maps = self._activated(self._norm(self._conv(head.conv, maps)), activation)
         average = head.pooling == "average"
         if head.pool_size is None:
             pooled = _Map(maps.channels, 1, 1, in_blocks=False, rank=_EXPORTED)
@@ -277,7 +279,7 @@ class _Writer:
         tensor = self._tensor(maps, in_blocks=False)
         features = _Map(head.linear.in_channels, 1, 1, in_blocks=False, rank=_EXPORTED)
         logits = _Map(head.linear.out_channels, 1, 1, in_blocks=False, rank=_EXPORTED)
-        self._write("linear", (tensor,), features, logits)
+        self._write("linear", (tensor,), features, logits, bias=True)
         if head.scale != 1:
             self._same("scale", logits)
 
@@ -417,6 +419,7 @@ class _Writer:
             groups=layer.groups,
             activation=activation,
             added=added is not None,
+            bias=maps.biased,
         )
         return maps
 
@@ -432,6 +435,7 @@ class _Writer:
         groups: int = 1,
         activation: str = "",
         added: bool = False,
+        bias: bool = False,
     ) -> None:
         self._tensors += 1
         tensor, channels = self._tensors, result.channels
@@ -458,6 +462,7 @@ class _Writer:
                 added,
                 result.in_blocks,
                 channels * result.height * result.width,
+                bias,
             )
         )
 
