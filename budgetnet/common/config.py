@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, model_validator
 from pydantic.fields import FieldInfo
 
+from budgetnet.common.byte_sizes import exact_bytes, parse_bytes
 from budgetnet.common.documents import Document, parse_count, parse_duration, real_number, whole_number
 from budgetnet.common.errors import InputError
 from budgetnet.common.passwords import without_password
@@ -175,6 +176,14 @@ def _limit(value: object) -> int | None:
     return None if value in (None, UNLIMITED) else parse_count(value, field="")
 
 
+def _size(value: object) -> int | None:
+    return None if value in (None, UNLIMITED) else parse_bytes(value, field="")
+
+
+def _size_text(value: int | None) -> str:
+    return UNLIMITED if value is None else exact_bytes(value)
+
+
 def _limit_text(value: int | None) -> str:
     """Write a limit, round numbers in short: ``5M``."""
     if value is None:
@@ -269,6 +278,7 @@ Count = Annotated[int, BeforeValidator(_count, json_schema_input_type=int | str)
 OptionalCount = Annotated[int | None, BeforeValidator(_optional_count), OnCommandLine("N")]
 CountOrZero = Annotated[int, BeforeValidator(_count_or_zero), OnCommandLine("N")]
 OptionalLimit = Annotated[int | None, BeforeValidator(_limit), OnCommandLine("N", _limit_text)]
+OptionalSize = Annotated[int | None, BeforeValidator(_size), OnCommandLine("SIZE", _size_text)]
 Seed = Annotated[int, BeforeValidator(_seed), OnCommandLine("N")]
 Duration = Annotated[float | None, BeforeValidator(_duration), OnCommandLine("TIME", _duration_text)]
 Petaflops = Annotated[float | None, BeforeValidator(_petaflops), OnCommandLine("PFLOP", petaflops_text)]

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Mapping
 from functools import cached_property
-from itertools import islice
-from typing import Annotated, Any, Literal, NamedTuple
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from budgetnet.common.byte_sizes import parse_bytes, short_bytes
 from budgetnet.common.documents import Document, parse_count
-from budgetnet.common.errors import OverBudgetError
-from budgetnet.model.block_settings import allows_width
+from budgetnet.common.errors import InputError, OverBudgetError
 from budgetnet.model.cost import Cost, cost_of
+from budgetnet.model.deployed.memory import peak_memory
+from budgetnet.model.deployed.weights import Precision, weight_bytes
+from budgetnet.model.edits import Edit, smallest_edits
 from budgetnet.model.spec import ModelSpec
 
 
@@ -21,29 +23,76 @@ def _limit(value: object) -> int | None:
     return None if value is None else parse_count(value, field="")
 
 
+def _size(value: object) -> int | None:
+    return None if value is None else parse_bytes(value, field="")
+
+
 Limit = Annotated[int | None, BeforeValidator(_limit, json_schema_input_type=int | str | None)]
+SizeLimit = Annotated[int | None, BeforeValidator(_size, json_schema_input_type=int | str | None)]
 
 Sizing = Literal["fit", "scale", "reject"]
 """Where widths come from. ``fit``: solved for, so that a network uses up the budget. ``scale``: solved for a sampled
 share of the budget. ``reject``: sampled, and networks over budget are rejected."""
 
-_WIDTH_STEP = 8
-"""Widths that edits suggest are multiples of this where possible, which hardware computes fast."""
-
 LIMITS = ("params", "macs", "activations")
 """Costs that can be limited: the fields of `Cost`."""
+
+_NO_NEEDS: Mapping[str, float] = MappingProxyType({})
+
+
+class Deployed(NamedTuple):
+    """A limit of the deployed network, which is computed from the whole spec and not from its `Cost`."""
+
+    need: Callable[[ModelSpec, Budget], float]
+    """Returns what a network needs."""
+    words: str
+    """What is limited, for people."""
+    text: Callable[[float], str]
+    """Formats a number of it."""
+    unit: str
+    """Unit of columns of numbers, which can be sorted."""
+    scale: float
+    """Size of the unit."""
+
+
+DEPLOYED: dict[str, Deployed] = {
+    "weights": Deployed(
+        lambda spec, budget: weight_bytes(spec, budget.weight_precision), "weights", short_bytes, "KiB", 2**10
+    ),
+    "peak_memory": Deployed(lambda spec, _: peak_memory(spec), "peak memory", short_bytes, "KiB", 2**10),
+}
+"""Limits of the deployed network, by the name of the budget's field without ``max_``."""
+
+
+def limit_words(limit: str) -> str:
+    """Return what a limit is on, for people: ``peak memory``."""
+    return DEPLOYED[limit].words if limit in DEPLOYED else limit
+
+
+def limit_text(limit: str, number: float) -> str:
+    """Format a number of what a limit is on: ``4,662,346``, ``536.0 KiB``."""
+    return DEPLOYED[limit].text(number) if limit in DEPLOYED else f"{number:,}"
 
 
 class LimitVerdict(NamedTuple):
     """A network's cost compared with one limit."""
 
     limit: str
-    """``params``, ``macs`` or ``activations``."""
-    used: int
-    allowed: int
+    """One of `LIMITS` or of `DEPLOYED`."""
+    used: float
+    allowed: float
 
     @property
-    def headroom(self) -> int:
+    def words(self) -> str:
+        """What is limited, for people."""
+        return limit_words(self.limit)
+
+    def text(self, number: float) -> str:
+        """Format a number of what is limited."""
+        return limit_text(self.limit, number)
+
+    @property
+    def headroom(self) -> float:
         """Allowed minus used; negative if the limit is exceeded."""
         return self.allowed - self.used
 
@@ -53,28 +102,18 @@ class LimitVerdict(NamedTuple):
         return self.used / self.allowed - 1
 
 
-class Edit(NamedTuple):
-    """A change that makes a network fit its budget."""
-
-    description: str
-    """Text such as ``stage 5: 256 -> 232 channels``."""
-    spec: ModelSpec
-    """The edited network."""
-    cost: Cost
-    """Cost of the edited network."""
-
-
 class Verdict:
     """A network's cost compared with every limit of a budget."""
 
     frozen_params: int = 0
     """Parameters that are not trained, and count."""
 
-    def __init__(self, budget: Budget, cost: Cost, *, name: str) -> None:
+    def __init__(self, budget: Budget, cost: Cost, *, name: str, needs: Mapping[str, float] = _NO_NEEDS) -> None:
         self.budget = budget
         self.cost = cost
+        self.needs = needs
         self.name = name
-        self.limits = budget.limits(cost)
+        self.limits = budget.limits(cost, needs)
 
     @property
     def fits(self) -> bool:
@@ -91,8 +130,13 @@ class Verdict:
         """The smallest edits that make the network fit; none are known of a network without a spec."""
         return ()
 
+    @property
+    def deployed(self) -> dict[str, int]:
+        """Bytes of the deployed network by what they are of; nothing is known without a spec."""
+        return {}
+
     def __repr__(self) -> str:
-        limits = (f"{limit.used:,} of {limit.allowed:,} {limit.limit}" for limit in self.limits)
+        limits = (f"{limit.text(limit.used)} of {limit.text(limit.allowed)} {limit.words}" for limit in self.limits)
         return f"Verdict({', '.join([f'{self.name}: {self.word}', *limits])}{f', {self.note}' if self.note else ''})"
 
     @property
@@ -114,7 +158,10 @@ class Verdict:
         """
         over = [limit for limit in self.limits if limit.headroom < 0]
         if over:
-            parts = [f"{limit.used:,} {limit.limit} exceed the {limit.allowed:,} allowed" for limit in over]
+            parts = [
+                f"{limit.text(limit.used)} {limit.words} exceed the {limit.text(limit.allowed)} allowed"
+                for limit in over
+            ]
             raise OverBudgetError(f"{self.name}: {'; '.join(parts)}")
 
     def to_mapping(self) -> dict[str, Any]:
@@ -123,10 +170,11 @@ class Verdict:
             "name": self.name,
             "fits": self.fits if self.limits else None,
             **self.cost._asdict(),
+            **self.needs,
             "frozen_params": self.frozen_params,
             "limits": [{**limit._asdict(), "headroom": limit.headroom} for limit in self.limits],
             "edits": [
-                {"description": edit.description, **edit.cost._asdict(), "spec": edit.spec.to_mapping()}
+                {"description": edit.description, **edit.cost._asdict(), **edit.needs, "spec": edit.spec.to_mapping()}
                 for edit in self.edits
             ],
         }
@@ -136,7 +184,7 @@ class SpecVerdict(Verdict):
     """The cost of a spec's network compared with every limit of a budget."""
 
     def __init__(self, budget: Budget, spec: ModelSpec, cost: Cost) -> None:
-        super().__init__(budget, cost, name=spec.label)
+        super().__init__(budget, cost, name=spec.label, needs=budget.needs(spec))
         self.spec = spec
         self.frozen_params = spec.frozen_params
 
@@ -145,16 +193,26 @@ class SpecVerdict(Verdict):
         """The smallest edits that make the network fit, one of each kind, by decreasing used share of the budget.
 
         Widths become multiples of 8 where one fits. Each edit's cost is computed and fits; the next smaller edit of the
-        same kind does not. Empty if the network fits or no single edit is enough.
+        same kind does not, unless peak memory is limited, which can jump up where a width shrinks: then one between may
+        fit too. Empty if the network fits or no single edit is enough.
         """
-        return () if self.fits else tuple(_smallest_edits(self.spec, self.budget))
+        return () if self.fits else tuple(smallest_edits(self.spec, self.budget))
+
+    @property
+    def deployed(self) -> dict[str, int]:
+        """Bytes of the deployed network by what they are of: weights at each precision, and maps at once."""
+        weights = {f"{precision} weights": weight_bytes(self.spec, precision) for precision in get_args(Precision)}
+        return {**weights, "peak memory": peak_memory(self.spec)}
 
     @property
     def note(self) -> str:
         """A remark on the counts; empty if there is none."""
-        if not self.frozen_params:
-            return ""
-        return f"{self.frozen_params:,} of {self.cost.params:,} counted params are frozen whitening weights"
+        notes = []
+        if self.frozen_params:
+            notes.append(f"{self.frozen_params:,} of {self.cost.params:,} counted params are frozen whitening weights")
+        if "weights" in self.needs:
+            notes.append(f"weights in {self.budget.weight_precision}")
+        return "; ".join(notes)
 
     def to_mapping(self) -> dict[str, Any]:
         """Return the verdict as plain data, with the image shape and number of classes that were counted."""
@@ -163,10 +221,12 @@ class SpecVerdict(Verdict):
 
 
 class Budget(Document):
-    """Limits on a network's cost; default: no limit. Numbers may be written 5e6, "5M" or 5000000.
+    """Limits on a network's cost; default: no limit.
+
+    Numbers may be written 5e6, "5M" or 5000000; bytes 524288, "512K", "512KB" or "512KiB", where K is 1024 bytes.
 
     Raises:
-        InputError: a limit is not a whole number of at least 1.
+        InputError: a limit is not a whole number of at least 1, or a precision of weights is given without their limit.
     """
 
     max_params: Limit = None
@@ -175,161 +235,100 @@ class Budget(Document):
     """Maximum number of multiply-accumulates for one image."""
     max_activations: Limit = None
     """Maximum number of output elements of convolutions and the linear layer for one image."""
+    max_weights: SizeLimit = None
+    """Maximum bytes of the weights of the deployed network, its norms folded."""
+    weight_precision: Precision = "float32"
+    """Precision that the deployed network's weights are stored in."""
+    max_peak_memory: SizeLimit = None
+    """Maximum bytes of the deployed network's maps at once, for one image in float32, as ONNX Runtime plans them."""
+
+    @model_validator(mode="after")
+    def _precision_is_used(self) -> Self:
+        if self.max_weights is None and self.weight_precision != "float32":
+            raise InputError("weight_precision", self.weight_precision, "needs a limit of weights, max_weights")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out limits of the deployed network that are not set, so that digests are those of before."""
+        omitted = {f"max_{name}" for name in DEPLOYED if getattr(self, f"max_{name}") is None}
+        if "max_weights" in omitted:
+            omitted.add("weight_precision")
+        return {name: value for name, value in serialise(self).items() if name not in omitted}
+
+    @property
+    def deployed(self) -> dict[str, float]:
+        """The limits of the deployed network that are set, by name."""
+        found = {name: getattr(self, f"max_{name}") for name in DEPLOYED}
+        return {name: allowed for name, allowed in found.items() if allowed is not None}
+
+    @property
+    def allowed(self) -> dict[str, float]:
+        """All limits that are set, by name."""
+        found = {name: getattr(self, f"max_{name}") for name in LIMITS}
+        return {**{name: allowed for name, allowed in found.items() if allowed is not None}, **self.deployed}
+
+    def in_words(self, names: Mapping[str, str] = MappingProxyType({})) -> str:
+        """Return the limits for people: ``5,000,000 params, 512.0 KiB weights in int8``; empty without limits.
+
+        Args:
+            names: what limits are called, where not as in `limit_words`.
+        """
+        parts = {
+            name: f"{limit_text(name, allowed)} {names.get(name) or limit_words(name)}"
+            for name, allowed in self.allowed.items()
+        }
+        if "weights" in parts:
+            parts["weights"] += f" in {self.weight_precision}"
+        return ", ".join(parts.values())
+
+    @property
+    def closed(self) -> Budget:
+        """The limits of `Cost` alone."""
+        return Budget(**{f"max_{name}": self.allowed[name] for name in LIMITS if name in self.allowed})
+
+    def scaled(self, share: float) -> Budget:
+        """Return the budget with each limit multiplied by a share, of at least 1."""
+        return self.model_copy(
+            update={f"max_{name}": max(1, int(allowed * share)) for name, allowed in self.allowed.items()}
+        )
+
+    def needs(self, spec: ModelSpec) -> dict[str, float]:
+        """Return what a network needs of each limit of the deployed network that is set."""
+        return {name: DEPLOYED[name].need(spec, self) for name in self.deployed}
 
     def check(self, spec: ModelSpec) -> SpecVerdict:
         """Check a network by its closed-form cost, without building it."""
         return SpecVerdict(self, spec, cost_of(spec))
 
-    def allows(self, cost: Cost) -> bool:
-        """Return whether a cost is within all limits."""
-        return all(
+    def admits(self, spec: ModelSpec) -> bool:
+        """Return whether a network is within all limits."""
+        return self.allows(cost_of(spec)) and self.holds(spec)
+
+    def holds(self, spec: ModelSpec) -> bool:
+        """Return whether a network is within the limits of the deployed network."""
+        return all(DEPLOYED[name].need(spec, self) <= allowed for name, allowed in self.deployed.items())
+
+    def allows(self, cost: Cost, needs: Mapping[str, float] = _NO_NEEDS) -> bool:
+        """Return whether a cost, and what is known of the deployed network, are within their limits."""
+        within = all(
             (allowed := getattr(self, f"max_{name}")) is None or used <= allowed
             for name, used in zip(LIMITS, cost, strict=True)
         )
+        return within and all(need <= self.deployed.get(name, need) for name, need in needs.items())
 
-    def share_used(self, cost: Cost) -> float:
+    def share_used(self, cost: Cost, needs: Mapping[str, float] = _NO_NEEDS) -> float:
         """Return the used share of the tightest limit: 1 is the limit itself; 0 without limits."""
-        return max((limit.used / limit.allowed for limit in self.limits(cost)), default=0.0)
+        return max((limit.used / limit.allowed for limit in self.limits(cost, needs)), default=0.0)
 
-    def limits(self, cost: Cost) -> tuple[LimitVerdict, ...]:
-        """Compare a cost with every limit that is set."""
+    def limits(self, cost: Cost, needs: Mapping[str, float] = _NO_NEEDS) -> tuple[LimitVerdict, ...]:
+        """Compare a cost, and what is known of the deployed network, with every limit that is set.
+
+        Args:
+            cost: cost of a network.
+            needs: what it needs of the limits of the deployed network, from `needs`.
+        """
         pairs = ((name, getattr(self, f"max_{name}")) for name in LIMITS)
-        return tuple(LimitVerdict(name, getattr(cost, name), allowed) for name, allowed in pairs if allowed is not None)
-
-
-class _Family(NamedTuple):
-    """One way to shrink a network, in steps: the larger the number, the smaller the change."""
-
-    steps: Sequence[int]
-    edit: Callable[[int], tuple[str, ModelSpec]]
-    """Return what a step changes, for people, and the network."""
-    uneven: Collection[int] = ()
-    """Steps whose network may cost less than that of a smaller number: where neighbouring widths are equal a shortcut
-    spares its convolution."""
-    step: int = 1
-    """Multiples of this are preferred."""
-
-
-def _smallest_edits(spec: ModelSpec, budget: Budget) -> list[Edit]:
-    found = (_smallest_edit(family, budget) for family in _families(spec))
-    return sorted((edit for edit in found if edit is not None), key=lambda edit: -budget.share_used(edit.cost))
-
-
-def _smallest_edit(family: _Family, budget: Budget) -> Edit | None:
-    def fits(step: int) -> bool:
-        return budget.allows(cost_of(family.edit(step)[1]))
-
-    def largest(steps: Sequence[int], uneven: Collection[int]) -> int | None:
-        even = sorted(set(steps).difference(uneven), reverse=True)
-        place = bisect_left(even, True, key=fits)
-        found = [*even[place : place + 1], *islice(filter(fits, sorted(uneven, reverse=True)), 1)]
-        return max(found, default=None)
-
-    multiples = [[each for each in steps if each % family.step == 0] for steps in (family.steps, family.uneven)]
-    found = largest(*multiples)
-    if found is None:
-        found = largest(family.steps, family.uneven)
-    if found is None:
-        return None
-    words, edited = family.edit(found)
-    return Edit(words, edited, cost_of(edited))
-
-
-def _families(spec: ModelSpec) -> Iterator[_Family]:
-    for index in range(len(spec.stages)):
-        yield _stage_channels(spec, index)
-        yield _stage_blocks(spec, index)
-    yield _all_widths(spec)
-    yield from (_kernels(spec, which) for which in (0, 1))
-
-
-def _edited(spec: ModelSpec, stages: Sequence[dict[str, Any]], *, stem: int | None = None) -> ModelSpec:
-    """The network with fields of its stages, and the width of its stem, changed to what it may have.
-
-    Not checked again, as most are looked at once and thrown away.
-    """
-    pairs = zip(spec.stages, stages, strict=True)
-    changed = [stage.model_copy(update=fields) if fields else stage for stage, fields in pairs]
-    head = spec.stem if stem is None else spec.stem.model_copy(update={"channels": stem})
-    return spec.model_copy(update={"name": "", "stem": head, "stages": tuple(changed)})
-
-
-def _in_stage(spec: ModelSpec, index: int, **fields: Any) -> ModelSpec:
-    return _edited(spec, [fields if place == index else {} for place in range(len(spec.stages))])
-
-
-def _stage_channels(spec: ModelSpec, index: int) -> _Family:
-    widths = [spec.stem.channels, *[stage.channels for stage in spec.stages]]
-    before, width, after = widths[index], widths[index + 1], (*widths, 0)[index + 2]
-    settings = spec.block_settings
-    narrowest = before if settings[index].shortcut.kind == "padding" else 1
-    steps = [each for each in range(narrowest, width) if allows_width(settings, index + 1, each)]
-
-    def edit(channels: int) -> tuple[str, ModelSpec]:
-        return f"stage {index + 1}: {width} -> {channels} channels", _in_stage(spec, index, channels=channels)
-
-    # Where a width spares bottlenecks their first convolution, all are looked at.
-    uneven = {before, after}.intersection(steps) if spec.equal_expansion else steps
-    return _Family(steps, edit, uneven=uneven, step=_WIDTH_STEP)
-
-
-def _stage_blocks(spec: ModelSpec, index: int) -> _Family:
-    blocks = spec.stages[index].blocks
-
-    def edit(count: int) -> tuple[str, ModelSpec]:
-        return f"stage {index + 1}: {blocks} -> {count} blocks", _in_stage(spec, index, blocks=count)
-
-    return _Family(range(1, blocks), edit)
-
-
-def _all_widths(spec: ModelSpec) -> _Family:
-    """Scales stem and stages together, each rounded to a width that the groups allow: multiples of 8 where possible."""
-    own = [spec.stem.channels, *(stage.channels for stage in spec.stages)]
-    allowed = [
-        _Widths([each for each in range(1, top + 1) if allows_width(spec.block_settings, place, each)])
-        for place, top in enumerate(own)
-    ]
-
-    def edit(thousandths: int) -> tuple[str, ModelSpec]:
-        pairs = zip(allowed, own, strict=True)
-        widths = [each.nearest(top * thousandths // 1000) for each, top in pairs]
-        for place in reversed(range(len(spec.stages))):
-            if spec.block_settings[place].shortcut.kind == "padding":
-                # It cannot narrow.
-                widths[place] = min(widths[place], widths[place + 1])
-        stem, *stages = widths
-        edited = _edited(spec, [{"channels": width} for width in stages], stem=stem)
-        return f"all widths x {thousandths / 1000:g}", edited
-
-    return _Family((), edit, uneven=range(1, 1000))
-
-
-class _Widths:
-    """Allowed widths, ascending."""
-
-    def __init__(self, allowed: Sequence[int]) -> None:
-        self._allowed = allowed
-        self._multiples = [each for each in allowed if each % _WIDTH_STEP == 0]
-
-    def nearest(self, width: int) -> int:
-        """Return the nearest multiple of 8 to a width of 8 or more, else the largest width below, or the narrowest."""
-        if width >= _WIDTH_STEP and self._multiples:
-            at = bisect_right(self._multiples, width)
-            return min(self._multiples[max(0, at - 1) : at + 1], key=lambda each: abs(each - width))
-        return self._allowed[max(0, bisect_right(self._allowed, width) - 1)]
-
-
-def _kernels(spec: ModelSpec, which: int) -> _Family:
-    """Caps one of the two kernel sizes in every stage; a bottleneck's two entries are one kernel and move together."""
-    together = any(each.bottleneck for each in spec.block_settings)
-    largest = max(stage.kernel_sizes[which] for stage in spec.stages)
-    place = "every" if together else ("every first", "every second")[which]
-
-    def edit(cap: int) -> tuple[str, ModelSpec]:
-        sizes = [
-            tuple(min(size, cap) if together or at == which else size for at, size in enumerate(stage.kernel_sizes))
-            for stage in spec.stages
-        ]
-        return f"{place} kernel: {largest} -> {cap}", _edited(spec, [{"kernel_sizes": pair} for pair in sizes])
-
-    return _Family(() if together and which else range(1, largest - 1, 2), edit)
+        found = [LimitVerdict(name, getattr(cost, name), allowed) for name, allowed in pairs if allowed is not None]
+        known = (name for name in self.deployed if name in needs)
+        return (*found, *(LimitVerdict(name, needs[name], self.deployed[name]) for name in known))

@@ -57,9 +57,11 @@ class OpenWidths:
         """Find the largest widths in these proportions that a budget admits.
 
         All widths are first scaled by one factor, the largest that the budget admits; then single widths grow by a
-        step, those narrowest for their proportion first, until none can any more without leaving the order of widths.
-        Cost is taken to grow with the factor. Where two widths become equal and a projection is saved, it does not
-        quite, so that a slightly larger factor may be missed; what is returned is admitted in any case.
+        step, those narrowest for their proportion first, until none can any more without leaving the order of widths
+        (`widened`).
+        Cost is taken to grow with the factor. Where two widths become equal and a projection is saved, or maps can be
+        laid out in whole blocks of channels, it does not quite, so that a slightly larger factor may be missed; what is
+        returned is admitted in any case.
 
         Args:
             budget: the limits.
@@ -77,7 +79,17 @@ class OpenWidths:
         return self.widened(self._scaled(factors[count - 1] / resolution), budget)
 
     def widened(self, widths: list[int], budget: Budget) -> list[int]:
-        """Return widths of which none can grow by a step without leaving their order or the budget."""
+        """Return widths of which none can grow by a step without leaving their order or the budget.
+
+        With a limit of the deployed network, each grows by a step at most: only the widest maps need memory, so that
+        the others could grow out of all proportion.
+        """
+        if budget.deployed:
+            for place in self._narrowest_first(widths):
+                stepped = self._stepped(widths, place)
+                if self._in_order(stepped) and self._admitted(stepped, budget):
+                    widths = stepped
+            return widths
         while (wider := next((each for each in self._wider(widths) if self._admitted(each, budget)), None)) is not None:
             widths = wider
         return widths
@@ -94,7 +106,15 @@ class OpenWidths:
     def _admitted(self, widths: Sequence[int], budget: Budget) -> bool:
         if max(widths) > MAX_CHANNELS:
             return False
-        return budget.allows(self._costs.whole(self._spread(widths)))
+        spread = self._spread(widths)
+        return budget.allows(self._costs.whole(spread)) and (not budget.deployed or budget.holds(self._at(spread)))
+
+    def _at(self, widths: Sequence[int]) -> ModelSpec:
+        """Return the network at the widths of its stem and of each stage; not validated, as most are thrown away."""
+        stem, pairs = widths[0], zip(self._spec.stages, widths[1:], strict=True)
+        stages = tuple(stage.model_copy(update={"channels": width}) for stage, width in pairs)
+        head = self._spec.stem.model_copy(update={"channels": stem})
+        return self._spec.model_copy(update={"stem": head, "stages": stages})
 
     def _scaled(self, factor: float) -> list[int]:
         """All widths times a factor, each the nearest that is allowed; the order is kept by raising some."""
@@ -110,10 +130,16 @@ class OpenWidths:
 
     def _wider(self, widths: Sequence[int]) -> Iterator[list[int]]:
         """Widths of which one is a step wider and the order kept, those narrowest for their proportion first."""
-        for place in sorted(range(len(widths)), key=lambda each: (widths[each] / self._proportions[each], -each)):
-            wider = [*widths[:place], self._at_least(place, widths[place] + 1), *widths[place + 1 :]]
+        for place in self._narrowest_first(widths):
+            wider = self._stepped(widths, place)
             if self._in_order(wider):
                 yield wider
+
+    def _narrowest_first(self, widths: Sequence[int]) -> list[int]:
+        return sorted(range(len(widths)), key=lambda each: (widths[each] / self._proportions[each], -each))
+
+    def _stepped(self, widths: Sequence[int], place: int) -> list[int]:
+        return [*widths[:place], self._at_least(place, widths[place] + 1), *widths[place + 1 :]]
 
     def _grows(self, place: int) -> bool:
         return self._proportions[place] >= self._proportions[place - 1]

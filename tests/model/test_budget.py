@@ -14,8 +14,10 @@ from strategies import examples, many_examples, specs
 import budgetnet
 from budgetnet.common.errors import InputError, OverBudgetError
 from budgetnet.model import zoo
-from budgetnet.model.budget import Budget, Edit
+from budgetnet.model.budget import Budget
 from budgetnet.model.cost import Cost, cost_of
+from budgetnet.model.deployed.weights import weight_bytes
+from budgetnet.model.edits import Edit
 from budgetnet.model.spec import ModelSpec
 
 REFERENCE = zoo.get("reference")
@@ -284,3 +286,68 @@ def test_smallest_edits_of_the_reference_one_parameter_over_budget() -> None:
         "stage 1: 2 -> 1 blocks",
         "every first kernel: 5 -> 3",
     } <= descriptions
+
+
+def test_limits_of_the_deployed_network_are_checked() -> None:
+    budget = Budget(max_weights="4M", weight_precision="int8", max_peak_memory="512K")
+    verdict = budget.check(REFERENCE)
+    weights, memory = verdict.limits
+    assert (weights.limit, weights.used, weights.allowed) == ("weights", weight_bytes(REFERENCE, "int8"), 2**22)
+    assert (memory.limit, memory.used, memory.headroom) == ("peak_memory", 548_864, 2**19 - 548_864)
+    assert verdict.note == "weights in int8"
+    with pytest.raises(OverBudgetError) as caught:
+        verdict.require()
+    assert str(caught.value) == (
+        "reference: 4.461 MiB weights exceed the 4.000 MiB allowed; 536.0 KiB peak memory exceed the 512.0 KiB allowed"
+    )
+    assert Budget(max_peak_memory=548_864).admits(REFERENCE)
+    assert not Budget(max_peak_memory=548_863).admits(REFERENCE)
+
+
+@pytest.mark.parametrize(
+    "limit", [{"max_peak_memory": "512K"}, {"max_weights": "16M"}, {"max_weights": "3M", "weight_precision": "int8"}]
+)
+def test_edits_hold_limits_of_the_deployed_network(limit: dict[str, Any]) -> None:
+    budget = Budget(**limit)
+    edits = budget.check(REFERENCE).edits
+    assert edits
+    for edit in edits:
+        assert budget.admits(ModelSpec.from_mapping(edit.spec.to_mapping()))
+        assert edit.needs == budget.needs(edit.spec)
+
+
+def test_unset_limits_of_the_deployed_network_are_not_written() -> None:
+    assert set(Budget(max_params=5).to_mapping()) == {"max_params", "max_macs", "max_activations"}
+    written = Budget(max_weights="1M", weight_precision="int8").to_mapping()
+    assert (written["max_weights"], written["weight_precision"]) == (2**20, "int8")
+    assert Budget.from_mapping(written) == Budget(max_weights=2**20, weight_precision="int8")
+
+
+def test_scaled_limits_are_those_that_are_checked() -> None:
+    budget = Budget(max_params=100, max_peak_memory=1000)
+    assert budget.allowed == {"params": 100, "peak_memory": 1000}
+    assert budget.scaled(0.5).allowed == {"params": 50, "peak_memory": 500}
+    assert budget.scaled(1e-9).allowed == {"params": 1, "peak_memory": 1}
+
+
+@pytest.mark.parametrize(
+    ("limits", "line"),
+    [
+        ({"max_weights": "5X"}, "max_weights = '5X': must be a whole number of bytes"),
+        ({"max_peak_memory": 0}, "max_peak_memory = 0: must be a whole number of bytes"),
+        ({"weight_precision": "int8"}, "weight_precision = 'int8': needs a limit of weights, max_weights"),
+        ({"max_weights": 9, "weight_precision": "int4"}, "weight_precision = 'int4': must be 'float32', 'float16' or"),
+    ],
+)
+def test_invalid_limits_of_the_deployed_network_give_one_line(limits: dict[str, Any], line: str) -> None:
+    with pytest.raises(InputError) as caught:
+        budgetnet.check(REFERENCE, **limits)
+    assert str(caught.value).startswith(line)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_module_has_no_limits_of_the_deployed_network() -> None:
+    from torch import nn
+
+    with pytest.raises(InputError, match=r"^max_weights = 1024: needs a spec"):
+        budgetnet.check(nn.Conv2d(3, 4, 3), max_weights="1K")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from budgetnet.common.errors import InputError
 from budgetnet.model.budget import Budget
 from budgetnet.model.cost import cost_of
 from budgetnet.model.spec import ModelSpec
@@ -151,3 +152,16 @@ def test_refitted_widths_are_those_of_brute_force(channels: list[int]) -> None:
             best = wider[min(allowed, key=lambda at: (best[at] / own[at], -at))]
         fitted = refit(spec, params=params, budget=Budget())
         assert [fitted.stem.channels, *channels_of(fitted)] == best
+
+
+def test_refitted_widths_hold_limits_of_the_deployed_network() -> None:
+    base = ModelSpec.resnet(channels=[32, 64], blocks=2)
+    wider = base.replace(kernel_sizes=5)
+    free = refit(wider, params=base.params, budget=Budget())
+    budget = Budget(max_peak_memory="192K")
+    held = refit(wider, params=base.params, budget=budget)
+    assert not budget.admits(free)
+    assert budget.admits(held)
+    assert held.params < free.params
+    with pytest.raises(InputError, match="over budget"):
+        refit(wider, params=base.params, budget=Budget(max_peak_memory="1K"))

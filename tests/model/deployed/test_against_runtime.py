@@ -13,6 +13,7 @@ from hypothesis import given
 from strategies import examples, specs
 
 from budgetnet.bench.planned_memory import LAYOUT, measure, write_model
+from budgetnet.common.cpu import channels_in_block
 from budgetnet.model.deployed.memory import planned_memory
 from budgetnet.model.deployed.operations import operations
 from budgetnet.model.deployed.weights import weight_bytes
@@ -22,14 +23,6 @@ from budgetnet.study.space.named import NAMED
 
 MANY = 64
 """Images in a batch, so that the runtime requests memory for small networks too."""
-
-
-def own_block_size() -> int:
-    """Return the channels in a block of this CPU's layout."""
-    flags = Path("/proc/cpuinfo").read_text()
-    if "avx512f" not in flags and "avx2" not in flags:
-        pytest.skip("the blocked layout of this CPU is not known")
-    return 16 if "avx512f" in flags else 8
 
 
 def network(**fields: Any) -> ModelSpec:
@@ -96,7 +89,7 @@ def predicted(spec: ModelSpec, block_size: int) -> int:
 
 
 def test_the_runtime_plans_what_is_predicted(models: list[Path]) -> None:
-    block_size = own_block_size()
+    block_size = channels_in_block()
     found = dict(zip(NETWORKS, measure(models, images=MANY), strict=True))
     assert found == {name: predicted(spec, block_size) for name, spec in NETWORKS.items()}
 
@@ -129,16 +122,17 @@ def initializer_bytes(model: Path, optimised: Path) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_runtime_plans_what_is_predicted_for_many_networks(tmp_path: Path) -> None:
-    block_size, generator = own_block_size(), np.random.default_rng(0)
+    block_size, generator = channels_in_block(), np.random.default_rng(0)
     found: list[ModelSpec] = []
     for space in NAMED.values():
-        columns = space.sample(count=10, generator=generator)
-        for place in range(10):
+        columns = space.sample(count=5, generator=generator)
+        for place in range(5):
             params = {name: column[place] for name, column in columns.items()}
             found.append(space.spec(params, input_shape=(3, 24, 20), num_classes=10))
 
-    @examples(100)
+    @examples(40)
     @given(specs(max_side=20, max_multiple=12))
     def collect(spec: ModelSpec) -> None:
         found.append(spec)
