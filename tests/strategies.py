@@ -43,9 +43,14 @@ ENGINE_FIELDS: dict[str, st.SearchStrategy[Any]] = {
 
 def some_fields(fields: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[dict[str, Any]]:
     """Generate some of the fields of a config with an engine; with a store, which is for clusters, always Ray."""
-    return st.fixed_dictionaries({}, optional=fields).map(
-        lambda given: given | {"engine": "ray"} if "store" in given else given
-    )
+
+    def consistent(given: dict[str, Any]) -> dict[str, Any]:
+        if "max_weights" not in given:
+            # Only weights that are limited have a precision.
+            given = {name: value for name, value in given.items() if name != "weight_precision"}
+        return given | {"engine": "ray"} if "store" in given else given
+
+    return st.fixed_dictionaries({}, optional=fields).map(consistent)
 
 
 kernels = st.sampled_from([1, 3, 5, 7])

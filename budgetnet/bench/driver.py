@@ -187,7 +187,7 @@ def _write_earlier(context: SearchContext, writer: TrialWriter, count: int) -> N
                 "spec": spec.digest,
                 **spec.cost._asdict(),
                 "blocks": sum(stage.blocks for stage in spec.stages),
-                "budget_used": round(budget.share_used(spec.cost), 6),
+                "budget_used": round(budget.share_used(spec.cost, budget.needs(spec)), 6),
                 "run": f"{spec.label}-s0-{number:010x}",
                 "seed": _SEED,
                 "host": os.uname().nodename,

@@ -148,7 +148,7 @@ def run(
             verdict = budget.check(spec)
             seconds.append(time.perf_counter() - start)
             if verdict.fits:
-                budget_used.append(budget.share_used(verdict.cost))
+                budget_used.append(budget.share_used(verdict.cost, verdict.needs))
         return SizingResult(sizing, proposals, budget_used, seconds)
 
     rows = [measure_sizing(sizing) for sizing in get_args(Sizing)]

@@ -18,6 +18,7 @@ from budgetnet.common.config import (
     OnCommandLine,
     OptionalCount,
     OptionalLimit,
+    OptionalSize,
     Petaflops,
     Seed,
     Threads,
@@ -26,6 +27,7 @@ from budgetnet.common.config import (
 )
 from budgetnet.common.errors import named
 from budgetnet.model.budget import Budget, Sizing
+from budgetnet.model.deployed.weights import Precision
 from budgetnet.model.spec import ModelSpec
 from budgetnet.model.zoo import find_spec
 from budgetnet.runs.named_recipes import default_recipe, find_recipe
@@ -74,6 +76,12 @@ class SearchConfig(EngineOptions):
     """Most multiply-accumulates for one image."""
     max_activations: OptionalLimit = None
     """Most output elements of convolutions and the linear layer for one image."""
+    max_weights: OptionalSize = None
+    """Most bytes of the deployed network's weights, such as 512K, where K is 1024 bytes."""
+    weight_precision: Precision = "float32"
+    """Precision that max_weights counts weights in: float32, float16 or int8."""
+    max_peak_memory: OptionalSize = None
+    """Most bytes of the deployed network's maps at once, for one image, such as 1M, where M is 1024 K."""
     data: Data = "digits"
     """Data set: digits, cifar10, cifar100, mnist, fashion-mnist, kmnist, svhn, stl10, NAME:PATH for one of these in a
     folder, folder:PATH or arrays:PATH.npz."""
@@ -154,10 +162,15 @@ class SearchConfig(EngineOptions):
         """Costs that are minimised, in the order of the objectives; empty if accuracy is the only objective."""
         return tuple(name for name in self.objectives if name != ACCURACY)
 
+    @model_validator(mode="after")
+    def _limits_belong_together(self) -> Self:
+        _ = self.budget
+        return self
+
     @property
     def budget(self) -> Budget:
         """Limits on the cost of a candidate."""
-        return Budget(max_params=self.max_params, max_macs=self.max_macs, max_activations=self.max_activations)
+        return Budget(**{name: getattr(self, name) for name in Budget.model_fields})
 
     @functools.cached_property
     def candidate_recipe(self) -> Recipe:

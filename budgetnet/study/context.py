@@ -12,7 +12,6 @@ from budgetnet.common.errors import InputError
 from budgetnet.data.training_data import TrainingData
 from budgetnet.engines.choice import LOCAL, EngineChoice, make_engine
 from budgetnet.engines.jobs import Engine
-from budgetnet.model.cost import Cost
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.recipe import require_reliable_validation
 from budgetnet.study.config import SearchConfig
@@ -104,7 +103,12 @@ def require_feasible(settings: StudySettings, data: TrainingData) -> None:
     check_optimizer(settings.space, settings.recipe)
     check_image_size(settings.space, settings.recipe, input_shape=data.input_shape)
     sizing = settings.config.sizing
-    space = settings.space if sizing == "reject" else settings.space.narrowest
-    if sizing != "reject" and not settings.budget.limits(Cost(0, 0, 0)):
+    if sizing != "reject" and not settings.budget.allowed:
         raise InputError("sizing", sizing, "needs a limit to fit widths to, such as 5M parameters")
-    feasibility.require_feasible(space, settings.budget, input_shape=data.input_shape, num_classes=data.num_classes)
+    feasibility.require_feasible(
+        settings.space,
+        settings.budget,
+        input_shape=data.input_shape,
+        num_classes=data.num_classes,
+        fitted=sizing != "reject",
+    )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from budgetnet.model.zoo import get
@@ -44,6 +45,13 @@ class Candidate(NamedTuple):
     """Whether the user enqueued it in a search."""
     on_front: bool | None = None
     """Whether it is on the Pareto front of accuracy and costs; None if accuracy is the only objective."""
+    needs: Mapping[str, float] = MappingProxyType({})
+    """What the deployed network needs of each limit on it that the study has."""
+
+
+def rows_needs(rows: Iterable[LeaderboardRow]) -> list[str]:
+    """Return the limits of the deployed network that rows have numbers of."""
+    return list(dict.fromkeys(name for row in rows for name in row.needs))
 
 
 def candidates(trials: Sequence[Trial], *, costs: Sequence[CostName] = ()) -> list[Candidate]:
@@ -67,6 +75,7 @@ def candidates(trials: Sequence[Trial], *, costs: Sequence[CostName] = ()) -> li
             train_flops=trial.train_flops,
             enqueued=trial.enqueued,
             on_front=None if unbeaten is None else trial.number in unbeaten,
+            needs=trial.needs,
         )
         for trial in trials
         if trial.outcome == "complete" and trial.correct is not None and trial.images
@@ -120,11 +129,14 @@ class LeaderboardRow(NamedTuple):
     """Floating-point operations of the training, see `budgetnet.runs.training_cost`; none for the published row."""
     on_front: bool | None = None
     """Whether it is on the Pareto front of accuracy and costs; None if accuracy is the only objective of its search."""
+    needs: Mapping[str, float] = MappingProxyType({})
+    """What the deployed network needs of each limit on it that the study has; nothing for the published row."""
 
     def to_mapping(self) -> dict[str, Any]:
         """Return the row as plain data; accuracies and gaps as shares from 0 to 1."""
         mapping = self._asdict()
         mapping["interval"], mapping["gap_interval"] = list(self.interval), list(self.gap_interval)
+        mapping |= mapping.pop("needs")
         mapping["exceeds_noise"] = self.exceeds_noise
         return mapping
 
@@ -230,6 +242,7 @@ def _row(item: Candidate, place: int, base: _Base, *, confidence: float) -> Lead
         seed=item.seed,
         train_flops=item.train_flops,
         on_front=item.on_front,
+        needs=item.needs,
     )
 
 

@@ -11,6 +11,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from budgetnet.common.formatting import count_of
+from budgetnet.model.budget import DEPLOYED
 from budgetnet.study.damage import damage_of, is_ours
 from budgetnet.study.outcomes import (
     DUPLICATE,
@@ -68,6 +69,7 @@ def _row(trial: FrozenTrial) -> Trial:
         sampled=MappingProxyType(trial.params),
         began=trial.datetime_start,
         finished=trial.datetime_complete,
+        needs=MappingProxyType({name: facts[name] for name in DEPLOYED if name in facts}),
         **kept,
     )
 

@@ -268,8 +268,9 @@ class TrialStore:
             "candidate": candidate.key,
             "spec": verdict.spec.digest,
             **verdict.cost._asdict(),
+            **verdict.needs,
             "blocks": sum(stage.blocks for stage in verdict.spec.stages),
-            "budget_used": round(verdict.budget.share_used(verdict.cost), 6),
+            "budget_used": round(verdict.budget.share_used(verdict.cost, verdict.needs), 6),
         }
         if candidate.retry_of is not None:
             facts["retry_of"] = candidate.retry_of

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, get_args
 
 from budgetnet.common.errors import InputError
+from budgetnet.model.cost import Cost
 from budgetnet.study.objectives import COSTS, CostName, unbeaten
 
 Outcome = Literal[
@@ -74,11 +75,18 @@ class Trial(NamedTuple):
     """Sampled values by parameter; empty if enqueued."""
     began: datetime | None = None
     finished: datetime | None = None
+    needs: Mapping[str, float] = MappingProxyType({})
+    """What the deployed network needs of each limit on it that the study has, see `budgetnet.model.budget`."""
 
     @property
     def name(self) -> str:
         """Name in tables and figures: ``#12``."""
         return f"#{self.number}"
+
+    @property
+    def cost(self) -> Cost:
+        """Closed-form cost of its network."""
+        return Cost(self.params, self.macs, self.activations)
 
     @property
     def fits(self) -> bool:

@@ -11,11 +11,12 @@ from typing import Any
 import optuna
 import pytest
 
-from budgetnet.common.errors import InputError
+from budgetnet.common.errors import InputError, OverBudgetError
 from budgetnet.model.budget import Budget
 from budgetnet.model.cost import cost_of
 from budgetnet.model.spec import ModelSpec
 from budgetnet.study.space import SearchSpace, Sizing
+from budgetnet.study.space.feasibility import require_feasible
 from budgetnet.study.space.fitting import fit
 from budgetnet.study.space.named import NAMED
 
@@ -332,3 +333,54 @@ def test_fitting_is_deterministic_and_keeps_sampled_values() -> None:
         specs = [fit(NAMED["resnet"], params, budget=budget, sizing="fit", **SMALL) for _ in range(2)]
         assert specs[0] == specs[1]
         assert params == kept
+
+
+DEPLOYED = [
+    Budget(max_peak_memory="256K"),
+    Budget(max_weights="200K", weight_precision="int8"),
+    Budget(max_params="500k", max_macs="50M", max_weights="1M", max_peak_memory="300K"),
+]
+
+
+@pytest.mark.parametrize("sizing", SOLVED)
+@pytest.mark.parametrize("budget", DEPLOYED, ids=str)
+def test_fitted_networks_hold_limits_of_the_deployed_network(budget: Budget, sizing: Sizing) -> None:
+    for name in ("resnet", "mobile", "regnet"):
+        space, uses = NAMED[name], []
+        for params in proposals(space, sizing, 12):
+            spec = fit(space, params, budget=budget, sizing=sizing, **LARGE)
+            assert budget.admits(spec), params
+            uses.append(budget.share_used(spec.cost, budget.needs(spec)))
+        if sizing == "fit":
+            # Blocks of 16 channels make steps of memory wide.
+            assert statistics.median(uses) > 0.7
+
+
+def test_a_limit_of_the_deployed_network_that_nothing_meets_gives_a_smallest_network() -> None:
+    space, budget = NAMED["resnet"], Budget(max_peak_memory="1K")
+    (params,) = proposals(space, "fit", 1)
+    spec = fit(space, params, budget=budget, sizing="fit", **LARGE)
+    assert not budget.admits(spec)
+    assert spec.params == space.narrowest.smallest(**LARGE, measure="params").params
+
+
+def test_a_limit_that_only_whole_blocks_of_channels_hold_is_met() -> None:
+    space = SearchSpace.from_mapping({"stages": [1, 1], "channels": [8, 8], "channel_step": 8, "blocks": [1, 1]})
+    budget = Budget(max_peak_memory="9K")
+    (params,) = proposals(space, "fit", 1)
+    spec = fit(space, params, budget=budget, sizing="fit", **SMALL)
+    assert budget.admits(spec)
+    assert spec.stages[0].channels == 16
+    least = require_feasible(space, budget, fitted=True, **SMALL)
+    assert least["peak_memory"].stages[0].channels == 16
+    with pytest.raises(OverBudgetError, match=r"10.50 KiB peak memory exceed the 9.000 KiB allowed$"):
+        require_feasible(space, budget, **SMALL)
+
+
+def test_a_limit_that_does_not_bind_changes_no_network() -> None:
+    space = NAMED["paper"]
+    for params in proposals(space, "fit", 10):
+        plain = fit(space, params, budget=Budget(max_macs="20M"), sizing="fit", **SMALL)
+        both = fit(space, params, budget=Budget(max_macs="20M", max_peak_memory="1G"), sizing="fit", **SMALL)
+        assert both.macs <= 20_000_000
+        assert both.macs > 0.9 * plain.macs

@@ -6,7 +6,7 @@ import inspect
 import json
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import optuna
 import pytest
@@ -24,6 +24,7 @@ from budgetnet.common.config import command, has_unnamed_documents
 from budgetnet.common.errors import InputError, RecordError
 from budgetnet.data import DataSet
 from budgetnet.data.training_data import TrainingData
+from budgetnet.model.deployed.weights import Precision
 from budgetnet.model.zoo import get
 from budgetnet.runs.named_recipes import named_recipe
 from budgetnet.study.config import SearchConfig
@@ -41,6 +42,8 @@ NAME = st.text(st.characters(codec="ascii", categories=("L", "N", "P", "S", "Zs"
 GIVEN: dict[str, st.SearchStrategy[Any]] = {
     **ENGINE_FIELDS,
     **dict.fromkeys(("max_params", "max_macs", "max_activations", "epochs", "final_epochs"), COUNT),
+    **dict.fromkeys(("max_weights", "max_peak_memory"), COUNT),
+    "weight_precision": st.sampled_from(get_args(Precision)),
     **dict.fromkeys(("trials", "final_seeds", "train_size", "validation_size"), COUNT),
     **dict.fromkeys(("data", "space", "recipe", "final_recipe", "study"), NAME),
     "timeout": st.floats(1e-3, 1e7).map(lambda seconds: round(seconds, 3)),
@@ -324,6 +327,8 @@ def test_digest_changes_with_each_compared_field(digits: DataSet) -> None:
         "max_params": "1M",
         "max_macs": "1G",
         "max_activations": "1M",
+        "max_weights": "1M",
+        "max_peak_memory": "1M",
         "space": "paper",
         "objectives": "accuracy,macs",
         "sizing": "scale",
@@ -352,8 +357,13 @@ def test_digest_changes_with_each_compared_field(digits: DataSet) -> None:
         "per_gpu": 2,
         "track": "tensorboard",
     }
+    weighed = asked(max_weights="1M"), asked(max_weights="1M", weight_precision="int8")
+    assert weighed[0].digest != weighed[1].digest
+    assert weighed[0].differences(weighed[1]) == ["weight_precision float32, not int8"]
     # The rest is part of the question by what it comes to: the images, their split and the device.
-    assert {*other, *same, "store", "data", "train_size", "validation_size", "device"} == set(FIELDS)
+    assert {*other, *same, "weight_precision", "store", "data", "train_size", "validation_size", "device"} == set(
+        FIELDS
+    )
     for name, value in other.items():
         assert asked(**{name: value}).digest != asked().digest, name
         differing = asked().differences(asked(**{name: value}))

@@ -11,8 +11,10 @@ import pytest
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from support import PAIR_SPACE, TINY_SPACE, RunCommand, write_space
 
+from budgetnet.common.byte_sizes import short_bytes
 from budgetnet.common.errors import OverBudgetError
 from budgetnet.model.budget import Budget
+from budgetnet.model.deployed.memory import peak_memory
 from budgetnet.statistics.intervals import wilson_interval
 from budgetnet.study.space import SearchSpace, feasibility
 from budgetnet.study.space.feasibility import require_feasible, share_within
@@ -114,6 +116,23 @@ def test_a_named_space_is_sampled_and_fits_eighty_columns(tell: RunCommand) -> N
     assert answer.code == 0
     assert "100,000 samples, 95 % interval" in answer.out
     assert answer.out != tell("space", "resnet", "--max-params", "5e6").out
+
+
+def test_limits_of_the_deployed_network_are_counted_one_by_one(folder: Path, tell: RunCommand) -> None:
+    limit = ["--max-peak-memory", "9K", "--input-shape", "1,8,8"]
+    told = json.loads(tell("space", "pair.yaml", *limit, "--json").out)
+    assert told["within"]["exact"] is True
+    space = SearchSpace(**PAIR_SPACE)
+    columns = space.enumerate(0, space.size)
+    specs = [space.spec(space.complete(space.params_at(columns, row)), **IMAGE) for row in range(space.size)]
+    peaks = [peak_memory(spec) for spec in specs]
+    assert told["within"]["within"] == sum(peak <= 9 * 1024 for peak in peaks)
+    assert 0 < told["within"]["within"] < space.size
+    assert told["smallest"]["peak_memory"]["peak_memory"] == min(peaks)
+    assert f"least peak memory: {short_bytes(min(peaks))}" in tell("space", "pair.yaml", *limit).out
+    answer = tell("space", "pair.yaml", "--max-peak-memory", "1K", "--input-shape", "1,8,8")
+    assert (answer.code, answer.out, answer.err.count("\n")) == (3, "", 1)
+    assert f"{short_bytes(min(peaks))} peak memory exceed the 1.000 KiB allowed" in answer.err
 
 
 def test_without_a_limit_no_share_is_told(folder: Path, tell: RunCommand) -> None:

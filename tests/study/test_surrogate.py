@@ -243,6 +243,24 @@ def test_pool_has_the_features_of_the_fitted_networks(name: str) -> None:
     assert np.mean(errors, axis=0)[:3].max() < 0.3 * features.std(axis=0)[0]
 
 
+@pytest.mark.parametrize("budget", [Budget(max_peak_memory="512K"), Budget(max_params="1M", max_weights="1M")], ids=str)
+def test_pool_has_about_the_features_of_networks_fitted_to_deployed_limits(budget: Budget) -> None:
+    space = named_space("resnet")
+    columns, features = pool.draw(space, budget, CIFAR, sizing="fit", count=60, generator=np.random.default_rng(0))
+    assert len(features) > 30
+    errors = []
+    for row in range(20):
+        params = space.params_at(columns, row)
+        spec = fit(space, params, budget=budget, sizing="fit", **CIFAR._asdict())
+        errors.append(abs(np.log(spec.macs) - features[row][0]))
+    # Blocks of 16 channels make steps of memory wide.
+    assert np.median(errors) < 0.5
+    sampled, _ = pool.draw(space, budget, CIFAR, sizing="reject", count=60, generator=np.random.default_rng(0))
+    for row in range(len(sampled["block"])):
+        params = space.complete(space.params_at(sampled, row))
+        assert budget.admits(space.spec(params, **CIFAR._asdict()))
+
+
 def test_pool_of_sampled_widths_is_within_the_budget() -> None:
     space, budget = named_space("resnet"), Budget(max_params=1_000_000, max_macs=100_000_000)
     columns, features = pool.draw(space, budget, CIFAR, sizing="reject", count=300, generator=np.random.default_rng(0))

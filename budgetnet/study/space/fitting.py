@@ -8,15 +8,14 @@ from operator import mul
 from typing import Any, NamedTuple
 
 from budgetnet.common.errors import InputError
-from budgetnet.model.budget import LIMITS, Budget
-from budgetnet.model.cost import Cost
+from budgetnet.model.budget import Budget
 from budgetnet.model.spec import ModelSpec
 from budgetnet.model.widths import OpenWidths
 from budgetnet.study.space import SearchSpace, Sizing
 from budgetnet.study.space.filling import fill
 from budgetnet.study.space.networks import choice_text
 from budgetnet.study.space.regnet import with_depths
-from budgetnet.study.space.smallest import MEASURES
+from budgetnet.study.space.smallest import MEASURES, smallest_deployed
 
 FITTING = 2
 """Version of the solver; another one may fit other widths to the same sample."""
@@ -63,21 +62,21 @@ def fit(
     params = space.complete(params)
     if sizing == "reject":
         return space.spec(params, **image)
-    limits = {f"max_{name}": limit for name in LIMITS if (limit := getattr(budget, f"max_{name}")) is not None}
-    if not limits:
+    if not budget.allowed:
         raise InputError("max_params", None, f"{sizing} needs a limit to fit networks to")
     share = params.get("budget_share", 1.0)
-    scaled = budget.model_copy(update={name: max(1, int(limit * share)) for name, limit in limits.items()})
-    frame = _Frame.of(params, _narrowest(space, params, image))
-    if scaled.allows(frame.cost):
+    scaled = budget.scaled(share)
+    frame = _Frame(params, _narrowest(space, params, image))
+    if scaled.admits(frame.narrowest):
         return _widest(space, frame, scaled, image)
     for smaller in _smaller(space, frame, budget, image):
-        if budget.allows(smaller.cost):
+        if budget.admits(smaller.narrowest):
             if share < 1:
                 return _narrowest(space, smaller.params, image)
             return _widest(space, smaller, budget, image)
     least = [space.narrowest.smallest(**image, measure=measure) for measure in MEASURES]
-    return next((spec for spec in least if budget.allows(spec.cost)), least[0])
+    least += [smallest_deployed(space, name, budget, fitted=True, **image) for name in budget.deployed]
+    return next((spec for spec in least if budget.admits(spec)), least[0])
 
 
 class _Frame(NamedTuple):
@@ -85,13 +84,10 @@ class _Frame(NamedTuple):
 
     params: dict[str, Any]
     narrowest: ModelSpec
-    cost: Cost
-    """Cost of the narrowest network."""
 
-    @classmethod
-    def of(cls, params: dict[str, Any], narrowest: ModelSpec) -> _Frame:
-        """Return the frame of a sample with its cost."""
-        return cls(params, narrowest, narrowest.cost)
+    def use(self, budget: Budget) -> float:
+        """Return the share of the tightest limit that the narrowest network uses."""
+        return budget.share_used(self.narrowest.cost, budget.needs(self.narrowest))
 
 
 def _narrowest(space: SearchSpace, params: Mapping[str, Any], image: dict[str, Any]) -> ModelSpec:
@@ -113,11 +109,16 @@ def _widest(space: SearchSpace, frame: _Frame, budget: Budget, image: dict[str, 
 
     widths = open_widths(narrowest).widest(budget)
     assert widths is not None  # noqa: S101 - tells the type
+    if len(budget.deployed) == len(budget.allowed):
+        return space.spec_of_widths(params, widths, **image)
     depths = _other_depths(space, params)
     filled = fill(narrowest, widths, step=step, growths=growths, depths=depths, budget=budget)
     if (filled.widths, filled.blocks) != (widths, [stage.blocks for stage in narrowest.stages]):
-        params = {**params, **{f"blocks_{number}": count for number, count in enumerate(filled.blocks, 1)}}
-        widths = open_widths(_with_blocks(narrowest, filled.blocks)).widened(filled.widths, budget)
+        changed = {**params, **{f"blocks_{number}": count for number, count in enumerate(filled.blocks, 1)}}
+        # Only what is counted in closed form was looked at.
+        if not budget.deployed or budget.holds(space.spec_of_widths(changed, filled.widths, **image)):
+            params = changed
+            widths = open_widths(_with_blocks(narrowest, filled.blocks)).widened(filled.widths, budget)
     return space.spec_of_widths(params, widths, **image)
 
 
@@ -160,7 +161,7 @@ def _smaller(space: SearchSpace, frame: _Frame, budget: Budget, image: dict[str,
     """Yield the sample, then ever smaller ones; changes that do not reduce the use of the budget are skipped."""
     kept = dict(frame.params)
     yield frame
-    use = budget.share_used(frame.cost)
+    use = frame.use(budget)
     for change in _reductions(space, kept):
         changed = kept | change
         if all(name.startswith(_DEPTHS) for name, value in change.items() if kept[name] != value):
@@ -168,8 +169,8 @@ def _smaller(space: SearchSpace, frame: _Frame, budget: Budget, image: dict[str,
             narrowest = _with_blocks(frame.narrowest, blocks)
         else:
             narrowest = _narrowest(space, changed, image)
-        smaller = _Frame.of(changed, narrowest)
-        now = budget.share_used(smaller.cost)
+        smaller = _Frame(changed, narrowest)
+        now = smaller.use(budget)
         if now < use:
             use, frame = now, smaller
             kept.update(change)

@@ -85,24 +85,53 @@ def draw(
     if sizing == "reject":
         costs = space.costs(columns, **image._asdict())
         possible = _used(costs, budget) <= 1
+        if budget.deployed:
+            specs = (
+                space.spec(space.complete(SearchSpace.params_at(columns, row)), **image._asdict())
+                for row in range(count)
+            )
+            possible &= np.fromiter(map(budget.admits, specs), dtype=bool, count=count)
     else:
-        costs = _fitted(space, columns, budget, image)
-        possible = _used(costs, budget) <= _SLACK * columns["budget_share"]
+        costs, used = _fitted(space, columns, budget, image)
+        possible = used <= _SLACK * columns["budget_share"]
     found = features(costs, _blocks(space, columns))[possible]
     return {name: column[possible] for name, column in columns.items()}, found
 
 
-def _fitted(space: SearchSpace, columns: Columns, budget: Budget, image: Image) -> Costs:
-    """Return the costs of samples with about the widths that use their share of the budget."""
+def _fitted(space: SearchSpace, columns: Columns, budget: Budget, image: Image) -> tuple[Costs, NDArray[np.float64]]:
+    """Return the costs of samples with about the widths that use their share of the budget, and the share they use."""
     share = columns["budget_share"]
     step = float(space.channel_step)
     narrow = space.narrowest
     width = np.full(len(share), 4 * step)
+    costs = narrow.costs({**columns, "channels": width}, **image._asdict())
+    needs = _needs(narrow, columns, width, budget, image)
+    first, first_params = width, costs.params
+
+    def used() -> NDArray[np.float64]:
+        # Bytes of weights grow with the parameters, those of maps with the width.
+        growth = {"weights": costs.params / first_params, "peak_memory": width / first}
+        deployed = [needs[name] * growth[name] / limit for name, limit in budget.deployed.items()]
+        return np.asarray(np.max([_used(costs, budget), *deployed], axis=0))
+
     for _ in range(_STEPS):
-        costs = narrow.costs({**columns, "channels": width}, **image._asdict())
         # A cost grows with the square of the width, or less.
-        width = np.maximum(width * np.sqrt(share / _used(costs, budget)), 0.5 * step)
-    return narrow.costs({**columns, "channels": width}, **image._asdict())
+        width = np.maximum(width * np.sqrt(share / used()), 0.5 * step)
+        costs = narrow.costs({**columns, "channels": width}, **image._asdict())
+    return costs, used()
+
+
+def _needs(
+    space: SearchSpace, columns: Columns, width: NDArray[np.float64], budget: Budget, image: Image
+) -> dict[str, NDArray[np.float64]]:
+    """Return what samples of a width of their first stage need of each limit of the deployed network that is set."""
+    if not budget.deployed:
+        return {}
+    found = []
+    for row, channels in enumerate(width):
+        params = space.complete({**SearchSpace.params_at(columns, row), "channels": int(channels)})
+        found.append(budget.needs(space.spec(params, **image._asdict())))
+    return {name: np.array([each[name] for each in found]) for name in budget.deployed}
 
 
 def _used(costs: Costs, budget: Budget) -> NDArray[np.float64]:

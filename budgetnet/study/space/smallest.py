@@ -8,11 +8,15 @@ import operator
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from budgetnet.common.documents import MAX_CHANNELS
+from budgetnet.model.budget import DEPLOYED
 from budgetnet.model.cost import costs_of_parts
+from budgetnet.model.deployed.operations import BLOCK_SIZES
 from budgetnet.study.space.networks import choice_text
 from budgetnet.study.space.structure import rounded_width
 
 if TYPE_CHECKING:
+    from budgetnet.model.budget import Budget
     from budgetnet.model.spec import ModelSpec
     from budgetnet.study.space.document import SearchSpace
 
@@ -55,6 +59,44 @@ def smallest_of(
                     own = {"stages": len(growths) + 1, "channels": channels, **dict(zip(names, growths, strict=True))}
                     smallest = {**params, **own}
     return smallest
+
+
+def smallest_deployed(
+    space: SearchSpace,
+    limit: str,
+    budget: Budget,
+    *,
+    fitted: bool,
+    input_shape: tuple[int, int, int],
+    num_classes: int,
+) -> ModelSpec:
+    """Return the network of a space that needs the least of a limit of the deployed network.
+
+    Of the networks with least blocks, kernels and growth, all kinds, strides and numbers of stages are looked at, and
+    the narrowest widths up to a block of channels more: whole blocks may need less memory than narrower maps.
+
+    Args:
+        space: the space.
+        limit: one of `budgetnet.model.budget.DEPLOYED`.
+        budget: the precision of weights.
+        fitted: whether widths are fitted, from one step on, and not those of the space.
+        input_shape: image as (channels, height, width).
+        num_classes: number of classes.
+    """
+    image: dict[str, Any] = {"input_shape": input_shape, "num_classes": num_classes}
+    found: dict[str, ModelSpec] = {}
+    low, high = (space.channel_step, MAX_CHANNELS) if fitted else space.channels
+    narrow = range(low, min(high, low + max(BLOCK_SIZES)) + 1, space.channel_step)
+    for params in _frames(space):
+        step, (fewest, most) = space.step_of(params), space.stages
+        if space.regnet is not None:
+            fewest = most = params["stages"]
+        for count, channels in itertools.product(range(fewest, most + 1), narrow):
+            growths = [params[f"growth_{number}"] for number in range(2, count + 1)]
+            exact = itertools.accumulate(growths, operator.mul, initial=float(channels))
+            spec = space.spec_of_widths(params, [rounded_width(width, step) for width in exact], **image)
+            found[spec.digest] = spec
+    return min(found.values(), key=lambda spec: DEPLOYED[limit].need(spec, budget))
 
 
 def _frames(space: SearchSpace) -> Iterator[dict[str, Any]]:
