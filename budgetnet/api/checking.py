@@ -24,6 +24,9 @@ def check(
     max_params: float | str | None = None,
     max_macs: float | str | None = None,
     max_activations: float | str | None = None,
+    max_weights: float | str | None = None,
+    weight_precision: str = "float32",
+    max_peak_memory: float | str | None = None,
     data: DataSet | str | None = None,
     input_shape: tuple[int, int, int] | None = None,
 ) -> Verdict:
@@ -38,17 +41,29 @@ def check(
         max_macs: maximum number of multiply-accumulates per image. Default: no limit.
         max_activations: maximum number of output elements of convolutions and linear layers per image. Default: no
             limit.
+        max_weights: maximum bytes of the deployed network's weights, such as 524288 or "512K", where K is 1024 bytes.
+            Default: no limit.
+        weight_precision: precision that these weights are stored in: float32, float16 or int8.
+        max_peak_memory: maximum bytes of the deployed network's maps at once, for one image. Default: no limit.
         data: data set, or the name of one. A spec is counted for its images and classes, as it would be trained, and a
             torch module on such an image. Default: the spec's own.
         input_shape: image as (channels, height, width), in place of a data set's. Default: the spec's own, or 3x32x32
             for a torch module.
 
     Raises:
-        InputError: a limit is not a whole number of at least 1, no network has that name, a file breaks a rule, the
+        InputError: a limit is not a whole number of at least 1, or one of the deployed network is given for a torch
+            module; no network has that name, a file breaks a rule, the
             network cannot be used on such an image, or both ``data`` and ``input_shape`` are given.
         DataError: the data set is missing or damaged.
     """
-    limits = {"max_params": max_params, "max_macs": max_macs, "max_activations": max_activations}
+    limits = {
+        "max_params": max_params,
+        "max_macs": max_macs,
+        "max_activations": max_activations,
+        "max_weights": max_weights,
+        "weight_precision": weight_precision,
+        "max_peak_memory": max_peak_memory,
+    }
     budget = Budget.from_mapping(limits)
     if data is not None and input_shape is not None:
         raise InputError("input_shape", input_shape, "must not be given with data, which has its own")
@@ -64,6 +79,8 @@ def check(
 
     if not isinstance(network, nn.Module):
         raise InputError("network", network, "must be a spec, the name of one, the path of a file, or a torch module")
+    for name, allowed in budget.deployed.items():
+        raise InputError(f"max_{name}", allowed, "needs a spec, as it is not known how a torch module is deployed")
     from budgetnet.model.module_cost import module_cost
 
     shape = input_shape or (_DEFAULT_SHAPE if data is None else dataset_of(data).input_shape)

@@ -12,7 +12,7 @@ from budgetnet.common.formatting import percent
 from budgetnet.evaluation.results import require_common_images, require_distinct
 from budgetnet.runs.recipe import require_reliable_validation
 from budgetnet.runs.store import RunFolder
-from budgetnet.study.leaderboard import LeaderboardRow, rank, run_candidates
+from budgetnet.study.leaderboard import LeaderboardRow, rank, rows_needs, run_candidates
 from budgetnet.study.run_names import is_run_name, run_path
 
 if TYPE_CHECKING:
@@ -41,7 +41,9 @@ class Leaderboard(tuple[LeaderboardRow, ...]):
         """Return the leaderboard as a data frame; accuracies and gaps from 0 to 1."""
         import pandas as pd
 
-        frame = pd.DataFrame([row.to_mapping() for row in self], columns=[*LeaderboardRow._fields, "exceeds_noise"])
+        columns = [name for name in LeaderboardRow._fields if name != "needs"]
+        deployed = rows_needs(self)
+        frame = pd.DataFrame([row.to_mapping() for row in self], columns=[*columns, *deployed, "exceeds_noise"])
         return frame.astype(dict.fromkeys(("rank", "seed", "train_flops"), "Int64"))
 
     def __repr__(self) -> str:

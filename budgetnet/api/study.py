@@ -63,16 +63,20 @@ class Study:
         return count_outcomes(self.trials())
 
     def frame(self) -> pd.DataFrame:
-        """Return one row for each trial, by number; sampled values are in columns that begin with ``sampled.``."""
+        """Return one row for each trial, by number; sampled values are in columns that begin with ``sampled.``.
+
+        Bytes of weights and of peak memory have columns where the study limits them.
+        """
         import pandas as pd
 
         lines = []
         for trial in self.trials():
             line = trial._asdict()
             line["reports"] = dict(line["reports"])
+            line |= line.pop("needs")
             line |= {f"sampled.{name}": value for name, value in sorted(line.pop("sampled").items())}
             lines.append(line)
-        columns = [name for name in Trial._fields if name != "sampled"]
+        columns = [name for name in Trial._fields if name not in ("sampled", "needs")]
         sampled = sorted({name for line in lines for name in line} - set(columns))
         frame = pd.DataFrame(lines, columns=[*columns, *sampled])
         whole = dict.fromkeys(("correct", "images", "epochs", "cycles", "train_flops", "seed"), "Int64")

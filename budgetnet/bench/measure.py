@@ -55,7 +55,7 @@ class Goal(NamedTuple):
 
     goal: str
     unit: str
-    """``times``, ``percent``, ``seconds`` or ``bytes``."""
+    """``times``, ``percent``, ``seconds``, ``bytes`` or ``networks``."""
     measured: float
     limit: float
     met: bool

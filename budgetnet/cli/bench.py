@@ -9,21 +9,35 @@ import typer
 from budgetnet.cli import bench_quality, bench_search, bench_training
 from budgetnet.cli.bench_output import (
     make_table,
-    memory,
     print_goals,
     print_result,
     read_count,
     require_seconds,
     show_progress,
 )
+from budgetnet.cli.bench_output import memory as size_text
 from budgetnet.cli.fields import Command, Group
-from budgetnet.cli.options import Classes, InputShape, Json, MaxActivations, MaxMacs, MaxParams, Seed, SpaceArgument
+from budgetnet.cli.options import (
+    Classes,
+    InputShape,
+    Json,
+    MaxActivations,
+    MaxMacs,
+    MaxParams,
+    MaxPeakMemory,
+    MaxWeights,
+    Seed,
+    SpaceArgument,
+    WeightPrecision,
+)
 from budgetnet.cli.parsing import read_budget, read_image, read_space
+from budgetnet.common.extras import require_extra
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from budgetnet.bench.check import CheckBenchmark
+    from budgetnet.bench.memory import MemoryBenchmark
     from budgetnet.bench.proposals import ProposalsBenchmark
     from budgetnet.bench.reporting import ReportBenchmark
 
@@ -48,6 +62,9 @@ def proposals(
     max_params: MaxParams = "5M",
     max_macs: MaxMacs = None,
     max_activations: MaxActivations = None,
+    max_weights: MaxWeights = None,
+    weight_precision: WeightPrecision = "float32",
+    max_peak_memory: MaxPeakMemory = None,
     input_shape: InputShape = None,
     classes: Classes = None,
     count: Annotated[str, typer.Option("--count", metavar="N", help="Proposals per sizing.")] = "1000",
@@ -56,7 +73,14 @@ def proposals(
 ) -> None:
     """Measure how many random proposals fit the budget, and how much of it they use, for each sizing."""
     number = read_count(count, field="--count", most=1_000_000)
-    budget = read_budget(max_params, max_macs, max_activations)
+    budget = read_budget(
+        max_params=max_params,
+        max_macs=max_macs,
+        max_activations=max_activations,
+        max_weights=max_weights,
+        weight_precision=weight_precision,
+        max_peak_memory=max_peak_memory,
+    )
     image = read_image(input_shape, classes)
     search_space = read_space(space)
     with show_progress() as progress:
@@ -64,6 +88,23 @@ def proposals(
 
         result = run(search_space, budget=budget, **image, proposals=number, seed=seed, progress=progress)
     print_result(result, _print_proposals, as_json=as_json, packages=("optuna",))
+
+
+def memory(
+    networks: Annotated[
+        str, typer.Option("--networks", metavar="N", help="Networks of all named spaces and of `budgetnet specs`.")
+    ] = "200",
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Compare predicted peak memory with what ONNX Runtime plans on this machine."""
+    number = read_count(networks, field="--networks", most=100_000)
+    require_extra("export", "onnx", "onnxruntime", "onnxscript", field="bench", value="memory")
+    with show_progress() as progress:
+        from budgetnet.bench.memory import run
+
+        result = run(networks=number, seed=seed, progress=progress)
+    print_result(result, _print_memory, as_json=as_json, packages=("torch", "onnxruntime"))
 
 
 def report(
@@ -98,6 +139,7 @@ for command in (
     bench_quality.quality,
     bench_search.start,
     report,
+    memory,
 ):
     bench.command(cls=Command)(command)
 
@@ -133,10 +175,9 @@ def _print_proposals(output: Console, result: ProposalsBenchmark) -> None:
     from budgetnet.statistics.intervals import format_with_interval
     from budgetnet.study.space.named import describe_space
 
-    limits = ", ".join(f"{value:,} {name[4:]}" for name, value in result.budget.to_mapping().items() if value)
     shape = "x".join(map(str, result.input_shape))
     table = make_table(
-        f"Proposals of the space {describe_space(result.space)}: at most {limits}; images {shape}",
+        f"Proposals of the space {describe_space(result.space)}: at most {result.budget.in_words()}; images {shape}",
         text=("sizing",),
         numbers=("count", "within % [95 %]", "use %", "low use %", "time"),
     )
@@ -151,11 +192,28 @@ def _print_proposals(output: Console, result: ProposalsBenchmark) -> None:
     print_goals(output, result.goals)
 
 
+def _print_memory(output: Console, result: MemoryBenchmark) -> None:
+    from budgetnet.bench.memory import FAR, NEAR
+
+    table = make_table(
+        f"Predicted peak memory, in blocks of {result.block_size} channels, against ONNX Runtime's",
+        text=("networks of",),
+        numbers=("count", "exact", f"within {100 * NEAR:g} %", f"{100 * FAR:g} % under", "largest error %"),
+    )
+    for source, found in result.by_source.items():
+        exact = sum(each.predicted == each.measured for each in found)
+        near, under = sum(abs(each.error) <= NEAR for each in found), sum(each.error < -FAR for each in found)
+        largest = max((each.error for each in found), key=abs)
+        table.add_row(source, *map(str, (len(found), exact, near, under)), f"{100 * largest:+.2f}")
+    output.print(table)
+    print_goals(output, result.goals)
+
+
 def _print_report(output: Console, result: ReportBenchmark) -> None:
     from budgetnet.common.formatting import short_seconds
 
     median, least, most = map(short_seconds, result.spread)
     output.print(f"Report of {result.trials:,} completed trials, each with a run folder")
     output.print(f"time: median {median}, {least} to {most}; {len(result.seconds)} fresh interpreters")
-    output.print(f"size: {memory(result.bytes)}")
+    output.print(f"size: {size_text(result.bytes)}")
     print_goals(output, result.goals)

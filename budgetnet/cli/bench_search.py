@@ -48,7 +48,7 @@ def search(
 ) -> None:
     """Measure candidates per hour and the overhead of a search, in a temporary folder."""
     number = parse_count(trials, field="--trials")
-    budget = read_budget(max_params, None, None)
+    budget = read_budget(max_params=max_params)
     recipe = read_recipe(None, data=data, epochs=epochs)
     with show_progress() as progress:
         from budgetnet.bench.search import run

@@ -30,7 +30,7 @@ def ensemble(
     as_json: Json = False,
 ) -> None:
     """Evaluate an ensemble that averages probabilities, and its members; exit code 3 if over budget together."""
-    budget = read_budget(max_params, None, None)
+    budget = read_budget(max_params=max_params)
     if len(runs) < 2:
         raise InputError("RUN", str(runs[0]), "must be at least two runs")
     evaluated = evaluate_runs(runs, on=on, data=data, tta=tta, device=device, by="ensemble", together=True)

@@ -15,8 +15,11 @@ from budgetnet.cli.options import (
     MaxActivations,
     MaxMacs,
     MaxParams,
+    MaxPeakMemory,
+    MaxWeights,
     OptionalSpec,
     SpecArgument,
+    WeightPrecision,
     print_json,
 )
 from budgetnet.cli.parsing import image_of, read_budget, read_image
@@ -31,6 +34,9 @@ def check(
     max_params: MaxParams = None,
     max_macs: MaxMacs = None,
     max_activations: MaxActivations = None,
+    max_weights: MaxWeights = None,
+    weight_precision: WeightPrecision = "float32",
+    max_peak_memory: MaxPeakMemory = None,
     data: ImagesOf = None,
     module: Annotated[
         str | None,
@@ -57,7 +63,14 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Check a network against a budget without building it; exit code 3 if over budget."""
-    budget = read_budget(max_params, max_macs, max_activations)
+    budget = read_budget(
+        max_params=max_params,
+        max_macs=max_macs,
+        max_activations=max_activations,
+        max_weights=max_weights,
+        weight_precision=weight_precision,
+        max_peak_memory=max_peak_memory,
+    )
     if module is not None:
         given = {"SPEC": spec, "--verify": verify or None, "--write": write}
         _check_module(module, budget, data=data, input_shape=input_shape, given=given, as_json=as_json)

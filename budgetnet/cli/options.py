@@ -30,6 +30,29 @@ MaxActivations = Annotated[
     str | None,
     typer.Option("--max-activations", metavar="N", help="Maximum number of output elements of convolutions per image."),
 ]
+MaxWeights = Annotated[
+    str | None,
+    typer.Option(
+        "--max-weights", metavar="SIZE", help="Maximum bytes of the deployed network's weights, such as 512K (of 1024)."
+    ),
+]
+WeightPrecision = Annotated[
+    str,
+    typer.Option(
+        "--weight-precision",
+        metavar="float32|float16|int8",
+        autocompletion=completing("float32|float16|int8"),
+        help="Precision that --max-weights counts weights in.",
+    ),
+]
+MaxPeakMemory = Annotated[
+    str | None,
+    typer.Option(
+        "--max-peak-memory",
+        metavar="SIZE",
+        help="Maximum bytes of the deployed network's maps at once, for one image, such as 1M (of 1024 K).",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show every epoch.")]

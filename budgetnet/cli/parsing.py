@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 import typer
 
-from budgetnet.common.config import DeviceName
+from budgetnet.common.config import DeviceName, option_of
 from budgetnet.common.documents import parse_count
 from budgetnet.common.errors import BudgetnetError, InputError
 from budgetnet.model.budget import Budget
@@ -83,18 +83,16 @@ def read_image(input_shape: str | None, classes: str | None) -> dict[str, Any]:
     return {"input_shape": shape, "num_classes": parse_count(classes, field="--classes")}
 
 
-def read_budget(max_params: str | None, max_macs: str | None, max_activations: str | None) -> Budget:
-    """Return the budget set by the three options.
+def read_budget(**options: str | None) -> Budget:
+    """Return the budget set by options, given by the names of its fields.
 
     Raises:
         InputError: a limit is not a whole number of at least 1.
     """
-    options = {"--max-params": max_params, "--max-macs": max_macs, "--max-activations": max_activations}
-    limits = {
-        option[2:].replace("-", "_"): None if text is None else parse_count(text, field=option)
-        for option, text in options.items()
-    }
-    return Budget(**limits)
+    try:
+        return Budget.from_mapping(options)
+    except InputError as error:
+        raise InputError(option_of(error.field), error.value, error.rule) from None
 
 
 def read_sizes(train_size: str | None, validation_size: str | None) -> dict[str, int | None]:

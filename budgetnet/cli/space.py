@@ -12,8 +12,11 @@ from budgetnet.cli.options import (
     MaxActivations,
     MaxMacs,
     MaxParams,
+    MaxPeakMemory,
+    MaxWeights,
     Seed,
     SpaceArgument,
+    WeightPrecision,
     print_json,
 )
 from budgetnet.cli.parsing import image_of, read_budget, read_image, read_space
@@ -32,6 +35,9 @@ def space(
     max_params: MaxParams = None,
     max_macs: MaxMacs = None,
     max_activations: MaxActivations = None,
+    max_weights: MaxWeights = None,
+    weight_precision: WeightPrecision = "float32",
+    max_peak_memory: MaxPeakMemory = None,
     input_shape: InputShape = None,
     classes: Classes = None,
     data: ImagesOf = None,
@@ -40,7 +46,14 @@ def space(
 ) -> None:
     """Print a search space, its size, and the share that fits a budget; exit code 3 if nothing fits."""
     candidates = read_space(space)
-    budget = read_budget(max_params, max_macs, max_activations)
+    budget = read_budget(
+        max_params=max_params,
+        max_macs=max_macs,
+        max_activations=max_activations,
+        max_weights=max_weights,
+        weight_precision=weight_precision,
+        max_peak_memory=max_peak_memory,
+    )
     if data is not None and (input_shape or classes):
         given = "--input-shape" if input_shape else "--classes"
         raise InputError(given, input_shape or classes, "must not be given with --data, which has its own")
@@ -48,8 +61,7 @@ def space(
     from budgetnet.study.space.feasibility import require_feasible, share_within
 
     least = require_feasible(candidates, budget, **image)
-    limited = any(value is not None for value in budget.to_mapping().values())
-    share = share_within(candidates, budget, **image, seed=seed) if limited else None
+    share = share_within(candidates, budget, **image, seed=seed) if budget.allowed else None
     if as_json:
         print_json(
             {
@@ -58,7 +70,8 @@ def space(
                 "parameters": _parameters(candidates),
                 "size": candidates.size,
                 "smallest": {
-                    measure: {"architecture": spec.label, **spec.cost._asdict()} for measure, spec in least.items()
+                    measure: {"architecture": spec.label, **spec.cost._asdict(), **budget.needs(spec)}
+                    for measure, spec in least.items()
                 },
                 "budget": budget.to_mapping(),
                 "within": None if share is None else {**share._asdict(), "share": share.share},
@@ -68,6 +81,7 @@ def space(
     from rich.table import Table
 
     from budgetnet.cli.tables import console, image_line
+    from budgetnet.model.budget import limit_text, limit_words
     from budgetnet.study.space.named import describe_space
 
     table = Table(title=f"search space {describe_space(candidates)}", title_justify="left")
@@ -82,7 +96,9 @@ def space(
     if data is not None:
         output.print(image_line(data, **image))
     for measure, spec in least.items():
-        output.print(f"fewest {measure}: {getattr(spec.cost, measure):,}, by {spec.label}")
+        used = (spec.cost._asdict() | budget.needs(spec))[measure]
+        least_or_fewest = "least" if measure in budget.deployed else "fewest"
+        output.print(f"{least_or_fewest} {limit_words(measure)}: {limit_text(measure, used)}, by {spec.label}")
     if share is not None:
         output.print(_share_line(share, budget))
 
@@ -153,7 +169,6 @@ def _share_line(share: ShareWithin, budget: Budget) -> str:
     from budgetnet.common.formatting import percent
     from budgetnet.statistics.intervals import format_with_interval
 
-    limits = ", ".join(f"{value:,} {name[4:]}" for name, value in budget.to_mapping().items() if value)
     if share.interval is None:
         shown, counted = percent(share.share), f"{share.within:,} of all combinations, enumerated"
     else:
@@ -161,4 +176,4 @@ def _share_line(share: ShareWithin, budget: Budget) -> str:
             format_with_interval(share.share, share.interval),
             f"{share.samples:,} samples, 95 % interval",
         )
-    return f"at most {limits}: {shown} % of combinations\n({counted}; widths sampled, as with sizing reject)"
+    return f"at most {budget.in_words()}: {shown} % of combinations\n({counted}; widths sampled, as with sizing reject)"

@@ -14,11 +14,12 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from budgetnet.common.byte_sizes import short_bytes
 from budgetnet.common.formatting import percent, share_of_limit, short_count, short_petaflops
-from budgetnet.model.budget import Verdict
+from budgetnet.model.budget import Verdict, limit_text, limit_words
 from budgetnet.statistics.intervals import format_with_interval, points, wilson_interval
 from budgetnet.study.finalists import FinalResult, final_gaps
-from budgetnet.study.leaderboard import PUBLISHED, LeaderboardRow, gap_text, noise_word
+from budgetnet.study.leaderboard import PUBLISHED, LeaderboardRow, gap_text, noise_word, rows_needs
 from budgetnet.study.objectives import COSTS, CostName, shown_costs
 from budgetnet.study.trials import Trial
 
@@ -96,15 +97,17 @@ def verdict_table(verdict: Verdict) -> Table:
         bar = "█" * min(20, round(20 * share)) + "░" * (20 - min(20, round(20 * share)))
         colour = "green" if limit.headroom >= 0 else "red"
         table.add_row(
-            limit.limit,
-            f"{limit.used:,}",
-            f"{limit.allowed:,}",
-            Text(f"{limit.headroom:,}", colour),
+            limit.words,
+            limit.text(limit.used),
+            limit.text(limit.allowed),
+            Text(limit.text(limit.headroom), colour),
             Text(f"{bar} {share_of_limit(share)}", colour),
         )
     if not verdict.limits:
         for name, used in verdict.cost._asdict().items():
             table.add_row(name, f"{used:,}", "-", "", "")
+        for words, size in verdict.deployed.items():
+            table.add_row(words, short_bytes(size), "-", "", "")
     return table
 
 
@@ -116,10 +119,12 @@ def image_line(data: str, *, input_shape: tuple[int, int, int], num_classes: int
 def edits_table(verdict: Verdict) -> Table:
     """Return a numbered table of the smallest edits that bring the network within the budget."""
     title = "smallest edits that fit the budget, with their exact costs"
-    table = titled_table(title, "", "edit", "params", "MACs", "activations")
+    needs = verdict.budget.deployed
+    table = titled_table(title, "", "edit", "params", "MACs", "activations", *map(limit_words, needs))
     table.columns[1].justify = "left"
     for number, edit in enumerate(verdict.edits, 1):
-        table.add_row(str(number), edit.description, *(f"{cost:,}" for cost in edit.cost))
+        deployed = (limit_text(name, edit.needs[name]) for name in needs)
+        table.add_row(str(number), edit.description, *(f"{cost:,}" for cost in edit.cost), *deployed)
     return table
 
 
@@ -139,6 +144,9 @@ def leaderboard_table(rows: Sequence[LeaderboardRow], *, title: str, width: int)
     table.add_column("architecture", min_width=12)
     table.add_column("params", justify="right", no_wrap=True)
     table.add_column("MACs", justify="right", no_wrap=True)
+    deployed = rows_needs(rows)
+    for name in deployed:
+        table.add_column(limit_words(name), justify="right")
     if wide:
         table.add_column("PFLOP", justify="right", no_wrap=True)
     table.add_column("accuracy % [95 %]" if wide else "accuracy %", justify="right", no_wrap=True)
@@ -155,6 +163,7 @@ def leaderboard_table(rows: Sequence[LeaderboardRow], *, title: str, width: int)
         cells: list[str | Text | Architecture] = ["-" if row.rank is None else str(row.rank)]
         cells += [Architecture(row.name), Architecture(row.architecture), params]
         cells.append(short_count(row.macs))
+        cells += ["-" if name not in row.needs else limit_text(name, row.needs[name]) for name in deployed]
         if wide:
             cells.append("" if row.train_flops is None else short_petaflops(row.train_flops))
         images = row.images

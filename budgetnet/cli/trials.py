@@ -63,6 +63,7 @@ def trials(
 
 def _mapping(trial: Trial) -> dict[str, Any]:
     mapping = trial._asdict()
+    mapping |= mapping.pop("needs")
     for name in ("began", "finished"):
         mapping[name] = None if mapping[name] is None else mapping[name].isoformat()
     reports = {str(epoch): value for epoch, value in trial.reports.items()}

@@ -48,6 +48,13 @@ def has_bfloat16() -> bool:
     return not _NATIVE_BFLOAT16.isdisjoint(_flags())
 
 
+def channels_in_block() -> int:
+    """Return how many channels ONNX Runtime's blocked layout keeps together on this CPU; 1 where it has none."""
+    if "avx512f" in _flags():
+        return 16
+    return 8 if platform.machine() in ("x86_64", "AMD64") else 1
+
+
 def name() -> str:
     """Return the CPU's model name, or its architecture if the model is unknown."""
     models = (line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name"))

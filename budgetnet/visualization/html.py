@@ -11,7 +11,7 @@ from budgetnet.evaluation.results import BINS, EvaluatedRun, compare
 from budgetnet.experiments.ablation.changes import EFFECT_RULE, POOLED_RULE
 from budgetnet.experiments.ablation.results import AblationResult, Row
 from budgetnet.experiments.ablation.study import AblationStudy
-from budgetnet.model.budget import LimitVerdict, Verdict
+from budgetnet.model.budget import LimitVerdict, Verdict, limit_text, limit_words
 from budgetnet.model.cost import cost_of
 from budgetnet.model.description import settings_in_words
 from budgetnet.model.sizes import feature_sizes
@@ -20,7 +20,7 @@ from budgetnet.model.summary import Summary
 from budgetnet.runs.named_recipes import describe_recipe
 from budgetnet.runs.records import RunRecord
 from budgetnet.statistics.intervals import format_with_interval, points, wilson_interval
-from budgetnet.study.leaderboard import LeaderboardRow, gap_text, noise_word
+from budgetnet.study.leaderboard import LeaderboardRow, gap_text, noise_word, rows_needs
 from budgetnet.study.trials import Trial
 from budgetnet.visualization.figures.style import GREEN, RULE, VERMILLION
 from budgetnet.visualization.figures.svg import silhouette_svg
@@ -77,10 +77,10 @@ def verdict_html(verdict: Verdict) -> str:
     """Return a verdict as a table and bars of its limits, with the smallest edits if it is over budget."""
     rows = [
         (
-            limit.limit,
-            f"{limit.used:,}",
-            f"{limit.allowed:,}",
-            f"{limit.headroom:,}",
+            limit.words,
+            limit.text(limit.used),
+            limit.text(limit.allowed),
+            limit.text(limit.headroom),
             share_of_limit(limit.violation + 1),
         )
         for limit in verdict.limits
@@ -91,15 +91,24 @@ def verdict_html(verdict: Verdict) -> str:
     table += "".join(map(_bar, verdict.limits))
     if not verdict.edits:
         return table
-    edits = [(edit.description, *(f"{number:,}" for number in edit.cost)) for edit in verdict.edits]
-    return table + table_html("smallest edits that fit", ("edit", "parameters", "MACs", "activations"), edits)
+    needs = verdict.budget.deployed
+    edits = [
+        (
+            edit.description,
+            *(f"{number:,}" for number in edit.cost),
+            *(limit_text(name, edit.needs[name]) for name in needs),
+        )
+        for edit in verdict.edits
+    ]
+    headings = ("edit", "parameters", "MACs", "activations", *map(limit_words, needs))
+    return table + table_html("smallest edits that fit", headings, edits)
 
 
 def _bar(limit: LimitVerdict) -> str:
     """Return the used share of a limit as a bar; a mark shows the limit if it is exceeded."""
     used = limit.violation + 1
     fits = limit.headroom >= 0
-    text = f"{limit.limit}: {share_of_limit(used)} of {limit.allowed:,}, {'fits' if fits else 'over'}"
+    text = f"{limit.words}: {share_of_limit(used)} of {limit.text(limit.allowed)}, {'fits' if fits else 'over'}"
     full = min(1.0, used)
     mark = 1.0 if fits else 1 / used
     ground = f"position:relative;width:320px;max-width:100%;height:10px;margin:4px 10px;background:{RULE}"
@@ -128,6 +137,7 @@ def leaderboard_html(rows: Sequence[LeaderboardRow], *, title: str, most: int | 
         title: title of the table.
         most: maximum number of candidates to show. Default: all.
     """
+    deployed = rows_needs(rows)
     shown = [row for row in rows if most is None or row.is_reference or (row.rank or 0) <= most]
     has_front = any(row.on_front is not None for row in rows)
     cells = [
@@ -137,6 +147,7 @@ def leaderboard_html(rows: Sequence[LeaderboardRow], *, title: str, most: int | 
             row.architecture,
             f"{row.params:,}",
             short_count(row.macs),
+            *("" if name not in row.needs else limit_text(name, row.needs[name]) for name in deployed),
             "" if row.train_flops is None else short_petaflops(row.train_flops),
             format_with_interval(row.accuracy, row.interval, images=row.images),
             gap_text(row),
@@ -148,7 +159,8 @@ def leaderboard_html(rows: Sequence[LeaderboardRow], *, title: str, most: int | 
     omitted = len(rows) - len(shown)
     caption = f"<b>{escape(title)}</b> · ranked by validation accuracy" + (f" · {omitted} more" if omitted else "")
     gap = f"gap to {rows[0].compared_with}" if rows else "gap"
-    head = ("rank", "candidate", "architecture", "params", "MACs", "PFLOP", "accuracy % [95 %]", gap, "beyond noise?")
+    costs = ("params", "MACs", *map(limit_words, deployed), "PFLOP")
+    head = ("rank", "candidate", "architecture", *costs, "accuracy % [95 %]", gap, "beyond noise?")
     return table_html(caption, (*head, "front") if has_front else head, cells, left=3)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from budgetnet.common.formatting import count_of, percent
-from budgetnet.model.cost import Cost
+from budgetnet.model.budget import limit_text, limit_words
 from budgetnet.model.description import settings_in_words
 from budgetnet.model.published import reference
 from budgetnet.model.spec import ModelSpec
@@ -91,17 +91,20 @@ def _result(trial: Trial, settings: StudySettings) -> Iterator[list[str]]:
 
 def budget_table(trial: Trial, settings: StudySettings) -> str:
     """Return a table of a trial's cost and the limits of the budget."""
-    cost = Cost(trial.params, trial.macs, trial.activations)
-    limits = {limit.limit: limit for limit in settings.budget.limits(cost)}
+    limits = {limit.limit: limit for limit in settings.budget.limits(trial.cost, trial.needs)}
     rows = []
-    for name, used in cost._asdict().items():
+    for name, used in {**trial.cost._asdict(), **trial.needs}.items():
         limit = limits.get(name)
-        row = [_word(name), f"{used:,}"]
+        row = [_word(name), limit_text(name, used)]
         if limit is None:
             row += ["no limit", "", ""]
         else:
             share = f"{100 * limit.used / limit.allowed:,.1f} %"
-            row += [f"{limit.allowed:,}", f"{limit.headroom:,}", share if limit.headroom >= 0 else f"**{share}**"]
+            row += [
+                limit.text(limit.allowed),
+                limit.text(limit.headroom),
+                share if limit.headroom >= 0 else f"**{share}**",
+            ]
         rows.append(row)
     return table(["budget", "used", "allowed", "headroom", "share"], rows, right=range(1, 5))
 
@@ -112,7 +115,7 @@ def _excess(candidate: Candidate) -> str:
 
 
 def _word(limit: str) -> str:
-    return "MACs" if limit == "macs" else limit
+    return "MACs" if limit == "macs" else limit_words(limit)
 
 
 def _network(spec: ModelSpec) -> str:

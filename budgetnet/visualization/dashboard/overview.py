@@ -137,8 +137,7 @@ class Overview:
     def _settings_table(self) -> str:
         settings = self._settings
         data, recipe = settings.data, settings.recipe
-        limits = {key: value for key, value in settings.budget.to_mapping().items() if value}
-        budget = ", ".join(f"{value:,} {'MACs' if key == 'max_macs' else key[4:]}" for key, value in limits.items())
+        budget = settings.budget.in_words({"macs": "MACs"})
         rows = [
             ["budget", f"at most {budget}" if budget else "no limit"],
             ["data", f"{plain(data.name)}: {plain(data.provenance)}"],

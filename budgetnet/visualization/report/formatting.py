@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from budgetnet.common.formatting import count_of, duration, percent, short_petaflops
 from budgetnet.experiments.ablation.winner import conclusion
-from budgetnet.model.budget import LIMITS, Budget
+from budgetnet.model.budget import DEPLOYED, Budget
 from budgetnet.runs.named_recipes import describe_recipe
 from budgetnet.runs.records import DataRecord
 from budgetnet.statistics.intervals import Interval, points
@@ -41,6 +41,16 @@ def whole(number: int) -> str:
     return f"{number:,}"
 
 
+def limit_heading(limit: str) -> str:
+    """Return the heading of a column of what a limit of the deployed network is on: ``peak memory, KiB``."""
+    return f"{DEPLOYED[limit].words}, {DEPLOYED[limit].unit}"
+
+
+def limit_number(limit: str, number: float) -> str:
+    """Format a number of such a column."""
+    return f"{number / DEPLOYED[limit].scale:,.1f}"
+
+
 def p_value(p: float) -> str:
     """Format a p-value with three decimals."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
@@ -64,6 +74,8 @@ FILTERS: dict[str, Callable[..., str]] = {
     "counted": count_of,
     "p_value": p_value,
     "duration": duration,
+    "limit_heading": limit_heading,
+    "limit_number": limit_number,
     "conclusion": conclusion,
     "noise": lambda row: noise_word(row.exceeds_noise),
 }
@@ -80,9 +92,7 @@ class VerdictText(NamedTuple):
 
 def budget_text(budget: Budget) -> str:
     """Return the limits of a budget as text."""
-    limits = {limit: getattr(budget, f"max_{limit}") for limit in LIMITS}
-    parts = [f"{allowed:,} {LIMIT_NAMES[limit]}" for limit, allowed in limits.items() if allowed is not None]
-    return f"at most {', '.join(parts)}" if parts else "no limit"
+    return f"at most {budget.in_words(LIMIT_NAMES)}" if budget.allowed else "no limit"
 
 
 def data_text(data: DataRecord) -> str:

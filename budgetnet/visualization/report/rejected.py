@@ -7,7 +7,6 @@ from typing import get_args
 
 from budgetnet.common.formatting import percent
 from budgetnet.model.budget import Budget
-from budgetnet.model.cost import Cost
 from budgetnet.study.outcomes import OUT_OF_MEMORY
 from budgetnet.study.trials import Trial
 from budgetnet.visualization.report.content import Rejection, RejectionCount, RejectionKind
@@ -17,7 +16,7 @@ from budgetnet.visualization.report.formatting import LIMIT_NAMES
 def is_ranked(trial: Trial, budget: Budget) -> bool:
     """Return whether a candidate is fully trained, evaluated and within the budget."""
     complete = trial.outcome == "complete" and trial.correct is not None and bool(trial.images)
-    return complete and budget.allows(_cost(trial))
+    return complete and budget.allows(trial.cost, trial.needs)
 
 
 def rejections(trials: Sequence[Trial], budget: Budget) -> list[Rejection]:
@@ -57,12 +56,8 @@ def counted(rejected: Iterable[Rejection]) -> list[RejectionCount]:
     ]
 
 
-def _cost(trial: Trial) -> Cost:
-    return Cost(params=trial.params, macs=trial.macs, activations=trial.activations)
-
-
 def _rejection(trial: Trial, budget: Budget, earlier: Trial | None) -> Rejection:
-    if trial.outcome == "over budget" or not budget.allows(_cost(trial)):
+    if trial.outcome == "over budget" or not budget.allows(trial.cost, trial.needs):
         return Rejection(trial, "over budget", _excess(trial, budget))
     reached = "" if trial.accuracy is None else f", at {percent(trial.accuracy, images=trial.images)} %"
     known = f", as {earlier.name}" if earlier is not None and earlier.number != trial.number else ""
@@ -81,9 +76,10 @@ def _rejection(trial: Trial, budget: Budget, earlier: Trial | None) -> Rejection
 
 def _excess(trial: Trial, budget: Budget) -> str:
     """Return by how much a candidate exceeds each limit."""
-    over = (limit for limit in budget.limits(_cost(trial)) if limit.headroom < 0)
+    over = (limit for limit in budget.limits(trial.cost, trial.needs) if limit.headroom < 0)
     return "; ".join(
-        f"{-limit.headroom:,} {LIMIT_NAMES[limit.limit]} over the {limit.allowed:,} allowed: "
-        f"{limit.used / limit.allowed:,.2f} times as many"
+        f"{limit.text(-limit.headroom)} {LIMIT_NAMES.get(limit.limit) or limit.words} over the "
+        f"{limit.text(limit.allowed)} allowed: {limit.used / limit.allowed:,.2f} times as "
+        f"{'much' if limit.limit in budget.deployed else 'many'}"
         for limit in over
     )
