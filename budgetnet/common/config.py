@@ -6,15 +6,22 @@ import inspect
 import math
 import shlex
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, model_validator
 from pydantic.fields import FieldInfo
 
 from budgetnet.common.byte_sizes import exact_bytes, parse_bytes
-from budgetnet.common.documents import Document, parse_count, parse_duration, real_number, whole_number
+from budgetnet.common.documents import (
+    Document,
+    parse_count,
+    parse_duration,
+    path_as_text,
+    real_number,
+    whole_number,
+)
 from budgetnet.common.errors import InputError
+from budgetnet.common.latencies import exact_latency, parse_latency
 from budgetnet.common.passwords import without_password
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -106,7 +113,8 @@ def on_command_line(field: FieldInfo) -> OnCommandLine:
 
 def option_of(name: str) -> str:
     """Return the command-line option of a field: ``--max-params`` for ``max_params``."""
-    return f"--{name.replace('_', '-')}"
+    # The unit is part of the value there: --max-latency 2ms.
+    return f"--{name.removesuffix('_ms').replace('_', '-')}"
 
 
 def text_of(field: FieldInfo, value: Any) -> str:
@@ -184,6 +192,14 @@ def _size_text(value: int | None) -> str:
     return UNLIMITED if value is None else exact_bytes(value)
 
 
+def _latency(value: object) -> float | None:
+    return None if value in (None, UNLIMITED) else parse_latency(value, field="")
+
+
+def _latency_text(value: float | None) -> str:
+    return UNLIMITED if value is None else exact_latency(value)
+
+
 def _limit_text(value: int | None) -> str:
     """Write a limit, round numbers in short: ``5M``."""
     if value is None:
@@ -241,11 +257,6 @@ def _threads(value: object) -> int | str | None:
         raise ValueError("must be a whole number of at least 1, or auto") from None
 
 
-def path_as_text(value: object) -> object:
-    """Accept a path where a name or a file may stand."""
-    return str(value) if isinstance(value, Path) else value
-
-
 def several(value: object) -> tuple[Any, ...]:
     """Accept one value where several may stand."""
     return () if value is None else tuple(value) if isinstance(value, (list, tuple)) else (value,)
@@ -278,6 +289,8 @@ Count = Annotated[int, BeforeValidator(_count, json_schema_input_type=int | str)
 OptionalCount = Annotated[int | None, BeforeValidator(_optional_count), OnCommandLine("N")]
 CountOrZero = Annotated[int, BeforeValidator(_count_or_zero), OnCommandLine("N")]
 OptionalLimit = Annotated[int | None, BeforeValidator(_limit), OnCommandLine("N", _limit_text)]
+OptionalLatency = Annotated[float | None, BeforeValidator(_latency), OnCommandLine("TIME", _latency_text)]
+OptionalFile = Annotated[str | None, BeforeValidator(path_as_text), OnCommandLine("FILE")]
 OptionalSize = Annotated[int | None, BeforeValidator(_size), OnCommandLine("SIZE", _size_text)]
 Seed = Annotated[int, BeforeValidator(_seed), OnCommandLine("N")]
 Duration = Annotated[float | None, BeforeValidator(_duration), OnCommandLine("TIME", _duration_text)]

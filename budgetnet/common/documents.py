@@ -55,6 +55,11 @@ def real_number(value: object) -> object:
     return 0.0 if not isinstance(value, str) and not value else value
 
 
+def path_as_text(value: object) -> object:
+    """Accept a path where a name or a file may stand."""
+    return str(value) if isinstance(value, Path) else value
+
+
 Positive = Annotated[int, BeforeValidator(whole_number), Field(ge=1)]
 Channels = Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=MAX_CHANNELS)]
 Real = Annotated[float, BeforeValidator(real_number), Field(allow_inf_nan=False)]

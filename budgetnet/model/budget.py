@@ -10,9 +10,12 @@ from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 from pydantic import BeforeValidator, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from budgetnet.common.byte_sizes import parse_bytes, short_bytes
-from budgetnet.common.documents import Document, parse_count
+from budgetnet.common.documents import Document, parse_count, path_as_text
 from budgetnet.common.errors import InputError, OverBudgetError
+from budgetnet.common.latencies import parse_latency, short_latency
 from budgetnet.model.cost import Cost, cost_of
+from budgetnet.model.deployed.device_file import DeviceFile, load_device
+from budgetnet.model.deployed.latency import Predicted
 from budgetnet.model.deployed.memory import peak_memory
 from budgetnet.model.deployed.weights import Precision, weight_bytes
 from budgetnet.model.edits import Edit, smallest_edits
@@ -27,8 +30,15 @@ def _size(value: object) -> int | None:
     return None if value is None else parse_bytes(value, field="")
 
 
+def _latency(value: object) -> float | None:
+    return None if value is None else parse_latency(value, field="")
+
+
 Limit = Annotated[int | None, BeforeValidator(_limit, json_schema_input_type=int | str | None)]
 SizeLimit = Annotated[int | None, BeforeValidator(_size, json_schema_input_type=int | str | None)]
+
+LatencyLimit = Annotated[float | None, BeforeValidator(_latency, json_schema_input_type=float | int | str | None)]
+FileName = Annotated[str | None, BeforeValidator(path_as_text, json_schema_input_type=str | None)]
 
 Sizing = Literal["fit", "scale", "reject"]
 """Where widths come from. ``fit``: solved for, so that a network uses up the budget. ``scale``: solved for a sampled
@@ -38,6 +48,16 @@ LIMITS = ("params", "macs", "activations")
 """Costs that can be limited: the fields of `Cost`."""
 
 _NO_NEEDS: Mapping[str, float] = MappingProxyType({})
+
+
+UNKNOWN_MS = 1e9
+"""What a network needs in milliseconds if its device's file lacks one of its operations: more than any limit."""
+
+
+def _latency_ms(spec: ModelSpec, budget: Budget) -> float:
+    latency = budget.device.latency
+    seconds = latency.seconds(spec)
+    return UNKNOWN_MS if seconds is None else 1e3 * Predicted(seconds, latency.error).at_most
 
 
 class Deployed(NamedTuple):
@@ -60,8 +80,13 @@ DEPLOYED: dict[str, Deployed] = {
         lambda spec, budget: weight_bytes(spec, budget.weight_precision), "weights", short_bytes, "KiB", 2**10
     ),
     "peak_memory": Deployed(lambda spec, _: peak_memory(spec), "peak memory", short_bytes, "KiB", 2**10),
+    "latency_ms": Deployed(_latency_ms, "latency", short_latency, "ms", 1),
 }
 """Limits of the deployed network, by the name of the budget's field without ``max_``."""
+
+
+_FIELDS_OF = {"weights": "weight_precision", "latency_ms": "device_file"}
+"""Field of a budget that belongs to a limit."""
 
 
 def limit_words(limit: str) -> str:
@@ -189,6 +214,12 @@ class SpecVerdict(Verdict):
         self.frozen_params = spec.frozen_params
 
     @cached_property
+    def predicted(self) -> Predicted | None:
+        """Predicted time, if there is a limit of the latency and the device's file has every operation."""
+        unknown = self.needs.get("latency_ms", UNKNOWN_MS) >= UNKNOWN_MS
+        return None if unknown else self.budget.predicted(self.spec)
+
+    @cached_property
     def edits(self) -> tuple[Edit, ...]:
         """The smallest edits that make the network fit, one of each kind, by decreasing used share of the budget.
 
@@ -212,12 +243,21 @@ class SpecVerdict(Verdict):
             notes.append(f"{self.frozen_params:,} of {self.cost.params:,} counted params are frozen whitening weights")
         if "weights" in self.needs:
             notes.append(f"weights in {self.budget.weight_precision}")
+        if self.predicted is not None:
+            device = self.budget.device
+            notes.append(
+                f"latency predicted as {self.predicted} on {device.hardware.cpu} with {device.runtime}; the limit is "
+                "compared with the upper end"
+            )
         return "; ".join(notes)
 
     def to_mapping(self) -> dict[str, Any]:
         """Return the verdict as plain data, with the image shape and number of classes that were counted."""
         image = {"input_shape": list(self.spec.input_shape), "num_classes": self.spec.num_classes}
-        return {**super().to_mapping(), **image}
+        times: dict[str, Any] = {}
+        if self.predicted is not None:
+            times = {"predicted_ms": 1e3 * self.predicted.seconds, "prediction_error": self.predicted.error}
+        return {**super().to_mapping(), **times, **image}
 
 
 class Budget(Document):
@@ -242,6 +282,20 @@ class Budget(Document):
     max_peak_memory: SizeLimit = None
     """Maximum bytes of the deployed network's maps at once, for one image in float32, as ONNX Runtime plans them."""
 
+    max_latency_ms: LatencyLimit = None
+    """Maximum time in milliseconds that the deployed network takes on a device, as `device_file` predicts it, with the
+    error that 95 % of the predictions stay within added. Text such as "2ms" is read too."""
+    device_file: FileName = None
+    """File of the device, from ``budgetnet device measure``."""
+
+    @model_validator(mode="after")
+    def _latency_has_a_device(self) -> Self:
+        if self.max_latency_ms is not None and self.device_file is None:
+            raise InputError("max_latency_ms", self.max_latency_ms, "needs the file of a device, device_file")
+        if self.device_file is not None and self.max_latency_ms is None:
+            raise InputError("device_file", self.device_file, "needs a limit of the latency, max_latency_ms")
+        return self
+
     @model_validator(mode="after")
     def _precision_is_used(self) -> Self:
         if self.max_weights is None and self.weight_precision != "float32":
@@ -252,9 +306,27 @@ class Budget(Document):
     def _without_unset(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out limits of the deployed network that are not set, so that digests are those of before."""
         omitted = {f"max_{name}" for name in DEPLOYED if getattr(self, f"max_{name}") is None}
-        if "max_weights" in omitted:
-            omitted.add("weight_precision")
+        omitted |= {field for name, field in _FIELDS_OF.items() if f"max_{name}" in omitted}
         return {name: value for name, value in serialise(self).items() if name not in omitted}
+
+    @cached_property
+    def device(self) -> DeviceFile:
+        """The device's file, read.
+
+        Raises:
+            InputError: the file is missing or invalid, or there is none.
+        """
+        if self.device_file is None:
+            raise InputError("device_file", None, "must be given for a latency")
+        return load_device(self.device_file)
+
+    def predicted(self, spec: ModelSpec) -> Predicted | None:
+        """Return the predicted time of a network; None without a limit of the latency.
+
+        Raises:
+            InputError: the device's file lacks an operation of the network.
+        """
+        return None if self.max_latency_ms is None else self.device.latency.predict(spec)
 
     @property
     def deployed(self) -> dict[str, float]:
@@ -287,11 +359,18 @@ class Budget(Document):
         """The limits of `Cost` alone."""
         return Budget(**{f"max_{name}": self.allowed[name] for name in LIMITS if name in self.allowed})
 
+    def only(self, limit: str) -> Budget:
+        """Return the budget with one of its limits alone, which need not be set."""
+        kept = [f"max_{limit}", *([_FIELDS_OF[limit]] if limit in _FIELDS_OF else [])]
+        return Budget(**{name: getattr(self, name) for name in kept})
+
     def scaled(self, share: float) -> Budget:
-        """Return the budget with each limit multiplied by a share, of at least 1."""
-        return self.model_copy(
-            update={f"max_{name}": max(1, int(allowed * share)) for name, allowed in self.allowed.items()}
-        )
+        """Return the budget with each limit multiplied by a share; numbers that are whole stay so, and at least 1."""
+        scaled = {
+            f"max_{name}": allowed * share if isinstance(allowed, float) else max(1, int(allowed * share))
+            for name, allowed in self.allowed.items()
+        }
+        return self.model_copy(update=scaled)
 
     def needs(self, spec: ModelSpec) -> dict[str, float]:
         """Return what a network needs of each limit of the deployed network that is set."""

@@ -131,6 +131,63 @@ def operations(plan: Plan, *, block_size: int = 16) -> tuple[Operation, ...]:
     return _Writer(block_size).network(plan)
 
 
+class Part(NamedTuple):
+    """Operations of a part of a network."""
+
+    operations: tuple[Operation, ...]
+    in_blocks: bool
+    """Whether its output is in the blocked layout."""
+
+
+def start_of(plan: Plan, *, normed: bool, block_size: int = 16) -> Part | None:
+    """Return the operations of the stem and of the first block; None if what follows may join the last of them.
+
+    Args:
+        plan: the network.
+        normed: whether a norm may follow, which is folded into a convolution.
+        block_size: as `operations` takes it.
+    """
+    writer = _Writer(block_size)
+    return writer.part(writer.residual_block(plan.stages[0][0], writer.stem(plan)), normed=normed)
+
+
+def block_of(
+    block: BlockPlan, size: tuple[int, int], *, in_blocks: bool, normed: bool, block_size: int = 16
+) -> Part | None:
+    """Return the operations of a block but the first; None if what follows may join the last of them.
+
+    Args:
+        block: the block.
+        size: height and width of its input, in pixels.
+        in_blocks: whether its input is in the blocked layout.
+        normed: whether a norm may follow, which is folded into a convolution.
+        block_size: as `operations` takes it.
+    """
+    writer, maps = _Writer(block_size), _written(block.output.in_channels, size, in_blocks=in_blocks)
+    return writer.part(writer.residual_block(block, maps), normed=normed)
+
+
+def head_of(plan: Plan, *, in_blocks: bool, block_size: int = 16) -> tuple[Operation, ...]:
+    """Return the operations of the head.
+
+    Args:
+        plan: the network.
+        in_blocks: whether its input is in the blocked layout.
+        block_size: as `operations` takes it.
+    """
+    writer, output = _Writer(block_size), plan.stages[-1][-1].output
+    size = output.height, output.width
+    writer.head(plan.head, _written(output.out_channels, size, in_blocks=in_blocks), plan.activation)
+    return writer.operations
+
+
+def _written(channels: int, size: tuple[int, int], *, in_blocks: bool) -> _Map:
+    """Return a map that was computed before."""
+    maps = _Map(channels, *size, in_blocks=in_blocks, rank=_LAID_OUT if in_blocks else _EXPORTED)
+    maps.plain, maps.inside = (-1, IMAGES) if in_blocks else (IMAGES, -1)
+    return maps
+
+
 class _Writer:
     """Writes operations, one after the other."""
 
@@ -145,17 +202,33 @@ class _Writer:
 
     def network(self, plan: Plan) -> tuple[Operation, ...]:
         """Write a whole network."""
+        maps = self.stem(plan)
+        for stage in plan.stages:
+            for block in stage:
+                maps = self.residual_block(block, maps)
+        self.head(plan.head, maps, plan.activation)
+        return self.operations
+
+    @property
+    def operations(self) -> tuple[Operation, ...]:
+        """What was written."""
+        return tuple(self._written)
+
+    def part(self, maps: _Map, *, normed: bool) -> Part | None:
+        """Return what was written, with a map as its output; None if a norm may be folded into what computes it."""
+        if maps.open and normed:
+            return None
+        self._write_open(maps)
+        return Part(self.operations, maps.in_blocks)
+
+    def stem(self, plan: Plan) -> _Map:
+        """Write the normalisation of the images and the stem."""
         channels, height, width = plan.input_shape
         images = _Map(channels, height, width, in_blocks=False, rank=_EXPORTED)
         images.plain = IMAGES
         for kind in _NORMALISATION:
             images = self._same(kind, images)
-        maps = self._stem(plan.stem, images, plan.activation)
-        for stage in plan.stages:
-            for block in stage:
-                maps = self._residual_block(block, maps)
-        self._head(plan.head, maps, plan.activation)
-        return tuple(self._written)
+        return self._stem(plan.stem, images, plan.activation)
 
     # The parts of a network.
 
@@ -172,7 +245,8 @@ class _Writer:
         even = stem.pool_size % 2 == 0
         return self._pooled("max-pool", maps, stem.pool_size, stem.pool_size if even else stem.pool_stride)
 
-    def _residual_block(self, block: BlockPlan, maps: _Map) -> _Map:
+    def residual_block(self, block: BlockPlan, maps: _Map) -> _Map:
+        """Write a residual block."""
         settings, attention, last = block.settings, block.squeeze_excitation, len(block.convs) - 1
         activation, identity = settings.activation, block.shortcut == "identity"
         if settings.preact and not identity:
@@ -261,7 +335,8 @@ class _Writer:
         self._write("pad", (self._tensor(maps, in_blocks=False),), maps, padded)
         return padded
 
-    def _head(self, head: HeadPlan, maps: _Map, activation: str) -> None:
+    def head(self, head: HeadPlan, maps: _Map, activation: str) -> None:
+        """Write the head."""
         if head.norm:
             maps = self._activated(self._norm(maps), activation)
         if head.conv:
@@ -310,7 +385,7 @@ class _Writer:
         if groups == 1:
             return inputs < block or inputs % _ALIGNED == 0
         if groups == inputs == outputs:
-            return outputs % block == 0
+            return outputs % _ALIGNED == 0
         return inputs // groups % block == 0 and outputs // groups % block == 0
 
     def _norm(self, maps: _Map, *, alone: bool = True) -> _Map:
