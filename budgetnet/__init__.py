@@ -25,6 +25,8 @@ from budgetnet.runs.schedule import EarlyStopping, Schedule
 from budgetnet.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from budgetnet.api.device import check_device as check_device
+    from budgetnet.api.device import measure_device as measure_device
     from budgetnet.api.evaluation import evaluate as evaluate
     from budgetnet.api.evaluation import predict as predict
     from budgetnet.api.leaderboard import leaderboard as leaderboard
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from budgetnet.experiments.ablation.config import AblationConfig as AblationConfig
     from budgetnet.exporting.exporting import export as export
     from budgetnet.exporting.quantizing import quantize as quantize
+    from budgetnet.model.deployed.device_file import DeviceFile as DeviceFile
     from budgetnet.study.config import SearchConfig as SearchConfig
     from budgetnet.training.callbacks import Callback as Callback
 
@@ -48,14 +51,17 @@ _LATER = {
     "AblationConfig": "budgetnet.experiments.ablation.config",
     "AblationStudy": "budgetnet.experiments.ablation",
     "Callback": "budgetnet.training.callbacks",
+    "DeviceFile": "budgetnet.model.deployed.device_file",
     "Reproduction": "budgetnet.api.reproduction",
     "SearchConfig": "budgetnet.study.config",
     "Study": "budgetnet.api.study",
     "TrainedRun": "budgetnet.api.run",
     "ablate": "budgetnet.api.search",
+    "check_device": "budgetnet.api.device",
     "evaluate": "budgetnet.api.evaluation",
     "export": "budgetnet.exporting.exporting",
     "leaderboard": "budgetnet.api.leaderboard",
+    "measure_device": "budgetnet.api.device",
     "open_study": "budgetnet.api.study",
     "predict": "budgetnet.api.evaluation",
     "quantize": "budgetnet.exporting.quantizing",
@@ -74,6 +80,7 @@ __all__ = [
     "BudgetnetError",
     "Callback",
     "DataError",
+    "DeviceFile",
     "EarlyStopping",
     "ExampleFilter",
     "Head",
@@ -97,9 +104,11 @@ __all__ = [
     "Verdict",
     "ablate",
     "check",
+    "check_device",
     "evaluate",
     "export",
     "leaderboard",
+    "measure_device",
     "open_study",
     "predict",
     "quantize",

@@ -48,6 +48,9 @@ def some_fields(fields: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[
         if "max_weights" not in given:
             # Only weights that are limited have a precision.
             given = {name: value for name, value in given.items() if name != "weight_precision"}
+        if not {"max_latency_ms", "device_file"} <= set(given):
+            # Each needs the other.
+            given = {name: value for name, value in given.items() if name not in ("max_latency_ms", "device_file")}
         return given | {"engine": "ray"} if "store" in given else given
 
     return st.fixed_dictionaries({}, optional=fields).map(consistent)

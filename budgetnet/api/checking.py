@@ -27,6 +27,8 @@ def check(
     max_weights: float | str | None = None,
     weight_precision: str = "float32",
     max_peak_memory: float | str | None = None,
+    max_latency_ms: float | str | None = None,
+    device_file: str | Path | None = None,
     data: DataSet | str | None = None,
     input_shape: tuple[int, int, int] | None = None,
 ) -> Verdict:
@@ -45,6 +47,8 @@ def check(
             Default: no limit.
         weight_precision: precision that these weights are stored in: float32, float16 or int8.
         max_peak_memory: maximum bytes of the deployed network's maps at once, for one image. Default: no limit.
+        max_latency_ms: maximum milliseconds that the deployed network takes, such as 2 or "0.5ms". Default: no limit.
+        device_file: file of the device that it is deployed on, which `budgetnet.measure_device` writes.
         data: data set, or the name of one. A spec is counted for its images and classes, as it would be trained, and a
             torch module on such an image. Default: the spec's own.
         input_shape: image as (channels, height, width), in place of a data set's. Default: the spec's own, or 3x32x32
@@ -52,8 +56,8 @@ def check(
 
     Raises:
         InputError: a limit is not a whole number of at least 1, or one of the deployed network is given for a torch
-            module; no network has that name, a file breaks a rule, the
-            network cannot be used on such an image, or both ``data`` and ``input_shape`` are given.
+            module; no network has that name, a file breaks a rule, the device's file lacks an operation of the network,
+            the network cannot be used on such an image, or both ``data`` and ``input_shape`` are given.
         DataError: the data set is missing or damaged.
     """
     limits = {
@@ -63,6 +67,8 @@ def check(
         "max_weights": max_weights,
         "weight_precision": weight_precision,
         "max_peak_memory": max_peak_memory,
+        "max_latency_ms": max_latency_ms,
+        "device_file": device_file,
     }
     budget = Budget.from_mapping(limits)
     if data is not None and input_shape is not None:
@@ -74,6 +80,8 @@ def check(
             spec = spec.adapted(input_shape=dataset.input_shape, num_classes=dataset.num_classes)
         elif input_shape is not None:
             spec = spec.adapted(input_shape=input_shape, num_classes=spec.num_classes)
+        # Raises where the device's file cannot tell.
+        budget.predicted(spec)
         return budget.check(spec)
     from torch import nn
 

@@ -116,10 +116,26 @@ def run_search(
             work = Work(noun="trainings of finalists")
             with showing(work, verbosity=verbosity) as progress:
                 finish(request, outcome, dataset, Callbacks([progress, *trackers, *callbacks]), work)
+            if config.max_latency_ms is not None:
+                _store_latencies(outcome, config, say)
         # The study is complete even if its dashboard notes cannot be written.
         if problem := annotate_shown(outcome.study, storage, config.out):
             say(problem)
     return request, outcome
+
+
+def _store_latencies(outcome: SearchOutcome, config: SearchConfig, say: Callable[[str], object]) -> None:
+    """Store the latency of the finalists with the study, measured if this machine is the device."""
+    from budgetnet.devices.finalists import latencies_of
+    from budgetnet.study.finalists import load_finals, store_finals
+
+    finals = load_finals(outcome.study)
+    if finals is None or (finals.latencies and all(each.measured_ms is not None for each in finals.latencies)):
+        return
+    latencies, reason = latencies_of([finalist.spec for finalist in finals.finalists], config.budget)
+    store_finals(outcome.study, finals.model_copy(update={"latencies": tuple(latencies)}))
+    if reason:
+        say(f"the latency of finalists was predicted and not measured: {reason}")
 
 
 def _require_readable(config: SearchConfig) -> None:
@@ -132,6 +148,8 @@ def _require_readable(config: SearchConfig) -> None:
     # Check now rather than after the search, as finalists could not be ranked.
     require_reliable_validation(config.finalist_recipe, field="final_recipe")
     _ = config.search_space, config.enqueued
+    if config.device_file is not None:
+        _ = config.budget.device
 
 
 @takes_fields_of(AblationConfig)

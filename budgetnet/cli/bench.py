@@ -19,9 +19,11 @@ from budgetnet.cli.bench_output import memory as size_text
 from budgetnet.cli.fields import Command, Group
 from budgetnet.cli.options import (
     Classes,
+    DeviceFileOption,
     InputShape,
     Json,
     MaxActivations,
+    MaxLatency,
     MaxMacs,
     MaxParams,
     MaxPeakMemory,
@@ -65,6 +67,8 @@ def proposals(
     max_weights: MaxWeights = None,
     weight_precision: WeightPrecision = "float32",
     max_peak_memory: MaxPeakMemory = None,
+    max_latency_ms: MaxLatency = None,
+    device_file: DeviceFileOption = None,
     input_shape: InputShape = None,
     classes: Classes = None,
     count: Annotated[str, typer.Option("--count", metavar="N", help="Proposals per sizing.")] = "1000",
@@ -80,6 +84,8 @@ def proposals(
         max_weights=max_weights,
         weight_precision=weight_precision,
         max_peak_memory=max_peak_memory,
+        max_latency_ms=max_latency_ms,
+        device_file=device_file,
     )
     image = read_image(input_shape, classes)
     search_space = read_space(space)

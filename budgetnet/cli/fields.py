@@ -79,7 +79,8 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
 
 
 _GROUPS = {
-    "Budget": "max_params max_macs max_activations max_weights weight_precision max_peak_memory",
+    "Budget": "max_params max_macs max_activations max_weights weight_precision max_peak_memory max_latency_ms "
+    "device_file",
     "Data": "data declare train_size validation_size on other_data input_shape input_size classes",
     "Candidates": "objectives trials timeout max_train_flops space sizing sampler pruner enqueue",
     "Winner of a search": "of base",

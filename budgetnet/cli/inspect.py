@@ -9,10 +9,12 @@ import typer
 
 from budgetnet.api.inputs import network_of
 from budgetnet.cli.options import (
+    DeviceFileOption,
     ImagesOf,
     InputShape,
     Json,
     MaxActivations,
+    MaxLatency,
     MaxMacs,
     MaxParams,
     MaxPeakMemory,
@@ -37,6 +39,8 @@ def check(
     max_weights: MaxWeights = None,
     weight_precision: WeightPrecision = "float32",
     max_peak_memory: MaxPeakMemory = None,
+    max_latency_ms: MaxLatency = None,
+    device_file: DeviceFileOption = None,
     data: ImagesOf = None,
     module: Annotated[
         str | None,
@@ -70,12 +74,16 @@ def check(
         max_weights=max_weights,
         weight_precision=weight_precision,
         max_peak_memory=max_peak_memory,
+        max_latency_ms=max_latency_ms,
+        device_file=device_file,
     )
     if module is not None:
         given = {"SPEC": spec, "--verify": verify or None, "--write": write}
         _check_module(module, budget, data=data, input_shape=input_shape, given=given, as_json=as_json)
         return
     network = _network(spec, data=data, input_shape=input_shape)
+    # Raises where the device's file cannot tell.
+    budget.predicted(network)
     verdict = budget.check(network)
     counts = _verify(network) if verify else None
     written = None if write is None else _write(verdict, write, number=edit)

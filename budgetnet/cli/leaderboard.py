@@ -173,7 +173,7 @@ def print_leaderboard(study: optuna.Study, *, out: Path, storage: str | None, as
         return
     from budgetnet.cli.tables import console, explain, is_wide, leaderboard_table
 
-    limits = ", ".join(f"{value:,} {key[4:]}" for key, value in settings.budget.to_mapping().items() if value)
+    limits = settings.budget.in_words()
     output = console()
     title = f"{study.study_name}: {f'at most {limits}' if limits else 'no limit'}"
     output.print(leaderboard_table(rows, title=title, width=output.width))

@@ -14,6 +14,7 @@ import typer
 from budgetnet.cli.ablate import ablate
 from budgetnet.cli.bench import bench
 from budgetnet.cli.dashboard import dashboard
+from budgetnet.cli.device import device
 from budgetnet.cli.ensemble import ensemble
 from budgetnet.cli.evaluate import evaluate
 from budgetnet.cli.export import export
@@ -72,6 +73,7 @@ for function in (
 ):
     app.command(cls=Command)(function)
 app.add_typer(bench, name="bench")
+app.add_typer(device, name="device")
 app.add_typer(reproduce, name="reproduce")
 
 

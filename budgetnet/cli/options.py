@@ -53,6 +53,22 @@ MaxPeakMemory = Annotated[
         help="Maximum bytes of the deployed network's maps at once, for one image, such as 1M (of 1024 K).",
     ),
 ]
+MaxLatency = Annotated[
+    str | None,
+    typer.Option(
+        "--max-latency",
+        metavar="TIME",
+        help="Longest time of the deployed network on the device of --device-file, such as 2ms or 0.5ms.",
+    ),
+]
+DeviceFileOption = Annotated[
+    str | None,
+    typer.Option(
+        "--device-file",
+        metavar="FILE",
+        help="File of the device that the network is deployed on, from `budgetnet device measure`.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show every epoch.")]

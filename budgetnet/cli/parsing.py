@@ -90,7 +90,10 @@ def read_budget(**options: str | None) -> Budget:
         InputError: a limit is not a whole number of at least 1.
     """
     try:
-        return Budget.from_mapping(options)
+        budget = Budget.from_mapping(options)
+        if budget.device_file is not None:
+            _ = budget.device
+        return budget
     except InputError as error:
         raise InputError(option_of(error.field), error.value, error.rule) from None
 

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from budgetnet.cli.options import (
     Classes,
+    DeviceFileOption,
     ImagesOf,
     InputShape,
     Json,
     MaxActivations,
+    MaxLatency,
     MaxMacs,
     MaxParams,
     MaxPeakMemory,
@@ -38,6 +40,8 @@ def space(
     max_weights: MaxWeights = None,
     weight_precision: WeightPrecision = "float32",
     max_peak_memory: MaxPeakMemory = None,
+    max_latency_ms: MaxLatency = None,
+    device_file: DeviceFileOption = None,
     input_shape: InputShape = None,
     classes: Classes = None,
     data: ImagesOf = None,
@@ -53,6 +57,8 @@ def space(
         max_weights=max_weights,
         weight_precision=weight_precision,
         max_peak_memory=max_peak_memory,
+        max_latency_ms=max_latency_ms,
+        device_file=device_file,
     )
     if data is not None and (input_shape or classes):
         given = "--input-shape" if input_shape else "--classes"

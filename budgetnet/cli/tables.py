@@ -219,6 +219,9 @@ def finals_table(results: Sequence[FinalResult], *, comparable: bool, width: int
     table.add_column("seeds", justify="right", no_wrap=True)
     table.add_column("validation %" if very_wide else "val. %", justify="right", no_wrap=True)
     table.add_column("test % [95 %]" if wide else "test %", justify="right", no_wrap=True)
+    timed = any(result.latency is not None for result in results)
+    if timed:
+        table.add_column("latency", justify="right")
     if wide:
         table.add_column(f"gap to {against}" if against and very_wide else "gap", justify="right", no_wrap=True)
         table.add_column("beyond noise?" if very_wide else "noise?", no_wrap=True)
@@ -237,6 +240,8 @@ def finals_table(results: Sequence[FinalResult], *, comparable: bool, width: int
         tested = "-" if interval is None else percent(fmean(result.test), images=images)
         with_interval = format_with_interval(fmean(result.test), interval, images=images) if interval else tested
         cells.append(with_interval if wide else tested)
+        if timed:
+            cells.append("" if result.latency is None else str(result.latency))
         if wide:
             cells.append(points(gap.difference, gap.interval if very_wide else None) if gap else "")
             cells.append(_noise_text(gap.exceeds_noise, gap.difference) if gap else "")

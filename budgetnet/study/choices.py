@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from budgetnet.common.config import OnCommandLine, path_as_text, several
-from budgetnet.common.documents import Document, look_up
+from budgetnet.common.config import OnCommandLine, several
+from budgetnet.common.documents import Document, look_up, path_as_text
 from budgetnet.common.errors import InputError
 from budgetnet.common.files import exists, is_file_path
 from budgetnet.model.spec import ModelSpec

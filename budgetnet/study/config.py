@@ -17,6 +17,8 @@ from budgetnet.common.config import (
     EngineOptions,
     OnCommandLine,
     OptionalCount,
+    OptionalFile,
+    OptionalLatency,
     OptionalLimit,
     OptionalSize,
     Petaflops,
@@ -82,6 +84,10 @@ class SearchConfig(EngineOptions):
     """Precision that max_weights counts weights in: float32, float16 or int8."""
     max_peak_memory: OptionalSize = None
     """Most bytes of the deployed network's maps at once, for one image, such as 1M, where M is 1024 K."""
+    max_latency_ms: OptionalLatency = None
+    """Longest time that the deployed network takes on the device of device_file: 2ms, 0.5ms, or a number of ms."""
+    device_file: OptionalFile = None
+    """File of the device that networks are deployed on, from `budgetnet device measure`."""
     data: Data = "digits"
     """Data set: digits, cifar10, cifar100, mnist, fashion-mnist, kmnist, svhn, stl10, NAME:PATH for one of these in a
     folder, folder:PATH or arrays:PATH.npz."""

@@ -89,6 +89,7 @@ def make_settings(data: TrainingData, config: SearchConfig, *, device: torch.dev
         data=data.record,
         device=device.type,
         precision=choose_precision(recipe.precision, device),
+        deployed_on=None if config.max_latency_ms is None else config.budget.device.digest,
     )
 
 

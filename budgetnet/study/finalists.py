@@ -12,6 +12,7 @@ import optuna
 
 from budgetnet.common.documents import Document
 from budgetnet.common.errors import InputError, RecordError
+from budgetnet.common.latencies import short_latency
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.records import RunRecord
@@ -46,6 +47,21 @@ class Finalist(Document):
     """Names of its run folders, one per seed."""
 
 
+class FinalistLatency(Document):
+    """Time that a finalist takes on the device that networks are deployed on."""
+
+    predicted_ms: float
+    """Milliseconds, as predicted from the device's file."""
+    error: float
+    """Share of the time that 95 % of the predictions stay within."""
+    measured_ms: float | None = None
+    """Milliseconds of the whole network, if the search ended on the device itself."""
+
+    def __str__(self) -> str:
+        measured = "" if self.measured_ms is None else f", measured {short_latency(self.measured_ms)}"
+        return f"{short_latency(self.predicted_ms)} ± {100 * self.error:.1f} %{measured}"
+
+
 class Finals(Document):
     """Finalists of a study and the seeds of their runs."""
 
@@ -55,6 +71,8 @@ class Finals(Document):
     """The finalists, the best of the search first."""
     seeds: tuple[int, ...]
     """Seeds; each finalist is trained with each of them."""
+    latencies: tuple[FinalistLatency, ...] = ()
+    """Latency of each finalist, where the search limits it."""
 
 
 class FinalResult(NamedTuple):
@@ -63,6 +81,8 @@ class FinalResult(NamedTuple):
     finalist: Finalist
     records: tuple[RunRecord, ...]
     """Its complete runs, in the order of the seeds."""
+    latency: FinalistLatency | None = None
+    """Its latency, where the search limits it."""
 
     @property
     def validation(self) -> list[float]:
@@ -119,6 +139,7 @@ class FinalResult(NamedTuple):
             "test": self.test,
             "mean_test": fmean(self.test) if self.test else None,
             "test_interval": list(self.test_interval) if self.test_interval else None,
+            **({} if self.latency is None else {"latency": self.latency.to_mapping()}),
         }
 
 
@@ -250,9 +271,11 @@ def results_of(finals: Finals, out: Path, read: Callable[[Path], RunRecord | Non
         read: returns the record of a run folder, or None for a run to leave out.
     """
     results = []
-    for finalist in finals.finalists:
+    latencies = finals.latencies or (None,) * len(finals.finalists)
+    for finalist, latency in zip(finals.finalists, latencies, strict=True):
         records = [record for name in finalist.runs if (record := read(out / name)) is not None]
-        results.append(FinalResult(finalist, tuple(each for each in records if each.result.status == "complete")))
+        complete = tuple(each for each in records if each.result.status == "complete")
+        results.append(FinalResult(finalist, complete, latency))
     return sorted(
         results, key=lambda each: (-fmean(each.validation) if each.records else 0.0, each.finalist.spec.params)
     )

@@ -21,7 +21,7 @@ from budgetnet.evaluation.inference import evaluate_on_test
 from budgetnet.runs.recipe import Recipe, require_reliable_validation
 from budgetnet.runs.store import RunFolder
 from budgetnet.study.context import SearchContext
-from budgetnet.study.finalists import Finalist, FinalResult, Finals, read_results, store_finals
+from budgetnet.study.finalists import Finalist, FinalResult, Finals, load_finals, read_results, store_finals
 from budgetnet.study.objectives import unbeaten
 from budgetnet.study.outcomes import accuracy_of, is_trained
 from budgetnet.training.callbacks import Callback
@@ -157,6 +157,9 @@ def run_finals(
         finals = choose_finalists(study, context, number=number, seeds=seeds, recipe=recipe)
         if not finals.finalists:
             raise BudgetnetError("no candidate has a result, so there are no finalists")
+        earlier = load_finals(study)
+        if earlier is not None and earlier.finalists == finals.finalists:
+            finals = finals.model_copy(update={"latencies": earlier.latencies})
         store_finals(study, finals)
         started(finals)
         train_runs(_incomplete(finals, context.out), context.engine, callback)

@@ -16,7 +16,7 @@ from budgetnet.study.config import SearchConfig
 from budgetnet.study.space import SearchSpace
 from budgetnet.study.space.fitting import FITTING
 
-_RESOLVED = frozenset({"space", "recipe", "epochs", "data", "train_size", "validation_size", "device"})
+_RESOLVED = frozenset({"space", "recipe", "epochs", "data", "train_size", "validation_size", "device", "device_file"})
 """Fields of the config that are compared by their resolved values."""
 _IN_DIGEST = frozenset({"max_params", "max_macs", "max_activations", "sizing", "sampler", "pruner", "seed"})
 """Fields of the config that are in the digest even at their defaults."""
@@ -41,6 +41,8 @@ class StudySettings(Document):
     """Precision of convolutions and matrix products, resolved for the device."""
     fitting: int = FITTING
     """Version of the solver that fits widths to a budget."""
+    deployed_on: str | None = None
+    """Digest of the file of the device that networks are deployed on, where their latency is limited."""
     trainer: int = TRAINER_VERSION
     """Version of the trainer's arithmetic."""
 
@@ -58,7 +60,7 @@ class StudySettings(Document):
             "sizing": [config.sizing, self.fitting],
             "sampler": config.sampler,
             "pruner": config.pruner,
-            "budget": self.budget.to_mapping(),
+            "budget": {name: limit for name, limit in self.budget.to_mapping().items() if name != "device_file"},
             "recipe": self.recipe.digest,
             "data": self.data.key,
             "seed": config.seed,
@@ -66,6 +68,8 @@ class StudySettings(Document):
             "precision": self.precision,
             "trainer": self.trainer,
         }
+        if self.deployed_on is not None:
+            content["deployed_on"] = self.deployed_on
         # Others are included if not at their defaults, so that a new option changes no digest.
         others = set(_compared_fields()) - _IN_DIGEST
         content |= config.model_dump(mode="json", include=others, exclude_defaults=True)
@@ -89,7 +93,7 @@ class StudySettings(Document):
     def _compared(self) -> dict[str, Any]:
         """Return every setting that must be equal, by its path."""
         config = self.config.model_dump(mode="json", include=set(_compared_fields()))
-        own = self.model_dump(mode="json", include={"fitting", "device", "precision", "trainer"})
+        own = self.model_dump(mode="json", include={"fitting", "device", "precision", "deployed_on", "trainer"})
         space = self.space.model_dump(mode="json", exclude={"name"})
         recipe = self.recipe.model_dump(mode="json", exclude={"name"})
         data = self.data.model_dump(mode="json", exclude={"name", "provenance", "class_names"})

@@ -44,6 +44,8 @@ GIVEN: dict[str, st.SearchStrategy[Any]] = {
     **dict.fromkeys(("max_params", "max_macs", "max_activations", "epochs", "final_epochs"), COUNT),
     **dict.fromkeys(("max_weights", "max_peak_memory"), COUNT),
     "weight_precision": st.sampled_from(get_args(Precision)),
+    "max_latency_ms": st.floats(1e-3, 1e6).map(lambda milliseconds: round(milliseconds, 4)),
+    "device_file": NAME,
     **dict.fromkeys(("trials", "final_seeds", "train_size", "validation_size"), COUNT),
     **dict.fromkeys(("data", "space", "recipe", "final_recipe", "study"), NAME),
     "timeout": st.floats(1e-3, 1e7).map(lambda seconds: round(seconds, 3)),
@@ -111,6 +113,10 @@ def test_cases_cover_all_fields() -> None:
         ({"max_params": "300k", "timeout": "10m"}, "budgetnet search --max-params 300k --timeout 600s"),
         ({"max_params": 1_234_567, "timeout": 0.25}, "budgetnet search --max-params 1234567 --timeout 0.25s"),
         ({"max_train_flops": "0.50"}, "budgetnet search --max-train-flops 0.5"),
+        (
+            {"max_latency_ms": 2.5, "device_file": "pi.yaml"},
+            "budgetnet search --max-latency 2.5ms --device-file pi.yaml",
+        ),
         ({"max_train_flops": 3, "trials": 9}, "budgetnet search --trials 9 --max-train-flops 3"),
         (
             {"enqueue": ["zoo", "my net.yaml"], "seed": 3},
@@ -152,7 +158,7 @@ def test_every_field_is_an_option_a_keyword_and_described(tell: RunCommand) -> N
     shown = " ".join(tell("search", "--help").out.replace("│", " ").split())
     for name, field in FIELDS.items():
         assert field.description
-        assert f"--{name.replace('_', '-')} " in shown
+        assert f"--{name.removesuffix('_ms').replace('_', '-')} " in shown
         assert " ".join(field.description.split()[:3]) in shown
         assert f"{name}: {field.description}" in (bn.search.__doc__ or "")
         assert name == "data" or keywords[name].default == field.default
@@ -176,6 +182,9 @@ def test_fields_parse_text() -> None:
             )
             for value in ("much", "0", -0.5, "5M", "nan", "inf", True)
         ),
+        ({"max_latency_ms": "2ms"}, "max_latency_ms = 2.0: needs the file of a device, device_file"),
+        ({"device_file": "pi.yaml"}, "device_file = 'pi.yaml': needs a limit of the latency, max_latency_ms"),
+        ({"max_latency_ms": "fast", "device_file": "pi.yaml"}, "max_latency_ms = 'fast': must be a time above 0"),
         ({"finalists": -1}, "finalists = -1: must be a whole number of at least 0"),
         ({"threads": "many"}, "threads = 'many': must be a whole number of at least 1, or auto"),
         ({"seed": 2**32}, "seed = 4294967296: must be a whole number from 0 to 4,294,967,295"),
@@ -361,9 +370,8 @@ def test_digest_changes_with_each_compared_field(digits: DataSet) -> None:
     assert weighed[0].digest != weighed[1].digest
     assert weighed[0].differences(weighed[1]) == ["weight_precision float32, not int8"]
     # The rest is part of the question by what it comes to: the images, their split and the device.
-    assert {*other, *same, "weight_precision", "store", "data", "train_size", "validation_size", "device"} == set(
-        FIELDS
-    )
+    resolved = {"store", "data", "train_size", "validation_size", "device", "device_file"}
+    assert {*other, *same, *resolved, "weight_precision", "max_latency_ms"} == set(FIELDS)
     for name, value in other.items():
         assert asked(**{name: value}).digest != asked().digest, name
         differing = asked().differences(asked(**{name: value}))

@@ -19,9 +19,9 @@ from budgetnet.common.config import (
     Threads,
     Trackers,
     Url,
-    path_as_text,
     several,
 )
+from budgetnet.common.documents import path_as_text
 from budgetnet.common.errors import InputError, named
 from budgetnet.experiments.ablation.study import MAX_SEEDS, AblationStudy
 from budgetnet.experiments.ablation.winner import SearchWinner, winner_study

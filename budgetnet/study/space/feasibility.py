@@ -113,11 +113,8 @@ def require_feasible(
     }
     least |= {name: smallest_deployed(space, name, budget, fitted=fitted, **image) for name in budget.deployed}
     for measure, spec in least.items():
-        fields = {f"max_{measure}": getattr(budget, f"max_{measure}")}
-        if measure == "weights":
-            fields["weight_precision"] = budget.weight_precision
         try:
-            Budget(**fields).check(spec).require()
+            budget.only(measure).check(spec).require()
         except OverBudgetError as error:
             raise OverBudgetError(f"no network of the space fits the budget; the smallest, {error}") from None
     return least

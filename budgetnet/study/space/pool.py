@@ -106,11 +106,15 @@ def _fitted(space: SearchSpace, columns: Columns, budget: Budget, image: Image) 
     width = np.full(len(share), 4 * step)
     costs = narrow.costs({**columns, "channels": width}, **image._asdict())
     needs = _needs(narrow, columns, width, budget, image)
-    first, first_params = width, costs.params
+    first, first_params, first_macs = width, costs.params, costs.macs
 
     def used() -> NDArray[np.float64]:
-        # Bytes of weights grow with the parameters, those of maps with the width.
-        growth = {"weights": costs.params / first_params, "peak_memory": width / first}
+        # Bytes of weights grow with the parameters, those of maps with the width, time with the MACs.
+        growth = {
+            "weights": costs.params / first_params,
+            "peak_memory": width / first,
+            "latency_ms": costs.macs / first_macs,
+        }
         deployed = [needs[name] * growth[name] / limit for name, limit in budget.deployed.items()]
         return np.asarray(np.max([_used(costs, budget), *deployed], axis=0))
 
