@@ -50,7 +50,7 @@ def read_objectives(value: object) -> tuple[str, ...]:
         raise ValueError("must be a list of names")
     names = [name.strip() for each in entries for name in each.split(",")]
     if unknown := [name for name in names if name not in get_args(ObjectiveName)]:
-        raise ValueError(f"{unknown[0]!r} is no objective: must be of {', '.join(get_args(ObjectiveName))}")
+        raise ValueError(f"must be of {', '.join(get_args(ObjectiveName))}, which {unknown[0]} is not")
     if len(set(names)) < len(names):
         raise ValueError("must name each objective once")
     if ACCURACY not in names:

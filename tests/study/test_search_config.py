@@ -201,7 +201,7 @@ def test_fields_parse_text() -> None:
         ({"objectives": "accuracy,macs,macs"}, "objectives = 'accuracy,macs,macs': must name each objective once"),
         (
             {"objectives": ["accuracy", "flops"]},
-            "objectives = ['accuracy', 'flops']: 'flops' is no objective: must be of accuracy, params, macs",
+            "objectives = ['accuracy', 'flops']: must be of accuracy, params, macs, activations, which flops is not",
         ),
         ({"objectives": 3}, "objectives = 3: must be a list of names"),
         (
