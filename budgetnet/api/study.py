@@ -215,11 +215,7 @@ class Study:
 
         settings = self.settings
         facts = {
-            "budget": ", ".join(
-                f"at most {limit:,} {name.removeprefix('max_')}"
-                for name, limit in settings.budget.to_mapping().items()
-                if limit
-            ),
+            "budget": f"at most {settings.budget.in_words()}" if settings.budget.allowed else "",
             "data": f"{settings.data.name}: {settings.data.provenance}",
             "images": f"{settings.data.train_images:,} training, {settings.data.validation_images:,} validation",
             "recipe": f"{describe_recipe(settings.recipe)}, {settings.recipe.epochs} epochs",

@@ -208,7 +208,7 @@ def _print_memory(output: Console, result: MemoryBenchmark) -> None:
     )
     for source, found in result.by_source.items():
         exact = sum(each.predicted == each.measured for each in found)
-        near, under = sum(abs(each.error) <= NEAR for each in found), sum(each.error < -FAR for each in found)
+        near, under = sum(each.is_near for each in found), sum(each.is_under for each in found)
         largest = max((each.error for each in found), key=abs)
         table.add_row(source, *map(str, (len(found), exact, near, under)), f"{100 * largest:+.2f}")
     output.print(table)

@@ -25,6 +25,7 @@ from budgetnet.cli.options import (
     print_json,
 )
 from budgetnet.cli.parsing import image_of, read_budget, read_image
+from budgetnet.common.config import option_of
 from budgetnet.common.documents import Document, parse_count
 from budgetnet.common.errors import BudgetnetError, InputError, OverBudgetError
 from budgetnet.model.budget import Budget, SpecVerdict
@@ -139,6 +140,8 @@ def _check_module(
     from budgetnet.cli.modules import module_of
 
     shape = read_image(input_shape, None)["input_shape"] if input_shape is not None else None
+    for name, allowed in budget.deployed.items():
+        raise InputError(option_of(f"max_{name}"), allowed, "must not be given with --module, which is not a spec")
     limits = budget.to_mapping()
     verdict = check_any(module_of(text), **limits, data=data, input_shape=shape)
     if as_json:

@@ -87,6 +87,7 @@ DEPLOYED: dict[str, Deployed] = {
 
 _FIELDS_OF = {"weights": "weight_precision", "latency_ms": "device_file"}
 """Field of a budget that belongs to a limit."""
+_DEPLOYED_FIELDS = tuple((f"max_{name}", name) for name in DEPLOYED)
 
 
 def limit_words(limit: str) -> str:
@@ -331,8 +332,12 @@ class Budget(Document):
     @property
     def deployed(self) -> dict[str, float]:
         """The limits of the deployed network that are set, by name."""
-        found = {name: getattr(self, f"max_{name}") for name in DEPLOYED}
-        return {name: allowed for name, allowed in found.items() if allowed is not None}
+        # A loop, as it is asked for with every network that is looked at.
+        found = {}
+        for field, name in _DEPLOYED_FIELDS:
+            if (allowed := getattr(self, field)) is not None:
+                found[name] = allowed
+        return found
 
     @property
     def allowed(self) -> dict[str, float]:
@@ -394,6 +399,8 @@ class Budget(Document):
             (allowed := getattr(self, f"max_{name}")) is None or used <= allowed
             for name, used in zip(LIMITS, cost, strict=True)
         )
+        if not needs:
+            return within
         return within and all(need <= self.deployed.get(name, need) for name, need in needs.items())
 
     def share_used(self, cost: Cost, needs: Mapping[str, float] = _NO_NEEDS) -> float:
@@ -409,5 +416,6 @@ class Budget(Document):
         """
         pairs = ((name, getattr(self, f"max_{name}")) for name in LIMITS)
         found = [LimitVerdict(name, getattr(cost, name), allowed) for name, allowed in pairs if allowed is not None]
-        known = (name for name in self.deployed if name in needs)
-        return (*found, *(LimitVerdict(name, needs[name], self.deployed[name]) for name in known))
+        if needs:
+            found += [LimitVerdict(name, needs[name], most) for name, most in self.deployed.items() if name in needs]
+        return tuple(found)

@@ -107,7 +107,9 @@ class OpenWidths:
         if max(widths) > MAX_CHANNELS:
             return False
         spread = self._spread(widths)
-        return budget.allows(self._costs.whole(spread)) and (not budget.deployed or budget.holds(self._at(spread)))
+        if not budget.allows(self._costs.whole(spread)):
+            return False
+        return not budget.deployed or budget.holds(self._at(spread))
 
     def _at(self, widths: Sequence[int]) -> ModelSpec:
         """Return the network at the widths of its stem and of each stage; not validated, as most are thrown away."""
