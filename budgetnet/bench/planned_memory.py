@@ -39,28 +39,28 @@ def write_model(spec: ModelSpec, path: Path) -> None:
         onnx_program(exported_program(network, spec.input_shape)).save(path)
 
 
-def measure(models: Sequence[Path], *, images: int = 1, disabled: Iterable[str] = ()) -> list[int]:
+def measure(models: Sequence[Path], *, images: int = 1, disabled: Iterable[str] = ()) -> list[int | None]:
     """Measure the peak memory of models' maps, in bytes.
 
     Args:
         models: ONNX models.
-        images: images in a batch; small networks need many, as a small request may be met from memory left over.
+        images: images in a batch.
         disabled: names of optimisations that the runtime is not to use.
 
+    Returns:
+        A size for each model; None where the runtime met the request from memory that was left over, which more images
+        do not fit into.
+
     Raises:
-        BudgetnetError: the runtime fails, or reports nothing about a model.
+        BudgetnetError: the runtime fails.
     """
     command = [sys.executable, "-m", __name__, str(images), ",".join(disabled), *map(str, models)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - of this package
     if done.returncode:
         raise BudgetnetError(f"ONNX Runtime failed: {done.stderr.strip().splitlines()[-1]}")
-    peaks = []
-    for model, log in zip(models, done.stderr.split(_END), strict=False):
-        request = _REQUEST.search(log.partition(f"{_RUN} {_LAST_RUN}")[2])
-        if request is None:
-            raise BudgetnetError(f"{model}: ONNX Runtime reported no memory")
-        peaks.append(int(request[1]))
-    return peaks
+    logs = done.stderr.split(_END)[: len(models)]
+    requests = [_REQUEST.search(log.partition(f"{_RUN} {_LAST_RUN}")[2]) for log in logs]
+    return [None if request is None else int(request[1]) for request in requests]
 
 
 def _run(images: int, disabled: Sequence[str], models: Sequence[str]) -> None:

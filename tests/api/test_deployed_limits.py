@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import TINY_SPACE, RunCommand, tiny_recipe
@@ -16,7 +17,7 @@ from budgetnet.model.deployed.weights import weight_bytes
 from budgetnet.study.reading import read_trials
 from budgetnet.visualization.dashboard.notes import budget_table
 
-LIMITS = {"max_params": None, "max_weights": "8K", "weight_precision": "int8", "max_peak_memory": "24K"}
+LIMITS: dict[str, Any] = {"max_params": None, "max_weights": "8K", "weight_precision": "int8", "max_peak_memory": "24K"}
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def study(digits: DataSet, out: Path) -> Study:
     recipe = tiny_recipe(epochs=1)
-    sampled = {"space": TINY_SPACE, "recipe": recipe, "out": out, "device": "cpu", "data": digits}
+    sampled: dict[str, Any] = {"space": TINY_SPACE, "recipe": recipe, "out": out, "device": "cpu", "data": digits}
     return search(trials=3, study="mine", sizing="reject", sampler="tpe", pruner="none", seed=1, **LIMITS, **sampled)
 
 
