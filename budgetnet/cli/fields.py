@@ -107,6 +107,7 @@ _EXAMPLES = {
     "report": "budgetnet report -o report.html",
     "ablate": "budgetnet ablate studies/kernel-size --seeds 5, or of a search: budgetnet ablate --of best",
     "ensemble": "budgetnet ensemble runs/first runs/second --on test",
+    "device measure": "budgetnet device measure --space resnet -o device.yaml",
     "space": "budgetnet space resnet --max-params 5M",
     "reproduce reference": "budgetnet reproduce reference --data cifar10",
 }

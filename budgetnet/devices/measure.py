@@ -14,7 +14,7 @@ from budgetnet.devices.cell_times import CellTimes
 from budgetnet.devices.cells import Cells, cells_of, grouped_by, monotone
 from budgetnet.devices.estimates import estimate
 from budgetnet.devices.machine import require_quiet, this_machine
-from budgetnet.devices.networks import Region, calibrated, time_networks, validated
+from budgetnet.devices.networks import LEAST_SHARE, Region, calibrated, time_networks, validated
 from budgetnet.devices.partial import Partial
 from budgetnet.devices.runtimes import Runtime
 from budgetnet.model.deployed.calls import Call, Kernel, calls_of
@@ -84,7 +84,7 @@ def measure(
     partial = Partial(output, settings)
     try:
         _measure_cells(cells, runtime, partial, until=start + 60 * minutes, clock=clock, progress=progress)
-        networks = list(islice(region.networks(seed=1), 2 * judged))
+        networks = list(islice(region.networks(seed=1, least=LEAST_SHARE), 2 * judged))
         if len(partial.networks) != len(networks):
             partial.networks = time_networks(
                 runtime,

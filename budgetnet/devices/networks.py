@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -24,6 +23,9 @@ _RUNS = 10
 _SECONDS = 0.05
 """Time of a network in a round, if that is more."""
 _WARM_UP = 3
+LEAST_SHARE = 0.02
+"""Smallest budget of networks that are timed whole, as a share of the largest; the time of the very smallest is that of
+the runtime and not of their operations."""
 _LEAST_CALIBRATED = 12
 """Networks from which on more than a factor is fitted."""
 _LEAST_SLOPE = 0.1
@@ -40,15 +42,16 @@ class Region(NamedTuple):
     max_params: int
     max_macs: int
 
-    def networks(self, *, seed: int) -> Iterator[ModelSpec]:
+    def networks(self, *, seed: int, least: float = 0.0) -> Iterator[ModelSpec]:
         """Yield random networks of the space, fitted to random budgets up to the largest.
 
         Args:
             seed: of the samples.
+            least: smallest budget as a share of the largest; not below what the smallest networks need.
         """
         image = {"input_shape": self.input_shape, "num_classes": self.num_classes}
         generator = np.random.default_rng(seed)
-        least = [
+        smallest = [
             self.space.narrowest.smallest(**image, measure="params").params,  # type: ignore[arg-type]
             self.space.narrowest.smallest(**image, measure="macs").macs,  # type: ignore[arg-type]
         ]
@@ -56,8 +59,8 @@ class Region(NamedTuple):
             columns = self.space.sample(count=64, generator=generator)
             for row in range(64):
                 limits = [
-                    int(math.exp(generator.uniform(math.log(min(_LEAST_FACTOR * low, high)), math.log(high))))
-                    for low, high in zip(least, (self.max_params, self.max_macs), strict=True)
+                    int(high * (min(1.0, max(least, _LEAST_FACTOR * low / high)) ** generator.random()))
+                    for low, high in zip(smallest, (self.max_params, self.max_macs), strict=True)
                 ]
                 yield fit(
                     self.space,

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BeforeValidator, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from budgetnet.common.byte_sizes import parse_bytes, short_bytes
+from budgetnet.common.byte_sizes import parse_bytes
 from budgetnet.common.documents import Document, parse_count, path_as_text
 from budgetnet.common.errors import InputError, OverBudgetError
-from budgetnet.common.latencies import parse_latency, short_latency
+from budgetnet.common.latencies import parse_latency
 from budgetnet.model.cost import Cost, cost_of
 from budgetnet.model.deployed.device_file import DeviceFile, load_device
 from budgetnet.model.deployed.latency import Predicted
 from budgetnet.model.deployed.memory import peak_memory
 from budgetnet.model.deployed.weights import Precision, weight_bytes
 from budgetnet.model.edits import Edit, smallest_edits
+from budgetnet.model.limits import (
+    DEPLOYED,
+    DEPLOYED_FIELDS,
+    FIELDS_OF,
+    LIMITS,
+    UNKNOWN_MS,
+    LimitVerdict,
+    limit_text,
+    limit_words,
+)
 from budgetnet.model.spec import ModelSpec
 
 
@@ -44,88 +54,7 @@ Sizing = Literal["fit", "scale", "reject"]
 """Where widths come from. ``fit``: solved for, so that a network uses up the budget. ``scale``: solved for a sampled
 share of the budget. ``reject``: sampled, and networks over budget are rejected."""
 
-LIMITS = ("params", "macs", "activations")
-"""Costs that can be limited: the fields of `Cost`."""
-
 _NO_NEEDS: Mapping[str, float] = MappingProxyType({})
-
-
-UNKNOWN_MS = 1e9
-"""What a network needs in milliseconds if its device's file lacks one of its operations: more than any limit."""
-
-
-def _latency_ms(spec: ModelSpec, budget: Budget) -> float:
-    latency = budget.device.latency
-    seconds = latency.seconds(spec)
-    return UNKNOWN_MS if seconds is None else 1e3 * Predicted(seconds, latency.error).at_most
-
-
-class Deployed(NamedTuple):
-    """A limit of the deployed network, which is computed from the whole spec and not from its `Cost`."""
-
-    need: Callable[[ModelSpec, Budget], float]
-    """Returns what a network needs."""
-    words: str
-    """What is limited, for people."""
-    text: Callable[[float], str]
-    """Formats a number of it."""
-    unit: str
-    """Unit of columns of numbers, which can be sorted."""
-    scale: float
-    """Size of the unit."""
-
-
-DEPLOYED: dict[str, Deployed] = {
-    "weights": Deployed(
-        lambda spec, budget: weight_bytes(spec, budget.weight_precision), "weights", short_bytes, "KiB", 2**10
-    ),
-    "peak_memory": Deployed(lambda spec, _: peak_memory(spec), "peak memory", short_bytes, "KiB", 2**10),
-    "latency_ms": Deployed(_latency_ms, "latency", short_latency, "ms", 1),
-}
-"""Limits of the deployed network, by the name of the budget's field without ``max_``."""
-
-
-_FIELDS_OF = {"weights": "weight_precision", "latency_ms": "device_file"}
-"""Field of a budget that belongs to a limit."""
-_DEPLOYED_FIELDS = tuple((f"max_{name}", name) for name in DEPLOYED)
-
-
-def limit_words(limit: str) -> str:
-    """Return what a limit is on, for people: ``peak memory``."""
-    return DEPLOYED[limit].words if limit in DEPLOYED else limit
-
-
-def limit_text(limit: str, number: float) -> str:
-    """Format a number of what a limit is on: ``4,662,346``, ``536.0 KiB``."""
-    return DEPLOYED[limit].text(number) if limit in DEPLOYED else f"{number:,}"
-
-
-class LimitVerdict(NamedTuple):
-    """A network's cost compared with one limit."""
-
-    limit: str
-    """One of `LIMITS` or of `DEPLOYED`."""
-    used: float
-    allowed: float
-
-    @property
-    def words(self) -> str:
-        """What is limited, for people."""
-        return limit_words(self.limit)
-
-    def text(self, number: float) -> str:
-        """Format a number of what is limited."""
-        return limit_text(self.limit, number)
-
-    @property
-    def headroom(self) -> float:
-        """Allowed minus used; negative if the limit is exceeded."""
-        return self.allowed - self.used
-
-    @property
-    def violation(self) -> float:
-        """Constraint value: used / allowed - 1, at most 0 if the limit holds."""
-        return self.used / self.allowed - 1
 
 
 class Verdict:
@@ -307,7 +236,7 @@ class Budget(Document):
     def _without_unset(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out limits of the deployed network that are not set, so that digests are those of before."""
         omitted = {f"max_{name}" for name in DEPLOYED if getattr(self, f"max_{name}") is None}
-        omitted |= {field for name, field in _FIELDS_OF.items() if f"max_{name}" in omitted}
+        omitted |= {field for name, field in FIELDS_OF.items() if f"max_{name}" in omitted}
         return {name: value for name, value in serialise(self).items() if name not in omitted}
 
     @cached_property
@@ -327,14 +256,19 @@ class Budget(Document):
         Raises:
             InputError: the device's file lacks an operation of the network.
         """
-        return None if self.max_latency_ms is None else self.device.latency.predict(spec)
+        if self.max_latency_ms is None:
+            return None
+        try:
+            return self.device.latency.predict(spec)
+        except InputError as error:
+            raise InputError(error.field, self.device_file, error.rule) from None
 
     @property
     def deployed(self) -> dict[str, float]:
         """The limits of the deployed network that are set, by name."""
         # A loop, as it is asked for with every network that is looked at.
         found = {}
-        for field, name in _DEPLOYED_FIELDS:
+        for field, name in DEPLOYED_FIELDS:
             if (allowed := getattr(self, field)) is not None:
                 found[name] = allowed
         return found
@@ -344,6 +278,14 @@ class Budget(Document):
         """All limits that are set, by name."""
         found = {name: getattr(self, f"max_{name}") for name in LIMITS}
         return {**{name: allowed for name, allowed in found.items() if allowed is not None}, **self.deployed}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The limits as plain data, with the digest of the device's file in place of its path."""
+        mapping = self.to_mapping()
+        if mapping.pop("device_file", None) is not None:
+            mapping["device"] = self.device.digest
+        return mapping
 
     def in_words(self, names: Mapping[str, str] = MappingProxyType({})) -> str:
         """Return the limits for people: ``5,000,000 params, 512.0 KiB weights in int8``; empty without limits.
@@ -366,7 +308,7 @@ class Budget(Document):
 
     def only(self, limit: str) -> Budget:
         """Return the budget with one of its limits alone, which need not be set."""
-        kept = [f"max_{limit}", *([_FIELDS_OF[limit]] if limit in _FIELDS_OF else [])]
+        kept = [f"max_{limit}", *([FIELDS_OF[limit]] if limit in FIELDS_OF else [])]
         return Budget(**{name: getattr(self, name) for name in kept})
 
     def scaled(self, share: float) -> Budget:

@@ -26,7 +26,7 @@ from budgetnet.common.files import write_json
 from budgetnet.common.formatting import duration
 from budgetnet.devices.machine import obstacle, require_quiet
 from budgetnet.devices.measure import Progress, measure
-from budgetnet.devices.networks import Region, time_networks
+from budgetnet.devices.networks import LEAST_SHARE, Region, time_networks
 from budgetnet.devices.runtimes import Runtime, runtime_of
 from budgetnet.model.budget import Budget
 from budgetnet.model.deployed.device_file import DeviceFile, load_device
@@ -71,7 +71,9 @@ def main() -> int:
         write_json(out / "time.json", {"device_seconds": round(time.monotonic() - start)})
     print(f"device file after {duration(time.monotonic() - start)}")
     # Other networks than those of the file, whose seeds are 0 and 1.
-    predicted = (spec for spec in region.networks(seed=2) if device.latency.seconds(spec) is not None)
+    predicted = (
+        spec for spec in region.networks(seed=2, least=LEAST_SHARE) if device.latency.seconds(spec) is not None
+    )
     held_out = list(islice(predicted, options.networks))
     _time_all(out / "networks.csv", held_out, device, runtime)
     print(f"held-out networks after {duration(time.monotonic() - start)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -228,3 +229,12 @@ def test_measuring_refuses_invalid_options(options: list[str], message: str, tmp
     assert done.code == 2
     assert message in done.err
     assert len(done.err.strip().splitlines()) == 1
+
+
+def test_a_runtime_that_is_not_installed_is_named(
+    tmp_path: Path, tell: RunCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    done = tell("device", "measure", "-o", str(tmp_path / "device.yaml"))
+    assert done.code == 2
+    assert "runtime = 'onnxruntime': needs onnxruntime, not installed; to install: pip install" in done.err

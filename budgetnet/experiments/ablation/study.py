@@ -282,7 +282,7 @@ class AblationStudy(Document):
             **(contents[0] if len(contents) == 1 else {"networks": sorted(contents, key=repr)}),
             "seeds": sorted(self.seeds),
             "fit": [self.fit, REFITTING if self.fit else None],
-            "budget": self.budget.to_mapping(),
+            "budget": self.budget.identity,
             "judged_on": self.judged_on,
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

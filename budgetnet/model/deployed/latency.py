@@ -96,8 +96,8 @@ class Latency:
         seconds = self.seconds(spec)
         if seconds is None:
             call = next(call for call in self.calls(spec) if self._times.seconds(call) is None)
-            rule = f"has no time of this operation, which {spec.label} needs; it was made for images of {self._images}"
-            raise InputError("device_file", str(call), rule)
+            rule = f"has no time of {call}, which {spec.label} needs; it was made for images of {self._images}"
+            raise InputError("device_file", "this file", rule)
         return Predicted(seconds, self.error)
 
     def seconds(self, spec: ModelSpec) -> float | None:

@@ -164,12 +164,12 @@ def test_a_file_is_read_as_it_was_written(device: DeviceFile, path: Path) -> Non
 
 
 def test_what_a_file_lacks_is_named(device: DeviceFile) -> None:
-    with pytest.raises(InputError, match=r"conv 3x3.*8x8 to 8x8, .* channels.*has no time of this operation") as error:
+    with pytest.raises(InputError, match=r"has no time of conv 3x3.*8x8 to 8x8, .* channels, which") as error:
         device.latency.predict(NETWORK.replace(channels=[512, 1024]))
     assert "images of 1x8x8 and 10 classes" in error.value.rule
     for other in ({"input_shape": (1, 16, 16)}, {"num_classes": 7}, {"kernel_sizes": (5, 5)}):
         assert device.latency.seconds(NETWORK.replace(**other)) is None
-        with pytest.raises(InputError, match="has no time of this operation"):
+        with pytest.raises(InputError, match="has no time of "):
             device.latency.predict(NETWORK.replace(**other))
 
 
