@@ -87,7 +87,7 @@ def space(
     from rich.table import Table
 
     from budgetnet.cli.tables import console, image_line
-    from budgetnet.model.limits import limit_text, limit_words
+    from budgetnet.model.deployed.limits import limit_text, limit_words
     from budgetnet.study.space.named import describe_space
 
     table = Table(title=f"search space {describe_space(candidates)}", title_justify="left")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 
 from pydantic import BeforeValidator, SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -16,19 +16,17 @@ from budgetnet.common.latencies import parse_latency
 from budgetnet.model.cost import Cost, cost_of
 from budgetnet.model.deployed.device_file import DeviceFile, load_device
 from budgetnet.model.deployed.latency import Predicted
-from budgetnet.model.deployed.memory import peak_memory
-from budgetnet.model.deployed.weights import Precision, weight_bytes
-from budgetnet.model.edits import Edit, smallest_edits
-from budgetnet.model.limits import (
+from budgetnet.model.deployed.limits import (
     DEPLOYED,
-    DEPLOYED_FIELDS,
+    FIELDS,
     FIELDS_OF,
-    LIMITS,
     UNKNOWN_MS,
-    LimitVerdict,
     limit_text,
     limit_words,
 )
+from budgetnet.model.deployed.memory import peak_memory
+from budgetnet.model.deployed.weights import Precision, weight_bytes
+from budgetnet.model.edits import Edit, smallest_edits
 from budgetnet.model.spec import ModelSpec
 
 
@@ -54,7 +52,38 @@ Sizing = Literal["fit", "scale", "reject"]
 """Where widths come from. ``fit``: solved for, so that a network uses up the budget. ``scale``: solved for a sampled
 share of the budget. ``reject``: sampled, and networks over budget are rejected."""
 
+LIMITS = ("params", "macs", "activations")
+"""Costs that can be limited: the fields of `Cost`."""
+
 _NO_NEEDS: Mapping[str, float] = MappingProxyType({})
+
+
+class LimitVerdict(NamedTuple):
+    """A network's cost compared with one limit."""
+
+    limit: str
+    """One of `LIMITS` or of `DEPLOYED`."""
+    used: float
+    allowed: float
+
+    @property
+    def words(self) -> str:
+        """What is limited, for people."""
+        return limit_words(self.limit)
+
+    def text(self, number: float) -> str:
+        """Format a number of what is limited."""
+        return limit_text(self.limit, number)
+
+    @property
+    def headroom(self) -> float:
+        """Allowed minus used; negative if the limit is exceeded."""
+        return self.allowed - self.used
+
+    @property
+    def violation(self) -> float:
+        """Constraint value: used / allowed - 1, at most 0 if the limit holds."""
+        return self.used / self.allowed - 1
 
 
 class Verdict:
@@ -268,7 +297,7 @@ class Budget(Document):
         """The limits of the deployed network that are set, by name."""
         # A loop, as it is asked for with every network that is looked at.
         found = {}
-        for field, name in DEPLOYED_FIELDS:
+        for field, name in FIELDS:
             if (allowed := getattr(self, field)) is not None:
                 found[name] = allowed
         return found

@@ -11,7 +11,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from budgetnet.common.formatting import count_of
-from budgetnet.model.limits import DEPLOYED
+from budgetnet.model.deployed.limits import DEPLOYED
 from budgetnet.study.damage import damage_of, is_ours
 from budgetnet.study.outcomes import (
     DUPLICATE,

@@ -11,10 +11,10 @@ from budgetnet.evaluation.results import BINS, EvaluatedRun, compare
 from budgetnet.experiments.ablation.changes import EFFECT_RULE, POOLED_RULE
 from budgetnet.experiments.ablation.results import AblationResult, Row
 from budgetnet.experiments.ablation.study import AblationStudy
-from budgetnet.model.budget import Verdict
+from budgetnet.model.budget import LimitVerdict, Verdict
 from budgetnet.model.cost import cost_of
+from budgetnet.model.deployed.limits import limit_text, limit_words
 from budgetnet.model.description import settings_in_words
-from budgetnet.model.limits import LimitVerdict, limit_text, limit_words
 from budgetnet.model.sizes import feature_sizes
 from budgetnet.model.spec import ModelSpec
 from budgetnet.model.summary import Summary

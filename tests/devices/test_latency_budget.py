@@ -16,7 +16,7 @@ from budgetnet.common.latencies import exact_latency, parse_latency, short_laten
 from budgetnet.data import DataSet
 from budgetnet.model.budget import Budget
 from budgetnet.model.deployed.device_file import DeviceFile, Hardware, Validation
-from budgetnet.model.limits import UNKNOWN_MS
+from budgetnet.model.deployed.limits import UNKNOWN_MS
 from budgetnet.study.space.fitting import fit
 
 VALIDATION = Validation(

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budgetnet.common.errors import OverBudgetError
-from budgetnet.model.budget import Budget
-from budgetnet.model.limits import LIMITS
+from budgetnet.model.budget import LIMITS, Budget
 from budgetnet.model.spec import ModelSpec
 from budgetnet.statistics.intervals import Interval, wilson_interval
 from budgetnet.study.space.columns import Columns

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budgetnet.common.documents import MAX_CHANNELS
-from budgetnet.model.budget import Budget
-from budgetnet.model.limits import LIMITS
+from budgetnet.model.budget import LIMITS, Budget
 from budgetnet.model.part_costs import PartCosts
 from budgetnet.model.spec import ModelSpec
 

@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, FloatDistribution
 
-from budgetnet.model.budget import Budget, Sizing
+from budgetnet.model.budget import LIMITS, Budget, Sizing
 from budgetnet.model.cost import Cost
-from budgetnet.model.limits import LIMITS
 from budgetnet.study.space.columns import Columns, sample_columns
 from budgetnet.study.space.costs import Costs
 from budgetnet.study.space.document import SearchSpace

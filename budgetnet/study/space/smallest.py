@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from budgetnet.common.documents import MAX_CHANNELS
 from budgetnet.model.cost import costs_of_parts
+from budgetnet.model.deployed.limits import DEPLOYED
 from budgetnet.model.deployed.operations import BLOCK_SIZES
-from budgetnet.model.limits import DEPLOYED
 from budgetnet.study.space.networks import choice_text
 from budgetnet.study.space.structure import rounded_width
 
@@ -77,7 +77,7 @@ def smallest_deployed(
 
     Args:
         space: the space.
-        limit: one of `budgetnet.model.limits.DEPLOYED`.
+        limit: one of `budgetnet.model.deployed.limits.DEPLOYED`.
         budget: the precision of weights.
         fitted: whether widths are fitted, from one step on, and not those of the space.
         input_shape: image as (channels, height, width).

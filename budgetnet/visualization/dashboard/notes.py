@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from budgetnet.common.formatting import count_of, percent
+from budgetnet.model.deployed.limits import limit_text, limit_words
 from budgetnet.model.description import settings_in_words
-from budgetnet.model.limits import limit_text, limit_words
 from budgetnet.model.published import reference
 from budgetnet.model.spec import ModelSpec
 from budgetnet.statistics.intervals import format_with_interval, points, wilson_interval

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from budgetnet.common.formatting import count_of, duration, percent, short_petaflops
 from budgetnet.experiments.ablation.winner import conclusion
 from budgetnet.model.budget import Budget
-from budgetnet.model.limits import DEPLOYED
+from budgetnet.model.deployed.limits import DEPLOYED
 from budgetnet.runs.named_recipes import describe_recipe
 from budgetnet.runs.records import DataRecord
 from budgetnet.statistics.intervals import Interval, points

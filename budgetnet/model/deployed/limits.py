@@ -1,4 +1,4 @@
-"""Limits of a budget: what each is on, what a network needs of it, and the verdict on it."""
+"""Limits of the deployed network, each computed from a whole specification."""
 
 from __future__ import annotations
 
@@ -10,13 +10,10 @@ from budgetnet.common.latencies import short_latency
 from budgetnet.model.deployed.latency import Predicted
 from budgetnet.model.deployed.memory import peak_memory
 from budgetnet.model.deployed.weights import weight_bytes
-from budgetnet.model.spec import ModelSpec
 
 if TYPE_CHECKING:
     from budgetnet.model.budget import Budget
-
-LIMITS = ("params", "macs", "activations")
-"""Costs that can be limited: the fields of `Cost`."""
+    from budgetnet.model.spec import ModelSpec
 
 
 UNKNOWN_MS = 1e9
@@ -54,8 +51,7 @@ DEPLOYED: dict[str, Deployed] = {
 """Limits of the deployed network, by the name of the budget's field without ``max_``."""
 
 
-DEPLOYED_FIELDS = tuple((f"max_{name}", name) for name in DEPLOYED)
-"""Fields of a budget with these limits, and their names."""
+FIELDS = tuple((f"max_{name}", name) for name in DEPLOYED)
 FIELDS_OF = {"weights": "weight_precision", "latency_ms": "device_file"}
 """Field of a budget that belongs to a limit."""
 
@@ -68,31 +64,3 @@ def limit_words(limit: str) -> str:
 def limit_text(limit: str, number: float) -> str:
     """Format a number of what a limit is on: ``4,662,346``, ``536.0 KiB``."""
     return DEPLOYED[limit].text(number) if limit in DEPLOYED else f"{number:,}"
-
-
-class LimitVerdict(NamedTuple):
-    """A network's cost compared with one limit."""
-
-    limit: str
-    """One of `LIMITS` or of `DEPLOYED`."""
-    used: float
-    allowed: float
-
-    @property
-    def words(self) -> str:
-        """What is limited, for people."""
-        return limit_words(self.limit)
-
-    def text(self, number: float) -> str:
-        """Format a number of what is limited."""
-        return limit_text(self.limit, number)
-
-    @property
-    def headroom(self) -> float:
-        """Allowed minus used; negative if the limit is exceeded."""
-        return self.allowed - self.used
-
-    @property
-    def violation(self) -> float:
-        """Constraint value: used / allowed - 1, at most 0 if the limit holds."""
-        return self.used / self.allowed - 1
