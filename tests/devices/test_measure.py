@@ -124,7 +124,7 @@ def test_an_interrupted_measurement_goes_on(tmp_path: Path) -> None:
     measure_small(path, progress=again.append)
     assert [each.name for each in tmp_path.iterdir()] == ["device.yaml"]
     # What was timed before is not due in the first pass; on a busy machine a second one may follow.
-    shares = [each.share for each in again if "first round" in each.step]
+    shares = [each.done for each in again if "first round" in each.step]
     first = shares[: shares.index(0.0, 1)] if 0.0 in shares[1:] else shares
     assert len(first) < len(list(_benches()))
 
