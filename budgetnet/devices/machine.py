@@ -13,7 +13,9 @@ from budgetnet.devices.runtimes import Runtime
 from budgetnet.model.deployed.device_file import DeviceFile, Hardware
 from budgetnet.model.deployed.graph import Graph, Node
 
-_SAMPLES = 300
+_SAMPLES = 100
+_SECONDS = 0.005
+"""Least time of a sample: shorter ones seldom meet another program's turn on the processor."""
 _CHANNELS, _SIDE, _LAYERS = 64, 16, 3
 """The reference: a few convolutions, which take a fraction of a millisecond on most machines."""
 MOST_SPREAD = 0.10
@@ -42,12 +44,18 @@ def spread(runtime: Runtime, *, clock: Callable[[], float] = time.perf_counter) 
         node = Node("conv", (place,), _CHANNELS, _CHANNELS, _SIDE, _SIDE, 3, 1, 1, 1, bias=True)
         place = graph.same("activation", [graph.add(node)])
     run = runtime.prepare(graph)
-    times = []
-    for number in range(_SAMPLES + 20):
+
+    def sample(calls: int) -> float:
         start = clock()
-        run()
-        if number >= 20:
-            times.append(clock() - start)
+        for _ in range(calls):
+            run()
+        return clock() - start
+
+    calls = 1
+    sample(calls)
+    while sample(calls) < _SECONDS:
+        calls *= 2
+    times = [sample(calls) for _ in range(_SAMPLES)]
     return statistics.quantiles(times, n=10)[-1] / statistics.median(times) - 1
 
 
@@ -61,8 +69,7 @@ def require_quiet(runtime: Runtime, *, clock: Callable[[], float] = time.perf_co
     Raises:
         InputError: the times of a fixed computation vary too much to measure anything.
     """
-    # Another program may have just ended.
-    found = min(spread(runtime, clock=clock) for _ in range(3))
+    found = statistics.median(spread(runtime, clock=clock) for _ in range(3))
     if found > MOST_SPREAD:
         rule = (
             f"this machine is too busy to measure: a fixed computation varies by {100 * found:.0f} %, "
