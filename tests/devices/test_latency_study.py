@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import statistics
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from scipy.stats import kendalltau
 from support import child_environment
 
 STUDY = Path(__file__).parents[2] / "studies" / "latency"
@@ -38,3 +40,34 @@ def test_the_study_runs_and_resumes(tmp_path: Path) -> None:
     # Nothing is timed again.
     run()
     assert (tmp_path / "networks.csv").read_text() == before
+
+
+def test_the_documented_numbers_follow_from_the_records() -> None:
+    with (STUDY / "results" / "networks.csv").open(newline="") as stream:
+        rows = [
+            {name: float(row[name]) for name in ("predicted_ms", "measured_ms", "macs")}
+            for row in csv.DictReader(stream)
+        ]
+    with (STUDY / "results" / "proposals.csv").open(newline="") as stream:
+        proposals = [float(row["measured_ms"]) for row in csv.DictReader(stream)]
+    errors = [abs(row["predicted_ms"] / row["measured_ms"] - 1) for row in rows]
+    within = {share: 100 * sum(error <= share / 100 for error in errors) / len(rows) for share in (5, 10)}
+    measured = [row["measured_ms"] for row in rows]
+    taus = [float(kendalltau([row[name] for row in rows], measured).statistic) for name in ("predicted_ms", "macs")]
+    text = (STUDY / "README.md").read_text()
+    for line in (
+        f"within 10 % of the prediction | {within[10]:.1f} % |",
+        f"within 5 % | {within[5]:.1f} % |",
+        f"predicted and measured latency | {taus[0]:.3f} |",
+        f"MACs and measured latency | {taus[1]:.3f} |",
+        f"took longer | {sum(each > 2 for each in proposals)} of {len(proposals)} [0, 7.1 %] |",
+        f"the median error is {100 * statistics.median(errors):.1f} %",
+    ):
+        assert line in text
+    docs = (STUDY.parents[1] / "docs" / "devices.md").read_text()
+    for part in (
+        f"within 5 % for {within[5]:.0f} %",
+        f"within 10 % for {within[10]:.0f} %",
+        f"is {taus[0]:.3f}, that of MACs {taus[1]:.3f}",
+    ):
+        assert part in " ".join(docs.split())
