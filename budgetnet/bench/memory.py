@@ -14,20 +14,14 @@ import numpy as np
 from budgetnet.bench import planned_memory
 from budgetnet.bench.measure import Goal
 from budgetnet.common.cpu import channels_in_block
-from budgetnet.common.errors import BudgetnetError
 from budgetnet.common.seeding import derive_seed
 from budgetnet.model import zoo
-from budgetnet.model.deployed import memory
-from budgetnet.model.deployed.operations import operations
-from budgetnet.model.lowering import lower
+from budgetnet.model.deployed.memory import peak_memory
 from budgetnet.model.spec import ModelSpec
 from budgetnet.study.space.named import NAMED
 
 _AT_ONCE = 10
 """Networks written and measured at a time."""
-
-_IMAGES = (1, 16, 256)
-"""Images in a batch; more where the runtime reports nothing of fewer."""
 
 _IMAGE: dict[str, Any] = {"input_shape": (3, 32, 32), "num_classes": 10}
 
@@ -41,8 +35,6 @@ class Measured(NamedTuple):
     source: str
     """Space that it is sampled from, or the zoo."""
     architecture: str
-    images: int
-    """Images in a batch."""
     predicted: int
     """Bytes."""
     measured: int
@@ -124,16 +116,8 @@ def run(*, networks: int, seed: int, progress: Callable[[str], None]) -> MemoryB
             for number, ((_, spec), path) in enumerate(zip(chunk, paths, strict=True), start + 1):
                 progress(f"network {number} of {networks}: {spec.label}")
                 planned_memory.write_model(spec, path)
-            left = dict(zip(paths, chunk, strict=True))
-            for images in _IMAGES:
-                peaks = planned_memory.measure(list(left), images=images) if left else []
-                for path, peak in zip(list(left), peaks, strict=True):
-                    if peak is not None:
-                        source, spec = left.pop(path)
-                        predicted = memory.planned_memory(operations(lower(spec), block_size=block_size), images=images)
-                        measured.append(Measured(source, spec.label, images, predicted, peak))
-            if left:
-                raise BudgetnetError(f"ONNX Runtime reported no memory of {next(iter(left.values()))[1].label}")
+            for (source, spec), peak in zip(chunk, planned_memory.measure(paths), strict=True):
+                measured.append(Measured(source, spec.label, peak_memory(spec, block_size=block_size), peak))
     environment = describe_environment(torch.device("cpu"))
     environment["packages"]["onnxruntime"] = version("onnxruntime")
     return MemoryBenchmark(environment, block_size, measured)

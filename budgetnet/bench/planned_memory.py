@@ -39,7 +39,7 @@ def write_model(spec: ModelSpec, path: Path) -> None:
         onnx_program(exported_program(network, spec.input_shape)).save(path)
 
 
-def measure(models: Sequence[Path], *, images: int = 1, disabled: Iterable[str] = ()) -> list[int | None]:
+def measure(models: Sequence[Path], *, images: int = 1, disabled: Iterable[str] = ()) -> list[int]:
     """Measure the peak memory of models' maps, in bytes.
 
     Args:
@@ -47,20 +47,20 @@ def measure(models: Sequence[Path], *, images: int = 1, disabled: Iterable[str] 
         images: images in a batch.
         disabled: names of optimisations that the runtime is not to use.
 
-    Returns:
-        A size for each model; None where the runtime met the request from memory that was left over, which more images
-        do not fit into.
-
     Raises:
-        BudgetnetError: the runtime fails.
+        BudgetnetError: the runtime fails, or reports nothing about a model.
     """
     command = [sys.executable, "-m", __name__, str(images), ",".join(disabled), *map(str, models)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - of this package
     if done.returncode:
         raise BudgetnetError(f"ONNX Runtime failed: {done.stderr.strip().splitlines()[-1]}")
-    logs = done.stderr.split(_END)[: len(models)]
-    requests = [_REQUEST.search(log.partition(f"{_RUN} {_LAST_RUN}")[2]) for log in logs]
-    return [None if request is None else int(request[1]) for request in requests]
+    peaks = []
+    for model, log in zip(models, done.stderr.split(_END), strict=False):
+        request = _REQUEST.search(log.partition(f"{_RUN} {_LAST_RUN}")[2])
+        if request is None:
+            raise BudgetnetError(f"{model}: ONNX Runtime reported no memory")
+        peaks.append(int(request[1]))
+    return peaks
 
 
 def _run(images: int, disabled: Sequence[str], models: Sequence[str]) -> None:
@@ -80,6 +80,8 @@ def _run(images: int, disabled: Sequence[str], models: Sequence[str]) -> None:
         options.intra_op_num_threads = 1
         options.add_session_config_entry("session.use_env_allocators", "1")
         options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
+        # Packed weights would leave gaps, which a request may be met from unseen.
+        options.add_session_config_entry("session.disable_prepacking", "1")
         session = onnxruntime.InferenceSession(
             model, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(disabled)
         )

@@ -20,7 +20,7 @@ def test_peaks_of_one_network_are_predicted_exactly(tell: RunCommand) -> None:
 
 
 def test_goals_count_networks_that_are_near_and_that_need_more() -> None:
-    found = [Measured("zoo", "a", 1, predicted, 1000) for predicted in (1000, 1020, 979, 949)]
+    found = [Measured("zoo", "a", predicted, 1000) for predicted in (1000, 1020, 979, 949)]
     near, under = MemoryBenchmark({}, 16, found).goals
     assert (near.measured, near.met) == (50.0, False)
     assert (under.measured, under.met) == (1, False)
