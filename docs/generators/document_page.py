@@ -97,7 +97,8 @@ def _default(name: str, schema: dict[str, Any], parts: dict[str, Any]) -> str:
     default = field.get("default", {})
     for part in _referred(field):
         own = {key: inner.get("default") for key, inner in parts[part]["properties"].items()}
-        if default and default == own:
+        # A document may leave out fields at their defaults.
+        if default and {**own, **default} == own:
             return f"{_link(part)} as it stands"
     return f"`{default or json.dumps(default)}`" if isinstance(default, str) else f"`{json.dumps(default)}`"
 
