@@ -26,6 +26,10 @@ class CellTimes:
         self._benches = list(benches)
         self.samples = samples
 
+    def unmeasured(self) -> list[Bench]:
+        """Return the graphs with cells that have no sample yet."""
+        return [bench for bench in self._benches if any(call not in self.samples for call in bench.calls)]
+
     def due(self, *, least: int) -> list[Bench]:
         """Return the graphs with cells that have too few samples or are not precise, those that take least first.
 
@@ -46,11 +50,6 @@ class CellTimes:
             raise LookupError(str(missing[0]))
         for call, times in found.items():
             self.samples.setdefault(call, []).extend(times)
-
-    @property
-    def complete(self) -> bool:
-        """Whether every cell was measured."""
-        return all(call in self.samples for call in covered(self._benches))
 
     @property
     def precise_share(self) -> float:

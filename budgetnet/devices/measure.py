@@ -117,16 +117,11 @@ def _measure_cells(
 ) -> None:
     """Measure every cell once, then those that are not precise again and again until time is up."""
     times = CellTimes(list(benches_of(cells)), partial.calls)
-    number = 0
-    while due := times.due(least=_LEAST_SAMPLES):
-        complete = times.complete
-        if complete and clock() >= until:
-            return
-        number += 1
+    while due := (first := times.unmeasured()) or times.due(least=_LEAST_SAMPLES):
         for place, bench in enumerate(due):
-            if complete and clock() >= until:
+            if not first and clock() >= until:
                 return
-            share = f"{100 * times.precise_share:.0f} % precise" if complete else "first round"
+            share = "first round" if first else f"{100 * times.precise_share:.0f} % precise"
             progress(Progress(f"timing operations, {share}", place / len(due)))
             try:
                 times.measure(bench, runtime)
