@@ -28,8 +28,9 @@ SETTINGS = {"0.05", "0.03", "0.2", "0.5", "0.01", "6.5"}
 
 
 def sections(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield the heading and the text of each section without its code."""
-    text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    """Yield the heading and the text of each section without code and without tables that are written."""
+    text = path.read_text(encoding="utf-8")
+    text = re.sub(r"```.*?```|<!-- table: .*?<!-- end of table -->", "", text, flags=re.DOTALL)
     text = "\n".join(line for line in text.splitlines() if not line.startswith("    "))
     for part in re.split(r"(?m)^(?=#)", text):
         heading, _, rest = part.partition("\n")

@@ -1,0 +1,243 @@
+"""Write the tables and the figure of the networks that were trained on all of CIFAR-10 and evaluated on its test set.
+
+    python studies/results/make_results.py
+
+All numbers come from the records of the studies. Tables replace what stands between ``<!-- table: NAME -->`` and
+``<!-- end of table -->`` in the README, in docs/ and in studies/; the figure, docs/images/cifar10.svg, is drawn in
+Chromium.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, NamedTuple
+
+from budgetnet.common.files import write_text
+from budgetnet.common.formatting import percent, short_count, short_petaflops
+from budgetnet.model import published
+from budgetnet.model.zoo import get
+from budgetnet.runs.records import RunRecord
+from budgetnet.runs.store import RunFolder
+from budgetnet.statistics.intervals import (
+    Interval,
+    correct_count,
+    format_with_interval,
+    mean_interval,
+    wilson_interval,
+)
+from budgetnet.visualization.figures.style import BLACK, BLUE, LEGEND_HEIGHT, PURPLE, VERMILLION, blank_figure
+from budgetnet.visualization.figures.write import write_figure
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+LEAST_IMAGES = 40_000
+"""Fewest training images of a run on all of CIFAR-10: those without the validation images."""
+TABLE = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+"""A table that is written, with the name of its content."""
+
+
+class Row(NamedTuple):
+    """Trainings of one network by one recipe with different seeds."""
+
+    records: tuple[RunRecord, ...]
+
+    @property
+    def found(self) -> bool:
+        """Whether a search found the network; those made by hand have names."""
+        return not self.records[0].identity.spec.name
+
+    @property
+    def tests(self) -> list[float]:
+        """Test accuracy of each seed, as a share."""
+        return [record.test.accuracy for record in self.records if record.test]
+
+    @property
+    def interval(self) -> Interval:
+        """95 % interval of the mean test accuracy: Student's over seeds, Wilson's for a single one."""
+        if len(set(self.tests)) > 1:
+            return mean_interval(self.tests)
+        (test, *_) = (record.test for record in self.records if record.test)
+        return wilson_interval(test.correct, test.images)
+
+    @property
+    def minutes(self) -> float:
+        """Mean minutes of a training, validation included."""
+        return fmean(sum(epoch.seconds for epoch in record.curves) for record in self.records) / 60
+
+
+def collect_rows(studies: Path) -> list[Row]:
+    """Return the evaluated networks with the records of their runs, the most accurate first.
+
+    Args:
+        studies: folder of the studies.
+    """
+    groups: dict[tuple[str, str], list[RunRecord]] = {}
+    for path in sorted(studies.glob("*/runs/*/test.json")):
+        record = RunFolder(path.parent).load(weights=False)
+        identity = record.identity
+        if identity.data.train_images >= LEAST_IMAGES:
+            groups.setdefault((identity.spec.digest, identity.recipe.digest), []).append(record)
+    rows = [Row(tuple(sorted(group, key=lambda record: record.identity.seed))) for group in groups.values()]
+    return sorted(rows, key=lambda row: -fmean(row.tests))
+
+
+class Published(NamedTuple):
+    """The published reference, as rows and figures show it."""
+
+    params: int
+    macs: int
+    accuracy: float
+    interval: Interval
+
+    @classmethod
+    def load(cls) -> Published:
+        """Return the paper's final network, with Wilson's interval of its one evaluation."""
+        result = published.reference()
+        spec = get(result.known_spec)
+        images = result.images or 0
+        interval = wilson_interval(correct_count(result.accuracy, images), images)
+        return cls(spec.params, spec.macs, result.accuracy, interval)
+
+
+def results_table(rows: Sequence[Row]) -> str:
+    """Return the evaluated networks and the published reference as a Markdown table, the most accurate first."""
+    reference = Published.load()
+    test = format_with_interval(reference.accuracy, reference.interval)
+    cost = f"{reference.params:,} | {short_count(reference.macs)}"
+    cells = f"*reference, as published* | by hand | {cost} | | | | | 1 | | {test}"
+    line = f"| {cells} |"
+    lines = [(reference.accuracy, line), *((fmean(row.tests), _line(row)) for row in rows)]
+    head = (
+        "network | made | parameters | MACs | recipe | epochs | PFLOP | minutes | seeds | validation % | test % [95 %]"
+    )
+    ordered = [line for _, line in sorted(lines, key=lambda each: -each[0])]
+    return "\n".join([f"| {head} |", "|---" * (head.count("|") + 1) + "|", *ordered])
+
+
+def _line(row: Row) -> str:
+    record = row.records[0]
+    identity, result = record.identity, record.result
+    validation = fmean(each.result.validation_accuracy or 0.0 for each in row.records)
+    test = format_with_interval(fmean(row.tests), row.interval)
+    cells = (
+        f"`{identity.spec.label}`",
+        "**by search**" if row.found else "by hand",
+        f"{result.params:,}",
+        short_count(result.macs),
+        f"`{identity.recipe.name}`",
+        result.epochs,
+        short_petaflops(record.train_flops),
+        f"{row.minutes:.0f}",
+        len(row.records),
+        percent(validation),
+        f"**{test}**" if row.found else test,
+    )
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def hours_table(studies: Path) -> str:
+    """Return the hours and operations of the trainings on all of CIFAR-10 by study, as a Markdown table."""
+    lines = ["| study | trainings | PFLOP | hours |", "|---|---|---|---|"]
+    total = [0, 0.0, 0.0]
+    for folder in sorted({path.parents[2] for path in studies.glob("*/runs/*/result.json")}):
+        records = [RunFolder(path.parent).load(weights=False) for path in sorted(folder.glob("runs/*/result.json"))]
+        records = [record for record in records if record.identity.data.train_images >= LEAST_IMAGES]
+        if not records:
+            continue
+        own = [
+            len(records),
+            sum(record.train_flops for record in records),
+            sum(epoch.seconds for record in records for epoch in record.curves) / 3600,
+        ]
+        total = [one + other for one, other in zip(total, own, strict=True)]
+        lines.append(
+            f"| [`{folder.name}`](../studies/{folder.name}) | {own[0]} | {short_petaflops(own[1])} | {own[2]:.1f} |"
+        )
+    return "\n".join([*lines, f"| all | {total[0]} | {short_petaflops(total[1])} | {total[2]:.1f} |"])
+
+
+def accuracy_figure(rows: Sequence[Row]) -> Figure:
+    """Draw test accuracy against parameters, with intervals, and the published reference."""
+    from plotly.graph_objects import Scatter
+
+    reference, best = Published.load(), rows[0]
+    figure = blank_figure(
+        title="Test accuracy on CIFAR-10 against parameters",
+        note="Bars: 95 % intervals over seeds, or of one evaluation. 104 of the 60,000 images are JPEG copies.",
+        alt=f"{len(rows)} networks; the most accurate has {best.records[0].result.params:,} parameters and "
+        f"{100 * fmean(best.tests):.2f} %, the published one {100 * reference.accuracy:.2f} %.",
+        height=380,
+        above=LEGEND_HEIGHT,
+    )
+    kinds = (("found by a search", VERMILLION, "diamond", True), ("made by hand", BLUE, "circle", False))
+    series = [
+        (name, colour, symbol, [row for row in rows if row.found == found]) for name, colour, symbol, found in kinds
+    ]
+    drawn = [
+        (name, colour, symbol, [(row.records[0].result.params, fmean(row.tests), row.interval) for row in chosen])
+        for name, colour, symbol, chosen in series
+        if chosen
+    ]
+    point = (reference.params, reference.accuracy, reference.interval)
+    for name, colour, symbol, points in [*drawn, ("published reference", PURPLE, "star", [point])]:
+        figure.add_trace(
+            Scatter(
+                x=[params for params, _, _ in points],
+                y=[100 * accuracy for _, accuracy, _ in points],
+                error_y={
+                    "type": "data",
+                    "array": [100 * (interval.high - accuracy) for _, accuracy, interval in points],
+                    "arrayminus": [100 * (accuracy - interval.low) for _, accuracy, interval in points],
+                    "thickness": 1.5,
+                },
+                mode="markers",
+                name=name,
+                marker={"symbol": symbol, "size": 12, "color": colour, "line": {"width": 1, "color": BLACK}},
+            )
+        )
+    figure.update_xaxes(title_text="parameters (logarithmic)", type="log", dtick="D2", tickformat="~s")
+    figure.update_yaxes(title_text="test accuracy, %")
+    return figure
+
+
+def with_tables(text: str, tables: Mapping[str, str]) -> str:
+    """Return a page with its marked tables written anew.
+
+    Raises:
+        KeyError: a table is marked with a name that is not known.
+    """
+    return TABLE.sub(lambda match: f"{match[1]}\n{tables[match[2]]}\n\n{match[3]}", text)
+
+
+def pages(repository: Path) -> list[Path]:
+    """Return the pages that may have tables."""
+    return [
+        repository / "README.md",
+        *sorted((repository / "docs").rglob("*.md")),
+        *sorted((repository / "studies").rglob("*.md")),
+    ]
+
+
+def all_tables(studies: Path) -> dict[str, str]:
+    """Return the tables by the name that pages mark them with."""
+    return {"results": results_table(collect_rows(studies)), "hours": hours_table(studies)}
+
+
+def main() -> None:
+    """Write tables and figure."""
+    tables = all_tables(REPOSITORY / "studies")
+    for page in pages(REPOSITORY):
+        text = page.read_text(encoding="utf-8")
+        if (written := with_tables(text, tables)) != text:
+            write_text(page, written)
+            print(f"written: {page.relative_to(REPOSITORY)}")
+    write_figure(accuracy_figure(collect_rows(REPOSITORY / "studies")), REPOSITORY / "docs" / "images" / "cifar10.svg")
+
+
+if __name__ == "__main__":
+    main()

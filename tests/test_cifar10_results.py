@@ -1,0 +1,77 @@
+"""The tables of results in the documentation: as written, and equal to what the records' own files say."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from scipy.stats import sem, t
+from statsmodels.stats.proportion import proportion_confint
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs" / "results.md"
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    path = ROOT / "studies" / "results" / "make_results.py"
+    found = importlib.util.spec_from_file_location(path.stem, path)
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    sys.modules[path.stem] = module
+    found.loader.exec_module(module)
+    return module
+
+
+def table(text: str, name: str) -> list[list[str]]:
+    """Return the cells of the rows of a marked table, without its head."""
+    found = re.search(rf"<!-- table: {name} -->(.*?)<!-- end of table -->", text, re.DOTALL)
+    assert found is not None
+    lines = [line for line in found[1].splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def test_the_tables_are_those_that_the_records_give(script: ModuleType) -> None:
+    tables = script.all_tables(ROOT / "studies")
+    marked = 0
+    for page in script.pages(ROOT):
+        text = page.read_text(encoding="utf-8")
+        assert script.with_tables(text, tables) == text, f"{page.name}: run python studies/results/make_results.py"
+        marked += len(script.TABLE.findall(text))
+    assert marked >= 2
+
+
+def test_each_evaluated_network_has_its_row() -> None:
+    # Records of older versions lack fields that a specification has today.
+    runs: dict[tuple[int, str], list[tuple[int, dict[str, int], float]]] = {}
+    for path in (ROOT / "studies").glob("*/runs/*/test.json"):
+        run, result = (json.loads((path.parent / name).read_text()) for name in ("run.json", "result.json"))
+        if run["data"]["train_images"] >= 40_000:
+            with (path.parent / "curves.csv").open(newline="") as file:
+                minutes = sum(float(row["seconds"]) for row in csv.DictReader(file)) / 60
+            entry = (run["seed"], json.loads(path.read_text()), minutes)
+            runs.setdefault((result["params"], run["recipe"]["name"]), []).append(entry)
+    rows = [row for row in table(RESULTS.read_text(), "results") if "as published" not in row[0]]
+    expected = set()
+    for (params, _), group in runs.items():
+        correct = [test["correct"] for _, test, _ in group]
+        assert {test["images"] for _, test, _ in group} == {10_000}
+        assert len({seed for seed, _, _ in group}) == len(group)
+        mean = float(np.mean(correct)) / 100
+        if len(set(correct)) > 1:
+            margin = float(t.ppf(0.975, len(correct) - 1) * sem(correct)) / 100
+            low, high = mean - margin, mean + margin
+        else:
+            low, high = (100 * float(end) for end in proportion_confint(correct[0], 10_000, method="wilson"))
+        minutes = float(np.mean([each for _, _, each in group]))
+        expected.add((f"{params:,}", f"{minutes:.0f}", str(len(group)), f"{mean:.2f} [{low:.2f}, {high:.2f}]"))
+    assert {(row[2], row[7], row[8], row[10].strip("*")) for row in rows} == expected
+    assert len(rows) == len(runs)
