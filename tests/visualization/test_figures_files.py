@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -161,6 +162,19 @@ def test_a_picture_is_drawn_by_a_browser(tmp_path: Path, suffix: str, start: byt
     assert content.startswith(start)
     if suffix == ".svg":
         assert "<b>bold</b> & x" in "".join(ElementTree.fromstring(content).itertext())
+
+
+@needs_chromium
+@needs_kaleido
+def test_an_equal_figure_gives_an_equal_file(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_figure(forest(forest_rows()), tmp_path / f"{name}.svg")
+    one, two = ((tmp_path / f"{name}.svg").read_bytes() for name in ("one", "two"))
+    assert one == two
+    write_figure(outline(TINY), tmp_path / "other.svg")
+    ids = [set(re.findall(r'id="topdefs-(\w+)"', (tmp_path / f"{name}.svg").read_text())) for name in ("one", "other")]
+    assert len(ids[0]) == len(ids[1]) == 1
+    assert ids[0] != ids[1]
 
 
 @needs_kaleido

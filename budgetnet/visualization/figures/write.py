@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
+import re
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -134,13 +136,29 @@ def _picture(figure: Figure, path: Path, *, field: str) -> bytes:
     size = {"width": figure.layout.meta["width"], "height": figure.layout.height}
     # PNG files have twice the resolution, for high-density screens and print.
     options = {**size, "format": path.suffix[1:].lower(), "scale": 2 if path.suffix.lower() == ".png" else 1}
+    content = figure.to_dict()
+    for number, trace in enumerate(content["data"]):
+        # Else a random one, which SVG files contain.
+        trace.setdefault("uid", str(number))
     try:
         # Call Kaleido directly instead of through Plotly, to prevent the download of MathJax.
-        drawn: bytes = kaleido.calc_fig_sync(figure.to_dict(), opts=options, kopts={"mathjax": False})
+        drawn: bytes = kaleido.calc_fig_sync(content, opts=options, kopts={"mathjax": False})
     except ChromeNotFoundError:
         rule = "needs Chromium or Chrome to be installed, such as Debian's package chromium; .html needs neither"
         raise InputError(field, str(path), rule) from None
     except RuntimeError as error:  # The browser does not start, or ends early.
         rule = f"cannot be drawn; .html needs no browser: {' '.join(str(error).split())[:200]}"
         raise InputError(field, str(path), rule) from None
-    return drawn
+    return _with_stable_ids(drawn) if path.suffix.lower() == ".svg" else drawn
+
+
+def _with_stable_ids(drawn: bytes) -> bytes:
+    """Return an SVG document in which the random part of Plotly's ids is replaced by a digest of the rest.
+
+    So equal figures give equal files, and one page can contain several.
+    """
+    found = re.search(rb'id="topdefs-([0-9a-f]{6})"', drawn)
+    if found is None:
+        return drawn
+    digest = hashlib.sha256(drawn.replace(found[1], b"")).hexdigest()[:6]
+    return drawn.replace(found[1], digest.encode())
