@@ -110,6 +110,7 @@ def test_infeasible_budget_is_rejected(tell: RunCommand) -> None:
     assert (answer.code, answer.out, answer.err.count("\n")) == (3, "", 1)
 
 
+@pytest.mark.slow
 def test_start_benchmark_reports_every_phase(tell: RunCommand, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     answer = tell("bench", "start", "resnet20", "--repeat", "2", "--device", "cpu", "--json")

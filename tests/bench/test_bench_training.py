@@ -88,6 +88,7 @@ def test_gpu_goals_are_ratio_epoch_time_and_memory() -> None:
     assert [goal.met for goal in goals] == [False, True, False]
 
 
+@pytest.mark.slow
 def test_every_variant_runs_for_several_epochs() -> None:
     setting = Setting(TINY, Recipe(), 8, CPU)
     with variants(setting, compiled=False) as found:
@@ -238,6 +239,7 @@ def test_network_of_is_close_to_the_requested_size(params: int) -> None:
     assert abs(count - params) < 0.05 * params
 
 
+@pytest.mark.slow
 def test_growth_reports_every_point_and_plots(tell: RunCommand, tmp_path: Path) -> None:
     sizes = ["--params", "0.1M,0.2M", "--batches", "2", "--images", "8,16"]
     answer = tell("bench", "growth", *sizes, "--seconds", "0.01", "--plot", str(tmp_path / "growth.html"), "--json")

@@ -106,6 +106,7 @@ def count_page_faults(**variables: str) -> tuple[bool, int]:
     return kept == "True", int(count)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is configured")
 def test_keeping_freed_memory_avoids_page_faults() -> None:
     # By default glibc also keeps memory below a small allocation that happens to lie above it, so processes differ.

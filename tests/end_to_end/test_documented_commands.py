@@ -1,6 +1,7 @@
 """Every command and program that README and documentation show, run page by page, in their order.
 
-Each page runs twice: forked from a process that has loaded torch, and, much slower, entered in a shell as by a reader.
+Each page is entered in a shell as by a reader, which is slow. Pages that a newcomer reads first also run in processes
+forked from one that has loaded torch, and of every page the names of commands and options are looked up.
 """
 
 from __future__ import annotations
@@ -12,13 +13,17 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from documented_support import COMMAND, NOT_RUN, PAGES, ROOT, Block, Command, blocks_of, commands_of, name_of
 from PIL import Image
 from process_support import AVAILABLE, ForkedProcess, command_line, python_file
 from sklearn.datasets import load_digits
+from typer.main import get_command
 
+from budgetnet.cli.main import _UsageError as USAGE_ERROR
+from budgetnet.cli.main import app
 from budgetnet.common.documents import Document
 from budgetnet.experiments.ablation import AblationStudy
 from budgetnet.model.spec import ModelSpec
@@ -51,8 +56,14 @@ SHORTENED = {
     "budgetnet ablate options.yaml --save results": "--epochs 1 --seeds 1",
     "budgetnet search --max-params 60k --trials 6": "--trials 2 --epochs 1",
     "budgetnet ablate --of best --seeds 5": "--epochs 1 --seeds 1",
+    "budgetnet bench quality --repeat 40 --strategies random,near,tpe,nsga2,surrogate": (
+        "--repeat 1 --strategies random"
+    ),
 }
 """Options behind those of a command that would take minutes; of an option given twice, the last counts."""
+
+READ_FIRST = ("README.md", "docs/tutorial.md", "docs/searching.md")
+"""Pages that also run in the first tier of tests."""
 
 ENDS = {"budgetnet check reference --max-params 4.5M": 3, "budgetnet check reference --max-params 4.6M": 3}
 """Exit codes other than 0 that a page speaks of."""
@@ -109,8 +120,39 @@ def changes_code(page: Path) -> bool:
     return any(block.language == "diff" for block in blocks_of(page))
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_commands_and_options_exist(page: Path) -> None:
+    for command in (command for block in blocks_of(page) for command in commands_of(block)):
+        program, *arguments = shlex.split(command.text, comments=True) or [""]
+        if program == "budgetnet":
+            parse(arguments[: arguments.index("|")] if "|" in arguments else arguments, where=command.text)
+
+
+def parse(arguments: list[str], *, where: str) -> None:
+    """Parse the arguments of the command line without running it."""
+    command: Any = get_command(app)
+    context = command.context_class(command)
+    try:
+        while hasattr(command, "resolve_command"):
+            _, rest, _ = command.make_parser(context).parse_args(list(arguments))
+            if not rest:
+                return
+            _, command, arguments = command.resolve_command(context, rest)
+            context = command.context_class(command, parent=context)
+        command.make_parser(context).parse_args(list(arguments))
+    except USAGE_ERROR as error:
+        raise AssertionError(f"{where}: {error}") from None
+
+
+def test_an_option_that_is_missing_is_found() -> None:
+    with pytest.raises(AssertionError, match="--max-parms"):
+        parse(["device", "show", "FILE", "--max-parms", "5M"], where="budgetnet device show FILE --max-parms 5M")
+    with pytest.raises(AssertionError, match="serch"):
+        parse(["serch"], where="budgetnet serch")
+
+
 @pytest.mark.skipif(not AVAILABLE, reason="this system forks no processes from a server")
-@pytest.mark.parametrize("page", [page for page in RUNNING if not changes_code(page)], ids=name_of)
+@pytest.mark.parametrize("page", [ROOT / name for name in READ_FIRST], ids=name_of)
 def test_a_page_runs_in_forked_processes(page: Path, tmp_path: Path) -> None:
     run_page(page, folder=tmp_path, forked=True)
 

@@ -127,6 +127,7 @@ def test_a_worker_that_outlives_its_search_is_waited_for_by_the_next_one(folder:
     assert ends == ["interrupted", "interrupted"]
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_started_again(folder: Path) -> None:
     tiny_recipe(epochs=40).save(folder / "recipe.yaml")
     with started(*SEARCH, "--trials", "4", "--json", cwd=folder) as process:

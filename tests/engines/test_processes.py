@@ -110,6 +110,7 @@ def test_candidate_whose_worker_is_killed_is_resumed_and_ends_once(run_search: S
     assert watcher.broken == [None]
 
 
+@pytest.mark.slow
 def test_candidate_whose_worker_is_killed_keeps_its_operations(digits: DataSet, tmp_path: Path) -> None:
     options: dict[str, Any] = {"recipe": LONG, "ways": {"sampler": "random"}}
     whole = SearchRunner(digits, tmp_path / "whole")(trials=2, **options).study.get_trials()

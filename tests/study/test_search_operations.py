@@ -109,7 +109,7 @@ def test_a_search_trains_what_the_limit_allows_and_goes_on_with_a_larger_one(
     assert facts(outcome.study.get_trials()) == facts(undisturbed)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_pruned_candidates_give_back_what_they_did_not_use(digits: DataSet, tmp_path: Path, workers: int) -> None:
     ways = {"sampler": "random", "pruner": "asha"}
     studies = Studies(digits, tmp_path, trials=14, recipe=CYCLES, space=BY_RATE, ways=ways)
@@ -130,6 +130,7 @@ def test_pruned_candidates_give_back_what_they_did_not_use(digits: DataSet, tmp_
     assert used(tmp_path / "limited") + full[count] > most
 
 
+@pytest.mark.slow
 def test_two_workers_resume_with_a_larger_limit(digits: DataSet, tmp_path: Path) -> None:
     studies = Studies(digits, tmp_path, trials=5, ways={"sampler": "random"})
     costs = [by_hand(trial.user_attrs["macs"], 1) for trial in studies.whole]

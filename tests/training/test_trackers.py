@@ -80,6 +80,7 @@ def test_a_search_is_logged_as_in_its_run_folders(
     assert statuses == {"complete", "stopped"}, "the test needs both"
 
 
+@pytest.mark.slow
 def test_mlflow_logs_trial_and_sampled_parameters(search: SearchRunner, make_store: Callable[[str], Store]) -> None:
     store = make_store("mlflow")
     outcome = search(trials=12, recipe=CYCLES, watcher=store.tracker(), ways={"pruner": "asha"}, enqueued=(TINY,))
@@ -203,7 +204,7 @@ def test_tensorboard_logs_hyperparameters(digits: DataSet, tmp_path: Path) -> No
     assert hparams["recipe.batch_size"].number_value == 16
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["tensorboard", pytest.param("mlflow", marks=pytest.mark.slow)])
 def test_a_failing_tracker_does_not_change_the_search(
     kind: str, digits: DataSet, tmp_path: Path, make_store: Callable[[str], Store], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -114,7 +114,15 @@ def child(out: Path, instant: str = "never", last: int = 0) -> Any:
     return ForkedProcess(arguments, cwd=out, environment=child_environment(), function=python_code)
 
 
-@pytest.mark.parametrize(("instant", "last"), [("before", 1), ("behind", 4), ("before", -1), ("behind", -1)])
+@pytest.mark.parametrize(
+    ("instant", "last"),
+    [
+        ("before", 1),
+        pytest.param("behind", 4, marks=pytest.mark.slow),
+        ("before", -1),
+        pytest.param("behind", -1, marks=pytest.mark.slow),
+    ],
+)
 def test_kill_at_any_point_leaves_complete_notes(copy: Copy, instant: str, last: int) -> None:
     count = len(copy.trials)
     # The last commit of all is the study's own.

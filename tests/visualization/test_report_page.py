@@ -128,6 +128,7 @@ def test_a_figure_cannot_end_the_element_that_holds_it() -> None:
     assert json.loads(drawn.json)["layout"]["meta"]["title"] == drawn.title == HOSTILE
 
 
+@pytest.mark.slow
 def test_a_thousand_candidates_fit_into_six_megabytes(tmp_path: Path) -> None:
     write_study(tmp_path, trials=1_000, environment=ENVIRONMENT)
     study = find_study(open_storage(default_storage(tmp_path), create=False), None)
