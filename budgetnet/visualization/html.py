@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ from budgetnet.runs.records import RunRecord
 from budgetnet.statistics.intervals import format_with_interval, points, wilson_interval
 from budgetnet.study.leaderboard import LeaderboardRow, gap_text, noise_word, rows_needs
 from budgetnet.study.trials import Trial
+from budgetnet.visualization.figures.outline import outline_alt
 from budgetnet.visualization.figures.style import GREEN, RULE, VERMILLION
 from budgetnet.visualization.figures.svg import silhouette_svg
 
@@ -52,8 +54,10 @@ def table_html(caption: str, head: Sequence[str], rows: Iterable[Sequence[object
 
 def spec_html(spec: ModelSpec) -> str:
     """Return a specification as a table of its stages, with the network's cost above and its silhouette below."""
-    silhouette = silhouette_svg(spec, width=480)
-    return f'{stages_html(spec)}<div style="max-width:480px;padding:4px 10px">{silhouette}</div>'
+    # An image, because GitHub and notebooks that are not trusted leave drawings out that are part of the page.
+    source = f"data:image/svg+xml;base64,{b64encode(silhouette_svg(spec, width=480).encode()).decode()}"
+    drawing = f'<img alt="{escape(outline_alt(spec))}" width="480" style="max-width:100%" src="{source}">'
+    return f'{stages_html(spec)}<div style="padding:4px 10px">{drawing}</div>'
 
 
 def stages_html(spec: ModelSpec) -> str:

@@ -5,7 +5,6 @@ Nothing that is made here is kept, so no page can say other than the code does.
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
@@ -17,8 +16,6 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from nbconvert import MarkdownExporter
-from nbconvert.preprocessors import ExecutePreprocessor
-from nbformat import NotebookNode
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -27,7 +24,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     pages["reference/command-line.md"] = command_line_page()
     pages["reference/python.md"] = api_page()
     for path in sorted((Path(config.docs_dir) / "notebooks").glob("*.ipynb")):
-        pages[f"notebooks/{path.stem}.md"], pictures = notebook_page(path, run=os.environ.get("NOTEBOOKS") == "run")
+        pages[f"notebooks/{path.stem}.md"], pictures = notebook_page(path)
         for name, picture in pictures.items():
             files.append(File.generated(config, f"notebooks/{name}", content=picture))
     for place, content in pages.items():
@@ -48,29 +45,21 @@ def _named_path(link: re.Match[str]) -> str:
     return words if path in words else f"{words} (`{path}`)"
 
 
-def notebook_page(path: Path, *, run: bool) -> tuple[str, dict[str, bytes]]:
-    """A notebook as a page with a link to the notebook itself, and the pictures in it.
+# Pictures with their descriptions, at the width that their figures have.
+_NOTEBOOK = """{% extends 'markdown/index.md.j2' %}
+{% block data_png %}
+{% set shown = output.metadata['image/png'] %}
+<img alt="{{ shown.alt | escape }}" width="{{ shown.width }}" src="{{ output.metadata.filenames['image/png'] }}">
+{% endblock data_png %}
+"""
 
-    Args:
-        path: the notebook, which is kept without outputs.
-        run: whether to run it, which takes a minute, and show its outputs.
-    """
+
+def notebook_page(path: Path) -> tuple[str, dict[str, bytes]]:
+    """Return a notebook with its outputs as a page with a link to the notebook itself, and the pictures in it."""
     notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
-    if run:
-        _run(notebook, path.parent)
     resources = {"unique_key": path.stem, "output_files_dir": f"{path.stem}_files"}
-    body, found = MarkdownExporter().from_notebook_node(notebook, resources=resources)  # type: ignore[no-untyped-call]
+    exporter = MarkdownExporter(raw_template=_NOTEBOOK)  # type: ignore[no-untyped-call]
+    body, found = exporter.from_notebook_node(notebook, resources=resources)
     title, _, rest = body.strip().partition("\n")
-    purpose = " and run it yourself" if run else ", run it, and see what it shows"
-    note = f"The tests run this notebook. [Download it]({path.name}){purpose}."
+    note = f"The tests run this notebook. [Download it]({path.name}) and run it yourself."
     return f"{title}\n\n{note}\n{rest}\n", found.get("outputs") or {}
-
-
-def _run(notebook: NotebookNode, folder: Path) -> None:
-    """Run a notebook; figures become pictures, and progress is left out."""
-    os.environ["PLOTLY_RENDERER"] = "svg"
-    runner = ExecutePreprocessor(timeout=600, kernel_name="python3")  # type: ignore[no-untyped-call]
-    runner.preprocess(notebook, {"metadata": {"path": str(folder)}})
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs = [each for each in cell.outputs if each.get("name") != "stderr"]
