@@ -82,7 +82,7 @@ printf '%s\n' "$$here" "$$wanted" "$$sources" > .venv/installed
 endef
 export SETUP PYTHON
 
-.PHONY: help setup setup-docs setup-test setup-lint search studies studies-records docs test test-slow test-all lint format clean
+.PHONY: help setup setup-docs setup-test setup-lint search studies studies-records docs notebooks test test-slow test-all lint format clean
 # Two targets asked for at once must not install into .venv at the same time.
 .NOTPARALLEL:
 
@@ -93,6 +93,7 @@ help:
 	@echo "make studies  run the studies that need long training, at the lowest priority; ARGS=\"--status\" shows how far they are"
 	@echo "make studies-records  copy the records of finished studies into studies/"
 	@echo "make docs     build the documentation into site/, which no network is needed to read"
+	@echo "make notebooks  run the notebooks and store their outputs, in minutes; ARGS=NAME runs one"
 	@echo "make test     run the tests of the first tier, in minutes; options: ARGS=\"...\", PYTEST_WORKERS=$(PYTEST_WORKERS)"
 	@echo "make test-all run all tests; make test-slow: only those that make test leaves out"
 	@echo "make lint     check style, types and which module may import which"
@@ -126,6 +127,10 @@ studies-records: setup
 # A link that leads nowhere is an error. The theme would announce a coming version of mkdocs, which is not the one pinned.
 docs: setup-docs
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict $(ARGS)
+
+# Figures become pictures, which needs an installed Chromium.
+notebooks: setup-test
+	.venv/bin/python docs/generators/run_notebooks.py $(ARGS)
 
 # One thread for each worker, so that the workers do not fight over the cores.
 PYTEST = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal

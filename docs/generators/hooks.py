@@ -45,8 +45,20 @@ def _named_path(link: re.Match[str]) -> str:
     return words if path in words else f"{words} (`{path}`)"
 
 
-# Pictures with their descriptions, at the width that their figures have.
+# A class tells outputs apart from code. Tables lose that of pandas, so that they look like those of other pages, and
+# pictures have the description and the width of their figures.
 _NOTEBOOK = """{% extends 'markdown/index.md.j2' %}
+{% block stream %}
+<pre class="output">{{ output.text | escape }}</pre>
+{% endblock stream %}
+{% block data_text %}
+<pre class="output">{{ output.data['text/plain'] | escape }}</pre>
+{% endblock data_text %}
+{% block data_html %}
+<div class="output">
+{{ output.data['text/html'] | replace('<table border="1" class="dataframe">', '<table>') }}
+</div>
+{% endblock data_html %}
 {% block data_png %}
 {% set shown = output.metadata['image/png'] %}
 <img alt="{{ shown.alt | escape }}" width="{{ shown.width }}" src="{{ output.metadata.filenames['image/png'] }}">
@@ -62,4 +74,5 @@ def notebook_page(path: Path) -> tuple[str, dict[str, bytes]]:
     body, found = exporter.from_notebook_node(notebook, resources=resources)
     title, _, rest = body.strip().partition("\n")
     note = f"The tests run this notebook. [Download it]({path.name}) and run it yourself."
-    return f"{title}\n\n{note}\n{rest}\n", found.get("outputs") or {}
+    # Without a table of contents, tables and lines of code have room.
+    return f"---\nhide: [toc]\n---\n{title}\n\n{note}\n{rest}\n", found.get("outputs") or {}
