@@ -12,10 +12,13 @@ class Reader(HTMLParser):
         super().__init__()
         self.tags: list[str] = []
         self.cells: list[str] = []
+        self.images: list[dict[str, str | None]] = []
         self.text = ""
 
-    def handle_starttag(self, tag: str, attrs: object) -> None:
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
+        if tag == "img":
+            self.images.append(dict(attrs))
         if tag in ("td", "th"):
             self.cells.append("")
 

@@ -8,9 +8,9 @@ import os
 import re
 import subprocess
 import sys
+from base64 import b64decode
 from functools import partial
 from html import unescape
-from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -22,6 +22,7 @@ import typer.main
 import yaml
 from browser_support import DESKTOP, PHONE, launched, needs_chromium, opened, overflow
 from documented_support import PAGES, ROOT, blocks_of, commands_of, name_of
+from site_support import read
 
 import budgetnet
 from budgetnet.cli.main import app
@@ -37,7 +38,6 @@ DOCUMENTS: dict[str, type[Document]] = {
     "space": SearchSpace,
     "ablation": AblationStudy,
 }
-FETCHED = {("script", "src"), ("link", "href"), ("img", "src"), ("iframe", "src"), ("source", "src"), ("video", "src")}
 
 
 @pytest.fixture(scope="module")
@@ -57,47 +57,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class _Fetched(HTMLParser):
-    """What a page fetches while it is opened, and its text by table rows."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.addresses: list[str] = []
-        self.rows: list[list[str]] = []
-        self._inside = False
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        given = dict(attributes)
-        # Of links in the head, those to the site's own address are no more than names.
-        if not (tag == "link" and given.get("rel") in ("canonical", "prev", "next")):
-            self.addresses += [value or "" for name, value in attributes if (tag, name) in FETCHED]
-        if tag == "tr":
-            self.rows.append([])
-        elif tag in ("td", "th") and self.rows:
-            self.rows[-1].append("")
-            self._inside = True
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in ("td", "th"):
-            self._inside = False
-
-    def handle_data(self, data: str) -> None:
-        if self._inside:
-            self.rows[-1][-1] += data
-
-
-def read(path: Path) -> _Fetched:
-    page = _Fetched()
-    page.feed(path.read_text(encoding="utf-8"))
-    return page
-
-
 def test_pages_fetch_nothing_from_elsewhere(site: Path) -> None:
     pages = sorted(site.rglob("*.html"))
     fetched = {address for page in pages for address in read(page).addresses}
     assert len(pages) > 30
     assert fetched
-    assert not {address for address in fetched if urlsplit(address).scheme or urlsplit(address).netloc}
+    # What an address of this kind names, it holds.
+    asked = {address for address in fetched if not address.startswith("data:image/")}
+    assert not {address for address in asked if urlsplit(address).scheme or urlsplit(address).netloc}
     sheets = "".join(path.read_text(encoding="utf-8") for path in site.rglob("*.css"))
     assert not re.findall(r"(?:@import|url\()\s*[\"']?(?:https?:)?//", sheets)
 
@@ -250,6 +217,26 @@ def test_a_notebook_is_a_page_with_its_code_and_itself_beside_it(site: Path) -> 
         assert text.count('<div class="highlight">') >= len(code)
 
 
+def test_the_page_of_a_notebook_shows_its_stored_outputs(site: Path) -> None:
+    for path in (ROOT / "docs" / "notebooks").glob("*.ipynb"):
+        text = (site / "notebooks" / f"{path.stem}.html").read_text(encoding="utf-8")
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        for output in (output for cell in cells for output in cell.get("outputs", [])):
+            data = output.get("data", {})
+            if "image/png" in data:
+                words = output["metadata"]["image/png"]["alt"]
+                (source,) = re.findall(rf'<img alt="{re.escape(words)}" width="\d+" src="([^"]+)"', text)
+                assert (site / "notebooks" / source).read_bytes() == b64decode(data["image/png"])
+            elif "text/html" in data:
+                # Rows of tables, since the page has its own look of them.
+                rows = re.findall(r"<t[dh]\b[^>]*>[^<]+", "".join(data["text/html"]))
+                assert rows
+                assert [row for row in rows if row not in text] == []
+            else:
+                shown = "".join(data.get("text/plain", output.get("text", [])))
+                assert f'<pre class="output">{shown}' in unescape(text)
+
+
 def test_what_the_tutorial_enters_is_on_its_page(site: Path) -> None:
     text = re.sub(r"<[^>]+>", "", (site / "tutorial.html").read_text(encoding="utf-8"))
     commands = [each.text for block in blocks_of(ROOT / "docs" / "tutorial.md") for each in commands_of(block)]
@@ -298,7 +285,8 @@ def test_pages_fit_a_phone_and_are_found_without_a_network(site: Path) -> None:
         with launched() as browser:
             address = f"http://127.0.0.1:{server.server_port}"
             references = [f"reference/{name}" for name in ("spec", "command-line", "python")]
-            for place in ("index", *references, "notebooks/specs-and-budgets"):
+            notebooks = [f"notebooks/{path.stem}" for path in (ROOT / "docs" / "notebooks").glob("*.ipynb")]
+            for place in ("index", *references, *notebooks):
                 for width in (DESKTOP, PHONE):
                     with opened(browser, f"{address}/{place}.html", width=width) as (page, watch):
                         page.wait_for_load_state("networkidle")

@@ -73,6 +73,7 @@ def test_differences_are_paired_by_seed() -> None:
     corrected = multipletests(tests, method="holm")[1]
     assert [narrow.p_value, nearly.p_value] == pytest.approx(list(corrected))
     assert [narrow.significant, nearly.significant, base.significant] == [True, False, None]
+    assert repr(result) == f"AblationResult({result.study.name}: 4 variants, 12 runs, 1 beyond noise)"
     assert (base.difference, base.p_value, base.variant.is_base) == (None, None, True)
     # 256 to 400 channels in the last stage: 144 more of 5x5 from 256, of 3x3 and 1x1, of three norms and a classifier.
     more = 144 * 256 * 25 + 9 * (400**2 - 256**2) + 144 * 256 + 144 * 6 + 144 * 10
