@@ -65,7 +65,7 @@ class Study:
     def frame(self) -> pd.DataFrame:
         """Return one row for each trial, by number; sampled values are in columns that begin with ``sampled.``.
 
-        Bytes of weights and of peak memory have columns where the study limits them.
+        Bytes of weights and of peak memory, and latency, have columns where the study limits or minimises them.
         """
         import pandas as pd
 
@@ -96,11 +96,12 @@ class Study:
         """Return the Pareto front of accuracy and cost, cheapest first.
 
         Args:
-            cost: ``params``, ``macs`` or ``activations``. Default: all costs that the search minimised, or ``params``
-                if accuracy was its only objective.
+            cost: ``params``, ``macs``, ``activations``, or ``weights``, ``peak_memory`` or ``latency`` if the search
+                limited or minimised it. Default: all costs that the search minimised, or ``params`` if accuracy was its
+                only objective.
 
         Raises:
-            InputError: the cost is none of these.
+            InputError: the cost is none of these, or the trials do not have it.
         """
         costs = (self.settings.config.costs or ("params",)) if cost is None else (cost,)
         return [self._candidate(trial) for trial in front(self.trials(), costs=costs)]
@@ -156,7 +157,7 @@ class Study:
 
         Args:
             name: ``front``, ``macs``, ``budget``, ``rungs``, ``importance``, ``effects`` or ``curves``; of a search
-                with several objectives also ``hypervolume`` and, if it minimises them, ``activations``.
+                with several objectives also ``hypervolume`` and each cost that it minimises, such as ``activations``.
 
         Raises:
             InputError: the figure does not exist.

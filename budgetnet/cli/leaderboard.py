@@ -138,7 +138,7 @@ def _print_front(trials: Sequence[Trial], costs: Sequence[CostName]) -> None:
     output = console()
     output.print(front_table(front(trials, costs=costs), costs=costs, width=output.width))
     words = " and ".join(COSTS[name].words for name in costs)
-    explain(f"front: no other candidate is as accurate with at most as many {words}; of equal ones the first is shown")
+    explain(f"front: no other candidate is as accurate with no more {words}; of equal ones the first is shown")
 
 
 def print_leaderboard(study: optuna.Study, *, out: Path, storage: str | None, as_json: bool) -> None:

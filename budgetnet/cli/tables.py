@@ -189,8 +189,7 @@ def front_table(trials: Sequence[Trial], *, costs: Sequence[CostName], width: in
     table = titled_table(title, "trial", "architecture", *(COSTS[name].heading for name in shown), accuracy)
     table.columns[1].justify = "left"
     for trial in trials:
-        numbers = [getattr(trial, name) for name in shown]
-        cells = [f"{number:,}" if wide else short_count(number) for number in numbers]
+        cells = [COSTS[name].text(trial.amount(name) or 0, short=not wide) for name in shown]
         interval = wilson_interval(trial.correct, trial.images) if trial.correct is not None and trial.images else None
         share = trial.accuracy or 0.0
         reached = format_with_interval(share, interval, images=trial.images) if wide and interval else None

@@ -39,6 +39,7 @@ from budgetnet.study.objectives import (
     ACCURACY,
     WAYS_WITH_COSTS,
     CostName,
+    require_device,
     require_ways_with_costs,
     with_ways,
 )
@@ -92,9 +93,9 @@ class SearchConfig(EngineOptions):
     """Data set: digits, cifar10, cifar100, mnist, fashion-mnist, kmnist, svhn, stl10, NAME:PATH for one of these in a
     folder, folder:PATH or arrays:PATH.npz."""
     objectives: Objectives = (ACCURACY,)
-    """What to search for: accuracy, and any of params, macs and activations, which are minimised: accuracy,macs. The
-    result is then a front, with other defaults: sizing scale, as fit makes all networks equally large, sampler tpe
-    and pruner none."""
+    """What to search for: accuracy, and any of params, macs, activations, weights, peak_memory and latency, which are
+    minimised: accuracy,macs. latency needs its limit and a device file. The result is then a front, with other
+    defaults: sizing scale, as fit makes all networks equally large, sampler tpe and pruner none."""
     trials: Count = 6
     """Number of trained candidates that the study shall have, those of earlier searches included."""
     timeout: Duration = None
@@ -156,6 +157,7 @@ class SearchConfig(EngineOptions):
     def _ways_know_costs(self) -> Self:
         if self.costs:
             require_ways_with_costs(sampler=self.sampler, pruner=self.pruner)
+            require_device(self.costs, max_latency_ms=self.max_latency_ms)
         return self
 
     def default_of(self, name: str) -> Any:

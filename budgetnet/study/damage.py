@@ -10,6 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from budgetnet.common.errors import short_repr
+from budgetnet.model.deployed.limits import DEPLOYED
 from budgetnet.study.outcomes import DAMAGE, is_trained
 
 
@@ -130,6 +131,7 @@ _OPTIONAL = {
     "validation_accuracy": _SHARE,
     "validation_correct": _COUNT,
     "validation_images": _COUNT,
+    **dict.fromkeys(DEPLOYED, _AMOUNT),
 }
 _MARKS = frozenset({"architecture", "candidate", "budget_used"})
 """Attributes by which a trial of budgetnet is known, even where one is missing."""

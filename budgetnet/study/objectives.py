@@ -6,9 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple, get_args
 
 from budgetnet.common.errors import InputError
+from budgetnet.common.formatting import short_count
+from budgetnet.model.budget import Budget
+from budgetnet.model.deployed.limits import DEPLOYED, limit_text
+from budgetnet.model.spec import ModelSpec
 
-CostName = Literal["params", "macs", "activations"]
-"""Costs that a search can minimise: the names of fields of `Trial` and of attributes of Optuna's trials."""
+CostName = Literal["params", "macs", "activations", "weights", "peak_memory", "latency"]
+"""Costs that a search can minimise."""
 ObjectiveName = Literal["accuracy", CostName]
 
 Direction = Literal["maximize", "minimize"]
@@ -18,22 +22,51 @@ METRIC = "validation accuracy"
 """Name of the accuracy, in the dashboard and in Optuna's plots."""
 
 
-class CostWords(NamedTuple):
-    """How a cost is named."""
+class CostKind(NamedTuple):
+    """A cost: where it is stored, and how it is named."""
 
+    attribute: str
+    """Attribute of Optuna's trials; ``max_`` and this name is the field of its limit."""
     heading: str
     """In tables."""
     words: str
     """In sentences and figures, and in Optuna's plots."""
 
+    @property
+    def unit(self) -> str:
+        """Unit of columns and axes of numbers; empty for counts."""
+        return DEPLOYED[self.attribute].unit if self.attribute in DEPLOYED else ""
 
-COSTS: dict[CostName, CostWords] = {
-    "params": CostWords("params", "parameters"),
-    "macs": CostWords("MACs", "MACs"),
-    "activations": CostWords("activations", "activations"),
+    @property
+    def scale(self) -> float:
+        """Size of the unit."""
+        return DEPLOYED[self.attribute].scale if self.attribute in DEPLOYED else 1
+
+    def text(self, amount: float, *, short: bool = False) -> str:
+        """Format an amount, counts with suffixes if it must be short: ``79,344`` or ``79.3K``; ``536.0 KiB``."""
+        return limit_text(self.attribute, amount) if self.unit or not short else short_count(int(amount))
+
+    def limit(self, budget: Budget | None) -> float | None:
+        """Return a budget's limit of it; None without one."""
+        return None if budget is None else budget.allowed.get(self.attribute)
+
+    def need(self, spec: ModelSpec, budget: Budget) -> float:
+        """Return what a network costs; a latency is that on the budget's device."""
+        if self.attribute in DEPLOYED:
+            return DEPLOYED[self.attribute].need(spec, budget)
+        count: int = getattr(spec.cost, self.attribute)
+        return count
+
+
+COSTS: dict[CostName, CostKind] = {
+    "params": CostKind("params", "params", "parameters"),
+    "macs": CostKind("macs", "MACs", "MACs"),
+    "activations": CostKind("activations", "activations", "activations"),
+    "weights": CostKind("weights", "weights", "weights"),
+    "peak_memory": CostKind("peak_memory", "peak memory", "peak memory"),
+    "latency": CostKind("latency_ms", "latency", "latency"),
 }
-"""All costs. To add one: a line here and in `CostName`, and the field of `Trial` with the attribute that it is read
-from."""
+"""All costs. To add one: a line here and in `CostName`, for a field of `Cost` or a limit of the deployed network."""
 
 WAYS_WITH_COSTS = {"sizing": "scale", "sampler": "tpe", "pruner": "none"}
 """Defaults of a search with several objectives, by field of its config."""
@@ -65,6 +98,17 @@ def with_ways(given: dict[str, Any]) -> dict[str, Any]:
     except ValueError:  # Reported for the field.
         several = False
     return {**WAYS_WITH_COSTS, **given} if several else given
+
+
+def require_device(costs: Sequence[CostName], *, max_latency_ms: float | None) -> None:
+    """Check that a latency to minimise can be predicted.
+
+    Raises:
+        InputError: it has no limit, to which the device's file belongs.
+    """
+    if "latency" in costs and max_latency_ms is None:
+        # A limit also rejects networks with operations that the file has no times of.
+        raise InputError("objectives", ",".join((ACCURACY, *costs)), "latency needs max_latency_ms and device_file")
 
 
 def require_ways_with_costs(*, sampler: str, pruner: str) -> None:
@@ -101,7 +145,17 @@ def directions(costs: Sequence[CostName]) -> list[Direction]:
 
 def values_of(accuracy: float, facts: Mapping[str, Any], costs: Sequence[CostName]) -> list[float]:
     """Return Optuna's values of a trial: its accuracy, and each cost as read from its attributes."""
-    return [accuracy, *(float(facts[name]) for name in costs)]
+    return [accuracy, *(float(facts[COSTS[name].attribute]) for name in costs)]
+
+
+def unlimited_needs(costs: Sequence[CostName], spec: ModelSpec, budget: Budget) -> dict[str, float]:
+    """Return the attributes of costs of the deployed network that have no limit, and so are not among its needs."""
+    kinds = (COSTS[name] for name in costs)
+    return {
+        kind.attribute: kind.need(spec, budget)
+        for kind in kinds
+        if kind.attribute in DEPLOYED and kind.limit(budget) is None
+    }
 
 
 def unbeaten(points: Sequence[Sequence[float]]) -> list[int]:

@@ -17,7 +17,7 @@ from budgetnet.model.budget import SpecVerdict
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.recipe import Recipe
 from budgetnet.study.lock import StudyLock
-from budgetnet.study.objectives import CostName, values_of
+from budgetnet.study.objectives import CostName, unlimited_needs, values_of
 from budgetnet.study.outcomes import (
     DUPLICATE,
     IN_TRAINING_ELSEWHERE,
@@ -269,6 +269,7 @@ class TrialStore:
             "spec": verdict.spec.digest,
             **verdict.cost._asdict(),
             **verdict.needs,
+            **unlimited_needs(self._costs, verdict.spec, verdict.budget),
             "blocks": sum(stage.blocks for stage in verdict.spec.stages),
             "budget_used": round(verdict.budget.share_used(verdict.cost, verdict.needs), 6),
         }

@@ -76,7 +76,7 @@ class Trial(NamedTuple):
     began: datetime | None = None
     finished: datetime | None = None
     needs: Mapping[str, float] = MappingProxyType({})
-    """What the deployed network needs of each limit on it that the study has, see `budgetnet.model.budget`."""
+    """What the deployed network needs of each limit on it, and of each cost, that the study has."""
 
     @property
     def name(self) -> str:
@@ -87,6 +87,12 @@ class Trial(NamedTuple):
     def cost(self) -> Cost:
         """Closed-form cost of its network."""
         return Cost(self.params, self.macs, self.activations)
+
+    def amount(self, cost: CostName) -> float | None:
+        """Return how much of a cost its network has; None if the study has not stored it."""
+        attribute = COSTS[cost].attribute
+        amount: float | None = self.needs.get(attribute, getattr(self.cost, attribute, None))
+        return amount
 
     @property
     def fits(self) -> bool:
@@ -102,19 +108,29 @@ def front(trials: Iterable[Trial], *, costs: Sequence[CostName] = ("params",)) -
 
     Args:
         trials: trials of one study.
-        costs: costs to minimise: ``params``, ``macs`` or ``activations``.
+        costs: costs to minimise: ``params``, ``macs``, ``activations``, or one of the deployed network, ``weights``,
+            ``peak_memory`` or ``latency``, that the study limits or minimises.
 
     Raises:
-        InputError: no such cost.
+        InputError: no such cost, or the trials do not have it.
     """
     for cost in costs:
         if cost not in COSTS:
             raise InputError("cost", cost, f"must be one of {', '.join(COSTS)}")
     complete = [trial for trial in trials if trial.outcome == "complete" and trial.accuracy is not None]
     complete.sort(key=lambda trial: trial.number)
-    points = [(-(trial.accuracy or 0.0), *(getattr(trial, cost) for cost in costs)) for trial in complete]
-    found = [complete[place] for place in unbeaten(points)]
-    return sorted(found, key=lambda trial: tuple(getattr(trial, cost) for cost in costs))
+    amounts = [(trial, found) for trial in complete if (found := _amounts(trial, costs)) is not None]
+    if complete and not amounts:
+        raise InputError("cost", ", ".join(costs), "must be limited or minimised by the study")
+    points = [(-(trial.accuracy or 0.0), *found) for trial, found in amounts]
+    on_front = [amounts[place] for place in unbeaten(points)]
+    return [trial for trial, _ in sorted(on_front, key=lambda each: each[1])]
+
+
+def _amounts(trial: Trial, costs: Sequence[CostName]) -> tuple[float, ...] | None:
+    """Return the amounts of costs; None if one is not stored."""
+    found = [amount for cost in costs if (amount := trial.amount(cost)) is not None]
+    return tuple(found) if len(found) == len(costs) else None
 
 
 def count_outcomes(trials: Sequence[Trial]) -> dict[str, int]:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from device_file_support import IMAGE, NETWORK, REGION, SMALL_SPACE, WIDER, measure_small, resigned
 from support import RunCommand, tiny_recipe, write_space
@@ -215,6 +216,22 @@ def test_a_search_within_a_latency_times_its_finalists(
     kept = json.loads(tell("leaderboard", "--out", str(tmp_path), "--json").out)
     assert kept["finals"][0]["latency"]["error"] == 0.1
     assert "latency_ms" in kept["rows"][0]
+
+
+def test_a_latency_is_minimised_beside_accuracy(
+    digits: DataSet, device: DeviceFile, path: Path, tmp_path: Path, tell: RunCommand
+) -> None:
+    study = searched(digits, path, tmp_path, objectives="accuracy,latency", sizing="reject", trials=3)
+    complete = [each for each in study if each.trial.outcome == "complete"]
+    for each in complete:
+        assert each.trial.amount("latency") == pytest.approx(predicted_ms(device, each.spec) * 1.1)
+    kept = optuna.load_study(study_name=study.name, storage=f"sqlite:///{tmp_path / 'studies.db'}")
+    assert kept.metric_names == ["validation accuracy", "latency"]
+    assert {f"#{trial.number}" for trial in kept.best_trials} == {each.trial.name for each in study.front()}
+    shown = tell("leaderboard", "--out", str(tmp_path)).out
+    assert "front: accuracy against latency" in shown
+    assert study.figure("latency").layout.xaxis.title.text == "latency, ms (logarithmic)"
+    assert "1.00 ms latency" in study.figure("hypervolume").layout.meta["alt"]
 
 
 def test_a_study_stays_with_its_device(digits: DataSet, device: DeviceFile, path: Path, tmp_path: Path) -> None:

@@ -51,7 +51,9 @@ GIVEN: dict[str, st.SearchStrategy[Any]] = {
     "timeout": st.floats(1e-3, 1e7).map(lambda seconds: round(seconds, 3)),
     "max_train_flops": st.floats(0, 1e12, exclude_min=True),
     "objectives": st.just(("accuracy",))
-    | st.lists(st.sampled_from(("params", "macs", "activations")), unique=True).map(lambda costs: ["accuracy", *costs]),
+    | st.lists(st.sampled_from(("params", "macs", "activations", "weights", "peak_memory")), unique=True).map(
+        lambda costs: ["accuracy", *costs]
+    ),
     "sizing": st.sampled_from(("fit", "scale", "reject")),
     "sampler": st.sampled_from(("surrogate", "tpe", "gp", "nsga2", "random")),
     "pruner": st.sampled_from(("asha", "hyperband", "median", "none")),
@@ -201,7 +203,12 @@ def test_fields_parse_text() -> None:
         ({"objectives": "accuracy,macs,macs"}, "objectives = 'accuracy,macs,macs': must name each objective once"),
         (
             {"objectives": ["accuracy", "flops"]},
-            "objectives = ['accuracy', 'flops']: must be of accuracy, params, macs, activations, which flops is not",
+            "objectives = ['accuracy', 'flops']: must be of accuracy, params, macs, activations, weights, "
+            "peak_memory, latency, which flops is not",
+        ),
+        (
+            {"objectives": "accuracy,macs,latency"},
+            "objectives = 'accuracy,macs,latency': latency needs max_latency_ms and device_file",
         ),
         ({"objectives": 3}, "objectives = 3: must be a list of names"),
         (

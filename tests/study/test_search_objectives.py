@@ -20,8 +20,11 @@ from strategies import examples
 from support import PAIR_SPACE, TINY, TINY_SPACE, RunCommand, prepare, tiny_recipe
 
 import budgetnet as bn
-from budgetnet.common.errors import RecordError
+from budgetnet.common.byte_sizes import short_bytes
+from budgetnet.common.errors import InputError, RecordError
 from budgetnet.data import DataSet
+from budgetnet.model.deployed.memory import peak_memory
+from budgetnet.model.deployed.weights import weight_bytes
 from budgetnet.study.config import SearchConfig
 from budgetnet.study.context import SearchContext, make_settings
 from budgetnet.study.damage import damaged_trials
@@ -74,7 +77,10 @@ def test_unbeaten_points_match_brute_force(points: list[tuple[int, ...]]) -> Non
     assert unbeaten(points) == kept
 
 
-@pytest.mark.parametrize(("sampler", "costs"), [("nsga2", ("macs",)), ("tpe", ("params", "activations"))])
+@pytest.mark.parametrize(
+    ("sampler", "costs"),
+    [("nsga2", ("macs",)), ("tpe", ("params", "activations")), ("nsga2", ("weights", "peak_memory"))],
+)
 def test_front_equals_brute_force_and_optunas(
     run_search: SearchRunner, sampler: str, costs: tuple[CostName, ...]
 ) -> None:
@@ -83,6 +89,7 @@ def test_front_equals_brute_force_and_optunas(
     study = loaded(run_search)
     assert study.directions == [StudyDirection.MAXIMIZE, *(StudyDirection.MINIMIZE for _ in costs)]
     words = {"macs": "MACs", "params": "parameters", "activations": "activations"}
+    words |= {"weights": "weights", "peak_memory": "peak memory"}
     assert study.metric_names == ["validation accuracy", *(words[name] for name in costs)]
     complete = study.get_trials(states=(TrialState.COMPLETE,))
     for trial in complete:
@@ -93,7 +100,7 @@ def test_front_equals_brute_force_and_optunas(
     assert sum(bool(trial.user_attrs.get("trained")) for trial in complete) == 7
     trials = read_trials(study)
     found = front(trials, costs=costs)
-    ours = {(each.accuracy, *(float(getattr(each, name)) for name in costs)) for each in found}
+    ours = {(each.accuracy, *(each.amount(name) for name in costs)) for each in found}
     assert ours == brute_force(complete) == {tuple(trial.values) for trial in study.best_trials}
     board = rank(candidates(trials, costs=costs), comparable=False)
     assert {row.name for row in board if row.on_front} == {each.name for each in found}
@@ -331,6 +338,43 @@ def test_the_front_is_printed_drawn_and_reported(tell: RunCommand, tmp_path: Pat
     note = " ".join(get_note(kept).split())
     assert all(f"| {name} |" in note for name in ordered)
     assert "| objectives | accuracy, activations |" in note
+
+
+def test_bytes_of_the_deployed_network_are_minimised_printed_and_drawn(tell: RunCommand, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"trials": 4, "space": BY_RATE, "recipe": tiny_recipe(epochs=1), "device": "cpu"}
+    options |= {"train_size": 64, "validation_size": 40, "max_params": "20k", "max_weights": "30K", "sampler": "random"}
+    options |= {"weight_precision": "float16", "out": tmp_path / "runs", "study": "mine"}
+    study = bn.search(objectives="accuracy,weights,peak_memory", **options)
+    for each in study:
+        needs = {"weights": weight_bytes(each.spec, "float16"), "peak_memory": peak_memory(each.spec)}
+        assert each.trial.needs == needs
+        assert {name: each.trial.amount(name) for name in ("weights", "peak_memory")} == needs
+    shown = tell("leaderboard", "mine", "--out", str(tmp_path / "runs")).out
+    rows = json.loads(tell("leaderboard", "mine", "--out", str(tmp_path / "runs"), "--json").out)["rows"]
+    _, _, table = shown.partition("front: accuracy against weights and peak memory")
+    drawn = study.figure("peak_memory")
+    note = " ".join(get_note(loaded_from(tmp_path)).split())
+    page = bn.report("mine", out=tmp_path / "runs", to=tmp_path / "report.html").path.read_text()
+    assert len(study.front()) < len(list(study))
+    for each in study.front():
+        size = each.trial.needs["peak_memory"]
+        assert short_bytes(size) in table
+        assert f"| {short_bytes(size)} |" in note
+        assert f'<td class="n">{size / 1024:,.1f}</td>' in page
+        assert size in [row["peak_memory"] for row in rows]
+    sizes = sorted(each.trial.needs["peak_memory"] / 1024 for each in study)
+    assert sorted(x for trace in drawn.data for x in trace.x) == sizes
+    assert drawn.layout.xaxis.title.text == "peak memory, KiB (logarithmic)"
+    ticks = drawn.layout.xaxis.tickvals
+    assert ticks is None or (ticks[0] <= sizes[0] and sizes[-1] <= ticks[-1])
+    assert "30.00 KiB weights and " in study.figure("hypervolume").layout.meta["alt"]
+    assert "no more weights and peak memory" in shown
+    with pytest.raises(InputError, match=r"^cost = 'latency': must be limited or minimised by the study$"):
+        study.front(cost="latency")
+
+
+def loaded_from(folder: Path) -> optuna.Study:
+    return optuna.load_study(study_name="mine", storage=f"sqlite:///{folder / 'runs' / 'studies.db'}")
 
 
 def test_one_objective_shows_no_front(tell: RunCommand, run_search: SearchRunner) -> None:

@@ -118,7 +118,7 @@ class Overview:
             [
                 trial.name,
                 f"{percent(trial.accuracy or 0.0, images=trial.images)}",
-                *(f"{getattr(trial, name):,}" for name in shown),
+                *(COSTS[name].text(trial.amount(name) or 0) for name in shown),
                 plain(trial.architecture),
             ]
             for trial in front(self._trials, costs=costs)

@@ -28,7 +28,7 @@ class Hypervolume(NamedTuple):
     """Hypervolume by trial."""
 
     rows: tuple[HypervolumeRow, ...]
-    reference: dict[CostName, int]
+    reference: dict[CostName, float]
     """Cost of the reference point, whose accuracy is 0: the budget's limit, or the highest of a complete trial."""
 
 
@@ -44,16 +44,14 @@ def hypervolume_rows(trials: Sequence[Trial], *, costs: Sequence[CostName], budg
     from optuna.exceptions import ExperimentalWarning
 
     complete = [trial for trial in trials if trial.outcome == "complete" and trial.accuracy is not None]
+    columns = {name: [trial.amount(name) or 0.0 for trial in complete] for name in costs}
     if not complete:
         return Hypervolume((), {})
-    reference = {
-        name: getattr(budget, f"max_{name}", None) or max(1, *(getattr(trial, name) for trial in complete))
-        for name in costs
-    }
+    reference = {name: COSTS[name].limit(budget) or max(column) or 1 for name, column in columns.items()}
     # A copy in memory, whose costs are shares of the reference point's, so that its volume is 1.
     mirror = optuna.create_study(directions=directions(costs))
-    for trial in complete:
-        shares = (getattr(trial, name) / reference[name] for name in costs)
+    for place, trial in enumerate(complete):
+        shares = (columns[name][place] / reference[name] for name in costs)
         mirror.add_trial(optuna.trial.create_trial(values=[trial.accuracy or 0.0, *shares]))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
@@ -93,7 +91,7 @@ def hypervolume(trials: Sequence[Trial], *, costs: Sequence[CostName], budget: B
 def _alt(found: Hypervolume) -> str:
     if not found.rows:
         return "No candidate was trained to its end yet."
-    corner = listed([f"{allowed:,} {COSTS[name].words}" for name, allowed in found.reference.items()])
+    corner = listed([f"{COSTS[name].text(allowed)} {COSTS[name].words}" for name, allowed in found.reference.items()])
     return (
         f"After {len(found.rows)} complete trials the front covers {100 * found.rows[-1].share:.1f} % of the volume "
         f"between an accuracy of 0 % with {corner}, and 100 % without cost."

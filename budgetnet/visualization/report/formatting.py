@@ -16,6 +16,7 @@ from budgetnet.study.finalists import FinalGap
 from budgetnet.study.leaderboard import noise_word
 from budgetnet.study.objectives import COSTS, CostName, shown_costs
 from budgetnet.study.space.named import describe_space
+from budgetnet.study.trials import Trial
 from budgetnet.visualization.report.content import Environment, Report
 
 LIMIT_NAMES = {"params": "parameters", "macs": "MACs", "activations": "activations"}
@@ -115,7 +116,8 @@ class FrontRowText(NamedTuple):
     accuracy: float
     interval: Interval
     images: int
-    costs: list[int]
+    costs: list[str]
+    """Numbers in the units of the headings."""
 
 
 class FrontText(NamedTuple):
@@ -133,7 +135,7 @@ def front_text(report: Report) -> FrontText:
     on_front = {standing.row.name: standing.row for standing in report.standings if standing.row.on_front}
     found = sorted(
         (trial for trial in report.trials if trial.name in on_front),
-        key=lambda trial: tuple(getattr(trial, name) for name in costs),
+        key=lambda trial: tuple(trial.amount(name) or 0.0 for name in costs),
     )
     rows = [
         FrontRowText(
@@ -142,11 +144,17 @@ def front_text(report: Report) -> FrontText:
             accuracy=on_front[trial.name].accuracy,
             interval=on_front[trial.name].interval,
             images=on_front[trial.name].images,
-            costs=[getattr(trial, name) for name in shown],
+            costs=[_cost_text(trial, name) for name in shown],
         )
         for trial in found
     ]
-    return FrontText([COSTS[name].heading for name in shown], rows)
+    headings = (COSTS[name].heading + (f", {COSTS[name].unit}" if COSTS[name].unit else "") for name in shown)
+    return FrontText(list(headings), rows)
+
+
+def _cost_text(trial: Trial, name: CostName) -> str:
+    amount, kind = trial.amount(name) or 0, COSTS[name]
+    return limit_number(kind.attribute, amount) if kind.unit else whole(int(amount))
 
 
 def outcome_text(counts: Mapping[str, int]) -> str:

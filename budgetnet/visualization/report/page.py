@@ -17,6 +17,7 @@ from budgetnet.common.files import write_text
 from budgetnet.experiments.ablation.changes import EFFECT_RULE, POOLED_RULE
 from budgetnet.model.published import get as published
 from budgetnet.runs.recipe import LEAKAGE_WARNING
+from budgetnet.study.leaderboard import rows_needs
 from budgetnet.version import __version__
 from budgetnet.visualization.figures import silhouette_svg
 from budgetnet.visualization.html import stages_html
@@ -100,6 +101,7 @@ def _of_search(report: Report) -> dict[str, Any]:
         "outcomes": outcome_text(report.counts),
         "objectives": objectives_text(report.settings.config.costs),
         "front": front_text(report),
+        "deployed": rows_needs([standing.row for standing in report.standings]),
         "verdict": verdict_text(report),
         "final_verdict": final_verdict,
         "environments": [environment_text(each) for each in report.environments],
