@@ -35,7 +35,7 @@ many_examples = examples(500)
 ENGINE_FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "engine": st.sampled_from(get_args(EngineName)),
     "workers": st.integers(1, 10**6),
-    "per_gpu": st.integers(1, 10**6),
+    "per_gpu": st.integers(1, 10**6) | st.just("auto"),
     "store": st.just("s3://bucket/a folder"),
 }
 """Values of the fields by which a config chooses its engine."""

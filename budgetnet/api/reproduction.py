@@ -123,9 +123,11 @@ def run_reproduction(
     from budgetnet.data import declared_cifar10
     from budgetnet.engines.batch import Batch, first_run
     from budgetnet.engines.choice import EngineChoice, require_engine
+    from budgetnet.engines.gpu_sharing import with_workers_per_gpu
     from budgetnet.engines.jobs import PlannedRun
     from budgetnet.training.callbacks import Callbacks
     from budgetnet.training.devices import choose_device
+    from budgetnet.training.memory import memory_on
     from budgetnet.training.progress import chosen_verbosity, load_with_progress, showing
     from budgetnet.training.work import Work
 
@@ -134,6 +136,14 @@ def run_reproduction(
     dataset = dataset or load_with_progress(config.data)
     if config.declared:
         dataset = declared_cifar10(dataset, field="declare")
+    shape: dict[str, Any] = {"input_shape": dataset.input_shape, "num_classes": dataset.num_classes}
+    config = with_workers_per_gpu(
+        config,
+        dataset=dataset,
+        device=chosen,
+        trainings=lambda: [memory_on(chosen, each.spec.adapted(**shape), each.recipe) for each in groups],
+        say=say,
+    )
     engine = EngineChoice.of(config, device=chosen)
     batch = Batch(
         dataset,

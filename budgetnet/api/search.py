@@ -85,7 +85,8 @@ def run_search(
     deadline = None if config.timeout is None else time.time() + config.timeout
     _require_readable(config)
     from budgetnet.engines.choice import require_engine
-    from budgetnet.study.request import arrange, finish, likely_run, run, trained_before
+    from budgetnet.engines.gpu_sharing import with_workers_per_gpu
+    from budgetnet.study.request import arrange, finish, likely_run, run, sampled_trainings, trained_before
     from budgetnet.training.callbacks import Callbacks
     from budgetnet.training.devices import choose_device
     from budgetnet.training.progress import chosen_verbosity, load_with_progress, showing
@@ -94,9 +95,16 @@ def run_search(
 
     trackers = make_trackers(config.track, out=config.out)
     # Check the device and the engine before decoding images.
-    choose_device(config.device)
+    device = choose_device(config.device)
     require_engine(config)
-    dataset = dataset or load_with_progress(config.data)
+    images = dataset = dataset or load_with_progress(config.data)
+    config = with_workers_per_gpu(
+        config,
+        dataset=images,
+        device=device,
+        trainings=lambda: sampled_trainings(config, images, device=device),
+        say=say,
+    )
     request = arrange(dataset, config)
     if chosen_verbosity(verbosity) != "quiet" and (notice := unfinished_cycle(config.candidate_recipe)):
         say(notice)
@@ -219,11 +227,13 @@ def run_ablation(
     from budgetnet.api.search_winner import require_data_of_search
     from budgetnet.engines.batch import Batch, first_run
     from budgetnet.engines.choice import EngineChoice, require_engine
+    from budgetnet.engines.gpu_sharing import with_workers_per_gpu
     from budgetnet.experiments.ablation.results import ablation_result
     from budgetnet.experiments.ablation.running import finished_variants, planned_runs, train_variants
     from budgetnet.experiments.ablation.stored import store_ablation
     from budgetnet.training.callbacks import Callbacks
     from budgetnet.training.devices import choose_device
+    from budgetnet.training.memory import memory_on
     from budgetnet.training.progress import chosen_verbosity, load_with_progress, showing
     from budgetnet.training.work import Work
 
@@ -232,7 +242,15 @@ def run_ablation(
     dataset = dataset or load_with_progress(config.data_name)
     require_data_of_search(config, dataset)
     variants = study.variants(input_shape=dataset.input_shape, num_classes=dataset.num_classes)
-    device = choose_device(config.device)
+    device, runs = choose_device(config.device), planned_runs(study, variants)
+    if not partial:
+        config = with_workers_per_gpu(
+            config,
+            dataset=dataset,
+            device=device,
+            trainings=lambda: [memory_on(device, each.spec, each.recipe) for each in runs],
+            say=say,
+        )
     engine = EngineChoice.of(config, device=device)
     batch = Batch(dataset, device=device, out=config.out, engine=engine, **config.sizes)
     if partial:
@@ -241,7 +259,6 @@ def run_ablation(
     for variant in variants:
         if variant.is_base:
             variant.verdict.require()
-    runs = planned_runs(study, variants)
     if config.threads is not None:
         from budgetnet.training.threads import set_threads
 

@@ -40,6 +40,7 @@ from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.recipe import LEAKAGE_WARNING, Recipe, unfinished_cycle
 
 if TYPE_CHECKING:
+    from budgetnet.api.training import Training
     from budgetnet.runs.records import RunRecord
 
 
@@ -91,6 +92,7 @@ def train(
         typer.echo(notice, err=True)
     if not as_json:
         _announce_cost(ready.spec, how, images=ready.data.record.train_images)
+        _announce_memory(ready)
     try:
         with compiling(wanted=compiled):
             run = ready.run(compile=compiled, cuda_graphs=replay, callbacks=trackers, verbosity=verbosity)
@@ -140,6 +142,17 @@ def _report(record: RunRecord, *, as_json: bool) -> None:
     if identity.recipe.leaks:
         typer.echo(LEAKAGE_WARNING)
     typer.echo(f"run folder: {record.folder}")
+
+
+def _announce_memory(ready: Training) -> None:
+    """Print the memory of a training step, and whether the device has less."""
+    from budgetnet.common.byte_sizes import short_bytes
+    from budgetnet.training.memory import memory_of, memory_on
+
+    needed, available = memory_on(ready.device, ready.spec, ready.recipe), memory_of(ready.device)
+    lacks = available is not None and available < needed.total
+    warning = f"; only {short_bytes(available or 0)} are available, so choose a smaller batch_size" if lacks else ""
+    typer.echo(f"memory of a training step: about {needed}{warning}")
 
 
 def _announce_cost(spec: ModelSpec, recipe: Recipe, *, images: int) -> None:

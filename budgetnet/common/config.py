@@ -249,8 +249,12 @@ def petaflops_text(number: float) -> str:
 
 
 def _threads(value: object) -> int | str | None:
-    if value is None or value == "auto":
-        return value
+    return None if value is None else _count_or_auto(value)
+
+
+def _count_or_auto(value: object) -> int | str:
+    if value == "auto":
+        return "auto"
     try:
         return parse_count(value, field="")
     except ValueError:
@@ -296,6 +300,7 @@ Seed = Annotated[int, BeforeValidator(_seed), OnCommandLine("N")]
 Duration = Annotated[float | None, BeforeValidator(_duration), OnCommandLine("TIME", _duration_text)]
 Petaflops = Annotated[float | None, BeforeValidator(_petaflops), OnCommandLine("PFLOP", petaflops_text)]
 Threads = Annotated[int | Literal["auto"] | None, BeforeValidator(_threads), OnCommandLine("N|auto")]
+CountOrAuto = Annotated[int | Literal["auto"], BeforeValidator(_count_or_auto), OnCommandLine("N|auto")]
 Data = Annotated[str, BeforeValidator(path_as_text), OnCommandLine("DATA")]
 Url = Annotated[
     str | None,
@@ -321,8 +326,8 @@ class EngineOptions(Config):
     """Where runs are trained. local: on this machine. ray: on a Ray cluster."""
     workers: OptionalCount = None
     """Number of worker processes. Default: one on a CPU, per_gpu on each GPU, or all that a cluster has room for."""
-    per_gpu: Count = 1
-    """Number of worker processes that share a GPU."""
+    per_gpu: CountOrAuto = 1
+    """Number of worker processes that share a GPU; auto: as many as its memory has room for."""
     store: Url = None
     """URL at which a cluster's workers keep runs, such as s3://bucket/runs. Default: the folder of runs."""
 

@@ -28,10 +28,11 @@ class EngineChoice(NamedTuple):
     @classmethod
     def of(cls, config: EngineOptions, *, device: torch.device) -> EngineChoice:
         """Return the choice of a config; on this machine by default one worker on a CPU and ``per_gpu`` on each GPU."""
-        workers = config.workers
+        # Without GPUs nothing is shared, so auto was not replaced.
+        workers, per_gpu = config.workers, 1 if config.per_gpu == "auto" else config.per_gpu
         if workers is None and config.engine == "local":
-            workers = torch.cuda.device_count() * config.per_gpu if device.type == "cuda" else 1
-        return cls(config.engine, workers, config.per_gpu, config.store)
+            workers = torch.cuda.device_count() * per_gpu if device.type == "cuda" else 1
+        return cls(config.engine, workers, per_gpu, config.store)
 
     @property
     def in_this_process(self) -> bool:

@@ -11,6 +11,7 @@ from budgetnet.engines.jobs import Job, JobEnd
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.records import Epoch, RunRecord, RunResult
 from budgetnet.training.callbacks import Callback, Callbacks
+from budgetnet.training.memory import parts_to_begin_with
 from budgetnet.training.out_of_memory import retry_out_of_memory
 from budgetnet.training.step import Execution
 from budgetnet.training.trainer import train
@@ -97,7 +98,8 @@ def run_job(job: Job, data: TrainingData, *, out: Path, callback: Callback, repo
         )
 
     try:
-        record, parts = retry_out_of_memory(attempt)
+        begin_with = parts_to_begin_with(data.adapt(job.run.spec), job.run.recipe, data.train.images.device)
+        record, parts = retry_out_of_memory(attempt, begin_with=begin_with)
         if record is None:
             return JobEnd("out of memory")
         if reporter:

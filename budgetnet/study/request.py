@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from budgetnet.common.errors import InputError, RecordError
 from budgetnet.data import DataSet
@@ -15,6 +16,8 @@ from budgetnet.engines.choice import EngineChoice
 from budgetnet.model.budget import Budget
 from budgetnet.model.spec import ModelSpec
 from budgetnet.model.zoo import ENTRIES, get
+from budgetnet.runs.recipe import Recipe
+from budgetnet.runs.training_memory import TrainingMemory
 from budgetnet.study.config import SearchConfig
 from budgetnet.study.context import Plan, SearchContext, make_settings, require_feasible
 from budgetnet.study.driver import SearchOutcome, search
@@ -24,13 +27,18 @@ from budgetnet.study.reading import read_trials
 from budgetnet.study.space import SearchSpace
 from budgetnet.study.space.columns import sample_columns
 from budgetnet.study.space.fitting import fit
+from budgetnet.study.space.pool import Image
 from budgetnet.study.storage import default_storage, find_study, open_storage, storage_errors
 from budgetnet.study.trials import count_outcomes
 from budgetnet.training.callbacks import Callback
 from budgetnet.training.devices import choose_device
+from budgetnet.training.memory import memory_on
 from budgetnet.training.threads import FirstRun
 from budgetnet.training.trainer import identify
 from budgetnet.training.work import Work
+
+_SAMPLED = 50
+"""Number of sampled candidates whose training memory is looked at."""
 
 
 class Request(NamedTuple):
@@ -106,15 +114,41 @@ def likely_run(request: Request) -> FirstRun | None:
     if context.settings.device != "cpu":
         return None
     settings, data = context.settings, context.data
-    image: dict[str, Any] = {"input_shape": data.input_shape, "num_classes": data.num_classes}
     if request.enqueued:
         return FirstRun(request.enqueued[0], settings.recipe, data)
-    sizing = request.config.sizing
-    generator = np.random.default_rng(request.config.seed)
-    columns = sample_columns(settings.space.proposed(sizing), count=1, generator=generator)
-    params = SearchSpace.params_at(columns, 0)
-    spec = fit(settings.space, params, budget=settings.budget, sizing=sizing, **image)
+    image = Image(data.input_shape, data.num_classes)
+    spec, _ = next(_sampled(request.config, image, count=1))
     return FirstRun(spec, settings.recipe, data)
+
+
+def sampled_trainings(config: SearchConfig, dataset: DataSet, *, device: torch.device) -> Iterator[TrainingMemory]:
+    """Yield the memory of the trainings of sampled candidates within the budget, and of the networks to train first.
+
+    Args:
+        config: options of the search.
+        dataset: images and classes.
+        device: device to train on.
+    """
+    image, finals = Image(dataset.input_shape, dataset.num_classes), config.finalists > 0
+    for spec, recipe in _sampled(config, image, count=_SAMPLED):
+        if config.budget.admits(spec):
+            yield memory_on(device, spec, recipe)
+            if finals:
+                yield memory_on(device, spec, config.finalist_recipe)
+    named = (each for each in config.enqueued if isinstance(each, ModelSpec))
+    for spec in (config.search_space.smallest(**image._asdict()), *(each.adapted(**image._asdict()) for each in named)):
+        yield memory_on(device, spec, config.candidate_recipe)
+
+
+def _sampled(config: SearchConfig, image: Image, *, count: int) -> Iterator[tuple[ModelSpec, Recipe]]:
+    """Yield sampled candidates, of which some are over budget where widths are not fitted."""
+    space, sizing = config.search_space, config.sizing
+    generator = np.random.default_rng(config.seed)
+    columns = sample_columns(space.proposed(sizing), count=count, generator=generator)
+    for row in range(count):
+        params = SearchSpace.params_at(columns, row)
+        spec = fit(space, params, budget=config.budget, sizing=sizing, **image._asdict())
+        yield spec, space.recipe_for(params, base=config.candidate_recipe)
 
 
 def trained_before(request: Request) -> Work:

@@ -209,7 +209,7 @@ def test_diverged_run_exits_with_1_and_one_line(folder: Path, tell: RunCommand, 
     for _ in range(2):  # the second answer comes from the record
         answer = tell("train", "good.yaml", *small())
         assert (answer.code, answer.out.count("cost: at most "), answer.err.count("\n")) == (1, 1, 1)
-        assert answer.out.count("\n") == 1
+        assert (answer.out.count("memory of a training step: about "), answer.out.count("\n")) == (1, 2)
         assert "the loss was not finite in epoch" in answer.err
         assert ("in epoch 1 " in answer.err) is (settings is not SLOW)
 
