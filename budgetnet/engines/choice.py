@@ -28,7 +28,7 @@ class EngineChoice(NamedTuple):
     @classmethod
     def of(cls, config: EngineOptions, *, device: torch.device) -> EngineChoice:
         """Return the choice of a config; on this machine by default one worker on a CPU and ``per_gpu`` on each GPU."""
-        # Without GPUs nothing is shared, so auto was not replaced.
+        # Where auto was not replaced, no GPU is shared, or the workers are given.
         workers, per_gpu = config.workers, 1 if config.per_gpu == "auto" else config.per_gpu
         if workers is None and config.engine == "local":
             workers = torch.cuda.device_count() * per_gpu if device.type == "cuda" else 1

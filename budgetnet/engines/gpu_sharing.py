@@ -86,7 +86,9 @@ def with_workers_per_gpu(
         trainings: returns the memory of the trainings, or of a sample of them.
         say: called with a line on the number and its reasons.
     """
-    if options.per_gpu != "auto" or device.type != "cuda":
+    # On this machine, a number of workers that was given is the number of all.
+    is_open = options.workers is None or options.engine == "ray"
+    if options.per_gpu != "auto" or device.type != "cuda" or not is_open:
         return options
     needed = max(process_memory(each, images=dataset.train_images.nbytes) for each in trainings())
     sharing = share(free_gpu_memory(), needed, cores=available_cores() // torch.cuda.device_count())

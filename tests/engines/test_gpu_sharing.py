@@ -66,9 +66,11 @@ def test_without_a_gpu_nothing_is_shared(digits: DataSet) -> None:
     def never() -> Any:
         raise AssertionError
 
-    for config, device in ((SearchConfig(per_gpu="auto"), CPU), (SearchConfig(per_gpu=2), CUDA)):
+    given = SearchConfig(per_gpu="auto", workers=3)
+    for config, device in ((SearchConfig(per_gpu="auto"), CPU), (SearchConfig(per_gpu=2), CUDA), (given, CUDA)):
         assert with_workers_per_gpu(config, device=device, dataset=digits, trainings=never, say=str) is config
     assert EngineChoice.of(SearchConfig(per_gpu="auto"), device=CPU)[:3] == ("local", 1, 1)
+    assert EngineChoice.of(given, device=CUDA)[:3] == ("local", 3, 1)
     assert SearchConfig(per_gpu="4").per_gpu == 4
     with pytest.raises(InputError, match=r"^per_gpu = 'some': must be a whole number of at least 1, or auto$"):
         EngineOptions(per_gpu="some")

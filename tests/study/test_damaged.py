@@ -18,6 +18,7 @@ from support import RunCommand
 
 from budgetnet.common.errors import RecordError
 from budgetnet.data import DataSet
+from budgetnet.model.deployed.limits import DEPLOYED
 from budgetnet.study.finalists import FINALS_KEY, Finals, store_finals
 from budgetnet.study.storage import SETTINGS_KEY, default_storage, open_storage
 
@@ -171,6 +172,14 @@ def test_the_damaged_field_is_named(
     assert listed == set(range(TRIALS)) - {3}
     assert set(damaged) == {3}
     assert damaged[3].startswith(damage)
+
+
+@pytest.mark.parametrize("name", DEPLOYED)
+def test_numbers_of_the_deployed_network_are_checked(out: Path, read: Reader, name: str) -> None:
+    assert set_row(out, "trial_user_attributes", "key", name, "trial_id = ? AND key = ?", 4, "ended")
+    listed, damaged = read("leaderboard")
+    assert damaged == {3: f"attribute {name} = 'all 2 epochs': must be a number of at least 0"}
+    assert listed == set(range(TRIALS)) - {3}
 
 
 @pytest.mark.parametrize("value", [" 3", "3\n", "3 4", "3]", ""])

@@ -49,6 +49,14 @@ def test_the_front_minds_the_cost_it_is_asked_for() -> None:
     assert front([small_and_slow, large_and_fast], costs=("macs",)) == [large_and_fast, small_and_slow]
 
 
+def test_a_cost_that_is_not_stored_leaves_a_trial_out() -> None:
+    known, other = trial(0, 0.5, 10)._replace(needs={"peak_memory": 5}), trial(1, 0.9, 10)
+    assert front([known, other], costs=("peak_memory",)) == [known]
+    assert (known.amount("peak_memory"), known.amount("params"), other.amount("latency")) == (5, 10, None)
+    with pytest.raises(InputError, match=r"^cost = 'latency': must be limited or minimised by the study$"):
+        front([known, other], costs=("latency",))
+
+
 @pytest.mark.parametrize("outcome", ["pruned", "over budget", "duplicate", "running", "interrupted", "no result"])
 def test_front_has_only_complete_trials(outcome: Outcome) -> None:
     assert front([trial(0, 0.99, 1, outcome=outcome), trial(1, 0.5, 2)]) == [trial(1, 0.5, 2)]
