@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from budgetnet.runs.records import RunRecord
     from budgetnet.study.config import SearchConfig
     from budgetnet.study.finalists import FinalResult
+    from budgetnet.study.leaderboard import LeaderboardRow
     from budgetnet.study.objectives import CostName
     from budgetnet.study.settings import StudySettings
     from budgetnet.study.trials import Trial
@@ -61,21 +62,22 @@ def _print_runs(board: Leaderboard, records: Sequence[RunRecord], *, as_json: bo
     output = console()
     output.print(leaderboard_table(board, title=board.title, width=output.width))
     typer.echo(f"data: {data.name}: {data.provenance}; {data.validation_images:,} validation images")
-    _explain_columns(output.width, comparable=comparable, against=board[0].compared_with)
+    _explain_columns(board, output.width, comparable=comparable)
 
 
-def _explain_columns(width: int, *, comparable: bool, against: str) -> None:
+def _explain_columns(rows: Sequence[LeaderboardRow], width: int, *, comparable: bool) -> None:
     """Print what the columns of the leaderboard mean, as far as the terminal shows them."""
     from budgetnet.cli.tables import explain, is_wide
 
     images = "accuracy: on the validation images, which also selected each run's best epoch, one seed each"
-    if not is_wide(width):
+    if not is_wide(width, rows):
         explain(f"{images}; wider terminals also show intervals, gaps and the cost of training")
         return
     rule = (
         "gap: difference to the published result, which is on 10,000 test images and so not tested"
         if comparable
-        else f"gap: difference to {against} on the same images, tested at the 95 % level, corrected over all candidates"
+        else f"gap: difference to {rows[0].compared_with} on the same images, tested at the 95 % level, corrected over "
+        "all candidates"
     )
     explain(f"{images}; {rule}")
 
@@ -184,8 +186,8 @@ def print_leaderboard(study: optuna.Study, *, out: Path, storage: str | None, as
             "`budgetnet trials --sort accuracy`"
         )
     if rows:
-        _explain_columns(output.width, comparable=comparable, against=rows[0].compared_with)
-    if is_wide(output.width):
+        _explain_columns(rows, output.width, comparable=comparable)
+    if is_wide(output.width, rows):
         explain(
             "PFLOP: 1e15 floating-point operations of training, 6 x MACs x images x epochs, fewer with progressive "
             "resizing or example filtering; validation not counted"

@@ -28,6 +28,8 @@ _PLAIN_WIDTH = 120
 """Width in characters if the output is not a terminal."""
 _SHORT = 12
 """Most characters of a name that a heading has room for."""
+_DEPLOYED_WIDTH = 12
+"""Width of a column of bytes or times of the deployed network."""
 _VERY_WIDE = 140
 """Width from which tables also show the intervals of gaps."""
 
@@ -59,9 +61,14 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH, highlight=False, markup=False, emoji=False)
 
 
-def is_wide(width: int) -> bool:
-    """Return whether a leaderboard of this width has every column."""
-    return width >= _PLAIN_WIDTH - 10
+def is_wide(width: int, rows: Sequence[LeaderboardRow] = ()) -> bool:
+    """Return whether a table of this width has every column; a leaderboard also depends on its rows.
+
+    Args:
+        width: width of the terminal in characters.
+        rows: rows of the leaderboard; more than one number of the deployed network need more room.
+    """
+    return width - _DEPLOYED_WIDTH * max(0, len(rows_needs(rows)) - 1) >= _PLAIN_WIDTH - 10
 
 
 def explain(text: str) -> None:
@@ -135,7 +142,7 @@ def leaderboard_table(rows: Sequence[LeaderboardRow], *, title: str, width: int)
     Narrow terminals get counts with suffixes, no gaps, and accuracies without intervals; only very wide ones get the
     intervals of gaps beside what they mean.
     """
-    wide = is_wide(width)
+    wide = is_wide(width, rows)
     against = rows[0].compared_with if rows else ""
     tested = wide and against != PUBLISHED
     table = Table(title=title, title_justify="left", expand=False)
@@ -147,7 +154,7 @@ def leaderboard_table(rows: Sequence[LeaderboardRow], *, title: str, width: int)
     table.add_column("MACs", justify="right", no_wrap=True)
     deployed = rows_needs(rows)
     for name in deployed:
-        table.add_column(limit_words(name), justify="right")
+        table.add_column(limit_words(name).replace(" ", "\n"), justify="right", no_wrap=True)
     if wide:
         table.add_column("PFLOP", justify="right", no_wrap=True)
     table.add_column("accuracy % [95 %]" if wide else "accuracy %", justify="right", no_wrap=True)

@@ -351,11 +351,13 @@ def test_bytes_of_the_deployed_network_are_minimised_printed_and_drawn(tell: Run
         assert {name: each.trial.amount(name) for name in ("weights", "peak_memory")} == needs
     shown = tell("leaderboard", "mine", "--out", str(tmp_path / "runs")).out
     rows = json.loads(tell("leaderboard", "mine", "--out", str(tmp_path / "runs"), "--json").out)["rows"]
-    _, _, table = shown.partition("front: accuracy against weights and peak memory")
+    board, _, table = shown.partition("front: accuracy against weights and peak memory")
     drawn = study.figure("peak_memory")
     note = " ".join(get_note(loaded_from(tmp_path)).split())
     page = bn.report("mine", out=tmp_path / "runs", to=tmp_path / "report.html").path.read_text()
     assert len(study.front()) < len(list(study))
+    for each in study:
+        assert all(short_bytes(need) in board for need in each.trial.needs.values()), "no number is cut"
     for each in study.front():
         size = each.trial.needs["peak_memory"]
         assert short_bytes(size) in table
