@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from budgetnet.api.leaderboard import Leaderboard
 from budgetnet.api.trained_candidate import TrainedCandidate
 from budgetnet.common.errors import InputError, RecordError
+from budgetnet.common.formatting import count_of
 from budgetnet.model.budget import Budget
 from budgetnet.runs.named_recipes import describe_recipe
 from budgetnet.study.finalists import FinalResult, load_finals, read_results
@@ -219,7 +220,7 @@ class Study:
             "budget": f"at most {settings.budget.in_words()}" if settings.budget.allowed else "",
             "data": f"{settings.data.name}: {settings.data.provenance}",
             "images": f"{settings.data.train_images:,} training, {settings.data.validation_images:,} validation",
-            "recipe": f"{describe_recipe(settings.recipe)}, {settings.recipe.epochs} epochs",
+            "recipe": f"{describe_recipe(settings.recipe)}, {count_of(settings.recipe.epochs, 'epoch')}",
             "seed": str(settings.config.seed),
         }
         return study_html(self.leaderboard(), title=self.name, facts=facts, counts=self.count_outcomes())

@@ -85,6 +85,7 @@ def _explain_columns(rows: Sequence[LeaderboardRow], width: int, *, comparable: 
 def _explain_search(counts: Mapping[str, int], settings: StudySettings, config: SearchConfig) -> None:
     """Print what became of the trials, and how they were proposed and trained."""
     from budgetnet.cli.tables import explain
+    from budgetnet.common.formatting import count_of
     from budgetnet.runs.named_recipes import describe_recipe
     from budgetnet.study.space.named import describe_space
 
@@ -97,7 +98,7 @@ def _explain_search(counts: Mapping[str, int], settings: StudySettings, config: 
     explain(
         f"data: {settings.data.name}: {settings.data.provenance}; {settings.data.train_images:,} training and "
         f"{settings.data.validation_images:,} validation images; recipe {describe_recipe(settings.recipe)}, "
-        f"{settings.recipe.epochs} epochs, seed {config.seed}; "
+        f"{count_of(settings.recipe.epochs, 'epoch')}, seed {config.seed}; "
         f"space {describe_space(settings.space)}{varied}, {config.sizing}, {config.sampler}, {config.pruner}"
     )
 

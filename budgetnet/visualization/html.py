@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from budgetnet.common.formatting import percent, share_of_limit, short_count, short_petaflops
+from budgetnet.common.formatting import count_of, percent, share_of_limit, short_count, short_petaflops
 from budgetnet.evaluation.results import BINS, EvaluatedRun, compare
 from budgetnet.experiments.ablation.changes import EFFECT_RULE, POOLED_RULE
 from budgetnet.experiments.ablation.results import AblationResult, Row
@@ -201,7 +201,7 @@ def run_html(record: RunRecord) -> str:
         accuracy = f"{format_with_interval(share, interval, images=result.validation_images)} % validation accuracy"
     facts = [
         accuracy,
-        f"recipe {describe_recipe(identity.recipe)}, {result.epochs} epochs, seed {identity.seed}",
+        f"recipe {describe_recipe(identity.recipe)}, {count_of(result.epochs, 'epoch')}, seed {identity.seed}",
         f"{short_petaflops(record.train_flops)} PFLOP",
     ]
     head = f"<p><b>{escape(record.folder.name)}</b> · {escape(' · '.join(facts))}</p>"

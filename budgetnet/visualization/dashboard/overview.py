@@ -142,7 +142,7 @@ class Overview:
             ["budget", f"at most {budget}" if budget else "no limit"],
             ["data", f"{plain(data.name)}: {plain(data.provenance)}"],
             ["images", f"{data.train_images:,} for training, {data.validation_images:,} for validation"],
-            ["recipe", f"{plain(describe_recipe(recipe))}, {recipe.epochs} epochs"],
+            ["recipe", f"{plain(describe_recipe(recipe))}, {count_of(recipe.epochs, 'epoch')}"],
             ["space", f"{plain(describe_space(settings.space))}, sizing {settings.config.sizing}"],
             ["sampler, pruner", f"{settings.config.sampler}, {settings.config.pruner}"],
             *([["objectives", ", ".join(settings.config.objectives)]] if settings.config.costs else []),
