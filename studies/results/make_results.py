@@ -19,6 +19,7 @@ from budgetnet.common.files import write_text
 from budgetnet.common.formatting import percent, short_count, short_petaflops
 from budgetnet.model import published
 from budgetnet.model.zoo import get
+from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.records import RunRecord
 from budgetnet.runs.store import RunFolder
 from budgetnet.statistics.intervals import (
@@ -148,6 +149,27 @@ def _cells(row: Row) -> dict[str, str]:
     }
 
 
+def candidates_table(study: Path) -> str:
+    """Return the candidates of a search with their validation accuracy, the most accurate first, as a Markdown table.
+
+    Args:
+        study: folder of the study, with `recipe.yaml` by which the candidates were trained.
+    """
+    recipe = Recipe.load(study / "recipe.yaml")
+    records = [RunFolder(path.parent).load(weights=False) for path in sorted(study.glob("runs/*/result.json"))]
+    own = [record for record in records if record.identity.recipe.digest == recipe.digest]
+    lines = ["| network | made | parameters | MACs | epochs | validation % [95 %] |", "|---" * 6 + "|"]
+    for record in sorted(own, key=lambda record: -(record.result.validation_accuracy or 0.0)):
+        result, spec = record.result, record.identity.spec
+        correct, images = result.validation_correct or 0, result.validation_images
+        accuracy = format_with_interval(correct / images, wilson_interval(correct, images), images=images)
+        ended = "" if result.status == "complete" else ", pruned"
+        made = "by hand" if spec.name else "by search"
+        cost = f"{result.params:,} | {short_count(result.macs)}"
+        lines.append(f"| `{spec.label}` | {made} | {cost} | {result.epochs}{ended} | {accuracy} |")
+    return "\n".join(lines)
+
+
 def hours_table(studies: Path) -> str:
     """Return the hours and operations of the trainings on all of CIFAR-10 by study, as a Markdown table."""
     lines = ["| study | trainings | PFLOP | hours |", "|---|---|---|---|"]
@@ -238,6 +260,7 @@ def all_tables(studies: Path) -> dict[str, str]:
         "results": results_table(rows),
         "few-results": results_table(rows, columns=FEW_COLUMNS),
         "hours": hours_table(studies),
+        "candidates": candidates_table(studies / "cifar10-search-cpu"),
     }
 
 

@@ -1,9 +1,8 @@
-"""Take screenshots of the report and the dashboard of a search on digits.
+"""Take screenshots of the report and the dashboard of the latest search in a folder of runs.
 
-python studies/screenshots/take.py --out runs/screenshots --images docs/images
+python studies/screenshots/take.py --out ~/budgetnet-studies/runs/cifar10-search-cpu --images docs/images
 
-Takes a few minutes on a CPU; needs Chromium and the extra `test`. Run again, it resumes the search and replaces the
-screenshots.
+Needs Chromium and the extra `test`.
 """
 
 from __future__ import annotations
@@ -23,15 +22,13 @@ from playwright.sync_api import Page, sync_playwright
 from budgetnet.common.files import write_bytes
 
 BUDGETNET = [sys.executable, "-m", "budgetnet"]
-SEARCH = ["search", "--max-params", "300k", "--sizing", "scale", "--trials", "14", "--enqueue", "resnet20"]
-FINALS = ["--finalists", "2", "--study", "digits"]
 BROWSER = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 WIDTH = 1280
 """Width of the browser window, in pixels."""
 
 
 def main() -> None:
-    """Run the search, unless it is complete, and take both screenshots."""
+    """Take both screenshots."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of run folders")
     parser.add_argument("--images", type=Path, required=True, help="folder for the screenshots")
@@ -40,9 +37,8 @@ def main() -> None:
     if chromium is None:
         sys.exit("Chromium or Chrome must be on the PATH")
     out, images = arguments.out, arguments.images
-    subprocess.run([*BUDGETNET, *SEARCH, *FINALS, "--out", str(out)], check=True)  # noqa: S603 - our own
     report = out / "report.html"
-    subprocess.run([*BUDGETNET, "report", "digits", "-o", str(report), "--out", str(out)], check=True)  # noqa: S603 - our own
+    subprocess.run([*BUDGETNET, "report", "-o", str(report), "--out", str(out)], check=True)  # noqa: S603 - our own
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=BROWSER)
         page = browser.new_page(viewport={"width": WIDTH, "height": 1500})
@@ -62,7 +58,7 @@ def main() -> None:
 @contextmanager
 def served(out: Path) -> Iterator[str]:
     """Serve the dashboard during the block; the block gets the address of the study."""
-    command = [*BUDGETNET, "dashboard", "digits", "--port", "0", "--out", str(out)]
+    command = [*BUDGETNET, "dashboard", "--port", "0", "--out", str(out)]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own
     try:
         line = server.stdout.readline() if server.stdout else ""
