@@ -75,3 +75,31 @@ def test_each_evaluated_network_has_its_row() -> None:
         expected.add((f"{params:,}", f"{minutes:.0f}", str(len(group)), f"{mean:.2f} [{low:.2f}, {high:.2f}]"))
     assert {(row[2], row[7], row[8], row[10].strip("*")) for row in rows} == expected
     assert len(rows) == len(runs)
+
+
+def test_finals_of_the_search_follow_from_the_records() -> None:
+    folder = ROOT / "studies" / "cifar10-search-cpu"
+    finals = json.loads((folder / "leaderboard.json").read_text())["finals"]
+    text = (folder / "README.md").read_text()
+    # Wide enough that the differences of all found finalists hold together (Šidák).
+    confidence = 0.95 ** (1 / (len(finals) - 1))
+    found: dict[str, tuple[float, float, float]] = {}
+    for final in finals:
+        correct = [json.loads((folder / "runs" / run / "test.json").read_text())["correct"] for run in final["runs"]]
+        assert final["test"] == [each / 10_000 for each in correct]
+        mean = float(np.mean(correct)) / 100
+        margin = float(t.ppf((1 + confidence) / 2, len(correct) - 1) * sem(correct)) / 100
+        found[final["architecture"]] = (mean, mean - margin, mean + margin)
+    (base,) = (final["architecture"] for final in finals if final["enqueued"])
+    other, other_low, other_high = found.pop(base)
+    for final in finals:
+        if final["enqueued"]:
+            continue
+        mean, low, high = found[final["architecture"]]
+        # MOVER (Zou and Donner 2008).
+        ends = (
+            mean - other - float(np.hypot(mean - low, other_high - other)),
+            mean - other + float(np.hypot(high - mean, other - other_low)),
+        )
+        assert [final["gap"], *final["gap_interval"]] == pytest.approx([(mean - other) / 100, *(e / 100 for e in ends)])
+        assert f"{mean - other:+.2f} [{ends[0]:+.2f}, {ends[1]:+.2f}]" in text
