@@ -172,6 +172,21 @@ def test_a_search_that_still_runs_and_has_nothing_complete_makes_a_report(tmp_pa
         assert sentence in words
 
 
+def test_a_finalists_run_that_has_not_begun_is_not_damaged(tmp_path: Path) -> None:
+    study = every_outcome(tmp_path)
+    before = report_of(study)
+    assert before.finals is not None
+    searched = {trial.run for trial in before.trials}
+    last = next(record for result in before.finals for record in result.records if record.folder.name not in searched)
+    shutil.rmtree(last.folder)
+    found = report_of(study)
+    assert found.unreadable == before.unreadable == ()
+    assert (
+        sum(len(result.records) for result in found.finals or ())
+        == sum(len(result.records) for result in before.finals) - 1
+    )
+
+
 def test_damaged_run_folder_is_omitted_and_listed(tmp_path: Path) -> None:
     study = every_outcome(tmp_path)
     broken = study.identity(network(16, 24), seed=0).run_id

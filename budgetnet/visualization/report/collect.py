@@ -10,6 +10,7 @@ from pathlib import Path
 import optuna
 
 from budgetnet.model.zoo import get
+from budgetnet.runs.records import RunRecord
 from budgetnet.study.commands import found_config
 from budgetnet.study.damage import damaged_trials
 from budgetnet.study.feature_effects import feature_effects
@@ -59,7 +60,7 @@ def collect(
     reader = Reader()
     standings = _standings(trials, settings)
     finals = load_finals(study)
-    results = None if finals is None else results_of(finals, out, reader.read)
+    results = None if finals is None else results_of(finals, out, lambda path: _read_begun(path, reader))
     best = winner([standing.row for standing in standings], results or [])
     best_record = None if best is None or not best.run else reader.read(out / best.run)
     learning = [
@@ -134,6 +135,11 @@ def _counts(trials: Sequence[Trial]) -> dict[str, int]:
     others = {"interrupted": outcomes["interrupted"], "skipped": outcomes["skipped"]}
     seen = {"proposed": len(trials), "running": outcomes["running"], "complete": outcomes["complete"]}
     return {**count_outcomes(trials), **others, **seen}
+
+
+def _read_begun(path: Path, reader: Reader) -> RunRecord | None:
+    """Return the record of a finalist's run; None if it has not begun, is unfinished or is damaged."""
+    return reader.read(path) if path.is_dir() else None
 
 
 def _standings(trials: Sequence[Trial], settings: StudySettings) -> list[Standing]:
