@@ -86,7 +86,7 @@ class Witness:
 
 
 def check_study(folder: Path, *, wanted: int, epochs: int, killed_workers: int = 0) -> None:
-    """That so many candidates were trained once each, and that every one that was killed was taken up.
+    """Check that this many candidates were trained once each, and that every killed one was resumed.
 
     Unless its worker was killed three times in the same epoch, which chance may do.
     """
