@@ -29,7 +29,6 @@ OPTIONS = ["search", "--space", "space.yaml", "--recipe", "recipe.yaml", "--max-
 OPTIONS += ["--train-size", "500", "--validation-size", "40", "--workers", "2", "--trials", str(TRIALS)]
 
 ENDED = ("COMPLETE", "PRUNED")
-GIVEN_UP = "its worker process died 3 times in the same epoch"
 
 
 def trained(trials: list[StoredTrial]) -> list[StoredTrial]:
@@ -85,27 +84,21 @@ class Witness:
             assert list(RunFolder(self._runs / run).load().curves[: len(epochs)]) == epochs
 
 
-def check_study(folder: Path, *, wanted: int, epochs: int, killed_workers: int = 0) -> None:
-    """Check that this many candidates were trained once each, and that every killed one was resumed.
-
-    Unless its worker was killed three times in the same epoch, which chance may do.
-    """
+def check_study(folder: Path, *, wanted: int, epochs: int) -> None:
+    """That so many candidates were trained once each, and that every one that was killed was taken up."""
     trials = read_trials(folder)
     done = trained(trials)
     assert len(done) == wanted
     assert {trial["state"] for trial in trials} <= {*ENDED, "FAIL"}
     assert len({trial["candidate"] for trial in done}) == len({trial["run"] for trial in done}) == wanted
     runs = {path.parent.name for path in (folder / "runs").glob("*/run.json")}
-    given_up = [trial for trial in trials if trial["state"] == "FAIL" and trial["ended"] == GIVEN_UP]
-    assert len(given_up) <= killed_workers // 3
-    trained_runs = {trial["run"] for trial in done}
-    assert trained_runs <= runs <= trained_runs | {trial["run"] for trial in given_up}
+    assert runs == {trial["run"] for trial in done}
     for trial in done:
         record = RunFolder(folder / "runs" / trial["run"]).load()
         assert (record.result.epochs, record.result.validation_accuracy) == (epochs, trial["value"])
         assert load_tensors(RunFolder(record.folder).best)[0]
     for trial in trials:
-        if trial["state"] == "FAIL" and trial not in given_up:
+        if trial["state"] == "FAIL":
             assert trial["ended"] == "interrupted"
             assert [other["run"] for other in trials if other.get("retry_of") == trial["number"]] == [trial["run"]]
 
@@ -242,10 +235,9 @@ def test_a_search_killed_at_random_instants_loses_nothing_and_trains_nothing_twi
         process.communicate()
     final = start(*OPTIONS, "--json", cwd=tmp_path)
     out, err = final.communicate(timeout=600)
-    assert final.returncode == 0
-    assert all(line.endswith(GIVEN_UP) for line in err.splitlines())
+    assert (final.returncode, err) == (0, "")
     witness.look(alone=True)
     witness.check_epochs()
     assert witness.resumable >= 5, "the case needs candidates that were killed in training"
     assert json.loads(out)["trained"] == TRIALS
-    check_study(tmp_path, wanted=TRIALS, epochs=60, killed_workers=killed["worker"])
+    check_study(tmp_path, wanted=TRIALS, epochs=60)
