@@ -6,7 +6,7 @@ commands can share the runs, and the test set is opened only after all runs are 
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -17,6 +17,7 @@ from budgetnet.common.errors import BudgetnetError
 from budgetnet.data import DataSet
 from budgetnet.data.training_data import TrainingData
 from budgetnet.engines.choice import LOCAL, EngineChoice, make_engine
+from budgetnet.engines.deaths import Deaths
 from budgetnet.engines.jobs import Engine, Job, JobEnd, PlannedRun
 from budgetnet.evaluation.inference import evaluate_on_test
 from budgetnet.runs.recipe import Recipe
@@ -28,8 +29,6 @@ from budgetnet.training.trainer import identify
 
 _LOOK_SECONDS = 2.0
 """Interval of looks at the other runs while this process waits for one that another is training."""
-MAX_DEATHS = 3
-"""Times that the worker of a run may die in the same epoch before the batch ends."""
 
 
 class RunList:
@@ -46,7 +45,7 @@ class RunList:
         """Runs that other processes are training."""
         self._left = deque(runs)
         self._current: dict[int, PlannedRun] = {}
-        self._deaths: Counter[int] = Counter()
+        self._deaths: defaultdict[int, Deaths] = defaultdict(Deaths)
         self._trained = trained
 
     def next_job(self, worker: int) -> Job | None:
@@ -74,7 +73,7 @@ class RunList:
         elif end.outcome != "out of memory":
             raise end.as_error()
 
-    def interrupted(self, worker: int, *, lost: bool, progress: bool) -> None:
+    def interrupted(self, worker: int, *, lost: bool, epochs: int | None) -> None:
         """Put the run back in the first place.
 
         Raises:
@@ -82,10 +81,12 @@ class RunList:
         """
         run = self._current.pop(worker)
         self._left.appendleft(run)
-        self._deaths[id(run)] = lost if progress else self._deaths[id(run)] + lost
-        if self._deaths[id(run)] >= MAX_DEATHS:
-            times = f"{MAX_DEATHS} times in the same epoch"
-            raise BudgetnetError(f"{run.spec.label}, seed {run.seed}: its worker process died {times}")
+        if not lost:
+            return
+        before = self._deaths[id(run)]
+        deaths = self._deaths[id(run)] = before.with_one(before.epochs if epochs is None else epochs)
+        if deaths.too_many:
+            raise BudgetnetError(f"{run.spec.label}, seed {run.seed}: {deaths.too_many}")
 
     def tick(self) -> None:
         """Do nothing: nothing is due."""

@@ -122,13 +122,13 @@ class Dispatcher(Protocol):
     def ended(self, worker: int, end: JobEnd) -> None:
         """Receive the end of a worker's job; an exception stops the engine."""
 
-    def interrupted(self, worker: int, *, lost: bool, progress: bool) -> None:
+    def interrupted(self, worker: int, *, lost: bool, epochs: int | None) -> None:
         """Receive that a worker's job was interrupted and can be resumed.
 
         Args:
             worker: number of the worker.
             lost: whether its process died.
-            progress: whether an epoch of the job had ended since it was handed out.
+            epochs: number of epochs of the run that had ended; None if the worker had not yet read its run folder.
         """
 
     def tick(self) -> None:

@@ -52,8 +52,8 @@ class RemoteEngine(Engine):
         self._training: set[int] = set()
         self._started_runs: set[int] = set()
         """Workers whose runs have started and are not known to have ended."""
-        self._progressed: set[int] = set()
-        """Workers that have ended an epoch of their job."""
+        self._epochs: dict[int, int] = {}
+        """Epochs that have ended of each worker's run, once the run has started."""
         self._callback = Callbacks([])
 
     def set_workers(self, workers: int) -> None:
@@ -107,8 +107,8 @@ class RemoteEngine(Engine):
             for worker in sorted(self._started_runs):
                 self._callback.on_run_interrupted(None, worker=worker)
             for worker in sorted(self._training):
-                dispatcher.interrupted(worker, lost=False, progress=worker in self._progressed)
-            for each in (self._idle, self._training, self._started_runs, self._progressed):
+                dispatcher.interrupted(worker, lost=False, epochs=self._epochs.get(worker))
+            for each in (self._idle, self._training, self._started_runs, self._epochs):
                 each.clear()
 
     def _hand_out(self, dispatcher: Dispatcher) -> bool:
@@ -121,7 +121,7 @@ class RemoteEngine(Engine):
                 break
             self._idle.discard(worker)
             self._training.add(worker)
-            self._progressed.discard(worker)
+            self._epochs.pop(worker, None)
             self._send(worker, "job", job.to_mapping())
         return False
 
@@ -147,13 +147,16 @@ class RemoteEngine(Engine):
     def _call_back(self, worker: int, event: str, values: Sequence[Any]) -> None:
         if event == "run_start":
             self._started_runs.add(worker)
-            self._callback.on_run_start(RunInfo.from_mapping(values[0]), worker=worker)
+            run = RunInfo.from_mapping(values[0])
+            self._epochs[worker] = len(run.curves)
+            self._callback.on_run_start(run, worker=worker)
         elif event == "step_end":
             self._callback.on_step_end(*values, worker=worker)
         elif event == "epoch_end":
-            self._progressed.add(worker)
+            epoch = Epoch(*values[0])
+            self._epochs[worker] = epoch.epoch
             self._deaths[worker] = 0
-            self._callback.on_epoch_end(Epoch(*values[0]), worker=worker)
+            self._callback.on_epoch_end(epoch, worker=worker)
         elif event == "run_end":
             self._started_runs.discard(worker)
             self._callback.on_run_end(RunResult.from_mapping(values[0]), worker=worker)
@@ -170,7 +173,7 @@ class RemoteEngine(Engine):
             self._started_runs.discard(worker)
             self._callback.on_run_interrupted(None, worker=worker)
         if was_training:
-            dispatcher.interrupted(worker, lost=not blameless, progress=worker in self._progressed)
+            dispatcher.interrupted(worker, lost=not blameless, epochs=self._epochs.get(worker))
         counts, most = (
             (self._deaths, MAX_DEATHS) if was_training or was_idle else (self._failed_starts, MAX_FAILED_STARTS)
         )

@@ -126,6 +126,7 @@ _OPTIONAL = {
     "host": _TEXT,
     "proposal": _COUNT,
     "deaths": _COUNT,
+    "epochs_at_death": _COUNT,
     "retry_of": _COUNT,
     "repeat_of": _COUNT,
     "validation_accuracy": _SHARE,

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 import optuna
 from optuna.trial import FrozenTrial
 
+from budgetnet.common.errors import RecordError
 from budgetnet.engines.jobs import WAITING, Engine, Job, JobEnd, PlannedRun, Waiting
 from budgetnet.runs.records import Epoch
 from budgetnet.runs.store import RunFolder
@@ -33,8 +34,6 @@ _log = logging.getLogger(__name__)
 
 MAX_REJECTED = 1_000
 """Candidates rejected in a row, over budget or duplicates, after which the search stops."""
-MAX_DEATHS = 3
-"""Worker processes that may die in the same epoch of a candidate before it is failed."""
 _BUSY_SECONDS = 60.0
 """Longest time to wait, with nothing else to do, for candidates that other processes are training."""
 _LOOK_SECONDS = 1.0
@@ -144,8 +143,8 @@ class Driver:
             return "time"
         finally:
             gc.unfreeze()
-            for candidate, trial in self._busy:
-                self.store.interrupt(trial, deaths=candidate.deaths)
+            for _, trial in self._busy:
+                self.store.interrupt(trial)
             # After an error or an interrupt nothing waits for a storage that is away: its running trials are resumed.
             self.store.flush()
         self.store.flush(wait=True)
@@ -259,20 +258,30 @@ class Driver:
             self._skip(candidate, trial, reason=end.message)
         elif end.outcome == "interrupted":
             # A temporary cause, such as a full disk: the next search resumes the candidate.
-            self.store.interrupt(trial, deaths=candidate.deaths)
+            self.store.interrupt(trial)
             raise end.as_error()
         else:
             self.store.fail(trial, reason=end.message)
             raise end.as_error()
 
-    def interrupted(self, worker: int, *, lost: bool, progress: bool) -> None:
+    def interrupted(self, worker: int, *, lost: bool, epochs: int | None) -> None:
         """Store that a candidate was interrupted, to be resumed first, or failed if it keeps killing workers."""
         candidate, trial = self._training.pop(worker)
-        deaths = int(lost) if progress else candidate.deaths + lost
-        if deaths >= MAX_DEATHS:
-            self._skip(candidate, trial, reason=f"its worker process died {deaths} times in the same epoch")
+        if not lost:
+            self.store.interrupt(trial)
+            return
+        deaths = candidate.deaths.with_one(self._saved_epochs(trial) if epochs is None else epochs)
+        if deaths.too_many:
+            self._skip(candidate, trial, reason=deaths.too_many)
         else:
             self.store.interrupt(trial, deaths=deaths)
+
+    def _saved_epochs(self, trial: FrozenTrial) -> int:
+        """Return the number of epochs in a candidate's run folder; 0 without a readable one here."""
+        try:
+            return len(RunFolder(self._context.out / trial.user_attrs["run"]).read_curves())
+        except RecordError:
+            return 0
 
     def _skip(self, candidate: Candidate, trial: FrozenTrial, *, reason: str) -> None:
         """Fail a candidate and go on with others."""

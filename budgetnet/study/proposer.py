@@ -9,6 +9,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
 from budgetnet.data.training_data import TrainingData
+from budgetnet.engines.deaths import Deaths
 from budgetnet.model.spec import ModelSpec
 from budgetnet.study.sampling.domain import Sample, Sampler
 from budgetnet.study.sampling.optuna_sampler import OptunaSampler, sampler_attrs
@@ -91,7 +92,7 @@ class Proposals:
             candidate._replace(
                 system_attrs=sampler_attrs(trial.system_attrs),
                 retry_of=trial.number,
-                deaths=trial.user_attrs.get("deaths", 0),
+                deaths=Deaths.of_attributes(trial.user_attrs),
             )
         )
 

@@ -13,6 +13,7 @@ import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from budgetnet.engines.deaths import Deaths
 from budgetnet.model.budget import SpecVerdict
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.recipe import Recipe
@@ -60,8 +61,8 @@ class Candidate(NamedTuple):
     """The sampler's attributes of the trial."""
     retry_of: int | None = None
     """Number of the interrupted trial that it resumes."""
-    deaths: int = 0
-    """Worker processes that died in the epoch at which it goes on."""
+    deaths: Deaths = Deaths()
+    """Worker processes that died in training it."""
     enqueued: bool = False
     """Whether the user enqueued it."""
     proposal: int | None = None
@@ -199,14 +200,14 @@ class TrialStore:
         """Close the trial of a candidate that another study's search is training."""
         self._end(trial, TrialState.PRUNED, None, {"ended": IN_TRAINING_ELSEWHERE})
 
-    def interrupt(self, trial: FrozenTrial, *, deaths: int = 0) -> None:
+    def interrupt(self, trial: FrozenTrial, *, deaths: Deaths | None = None) -> None:
         """Close the trial of an interrupted candidate, which is resumed first.
 
         Args:
             trial: its trial.
-            deaths: worker processes that died in the epoch at which the candidate goes on.
+            deaths: worker processes that died in training the candidate; default: those it began with.
         """
-        self._end(trial, TrialState.FAIL, None, {"ended": INTERRUPTED, **({"deaths": deaths} if deaths else {})})
+        self._end(trial, TrialState.FAIL, None, {"ended": INTERRUPTED, **(deaths.to_attributes() if deaths else {})})
 
     def fail(self, trial: FrozenTrial, *, reason: str) -> None:
         """Close the trial of a failed candidate, which is not tried again."""
@@ -275,8 +276,7 @@ class TrialStore:
         }
         if candidate.retry_of is not None:
             facts["retry_of"] = candidate.retry_of
-        if candidate.deaths:
-            facts["deaths"] = candidate.deaths
+        facts |= candidate.deaths.to_attributes()
         if candidate.proposal is not None:
             facts["proposal"] = candidate.proposal
         if candidate.enqueued:

@@ -46,7 +46,7 @@ class Slow:
         assert self.epochs[worker][-1] == 4
         self.ended_[worker] += 1
 
-    def interrupted(self, worker: int, *, lost: bool, progress: bool) -> None:
+    def interrupted(self, worker: int, *, lost: bool, epochs: int | None) -> None:
         raise AssertionError("nothing interrupts simulated workers")
 
     def tick(self) -> None:

@@ -12,7 +12,7 @@ import optuna
 import pytest
 import torch
 from optuna.trial import TrialState
-from search_support import SearchRunner, Watcher, opened_store
+from search_support import SearchRunner, Watcher
 from support import PAIR_SPACE, TINY, EachEpoch, prepare, restarts, tiny_recipe
 from test_search_finals import Case
 
@@ -23,9 +23,8 @@ from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.records import Epoch, RunResult
 from budgetnet.runs.store import TEST_OPENINGS_FILE, RunFolder
 from budgetnet.study import driver as driver_module
-from budgetnet.study.proposer import Proposals
 from budgetnet.study.reading import read_trials
-from budgetnet.study.storage import open_storage, study_settings
+from budgetnet.study.storage import open_storage
 from budgetnet.study.trials import count_outcomes
 from budgetnet.training.callbacks import Callback, Callbacks
 from budgetnet.training.trainer import identify, train
@@ -202,20 +201,6 @@ def test_memory_that_runs_out_after_a_report_is_no_error(
     assert scarce.spent
     assert (trial.state, trial.user_attrs["batch_parts"]) == (TrialState.COMPLETE, 2)
     assert list(trial.intermediate_values) == [1, 2, 3]
-
-
-def test_deaths_are_remembered_when_the_search_itself_is_killed(run_search: SearchRunner) -> None:
-    study = run_search(trials=1).study
-    settings = study_settings(study)
-    with opened_store(study, run_search.out) as store:
-        proposals = Proposals(store, settings, prepare(run_search.digits, settings.recipe))
-        candidate = proposals.next().candidate
-        store.interrupt(store.begin(candidate, run="r", seed=0), deaths=2)
-        store.begin(proposals.next().candidate, run="r", seed=0)
-        store.flush()
-    with opened_store(study, run_search.out) as store:
-        resumed = Proposals(store, settings, prepare(run_search.digits, settings.recipe)).next().candidate
-    assert (resumed.key, resumed.deaths) == (candidate.key, 2)
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])

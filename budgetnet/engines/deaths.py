@@ -1,0 +1,40 @@
+"""Deaths of worker processes in training one run: after three in the same epoch, the run is not tried again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+_MOST = 3
+
+
+class Deaths(NamedTuple):
+    """Worker processes that died in the same epoch of a run, the last ones."""
+
+    number: int = 0
+    epochs: int = 0
+    """Number of epochs of the run that had ended by then."""
+
+    def with_one(self, epochs: int) -> Deaths:
+        """Return these and one more.
+
+        Args:
+            epochs: number of epochs of the run that had ended; more than at the deaths before make it the first again.
+        """
+        if self.number and epochs <= self.epochs:
+            return self._replace(number=self.number + 1)
+        return Deaths(1, epochs)
+
+    @property
+    def too_many(self) -> str:
+        """Reason not to try the run again; empty if it can be tried."""
+        return f"its worker process died {self.number} times in the same epoch" if self.number >= _MOST else ""
+
+    def to_attributes(self) -> dict[str, int]:
+        """Return attributes of a trial, none without a death."""
+        return {"deaths": self.number, "epochs_at_death": self.epochs} if self.number else {}
+
+    @classmethod
+    def of_attributes(cls, attributes: Mapping[str, Any]) -> Deaths:
+        """Read the attributes of a trial."""
+        return cls(attributes.get("deaths", 0), attributes.get("epochs_at_death", 0))
