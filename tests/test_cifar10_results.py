@@ -103,3 +103,37 @@ def test_finals_of_the_search_follow_from_the_records() -> None:
         )
         assert [final["gap"], *final["gap_interval"]] == pytest.approx([(mean - other) / 100, *(e / 100 for e in ends)])
         assert f"{mean - other:+.2f} [{ends[0]:+.2f}, {ends[1]:+.2f}]" in text
+
+
+def test_random_candidates_are_compared_as_the_runs_say() -> None:
+    page = ROOT / "studies" / "cifar10-random-cpu" / "README.md"
+    rows = {row[0]: row[1:] for row in table(page.read_text(), "random")}
+    assert len(rows) == 4
+    operations = {}
+    for sampler, folder in (("surrogate", "cifar10-search-cpu"), ("random", "cifar10-random-cpu")):
+        trials = json.loads((ROOT / "studies" / folder / "trials.json").read_text())["trials"]
+        by_run = {trial["run"]: trial for trial in trials if trial.get("trained")}
+        found = []
+        for path in (ROOT / "studies" / folder / "runs").glob("*/result.json"):
+            run, result = (json.loads((path.parent / name).read_text()) for name in ("run.json", "result.json"))
+            if run["recipe"]["name"] == "cifar10-search-cpu" and not run["spec"].get("name"):
+                accuracy = result["validation_correct"] / result["validation_images"]
+                assert by_run[path.parent.name]["accuracy"] == pytest.approx(accuracy)
+                found.append((accuracy, result["validation_correct"], result["status"] == "stopped"))
+        best = sorted(found, reverse=True)
+        low, high = proportion_confint(best[0][1], 5000, method="wilson")
+        assert rows[sampler][0] == str(len(found))
+        assert rows[sampler][2:] == [
+            str(sum(stopped for *_, stopped in found)),
+            f"{100 * best[0][0]:.2f} [{100 * low:.2f}, {100 * high:.2f}]",
+            f"{100 * float(np.mean([accuracy for accuracy, *_ in best[:5]])):.2f}",
+        ]
+        operations[sampler] = [
+            trial["train_flops"] for trial in trials if trial.get("trained") and not trial["enqueued"]
+        ]
+    least = min(map(sum, operations.values()))
+    for sampler, flops in operations.items():
+        within = int((np.cumsum(flops) <= least).sum())
+        equal = rows[f"{sampler}, equal PFLOP"]
+        assert equal[0] == str(within)
+        assert float(equal[1]) == pytest.approx(sum(flops[:within]) / 1e15, rel=0.01)

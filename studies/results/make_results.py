@@ -9,11 +9,14 @@ Chromium.
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from budgetnet.common.files import write_text
 from budgetnet.common.formatting import percent, short_count, short_petaflops
@@ -170,6 +173,42 @@ def candidates_table(study: Path) -> str:
     return "\n".join(lines)
 
 
+def random_table(search: Path, random: Path) -> str:
+    """Return what a search found and what as many random candidates had, as a Markdown table.
+
+    The last two rows are cut where the sampler that used fewer operations ended, to compare at equal PFLOP.
+
+    Args:
+        search: folder of the search, with its trials in `trials.json`.
+        random: folder of the search with random candidates, with the same.
+    """
+    samplers = {"surrogate": _sampled(search), "random": _sampled(random)}
+    least = min(sum(trial["train_flops"] for trial in trials) for trials in samplers.values())
+    lines = ["| sampler | candidates | PFLOP | pruned | best % [95 %] | mean of the best five % |", "|---" * 6 + "|"]
+    for limit in (math.inf, least):
+        for name, trials in samplers.items():
+            used = accumulate(trial["train_flops"] for trial in trials)
+            taken = [trial for trial, flops in zip(trials, used, strict=True) if flops <= limit]
+            best, *_ = ranked = sorted(taken, key=lambda trial: -trial["accuracy"])
+            interval = wilson_interval(best["correct"], best["images"])
+            cells = (
+                name if limit == math.inf else f"{name}, equal PFLOP",
+                str(len(taken)),
+                short_petaflops(sum(trial["train_flops"] for trial in taken)),
+                str(sum(trial["outcome"] == "pruned" for trial in taken)),
+                format_with_interval(best["accuracy"], interval, images=best["images"]),
+                percent(fmean(trial["accuracy"] for trial in ranked[:5])),
+            )
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _sampled(study: Path) -> list[dict[str, Any]]:
+    """Return the trained candidates that a sampler proposed, in their order."""
+    trials = json.loads((study / "trials.json").read_text(encoding="utf-8"))["trials"]
+    return [trial for trial in trials if trial["trained"] and not trial["enqueued"]]
+
+
 def hours_table(studies: Path) -> str:
     """Return the hours and operations of the trainings on all of CIFAR-10 by study, as a Markdown table."""
     lines = ["| study | trainings | PFLOP | hours |", "|---|---|---|---|"]
@@ -261,6 +300,7 @@ def all_tables(studies: Path) -> dict[str, str]:
         "few-results": results_table(rows, columns=FEW_COLUMNS),
         "hours": hours_table(studies),
         "candidates": candidates_table(studies / "cifar10-search-cpu"),
+        "random": random_table(studies / "cifar10-search-cpu", studies / "cifar10-random-cpu"),
     }
 
 
