@@ -24,11 +24,9 @@ class Benchmark(Protocol):
     @property
     def environment(self) -> dict[str, Any]:
         """Machine and versions."""
-        ...
 
     def to_mapping(self) -> dict[str, Any]:
         """Return the results as plain data."""
-        ...
 
 
 Result = TypeVar("Result", bound=Benchmark)

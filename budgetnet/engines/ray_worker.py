@@ -136,7 +136,7 @@ class Worker:
             with own_folder(Path(tempfile.gettempdir()), prefix=_SCRATCH) as scratch:
                 self._train(mapping, attempt, scratch / "runs")
         except _ReplacedError:
-            pass
+            return  # The driver no longer listens to this attempt.
         except BusyError as error:
             self._end(attempt, JobEnd("taken over", message=str(error), exit_code=error.exit_code))
         except StoreError as error:

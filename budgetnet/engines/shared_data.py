@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -54,8 +54,6 @@ def _remove_abandoned(parent: Path, prefix: str) -> None:
     for folder in parent.glob(f"{prefix}*"):
         # A folder without a lock file was made by another process just now.
         if _lock(folder).exists():
-            try:
-                with FileLock(_lock(folder), timeout=0):
-                    shutil.rmtree(folder, ignore_errors=True)
-            except (Timeout, PermissionError):  # In use, or another user's.
-                pass
+            # It may be in use, or another user's.
+            with suppress(Timeout, PermissionError), FileLock(_lock(folder), timeout=0):
+                shutil.rmtree(folder, ignore_errors=True)

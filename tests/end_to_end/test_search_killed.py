@@ -111,7 +111,7 @@ class Unfinished:
 
 
 def check_study(folder: Path, *, wanted: int, epochs: int) -> None:
-    """That so many candidates were trained once each, and that every one that was killed was taken up."""
+    """Check that so many candidates were trained once each, and that every one that was killed was resumed."""
     trials = read_trials(folder)
     done = trained(trials)
     assert len(done) == wanted
