@@ -18,7 +18,7 @@ from budgetnet.study.objectives import CostName, shown_costs
 from budgetnet.study.reading import read_trials
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.storage import default_storage, find_study, open_storage, storage_errors, study_settings
-from budgetnet.study.trials import Trial, count_outcomes, front
+from budgetnet.study.trials import Trial, count_outcomes, front, outcome_text
 from budgetnet.study.winner import winner
 
 if TYPE_CHECKING:
@@ -60,7 +60,10 @@ class Study:
             return read_trials(self._study)
 
     def count_outcomes(self) -> dict[str, int]:
-        """Return the number of trials by outcome: trained, pruned, over budget, duplicate, no result."""
+        """Return the number of candidates by outcome, such as ``trained``, ``pruned`` and ``over_budget``.
+
+        A candidate that was interrupted and resumed is counted once.
+        """
         return count_outcomes(self.trials())
 
     def frame(self) -> pd.DataFrame:
@@ -209,8 +212,7 @@ class Study:
         return iter([self._candidate(trial) for trial in self.trials() if trial.outcome == "complete"])
 
     def __repr__(self) -> str:
-        counts = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in self.count_outcomes().items())
-        return f"Study({self.name}: {counts})"
+        return f"Study({self.name}: {outcome_text(self.count_outcomes())})"
 
     def _repr_html_(self) -> str:
         from budgetnet.visualization.html import study_html

@@ -88,12 +88,9 @@ def _explain_search(counts: Mapping[str, int], settings: StudySettings, config: 
     from budgetnet.common.formatting import count_of
     from budgetnet.runs.named_recipes import describe_recipe
     from budgetnet.study.space.named import describe_space
+    from budgetnet.study.trials import outcome_text
 
-    explain(
-        f"{counts['trained']} trained, {counts['pruned']} of them pruned at the end of a cycle; "
-        f"{counts['over_budget']} rejected before training (over budget), "
-        f"{counts['duplicate']} duplicates, {counts['no_result']} without a result"
-    )
+    explain(outcome_text(counts))
     varied = f" (varies {', '.join(settings.space.recipe)})" if settings.space.recipe else ""
     explain(
         f"data: {settings.data.name}: {settings.data.provenance}; {settings.data.train_images:,} training and "

@@ -70,6 +70,12 @@ def _mapping(trial: Trial) -> dict[str, Any]:
     return mapping | {"reports": reports, "sampled": dict(trial.sampled)}
 
 
+def _reason(trial: Trial) -> str:
+    """Return why a trial ended, and in which one its candidate was resumed."""
+    resumed = "" if trial.resumed_in is None else f", resumed in #{trial.resumed_in}"
+    return f"{trial.ended or ''}{resumed}"
+
+
 def _table(listed: Sequence[Trial], *, title: str, width: int) -> Table:
     from rich.table import Table
 
@@ -93,5 +99,5 @@ def _table(listed: Sequence[Trial], *, title: str, width: int) -> Table:
         ]
         cells += ["" if trial.epochs is None else str(trial.epochs)]
         cells += [f"{trial.params:,}" if wide else short_count(trial.params)]
-        table.add_row(*cells, Architecture(trial.architecture), *([trial.ended or ""] if wide else []))
+        table.add_row(*cells, Architecture(trial.architecture), *([_reason(trial)] if wide else []))
     return table

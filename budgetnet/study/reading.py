@@ -32,13 +32,14 @@ def read_trials(study: optuna.Study) -> list[Trial]:
 
     Damaged trials are left out, each with a warning that says which field is damaged.
     """
-    trials, count = [], len(study.directions)
+    kept, count = [], len(study.directions)
     for trial in study.get_trials(deepcopy=False):
         if damage := damage_of(trial, objectives=count):
             _log.warning("study %s: trial #%d is damaged and left out: %s", study.study_name, trial.number, damage)
         elif is_ours(trial):
-            trials.append(_row(trial))
-    return trials
+            kept.append(trial)
+    resumed = {trial.user_attrs["retry_of"]: trial.number for trial in kept if "retry_of" in trial.user_attrs}
+    return [_row(trial, resumed.get(trial.number)) for trial in kept]
 
 
 def failures(study: optuna.Study) -> str:
@@ -50,15 +51,15 @@ def failures(study: optuna.Study) -> str:
     return "; ".join(f"{count_of(count, 'trial')}: {reason}" for reason, count in reasons.most_common(3))
 
 
-def _row(trial: FrozenTrial) -> Trial:
-    """Return a trial as a row."""
+def _row(trial: FrozenTrial, resumed_in: int | None) -> Trial:
+    """Return a trial as a row; `resumed_in` is the number of the trial that resumed its candidate."""
     facts: dict[str, Any] = trial.user_attrs
     correct, images = facts.get("validation_correct"), facts.get("validation_images")
     is_complete = trial.state == TrialState.COMPLETE
     kept: dict[str, Any] = {key: facts[key] for key in _ALWAYS} | {key: facts.get(key) for key in _TRAINED}
     return Trial(
         number=trial.number,
-        outcome=_outcome(trial),
+        outcome=_outcome(trial) if resumed_in is None else "resumed",
         # A duplicate of a trial may have only a value.
         accuracy=accuracy_of(trial) if correct is None and is_complete else _share(correct, images),
         correct=correct,
@@ -70,6 +71,7 @@ def _row(trial: FrozenTrial) -> Trial:
         began=trial.datetime_start,
         finished=trial.datetime_complete,
         needs=MappingProxyType({name: facts[name] for name in DEPLOYED if name in facts}),
+        resumed_in=resumed_in,
         **kept,
     )
 

@@ -19,12 +19,13 @@ Outcome = Literal[
     "duplicate",
     "running",
     "interrupted",
+    "resumed",
     "skipped",
     "no result",
 ]
 """Outcome of a trial: trained for all epochs, pruned at the end of a cycle, rejected before training, trained before in
-another trial, in training, interrupted and to be resumed, left to another command that is training it, or without a
-result (diverged, out of memory, failed)."""
+another trial, in training, interrupted and to be resumed, interrupted and resumed in a later trial, left to another
+command that is training it, or without a result (diverged, out of memory, failed)."""
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 
@@ -77,6 +78,8 @@ class Trial(NamedTuple):
     finished: datetime | None = None
     needs: Mapping[str, float] = MappingProxyType({})
     """What the deployed network needs of each limit on it, and of each cost, that the study has."""
+    resumed_in: int | None = None
+    """Number of the trial in which the candidate was resumed after this one was interrupted."""
 
     @property
     def name(self) -> str:
@@ -133,13 +136,28 @@ def _amounts(trial: Trial, costs: Sequence[CostName]) -> tuple[float, ...] | Non
     return tuple(found) if len(found) == len(costs) else None
 
 
-def count_outcomes(trials: Sequence[Trial]) -> dict[str, int]:
-    """Return the number of trials by outcome.
+def one_per_candidate(trials: Iterable[Trial]) -> list[Trial]:
+    """Return the trials without those whose candidate was resumed, whose reports pass to the trial that resumed it."""
+    reports: dict[int, dict[int, float]] = {}
+    kept = []
+    for trial in sorted(trials, key=lambda each: each.number):
+        found = {**reports.pop(trial.number, {}), **trial.reports}
+        if trial.resumed_in is None:
+            kept.append(trial._replace(reports=MappingProxyType(found)))
+        else:
+            reports[trial.resumed_in] = found
+    return kept
 
-    ``trained`` counts all trained trials, ``pruned`` those of them that were pruned at the end of a cycle,
-    ``over_budget`` rejected ones, ``duplicate`` candidates trained before, and ``no_result`` those that diverged, ran
-    out of memory or failed.
+
+def count_outcomes(trials: Iterable[Trial]) -> dict[str, int]:
+    """Return the number of candidates by outcome; one that was interrupted and resumed is counted once.
+
+    ``trained`` counts all trained ones, ``pruned`` those of them that were pruned at the end of a cycle,
+    ``over_budget`` rejected ones, ``duplicate`` those trained before, ``no_result`` those that diverged, ran out of
+    memory or failed, ``running`` those in training, ``interrupted`` those to be resumed, and ``skipped`` those that
+    another command is training.
     """
+    trials = list(trials)
     outcomes = Counter(trial.outcome for trial in trials)
     return {
         "trained": sum(trial.trained for trial in trials),
@@ -147,4 +165,18 @@ def count_outcomes(trials: Sequence[Trial]) -> dict[str, int]:
         "over_budget": outcomes["over budget"],
         "duplicate": outcomes["duplicate"],
         "no_result": outcomes["no result"],
+        "running": outcomes["running"],
+        "interrupted": outcomes["interrupted"],
+        "skipped": outcomes["skipped"],
     }
+
+
+def outcome_text(counts: Mapping[str, int]) -> str:
+    """Return the counts of `count_outcomes` as a sentence without a full stop."""
+    others = {"running": "in training", "interrupted": "interrupted", "skipped": "trained by another command"}
+    rest = "".join(f", {counts[key]:,} {words}" for key, words in others.items() if counts[key])
+    return (
+        f"{counts['trained']:,} trained, {counts['pruned']:,} of them pruned at the end of a cycle; "
+        f"{counts['over_budget']:,} rejected before training (over budget), {counts['duplicate']:,} duplicates, "
+        f"{counts['no_result']:,} without a result{rest}"
+    )

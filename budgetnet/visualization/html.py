@@ -23,7 +23,7 @@ from budgetnet.runs.named_recipes import describe_recipe
 from budgetnet.runs.records import RunRecord
 from budgetnet.statistics.intervals import format_with_interval, points, wilson_interval
 from budgetnet.study.leaderboard import LeaderboardRow, gap_text, noise_word, rows_needs
-from budgetnet.study.trials import Trial
+from budgetnet.study.trials import Trial, outcome_text
 from budgetnet.visualization.figures.outline import outline_alt
 from budgetnet.visualization.figures.style import GREEN, RULE, VERMILLION
 from budgetnet.visualization.figures.svg import silhouette_svg
@@ -178,10 +178,10 @@ def study_html(
         rows: its leaderboard.
         title: its name.
         facts: its settings, by name.
-        counts: number of candidates by outcome.
+        counts: number of candidates by outcome (`budgetnet.study.trials.count_outcomes`).
     """
-    outcomes = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in counts.items())
-    about = table_html(f"study <b>{escape(title)}</b>", ("", ""), [*facts.items(), ("candidates", outcomes)], left=2)
+    lines = [*facts.items(), ("candidates", outcome_text(counts))]
+    about = table_html(f"study <b>{escape(title)}</b>", ("", ""), lines, left=2)
     return about + leaderboard_html(rows, title=title, most=10)
 
 

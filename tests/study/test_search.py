@@ -25,7 +25,7 @@ from budgetnet.study.proposer import Proposals
 from budgetnet.study.reading import read_trials
 from budgetnet.study.space import SearchSpace
 from budgetnet.study.storage import default_storage, open_storage, study_settings
-from budgetnet.study.trials import count_outcomes
+from budgetnet.study.trials import count_outcomes, one_per_candidate
 from budgetnet.training.step import Execution
 from budgetnet.training.trainer import train
 
@@ -142,6 +142,10 @@ def test_interrupted_candidate_resumes_from_checkpoint(
     assert retry.user_attrs["retry_of"] == stopped.number
     assert (retry.params, retry.user_attrs["run"]) == (stopped.params, stopped.user_attrs["run"])
     assert retry.state == TrialState.COMPLETE
+    rows = read_trials(outcome.study)
+    assert {row.number: row.resumed_in for row in rows if row.outcome == "resumed"} == {stopped.number: retry.number}
+    assert count_outcomes(rows)["interrupted"] == 0
+    assert stopped.number not in {row.number for row in one_per_candidate(rows)}
     assert outcome.trained == sum(bool(trial.user_attrs.get("trained")) for trial in trials) == 4
     assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == 4
     assert (
@@ -186,6 +190,9 @@ def test_search_stops_after_too_many_duplicates(run_search: SearchRunner, monkey
         "over_budget": 0,
         "duplicate": 2,
         "no_result": 0,
+        "running": 0,
+        "interrupted": 0,
+        "skipped": 0,
     }
 
 

@@ -13,7 +13,7 @@ from budgetnet.common.errors import InputError
 from budgetnet.data import DataSet
 from budgetnet.study.objectives import CostName
 from budgetnet.study.reading import read_trials
-from budgetnet.study.trials import Outcome, Trial, count_outcomes, front
+from budgetnet.study.trials import Outcome, Trial, count_outcomes, front, one_per_candidate, outcome_text
 
 
 @pytest.fixture
@@ -82,3 +82,29 @@ def test_every_trial_of_a_study_is_a_row(run_search: SearchRunner) -> None:
     counts = count_outcomes(rows)
     assert counts["trained"] == 3
     assert counts["over_budget"] == sum(row.budget_used > 1 for row in rows)
+
+
+def test_a_candidate_that_was_interrupted_twice_is_counted_once() -> None:
+    trials = [
+        trial(0, None, 1, outcome="resumed")._replace(resumed_in=2, reports={1: 0.3}, trained=False),
+        trial(1, 0.5, 1)._replace(reports={1: 0.4, 2: 0.5}),
+        trial(2, None, 1, outcome="resumed")._replace(resumed_in=3, reports={2: 0.4}, trained=False),
+        trial(3, 0.6, 1)._replace(reports={4: 0.6}),
+        trial(4, None, 1, outcome="interrupted")._replace(reports={1: 0.1}, trained=False),
+        trial(5, None, 1, outcome="running")._replace(trained=False),
+    ]
+    kept = one_per_candidate(reversed(trials))
+    assert [(each.number, dict(each.reports)) for each in kept] == [
+        (1, {1: 0.4, 2: 0.5}),
+        (3, {1: 0.3, 2: 0.4, 4: 0.6}),
+        (4, {1: 0.1}),
+        (5, {}),
+    ]
+    assert one_per_candidate(kept) == kept
+    counts = count_outcomes(trials)
+    assert counts == count_outcomes(kept)
+    assert {name: count for name, count in counts.items() if count} == {"trained": 2, "running": 1, "interrupted": 1}
+    assert outcome_text(counts) == (
+        "2 trained, 0 of them pruned at the end of a cycle; 0 rejected before training (over budget), 0 duplicates, "
+        "0 without a result, 1 in training, 1 interrupted"
+    )

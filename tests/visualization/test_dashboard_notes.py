@@ -115,7 +115,7 @@ def test_note_names_the_outcome_of_every_trial(annotated: Copy) -> None:
         "pruned": "Pruned at the end of a cycle",
         "over budget": "rejected before training",
         "duplicate": "the stored result was used",
-        "interrupted": "resumed in another trial",
+        "resumed": "Interrupted: the candidate was resumed in trial #",
     }
     assert {trial.outcome for trial in annotated.trials} == set(words)
     for trial in annotated.trials:
@@ -138,7 +138,7 @@ TRAINED = {"validation_accuracy", "cycles", "epochs", "seed", "run"}
 
 def test_every_kind_of_trial_has_the_columns_that_mean_something_for_it(annotated: Copy) -> None:
     outcomes = dict.fromkeys(OUTCOMES, COLUMNS) | dict.fromkeys(("complete", "pruned", "duplicate"), COLUMNS | TRAINED)
-    outcomes["interrupted"] = COLUMNS | {"seed", "run"}
+    outcomes |= dict.fromkeys(("interrupted", "resumed"), COLUMNS | {"seed", "run"})
     sortable = {each["key"] for each in annotated.shown()["union_user_attrs"] if each["sortable"]}
     assert {"params", "macs", "budget_used", "validation_accuracy", "cycles", "seed"} <= sortable
     for trial in annotated.trials:

@@ -130,14 +130,19 @@ def test_every_proposal_stands_beside_the_line_of_all_the_budget() -> None:
 
 
 def test_each_outcome_has_its_own_marker() -> None:
-    assert list(OUTCOME_MARKS) == list(OUTCOMES)
-    assert len({symbol for _, symbol in OUTCOME_MARKS.values()}) == len(OUTCOMES)
+    assert list(OUTCOME_MARKS) == [outcome for outcome in OUTCOMES if outcome != "resumed"]
+    assert len({symbol for _, symbol in OUTCOME_MARKS.values()}) == len(OUTCOME_MARKS)
 
 
 def test_rungs_count_reached_and_pruned_candidates() -> None:
     rows = rung_rows(STUDY)
     assert [tuple(row) for row in rows] == [(1, 5, 1, 0.5, 0.4), (2, 3, 0, 0.75, 0.6)]
     assert rung_rows([each for each in STUDY if each.number in (0, 3)])[0].median == 0.4
+    first = trial(8, outcome="resumed", reports={1: 0.6})._replace(resumed_in=9)
+    resumed = trial(9, correct=160, reports={2: 0.8}, used=0.9)
+    again = rung_rows([*STUDY, first, resumed])
+    assert [row.reached - before.reached for row, before in zip(again, rows, strict=True)] == [1, 1]
+    assert [(row.number, row.used) for row in budget_use_rows([first, resumed])] == [(9, 0.9)]
     points = drawn(rungs(STUDY))
     assert points == {"continued or complete": [("1", 4), ("2", 3)], "pruned there": [("1", 1), ("2", 0)]}
 

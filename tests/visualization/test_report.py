@@ -108,7 +108,7 @@ def test_every_other_candidate_is_listed_once_with_its_reason(tmp_path: Path) ->
     assert found.counts["running"] == states[TrialState.RUNNING] == 1
     alone = ("trained", "over_budget", "duplicate", "interrupted", "skipped", "running")
     untrained = sum(each.trial.outcome == "no result" and not each.trial.trained for each in found.rejections)
-    assert sum(found.counts[key] for key in alone) + untrained == found.counts["proposed"]
+    assert sum(found.counts[key] for key in alone) + untrained == len(found.trials)
     ranked = sum(not standing.row.is_reference for standing in found.standings)
     assert ranked + len(found.rejections) + found.counts["running"] == sum(states.values())
     table = {(count.kind, count.detail): count[2:] for count in counted(found.rejections)}
@@ -116,6 +116,21 @@ def test_every_other_candidate_is_listed_once_with_its_reason(tmp_path: Path) ->
     assert table[("pruned", "after cycle 2")] == (2, 4, 6.0)
     assert table[("over budget", "")] == (2, 0, 0.0)
     assert sum(count[0] for count in table.values()) == len(found.rejections)
+
+
+def test_an_interrupted_and_resumed_candidate_is_counted_once(tmp_path: Path) -> None:
+    study = WrittenStudy(tmp_path)
+    first = study.add(network(8), TrialState.FAIL, run="one", seed=0, reports={1: 0.4}, ended="interrupted")
+    study.add(network(8), TrialState.RUNNING, run="one", seed=0, reports={2: 0.5}, retry_of=first)
+    study.add(network(16), TrialState.FAIL, run="two", seed=0, ended="interrupted")
+    found = report_of(study)
+    assert [each.trial.name for each in found.rejections] == ["#2"]
+    words = text_of(render(found))
+    assert "2 proposed, 0 trained, " in words
+    assert "0 without a result, 1 in training, 1 interrupted" in words
+    assert "Candidates by rung: after epoch 1: 1 reached, 0 pruned; after epoch 2: 1 reached, 0 pruned." in render(
+        found
+    )
 
 
 def test_nothing_over_budget_is_ranked_whatever_the_storage_says(tmp_path: Path) -> None:

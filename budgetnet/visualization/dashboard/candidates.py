@@ -15,7 +15,10 @@ from budgetnet.runs.store import PRUNED, RunFolder
 from budgetnet.study.reading import read_trials
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.space.fitting import FITTING, fit
-from budgetnet.study.trials import Trial
+from budgetnet.study.trials import Outcome, Trial
+
+_WITHOUT_RUN: tuple[Outcome, ...] = ("over budget", "skipped", "interrupted", "resumed")
+"""Outcomes of trials that have no run of their own to read."""
 
 
 class Candidate(NamedTuple):
@@ -67,7 +70,7 @@ class Candidates:
         frozen = self._frozen[trial.number]
         original = self._trained.get(self._key(trial)) if trial.outcome == "duplicate" else None
         record, trouble = None, None
-        run = (original or trial).run if trial.outcome not in ("over budget", "skipped", "interrupted") else None
+        run = (original or trial).run if trial.outcome not in _WITHOUT_RUN else None
         if run is not None and (trial.trained or original):
             try:
                 record = self._record(run, trial)

@@ -21,7 +21,8 @@ _OUTCOMES: dict[Outcome, str] = {
     "pruned": "Pruned at the end of a cycle: other candidates were better after the same number of cycles.",
     "over budget": "Over budget: rejected before training.",
     "duplicate": "Duplicate: already trained, the stored result was used.",
-    "interrupted": "Interrupted: the candidate is resumed in another trial.",
+    "interrupted": "Interrupted: the candidate is to be resumed in another trial.",
+    "resumed": "Interrupted: the candidate was resumed in trial #{resumed_in}.",
     "skipped": "Skipped: trained by another worker.",
     "no result": "No result.",
 }
@@ -35,7 +36,7 @@ def trial_note(candidate: Candidate, settings: StudySettings) -> str:
         settings: settings of the study.
     """
     trial = candidate.trial
-    parts = [trial_heading(trial), f"**{_OUTCOMES[trial.outcome]}**"]
+    parts = [trial_heading(trial), f"**{_OUTCOMES[trial.outcome].format(resumed_in=trial.resumed_in)}**"]
     if candidate.duplicate_of is not None:
         parts.append(f"The numbers are those of trial #{candidate.duplicate_of}, which has the learning curves.")
     if candidate.trouble is not None:

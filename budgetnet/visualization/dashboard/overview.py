@@ -18,7 +18,7 @@ from budgetnet.study.leaderboard import candidates, rank
 from budgetnet.study.objectives import COSTS, shown_costs
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.space.named import describe_space
-from budgetnet.study.trials import Trial, count_outcomes, front
+from budgetnet.study.trials import Trial, count_outcomes, front, outcome_text
 from budgetnet.study.winner import winner
 from budgetnet.visualization import figures
 from budgetnet.visualization.dashboard.markdown import code, plain, table
@@ -127,12 +127,7 @@ class Overview:
         return [table(headings, rows, right=range(1, 2 + len(shown)))]
 
     def _outcomes(self) -> str:
-        counts = count_outcomes(self._trials)
-        return (
-            f"{counts['trained']:,} trained, {counts['pruned']:,} of them pruned at the end of a cycle; "
-            f"{counts['over_budget']:,} rejected before training (over budget), {counts['duplicate']:,} duplicates, "
-            f"{counts['no_result']:,} without a result."
-        )
+        return f"{outcome_text(count_outcomes(self._trials))}."
 
     def _settings_table(self) -> str:
         settings = self._settings

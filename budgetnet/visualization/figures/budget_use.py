@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from budgetnet.study.trials import OUTCOMES, Outcome, Trial
+from budgetnet.study.trials import OUTCOMES, Outcome, Trial, one_per_candidate
 from budgetnet.visualization.figures.style import (
     BLUE,
     FAINT,
@@ -34,7 +34,7 @@ OUTCOME_MARKS: dict[Outcome, tuple[str, str]] = {
     "skipped": (FAINT, "cross-thin-open"),
     "no result": (PURPLE, "square"),
 }
-"""Colour and marker of each outcome; markers are distinct for readers who cannot tell the colours apart."""
+"""Colour and marker of each outcome of a candidate; markers differ for readers who cannot tell colours apart."""
 
 
 class BudgetUseRow(NamedTuple):
@@ -55,9 +55,11 @@ _FAR_OVER = 2.5
 
 
 def budget_use_rows(trials: Sequence[Trial]) -> list[BudgetUseRow]:
-    """Return every trial of a study with its share of the budget, in order."""
-    ordered = sorted(trials, key=lambda trial: trial.number)
-    return [BudgetUseRow(trial.number, trial.architecture, trial.outcome, trial.budget_used) for trial in ordered]
+    """Return every candidate of a study with its share of the budget, in order."""
+    return [
+        BudgetUseRow(trial.number, trial.architecture, trial.outcome, trial.budget_used)
+        for trial in one_per_candidate(trials)
+    ]
 
 
 def budget_use(trials: Sequence[Trial], *, note: str = "") -> Figure:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from budgetnet.study.trials import Trial
+from budgetnet.study.trials import Trial, one_per_candidate
 from budgetnet.visualization.figures.style import BLUE, LEGEND_HEIGHT, ORANGE, blank_figure
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class RungRow(NamedTuple):
 
 def rung_rows(trials: Sequence[Trial]) -> list[RungRow]:
     """Return the ends of cycles that candidates of a study reached; duplicates are not counted."""
-    own = [trial for trial in trials if trial.reports and trial.outcome != "duplicate"]
+    own = [trial for trial in one_per_candidate(trials) if trial.reports and trial.outcome != "duplicate"]
     rows = []
     for epoch in sorted({epoch for trial in own for epoch in trial.reports}):
         there = [trial for trial in own if epoch in trial.reports]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +19,7 @@ from budgetnet.study.leaderboard import LeaderboardRow, candidates, rank
 from budgetnet.study.reading import read_trials
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.storage import study_settings
-from budgetnet.study.trials import Trial, count_outcomes
+from budgetnet.study.trials import Trial, count_outcomes, one_per_candidate
 from budgetnet.study.winner import winner
 from budgetnet.visualization.report.ablations import read_ablations
 from budgetnet.visualization.report.commands import commands
@@ -56,7 +55,7 @@ def collect(
         InputError: an ablation's file is missing or invalid.
         RecordError: the study was not made by budgetnet or by a newer version, or a folder has no matching records.
     """
-    settings, trials = study_settings(study), read_trials(study)
+    settings, trials = study_settings(study), one_per_candidate(read_trials(study))
     reader = Reader()
     standings = _standings(trials, settings)
     finals = load_finals(study)
@@ -85,7 +84,7 @@ def collect(
         settings=settings,
         written=datetime.now().astimezone(),
         trials=tuple(trials),
-        counts=_counts(trials),
+        counts=count_outcomes(trials),
         standings=tuple(standings),
         rejections=tuple(rejections(trials, settings.budget)),
         finals=None if results is None else tuple(results),
@@ -128,13 +127,6 @@ def collect_experiments(*, ablations: Sequence[Path], reproductions: Sequence[Pa
             for path, reason in reader.unreadable.items()
         ),
     )
-
-
-def _counts(trials: Sequence[Trial]) -> dict[str, int]:
-    outcomes = Counter(trial.outcome for trial in trials)
-    others = {"interrupted": outcomes["interrupted"], "skipped": outcomes["skipped"]}
-    seen = {"proposed": len(trials), "running": outcomes["running"], "complete": outcomes["complete"]}
-    return {**count_outcomes(trials), **others, **seen}
 
 
 def _read_begun(path: Path, reader: Reader) -> RunRecord | None:

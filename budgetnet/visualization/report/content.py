@@ -168,9 +168,9 @@ class Report(NamedTuple):
     written: datetime
     """Time of collection, with time zone."""
     trials: tuple[Trial, ...]
-    """All trials of the study, in order."""
+    """Trials of the study in order, one for each candidate (`budgetnet.study.trials.one_per_candidate`)."""
     counts: Mapping[str, int]
-    """Counts of `budgetnet.study.trials.count_outcomes`, plus ``running``, ``complete`` and others."""
+    """Counts of `budgetnet.study.trials.count_outcomes`."""
     standings: tuple[Standing, ...]
     """The leaderboard, including the published row; candidates over budget are excluded."""
     rejections: tuple[Rejection, ...]
@@ -217,6 +217,11 @@ class Report(NamedTuple):
     def compared_with(self) -> str | None:
         """What the gaps of the leaderboard are to; None without a candidate."""
         return self.standings[0].row.compared_with if self.standings else None
+
+    @property
+    def fully_trained(self) -> int:
+        """Number of candidates trained for all epochs."""
+        return sum(trial.outcome == "complete" for trial in self.trials)
 
     @property
     def best_used(self) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from budgetnet.common.formatting import count_of, duration, percent, short_petaflops
@@ -155,17 +155,6 @@ def front_text(report: Report) -> FrontText:
 def _cost_text(trial: Trial, name: CostName) -> str:
     amount, kind = trial.amount(name) or 0, COSTS[name]
     return limit_number(kind.attribute, amount) if kind.unit else whole(int(amount))
-
-
-def outcome_text(counts: Mapping[str, int]) -> str:
-    """Return the number of candidates by outcome as one sentence."""
-    others = {"in training": "running", "interrupted": "interrupted", "trained by another worker": "skipped"}
-    rest = "".join(f", {counts[key]:,} {words}" for words, key in others.items() if counts[key])
-    return (
-        f"{counts['proposed']:,} proposed, {counts['trained']:,} trained, {counts['pruned']:,} of them pruned at the "
-        f"end of a cycle; {counts['over_budget']:,} rejected before training (over budget), {counts['duplicate']:,} "
-        f"duplicates, {counts['no_result']:,} without a result{rest}"
-    )
 
 
 def verdict_text(report: Report) -> VerdictText | None:

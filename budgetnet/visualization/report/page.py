@@ -18,6 +18,7 @@ from budgetnet.experiments.ablation.changes import EFFECT_RULE, POOLED_RULE
 from budgetnet.model.published import get as published
 from budgetnet.runs.recipe import LEAKAGE_WARNING
 from budgetnet.study.leaderboard import rows_needs
+from budgetnet.study.trials import outcome_text
 from budgetnet.version import __version__
 from budgetnet.visualization.figures import silhouette_svg
 from budgetnet.visualization.html import stages_html
@@ -31,7 +32,6 @@ from budgetnet.visualization.report.formatting import (
     final_verdict,
     front_text,
     objectives_text,
-    outcome_text,
     verdict_text,
 )
 from budgetnet.visualization.report.rejected import counted
@@ -98,7 +98,7 @@ def _of_search(report: Report) -> dict[str, Any]:
         "listed": report.rejections[:MAX_LISTED],
         "budget": budget_text(report.settings.budget),
         "data": data_text(report.settings.data),
-        "outcomes": outcome_text(report.counts),
+        "outcomes": f"{len(report.trials):,} proposed, {outcome_text(report.counts)}",
         "objectives": objectives_text(report.settings.config.costs),
         "front": front_text(report),
         "deployed": rows_needs([standing.row for standing in report.standings]),
