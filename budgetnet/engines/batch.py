@@ -6,6 +6,7 @@ commands can share the runs, and the test set is opened only after all runs are 
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from itertools import groupby
@@ -17,7 +18,7 @@ from budgetnet.common.errors import BudgetnetError
 from budgetnet.data import DataSet
 from budgetnet.data.training_data import TrainingData
 from budgetnet.engines.choice import LOCAL, EngineChoice, make_engine
-from budgetnet.engines.deaths import Deaths
+from budgetnet.engines.deaths import Deaths, Ending
 from budgetnet.engines.jobs import Engine, Job, JobEnd, PlannedRun
 from budgetnet.evaluation.inference import evaluate_on_test
 from budgetnet.runs.recipe import Recipe
@@ -26,6 +27,8 @@ from budgetnet.runs.store import RunFolder
 from budgetnet.training.callbacks import Callback, RunContext
 from budgetnet.training.threads import FirstRun
 from budgetnet.training.trainer import identify
+
+_log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 2.0
 """Interval of looks at the other runs while this process waits for one that another is training."""
@@ -73,7 +76,7 @@ class RunList:
         elif end.outcome != "out of memory":
             raise end.as_error()
 
-    def interrupted(self, worker: int, *, lost: bool, epochs: int | None) -> None:
+    def interrupted(self, worker: int, *, death: Ending | None, epochs: int | None) -> None:
         """Put the run back in the first place.
 
         Raises:
@@ -81,12 +84,14 @@ class RunList:
         """
         run = self._current.pop(worker)
         self._left.appendleft(run)
-        if not lost:
+        if death is None:
             return
         before = self._deaths[id(run)]
         deaths = self._deaths[id(run)] = before.with_one(before.epochs if epochs is None else epochs)
+        label = f"{run.spec.label}, seed {run.seed}"
         if deaths.too_many:
-            raise BudgetnetError(f"{run.spec.label}, seed {run.seed}: {deaths.too_many}")
+            raise BudgetnetError(f"{label}: {deaths.too_many}{death.last}")
+        _log.warning("worker %d %s while it trained %s; the run %s", worker, death, label, deaths.resumed)
 
     def tick(self) -> None:
         """Do nothing: nothing is due."""

@@ -2,10 +2,36 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 _MOST = 3
+
+
+class Ending(NamedTuple):
+    """How a worker's process ended."""
+
+    status: int | None = None
+    """Its exit code, or the negative number of the signal that killed it; None if it is unknown."""
+
+    def __str__(self) -> str:
+        if self.status is None:
+            return "died"
+        return f"ended with exit code {self.status}" if self.status >= 0 else f"was killed by signal {self._signal}"
+
+    @property
+    def last(self) -> str:
+        """Addition to a message about several deaths; empty if nothing more is known."""
+        return "" if self.status is None else f"; the last time it {self}"
+
+    @property
+    def _signal(self) -> str:
+        number = -(self.status or 0)
+        try:
+            return signal.Signals(number).name
+        except ValueError:  # A real-time signal has no name.
+            return str(number)
 
 
 class Deaths(NamedTuple):
@@ -29,6 +55,11 @@ class Deaths(NamedTuple):
     def too_many(self) -> str:
         """Reason not to try the run again; empty if it can be tried."""
         return f"its worker process died {self.number} times in the same epoch" if self.number >= _MOST else ""
+
+    @property
+    def resumed(self) -> str:
+        """What is said of a run that is tried again."""
+        return f"is resumed ({self.number} of at most {_MOST} deaths in one epoch)"
 
     def to_attributes(self) -> dict[str, int]:
         """Return attributes of a trial, none without a death."""

@@ -41,7 +41,7 @@ class InlineEngine(Engine):
                     report=lambda epoch: dispatcher.report(0, epoch),
                 )
             except BaseException:
-                dispatcher.interrupted(0, lost=False, epochs=None)
+                dispatcher.interrupted(0, death=None, epochs=None)
                 raise
             dispatcher.ended(0, end)
             dispatcher.tick()

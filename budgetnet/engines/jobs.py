@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from budgetnet.common.documents import Document
 from budgetnet.common.errors import BudgetnetError
+from budgetnet.engines.deaths import Ending
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.records import Epoch, RunResult
@@ -122,12 +123,12 @@ class Dispatcher(Protocol):
     def ended(self, worker: int, end: JobEnd) -> None:
         """Receive the end of a worker's job; an exception stops the engine."""
 
-    def interrupted(self, worker: int, *, lost: bool, epochs: int | None) -> None:
+    def interrupted(self, worker: int, *, death: Ending | None, epochs: int | None) -> None:
         """Receive that a worker's job was interrupted and can be resumed.
 
         Args:
             worker: number of the worker.
-            lost: whether its process died.
+            death: how its process ended; None if it did not, or if the job is not to blame.
             epochs: number of epochs of the run that had ended; None if the worker had not yet read its run folder.
         """
 

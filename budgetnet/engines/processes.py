@@ -21,6 +21,7 @@ import torch
 from budgetnet.common.cpu import available_cores
 from budgetnet.data.training_data import TrainingData
 from budgetnet.engines import worker as worker_program
+from budgetnet.engines.deaths import Ending
 from budgetnet.engines.remote import Message, RemoteEngine
 from budgetnet.engines.shared_data import shared_data
 
@@ -122,8 +123,8 @@ class ProcessEngine(RemoteEngine):
                 messages.append(self._messages.get_nowait())
         return messages
 
-    def _ending(self, worker: int) -> str:
-        return f"a worker process (last exit status {self._processes[worker].end()})"
+    def _ending(self, worker: int) -> Ending:
+        return Ending(self._processes[worker].end())
 
     def _stop_all(self) -> None:
         for process in self._processes.values():

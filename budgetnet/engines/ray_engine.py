@@ -264,9 +264,6 @@ class RayEngine(RemoteEngine):
             needs = ", ".join(f"{number:g} {name[4:-1].upper()}" for name, number in self._needs.items())
             _log.warning("waiting for a node of the Ray cluster with room for a worker (%s)", needs)
 
-    def _ending(self, worker: int) -> str:
-        return f"worker {worker} of the Ray cluster"
-
     def _stop_all(self) -> None:
         import ray
 

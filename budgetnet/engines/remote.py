@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,9 +10,12 @@ from typing import Any, NamedTuple
 
 from budgetnet.common.errors import BudgetnetError
 from budgetnet.data.training_data import TrainingData
+from budgetnet.engines.deaths import Ending
 from budgetnet.engines.jobs import Dispatcher, Engine, JobEnd, Waiting
 from budgetnet.runs.records import Epoch, RunResult
 from budgetnet.training.callbacks import Callback, Callbacks, RunInfo
+
+_log = logging.getLogger(__name__)
 
 MAX_DEATHS = 9
 """Times in a row that a worker may die, without a job ended in between, before the engine gives up."""
@@ -82,9 +86,9 @@ class RemoteEngine(Engine):
     def _stop_all(self) -> None:
         """Make every worker end, and remove what `_start_all` prepared."""
 
-    def _ending(self, worker: int) -> str:
-        """Return how a worker's process ended, for messages."""
-        return f"worker {worker}"
+    def _ending(self, worker: int) -> Ending:  # noqa: ARG002 - for engines that know more
+        """Return how the process of a worker that is gone ended."""
+        return Ending()
 
     def run(self, dispatcher: Dispatcher, callback: Callback) -> None:
         """Execute jobs until the dispatcher has none and all have ended.
@@ -107,7 +111,7 @@ class RemoteEngine(Engine):
             for worker in sorted(self._started_runs):
                 self._callback.on_run_interrupted(None, worker=worker)
             for worker in sorted(self._training):
-                dispatcher.interrupted(worker, lost=False, epochs=self._epochs.get(worker))
+                dispatcher.interrupted(worker, death=None, epochs=self._epochs.get(worker))
             for each in (self._idle, self._training, self._started_runs, self._epochs):
                 each.clear()
 
@@ -172,13 +176,18 @@ class RemoteEngine(Engine):
         if worker in self._started_runs:
             self._started_runs.discard(worker)
             self._callback.on_run_interrupted(None, worker=worker)
+        ending = None if blameless else self._ending(worker)
         if was_training:
-            dispatcher.interrupted(worker, lost=not blameless, epochs=self._epochs.get(worker))
+            dispatcher.interrupted(worker, death=ending, epochs=self._epochs.get(worker))
         counts, most = (
             (self._deaths, MAX_DEATHS) if was_training or was_idle else (self._failed_starts, MAX_FAILED_STARTS)
         )
         counts[worker] += not blameless
         if counts[worker] >= most:
             rule = "repeat the command to resume; fewer workers need less memory"
-            raise BudgetnetError(f"{self._ending(worker)} died {counts[worker]} times in a row: {rule}")
+            last = ending.last if ending else ""
+            raise BudgetnetError(f"worker {worker} died {counts[worker]} times in a row{last}: {rule}")
+        if ending and not was_training:
+            when = "while it waited for a run" if was_idle else "before it was ready"
+            _log.warning("worker %d %s %s; it is started again", worker, ending, when)
         self._start(worker)

@@ -16,6 +16,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from budgetnet.common.errors import RecordError
+from budgetnet.engines.deaths import Ending
 from budgetnet.engines.jobs import WAITING, Engine, Job, JobEnd, PlannedRun, Waiting
 from budgetnet.runs.records import Epoch
 from budgetnet.runs.store import RunFolder
@@ -264,17 +265,19 @@ class Driver:
             self.store.fail(trial, reason=end.message)
             raise end.as_error()
 
-    def interrupted(self, worker: int, *, lost: bool, epochs: int | None) -> None:
+    def interrupted(self, worker: int, *, death: Ending | None, epochs: int | None) -> None:
         """Store that a candidate was interrupted, to be resumed first, or failed if it keeps killing workers."""
         candidate, trial = self._training.pop(worker)
-        if not lost:
+        if death is None:
             self.store.interrupt(trial)
             return
         deaths = candidate.deaths.with_one(self._saved_epochs(trial) if epochs is None else epochs)
         if deaths.too_many:
-            self._skip(candidate, trial, reason=deaths.too_many)
-        else:
-            self.store.interrupt(trial, deaths=deaths)
+            self._skip(candidate, trial, reason=f"{deaths.too_many}{death.last}")
+            return
+        self.store.interrupt(trial, deaths=deaths)
+        label = f"#{trial.number} {candidate.verdict.spec.label}"
+        _log.warning("worker %d %s while it trained %s; the candidate %s", worker, death, label, deaths.resumed)
 
     def _saved_epochs(self, trial: FrozenTrial) -> int:
         """Return the number of epochs in a candidate's run folder; 0 without a readable one here."""

@@ -10,6 +10,7 @@ from support import RunCommand, restarts, tiny_recipe
 
 from budgetnet.bench.driver import run
 from budgetnet.bench.simulated_engine import SimulatedEngine
+from budgetnet.engines.deaths import Ending
 from budgetnet.engines.jobs import Job, JobEnd, PlannedRun
 from budgetnet.model.zoo import get
 from budgetnet.runs.records import Epoch
@@ -46,7 +47,7 @@ class Slow:
         assert self.epochs[worker][-1] == 4
         self.ended_[worker] += 1
 
-    def interrupted(self, worker: int, *, lost: bool, epochs: int | None) -> None:
+    def interrupted(self, worker: int, *, death: Ending | None, epochs: int | None) -> None:
         raise AssertionError("nothing interrupts simulated workers")
 
     def tick(self) -> None:

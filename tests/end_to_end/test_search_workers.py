@@ -137,7 +137,9 @@ def test_a_worker_that_is_killed_is_started_again(folder: Path) -> None:
         )
         os.kill(workers[0], signal.SIGKILL)
         out, err = process.communicate(timeout=240)
-    assert (process.returncode, err) == (0, "")
+    assert process.returncode == 0
+    # The worker may have been between two candidates.
+    assert err.count("\n") == err.count("was killed by signal SIGKILL while it ") == 1
     assert json.loads(out)["trained"] == 4
     trials = trials_in(folder)
     assert sum(bool(trial.user_attrs.get("trained")) for trial in trials) == 4

@@ -96,7 +96,9 @@ def test_two_workers_give_the_candidates_of_one_process(digits: DataSet, tmp_pat
     assert not list(together.out.glob(".data-*"))
 
 
-def test_candidate_whose_worker_is_killed_is_resumed_and_ends_once(run_search: SearchRunner) -> None:
+def test_candidate_whose_worker_is_killed_is_resumed_and_ends_once(
+    run_search: SearchRunner, caplog: pytest.LogCaptureFixture
+) -> None:
     watcher = Killer()
     outcome = run_search(trials=2, recipe=LONG, workers=2, watcher=watcher)
     trials = begun(outcome.study.get_trials())
@@ -108,6 +110,11 @@ def test_candidate_whose_worker_is_killed_is_resumed_and_ends_once(run_search: S
     assert (retry.user_attrs["retry_of"], retry.params) == (lost.number, lost.params)
     assert [result.epochs for result in watcher.results] == [100, 100]
     assert watcher.broken == [None]
+    (line,) = caplog.messages
+    label = next(network.label for network in watcher.networks if network.run == watcher.victims[0])
+    told = f"was killed by signal SIGKILL while it trained #{lost.number} {label}"
+    told += "; the candidate is resumed (1 of at most 3 deaths in one epoch)"
+    assert line in {f"worker 0 {told}", f"worker 1 {told}"}
 
 
 @pytest.mark.slow
@@ -143,16 +150,24 @@ def test_candidate_that_kills_its_worker_three_times_in_an_epoch_is_failed(
     assert (outcome.trained, outcome.end) == (2, "done")
     killed = [trial for trial in trials if trial.user_attrs["run"] == victim.read_text()]
     assert [trial.state for trial in killed] == [TrialState.FAIL] * 3
-    reason = "its worker process died 3 times in the same epoch"
+    reason = "its worker process died 3 times in the same epoch; the last time it was killed by signal SIGKILL"
     assert [trial.user_attrs["ended"] for trial in killed] == ["interrupted", "interrupted", reason]
-    assert reason in caplog.text
+    assert [line.partition("; ")[2] for line in caplog.messages] == [
+        "the candidate is resumed (1 of at most 3 deaths in one epoch)",
+        "the candidate is resumed (2 of at most 3 deaths in one epoch)",
+        "the last time it was killed by signal SIGKILL",
+    ]
     assert len(trials) == 3 + 2
 
 
-def test_workers_that_cannot_start_end_the_search(run_search: SearchRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_that_cannot_start_end_the_search(
+    run_search: SearchRunner, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(worker_program, "__name__", "budgetnet.no_such_module")
-    with pytest.raises(BudgetnetError, match=r"a worker process \(last exit status 1\) died 3 times in a row"):
+    with pytest.raises(BudgetnetError, match=r"worker \d died 3 times in a row"):
         run_search(trials=1, workers=2)
+    told = "ended with exit code 1 before it was ready; it is started again"
+    assert set(caplog.messages) == {f"worker 0 {told}", f"worker 1 {told}"}
     assert not list(run_search.out.glob(".data-*"))
 
 

@@ -17,7 +17,7 @@ from worker_support import are_gone, workers_of
 from budgetnet.common.errors import BudgetnetError
 from budgetnet.data import DataSet
 from budgetnet.engines.batch import RunList
-from budgetnet.engines.deaths import Deaths
+from budgetnet.engines.deaths import Deaths, Ending
 from budgetnet.engines.jobs import Job, PlannedRun, Waiting
 from budgetnet.runs.records import Epoch
 from budgetnet.runs.store import RunFolder
@@ -27,6 +27,8 @@ from budgetnet.study.storage import open_storage, study_settings
 from budgetnet.training.callbacks import Callback
 
 THREE = "its worker process died 3 times in the same epoch"
+KILLED = Ending(-signal.SIGKILL)
+LAST = "; the last time it was killed by signal SIGKILL"
 
 
 def test_deaths_count_until_an_epoch_more_has_ended() -> None:
@@ -97,49 +99,85 @@ def test_epochs_trained_under_a_search_that_is_killed_count_as_progress(drivers:
     with drivers.driver() as driver:
         for _ in range(2):
             run = begin(driver)
-            driver.interrupted(0, lost=True, epochs=5)
+            driver.interrupted(0, death=KILLED, epochs=5)
         begin(driver)
     drivers.write_epochs(run, 20)
     with drivers.driver() as driver:
         assert begin(driver) == run
         # A worker can die before it has read how far its run had come.
-        driver.interrupted(0, lost=True, epochs=20 if known else None)
+        driver.interrupted(0, death=KILLED, epochs=20 if known else None)
         assert driver.store.trials[-1].user_attrs["ended"] == "interrupted"
         assert begin(driver) == run
-        driver.interrupted(0, lost=True, epochs=20 if known else None)
+        driver.interrupted(0, death=KILLED, epochs=20 if known else None)
     with drivers.driver() as driver:
         begin(driver)
-        driver.interrupted(0, lost=True, epochs=20 if known else None)
-        assert driver.store.trials[-1].user_attrs["ended"] == THREE
+        driver.interrupted(0, death=KILLED, epochs=20 if known else None)
+        assert driver.store.trials[-1].user_attrs["ended"] == THREE + LAST
         assert begin(driver) != run
 
 
 def test_without_progress_deaths_count_on_when_the_search_is_killed_or_interrupted(drivers: Drivers) -> None:
     with drivers.driver() as driver:
         begin(driver)
-        driver.interrupted(0, lost=True, epochs=0)
+        driver.interrupted(0, death=KILLED, epochs=0)
         begin(driver)
-        driver.interrupted(0, lost=False, epochs=0)
+        driver.interrupted(0, death=None, epochs=0)
     with drivers.driver() as driver:
         begin(driver)
-        driver.interrupted(0, lost=True, epochs=None)
+        driver.interrupted(0, death=KILLED, epochs=None)
         begin(driver)
     with drivers.driver() as driver:
         begin(driver)
-        driver.interrupted(0, lost=True, epochs=0)
-        assert driver.store.trials[-1].user_attrs["ended"] == THREE
+        driver.interrupted(0, death=KILLED, epochs=0)
+        assert driver.store.trials[-1].user_attrs["ended"] == THREE + LAST
 
 
-def test_deaths_of_a_run_of_a_batch_count_until_an_epoch_more_has_ended() -> None:
+def test_a_death_is_told_with_its_cause_and_what_becomes_of_the_candidate(
+    drivers: Drivers, caplog: pytest.LogCaptureFixture
+) -> None:
+    with drivers.driver() as driver:
+        labels = []
+        for ending in (KILLED, Ending(1), None, Ending()):
+            begin(driver)
+            candidate, trial = driver._training[0]
+            labels.append(f"#{trial.number} {candidate.verdict.spec.label}")
+            driver.interrupted(0, death=ending, epochs=None)
+    first, second = (f"the candidate is resumed ({number} of at most 3 deaths in one epoch)" for number in (1, 2))
+    assert caplog.messages == [
+        f"worker 0 was killed by signal SIGKILL while it trained {labels[0]}; {first}",
+        f"worker 0 ended with exit code 1 while it trained {labels[1]}; {second}",
+        f"skipped {labels[3].split()[1]}: {THREE}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [
+        (0, "ended with exit code 0"),
+        (137, "ended with exit code 137"),
+        (-signal.SIGSEGV, "was killed by signal SIGSEGV"),
+        (-63, "was killed by signal 63"),
+        (None, "died"),
+    ],
+)
+def test_how_a_process_ended_is_said_in_words(status: int | None, text: str) -> None:
+    ending = Ending(status)
+    assert str(ending) == text
+    assert ending.last == ("" if status is None else f"; the last time it {text}")
+
+
+def test_deaths_of_a_run_of_a_batch_count_until_an_epoch_more_has_ended(caplog: pytest.LogCaptureFixture) -> None:
     runs = RunList([PlannedRun(spec=TINY, recipe=tiny_recipe(), seed=seed) for seed in range(2)])
-    for lost, epochs in [(True, 0), (True, None), (False, 0), (True, 3), (True, None), (False, None)]:
+    for death, epochs in [(KILLED, 0), (KILLED, None), (None, 0), (KILLED, 3), (KILLED, None), (None, None)]:
         job = runs.next_job(0)
         assert job is not None
         assert job.run.seed == 0
-        runs.interrupted(0, lost=lost, epochs=epochs)
+        runs.interrupted(0, death=death, epochs=epochs)
+    line = f"worker 0 was killed by signal SIGKILL while it trained {TINY.label}, seed 0; the run is resumed"
+    assert caplog.messages == [f"{line} ({number} of at most 3 deaths in one epoch)" for number in (1, 2, 1, 2)]
     runs.next_job(0)
-    with pytest.raises(BudgetnetError, match=f"seed 0: {THREE}"):
-        runs.interrupted(0, lost=True, epochs=3)
+    with pytest.raises(BudgetnetError, match=f"seed 0: {THREE}{LAST}$"):
+        runs.interrupted(0, death=KILLED, epochs=3)
 
 
 @pytest.mark.slow
@@ -177,7 +215,9 @@ def test_a_candidate_whose_workers_were_killed_twice_before_the_search_was_is_re
     with started(*options, cwd=tmp_path) as process:
         kill_worker()
         _, err = process.communicate(timeout=300)
-    assert (process.returncode, err) == (0, "")
+    assert process.returncode == 0
+    assert err.count("\n") == err.count("was killed by signal SIGKILL while it trained #") == 1
+    assert "; the candidate is resumed (1 of at most 3 deaths in one epoch)" in err
     trials = read_trials(tmp_path)
     assert [trial["state"] for trial in trials] == ["FAIL"] * 4 + ["COMPLETE"]
     assert [trial.get("deaths") for trial in trials] == [1, 2, 2, 1, 1]
