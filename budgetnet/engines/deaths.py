@@ -26,6 +26,11 @@ class Ending(NamedTuple):
         return "" if self.status is None else f"; the last time it {self}"
 
     @property
+    def killed(self) -> bool:
+        """Whether it was killed by the signal that a system sends when its memory runs out, among other reasons."""
+        return self.status is not None and self.status < 0 and self._signal == "SIGKILL"
+
+    @property
     def _signal(self) -> str:
         number = -(self.status or 0)
         try:

@@ -184,10 +184,16 @@ class RemoteEngine(Engine):
         )
         counts[worker] += not blameless
         if counts[worker] >= most:
-            rule = "repeat the command to resume; fewer workers need less memory"
-            last = ending.last if ending else ""
-            raise BudgetnetError(f"worker {worker} died {counts[worker]} times in a row{last}: {rule}")
+            since = "before it was ready" if counts is self._failed_starts else "without having trained an epoch"
+            raise BudgetnetError(f"worker {worker} died {most} times in a row {since}{_advice(ending or Ending())}")
         if ending and not was_training:
             when = "while it waited for a run" if was_idle else "before it was ready"
             _log.warning("worker %d %s %s; it is started again", worker, ending, when)
         self._start(worker)
+
+
+def _advice(ending: Ending) -> str:
+    """Return how the last process ended, and what helps."""
+    if ending.killed:
+        return f"{ending.last}, which is often for lack of memory: repeat the command with fewer workers to resume"
+    return f"{ending.last}: repeat the command to resume"

@@ -164,7 +164,8 @@ def test_workers_that_cannot_start_end_the_search(
     run_search: SearchRunner, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(worker_program, "__name__", "budgetnet.no_such_module")
-    with pytest.raises(BudgetnetError, match=r"worker \d died 3 times in a row"):
+    rule = "3 times in a row before it was ready; the last time it ended with exit code 1: repeat the command to resume"
+    with pytest.raises(BudgetnetError, match=rf"^worker \d died {rule}$"):
         run_search(trials=1, workers=2)
     told = "ended with exit code 1 before it was ready; it is started again"
     assert set(caplog.messages) == {f"worker 0 {told}", f"worker 1 {told}"}
