@@ -37,8 +37,11 @@ from budgetnet.version import __version__
 _HELP = "Find the best small image classifier under a hard parameter budget."
 _EPILOG = (
     "SPEC is a name from `budgetnet specs`, a YAML or JSON file, or a run. Numbers may be written 5e6, 5M or 5000000. "
-    "Exit codes: 0 success, 1 unexpected error, 2 bad input, 3 over budget, 4 not reproduced, 130 interrupted."
+    "Exit codes: 0 success, 1 unexpected error, 2 bad input, 3 over budget, 4 not reproduced, 130 interrupted, "
+    "141 output no longer read."
 )
+_NOT_READ = 141
+"""Exit code where the output is no longer read: what a shell reports of a program that the signal SIGPIPE ended."""
 # Some versions of Typer bundle click and others import it; the base class of its public exceptions works with both.
 _UsageError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
@@ -129,6 +132,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; user errors are printed in one line, without a traceback."""
     _prepare_streams()
     try:
+        return _run(arguments)
+    except (BrokenPipeError, SystemExit) as error:
+        # Typer and rich end the command themselves while they handle a broken pipe.
+        if not isinstance(error.__context__ if isinstance(error, SystemExit) else error, BrokenPipeError):
+            raise
+        # The reader of the output has gone, such as `head`: flushing the buffers at exit must not raise again.
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return _NOT_READ
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    """Run the command line and return its exit code.
+
+    Raises:
+        BrokenPipeError: the output is no longer read.
+    """
+    try:
         code = app(args=arguments, prog_name="budgetnet", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except BudgetnetError as error:
@@ -139,9 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         message, code = "interrupted", 130
     except BrokenPipeError:
-        # The reader closed the pipe: flushing the buffer at exit must not raise again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        message, code = "", 1
+        raise
     except Exception as error:
         if lack := _lack_of_resources(error):
             words = sys.argv[1:] if arguments is None else arguments

@@ -61,7 +61,28 @@ def test_a_reader_that_has_gone_is_no_reason_to_complain(folder: Path, arguments
     os.close(writer)
     _, complaint = process.communicate(timeout=120)
     assert complaint == ""
-    assert process.returncode == 1
+    # As a shell reports a program that the signal SIGPIPE ended.
+    assert process.returncode == 141
+
+
+@pytest.mark.parametrize("arguments", [["check", "nonsense"], TRAIN])
+def test_a_reader_of_messages_that_has_gone_is_no_reason_to_complain(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.delenv(VERBOSITY_VARIABLE)
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "budgetnet", *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=writer,
+        text=True,
+        env=child_environment(),
+    )
+    os.close(writer)
+    process.communicate(timeout=120)
+    assert process.returncode == 141
 
 
 def in_a_terminal(folder: Path, arguments: list[str]) -> tuple[int, str, str]:
