@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from budgetnet.common.errors import InputError, RecordError
 from budgetnet.common.files import exists
-from budgetnet.common.formatting import percent
+from budgetnet.common.formatting import count_of, percent
 from budgetnet.evaluation.results import require_common_images, require_distinct
 from budgetnet.runs.recipe import require_reliable_validation
 from budgetnet.runs.store import RunFolder
@@ -86,7 +86,9 @@ def rank_runs(folders: Sequence[Path | str]) -> tuple[Leaderboard, list[RunRecor
     require_distinct(records)
     require_common_images(records, "validation")
     comparable = records[0].identity.data.is_original_cifar10
-    return Leaderboard.of(rank(run_candidates(records), comparable=comparable), title=f"{len(records)} runs"), records
+    return Leaderboard.of(
+        rank(run_candidates(records), comparable=comparable), title=count_of(len(records), "run")
+    ), records
 
 
 def leaderboard(

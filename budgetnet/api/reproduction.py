@@ -11,7 +11,7 @@ from budgetnet.api.inputs import check_callbacks, make_trackers, named_dataset
 from budgetnet.api.run import TrainedRun
 from budgetnet.common.documents import look_up
 from budgetnet.common.files import require_folder
-from budgetnet.experiments.reproduction.config import ReproductionConfig
+from budgetnet.experiments.reproduction.config import EnsembleConfig, LeakageConfig, ReproductionConfig
 from budgetnet.experiments.reproduction.running import KINDS, ReproductionResult, reproduction_result, run_groups
 from budgetnet.experiments.reproduction.stored import store_reproduction
 from budgetnet.runs.recipe import unfinished_cycle
@@ -117,6 +117,10 @@ def run_reproduction(
     Raises:
         BudgetnetError: see `reproduce`.
     """
+    from budgetnet.study.choices import path_of_run
+
+    if isinstance(config, LeakageConfig | EnsembleConfig):
+        config = config.replace(spec=path_of_run(config.spec))
     groups = run_groups(config)
     require_folder(config.out, field="out")
     trackers = make_trackers(config.track, out=config.out)

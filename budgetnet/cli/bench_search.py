@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from budgetnet.api.inputs import network_of
 from budgetnet.cli.bench_output import make_table, print_goals, print_result, read_count, show_progress
 from budgetnet.cli.options import Data, Device, Epochs, Json, MaxParams, SpecArgument
 from budgetnet.cli.parsing import read_budget, read_recipe
 from budgetnet.common.documents import parse_count
-from budgetnet.model.zoo import find_spec
 from budgetnet.study.config import SearchConfig
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def start(
     as_json: Json = False,
 ) -> None:
     """Measure `budgetnet train` up to the end of its first training step, by phase, in fresh interpreters."""
-    network = find_spec(spec)
+    network = network_of(spec)
     recipe = read_recipe(None, data=data, epochs=None)
     times = read_count(repeat, field="--repeat", most=1000)
     with show_progress() as progress:

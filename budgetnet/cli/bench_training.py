@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from budgetnet.api.inputs import network_of
 from budgetnet.cli.bench_output import (
     make_table,
     memory,
@@ -20,7 +21,6 @@ from budgetnet.cli.bench_output import (
 )
 from budgetnet.cli.options import Device, Json, SpecArgument, Threads
 from budgetnet.cli.parsing import compiling, read_threads
-from budgetnet.model.zoo import find_spec
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,7 +49,7 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Measure training speed on random images, compared with a plain loop of PIL and a DataLoader."""
-    network = find_spec(spec)
+    network = network_of(spec)
     batch_size = read_batch(batch)
     wanted = read_threads(threads)
     require_seconds(seconds)
@@ -116,7 +116,7 @@ def profile(
     as_json: Json = False,
 ) -> None:
     """Measure a training step by class of work: convolution, batch norm, optimiser and others."""
-    network = find_spec(spec)
+    network = network_of(spec)
     batch_size = read_batch(batch)
     # Read when torch is loaded: otherwise the profiler logs an error on machines without a GPU.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from budgetnet.api.inputs import network_of
+from budgetnet.cli.completion import completing
 from budgetnet.cli.parsing import one_of
 from budgetnet.common.errors import InputError
 
@@ -20,7 +21,11 @@ _FORMATS = ("html", "svg", "png", "json")
 def figures(
     runs: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[RUN]...", help="Run folders; runs that differ only in the seed share a figure."),
+        typer.Argument(
+            metavar="[RUN]...",
+            autocompletion=completing("RUN"),
+            help="Run folders, or best, #3 or STUDY#3; runs that differ only in the seed share a figure.",
+        ),
     ] = None,
     spec: Annotated[
         str | None, typer.Option("--spec", metavar="SPEC", help="Draw the outline of this network, without a run.")
@@ -71,10 +76,11 @@ def figures(
 def _read(runs: list[Path]) -> dict[str, list[RunRecord]]:
     """Return groups of runs that differ only in the seed, by the name of their figures."""
     from budgetnet.runs.store import RunFolder
+    from budgetnet.study.run_names import run_path
 
     groups: dict[str, list[RunRecord]] = {}
     # A folder given twice, such as by a pattern and by name, counts once.
-    for run in {path.resolve(): path for path in runs}.values():
+    for run in {path.resolve(): path for path in map(run_path, runs)}.values():
         record = RunFolder(run).load(weights=False)
         groups.setdefault(record.identity.digest_without_seed, []).append(record)
     named: dict[str, list[RunRecord]] = {}

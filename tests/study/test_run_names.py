@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import PAIR_SPACE, RunCommand, tiny_recipe
+from typer.main import get_command
 
 import budgetnet as bn
+from budgetnet.cli.main import app
 from budgetnet.study.run_names import run_path
 
 
@@ -49,7 +53,7 @@ def test_best_is_the_finalist_everywhere(study: bn.Study, tell: RunCommand, tmp_
     exported = tell("export", "best", "--format", "safetensors", "-o", "network.safetensors")
     assert (exported.code, exported.err) == (0, "")
     assert tell("time-to-accuracy", "best", "--targets", "1").code == 0
-    assert "1 runs" in tell("leaderboard", "best").out
+    assert tell("leaderboard", "best").out.split("\n")[0].strip() == "1 run"
     first, second = (trial.number for trial in study.trials() if trial.trained)
     assert "2 runs" in tell("leaderboard", f"#{first}", f"#{second}").out
     expected = tell("summary", str(best.folder / "spec.yaml")).out
@@ -57,6 +61,57 @@ def test_best_is_the_finalist_everywhere(study: bn.Study, tell: RunCommand, tmp_
         assert tell("summary", name).out == expected
     assert tell("check", f"mine#{final.finalist.trial}").code == 0
     assert tell("summary", "mine#99").err.startswith("error: run = 'mine#99': study mine has no such trial")
+
+
+WITH_RUN = {
+    "ablate --base": ["ablate", "--of", "mine", "--base", "RUN", "--list"],
+    "bench profile spec": ["bench", "profile", "RUN"],
+    "bench start spec": ["bench", "start", "RUN"],
+    "bench train spec": ["bench", "train", "RUN"],
+    "check spec": ["check", "RUN"],
+    "ensemble runs": ["ensemble", "RUN", "best"],
+    "evaluate runs": ["evaluate", "RUN"],
+    "export run": ["export", "RUN", "--format", "python"],
+    "figures --spec": ["figures", "--spec", "RUN"],
+    "figures runs": ["figures", "RUN"],
+    "leaderboard source": ["leaderboard", "RUN"],
+    "predict run": ["predict", "RUN", "image.png"],
+    "quantize run": ["quantize", "RUN"],
+    "reproduce ensemble --spec": ["reproduce", "ensemble", "--spec", "RUN", "--data", "digits"],
+    "reproduce leakage --spec": ["reproduce", "leakage", "--spec", "RUN", "--data", "digits"],
+    "summary spec": ["summary", "RUN"],
+    "time-to-accuracy runs": ["time-to-accuracy", "RUN", "--targets", "1"],
+    "train spec": ["train", "RUN"],
+}
+"""Every argument and option that takes a run or a specification, with a command that gives it one."""
+OWN_RULE = {"search --enqueue"}
+"""Options that take some names only."""
+
+
+def takers_of_runs(command: Any, name: str = "") -> set[str]:
+    """Return the commands' arguments and options that take a run, from their metavars."""
+    found = set()
+    for option in command.params:
+        if re.search(r"\b(RUN|SPEC)\b", option.metavar or ""):
+            found.add(f"{name} {option.name if option.param_type_name == 'argument' else option.opts[0]}".strip())
+    for word, verb in getattr(command, "commands", {}).items():
+        found |= takers_of_runs(verb, f"{name} {word}".strip())
+    return found
+
+
+def test_all_commands_that_take_a_run_take_its_name(study: bn.Study, tell: RunCommand) -> None:
+    assert takers_of_runs(get_command(app)) == WITH_RUN.keys() | OWN_RULE
+    for words in WITH_RUN.values():
+        told = tell(*("mine#99" if word == "RUN" else word for word in words))
+        assert (told.code, told.err.count("\n")) == (2, 1), (words, told)
+        assert "mine#99': study mine has no such trial" in told.err, words
+
+
+def test_figures_are_drawn_of_a_run_by_its_name(study: bn.Study, tell: RunCommand) -> None:
+    trial = next(trial for trial in study.trials() if trial.trained)
+    told = tell("figures", f"#{trial.number}", f"runs/{trial.run}", "--format", "json")
+    assert (told.code, told.err) == (0, "")
+    assert told.out.split() == [f"figures/{trial.run}-{kind}.json" for kind in ("outline", "accuracy", "loss")]
 
 
 def test_trials_are_runs_by_number(study: bn.Study) -> None:

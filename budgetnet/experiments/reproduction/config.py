@@ -128,7 +128,7 @@ class LeakageConfig(ReproductionConfig):
     command: ClassVar[str] = "reproduce leakage"
 
     spec: SpecName = "reference"
-    """Network: a name or a file; another than the reference is quicker."""
+    """Network: a name, a file or a run; another than the reference is quicker."""
     seeds: SeedCount = 3
     """Trainings by each recipe, each with its own seed."""
 
@@ -151,7 +151,7 @@ class EnsembleConfig(ReproductionConfig):
     seed_field: ClassVar[str] = "members"
 
     spec: SpecName = "ladder-small"
-    """Network of the members: a name or a file; the paper names none."""
+    """Network of the members: a name, a file or a run; the paper names none."""
     members: MemberCount = 5
     """Number of networks to average, each trained with its own seed."""
     recipe: RecipeName = "paper"
