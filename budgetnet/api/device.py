@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from budgetnet.common.documents import parse_count
+from budgetnet.common.documents import parse_count, parse_limit
 from budgetnet.common.errors import InputError
 from budgetnet.common.files import is_file_path, require_folder
 
@@ -75,8 +75,8 @@ def measure_device(
         space,
         input_shape,
         num_classes,
-        parse_count(max_params, field="max_params"),
-        parse_count(max_macs, field="max_macs"),
+        parse_limit(max_params, field="max_params"),
+        parse_limit(max_macs, field="max_macs"),
     )
     return measure(
         region,

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from budgetnet.cli.tables import console
-from budgetnet.common.formatting import percent, short_count
+from budgetnet.common.formatting import count_of, percent, short_count
 from budgetnet.experiments.ablation.changes import EFFECT_RULE, POOLED_RULE, Comparison, Pooled
 from budgetnet.experiments.ablation.results import AblationResult, Row
 from budgetnet.experiments.ablation.study import AblationStudy, reference_text
@@ -51,7 +51,8 @@ def print_variants(study: AblationStudy, variants: Sequence[Variant]) -> None:
     distinct = {variant.key: variant.fits for variant in variants}
     fitting, seeds = sum(distinct.values()), len(study.seeds)
     typer.echo(
-        f"{fitting} of {len(distinct)} variants are within budget; {seeds} seeds each, {fitting * seeds} training runs"
+        f"{fitting} of {len(distinct)} variants are within budget; {count_of(seeds, 'seed')} each, "
+        f"{count_of(fitting * seeds, 'training run')}"
     )
     for variant in variants:
         if variant.is_base and not variant.fits:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from budgetnet.cli.options import Json, Out, Storage, print_json
+from budgetnet.common.errors import RecordError
 
 if TYPE_CHECKING:
     import optuna
@@ -42,9 +43,14 @@ def leaderboard(
     if source and (len(source) > 1 or is_run(source[0])):
         _print_runs(*rank_runs(source), as_json=as_json)
         return
-    from budgetnet.study.storage import default_storage, find_study, open_storage, storage_errors
+    from budgetnet.study.storage import default_storage, find_study, open_storage, require_no_folder, storage_errors
 
-    kept = open_storage(storage or default_storage(out), create=False)
+    try:
+        kept = open_storage(storage or default_storage(out), create=False)
+    except RecordError:
+        # Where there are no studies, a folder is rather one of runs.
+        require_no_folder(source[0] if source else None)
+        raise
     with storage_errors(str(kept.url)):
         print_leaderboard(find_study(kept, source[0] if source else None), out=out, storage=storage, as_json=as_json)
 

@@ -108,7 +108,7 @@ def _report(record: RunRecord, *, as_json: bool) -> None:
     Raises:
         BudgetnetError: the run has no result.
     """
-    from budgetnet.common.formatting import duration, short_petaflops
+    from budgetnet.common.formatting import count_of, duration, short_petaflops
     from budgetnet.statistics.intervals import format_with_interval, wilson_interval
 
     identity, data = record.identity, record.identity.data
@@ -137,7 +137,8 @@ def _report(record: RunRecord, *, as_json: bool) -> None:
         "test set not used"
     )
     typer.echo(
-        f"trained for {short_petaflops(record.train_flops)} PFLOP, {result.epochs} epochs, {duration(result.seconds)}"
+        f"trained for {short_petaflops(record.train_flops)} PFLOP, {count_of(result.epochs, 'epoch')}, "
+        f"{duration(result.seconds)}"
     )
     if identity.recipe.leaks:
         typer.echo(LEAKAGE_WARNING)
@@ -157,10 +158,11 @@ def _announce_memory(ready: Training) -> None:
 
 def _announce_cost(spec: ModelSpec, recipe: Recipe, *, images: int) -> None:
     """Print the upper bound of the training cost and its formula."""
-    from budgetnet.common.formatting import short_count, short_petaflops
+    from budgetnet.common.formatting import count_of, short_count, short_petaflops
     from budgetnet.runs.training_cost import FLOPS_PER_MAC, training_flops
 
-    formula = f"{FLOPS_PER_MAC} x {short_count(spec.macs)} MACs x {images:,} images x {recipe.epochs} epochs"
+    epochs = count_of(recipe.epochs, "epoch")
+    formula = f"{FLOPS_PER_MAC} x {short_count(spec.macs)} MACs x {images:,} images x {epochs}"
     changes = [
         text
         for text, applies in (

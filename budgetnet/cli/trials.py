@@ -55,9 +55,10 @@ def trials(
         print_json({"study": found.study_name, "trials": rows, "damaged": damaged})
         return
     from budgetnet.cli.tables import console
+    from budgetnet.common.formatting import count_of
 
     output = console()
-    output.print(_table(listed, title=f"{found.study_name}: {len(listed)} trials", width=output.width))
+    output.print(_table(listed, title=f"{found.study_name}: {count_of(len(listed), 'trial')}", width=output.width))
     typer.echo("accuracy: on the validation images, at the best epoch before the trial ended; #N is accepted as a run")
 
 

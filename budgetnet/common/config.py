@@ -16,6 +16,7 @@ from budgetnet.common.documents import (
     Document,
     parse_count,
     parse_duration,
+    parse_limit,
     path_as_text,
     real_number,
     whole_number,
@@ -181,7 +182,7 @@ UNLIMITED = "unlimited"
 
 
 def _limit(value: object) -> int | None:
-    return None if value in (None, UNLIMITED) else parse_count(value, field="")
+    return None if value in (None, UNLIMITED) else parse_limit(value, field="")
 
 
 def _size(value: object) -> int | None:

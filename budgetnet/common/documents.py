@@ -270,6 +270,7 @@ _COUNT = re.compile(
 )
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
 _MAX_COUNT = 10**18
+_AT_LEAST_ONE = "must be a whole number of at least 1"
 
 
 def parse_count(value: object, *, field: str) -> int:
@@ -282,7 +283,19 @@ def parse_count(value: object, *, field: str) -> int:
     Raises:
         InputError: the value is not a whole number from 1 to 10^18.
     """
-    rule = "must be a whole number of at least 1, such as 5000000, 5e6 or 5M"
+    return _parse_count(value, field=field, rule=_AT_LEAST_ONE)
+
+
+def parse_limit(value: object, *, field: str) -> int:
+    """Parse a limit, as `parse_count` does; errors give examples of large numbers.
+
+    Raises:
+        InputError: the value is not a whole number from 1 to 10^18.
+    """
+    return _parse_count(value, field=field, rule=f"{_AT_LEAST_ONE}, such as 5000000, 5e6 or 5M")
+
+
+def _parse_count(value: object, *, field: str, rule: str) -> int:
     try:
         match = _COUNT.fullmatch(str(value).strip()) if not isinstance(value, bool) else None
     except ValueError:  # Python refuses to print integers of more than 4,300 digits.

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 from pydantic import BeforeValidator, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from budgetnet.common.byte_sizes import parse_bytes
-from budgetnet.common.documents import Document, parse_count, path_as_text
+from budgetnet.common.documents import Document, parse_limit, path_as_text
 from budgetnet.common.errors import InputError, OverBudgetError
 from budgetnet.common.latencies import parse_latency
 from budgetnet.model.cost import Cost, cost_of
@@ -31,7 +31,7 @@ from budgetnet.model.spec import ModelSpec
 
 
 def _limit(value: object) -> int | None:
-    return None if value is None else parse_count(value, field="")
+    return None if value is None else parse_limit(value, field="")
 
 
 def _size(value: object) -> int | None:

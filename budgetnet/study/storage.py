@@ -23,6 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from budgetnet.common.errors import InputError, RecordError, short_repr
 from budgetnet.common.extras import install_command
+from budgetnet.common.files import exists
 from budgetnet.common.formatting import named_few
 from budgetnet.common.passwords import hide_passwords, without_password
 from budgetnet.study.bulk import TrialStorage, study_ids
@@ -232,6 +233,8 @@ def find_study(storage: RDBStorage, name: str | None) -> optuna.Study:
         RecordError: the study does not exist, or the storage has none.
     """
     known = study_ids(storage)
+    if name not in known:
+        require_no_folder(name)
     if not known:
         raise RecordError("study", name, "the storage has no study yet; budgetnet search creates one")
     if name is None:
@@ -239,6 +242,17 @@ def find_study(storage: RDBStorage, name: str | None) -> optuna.Study:
     elif name not in known:
         raise RecordError("study", name, f"no such study; the storage has {', '.join(sorted(known))}")
     return optuna.load_study(study_name=name, storage=storage)
+
+
+def require_no_folder(name: str | None) -> None:
+    """Require that what is to name a study is no folder.
+
+    Raises:
+        RecordError: it is one.
+    """
+    if name is not None and exists(Path(name)) and Path(name).is_dir():
+        rule = "is a folder without a run, and no study; --out FOLDER reads the studies in a folder"
+        raise RecordError("study", name, rule)
 
 
 def _last_start(storage: RDBStorage, study_id: int) -> str:

@@ -117,6 +117,8 @@ def test_listing_trains_nothing(folder: Path, tell: RunCommand) -> None:
     listed = tell("ablate", "study", "--list")
     assert (listed.code, listed.err) == (0, "")
     assert "3 of 4 variants are within budget; 2 seeds each, 6 training runs" in listed.out
+    listed = tell("ablate", "study", "--list", "--seeds", "1")
+    assert "3 of 4 variants are within budget; 1 seed each, 3 training runs" in listed.out
     assert [row["fits"] for row in answered(tell, "study", "--list")["rows"]] == [True, True, False, True]
     assert snapshot(folder) == before
 

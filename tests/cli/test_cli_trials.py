@@ -12,6 +12,7 @@ from support import PAIR_SPACE, RunCommand, tiny_recipe
 import budgetnet as bn
 from budgetnet.study.space import SearchSpace
 
+FOLDER = "is a folder without a run, and no study; --out FOLDER reads the studies in a folder"
 OPTIONS: dict[str, Any] = {"device": "cpu", "train_size": 64, "validation_size": 40, "study": "mine"}
 
 
@@ -54,10 +55,16 @@ def test_every_trial_is_listed_with_its_outcome(tell: RunCommand) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--sort", "size"], "--sort = 'size': must be one of number"), (["other"], "study = 'other': ")],
+    [
+        (["--sort", "size"], "--sort = 'size': must be one of number"),
+        (["other"], "study = 'other': no such study; "),
+        (["folder"], f"study = 'folder': {FOLDER}"),
+    ],
 )
 def test_wrong_arguments_are_one_line(tell: RunCommand, arguments: list[str], message: str) -> None:
     bn.search(space="space.yaml", recipe=tiny_recipe(epochs=1), trials=1, verbosity="quiet", **OPTIONS)
+    Path("folder").mkdir()
+    assert tell("trials").out.split("\n")[0].strip() == "mine: 1 trial"
     told = tell("trials", *arguments)
     assert (told.code, told.out, told.err.count("\n")) == (2, "", 1)
     assert told.err.startswith(f"error: {message}")

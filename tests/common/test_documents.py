@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import many_examples
 
-from budgetnet.common.documents import Document, field_path, parse_count
+from budgetnet.common.documents import Document, field_path, parse_count, parse_limit
 from budgetnet.common.errors import DataError, InputError, RecordError, short_repr
 from budgetnet.experiments.ablation.config import AblationConfig
 from budgetnet.experiments.reproduction.config import EnsembleConfig
@@ -117,6 +117,18 @@ def test_parse_count_rejects_invalid_input_in_one_line(text: object) -> None:
     assert caught.value.field == "--max-params"
     assert len(str(caught.value)) < 250
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "many"])
+def test_examples_of_large_numbers_are_given_for_limits_only(text: str) -> None:
+    rule = "must be a whole number of at least 1"
+    with pytest.raises(InputError) as caught:
+        parse_count(text, field="--workers")
+    assert caught.value.rule == rule
+    with pytest.raises(InputError) as caught:
+        parse_limit(text, field="--max-params")
+    assert caught.value.rule == f"{rule}, such as 5000000, 5e6 or 5M"
+    assert parse_limit("5M", field="--max-params") == 5_000_000
 
 
 @many_examples

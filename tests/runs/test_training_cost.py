@@ -166,6 +166,10 @@ def test_train_command_prints_the_cost(tell: RunCommand, tmp_path: Path) -> None
     assert "trained for 6.02e-08 PFLOP, 2 epochs, " in result.out
     assert tell(*options).out == result.out, "a finished run prints the same output"
     assert json.loads(tell(*options, "--json").out)["train_flops"] == 60_223_488
+    options[3] = "1"
+    result = tell(*options)
+    assert " x 64 images x 1 epoch\n" in result.out
+    assert "trained for 3.01e-08 PFLOP, 1 epoch, " in result.out
 
 
 def test_leaderboard_and_finals_show_training_cost(tell: RunCommand, tmp_path: Path) -> None:
