@@ -86,6 +86,7 @@ def run_search(
     _require_readable(config)
     from budgetnet.engines.choice import require_engine
     from budgetnet.engines.gpu_sharing import with_workers_per_gpu
+    from budgetnet.study.finals import overridden_split
     from budgetnet.study.request import arrange, finish, likely_run, run, sampled_trainings, trained_before
     from budgetnet.training.callbacks import Callbacks
     from budgetnet.training.devices import choose_device
@@ -106,8 +107,12 @@ def run_search(
         say=say,
     )
     request = arrange(dataset, config)
-    if chosen_verbosity(verbosity) != "quiet" and (notice := unfinished_cycle(config.candidate_recipe)):
-        say(notice)
+    notices = [unfinished_cycle(config.candidate_recipe)]
+    if config.finalists and config.final_recipe is not None:
+        notices.append(overridden_split(config.finalist_recipe, own=config.candidate_recipe))
+    for notice in notices if chosen_verbosity(verbosity) != "quiet" else ():
+        if notice:
+            say(notice)
     if config.threads is not None:
         from budgetnet.training.threads import set_threads
 

@@ -28,6 +28,24 @@ from budgetnet.training.callbacks import Callback
 from budgetnet.training.trainer import identify
 from budgetnet.training.work import Work
 
+_SPLIT = ("validation_fraction", "split_seed")
+"""Fields of a recipe that determine the split of the training images."""
+
+
+def overridden_split(recipe: Recipe, *, own: Recipe) -> str | None:
+    """Return what to say of a final recipe that has another split than the search, which is used; None if it has not.
+
+    Args:
+        recipe: final recipe.
+        own: recipe of the search.
+    """
+    changes = [
+        f"{name} {getattr(own, name)} in place of {getattr(recipe, name)}"
+        for name in _SPLIT
+        if getattr(own, name) != getattr(recipe, name)
+    ]
+    return f"final_recipe: finalists are trained on the search's split, {' and '.join(changes)}" if changes else None
+
 
 def choose_finalists(study: optuna.Study, context: SearchContext, *, number: int, seeds: int, recipe: Recipe) -> Finals:
     """Return the best candidates of a study, and the best enqueued one in addition if it is not among them.
@@ -55,8 +73,7 @@ def choose_finalists(study: optuna.Study, context: SearchContext, *, number: int
     if enqueued and enqueued[0] not in chosen:
         chosen.append(enqueued[0])
     own = context.settings.recipe
-    same_split = {"validation_fraction": own.validation_fraction, "split_seed": own.split_seed}
-    recipe = recipe.model_copy(update=same_split)
+    recipe = recipe.model_copy(update={name: getattr(own, name) for name in _SPLIT})
     numbers = tuple(context.settings.config.seed + step for step in range(seeds))
     finalists = (_finalist(trial, recipe, numbers, context) for trial in chosen)
     return Finals(finalists=tuple(finalists), seeds=numbers)

@@ -20,6 +20,8 @@ from budgetnet.data import DataSet
 from budgetnet.data.training_data import TrainingData
 from budgetnet.study.leaderboard import candidates, rank
 from budgetnet.study.space import SearchSpace
+from budgetnet.training.callbacks import Callback, RunInfo
+from budgetnet.training.progress import Verbosity
 
 OPTIONS: dict[str, Any] = {
     "space": SearchSpace(**TINY_SPACE),
@@ -182,6 +184,59 @@ def test_finalists_are_trained_in_full(digits: DataSet, tmp_path: Path) -> None:
     (final,) = study.finals()
     assert len(final.test) == 2
     assert open_study(out=tmp_path).finals() == [final]
+
+
+SPLIT_OF_SEARCH = "final_recipe: finalists are trained on the search's split"
+
+
+@pytest.mark.parametrize(
+    ("split", "notice"),
+    [
+        ({}, []),
+        (
+            {"validation_fraction": 0.25, "split_seed": 3},
+            [f"{SPLIT_OF_SEARCH}, validation_fraction 0.2 in place of 0.25 and split_seed 0 in place of 3"],
+        ),
+        ({"split_seed": 3}, [f"{SPLIT_OF_SEARCH}, split_seed 0 in place of 3"]),
+    ],
+)
+@pytest.mark.parametrize("finalists", [0, 1])
+def test_a_final_recipe_with_another_split_is_told_before_the_search(
+    digits: DataSet,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    split: dict[str, Any],
+    notice: list[str],
+    finalists: int,
+) -> None:
+    told: list[list[str]] = []
+
+    class Listener(Callback):
+        """Keeps what was told when the first run starts, and ends the search."""
+
+        def on_run_start(self, run: RunInfo, *, worker: int) -> None:
+            del run, worker
+            told.append(caplog.messages)
+            raise KeyboardInterrupt
+
+    verbosities: list[Verbosity] = ["normal", "quiet"]
+    for verbosity in verbosities:
+        caplog.clear()
+        with pytest.raises(KeyboardInterrupt):
+            search(
+                data=digits,
+                max_params=20_000,
+                trials=1,
+                space=SearchSpace(**TINY_SPACE),
+                recipe=tiny_recipe(epochs=1),
+                finalists=finalists,
+                final_recipe=tiny_recipe(epochs=1, **split),
+                out=tmp_path,
+                device="cpu",
+                callbacks=[Listener()],
+                verbosity=verbosity,
+            )
+    assert told == [notice if finalists else [], []]
 
 
 @pytest.mark.parametrize("field", ["train_size", "validation_size"])
