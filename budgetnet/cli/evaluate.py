@@ -92,7 +92,7 @@ def print_images(output: Console, evaluated: Sequence[EvaluatedRun]) -> None:
     from budgetnet.runs.store import TEST_OPENINGS_FILE
 
     if evaluated[0].part == "validation":
-        output.print("on validation images, which also selected each run's best epoch; test set not used")
+        output.print("on validation images, which also selected each run's best epoch by its loss; test set not used")
         return
     opened = [each for each in evaluated if not each.kept]
     if len(opened) < len(evaluated):
@@ -115,7 +115,7 @@ def _print_run(output: Console, evaluated: EvaluatedRun, *, number: int, bins: i
     output.print(
         f"{identity.spec.label}: {result.params:,} parameters, {short_count(result.macs)} MACs; recipe "
         f"{describe_recipe(identity.recipe)}, seed {identity.seed}, weights of epoch {result.best_epoch} of "
-        f"{result.epochs}"
+        f"{result.epochs} (lowest validation loss)"
     )
     balanced = percent(scores.balanced_accuracy, images=scores.images)
     accuracy = f"accuracy {format_with_interval(scores.accuracy, scores.interval, images=scores.images)} %"

@@ -75,7 +75,7 @@ def _explain_columns(rows: Sequence[LeaderboardRow], width: int, *, comparable: 
     """Print what the columns of the leaderboard mean, as far as the terminal shows them."""
     from budgetnet.cli.tables import explain, is_wide
 
-    images = "accuracy: on the validation images, which also selected each run's best epoch, one seed each"
+    images = "accuracy: on the validation images, which also selected each run's best epoch by its loss, one seed each"
     if not is_wide(width, rows):
         explain(f"{images}; wider terminals also show intervals, gaps and the cost of training")
         return

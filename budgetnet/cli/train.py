@@ -133,8 +133,8 @@ def _report(record: RunRecord, *, as_json: bool) -> None:
     images = result.validation_images
     typer.echo(
         f"validation accuracy {format_with_interval(accuracy, interval, images=images)} % (95 % interval, "
-        f"{images:,} images), epoch {result.best_epoch} of {result.epochs}; {result.reason}; "
-        "test set not used"
+        f"{images:,} images), epoch {result.best_epoch} of {result.epochs} (lowest validation loss); "
+        f"{result.reason}; test set not used"
     )
     typer.echo(
         f"trained for {short_petaflops(record.train_flops)} PFLOP, {count_of(result.epochs, 'epoch')}, "

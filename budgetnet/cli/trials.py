@@ -59,7 +59,10 @@ def trials(
 
     output = console()
     output.print(_table(listed, title=f"{found.study_name}: {count_of(len(listed), 'trial')}", width=output.width))
-    typer.echo("accuracy: on the validation images, at the best epoch before the trial ended; #N is accepted as a run")
+    typer.echo(
+        "accuracy: on the validation images, at the epoch of the lowest validation loss before the trial ended; #N is "
+        "accepted as a run"
+    )
 
 
 def _mapping(trial: Trial) -> dict[str, Any]:

@@ -35,6 +35,15 @@ def answered(tell: RunCommand, *arguments: str, code: int = 0) -> Any:
     return strict_json(answer.out)
 
 
+def test_the_epoch_of_the_weights_is_shown_with_why_it_was_chosen(runs: Runs, tell: RunCommand) -> None:
+    (record,) = runs("good0")
+    losses = [epoch.validation_loss for epoch in record.curves]
+    best = losses.index(min(losses)) + 1
+    shown = " ".join(tell("evaluate", "good0", *CPU).out.split())
+    assert f"weights of epoch {best} of {len(losses)} (lowest validation loss)" in shown
+    assert "on validation images, which also selected each run's best epoch by its loss; test set not used" in shown
+
+
 @pytest.mark.parametrize("on", ["validation", "test"])
 def test_scores_match_scikit_learn(runs: Runs, digits: DataSet, tell: RunCommand, folder: Path, on: str) -> None:
     records = runs("good0", "good1")

@@ -25,6 +25,7 @@ def test_runs_are_ranked_by_validation_accuracy(runs: Runs, tell: RunCommand) ->
     shown = tell("leaderboard", "good0", "good1")
     assert shown.code == 0
     assert "2 runs" in shown.out
+    assert "which also selected each run's best epoch by its loss" in " ".join(shown.out.split())
     assert all(f"{100 * row['accuracy']:.0f} [" in shown.out for row in rows)
 
 

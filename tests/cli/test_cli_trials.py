@@ -42,6 +42,7 @@ def test_every_trial_is_listed_with_its_outcome(tell: RunCommand) -> None:
     assert [trial["outcome"] for trial in listed["trials"]] == [trial.outcome for trial in expected]
     assert [trial["accuracy"] for trial in listed["trials"]] == [trial.accuracy for trial in expected]
     lines = tell("trials", "mine").out.splitlines()
+    assert "at the epoch of the lowest validation loss before the trial ended" in " ".join(lines)
     for trial in expected:
         (line,) = [line for line in lines if line.split("│")[1:2] and line.split("│")[1].strip() == trial.name]
         cells = [cell.strip() for cell in line.split("│")[1:-1]]

@@ -164,6 +164,7 @@ def test_train_command_prints_the_cost(tell: RunCommand, tmp_path: Path) -> None
     result = tell(*options)
     assert result.out.startswith("cost: at most 6.02e-08 PFLOP: 6 x 78.4k MACs x 64 images x 2 epochs\n")
     assert "trained for 6.02e-08 PFLOP, 2 epochs, " in result.out
+    assert ", epoch 2 of 2 (lowest validation loss); " in result.out
     assert tell(*options).out == result.out, "a finished run prints the same output"
     assert json.loads(tell(*options, "--json").out)["train_flops"] == 60_223_488
     options[3] = "1"

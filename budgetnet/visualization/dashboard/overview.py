@@ -60,7 +60,8 @@ class Overview:
     def note(self) -> str:
         """Return the note on the study."""
         heading = study_heading(self._name)
-        caveat = "Accuracies are on the validation images, which also selected each run's best epoch, one seed each."
+        chosen = "which also selected each run's best epoch by its loss"
+        caveat = f"Accuracies are on the validation images, {chosen}, one seed each."
         parts = [heading, self._best(), *self._front(), f"{self._outcomes()} {caveat}", self._settings_table()]
         return "\n\n".join(
             [*parts, "To show the leaderboard, to serve this dashboard, and to resume the search:", *self._commands()]
