@@ -5,6 +5,8 @@ Nothing that is made here is kept, so no page can say other than the code does.
 
 from __future__ import annotations
 
+import inspect
+import posixpath
 import re
 from pathlib import Path
 
@@ -32,12 +34,31 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+_ROOT = Path(__file__).parents[2]
+_MADE_FROM = {
+    **{
+        str(Path(inspect.getfile(kind.model)).relative_to(_ROOT)): f"reference/{name}.md"
+        for name, kind in DOCUMENTS.items()
+    },
+    "README.md#on-the-command-line": "reference/command-line.md",
+}
+"""Pages that are made while the site is built, by what pages link to in their place, which a checkout has too."""
+_FOLDERS = re.compile(r"\]\((?P<target>[^)\s]+/[^)\s]+)\)")
 _OUTSIDE = re.compile(r"\[(?P<words>[^\]]+)\]\((?:\.\./)+(?P<path>(?:studies|tests|budgetnet)/?[^)]*)\)")
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001 - as called
-    """Names the paths of what lies outside the documentation, in place of links that lead there in a checkout alone."""
-    return _OUTSIDE.sub(_named_path, markdown)
+    """Leads links to the pages that are made here, and names the paths of what else lies outside the documentation."""
+    folder = posixpath.dirname(page.file.src_uri)
+    return _OUTSIDE.sub(_named_path, _FOLDERS.sub(lambda link: _led_to_page(link, folder), markdown))
+
+
+def _led_to_page(link: re.Match[str], folder: str) -> str:
+    """Return a link to a notebook, or to what a reference stands for, as one to its page; another link as it is."""
+    target = posixpath.normpath(posixpath.join("docs", folder, link["target"]))
+    notebook = re.fullmatch(r"docs/(notebooks/.+)\.ipynb", target)
+    place = f"{notebook[1]}.md" if notebook else _MADE_FROM.get(target)
+    return link[0] if place is None else f"]({posixpath.relpath(place, folder or '.')})"
 
 
 def _named_path(link: re.Match[str]) -> str:
