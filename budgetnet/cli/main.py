@@ -6,10 +6,12 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.main import get_command
 
 from budgetnet.cli.ablate import ablate
 from budgetnet.cli.bench import bench
@@ -95,6 +97,12 @@ def _options(
     """Define the options of ``budgetnet`` itself."""
 
 
+@cache
+def _command() -> Any:
+    """Build the command with all its subcommands, once for a process: it has hundreds of options."""
+    return get_command(app)
+
+
 def _prepare_streams() -> None:
     """Make standard output and error usable, also where they are closed or lack characters."""
     # A process started with a closed stream has None here; discard its output.
@@ -150,7 +158,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         BrokenPipeError: the output is no longer read.
     """
     try:
-        code = app(args=arguments, prog_name="budgetnet", standalone_mode=False)
+        code = _command()(args=arguments, prog_name="budgetnet", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except BudgetnetError as error:
         message, code = str(error), error.exit_code
