@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,7 +85,20 @@ def one_thread() -> None:
 settings.register_profile("fast")
 
 
+MEMORY = Path("/dev/shm")
+"""A file system in memory, which Linux has."""
+MEMORY_NEEDED = 4 << 30
+"""Bytes that must be free there; a run of all tests by two processes takes a fraction at any time."""
+
+
+def keep_temporary_folders_in_memory() -> None:
+    """Where there is room: what runs and studies write is flushed, file by file, and a disk takes milliseconds each."""
+    if os.access(MEMORY, os.W_OK | os.X_OK) and shutil.disk_usage(MEMORY).free >= MEMORY_NEEDED:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+
 def pytest_configure() -> None:
+    keep_temporary_folders_in_memory()
     # Progress is for people; tests of it ask for it. Commands that tests start inherit this.
     os.environ.setdefault("BUDGETNET_VERBOSITY", "quiet")
     # Before any test computes: torch's kernels ask only once what they may use.
