@@ -132,8 +132,9 @@ docs: setup-docs
 notebooks: setup-test
 	.venv/bin/python docs/generators/run_notebooks.py $(ARGS)
 
-# One thread for each worker, so that the workers do not fight over the cores.
-PYTEST = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal
+# One thread for each worker, so that the workers do not fight over the cores. Bytecode is kept also where the environment
+# says otherwise: each worker would compile all tests, and each command that they start the package.
+PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal
 
 # The first tier: all but the tests marked slow, and fewer examples of each Hypothesis property.
 test: setup-test
