@@ -54,27 +54,36 @@ def blank_figure(*, title: str, note: str, alt: str, height: int, width: int = W
     # Plotly does not wrap titles; these widths fit any letters.
     head, notes = textwrap.wrap(title, width // 10), textwrap.wrap(note, width // 7)
     top = 44 + 22 * len(head) + 17 * len(notes) + above
-    figure = Figure()
-    figure.update_layout(
-        template="plotly_white",
-        font={"family": FONT, "size": 14, "color": INK},
-        title={
-            "text": "<br>".join(map(literal, head)),
-            "font": {"size": 20},
-            "subtitle": {"text": "<br>".join(map(literal, notes)), "font": {"size": 13, "color": FAINT}},
-            "x": 0,
-            "xref": "paper",
-            "xanchor": "left",
-            "y": 1,
-            "yref": "container",
-            "yanchor": "top",
-            "pad": {"t": 16},
-        },
-        height=height + top,
-        margin={"t": top, "r": 24, "b": 16, "l": 16},
-        showlegend=True,
-        legend={"font": {"size": 12}, "orientation": "h", "x": 0, "xanchor": "left", "y": 1.01, "yanchor": "bottom"},
-        meta={"title": title, "note": note, "alt": alt, "width": width, "above": above},
+    # In one step: each update copies and checks the whole template again.
+    figure = Figure(
+        layout={
+            "template": "plotly_white",
+            "font": {"family": FONT, "size": 14, "color": INK},
+            "title": {
+                "text": "<br>".join(map(literal, head)),
+                "font": {"size": 20},
+                "subtitle": {"text": "<br>".join(map(literal, notes)), "font": {"size": 13, "color": FAINT}},
+                "x": 0,
+                "xref": "paper",
+                "xanchor": "left",
+                "y": 1,
+                "yref": "container",
+                "yanchor": "top",
+                "pad": {"t": 16},
+            },
+            "height": height + top,
+            "margin": {"t": top, "r": 24, "b": 16, "l": 16},
+            "showlegend": True,
+            "legend": {
+                "font": {"size": 12},
+                "orientation": "h",
+                "x": 0,
+                "xanchor": "left",
+                "y": 1.01,
+                "yanchor": "bottom",
+            },
+            "meta": {"title": title, "note": note, "alt": alt, "width": width, "above": above},
+        }
     )
     style_axes(figure)
     return figure

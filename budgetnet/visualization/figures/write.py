@@ -8,7 +8,7 @@ import os
 import re
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from budgetnet.common.errors import InputError
 from budgetnet.common.extras import require_extra
@@ -80,14 +80,15 @@ def require_writable(path: Path, *, field: str = "figure") -> None:
         require_extra("figures", "kaleido", field=field, value=str(path), remark=remark)
 
 
-def bare(figure: Figure) -> Figure:
-    """Return the figure without title and note, which do not wrap inside a figure and are part of the page."""
-    from plotly.graph_objects import Figure
-
-    drawn, layout = Figure(figure), figure.layout
-    top = 8 + layout.meta["above"]
-    drawn.update_layout(title=None, margin={"t": top}, height=layout.height - layout.margin.t + top)
-    return drawn
+def bare(figure: Figure) -> dict[str, Any]:
+    """Return the figure as Plotly reads it, without title and note: they do not wrap in it and are part of the page."""
+    content: dict[str, Any] = figure.to_plotly_json()
+    layout = content["layout"]
+    top = 8 + layout["meta"]["above"]
+    del layout["title"]
+    layout["height"] += top - layout["margin"]["t"]
+    layout["margin"]["t"] = top
+    return content
 
 
 def _write_script(path: Path) -> None:
@@ -100,10 +101,13 @@ def _write_script(path: Path) -> None:
 
 def _page(figure: Figure, *, shared_script: bool) -> str:
     """Return the figure as an HTML page."""
-    drawn, layout = bare(figure), figure.layout
+    from plotly.io import to_html
+
+    layout = figure.layout
     words = {key: escape(layout.meta[key]) for key in ("title", "note", "alt")}
     config = {"displayModeBar": False, "responsive": True}
-    plot = drawn.to_html(full_html=False, include_plotlyjs=not shared_script, config=config)
+    parts = {"full_html": False, "include_plotlyjs": not shared_script}
+    plot = to_html(bare(figure), config=config, validate=False, **parts)
     policy = _POLICY.format(shared=" 'self'" if shared_script else "")
     script = f'<script src="{PLOTLY_FILE}"></script>\n' if shared_script else ""
     return f"""<!doctype html>

@@ -118,9 +118,10 @@ def embed(figure: Figure) -> EmbeddedFigure:
     """Return a figure for the page: title, note and text alternative as text, the rest as data for Plotly."""
     from plotly.io.json import to_json_plotly
 
-    shown, meta = bare(figure), figure.layout.meta
-    content = shown.to_plotly_json()
+    content = bare(figure)
+    layout = content["layout"]
+    meta = layout["meta"]
     # The template is the same for all figures and stored once in the page.
-    content["layout"].pop("template", None)
-    text = _harmless(to_json_plotly(content))
-    return EmbeddedFigure(meta["title"], meta["note"], meta["alt"], meta["width"], shown.layout.height, Markup(text))  # noqa: S704 - escaped above
+    layout.pop("template", None)
+    text = Markup(_harmless(to_json_plotly(content)))  # noqa: S704 - escaped
+    return EmbeddedFigure(meta["title"], meta["note"], meta["alt"], meta["width"], layout["height"], text)
