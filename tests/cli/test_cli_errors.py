@@ -39,11 +39,18 @@ FILES: dict[str, Any] = {
 }
 
 
+def encoded(content: Any) -> bytes:
+    raw = content.encode() if isinstance(content, str) else content
+    return raw if isinstance(raw, bytes) else yaml.safe_dump(content).encode()
+
+
+WRITTEN = {name: encoded(content) for name, content in FILES.items()}
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name, content in FILES.items():
-        raw = content.encode() if isinstance(content, str) else content
-        (tmp_path / name).write_bytes(raw if isinstance(raw, bytes) else yaml.safe_dump(content).encode())
+    for name, content in WRITTEN.items():
+        (tmp_path / name).write_bytes(content)
     (tmp_path / "folder").mkdir()
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -222,8 +229,9 @@ def test_study_with_another_config_is_rejected(folder: Path, tell: RunCommand) -
     tiny_recipe(epochs=1).save(folder / "recipe.yaml")
     write_space(folder / "space.yaml", TINY_SPACE)
     write_space(folder / "pair.yaml", PAIR_SPACE)
-    assert tell("search", "--space", "space.yaml", "--study", "mine", "--trials", "1", *small()).code == 0
-    answer = tell("search", "--space", "pair.yaml", "--study", "mine", "--trials", "1", *small("--seed", "1"))
+    search = ["search", "--study", "mine", "--trials", "1", "--max-params", "20k"]
+    assert tell(*search, "--space", "space.yaml", *small()).code == 0
+    answer = tell(*search, "--space", "pair.yaml", *small("--seed", "1"))
     assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
     assert "made with seed 0, not 1; space.stages [1, 2], not [1, 1]; " in answer.err
     assert answer.err.endswith("; choose another study name, or none\n")

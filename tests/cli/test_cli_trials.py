@@ -63,7 +63,7 @@ def test_every_trial_is_listed_with_its_outcome(tell: RunCommand) -> None:
     ],
 )
 def test_wrong_arguments_are_one_line(tell: RunCommand, arguments: list[str], message: str) -> None:
-    bn.search(space="space.yaml", recipe=tiny_recipe(epochs=1), trials=1, verbosity="quiet", **OPTIONS)
+    bn.search(space="space.yaml", recipe=tiny_recipe(epochs=1), max_params="20k", trials=1, verbosity="quiet", **OPTIONS)
     Path("folder").mkdir()
     assert tell("trials").out.split("\n")[0].strip() == "mine: 1 trial"
     told = tell("trials", *arguments)
@@ -74,6 +74,7 @@ def test_wrong_arguments_are_one_line(tell: RunCommand, arguments: list[str], me
 def test_a_search_without_a_result_says_why_and_fails(tell: RunCommand) -> None:
     tiny_recipe(epochs=1, learning_rate=1e30).save("recipe.yaml")
     options = ["--space", "space.yaml", "--recipe", "recipe.yaml", "--trials", "2", "--device", "cpu"]
+    options += ["--max-params", "20k"]
     told = tell("search", *options, "--train-size", "64", "--validation-size", "40", "--quiet")
     assert told.code == 1
     assert "2 trained" in told.out

@@ -264,6 +264,7 @@ def test_passwords_are_neither_stored_nor_shown() -> None:
 
 def tiny(out: Path, **fields: Any) -> SearchConfig:
     how: dict[str, Any] = {"recipe": tiny_recipe(epochs=1), "space": TINY_SPACE, "sizing": "reject", "pruner": "none"}
+    how |= {"train_size": 64, "validation_size": 40}
     return SearchConfig(**{"max_params": 20_000, "trials": 1, "out": out, "device": "cpu", **how, **fields})
 
 
