@@ -63,7 +63,9 @@ def test_every_trial_is_listed_with_its_outcome(tell: RunCommand) -> None:
     ],
 )
 def test_wrong_arguments_are_one_line(tell: RunCommand, arguments: list[str], message: str) -> None:
-    bn.search(space="space.yaml", recipe=tiny_recipe(epochs=1), max_params="20k", trials=1, verbosity="quiet", **OPTIONS)
+    bn.search(
+        space="space.yaml", recipe=tiny_recipe(epochs=1), max_params="20k", trials=1, verbosity="quiet", **OPTIONS
+    )
     Path("folder").mkdir()
     assert tell("trials").out.split("\n")[0].strip() == "mine: 1 trial"
     told = tell("trials", *arguments)
