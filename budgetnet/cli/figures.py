@@ -76,11 +76,11 @@ def figures(
 def _read(runs: list[Path]) -> dict[str, list[RunRecord]]:
     """Return groups of runs that differ only in the seed, by the name of their figures."""
     from budgetnet.runs.store import RunFolder
-    from budgetnet.study.run_names import run_path
+    from budgetnet.study.choices import path_of_run
 
     groups: dict[str, list[RunRecord]] = {}
     # A folder given twice, such as by a pattern and by name, counts once.
-    for run in {path.resolve(): path for path in map(run_path, runs)}.values():
+    for run in {path.resolve(): path for path in (Path(path_of_run(str(run))) for run in runs)}.values():
         record = RunFolder(run).load(weights=False)
         groups.setdefault(record.identity.digest_without_seed, []).append(record)
     named: dict[str, list[RunRecord]] = {}
