@@ -6,6 +6,7 @@ import itertools
 import math
 import random
 import statistics
+from functools import cache
 from typing import Any
 
 import optuna
@@ -88,20 +89,27 @@ def widened(spec: ModelSpec, params: dict[str, Any], step: int) -> list[ModelSpe
     return found
 
 
-def is_smallest(space: SearchSpace, spec: ModelSpec, image: dict[str, Any]) -> bool:
+@cache
+def proposed_to_fit(name: str, count: int) -> list[dict[str, Any]]:
+    """Return proposals of a space of `SPACES` or of `NAMED`, by its place or its name, which several tests share."""
+    return proposals(SPACES[int(name)] if name.isdigit() else NAMED[name], "fit", count)
+
+
+def smallest_digests(space: SearchSpace, image: dict[str, Any]) -> set[str]:
     measures: Any = ("params", "macs", "activations")
-    return spec.digest in {space.narrowest.smallest(**image, measure=measure).digest for measure in measures}
+    return {space.narrowest.smallest(**image, measure=measure).digest for measure in measures}
 
 
 @pytest.mark.parametrize("image", [LARGE, SMALL], ids=["32x32", "8x8"])
 @pytest.mark.parametrize("budget", BUDGETS, ids=str)
 def test_fitted_widths_are_maximal_within_the_budget(budget: Budget, image: dict[str, Any]) -> None:
     filled = 0
-    for space in SPACES:
-        for params in proposals(space, "fit", 60):
+    for place, space in enumerate(SPACES):
+        smallest = smallest_digests(space, image)
+        for params in proposed_to_fit(str(place), 60):
             spec = fit(space, params, budget=budget, sizing="fit", **image)
             if not budget.allows(spec.cost):
-                assert is_smallest(space, spec, image)
+                assert spec.digest in smallest
                 continue
             params = space.complete(params)  # noqa: PLW2901 - stages of RegNet's rule
             if (spec.bottleneck_ratio or 0.25) != params["bottleneck_ratio"] and spec.block == "bottleneck":
@@ -113,9 +121,9 @@ def test_fitted_widths_are_maximal_within_the_budget(budget: Budget, image: dict
             channels = [stage.channels for stage in spec.stages]
             step = step_of(space, params)
             if spec.stem.channels != channels[0] or any(width % step for width in channels):
-                assert is_smallest(space, spec, image)
+                assert spec.digest in smallest
                 continue
-            if not is_smallest(space, spec, image):
+            if spec.digest not in smallest:
                 filled += 1
                 assert in_order(channels, params)
                 assert not any(budget.allows(cost_of(wider)) for wider in widened(spec, params, step))
@@ -124,11 +132,12 @@ def test_fitted_widths_are_maximal_within_the_budget(budget: Budget, image: dict
 
 def test_every_fitted_network_of_the_named_spaces_is_within_the_budget() -> None:
     for space, budget, image in itertools.product(NAMED.values(), BUDGETS[:4], (LARGE, SMALL)):
+        smallest = smallest_digests(space, image)
         for sizing in SOLVED:
             for params in proposals(space, sizing, 40, seed=1):
                 spec = fit(space, params, budget=budget, sizing=sizing, **image)
                 # The narrowest networks of the paper's space are larger than the smallest of these budgets.
-                assert budget.allows(spec.cost) or is_smallest(space, spec, image)
+                assert budget.allows(spec.cost) or spec.digest in smallest
                 assert budget.allows(spec.cost) or space is NAMED["paper"]
 
 
@@ -137,7 +146,7 @@ def test_every_fitted_network_of_the_named_spaces_is_within_the_budget() -> None
 @pytest.mark.parametrize("name", NAMED)
 def test_median_unused_budget_is_below_three_per_cent(name: str, params: str, image: dict[str, Any]) -> None:
     budget = Budget(max_params=params)
-    drawn = proposals(NAMED[name], "fit", 200)
+    drawn = proposed_to_fit(name, 200)
     specs = [fit(NAMED[name], each, budget=budget, sizing="fit", **image) for each in drawn]
     assert statistics.median(budget.share_used(spec.cost) for spec in specs) >= 0.97
 
