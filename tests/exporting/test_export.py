@@ -85,8 +85,23 @@ RUN: dict[Format, Callable[[Path, Tensor], Tensor]] = {
 }
 
 
-@pytest.mark.parametrize("name", SPECS)
-@pytest.mark.parametrize("form", ["safetensors", "onnx", "torch-export"])
+TRACED_FIRST = (
+    *("basic-max-pool", "basic-plain", "preact-padded"),
+    *("preact-bottleneck", "bottleneck-inverted", "mixed-pooled"),
+)
+"""Networks that torch traces in the first tier of tests, a second each: all kinds of blocks, shortcuts and pooling."""
+
+
+def forms_and_networks() -> list[Any]:
+    """Return all pairs of a form and a network."""
+    return [
+        pytest.param(form, name, marks=() if form == "safetensors" or name in TRACED_FIRST else pytest.mark.slow)
+        for form in ("safetensors", "onnx", "torch-export")
+        for name in SPECS
+    ]
+
+
+@pytest.mark.parametrize(("form", "name"), forms_and_networks())
 def test_exported_network_gives_the_same_logits(odd: DataSet, tmp_path: Path, name: str, form: Format) -> None:
     record = create_run(spec_of(name), odd, tmp_path)
     done = export(record.folder, format=form, to=tmp_path, load=lambda _: odd)

@@ -79,6 +79,9 @@ def test_candidates_end_at_rungs_and_nowhere_else(run_search: SearchRunner, prun
         "over_budget": 0,
         "duplicate": 0,
         "no_result": 0,
+        "running": 0,
+        "interrupted": 0,
+        "skipped": 0,
     }
     best = max(trial.intermediate_values[4] for trial in trials)
     assert best not in {trial.intermediate_values[4] for trial in stopped}, "nobody better ends"
