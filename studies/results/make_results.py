@@ -138,7 +138,7 @@ def _cells(row: Row) -> dict[str, str]:
     identity, result = record.identity, record.result
     test = format_with_interval(fmean(row.tests), row.interval)
     return {
-        "network": f"`{identity.spec.label}`",
+        "network": f"`{identity.spec.label}`{_trained_by(record)}",
         "made": "**by search**" if row.found else "by hand",
         "parameters": f"{result.params:,}",
         "MACs": short_count(result.macs),
@@ -150,6 +150,12 @@ def _cells(row: Row) -> dict[str, str]:
         "validation %": percent(fmean(each.result.validation_accuracy or 0.0 for each in row.records)),
         "test % [95 %]": f"**{test}**" if row.found else test,
     }
+
+
+def _trained_by(record: RunRecord) -> str:
+    """Return by which recipe the reference was trained, which is in the table as published too."""
+    identity = record.identity
+    return f" by `{identity.recipe.name}`" if identity.spec.name == "reference" else ""
 
 
 def candidates_table(study: Path) -> str:
