@@ -13,7 +13,7 @@ from budgetnet.evaluation.results import require_common_images, require_distinct
 from budgetnet.runs.recipe import require_reliable_validation
 from budgetnet.runs.store import RunFolder
 from budgetnet.study.leaderboard import LeaderboardRow, rank, rows_needs, run_candidates
-from budgetnet.study.run_names import is_run_name, run_path
+from budgetnet.study.run_names import DEFAULT_FOLDER, is_run_name, run_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,8 +66,15 @@ def is_run(source: Path | str) -> bool:
     return exists(Path(source) / "run.json") or is_run_name(source)
 
 
-def rank_runs(folders: Sequence[Path | str]) -> tuple[Leaderboard, list[RunRecord]]:
+def rank_runs(
+    folders: Sequence[Path | str], *, out: Path = DEFAULT_FOLDER, storage: str | None = None
+) -> tuple[Leaderboard, list[RunRecord]]:
     """Rank finished runs by validation accuracy; all must be validated on the same images.
+
+    Args:
+        folders: run folders, or names of runs such as ``#3``.
+        out: folder of runs in which names are looked for.
+        storage: URL of the storage of their studies. Default: the SQLite file in `out`.
 
     Raises:
         RecordError: a folder has no finished run, or one without a result.
@@ -76,7 +83,7 @@ def rank_runs(folders: Sequence[Path | str]) -> tuple[Leaderboard, list[RunRecor
     if not folders:
         raise InputError("runs", [], "must be at least one run folder")
     # The last part of a path such as . is no name.
-    given = map(run_path, folders)
+    given = (run_path(folder, out=out, storage=storage) for folder in folders)
     paths = [folder if folder.name not in ("", "..") else folder.resolve() for folder in given]
     records = [RunFolder(path).load(weights=False) for path in paths]
     for record in records:
@@ -98,7 +105,7 @@ def leaderboard(
 
     Args:
         source: a study's name, a run folder, or several run folders. Default: the most recent study.
-        out: folder of run folders, for a study.
+        out: folder of run folders, for a study and for names of runs such as ``#3``.
         storage: URL of the study's storage. Default: the SQLite file in `out`.
 
     Raises:
@@ -109,4 +116,4 @@ def leaderboard(
         from budgetnet.api.study import open_study
 
         return open_study(source, out=out, storage=storage).leaderboard()
-    return rank_runs([source] if isinstance(source, str | Path) else source)[0]
+    return rank_runs([source] if isinstance(source, str | Path) else source, out=Path(out), storage=storage)[0]

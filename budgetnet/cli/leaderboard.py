@@ -41,7 +41,7 @@ def leaderboard(
     from budgetnet.api.leaderboard import is_run, rank_runs
 
     if source and (len(source) > 1 or is_run(source[0])):
-        _print_runs(*rank_runs(source), as_json=as_json)
+        _print_runs(*rank_runs(source, out=out, storage=storage), as_json=as_json)
         return
     from budgetnet.study.storage import default_storage, find_study, open_storage, require_no_folder, storage_errors
 
@@ -115,10 +115,12 @@ def _print_finals(results: Sequence[FinalResult], *, comparable: bool, out: Path
     output = console()
     output.print(finals_table(results, comparable=comparable, width=output.width))
     against = next((gap.compared_with for gap in final_gaps(results, comparable=comparable) if gap), "the others")
-    columns = "test: mean over seeds"
+    # Equal accuracies have no standard deviation to make Student's interval from.
+    several = any(len(set(result.test)) > 1 for result in results)
+    columns, interval = ("test: mean over seeds", "Student's t") if several else ("test: on the test set", "Wilson's")
     if is_wide(output.width):
         columns = (
-            f"PFLOP: mean per training run; {columns}, with its 95 % interval (Student's t); gap: of test accuracy to "
+            f"PFLOP: mean per training run; {columns}, with its 95 % interval ({interval}); gap: of test accuracy to "
             f"{against}, beyond noise at the 95 % level or not, corrected over all finalists"
         )
     explain(

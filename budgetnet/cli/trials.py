@@ -58,10 +58,16 @@ def trials(
     from budgetnet.common.formatting import count_of
 
     output = console()
-    output.print(_table(listed, title=f"{found.study_name}: {count_of(len(listed), 'trial')}", width=output.width))
+    resumed = sum(trial.resumed_in is not None for trial in listed)
+    title = f"{found.study_name}: {count_of(len(listed), 'trial')}"
+    title += f", {resumed} of them resumed in another" if resumed else ""
+    output.print(_table(listed, title=title, width=output.width))
+    name = f"{found.study_name}#N"
+    # A name of a run says no storage, only a folder.
+    accepted = f"; {name if out == Path('runs') else out / name} is accepted as a run" if storage is None else ""
     typer.echo(
-        "accuracy: on the validation images, at the epoch of the lowest validation loss before the trial ended; #N is "
-        "accepted as a run"
+        "accuracy: on the validation images, at the epoch of the lowest validation loss before the trial ended"
+        f"{accepted}"
     )
 
 

@@ -220,6 +220,10 @@ def input_error(error: ValidationError, document: type[Document]) -> InputError:
         if problem["type"] != "too_short" or _length(problem) < problem["ctx"]["min_length"]
     ]
     first = problems[0]
+    if first["type"] == "missing":
+        # A misspelled field is the reason why another one is missing.
+        siblings = (each for each in problems if each["loc"][:-1] == first["loc"][:-1])
+        first = next((each for each in siblings if each["type"] == "extra_forbidden"), first)
     context = first.get("ctx", {})
     inner = context.get("error")
     field = field_path(first["loc"])

@@ -11,6 +11,7 @@ import numpy as np
 
 from budgetnet.common.errors import InputError
 from budgetnet.runs.metrics import Scores, average
+from budgetnet.runs.named_recipes import describe_recipe
 from budgetnet.runs.recipe import LEAKAGE_WARNING, Views
 from budgetnet.runs.records import RunRecord
 from budgetnet.statistics import PredictionComparison, compare_predictions, holm
@@ -285,7 +286,7 @@ def _run_fields(record: RunRecord) -> dict[str, Any]:
         "name": identity.spec.label,
         "params": result.params,
         "macs": result.macs,
-        "recipe": identity.recipe.name,
+        "recipe": describe_recipe(identity.recipe),
         "seed": identity.seed,
         "status": result.status,
         "best_epoch": result.best_epoch,

@@ -28,15 +28,17 @@ def is_run_name(run: Path | str) -> bool:
     return not exists(Path(run)) and _NAME.fullmatch(Path(run).name) is not None
 
 
-def run_path(run: Path | str) -> Path:
+def run_path(run: Path | str, *, out: Path = DEFAULT_FOLDER, storage: str | None = None) -> Path:
     """Return the folder of a run that is given by its path or by a name.
 
     A name is ``best``, the network that the most recent study recommends; ``#3``, the run of its trial 3; ``STUDY#3``
-    or ``STUDY#best``, those of another study. The study is looked for in ``runs``; ``FOLDER/best`` and
+    or ``STUDY#best``, those of another study. The study is looked for in `out`; ``FOLDER/best`` and
     ``FOLDER/STUDY#3`` look in another folder of runs.
 
     Args:
         run: path or name; a path that exists is never taken for a name.
+        out: folder of runs for a name without one.
+        storage: URL of the storage for a name without a folder. Default: the SQLite file in `out`.
 
     Raises:
         RecordError: there is no such study, or it has no trained network yet.
@@ -46,10 +48,11 @@ def run_path(run: Path | str) -> Path:
     match = None if exists(path) else _NAME.fullmatch(path.name)
     if match is None:
         return path
-    out = path.parent if len(path.parts) > 1 else DEFAULT_FOLDER
-    storage = open_storage(default_storage(out), create=False)
-    with storage_errors(storage):
-        study = find_study(storage, match["study"] or None)
+    if len(path.parts) > 1:
+        out, storage = path.parent, None
+    kept = open_storage(storage or default_storage(out), create=False)
+    with storage_errors(kept):
+        study = find_study(kept, match["study"] or None)
         return out / run_of_trial(study, match["trial"], out=out, name=str(run)).run
 
 

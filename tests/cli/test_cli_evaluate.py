@@ -40,7 +40,10 @@ def test_the_epoch_of_the_weights_is_shown_with_why_it_was_chosen(runs: Runs, te
     losses = [epoch.validation_loss for epoch in record.curves]
     best = losses.index(min(losses)) + 1
     shown = " ".join(tell("evaluate", "good0", *CPU).out.split())
-    assert f"weights of epoch {best} of {len(losses)} (lowest validation loss)" in shown
+    (found,) = strict_json(tell("evaluate", "good0", *CPU, "--json").out)["runs"]
+    assert found["recipe"] != ""
+    expected = f"recipe {found['recipe']}, seed 0, weights of epoch {best} of {len(losses)} (lowest validation loss)"
+    assert expected in shown
     assert "on validation images, which also selected each run's best epoch by its loss; test set not used" in shown
 
 

@@ -268,7 +268,9 @@ def test_search_that_reaches_the_limit_on_operations_says_so(folder: Path, tell:
     used = f"{row['train_flops'] / 1e15:#.3g} of {needed[1]} PFLOP used"
     line = f"stopped at 1 of 3 candidates: {used}, and the next one needs up to \\S+; to resume, run the same command"
     assert re.fullmatch(f"{line} with a larger --max-train-flops\n", answer.err)
-    assert f"--max-train-flops {needed[1]} " in tell("leaderboard").out.replace("\n", " ")
+    shown = " ".join(tell("leaderboard").out.split())
+    assert f"--max-train-flops {needed[1]} " in shown
+    assert "test: on the test set" in shown, "one seed has no mean"
     answer = tell(*limited, "--max-train-flops", "0.01")
     assert answer.code == 0
     assert re.search(r"^\S+ of 0.01 PFLOP used$", answer.err, flags=re.MULTILINE)

@@ -289,3 +289,9 @@ def test_rules_of_every_field_are_in_words_of_ours(kind: type[Document]) -> None
     assert len(rules) > 5
     assert [rule for rule in rules if not rule[0].islower() or rule.count(" more)") > 1] == []
     assert [field for field in rules.values() if field.endswith((".str", ".int"))] == []
+
+
+def test_a_misspelled_field_is_named_before_the_one_that_is_missing() -> None:
+    with pytest.raises(InputError) as raised:
+        ModelSpec.from_mapping({"stages": [{"chanels": 16}]})
+    assert str(raised.value) == "stages[0].chanels = 16: unknown field; did you mean channels? (and 1 more)"

@@ -185,3 +185,22 @@ def test_finalists_without_weights_are_ranked(study: bn.Study, tell: RunCommand)
     assert (told.code, told.out, told.err) == (0, expected, "")
     assert bn.open_study("mine").finals() == ranked
     assert "contains no weights: best.safetensors is missing" in tell("evaluate", "best").err
+
+
+def test_names_are_looked_for_in_the_folder_that_a_leaderboard_is_of(
+    study: bn.Study, tell: RunCommand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = next(trial for trial in study.trials() if trial.trained)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    out, url = tmp_path / "runs", f"sqlite:///{tmp_path / 'runs' / 'studies.db'}"
+    for name in (trial.name, f"mine{trial.name}"):
+        for options in (["--out", str(out)], ["--out", str(out), "--storage", url]):
+            (row,) = json.loads(tell("leaderboard", name, *options, "--json").out)["rows"]
+            assert row["run"] == trial.run
+        assert [row.run for row in bn.leaderboard(name, out=out)] == [trial.run]
+    assert tell("leaderboard", trial.name).code == 2
+    footer = " ".join(tell("trials", "--out", str(out)).out.split())
+    assert footer.endswith(f"; {out}/mine#N is accepted as a run")
+    assert tell("evaluate", f"{out}/mine{trial.name}", "--device", "cpu").code == 0
