@@ -30,6 +30,7 @@ from budgetnet.statistics.intervals import (
     correct_count,
     format_with_interval,
     mean_interval,
+    points,
     wilson_interval,
 )
 from budgetnet.visualization.figures.style import BLACK, BLUE, LEGEND_HEIGHT, PURPLE, VERMILLION, blank_figure
@@ -215,6 +216,28 @@ def _sampled(study: Path) -> list[dict[str, Any]]:
     return [trial for trial in trials if trial["trained"] and not trial["enqueued"]]
 
 
+def reproduction_table(path: Path) -> str:
+    """Return the comparison of a training of the reference with the published number, as a Markdown table.
+
+    Args:
+        path: what ``budgetnet reproduce reference --json`` printed, with the records of its runs beside it.
+    """
+    found = json.loads(path.read_text(encoding="utf-8"))
+    verdict = found["verdict"]
+    (run,) = found["runs"]
+    test = RunFolder(path.parent / "runs" / run["run"]).load(weights=False).test
+    if test is None:
+        raise ValueError(f"{path}: its run was not evaluated")
+    accuracy = format_with_interval(test.accuracy, wilson_interval(test.correct, test.images))
+    low, high = map(points, verdict["interval"])
+    difference = f"{points(verdict['difference'])} [{low}, {high}]"
+    heading = f"difference to {percent(verdict['published'])} %, points [95 %]"
+    cells = (f"`{run['recipe']}`", run["epochs"], verdict["n"], f"{test.images:,}", accuracy, difference)
+    cells = (*cells, f"{verdict['p_value']:.2f}", f"*{verdict['outcome']}*")
+    columns = ("recipe", "epochs", "n", "images", "test % [95 %]", heading, "p", "verdict")
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in (columns, ["---"] * len(columns), cells))
+
+
 def hours_table(studies: Path) -> str:
     """Return the hours and operations of the trainings on all of CIFAR-10 by study, as a Markdown table."""
     lines = ["| study | trainings | PFLOP | hours |", "|---|---|---|---|"]
@@ -259,15 +282,15 @@ def accuracy_figure(rows: Sequence[Row]) -> Figure:
         if chosen
     ]
     point = (reference.params, reference.accuracy, reference.interval)
-    for name, colour, symbol, points in [*drawn, ("published reference", PURPLE, "star", [point])]:
+    for name, colour, symbol, marks in [*drawn, ("published reference", PURPLE, "star", [point])]:
         figure.add_trace(
             Scatter(
-                x=[params for params, _, _ in points],
-                y=[100 * accuracy for _, accuracy, _ in points],
+                x=[params for params, _, _ in marks],
+                y=[100 * accuracy for _, accuracy, _ in marks],
                 error_y={
                     "type": "data",
-                    "array": [100 * (interval.high - accuracy) for _, accuracy, interval in points],
-                    "arrayminus": [100 * (accuracy - interval.low) for _, accuracy, interval in points],
+                    "array": [100 * (interval.high - accuracy) for _, accuracy, interval in marks],
+                    "arrayminus": [100 * (accuracy - interval.low) for _, accuracy, interval in marks],
                     "thickness": 1.5,
                 },
                 mode="markers",
@@ -305,6 +328,7 @@ def all_tables(studies: Path) -> dict[str, str]:
         "results": results_table(rows),
         "few-results": results_table(rows, columns=FEW_COLUMNS),
         "hours": hours_table(studies),
+        "reference-fast": reproduction_table(studies / "reproduction" / "reference-fast.json"),
         "candidates": candidates_table(studies / "cifar10-search-cpu"),
         "random": random_table(studies / "cifar10-search-cpu", studies / "cifar10-random-cpu"),
     }
