@@ -22,6 +22,7 @@ RESULTS = ROOT / "docs" / "results.md"
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
     path = ROOT / "studies" / "results" / "make_results.py"
+    sys.path.append(str(path.parent))
     found = importlib.util.spec_from_file_location(path.stem, path)
     assert found is not None
     assert found.loader is not None
