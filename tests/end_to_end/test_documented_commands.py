@@ -57,7 +57,7 @@ SHORTENED = {
     "budgetnet search --max-params 60k --trials 6": "--trials 2 --epochs 1",
     "budgetnet ablate --of best --seeds 5": "--epochs 1 --seeds 1",
     "budgetnet bench quality --repeat 40 --strategies random,near,tpe,nsga2,surrogate": (
-        "--repeat 1 --strategies random"
+        "--repeat 2 --strategies random"
     ),
 }
 """Options behind those of a command that would take minutes; of an option given twice, the last counts."""
