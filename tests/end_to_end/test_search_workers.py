@@ -124,7 +124,8 @@ def test_a_worker_that_outlives_its_search_is_waited_for_by_the_next_one(folder:
     assert (again.returncode, err) == (0, "")
     assert json.loads(out)["trained"] == 4
     ends = [trial.user_attrs["ended"] for trial in trials_in(folder) if not trial.user_attrs.get("trained")]
-    assert ends == ["interrupted", "interrupted"]
+    # What is proposed depends on which candidates have ended, and may be one of them again.
+    assert [end for end in ends if end != "duplicate"] == ["interrupted", "interrupted"]
 
 
 @pytest.mark.slow

@@ -40,6 +40,8 @@ class Repository:
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / "budgetnet", self.folder / "budgetnet", ignore=ignore)
         shutil.copytree(ROOT / "studies" / "runner", self.folder / "studies" / "runner", ignore=ignore)
+        # The runner and its commands may leave bytecode.
+        shutil.copy(ROOT / ".gitignore", self.folder)
         TINY.save(self.folder / "tiny.yaml")
         git("init", "--quiet", folder=self.folder)
         self.processes: list[subprocess.Popen[str]] = []
