@@ -123,7 +123,8 @@ def test_predictions_are_those_of_the_network(runs: list[TrainedRun], digits: Da
     expected = predicted(runs[0], torch.from_numpy(np.array(pixels)))
     assert list(found.frame()["class"]) == [str(number) for number in expected.tolist()]
     assert len(found.frame(top=3)) == 15
-    assert found[5].error is not None
+    assert [each.error is None for each in found] == [True] * 5 + [False]
+    assert str(found[5].error) == f"IMAGE = '{broken}': is not a valid image: its content is of no known kind"
     assert "broken.png" in read(found._repr_html_()).text
 
 

@@ -111,7 +111,7 @@ class Unfinished:
 
 
 def check_study(folder: Path, *, wanted: int, epochs: int) -> None:
-    """Check that so many candidates were trained once each, and that every one that was killed was resumed."""
+    """Check that this number of candidates was trained, each once, and that every killed one was resumed."""
     trials = read_trials(folder)
     done = trained(trials)
     assert len(done) == wanted

@@ -59,7 +59,7 @@ def options(url: str, out: str, *, trials: int = TRIALS) -> list[str]:
 
 
 def check_study(folder: Path, trials: list[FrozenTrial], outs: tuple[str, ...], *, wanted: int = TRIALS) -> None:
-    """Check that so many candidates were trained as were wanted, each once, and that their run folders stand."""
+    """Check that the wanted number of candidates was trained, each once, and that their run folders are complete."""
     assert not [trial for trial in trials if trial.state in (TrialState.RUNNING, TrialState.WAITING)]
     trained = [trial for trial in trials if trial.user_attrs.get("trained")]
     assert len(trained) == len({trial.user_attrs["candidate"] for trial in trained}) == wanted
