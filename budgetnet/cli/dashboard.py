@@ -41,7 +41,7 @@ def dashboard(
         study_settings(found)
     server = DashboardServer(kept, out=out, port=port_number)
     notes = _Notes(found, kept, out)
-    with _interrupted_by_signals():
+    with _interruptible():
         try:
             if problem := annotate_shown(found, kept, out, wait=False):
                 typer.echo(problem, err=True)
@@ -85,18 +85,13 @@ class _Notes:
 
 
 @contextmanager
-def _interrupted_by_signals() -> Iterator[None]:
-    """Raise KeyboardInterrupt on SIGTERM and SIGINT.
-
-    Non-interactive shells start background processes with SIGINT ignored, which Python would keep.
-    """
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(each, signal.default_int_handler) for each in signals]
+def _interruptible() -> Iterator[None]:
+    """Raise KeyboardInterrupt on SIGINT, which non-interactive shells have background processes ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     finally:
-        for each, handler in zip(signals, before, strict=True):
-            signal.signal(each, handler)
+        signal.signal(signal.SIGINT, before)
 
 
 def _read_port(text: str) -> int:

@@ -30,6 +30,7 @@ from budgetnet.cli.report import report
 from budgetnet.cli.reproduce import reproduce
 from budgetnet.cli.search import search
 from budgetnet.cli.space import space
+from budgetnet.cli.termination import Termination
 from budgetnet.cli.time_to_accuracy import time_to_accuracy
 from budgetnet.cli.train import train
 from budgetnet.cli.trials import trials
@@ -40,8 +41,12 @@ _HELP = "Find the best small image classifier under a hard parameter budget."
 _EPILOG = (
     "SPEC is a name from `budgetnet specs`, a YAML or JSON file, or a run. Numbers may be written 5e6, 5M or 5000000. "
     "Exit codes: 0 success, 1 unexpected error, 2 bad input, 3 over budget, 4 not reproduced, 130 interrupted, "
-    "141 output no longer read."
+    "141 output no longer read, 143 terminated by a signal."
 )
+_INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
+_TERMINATED = 143
+"""Exit code after SIGTERM, as a shell reports it of a program that does not handle the signal."""
 _NOT_READ = 141
 """Exit code where the output is no longer read: what a shell reports of a program that the signal SIGPIPE ended."""
 # Some versions of Typer bundle click and others import it; the base class of its public exceptions works with both.
@@ -157,8 +162,12 @@ def _run(arguments: Sequence[str] | None) -> int:
     Raises:
         BrokenPipeError: the output is no longer read.
     """
+    termination = Termination()
     try:
-        code = _command()(args=arguments, prog_name="budgetnet", standalone_mode=False)
+        with termination.handled():
+            code = _command()(args=arguments, prog_name="budgetnet", standalone_mode=False)
+        if code == _INTERRUPTED and termination.received:
+            return _TERMINATED
         return code if isinstance(code, int) else 0
     except BudgetnetError as error:
         message, code = str(error), error.exit_code
@@ -166,7 +175,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         # Without a subcommand, Typer prints the help text and raises an exception without a message.
         message, code = (error.format_message() if hasattr(error, "format_message") else str(error)), 2
     except (KeyboardInterrupt, typer.Abort):
-        message, code = "interrupted", 130
+        message, code = "interrupted", _TERMINATED if termination.received else _INTERRUPTED
     except BrokenPipeError:
         raise
     except Exception as error:
@@ -178,5 +187,5 @@ def _run(arguments: Sequence[str] | None) -> int:
         else:
             raise
     if message:
-        typer.echo(message if code == 130 else f"error: {' '.join(message.split())}", err=True)
+        typer.echo(message if code in (_INTERRUPTED, _TERMINATED) else f"error: {' '.join(message.split())}", err=True)
     return code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -28,10 +29,11 @@ def connect() -> bool:
     address = find_cluster()
     try:
         if address is None:
-            with _loopback_only():
+            with _loopback_only(), _own_handler():
                 ray.init("local", include_dashboard=False, **options)
         else:
-            ray.init(address, **options)
+            with _own_handler():
+                ray.init(address, **options)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise InputError("RAY_ADDRESS", address, f"cannot be used: {' '.join(str(error).split())}") from None
     # Lost nodes are not for the user, and Ray would print them to standard output, where results go.
@@ -64,3 +66,14 @@ def _loopback_only() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def _own_handler() -> Iterator[None]:
+    """Keep this program's handler of SIGTERM, which Ray replaces by one that exits."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if callable(before):
+            signal.signal(signal.SIGTERM, before)

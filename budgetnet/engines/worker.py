@@ -15,12 +15,15 @@ import sys
 import threading
 import traceback
 from pathlib import Path
+from types import FrameType
 from typing import Any, TextIO
 
 from budgetnet.common.errors import BudgetnetError
 
 STOP = ["stop"]
 """Message that ends a worker within its training step."""
+_GRACE_SECONDS = 10.0
+"""Seconds from SIGTERM to the end of a worker that is not told to stop."""
 
 
 class _Link:
@@ -60,8 +63,17 @@ class _Link:
         os._exit(1)
 
 
+def _end_soon(_number: int, _frame: FrameType | None) -> None:
+    """Leave the search time to stop this worker: a scheduler sends SIGTERM to all processes of a job at once."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    timer = threading.Timer(_GRACE_SECONDS, signal.raise_signal, [signal.SIGTERM])
+    timer.daemon = True
+    timer.start()
+
+
 def main() -> int:
     """Do the jobs; return the exit code."""
+    signal.signal(signal.SIGTERM, _end_soon)
     # Started by a search that ignores interrupts, as in the background of a script, it must still obey a stop.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # What anything else prints, also what is no Python, must not be taken for an event.

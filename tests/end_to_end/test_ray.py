@@ -187,13 +187,16 @@ def test_a_driver_that_is_killed_leaves_no_workers_and_the_same_command_goes_on(
     assert answers(shared) == answers(undisturbed(SEARCH)[0])
 
 
-def test_interrupted_workers_end_and_the_same_command_goes_on(cluster: Cluster, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_workers_end_and_the_same_command_goes_on(
+    cluster: Cluster, tmp_path: Path, sent: signal.Signals, code: int
+) -> None:
     folder = lay_out(tmp_path, epochs=2000)
     with started(*SEARCH, *ON_RAY, cwd=folder) as process:
         wait_for(lambda: in_training(folder), process=process)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
         out, err = process.communicate(timeout=120)
-    assert (process.returncode, out) == (130, "")
+    assert (process.returncode, out) == (code, "")
     assert err == "interrupted: progress is saved, run the same command to resume\n"
     until(lambda: not cluster.training())
     assert {trial.user_attrs["ended"] for trial in trials_in(folder)} == {"interrupted"}

@@ -38,6 +38,10 @@ def both_in_training(folder: Path, pid: int) -> list[int]:
     return workers_of(pid) if len(list((folder / "runs").glob("*/checkpoint.safetensors"))) == 2 else []
 
 
+def epochs_trained(folder: Path) -> list[int]:
+    return [len(path.read_text().splitlines()) for path in sorted((folder / "runs").glob("*/curves.csv"))]
+
+
 def test_two_workers_train_as_many_as_wanted_and_finish_the_finals(folder: Path) -> None:
     finals = ["--finalists", "1", "--final-seeds", "2", "--final-recipe", "recipe.yaml", "--final-epochs", "2"]
     done = finished(*SEARCH, "--trials", "6", *finals, "--json", cwd=folder)
@@ -69,17 +73,37 @@ def test_what_libraries_print_is_no_report(folder: Path, monkeypatch: pytest.Mon
     assert "2 trained" in done.stdout
 
 
-def test_interrupted_all_workers_end_within_their_step(folder: Path) -> None:
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_all_workers_end_within_their_step(folder: Path, sent: signal.Signals, code: int) -> None:
     tiny_recipe(epochs=2000).save(folder / "recipe.yaml")
     with started(*SEARCH, "--trials", "6", cwd=folder) as process:
         workers = wait_for(partial(both_in_training, folder, process.pid), process=process)
-        process.send_signal(signal.SIGINT)
+        if sent == signal.SIGTERM:
+            # As a scheduler sends it, to all processes of the job: the search has time to stop its workers itself.
+            for worker in workers:
+                os.kill(worker, sent)
+            before = epochs_trained(folder)
+            wait_for(lambda: all(map(int.__gt__, epochs_trained(folder), before)), process=process)
+        process.send_signal(sent)
         out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (130, "")
-    assert "progress is saved, run the same command to resume" in err
-    assert "Traceback" not in err
+    assert (process.returncode, out) == (code, "")
+    assert err == "interrupted: progress is saved, run the same command to resume\n"
     assert are_gone(workers)
     assert [trial.user_attrs["ended"] for trial in trials_in(folder)] == ["interrupted", "interrupted"]
+    assert not [trial.number for trial in trials_in(folder) if "deaths" in trial.user_attrs]
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_terminated_alone_is_replaced(folder: Path) -> None:
+    tiny_recipe(epochs=2000).save(folder / "recipe.yaml")
+    with started(*SEARCH, "--trials", "6", cwd=folder) as process:
+        first, _ = wait_for(partial(both_in_training, folder, process.pid), process=process)
+        os.kill(first, signal.SIGTERM)
+        wait_for(lambda: len(set(workers_of(process.pid)) - {first}) == 2, process=process)
+        wait_for(lambda: [trial for trial in trials_in(folder) if "deaths" in trial.user_attrs], process=process)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert "was killed by signal SIGTERM while it trained" in err
 
 
 def test_workers_end_with_the_search_that_started_them(folder: Path) -> None:

@@ -285,11 +285,12 @@ def test_a_killed_and_interrupted_command_gives_bit_identical_results(
     broken, whole = command_folder(tmp_path / "broken"), command_folder(tmp_path / "whole")
     assert interrupted(broken, signal.SIGKILL, rows=1) == (-signal.SIGKILL, "")
     assert only_run(broken).checkpoint.exists()
-    code, stderr = interrupted(broken, signal.SIGINT, rows=12)
-    assert code == 130
-    assert "run the same command to resume" in stderr
-    assert "Traceback" not in stderr
-    assert not only_run(broken).finished
+    for sent, rows, expected in ((signal.SIGINT, 8, 130), (signal.SIGTERM, 14, 143)):
+        code, stderr = interrupted(broken, sent, rows=rows)
+        assert code == expected
+        assert stderr.endswith("interrupted: run the same command to resume after the last finished epoch\n")
+        assert "Traceback" not in stderr
+        assert not only_run(broken).finished
     for folder in (broken, whole):
         monkeypatch.chdir(folder)
         assert tell(*OPTIONS).code == 0
