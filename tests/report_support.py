@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,6 +21,7 @@ from budgetnet.runs.records import DataRecord, Epoch, RunIdentity, RunResult, Te
 from budgetnet.runs.store import RunFolder
 from budgetnet.study.config import SearchConfig
 from budgetnet.study.finalists import Finalist, Finals, store_finals
+from budgetnet.study.lock import StudyLock
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.space.named import named_space
 from budgetnet.study.storage import default_storage, open_storage, open_study
@@ -94,6 +96,13 @@ class WrittenStudy:
         )
         storage = open_storage(default_storage(out), create=True)
         self.study: optuna.Study = open_study(storage, name, self.settings)
+
+    @contextmanager
+    def searched(self) -> Iterator[None]:
+        """Hold the lock of the study, as a running search does."""
+        storage = open_storage(default_storage(self.out), create=False)
+        with StudyLock(storage, self.study.study_name, self.out).held():
+            yield
 
     def identity(self, spec: ModelSpec, *, seed: int = 0, recipe: Recipe | None = None) -> RunIdentity:
         data = self.settings.data

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import optuna
 from filelock import FileLock, Timeout
 from optuna.storages import RDBStorage
 from sqlalchemy import Connection, NullPool, create_engine, text
@@ -17,6 +18,22 @@ from budgetnet.study.bulk import sqlite_file
 
 _KEEPALIVES = {"tcp_keepalives_idle": 30, "tcp_keepalives_interval": 10, "tcp_keepalives_count": 3}
 """Settings of a connection by which a PostgreSQL server finds out within a minute that a machine is gone."""
+
+_HOLDERS = """
+    SELECT COUNT(*) FROM pg_locks
+    WHERE locktype = 'advisory' AND objsubid = 1 AND (classid::bigint << 32) + objid::bigint = :key
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+"""Query for the number of connections that hold a lock."""
+
+
+def is_searched(study: optuna.Study) -> bool:
+    """Return whether a search of the study is running, or may be where that cannot be found out."""
+    kept = getattr(study._storage, "_backend", study._storage)
+    if not isinstance(kept, RDBStorage) or (sqlite_file(kept) is None and kept.engine.name != "postgresql"):
+        return True
+    # Only the lock of other storages is in the folder of runs.
+    return not StudyLock(kept, study.study_name, Path()).is_free()
 
 
 class StudyLock:
@@ -61,13 +78,27 @@ class StudyLock:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path)
         try:
-            lock.acquire(timeout=0)
+            # A command that only asks whether it is held, `is_searched`, holds it for an instant.
+            lock.acquire(timeout=1)
         except Timeout:
             raise self._busy() from None
         try:
             yield
         finally:
             lock.release()
+
+    def is_free(self) -> bool:
+        """Return whether nothing holds the lock; False if that cannot be found out."""
+        if self._storage.engine.name == "postgresql":
+            with self._storage.engine.connect() as connection:
+                return connection.execute(text(_HOLDERS), {"key": self._key}).scalar() == 0
+        if not self.path.exists():
+            return True
+        try:
+            with FileLock(self.path, timeout=0):
+                return True
+        except (Timeout, OSError):
+            return False
 
     def renew(self) -> None:
         """Acquire a server's lock unless it is held, as a server forgets it when a connection breaks.

@@ -41,7 +41,7 @@ def test_a_trial_has_the_recipe_of_the_search(study: WrittenStudy) -> None:
     [
         ("study#3", "of = 'study#3': must be fully trained, but is pruned"),
         ("study#6", "of = 'study#6': has no run: over budget"),
-        ("study#11", "of = 'study#11': must be fully trained, but is running"),
+        ("study#11", "of = 'study#11': must be fully trained, but is interrupted"),
         ("study#10", "of = 'study#10': has no run: duplicate"),
         ("study#99", "of = 'study#99': study study has no such trial"),
         ("study#last", "of = 'study#last': must be the name of a search, best, SEARCH#3, or #3 of the latest"),

@@ -336,6 +336,9 @@ def test_running_trial_of_any_host_is_resumed_at_once(run_search: SearchRunner, 
     )
     storage = open_storage(default_storage(tmp_path), create=False)
     storage.create_new_trial(storage.get_study_id_from_name("study"), template_trial=far)
+    assert [trial.outcome for trial in read_trials(study)][-1] == "interrupted"
+    with StudyLock(storage, "study", tmp_path).held():
+        assert [trial.outcome for trial in read_trials(study)][-1] == "running"
     trials = trials_of(run_search(trials=2))
     (left,) = [trial for trial in trials if trial.user_attrs.get("host") == "another-machine"]
     assert (left.state, left.user_attrs["ended"]) == (TrialState.FAIL, "interrupted")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from optuna import Study, load_study
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from postgres_support import PASSWORD, PostgresServer
 from search_support import MAX_PARAMS, SearchRunner, Watcher
 from support import TINY_SPACE, EachEpoch, RunCommand, prepare, restarts, tiny_recipe
@@ -270,6 +270,26 @@ def test_a_search_whose_lock_another_took_while_the_server_was_away_ends(
         with pytest.raises(BusyError, match="another search is running"):
             run_search(trials=2, recipe=CYCLES)
     assert run_search(trials=2, recipe=CYCLES).trained == 2
+
+
+def test_a_trial_left_unfinished_counts_as_interrupted_while_no_search_holds_the_lock(
+    run_search: SearchRunner, tmp_path: Path
+) -> None:
+    run_search(trials=1)
+    with opened(run_search.storage) as storage:
+        study = load_study(study_name="study", storage=storage)
+        trained = study.get_trials()[-1]
+        left = create_trial(
+            state=TrialState.RUNNING,
+            params=trained.params,
+            distributions=trained.distributions,
+            user_attrs=trained.user_attrs,
+        )
+        study.add_trial(left)
+        with StudyLock(storage, "other", tmp_path).held():
+            assert [trial.outcome for trial in read_trials(study)[-2:]] == ["complete", "interrupted"]
+        with StudyLock(storage, "study", tmp_path).held():
+            assert [trial.outcome for trial in read_trials(study)[-2:]] == ["complete", "running"]
 
 
 def test_server_forgets_the_lock_of_a_killed_search(run_search: SearchRunner, postgres: PostgresServer) -> None:

@@ -79,7 +79,8 @@ def test_what_is_ranked_is_what_the_storage_has_complete_and_within_the_budget(t
 
 def test_every_other_candidate_is_listed_once_with_its_reason(tmp_path: Path) -> None:
     study = every_outcome(tmp_path)
-    found = report_of(study)
+    with study.searched():
+        found = report_of(study)
     reasons = {each.trial.name: (each.kind, each.why) for each in found.rejections}
     big, wide = network(128, 128).cost, network(32, 48).cost
     assert big.params > 100_000
@@ -123,7 +124,8 @@ def test_an_interrupted_and_resumed_candidate_is_counted_once(tmp_path: Path) ->
     first = study.add(network(8), TrialState.FAIL, run="one", seed=0, reports={1: 0.4}, ended="interrupted")
     study.add(network(8), TrialState.RUNNING, run="one", seed=0, reports={2: 0.5}, retry_of=first)
     study.add(network(16), TrialState.FAIL, run="two", seed=0, ended="interrupted")
-    found = report_of(study)
+    with study.searched():
+        found = report_of(study)
     assert [each.trial.name for each in found.rejections] == ["#2"]
     words = text_of(render(found))
     assert "2 proposed, 0 trained, " in words
@@ -173,7 +175,8 @@ def test_a_search_that_still_runs_and_has_nothing_complete_makes_a_report(tmp_pa
     study = WrittenStudy(tmp_path)
     study.add(network(8), TrialState.RUNNING, run="one", seed=0)
     study.add(network(16), TrialState.RUNNING, run="two", seed=0)
-    found = report_of(study)
+    with study.searched():
+        found = report_of(study)
     assert (found.best, found.finals, found.learning) == (None, None, ())
     words = text_of(render(found))
     for sentence in (

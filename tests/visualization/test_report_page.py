@@ -151,7 +151,7 @@ def test_many_rejected_candidates_are_sampled_and_counted(whole: Report) -> None
     words = text_of(page)
     assert f"{len(drawn)} of 2,502 candidates over budget are shown" in words
     assert " ".join(budget_use(trials).layout.meta["alt"].split()) in words
-    assert "The first 500 of 2,510; the others are counted above." in words
+    assert "The first 500 of 2,511; the others are counted above." in words
     assert "over budget 2,502" in words
 
 
