@@ -128,7 +128,9 @@ def run_search(
         if config.finalists and outcome.end != "time" and outcome.trained:
             work = Work(noun="trainings of finalists")
             with showing(work, verbosity=verbosity) as progress:
-                finish(request, outcome, dataset, Callbacks([progress, *trackers, *callbacks]), work)
+                finals = finish(request, outcome, dataset, Callbacks([progress, *trackers, *callbacks]), work)
+            if len(finals) < config.finalists:
+                say(f"{len(finals)} of {config.finalists} finalists: the search has no more fully trained candidates")
             if config.max_latency_ms is not None:
                 _store_latencies(outcome, config, say)
         # The study is complete even if its dashboard notes cannot be written.

@@ -247,7 +247,8 @@ class RunFolder:
 
     def _read_identity(self) -> RunIdentity:
         if not exists(self._identity):
-            raise RecordError("run folder", str(self.path), "contains no run: run.json is missing")
+            rule = "contains no run: run.json is missing" if exists(self.path) else "no such folder"
+            raise RecordError("run folder", str(self.path), rule)
         return self._read(self._identity, RunIdentity)
 
     def _read(self, path: Path, kind: type[Read]) -> Read:

@@ -234,7 +234,7 @@ def test_own_images_are_evaluated_by_name(runs: Runs, tell: RunCommand, folder: 
     ("arguments", "hint"),
     [
         ([], "RUN"),
-        (["good0", "nowhere"], "run folder = 'nowhere': contains no run"),
+        (["good0", "nowhere"], "run folder = 'nowhere': no such folder"),
         (["good0", "diverged"], "run folder = 'diverged': has no result: the loss was not finite"),
         (["good0", "unfinished"], "run folder = 'unfinished': is unfinished"),
         (["good0", "damaged"], "damaged/result.json"),

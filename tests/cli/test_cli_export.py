@@ -94,7 +94,7 @@ def test_export_errors_give_one_line(
         ([str(diverged.folder), *form], "has no result: the loss was not finite"),
         ([str(unfinished.folder), *form], "is unfinished: result.json is missing"),
         ([str(bare.folder), *form], "contains no weights: best.safetensors is missing"),
-        (["nowhere", *form], "contains no run: run.json is missing"),
+        (["nowhere", *form], "no such folder"),
         ([run, "--format", "tflite"], "--format = 'tflite': must be one of safetensors, onnx, torch-export, python"),
         ([run], "Missing option '--format'"),
         (

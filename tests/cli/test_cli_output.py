@@ -255,7 +255,7 @@ def test_exhausted_search_is_reported_with_its_leaderboard(
 
 
 def test_search_that_reaches_the_limit_on_operations_says_so(folder: Path, tell: RunCommand) -> None:
-    limited = [*SEARCH, "--sampler", "random", "--finalists", "1", "--final-seeds", "1", "--final-epochs", "1"]
+    limited = [*SEARCH, "--sampler", "random", "--finalists", "2", "--final-seeds", "1", "--final-epochs", "1"]
     # 1 million MACs x 64 images x 6, of which networks of at most 20,000 parameters need some.
     answer = tell(*limited, "--max-train-flops", "1e-12")
     assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
@@ -266,8 +266,9 @@ def test_search_that_reaches_the_limit_on_operations_says_so(folder: Path, tell:
     assert (answer.code, found["trained"], len(found["finals"])) == (0, 1, 1), "finalists are not counted"
     (row,) = [row for row in found["rows"] if row["rank"] == 1]
     used = f"{row['train_flops'] / 1e15:#.3g} of {needed[1]} PFLOP used"
+    fewer = "1 of 2 finalists: the search has no more fully trained candidates\n"
     line = f"stopped at 1 of 3 candidates: {used}, and the next one needs up to \\S+; to resume, run the same command"
-    assert re.fullmatch(f"{line} with a larger --max-train-flops\n", answer.err)
+    assert re.fullmatch(f"{fewer}{line} with a larger --max-train-flops\n", answer.err)
     shown = " ".join(tell("leaderboard").out.split())
     assert f"--max-train-flops {needed[1]} " in shown
     assert "test: on the test set" in shown, "one seed has no mean"
@@ -275,6 +276,7 @@ def test_search_that_reaches_the_limit_on_operations_says_so(folder: Path, tell:
     assert answer.code == 0
     assert re.search(r"^\S+ of 0.01 PFLOP used$", answer.err, flags=re.MULTILINE)
     assert "stopped" not in answer.err
+    assert "of 2 finalists" not in answer.err
     assert "--max-train-flops 0.01 " in tell("leaderboard").out.replace("\n", " ")
 
 

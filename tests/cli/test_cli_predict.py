@@ -258,7 +258,7 @@ def test_class_names_come_from_data_set_if_not_stored(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere", "first.png"], "contains no run"),
+        (["nowhere", "first.png"], "no such folder"),
         (["diverged", "first.png"], "has no result"),
         (["good0", "first.png", "--top", "0"], "--top"),
         (["good0", "first.png", "--device", "tpu"], "--device"),

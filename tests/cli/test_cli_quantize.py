@@ -61,7 +61,7 @@ def test_errors_give_one_line(runs: Runs, tell: RunCommand, folder: Path, monkey
     for arguments, message in [
         ([str(diverged.folder)], "has no result: the loss was not finite"),
         ([str(bare.folder)], "contains no weights: best.safetensors is missing"),
-        (["nowhere"], "contains no run: run.json is missing"),
+        (["nowhere"], "no such folder"),
         (["runs/leaking"], "error: run = 'runs/leaking': was trained on its validation images"),
         ([good, "--calibration-images", "0"], "--calibration-images = '0': must be a whole number of at least 1"),
         ([good, "--calibration-images", "1e4"], "--calibration-images = 10000: must be from 1 to 64, the number of"),

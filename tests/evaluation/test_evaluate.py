@@ -290,7 +290,7 @@ def test_folders_without_a_usable_run_are_rejected(runs: Runs, tmp_path: Path) -
         runs("good0")
     (unfinished / "result.json").unlink()
     for path, message in [
-        (tmp_path / "nowhere", "contains no run"),
+        (tmp_path / "nowhere", "no such folder"),
         (tmp_path, "contains no run"),
         (good / "run.json", "contains no run"),
         (unfinished, "is unfinished"),

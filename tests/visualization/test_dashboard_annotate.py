@@ -190,7 +190,7 @@ def test_damaged_folder_does_not_stop_others_and_is_repaired_later(copy: Copy) -
     (copy.out / str(broken.run) / "result.json").write_text("{")
     shutil.rmtree(copy.out / str(gone.run))
     copy.annotate()
-    for trial, words in ((broken, "is damaged"), (gone, "contains no run")):
+    for trial, words in ((broken, "is damaged"), (gone, "no such folder")):
         note = copy.note(trial)
         assert "Incomplete: " in note
         assert words in note
