@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from browser_support import DESKTOP, PHONE, launched, needs_chromium, opened, overflow
+from browser_support import DESKTOP, PHONE, Watch, launched, needs_chromium, opened, overflow
 from report_support import STUDIES, every_outcome, network
 
 from budgetnet.visualization.report import Report, collect, write_report
@@ -42,6 +42,22 @@ def wait_until_drawn(page: Page) -> None:
     page.locator("html[data-drawn='all']").wait_for(state="attached")
 
 
+@pytest.fixture(scope="module")
+def desktop(browser: Browser, made: tuple[Report, str]) -> Iterator[tuple[Page, Watch]]:
+    """The page with its figures, for tests that leave it as it is."""
+    with opened(browser, made[1]) as (page, watch):
+        wait_until_drawn(page)
+        yield page, watch
+
+
+@pytest.fixture(scope="module")
+def phone(browser: Browser, made: tuple[Report, str]) -> Iterator[tuple[Page, Watch]]:
+    """The page with its figures on a narrow screen, for tests that leave it as it is."""
+    with opened(browser, made[1], width=PHONE) as (page, watch):
+        wait_until_drawn(page)
+        yield page, watch
+
+
 def column(page: Page, name: str) -> list[str]:
     """The texts of a column of the leaderboard, from top to bottom."""
     heads = page.locator("#leaderboard thead th").all_inner_texts()
@@ -51,22 +67,21 @@ def column(page: Page, name: str) -> list[str]:
     return page.locator(f"#leaderboard tbody tr > :nth-child({place})").all_inner_texts()
 
 
-def test_the_best_candidate_stands_where_one_looks_first(browser: Browser, made: tuple[Report, str]) -> None:
-    report, address = made
+def test_the_best_candidate_stands_where_one_looks_first(desktop: tuple[Page, Watch], made: tuple[Report, str]) -> None:
+    (page, _), (report, _) = desktop, made
     complete = [trial for trial in report.trials if trial.outcome == "complete"]
     study_best = max(complete, key=lambda trial: trial.accuracy or 0)
-    with opened(browser, address) as (page, _):
-        assert page.title() == "study: at most 100,000 parameters, 25,000,000 MACs"
-        first = page.locator("#leaderboard tbody tr").first
-        assert first.locator("th").inner_text() == study_best.name
-        headline = page.locator(".best .main").inner_text()
-        # The finalists come first: of them the best is recommended.
-        assert report.finals is not None
-        final = report.finals[0]
-        assert f"Best finalist: {final.finalist.name}" in headline
-        assert f"{100 * fmean(final.test):.2f}" in headline
-        assert page.locator("section").first.get_attribute("id") == "finals"
-        assert page.locator("#leaderboard tr.published").count() == 0, "these are other images than CIFAR-10"
+    assert page.title() == "study: at most 100,000 parameters, 25,000,000 MACs"
+    first = page.locator("#leaderboard tbody tr").first
+    assert first.locator("th").inner_text() == study_best.name
+    headline = page.locator(".best .main").inner_text()
+    # The finalists come first: of them the best is recommended.
+    assert report.finals is not None
+    final = report.finals[0]
+    assert f"Best finalist: {final.finalist.name}" in headline
+    assert f"{100 * fmean(final.test):.2f}" in headline
+    assert page.locator("section").first.get_attribute("id") == "finals"
+    assert page.locator("#leaderboard tr.published").count() == 0, "these are other images than CIFAR-10"
 
 
 @pytest.mark.parametrize("by", ["click", "Enter"])
@@ -111,28 +126,28 @@ def test_the_leaderboard_sorts_numbers_as_numbers(browser: Browser, made: tuple[
         ]
 
 
-@pytest.mark.parametrize("width", [DESKTOP, PHONE])
-def test_every_figure_is_drawn_and_nothing_is_asked_for(browser: Browser, made: tuple[Report, str], width: int) -> None:
-    report, address = made
-    with opened(browser, address, width=width) as (page, watch):
-        wait_until_drawn(page)
-        figures = page.locator("figure")
-        # Two fronts, use, rungs, the outline, the confusion matrix, and one for each set of curves and each ablation.
-        assert figures.count() == 6 + bool(report.effects) + len(report.learning) + len(report.ablations)
-        for figure in figures.all():
-            assert figure.get_attribute("role") == "img"
-            words = figure.get_attribute("aria-labelledby")
-            assert len(page.locator(f"#{words}").inner_text()) > 30
-            drawn = figure.locator("svg.main-svg").first.bounding_box()
-            assert drawn is not None
-            assert drawn["width"] > 200
-            assert drawn["height"] > 100
-            marks = ".trace, .bars .point, .shapelayer path, .scatterlayer .point, .hm"
-            assert figure.locator(marks).count() > 0
-        assert page.evaluate(OVERLAPPING_LABELS) == []
-        assert overflow(page) == 0
-        assert watch.complaints == []
-        assert watch.requests == [address]
+@pytest.mark.parametrize("screen", ["desktop", "phone"])
+def test_every_figure_is_drawn_and_nothing_is_asked_for(
+    request: pytest.FixtureRequest, made: tuple[Report, str], screen: str
+) -> None:
+    (page, watch), (report, address) = request.getfixturevalue(screen), made
+    figures = page.locator("figure")
+    # Two fronts, use, rungs, the outline, the confusion matrix, and one for each set of curves and each ablation.
+    assert figures.count() == 6 + bool(report.effects) + len(report.learning) + len(report.ablations)
+    for figure in figures.all():
+        assert figure.get_attribute("role") == "img"
+        words = figure.get_attribute("aria-labelledby")
+        assert len(page.locator(f"#{words}").inner_text()) > 30
+        drawn = figure.locator("svg.main-svg").first.bounding_box()
+        assert drawn is not None
+        assert drawn["width"] > 200
+        assert drawn["height"] > 100
+        marks = ".trace, .bars .point, .shapelayer path, .scatterlayer .point, .hm"
+        assert figure.locator(marks).count() > 0
+    assert page.evaluate(OVERLAPPING_LABELS) == []
+    assert overflow(page) == 0
+    assert watch.complaints == []
+    assert watch.requests == [address]
 
 
 @pytest.mark.parametrize(
@@ -158,10 +173,9 @@ def test_a_point_of_the_front_leads_to_its_row(
         page.mouse.move(point[1], point[2])
         page.locator(".plot.linked").wait_for()
         page.mouse.click(point[1], point[2])
-        row = page.locator("tr:target")
+        row = page.locator(f"#{section} tr:target")
         row.wait_for()
         assert row.locator("th").inner_text() == point[0]
-        assert page.locator(f"#{section}").locator("tr:target").count() == 1
         assert page.evaluate(
             """async () => {
                 await Promise.all(document.getAnimations().map((each) => each.finished));
@@ -189,25 +203,29 @@ def test_a_script_that_slipped_into_the_page_would_not_run(browser: Browser, mad
         assert "Content Security Policy" in complaint
 
 
-@pytest.mark.parametrize(("first", "width"), [(DESKTOP, PHONE), (DESKTOP, 900), (PHONE, 688)])
-def test_figures_fit_a_window_that_changes(browser: Browser, made: tuple[Report, str], first: int, width: int) -> None:
-    with opened(browser, made[1], width=first) as (page, _):
+def test_figures_fit_a_window_that_changes(browser: Browser, made: tuple[Report, str]) -> None:
+    with opened(browser, made[1], width=DESKTOP) as (page, _):
         wait_until_drawn(page)
-        page.set_viewport_size({"width": width, "height": 900})
-        page.locator(f"html[data-fitted='{width}']").wait_for(state="attached")
-        assert overflow(page) == 0
-        for figure in page.locator("figure").all():
-            box = figure.locator("svg.main-svg").first.bounding_box()
-            place = figure.bounding_box()
-            assert box is not None
-            assert place is not None
-            assert abs(box["width"] - place["width"]) < 1
-            if figure.locator(".legend .bg").count():
-                legend, plot = (figure.locator(each).bounding_box() for each in (".legend .bg", ".nsewdrag"))
-                assert legend is not None
-                assert plot is not None
-                # Where it takes more lines than before, or fewer, it must not lie over what is drawn.
-                assert legend["y"] + legend["height"] <= plot["y"] + 1
+        for width in (PHONE, 688, DESKTOP, 900):
+            page.set_viewport_size({"width": width, "height": 900})
+            page.locator(f"html[data-fitted='{width}']").wait_for(state="attached")
+            _require_figures_that_fit(page)
+
+
+def _require_figures_that_fit(page: Page) -> None:
+    assert overflow(page) == 0
+    for figure in page.locator("figure").all():
+        box = figure.locator("svg.main-svg").first.bounding_box()
+        place = figure.bounding_box()
+        assert box is not None
+        assert place is not None
+        assert abs(box["width"] - place["width"]) < 1
+        if figure.locator(".legend .bg").count():
+            legend, plot = (figure.locator(each).bounding_box() for each in (".legend .bg", ".nsewdrag"))
+            assert legend is not None
+            assert plot is not None
+            # Where it takes more lines than before, or fewer, it must not lie over what is drawn.
+            assert legend["y"] + legend["height"] <= plot["y"] + 1
 
 
 @pytest.mark.parametrize("width", [DESKTOP, PHONE])
@@ -304,22 +322,25 @@ CONTRAST = """() => {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_can_be_read_in_light_and_in_dark(browser: Browser, made: tuple[Report, str], scheme: Any) -> None:
-    with opened(browser, made[1]) as (page, _):
-        page.emulate_media(color_scheme=scheme)
+def test_text_can_be_read_in_light_and_in_dark(desktop: tuple[Page, Watch], scheme: Any) -> None:
+    page, _ = desktop
+    page.emulate_media(color_scheme=scheme)
+    try:
         found = page.evaluate(CONTRAST)
-        assert len(found) > 50
-        assert found[0][0] >= 4.5, found[:3]
         paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        assert (paper == "rgb(255, 255, 255)") is (scheme == "light")
+    finally:
+        page.emulate_media(color_scheme="null")
+    assert len(found) > 50
+    assert found[0][0] >= 4.5, found[:3]
+    assert (paper == "rgb(255, 255, 255)") is (scheme == "light")
 
 
-def test_accuracies_are_visible_on_a_phone(browser: Browser, made: tuple[Report, str]) -> None:
-    with opened(browser, made[1], width=PHONE) as (page, _):
-        for table, names in (("finals", ("validation", "test")), ("leaderboard", ("accuracy",))):
-            heads = page.locator(f"#{table} thead th")
-            texts = [text.split("\xa0")[0].strip() for text in heads.all_inner_texts()]
-            for name in names:
-                box = heads.nth(texts.index(name)).bounding_box()
-                assert box is not None
-                assert box["x"] + box["width"] <= PHONE
+def test_accuracies_are_visible_on_a_phone(phone: tuple[Page, Watch]) -> None:
+    page, _ = phone
+    for table, names in (("finals", ("validation", "test")), ("leaderboard", ("accuracy",))):
+        heads = page.locator(f"#{table} thead th")
+        texts = [text.split("\xa0")[0].strip() for text in heads.all_inner_texts()]
+        for name in names:
+            box = heads.nth(texts.index(name)).bounding_box()
+            assert box is not None
+            assert box["x"] + box["width"] <= PHONE
