@@ -168,22 +168,22 @@ def _print_train(output: Console, result: TrainBenchmark) -> None:
         f"{spec.label}, {short_count(spec.params)} parameters, batch size {default.batch_size}, "
         f"on {result.environment['device']}",
         text=("variant",),
-        numbers=("step", "min", "max", "images/s", "ratio", "peak %", "GB"),
+        numbers=("step", "min", "max", "img/s", "ratio", "peak %", "GB"),
     )
     for speed in result.speeds:
         ratio = result.ratios.get(speed.variant)
         table.add_row(
             speed.variant.removeprefix("budgetnet, "),
             *(short_seconds(time) for time in speed.seconds_per_step[:3]),
-            f"{speed.images_per_second:,.1f}",
+            f"{speed.images_per_second:,.{1 if speed.images_per_second < 1_000 else 0}f}",
             "" if ratio is None else f"{ratio:.2f}",
             f"{100 * speed.share_of_peak:.1f}",
-            memory(speed.peak_memory).removesuffix(" GB"),
+            "" if speed.peak_memory is None else f"{speed.peak_memory / 1e9:.2f}",
             style="green" if speed is default else None,
         )
     output.print(table)
     output.print(f"median of alternating steps; default precision of this device: {default.precision}")
-    output.print("ratio: images/s relative to the plain loop; GB: peak memory")
+    output.print("img/s: images per second; ratio: to the plain loop; GB: peak memory")
     output.print("peak %: multiply-accumulates relative to a large matrix product (MFU)")
     if result.settings_gain is not None:
         output.print("plain loop, untuned: separate process, BUDGETNET_CPU_SETTINGS=off, all cores")
