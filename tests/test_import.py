@@ -125,20 +125,16 @@ def test_importing_loads_nothing_that_takes_long() -> None:
     assert "pydantic" in done.stdout.split()
 
 
-def test_training_loads_no_tracker_that_was_not_asked_for(tmp_path: Path) -> None:
-    options = "'train', 'resnet20', '--epochs', '1', '--train-size', '20', '--validation-size', '20', '--device', 'cpu'"
-    code = f"from budgetnet.cli.main import main; assert main([{options}, '--out', {str(tmp_path)!r}]) == 0"
-    done = run(
-        f"{code}\nimport sys\nassert not {{'tensorboard', 'mlflow', 'budgetnet.training.trackers'}} & set(sys.modules)"
-    )
-    assert done.returncode == 0, done.stderr
-
-
-def test_local_workers_load_no_ray(tmp_path: Path) -> None:
-    options = ["search", "--data", "digits", "--max-params", "20k", "--trials", "1", "--epochs", "1", "--device", "cpu"]
-    options += ["--train-size", "20", "--validation-size", "20", "--out", str(tmp_path), "--workers", "2"]
-    code = f"from budgetnet.cli.main import main; assert main({options}) == 0"
-    done = run(f"{code}\nimport sys; assert 'ray' not in sys.modules")
+def test_training_loads_no_tracker_and_local_workers_no_ray(tmp_path: Path) -> None:
+    few = ["--data", "digits", "--epochs", "1", "--train-size", "20", "--validation-size", "20", "--device", "cpu"]
+    few += ["--out", str(tmp_path)]
+    train = ["train", "resnet20", *few]
+    search = ["search", "--max-params", "20k", "--trials", "1", "--workers", "2", *few]
+    code = "from budgetnet.cli.main import main; import sys\n"
+    for command in (train, search):
+        code += f"assert main({command}) == 0\n"
+        code += "assert not {'tensorboard', 'mlflow', 'budgetnet.training.trackers', 'ray'} & set(sys.modules)\n"
+    done = run(code)
     assert done.returncode == 0, done.stderr
 
 

@@ -228,6 +228,7 @@ def test_deadline_interrupts_all_workers(run_search: SearchRunner) -> None:
     assert [trial.user_attrs["ended"] for trial in begun(outcome.study.get_trials())] == ["interrupted"] * 2
 
 
+@pytest.mark.slow
 def test_batch_with_two_workers_gives_the_records_of_one_process(digits: DataSet, tmp_path: Path) -> None:
     recipe = tiny_recipe(schedule=restarts(1))
     runs = [PlannedRun(spec=TINY, recipe=recipe, seed=seed) for seed in range(3)]
