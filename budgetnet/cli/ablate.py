@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -62,7 +63,11 @@ def ablate(
         dataset = load_with_progress(config.data_name)
         require_data_of_search(config, dataset)
         variants = study.variants(input_shape=dataset.input_shape, num_classes=dataset.num_classes)
-        _list(study, variants, as_json=as_json)
+        held_out = min(
+            math.ceil(variant.recipe.validation_fraction * len(dataset.train_labels)) for variant in variants
+        )
+        images = config.sizes["train_size"] or len(dataset.train_labels) - held_out
+        _list(study, variants, images=images, as_json=as_json)
         return
     try:
         result, records = run_ablation(
@@ -97,7 +102,7 @@ def _progress_line(study: AblationStudy, variants: Sequence[Variant], records: R
     return f"partial: {count} of {len(planned_runs(study, variants))} runs are complete{evaluated}; nothing was trained"
 
 
-def _list(study: AblationStudy, variants: Sequence[Variant], *, as_json: bool) -> None:
+def _list(study: AblationStudy, variants: Sequence[Variant], *, images: int, as_json: bool) -> None:
     if as_json:
         from budgetnet.experiments.ablation.results import ablation_result
 
@@ -105,7 +110,7 @@ def _list(study: AblationStudy, variants: Sequence[Variant], *, as_json: bool) -
         return
     from budgetnet.cli.ablation_tables import print_variants
 
-    print_variants(study, variants)
+    print_variants(study, variants, images=images)
 
 
 def _save(result: AblationResult, folder: Path) -> None:

@@ -11,14 +11,16 @@ from rich.table import Table
 from rich.text import Text
 
 from budgetnet.cli.tables import console
-from budgetnet.common.formatting import count_of, percent, short_count
+from budgetnet.common.formatting import count_of, percent, short_count, short_petaflops
 from budgetnet.experiments.ablation.changes import EFFECT_RULE, POOLED_RULE, Comparison, Pooled
 from budgetnet.experiments.ablation.results import AblationResult, Row
 from budgetnet.experiments.ablation.study import AblationStudy, reference_text
 from budgetnet.experiments.ablation.variants import Variant, shared_runs
+from budgetnet.runs.named_recipes import describe_recipe
 from budgetnet.runs.recipe import LEAKAGE_WARNING
 from budgetnet.runs.records import RunRecord
 from budgetnet.runs.store import TEST_OPENINGS_FILE
+from budgetnet.runs.training_cost import training_flops
 from budgetnet.statistics.intervals import points
 
 _FEW = 10
@@ -27,8 +29,14 @@ _WIDE = 110
 """Terminal width, in characters, from which all columns are shown."""
 
 
-def print_variants(study: AblationStudy, variants: Sequence[Variant]) -> None:
-    """Print the variants that a study trains, and which are over budget."""
+def print_variants(study: AblationStudy, variants: Sequence[Variant], *, images: int) -> None:
+    """Print the variants that a study trains, which are over budget, and what all trainings cost at most.
+
+    Args:
+        study: the study.
+        variants: its variants.
+        images: number of training images.
+    """
     twins = {variant.title: other.title for variant, other in shared_runs(variants)}
     for network in study.bases:
         ending = f", network {network}" if network else ""
@@ -48,11 +56,17 @@ def print_variants(study: AblationStudy, variants: Sequence[Variant]) -> None:
         console().print(table)
     for remark in study.remarks:
         typer.echo(remark)
-    distinct = {variant.key: variant.fits for variant in variants}
-    fitting, seeds = sum(distinct.values()), len(study.seeds)
+    distinct = {variant.key: variant for variant in variants}
+    fitting, seeds = [variant for variant in distinct.values() if variant.fits], len(study.seeds)
     typer.echo(
-        f"{fitting} of {len(distinct)} variants are within budget; {count_of(seeds, 'seed')} each, "
-        f"{count_of(fitting * seeds, 'training run')}"
+        f"{len(fitting)} of {len(distinct)} variants are within budget; {count_of(seeds, 'seed')} each, "
+        f"{count_of(len(fitting) * seeds, 'training run')}"
+    )
+    most = seeds * sum(training_flops(each.spec, each.recipe, images=images) for each in fitting)
+    recipe = next(variant.recipe for variant in variants if variant.is_base)
+    typer.echo(
+        f"base: recipe {describe_recipe(recipe)}, {count_of(recipe.epochs, 'epoch')}; "
+        f"all training runs: at most {short_petaflops(most)} PFLOP"
     )
     for variant in variants:
         if variant.is_base and not variant.fits:

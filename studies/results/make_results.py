@@ -18,7 +18,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from result_rows import LEAST_IMAGES, Published, Row, collect_rows
+from ablation_tables import winner_table
+from result_rows import LEAST_IMAGES, Made, Published, Row, collect_rows
 
 from budgetnet.common.files import write_text
 from budgetnet.common.formatting import percent, short_count, short_petaflops
@@ -30,7 +31,7 @@ from budgetnet.statistics.intervals import (
     points,
     wilson_interval,
 )
-from budgetnet.visualization.figures.style import BLACK, BLUE, LEGEND_HEIGHT, PURPLE, VERMILLION, blank_figure
+from budgetnet.visualization.figures.style import BLACK, BLUE, LEGEND_HEIGHT, PURPLE, SKY, VERMILLION, blank_figure
 from budgetnet.visualization.figures.write import write_figure
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def _cells(row: Row) -> dict[str, str]:
     test = format_with_interval(fmean(row.tests), row.interval)
     return {
         "network": f"`{identity.spec.label}`{_trained_by(record)}",
-        "made": "**by search**" if row.found else "by hand",
+        "made": "**by search**" if row.found else row.made,
         "parameters": f"{result.params:,}",
         "MACs": short_count(result.macs),
         "recipe": f"`{identity.recipe.name}`",
@@ -204,10 +205,12 @@ def accuracy_figure(rows: Sequence[Row]) -> Figure:
         height=380,
         above=LEGEND_HEIGHT,
     )
-    kinds = (("found by a search", VERMILLION, "diamond", True), ("made by hand", BLUE, "circle", False))
-    series = [
-        (name, colour, symbol, [row for row in rows if row.found == found]) for name, colour, symbol, found in kinds
-    ]
+    kinds: tuple[tuple[str, str, str, Made], ...] = (
+        ("found by a search", VERMILLION, "diamond", "by search"),
+        ("made by hand", BLUE, "circle", "by hand"),
+        ("drawn at random", SKY, "square", "at random"),
+    )
+    series = [(name, colour, symbol, [row for row in rows if row.made == made]) for name, colour, symbol, made in kinds]
     drawn = [
         (name, colour, symbol, [(row.records[0].result.params, fmean(row.tests), row.interval) for row in chosen])
         for name, colour, symbol, chosen in series
@@ -262,6 +265,7 @@ def all_tables(studies: Path) -> dict[str, str]:
         "hours": hours_table(studies),
         "reference-fast": reproduction_table(studies / "reproduction" / "reference-fast.json"),
         "candidates": candidates_table(studies / "cifar10-search-cpu"),
+        "winner": winner_table(studies / "cifar10-winner-cpu" / "results" / "results.json"),
         "random": random_table(studies / "cifar10-search-cpu", studies / "cifar10-random-cpu"),
     }
 

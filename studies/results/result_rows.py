@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from budgetnet.model import published
+from budgetnet.model.spec import ModelSpec
 from budgetnet.model.zoo import get
 from budgetnet.runs.records import RunRecord
 from budgetnet.runs.store import RunFolder
@@ -16,15 +17,20 @@ LEAST_IMAGES = 40_000
 """Fewest training images of a run on all of CIFAR-10: those without the validation images."""
 
 
+Made = Literal["by hand", "by search", "at random"]
+"""How a network came about."""
+
+
 class Row(NamedTuple):
     """Trainings of one network by one recipe with different seeds."""
 
     records: tuple[RunRecord, ...]
+    made: Made
 
     @property
     def found(self) -> bool:
-        """Whether a search found the network; those made by hand have names."""
-        return not self.records[0].identity.spec.name
+        """Whether a search found the network."""
+        return self.made == "by search"
 
     @property
     def tests(self) -> list[float]:
@@ -57,7 +63,12 @@ def collect_rows(studies: Path) -> list[Row]:
         identity = record.identity
         if identity.data.train_images >= LEAST_IMAGES:
             groups.setdefault((identity.spec.digest, identity.recipe.digest), []).append(record)
-    rows = [Row(tuple(sorted(group, key=lambda record: record.identity.seed))) for group in groups.values()]
+    random = ModelSpec.load(studies / "cifar10-random-cpu" / "best.yaml").digest
+    rows = []
+    for (spec, _), group in groups.items():
+        # Networks made by hand have names.
+        made: Made = "by hand" if group[0].identity.spec.name else "at random" if spec == random else "by search"
+        rows.append(Row(tuple(sorted(group, key=lambda record: record.identity.seed)), made))
     return sorted(rows, key=lambda row: -fmean(row.tests))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,13 @@ def test_listing_trains_nothing(folder: Path, tell: RunCommand) -> None:
     listed = tell("ablate", "study", "--list")
     assert (listed.code, listed.err) == (0, "")
     assert "3 of 4 variants are within budget; 2 seeds each, 6 training runs" in listed.out
+    macs = sum(row["macs"] for row in answered(tell, "study", "--list")["rows"] if row["fits"])
+    found = re.search(r"base: recipe .*, (\d+) epochs?; all training runs: at most (\S+) PFLOP", listed.out)
+    assert found is not None
+    epochs = tiny_recipe().epochs
+    # 1,149 of the 1,437 images are trained on, with six operations for each MAC, by two seeds.
+    assert int(found[1]) == epochs
+    assert float(found[2]) == pytest.approx(6 * macs * 1_149 * epochs * 2 / 1e15, rel=0.01)
     listed = tell("ablate", "study", "--list", "--seeds", "1")
     assert "3 of 4 variants are within budget; 1 seed each, 3 training runs" in listed.out
     assert [row["fits"] for row in answered(tell, "study", "--list")["rows"]] == [True, True, False, True]
