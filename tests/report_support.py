@@ -159,7 +159,8 @@ class WrittenStudy:
                 write_run(RunFolder(self.out / identity.run_id), identity, correct=9_000 + trial, test=test + trial)
                 runs.append(identity.run_id)
             finalists.append(Finalist(trial=trial, name=f"#{trial}", spec=spec, recipe=self.recipe, runs=tuple(runs)))
-        store_finals(self.study, Finals(finalists=tuple(finalists), seeds=tuple(range(len(tests)))))
+        seeds = tuple(range(len(tests)))
+        store_finals(self.study, Finals(finalists=tuple(finalists), seeds=seeds, recipe=self.recipe))
 
 
 def every_outcome(out: Path, **options: Any) -> WrittenStudy:

@@ -130,7 +130,8 @@ def run_search(
             with showing(work, verbosity=verbosity) as progress:
                 finals = finish(request, outcome, dataset, Callbacks([progress, *trackers, *callbacks]), work)
             if len(finals) < config.finalists:
-                say(f"{len(finals)} of {config.finalists} finalists: the search has no more fully trained candidates")
+                kind = "on the Pareto front" if config.costs else "fully trained"
+                say(f"{len(finals)} of {config.finalists} finalists: no more candidates are {kind}")
             if config.max_latency_ms is not None:
                 _store_latencies(outcome, config, say)
         # The study is complete even if its dashboard notes cannot be written.

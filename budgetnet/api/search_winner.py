@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING
 
 from budgetnet.common.errors import InputError, RecordError
 from budgetnet.experiments.ablation.winner import SearchWinner
-from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.store import RunFolder
-from budgetnet.study.finalists import Finalist
+from budgetnet.study.finalists import load_finals
 from budgetnet.study.run_names import run_of_trial
-from budgetnet.study.settings import StudySettings
 from budgetnet.study.storage import default_storage, find_study, open_storage, storage_errors, study_settings
 
 if TYPE_CHECKING:
@@ -43,6 +41,7 @@ def find_winner(text: str, *, out: Path, storage: str | None) -> SearchWinner:
             raise RecordError("of", text, error.rule) from None
         settings = study_settings(study)
         found = run_of_trial(study, number or "best", out=out, name=text, field="of")
+        finals = load_finals(study)
     if found.outcome != "complete":
         raise InputError("of", text, f"must be fully trained, but is {found.outcome}")
     identity = RunFolder(out / found.run).load(weights=False).identity
@@ -53,7 +52,8 @@ def find_winner(text: str, *, out: Path, storage: str | None) -> SearchWinner:
         trial=found.trial,
         spec=identity.spec,
         recipe=identity.recipe,
-        search_recipe=_recipe(settings, found.finalist),
+        # That of the candidates or of the finalists, without the values that were sampled for the network.
+        search_recipe=settings.recipe if found.finalist is None or finals is None else finals.recipe,
         seed=identity.seed,
         budget=settings.budget,
         data=config.data,
@@ -61,15 +61,6 @@ def find_winner(text: str, *, out: Path, storage: str | None) -> SearchWinner:
         train_size=config.train_size,
         validation_size=config.validation_size,
     )
-
-
-def _recipe(settings: StudySettings, finalist: Finalist | None) -> Recipe:
-    """Return the recipe that a network was trained with, without its sampled values."""
-    if finalist is None:
-        return settings.recipe
-    own = settings.recipe
-    same_split = {"validation_fraction": own.validation_fraction, "split_seed": own.split_seed}
-    return settings.config.finalist_recipe.model_copy(update=same_split)
 
 
 def require_data_of_search(config: AblationConfig, dataset: DataSet) -> None:

@@ -96,7 +96,7 @@ def write_study(out: Path, *, trials: int, environment: dict[str, Any]) -> None:
             finalists.append(
                 Finalist(trial=number, name=f"#{number}", spec=identity.spec, recipe=identity.recipe, runs=names)
             )
-        store_finals(study, Finals(finalists=tuple(finalists), seeds=tuple(range(_FINAL_SEEDS))))
+        store_finals(study, Finals(finalists=tuple(finalists), seeds=tuple(range(_FINAL_SEEDS)), recipe=recipe))
     finally:
         storage.remove_session()
         storage.engine.dispose()

@@ -71,6 +71,8 @@ class Finals(Document):
     """The finalists, the best of the search first."""
     seeds: tuple[int, ...]
     """Seeds; each finalist is trained with each of them."""
+    recipe: Recipe
+    """Final recipe, without the values that the search sampled for a finalist."""
     latencies: tuple[FinalistLatency, ...] = ()
     """Latency of each finalist, where the search limits it."""
 

@@ -76,7 +76,7 @@ def choose_finalists(study: optuna.Study, context: SearchContext, *, number: int
     recipe = recipe.model_copy(update={name: getattr(own, name) for name in _SPLIT})
     numbers = tuple(context.settings.config.seed + step for step in range(seeds))
     finalists = (_finalist(trial, recipe, numbers, context) for trial in chosen)
-    return Finals(finalists=tuple(finalists), seeds=numbers)
+    return Finals(finalists=tuple(finalists), seeds=numbers, recipe=recipe)
 
 
 def _finalist(trial: FrozenTrial, recipe: Recipe, seeds: Sequence[int], context: SearchContext) -> Finalist:

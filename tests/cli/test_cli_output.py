@@ -266,7 +266,7 @@ def test_search_that_reaches_the_limit_on_operations_says_so(folder: Path, tell:
     assert (answer.code, found["trained"], len(found["finals"])) == (0, 1, 1), "finalists are not counted"
     (row,) = [row for row in found["rows"] if row["rank"] == 1]
     used = f"{row['train_flops'] / 1e15:#.3g} of {needed[1]} PFLOP used"
-    fewer = "1 of 2 finalists: the search has no more fully trained candidates\n"
+    fewer = "1 of 2 finalists: no more candidates are fully trained\n"
     line = f"stopped at 1 of 3 candidates: {used}, and the next one needs up to \\S+; to resume, run the same command"
     assert re.fullmatch(f"{fewer}{line} with a larger --max-train-flops\n", answer.err)
     shown = " ".join(tell("leaderboard").out.split())

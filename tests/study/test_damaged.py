@@ -67,7 +67,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         trial.datetime_start = datetime(2026, 1, 1)
         study.study.add_trial(trial)
-    store_finals(study.study, Finals(finalists=(), seeds=(0,)))
+    store_finals(study.study, Finals(finalists=(), seeds=(0,), recipe=study.recipe))
     study.study._storage.set_study_system_attr(study.study._study_id, "kept", 1)
     open_storage(default_storage(out), create=False).engine.dispose()
     with sqlite3.connect(out / "studies.db") as connection:
