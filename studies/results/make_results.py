@@ -265,7 +265,6 @@ def all_tables(studies: Path) -> dict[str, str]:
         "hours": hours_table(studies),
         "reference-fast": reproduction_table(studies / "reproduction" / "reference-fast.json"),
         "candidates": candidates_table(studies / "cifar10-search-cpu"),
-        "winner": winner_table(studies / "cifar10-winner-cpu" / "results" / "results.json"),
         "random": random_table(studies / "cifar10-search-cpu", studies / "cifar10-random-cpu"),
     }
 
