@@ -83,9 +83,10 @@ def main() -> int:
     if not line:
         return 1  # The engine is gone.
     link = _Link(sys.stdin, events)
-    threading.Thread(target=link.listen, name="listen", daemon=True).start()
     try:
         try:
+            # A stop that has already arrived interrupts the start of this thread.
+            threading.Thread(target=link.listen, name="listen", daemon=True).start()
             _work(json.loads(line), link)
         finally:
             link.working = False
