@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from budgetnet.api.inputs import check_callbacks, make_trackers, named_dataset, with_paths_of_runs
 from budgetnet.api.study import Study
 from budgetnet.common.config import takes_fields_of
+from budgetnet.common.files import require_folder
 from budgetnet.experiments.ablation.config import AblationConfig
 from budgetnet.runs.recipe import require_reliable_validation, unfinished_cycle
 from budgetnet.study.config import SearchConfig
@@ -84,6 +85,7 @@ def run_search(
     """
     deadline = None if config.timeout is None else time.time() + config.timeout
     _require_readable(config)
+    require_folder(config.out, field="out")
     from budgetnet.engines.choice import require_engine
     from budgetnet.engines.gpu_sharing import with_workers_per_gpu
     from budgetnet.study.finals import overridden_split
@@ -232,6 +234,8 @@ def run_ablation(
         BudgetnetError: see `ablate`.
     """
     study = config.changed_study
+    if not partial:
+        require_folder(config.out, field="out")
     from budgetnet.api.search_winner import require_data_of_search
     from budgetnet.engines.batch import Batch, first_run
     from budgetnet.engines.choice import EngineChoice, require_engine

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from budgetnet.api.inputs import check_callbacks, dataset_of, recipe_of, seed_of, sizes_of, spec_of
 from budgetnet.api.run import TrainedRun
 from budgetnet.common.documents import parse_count
+from budgetnet.common.files import require_folder
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.named_recipes import default_recipe
 from budgetnet.runs.recipe import Recipe, unfinished_cycle
@@ -152,6 +153,7 @@ def train(
         BusyError: another process is training the same run.
     """
     check_callbacks(callbacks)
+    require_folder(Path(out), field="out")
     ready = prepare(
         spec,
         data=data,

@@ -52,7 +52,6 @@ def ablate(
     config = with_paths_of_runs(config)
     study = config.changed_study
     check_names(data=config.data_name)
-    require_folder(config.out, field="out")
     if save is not None:
         require_folder(save, field="save")
     from budgetnet.api.search import run_ablation

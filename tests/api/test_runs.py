@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,20 @@ def test_a_wrong_argument_is_refused_by_its_name(changes: dict[str, object], fie
         bn.train(TINY, **{"out": tmp_path, "device": "cpu", **changes})  # type: ignore[arg-type]
     assert refused.value.field.strip("-") == field
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("out", ["file", "file/runs"])
+def test_a_folder_of_runs_that_cannot_be_written_to_is_refused_by_its_name(
+    out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    Path("study.yaml").write_text(
+        "{name: s, spec: resnet20, recipe: digits, seeds: 1, factors: {recipe.momentum: [0.5]}}"
+    )
+    for command in (partial(bn.train, TINY), bn.search, partial(bn.ablate, "study.yaml")):
+        with pytest.raises(bn.InputError, match=f"^out = '{out}': must be a writable folder"):
+            command(data="digits", out=out)
 
 
 def test_evaluation_on_validation_images_does_not_use_test_set(runs: list[TrainedRun]) -> None:

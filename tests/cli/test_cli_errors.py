@@ -192,17 +192,14 @@ def test_enqueued_network_over_budget_exits_with_3_and_writes_nothing(folder: Pa
     assert snapshot(folder) == before
 
 
+@pytest.mark.parametrize("out", ["good.yaml", "good.yaml/runs"])
 @pytest.mark.parametrize("verb", [["train", "good.yaml"], ["search"], ["leaderboard"]])
-def test_file_in_place_of_run_folder_is_rejected(folder: Path, tell: RunCommand, verb: list[str]) -> None:
+def test_file_in_place_of_run_folder_is_rejected(folder: Path, tell: RunCommand, verb: list[str], out: str) -> None:
     before = snapshot(folder)
-    answer = (
-        tell(*verb, "--out", "good.yaml", "--epochs", "1")
-        if verb != ["leaderboard"]
-        else tell(*verb, "--out", "good.yaml")
-    )
-    assert answer.code in (1, 2)
-    assert (answer.out, answer.err.count("\n")) == ("", 1)
-    assert answer.err.startswith("error: ")
+    answer = tell(*verb, "--out", out)
+    assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
+    field = "--storage" if verb == ["leaderboard"] else f"--out = '{out}': must be a writable folder"
+    assert answer.err.startswith(f"error: {field}")
     assert snapshot(folder) == before
 
 
