@@ -97,8 +97,10 @@ class StudyLock:
         try:
             with FileLock(self.path, timeout=0):
                 return True
-        except (Timeout, OSError):
+        except Timeout:
             return False
+        except OSError:
+            return _is_unlocked(self.path)
 
     def renew(self) -> None:
         """Acquire a server's lock unless it is held, as a server forgets it when a connection breaks.
@@ -136,3 +138,17 @@ class StudyLock:
 
     def _busy(self) -> BusyError:
         return BusyError("study", self._study, "another search is running on this study")
+
+
+def _is_unlocked(path: Path) -> bool:
+    """Return whether nothing holds a lock file that may only be read; False if that cannot be found out."""
+    try:
+        import fcntl
+    except ImportError:  # Only Unix has shared locks.
+        return False
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

@@ -11,6 +11,7 @@ import pytest
 from report_support import every_outcome
 from support import RunCommand, snapshot
 
+from budgetnet.study.lock import StudyLock
 from budgetnet.study.storage import default_storage, open_storage
 
 
@@ -18,7 +19,10 @@ from budgetnet.study.storage import default_storage, open_storage
 def mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A read-only view of a folder that has a study in ``runs``; the current folder."""
     view, original = tmp_path / "view", tmp_path / "original"
-    every_outcome(original / "runs").study._storage.remove_session()
+    study = every_outcome(original / "runs")
+    with study.searched():  # Which leaves the lock file of a search behind.
+        pass
+    study.study._storage.remove_session()
     open_storage(default_storage(original / "runs"), create=False).engine.dispose()
     view.mkdir()
     if shutil.which("mount") is None or subprocess.run(["mount", "--bind", original, view], check=False).returncode:
@@ -32,10 +36,21 @@ def mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", view], check=True)
 
 
+def test_a_search_that_runs_elsewhere_is_found_where_its_lock_can_only_be_read(
+    mounted: Path, tell: RunCommand, tmp_path: Path
+) -> None:
+    storage = open_storage(default_storage(tmp_path / "original" / "runs"), create=False)
+    with StudyLock(storage, "study", Path()).held():
+        assert '"running"' in tell("trials", "--json").out
+    assert '"running"' not in tell("trials", "--json").out
+
+
 def test_a_study_is_read_and_nothing_is_written(mounted: Path, tell: RunCommand, tmp_path: Path) -> None:
     before = snapshot(mounted)
     here, there = tell("trials", "--json"), tell("trials", "--json", "--out", str(tmp_path / "original" / "runs"))
     assert (here.code, here.out) == (0, there.out)
+    assert '"interrupted"' in here.out
+    assert '"running"' not in here.out
     assert tell("report", "-o", str(tmp_path / "report.html")).code == 0
     for command in (["report"], ["search", "--data", "digits", "--trials", "1"], ["train", "reference"]):
         told = tell(*command)
