@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from budgetnet.common.documents import Document
+from budgetnet.common.errors import InputError
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.training_cost import flops_by_epoch
@@ -25,6 +26,10 @@ def _printable(text: str) -> str:
     return text
 
 
+# The bounds tell damaged records: no network and no data set has such numbers, and arithmetic with them fails.
+Count = Annotated[int, Field(ge=0, le=10**18)]
+Images = Annotated[int, Field(ge=1, le=10**9)]
+Operations = Annotated[int, Field(ge=0, le=10**24)]
 ClassName = Annotated[str, AfterValidator(_printable)]
 
 
@@ -45,9 +50,9 @@ class DataRecord(Document):
     """Standard deviation by which pixels are divided, per channel."""
     split_fingerprint: str
     """SHA-256, in hexadecimal, of the train/validation split."""
-    train_images: int
+    train_images: Images
     """Number of training images."""
-    validation_images: int
+    validation_images: Annotated[int, Field(ge=0, le=10**9)]
     """Number of held-out validation images."""
     class_names: tuple[ClassName, ...] | None = None
     """Name of each class; None in records of older versions, or if the names are too long to store."""
@@ -144,29 +149,35 @@ class RunResult(Document):
     """``complete``, ``diverged`` (the loss became infinite or NaN) or ``stopped`` (pruned by a search)."""
     reason: Annotated[str, Field(max_length=MAX_REASON)]
     """Reason why training ended."""
-    params: int
+    params: Count
     """Number of trainable parameters."""
-    macs: int
+    macs: Count
     """Multiply-accumulates per image."""
-    activations: int
+    activations: Count
     """Output elements of convolutions and the linear layer per image."""
-    epochs: int
+    epochs: Count
     """Number of epochs trained."""
-    cycles: int
+    cycles: Count
     """Number of completed cycles of the schedule."""
-    best_epoch: int | None
+    best_epoch: Annotated[int, Field(ge=1)] | None
     """Epoch with the lowest validation loss, whose weights are saved."""
     validation_loss: float | None
     """Mean cross-entropy of the validation images at the best epoch, in nats."""
-    validation_correct: int | None
+    validation_correct: Count | None
     """Number of correctly classified validation images at the best epoch."""
-    validation_images: int
+    validation_images: Images
     """Number of validation images."""
     seconds: float
     """Wall time of all epochs."""
-    train_flops: Annotated[int, Field(ge=0)] | None = None
+    train_flops: Operations | None = None
     """Floating-point operations of the epochs trained, see `budgetnet.runs.training_cost`; None in records of older
     versions, for which `RunRecord.train_flops` computes them."""
+
+    @model_validator(mode="after")
+    def _counts_correct_images(self) -> Self:
+        if self.validation_correct is not None and self.validation_correct > self.validation_images:
+            raise InputError("validation_correct", self.validation_correct, "must be at most validation_images")
+        return self
 
     @property
     def validation_accuracy(self) -> float | None:
@@ -184,12 +195,18 @@ class TestResult(Document):
     """Version of the file format."""
     loss: float
     """Mean cross-entropy of the test images, in nats."""
-    correct: int
+    correct: Count
     """Number of correctly classified test images."""
-    images: int
+    images: Images
     """Number of test images."""
     reason: Annotated[str, Field(max_length=MAX_REASON)]
     """Reason for which the test set was opened."""
+
+    @model_validator(mode="after")
+    def _counts_correct_images(self) -> Self:
+        if self.correct > self.images:
+            raise InputError("correct", self.correct, "must be at most images")
+        return self
 
     @property
     def accuracy(self) -> float:

@@ -206,6 +206,8 @@ class RunFolder:
         try:
             lines = self._confusion.read_text(encoding="utf-8").splitlines()
             matrix = [[int(cell) for cell in line.split(",")] for line in lines]
+        except OSError as error:
+            raise RecordError("confusion matrix", str(self._confusion), f"cannot be read: {error.strerror}") from None
         except ValueError:
             matrix = []
         correct = sum(row[place] for place, row in enumerate(matrix) if place < len(row))
@@ -280,6 +282,8 @@ class RunFolder:
                 Epoch(int(row["epoch"]), int(row["cycle"]), *(float(row[key]) for key in Epoch._fields[2:]))
                 for row in rows
             ]
+        except OSError as error:
+            raise RecordError("curves", str(self._curves), f"cannot be read: {error.strerror}") from None
         except (KeyError, TypeError, ValueError, csv.Error):
             rule = f"is damaged: a row or column is incomplete or not a number; {_RETRAIN}"
             raise RecordError("curves", str(self._curves), rule) from None

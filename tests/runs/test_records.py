@@ -20,7 +20,7 @@ from budgetnet.common.errors import BusyError, RecordError
 from budgetnet.data import DataSet
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.recipe import Recipe
-from budgetnet.runs.records import DataRecord, Epoch, RunIdentity, RunRecord, RunResult
+from budgetnet.runs.records import DataRecord, Epoch, RunIdentity, RunRecord, RunResult, TestResult
 from budgetnet.runs.store import RunFolder
 from budgetnet.training.trainer import train
 
@@ -149,6 +149,9 @@ def test_confusion_matrix_is_read_as_written_unless_it_contradicts_the_result(tm
         (folder.path / "confusion.csv").write_text(damaged, encoding="latin-1")
         with pytest.raises(RecordError, match="confusion"):
             folder.read_confusion(RESULT)
+    in_its_place("confusion.csv")(folder.path)
+    with pytest.raises(RecordError, match=r"confusion matrix = .*: cannot be read: Is a directory"):
+        folder.read_confusion(RESULT)
 
 
 def test_digest_can_be_recomputed_from_run_json(tmp_path: Path) -> None:
@@ -220,6 +223,16 @@ def remove(name: str) -> Callable[[Path], None]:
     return lambda folder: (folder / name).unlink()
 
 
+def in_its_place(name: str) -> Callable[[Path], None]:
+    """Put a folder in the place of a file."""
+
+    def edit(folder: Path) -> None:
+        (folder / name).unlink()
+        (folder / name).mkdir()
+
+    return edit
+
+
 @pytest.mark.parametrize(
     ("damage", "rule"),
     [
@@ -237,6 +250,18 @@ def remove(name: str) -> Callable[[Path], None]:
         (overwrite("curves.csv", b"epoch,cycle,learning_rate\nx,y,z\n"), "damaged"),
         (overwrite("curves.csv", b"\xff\xfe\x00"), "damaged"),
         (overwrite("curves.csv", b"epoch,cycle\n" + b"1" * 200_000), "damaged"),
+        (
+            set_field("run.json", data={**DATA.to_mapping(), "train_images": 10**30}),
+            "data.train_images must be at most",
+        ),
+        (set_field("result.json", validation_images=0), "validation_images must be at least 1"),
+        (set_field("result.json", validation_correct=41), "validation_correct must be at most validation_images"),
+        (set_field("result.json", validation_correct=10**400), "validation_correct must be at most"),
+        (set_field("result.json", macs=10**400), "macs must be at most"),
+        (set_field("result.json", train_flops=10**400), "train_flops must be at most"),
+        (set_field("test.json", images=0), "images must be at least 1; delete it"),
+        (set_field("test.json", correct=31), "correct must be at most images; delete it"),
+        (in_its_place("curves.csv"), r"curves = .*curves\.csv': cannot be read: Is a directory"),
         (lambda path: (path / "curves.csv").unlink(), "curves.csv is missing"),
         (lambda path: (path / "best.safetensors").unlink(), "best.safetensors is missing"),
         (remove("run.json"), "contains no run"),
@@ -247,6 +272,7 @@ def test_loading_a_damaged_folder_raises_a_one_line_error(
     tmp_path: Path, damage: Callable[[Path], None], rule: str
 ) -> None:
     folder = written(tmp_path)
+    folder.write_test(TestResult(loss=0.5, correct=20, images=30, reason="a test"))
     damage(folder.path)
     with pytest.raises(RecordError, match=rule) as caught:
         folder.load()
