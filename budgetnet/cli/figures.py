@@ -11,6 +11,7 @@ from budgetnet.api.inputs import network_of
 from budgetnet.cli.completion import completing
 from budgetnet.cli.parsing import one_of
 from budgetnet.common.errors import InputError
+from budgetnet.common.files import resolved
 
 if TYPE_CHECKING:
     from budgetnet.runs.records import RunRecord
@@ -80,7 +81,7 @@ def _read(runs: list[Path]) -> dict[str, list[RunRecord]]:
 
     groups: dict[str, list[RunRecord]] = {}
     # A folder given twice, such as by a pattern and by name, counts once.
-    for run in {path.resolve(): path for path in (Path(path_of_run(str(run))) for run in runs)}.values():
+    for run in {resolved(path): path for path in (Path(path_of_run(str(run))) for run in runs)}.values():
         record = RunFolder(run).load(weights=False)
         groups.setdefault(record.identity.digest_without_seed, []).append(record)
     named: dict[str, list[RunRecord]] = {}

@@ -48,6 +48,12 @@ def exists(path: Path) -> bool:
         return False
 
 
+def resolved(path: Path) -> Path:
+    """Return the absolute path without symbolic links; one that leads in a circle stays, and no such file exists."""
+    # Path.resolve raises RuntimeError at a circle.
+    return Path(os.path.realpath(path))
+
+
 _TEXT = "tag:yaml.org,2002:str"
 _MERGE = "tag:yaml.org,2002:merge"
 """Tag of the key ``<<``, which takes over the fields of another mapping."""
@@ -107,7 +113,8 @@ def require_folder(path: Path, *, field: str) -> None:
     Raises:
         InputError: the path is a file or lies below one, or permission is missing.
     """
-    nearest = next((each for each in (path, *path.absolute().parents) if each.exists()), path)
+    # A symbolic link that leads nowhere is in the way.
+    nearest = next((each for each in (path, *path.absolute().parents) if each.exists() or each.is_symlink()), path)
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         raise InputError(field, str(path), "must be a writable folder, or a path where one can be created")
 

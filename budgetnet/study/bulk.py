@@ -31,6 +31,7 @@ from sqlalchemy import (
 )
 
 from budgetnet.common.errors import RecordError
+from budgetnet.common.files import resolved
 from budgetnet.study.trial_rows import (
     DamagedError,
     attribute_rows,
@@ -172,7 +173,7 @@ def sqlite_file(storage: RDBStorage) -> Path | None:
     """Return the file of an SQLite storage, or None for other storages."""
     url = storage.engine.url
     database = url.database if url.get_backend_name() == "sqlite" else None
-    return Path(database).resolve() if database and database != ":memory:" else None
+    return resolved(Path(database)) if database and database != ":memory:" else None
 
 
 def read_study_attributes(storage: RDBStorage, study_id: int, *prefixes: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from budgetnet.common.errors import InputError, RecordError, short_repr
 from budgetnet.common.extras import install_command
-from budgetnet.common.files import exists
+from budgetnet.common.files import exists, resolved
 from budgetnet.common.formatting import named_few
 from budgetnet.common.passwords import hide_passwords, without_password
 from budgetnet.study.bulk import TrialStorage, study_ids
@@ -50,7 +50,7 @@ STORAGE_FILE = "studies.db"
 
 def default_storage(out: Path) -> str:
     """Return the URL of the default storage, an SQLite file in the folder of run folders."""
-    return URL.create("sqlite", database=str((out / STORAGE_FILE).resolve())).render_as_string()
+    return URL.create("sqlite", database=str(resolved(out / STORAGE_FILE))).render_as_string()
 
 
 def _engine_options(url: URL, *, create: bool) -> dict[str, Any]:

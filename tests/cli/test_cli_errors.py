@@ -203,6 +203,34 @@ def test_file_in_place_of_run_folder_is_rejected(folder: Path, tell: RunCommand,
     assert snapshot(folder) == before
 
 
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        (["leaderboard", "--out", "circle"], "--storage = "),
+        (["report", "--out", "circle"], "--storage = "),
+        (["figures", "circle"], "run folder = 'circle': no such folder"),
+        (["train", "resnet20", "--out", "circle"], "--out = 'circle': must be a writable folder"),
+        (["search", "--out", "circle"], "--out = 'circle': must be a writable folder"),
+        (["search", "--out", "circle/runs"], "--out = 'circle/runs': must be a writable folder"),
+        (["search", "--out", "nowhere"], "--out = 'nowhere': must be a writable folder"),
+        (["leaderboard", "--out", "linked"], "--storage = "),
+    ],
+)
+def test_symbolic_links_that_lead_nowhere_are_told_in_one_line(
+    tmp_path: Path, tell: RunCommand, monkeypatch: pytest.MonkeyPatch, command: list[str], line: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "circle").symlink_to("circle")
+    (tmp_path / "nowhere").symlink_to("missing")
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "studies.db").symlink_to("studies.db")
+    before = {path.name for path in tmp_path.iterdir()}
+    answer = tell(*command)
+    assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
+    assert answer.err.startswith(f"error: {line}")
+    assert {path.name for path in tmp_path.iterdir()} == before
+
+
 def small(*more: str) -> list[str]:
     return ["--train-size", "64", "--validation-size", "40", "--recipe", "recipe.yaml", *more]
 
