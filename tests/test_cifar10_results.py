@@ -12,7 +12,8 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from scipy.stats import sem, t
+from scipy.stats import sem, t, ttest_1samp
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint, proportions_ztest
 
 ROOT = Path(__file__).parents[1]
@@ -126,6 +127,33 @@ def test_the_reference_by_fast_is_compared_as_its_run_says() -> None:
         f"{float(p_value):.2f}",
         "*not comparable*",
     ]
+
+
+def test_variants_of_the_winner_are_compared_as_the_runs_say() -> None:
+    folder = ROOT / "studies" / "cifar10-winner-cpu"
+    found = json.loads((folder / "results" / "results.json").read_text())["rows"]
+    accuracies = {}
+    for row in found:
+        results = [json.loads((folder / "runs" / run["run"] / "result.json").read_text()) for run in row["runs"]]
+        assert {result["params"] for result in results} == {row["params"]}
+        shares = [result["validation_correct"] / result["validation_images"] for result in results]
+        accuracies[row["variant"]] = np.array(shares)
+    base = accuracies["winner"]
+    others = {name: 100 * (each - base) for name, each in accuracies.items() if name != "winner"}
+    p_values = [float(ttest_1samp(each, 0).pvalue) for each in others.values()]
+    corrected = dict(zip(others, multipletests(p_values, method="holm")[1], strict=True))
+    rows = table((folder / "README.md").read_text(), "winner")
+    assert [row[0] for row in rows[1:]] == sorted(others, key=lambda name: others[name].mean())
+    for variant, *_, n, mean, difference, p_value in rows:
+        assert (int(n), mean) == (len(base), f"{100 * accuracies[variant].mean():.2f}")
+        if variant == "winner":
+            assert (difference, p_value) == ("", "")
+            continue
+        change = others[variant]
+        low, high = t.interval(0.95, len(change) - 1, loc=change.mean(), scale=sem(change))
+        text = f"{change.mean():+.2f} [{low:+.2f}, {high:+.2f}]"
+        assert difference == (f"**{text}**" if corrected[variant] < 0.05 else text)
+        assert p_value == f"{corrected[variant]:.3f}"
 
 
 def test_random_candidates_are_compared_as_the_runs_say() -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from ablation_tables import winner_table
+from ablation_tables import winner_forest, winner_table
 from result_rows import LEAST_IMAGES, Made, Published, Row, collect_rows
 
 from budgetnet.common.files import write_text
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+WINNER = Path("studies") / "cifar10-winner-cpu" / "results" / "results.json"
+"""Results of the ablation of the search's winner."""
 TABLE = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 """A table that is written, with the name of its content."""
 
@@ -265,6 +267,7 @@ def all_tables(studies: Path) -> dict[str, str]:
         "hours": hours_table(studies),
         "reference-fast": reproduction_table(studies / "reproduction" / "reference-fast.json"),
         "candidates": candidates_table(studies / "cifar10-search-cpu"),
+        "winner": winner_table(studies.parent / WINNER),
         "random": random_table(studies / "cifar10-search-cpu", studies / "cifar10-random-cpu"),
     }
 
@@ -277,7 +280,9 @@ def main() -> None:
         if (written := with_tables(text, tables)) != text:
             write_text(page, written)
             print(f"written: {page.relative_to(REPOSITORY)}")
-    write_figure(accuracy_figure(collect_rows(REPOSITORY / "studies")), REPOSITORY / "docs" / "images" / "cifar10.svg")
+    images = REPOSITORY / "docs" / "images"
+    write_figure(accuracy_figure(collect_rows(REPOSITORY / "studies")), images / "cifar10.svg")
+    write_figure(winner_forest(REPOSITORY / WINNER), images / "winner-forest.svg")
 
 
 if __name__ == "__main__":
