@@ -127,13 +127,13 @@ class RunFolder:
             write_json(self._environment, {"starts": [*entries, {"first_epoch": first_epoch, **environment}]})
 
     def recorded_threads(self) -> int | None:
-        """Return the number of torch threads with which an unfinished run was started; None without a checkpoint.
+        """Return the number of torch threads with which an unfinished run was last trained; None without a checkpoint.
 
         Rounding of sums depends on it, so a resumed run needs the same number to give bit-identical results.
         """
         if not (self.checkpoint.exists() and self._environment.exists()):
             return None
-        threads = read_mapping(self._environment)["starts"][0].get("threads")
+        threads = read_mapping(self._environment)["starts"][-1].get("threads")
         return threads if isinstance(threads, int) and threads > 0 else None
 
     def write_curves(self, curves: list[Epoch]) -> None:

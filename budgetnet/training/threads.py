@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Literal, NamedTuple
 
 import torch
@@ -29,6 +30,8 @@ ThreadCount = int | Literal["auto"]
 _ROUNDS = 3
 _SECONDS = 6.0
 """Time limit in seconds after which no further round of steps starts."""
+_requested: ContextVar[int | None] = ContextVar("requested threads", default=None)
+"""Number of threads that `set_threads` was told to use."""
 
 
 class FirstRun(NamedTuple):
@@ -61,8 +64,8 @@ def set_threads(wanted: ThreadCount, first: Callable[[], FirstRun | None], *, pr
 
     Args:
         wanted: number of threads, or ``"auto"`` to measure training steps with one thread and with all.
-        first: returns the run to measure, or None if no run is left to train on the CPU. A resumed run keeps its number
-            of threads.
+        first: returns the run to measure, or None if no run is left to train on the CPU. With ``"auto"``, a resumed run
+            keeps its number of threads.
         processes: number of processes that share the cores.
 
     Returns:
@@ -75,14 +78,17 @@ def set_threads(wanted: ThreadCount, first: Callable[[], FirstRun | None], *, pr
     if wanted != "auto" and wanted > most:
         rule = f"must be at most {most}: the cores of this process, or OMP_NUM_THREADS"
         raise InputError("threads", wanted, rule + (f", shared by {processes} processes" if processes > 1 else ""))
+    _requested.set(None if wanted == "auto" else wanted)
     run = first()
     recorded = run.folder.recorded_threads() if run and run.folder else None
-    if recorded is not None:
-        torch.set_num_threads(min(recorded, most))
-        return f"threads: {min(recorded, most)}, as in the first epochs of the resumed run"
     if wanted != "auto":
         torch.set_num_threads(wanted)
-        return f"threads: {wanted}, as requested"
+        differs = recorded not in (None, wanted)
+        note = f"; the run was trained with {recorded} so far, and rounding depends on the number" if differs else ""
+        return f"threads: {wanted}, as requested{note}"
+    if recorded is not None:
+        torch.set_num_threads(min(recorded, most))
+        return f"threads: {min(recorded, most)}, as in the last epochs of the resumed run"
     if run is None:
         return f"threads: {torch.get_num_threads()}, not measured: no run is left to train on the CPU"
     if most == 1:
@@ -91,6 +97,18 @@ def set_threads(wanted: ThreadCount, first: Callable[[], FirstRun | None], *, pr
     times = measure_threads(training_step_of(run), most=most)
     torch.set_num_threads(times.fastest)
     return str(times)
+
+
+def run_threads(folder: RunFolder) -> int:
+    """Return the number of threads with which to train a run, resumed or not: the number requested, if any.
+
+    Otherwise that of the run's last epochs, because results depend on it in their last bits, but at most torch's
+    current setting, as processes that share cores would wait for each other.
+    """
+    current = torch.get_num_threads()
+    if current == _requested.get():
+        return current
+    return min(folder.recorded_threads() or current, current)
 
 
 def max_threads(processes: int = 1) -> int:

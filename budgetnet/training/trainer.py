@@ -23,6 +23,7 @@ from budgetnet.training.callbacks import Callback, CallbackRunner, RunContext, R
 from budgetnet.training.devices import choose_precision, describe_environment, torch_threads
 from budgetnet.training.run import PruningCallback, TrainingRun
 from budgetnet.training.step import Execution, cudnn_settings
+from budgetnet.training.threads import run_threads
 
 
 def train(
@@ -71,7 +72,7 @@ def train(
             if stored.status == "stopped" and not (pruning and pruning.confirms_stop(stored)):
                 folder.reopen()
         if not folder.finished:
-            with torch_threads(_threads(folder)):
+            with torch_threads(run_threads(folder)):
                 run = TrainingRun(identity, data, folder, execution)
                 run.resume()
                 environment = {**describe_environment(device), "execution": execution._asdict()}
@@ -91,14 +92,6 @@ def train(
         with callbacks.training(record.curves):
             callbacks.on_run_end(record.result)
         return record
-
-
-def _threads(folder: RunFolder) -> int:
-    """Return the number of threads of the run's first epochs, as results depend on it in their last bits.
-
-    At most torch's current setting, as processes that share cores would wait for each other.
-    """
-    return min(folder.recorded_threads() or torch.get_num_threads(), torch.get_num_threads())
 
 
 def identify(

@@ -15,10 +15,17 @@ from budgetnet.common.cpu import available_cores
 from budgetnet.common.errors import InputError
 from budgetnet.data import DataSet
 from budgetnet.runs.records import Epoch
+from budgetnet.runs.store import RunFolder
 from budgetnet.training.threads import FirstRun, ThreadTimes, measure_threads, set_threads, training_step_of
 from budgetnet.training.trainer import train
 
 two_cores = pytest.mark.skipif(available_cores() < 2, reason="needs two cores")
+
+
+@pytest.fixture(autouse=True)
+def nothing_requested() -> None:
+    """A request holds for the process, which is that of all tests."""
+    set_threads("auto", no_run)
 
 
 def no_run() -> FirstRun | None:
@@ -94,6 +101,36 @@ def test_a_resumed_run_keeps_its_number_of_threads(digits: DataSet, tmp_path: Pa
     starts = json.loads((folder / "environment.json").read_text())["starts"]
     assert [start["threads"] for start in starts] == [1]
     assert record.result.epochs == 4
+
+
+@two_cores
+def test_a_requested_number_of_threads_is_used_by_a_resumed_run(digits: DataSet, tmp_path: Path) -> None:
+    recipe = tiny_recipe(epochs=4)
+    data = prepare(digits, recipe)
+    seen: list[int] = []
+
+    def stop(epoch: Epoch) -> None:
+        seen.append(torch.get_num_threads())
+        if epoch.epoch in (2, 3):
+            raise KeyboardInterrupt
+
+    def continue_run() -> None:
+        train(TINY, data, recipe, seed=0, out=tmp_path, callback=EachEpoch(stop))
+
+    with pytest.raises(KeyboardInterrupt):
+        continue_run()
+    (folder,) = tmp_path.iterdir()
+    torch.set_num_threads(2)
+    line = "threads: 2, as requested; the run was trained with 1 so far, and rounding depends on the number"
+    assert set_threads(2, lambda: FirstRun(TINY, recipe, data, RunFolder(folder))) == line
+    with pytest.raises(KeyboardInterrupt):
+        continue_run()
+    line = "threads: 2, as in the last epochs of the resumed run"
+    assert set_threads("auto", lambda: FirstRun(TINY, recipe, data, RunFolder(folder))) == line
+    continue_run()
+    assert seen == [1, 1, 2, 2]
+    starts = json.loads((folder / "environment.json").read_text())["starts"]
+    assert [(start["first_epoch"], start["threads"]) for start in starts] == [(1, 1), (3, 2)]
 
 
 @two_cores
