@@ -13,6 +13,7 @@ from budgetnet.api.inputs import with_paths_of_runs
 from budgetnet.cli.fields import takes_options_of
 from budgetnet.cli.options import Json, Quiet, Verbose, print_json
 from budgetnet.cli.parsing import check_names, read_verbosity
+from budgetnet.cli.termination import interruption
 from budgetnet.common.errors import InputError
 from budgetnet.common.files import require_folder, write_json, write_text
 from budgetnet.experiments.ablation.config import AblationConfig
@@ -68,13 +69,10 @@ def ablate(
         images = config.sizes["train_size"] or len(dataset.train_labels) - held_out
         _list(study, variants, images=images, as_json=as_json)
         return
-    try:
+    with interruption():
         result, records = run_ablation(
             config, partial=partial, verbosity=verbosity, say=lambda line: typer.echo(line, err=True)
         )
-    except KeyboardInterrupt:
-        typer.echo("interrupted: progress is saved, run the same command to resume", err=True)
-        raise
     if as_json:
         print_json(result.to_mapping())
     elif records:

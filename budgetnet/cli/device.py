@@ -14,6 +14,7 @@ from budgetnet.cli.completion import completing
 from budgetnet.cli.fields import Command, Group
 from budgetnet.cli.options import Classes, InputShape, Json, print_json
 from budgetnet.cli.parsing import read_image, read_space
+from budgetnet.cli.termination import interruption
 from budgetnet.common.documents import parse_count
 from budgetnet.common.errors import InputError
 
@@ -63,23 +64,19 @@ def measure(
         raise InputError("--runtime", runtime, "must be onnxruntime or torch")
     numbers = {"threads": parse_count(threads, field="--threads"), "batch": parse_count(batch, field="--batch")}
     search_space, image = read_space(space), read_image(input_shape, classes)
-    try:
-        with _progress_bar() as progress:
-            device = measure_device(
-                to,
-                space=search_space,
-                runtime=runtime,  # type: ignore[arg-type]
-                **numbers,
-                input_shape=image["input_shape"],
-                num_classes=image["num_classes"],
-                max_params=max_params,
-                max_macs=max_macs,
-                minutes=minutes,
-                progress=progress,
-            )
-    except KeyboardInterrupt:
-        typer.echo("interrupted: what was timed is kept, run the same command to go on", err=True)
-        raise
+    with interruption("what was timed is kept, run the same command to go on"), _progress_bar() as progress:
+        device = measure_device(
+            to,
+            space=search_space,
+            runtime=runtime,  # type: ignore[arg-type]
+            **numbers,
+            input_shape=image["input_shape"],
+            num_classes=image["num_classes"],
+            max_params=max_params,
+            max_macs=max_macs,
+            minutes=minutes,
+            progress=progress,
+        )
     typer.echo(f"wrote {to}")
     _print(device, to)
 

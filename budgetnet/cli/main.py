@@ -30,7 +30,7 @@ from budgetnet.cli.report import report
 from budgetnet.cli.reproduce import reproduce
 from budgetnet.cli.search import search
 from budgetnet.cli.space import space
-from budgetnet.cli.termination import Termination
+from budgetnet.cli.termination import INTERRUPTED, TERMINATED, Termination, forget_interrupt
 from budgetnet.cli.time_to_accuracy import time_to_accuracy
 from budgetnet.cli.train import train
 from budgetnet.cli.trials import trials
@@ -43,10 +43,6 @@ _EPILOG = (
     "Exit codes: 0 success, 1 unexpected error, 2 bad input, 3 over budget, 4 not reproduced, 130 interrupted, "
     "141 output no longer read, 143 terminated by a signal."
 )
-_INTERRUPTED = 130
-"""Exit code after Ctrl-C."""
-_TERMINATED = 143
-"""Exit code after SIGTERM, as a shell reports it of a program that does not handle the signal."""
 _NOT_READ = 141
 """Exit code where the output is no longer read: what a shell reports of a program that the signal SIGPIPE ended."""
 # Some versions of Typer bundle click and others import it; the base class of its public exceptions works with both.
@@ -166,16 +162,17 @@ def _run(arguments: Sequence[str] | None) -> int:
     try:
         with termination.handled():
             code = _command()(args=arguments, prog_name="budgetnet", standalone_mode=False)
-        if code == _INTERRUPTED and termination.received:
-            return _TERMINATED
-        return code if isinstance(code, int) else 0
+        # Typer returns this code where a command was interrupted.
+        if code != INTERRUPTED:
+            return code if isinstance(code, int) else 0
+        message = "interrupted"
     except BudgetnetError as error:
         message, code = str(error), error.exit_code
     except _UsageError as error:
         # Without a subcommand, Typer prints the help text and raises an exception without a message.
         message, code = (error.format_message() if hasattr(error, "format_message") else str(error)), 2
     except (KeyboardInterrupt, typer.Abort):
-        message, code = "interrupted", _TERMINATED if termination.received else _INTERRUPTED
+        message, code = "interrupted", INTERRUPTED
     except BrokenPipeError:
         raise
     except Exception as error:
@@ -186,6 +183,8 @@ def _run(arguments: Sequence[str] | None) -> int:
             message, code = f"{error.filename or 'system'}: {error.strerror or error}", 1
         else:
             raise
+    if code == INTERRUPTED:
+        forget_interrupt()
     if message:
-        typer.echo(message if code in (_INTERRUPTED, _TERMINATED) else f"error: {' '.join(message.split())}", err=True)
-    return code
+        typer.echo(message if code == INTERRUPTED else f"error: {' '.join(message.split())}", err=True)
+    return TERMINATED if code == INTERRUPTED and termination.received else code

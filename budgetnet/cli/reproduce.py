@@ -9,6 +9,7 @@ import typer
 from budgetnet.cli.fields import Command, Group, takes_options_of
 from budgetnet.cli.options import Json, Quiet, Verbose, print_json
 from budgetnet.cli.parsing import check_names, read_verbosity
+from budgetnet.cli.termination import interruption
 from budgetnet.common.errors import OverBudgetError
 from budgetnet.experiments.reproduction.config import (
     EnsembleConfig,
@@ -30,11 +31,8 @@ def _reproduce(config: ReproductionConfig, *, quiet: bool, verbose: bool, as_jso
     check_names(data=config.data)
     from budgetnet.api.reproduction import run_reproduction
 
-    try:
+    with interruption():
         found = run_reproduction(config, verbosity=verbosity, say=lambda line: typer.echo(line, err=True))
-    except KeyboardInterrupt:
-        typer.echo("interrupted: progress is saved, run the same command to resume", err=True)
-        raise
     if as_json:
         print_json(found.to_mapping())
     else:

@@ -7,6 +7,7 @@ import typer
 from budgetnet.cli.fields import takes_options_of
 from budgetnet.cli.options import Json, Quiet, Verbose
 from budgetnet.cli.parsing import read_verbosity
+from budgetnet.cli.termination import interruption
 from budgetnet.common.config import petaflops_text
 from budgetnet.common.errors import BudgetnetError
 from budgetnet.common.formatting import enough_petaflops, short_petaflops
@@ -23,12 +24,8 @@ def search(config: SearchConfig, quiet: Quiet = False, verbose: Verbose = False,
     from budgetnet.study.reading import failures
     from budgetnet.study.storage import storage_errors
 
-    try:
+    with interruption():
         request, outcome = run_search(config, verbosity=verbosity, say=lambda line: typer.echo(line, err=True))
-    except KeyboardInterrupt:
-        # Printed after the progress bars are closed, which would overwrite it.
-        typer.echo("interrupted: progress is saved, run the same command to resume", err=True)
-        raise
     reached = f"at {outcome.trained} of {config.trials} candidates"
     if outcome.end == "exhausted":
         reasons_in_words = ", ".join(f"{count:,} {reason}" for reason, count in outcome.rejected.items())

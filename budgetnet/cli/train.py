@@ -34,6 +34,7 @@ from budgetnet.cli.parsing import (
     read_verbosity,
     set_threads_shown,
 )
+from budgetnet.cli.termination import interruption
 from budgetnet.common.errors import BudgetnetError
 from budgetnet.common.files import require_folder
 from budgetnet.model.spec import ModelSpec
@@ -93,12 +94,8 @@ def train(
     if not as_json:
         _announce_cost(ready.spec, how, images=ready.data.record.train_images)
         _announce_memory(ready)
-    try:
-        with compiling(wanted=compiled):
-            run = ready.run(compile=compiled, cuda_graphs=replay, callbacks=trackers, verbosity=verbosity)
-    except KeyboardInterrupt:
-        typer.echo("interrupted: run the same command to resume after the last finished epoch", err=True)
-        raise
+    with interruption("run the same command to resume after the last finished epoch"), compiling(wanted=compiled):
+        run = ready.run(compile=compiled, cuda_graphs=replay, callbacks=trackers, verbosity=verbosity)
     _report(run.record, as_json=as_json)
 
 
