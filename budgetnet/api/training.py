@@ -137,7 +137,7 @@ def train(
         seed: of initialisation, order and augmentation, at least 0.
         out: folder of run folders.
         device: ``auto``, ``cuda``, ``mps`` or ``cpu``.
-        threads: CPU threads, or ``"auto"`` to measure which number is fastest. Default: torch's own number.
+        threads: CPU threads, or ``"auto"`` to measure which number is fastest. Default: one per free core.
         train_size: number of training images. Default: all.
         validation_size: number of validation images. Default: all that the recipe holds out.
         compile: whether to compile the training step with torch.compile.

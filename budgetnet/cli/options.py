@@ -140,7 +140,7 @@ Threads = Annotated[
     typer.Option(
         "--threads",
         metavar="N|auto",
-        help="Number of CPU threads of torch; auto: time a few steps to choose between one and all. Default: all.",
+        help="Number of CPU threads of torch; auto: time a few steps to choose one or all. Default: one per free core.",
     ),
 ]
 TrainSize = Annotated[

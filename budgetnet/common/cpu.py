@@ -9,6 +9,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -31,12 +32,40 @@ _ALLOCATOR_VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MAL
 _MMAP_LIMIT, _TRIM_LIMIT = 2**30, 2**31 - 1
 """Bytes: blocks below the first are allocated from the heap; up to the second, freed memory is kept."""
 
+_SAMPLES, _SAMPLE_SECONDS = 20, 0.025
+"""Number of looks at the processes that run, and the time between two."""
+
 
 def available_cores() -> int:
     """Return the number of cores available to this process, which a container or batch job may limit."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def free_cores() -> int:
+    """Return the number of available cores that other processes leave free, at least 1.
+
+    A core counts as used only if as many other processes run all the time for half a second. Where nothing else runs,
+    the first look says so. Linux alone tells; elsewhere all available cores count as free.
+    """
+    available, free = available_cores(), 1
+    for number in range(_SAMPLES):
+        if number:
+            time.sleep(_SAMPLE_SECONDS)
+        free = max(free, min(available, (os.cpu_count() or 1) - _others_running()))
+        if free == available:
+            break
+    return free
+
+
+def _others_running() -> int:
+    """Return the number of threads that run or wait for a core now, without the caller's; 0 if unknown."""
+    try:
+        text = Path("/proc/loadavg").read_text(encoding="ascii")
+        return int(text.split()[3].partition("/")[0]) - 1
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 @functools.cache

@@ -127,14 +127,14 @@ class RunFolder:
             write_json(self._environment, {"starts": [*entries, {"first_epoch": first_epoch, **environment}]})
 
     def recorded_threads(self) -> int | None:
-        """Return the number of torch threads with which an unfinished run was last trained; None without a checkpoint.
+        """Return the most torch threads with which an unfinished run was trained; None without a checkpoint.
 
         Rounding of sums depends on it, so a resumed run needs the same number to give bit-identical results.
         """
         if not (self.checkpoint.exists() and self._environment.exists()):
             return None
-        threads = read_mapping(self._environment)["starts"][-1].get("threads")
-        return threads if isinstance(threads, int) and threads > 0 else None
+        counts = [start.get("threads") for start in read_mapping(self._environment)["starts"]]
+        return max((count for count in counts if isinstance(count, int) and count > 0), default=None)
 
     def write_curves(self, curves: list[Epoch]) -> None:
         """Write the metrics of all epochs so far."""

@@ -140,7 +140,7 @@ class SearchConfig(EngineOptions):
     device: DeviceName = "auto"
     """Device to train on: auto, cuda, mps or cpu."""
     threads: Threads = None
-    """Threads of torch on a CPU; auto takes one or all, by a few measured steps. Default: all."""
+    """Threads of torch on a CPU; auto takes one or all, by a few measured steps. Default: one per free core."""
     train_size: OptionalCount = None
     """Number of training images to use. Default: all."""
     validation_size: OptionalCount = None

@@ -6,6 +6,8 @@ a matrix unit, one thread can be faster than two.
 
 from __future__ import annotations
 
+import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -13,7 +15,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from budgetnet.common.cpu import available_cores
+from budgetnet.common.cpu import available_cores, free_cores
 from budgetnet.common.errors import InputError
 from budgetnet.data.batches import BatchLoader
 from budgetnet.data.training_data import TrainingData
@@ -23,6 +25,8 @@ from budgetnet.runs.store import RunFolder
 from budgetnet.training.devices import choose_precision, torch_threads
 from budgetnet.training.initialisation import initialise
 from budgetnet.training.step import PRECISIONS, Execution, TrainingStep
+
+_log = logging.getLogger(__name__)
 
 ThreadCount = int | Literal["auto"]
 """A number of threads, or ``"auto"`` to measure it."""
@@ -88,7 +92,7 @@ def set_threads(wanted: ThreadCount, first: Callable[[], FirstRun | None], *, pr
         return f"threads: {wanted}, as requested{note}"
     if recorded is not None:
         torch.set_num_threads(min(recorded, most))
-        return f"threads: {min(recorded, most)}, as in the last epochs of the resumed run"
+        return f"threads: {min(recorded, most)}, as in earlier epochs of the resumed run"
     if run is None:
         return f"threads: {torch.get_num_threads()}, not measured: no run is left to train on the CPU"
     if most == 1:
@@ -99,16 +103,26 @@ def set_threads(wanted: ThreadCount, first: Callable[[], FirstRun | None], *, pr
     return str(times)
 
 
-def run_threads(folder: RunFolder) -> int:
+def run_threads(folder: RunFolder, device: torch.device) -> int:
     """Return the number of threads with which to train a run, resumed or not: the number requested, if any.
 
-    Otherwise that of the run's last epochs, because results depend on it in their last bits, but at most torch's
-    current setting, as processes that share cores would wait for each other.
+    Otherwise torch's current setting, or that of a resumed run's earlier epochs if it is lower: results depend on it
+    in their last bits, and processes that share cores would wait for each other. On the CPU, no more than the cores
+    that other programs leave free, unless ``OMP_NUM_THREADS`` is set: threads that wait for a core at the end of every
+    operation can make a step hundreds of times slower.
     """
     current = torch.get_num_threads()
     if current == _requested.get():
         return current
-    return min(folder.recorded_threads() or current, current)
+    count = min(folder.recorded_threads() or current, current)
+    if count == 1 or device.type != "cpu" or "OMP_NUM_THREADS" in os.environ:
+        return count
+    free = free_cores()
+    if free < count:
+        _log.warning(
+            "threads: %d of %d, because other programs use the other cores; --threads %d uses all", free, count, count
+        )
+    return min(count, free)
 
 
 def max_threads(processes: int = 1) -> int:

@@ -72,7 +72,7 @@ def train(
             if stored.status == "stopped" and not (pruning and pruning.confirms_stop(stored)):
                 folder.reopen()
         if not folder.finished:
-            with torch_threads(run_threads(folder)):
+            with torch_threads(run_threads(folder, device)):
                 run = TrainingRun(identity, data, folder, execution)
                 run.resume()
                 environment = {**describe_environment(device), "execution": execution._asdict()}

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -103,6 +106,41 @@ def test_a_resumed_run_keeps_its_number_of_threads(digits: DataSet, tmp_path: Pa
     assert record.result.epochs == 4
 
 
+@pytest.fixture
+def busy_core() -> Iterator[None]:
+    """Keep one core busy, besides whatever else runs."""
+    with subprocess.Popen([sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=-1) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield
+        process.kill()
+
+
+@two_cores
+@pytest.mark.usefixtures("busy_core")
+@pytest.mark.skipif(not Path("/proc/loadavg").exists(), reason="only Linux tells how many processes run")
+def test_training_uses_no_core_that_another_program_keeps_busy(
+    digits: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cores = available_cores()
+    recipe = tiny_recipe(epochs=1)
+    data = prepare(digits, recipe)
+    torch.set_num_threads(cores)
+    monkeypatch.setenv("OMP_NUM_THREADS", str(cores))
+    folders = [train(TINY, data, recipe, seed=0, out=tmp_path).folder]
+    assert not caplog.messages, "a number from the environment is used as it is"
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    folders.append(train(TINY, data, recipe, seed=1, out=tmp_path).folder)
+    set_threads(cores, no_run)
+    folders.append(train(TINY, data, recipe, seed=2, out=tmp_path).folder)
+    environments = [json.loads((folder / "environment.json").read_text()) for folder in folders]
+    given, chosen, requested = (environment["starts"][0]["threads"] for environment in environments)
+    assert (given, requested) == (cores, cores)
+    assert 1 <= chosen < cores
+    message = f"threads: {chosen} of {cores}, because other programs use the other cores; --threads {cores} uses all"
+    assert caplog.messages == [message]
+
+
 @two_cores
 def test_a_requested_number_of_threads_is_used_by_a_resumed_run(digits: DataSet, tmp_path: Path) -> None:
     recipe = tiny_recipe(epochs=4)
@@ -125,7 +163,7 @@ def test_a_requested_number_of_threads_is_used_by_a_resumed_run(digits: DataSet,
     assert set_threads(2, lambda: FirstRun(TINY, recipe, data, RunFolder(folder))) == line
     with pytest.raises(KeyboardInterrupt):
         continue_run()
-    line = "threads: 2, as in the last epochs of the resumed run"
+    line = "threads: 2, as in earlier epochs of the resumed run"
     assert set_threads("auto", lambda: FirstRun(TINY, recipe, data, RunFolder(folder))) == line
     continue_run()
     assert seen == [1, 1, 2, 2]

@@ -73,7 +73,7 @@ class ReproductionConfig(EngineOptions):
     device: DeviceName = "auto"
     """Device to train on: auto, cuda, mps or cpu."""
     threads: Threads = None
-    """Threads of torch on a CPU; auto takes one or all, by a few measured steps. Default: all."""
+    """Threads of torch on a CPU; auto takes one or all, by a few measured steps. Default: one per free core."""
     track: Trackers = ()
     """Tracker of runs: tensorboard[:FOLDER] or mlflow[:URI]; again for more. Default place: in the folder of runs."""
 
