@@ -151,26 +151,39 @@ def _sampled(study: Path) -> list[dict[str, Any]]:
     return [trial for trial in trials if trial["trained"] and not trial["enqueued"]]
 
 
-def reproduction_table(path: Path) -> str:
-    """Return the comparison of a training of the reference with the published number, as a Markdown table.
+def reproductions_table(study: Path) -> str:
+    """Return the comparison of each training of the reference with the published number, as a Markdown table.
 
     Args:
-        path: what ``budgetnet reproduce reference --json`` printed, with the records of its runs beside it.
+        study: folder of what ``budgetnet reproduce reference --json`` printed, one file by recipe, with the records of
+            the runs.
     """
-    found = json.loads(path.read_text(encoding="utf-8"))
-    verdict = found["verdict"]
-    (run,) = found["runs"]
-    test = RunFolder(path.parent / "runs" / run["run"]).load(weights=False).test
-    if test is None:
-        raise ValueError(f"{path}: its run was not evaluated")
-    accuracy = format_with_interval(test.accuracy, wilson_interval(test.correct, test.images))
+    columns = ("recipe", "epochs", "seeds", "images", "test % [95 %]", "difference, points [95 %]", "p", "verdict")
+    lines = [columns, ["---"] * len(columns)]
+    for path in sorted(study.glob("reference-*.json")):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        lines.append(_comparison(found["verdict"], [_record(study / "runs" / run["run"]) for run in found["runs"]]))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _record(folder: Path) -> RunRecord:
+    return RunFolder(folder).load(weights=False)
+
+
+def _comparison(verdict: Mapping[str, Any], records: Sequence[RunRecord]) -> list[str]:
+    """Return the cells of a comparison with the published number."""
+    row = Row(tuple(records), "by hand")
     low, high = map(points, verdict["interval"])
-    difference = f"{points(verdict['difference'])} [{low}, {high}]"
-    heading = f"difference to {percent(verdict['published'])} %, points [95 %]"
-    cells = [f"`{run['recipe']}`", run["epochs"], verdict["n"], f"{test.images:,}", accuracy, difference]
-    cells += [f"{verdict['p_value']:.2f}", f"*{verdict['outcome']}*"]
-    columns = ("recipe", "epochs", "n", "images", "test % [95 %]", heading, "p", "verdict")
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in (columns, ["---"] * len(columns), cells))
+    return [
+        f"`{records[0].identity.recipe.name}`",
+        ", ".join(str(record.result.epochs) for record in records),
+        str(len(row.tests)),
+        ", ".join({f"{record.test.images:,}" for record in records if record.test}),
+        format_with_interval(fmean(row.tests), row.interval),
+        f"{points(verdict['difference'])} [{low}, {high}]",
+        f"{verdict['p_value']:.2f}",
+        f"*{verdict['outcome']}*",
+    ]
 
 
 def hours_table(studies: Path) -> str:
@@ -265,7 +278,7 @@ def all_tables(studies: Path) -> dict[str, str]:
         "results": results_table(rows),
         "few-results": results_table(rows, columns=FEW_COLUMNS),
         "hours": hours_table(studies),
-        "reference-fast": reproduction_table(studies / "reproduction" / "reference-fast.json"),
+        "reproductions": reproductions_table(studies / "reproduction"),
         "candidates": candidates_table(studies / "cifar10-search-cpu"),
         "winner": winner_table(studies.parent / WINNER),
         "random": random_table(studies / "cifar10-search-cpu", studies / "cifar10-random-cpu"),
