@@ -17,8 +17,6 @@ All tables and figures are made from these files.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +37,8 @@ from budgetnet.common.files import (
     write_text,
     write_yaml,
 )
+from budgetnet.runs.curves import format_curves, parse_curves
+from budgetnet.runs.environment import read_starts
 from budgetnet.runs.metrics import Scores
 from budgetnet.runs.records import Epoch, RunIdentity, RunRecord, RunResult, TestResult
 
@@ -49,7 +49,10 @@ VERSION = 1
 _LOOKING_SECONDS = 0.2
 """Longest time for which a run may be locked by a process that only looks whether it is free."""
 _RETRAIN = "delete the run folder to train the run again"
-_REMEDIES = {"test.json": "delete it to evaluate the run again"}
+_REMEDIES = {
+    "test.json": "delete it to evaluate the run again",
+    "environment.json": "delete it to resume without the record of earlier starts",
+}
 PRUNED = "pruned"
 """Subfolder of a run that was trained on after a search had pruned it, with the record of the pruned run."""
 TEST_OPENINGS_FILE = "test-openings.jsonl"
@@ -121,8 +124,12 @@ class RunFolder:
         write_json(self._identity, identity.to_mapping())
 
     def record_environment(self, environment: dict[str, Any], *, first_epoch: int) -> None:
-        """Append the environment in which training continues, unless it is that of the last entry."""
-        entries = read_mapping(self._environment)["starts"] if self._environment.exists() else []
+        """Append the environment in which training continues, unless it is that of the last entry.
+
+        Raises:
+            RecordError: the file is damaged.
+        """
+        entries = self._starts()
         if not entries or {**entries[-1], "first_epoch": first_epoch} != {**environment, "first_epoch": first_epoch}:
             write_json(self._environment, {"starts": [*entries, {"first_epoch": first_epoch, **environment}]})
 
@@ -130,19 +137,24 @@ class RunFolder:
         """Return the most torch threads with which an unfinished run was trained; None without a checkpoint.
 
         Rounding of sums depends on it, so a resumed run needs the same number to give bit-identical results.
+
+        Raises:
+            RecordError: the file is damaged.
         """
-        if not (self.checkpoint.exists() and self._environment.exists()):
+        if not self.checkpoint.exists():
             return None
-        counts = [start.get("threads") for start in read_mapping(self._environment)["starts"]]
+        counts = [start.get("threads") for start in self._starts()]
         return max((count for count in counts if isinstance(count, int) and count > 0), default=None)
+
+    def _starts(self) -> list[dict[str, Any]]:
+        try:
+            return read_starts(self._environment) if self._environment.exists() else []
+        except InputError as error:
+            raise _damaged(self._environment, error) from None
 
     def write_curves(self, curves: list[Epoch]) -> None:
         """Write the metrics of all epochs so far."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(Epoch._fields)
-        writer.writerows(curves)
-        write_text(self._curves, text.getvalue())
+        write_text(self._curves, format_curves(curves))
 
     def finish(self, result: RunResult, *, confusion: list[list[int]] | None = None) -> None:
         """Write the result, with the confusion matrix of the validation images if known, and delete the checkpoint."""
@@ -264,8 +276,7 @@ class RunFolder:
         except RecordError:
             raise
         except InputError as error:
-            rule = f"is damaged: {error.field} {error.rule}; {_REMEDIES.get(path.name, _RETRAIN)}"
-            raise RecordError(str(path), error.value, rule) from None
+            raise _damaged(path, error) from None
 
     def read_curves(self) -> list[Epoch]:
         """Return the metrics of all epochs so far.
@@ -276,14 +287,13 @@ class RunFolder:
         if not self._curves.exists():
             return []
         try:
-            with self._curves.open(newline="", encoding="utf-8") as stream:
-                rows = list(csv.DictReader(stream))
-            return [
-                Epoch(int(row["epoch"]), int(row["cycle"]), *(float(row[key]) for key in Epoch._fields[2:]))
-                for row in rows
-            ]
+            return parse_curves(self._curves.read_text(encoding="utf-8"))
         except OSError as error:
             raise RecordError("curves", str(self._curves), f"cannot be read: {error.strerror}") from None
-        except (KeyError, TypeError, ValueError, csv.Error):
-            rule = f"is damaged: a row or column is incomplete or not a number; {_RETRAIN}"
-            raise RecordError("curves", str(self._curves), rule) from None
+        except ValueError as error:
+            raise RecordError("curves", str(self._curves), f"is damaged: {error}; {_RETRAIN}") from None
+
+
+def _damaged(path: Path, error: InputError) -> RecordError:
+    rule = f"is damaged: {error.field} {error.rule}; {_REMEDIES.get(path.name, _RETRAIN)}"
+    return RecordError(str(path), error.value, rule)

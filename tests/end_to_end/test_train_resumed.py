@@ -186,6 +186,14 @@ def nonsense(path: Path) -> None:
     path.write_text("epoch,cycle\nx,y\n")
 
 
+def without_starts(path: Path) -> None:
+    path.write_text("{}")
+
+
+def with_starts_that_are_numbers(path: Path) -> None:
+    path.write_text('{"starts": [1, 2]}')
+
+
 def a_row_ahead(path: Path) -> None:
     path.write_text(path.read_text() + "3,2,0.1,9.0,0.1,9.0,0.1,1.0\n")
 
@@ -210,6 +218,9 @@ def test_curves_that_differ_from_the_checkpoint_are_rewritten(
         ("best.safetensors", truncate),
         ("run.json", truncate),
         ("run.json", nonsense),
+        ("environment.json", truncate),
+        ("environment.json", without_starts),
+        ("environment.json", with_starts_that_are_numbers),
     ],
 )
 def test_a_damaged_folder_is_reported_and_not_changed(digits: DataSet, tmp_path: Path, file: str, damage: Any) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from budgetnet.common.errors import InputError
-from budgetnet.common.files import read_mapping
+from budgetnet.runs.environment import read_starts
 from budgetnet.visualization.report.content import Environment
 
 _FILE = "environment.json"
@@ -40,27 +40,16 @@ def read_environments(runs: Iterable[str], out: Path) -> Environments:
             if not path.exists():
                 unknown += 1
                 continue
-            starts = _starts(path)
+            starts = read_starts(path)
         except OSError as error:
             damaged.append(f"{run[:80]}/{_FILE}: {error.strerror}")
             continue
         except InputError as error:
             damaged.append(f"{run}/{_FILE}: {error.rule}")
             continue
-        for facts in starts:
+        for start in starts:
+            facts = {name: value for name, value in start.items() if name != "first_epoch"}
             key = json.dumps(facts, sort_keys=True)
             found.setdefault(key, (facts, set()))[1].add(run)
     environments = [Environment(facts, len(names)) for facts, names in found.values()]
     return Environments(tuple(sorted(environments, key=lambda each: -each.runs)), unknown, tuple(damaged))
-
-
-def _starts(path: Path) -> list[dict[str, Any]]:
-    """Return the environment of each start of a run, without the epoch.
-
-    Raises:
-        InputError: the file does not contain a list of starts.
-    """
-    starts = read_mapping(path).get("starts")
-    if not isinstance(starts, list) or not all(isinstance(start, dict) for start in starts):
-        raise InputError("starts", starts, "must be a list of mappings")
-    return [{key: value for key, value in start.items() if key != "first_epoch"} for start in starts]
