@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import sqlite3
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import quote
 
@@ -66,11 +68,25 @@ def _engine_options(url: URL, *, create: bool) -> dict[str, Any]:
 
 
 def _sqlite_options(file: Path, *, create: bool) -> dict[str, Any]:
-    if create or os.access(file.parent, os.W_OK) or Path(f"{file}-wal").exists():
+    log, index = Path(f"{file}-wal"), Path(f"{file}-shm")
+    if create or os.access(file.parent, os.W_OK) or index.exists():
         return {"connect_args": {"timeout": 30}}
     # In a folder that cannot be written to, SQLite could not create the files of its write-ahead log.
+    if log.exists():
+        return {"creator": lambda: _connect_to_copy(file, log)}
     address = f"file:{quote(str(file.absolute()))}?immutable=1"
     return {"creator": lambda: sqlite3.connect(address, uri=True, check_same_thread=False)}
+
+
+def _connect_to_copy(file: Path, log: Path) -> sqlite3.Connection:
+    """Connect to a copy in memory of a file with a write-ahead log, as a killed search leaves them."""
+    memory = sqlite3.connect(":memory:", check_same_thread=False)
+    with TemporaryDirectory() as folder:
+        for each in (file, log):
+            shutil.copyfile(each, Path(folder) / each.name)
+        with closing(sqlite3.connect(Path(folder) / file.name)) as copy:
+            copy.backup(memory)
+    return memory
 
 
 @contextmanager

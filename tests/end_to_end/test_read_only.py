@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,26 @@ def test_a_search_that_runs_elsewhere_is_found_where_its_lock_can_only_be_read(
     with StudyLock(storage, "study", Path()).held():
         assert '"running"' in tell("trials", "--json").out
     assert '"running"' not in tell("trials", "--json").out
+
+
+def test_what_a_killed_search_wrote_last_is_read_too(mounted: Path, tell: RunCommand, tmp_path: Path) -> None:
+    """A copy of its folder lacks the index of SQLite's write-ahead log, which only lives in shared memory."""
+    runs, killed = tmp_path / "original" / "runs", tmp_path / "killed"
+    with closing(sqlite3.connect(runs / "studies.db")) as writer:
+        writer.execute("PRAGMA journal_mode=WAL")
+        writer.execute("UPDATE trial_user_attributes SET value_json = '\"killed\"' WHERE key = 'ended'")
+        writer.commit()
+        shutil.copytree(runs, killed)
+    for path in runs.glob("studies.db*"):  # New files: this process may have the old ones open.
+        path.unlink()
+    for name in ("studies.db", "studies.db-wal"):
+        shutil.copyfile(killed / name, runs / name)
+    assert (runs / "studies.db-wal").stat().st_size > 0
+    before = snapshot(mounted)
+    told = tell("trials", "--json")
+    assert (told.code, told.err) == (0, "")
+    assert '"killed"' in told.out
+    assert snapshot(mounted) == before
 
 
 def test_a_study_is_read_and_nothing_is_written(mounted: Path, tell: RunCommand, tmp_path: Path) -> None:
