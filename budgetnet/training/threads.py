@@ -1,4 +1,4 @@
-"""Number of torch threads: all cores, a given number, or the fastest as measured on a few training steps.
+"""Number of torch threads: one per free core, a given number, or the fastest as measured on a few training steps.
 
 The threads of a process synchronise many times per step. If another process uses one of their cores, or if cores share
 a matrix unit, one thread can be faster than two.
@@ -6,6 +6,7 @@ a matrix unit, one thread can be faster than two.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import time
@@ -119,10 +120,14 @@ def run_threads(folder: RunFolder, device: torch.device) -> int:
         return count
     free = free_cores()
     if free < count:
-        _log.warning(
-            "threads: %d of %d, because other programs use the other cores; --threads %d uses all", free, count, count
-        )
+        _warn_of_busy_cores(free, count)
     return min(count, free)
+
+
+@functools.cache
+def _warn_of_busy_cores(free: int, count: int) -> None:
+    """Say once in a process, not for every run, that other programs keep cores busy."""
+    _log.warning("threads: %d of %d: other programs keep cores busy (all: --threads %d)", free, count, count)
 
 
 def max_threads(processes: int = 1) -> int:

@@ -137,7 +137,7 @@ def test_training_uses_no_core_that_another_program_keeps_busy(
     given, chosen, requested = (environment["starts"][0]["threads"] for environment in environments)
     assert (given, requested) == (cores, cores)
     assert 1 <= chosen < cores
-    message = f"threads: {chosen} of {cores}, because other programs use the other cores; --threads {cores} uses all"
+    message = f"threads: {chosen} of {cores}: other programs keep cores busy (all: --threads {cores})"
     assert caplog.messages == [message]
 
 
