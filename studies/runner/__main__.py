@@ -15,6 +15,7 @@ from study_records import collect
 from study_runner import Options, Place, Runner
 from study_table import code_line, list_table, status_table
 
+from budgetnet.common.cpu import available_cores
 from budgetnet.common.errors import BudgetnetError, RecordError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -45,6 +46,13 @@ def main(arguments: list[str] | None = None) -> int:
         choices=["idle", "normal"],
         default="idle",
         help="idle (default): commands run only on cores that are otherwise idle; normal: normal priority",
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        choices=range(1, available_cores() + 1),
+        default=1,
+        help="threads of a training; default: 1",
     )
     actions = parser.add_mutually_exclusive_group()
     actions.add_argument("--list", action="store_true", help="list the studies and run none")
@@ -79,7 +87,7 @@ def _act(options: argparse.Namespace, place: Place) -> int:
     if options.collect:
         return _collect(place, only=options.only)
     idle = options.priority == "idle"
-    settings = Options(options.data, options.declare, options.only, options.update, idle)
+    settings = Options(options.data, options.declare, options.only, options.update, idle, options.threads)
     all_finished = Runner(REPOSITORY, place, settings).run()
     print(f"records: {place.folder / 'records'}; --collect (make studies-records) copies them into studies/")
     return 0 if all_finished else 1

@@ -38,7 +38,9 @@ def command_line(argv: Sequence[str]) -> list[str]:
     return [*programs.get(argv[0], [argv[0]]), *argv[1:]]
 
 
-def run_command(argv: Sequence[str], *, checkout: Path, stdout: IO[bytes], log: IO[bytes], idle: bool) -> int:
+def run_command(
+    argv: Sequence[str], *, checkout: Path, stdout: IO[bytes], log: IO[bytes], idle: bool, threads: int
+) -> int:
     """Run a command with the code of a checkout; return its exit code, 128 + n if signal n killed it.
 
     Args:
@@ -47,12 +49,13 @@ def run_command(argv: Sequence[str], *, checkout: Path, stdout: IO[bytes], log: 
         stdout: file for its standard output.
         log: file for its standard error.
         idle: whether it runs at the lowest priority.
+        threads: number of threads of a training.
 
     Raises:
         KeyboardInterrupt: the runner was interrupted; the command has been stopped.
         OSError: the program cannot be started.
     """
-    environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(  # noqa: S603 - no shell
         [*(lowest_priority() if idle else []), *command_line(argv)],
         cwd=checkout,

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any, NamedTuple
@@ -84,6 +85,8 @@ class Options(NamedTuple):
     update: bool
     idle: bool
     """Whether commands run at the lowest priority."""
+    threads: int
+    """Number of threads of a training."""
 
 
 class Runner:
@@ -192,12 +195,15 @@ class Runner:
 
     def _run_command(self, command: Command, argv: Sequence[str], study: Study, log: IO[bytes]) -> int:
         """Run one command; its output replaces the file among the records only if it succeeds."""
-        checkout, idle = self._place.checkout, self._options.idle
+        options = self._options
+        run = partial(
+            run_command, argv, checkout=self._place.checkout, log=log, idle=options.idle, threads=options.threads
+        )
         if command.stdout is None:
-            return run_command(argv, checkout=checkout, stdout=log, log=log, idle=idle)
+            return run(stdout=log)
         written = self._place.records(study) / f".{command.stdout}.new"
         with written.open("wb") as stdout:
-            code = run_command(argv, checkout=checkout, stdout=stdout, log=log, idle=idle)
+            code = run(stdout=stdout)
         if code in command.exit_codes:
             replace_atomically(written, written.with_name(command.stdout))
         return code

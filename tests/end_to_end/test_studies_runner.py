@@ -17,6 +17,8 @@ import pytest
 import yaml
 from support import TINY, child_environment, wait_for
 
+from budgetnet.common.cpu import available_cores
+
 ROOT = Path(__file__).parents[2]
 TRAIN = ["budgetnet", "train", "tiny.yaml", "--data", "{data}", "--train-size", "64", "--out", "{out}"]
 EVALUATE = {"argv": ["budgetnet", "evaluate", "{out}/*-s[0-9]*-*", "--on", "test", "--json"], "stdout": "evaluate.json"}
@@ -240,6 +242,15 @@ def test_data_in_a_file_are_named_without_their_path(repository: Repository, tmp
     code, _, err = repository.run("--data", "arrays:absent.npz")
     assert code == 2
     assert "no such file or folder" in err
+
+
+@pytest.mark.parametrize(("options", "threads"), [((), 1), (("--threads", str(available_cores())), available_cores())])
+def test_trainings_have_the_given_number_of_threads(
+    repository: Repository, options: tuple[str, ...], threads: int
+) -> None:
+    repository.commit(study("one", {"argv": ["sh", "-c", "echo $OMP_NUM_THREADS"], "stdout": "said.txt"}))
+    assert repository.run(*options)[0] == 0
+    assert (repository.out / "records" / "one" / "said.txt").read_text() == f"{threads}\n"
 
 
 @pytest.mark.slow
