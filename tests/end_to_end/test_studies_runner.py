@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
-from support import TINY, child_environment, wait_for
+from support import TINY, child_environment, tiny_recipe, wait_for
 
 from budgetnet.common.cpu import available_cores
 
@@ -45,6 +45,7 @@ class Repository:
         # The runner and its commands may leave bytecode.
         shutil.copy(ROOT / ".gitignore", self.folder)
         TINY.save(self.folder / "tiny.yaml")
+        tiny_recipe().save(self.folder / "recipe.yaml")
         git("init", "--quiet", folder=self.folder)
         self.processes: list[subprocess.Popen[str]] = []
 
@@ -171,8 +172,8 @@ def test_studies_are_run_in_order_and_a_failed_one_does_not_stop_the_next(reposi
 
 @pytest.mark.slow
 def test_a_killed_runner_takes_its_command_with_it_and_goes_on(repository: Repository) -> None:
-    long = 400
-    repository.commit(study("long", {"argv": [*TRAIN, "--epochs", str(long), "--seed", "3"]}))
+    long = 10_000
+    repository.commit(study("long", {"argv": [*TRAIN, "--recipe", "recipe.yaml", "--epochs", str(long)]}))
     process = repository.start()
     before = wait_for(lambda: repository.epochs("long"), process=process)
     # Another runner is refused while this one runs, and the status says how far it is.
