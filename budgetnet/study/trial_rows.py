@@ -174,7 +174,7 @@ def stored_time(moment: datetime | None) -> datetime | None:
 
 
 def _local(stored: Any) -> datetime | None:
-    """A stored time as Optuna keeps it in memory: the way back of `_utc`."""
+    """A stored time as Optuna keeps it in memory: the inverse of `stored_time`."""
     if stored is None:
         return None
     moment = datetime.fromisoformat(str(stored))

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from rich.console import Console
 from study_order import ORDER_FILE, Order
-from study_records import collect
+from study_records import UNFINISHED, collect, save_unfinished
 from study_runner import Options, Place, Runner
 from study_table import code_line, list_table, status_table
 
 from budgetnet.common.cpu import available_cores
-from budgetnet.common.errors import BudgetnetError, RecordError
+from budgetnet.common.errors import BudgetnetError, BusyError, RecordError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -60,6 +60,12 @@ def main(arguments: list[str] | None = None) -> int:
     actions.add_argument(
         "--collect", action="store_true", help="copy the records of finished studies into this repository's studies/"
     )
+    actions.add_argument(
+        "--save-unfinished",
+        action="store_true",
+        help="copy the unfinished runs, with checkpoints, into this repository's studies/unfinished, from where a "
+        "runner on another machine resumes them",
+    )
     options = parser.parse_args(arguments)
     place = Place(options.out.expanduser().absolute())
     try:
@@ -86,6 +92,8 @@ def _act(options: argparse.Namespace, place: Place) -> int:
         return 0
     if options.collect:
         return _collect(place, only=options.only)
+    if options.save_unfinished:
+        return _save_unfinished(place, only=options.only)
     idle = options.priority == "idle"
     settings = Options(options.data, options.declare, options.only, options.update, idle, options.threads)
     all_finished = Runner(REPOSITORY, place, settings).run()
@@ -115,6 +123,21 @@ def _collect(place: Place, *, only: str | None) -> int:
             print(f"{study.name}: {count} files copied into studies/{study.folder}, from commit {state.commit[:10]}")
         elif only is not None:
             raise RecordError("--only", only, "is not finished")
+    return 0
+
+
+def _save_unfinished(place: Place, *, only: str | None) -> int:
+    order = _order(place)
+    if place.is_locked():
+        raise BusyError("--out", str(place.folder), "a runner is running these studies; interrupt it first")
+    studies = order.studies if only is None else (order.get(only),)
+    # Studies may share a folder.
+    folders = {study.runs_folder: place.runs(study) for study in studies}
+    saved = {name: save_unfinished(runs, REPOSITORY / UNFINISHED / name) for name, runs in folders.items()}
+    for name, run in ((name, run) for name, names in saved.items() for run in names):
+        print(f"{run} copied into {UNFINISHED / name}")
+    if not any(saved.values()):
+        print(f"no unfinished runs in {place.folder / 'runs'}")
     return 0
 
 

@@ -19,6 +19,8 @@ MAX_RUN_FOLDERS = 100
 """Number of runs above which `collect` packs them into one file."""
 TEST_OPENINGS_FILE = "test-openings.jsonl"
 """Log of the openings of the test set."""
+UNFINISHED = Path("studies") / "unfinished"
+"""Folder in a repository for run folders with checkpoints, as in the runner's own folder of run folders."""
 
 
 def keep_records(study: Study, *, runs: Path, records: Path) -> list[str]:
@@ -46,7 +48,8 @@ def keep_records(study: Study, *, runs: Path, records: Path) -> list[str]:
 def collect(study: Study, *, records: Path, repository: Path) -> int:
     """Copy the records of a study to its folder in a repository; return the number of files.
 
-    More than 100 runs are packed into ``runs.tar.gz``; equal records give equal bytes.
+    More than 100 runs are packed into ``runs.tar.gz``; equal records give equal bytes. Copies of these runs that
+    `save_unfinished` made are removed.
     """
     target = repository / "studies" / study.folder
     files = [path for path in sorted(records.rglob("*")) if path.is_file() and not path.name.startswith(".")]
@@ -61,7 +64,31 @@ def collect(study: Study, *, records: Path, repository: Path) -> int:
             _add_lines(path, target / path.relative_to(records))
         else:
             _copy(path, target / path.relative_to(records))
+    for run in (records / "runs").glob("*/"):
+        shutil.rmtree(repository / UNFINISHED / study.runs_folder / run.name, ignore_errors=True)
     return len(files) + bool(packed)
+
+
+def save_unfinished(runs: Path, saved: Path) -> list[str]:
+    """Copy unfinished run folders, none of which is being trained; return their names.
+
+    Args:
+        runs: folder of run folders.
+        saved: folder to copy to, a study's of `UNFINISHED`.
+    """
+    begun = sorted(path.parent for path in runs.glob("*/checkpoint.safetensors"))
+    unfinished = [folder for folder in begun if not (folder / "result.json").exists()]
+    for folder in unfinished:
+        _copy_folder(folder, saved / folder.name)
+    return [folder.name for folder in unfinished]
+
+
+def restore_unfinished(saved: Path, runs: Path) -> list[str]:
+    """Copy the run folders that `save_unfinished` has copied back, where there is none; return their names."""
+    absent = [folder for folder in sorted(saved.glob("[!.]*/")) if not (runs / folder.name).exists()]
+    for folder in absent:
+        _copy_folder(folder, runs / folder.name)
+    return [folder.name for folder in absent]
 
 
 def _add_lines(source: Path, target: Path) -> None:
@@ -82,6 +109,15 @@ def _pack(files: Sequence[Path], target: Path, *, relative_to: Path) -> None:
             entry, content = tarfile.TarInfo(str(path.relative_to(relative_to))), path.read_bytes()
             entry.size = len(content)
             archive.addfile(entry, io.BytesIO(content))
+
+
+def _copy_folder(source: Path, target: Path) -> None:
+    """Copy a run folder without its lock; an interrupted copy is not taken for one."""
+    temporary = target.with_name(f".{target.name}.new")
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.copytree(source, temporary, ignore=shutil.ignore_patterns(".*"))
+    shutil.rmtree(target, ignore_errors=True)
+    temporary.rename(target)
 
 
 def _copy(source: Path, target: Path) -> None:

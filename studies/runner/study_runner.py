@@ -15,7 +15,7 @@ import study_checkout
 from filelock import FileLock, Timeout
 from study_commands import run_command
 from study_order import ORDER_FILE, Command, Order, Study, Values, filled_in, steps
-from study_records import keep_records
+from study_records import UNFINISHED, keep_records, restore_unfinished
 from study_state import Status, StudyState, now
 
 from budgetnet.common.errors import BusyError, InputError
@@ -174,6 +174,8 @@ class Runner:
         place = self._place
         for folder in (place.runs(study), place.records(study), place.log(study).parent):
             folder.mkdir(parents=True, exist_ok=True)
+        for run in restore_unfinished(place.checkout / UNFINISHED / study.runs_folder, place.runs(study)):
+            print(f"{study.name}: resuming {run} from studies/unfinished", flush=True)
         # Relative to the checkout, so that records hold no path of this machine.
         values = Values(
             data=_linked(status.data, place.checkout),

@@ -206,6 +206,44 @@ def test_a_killed_runner_takes_its_command_with_it_and_goes_on(repository: Repos
 
 
 @pytest.mark.slow
+def test_an_unfinished_run_is_resumed_on_another_machine(repository: Repository) -> None:
+    long = study("long", {"argv": [*TRAIN, "--recipe", "recipe.yaml", "--epochs", "10000"]}, out="shared")
+    repository.commit(long, study("other", {"argv": ["true"]}, out="shared"))
+    assert repository.run("--save-unfinished")[:2] == (0, f"no unfinished runs in {repository.out / 'runs'}\n")
+    process = repository.start()
+    wait_for(lambda: repository.epochs("shared") > 1, process=process)
+    code, _, err = repository.run("--save-unfinished")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "interrupt it first" in err
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    kept = repository.rows("shared")
+    assert len(kept) < 10_000
+    code, out, _ = repository.run("--save-unfinished")
+    assert (code, out.count("\n")) == (0, 1)
+    (saved,) = (repository.folder / "studies" / "unfinished" / "shared").iterdir()
+    assert saved.name in out
+    assert not list(saved.glob(".*"))
+
+    repository.commit(long)
+    repository.out = repository.out.with_name("other-machine")
+    process = repository.start()
+    wait_for(lambda: repository.epochs("shared") > len(kept), process=process)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    assert f"long: resuming {saved.name} from studies/unfinished" in out
+    # With their times: these epochs were not trained again, but for the last if it was stopped before its checkpoint.
+    assert repository.rows("shared")[: len(kept) - 1] == kept[:-1]
+    # A run folder that is there is not replaced by the older one.
+    progress = repository.epochs("shared")
+    process = repository.start()
+    wait_for(lambda: repository.epochs("shared") > progress, process=process)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    assert "resuming" not in out
+
+
+@pytest.mark.slow
 def test_the_checkout_changes_only_when_it_is_told_to(repository: Repository) -> None:
     say = "import budgetnet; print(open('word').read(), budgetnet.__file__)"
     command = {"argv": ["python", "-c", say], "stdout": "said.txt"}
@@ -275,6 +313,9 @@ def test_records_of_many_runs_are_packed_into_one_file(tmp_path: Path, runs: int
     target = tmp_path / "repository" / "studies" / "many"
     target.mkdir(parents=True)
     (target / "test-openings.jsonl").write_bytes(b'{"runs": ["of another study"]}\n')
+    unfinished = target.parent / "unfinished" / "many"
+    for run in ("run-0", "of-another-study"):
+        (unfinished / run).mkdir(parents=True)
     code = f"""
 import sys
 from pathlib import Path
@@ -290,6 +331,7 @@ print(study_records.collect(study, records=Path({str(records)!r}), repository=Pa
         )
         assert int(done.stdout) == (3 if packed else runs + 2)
         found.append({path.name: path.read_bytes() for path in target.rglob("*") if path.is_file()})
+    assert [path.name for path in unfinished.iterdir()] == ["of-another-study"], "a collected run is finished"
     assert found[0] == found[1], "equal records give equal files"
     assert (target / "results.csv").read_bytes() == b"a,b\n"
     # Two studies may share a folder in the repository: neither log replaces the other.
