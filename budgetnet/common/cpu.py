@@ -85,9 +85,17 @@ def channels_in_block() -> int:
 
 
 def name() -> str:
-    """Return the CPU's model name, or its architecture if the model is unknown."""
-    models = (line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name"))
-    return next(models, platform.processor() or platform.machine())
+    """Return the CPU's model name with its family and model number, or its architecture if the model is unknown.
+
+    Many virtual machines leave only the brand of the name: the numbers tell the generations apart.
+    """
+    facts: dict[str, str] = {}
+    for line in _cpuinfo():
+        key, _, value = line.partition(":")
+        facts.setdefault(key.strip(), value.strip())
+    found = facts.get("model name") or platform.processor() or platform.machine()
+    numbered = "cpu family" in facts and "model" in facts
+    return f"{found} (family {facts['cpu family']}, model {facts['model']})" if numbered else found
 
 
 def prepare() -> None:

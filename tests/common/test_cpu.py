@@ -122,3 +122,12 @@ def test_keeping_freed_memory_avoids_page_faults() -> None:
 def test_allocator_settings_of_the_user_are_not_changed(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)
     assert not cpu.keep_freed_memory.__wrapped__()
+
+
+def test_processors_of_one_name_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cpu.name() == "Some Processor"
+    first = ["processor\t: 0", "cpu family\t: 25", "model\t\t: 17", "model name\t: Some Processor", "stepping\t: 1"]
+    monkeypatch.setattr(cpu, "_cpuinfo", lambda: [*first, "", *(line.replace("17", "2") for line in first)])
+    assert cpu.name() == "Some Processor (family 25, model 17)"
+    monkeypatch.setattr(cpu, "_cpuinfo", list)
+    assert cpu.name() == (platform.processor() or platform.machine())
