@@ -87,7 +87,7 @@ def progress(runs: Path) -> str:
         folder = max(open_runs, key=lambda path: path.stat().st_mtime_ns).parent
         try:
             done, planned = len(RunFolder(folder).read_curves()), Recipe.load(folder / "recipe.yaml").epochs
-            parts.append(f"{folder.name}: {done} of at most {planned} epochs")
+            parts.append(f"{folder.name}: {done:,} of at most {planned:,} epochs")
         except BudgetnetError:
             # Written by a version of the code whose files this one cannot read.
             parts.append(folder.name)

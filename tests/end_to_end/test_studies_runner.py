@@ -182,7 +182,7 @@ def test_a_killed_runner_takes_its_command_with_it_and_goes_on(repository: Repos
     assert "another runner is running" in err
     _, out, _ = repository.run("--status")
     assert "running" in out
-    assert f"of at most {long} epochs" in out
+    assert f"of at most {long:,} epochs" in out
     process.send_signal(signal.SIGKILL)
     process.communicate()
     _, out, _ = repository.run("--status")
