@@ -129,7 +129,7 @@ def test_trainings_of_the_reference_are_compared_as_their_runs_say() -> None:
             f"{images[0]:,}",
             f"{counts[0] / 100:.2f} [{low:.2f}, {high:.2f}]",
             f"{(counts[0] - counts[1]) / 100:+.2f} [{lowest:+.2f}, {highest:+.2f}]",
-            f"{float(p_value):.2f}",
+            f"{p_value:.3f}" if p_value >= 0.001 else "< 0.001",
             reproduced if name == "paper" else "*not comparable*",
         ]
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from budgetnet.cli.tables import console
-from budgetnet.common.formatting import count_of, percent, short_count, short_petaflops
+from budgetnet.common.formatting import count_of, percent, short_count, short_p_value, short_petaflops
 from budgetnet.experiments.ablation.changes import EFFECT_RULE, POOLED_RULE, Comparison, Pooled
 from budgetnet.experiments.ablation.results import AblationResult, Row
 from budgetnet.experiments.ablation.study import AblationStudy, reference_text
@@ -191,7 +191,7 @@ def _pooled_p(comparison: Comparison) -> Text:
 
 
 def _p_text(p_value: float | None) -> str:
-    return "" if p_value is None else f"{p_value:.3f}" if p_value >= 0.001 else "<0.001"
+    return "" if p_value is None else short_p_value(p_value)
 
 
 def _colour(found: Row | Pooled, *, gains_above: bool = True) -> str:

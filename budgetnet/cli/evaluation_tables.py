@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from budgetnet.cli.tables import titled_table
-from budgetnet.common.formatting import percent
+from budgetnet.common.formatting import percent, short_p_value
 from budgetnet.evaluation.results import Comparison, EvaluatedRun, most_frequent_confusions
 from budgetnet.runs.metrics import Calibration, Scores
 from budgetnet.statistics.intervals import format_with_interval
@@ -114,14 +114,9 @@ def comparison_table(comparisons: Sequence[Comparison], *, title: str, numbers: 
             f"{100 * outcome.difference:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]",
             f"{outcome.mcnemar.only_first:,}",
             f"{outcome.mcnemar.only_second:,}",
-            Text(short_p(each.adjusted_p), "green" if each.adjusted_p < 0.05 else "yellow"),
+            Text(short_p_value(each.adjusted_p), "green" if each.adjusted_p < 0.05 else "yellow"),
         )
     return table
-
-
-def short_p(p_value: float) -> str:
-    """Return a p-value with three decimals, or ``< 0.001``."""
-    return f"{p_value:.3f}" if p_value >= 0.0005 else "< 0.001"
 
 
 def fold(table: Table, place: int) -> None:

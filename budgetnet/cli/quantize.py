@@ -69,8 +69,7 @@ def _table(done: Quantized) -> Table:
 
 
 def _lines(done: Quantized) -> list[str]:
-    from budgetnet.cli.evaluation_tables import short_p
-    from budgetnet.common.formatting import count_of
+    from budgetnet.common.formatting import count_of, short_p_value
     from budgetnet.exporting.quantizing import METHOD
     from budgetnet.statistics.intervals import points
 
@@ -78,6 +77,7 @@ def _lines(done: Quantized) -> list[str]:
     only_int8, only_float32, p_value = comparison.mcnemar
     return [
         f"int8 - float32: {points(comparison.difference, comparison.interval)} percentage points (95 % interval by "
-        f"Newcombe); only int8 right {only_int8:,}, only float32 {only_float32:,}, McNemar's p {short_p(p_value)}",
+        f"Newcombe); only int8 right {only_int8:,}, only float32 {only_float32:,}, McNemar's p "
+        f"{short_p_value(p_value)}",
         f"calibrated by {METHOD} on {count_of(done.calibration_images, 'training image')}, seed {done.seed}",
     ]

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from budgetnet.cli import ensemble as ensembles
 from budgetnet.cli.tables import console, titled_table
-from budgetnet.common.formatting import percent
+from budgetnet.common.formatting import percent, short_p_value
 from budgetnet.experiments.reproduction.ensemble import EnsembleReproduction
 from budgetnet.experiments.reproduction.ladder import LadderResult, Rung
 from budgetnet.experiments.reproduction.leakage import LeakageResult
@@ -135,7 +135,7 @@ def _rung_cells(rung: Rung, *, wide: bool) -> list[str]:
     cells = [published.name, f"{rung.params:,}", str(rung.n), test, stated]
     cells += [points(step.difference.mean, step.difference.interval), points(step.published)] if step else ["", ""]
     if wide:
-        cells.append("" if step is None or step.p_value is None else f"{step.p_value:.3g}")
+        cells.append("" if step is None or step.p_value is None else short_p_value(step.p_value))
     return cells
 
 
@@ -165,7 +165,7 @@ def _runs_table(rows: Sequence[RunRow], *, title: str, width: int) -> Table:
 def _p_value(p_value: float | None) -> str:
     if p_value is None:
         return "no p-value"
-    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
+    return f"p {'' if p_value < 0.001 else '= '}{short_p_value(p_value)}"
 
 
 def _print_difference(verdict: Verdict, *, name: str = "difference") -> None:

@@ -67,6 +67,11 @@ def percent(share: float, *, images: int | None = None) -> str:
     return f"{100 * share:.{decimals}f}"
 
 
+def short_p_value(p_value: float) -> str:
+    """Format a p-value with three decimals, or as ``< 0.001``."""
+    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
+
+
 def share_of_limit(share: float) -> str:
     """Format a used share of a limit: ``98.4 %``, and from ten times the limit on ``4,662 x``."""
     return f"{100 * share:.1f} %" if share < 10 else f"{share:,.0f} x"

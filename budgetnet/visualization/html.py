@@ -7,7 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from budgetnet.common.formatting import count_of, percent, share_of_limit, short_count, short_petaflops
+from budgetnet.common.formatting import (
+    count_of,
+    percent,
+    share_of_limit,
+    short_count,
+    short_p_value,
+    short_petaflops,
+)
 from budgetnet.evaluation.results import BINS, EvaluatedRun, compare
 from budgetnet.experiments.ablation.changes import EFFECT_RULE, POOLED_RULE
 from budgetnet.experiments.ablation.results import AblationResult, Row
@@ -244,7 +251,7 @@ def evaluations_html(evaluated: Sequence[EvaluatedRun]) -> str:
         (
             f"{numbers[each.first]} - {numbers[each.second]}",
             points(each.outcome.difference, each.outcome.interval),
-            f"{each.adjusted_p:.3f}",
+            short_p_value(each.adjusted_p),
         )
         for each in compare(evaluated)
     ]
@@ -295,7 +302,7 @@ def _ablation_cells(row: Row, *, study: AblationStudy) -> list[object]:
         "" if row.standard_deviation is None else percent(row.standard_deviation),
         *([row.variant.compared_with] if compared else []),
         text,
-        "" if row.p_value is None else f"{row.p_value:.3f}",
+        "" if row.p_value is None else short_p_value(row.p_value),
     ]
 
 
@@ -309,7 +316,7 @@ def _changes_html(result: AblationResult) -> str:
             found = [each and each.difference for each in (*rows, *([pooled] if several else []))]
             numbers = [points(each.mean, each.interval) if each else "-" for each in found]
             if several:
-                numbers.append("" if pooled is None or pooled.p_value is None else f"{pooled.p_value:.3f}")
+                numbers.append("" if pooled is None or pooled.p_value is None else short_p_value(pooled.p_value))
             cells.append((change.name, comparison.label, *numbers, change.verdict))
     pooled_head = ("all networks", "p (Holm)") if several else ()
     head = ("change", "", *(network or "difference" for network in result.networks), *pooled_head, "verdict")

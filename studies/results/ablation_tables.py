@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from budgetnet.common.formatting import percent, short_count
+from budgetnet.common.formatting import percent, short_count, short_p_value
 from budgetnet.statistics.intervals import Interval, points
 from budgetnet.visualization.figures import ForestRow, forest
 
@@ -27,7 +27,7 @@ def winner_table(path: Path) -> str:
         if not row["is_base"]:
             difference = points(row["difference"], Interval(*row["interval"]))
             difference = f"**{difference}**" if row["significant"] else difference
-            p_value = f"{row['holm_p_value']:.3f}"
+            p_value = short_p_value(row["holm_p_value"])
         network = [f"`{row['architecture']}`", f"{row['params']:,}", short_count(row["macs"])]
         lines.append([row["variant"], *network, str(row["n"]), percent(row["mean"]), difference, p_value])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -22,7 +22,7 @@ from ablation_tables import winner_forest, winner_table
 from result_rows import LEAST_IMAGES, Made, Published, Row, collect_rows
 
 from budgetnet.common.files import write_text
-from budgetnet.common.formatting import percent, short_count, short_petaflops
+from budgetnet.common.formatting import percent, short_count, short_p_value, short_petaflops
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.records import RunRecord
 from budgetnet.runs.store import RunFolder
@@ -181,7 +181,7 @@ def _comparison(verdict: Mapping[str, Any], records: Sequence[RunRecord]) -> lis
         ", ".join({f"{record.test.images:,}" for record in records if record.test}),
         format_with_interval(fmean(row.tests), row.interval),
         f"{points(verdict['difference'])} [{low}, {high}]",
-        f"{verdict['p_value']:.2f}",
+        short_p_value(verdict["p_value"]),
         f"*{verdict['outcome']}*",
     ]
 

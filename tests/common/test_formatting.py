@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from budgetnet.common.formatting import percent
+from budgetnet.common.formatting import percent, short_p_value
 from budgetnet.statistics.intervals import format_with_interval, wilson_interval
 
 
@@ -16,6 +16,11 @@ def test_an_accuracy_has_no_more_decimals_than_its_images_support(images: int) -
     # One more image changes the accuracy by at least one in the last decimal, and by less than a thousand of them.
     assert 1 <= 100 / images * 10**decimals < 1_000
     assert len(set(texts)) == images + 1, "different numbers of images are told apart"
+
+
+def test_small_p_values_are_not_zero() -> None:
+    texts = [short_p_value(value) for value in (1.0, 0.0414, 0.001, 0.00099, 0.0)]
+    assert texts == ["1.000", "0.041", "0.001", "< 0.001", "< 0.001"]
 
 
 def test_an_interval_has_the_decimals_of_its_accuracy() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from evaluation_support import Runs
+from html_support import read
 from sklearn.metrics import accuracy_score, log_loss
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
@@ -25,6 +26,7 @@ from budgetnet.evaluation.results import (
 from budgetnet.evaluation.run_data import read_runs
 from budgetnet.runs.metrics import Scores
 from budgetnet.runs.records import RunRecord
+from budgetnet.visualization.html import evaluations_html
 
 
 def random_scores(images: int, seed: int, *, labels: Any = None) -> Scores:
@@ -68,6 +70,15 @@ def test_every_pair_on_the_same_images_is_compared_with_holms_correction(runs: R
         assert mapping["interval"][0] <= mapping["difference"] <= mapping["interval"][1]
         assert (mapping["p"], mapping["p_holm"]) == (each.outcome.mcnemar.p_value, each.adjusted_p)
     assert compare([evaluated(records[0], scores[0], "here")]) == []
+
+
+def test_a_small_p_value_is_not_shown_as_zero_in_a_notebook(runs: Runs) -> None:
+    labels = np.arange(60) % 3
+    right, wrong = (Scores(np.eye(3)[(labels + shift) % 3], labels) for shift in (0, 1))
+    pair = [
+        evaluated(record, scores, "here") for record, scores in zip(runs("good0", "good1"), (right, wrong), strict=True)
+    ]
+    assert read(evaluations_html(pair)).cells[-1] == "< 0.001"
 
 
 def test_an_ensemble_and_its_members(runs: Runs) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from budgetnet.common.formatting import count_of, duration, percent, short_petaflops
+from budgetnet.common.formatting import count_of, duration, percent, short_p_value, short_petaflops
 from budgetnet.experiments.ablation.winner import conclusion
 from budgetnet.model.budget import Budget
 from budgetnet.model.deployed.limits import DEPLOYED
@@ -53,11 +53,6 @@ def limit_number(limit: str, number: float) -> str:
     return f"{number / DEPLOYED[limit].scale:,.1f}"
 
 
-def p_value(p: float) -> str:
-    """Format a p-value with three decimals."""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
 def anchor(name: str) -> str:
     """Return the id of a candidate's table row, to which its points in figures are links."""
     return f"candidate-{name.removeprefix('#')}"
@@ -74,7 +69,7 @@ FILTERS: dict[str, Callable[..., str]] = {
     "recipe": describe_recipe,
     "space": describe_space,
     "counted": count_of,
-    "p_value": p_value,
+    "p_value": short_p_value,
     "duration": duration,
     "limit_heading": limit_heading,
     "limit_number": limit_number,
