@@ -34,7 +34,7 @@ from budgetnet.cli.termination import INTERRUPTED, TERMINATED, Termination, forg
 from budgetnet.cli.time_to_accuracy import time_to_accuracy
 from budgetnet.cli.train import train
 from budgetnet.cli.trials import trials
-from budgetnet.common.errors import BudgetnetError, is_out_of_memory
+from budgetnet.common.errors import BudgetnetError, caused_by_interrupt, is_out_of_memory
 from budgetnet.version import __version__
 
 _HELP = "Find the best small image classifier under a hard parameter budget."
@@ -176,7 +176,9 @@ def _run(arguments: Sequence[str] | None) -> int:
     except BrokenPipeError:
         raise
     except Exception as error:
-        if lack := _lack_of_resources(error):
+        if caused_by_interrupt(error):
+            message, code = "interrupted", INTERRUPTED
+        elif lack := _lack_of_resources(error):
             words = sys.argv[1:] if arguments is None else arguments
             message, code = f"{lack} during `{' '.join(['budgetnet', *words[:1]])}`", 2
         elif isinstance(error, OSError):

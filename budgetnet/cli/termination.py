@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from budgetnet.common.errors import BudgetnetError
+from budgetnet.common.errors import BudgetnetError, caused_by_interrupt
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as a shell reports it of a program that does not handle the signal."""
@@ -31,7 +31,9 @@ def interruption(note: str = "progress is saved, run the same command to resume"
     """
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Exception) as error:
+        if not caused_by_interrupt(error):
+            raise
         raise InterruptedCommandError(f"interrupted: {note}") from None
 
 

@@ -36,6 +36,18 @@ _shortener.maxstring = _shortener.maxother = 80
 _shortener.maxlevel = 2
 
 
+def caused_by_interrupt(error: BaseException) -> bool:
+    """Return whether an exception is a KeyboardInterrupt, or was raised from one.
+
+    Compiled code turns an interrupt into another exception: one that falls into the import of a compiled module raises
+    ImportError. What fails while an interrupt is handled does not count.
+    """
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, KeyboardInterrupt):
+        found = found.__cause__
+    return found is not None
+
+
 def short_repr(value: object) -> str:
     """Return a short one-line representation, also of huge or deeply nested values and of text with line breaks."""
     text = _shortener.repr(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from budgetnet.common.errors import BudgetnetError, BusyError, RecordError
+from budgetnet.common.errors import BudgetnetError, BusyError, RecordError, caused_by_interrupt
 from budgetnet.data.training_data import TrainingData
 from budgetnet.engines.jobs import Job, JobEnd
 from budgetnet.runs.recipe import Recipe
@@ -107,6 +107,8 @@ def run_job(job: Job, data: TrainingData, *, out: Path, callback: Callback, repo
     except Exception as error:
         if error is callbacks.raised or (reporter and error is reporter.raised):
             raise
+        if caused_by_interrupt(error):
+            raise KeyboardInterrupt from error
         return _end_by_error(error)
     return JobEnd("trained", record.result, record.train_flops, record.folder.name, parts)
 

@@ -31,6 +31,9 @@ class Interrupts:
     ) -> None:
         if self._installed:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+        # Compiled code may have turned the interrupt into another exception.
+        if self._pending and isinstance(error, Exception):
+            raise KeyboardInterrupt from error
 
     def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
         self._pending = True

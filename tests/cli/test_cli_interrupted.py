@@ -11,16 +11,31 @@ from pathlib import Path
 import pytest
 
 SIGNALS = pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-IN_EXECUTED_TEXT = """
+PROGRAM = """
 import os, signal, sys
 from budgetnet.cli import main
+from budgetnet.cli.termination import interruption
 
 @main.app.command()
 def interrupted():
-    exec("os.kill(os.getpid(), int(sys.argv[1])); signal.pause()")
+    {body}
 
 sys.exit(main.main(["interrupted"]))
 """
+IN_EXECUTED_TEXT = """
+    exec("os.kill(os.getpid(), int(sys.argv[1])); signal.pause()")
+"""
+# What is made of an interrupt in the import of a module that was compiled with pybind11.
+TURNED = """
+    try:
+        os.kill(os.getpid(), int(sys.argv[1]))
+        signal.pause()
+    except KeyboardInterrupt as error:
+        raise ImportError("initialization failed") from error
+"""
+TURNED_WITH_A_NOTE = TURNED.replace("\n    ", "\n        ").replace(
+    "\n", "\n    with interruption('as a note says'):\n", 1
+)
 
 
 @SIGNALS
@@ -42,9 +57,19 @@ def test_every_command_says_that_it_was_interrupted(
 
 
 @SIGNALS
-def test_the_exit_code_holds_where_the_interrupt_falls_in_executed_text(sent: signal.Signals, code: int) -> None:
-    """As in the body of a named tuple while modules are imported."""
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (IN_EXECUTED_TEXT, "interrupted"),
+        (TURNED, "interrupted"),
+        (TURNED_WITH_A_NOTE, "interrupted: as a note says"),
+    ],
+    ids=["executed text", "another exception", "another exception, with a note"],
+)
+def test_an_interrupt_is_known_wherever_it_falls(body: str, said: str, sent: signal.Signals, code: int) -> None:
+    """Text is executed as in the body of a named tuple while modules are imported."""
+    program = PROGRAM.format(body=body)
     process = subprocess.run(
-        [sys.executable, "-c", IN_EXECUTED_TEXT, str(int(sent))], capture_output=True, text=True, check=False
+        [sys.executable, "-c", program, str(int(sent))], capture_output=True, text=True, check=False
     )
-    assert (process.stderr, process.returncode) == ("interrupted\n", code)
+    assert (process.stderr, process.returncode) == (f"{said}\n", code)

@@ -13,6 +13,9 @@ import pytest
 from support import TINY, prepare, tiny_recipe
 
 from budgetnet.data import DataSet
+from budgetnet.engines import running
+from budgetnet.engines.jobs import Job, PlannedRun
+from budgetnet.engines.running import run_job
 from budgetnet.runs.store import RunFolder
 from budgetnet.training.callbacks import Callback
 from budgetnet.training.interrupts import Interrupts
@@ -47,6 +50,29 @@ def test_an_interrupt_that_python_swallows_ends_training_at_that_step(digits: Da
     assert (len(folder.read_curves()), pressed.steps) == (1, 4 + 1), "one epoch of four steps, and a step"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert train(TINY, data, recipe, seed=0, out=tmp_path).result.epochs == 4
+
+
+def test_an_interrupt_that_compiled_code_turned_into_another_exception_is_one() -> None:
+    with pytest.raises(KeyboardInterrupt), Interrupts():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise SystemError("returned a result with an exception set") from None
+    with pytest.raises(SystemError), Interrupts():
+        raise SystemError("of another cause")
+
+
+def test_a_job_whose_import_was_interrupted_has_not_failed(
+    digits: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise ImportError("initialization failed") from KeyboardInterrupt()
+
+    monkeypatch.setattr(running, "train", interrupted)
+    recipe = tiny_recipe()
+    job = Job(PlannedRun(spec=TINY, recipe=recipe, seed=0))
+    with pytest.raises(KeyboardInterrupt):
+        run_job(job, prepare(digits, recipe), out=tmp_path, callback=Callback(), report=lambda _: False)
 
 
 def test_other_handlers_and_threads_are_left_alone() -> None:
