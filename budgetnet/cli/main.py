@@ -30,7 +30,7 @@ from budgetnet.cli.report import report
 from budgetnet.cli.reproduce import reproduce
 from budgetnet.cli.search import search
 from budgetnet.cli.space import space
-from budgetnet.cli.termination import INTERRUPTED, TERMINATED, Termination, forget_interrupt
+from budgetnet.cli.termination import INTERRUPTED, TERMINATED, InterruptedCommandError, Termination, forget_interrupt
 from budgetnet.cli.time_to_accuracy import time_to_accuracy
 from budgetnet.cli.train import train
 from budgetnet.cli.trials import trials
@@ -137,6 +137,29 @@ def _memory_is_limited() -> bool:
     return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
 
 
+def _message_and_code(error: BaseException, *, words: Sequence[str]) -> tuple[str, int]:
+    """Return what is printed for an exception, and the exit code.
+
+    Args:
+        error: the exception; raised again if it was not to be expected.
+        words: the command line.
+    """
+    if isinstance(error, typer.Abort) or (
+        caused_by_interrupt(error) and not isinstance(error, InterruptedCommandError)
+    ):
+        return "interrupted", INTERRUPTED
+    if isinstance(error, BudgetnetError):
+        return str(error), error.exit_code
+    if isinstance(error, _UsageError):
+        # Without a subcommand, Typer prints the help text and raises an exception without a message.
+        return (error.format_message() if hasattr(error, "format_message") else str(error)), 2
+    if isinstance(error, Exception) and (lack := _lack_of_resources(error)):
+        return f"{lack} during `{' '.join(['budgetnet', *words[:1]])}`", 2
+    if isinstance(error, OSError):
+        return f"{error.filename or 'system'}: {error.strerror or error}", 1
+    raise error
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; user errors are printed in one line, without a traceback."""
     _prepare_streams()
@@ -166,25 +189,10 @@ def _run(arguments: Sequence[str] | None) -> int:
         if code != INTERRUPTED:
             return code if isinstance(code, int) else 0
         message = "interrupted"
-    except BudgetnetError as error:
-        message, code = str(error), error.exit_code
-    except _UsageError as error:
-        # Without a subcommand, Typer prints the help text and raises an exception without a message.
-        message, code = (error.format_message() if hasattr(error, "format_message") else str(error)), 2
-    except (KeyboardInterrupt, typer.Abort):
-        message, code = "interrupted", INTERRUPTED
     except BrokenPipeError:
         raise
-    except Exception as error:
-        if caused_by_interrupt(error):
-            message, code = "interrupted", INTERRUPTED
-        elif lack := _lack_of_resources(error):
-            words = sys.argv[1:] if arguments is None else arguments
-            message, code = f"{lack} during `{' '.join(['budgetnet', *words[:1]])}`", 2
-        elif isinstance(error, OSError):
-            message, code = f"{error.filename or 'system'}: {error.strerror or error}", 1
-        else:
-            raise
+    except (KeyboardInterrupt, Exception) as error:
+        message, code = _message_and_code(error, words=sys.argv[1:] if arguments is None else arguments)
     if code == INTERRUPTED:
         forget_interrupt()
     if message:

@@ -37,14 +37,16 @@ _shortener.maxlevel = 2
 
 
 def caused_by_interrupt(error: BaseException) -> bool:
-    """Return whether an exception is a KeyboardInterrupt, or was raised from one.
+    """Return whether an exception is a KeyboardInterrupt, or was raised in place of one.
 
     Compiled code turns an interrupt into another exception: one that falls into the import of a compiled module raises
-    ImportError. What fails while an interrupt is handled does not count.
+    ImportError, and in Python 3.11 one in a ``__set_name__`` RuntimeError. What fails while an interrupt is handled
+    does not count.
     """
     found: BaseException | None = error
     while found is not None and not isinstance(found, KeyboardInterrupt):
-        found = found.__cause__
+        # The context of ``raise ... from None`` is what was raised before.
+        found = found.__cause__ or (found.__context__ if found.__suppress_context__ else None)
     return found is not None
 
 

@@ -33,6 +33,18 @@ TURNED = """
     except KeyboardInterrupt as error:
         raise ImportError("initialization failed") from error
 """
+# What is made of an interrupt in the body of a class, in Python 3.11, while a storage's driver is imported.
+TRANSLATED = """
+    from budgetnet.common.errors import RecordError
+    try:
+        try:
+            os.kill(os.getpid(), int(sys.argv[1]))
+            signal.pause()
+        except KeyboardInterrupt as error:
+            raise RuntimeError("Error calling __set_name__") from error
+    except RuntimeError as error:
+        raise RecordError("storage", "studies.db", str(error)) from None
+"""
 TURNED_WITH_A_NOTE = TURNED.replace("\n    ", "\n        ").replace(
     "\n", "\n    with interruption('as a note says'):\n", 1
 )
@@ -62,9 +74,10 @@ def test_every_command_says_that_it_was_interrupted(
     [
         (IN_EXECUTED_TEXT, "interrupted"),
         (TURNED, "interrupted"),
+        (TRANSLATED, "interrupted"),
         (TURNED_WITH_A_NOTE, "interrupted: as a note says"),
     ],
-    ids=["executed text", "another exception", "another exception, with a note"],
+    ids=["executed text", "another exception", "an error of ours", "another exception, with a note"],
 )
 def test_an_interrupt_is_known_wherever_it_falls(body: str, said: str, sent: signal.Signals, code: int) -> None:
     """Text is executed as in the body of a named tuple while modules are imported."""
@@ -73,3 +86,17 @@ def test_an_interrupt_is_known_wherever_it_falls(body: str, said: str, sent: sig
         [sys.executable, "-c", program, str(int(sent))], capture_output=True, text=True, check=False
     )
     assert (process.stderr, process.returncode) == (f"{said}\n", code)
+
+
+def test_what_fails_after_an_interrupt_is_said() -> None:
+    body = """
+    from budgetnet.common.errors import RecordError
+    try:
+        signal.raise_signal(signal.SIGINT)
+    finally:
+        raise RecordError("storage", "studies.db", "cannot be reached")
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(body=body)], capture_output=True, text=True, check=False
+    )
+    assert (process.stderr, process.returncode) == ("error: storage = 'studies.db': cannot be reached\n", 2)
