@@ -44,10 +44,13 @@ def caused_by_interrupt(error: BaseException) -> bool:
     does not count.
     """
     found: BaseException | None = error
-    while found is not None and not isinstance(found, KeyboardInterrupt):
+    # ``raise error from error`` makes an exception its own cause.
+    seen: set[int] = set()
+    while found is not None and not isinstance(found, KeyboardInterrupt) and id(found) not in seen:
+        seen.add(id(found))
         # The context of ``raise ... from None`` is what was raised before.
         found = found.__cause__ or (found.__context__ if found.__suppress_context__ else None)
-    return found is not None
+    return isinstance(found, KeyboardInterrupt)
 
 
 def short_repr(value: object) -> str:

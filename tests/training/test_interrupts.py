@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from support import TINY, prepare, tiny_recipe
 
+from budgetnet.common.errors import caused_by_interrupt
 from budgetnet.data import DataSet
 from budgetnet.engines import running
 from budgetnet.engines.jobs import Job, PlannedRun
@@ -60,6 +61,16 @@ def test_an_interrupt_that_compiled_code_turned_into_another_exception_is_one() 
             raise SystemError("returned a result with an exception set") from None
     with pytest.raises(SystemError), Interrupts():
         raise SystemError("of another cause")
+
+
+def test_an_exception_that_is_its_own_cause_is_no_interrupt() -> None:
+    first, second = ValueError(), ValueError()
+    first.__cause__ = first
+    assert not caused_by_interrupt(first)
+    first.__cause__, second.__cause__ = second, first
+    assert not caused_by_interrupt(first)
+    second.__cause__ = KeyboardInterrupt()
+    assert caused_by_interrupt(first)
 
 
 def test_a_job_whose_import_was_interrupted_has_not_failed(
