@@ -19,7 +19,7 @@ import optuna
 from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
-from sqlalchemy import NullPool, create_engine, event, func, inspect, select, text
+from sqlalchemy import NullPool, QueuePool, create_engine, event, func, inspect, select, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -34,6 +34,17 @@ from budgetnet.study.objectives import directions, metric_names
 from budgetnet.study.settings import StudySettings
 
 _log = logging.getLogger(__name__)
+
+
+def _is_no_interrupt(record: logging.LogRecord) -> bool:
+    """Return whether a log record is not about an interrupt that fell into the closing of a connection."""
+    error = record.exc_info[1] if record.exc_info else None
+    return error is None or isinstance(error, Exception)
+
+
+# SQLAlchemy raises such an interrupt, and logs it with a traceback too.
+for _pool in (NullPool, QueuePool):
+    logging.getLogger(f"{_pool.__module__}.{_pool.__name__}").addFilter(_is_no_interrupt)
 
 SETTINGS_KEY = "budgetnet:settings"
 """User attribute of a study that holds its settings as JSON."""

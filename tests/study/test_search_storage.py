@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+import sqlalchemy
 from search_support import SearchRunner, Watcher
 from support import snapshot, tiny_recipe
 
@@ -38,6 +40,22 @@ def test_writing_creates_storage_and_folder(tmp_path: Path) -> None:
     assert (tmp_path / "new" / "runs" / "studies.db").is_file()
     with pytest.raises(RecordError, match="the storage has no study yet"):
         find_study(storage, None)
+
+
+@pytest.mark.parametrize(("error", "logged"), [(KeyboardInterrupt, 0), (sqlite3.OperationalError, 1)])
+@pytest.mark.parametrize("pool", [sqlalchemy.NullPool, sqlalchemy.QueuePool])
+def test_an_interrupt_as_a_connection_closes_is_not_logged_as_a_failure(
+    pool: type[sqlalchemy.Pool], error: type[BaseException], logged: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Connection(sqlite3.Connection):
+        def close(self) -> None:
+            super().close()
+            raise error
+
+    connections = pool(lambda: sqlite3.connect(":memory:", factory=Connection))
+    with pytest.raises(KeyboardInterrupt) if error is KeyboardInterrupt else nullcontext():
+        connections.connect().invalidate()
+    assert len(caplog.records) == logged
 
 
 def write_random(path: Path) -> None:
