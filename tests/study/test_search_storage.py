@@ -52,9 +52,11 @@ def test_an_interrupt_as_a_connection_closes_is_not_logged_as_a_failure(
             super().close()
             raise error
 
-    connections = pool(lambda: sqlite3.connect(":memory:", factory=Connection))
+    engine = sqlalchemy.create_engine(
+        "sqlite://", poolclass=pool, creator=lambda: sqlite3.connect(":memory:", factory=Connection)
+    )
     with pytest.raises(KeyboardInterrupt) if error is KeyboardInterrupt else nullcontext():
-        connections.connect().invalidate()
+        engine.connect().invalidate()
     assert len(caplog.records) == logged
 
 
