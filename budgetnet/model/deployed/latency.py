@@ -129,8 +129,8 @@ class Latency:
         for index, (stage, settings) in enumerate(zip(spec.stages, spec.block_settings, strict=True)):
             number = self._number(settings)
             for position in range(stage.blocks):
-                before = sizes[index if position == 0 else index + 1]
-                own = (number, normed, width, stage.channels, stage.kernel_sizes, before, sizes[index + 1])
+                before, stride = (sizes[index], stage.stride) if position == 0 else (sizes[index + 1], 1)
+                own = (number, normed, width, stage.channels, stage.kernel_sizes, stride, before, sizes[index + 1])
                 key = (*own, *_stem_key(spec)) if first else (*own, spec.downsampling, in_blocks)
                 if key not in parts:
                     plan = plan or lower(spec)
