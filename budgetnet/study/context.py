@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,13 +14,14 @@ from budgetnet.common.errors import InputError
 from budgetnet.data.training_data import TrainingData
 from budgetnet.engines.choice import LOCAL, EngineChoice, make_engine
 from budgetnet.engines.jobs import Engine
+from budgetnet.model.proxy import proxy_spec
 from budgetnet.model.spec import ModelSpec
-from budgetnet.runs.recipe import require_reliable_validation
+from budgetnet.runs.recipe import Recipe, require_reliable_validation
 from budgetnet.study.config import SearchConfig
 from budgetnet.study.lock import StudyLock
 from budgetnet.study.settings import StudySettings
-from budgetnet.study.space import feasibility
-from budgetnet.study.space.images import check_image_size, check_optimizer
+from budgetnet.study.space import SearchSpace, feasibility
+from budgetnet.study.space.images import check_image_size, check_num_steps, check_optimizer
 from budgetnet.training.devices import choose_precision
 
 
@@ -94,15 +97,18 @@ def make_settings(data: TrainingData, config: SearchConfig, *, device: torch.dev
 
 
 def require_feasible(settings: StudySettings, data: TrainingData) -> None:
-    """Require that every candidate can be trained and the smallest one fits the budget.
+    """Require that every candidate can be trained, also as a finalist, and the smallest one fits the budget.
 
     Raises:
         OverBudgetError: not even the smallest network that may be proposed fits.
-        InputError: widths are to be fitted to a budget without limits, or some candidate could not be trained on images
-            of this size.
+        InputError: widths are to be fitted to a budget without limits, or some candidate could not be trained on so
+            many images of this size.
     """
     check_optimizer(settings.space, settings.recipe)
-    check_image_size(settings.space, settings.recipe, input_shape=data.input_shape)
+    _require_trainable(settings.space, settings.recipe, data)
+    if settings.config.finalists:
+        with of_final_recipe():
+            _require_trainable(settings.space, settings.config.finalist_recipe, data)
     sizing = settings.config.sizing
     if sizing != "reject" and not settings.budget.allowed:
         raise InputError("sizing", sizing, "needs a limit to fit widths to, such as 5M parameters")
@@ -113,3 +119,20 @@ def require_feasible(settings: StudySettings, data: TrainingData) -> None:
         num_classes=data.num_classes,
         fitted=sizing != "reject",
     )
+
+
+@contextmanager
+def of_final_recipe() -> Iterator[None]:
+    """Raise errors of a recipe as those of the final recipe."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"final_recipe.{error.field}", error.value, error.rule) from None
+
+
+def _require_trainable(space: SearchSpace, recipe: Recipe, data: TrainingData) -> None:
+    check_image_size(space, recipe, input_shape=data.input_shape)
+    check_num_steps(space, recipe, images=len(data.train))
+    if recipe.example_filter is not None:
+        # Raises InputError if the images are too small for the proxy.
+        proxy_spec(input_shape=data.input_shape, num_classes=data.num_classes)

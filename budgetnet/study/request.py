@@ -19,7 +19,7 @@ from budgetnet.model.zoo import ENTRIES, get
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.training_memory import TrainingMemory
 from budgetnet.study.config import SearchConfig
-from budgetnet.study.context import Plan, SearchContext, make_settings, require_feasible
+from budgetnet.study.context import Plan, SearchContext, make_settings, of_final_recipe, require_feasible
 from budgetnet.study.driver import SearchOutcome, search
 from budgetnet.study.finalists import FinalResult
 from budgetnet.study.finals import describe_finals, run_finals
@@ -75,6 +75,9 @@ def arrange(dataset: DataSet, config: SearchConfig) -> Request:
     for spec in enqueued:
         # Raises if the network cannot be trained with the recipe on these images.
         identify(spec, data, recipe, seed=config.seed, device=chosen)
+        if config.finalists:
+            with of_final_recipe():
+                identify(spec, data, config.finalist_recipe, seed=config.seed, device=chosen)
     kept = open_storage(config.storage or default_storage(config.out), create=True)
     study = config.study or settings.default_name
     return Request(config, SearchContext(settings, data, study, kept, config.out, engine), enqueued)

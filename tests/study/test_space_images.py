@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
-from support import TINY_SPACE, enlarged, prepare, tiny_recipe
+from support import TINY, TINY_SPACE, enlarged, prepare, tiny_recipe
 
 from budgetnet.common.errors import InputError
 from budgetnet.data import DataSet
 from budgetnet.runs.augmentation import Augmentation, Resizing
 from budgetnet.runs.optimizer import OptimizerChoice
 from budgetnet.runs.recipe import Recipe
+from budgetnet.runs.schedule import Lookahead
 from budgetnet.study.config import SearchConfig
 from budgetnet.study.context import make_settings, require_feasible
 from budgetnet.study.space import SearchSpace
 from budgetnet.study.space.images import check_image_size
+from budgetnet.training.trainer import identify
 
 
 def accepted(space: SearchSpace, recipe: Recipe, *, side: int) -> bool:
@@ -65,6 +70,41 @@ def test_a_search_is_refused_before_it_begins(digits: DataSet) -> None:
     with pytest.raises(InputError, match=r"^resizing\.start = 8: is too small for the space"):
         require_feasible(settings, data)
     require_feasible(settings.model_copy(update={"space": SearchSpace.from_mapping(TINY_SPACE)}), data)
+
+
+def test_finalists_are_refused_before_the_search(digits: DataSet) -> None:
+    recipe = tiny_recipe()
+    data = prepare(enlarged(digits), recipe)
+    deep = SearchSpace.from_mapping({**TINY_SPACE, "stages": [1, 6]})
+    config = SearchConfig(
+        recipe=recipe, max_params="1M", space=deep, final_recipe=tiny_recipe(resizing=Resizing(start=8)), finalists=1
+    )
+    with pytest.raises(InputError, match=r"^final_recipe\.resizing\.start = 8: is too small for the space"):
+        require_feasible(make_settings(data, config), data)
+    require_feasible(make_settings(data, config.replace(finalists=0)), data)
+
+
+@pytest.mark.parametrize("sizes", [[16, 64, 32], {"low": 16, "high": 64}])
+def test_lookahead_is_refused_where_some_batch_size_has_too_few_steps(digits: DataSet, sizes: Any) -> None:
+    space = SearchSpace.from_mapping({**TINY_SPACE, "recipe": {"batch_size": sizes}})
+    data = prepare(digits, tiny_recipe(), train_size=130)
+    # With batches of 64, ten epochs of 130 images have 30 steps, of which a tenth is 3.
+    for every, fits in ((3, True), (4, False)):
+        recipe = tiny_recipe(epochs=10, lookahead=Lookahead(every=every))
+        recipes = [space.recipe_for({"recipe.batch_size": size}, base=recipe) for size in (16, 32, 64)]
+        tried = [is_refused(identify, TINY, data, each, seed=0) for each in recipes]
+        assert tried == [False, False, not fits]
+        settings = make_settings(data, SearchConfig(recipe=recipe, max_params="1M", space=space))
+        assert is_refused(require_feasible, settings, data) != fits
+
+
+def is_refused(call: Callable[..., object], *arguments: Any, **named: Any) -> bool:
+    try:
+        call(*arguments, **named)
+    except InputError as error:
+        assert error.field == "lookahead.every"
+        return True
+    return False
 
 
 def test_values_of_sgd_vary_with_sgd_only(digits: DataSet) -> None:

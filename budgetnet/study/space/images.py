@@ -24,10 +24,7 @@ def check_image_size(space: SearchSpace, recipe: Recipe, *, input_shape: tuple[i
             the deepest network need.
     """
     height, width = input_shape[1:]
-    field = "augmentation.crop_padding"
-    values = space.recipe.get(field, (recipe.augmentation.crop_padding,))
-    largest = values.high if isinstance(values, Range) else max(value for value in values if value is not None)
-    override(recipe, {field: largest}).check_image_size(height, width)
+    _with_largest(space, recipe, "augmentation.crop_padding").check_image_size(height, width)
     if recipe.resizing is not None:
         count, full_size = space.stages[1], space.full_size_stages[0]
         smallest = recipe.side(1, full=height)
@@ -38,6 +35,27 @@ def check_image_size(space: SearchSpace, recipe: Recipe, *, input_shape: tuple[i
         if any(strides_of(count, full_size, small) != strides_of(count, full_size, large) for small, large in afters):
             rule = f"is too small for the space: its deepest network halves images of {height} pixels more often"
             raise InputError("resizing.start", recipe.resizing.start, rule)
+
+
+def check_num_steps(space: SearchSpace, recipe: Recipe, *, images: int) -> None:
+    """Require that every candidate of a space and a recipe is trained in enough steps.
+
+    Args:
+        space: what is proposed.
+        recipe: how candidates are trained, apart from the values that the space varies.
+        images: number of training images.
+
+    Raises:
+        InputError: with the largest batches, Lookahead would synchronise fewer than ten times.
+    """
+    _with_largest(space, recipe, "batch_size").check_num_steps(images)
+
+
+def _with_largest(space: SearchSpace, recipe: Recipe, field: str) -> Recipe:
+    """Return the recipe with the largest of a field's values that the space may propose."""
+    values = space.recipe.get(field, ())
+    choices = [values.high] if isinstance(values, Range) else [value for value in values if value is not None]
+    return override(recipe, {field: max(choices)}) if choices else recipe
 
 
 def check_optimizer(space: SearchSpace, recipe: Recipe) -> None:
