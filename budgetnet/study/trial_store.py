@@ -17,6 +17,7 @@ from budgetnet.engines.deaths import Deaths
 from budgetnet.model.budget import SpecVerdict
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.recipe import Recipe
+from budgetnet.study.damage import is_ours
 from budgetnet.study.lock import StudyLock
 from budgetnet.study.objectives import CostName, unlimited_needs, values_of
 from budgetnet.study.outcomes import (
@@ -122,8 +123,8 @@ class TrialStore:
         self._known: set[Key] = set()
         """Candidates that were rejected or have a duplicate."""
         retried = {trial.user_attrs["retry_of"] for trial in self.trials if "retry_of" in trial.user_attrs}
-        self._pruner.restore(trial for trial in self.trials if trial.state.is_finished())
-        for trial in self.trials:
+        self._pruner.restore(trial for trial in self.trials if is_ours(trial) and trial.state.is_finished())
+        for trial in filter(is_ours, self.trials):
             # One driver at a time writes to a study, so no other process can be training these.
             if trial.state == TrialState.RUNNING:
                 self._close(trial, TrialState.FAIL, None, {"ended": INTERRUPTED})

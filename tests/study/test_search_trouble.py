@@ -163,6 +163,17 @@ def test_trials_that_others_add_during_a_search_are_told_in_one_line(run_search:
     assert states.count(TrialState.WAITING) == 1, "it is left alone"
 
 
+def test_unfinished_and_failed_trials_of_others_are_left_alone(run_search: SearchRunner) -> None:
+    study = run_search(trials=1).study
+    others = [study.ask(), study.ask()]
+    study.tell(others[1], state=TrialState.FAIL)
+    outcome = run_search(trials=2)
+    assert (outcome.trained, outcome.end) == (2, "done")
+    kept = outcome.study.get_trials()
+    assert [kept[other.number].state for other in others] == [TrialState.RUNNING, TrialState.FAIL]
+    assert not any(kept[other.number].user_attrs for other in others)
+
+
 def test_a_candidate_without_a_result_is_not_tried_again_by_the_same_search(
     run_search: SearchRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
