@@ -85,6 +85,8 @@ class FinalResult(NamedTuple):
     """Its complete runs, in the order of the seeds."""
     latency: FinalistLatency | None = None
     """Its latency, where the search limits it."""
+    missing: int = 0
+    """Number of its runs that have not ended or are damaged."""
 
     @property
     def validation(self) -> list[float]:
@@ -208,8 +210,12 @@ def final_gaps(results: Sequence[FinalResult], *, comparable: bool) -> list[Fina
 
 
 def best_record(results: Sequence[FinalResult]) -> RunRecord | None:
-    """Return the run of the best finalist with the highest validation accuracy; None without a complete run."""
-    if not results or not results[0].records:
+    """Return the run of the best finalist with the highest validation accuracy.
+
+    None without a complete run, and until all finalists are trained, as the best is not known before. The test set is
+    opened only then, so a run that is missing of a finalist with test results was damaged later.
+    """
+    if not results or not results[0].records or any(each.missing and not each.test for each in results):
         return None
     return max(results[0].records, key=lambda record: record.result.validation_accuracy or 0.0)
 
@@ -277,7 +283,7 @@ def results_of(finals: Finals, out: Path, read: Callable[[Path], RunRecord | Non
     for finalist, latency in zip(finals.finalists, latencies, strict=True):
         records = [record for name in finalist.runs if (record := read(out / name)) is not None]
         complete = tuple(each for each in records if each.result.status == "complete")
-        results.append(FinalResult(finalist, complete, latency))
+        results.append(FinalResult(finalist, complete, latency, missing=len(finalist.runs) - len(records)))
     return sorted(
         results, key=lambda each: (-fmean(each.validation) if each.records else 0.0, each.finalist.spec.params)
     )

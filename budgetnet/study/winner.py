@@ -38,7 +38,7 @@ class Winner(NamedTuple):
 def winner(rows: Sequence[LeaderboardRow], results: Sequence[FinalResult]) -> Winner | None:
     """Return the network that a study recommends, chosen by validation accuracy alone; None without a result.
 
-    A finalist is recommended before any candidate of the search: it was trained in full.
+    Once all finalists are trained, the best of them is recommended before any candidate of the search.
 
     Args:
         rows: the leaderboard.

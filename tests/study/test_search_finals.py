@@ -18,15 +18,26 @@ from budgetnet.common.errors import BudgetnetError
 from budgetnet.data import DataSet
 from budgetnet.data.test_set import read_openings
 from budgetnet.engines.choice import EngineChoice
-from budgetnet.runs.records import Epoch
+from budgetnet.runs.records import Epoch, RunResult
 from budgetnet.runs.store import TEST_OPENINGS_FILE, RunFolder
 from budgetnet.study.config import SearchConfig
 from budgetnet.study.context import Plan, SearchContext, make_settings
 from budgetnet.study.driver import SearchOutcome, search
-from budgetnet.study.finalists import FinalResult, Finals, best_record, final_gaps, load_finals, read_results
+from budgetnet.study.finalists import (
+    FinalResult,
+    Finals,
+    best_record,
+    final_gaps,
+    load_finals,
+    read_results,
+    readable_results,
+)
 from budgetnet.study.finals import choose_finalists, run_finals
+from budgetnet.study.leaderboard import candidates, rank
+from budgetnet.study.reading import read_trials
 from budgetnet.study.space import SearchSpace
 from budgetnet.study.storage import default_storage, open_storage
+from budgetnet.study.winner import Winner, winner
 
 SPACE = {
     "stages": [1, 2],
@@ -247,3 +258,31 @@ def test_best_record_is_the_best_seed_of_the_best_finalist_by_validation(case: C
     assert record.result.validation_accuracy == max(results[0].validation)
     assert best_record([]) is None
     assert best_record([results[0]._replace(records=())]) is None
+
+
+class Interrupts(Watcher):
+    """Callback that interrupts after the first run."""
+
+    def on_run_end(self, result: RunResult, *, worker: int) -> None:
+        raise KeyboardInterrupt
+
+
+def test_the_best_candidate_is_the_winner_until_all_finalists_are_trained(case: Case) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        case.hold(number=2, seeds=2, watcher=Interrupts())
+    finals = load_finals(case.outcome.study)
+    assert finals is not None
+    assert [len(result.records) for result in read_results(finals, case.out)] == [1, 0]
+    assert winning(case).finalist is None
+    results = case.hold(number=2, seeds=2)
+    assert winning(case).finalist == results[0]
+    # A run that is damaged later was trained all the same.
+    (case.out / results[1].finalist.runs[0] / "run.json").write_text("")
+    assert winning(case).finalist == results[0]
+
+
+def winning(case: Case) -> Winner:
+    rows = rank(candidates(read_trials(case.outcome.study)), comparable=False)
+    found = winner(rows, readable_results(load_finals(case.outcome.study), case.out))
+    assert found is not None
+    return found
