@@ -173,7 +173,9 @@ def rank(
     among: int | None = None,
     reference: PublishedResult | None = None,
 ) -> list[LeaderboardRow]:
-    """Rank candidates by validation accuracy; among equals those on a front first, then those with fewer parameters.
+    """Rank candidates by validation accuracy.
+
+    Among equals, those on a front come first, then those with fewer parameters; others stay in the order given.
 
     The best of many candidates is overestimated by selection, so the intervals of the gaps are corrected for the number
     of candidates. They are not corrected for the choice of each run's best epoch on the same images. Candidates of a
@@ -210,8 +212,8 @@ def rank(
     return rows
 
 
-def _rank_key(item: Candidate) -> tuple[float, bool, int, str]:
-    return -item.correct / item.images, item.on_front is False, item.params, item.name
+def _rank_key(item: Candidate) -> tuple[float, bool, int]:
+    return -item.correct / item.images, item.on_front is False, item.params
 
 
 class _Base(NamedTuple):

@@ -35,15 +35,15 @@ def ranked(*candidates: Candidate, comparable: bool = True) -> tuple[list[Leader
     return [row for row in rows if not row.is_reference], place
 
 
-def test_rank_by_accuracy_then_parameters() -> None:
+def test_rank_by_accuracy_then_parameters_then_as_given() -> None:
     rows, _ = ranked(
         candidate("a", 90, 100, 500),
         candidate("b", 92, 100, 900),
         candidate("c", 180, 200, 400),
-        candidate("e", 92, 100, 800),
-        candidate("d", 92, 100, 800),
+        candidate("#2", 92, 100, 800),
+        candidate("#10", 92, 100, 800),
     )
-    assert [row.name for row in rows] == ["d", "e", "b", "c", "a"]
+    assert [row.name for row in rows] == ["#2", "#10", "b", "c", "a"]
     assert [row.rank for row in rows] == [1, 2, 3, 4, 5]
 
 
