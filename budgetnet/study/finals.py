@@ -65,7 +65,7 @@ def choose_finalists(study: optuna.Study, context: SearchContext, *, number: int
     """
     complete = [trial for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if is_trained(trial)]
     costs = context.settings.config.costs
-    points = [(-(accuracy_of(trial) or 0), *(trial.user_attrs[name] for name in costs)) for trial in complete]
+    points = [(-trial.values[0], *trial.values[1:]) for trial in complete]
     front = {complete[place].number for place in unbeaten(points)}
     ranked = sorted(complete, key=lambda trial: (-(accuracy_of(trial) or 0), trial.user_attrs["params"], trial.number))
     chosen = [trial for trial in ranked if not costs or trial.number in front][:number]
