@@ -17,7 +17,7 @@ from budgetnet.model.budget import Budget
 from budgetnet.study.sampling.domain import MACS, Pool
 from budgetnet.study.sampling.encoding import Encoder
 from budgetnet.study.sampling.process import JOINT, LINEAR, NOISE, SINGLE, Inputs, Posterior, scaled
-from budgetnet.study.sampling.surrogate import REMEMBERED, SurrogateSampler
+from budgetnet.study.sampling.surrogate import REMEMBERED, SurrogateSampler, accuracies_of
 from budgetnet.study.space import SearchSpace, pool
 from budgetnet.study.space.fitting import fit
 from budgetnet.study.space.named import named_space
@@ -145,7 +145,7 @@ def trained(x: int, accuracy: float, *, sampled: bool = True, state: TrialState 
         params={"x": x} if sampled else {},
         distributions=Line.distributions if sampled else {},
         intermediate_values={} if state == TrialState.COMPLETE else {2: accuracy},
-        user_attrs={"trained": True, "x": x},
+        user_attrs={"trained": True, "x": x, "status": "complete" if state == TrialState.COMPLETE else "stopped"},
     )
 
 
@@ -192,6 +192,16 @@ def test_pruned_candidates_count_with_what_they_would_have_reached() -> None:
     sampler = SurrogateSampler(Line(), seed=0)
     sampler.update([*complete, *pruned], [])
     assert asked(sampler, range(1000, 1020)) == asked(straight, range(1000, 1020))
+
+
+def test_diverged_candidates_count_as_worthless_before_and_after_a_report() -> None:
+    complete = create_trial(value=0.9, intermediate_values={2: 0.5}, user_attrs={"trained": True})
+    facts = {"trained": True, "status": "diverged"}
+    diverged = [
+        create_trial(state=TrialState.PRUNED, intermediate_values=reports, user_attrs=facts)
+        for reports in ({2: 0.55}, {})
+    ]
+    assert accuracies_of([complete, *diverged]).tolist() == [0.9, 0.0, 0.0]
 
 
 def test_no_candidate_is_proposed_twice_and_the_past_decides() -> None:

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from budgetnet.common.seeding import derive_seed
 from budgetnet.study.damage import damage_of
-from budgetnet.study.outcomes import accuracy_of, is_trained
+from budgetnet.study.outcomes import accuracy_of, is_stopped, is_trained
 from budgetnet.study.sampling.domain import MACS, Domain, Sample
 from budgetnet.study.sampling.encoding import Encoded, Encoder
 from budgetnet.study.sampling.process import Inputs, Posterior, deviations
@@ -208,9 +208,9 @@ def _kept(trials: list[FrozenTrial]) -> tuple[list[FrozenTrial], NDArray[np.floa
 
 
 def accuracies_of(trials: Sequence[FrozenTrial]) -> NDArray[np.float64]:
-    """Return the accuracy of each trained trial; of a pruned one, what it would have reached.
+    """Return the accuracy of each trained trial; of a pruned one, what it would have reached; 0 if it diverged.
 
-    That is its last report plus the median gain of complete trials from the same epoch to the end.
+    A pruned one would have reached its last report plus the median gain of complete trials from that epoch to the end.
     """
     incomplete = [trial for trial in trials if trial.state != TrialState.COMPLETE and trial.intermediate_values]
     gains: dict[int, list[float]] = {max(trial.intermediate_values): [] for trial in incomplete}
@@ -226,7 +226,7 @@ def _accuracy(trial: FrozenTrial, gains: Mapping[int, list[float]]) -> float:
     accuracy = accuracy_of(trial)
     if trial.state == TrialState.COMPLETE and accuracy is not None:
         return accuracy
-    if not trial.intermediate_values:
-        return 0.0  # It diverged before the first report.
+    if not is_stopped(trial) or not trial.intermediate_values:
+        return 0.0  # It diverged.
     last = max(trial.intermediate_values)
     return trial.intermediate_values[last] + float(np.median(gains[last] or [0.0]))
