@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +19,9 @@ ENOUGH = 0.97
 
 _REACHES = (1, 2)
 """Steps by which widths may differ from the fitted ones; the larger number where the smaller is not enough."""
+
+_MOST_NEARBY = 1_000_000
+"""Most combinations of widths to look at."""
 
 _EXACT = 2**52
 """Limits below this are compared exactly as float64."""
@@ -44,7 +48,8 @@ def fill(
 
     A network that uses `ENOUGH` is left as it is. Otherwise each width may differ by a step; where that is not enough,
     the numbers of blocks may be others too, the nearest first; where no network uses enough, each width may differ by
-    two steps. Of equally near networks within the budget, the one that uses most of its tightest limit is taken.
+    two steps. Of equally near networks within the budget, the one that uses most of its tightest limit is taken. In
+    networks so deep that there are more than a million combinations of such widths, nothing is changed.
 
     Args:
         spec: the network; its widths are not read.
@@ -60,9 +65,11 @@ def fill(
         return best
     groups = [[own], *depths] if best.use < ENOUGH else []
     for reach in _REACHES:
-        if best.use >= ENOUGH:
+        choices = _choices(fitted, step=step, reach=reach)
+        # All networks nearby are counted at once; in deep spaces they are too many.
+        if best.use >= ENOUGH or math.prod(map(len, choices)) > _MOST_NEARBY:
             break
-        nearby = _Nearby(costs, _choices(fitted, step=step, reach=reach), growths=growths, budget=budget)
+        nearby = _Nearby(costs, choices, growths=growths, budget=budget)
         for group in groups:
             for blocks in group:
                 best = nearby.fullest(blocks, own, best=best)
