@@ -52,8 +52,9 @@ def _lock(folder: Path) -> Path:
 
 def _remove_abandoned(parent: Path, prefix: str) -> None:
     for folder in parent.glob(f"{prefix}*"):
-        # A folder without a lock file was made by another process just now.
-        if _lock(folder).exists():
-            # It may be in use, or another user's.
-            with suppress(Timeout, PermissionError), FileLock(_lock(folder), timeout=0):
-                shutil.rmtree(folder, ignore_errors=True)
+        # It may be in use, or another user's.
+        with suppress(Timeout, PermissionError):
+            # A folder without a lock file was made by another process just now.
+            if _lock(folder).exists():
+                with FileLock(_lock(folder), timeout=0):
+                    shutil.rmtree(folder, ignore_errors=True)
