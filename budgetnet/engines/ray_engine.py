@@ -287,7 +287,9 @@ class RayEngine(RemoteEngine):
             self._kill(worker)
         if hasattr(self, "_mailbox"):
             ray.kill(self._mailbox)
-            del self._mailbox, self._arrays, self._events
+        # An error or an interrupt at the start may have left some unset.
+        for name in ("_mailbox", "_arrays", "_events"):
+            self.__dict__.pop(name, None)
         self._pending.clear()
         self._attempts.clear()
         if self._connected_here:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
+from support import prepare, tiny_recipe
 
 pytest.importorskip("ray", reason="needs the extra ray")
 
+import ray
+
+from budgetnet.data import DataSet
+from budgetnet.engines.ray_engine import RayEngine
 from budgetnet.engines.ray_worker import Mailbox
 
 
@@ -43,3 +49,16 @@ def test_an_answer_reaches_its_attempt_and_a_replaced_one_is_woken() -> None:
         assert await mailbox.wait_for_answer(0, 1) is None, "it asks too late"
 
     asyncio.run(run())
+
+
+def test_an_engine_that_was_interrupted_at_its_start_is_ended(
+    digits: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = RayEngine(prepare(digits, tiny_recipe()), out=tmp_path, device="cpu", workers=1, per_gpu=1, store=None)
+    killed: list[object] = []
+    monkeypatch.setattr(ray, "kill", killed.append)
+    # The next steps would be to share the images, and to wait for events.
+    engine._mailbox = "mailbox"
+    for _ in range(2):
+        engine._disconnect()
+        assert killed == ["mailbox"]
