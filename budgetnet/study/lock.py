@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from budgetnet.common.errors import BusyError
 from budgetnet.study.bulk import sqlite_file
+from budgetnet.study.storage import server_options
 
 _KEEPALIVES = {"tcp_keepalives_idle": 30, "tcp_keepalives_interval": 10, "tcp_keepalives_count": 3}
 """Settings of a connection by which a PostgreSQL server finds out within a minute that a machine is gone."""
@@ -112,7 +113,8 @@ class StudyLock:
             return
         self._disconnect()
         # A connection of its own: one from a pool could be replaced without notice, and the lock with it.
-        engine = create_engine(self._storage.engine.url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+        url = self._storage.engine.url
+        engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT", **server_options(url))
         self._connection = engine.connect()
         # Or a server would keep the lock of a machine that was switched off for hours.
         for setting, value in _KEEPALIVES.items():

@@ -71,11 +71,15 @@ def _engine_options(url: URL, *, create: bool) -> dict[str, Any]:
     if url.get_backend_name() == "sqlite":
         return _sqlite_options(Path(url.database or ""), create=create)
     # A server may have been restarted since the connection was last used.
-    options: dict[str, Any] = {"pool_pre_ping": True}
+    return {"pool_pre_ping": True, **server_options(url)}
+
+
+def server_options(url: URL) -> dict[str, Any]:
+    """Return options of SQLAlchemy for any connection to a server."""
     if url.get_driver_name().startswith("psycopg") and "connect_timeout" not in url.query:
         # Without a limit, connecting to a machine that is away takes minutes.
-        options["connect_args"] = {"connect_timeout": 10}
-    return options
+        return {"connect_args": {"connect_timeout": 10}}
+    return {}
 
 
 def _sqlite_options(file: Path, *, create: bool) -> dict[str, Any]:
@@ -129,7 +133,7 @@ def _exclusive(url: URL) -> Iterator[None]:
         with FileLock(f"{url.database}.lock", timeout=_LOCK_TIMEOUT):
             yield
     elif backend == "postgresql":
-        engine = create_engine(url, poolclass=NullPool)
+        engine = create_engine(url, poolclass=NullPool, **server_options(url))
         # The lock is released with the transaction, also when the process dies.
         with engine.begin() as connection:
             connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}s'"))
