@@ -19,6 +19,7 @@ from support import CommandResult, RunCommand
 
 from budgetnet.common import cpu
 from budgetnet.data import DataSet, load_dataset
+from budgetnet.training.threads import reset_threads
 
 
 @pytest.fixture
@@ -78,6 +79,7 @@ def postgres(postgres_server: PostgresServer) -> Iterator[PostgresServer]:
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     """Sums of floats depend on the number of threads, and several test processes share the cores."""
+    reset_threads()
     torch.set_num_threads(1)
 
 

@@ -199,12 +199,17 @@ def evaluate(
     if tta not in (*views, "recipe"):
         raise InputError("tta", tta, f"must be one of {', '.join((*views, 'recipe'))}")
     from budgetnet.evaluation.evaluate import evaluate_runs
-    from budgetnet.evaluation.run_data import EvaluationRequest, read_runs
+    from budgetnet.evaluation.run_data import EvaluationRequest, read_runs, require_common_classes
     from budgetnet.study.run_names import run_path
     from budgetnet.training.progress import load_with_progress
 
+    paths = _paths(runs)
+    if not paths:
+        raise InputError("runs", [], "must be at least one run folder")
     part = cast(Part, on)
-    records = read_runs(list(map(run_path, _paths(runs))))
+    records = read_runs(list(map(run_path, paths)))
+    if same_images:
+        require_common_classes(records)
     if same_images and (part == "validation" or data is None):
         require_common_images(records, part)
     chosen = None if tta == "recipe" else cast(Views, tta)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from budgetnet.common.documents import parse_count
 from budgetnet.common.errors import InputError
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from budgetnet.data import DataSet
     from budgetnet.experiments.ablation.config import AblationConfig
     from budgetnet.training.callbacks import Callback
+    from budgetnet.training.threads import ThreadCount
 
 
 def network_of(text: str) -> ModelSpec:
@@ -67,6 +68,20 @@ def seed_of(seed: int) -> int:
         InputError: the seed is not a whole number of at least 0.
     """
     return 0 if seed == 0 and not isinstance(seed, bool) else parse_count(seed, field="seed")
+
+
+def threads_of(threads: ThreadCount | str | None, *, field: str = "threads") -> ThreadCount | None:
+    """Validate a number of threads, ``"auto"``, or None.
+
+    Raises:
+        InputError: it is neither a whole number of at least 1 nor ``"auto"``.
+    """
+    if threads is None or threads == "auto":
+        return cast("ThreadCount | None", threads)
+    try:
+        return parse_count(threads, field=field)
+    except InputError as error:
+        raise InputError(field, threads, f"{error.rule}, or auto") from None
 
 
 def sizes_of(train_size: int | None, validation_size: int | None) -> dict[str, int | None]:

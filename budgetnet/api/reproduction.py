@@ -135,6 +135,7 @@ def run_reproduction(
     from budgetnet.training.progress import chosen_verbosity, load_with_progress, showing
     from budgetnet.training.work import Work
 
+    verbosity = chosen_verbosity(verbosity)
     chosen = choose_device(config.device)
     require_engine(config)
     dataset = dataset or load_with_progress(config.data)
@@ -161,14 +162,14 @@ def run_reproduction(
     runs = [
         PlannedRun(spec=group.spec, recipe=group.recipe, seed=seed) for seed in config.seed_numbers for group in groups
     ]
-    if config.threads is not None:
-        from budgetnet.training.threads import set_threads
+    from budgetnet.training.threads import set_threads
 
-        say(set_threads(config.threads, lambda: first_run(batch, runs), processes=engine.workers_here))
+    if line := set_threads(config.threads, lambda: first_run(batch, runs), processes=engine.workers_here):
+        say(line)
     if any(batch.record(run) is None for run in runs):
         store_reproduction(config)
     for notice in dict.fromkeys(unfinished_cycle(group.recipe) for group in groups):
-        if notice and chosen_verbosity(verbosity) != "quiet":
+        if notice and verbosity != "quiet":
             say(notice)
     with showing(Work(noun="runs", total=len(runs)), verbosity=verbosity) as progress:
         records = batch.train(runs, Callbacks([progress, *trackers, *callbacks]))

@@ -96,6 +96,7 @@ def run_search(
     from budgetnet.training.work import Work
     from budgetnet.visualization.dashboard import annotate_shown
 
+    verbosity = chosen_verbosity(verbosity)
     trackers = make_trackers(config.track, out=config.out)
     # Check the device and the engine before decoding images.
     device = choose_device(config.device)
@@ -112,17 +113,14 @@ def run_search(
     notices = [unfinished_cycle(config.candidate_recipe)]
     if config.finalists and config.final_recipe is not None:
         notices.append(overridden_split(config.finalist_recipe, own=config.candidate_recipe))
-    for notice in notices if chosen_verbosity(verbosity) != "quiet" else ():
+    for notice in notices if verbosity != "quiet" else ():
         if notice:
             say(notice)
-    if config.threads is not None:
-        from budgetnet.training.threads import set_threads
+    from budgetnet.training.threads import set_threads
 
-        say(
-            set_threads(
-                config.threads, lambda: likely_run(request), processes=request.context.engine_choice.workers_here
-            )
-        )
+    processes = request.context.engine_choice.workers_here
+    if line := set_threads(config.threads, lambda: likely_run(request), processes=processes):
+        say(line)
     storage = request.context.storage
     with storage_errors(storage):
         with showing(trained_before(request), verbosity=verbosity) as progress:
@@ -249,6 +247,7 @@ def run_ablation(
     from budgetnet.training.progress import chosen_verbosity, load_with_progress, showing
     from budgetnet.training.work import Work
 
+    verbosity = chosen_verbosity(verbosity)
     trackers = [] if partial else make_trackers(config.track, out=config.out)
     require_engine(config)
     dataset = dataset or load_with_progress(config.data_name)
@@ -271,13 +270,13 @@ def run_ablation(
     for variant in variants:
         if variant.is_base:
             variant.verdict.require()
-    if config.threads is not None:
-        from budgetnet.training.threads import set_threads
+    from budgetnet.training.threads import set_threads
 
-        say(set_threads(config.threads, lambda: first_run(batch, runs), processes=engine.workers_here))
+    if line := set_threads(config.threads, lambda: first_run(batch, runs), processes=engine.workers_here):
+        say(line)
     if any(batch.record(run) is None for run in runs):
         store_ablation(config)
-    if chosen_verbosity(verbosity) != "quiet" and (notice := unfinished_cycle(study.base_recipe)):
+    if verbosity != "quiet" and (notice := unfinished_cycle(study.base_recipe)):
         say(notice)
     with showing(Work(noun="runs", total=len(runs)), verbosity=verbosity) as progress:
         records = train_variants(study, variants, batch, Callbacks([progress, *trackers, *callbacks]))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from budgetnet.api.inputs import check_callbacks, dataset_of, recipe_of, seed_of, sizes_of, spec_of
+from budgetnet.api.inputs import check_callbacks, dataset_of, recipe_of, seed_of, sizes_of, spec_of, threads_of
 from budgetnet.api.run import TrainedRun
 from budgetnet.common.documents import parse_count
 from budgetnet.common.files import require_folder
@@ -153,7 +153,11 @@ def train(
         BusyError: another process is training the same run.
     """
     check_callbacks(callbacks)
+    threads = threads_of(threads)
     require_folder(Path(out), field="out")
+    from budgetnet.training.progress import chosen_verbosity
+
+    verbosity = chosen_verbosity(verbosity)
     ready = prepare(
         spec,
         data=data,
@@ -165,12 +169,9 @@ def train(
         train_size=train_size,
         validation_size=validation_size,
     )
-    if threads is not None:
-        from budgetnet.training.threads import set_threads
+    from budgetnet.training.threads import set_threads
 
-        set_threads(threads, ready.first_run)
-    from budgetnet.training.progress import chosen_verbosity
-
-    if chosen_verbosity(verbosity) != "quiet" and (notice := unfinished_cycle(ready.recipe)):
+    set_threads(threads, ready.first_run)
+    if verbosity != "quiet" and (notice := unfinished_cycle(ready.recipe)):
         _log.warning(notice)
     return ready.run(compile=compile, cuda_graphs=cuda_graphs, callbacks=callbacks, verbosity=verbosity)

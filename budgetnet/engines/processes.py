@@ -24,6 +24,7 @@ from budgetnet.engines import worker as worker_program
 from budgetnet.engines.deaths import Ending
 from budgetnet.engines.remote import Message, RemoteEngine
 from budgetnet.engines.shared_data import shared_data
+from budgetnet.training.threads import are_threads_requested
 
 _STOP_SECONDS = 60.0
 """Seconds for a worker to end after it was told to."""
@@ -83,6 +84,7 @@ class ProcessEngine(RemoteEngine):
             "out": str(self.out),
             "device": self.device,
             "threads": threads if self.device == "cpu" else None,
+            "threads_requested": are_threads_requested(),
         }
         for worker in range(self.workers):
             self._start(worker)

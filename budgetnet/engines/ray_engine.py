@@ -20,6 +20,7 @@ from budgetnet.engines.ray_connection import connect, disconnect, last_line
 from budgetnet.engines.remote import Message, RemoteEngine
 from budgetnet.engines.run_store import RunStore, StoreError
 from budgetnet.training.callbacks import Callback
+from budgetnet.training.threads import are_threads_requested
 
 _log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ class RayEngine(RemoteEngine):
         self._away_since = self._retry_at = 0.0
         self._without_worker_since: float | None = None
         self._connected_here = False
-        self._threads = 1
+        self._threads, self._threads_requested = 1, False
 
     def run(self, dispatcher: Dispatcher, callback: Callback) -> None:
         """Execute jobs until the dispatcher has none and all have ended.
@@ -88,8 +89,9 @@ class RayEngine(RemoteEngine):
         self._mark = secrets.token_hex(8)
         self._store.leave_mark(self._mark)
         self._connected_here = connect()
-        # An unset OMP_NUM_THREADS means all cores of this machine, which says nothing about the cluster's machines.
-        self._threads = torch.get_num_threads() if "OMP_NUM_THREADS" in os.environ else 1
+        # By itself torch uses all cores of this machine, which says nothing about the cluster's machines.
+        self._threads_requested = "OMP_NUM_THREADS" in os.environ or are_threads_requested()
+        self._threads = torch.get_num_threads() if self._threads_requested else 1
         self.set_workers(self.workers or max(1, self._room()))
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         options: dict[str, Any] = {"num_cpus": 0, "max_concurrency": 100_000, "scheduling_strategy": here}
@@ -123,7 +125,12 @@ class RayEngine(RemoteEngine):
         self._assign(worker)
         actor = ray.remote(Worker).options(max_restarts=0, max_task_retries=0, **self._needs)
         self._actors[worker] = actor.remote(
-            worker, self._mailbox, device=self.device, store=self._store.url, threads=self._threads
+            worker,
+            self._mailbox,
+            device=self.device,
+            store=self._store.url,
+            threads=self._threads,
+            threads_requested=self._threads_requested,
         )
         self._pending[self._actors[worker].prepare.remote(self._arrays, self._mark)] = worker
 

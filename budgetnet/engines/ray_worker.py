@@ -24,6 +24,7 @@ from budgetnet.engines.shared_data import own_folder
 from budgetnet.engines.worker_loop import execute
 from budgetnet.runs.records import TRAINER_VERSION, RunIdentity
 from budgetnet.runs.store import RunFolder
+from budgetnet.training.threads import use_threads
 from budgetnet.training.trainer import identify
 from budgetnet.version import __version__
 
@@ -96,7 +97,9 @@ class _ReplacedError(Exception):
 class Worker:
     """Trains one job after another in a folder of its own and copies its progress to the store."""
 
-    def __init__(self, number: int, mailbox: Any, *, device: str, store: str, threads: int) -> None:
+    def __init__(
+        self, number: int, mailbox: Any, *, device: str, store: str, threads: int, threads_requested: bool
+    ) -> None:
         """Create the worker.
 
         Args:
@@ -105,10 +108,11 @@ class Worker:
             device: type of device to train on.
             store: URL of the run store.
             threads: threads of torch on a CPU.
+            threads_requested: whether the user gave their number.
         """
         self._number, self._mailbox, self._device, self._store = number, mailbox, device, store
         self._data: TrainingData | None = None
-        torch.set_num_threads(threads)
+        use_threads(threads, requested=threads_requested)
 
     def prepare(self, arrays: dict[str, Any], mark: str) -> dict[str, str]:
         """Receive the images; return the versions of this worker, and its node.

@@ -110,9 +110,10 @@ def _work(setup: dict[str, Any], link: _Link) -> None:
 
     from budgetnet.data.training_data import TrainingData
     from budgetnet.engines.worker_loop import execute
+    from budgetnet.training.threads import use_threads
 
     if setup["threads"]:
-        torch.set_num_threads(setup["threads"])
+        use_threads(setup["threads"], requested=setup["threads_requested"])
     data = TrainingData.open_shared(Path(setup["data"]), device=torch.device(setup["device"]))
     link.send("ready")
     while (message := link.receive()) is not None:

@@ -9,7 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from rich.console import Console
 from rich.progress import (
@@ -69,15 +69,15 @@ def chosen_verbosity(verbosity: Verbosity | None) -> Verbosity:
     """Return a verbosity, by default that of the environment, else ``normal``.
 
     Raises:
-        InputError: the environment names no verbosity.
+        InputError: it is none, or the environment names none.
     """
-    if verbosity is None:
-        names: dict[str, Verbosity] = {name: name for name in get_args(Verbosity)}
-        text = os.environ.get(VERBOSITY_VARIABLE, "normal")
-        if text not in names:
-            raise InputError(VERBOSITY_VARIABLE, text, f"must be {', '.join(names)}")
-        return names[text]
-    return verbosity
+    names: dict[object, Verbosity] = {name: name for name in get_args(Verbosity)}
+    field, value = "verbosity", cast(object, verbosity)
+    if value is None:
+        field, value = VERBOSITY_VARIABLE, os.environ.get(VERBOSITY_VARIABLE, "normal")
+    if value not in names:
+        raise InputError(field, value, f"must be {', '.join(map(str, names))}")
+    return names[value]
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
@@ -35,8 +35,21 @@ ThreadCount = int | Literal["auto"]
 _ROUNDS = 3
 _SECONDS = 6.0
 """Time limit in seconds after which no further round of steps starts."""
-_requested: ContextVar[int | None] = ContextVar("requested threads", default=None)
-"""Number of threads that `set_threads` was told to use."""
+
+
+@dataclass
+class _Choice:
+    """The number of threads that this module set last; torch has one for the process."""
+
+    before: int = 0
+    """Number before it was set."""
+    count: int | None = None
+    """The number; None if none was set."""
+    requested: bool = False
+    """Whether the user gave it."""
+
+
+_choice = _Choice()
 
 
 class FirstRun(NamedTuple):
@@ -64,44 +77,70 @@ class ThreadTimes(NamedTuple):
         return f"threads: {self.fastest}, the fastest for this network: a step takes {', '.join(each)}"
 
 
-def set_threads(wanted: ThreadCount, first: Callable[[], FirstRun | None], *, processes: int = 1) -> str:
-    """Set torch's number of threads for this process.
+def set_threads(wanted: ThreadCount | None, first: Callable[[], FirstRun | None], *, processes: int = 1) -> str:
+    """Set torch's number of threads for this process, in place of what an earlier call set.
 
     Args:
-        wanted: number of threads, or ``"auto"`` to measure training steps with one thread and with all.
+        wanted: number of threads, ``"auto"`` to measure training steps with one thread and with all, or None for the
+            number before the first call.
         first: returns the run to measure, or None if no run is left to train on the CPU. With ``"auto"``, a resumed run
             keeps its number of threads.
         processes: number of processes that share the cores.
 
     Returns:
-        One line that reports the number of threads and the reason.
+        One line that reports the number of threads and the reason; empty for None.
 
     Raises:
         InputError: more threads than the process has cores, or than ``OMP_NUM_THREADS`` allows.
     """
+    reset_threads()
+    if wanted is None:
+        return ""
     most = max_threads(processes)
     if wanted != "auto" and wanted > most:
         rule = f"must be at most {most}: the cores of this process, or OMP_NUM_THREADS"
         raise InputError("threads", wanted, rule + (f", shared by {processes} processes" if processes > 1 else ""))
-    _requested.set(None if wanted == "auto" else wanted)
     run = first()
     recorded = run.folder.recorded_threads() if run and run.folder else None
     if wanted != "auto":
-        torch.set_num_threads(wanted)
+        use_threads(wanted, requested=True)
         differs = recorded not in (None, wanted)
         note = f"; the run was trained with {recorded} so far, and rounding depends on the number" if differs else ""
         return f"threads: {wanted}, as requested{note}"
     if recorded is not None:
-        torch.set_num_threads(min(recorded, most))
+        use_threads(min(recorded, most))
         return f"threads: {min(recorded, most)}, as in earlier epochs of the resumed run"
     if run is None:
         return f"threads: {torch.get_num_threads()}, not measured: no run is left to train on the CPU"
     if most == 1:
-        torch.set_num_threads(1)
+        use_threads(1)
         return "threads: 1, the only possible number"
     times = measure_threads(training_step_of(run), most=most)
-    torch.set_num_threads(times.fastest)
+    use_threads(times.fastest)
     return str(times)
+
+
+def use_threads(count: int, *, requested: bool = False) -> None:
+    """Set torch's number of threads.
+
+    Args:
+        count: number of threads.
+        requested: whether the user gave the number, so that runs use it as it is.
+    """
+    _choice.before, _choice.count, _choice.requested = torch.get_num_threads(), count, requested
+    torch.set_num_threads(count)
+
+
+def reset_threads() -> None:
+    """Set torch's number of threads to that before `use_threads`, unless others have changed it since."""
+    if torch.get_num_threads() == _choice.count:
+        torch.set_num_threads(_choice.before)
+    _choice.count, _choice.requested = None, False
+
+
+def are_threads_requested() -> bool:
+    """Return whether the user gave the current number of threads."""
+    return _choice.requested and torch.get_num_threads() == _choice.count
 
 
 def run_threads(folder: RunFolder, device: torch.device) -> int:
@@ -113,7 +152,7 @@ def run_threads(folder: RunFolder, device: torch.device) -> int:
     operation can make a step hundreds of times slower.
     """
     current = torch.get_num_threads()
-    if current == _requested.get():
+    if are_threads_requested():
         return current
     count = min(folder.recorded_threads() or current, current)
     if count == 1 or device.type != "cpu" or "OMP_NUM_THREADS" in os.environ:

@@ -79,6 +79,10 @@ def test_spec_recipe_and_data_are_taken_by_name_or_file(tmp_path: Path) -> None:
         ({"epochs": 0}, "epochs"),
         ({"recipe": "none-such"}, "recipe"),
         ({"device": "tpu"}, "device"),
+        ({"threads": 0}, "threads"),
+        ({"threads": -1}, "threads"),
+        ({"threads": "two"}, "threads"),
+        ({"verbosity": "silent"}, "verbosity"),
         ({"callbacks": [print]}, "callbacks"),
     ],
 )
@@ -125,6 +129,12 @@ def test_evaluation_refuses_unknown_choices(runs: list[TrainedRun], changes: dic
     with pytest.raises(bn.InputError, match="must be one of") as refused:
         bn.evaluate(runs[0].folder, **changes)  # type: ignore[arg-type]
     assert refused.value.field == field
+
+
+def test_an_evaluation_of_no_run_is_refused() -> None:
+    for same_images in (False, True):
+        with pytest.raises(bn.InputError, match=r"^runs = \[\]: must be at least one run folder$"):
+            bn.evaluate([], same_images=same_images)
 
 
 def test_predictions_are_those_of_the_network(runs: list[TrainedRun], digits: DataSet, tmp_path: Path) -> None:

@@ -19,16 +19,17 @@ from budgetnet.common.errors import InputError
 from budgetnet.data import DataSet
 from budgetnet.runs.records import Epoch
 from budgetnet.runs.store import RunFolder
-from budgetnet.training.threads import FirstRun, ThreadTimes, measure_threads, set_threads, training_step_of
+from budgetnet.training.threads import (
+    FirstRun,
+    ThreadTimes,
+    are_threads_requested,
+    measure_threads,
+    set_threads,
+    training_step_of,
+)
 from budgetnet.training.trainer import train
 
 two_cores = pytest.mark.skipif(available_cores() < 2, reason="needs two cores")
-
-
-@pytest.fixture(autouse=True)
-def nothing_requested() -> None:
-    """A request holds for the process, which is that of all tests."""
-    set_threads("auto", no_run)
 
 
 def no_run() -> FirstRun | None:
@@ -61,6 +62,22 @@ def test_measured_times_are_reported_in_one_line() -> None:
 def test_a_requested_number_is_set() -> None:
     torch.set_num_threads(2)
     assert set_threads(1, no_run) == "threads: 1, as requested"
+    assert torch.get_num_threads() == 1
+
+
+@two_cores
+def test_a_number_holds_until_the_next_call() -> None:
+    torch.set_num_threads(2)
+    for wanted in (1, 2, 1):
+        assert set_threads(wanted, no_run) == f"threads: {wanted}, as requested"
+        assert (torch.get_num_threads(), are_threads_requested()) == (wanted, True)
+    assert set_threads(None, no_run) == ""
+    assert (torch.get_num_threads(), are_threads_requested()) == (2, False)
+    # What others set afterwards is theirs.
+    set_threads(2, no_run)
+    torch.set_num_threads(1)
+    assert not are_threads_requested()
+    set_threads(None, no_run)
     assert torch.get_num_threads() == 1
 
 
@@ -194,7 +211,7 @@ def test_the_command_reports_and_records_the_number_of_threads(
     (environment,) = tmp_path.glob("runs/*/environment.json")
     assert json.loads(environment.read_text())["starts"][0]["threads"] == threads_used
     again = tell("train", *files, *sizes, "--threads", "auto")
-    assert again.err == f"threads: {threads_used}, not measured: no run is left to train on the CPU\n"
+    assert again.err == "threads: 2, not measured: no run is left to train on the CPU\n"
 
 
 @pytest.mark.parametrize("text", ["0", "two", "-1", "1.5"])
