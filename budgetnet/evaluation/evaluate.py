@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from budgetnet.common.errors import RecordError
 from budgetnet.data import DataSet, load_dataset
 from budgetnet.evaluation.results import EvaluatedRun
@@ -169,7 +171,9 @@ def _evaluate_without_storing(
     found = {}
     for record in records:
         own = datasets[record.folder]
-        test = to_device(images, labels, device=device, mean=own.mean, std=own.std)
+        # Runs may number the classes differently.
+        numbers = np.array([own.class_names.index(name) for name in shared.class_names])
+        test = to_device(images, numbers[labels], device=device, mean=own.mean, std=own.std)
         found[record.folder] = score(record, test, views=request.views)
     return found
 

@@ -125,7 +125,12 @@ class DataSets:
         if names is None and self._request.class_names:
             with suppress(DataError):
                 return self.of(record).class_names
-        return names or tuple(map(str, range(record.identity.spec.num_classes)))
+        return names or _numbers(record.identity.spec.num_classes)
+
+
+def _numbers(count: int) -> tuple[str, ...]:
+    """Return the names of classes without names."""
+    return tuple(map(str, range(count)))
 
 
 def _in_order_of_classes(dataset: DataSet, record: RunRecord) -> DataSet:
@@ -135,8 +140,7 @@ def _in_order_of_classes(dataset: DataSet, record: RunRecord) -> DataSet:
         InputError: the names of the classes differ.
     """
     own, other = _stored_class_names(record), dataset.class_names
-    numbers = tuple(map(str, range(dataset.num_classes)))
-    if own is None or own == other or numbers in (own, other):
+    if own is None or own == other or _numbers(dataset.num_classes) in (own, other):
         return dataset
     missing = [name for name in own if name not in other]
     if missing:
@@ -145,6 +149,21 @@ def _in_order_of_classes(dataset: DataSet, record: RunRecord) -> DataSet:
         )
         raise InputError("data", dataset.name, rule)
     return replace(dataset, class_names=own, test=dataset.test.relabelled([own.index(name) for name in other]))
+
+
+def require_common_classes(records: Sequence[RunRecord]) -> None:
+    """Raise an error unless all runs number the classes alike, so that their predictions can be averaged.
+
+    Raises:
+        InputError: the names or the order of a run's classes differ from those of the first.
+    """
+    named = [(record, names) for record in records if (names := _stored_class_names(record)) is not None]
+    for record, names in named:
+        # Numbers are no names: they stand for any.
+        if names != named[0][1] and _numbers(len(names)) not in (names, named[0][1]):
+            first = named[0][0].folder.name
+            rule = f"was trained on other classes than {first}, or in another order, so they cannot be averaged"
+            raise InputError("run", str(record.folder), rule)
 
 
 def _stored_class_names(record: RunRecord) -> tuple[str, ...] | None:

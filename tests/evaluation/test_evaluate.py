@@ -14,7 +14,7 @@ from budgetnet.common.errors import DataError, InputError, RecordError
 from budgetnet.common.files import read_mapping, write_json
 from budgetnet.data import DataSet, read_openings
 from budgetnet.evaluation.evaluate import evaluate_runs
-from budgetnet.evaluation.run_data import EvaluationRequest, read_runs
+from budgetnet.evaluation.run_data import EvaluationRequest, read_runs, require_common_classes
 from budgetnet.runs.recipe import Views
 from budgetnet.runs.records import RunRecord
 from budgetnet.runs.store import TEST_OPENINGS_FILE, RunFolder
@@ -313,6 +313,18 @@ def test_classes_of_another_data_set_are_matched_by_name(runs: Runs, tmp_path: P
     # Class 0 of the other data set is called d, which is class 3 of the run.
     assert result.scores.labels.tolist() == [order[label] for label in labels.tolist()]
     assert result.class_names == letters
+    # One that numbers them in another way is evaluated along with it.
+    records = [record, *(without_names(each, names=letters[::-1]) for each in runs("good1"))]
+    before = openings(tmp_path)
+    results = evaluate_runs(records, TEST._replace(data="others"), load=lambda _: other)
+    assert len(openings(tmp_path)) == len(before) + 1
+    reversed_order = [9 - order[label] for label in labels.tolist()]
+    assert results[0].scores.labels.tolist() == [order[label] for label in labels.tolist()]
+    assert results[1].scores.labels.tolist() == reversed_order
+    assert results[1].class_names == letters[::-1]
+    with pytest.raises(InputError, match=r"was trained on other classes than good0, or in another order"):
+        require_common_classes(records)
+    require_common_classes([record, *runs("good2")])
     # In another spelling it is another class.
     spelled = replace(plain, class_names=tuple("abcdefghiJ"))
     before = openings(tmp_path)
