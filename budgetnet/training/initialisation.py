@@ -57,11 +57,13 @@ def whiten(network: ResNet, data: OnDeviceImages) -> None:
 
     Args:
         network: changed in place.
-        data: training images; the first 5,000 are used.
+        data: training images; the first 5,000 are used, or of images larger than 32x32 as many as have no more pixels.
     """
     layer = network.stem.whitening
     if layer is not None:
-        images = data.images[:_WHITENING_IMAGES]
+        height, width = data.images.shape[2:]
+        # Every pixel starts a patch, and all patches are in memory.
+        images = data.images[: max(1, min(_WHITENING_IMAGES, _WHITENING_IMAGES * 32 * 32 // (height * width)))]
         layer.weight.copy_(whitening_weights(normalise(images, data.mean, data.std), side=layer.kernel_size[0]))
 
 
@@ -83,7 +85,7 @@ def whitening_weights(images: Tensor, *, side: int) -> Tensor:
     patches = images.unfold(2, side, 1).unfold(3, side, 1).permute(0, 2, 3, 1, 4, 5)
     rows = patches.reshape(-1, channels * side**2)
     moments = torch.zeros(rows.shape[1], rows.shape[1], dtype=torch.float64)
-    # In float64 on the CPU and in chunks: equal on all devices, with little memory.
+    # In float64 on the CPU and in chunks, so that the result is equal on all devices and needs little memory.
     for chunk in torch.split(rows, 1_000_000):
         wide = chunk.cpu().double()
         moments += wide.T @ wide

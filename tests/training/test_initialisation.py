@@ -9,9 +9,10 @@ from support import TINY, prepare, tiny_recipe
 from torch import nn
 
 from budgetnet.data import DataSet
-from budgetnet.data.on_device import normalise
+from budgetnet.data.on_device import OnDeviceImages, normalise
 from budgetnet.model.parts import Stem
 from budgetnet.model.spec import ModelSpec
+from budgetnet.training import initialisation
 from budgetnet.training.initialisation import init_dirac, initialise, whiten, whitening_weights
 
 WHITENED = TINY.replace(stem={"channels": 8, "whitening": 2})
@@ -93,6 +94,25 @@ def test_the_whitening_convolution_is_computed_from_training_images_and_frozen(d
     expected = (variances / (variances + 5e-4))[::-1]
     assert (outputs**2).mean(axis=0) == pytest.approx(expected, rel=1e-3)
     assert layer.bias is not None and layer.bias.requires_grad
+
+
+@pytest.mark.parametrize(("side", "count"), [(16, 5_000), (32, 5_000), (64, 1_250), (256, 78), (4_000, 1)])
+def test_whitening_takes_no_more_pixels_than_of_5000_small_images(
+    side: int, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+
+    def count_images(images: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+        taken.append(len(images))
+        return normalise(images[:1, :, :4, :4], mean, std)
+
+    monkeypatch.setattr(initialisation, "normalise", count_images)
+    # Of images that take no memory, as all are one.
+    images = torch.zeros(1, 1, 1, 1, dtype=torch.uint8).expand(6_000, 1, side, side)
+    labels = torch.zeros(6_000, dtype=torch.int64)
+    data = OnDeviceImages(images=images, labels=labels, mean=torch.zeros(1), std=torch.ones(1))
+    whiten(initialise(WHITENED.replace(input_shape=(1, 32, 32)), 0), data)
+    assert taken == [count]
 
 
 def test_whiten_does_not_change_a_network_without_a_whitening_convolution(digits: DataSet) -> None:
