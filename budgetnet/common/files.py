@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import yaml
 
@@ -142,20 +142,35 @@ def read_mapping(path: Path, *, field: str = "file") -> dict[str, Any]:
         raise InputError(field, str(path), f"must be at most {MAX_TEXT_BYTES:,} bytes")
     try:
         text = raw.decode("utf-8-sig")
-        value = _parse_json(text) if path.suffix.lower() == ".json" else yaml.load(text, _StrictLoader)  # noqa: S506 - a safe loader
     except UnicodeDecodeError:
         raise InputError(field, str(path), "must be UTF-8 text") from None
-    except yaml.YAMLError as error:
-        raise InputError(field, str(path), f"must be well-formed YAML: {_yaml_problem(error)}") from None
-    except RecursionError:
-        raise InputError(field, str(path), "is nested too deeply") from None
-    except (ValueError, LookupError, AttributeError) as error:
-        # The YAML loader raises these if a tag does not match its value, as in `!!bool maybe`.
-        kind = "JSON" if path.suffix.lower() == ".json" else "YAML"
-        raise InputError(field, str(path), f"must be well-formed {kind}: {error}") from None
+    value = parse_text(text, kind="JSON" if path.suffix.lower() == ".json" else "YAML", field=field, name=str(path))
     if not isinstance(value, dict):
         raise InputError(field, str(path), f"must contain a mapping of fields, not {_type_name(value)}")
     return value
+
+
+def parse_text(text: str, *, kind: Literal["JSON", "YAML"], field: str, name: str) -> Any:
+    """Return the value of a text in YAML or JSON, without duplicate keys.
+
+    Args:
+        text: the text.
+        kind: its format.
+        field: name of the input in error messages.
+        name: value of the input in error messages: the path of a file, or the text itself.
+
+    Raises:
+        InputError: the text is malformed.
+    """
+    try:
+        return _parse_json(text) if kind == "JSON" else yaml.load(text, _StrictLoader)  # noqa: S506 - a safe loader
+    except yaml.YAMLError as error:
+        raise InputError(field, name, f"must be well-formed YAML: {_yaml_problem(error)}") from None
+    except RecursionError:
+        raise InputError(field, name, "is nested too deeply") from None
+    except (ValueError, LookupError, AttributeError) as error:
+        # The YAML loader raises these if a tag does not match its value, as in `!!bool maybe`.
+        raise InputError(field, name, f"must be well-formed {kind}: {error}") from None
 
 
 def _parse_json(text: str) -> Any:

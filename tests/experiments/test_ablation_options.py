@@ -258,6 +258,24 @@ def test_levels_with_first_cycle_adapt_to_epochs() -> None:
     assert schedules[1:] == [Schedule(kind="one-cycle", first_cycle=4), Schedule(kind="constant", first_cycle=4)]
 
 
+def test_levels_that_are_recipes_are_trained_for_the_epochs() -> None:
+    study = AblationStudy.from_mapping({**STUDY, "options": {}, "factors": {"recipe": ["modern", "fast"]}})
+    variants = study.with_epochs(4).variants(**CIFAR)
+    assert [each.recipe.epochs for each in variants] == [4, 4, 4]
+    assert [each.name for each in variants[1:]] == ["recipe=modern", "recipe=fast"]
+    assert [each.recipe.schedule.first_cycle for each in variants[1:]] == [4, 4]
+    option = {"longer": {"recipe": "modern", "recipe.epochs": 7}, "modern": {"recipe": "modern"}}
+    mixed = AblationStudy.from_mapping({**STUDY, "options": option}).with_epochs(4)
+    assert [each.recipe.epochs for each in mixed.variants(**CIFAR)] == [4, 7, 4]
+
+
+def test_levels_that_become_equal_are_kept_once() -> None:
+    factors = {"recipe.schedule.first_cycle": [5, 60, 75]}
+    study = AblationStudy.from_mapping({**STUDY, "recipe": "paper", "options": {}, "factors": factors})
+    variants = study.with_epochs(8).variants(**CIFAR)
+    assert [each.recipe.schedule.first_cycle for each in variants] == [8, 5]
+
+
 NESTEROV = {"recipe.nesterov": True}
 
 

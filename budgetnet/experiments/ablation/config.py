@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-import yaml
 from pydantic import BeforeValidator, model_validator
 
 from budgetnet.common.config import (
@@ -23,6 +22,7 @@ from budgetnet.common.config import (
 )
 from budgetnet.common.documents import path_as_text
 from budgetnet.common.errors import InputError, named
+from budgetnet.common.files import parse_text
 from budgetnet.experiments.ablation.study import MAX_SEEDS, AblationStudy
 from budgetnet.experiments.ablation.winner import SearchWinner, winner_study
 from budgetnet.model.zoo import find_spec
@@ -187,7 +187,4 @@ def _read_change(text: str) -> tuple[str, Any]:
         return path, find_spec(value).to_mapping()
     if path == "recipe":
         return path, find_recipe(value).to_mapping()
-    try:
-        return path, yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise InputError("change", text, "must have a value in YAML") from None
+    return path, parse_text(value, kind="YAML", field="change", name=text)

@@ -251,21 +251,26 @@ def with_epochs(base: Setup, settings: Mapping[str, Any], epochs: int) -> dict[s
 
     Args:
         base: network and recipe that the settings override.
-        settings: levels by dotted path; those that name epochs or a whole recipe are not changed.
+        settings: levels by dotted path; not changed if they name epochs themselves.
         epochs: number of epochs.
 
     Raises:
         InputError: a setting is invalid for this base.
     """
-    if "recipe" in settings or "recipe.epochs" in settings or not _names_cycles(settings):
-        return dict(settings)
+    changed = dict(settings)
+    if "recipe.epochs" in settings:
+        return changed
+    if "recipe" in settings:
+        changed["recipe"] = Recipe.from_mapping(settings["recipe"]).with_epochs(epochs).to_mapping()
+    if not _names_cycles(settings):
+        return changed
     recipe = override(base, settings).recipe
     schedule = recipe.schedule
     cycle = epochs if schedule.is_single_cycle else min(schedule.first_cycle, epochs)
     milestones = None
     if schedule.milestones is not None:
         milestones = list(schedule.stretched(epochs, own=recipe.epochs).milestones or ())
-    changed, whole = dict(settings), settings.get("recipe.schedule")
+    whole = settings.get("recipe.schedule")
     for name, value in (("first_cycle", cycle), ("milestones", milestones)):
         if f"recipe.schedule.{name}" in settings:
             changed[f"recipe.schedule.{name}"] = value

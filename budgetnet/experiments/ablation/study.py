@@ -15,7 +15,7 @@ from budgetnet.common.documents import Document, whole_number
 from budgetnet.common.errors import InputError
 from budgetnet.common.files import read_mapping
 from budgetnet.experiments.ablation.design import BASE, Design, check_design, count_of
-from budgetnet.experiments.ablation.levels import read_document
+from budgetnet.experiments.ablation.levels import level_key, read_document
 from budgetnet.experiments.ablation.overrides import Setup, override, with_epochs
 from budgetnet.experiments.ablation.parsing import (
     NO_FACTORS,
@@ -226,7 +226,8 @@ class AblationStudy(Document):
     def with_epochs(self, epochs: int) -> Self:
         """Return the study with another number of epochs, by `Recipe.with_epochs`.
 
-        Options and levels that name a first cycle get the adapted one, unless they also name epochs or a whole recipe.
+        Options and levels that name a recipe or a first cycle get the adapted one, unless they also name epochs; levels
+        that become equal are kept once.
 
         Raises:
             InputError: fewer than one epoch.
@@ -238,9 +239,9 @@ class AblationStudy(Document):
 
         mapping = self.to_mapping()
         mapping["options"] = {name: adapted(settings) for name, settings in mapping["options"].items()}
-        mapping["factors"] = {
-            path: [adapted({path: level})[path] for level in levels] for path, levels in mapping["factors"].items()
-        }
+        for path, levels in mapping["factors"].items():
+            new = [adapted({path: level})[path] for level in levels]
+            mapping["factors"][path] = list({level_key(level): level for level in new}.values())
         # The schedule of the changed base, whole, so that nothing of the study's own changes is left to override it.
         kept = {path: value for path, value in self.changes.items() if not path.startswith("recipe.schedule.")}
         length = {"recipe.epochs": how.epochs, "recipe.schedule": how.schedule.to_mapping()}
