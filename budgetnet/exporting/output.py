@@ -44,7 +44,7 @@ def writing(path: Path) -> Iterator[Path]:
         OSError: such an error was raised inside; the new one names the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    folder = tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    folder = tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=".writing")
     with folder as temporary, library_messages_disabled():
         try:
             yield Path(temporary) / path.name

@@ -42,9 +42,11 @@ from budgetnet.exporting import verification
 from budgetnet.exporting.exporting import export
 from budgetnet.exporting.formats import FORMATS, SUFFIXES, Format
 from budgetnet.exporting.metadata import PIXELS
+from budgetnet.exporting.output import writing
 from budgetnet.model import zoo
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.records import DataRecord
+from budgetnet.runs.store import RunFolder
 from budgetnet.training.checkpoint import write_safetensors
 
 SHARED = Path(os.environ.get("BUDGETNET_SHARED_DATA", "no-such-folder"))
@@ -112,6 +114,14 @@ def test_exported_network_gives_the_same_logits(odd: DataSet, tmp_path: Path, na
         expected = expected_logits(record, images)
         assert count == 1 or expected.std(dim=0).min() > 0.01
         torch.testing.assert_close(RUN[form](path, images).double(), expected, rtol=0, atol=1e-4)
+
+
+def test_a_run_can_be_trained_beside_an_export_into_its_folder(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    with writing(run.path / "network.onnx") as file:
+        file.touch()
+        with run.locked():
+            assert file.exists()
 
 
 @pytest.mark.slow
