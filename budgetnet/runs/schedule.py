@@ -228,8 +228,9 @@ class Muon(Document):
     """Muon optimiser of convolution weights by orthogonalised momentum (Jordan et al. 2024, "Muon").
 
     The update of each weight, a matrix (output channels, all other dimensions), is its Nesterov momentum with all
-    singular values brought near 1 by Newton-Schulz iterations. The weight is then normalised to a Frobenius norm of the
-    square root of the number of output channels. The recipe's `optimizer` trains linear layer, biases and batch norm.
+    singular values brought near 1 by Newton-Schulz iterations. Before it is subtracted, the weight is normalised to a
+    Frobenius norm of the square root of the number of output channels. The recipe's `optimizer` trains linear layer,
+    biases and batch norm.
     """
 
     learning_rate: Annotated[Real, Field(gt=0, le=1000)] = 0.24
