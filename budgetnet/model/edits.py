@@ -63,10 +63,14 @@ def _smallest_edit(family: _Family, budget: Budget) -> Edit | None:
         found = [*even[place : place + 1], *islice(filter(fits, sorted(uneven, reverse=True)), 1)]
         return max(found, default=None)
 
-    multiples = [[each for each in steps if each % family.step == 0] for steps in (family.steps, family.uneven)]
+    steps, uneven = family.steps, family.uneven
+    if budget.max_latency_ms is not None:
+        # The device's file may lack widths between those that it has, and a smaller network may take longer.
+        steps, uneven = (), {*steps, *uneven}
+    multiples = [[each for each in some if each % family.step == 0] for some in (steps, uneven)]
     found = largest(*multiples)
     if found is None:
-        found = largest(family.steps, family.uneven)
+        found = largest(steps, uneven)
     if found is None:
         return None
     words, edited = family.edit(found)
@@ -128,18 +132,25 @@ def _all_widths(spec: ModelSpec) -> _Family:
         for place, top in enumerate(own)
     ]
 
-    def edit(thousandths: int) -> tuple[str, ModelSpec]:
-        pairs = zip(allowed, own, strict=True)
-        widths = [each.nearest(top * thousandths // 1000) for each, top in pairs]
+    def scaled(thousandths: int) -> list[int] | None:
+        widths = [each.nearest(top * thousandths // 1000) for each, top in zip(allowed, own, strict=True)]
         for place in reversed(range(len(spec.stages))):
-            if spec.block_settings[place].shortcut.kind == "padding":
+            if spec.block_settings[place].shortcut.kind == "padding" and widths[place] > widths[place + 1]:
                 # It cannot narrow.
-                widths[place] = min(widths[place], widths[place + 1])
-        stem, *stages = widths
+                narrower = allowed[place].at_most(widths[place + 1])
+                if narrower is None:
+                    return None
+                widths[place] = narrower
+        return widths
+
+    found = {each: widths for each in range(1, 1000) if (widths := scaled(each)) is not None}
+
+    def edit(thousandths: int) -> tuple[str, ModelSpec]:
+        stem, *stages = found[thousandths]
         edited = _edited(spec, [{"channels": width} for width in stages], stem=stem)
         return f"all widths x {thousandths / 1000:g}", edited
 
-    return _Family((), edit, uneven=range(1, 1000))
+    return _Family((), edit, uneven=found)
 
 
 class _Widths:
@@ -154,13 +165,18 @@ class _Widths:
         if width >= _WIDTH_STEP and self._multiples:
             at = bisect_right(self._multiples, width)
             return min(self._multiples[max(0, at - 1) : at + 1], key=lambda each: abs(each - width))
-        return self._allowed[max(0, bisect_right(self._allowed, width) - 1)]
+        return self.at_most(width) or self._allowed[0]
+
+    def at_most(self, width: int) -> int | None:
+        """Return the largest width up to a width; None if there is none."""
+        place = bisect_right(self._allowed, width)
+        return self._allowed[place - 1] if place else None
 
 
 def _kernels(spec: ModelSpec, which: int) -> _Family:
     """Caps one of the two kernel sizes in every stage; a bottleneck's two entries are one kernel and move together."""
     together = any(each.bottleneck for each in spec.block_settings)
-    largest = max(stage.kernel_sizes[which] for stage in spec.stages)
+    largest = max(max(stage.kernel_sizes) if together else stage.kernel_sizes[which] for stage in spec.stages)
     place = "every" if together else ("every first", "every second")[which]
 
     def edit(cap: int) -> tuple[str, ModelSpec]:

@@ -13,6 +13,9 @@ import pytest
 from scipy.stats import kendalltau
 from support import child_environment
 
+from budgetnet.model.budget import Budget
+from budgetnet.model.spec import ModelSpec
+
 STUDY = Path(__file__).parents[2] / "studies" / "latency"
 SMALL = "--space paper --minutes 0.001 --networks 3 --proposals 3 --timed 2 --limit 50 --judged 4 --sampled 30"
 
@@ -71,3 +74,19 @@ def test_the_documented_numbers_follow_from_the_records() -> None:
         f"is {taus[0]:.3f}, that of MACs {taus[1]:.3f}",
     ):
         assert part in " ".join(docs.split())
+
+
+def test_edits_are_found_beyond_widths_that_the_devices_file_lacks() -> None:
+    budget = Budget(max_latency_ms=1.175, device_file=STUDY / "results" / "device.yaml")
+    widths = [48, 96, 192, 256]
+    expected = set()
+    for place, width in enumerate(widths):
+        below = range(width - 1, 0, -1)
+        for other in [each for each in below if each % 8 == 0] + [each for each in below if each % 8]:
+            edited = ModelSpec.resnet(channels=[*widths[:place], other, *widths[place + 1 :]], stem=48)
+            if budget.needs(edited)["latency_ms"] <= 1.175:
+                expected.add(f"stage {place + 1}: {width} -> {other} channels")
+                break
+    edits = budget.check(ModelSpec.resnet(channels=widths)).edits
+    assert {edit.description for edit in edits if "channels" in edit.description} == expected
+    assert "stage 1: 48 -> 16 channels" in expected

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -109,12 +109,35 @@ def test_verdict_to_mapping() -> None:
 
 
 def has_inner_widths(spec: ModelSpec) -> bool:
-    return spec.block in ("bottleneck", "preact-bottleneck")
+    return any((stage.block or spec.block) in ("bottleneck", "preact-bottleneck") for stage in spec.stages)
 
 
-def divides(spec: ModelSpec, width: int) -> bool:
-    inner = max(1, round(width * (spec.bottleneck_ratio or 0.25))) if has_inner_widths(spec) else width
-    return inner % (spec.group_width or spec.groups) == 0
+def with_widths(spec: ModelSpec, widths: Sequence[int], **changes: Any) -> ModelSpec:
+    """Build the network of other widths of stem and stages, as it is read from a file."""
+    pairs = zip(spec.stages, widths[1:], strict=True)
+    stages = [{**stage.model_dump(), **changes, "channels": width} for stage, width in pairs]
+    stem = {**spec.stem.model_dump(), "channels": widths[0]}
+    return ModelSpec.from_mapping({**spec.model_dump(exclude={"name"}), "stages": stages, "stem": stem})
+
+
+def widths_of(spec: ModelSpec) -> list[int]:
+    return [spec.stem.channels, *(stage.channels for stage in spec.stages)]
+
+
+def allowed_widths(spec: ModelSpec) -> list[list[int]]:
+    """List the widths up to its own that stem and stages may have by themselves, whatever their shortcuts allow."""
+
+    def is_allowed(place: int, width: int) -> bool:
+        own = widths_of(spec)
+        try:
+            with_widths(spec, [*own[:place], width, *own[place + 1 :]], shortcut={"kind": "projection"})
+        except InputError:
+            return False
+        return True
+
+    return [
+        [width for width in range(1, own + 1) if is_allowed(place, width)] for place, own in enumerate(widths_of(spec))
+    ]
 
 
 def with_stage(spec: ModelSpec, index: int, **changes: Any) -> ModelSpec | None:
@@ -125,28 +148,24 @@ def with_stage(spec: ModelSpec, index: int, **changes: Any) -> ModelSpec | None:
         return None
 
 
-def scaled(spec: ModelSpec, thousandths: int) -> ModelSpec:
+def scaled(spec: ModelSpec, allowed: Sequence[Sequence[int]], thousandths: int) -> ModelSpec | None:
     """Scale all widths, each rounded to one that the groups divide: 8 or more to a multiple of 8, others down."""
 
-    def scaled_width(width: int, *, stem: bool) -> int:
+    def scaled_width(width: int, options: Sequence[int]) -> int:
         target = max(1, width * thousandths // 1000)
-        free = stem and has_inner_widths(spec) and spec.bottleneck_ratio_of == "output"
-        allowed = [option for option in range(1, width + 1) if free or divides(spec, option)]
-        multiples = [option for option in allowed if option % 8 == 0]
+        multiples = [option for option in options if option % 8 == 0]
         if target >= 8 and multiples:
             return min(multiples, key=lambda option: (abs(option - target), option))
-        return max([option for option in allowed if option <= target] or allowed[:1])
+        return max([option for option in options if option <= target] or options[:1])
 
-    widths = [scaled_width(stage.channels, stem=False) for stage in spec.stages]
-    stem = scaled_width(spec.stem.channels, stem=True)
-    widths = [stem, *widths]
+    widths = [scaled_width(*pair) for pair in zip(widths_of(spec), allowed, strict=True)]
     for index in reversed(range(len(spec.stages))):
-        if (spec.stages[index].shortcut or spec.shortcut).kind == "padding":
-            widths[index] = min(widths[index], widths[index + 1])
-    stem, *widths = widths
-    stages = [{**stage.model_dump(), "channels": width} for stage, width in zip(spec.stages, widths, strict=True)]
-    mapping = {**spec.model_dump(exclude={"name"}), "stages": stages}
-    return ModelSpec.from_mapping({**mapping, "stem": {**spec.stem.model_dump(), "channels": stem}})
+        if (spec.stages[index].shortcut or spec.shortcut).kind == "padding" and widths[index] > widths[index + 1]:
+            below = [option for option in allowed[index] if option <= widths[index + 1]]
+            if not below:
+                return None
+            widths[index] = below[-1]
+    return with_widths(spec, widths)
 
 
 def with_capped_kernels(spec: ModelSpec, indices: tuple[int, ...], cap: int) -> ModelSpec:
@@ -165,13 +184,14 @@ def families(spec: ModelSpec) -> Iterator[tuple[str, Iterator[ModelSpec | None]]
         yield f"stage {index + 1} channels", (with_stage(spec, index, channels=width) for width in widths)
         counts = range(stage.blocks - 1, 0, -1)
         yield f"stage {index + 1} blocks", (with_stage(spec, index, blocks=count) for count in counts)
-    yield "all widths", (scaled(spec, thousandths) for thousandths in range(999, 0, -1))
+    allowed = allowed_widths(spec)
+    yield "all widths", (scaled(spec, allowed, thousandths) for thousandths in range(999, 0, -1))
     if has_inner_widths(spec):
         kernels: list[tuple[str, tuple[int, ...]]] = [("every kernel", (0, 1))]
     else:
         kernels = [("every first kernel", (0,)), ("every second kernel", (1,))]
     for name, indices in kernels:
-        largest = max(stage.kernel_sizes[indices[0]] for stage in spec.stages)
+        largest = max(stage.kernel_sizes[index] for stage in spec.stages for index in indices)
         yield name, (with_capped_kernels(spec, indices, cap) for cap in range(largest - 2, 0, -2))
 
 
@@ -225,6 +245,29 @@ def test_edits_match_brute_force_at_every_limit(kind: str, channels: list[int]) 
         if not budget.allows(spec.cost):
             edits = {family_of(edit): edit.spec for edit in budget.check(spec).edits}
             assert edits == smallest_edits(spec, budget.allows)
+
+
+@pytest.mark.parametrize(("groups", "widths"), [(3, [24, 15, 16]), (24, [24, 24, 24])])
+def test_scaled_widths_are_those_that_the_groups_of_each_stage_divide(groups: int, widths: list[int]) -> None:
+    spec = ModelSpec.resnet(channels=[24, 48], groups=[groups, 1], shortcut=["projection", "padding"], stem=24)
+    for limit in (spec.params - 1, 14_533, 11_000, 5_000):
+        budget = Budget(max_params=limit)
+        edits = {family_of(edit): edit.spec for edit in budget.check(spec).edits}
+        assert edits == smallest_edits(spec, budget.allows)
+        # The shortcut pads, so the first stage is at most as wide as the second, in a width that the groups divide.
+        if limit == 14_533:
+            assert widths_of(edits["all widths"]) == widths
+    # With 24 groups nothing is narrower.
+    assert ("all widths" in edits) == (groups == 3)
+
+
+def test_kernels_of_mixed_blocks_are_capped_from_the_largest_of_both() -> None:
+    kernel_sizes = [(3, 7), (3, 3)]
+    spec = ModelSpec.resnet(channels=[16, 16], block=["basic", "bottleneck"], kernel_sizes=kernel_sizes)
+    budget = Budget(max_params=spec.params - 1)
+    edits = budget.check(spec).edits
+    assert "every kernel: 7 -> 5" in {edit.description for edit in edits}
+    assert {family_of(edit): edit.spec for edit in edits} == smallest_edits(spec, budget.allows)
 
 
 @many_examples
