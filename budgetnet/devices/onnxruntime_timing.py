@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from budgetnet.devices.onnx_models import onnx_model
-from budgetnet.model.deployed.calls import Call, RuntimeName
+from budgetnet.model.deployed.calls import Call, RuntimeName, padded
 from budgetnet.model.deployed.graph import Graph, Node, graph_of
 from budgetnet.model.lowering import lower
 from budgetnet.model.spec import ModelSpec
@@ -73,10 +73,10 @@ def signature(call: Call, block: int) -> Signature:
     if kernel.kind == "linear":
         return Signature(name, (inputs, outputs), (), False)
     if kernel.kind == "scale":
-        return Signature(name, (_padded(outputs, block),), (), False)
+        return Signature(name, (padded(outputs, block),), (), False)
     if name.startswith("Reduce"):
-        return Signature(name, (_padded(outputs, block),), kernel.before, False)
-    return Signature(name, (_padded(outputs, block),), size, False)
+        return Signature(name, (padded(outputs, block),), kernel.before, False)
+    return Signature(name, (padded(outputs, block),), size, False)
 
 
 def _signature_of_event(name: str, inputs: list[Any], outputs: list[Any], block: int) -> Signature:
@@ -88,12 +88,8 @@ def _signature_of_event(name: str, inputs: list[Any], outputs: list[Any], block:
     if name == "Gemm":
         return Signature(name, (shapes[0][1], output[1]), (), False)
     if name.startswith("Reduce"):
-        return Signature(name, (_padded(output[1], block),), shapes[0][2:], False)
-    return Signature(name, (_padded(output[1], block),), output[2:], False)
-
-
-def _padded(channels: int, block: int) -> int:
-    return -(-channels // block) * block
+        return Signature(name, (padded(output[1], block),), shapes[0][2:], False)
+    return Signature(name, (padded(output[1], block),), output[2:], False)
 
 
 class OnnxRuntime:

@@ -330,11 +330,6 @@ class Budget(Document):
             parts["weights"] += f" in {self.weight_precision}"
         return ", ".join(parts.values())
 
-    @property
-    def closed(self) -> Budget:
-        """The limits of `Cost` alone."""
-        return Budget(**{f"max_{name}": self.allowed[name] for name in LIMITS if name in self.allowed})
-
     def only(self, limit: str) -> Budget:
         """Return the budget with one of its limits alone, which need not be set."""
         kept = [f"max_{limit}", *([FIELDS_OF[limit]] if limit in FIELDS_OF else [])]

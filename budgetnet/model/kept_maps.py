@@ -102,7 +102,7 @@ class _Walk:
     def _conv(self, layer: Layer, maps: _Maps) -> _Maps:
         self._weighted(layer, maps)
         output = self._new(layer.out_channels, layer.height, layer.width)
-        return self._max_pool(output, layer.pool, layer.pool) if layer.pool > 1 else output
+        return self._max_pool(output, layer.pool) if layer.pool > 1 else output
 
     def _norm(self, maps: _Maps) -> _Maps:
         self._keep(maps)
@@ -118,17 +118,16 @@ class _Walk:
     def _norm_activated(self, maps: _Maps, activation: str) -> _Maps:
         return self._activated(self._norm(maps), activation)
 
-    def _max_pool(self, maps: _Maps, side: int, stride: int) -> _Maps:
+    def _max_pool(self, maps: _Maps, stride: int) -> _Maps:
         self._keep(maps)
-        output = self._pooled(maps, stride, odd=side % 2 == 1 and side != stride)
+        output = self._pooled(maps, stride)
         self.per_image += _PLACE * prod(output.shape)
         return output
 
-    def _pooled(self, maps: _Maps, stride: int, *, odd: bool = False) -> _Maps:
-        """Return maps of windows, partial ones at the border included; padded where an odd side is not the stride."""
+    def _pooled(self, maps: _Maps, stride: int) -> _Maps:
+        """Return maps of windows, partial ones at the border included."""
         channels, height, width = maps.shape
-        sides = ((side - 1) // stride + 1 if odd else -(-side // stride) for side in (height, width))
-        return self._new(channels, *sides)
+        return self._new(channels, -(-height // stride), -(-width // stride))
 
     def _dropout(self, maps: _Maps, rate: float) -> _Maps:
         if not rate:
@@ -159,10 +158,7 @@ class _Walk:
             maps = self._norm_activated(maps, activation)
         if stem.squeeze_excitation:
             maps = self._attended(stem.squeeze_excitation, maps, activation)
-        if stem.pool_size is None:
-            return maps
-        even = stem.pool_size % 2 == 0
-        return self._max_pool(maps, stem.pool_size, stem.pool_size if even else stem.pool_stride)
+        return maps if stem.pool_size is None else self._max_pool(maps, stem.pool_stride)
 
     def block(self, block: BlockPlan, maps: _Maps) -> _Maps:
         """Follow a residual block."""

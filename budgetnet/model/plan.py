@@ -56,11 +56,6 @@ class BlockPlan(NamedTuple):
     """The residual addition, with the block's output shape."""
 
     @property
-    def kind(self) -> str:
-        """Kind of block."""
-        return self.settings.kind
-
-    @property
     def inner_attention(self) -> bool:
         """Whether squeeze-and-excitation comes before the block's last convolution."""
         return self.squeeze_excitation is not None and self.settings.squeeze_excitation.place == "inner"

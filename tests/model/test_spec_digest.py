@@ -23,7 +23,7 @@ def what_it_computes(spec: ModelSpec) -> tuple[Any, ...]:
         (
             *(block.convs, block.norms, block.squeeze_excitation, block.inner_attention),
             *(block.shortcut, block.shortcut_conv, block.shortcut_norm, block.output),
-            *(block.kind, block.settings.activation, block.settings.dropout, block.settings.linear),
+            *(block.settings.kind, block.settings.activation, block.settings.dropout, block.settings.linear),
         )
         for stage in plan.stages
         for block in stage

@@ -101,13 +101,13 @@ def call_of(operation: Operation, block: int) -> Call:
         if operation.blocked and groups == 1 and inputs < block:
             layout = "plain-to-blocked"
         elif operation.blocked:
-            inputs = _padded(inputs, block)
+            inputs = padded(inputs, block)
         if operation.blocked:
-            outputs = _padded(outputs, block)
+            outputs = padded(outputs, block)
         if groups > 1 and groups == operation.in_channels == operation.out_channels:
             kind, groups = "depthwise", 1
     elif operation.blocked and kind != "to-blocks":
-        inputs, outputs = _padded(inputs, block), _padded(outputs, block)
+        inputs, outputs = padded(inputs, block), padded(outputs, block)
     if kind in ("to-blocks", "from-blocks"):
         layout = "plain"
     before, after = (operation.in_height, operation.in_width), (operation.height, operation.width)
@@ -149,5 +149,6 @@ def by_width(call: Call) -> Call:
     return call._replace(kernel=kernel._replace(kind="grouped", groups=call.inputs // kernel.groups))
 
 
-def _padded(channels: int, block: int) -> int:
+def padded(channels: int, block: int) -> int:
+    """Return channels with those that the layout pads."""
     return -(-channels // block) * block

@@ -22,7 +22,6 @@ _ABSENT = "-"
 """Stands for a time that was not measured."""
 
 Share = Annotated[Real, Field(ge=0)]
-Microseconds = Annotated[Real, Field(ge=0)]
 
 
 class Hardware(Document):

@@ -37,11 +37,6 @@ class Node(NamedTuple):
     bias: bool = False
     activation: Activation = "relu"
 
-    @property
-    def elements(self) -> int:
-        """Elements of the output, for one image."""
-        return self.channels * self.height * self.width
-
 
 class Graph:
     """Nodes in the order of execution, each added behind those it needs."""

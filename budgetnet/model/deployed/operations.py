@@ -133,8 +133,7 @@ class _NetworkWriter(LayerWriter):
             maps = self.attended(stem.squeeze_excitation, maps, activation)
         if stem.pool_size is None:
             return maps
-        even = stem.pool_size % 2 == 0
-        return self.pooled("max-pool", maps, stem.pool_size, stem.pool_size if even else stem.pool_stride)
+        return self.pooled("max-pool", maps, stem.pool_size, stem.pool_stride)
 
     def residual_block(self, block: BlockPlan, maps: FeatureMap) -> FeatureMap:
         """Write a residual block."""
