@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -145,7 +146,11 @@ def _cells(kernel: Kernel, pairs: set[tuple[int, int]], bounds: _Bounds, block: 
     most = bounds.weights / kernel.kernel_size**2
     low, high = bounds.ratios
     widest = min((most / low) ** 0.5, bounds.high[0] * _MARGIN), min((most * high) ** 0.5, bounds.high[1] * _MARGIN)
-    widest = max([widest[0], *(pair[0] for pair in pairs)]), max([widest[1], *(pair[1] for pair in pairs)])
+    # A kernel that was not sampled may have more weights even at the fewest channels.
+    widest = (
+        max([widest[0], bounds.low[0], *(pair[0] for pair in pairs)]),
+        max([widest[1], bounds.low[1], *(pair[1] for pair in pairs)]),
+    )
     rows = _axis(kernel, bounds.low[0], widest[0], block, _INPUT_STEPS, is_input=True)
     columns = _axis(kernel, bounds.low[1], widest[1], block, _OUTPUT_STEPS, is_input=False)
     wanted = {
@@ -177,15 +182,22 @@ def _covering(values: Iterable[int], low: float, high: float) -> list[int]:
     return axis[first : bisect_left(axis, high) + 1]
 
 
+def _reaching(steps: Sequence[int], most: float, *, unit: int = 1) -> Sequence[int]:
+    """Return steps, with a multiple of the unit added where all are below the most that is needed."""
+    return steps if steps[-1] >= most else [*steps, math.ceil(most / unit) * unit]
+
+
 def _axis(kernel: Kernel, low: int, high: float, block: int, steps: Sequence[int], *, is_input: bool) -> list[int]:
     if low == high or (kernel.kind == "linear" and not is_input):
         return [low]
     groups = kernel.groups
     if kernel.layout == "plain-to-blocked" and is_input:
-        return _covering([low, *range(1, 4), 4, 6, 8, 12, block - 1], low, high)
+        # From a whole block on, it would read blocks.
+        return _covering([low, *range(1, 4), 4, 6, 8, 12, block - 1], low, min(high, block - 1))
     if kernel.layout != "plain":
-        return _covering((groups * block * step for step in steps), low, high)
-    plain = [groups * _allowed_plain(step, kernel, block, is_input=is_input) for step in _PLAIN_STEPS]
+        return _covering((groups * block * step for step in _reaching(steps, high / (groups * block))), low, high)
+    steps = _reaching(_PLAIN_STEPS, high / groups, unit=block)
+    plain = [groups * _allowed_plain(step, kernel, block, is_input=is_input) for step in steps]
     return _covering([*plain, *([low] if low < plain[0] or kernel.kind != "conv" else [])], low, high)
 
 
@@ -202,13 +214,13 @@ def _map_axis(kernel: Kernel, low: int, high: int, block: int) -> list[int]:
     if low == high:
         return [low]
     if kernel.layout == "blocked":
-        return _covering((block * step for step in _INPUT_STEPS), low, high)
-    steps: Iterable[int] = (1, 2, 4, *(8 * step for step in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)))
+        return _covering((block * step for step in _reaching(_INPUT_STEPS, high / block)), low, high)
+    steps = _reaching((1, 2, 4, *(8 * step for step in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512))), high, unit=block)
     if kernel.kind in ("max-pool", "average-pool") and block > 1:
         # Whole blocks would be pooled in the blocked layout.
         steps = [step + block // 2 if step % block == 0 else step for step in steps]
     if kernel.kind == "grouped":
-        steps = [kernel.groups * step for step in _INPUT_STEPS]
+        steps = [kernel.groups * step for step in _reaching(_INPUT_STEPS, high / kernel.groups)]
     return _covering(steps, low, high)
 
 

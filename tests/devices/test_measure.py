@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -63,6 +65,73 @@ def test_every_cell_is_in_a_graph_and_executed() -> None:
         found = RUNTIME.time_calls(bench.graph, bench.calls, runs=2)
         assert set(found) == set(bench.calls)
         assert all(len(times) >= 2 and min(times) >= 0 for times in found.values())
+
+
+def conv(size: int, side: int, *, layout: str = "plain", stride: int = 2, groups: int = 1) -> Kernel:
+    """A convolution of a square map of a side, in pixels."""
+    after = (side // stride, side // stride)
+    return Kernel("conv", layout, size, stride, groups, adds=False, before=(side, side), after=after)
+
+
+def require_cells_around(calls: Sequence[Call], *, block: int) -> None:
+    """Require that each call is at a cell, or between cells, that are measured."""
+    cells = cells_of(calls, block=block)
+    for kernel, *channels in calls:
+        own = cells[kernel]
+        places = []
+        for axis, value in zip((own.inputs, own.outputs), channels, strict=True):
+            if axis:
+                below = max(place for place, each in enumerate(axis) if each <= value)
+                above = min(place for place, each in enumerate(axis) if each >= value)
+                places.append({below, above})
+            else:
+                places.append({0})
+        assert own.wanted.issuperset(product(*places))
+
+
+def test_sizes_of_kernels_that_no_sampled_network_could_afford_are_no_failure() -> None:
+    # With 30 channels, 49 weights for each pair are more than the nine of a convolution that was sampled there.
+    sampled = [Call(conv(3, 16), 30, 30), Call(conv(7, 4), 30, 30)]
+    cells = cells_of(sampled, block=16)
+    added = cells[conv(7, 16)]
+    assert (added.inputs, added.outputs, added.wanted) == ((30,), (30,), frozenset())
+    require_cells_around(sampled, block=16)
+
+
+@pytest.mark.parametrize("block", [1, 8, 16])
+@pytest.mark.parametrize("blocks", [255, 256, 257, 290, 600])
+def test_the_widest_networks_are_covered(block: int, blocks: int) -> None:
+    layout = "blocked" if block > 1 else "plain"
+    wide = blocks * block
+    calls = [
+        Call(conv(1, 8, layout=layout, stride=1), channels, outputs)
+        for channels, outputs in ((block, block), (wide, block), (wide, wide))
+    ]
+    calls += [Call(kernel._replace(kind="relu"), outputs, outputs) for kernel, _, outputs in calls]
+    require_cells_around(calls, block=block)
+
+
+@pytest.mark.parametrize("block", [1, 8, 16])
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("width", [4_094, 4_098, 4_110, 4_118, 9_998])
+def test_the_widest_groups_outside_blocks_are_covered_outside_blocks(block: int, groups: int, width: int) -> None:
+    kernels = [conv(3, 8, groups=groups), Kernel("max-pool", "plain", 2, 2, 1, False, (8, 8), (4, 4))]
+    calls = [Call(kernel, groups * each, groups * each) for kernel in kernels for each in (2, width)]
+    require_cells_around(calls, block=block)
+    cells = cells_of(calls, block=block)
+    if block > 1:
+        # The runtime would compute these in blocks.
+        unit = 4 if groups == 1 else block
+        assert all(each // groups % unit for each in cells[kernels[0]].inputs)
+        assert all(each % block for each in cells[kernels[1]].inputs)
+
+
+@pytest.mark.parametrize("widest", [3, 7])
+def test_what_reads_less_than_a_block_is_timed_with_less_than_a_block(widest: int) -> None:
+    calls = [Call(conv(1, 8, layout="plain-to-blocked", stride=1), each, 64) for each in (1, widest)]
+    require_cells_around(calls, block=8)
+    (cells,) = cells_of(calls, block=8).values()
+    assert max(cells.inputs) < 8
 
 
 def test_grouped_convolutions_are_tabled_by_the_fewer_choices() -> None:
