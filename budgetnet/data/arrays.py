@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from budgetnet.common.errors import DataError, is_lack_of_resources, is_out_of_memory
+from budgetnet.common.files import exists
 from budgetnet.data.dataset import DataSet, check_pair, make_dataset
 
 REQUIRED_KEYS = ("train_images", "train_labels", "test_images", "test_labels")
@@ -50,7 +51,9 @@ def load_arrays(path: Path, *, name: str | None = None) -> DataSet:
         if images.shape[1:] != train_images.shape[1:]:
             rule = f"train and val images must have the same shape, not {train_images.shape[1:]} and {images.shape[1:]}"
             raise DataError("data", name, rule)
-        train_images, train_labels = np.concatenate([train_images, images]), np.concatenate([train_labels, labels])
+        train_images = np.concatenate([train_images, images])
+        # numpy makes float64 of uint64 and int64. A label too large for int64 becomes negative, and is refused too.
+        train_labels = np.concatenate([each.astype(np.int64) for each in (train_labels, labels)])
         remark = f"the {len(images):,} images of val_images are added to the training images"
         _log.warning("data %s: %s, of which every recipe holds out its own for validation", name, remark)
         provenance += f"; {remark}"
@@ -84,7 +87,7 @@ def read_arrays(
     Raises:
         DataError: the file is missing, damaged or not a ``.npz``, or an array is not one of numbers or text.
     """
-    if path.is_dir():
+    if exists(path) and path.is_dir():
         raise DataError(field, name, "is a folder; must be a .npz file (folder:PATH loads a folder of images)")
     try:
         # Opened here because numpy does not close a file that is not a valid archive.

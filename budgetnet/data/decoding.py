@@ -32,7 +32,8 @@ FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 """Endings of the files of a folder that are taken for images, in lower or upper case; others are left alone."""
 
-_GREY_MODES = ("1", "L")
+_GREY_MODES = ("1", "L", "LA", "La")
+"""Pillow's modes of grey images; the last two are with transparency, of which the very last is multiplied by it."""
 
 
 class _UnreadableError(Exception):
@@ -238,6 +239,8 @@ def converted(image: Image.Image, mode: str) -> Image.Image:
         return image
     if image.mode == "P" and "transparency" in image.info:
         return image.convert("RGBA").convert(mode)  # the direct way warns
+    if image.mode == "La":
+        return image.convert("LA").convert(mode)  # there is no direct way
     return image.convert(mode)
 
 

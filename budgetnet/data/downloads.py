@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from budgetnet.common.errors import DataError
+from budgetnet.common.files import exists
 from budgetnet.data.dataset import DataSet, make_dataset
 from budgetnet.data.names import home_path
 
@@ -138,7 +139,7 @@ def needs_download(name: str) -> bool:
     if download is None:
         return False
     path = _folder(name)
-    return not _is_flat(download, path) and not (path / download.folder / download.known_file).exists()
+    return not _is_flat(download, path) and not exists(path / download.folder / download.known_file)
 
 
 def _folder(name: str) -> Path:
@@ -151,7 +152,7 @@ _CACHE = "~/.cache/budgetnet"
 
 def _is_flat(download: _Download, path: Path) -> bool:
     """Return whether a folder directly contains the files, where torchvision expects a folder around theirs."""
-    return bool(download.folder) and not (path / download.folder).is_dir() and (path / download.known_file).is_file()
+    return bool(download.folder) and not exists(path / download.folder) and exists(path / download.known_file)
 
 
 def _reader(download: _Download, *, is_flat: bool) -> Any:

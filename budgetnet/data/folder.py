@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from budgetnet.common.errors import DataError
+from budgetnet.common.files import exists
 from budgetnet.common.formatting import named_few
 from budgetnet.data.cache import cache_file, read_cache, write_cache
 from budgetnet.data.copies import groups_of_copies
@@ -89,7 +90,7 @@ def load_folder(
     if listing.left_out:
         rule = f"only {', '.join(SUFFIXES)} directly in the folder of a class are read"
         _log.warning("data %s: left out %s: %s", name, named_few(listing.left_out), rule)
-    unread = [part for part in _TEST_NAMES if part not in listing.files and (path / part).is_dir()]
+    unread = [part for part in _TEST_NAMES if part not in listing.files and _is_folder(path / part)]
     if unread and _WHOLE not in listing.files:
         rule = "not read, as every recipe holds out training images for validation"
         _log.warning("data %s: left out the folder %s: %s", name, named_few(unread), rule)
@@ -148,10 +149,14 @@ def _dataset(name: str, listing: _Listing, images: dict[str, Images], *, test: f
     )
 
 
+def _is_folder(path: Path) -> bool:
+    return exists(path) and path.is_dir()
+
+
 def _parts(path: Path) -> dict[str, Path]:
     """The folders of the parts by name; one part, all of it, where there is neither ``train`` nor a test set."""
-    test = next((name for name in _TEST_NAMES if (path / name).is_dir()), _TEST_NAMES[0])
-    if path.is_dir() and not (path / "train").is_dir() and not (path / test).is_dir():
+    test = next((name for name in _TEST_NAMES if _is_folder(path / name)), _TEST_NAMES[0])
+    if _is_folder(path) and not _is_folder(path / "train") and not _is_folder(path / test):
         return {_WHOLE: path}
     return {"train": path / "train", test: path / test}
 
@@ -168,7 +173,7 @@ def _list_folder(name: str, path: Path, *, size: int | None) -> _Listing:
     class_names = tuple(classes[names[0]])
     if _WHOLE in folders and not class_names:
         raise DataError("data", name, _LAYOUT)
-    digest = hashlib.sha256(f"budgetnet folder 2, size {size}\n".encode())
+    digest = hashlib.sha256(f"budgetnet folder 3, size {size}\n".encode())
     files: dict[str, list[str]] = {}
     labels: dict[str, list[int]] = {}
     left_out: list[str] = []

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +18,7 @@ from PIL import Image
 
 from budgetnet.common.cpu import available_cores
 from budgetnet.common.errors import InputError, is_lack_of_resources
+from budgetnet.common.files import exists
 from budgetnet.common.formatting import named_few
 from budgetnet.data.arrays import read_arrays
 from budgetnet.data.dataset import checked_images
@@ -34,6 +37,8 @@ from budgetnet.data.decoding import (
 _FIELD = "IMAGE"
 _KEY = "images"
 """Name of the array of images in a ``.npz`` file of several arrays."""
+_OF_ONE_FILE = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
+"""Errors of the system that say nothing about other files."""
 
 
 class InputImage(NamedTuple):
@@ -51,11 +56,12 @@ def list_images(paths: Sequence[Path]) -> list[InputImage]:
     Args:
         paths: image files; folders, of which all image files are taken, in subfolders too, by name; and ``.npz`` files
             with an array ``images`` or of a single array, uint8 (n, height, width) or (n, height, width, 1 or 3); or
-            patterns of these, such as ``photos/*.png`` and ``**/*.jpg``. Hidden files are ignored.
+            patterns of these, such as ``photos/*.png`` and ``**/*.jpg``. Hidden files are ignored unless they are
+            named, or matched by a part of a pattern that begins with a dot.
 
     Raises:
-        InputError: a pattern matches nothing, a folder holds no image file, or a ``.npz`` file is missing, damaged or
-            not as described.
+        InputError: a pattern is invalid or matches nothing, a folder holds no image file, or a ``.npz`` file is
+            missing, damaged or not as described.
     """
     return [image for path in paths for image in _listed(path)]
 
@@ -86,8 +92,8 @@ def load_images(images: Sequence[InputImage], *, input_shape: tuple[int, int, in
         input_shape: channels (1 or 3), height and width of the network's inputs.
 
     Returns:
-        uint8 (channels, height, width) for each image, or the error if its file is not a valid image, has too many
-        pixels or more than 8 bits a channel.
+        uint8 (channels, height, width) for each image, or the error if its file cannot be opened, is not a valid image,
+        has too many pixels or more than 8 bits a channel.
     """
     # Warnings are ignored, except those about image size, which are errors. Filters belong to the process, so they are
     # set around the threads.
@@ -100,13 +106,10 @@ def load_images(images: Sequence[InputImage], *, input_shape: tuple[int, int, in
 
 
 def _listed(path: Path) -> Iterator[InputImage]:
-    if any(mark in str(path) for mark in "*?[") and not path.exists():
-        found = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
-        if not found:
-            raise InputError(_FIELD, str(path), "no file matches the pattern")
-        for file in found:
+    if any(mark in str(path) for mark in "*?[") and not exists(path):
+        for file in _matches(path):
             yield from _listed(file)
-    elif path.is_dir():
+    elif exists(path) and path.is_dir():
         files = sorted(_image_files(path))
         if not files:
             raise InputError(_FIELD, str(path), f"the folder holds no image file ({', '.join(SUFFIXES)})")
@@ -117,6 +120,27 @@ def _listed(path: Path) -> Iterator[InputImage]:
         yield from list_array(arrays.get(_KEY, next(iter(arrays.values()))), name=_printable(path))
     else:
         yield InputImage(_printable(path), path)
+
+
+def _matches(pattern: Path) -> list[Path]:
+    dotted = [part for part in pattern.parts if part.startswith(".")]
+
+    def is_hidden(file: Path) -> bool:
+        hidden = (part for part in file.parts if part.startswith("."))
+        return not all(any(fnmatchcase(part, each) for each in dotted) for part in hidden)
+
+    try:
+        found = sorted(Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor))))
+    except ValueError as error:
+        rule = f"is not a valid pattern: {str(error).removeprefix('Invalid pattern: ')}"
+        raise InputError(_FIELD, str(pattern), rule) from None
+    except OSError as error:
+        raise InputError(_FIELD, str(pattern), f"cannot be read: {error.strerror}") from None
+    shown = [file for file in found if not is_hidden(file)]
+    if not shown:
+        rule = "no file matches the pattern" if not found else "only hidden files match the pattern"
+        raise InputError(_FIELD, str(pattern), rule)
+    return shown
 
 
 def _image_files(folder: Path) -> Iterator[Path]:
@@ -155,6 +179,8 @@ def _load(image: InputImage, *, input_shape: tuple[int, int, int]) -> Images | I
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return InputError(_FIELD, image.name, "has too many pixels to be decoded safely")
     except Exception as error:  # decoders raise many kinds of exceptions for damaged files
+        if isinstance(error, OSError) and error.errno in _OF_ONE_FILE:
+            return InputError(_FIELD, image.name, f"cannot be read: {error.strerror}")
         if is_lack_of_resources(error):
             raise
         return InputError(_FIELD, image.name, f"is not a valid image: {cause(error)}")

@@ -51,6 +51,13 @@ def test_validation_images_of_a_file_are_added_to_the_training_images(
     assert "val_images" in caplog.text
 
 
+@pytest.mark.parametrize(("train", "val"), [("uint64", "int64"), ("int8", "uint64"), ("uint8", "int16")])
+def test_labels_of_any_whole_numbers_are_joined(tmp_path: Path, train: str, val: str) -> None:
+    changes = {"train_labels": np.array([0, 1, 0, 1], train), "val_labels": np.array([1, 0], val)}
+    np.savez(tmp_path / "x.npz", **arrays(val_images=np.zeros((2, 2, 3), np.uint8), **changes))
+    assert load_dataset(f"arrays:{tmp_path / 'x.npz'}").train_labels.tolist() == [0, 1, 0, 1, 1, 0]
+
+
 def without(key: str) -> dict[str, Any]:
     return {name: array for name, array in arrays().items() if name != key}
 
@@ -68,6 +75,10 @@ def without(key: str) -> dict[str, Any]:
         (
             arrays(val_images=np.zeros((1, 2, 3), np.uint8), val_labels=np.zeros((1, 2))),
             r"val_labels must be whole numbers \(1,\), one for each image, not float64 \(1, 2\)",
+        ),
+        (
+            arrays(val_images=np.zeros((1, 2, 3), np.uint8), val_labels=np.array([2**64 - 1], np.uint64)),
+            r"train_labels must be 0 to 2 \(3 classes\)",
         ),
         (arrays(class_names=np.array([1, 2])), "class_names must be an array of text"),
         (arrays(class_names=np.array("one")), "class_names must be an array of text"),

@@ -82,3 +82,21 @@ def test_more_than_eight_bits_a_channel_are_refused_by_both(tmp_path: Path, colo
         decode_images([path.name], root=tmp_path, name="folder")
     with pytest.raises(InputError, match=r"must have 8 bits a channel"):
         load_image(path, input_shape=(3, HEIGHT, WIDTH))
+
+
+@pytest.mark.parametrize(("mode", "suffix"), [("LA", "png"), ("LA", "tif"), ("La", "tif")])
+def test_grey_images_with_transparency_are_grey_for_both(tmp_path: Path, mode: str, suffix: str) -> None:
+    # Multiplied by their transparency, only those of opaque images are the values that are seen.
+    transparency = np.full((HEIGHT, WIDTH), 255 if mode == "La" else 100, np.uint8)
+    path = tmp_path / f"odd.{suffix}"
+    Image.merge("LA", [Image.fromarray(each) for each in (GREY, transparency)]).save(path)
+    if mode == "La":
+        # Pillow writes no such file; 1 in place of 2 in the tag 338 makes one of what it writes.
+        path.write_bytes(path.read_bytes().replace(b"\x52\x01\3\0\1\0\0\0\2", b"\x52\x01\3\0\1\0\0\0\1"))
+    with Image.open(path) as written:
+        assert written.mode == mode
+    Image.fromarray(GREY).save(tmp_path / "plain.png")
+    images = decode_images([path.name, "plain.png", path.name], root=tmp_path, name="folder")
+    assert images.shape == (3, 1, HEIGHT, WIDTH)
+    for image in (*images, load_image(path, input_shape=(1, HEIGHT, WIDTH))):
+        np.testing.assert_array_equal(image[0], GREY)

@@ -6,6 +6,8 @@ import io
 import os
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,9 @@ from PIL import Image
 from support import load_image
 from torch.nn.functional import interpolate
 
-from budgetnet.common.errors import InputError
+from budgetnet.common.errors import InputError, short_repr
 from budgetnet.data.decoding import decode_images
+from budgetnet.data.prediction_images import list_images, load_images
 
 COLOUR = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
 """Image of 6 rows and 5 columns."""
@@ -147,3 +150,87 @@ def test_floating_point_images_are_rejected(tmp_path: Path) -> None:
     path = saved(tmp_path / "float.tif", Image.fromarray(np.ones((6, 5), dtype=np.float32)))
     with pytest.raises(InputError, match="must have 8 bits a channel, not Pillow"):
         read(path)
+
+
+PHOTOS = ("a.png", "._a.png", ".hid/b.png", "inner/c.png", "inner/.hid/d.png", "inner/.e.png", "inner/deep/f.png")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("*.png", ["a.png"]),
+        ("inner/../*.png", ["inner/../a.png"]),
+        ("**/*.png", ["a.png", "inner/c.png", "inner/deep/f.png"]),
+        # A folder that matches is listed as one that is given.
+        ("*", ["a.png", "inner/c.png", "inner/deep/f.png"]),
+        ("?*/?.png", ["inner/c.png"]),
+        # What begins with a dot in the pattern is asked for.
+        ("._*.png", ["._a.png"]),
+        (".hid/*.png", [".hid/b.png"]),
+        ("*/.hid/*.png", ["inner/.hid/d.png"]),
+        (".[gh]*/*.png", [".hid/b.png"]),
+        ("**/.e.*", ["inner/.e.png"]),
+    ],
+)
+def test_patterns_match_hidden_files_only_where_they_name_them(folder: Path, pattern: str, names: list[str]) -> None:
+    for name in PHOTOS:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        saved(Path(name), Image.fromarray(COLOUR))
+    assert [image.name for image in list_images([Path(pattern)])] == names
+    # As the shell lists them, which also expands a pattern.
+    assert {image.name for image in list_images([folder / pattern])} == {f"{folder}/{name}" for name in names}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "rule"),
+    [
+        ("**.png", "is not a valid pattern: '\\*\\*' can only be an entire path component"),
+        ("[.]*.png", "only hidden files match the pattern"),
+        ("*.jpg", "no file matches the pattern"),
+        (f"{'x' * 300}/*.png", "cannot be read: File name too long"),
+    ],
+)
+def test_patterns_that_list_nothing_raise_one_line_errors(folder: Path, pattern: str, rule: str) -> None:
+    saved(Path("._a.png"), Image.fromarray(COLOUR))
+    with pytest.raises(InputError, match=rule) as caught:
+        list_images([Path(pattern)])
+    assert (caught.value.field, caught.value.value) == ("IMAGE", pattern)
+    assert "\n" not in str(caught.value)
+
+
+@contextmanager
+def without_the_rights_of_root() -> Iterator[None]:
+    """Make root someone else for a while, who may not read every file."""
+    if os.geteuid() != 0:
+        yield
+        return
+    try:
+        os.seteuid(65534)
+    except OSError:
+        pytest.skip("this user may read every file")
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_a_file_that_cannot_be_opened_is_an_error_of_that_file_alone(folder: Path) -> None:
+    folder.chmod(0o755)
+    for name in ("open", "closed"):
+        Path(name).mkdir()
+        for number in range(2):
+            saved(Path(name, f"{number}.png"), Image.fromarray(GREY))
+    listed = list_images([Path("open"), Path("closed/0.png"), Path("closed/1.png"), Path("x" * 300), Path("none.png")])
+    Path("open/0.png").chmod(0)
+    Path("closed").chmod(0)
+    # Relative to the current folder, as the ones above it may be closed to others.
+    with without_the_rights_of_root():
+        first, second, *others = load_images(listed, input_shape=(1, 6, 5))
+    Path("closed").chmod(0o755)
+    assert isinstance(second, np.ndarray)
+    assert np.array_equal(second[0], GREY)
+    reasons = ["Permission denied"] * 3 + ["File name too long"]
+    for found, image, reason in zip([first, *others[:-1]], [listed[0], *listed[2:-1]], reasons, strict=True):
+        assert isinstance(found, InputError)
+        assert str(found) == f"IMAGE = {short_repr(image.name)}: cannot be read: {reason}"
+    assert str(others[-1]) == "IMAGE = 'none.png': no such file"

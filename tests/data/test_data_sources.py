@@ -48,6 +48,15 @@ def test_path_with_a_null_character_is_an_error(kind: str) -> None:
         load_dataset(f"{kind}:a\0b")
 
 
+@pytest.mark.parametrize("kind", ["cifar10", "mnist", "svhn", "stl10", "folder", "arrays"])
+@pytest.mark.parametrize("path", ["x" * 300, f"{'x' * 300}/y.npz", "/".join(["x" * 200] * 21)])
+def test_a_path_too_long_for_a_file_is_an_error_of_one_line(kind: str, path: str, folder: Path) -> None:
+    with pytest.raises(DataError, match="File name too long") as caught:
+        load_dataset(f"{kind}:{path}")
+    assert caught.value.field == "data"
+    assert "\n" not in str(caught.value)
+
+
 def test_digits_are_scaled_and_split_reproducibly(tmp_path: Path) -> None:
     from sklearn.datasets import load_digits
 
