@@ -9,7 +9,8 @@ from decimal import ROUND_CEILING, Context
 def short_count(number: int) -> str:
     """Format a large count with a suffix: ``793.4M``."""
     for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
-        if number >= size:
+        # Just below, it would round to 1000.0 of the next smaller unit.
+        if number >= 0.99995 * size:
             return f"{number / size:.1f}{unit}"
     return str(number)
 
@@ -74,7 +75,8 @@ def short_p_value(p_value: float) -> str:
 
 def share_of_limit(share: float) -> str:
     """Format a used share of a limit: ``98.4 %``, and from ten times the limit on ``4,662 x``."""
-    return f"{100 * share:.1f} %" if share < 10 else f"{share:,.0f} x"
+    # From 9.9995 on, it would round to 1000.0 %.
+    return f"{100 * share:.1f} %" if share < 9.9995 else f"{share:,.0f} x"
 
 
 def named_few(names: Sequence[str], *, most: int = 3, separator: str = ", ") -> str:

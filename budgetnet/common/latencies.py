@@ -8,7 +8,7 @@ import re
 
 from budgetnet.common.errors import InputError
 
-_LATENCY = re.compile(r"(?P<number>\d+(?:\.\d*)?|\.\d+)\s*(?P<unit>ms|us|µs|s)?", re.IGNORECASE)
+_LATENCY = re.compile(r"(?P<number>(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?)\s*(?P<unit>ms|us|µs|s)?", re.IGNORECASE)
 _MILLISECONDS = {"ms": 1.0, "us": 1e-3, "µs": 1e-3, "s": 1e3}
 _MOST = 1e6
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from budgetnet.common.formatting import percent, short_p_value
+from budgetnet.common.formatting import percent, share_of_limit, short_count, short_p_value
 from budgetnet.statistics.intervals import format_with_interval, wilson_interval
 
 
@@ -16,6 +16,36 @@ def test_an_accuracy_has_no_more_decimals_than_its_images_support(images: int) -
     # One more image changes the accuracy by at least one in the last decimal, and by less than a thousand of them.
     assert 1 <= 100 / images * 10**decimals < 1_000
     assert len(set(texts)) == images + 1, "different numbers of images are told apart"
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (999, "999"),
+        (1_000, "1.0k"),
+        (999_949, "999.9k"),
+        (999_950, "1.0M"),
+        (999_962, "1.0M"),
+        (1_000_000, "1.0M"),
+        (793_446_912, "793.4M"),
+        (999_949_999, "999.9M"),
+        (999_960_000, "1.0G"),
+    ],
+)
+def test_counts_are_rounded_to_the_larger_unit_where_they_reach_it(number: int, text: str) -> None:
+    assert short_count(number) == text
+
+
+def test_no_count_has_more_than_three_digits_before_the_point() -> None:
+    for power in (10**3, 10**6, 10**9):
+        for number in range(power - power // 5_000, power + power // 5_000, max(1, power // 10**6)):
+            assert len(short_count(number).partition(".")[0]) <= 3
+
+
+def test_shares_of_a_limit_have_at_most_three_digits_in_per_cent() -> None:
+    assert [share_of_limit(share) for share in (0.984, 9.9994, 10, 4662)] == ["98.4 %", "999.9 %", "10 x", "4,662 x"]
+    for millionths in range(9_999_000, 10_001_000):
+        assert share_of_limit(millionths / 10**6) in ("999.9 %", "10 x")
 
 
 def test_small_p_values_are_not_zero() -> None:

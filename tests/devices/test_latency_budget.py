@@ -9,6 +9,9 @@ from typing import Any
 import optuna
 import pytest
 from device_file_support import IMAGE, NETWORK, REGION, SMALL_SPACE, WIDER, measure_small, resigned
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import examples
 from support import RunCommand, tiny_recipe, write_space
 
 import budgetnet as bn
@@ -51,14 +54,23 @@ def predicted_ms(device: DeviceFile, spec: bn.ModelSpec = NETWORK) -> float:
 
 
 @pytest.mark.parametrize(
-    ("text", "milliseconds"), [("2ms", 2.0), ("2", 2.0), ("0.5ms", 0.5), ("250 us", 0.25), ("1s", 1e3), (3, 3.0)]
+    ("text", "milliseconds"),
+    [("2ms", 2.0), ("2", 2.0), ("0.5ms", 0.5), ("250 us", 0.25), ("1s", 1e3), (3, 3.0), ("5e-05ms", 5e-5)],
 )
 def test_latencies_are_read(text: object, milliseconds: float) -> None:
     assert parse_latency(text, field="") == pytest.approx(milliseconds)
     assert parse_latency(exact_latency(milliseconds), field="") == milliseconds
 
 
-@pytest.mark.parametrize("value", ["", "0", "-1ms", "2 minutes", "nan", True, None, float("inf"), "1e3", 1e9])
+@examples(300)
+@given(st.floats(0, 1e6, exclude_min=True) | st.floats(0, 1e-4, exclude_min=True) | st.integers(1, 10**6).map(float))
+def test_every_latency_is_read_as_it_is_written(milliseconds: float) -> None:
+    assert parse_latency(exact_latency(milliseconds), field="") == milliseconds
+
+
+@pytest.mark.parametrize(
+    "value", ["", "0", "-1ms", "2 minutes", "nan", True, None, float("inf"), "1e400", "1e-400", "e3", 1e9]
+)
 def test_other_latencies_are_refused(value: object) -> None:
     with pytest.raises(InputError, match=r"--max-latency = .*: must be a time above 0 such as 2ms"):
         parse_latency(value, field="--max-latency")
@@ -221,13 +233,15 @@ def test_a_search_within_a_latency_times_its_finalists(
 def test_a_latency_is_minimised_beside_accuracy(
     digits: DataSet, device: DeviceFile, path: Path, tmp_path: Path, tell: RunCommand
 ) -> None:
-    study = searched(digits, path, tmp_path, objectives="accuracy,latency", sizing="reject", trials=3)
+    finals: dict[str, Any] = {"finalists": 3, "final_seeds": 1, "final_recipe": tiny_recipe(epochs=1)}
+    study = searched(digits, path, tmp_path, objectives="accuracy,latency", sizing="reject", trials=3, **finals)
     complete = [each for each in study if each.trial.outcome == "complete"]
     for each in complete:
         assert each.trial.amount("latency") == pytest.approx(predicted_ms(device, each.spec) * 1.1)
     kept = optuna.load_study(study_name=study.name, storage=f"sqlite:///{tmp_path / 'studies.db'}")
     assert kept.metric_names == ["validation accuracy", "latency"]
-    assert {f"#{trial.number}" for trial in kept.best_trials} == {each.trial.name for each in study.front()}
+    front = {f"#{trial.number}" for trial in kept.best_trials}
+    assert front == {each.trial.name for each in study.front()} == {each.finalist.name for each in study.finals()}
     shown = tell("leaderboard", "--out", str(tmp_path)).out
     assert "front: accuracy against latency" in shown
     assert study.figure("latency").layout.xaxis.title.text == "latency, ms (logarithmic)"
