@@ -50,7 +50,8 @@ def short_bytes(size: float) -> str:
     """Format a number of bytes with four significant digits: ``536.0 KiB``, ``17.79 MiB``; ``-96 B``."""
     for unit in ("G", "M", "K"):
         number = size / _UNITS[unit]
-        if abs(number) >= 1:
+        # Just below, it would round to 1,024.0 of the next smaller unit.
+        if abs(number) >= 1 - 0.05 / 1024:
             decimals = 3 if abs(number) < 9.9995 else 2 if abs(number) < 99.995 else 1
             return f"{number:,.{decimals}f} {unit}iB"
     return f"{size:,.0f} B"

@@ -111,10 +111,13 @@ def require_folder(path: Path, *, field: str) -> None:
     """Check that a folder exists or can be created, and can be written to.
 
     Raises:
-        InputError: the path is a file or lies below one, or permission is missing.
+        InputError: the path is a file or lies below one, a name is too long, or permission is missing.
     """
-    # A symbolic link that leads nowhere is in the way.
-    nearest = next((each for each in (path, *path.absolute().parents) if each.exists() or each.is_symlink()), path)
+    try:
+        # A symbolic link that leads nowhere is in the way.
+        nearest = next((each for each in (path, *path.absolute().parents) if each.exists() or each.is_symlink()), path)
+    except OSError as error:
+        raise InputError(field, str(path), f"cannot be used: {error.strerror}") from None
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         raise InputError(field, str(path), "must be a writable folder, or a path where one can be created")
 

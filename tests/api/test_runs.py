@@ -107,6 +107,14 @@ def test_a_folder_of_runs_that_cannot_be_written_to_is_refused_by_its_name(
             command(data="digits", out=out)
 
 
+def test_a_name_too_long_for_a_folder_is_refused_by_its_field() -> None:
+    name = "a" * 300
+    with pytest.raises(bn.InputError, match=r"^out = 'a.*': cannot be used: File name too long$"):
+        bn.train(TINY, out=Path(name) / "runs")
+    with pytest.raises(bn.InputError, match=r"^study = 'a.*': cannot be read: File name too long$"):
+        bn.ablate(name)
+
+
 def test_evaluation_on_validation_images_does_not_use_test_set(runs: list[TrainedRun]) -> None:
     evaluations = bn.evaluate([run.folder for run in runs], device="cpu")
     assert [each.scores.correct for each in evaluations] == [run.record.result.validation_correct for run in runs]

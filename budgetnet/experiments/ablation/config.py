@@ -22,7 +22,7 @@ from budgetnet.common.config import (
 )
 from budgetnet.common.documents import path_as_text
 from budgetnet.common.errors import InputError, named
-from budgetnet.common.files import parse_text
+from budgetnet.common.files import exists, parse_text
 from budgetnet.experiments.ablation.study import MAX_SEEDS, AblationStudy
 from budgetnet.experiments.ablation.winner import SearchWinner, winner_study
 from budgetnet.model.zoo import find_spec
@@ -141,7 +141,7 @@ class AblationConfig(EngineOptions):
         if self.study is None:
             raise InputError("of", self.of, "must be read from its search first, as budgetnet.ablate does")
         path = Path(self.study)
-        return AblationStudy.load(path / STUDY_FILE if path.is_dir() else path)
+        return AblationStudy.load(path / STUDY_FILE if exists(path) and path.is_dir() else path)
 
     @functools.cached_property
     def changed_study(self) -> AblationStudy:
