@@ -111,7 +111,7 @@ def test_a_name_too_long_for_a_folder_is_refused_by_its_field() -> None:
     name = "a" * 300
     with pytest.raises(bn.InputError, match=r"^out = 'a.*': cannot be used: File name too long$"):
         bn.train(TINY, out=Path(name) / "runs")
-    with pytest.raises(bn.InputError, match=r"^study = 'a.*': cannot be read: File name too long$"):
+    with pytest.raises(bn.InputError, match=r"^ablation study = 'a.*': cannot be read: File name too long$"):
         bn.ablate(name)
 
 
