@@ -24,7 +24,7 @@ from budgetnet.study.driver import SearchOutcome, search
 from budgetnet.study.lock import StudyLock
 from budgetnet.study.objectives import CostName
 from budgetnet.study.proposer import Proposals
-from budgetnet.study.pruner import NoPruner, Pruner
+from budgetnet.study.pruner import Pruner
 from budgetnet.study.sampling.optuna_sampler import OptunaSampler
 from budgetnet.study.space import SearchSpace
 from budgetnet.study.storage import default_storage, open_storage
@@ -157,7 +157,7 @@ def opened_store(
     try:
         with lock.held():
             yield TrialStore(
-                study, kept, study_name=study.study_name, lock=lock, pruner=pruner or NoPruner(), costs=costs
+                study, kept, study_name=study.study_name, lock=lock, pruner=pruner or Pruner(), costs=costs
             )
     finally:
         kept.remove_session()

@@ -7,7 +7,6 @@ decisions are those of Optuna's pruners, which sort all trials at each report; t
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from bisect import bisect, bisect_left, insort
 from collections import defaultdict
 from collections.abc import Iterable
@@ -28,37 +27,23 @@ _RUNG = "completed_rung_"
 """Prefix of the system attributes by which Optuna, and this module, store the value of a trial at a rung."""
 
 
-class Pruner(ABC):
-    """Decides at the end of a cycle whether a candidate stops."""
+class Pruner:
+    """Decides at the end of a cycle whether a candidate stops; this one stops none."""
 
-    @abstractmethod
-    def report(self, trial: FrozenTrial) -> bool:
+    def report(self, trial: FrozenTrial) -> bool:  # noqa: ARG002 - used by the others
         """Return whether a trial stops after its latest report, which is among its intermediate values.
 
         What the decision needs later is stored in the trial's system attributes.
         """
-
-    @abstractmethod
-    def ended(self, trial: FrozenTrial) -> None:
-        """Take note of a trial that has ended."""
-
-    @abstractmethod
-    def restore(self, trials: Iterable[FrozenTrial]) -> None:
-        """Take note of the trials of earlier searches that have ended; called once, first."""
-
-
-class NoPruner(Pruner):
-    """Prunes nothing."""
-
-    def report(self, trial: FrozenTrial) -> bool:  # noqa: ARG002 - the interface
-        """Return False."""
         return False
 
     def ended(self, trial: FrozenTrial) -> None:
-        """Do nothing."""
+        """Take note of a trial that has ended."""
 
     def restore(self, trials: Iterable[FrozenTrial]) -> None:
-        """Do nothing."""
+        """Take note of the trials of earlier searches that have ended; called once, first."""
+        for trial in trials:
+            self.ended(trial)
 
 
 class HalvingPruner(Pruner):
@@ -118,9 +103,7 @@ class HalvingPruner(Pruner):
         for trial in trials:
             if trial.state != TrialState.FAIL:
                 for rung, value in _rungs(trial).items():
-                    self._values[self.bracket(trial), rung].append(value)
-        for values in self._values.values():
-            values.sort()
+                    insort(self._values[self.bracket(trial), rung], value)
 
 
 def _rungs(trial: FrozenTrial) -> dict[int, float]:
@@ -151,23 +134,11 @@ class MedianPruner(Pruner):
 
     def ended(self, trial: FrozenTrial) -> None:
         """Take note of a complete trial."""
-        for step, value in self._counted(trial):
-            insort(self._values[step], value)
-
-    def restore(self, trials: Iterable[FrozenTrial]) -> None:
-        """Take note of the complete ones among the trials of earlier searches."""
-        for trial in trials:
-            for step, value in self._counted(trial):
-                self._values[step].append(value)
-        for values in self._values.values():
-            values.sort()
-
-    def _counted(self, trial: FrozenTrial) -> list[tuple[int, float]]:
-        """Count a complete trial; return its reports that count."""
-        if trial.state != TrialState.COMPLETE:
-            return []
-        self._complete += 1
-        return [(step, value) for step, value in trial.intermediate_values.items() if not math.isnan(value)]
+        if trial.state == TrialState.COMPLETE:
+            self._complete += 1
+            for step, value in trial.intermediate_values.items():
+                if not math.isnan(value):
+                    insort(self._values[step], value)
 
 
 def make_pruner(name: PrunerName, recipe: Recipe) -> Pruner:
@@ -180,6 +151,6 @@ def make_pruner(name: PrunerName, recipe: Recipe) -> Pruner:
         return MedianPruner()
     compared = [end for end in recipe.schedule.cycle_ends(recipe.epochs) if end < recipe.epochs]
     if name == "none" or not compared:
-        return NoPruner()
+        return Pruner()
     rungs = 1 + int(math.log2(compared[-1] / compared[0]) / math.log2(REDUCTION_FACTOR))
     return HalvingPruner(compared[0], brackets=rungs if name == "hyperband" else 1)

@@ -17,7 +17,7 @@ from support import restarts, tiny_recipe
 
 from budgetnet.runs.named_recipes import NAMED
 from budgetnet.runs.schedule import Schedule
-from budgetnet.study.pruner import HalvingPruner, MedianPruner, NoPruner, Pruner, make_pruner
+from budgetnet.study.pruner import HalvingPruner, MedianPruner, Pruner, make_pruner
 
 SEARCH = (2, 6, 14, 30)
 EQUAL = tuple(range(2, 17, 2))
@@ -355,7 +355,7 @@ def test_each_pruner_ends_the_worst_of_many(name: Any, pruned: bool) -> None:
 @pytest.mark.parametrize("epochs", [2, 3])
 def test_single_cycle_training_is_not_pruned(name: Any, epochs: int) -> None:
     recipe = tiny_recipe(epochs=epochs, schedule=restarts(3))
-    assert isinstance(make_pruner(name, recipe), NoPruner)
+    assert type(make_pruner(name, recipe)) is Pruner
 
 
 @pytest.mark.parametrize("name", ["asha", "hyperband"])
@@ -366,4 +366,4 @@ def test_milestones_are_rungs_and_other_schedules_without_cycles_have_none(name:
     trials = [create_trial(state=TrialState.PRUNED, user_attrs={"candidate": str(number)}) for number in range(200)]
     assert max(map(pruner.bracket, trials)) == (1 if name == "hyperband" else 0)
     for schedule in (Schedule(kind="plateau"), Schedule(kind="constant"), Schedule(kind="steps", milestones=())):
-        assert isinstance(make_pruner(name, tiny_recipe(epochs=9, schedule=schedule)), NoPruner)
+        assert type(make_pruner(name, tiny_recipe(epochs=9, schedule=schedule))) is Pruner

@@ -63,7 +63,6 @@ class OptunaSampler:
         *,
         seed: int,
         every_trial: Callable[[], list[FrozenTrial]],
-        make: Callable[[int], BaseSampler] | None = None,
         costs: Sequence[CostName] = (),
     ) -> None:
         """Create a sampler that knows no trials.
@@ -73,12 +72,10 @@ class OptunaSampler:
             distributions: distribution of each parameter.
             seed: seed of the sampler.
             every_trial: returns all trials of the study, of which some are kept when there are too many.
-            make: makes the sampler from a seed. Default: Optuna's of that name.
             costs: costs that the study minimises beside accuracy.
         """
         self._name, self._distributions, self._seed = name, dict(distributions), seed
         self._every_trial, self._costs = every_trial, costs
-        self._make = make or (lambda seed: make_sampler(name, seed=seed))
         self._reset()
 
     def _reset(self) -> None:
@@ -93,7 +90,7 @@ class OptunaSampler:
     def ask(self, number: int) -> Sample:
         """Sample a candidate; see `Sampler.ask`."""
         # Seeded for each proposal, so that a search that was interrupted goes on as if it had not been.
-        self.study.sampler = self._make(derive_seed(self._seed, "proposal", number))
+        self.study.sampler = make_sampler(self._name, seed=derive_seed(self._seed, "proposal", number))
         asked = self.study.ask(self._distributions)
         attrs = sampler_attrs(self._memory.get_trial(asked._trial_id).system_attrs)
         return Sample(asked.params, self._distributions, attrs, asked._trial_id)

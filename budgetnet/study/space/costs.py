@@ -14,13 +14,13 @@ from optuna.distributions import FloatDistribution
 from budgetnet.common.documents import MAX_CHANNELS
 from budgetnet.common.errors import InputError
 from budgetnet.model.cost import block_cost, shortcut_cost, stem_and_head_cost
-from budgetnet.model.parts import BlockKind
+from budgetnet.model.parts import BlockKind, Shortcut
 from budgetnet.model.spec import ModelSpec
 from budgetnet.study.space.columns import Columns, choices_of
 from budgetnet.study.space.networks import choice_text, document_of, fixed_fields, stem_output
 from budgetnet.study.space.regnet import stage_columns
 from budgetnet.study.space.rows import Rows, at, hidden_widths
-from budgetnet.study.space.structure import shortcut_area, strides_of
+from budgetnet.study.space.structure import strides_of
 
 if TYPE_CHECKING:
     from budgetnet.study.space.document import SearchSpace
@@ -84,7 +84,8 @@ def _numbers(space: SearchSpace, columns: Columns) -> dict[str, Any]:
         found[name] = choices[0] if choices is not None and len(choices) == 1 else columns[name]
     if space.regnet is not None:
         found |= _stages_by_rule(space, columns)
-    found["shortcut"] = _looked_up(found["shortcut"], {kind: shortcut_area(kind) for kind in space.shortcuts})
+    areas = {kind: int(Shortcut(kind=kind).has_conv) for kind in space.shortcuts}
+    found["shortcut"] = _looked_up(found["shortcut"], areas)
     found["group_width"] = _looked_up(found["group_width"], {each: each or 0 for each in space.group_widths})
     return {name: values for name, values in found.items() if name not in _UNCOUNTED}
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from budgetnet.common.documents import MAX_CHANNELS
 from budgetnet.model.block_settings import DEFAULT_BOTTLENECK_RATIO
-from budgetnet.model.parts import BlockKind, Shortcut, ShortcutKind
+from budgetnet.model.parts import BlockKind
 
 
 def width_step(
@@ -50,8 +50,3 @@ def strides_of(count: int, full_size_stages: int, side: int) -> list[int]:
         side = -(-side // stride)
         strides.append(stride)
     return strides
-
-
-def shortcut_area(kind: ShortcutKind, kernel_size: int = 1) -> int:
-    """Return the kernel area of a kind of shortcut; 0 without a kernel."""
-    return kernel_size**2 if Shortcut(kind=kind).has_conv else 0
