@@ -107,7 +107,7 @@ def run(*, networks: int, seed: int, progress: Callable[[str], None]) -> MemoryB
 
     from budgetnet.training.devices import describe_environment
 
-    block_size, drawn = channels_in_block(), list(_drawn(networks, seed))
+    block_size, drawn = channels_in_block(), list(draw(networks, seed=seed))
     measured: list[Measured] = []
     with tempfile.TemporaryDirectory() as folder:
         for start in range(0, networks, _AT_ONCE):
@@ -123,11 +123,11 @@ def run(*, networks: int, seed: int, progress: Callable[[str], None]) -> MemoryB
     return MemoryBenchmark(environment, block_size, measured)
 
 
-def _drawn(count: int, seed: int) -> Iterator[tuple[str, ModelSpec]]:
-    """Yield networks with their sources: by turns one of each space and of the zoo, while it has others."""
+def draw(count: int, *, seed: int) -> Iterator[tuple[str, ModelSpec]]:
+    """Yield so many networks with their sources: by turns one of each space and of the zoo, while it has others."""
     generator = np.random.default_rng(derive_seed(seed, "memory", 0))
     named = iter(zoo.names())
-    while True:
+    while count > 0:
         if (name := next(named, None)) is not None:
             yield "zoo", zoo.get(name)
             count -= 1

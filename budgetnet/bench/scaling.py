@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from budgetnet.bench.training import Speed, measure_speeds
 from budgetnet.bench.variants import Setting, Variant, training_step
+from budgetnet.common.errors import InputError
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.recipe import Recipe
 from budgetnet.training.devices import choose_precision, describe_environment
 from budgetnet.training.step import Execution
 from budgetnet.visualization.figures.style import BLUE, blank_figure, style_axes
-from budgetnet.visualization.figures.write import require_writable, write_figure
 
 MIDDLE = (1_000_000, 128, 32)
 """Parameters, batch size and image size while another one is varied."""
@@ -60,6 +59,18 @@ def network_of(params: int, *, image_size: int) -> ModelSpec:
     return min(specs, key=lambda spec: abs(spec.params - params))
 
 
+def require_params(parameters: Sequence[int], *, image_size: int) -> None:
+    """Check that the family of `network_of` has a network of about each size.
+
+    Raises:
+        InputError: a number of parameters is below that of its smallest network, or above that of its largest.
+    """
+    smallest, largest = (network_of(params, image_size=image_size).params for params in (1, 10**9))
+    for params in parameters:
+        if not smallest <= params <= largest:
+            raise InputError("params", params, f"must be from {smallest:,} to {largest:,}")
+
+
 def run(
     *,
     parameters: Sequence[int],
@@ -78,8 +89,12 @@ def run(
         device: where to train.
         seconds: duration per point after the warm-up; at least three samples are measured.
         progress: called with a description of each point.
+
+    Raises:
+        InputError: see `require_params`.
     """
     params, batch_size, image_size = MIDDLE
+    require_params(parameters, image_size=image_size)
     settings = [("params", number, batch_size, image_size) for number in parameters]
     settings += [("batch_size", params, number, image_size) for number in batches]
     settings += [("image_size", params, batch_size, number) for number in image_sizes]
@@ -97,17 +112,8 @@ def run(
     return ScalingBenchmark(describe_environment(device), points)
 
 
-def plot_scaling(points: list[Point], path: Path) -> None:
-    """Draw images per second and peak memory along each axis.
-
-    Raises:
-        InputError: as `write_figure`.
-    """
-    require_writable(path, field="plot")
-    write_figure(_figure(points), path, field="plot")
-
-
-def _figure(points: list[Point]) -> Any:
+def scaling_figure(points: list[Point]) -> Any:
+    """Draw images per second and peak memory along each axis."""
     from plotly.graph_objects import Scatter
     from plotly.subplots import make_subplots
 

@@ -15,10 +15,10 @@ import torch
 
 from budgetnet.bench.hardware import PeakMemory, synchronise
 from budgetnet.bench.interpreter import child_environment
-from budgetnet.bench.scaling import network_of
+from budgetnet.bench.scaling import network_of, require_params
 from budgetnet.bench.variants import Setting, training_step
 from budgetnet.common.cpu import available_cores
-from budgetnet.common.errors import BudgetnetError, InputError, is_out_of_memory
+from budgetnet.common.errors import BudgetnetError, is_out_of_memory
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.recipe import Recipe
 from budgetnet.training.devices import choose_precision, describe_environment
@@ -125,10 +125,7 @@ def run(
         InputError: the family has no network of about this size.
         BudgetnetError: a process exits early or runs out of memory.
     """
-    smallest, largest = (network_of(params, image_size=IMAGE_SIZE).params for params in (1, 10**9))
-    for params in parameters:
-        if not smallest <= params <= largest:
-            raise InputError("params", params, f"must be from {smallest:,} to {largest:,}")
+    require_params(parameters, image_size=IMAGE_SIZE)
     batch_size = batch_size or (32 if device.type == "cpu" else Recipe().batch_size)
     precision = choose_precision("auto", device)
     counts = sorted({1, *workers})

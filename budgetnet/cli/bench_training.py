@@ -92,20 +92,20 @@ def growth(
     """Measure a training step by parameters, batch size and image size, one varied at a time (others: 1M, 128, 32)."""
     require_seconds(seconds)
     sizes = {
-        "parameters": read_counts(params, field="--params", most=10_000_000),
+        "parameters": read_counts(params, field="--params", most=10**18),
         "batches": read_counts(batches, field="--batches", least=2, most=65_536),
         "image_sizes": read_counts(images, field="--images", least=8, most=1_024),
     }
-    from budgetnet.bench.scaling import plot_scaling, run
+    from budgetnet.bench.scaling import run, scaling_figure
     from budgetnet.training.devices import choose_device
-    from budgetnet.visualization.figures import require_writable
+    from budgetnet.visualization.figures import require_writable, write_figure
 
     if plot:
         require_writable(plot, field="--plot")
     with show_progress() as progress:
         result = run(**sizes, device=choose_device(device), seconds=seconds, progress=progress)
     if plot:
-        plot_scaling(result.points, plot)
+        write_figure(scaling_figure(result.points), plot, field="--plot")
     print_result(result, _print_growth, as_json=as_json)
 
 

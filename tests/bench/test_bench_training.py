@@ -22,15 +22,16 @@ from budgetnet.bench.hardware import PeakMemory, peak_macs_per_second
 from budgetnet.bench.isolated import separate_process
 from budgetnet.bench.measure import Measurement
 from budgetnet.bench.profile import CLASSES, OTHER, classify, fixed_seconds, profile_steps
-from budgetnet.bench.scaling import Point, network_of, plot_scaling
+from budgetnet.bench.scaling import Point, network_of, scaling_figure
 from budgetnet.bench.training import Speed, TrainBenchmark, fitting_batch
 from budgetnet.bench.variants import PLAIN, UNTUNED, Setting, training_step, variants
 from budgetnet.common import cpu
-from budgetnet.common.errors import BudgetnetError, InputError
+from budgetnet.common.errors import BudgetnetError
 from budgetnet.model import zoo
 from budgetnet.runs.recipe import Recipe
 from budgetnet.training.devices import describe_environment
 from budgetnet.training.step import Execution
+from budgetnet.visualization.figures import write_figure
 
 CPU = torch.device("cpu")
 
@@ -268,7 +269,7 @@ def test_growth_reports_every_point_and_plots(tell: RunCommand, tmp_path: Path) 
 @pytest.mark.skipif(importlib.util.find_spec("kaleido") is None, reason="needs the extra figures")
 def test_growth_plot_as_image(tmp_path: Path) -> None:
     points = [Point("params", 10**5, 10**6, 128, 32, speed("budgetnet", rate=10.0, memory=2**30))]
-    plot_scaling(points, tmp_path / "growth.svg")
+    write_figure(scaling_figure(points), tmp_path / "growth.svg")
     assert (tmp_path / "growth.svg").read_bytes().startswith(b"<svg")
 
 
@@ -278,8 +279,6 @@ def test_invalid_plot_path_is_rejected_before_measuring(tell: RunCommand, tmp_pa
     answer = tell("bench", "growth", "--plot", str(tmp_path / name))
     assert answer.code == 2
     assert answer.err.startswith("error: --plot")
-    with pytest.raises(InputError):
-        plot_scaling([], tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -304,6 +303,16 @@ def test_invalid_options_are_one_line_and_exit_code_2(tell: RunCommand, command:
     assert option in answer.err
     assert len(answer.err.strip().splitlines()) == 1
     assert answer.out == ""
+
+
+@pytest.mark.parametrize("size", ["10M", "19k"])
+def test_growth_refuses_sizes_that_no_network_of_its_family_has(tell: RunCommand, size: str) -> None:
+    built = [network_of(params, image_size=32).build() for params in (1, 10**9)]
+    smallest, largest = (sum(each.numel() for each in network.parameters()) for network in built)
+    answer = tell("bench", "growth", "--params", f"0.1M,{size}", "--device", "cpu")
+    assert (answer.code, answer.out) == (2, "")
+    asked = {"10M": 10_000_000, "19k": 19_000}[size]
+    assert answer.err == f"error: --params = {asked}: must be from {smallest:,} to {largest:,}\n"
 
 
 def test_tables_have_at_most_80_columns(tell: RunCommand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
