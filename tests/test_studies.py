@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from scipy.stats import sem, t, ttest_rel
 from statsmodels.stats.proportion import proportion_confint
-from support import child_environment, finished
+from support import child_environment, finished, wait_for
 
 from budgetnet.common.documents import parse_count
 from budgetnet.common.files import read_mapping, write_yaml
@@ -186,6 +187,33 @@ def test_the_comparison_of_searches_goes_on_and_sums_up_what_it_found(tmp_path: 
     for arm in ("pruned", "pruned-by-chance"):
         gains = [100 * (best[arm, seed] - best["plain", seed]) for seed in (0, 1)]
         assert summary[arm]["best, difference to plain in points"][0] == pytest.approx(sum(gains) / 2)
+
+
+@pytest.mark.slow
+def test_an_interrupted_search_of_the_comparison_has_the_epochs_of_an_uninterrupted_one(tmp_path: Path) -> None:
+    script = STUDIES / "pruned-search" / "compare.py"
+    study = read_mapping(script.with_name("study.yaml"))
+    study |= {"train_size": 60, "candidates": 4, "arms": {"plain": study["arms"]["plain"]}}
+    write_yaml(tmp_path / "study.yaml", study)
+    options: dict[str, Any] = {"cwd": tmp_path, "env": child_environment(), "text": True}
+
+    def command(out: str) -> list[str]:
+        return [sys.executable, str(script), "--study", "study.yaml", "--seeds", "0", "--out", out]
+
+    process = subprocess.Popen(command("out"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    wait_for(lambda: list((tmp_path / "out" / "plain-0").glob("*/result.json")), process=process)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert not (tmp_path / "out" / "plain-0.json").exists(), "the interruption came too late for this test"
+    for out in ("out", "undisturbed"):
+        subprocess.run(command(out), capture_output=True, check=True, timeout=300, **options)
+    one, other = (json.loads((tmp_path / out / "plain-0.json").read_text()) for out in ("out", "undisturbed"))
+    for result in (one, other):
+        del result["environment"]
+    assert one == other
+    assert (one["candidates"], len(one["found"])) == (4, 4)
+    trained = [json.loads(path.read_text()) for path in (tmp_path / "out" / "plain-0").glob("*/result.json")]
+    assert sum(result["epochs"] for result in trained) == one["epochs"] == 4 * study["recipe"]["epochs"]
 
 
 def test_the_trainings_that_chose_the_goals_recipe_are_those_of_its_table() -> None:

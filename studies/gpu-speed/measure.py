@@ -104,10 +104,13 @@ def trainings(sizes: Sizes, *, data: str, device: str, out: Path) -> list[Part]:
 
 
 def run(part: Part, *, out: Path, deadline: float) -> dict[str, Any] | str:
-    """Run a part, or read its saved result; return a text with the reason if there is no result."""
+    """Run a part, or read the saved result of its command; return a text with the reason if there is no result."""
     path = out / (part.name.replace(", ", "-").replace(" ", "-") + ".json")
     if path.exists():
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        saved = dict(json.loads(path.read_text(encoding="utf-8")))
+        # The part of that name may have been measured on another device, or at small sizes.
+        if saved.get("command") == part.command:
+            return saved
     remaining = deadline - time.monotonic()
     if remaining < 1:
         return "not run: no time left"
@@ -129,7 +132,7 @@ def run(part: Part, *, out: Path, deadline: float) -> dict[str, Any] | str:
         lines = next((text.strip().splitlines() for text in outputs if text.strip()), ["no output"])
         return f"failed: {lines[-1][:300]}"
     result = {"result": done.stdout.strip().splitlines()[-1]} if "pytest" in command else json.loads(done.stdout)
-    result["command_seconds"] = seconds
+    result |= {"command": part.command, "command_seconds": seconds}
     part_file = path.with_suffix(".part")
     part_file.write_text(json.dumps(result, indent=1), encoding="utf-8")
     part_file.replace(path)

@@ -1,4 +1,4 @@
-"""Compare the arms of study.yaml by one search per arm and seed; run again, it resumes.
+"""Compare the arms of study.yaml by one search per arm and seed; run again, it continues with those not finished.
 
 python studies/pruned-search/compare.py --out runs/pruned-search
 """
@@ -8,18 +8,19 @@ from __future__ import annotations
 import argparse
 import csv
 import math
+import shutil
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from scipy import stats
 
 from budgetnet.common.files import read_mapping, write_json
 from budgetnet.data import load_dataset
 from budgetnet.data.training_data import TrainingData
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.records import Epoch, RunResult
+from budgetnet.statistics.intervals import mean_interval
 from budgetnet.study.config import SearchConfig
 from budgetnet.study.context import Plan, SearchContext, make_settings
 from budgetnet.study.driver import search
@@ -94,6 +95,9 @@ def main() -> None:
 
 def run(study: dict[str, Any], arm: str, seed: int, out: Path) -> dict[str, Any]:
     """Run one search; return its candidates and the epochs after which each was found."""
+    # Epochs and candidates are only counted in this process, so an interrupted search starts again.
+    if out.exists():
+        shutil.rmtree(out)
     recipe = Recipe.from_mapping(study["recipe"])
     data = TrainingData.prepare(
         load_dataset(study["data"]), recipe, device=torch.device("cpu"), train_size=study["train_size"]
@@ -175,11 +179,7 @@ def summarise(study: dict[str, Any], results: dict[tuple[str, int], dict[str, An
 
 def interval(values: list[float]) -> list[float]:
     """Return mean and 95 % interval by Student's t-distribution; nothing for fewer than two values."""
-    if len(values) < 2:
-        return []
-    mean = float(np.mean(values))
-    low, high = stats.t.interval(0.95, len(values) - 1, loc=mean, scale=stats.sem(values) or 1e-12)
-    return [mean, float(low), float(high)]
+    return [fmean(values), *mean_interval(values)] if len(values) > 1 else []
 
 
 if __name__ == "__main__":
