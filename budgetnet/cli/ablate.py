@@ -49,6 +49,8 @@ def ablate(
     """
     if list_only and partial:
         raise InputError("partial", "", "must not be given with --list")
+    if list_only and save is not None:
+        raise InputError("save", str(save), "must not be given with --list, which has no results")
     verbosity = read_verbosity(quiet=quiet, verbose=verbose)
     config = with_paths_of_runs(config)
     study = config.changed_study

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from budgetnet.cli.completion import completing
 from budgetnet.cli.options import Out, Storage
 from budgetnet.common.errors import InputError
 
@@ -24,7 +25,12 @@ _POLL_INTERVAL = 3.0
 
 def dashboard(
     study: Annotated[
-        str | None, typer.Argument(metavar="[STUDY]", help="Name of the study. Default: the most recent one.")
+        str | None,
+        typer.Argument(
+            metavar="[STUDY]",
+            autocompletion=completing("[STUDY]"),
+            help="Name of the study. Default: the most recent one.",
+        ),
     ] = None,
     port: Annotated[str, typer.Option("--port", metavar="N", help="Port on localhost; 0: any free port.")] = "8080",
     out: Out = Path("runs"),

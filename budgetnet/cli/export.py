@@ -9,7 +9,6 @@ import typer
 
 from budgetnet.cli.options import Json, OwnData, RunArgument, print_json
 from budgetnet.cli.parsing import check_names, one_of
-from budgetnet.common.errors import InputError
 from budgetnet.exporting.formats import FORMATS
 
 Output = Annotated[
@@ -22,7 +21,7 @@ Output = Annotated[
 
 def export(
     run: RunArgument,
-    form: Annotated[
+    format: Annotated[  # noqa: A002 - the name of the option, which errors say
         str,
         typer.Option(
             "--format",
@@ -30,23 +29,17 @@ def export(
             help="File format: safetensors, onnx (needs the extra export), torch-export or python.",
         ),
     ],
-    out: Output = None,
+    to: Output = None,
     data: OwnData = None,
     as_json: Json = False,
 ) -> None:
     """Export a run's network to a file usable without budgetnet, after checking that its predictions are the same."""
-    (chosen,) = [each for each in FORMATS if each == one_of(form, FORMATS, field="--format")]
+    (chosen,) = [each for each in FORMATS if each == one_of(format, FORMATS, field="--format")]
     check_names(data=data)
     from budgetnet.exporting.exporting import export as export_run
     from budgetnet.training.progress import load_with_progress
 
-    try:
-        done = export_run(run, format=chosen, to=out, data=data, load=load_with_progress)
-    except InputError as error:
-        option = {"to": "--output", "format": "--format"}.get(error.field)
-        if option is None:
-            raise
-        raise InputError(option, error.value, error.rule) from None
+    done = export_run(run, format=chosen, to=to, data=data, load=load_with_progress)
     if as_json:
         print_json({**done._asdict(), "paths": [str(path) for path in done.paths]})
         return

@@ -155,7 +155,7 @@ class Command(TyperCommand):
             return super().invoke(ctx)
         except InputError as error:
             name, bracket, rest = error.field.partition("[")
-            options = {each.name: each.opts[-1] for each in self.params if each.param_type_name == "option"}
+            options = {each.name: max(each.opts, key=len) for each in self.params if each.param_type_name == "option"}
             if name not in options:
                 raise
             raise type(error)(f"{options[name]}{bracket}{rest}", error.value, error.rule) from None

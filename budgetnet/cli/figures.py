@@ -16,8 +16,6 @@ from budgetnet.common.files import resolved
 if TYPE_CHECKING:
     from budgetnet.runs.records import RunRecord
 
-_FORMATS = ("html", "svg", "png", "json")
-
 
 def figures(
     runs: Annotated[
@@ -51,11 +49,19 @@ def figures(
     """Draw network outlines and the accuracy and loss curves of runs."""
     if not runs and spec is None:
         raise InputError("RUN", "", "name at least one run folder, or a network with --spec")
-    suffixes = [one_of(text.strip(), _FORMATS, field="--format") for text in formats.split(",")]
+    from budgetnet.visualization.figures import (
+        SUFFIXES,
+        accuracy_curves,
+        loss_curves,
+        outline,
+        require_writable,
+        write_figure,
+    )
+
+    known = [suffix.removeprefix(".") for suffix in SUFFIXES]
+    suffixes = [one_of(text.strip(), known, field="--format") for text in formats.split(",")]
     network = None if spec is None else network_of(spec)
     records = _read(runs or [])
-
-    from budgetnet.visualization.figures import accuracy_curves, loss_curves, outline, require_writable, write_figure
 
     plots: dict[str, Any] = {} if network is None else {f"{network.label[:48]}-outline": outline(network)}
     for name, group in records.items():

@@ -64,7 +64,9 @@ def check(
             help="Write the spec to FILE if it fits, else that of an edit which does; YAML or JSON.",
         ),
     ] = None,
-    edit: Annotated[int, typer.Option("--edit", metavar="N", min=1, help="Number of the edit to write.")] = 1,
+    edit: Annotated[
+        int | None, typer.Option("--edit", metavar="N", min=1, help="Number of the edit to write. Default: 1.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check a network against a budget without building it; exit code 3 if over budget."""
@@ -79,15 +81,17 @@ def check(
         device_file=device_file,
     )
     if module is not None:
-        given = {"SPEC": spec, "--verify": verify or None, "--write": write}
+        given = {"SPEC": spec, "--verify": verify or None, "--write": write, "--edit": edit}
         _check_module(module, budget, data=data, input_shape=input_shape, given=given, as_json=as_json)
         return
+    if edit is not None and write is None:
+        raise InputError("--edit", edit, "needs --write, the file to write the edit to")
     network = _network(spec, data=data, input_shape=input_shape)
     # Raises where the device's file cannot tell.
     budget.predicted(network)
     verdict = budget.check(network)
     counts = _verify(network) if verify else None
-    written = None if write is None else _write(verdict, write, number=edit)
+    written = None if write is None else _write(verdict, write, number=edit or 1)
     if as_json:
         print_json({**verdict.to_mapping(), **({} if counts is None else {"verified": counts})})
     else:

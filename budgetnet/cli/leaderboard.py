@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from budgetnet.cli.completion import completing
 from budgetnet.cli.options import Json, Out, Storage, print_json
 from budgetnet.common.errors import RecordError
 
@@ -29,6 +30,7 @@ def leaderboard(
         list[str] | None,
         typer.Argument(
             metavar="[STUDY | RUN...]",
+            autocompletion=completing("[STUDY | RUN...]"),
             help="Name of a study, or run folders. Default: the most recent study.",
             show_default=False,
         ),
@@ -116,8 +118,11 @@ def _print_finals(results: Sequence[FinalResult], *, comparable: bool, out: Path
     output.print(finals_table(results, comparable=comparable, width=output.width))
     against = next((gap.compared_with for gap in final_gaps(results, comparable=comparable) if gap), "the others")
     # Equal accuracies have no standard deviation to make Student's interval from.
-    several = any(len(set(result.test)) > 1 for result in results)
-    columns, interval = ("test: mean over seeds", "Student's t") if several else ("test: on the test set", "Wilson's")
+    differing = [len(set(result.test)) > 1 for result in results if result.test]
+    columns = "test: mean over seeds" if any(differing) else "test: on the test set"
+    interval = "Student's t" if any(differing) else "Wilson's"
+    if len(set(differing)) > 1:
+        interval += ", or Wilson's where the seeds do not differ"
     if is_wide(output.width):
         columns = (
             f"PFLOP: mean per training run; {columns}, with its 95 % interval ({interval}); gap: of test accuracy to "

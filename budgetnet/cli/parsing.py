@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import typer
 
-from budgetnet.common.config import DeviceName, option_of
+from budgetnet.common.config import DeviceName
 from budgetnet.common.documents import parse_count
 from budgetnet.common.errors import BudgetnetError, InputError
 from budgetnet.model.budget import Budget
@@ -89,13 +89,10 @@ def read_budget(**options: str | None) -> Budget:
     Raises:
         InputError: a limit is not a whole number of at least 1.
     """
-    try:
-        budget = Budget.from_mapping(options)
-        if budget.device_file is not None:
-            _ = budget.device
-        return budget
-    except InputError as error:
-        raise InputError(option_of(error.field), error.value, error.rule) from None
+    budget = Budget.from_mapping(options)
+    if budget.device_file is not None:
+        _ = budget.device
+    return budget
 
 
 def read_sizes(train_size: str | None, validation_size: str | None) -> dict[str, int | None]:
@@ -117,12 +114,9 @@ def read_threads(text: str | None) -> ThreadCount | None:
     Raises:
         InputError: it is neither a whole number of at least 1 nor ``auto``.
     """
-    if text is None or text == "auto":
-        return cast("ThreadCount | None", text)
-    try:
-        return parse_count(text, field="--threads")
-    except InputError as error:
-        raise InputError("--threads", text, f"{error.rule}, or auto") from None
+    from budgetnet.api.inputs import threads_of
+
+    return threads_of(text, field="--threads")
 
 
 def set_threads_shown(wanted: ThreadCount | None, first: Callable[[], FirstRun | None], *, processes: int = 1) -> None:

@@ -10,6 +10,7 @@ from rich.table import Table
 from budgetnet.common.formatting import short_count
 from budgetnet.model.published import PublishedResult
 from budgetnet.model.published.contradiction import Contradiction, Statement
+from budgetnet.visualization.published import stated_accuracy
 
 _WIDE = 110
 """Terminal width, in characters, from which all columns are shown."""
@@ -28,7 +29,7 @@ def print_results(output: Console, results: Sequence[PublishedResult]) -> None:
     if wide:
         table.add_column("inferred")
     for result in results:
-        cells = [result.name, result.claim.removesuffix("-accuracy"), _accuracy(result)]
+        cells = [result.name, result.claim.removesuffix("-accuracy"), stated_accuracy(result)]
         cells += [_count(result.images), _params(result)]
         cells += [_UNKNOWN if result.loss is None else f"{result.loss:g}", _count(result.runs)] if wide else []
         cells += [result.stated["accuracy"]]
@@ -68,11 +69,6 @@ def _print_notes(output: Console, title: str, notes: Mapping[str, Sequence[str]]
 def _statement(statement: Statement) -> str:
     counted = f" ({statement.layout.params:,} params)" if statement.layout else ""
     return f"{statement.where}: {statement.says}{counted}"
-
-
-def _accuracy(result: PublishedResult) -> str:
-    # Keep the number of decimals published.
-    return f"{'~' if result.accuracy_is_approximate else ''}{100 * result.accuracy:g}"
 
 
 def _count(number: int | None) -> str:

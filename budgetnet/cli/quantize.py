@@ -10,7 +10,6 @@ from budgetnet.cli.export import Output
 from budgetnet.cli.options import Json, OwnData, RunArgument, Seed, print_json
 from budgetnet.cli.parsing import check_names
 from budgetnet.common.documents import parse_count
-from budgetnet.common.errors import InputError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 def quantize(
     run: RunArgument,
-    out: Output = None,
+    to: Output = None,
     calibration_images: Annotated[
         str | None,
         typer.Option(
@@ -39,12 +38,7 @@ def quantize(
     from budgetnet.exporting.quantizing import quantize as quantize_run
     from budgetnet.training.progress import load_with_progress
 
-    try:
-        done = quantize_run(run, to=out, calibration_images=images, seed=seed, data=data, load=load_with_progress)
-    except InputError as error:
-        if error.field != "to":
-            raise
-        raise InputError("--output", error.value, error.rule) from None
+    done = quantize_run(run, to=to, calibration_images=images, seed=seed, data=data, load=load_with_progress)
     if as_json:
         print_json(done.to_mapping())
         return

@@ -7,15 +7,20 @@ from typing import Annotated
 
 import typer
 
+from budgetnet.cli.completion import completing
 from budgetnet.cli.options import Out, Storage
-from budgetnet.common.errors import InputError
 
 
 def report(
     study: Annotated[
-        str | None, typer.Argument(metavar="[STUDY]", help="Name of the study. Default: the most recent one.")
+        str | None,
+        typer.Argument(
+            metavar="[STUDY]",
+            autocompletion=completing("[STUDY]"),
+            help="Name of the study. Default: the most recent one.",
+        ),
     ] = None,
-    page: Annotated[
+    to: Annotated[
         Path,
         typer.Option("-o", "--output", metavar="FILE.html", help="HTML file to write; an existing file is replaced."),
     ] = Path("report.html"),
@@ -35,10 +40,7 @@ def report(
     """Write a study, or only ablations and reproductions, as a self-contained HTML page."""
     from budgetnet.api.report import report as write_report
 
-    try:
-        written = write_report(
-            study, to=page, out=out, storage=storage, ablations=ablation or (), reproductions=reproduction or ()
-        )
-    except InputError as error:
-        raise InputError("-o" if error.field == "to" else error.field, error.value, error.rule) from None
+    written = write_report(
+        study, to=to, out=out, storage=storage, ablations=ablation or (), reproductions=reproduction or ()
+    )
     typer.echo(f"{written.study}: {written.path}")

@@ -25,6 +25,7 @@ from budgetnet.runs.recipe import LEAKAGE_WARNING
 from budgetnet.runs.records import RunRecord
 from budgetnet.runs.store import TEST_OPENINGS_FILE
 from budgetnet.statistics.intervals import format_with_interval, points
+from budgetnet.visualization.published import stated_accuracy
 
 _WIDE = 90
 """Terminal width, in characters, from which all columns are shown."""
@@ -129,10 +130,8 @@ def _print_ensemble(result: EnsembleReproduction) -> None:
 
 def _rung_cells(rung: Rung, *, wide: bool) -> list[str]:
     published, step = rung.published, rung.step
-    about = "~" if published.accuracy_is_approximate else ""
-    stated = f"{about}{100 * published.accuracy:.{0 if about else 2}f}"
     test = format_with_interval(rung.test_accuracy, rung.interval) if rung.interval else percent(rung.test_accuracy)
-    cells = [published.name, f"{rung.params:,}", str(rung.n), test, stated]
+    cells = [published.name, f"{rung.params:,}", str(rung.n), test, stated_accuracy(published)]
     cells += [points(step.difference.mean, step.difference.interval), points(step.published)] if step else ["", ""]
     if wide:
         cells.append("" if step is None or step.p_value is None else short_p_value(step.p_value))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from budgetnet.cli.completion import completing
 from budgetnet.cli.options import Json, Out, Storage, print_json
 from budgetnet.cli.parsing import one_of
 
@@ -30,7 +31,12 @@ _ORDERS: dict[str, Callable[[Trial], Any]] = {
 def trials(
     study: Annotated[
         str | None,
-        typer.Argument(metavar="[STUDY]", help="Name of a study. Default: the most recent.", show_default=False),
+        typer.Argument(
+            metavar="[STUDY]",
+            autocompletion=completing("[STUDY]"),
+            help="Name of a study. Default: the most recent.",
+            show_default=False,
+        ),
     ] = None,
     sort: Annotated[
         str, typer.Option("--sort", metavar="KEY", help=f"What to sort by: {', '.join(_ORDERS)}.")
@@ -87,7 +93,9 @@ def _reason(trial: Trial) -> str:
 
 
 def _table(listed: Sequence[Trial], *, title: str, width: int) -> Table:
+    from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
     from budgetnet.cli.tables import Architecture
     from budgetnet.common.formatting import percent, short_count
@@ -98,7 +106,7 @@ def _table(listed: Sequence[Trial], *, title: str, width: int) -> Table:
     table.add_column("outcome", no_wrap=True)
     for heading in ("accuracy %", "epochs", "params"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("architecture", min_width=12)
+    table.add_column("architecture" if wide else "architecture, reason", min_width=12)
     if wide:
         table.add_column("reason", overflow="fold", min_width=20)
     for trial in listed:
@@ -109,5 +117,10 @@ def _table(listed: Sequence[Trial], *, title: str, width: int) -> Table:
         ]
         cells += ["" if trial.epochs is None else str(trial.epochs)]
         cells += [f"{trial.params:,}" if wide else short_count(trial.params)]
-        table.add_row(*cells, Architecture(trial.architecture), *([_reason(trial)] if wide else []))
+        network, reason = Architecture(trial.architecture), _reason(trial)
+        if wide:
+            table.add_row(*cells, network, reason)
+        else:
+            # There is no room for another column.
+            table.add_row(*cells, Group(network, Text(reason, overflow="fold")) if reason else network)
     return table

@@ -291,6 +291,7 @@ BAD: list[tuple[list[str], int, str]] = [
     (["study", "--interval", "z"], 2, "--interval = 'z': must be 't' or 'bootstrap'"),
     (["study", "--data", "nowhere"], 2, "--data"),
     (["study", "--partial", "--list"], 2, "--partial = '': must not be given with --list"),
+    (["study", "--save", "results", "--list"], 2, "--save = 'results': must not be given with --list"),
     (["study", "--change", "spec.stages[0].channels=128"], 3, "basic-128x1"),
 ]
 

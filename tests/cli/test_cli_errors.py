@@ -82,6 +82,7 @@ CHECK = [
     (["good.yaml", "--max-activations", "many"], "--max-activations"),
     (["good.yaml", "--max-params", "1e999"], "--max-params"),
     (["good.yaml", "--bogus"], "--bogus"),
+    (["good.yaml", "--max-params", "1k", "--edit", "99"], "--edit = 99: needs --write"),
     (["good.yaml", "extra"], "extra"),
     (["good.yaml", "--max-params"], "--max-params"),
     ([], "SPEC"),

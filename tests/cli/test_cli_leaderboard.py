@@ -1,4 +1,4 @@
-"""`budgetnet leaderboard` of run folders."""
+"""`budgetnet leaderboard` of run folders and of finalists."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 from evaluation_support import Runs
+from report_support import WrittenStudy, network, report_of, text_of
+from scipy.stats import sem, t
+from statsmodels.stats.proportion import proportion_confint
 from support import RunCommand
+
+from budgetnet.visualization.report import render
 
 pytestmark = pytest.mark.usefixtures("folder")
 
@@ -27,6 +32,40 @@ def test_runs_are_ranked_by_validation_accuracy(runs: Runs, tell: RunCommand) ->
     assert "2 runs" in shown.out
     assert "which also selected each run's best epoch by its loss" in " ".join(shown.out.split())
     assert all(f"{100 * row['accuracy']:.0f} [" in shown.out for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("equal", "words"),
+    [
+        ((), "(Student's t)"),
+        ((1,), "(Student's t, or Wilson's where the seeds do not differ)"),
+        ((0, 1), "(Wilson's)"),
+    ],
+)
+def test_the_kinds_of_intervals_of_finalists_are_named(
+    tmp_path: Path, tell: RunCommand, equal: tuple[int, ...], words: str
+) -> None:
+    study, specs = WrittenStudy(tmp_path), {0: network(16), 1: network(24)}
+    for spec in specs.values():
+        study.complete(spec, 9_000)
+    study.finals(2, specs, tests=[9_200, 9_260])
+    for number in equal:
+        # Its other seed has no result on the test set.
+        (tmp_path / study.identity(specs[number], seed=1).run_id / "test.json").unlink()
+    shown = tell("leaderboard", "--out", str(tmp_path))
+    assert (shown.code, shown.err) == (0, "")
+    assert f"with its 95 % interval {words};" in " ".join(shown.out.split())
+    finals = json.loads(tell("leaderboard", "--out", str(tmp_path), "--json").out)["finals"]
+    for number, each in ((int(each["name"][1:]), each) for each in finals):
+        shares = [(count + number) / 10_000 for count in (9_200, 9_260)]
+        if number in equal:
+            expected = proportion_confint(9_200 + number, 10_000, method="wilson")
+        else:
+            expected = t.interval(0.95, 1, loc=sum(shares) / 2, scale=sem(shares))
+            expected = max(0, expected[0]), min(1, expected[1])
+        assert each["test_interval"] == pytest.approx(expected)
+    page = text_of(render(report_of(study)))
+    assert "Student's 95 % interval, or Wilson's where the seeds do not differ." in page
 
 
 def test_duplicate_run_is_rejected(runs: Runs, tell: RunCommand) -> None:

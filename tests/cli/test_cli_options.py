@@ -1,11 +1,12 @@
-"""Parsing of timeouts, and networks enqueued in a search."""
+"""Parsing of timeouts, networks enqueued in a search, and completion in a shell."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from support import PAIR_SPACE, RunCommand, tiny_recipe, write_space
+from report_support import WrittenStudy
+from support import PAIR_SPACE, RunCommand, finished, tiny_recipe, write_space
 
 from budgetnet.common.documents import parse_duration
 from budgetnet.common.errors import InputError
@@ -39,3 +40,26 @@ def test_enqueue_zoo_enqueues_all_networks_that_fit(
     names = [trial.user_attrs["architecture"] for trial in trials]
     # Grey images and as many classes change few parameters.
     assert names == [name for name in ENTRIES if get(name).params <= 900_000] == ["resnet20", "resnet56"]
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("trials ", ["cats", "dogs"]),
+        ("report ", ["cats", "dogs"]),
+        ("dashboard d", ["dogs"]),
+        ("leaderboard ", ["cats", "dogs", "best"]),
+        ("space ", ["resnet", "paper", "mobile", "regnet"]),
+    ],
+)
+def test_names_of_studies_and_spaces_are_completed_in_a_shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, completed: list[str]
+) -> None:
+    for name in ("cats", "dogs"):
+        WrittenStudy(tmp_path / "runs", name=name)
+    monkeypatch.setenv("_BUDGETNET_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", f"budgetnet {words}")
+    monkeypatch.setenv("COMP_CWORD", "2")
+    done = finished(cwd=tmp_path, fresh=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == completed

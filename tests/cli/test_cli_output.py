@@ -313,6 +313,7 @@ def test_a_module_of_ones_own_is_counted_by_torch(folder: Path, tell: RunCommand
         (["--module", "mine"], "--module = 'mine': must be PACKAGE:CALLABLE"),
         (["--module", "absent_package:Net"], "cannot be built: ModuleNotFoundError"),
         (["--module", "mine:Net", "resnet20"], "SPEC = 'resnet20': must not be given with --module"),
+        (["--module", "mine:Net", "--edit", "2"], "--edit = 2: must not be given with --module"),
         (["--module", "mine:Net", "--input-shape", "1,8,8"], "fails on an image of 1x8x8"),
         ([], "SPEC = None: must be given, or --module"),
     ):

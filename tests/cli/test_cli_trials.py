@@ -54,6 +54,26 @@ def test_every_trial_is_listed_with_its_outcome(tell: RunCommand) -> None:
     assert [trial["accuracy"] for trial in ordered[: len(accuracies)]] == accuracies, "without one they are last"
 
 
+@pytest.mark.parametrize("width", [80, 120])
+def test_every_trial_has_its_reason_whatever_the_width_of_the_terminal(
+    tell: RunCommand, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    options = {"recipe": tiny_recipe(epochs=1), "sizing": "reject", "sampler": "tpe", "max_params": "3k", **OPTIONS}
+    expected = bn.search(space="space.yaml", trials=2, verbosity="quiet", **options).trials()
+    monkeypatch.setattr("budgetnet.cli.tables._PLAIN_WIDTH", width)
+    lines = [line for line in tell("trials").out.splitlines() if "│" in line]
+    assert max(map(len, lines)) <= width
+    told: dict[str, str] = {}
+    name = ""
+    for cells in (line.split("│")[1:-1] for line in lines):
+        name = cells[0].strip() or name
+        told[name] = told.get(name, "") + cells[-1].replace(" ", "")
+    assert len({trial.ended for trial in expected}) > 1
+    for trial in expected:
+        assert trial.ended
+        assert told[trial.name].endswith(trial.ended.replace(" ", ""))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
