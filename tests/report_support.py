@@ -83,7 +83,7 @@ def write_run(
 class WrittenStudy:
     """A study whose trials a test writes down one by one."""
 
-    def __init__(self, out: Path, *, name: str = "study", data: DataRecord = DIGITS, **limits: int) -> None:
+    def __init__(self, out: Path, *, name: str = "study", data: DataRecord = DIGITS, **limits: int | None) -> None:
         self.out, self.recipe = out, named_recipe("paper")
         self.budget = Budget(**(limits or {"max_params": 100_000, "max_macs": 25_000_000}))
         self.settings = StudySettings(
@@ -149,14 +149,18 @@ class WrittenStudy:
     def _trained(self, run: str, *, epochs: int) -> dict[str, Any]:
         return {"trained": True, "run": run, "seed": 0, "epochs": epochs, "cycles": epochs, "seconds": 1.5 * epochs}
 
-    def finals(self, number: int, specs: dict[int, ModelSpec], *, tests: list[int]) -> None:
-        """Finalists, each trained with as many seeds as there are results on the test set."""
+    def finals(self, number: int, specs: dict[int, ModelSpec], *, tests: list[int], apart: int = 0) -> None:
+        """Finalists, each trained with as many seeds as there are results on the test set.
+
+        Of each seed so many more validation images are right than of the one before.
+        """
         finalists = []
         for trial, spec in list(specs.items())[:number]:
             runs = []
             for seed, test in enumerate(tests):
                 identity = self.identity(spec, seed=seed)
-                write_run(RunFolder(self.out / identity.run_id), identity, correct=9_000 + trial, test=test + trial)
+                correct = 9_000 + trial + apart * seed
+                write_run(RunFolder(self.out / identity.run_id), identity, correct=correct, test=test + trial)
                 runs.append(identity.run_id)
             finalists.append(Finalist(trial=trial, name=f"#{trial}", spec=spec, recipe=self.recipe, runs=tuple(runs)))
         seeds = tuple(range(len(tests)))

@@ -194,8 +194,9 @@ def study_html(
 
 def candidate_html(trial: Trial, record: RunRecord) -> str:
     """Return a trained candidate as HTML: its run and its network."""
-    use = f"{100 * trial.budget_used:.1f} % of the budget"
-    return f"<p><b>{escape(trial.name)}</b> · {use}</p>{run_html(record)}"
+    # It is 0 where the search had no limit.
+    use = f" · {100 * trial.budget_used:.1f} % of the budget" if trial.budget_used else ""
+    return f"<p><b>{escape(trial.name)}</b>{use}</p>{run_html(record)}"
 
 
 def run_html(record: RunRecord) -> str:
@@ -277,10 +278,10 @@ def ablation_html(result: AblationResult) -> str:
     about = f" · {study.judged_on} accuracy · {len(study.seeds)} paired seeds"
     compared = ("compared with",) if study.has_several_references else ()
     head = ("variant", "params", "n", "mean %", "sd", *compared, "difference, points [95 %]", "p (Holm)")
-    tables = []
+    tables, name = [], study.name or "ablation"
     for network in result.networks:
         cells = [_ablation_cells(row, study=study) for row in result.rows_of(network)]
-        title = f"{study.name}, network {network}" if network else study.name
+        title = f"{name}, network {network}" if network else name
         tables.append(table_html(f"<b>{escape(title)}</b>{about}", head, cells))
     if result.changes:
         tables.append(_changes_html(result))

@@ -15,6 +15,7 @@ from budgetnet.experiments.reproduction.running import ReproductionResult
 from budgetnet.experiments.reproduction.verdict import Verdict
 from budgetnet.statistics.intervals import points
 from budgetnet.visualization.html import table_html
+from budgetnet.visualization.published import stated_accuracy
 
 
 def reproduction_html(result: ReproductionResult) -> str:
@@ -30,11 +31,11 @@ def reproduction_html(result: ReproductionResult) -> str:
                 f"{each.params:,}",
                 each.n,
                 percent(each.test_accuracy),
-                percent(each.published.accuracy),
+                stated_accuracy(each.published),
             )
             for each in result.rungs
         ]
-        shown += table_html("means over the seeds", head, rungs)
+        shown += table_html("means over the seeds; ~ approximate in the paper", head, rungs)
     return f"{shown}<p>{escape(_conclusion(result))}</p>"
 
 

@@ -258,6 +258,14 @@ def settings_of(images: dict[str, Any]) -> StudySettings:
     return StudySettings(config=config, data=data, **how)
 
 
+def test_use_of_the_budget_is_drawn_only_where_it_has_a_limit(tmp_path: Path) -> None:
+    settings = settings_of({"train_images": 64, "validation_images": 200})
+    unlimited = settings.model_copy(update={"config": settings.config.replace(max_params="unlimited")})
+    for each, expected in ((settings, True), (unlimited, False)):
+        drawn = Overview("study", each, [], [], out=tmp_path, storage=None).figures()
+        assert ("budget-use" in dict(drawn)) is expected
+
+
 def test_figures_of_a_thousand_trials_stay_small(tmp_path: Path) -> None:
     settings = settings_of({"train_images": 64, "validation_images": 200})
     trials = [

@@ -7,6 +7,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from ablation_support import STUDY, counts_of, result_of
+from figures_support import RUN
 from html_support import Reader, read
 from support import TINY, tiny_recipe
 
@@ -14,6 +16,10 @@ from budgetnet import AblationStudy, ablate, check
 from budgetnet.data import DataSet
 from budgetnet.model import zoo
 from budgetnet.model.spec import ModelSpec
+from budgetnet.runs.store import RunFolder
+from budgetnet.study.trials import Trial
+from budgetnet.visualization.figures import ablation_forest
+from budgetnet.visualization.html import candidate_html
 
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = "<script>alert('1')</script>&amp;\"</td>"
@@ -95,8 +101,26 @@ def test_a_verdict_has_a_bar_for_each_limit(limit: str, words: str, filled: str,
     assert f"left:{mark}" in bar.split("</div>")[1]
 
 
+def test_a_candidate_of_a_search_without_a_limit_uses_no_share_of_it() -> None:
+    record = RunFolder(RUN).load(weights=False)
+    trial = Trial(7, "complete", "net", "0" * 64, 100, 1_000, 1, budget_used=0.25)
+    assert "#7 · 25.0 % of the budget" in read(candidate_html(trial, record)).text
+    assert "budget" not in read(candidate_html(trial._replace(budget_used=0.0), record)).text
+
+
 def test_an_unnamed_network_is_called_by_its_shape() -> None:
     assert "preact-8x1-16x1" in ModelSpec.resnet(channels=[8, 16], block="preact")._repr_html_()
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_an_ablation_without_a_name_has_headings_all_the_same(several: bool) -> None:
+    mapping = {name: value for name, value in STUDY.items() if name != "name"}
+    if not several:
+        mapping["spec"] = mapping.pop("networks")["basic"]
+    result = result_of(AblationStudy.from_mapping(mapping), lambda network, name: counts_of(network or "basic", name))
+    assert f"<b>ablation{', network basic' if several else ''}</b>" in result._repr_html_()
+    title = ablation_forest(result).layout.meta["title"]
+    assert title == f"ablation: difference {'over all networks' if several else 'to the variant compared with'}"
 
 
 def test_an_ablation_shows_each_variant_beside_the_base(digits: DataSet, tmp_path: Path) -> None:

@@ -155,6 +155,16 @@ def test_verdict_only_on_original_cifar10(tmp_path: Path, original: bool) -> Non
     assert ("91.41" in page) is original
 
 
+@pytest.mark.parametrize(("correct", "words"), [(9_000, "1.41 points below"), (9_200, "0.59 points above")])
+def test_distance_to_the_published_accuracy_has_one_sign(tmp_path: Path, correct: int, words: str) -> None:
+    from record_support import data_record
+
+    study = WrittenStudy(tmp_path, data=data_record(name="images"))
+    study.complete(network(8), correct)
+    # The published accuracy is 91.41 %.
+    assert f"Its validation accuracy is {words} the published 91.41 %" in text_of(render(report_of(study)))
+
+
 def test_a_search_that_still_runs_and_has_nothing_complete_makes_a_report(tmp_path: Path) -> None:
     study = WrittenStudy(tmp_path)
     study.add(network(8), TrialState.RUNNING, run="one", seed=0)

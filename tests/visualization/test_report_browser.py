@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from browser_support import DESKTOP, PHONE, Watch, launched, needs_chromium, opened, overflow
-from report_support import STUDIES, every_outcome, network
+from report_support import STUDIES, WrittenStudy, every_outcome, network, report_of
 
 from budgetnet.visualization.report import Report, collect, write_report
 
@@ -150,6 +151,22 @@ def test_every_figure_is_drawn_and_nothing_is_asked_for(
     assert watch.requests == [address]
 
 
+def point_of(page: Page, *, figure: str, trace: str, place: int = 0) -> list[Any]:
+    """Scroll to a figure, and return what a point of a trace holds and where it is in the window."""
+    found: list[Any] = page.locator(f"[data-figure='{figure}-data']").evaluate(
+        """(plot, [name, place]) => {
+            const trace = plot.data.find((each) => each.name === name);
+            const [x, y] = [plot._fullLayout.xaxis, plot._fullLayout.yaxis];
+            plot.scrollIntoView({ behavior: "instant" });
+            const box = plot.getBoundingClientRect();
+            const across = box.left + x._offset + x.d2p(trace.x[place]);
+            return [trace.customdata[place], across, box.top + y._offset + y.d2p(trace.y[place])];
+        }""",
+        [trace, place],
+    )
+    return found
+
+
 @pytest.mark.parametrize(
     ("marker", "section"), [("front", "leaderboard"), ("pruned at the end of a cycle", "rejected")]
 )
@@ -158,24 +175,13 @@ def test_a_point_of_the_front_leads_to_its_row(
 ) -> None:
     with opened(browser, made[1]) as (page, _):
         wait_until_drawn(page)
-        drawn = page.locator("[data-figure='front-1-data']")
-        point = drawn.evaluate(
-            """(plot, name) => {
-                const trace = plot.data.find((each) => each.name === name);
-                const [x, y] = [plot._fullLayout.xaxis, plot._fullLayout.yaxis];
-                plot.scrollIntoView({ behavior: "instant" });
-                const box = plot.getBoundingClientRect();
-                const across = box.left + x._offset + x.d2p(trace.x[0]);
-                return [trace.customdata[0], across, box.top + y._offset + y.d2p(trace.y[0])];
-            }""",
-            marker,
-        )
-        page.mouse.move(point[1], point[2])
+        name, *at = point_of(page, figure="front-1", trace=marker)
+        page.mouse.move(*at)
         page.locator(".plot.linked").wait_for()
-        page.mouse.click(point[1], point[2])
+        page.mouse.click(*at)
         row = page.locator(f"#{section} tr:target")
         row.wait_for()
-        assert row.locator("th").inner_text() == point[0]
+        assert row.locator("th").inner_text() == name
         assert page.evaluate(
             """async () => {
                 await Promise.all(document.getAnimations().map((each) => each.finished));
@@ -187,6 +193,28 @@ def test_a_point_of_the_front_leads_to_its_row(
                 }).observe(row));
             }"""
         )
+
+
+def test_a_best_epoch_is_no_link_to_the_candidate_with_the_number_of_its_seed(browser: Browser, tmp_path: Path) -> None:
+    study = WrittenStudy(tmp_path)
+    for width in (16, 24):
+        study.complete(network(width), 9_000 + width)
+    # Apart, so that the mean over the seeds does not lie over what is clicked.
+    study.finals(1, {0: network(16)}, tests=[9_000, 9_100], apart=500)
+    write_report(report_of(study), tmp_path / "page.html")
+    with opened(browser, (tmp_path / "page.html").as_uri()) as (page, _):
+        wait_until_drawn(page)
+        assert page.locator("#candidate-1").count() == 1
+        seed, across, down = point_of(page, figure="learning-1", trace="best epochs", place=1)
+        assert seed == 1
+        # Beside the middle of the marker, where Plotly would take the line below it.
+        at = across, down + 5
+        page.mouse.move(*at)
+        page.locator("[data-figure='learning-1-data'] .hovertext").filter(has_text="best epoch 2, seed 1").wait_for()
+        assert page.locator(".plot.linked").count() == 0
+        page.mouse.click(*at)
+        assert page.locator("tr:target").count() == 0
+        assert not page.url.partition("#")[2]
 
 
 def test_a_script_that_slipped_into_the_page_would_not_run(browser: Browser, made: tuple[Report, str]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from html_support import read
 from report_support import (
     STUDIES,
     WrittenStudy,
@@ -19,7 +20,10 @@ from report_support import (
     write_run,
 )
 from scipy.stats import ttest_rel
+from support import TINY
 
+from budgetnet import reproduce
+from budgetnet.cli.reproduction_tables import print_reproduction
 from budgetnet.common.errors import RecordError
 from budgetnet.data.dataset import declared_cifar10, make_dataset
 from budgetnet.experiments.ablation import AblationStudy
@@ -32,6 +36,7 @@ from budgetnet.visualization.report import render
 from budgetnet.visualization.report.ablations import read_ablations
 from budgetnet.visualization.report.reproductions import is_declared, read_reproduction
 from budgetnet.visualization.report.run_reader import Reader
+from budgetnet.visualization.reproduction_html import reproduction_html
 
 
 def test_ablation_is_read_with_its_overrides() -> None:
@@ -136,6 +141,26 @@ def test_published_results_are_looked_for_in_records_by_what_these_are(ladder: P
     ]
 
 
+def test_an_approximate_accuracy_has_no_decimals_that_nobody_published(
+    ladder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (steps,) = read_reproduction(ladder, Reader()).ladders
+    page = render(report_of(WrittenStudy(tmp_path / "other"), reproductions=[ladder]))
+    print_reproduction(steps, RunFolder(next(ladder.glob("ladder-small*"))).load(weights=False), out=ladder)
+    stated = {"ladder-small": "~79", "ladder-wide": "~89", "ladder-large-kernel": "~90", "reference": "91.41"}
+    for rung in steps.rungs:
+        assert 100 * rung.published.accuracy == pytest.approx(float(stated[rung.published.name].lstrip("~")))
+    cells = read(reproduction_html(steps).partition("<p>")[0]).cells
+    assert cells[-1::-5][: len(stated)][::-1] == list(stated.values()), "the last column of the notebook's table"
+    shown = capsys.readouterr().out
+    for name, text in stated.items():
+        assert f'<td class="n">{text}</td>' in page[page.index(f'<th scope="row">{name}</th>') :].partition("</tr>")[0]
+        (line,) = [line for line in shown.splitlines() if line.startswith("│") and f" {name} " in line]
+        assert f"│ {text:>8} │" in line
+    for text in (page, shown, reproduction_html(steps)):
+        assert "~ approximate in the paper" in text
+
+
 def test_records_without_published_counterpart_are_reported(tmp_path: Path) -> None:
     study = WrittenStudy(tmp_path)
     identity = study.identity(network(8))
@@ -148,6 +173,30 @@ def test_records_without_published_counterpart_are_reported(tmp_path: Path) -> N
     (tmp_path / "runs" / identity.run_id / "test.json").unlink()
     with pytest.raises(RecordError, match="has no run that was evaluated on the test set"):
         read_reproduction(tmp_path / "runs", Reader())
+
+
+def test_only_runs_of_an_ensemble_are_an_ensemble_with_its_own_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    TINY.save("small.yaml")
+    network(12).save("wide.yaml")
+    options: dict[str, Any] = {"data": "digits", "epochs": 2, "train_size": 64, "validation_size": 40, "device": "cpu"}
+    small = reproduce("ensemble", spec="small.yaml", members=2, max_params=10, **options)
+    wide = reproduce("ensemble", spec="wide.yaml", members=3, max_params="unlimited", **options)
+    others = reproduce("leakage", spec="small.yaml", seeds=2, **options)
+    found = read_reproduction(tmp_path, Reader())
+    assert len(others.records) == 4, "two recipes with two seeds each, that are no ensembles"
+    for members, limit in ((small, 10), (wide, None)):
+        names = {record.folder.name for record in members.records}
+        (own,) = [each for each in found.ensembles if {row.run for row in each.rows} == names]
+        assert own.max_params == limit
+    assert len(found.ensembles) == 2
+    study = WrittenStudy(tmp_path / "study")
+    words = text_of(render(report_of(study, reproductions=[tmp_path])))
+    for members, judged in ((small, ", over 10."), (wide, ".")):
+        params = len(members.records) * members.records[0].identity.spec.params
+        assert f"Together {params:,} parameters{judged}" in words
 
 
 def test_a_data_set_that_was_vouched_for_is_known_by_its_provenance() -> None:

@@ -80,10 +80,9 @@ class Overview:
         ]
         if costs:
             drawn.append(("hypervolume", figures.hypervolume(trials, costs=costs, budget=settings.budget, note=note)))
-        drawn += [
-            ("budget-use", figures.budget_use(trials, note=note)),
-            ("candidates-by-rung", figures.rungs(trials, note=note)),
-        ]
+        if settings.budget.allowed:
+            drawn.append(("budget-use", figures.budget_use(trials, note=note)))
+        drawn.append(("candidates-by-rung", figures.rungs(trials, note=note)))
         for _, figure in drawn:
             _fit_card(figure)
         return drawn

@@ -70,10 +70,11 @@ def ablation_forest(result: AblationResult) -> Figure:
     Of a study of several networks it shows each comparison over all networks, and the networks' own as markers.
     """
     study = result.study
+    name = study.name or "ablation"
     note = f"{study.judged_on} accuracy, {len(study.seeds)} paired seeds, Holm-corrected"
     if len(result.networks) > 1:
         note += "; alone: to the base; without it: all options without it to all; bars: all networks together, 95 %"
-        title = f"{study.name}: difference over all networks"
+        title = f"{name}: difference over all networks"
         return pooled_forest(pooled_rows(result), networks=result.networks, title=title, note=note)
     to = reference_text(study)
-    return forest(ablation_rows(result), title=f"{study.name}: difference to {to}", note=note, base=to)
+    return forest(ablation_rows(result), title=f"{name}: difference to {to}", note=note, base=to)

@@ -73,11 +73,20 @@ def require_writable(path: Path, *, field: str = "figure") -> None:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise InputError(field, str(path), f"must end in {', '.join(SUFFIXES)}")
-    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise InputError(field, str(path), "must be a file in a folder that exists and can be written to")
+    require_place(path, field=field)
     if suffix in (".svg", ".png"):
         remark = "; Chromium or Chrome is needed as well, and .html needs neither"
         require_extra("figures", "kaleido", field=field, value=str(path), remark=remark)
+
+
+def require_place(path: Path, *, field: str) -> None:
+    """Check that there can be a file of that name.
+
+    Raises:
+        InputError: it is a folder, or its folder is missing or not writable.
+    """
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise InputError(field, str(path), "must be a file in a folder that exists and can be written to")
 
 
 def bare(figure: Figure) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def embedded_figures(report: Report) -> dict[str, Any]:
     found: dict[str, Any] = {
         "front": [embed(accuracy_front(admitted, cost=cost, **common)) for cost in shown_costs(costs)],
         "hypervolume": embed(hypervolume(admitted, costs=costs, budget=limits)) if costs else None,
-        "budget": _budget_use(trials),
+        "budget": _budget_use(trials) if limits.allowed else None,
         "rungs": embed(rungs(trials)),
         "learning": [
             embed(accuracy_curves(learning.records))._replace(title=learning.title) for learning in report.learning
@@ -104,14 +104,7 @@ def plotly_template() -> Markup:
     from plotly.io import templates
     from plotly.io.json import to_json_plotly
 
-    return Markup(_harmless(to_json_plotly(templates["plotly_white"])))  # noqa: S704 - escaped
-
-
-def _harmless(text: str) -> str:
-    """Escape JSON so that it cannot end the script element that contains it."""
-    for character in "<>&":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
+    return Markup(to_json_plotly(templates["plotly_white"]))  # noqa: S704 - Plotly escapes < and >
 
 
 def embed(figure: Figure) -> EmbeddedFigure:
@@ -123,5 +116,5 @@ def embed(figure: Figure) -> EmbeddedFigure:
     meta = layout["meta"]
     # The template is the same for all figures and stored once in the page.
     layout.pop("template", None)
-    text = Markup(_harmless(to_json_plotly(content)))  # noqa: S704 - escaped
+    text = Markup(to_json_plotly(content))  # noqa: S704 - Plotly escapes < and >
     return EmbeddedFigure(meta["title"], meta["note"], meta["alt"], meta["width"], layout["height"], text)

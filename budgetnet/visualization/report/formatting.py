@@ -17,6 +17,7 @@ from budgetnet.study.leaderboard import noise_word
 from budgetnet.study.objectives import COSTS, CostName, shown_costs
 from budgetnet.study.space.named import describe_space
 from budgetnet.study.trials import Trial
+from budgetnet.visualization.published import stated_accuracy
 from budgetnet.visualization.report.content import Environment, Report
 
 LIMIT_NAMES = {"params": "parameters", "macs": "MACs", "activations": "activations"}
@@ -74,6 +75,7 @@ FILTERS: dict[str, Callable[..., str]] = {
     "limit_heading": limit_heading,
     "limit_number": limit_number,
     "conclusion": conclusion,
+    "stated_accuracy": stated_accuracy,
     "noise": lambda row: noise_word(row.exceeds_noise),
 }
 """Filters of the templates."""
@@ -170,11 +172,12 @@ def verdict_text(report: Report) -> VerdictText | None:
         return VerdictText(
             noise_verdict(gap), f"Test accuracy {difference}: {side} {reference}, at the 95 % level over all finalists."
         )
-    side = "above" if best.accuracy > published.accuracy else "below"
+    distance = best.accuracy - published.accuracy
+    side = "above" if distance > 0 else "below"
     return VerdictText(
         "",
-        f"Its validation accuracy is {signed(best.accuracy - published.accuracy)} points {side} {reference}, which is "
-        "a test accuracy; finalists are evaluated on the test set.",
+        f"Its validation accuracy is {100 * abs(distance):.2f} points {side} {reference}, which is a test accuracy; "
+        "finalists are evaluated on the test set.",
     )
 
 

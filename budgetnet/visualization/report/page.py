@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from budgetnet.study.leaderboard import rows_needs
 from budgetnet.study.trials import outcome_text
 from budgetnet.version import __version__
 from budgetnet.visualization.figures import silhouette_svg
+from budgetnet.visualization.figures.write import require_place
 from budgetnet.visualization.html import stages_html
 from budgetnet.visualization.report.content import ExperimentReport, Report
 from budgetnet.visualization.report.figures import ablation_figures, embedded_figures, plotly_template
@@ -48,8 +48,7 @@ def require_page(path: Path, *, field: str = "-o") -> None:
     """
     if path.suffix.lower() != ".html":
         raise InputError(field, str(path), "must end in .html")
-    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise InputError(field, str(path), "must be a file in a folder that exists and can be written to")
+    require_place(path, field=field)
 
 
 def write_report(report: Report | ExperimentReport, path: Path, *, field: str = "-o") -> None:
@@ -97,6 +96,7 @@ def _of_search(report: Report) -> dict[str, Any]:
         "rejected": counted(report.rejections),
         "listed": report.rejections[:MAX_LISTED],
         "budget": budget_text(report.settings.budget),
+        "limited": bool(report.settings.budget.allowed),
         "data": data_text(report.settings.data),
         "outcomes": f"{len(report.trials):,} proposed, {outcome_text(report.counts)}",
         "objectives": objectives_text(report.settings.config.costs),

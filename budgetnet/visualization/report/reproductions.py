@@ -8,10 +8,12 @@ from pathlib import Path
 from budgetnet.common.config import command
 from budgetnet.common.errors import BudgetnetError, RecordError
 from budgetnet.data.test_set import read_openings
+from budgetnet.experiments.reproduction.config import EnsembleConfig, ReproductionConfig
 from budgetnet.experiments.reproduction.ensemble import EnsembleReproduction, ensemble_reproduction
 from budgetnet.experiments.reproduction.ladder import LadderResult, ladder_result, rungs
 from budgetnet.experiments.reproduction.leakage import LeakageResult, leakage_result
 from budgetnet.experiments.reproduction.reference import ReferenceResult, reference_result
+from budgetnet.experiments.reproduction.running import run_groups
 from budgetnet.experiments.reproduction.stored import stored_reproductions
 from budgetnet.model.budget import Budget
 from budgetnet.model.zoo import get
@@ -26,8 +28,6 @@ Group = list[RunRecord]
 
 _DECLARED = "declared to be CIFAR-10 by its user"
 """In the provenance of a data set that its user declared to be CIFAR-10."""
-_PAPERS_BUDGET = Budget(max_params=5_000_000)
-"""The paper's budget for all members of an ensemble together."""
 
 
 def read_reproduction(folder: Path, reader: Reader) -> Reproduction:
@@ -51,7 +51,8 @@ def read_reproduction(folder: Path, reader: Reader) -> Reproduction:
     data = {record.identity.data.fingerprint: record.identity.data for group in groups for record in group}
     unevaluated = sum(record.test is None for record in records)
     remarks = [f"{unevaluated} runs were not evaluated on the test set"] if unevaluated else []
-    ensembles, reasons = _ensembles(groups, folder)
+    stored = stored_reproductions(runs)
+    ensembles, reasons = _ensembles(groups, folder, stored)
     return Reproduction(
         folder=str(folder),
         references=tuple(_references(groups)),
@@ -60,7 +61,7 @@ def read_reproduction(folder: Path, reader: Reader) -> Reproduction:
         ensembles=tuple(ensembles),
         data="; ".join(data_text(each) for each in data.values()),
         remarks=(*remarks, *reasons),
-        commands=tuple(map(command, stored_reproductions(runs))),
+        commands=tuple(map(command, stored)),
     )
 
 
@@ -127,16 +128,40 @@ def _paired(groups: Sequence[Group]) -> list[Group]:
     return [[record for record in group if record.identity.seed in common] for group in groups]
 
 
-def _ensembles(groups: Sequence[Group], folder: Path) -> tuple[list[EnsembleReproduction], list[str]]:
+def _ensembles(
+    groups: Sequence[Group], folder: Path, stored: Sequence[ReproductionConfig]
+) -> tuple[list[EnsembleReproduction], list[str]]:
     """Return the ensembles of a folder, and the reasons why others could not be evaluated."""
     found, reasons = [], []
-    openings = [path for path in (folder / TEST_OPENINGS_FILE, folder / "runs" / TEST_OPENINGS_FILE) if path.exists()]
-    if any(opening.get("by") == "reproduce ensemble" for path in openings for opening in read_openings(path)):
-        for group in groups:
-            if len(group) < 2:
-                continue
-            try:
-                found.append(ensemble_reproduction(group, budget=_PAPERS_BUDGET))
-            except BudgetnetError as error:
-                reasons.append(f"no ensemble of {group[0].identity.spec.label}: {error}")
+    logs = (folder / TEST_OPENINGS_FILE, folder / "runs" / TEST_OPENINGS_FILE)
+    openings = [
+        opening for log in logs for opening in read_openings(log) if opening.get("by") == EnsembleConfig.command
+    ]
+    members = {run for opening in openings for run in opening.get("runs", ())}
+    for group in groups:
+        if len(group) < 2 or members.isdisjoint(record.folder.name for record in group):
+            continue
+        try:
+            found.append(ensemble_reproduction(group, budget=Budget(max_params=_max_params(group, stored))))
+        except BudgetnetError as error:
+            reasons.append(f"no ensemble of {group[0].identity.spec.label}: {error}")
     return found, reasons
+
+
+def _max_params(group: Group, stored: Sequence[ReproductionConfig]) -> int | None:
+    """Return the limit of an ensemble's config; without one that can be told to be its own, that of the latest."""
+    configs = [config for config in stored if isinstance(config, EnsembleConfig)]
+    own = [config for config in configs if _trained(config, group)]
+    return (own or configs or [EnsembleConfig()])[-1].max_params
+
+
+def _trained(config: EnsembleConfig, group: Group) -> bool:
+    """Return whether runs are of the network and the recipe of a config."""
+    try:
+        (planned,) = run_groups(config)
+    except BudgetnetError:
+        # Files that it names may be elsewhere by now.
+        return False
+    identity = group[0].identity
+    spec = planned.spec.adapted(input_shape=identity.spec.input_shape, num_classes=identity.spec.num_classes)
+    return (spec.replace(name="").digest, planned.recipe.digest) == (_network(group), identity.recipe.digest)

@@ -43,7 +43,12 @@
 
   // Make the points of candidates links to their rows.
   function link(place) {
-    const rowOf = (event) => document.getElementById(`candidate-${event.points[0].customdata}`.replace("#", ""));
+    function rowOf(event) {
+      const name = event.points[0].customdata;
+      // Other figures keep numbers there, such as seeds.
+      return typeof name === "string" ? document.getElementById(`candidate-${name.replace("#", "")}`) : null;
+    }
+
     place.on("plotly_hover", (event) => place.classList.toggle("linked", rowOf(event) !== null));
     place.on("plotly_unhover", () => place.classList.remove("linked"));
     place.on("plotly_click", (event) => {
