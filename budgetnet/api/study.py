@@ -198,9 +198,10 @@ class Study:
             of_front["hypervolume"] = lambda: figures.hypervolume(
                 self.trials(), costs=costs, budget=self.budget, note=self.name
             )
+        of_budget = {"budget": lambda: figures.budget_use(self.trials(), note=self.name)} if self.budget.allowed else {}
         return {
             **of_front,
-            "budget": lambda: figures.budget_use(self.trials(), note=self.name),
+            **of_budget,
             "rungs": lambda: figures.rungs(self.trials(), note=self.name),
             "importance": lambda: figures.importance(parameter_importance(self._study), note=f"{self.name}; PED-ANOVA"),
             "effects": lambda: figures.effects(feature_effects(self._study, self.settings), note=self.name),

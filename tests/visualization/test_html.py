@@ -120,6 +120,7 @@ def test_an_ablation_without_a_name_has_headings_all_the_same(several: bool) -> 
     result = result_of(AblationStudy.from_mapping(mapping), lambda network, name: counts_of(network or "basic", name))
     assert f"<b>ablation{', network basic' if several else ''}</b>" in result._repr_html_()
     title = ablation_forest(result).layout.meta["title"]
+    assert repr(result).startswith("AblationResult(ablation: ")
     assert title == f"ablation: difference {'over all networks' if several else 'to the variant compared with'}"
 
 
