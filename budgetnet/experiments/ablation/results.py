@@ -142,7 +142,8 @@ class AblationResult(NamedTuple):
     def __repr__(self) -> str:
         runs = sum(len(row.cells) for row in self.rows)
         beyond = sum(row.significant is True for row in self.rows)
-        return f"AblationResult({self.study.name or 'ablation'}: {len(self.rows)} variants, {runs} runs, {beyond} beyond noise)"
+        name = self.study.name or "ablation"
+        return f"AblationResult({name}: {len(self.rows)} variants, {runs} runs, {beyond} beyond noise)"
 
     def _repr_html_(self) -> str:
         from budgetnet.visualization.html import ablation_html
