@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from budgetnet.data import DataSet
     from budgetnet.experiments.ablation.config import AblationConfig
     from budgetnet.training.callbacks import Callback
+    from budgetnet.training.progress import Verbosity
     from budgetnet.training.threads import ThreadCount
 
 
@@ -49,8 +50,12 @@ def recipe_of(recipe: Recipe | Path | str) -> Recipe:
     return recipe if isinstance(recipe, Recipe) else find_recipe(str(recipe))
 
 
-def dataset_of(data: DataSet | str) -> DataSet:
+def dataset_of(data: DataSet | str, *, verbosity: Verbosity | None = None) -> DataSet:
     """Return a data set unchanged, or load it by name, such as ``digits`` or ``folder:PATH``, with a progress bar.
+
+    Args:
+        data: a data set, or its name.
+        verbosity: whether to show the bar. Default: as the environment variable ``BUDGETNET_VERBOSITY`` says.
 
     Raises:
         DataError: the data set is missing or damaged.
@@ -58,7 +63,7 @@ def dataset_of(data: DataSet | str) -> DataSet:
     """
     from budgetnet.training.progress import load_with_progress
 
-    return load_with_progress(data) if isinstance(data, str) else data
+    return load_with_progress(data, verbosity=verbosity) if isinstance(data, str) else data
 
 
 def seed_of(seed: int) -> int:

@@ -138,7 +138,7 @@ def run_reproduction(
     verbosity = chosen_verbosity(verbosity)
     chosen = choose_device(config.device)
     require_engine(config)
-    dataset = dataset or load_with_progress(config.data)
+    dataset = dataset or load_with_progress(config.data, verbosity=verbosity)
     if config.declared:
         dataset = declared_cifar10(dataset, field="declare")
     shape: dict[str, Any] = {"input_shape": dataset.input_shape, "num_classes": dataset.num_classes}

@@ -101,7 +101,7 @@ def run_search(
     # Check the device and the engine before decoding images.
     device = choose_device(config.device)
     require_engine(config)
-    images = dataset = dataset or load_with_progress(config.data)
+    images = dataset = dataset or load_with_progress(config.data, verbosity=verbosity)
     config = with_workers_per_gpu(
         config,
         dataset=images,
@@ -135,7 +135,7 @@ def run_search(
             if config.max_latency_ms is not None:
                 _store_latencies(outcome, config, say)
         # The study is complete even if its dashboard notes cannot be written.
-        if problem := annotate_shown(outcome.study, storage, config.out):
+        if problem := annotate_shown(outcome.study, storage, config.out, quiet=verbosity == "quiet"):
             say(problem)
     return request, outcome
 
@@ -250,7 +250,7 @@ def run_ablation(
     verbosity = chosen_verbosity(verbosity)
     trackers = [] if partial else make_trackers(config.track, out=config.out)
     require_engine(config)
-    dataset = dataset or load_with_progress(config.data_name)
+    dataset = dataset or load_with_progress(config.data_name, verbosity=verbosity)
     require_data_of_search(config, dataset)
     variants = study.variants(input_shape=dataset.input_shape, num_classes=dataset.num_classes)
     device, runs = choose_device(config.device), planned_runs(study, variants)

@@ -92,6 +92,7 @@ def prepare(
     device: str = "auto",
     train_size: int | None = None,
     validation_size: int | None = None,
+    verbosity: Verbosity | None = None,
 ) -> Training:
     """Load and split the data of a training run; arguments and errors as those of `train`."""
     network, sizes, seed = spec_of(spec), sizes_of(train_size, validation_size), seed_of(seed)
@@ -102,7 +103,7 @@ def prepare(
     from budgetnet.training.devices import choose_device
 
     chosen = choose_device(device)
-    prepared = TrainingData.prepare(dataset_of(data), how, device=chosen, **sizes)
+    prepared = TrainingData.prepare(dataset_of(data, verbosity=verbosity), how, device=chosen, **sizes)
     return Training(prepared.adapt(network), prepared, how, seed, Path(out), chosen)
 
 
@@ -168,6 +169,7 @@ def train(
         device=device,
         train_size=train_size,
         validation_size=validation_size,
+        verbosity=verbosity,
     )
     from budgetnet.training.threads import set_threads
 

@@ -64,9 +64,11 @@ def space(
         given = "--input-shape" if input_shape else "--classes"
         raise InputError(given, input_shape or classes, "must not be given with --data, which has its own")
     image = read_image(input_shape, classes) if data is None else image_of(data)
-    from budgetnet.study.space.feasibility import require_feasible, share_within
+    from budgetnet.study.space.feasibility import require_feasible, share_within, smallest_networks
 
-    least = require_feasible(candidates, budget, **image)
+    # A search fits widths to the budget by default, also below those of the space.
+    require_feasible(candidates, budget, fitted=bool(budget.allowed), **image)
+    least = smallest_networks(candidates, budget, **image)
     share = share_within(candidates, budget, **image, seed=seed) if budget.allowed else None
     if as_json:
         print_json(
@@ -107,6 +109,8 @@ def space(
         output.print(f"{least_or_fewest} {limit_words(measure)}: {limit_text(measure, used)}, by {spec.label}")
     if share is not None:
         output.print(_share_line(share, budget))
+        if not all(budget.only(measure).admits(spec) for measure, spec in least.items()):
+            output.print("none has widths of the space: only networks with fitted widths fit (--sizing fit or scale)")
 
 
 def _parameters(space: SearchSpace) -> list[dict[str, Any]]:

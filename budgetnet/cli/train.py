@@ -82,7 +82,7 @@ def train(
     check_names(data=data, device=device)
     from budgetnet.api.training import prepare
 
-    ready = prepare(network, data=data, recipe=how, seed=seed, out=out, device=device, **sizes)
+    ready = prepare(network, data=data, recipe=how, seed=seed, out=out, device=device, verbosity=verbosity, **sizes)
     set_threads_shown(wanted, ready.first_run)
     from budgetnet.training.progress import chosen_verbosity
 

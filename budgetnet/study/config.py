@@ -99,7 +99,8 @@ class SearchConfig(EngineOptions):
     trials: Count = 6
     """Number of trained candidates that the study shall have, those of earlier searches included."""
     timeout: Duration = None
-    """Time after which to stop, within a training step: 90s, 30m, 1.5h, or a number of seconds."""
+    """Time after which to stop, within a training step: 90s, 30m, 1.5h, or a number of seconds. Finalists are then not
+    begun; their own training has no limit."""
     max_train_flops: Petaflops = None
     """Most PFLOP (1e15 floating-point operations) of training of all candidates together, those of earlier searches
     included; a candidate that could exceed it is not started. Finalists are not counted. Default: unlimited."""
@@ -114,8 +115,8 @@ class SearchConfig(EngineOptions):
     """Pruner, which stops candidates at the end of a cycle of the learning rate: asha, hyperband, median or none.
     With several objectives none, as pruners compare accuracy alone."""
     enqueue: Networks = ()
-    """Network to train first: a name, a file or a run, such as STUDY#3; again for more. zoo: every named network that
-    fits."""
+    """Network to train first: a name, a file or a run, such as STUDY#3; again for more. zoo: every named network for
+    small images that fits."""
     recipe: RecipeChoice = None
     """Recipe that candidates are trained with: a name or a file. Default: digits for the digits, else search."""
     epochs: OptionalCount = None

@@ -43,25 +43,35 @@ LINE_INTERVAL = 60.0
 
 
 @contextmanager
-def counting(label: str) -> Iterator[Callable[[int, int], None]]:
+def counting(label: str, *, verbosity: Verbosity | None = None) -> Iterator[Callable[[int, int], None]]:
     """Show a bar in a terminal while something is counted; yield the function that takes (done, total).
 
     Args:
         label: text before the bar.
+        verbosity: whether to show it; see `showing`.
+
+    Raises:
+        InputError: the environment names no verbosity.
     """
+    hidden = chosen_verbosity(verbosity) == "quiet" or not sys.stderr.isatty()
     columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()
-    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bars:
+    with Progress(*columns, console=Console(stderr=True), disable=hidden, transient=True) as bars:
         task = bars.add_task(label, total=None)
         yield lambda done, of: bars.update(task, completed=done, total=of)
 
 
-def load_with_progress(name: str) -> DataSet:
+def load_with_progress(name: str, *, verbosity: Verbosity | None = None) -> DataSet:
     """Load a data set by name, with a progress bar in a terminal while an image folder is decoded.
+
+    Args:
+        name: name of the data set.
+        verbosity: whether to show the bar; see `showing`.
 
     Raises:
         DataError: the name is unknown, or the data set is missing or damaged.
+        InputError: the environment names no verbosity.
     """
-    with counting(f"loading {name}") as progress:
+    with counting(f"loading {name}", verbosity=verbosity) as progress:
         return load_dataset(name, progress=progress)
 
 

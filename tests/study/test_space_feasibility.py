@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from support import PAIR_SPACE, TINY_SPACE, RunCommand, write_space
@@ -18,6 +19,7 @@ from budgetnet.model.deployed.memory import peak_memory
 from budgetnet.statistics.intervals import wilson_interval
 from budgetnet.study.space import SearchSpace, feasibility
 from budgetnet.study.space.feasibility import require_feasible, share_within
+from budgetnet.study.space.fitting import fit
 
 IMAGE: dict[str, Any] = {"input_shape": (1, 8, 8), "num_classes": 10}
 SPACE = SearchSpace.from_mapping(
@@ -145,6 +147,19 @@ def test_a_budget_that_nothing_fits_is_told_in_one_line(folder: Path, tell: RunC
     assert (answer.code, answer.out) == (3, "")
     smallest = "the smallest, basic-8x1: 1,362 params exceed the 1,361 allowed"
     assert answer.err == f"error: no network of the space fits the budget; {smallest}\n"
+
+
+def test_networks_with_fitted_widths_alone_fit(folder: Path, tell: RunCommand) -> None:
+    wide = SearchSpace(**{**PAIR_SPACE, "channels": [32, 64]})
+    wide.save(folder / "wide.yaml")
+    answer = tell("space", "wide.yaml", "--max-params", "5k", "--input-shape", "1,8,8")
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out.endswith("only networks with fitted widths fit (--sizing fit or scale)\n")
+    params = SearchSpace.params_at(wide.sample(count=1, generator=np.random.default_rng(0)), 0)
+    assert fit(wide, params, budget=Budget(max_params="5k"), sizing="fit", **IMAGE).params <= 5_000
+    with pytest.raises(OverBudgetError):
+        require_feasible(wide, Budget(max_params="5k"), **IMAGE)
+    assert "fitted widths" not in tell("space", "pair.yaml", "--max-params", "5k", "--input-shape", "1,8,8").out
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import re
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,14 @@ import budgetnet as bn
 from budgetnet.data import DataSet
 from budgetnet.runs.records import Epoch, RunResult
 from budgetnet.training.callbacks import Callback, RunContext, RunInfo
-from budgetnet.training.progress import VERBOSITY_VARIABLE, ProgressBars, ProgressLines, _bars, showing
+from budgetnet.training.progress import (
+    VERBOSITY_VARIABLE,
+    ProgressBars,
+    ProgressLines,
+    _bars,
+    load_with_progress,
+    showing,
+)
 from budgetnet.training.trainer import identify
 from budgetnet.training.work import Work
 
@@ -182,6 +190,16 @@ def test_quiet_shows_nothing(
     with showing(Work(noun="trials", total=6), verbosity=None if by_environment else "quiet") as progress:
         search_of(progress, run)
     assert capsys.readouterr() == ("", "")
+
+
+def test_quiet_shows_no_bar_of_loading_in_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    load_with_progress("digits", verbosity="quiet")
+    assert capsys.readouterr().err == ""
+    load_with_progress("digits")
+    assert "loading digits" in capsys.readouterr().err
 
 
 IN_A_NOTEBOOK = """

@@ -88,6 +88,24 @@ def _within(budget: Budget, costs: Costs) -> NDArray[np.bool_]:
     return admitted
 
 
+def smallest_networks(
+    space: SearchSpace, budget: Budget, *, input_shape: tuple[int, int, int], num_classes: int, fitted: bool = False
+) -> dict[str, ModelSpec]:
+    """Return, for each measure and each limit of the deployed network that is set, the network that needs the least.
+
+    Args:
+        space: the space.
+        budget: the limits.
+        input_shape: image as (channels, height, width).
+        num_classes: number of classes.
+        fitted: whether widths are fitted to the budget, and not those of the space.
+    """
+    image: dict[str, Any] = {"input_shape": input_shape, "num_classes": num_classes}
+    widths = space.narrowest if fitted else space
+    least: dict[str, ModelSpec] = {measure: widths.smallest(**image, measure=measure) for measure in MEASURES}
+    return least | {name: smallest_deployed(space, name, budget, fitted=fitted, **image) for name in budget.deployed}
+
+
 def require_feasible(
     space: SearchSpace, budget: Budget, *, input_shape: tuple[int, int, int], num_classes: int, fitted: bool = False
 ) -> dict[str, ModelSpec]:
@@ -101,17 +119,12 @@ def require_feasible(
         fitted: whether widths are fitted to the budget, and not those of the space.
 
     Returns:
-        For each measure, and each limit of the deployed network that is set, the network of the space that needs the
-        least of it.
+        The smallest networks, as `smallest_networks` does.
 
     Raises:
         OverBudgetError: not even the smallest network of the space is within a limit.
     """
-    image: dict[str, Any] = {"input_shape": input_shape, "num_classes": num_classes}
-    least: dict[str, ModelSpec] = {
-        measure: (space.narrowest if fitted else space).smallest(**image, measure=measure) for measure in MEASURES
-    }
-    least |= {name: smallest_deployed(space, name, budget, fitted=fitted, **image) for name in budget.deployed}
+    least = smallest_networks(space, budget, input_shape=input_shape, num_classes=num_classes, fitted=fitted)
     for measure, spec in least.items():
         try:
             budget.only(measure).check(spec).require()

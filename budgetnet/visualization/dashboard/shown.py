@@ -14,7 +14,9 @@ from budgetnet.study.storage import storage_errors
 from budgetnet.visualization.dashboard.annotating import annotate
 
 
-def annotate_shown(study: optuna.Study, storage: RDBStorage, out: Path, *, wait: bool = True) -> str | None:
+def annotate_shown(
+    study: optuna.Study, storage: RDBStorage, out: Path, *, wait: bool = True, quiet: bool = False
+) -> str | None:
     """Update the notes, files and figures of a study, with a progress bar on a terminal.
 
     Args:
@@ -22,6 +24,7 @@ def annotate_shown(study: optuna.Study, storage: RDBStorage, out: Path, *, wait:
         storage: its storage.
         out: folder of run folders.
         wait: whether to wait for another process that is writing notes.
+        quiet: whether to show no bar.
 
     Returns:
         An error message; None on success.
@@ -30,7 +33,8 @@ def annotate_shown(study: optuna.Study, storage: RDBStorage, out: Path, *, wait:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     columns = TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), MofNCompleteColumn()
-    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bars:
+    hidden = quiet or not sys.stderr.isatty()
+    with Progress(*columns, console=Console(stderr=True), disable=hidden, transient=True) as bars:
         task = bars.add_task("notes for the dashboard", total=None)
         return try_annotate(
             study, storage, out, wait=wait, progress=lambda done, of: bars.update(task, completed=done, total=of)
