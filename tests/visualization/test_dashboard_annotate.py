@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -220,6 +221,22 @@ def test_the_folder_of_artifacts_can_be_made_anew(copy: Copy) -> None:
     shutil.rmtree(copy.out / "artifacts")
     copy.annotate()
     require_whole(copy)
+
+
+def test_files_that_are_missing_are_written_again_after_an_interruption(copy: Copy) -> None:
+    copy.annotate()
+    shutil.rmtree(copy.out / "artifacts")
+    asked = itertools.count()
+    # The third trial is not begun.
+    assert copy.annotate(stopped=lambda: next(asked) == 2).trials == 2
+    assert copy.annotate() == (len(copy.trials) - 2, False)
+    require_whole(copy)
+    assert copy.annotate() == (0, False)
+    # As the dashboard does where a user deletes a file.
+    key = next(key for key in copy.attributes() if key.startswith("dashboard:artifacts:"))
+    copy.storage.set_study_system_attr(copy.study._study_id, key, json.dumps(None))
+    (copy.out / "artifacts" / key.rpartition(":")[2]).unlink()
+    assert copy.annotate() == (0, False)
 
 
 def test_a_folder_without_runs_leaves_the_notes_of_trained_candidates(copy: Copy, tmp_path: Path) -> None:

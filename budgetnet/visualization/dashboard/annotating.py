@@ -17,7 +17,7 @@ from budgetnet.study.finalists import load_finals, readable_results
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.storage import default_storage, study_settings
 from budgetnet.study.trials import Trial
-from budgetnet.visualization.dashboard.artifacts import artifact_folder, keep_files
+from budgetnet.visualization.dashboard.artifacts import ARTIFACTS, artifact_folder, keep_files
 from budgetnet.visualization.dashboard.attributes import Attributes
 from budgetnet.visualization.dashboard.candidates import Candidates
 from budgetnet.visualization.dashboard.notes import trial_heading, trial_note
@@ -89,14 +89,19 @@ class _Notes:
         self._finals = load_finals(study)
         self._attributes = Attributes(storage, study._study_id)
         self._candidates = Candidates(study, settings, out)
-        self._done = self._attributes.read(_KEY)
-        # If the folder of artifacts is empty, write all files again. Checked while the lock is held, because another
-        # process may be filling the folder.
-        self._again = not any(path.name != LOCK for path in artifact_folder(out).iterdir())
+        self._done = self._attributes.read(_KEY, ARTIFACTS)
+        # Files that were deleted are written again. Looked for while the lock is held, because another process may be
+        # filling the folder.
+        kept = {path.name for path in artifact_folder(out).iterdir()}
+        # What a user deleted in the dashboard is null.
+        wanted = (key for key, value in self._done.items() if key.startswith(ARTIFACTS) and value != "null")
+        files = (key.removeprefix(ARTIFACTS).split(":") for key in wanted)
+        self._without_files = {int(trial_id) for trial_id, name in files if name not in kept}
+        """Ids of the trials of which files are missing."""
 
     def write(self, progress: Callable[[int, int], object] | None, stopped: Callable[[], bool]) -> Annotated:
-        trials = self._candidates.trials
-        pending = [trial for trial in trials if self._again or not self._is_whole(trial)]
+        trials, id_of = self._candidates.trials, self._candidates.id_of
+        pending = [trial for trial in trials if id_of(trial) in self._without_files or not self._is_whole(trial)]
         written = 0
         for count, trial in enumerate(pending, 1):
             if stopped():

@@ -17,6 +17,8 @@ from budgetnet.visualization.dashboard.candidates import Candidate
 from budgetnet.visualization.dashboard.curves import curves_svg
 from budgetnet.visualization.figures import outline_svg
 
+ARTIFACTS = "dashboard:artifacts:"
+"""Prefix of the attributes of a study in which optuna-dashboard looks for the artifacts of trials."""
 _OURS = UUID("6f1d2f5e-27f0-4c1c-9d0e-5d0c5f0a7b11")
 """Namespace of the names of artifacts."""
 
@@ -69,4 +71,4 @@ def keep_files(candidate: Candidate, attributes: Attributes, *, study_name: str,
         name = str(uuid5(_OURS, json.dumps([study_name, trial.number, trial.spec, file.name])))
         write_bytes(folder / name, file.content)
         facts = {"artifact_id": name, "filename": file.name, "mimetype": file.kind, "encoding": None}
-        attributes.write(f"dashboard:artifacts:{candidate.trial_id}:{name}", json.dumps(facts))
+        attributes.write(f"{ARTIFACTS}{candidate.trial_id}:{name}", json.dumps(facts))

@@ -65,6 +65,10 @@ class Candidates:
     def _key(self, trial: Trial) -> Any:
         return self._frozen[trial.number].user_attrs.get("candidate")
 
+    def id_of(self, trial: Trial) -> int:
+        """Return the id of a trial in the storage."""
+        return self._frozen[trial.number]._trial_id
+
     def read(self, trial: Trial) -> Candidate:
         """Return a candidate; what cannot be read is described in `trouble`."""
         frozen = self._frozen[trial.number]
@@ -83,7 +87,7 @@ class Candidates:
                 trouble = trouble or "this version of budgetnet cannot rebuild the network from the sampled values"
         return Candidate(
             trial=trial,
-            trial_id=frozen._trial_id,
+            trial_id=self.id_of(trial),
             violations=dict(frozen.constraints),
             spec=spec,
             record=record,
