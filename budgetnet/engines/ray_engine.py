@@ -63,6 +63,7 @@ class RayEngine(RemoteEngine):
         self._without_worker_since: float | None = None
         self._connected_here = False
         self._threads, self._threads_requested = 1, False
+        self._mark = ""
 
     def run(self, dispatcher: Dispatcher, callback: Callback) -> None:
         """Execute jobs until the dispatcher has none and all have ended.
@@ -154,7 +155,7 @@ class RayEngine(RemoteEngine):
 
     def _assign(self, worker: int) -> Any:
         """Begin an attempt, later than any before, also of an earlier driver; return the mailbox's reply."""
-        attempt = self._attempts[worker] = max(time.time_ns(), self._attempts.get(worker, 0) + 1)
+        attempt = self._attempts[worker] = max([time.time_ns(), *(1 + each for each in self._attempts.values())])
         return self._mailbox.assign.remote(worker, attempt)
 
     def _receive(self, timeout: float) -> list[Message]:
@@ -286,6 +287,8 @@ class RayEngine(RemoteEngine):
         finally:
             with suppress(ray.exceptions.RayError):
                 self._disconnect()
+            if self._mark:
+                self._store.remove_mark(self._mark)
 
     def _disconnect(self) -> None:
         import ray

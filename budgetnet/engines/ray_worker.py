@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import platform
+import shutil
 import socket
 import tempfile
 import time
@@ -24,9 +26,12 @@ from budgetnet.engines.shared_data import own_folder
 from budgetnet.engines.worker_loop import execute
 from budgetnet.runs.records import TRAINER_VERSION, RunIdentity
 from budgetnet.runs.store import RunFolder
+from budgetnet.training.run import is_resumable
 from budgetnet.training.threads import use_threads
 from budgetnet.training.trainer import identify
 from budgetnet.version import __version__
+
+_log = logging.getLogger(__name__)
 
 _PUSH_SECONDS = 60.0
 """Longest time between two copies of a run's progress to the store, in whole epochs."""
@@ -154,7 +159,12 @@ class Worker:
             raise RuntimeError("the worker has no images yet")
         job, data, store = Job.from_mapping(mapping), self._data, RunStore(self._store)
         identity = identify(job.run.spec, data, job.run.recipe, seed=job.run.seed)
-        copies = _Copies(store, store.pull(identity, out, attempt=attempt), identity, attempt)
+        folder = store.pull(identity, out, attempt=attempt)
+        if not is_resumable(folder):
+            # The worker was killed while it copied its progress, so the copies are of different epochs.
+            _log.warning("%s: its copy in the store is incomplete, so it starts again", folder.path.name)
+            shutil.rmtree(folder.path)
+        copies = _Copies(store, folder, identity, attempt)
 
         def send(event: str, *values: Any) -> None:
             copies.after(event, values)

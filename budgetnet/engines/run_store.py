@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,8 +17,8 @@ from budgetnet.runs.store import RunFolder
 
 _ATTEMPT = ".attempt"
 """File that holds the number of the attempt that owns the run."""
-_MARK = ".driver"
-"""File in which a driver leaves a text that its workers must find."""
+_MARK = ".driver-"
+"""Prefix of the file that a driver leaves for its workers to find, of which each driver has its own."""
 _CHECKPOINT, _RESULT = "checkpoint.safetensors", "result.json"
 _LASTING = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOTDIR}
 """Errors of a disk that do not pass by themselves."""
@@ -72,17 +73,22 @@ class RunStore:
         """Time of change and size of each file as it was copied last."""
 
     def leave_mark(self, text: str) -> None:
-        """Write a text for `has_mark`, which also shows that the store can be written.
+        """Leave a mark for `has_mark`, which also shows that the store can be written.
 
         Raises:
             StoreError: it cannot be written.
         """
-        self._write(_MARK, text.encode())
+        self._write(f"{_MARK}{text}", text.encode())
 
     def has_mark(self, text: str) -> bool:
-        """Return whether the text that `leave_mark` wrote is here, so that both see the same store."""
+        """Return whether the mark that `leave_mark` left is here, so that both see the same store."""
         self._files.invalidate_cache()
-        return self._read(_MARK) == text.encode()
+        return self._read(f"{_MARK}{text}") == text.encode()
+
+    def remove_mark(self, text: str) -> None:
+        """Remove the mark that `leave_mark` left, if the store can be reached."""
+        with suppress(StoreError):
+            self._try(self._files.rm_file, f"{_MARK}{text}")
 
     def pull(self, identity: RunIdentity, scratch: Path, *, attempt: int) -> RunFolder:
         """Copy a run to a folder on this machine and make this attempt its owner.

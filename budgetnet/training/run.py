@@ -207,6 +207,8 @@ class TrainingRun:
             stale_epochs=0 if improved else now.stale_epochs + 1,
         )
         self.curves.append(epoch)
+        # Writing would make the folder anew, without the identity of the run.
+        self.folder.require_begun()
         self.folder.write_curves(self.curves)
         self._write_checkpoint()
         # The checkpoint first: after a crash in between, the best weights can be restored from it.
@@ -274,3 +276,16 @@ class TrainingRun:
             train_flops=training_flops(spec, self.recipe, images=images, epochs=progress.epoch),
             **costs,
         )
+
+
+def is_resumable(folder: RunFolder) -> bool:
+    """Return whether checkpoint and best weights of a run folder belong together, as those of one moment do."""
+    if not folder.checkpoint.exists():
+        return True
+    try:
+        progress = load_tensors(folder.checkpoint)[1]["progress"]
+        best = load_tensors(folder.best)[1].get("epoch") if folder.best.exists() else None
+    except (InputError, KeyError):
+        # Damaged, which the resumed run will say.
+        return True
+    return progress.get("best_epoch") in (best, progress.get("epoch"))

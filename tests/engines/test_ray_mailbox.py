@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from support import prepare, tiny_recipe
@@ -49,6 +51,17 @@ def test_an_answer_reaches_its_attempt_and_a_replaced_one_is_woken() -> None:
         assert await mailbox.wait_for_answer(0, 1) is None, "it asks too late"
 
     asyncio.run(run())
+
+
+def test_attempts_increase_from_worker_to_worker_whatever_the_clock_says(
+    digits: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = RayEngine(prepare(digits, tiny_recipe()), out=tmp_path, device="cpu", workers=2, per_gpu=1, store=None)
+    engine._mailbox = SimpleNamespace(assign=SimpleNamespace(remote=lambda _, attempt: attempt))
+    clock = itertools.count(1_000, -100)
+    monkeypatch.setattr("budgetnet.engines.ray_engine.time.time_ns", lambda: next(clock))
+    attempts = [engine._assign(worker) for worker in (0, 1, 1, 0, 1)]
+    assert attempts == sorted(set(attempts))
 
 
 def test_an_engine_that_was_interrupted_at_its_start_is_ended(

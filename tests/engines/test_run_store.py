@@ -18,6 +18,8 @@ from budgetnet.data.training_data import TrainingData
 from budgetnet.engines.run_store import RunStore, StoreError
 from budgetnet.runs.records import RunIdentity
 from budgetnet.runs.store import RunFolder
+from budgetnet.training.checkpoint import save_tensors
+from budgetnet.training.run import is_resumable
 from budgetnet.training.trainer import identify, train
 
 RECIPE = tiny_recipe()
@@ -189,6 +191,39 @@ def test_driver_and_worker_know_whether_they_see_the_same_store(url: str, tmp_pa
     assert RunStore(url).has_mark("one")
     assert not RunStore(url).has_mark("two")
     assert not RunStore(str(tmp_path / "other")).has_mark("one")
+    # Another driver of the same store.
+    RunStore(url).leave_mark("two")
+    assert RunStore(url).has_mark("one")
+    RunStore(url).remove_mark("two")
+    assert [RunStore(url).has_mark(name) for name in ("one", "two")] == [True, False]
+    RunStore(url).remove_mark("two")
+
+
+@pytest.mark.parametrize(
+    ("epoch", "best", "best_weights_of", "expected"),
+    [
+        (3, 2, 2, True),
+        (3, 3, 3, True),
+        # The worker was killed before it wrote the best weights, which are those of the checkpoint.
+        (3, 3, 1, True),
+        (1, 1, None, True),
+        # It was killed between the two copies.
+        (3, 2, 4, False),
+        (5, 4, 2, False),
+        (5, 4, None, False),
+    ],
+)
+def test_copies_of_different_epochs_are_told_from_those_of_one_moment(
+    epoch: int, best: int, best_weights_of: int | None, expected: bool, tmp_path: Path
+) -> None:
+    folder = RunFolder(tmp_path)
+    assert is_resumable(folder), "it is new"
+    save_tensors(folder.checkpoint, {}, about={"progress": {"epoch": epoch, "best_epoch": best}})
+    if best_weights_of is not None:
+        save_tensors(folder.best, {}, about={"epoch": best_weights_of})
+    assert is_resumable(folder) == expected
+    folder.checkpoint.write_bytes(b"damaged")
+    assert is_resumable(folder), "which the run itself says"
 
 
 def test_partial_files_of_a_killed_worker_are_removed(identity: RunIdentity, tmp_path: Path) -> None:
