@@ -87,13 +87,16 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Lock the run against other processes and delete partial files of killed ones.
 
+        Those in the folder of a finished run are kept: another process may be evaluating it.
+
         Raises:
             BusyError: another process is training the run.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(self.path / ".lock", timeout=_LOOKING_SECONDS):
-                remove_partial_files(self.path)
+                if not self.finished:
+                    remove_partial_files(self.path)
                 yield
         except Timeout:
             raise BusyError("run folder", str(self.path), "another process is training this run") from None
@@ -151,6 +154,16 @@ class RunFolder:
             return read_starts(self._environment) if self._environment.exists() else []
         except InputError as error:
             raise _damaged(self._environment, error) from None
+
+    def require_begun(self) -> None:
+        """Check that the folder has not been deleted while the run is trained.
+
+        Raises:
+            RecordError: it has.
+        """
+        if not self._identity.exists():
+            rule = "was deleted while the run was trained; the same command trains it from the start"
+            raise RecordError("run folder", str(self.path), rule)
 
     def write_curves(self, curves: list[Epoch]) -> None:
         """Write the metrics of all epochs so far."""

@@ -307,6 +307,9 @@ def test_lock_is_exclusive_and_deletes_partial_files_of_killed_processes(tmp_pat
     folder = written(tmp_path)
     partial = folder.path / ".best.safetensors.x.part"
     partial.touch()
+    with folder.locked():
+        assert partial.exists(), "another process may be evaluating a finished run"
+    (folder.path / "result.json").unlink()
     with FileLock(folder.path / ".lock"), pytest.raises(BusyError, match="another process"), folder.locked():
         pytest.fail("the run is locked")
     assert partial.exists()

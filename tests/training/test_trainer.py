@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from support import TINY, EachEpoch, enlarged, learning_rates, prepare, same_weights, tiny_recipe, untimed
 from torch.nn import functional
 
-from budgetnet.common.errors import InputError
+from budgetnet.common.errors import InputError, RecordError
 from budgetnet.data import DataSet, split
 from budgetnet.data.batches import BatchLoader
 from budgetnet.data.dataset import make_dataset
@@ -191,6 +191,21 @@ def test_a_network_too_deep_for_the_smallest_images_is_rejected_before_training(
         train(deep, data, recipe, seed=0, out=tmp_path)
     assert not list(tmp_path.iterdir())
     train(deep, data, recipe.model_copy(update={"resizing": Resizing(start=12)}), seed=0, out=tmp_path)
+
+
+def test_a_folder_that_is_deleted_during_the_training_ends_the_run(digits: DataSet, tmp_path: Path) -> None:
+    recipe = tiny_recipe(epochs=3)
+    data = prepare(digits, recipe)
+
+    def delete(epoch: Epoch) -> None:
+        if epoch.epoch == 1:
+            (folder,) = tmp_path.iterdir()
+            shutil.rmtree(folder)
+
+    with pytest.raises(RecordError, match="was deleted while the run was trained; the same command trains it from"):
+        train(TINY, data, recipe, seed=0, out=tmp_path, callback=EachEpoch(delete))
+    assert list(tmp_path.iterdir()) == []
+    assert train(TINY, data, recipe, seed=0, out=tmp_path).result.epochs == 3
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_as_diverged(digits: DataSet, tmp_path: Path) -> None:
