@@ -203,7 +203,9 @@ class Driver:
         return self._job(worker, candidate, trial)
 
     def _is_free(self, trial: FrozenTrial, *, within: float = 0.0) -> bool:
-        return RunFolder(self._context.out / trial.user_attrs["run"]).is_free(within=within)
+        # Another process may have begun the run under another label.
+        digest = trial.user_attrs["run"].rpartition("-")[2]
+        return all(RunFolder(path).is_free(within=within) for path in self._context.out.glob(f"*-{digest}"))
 
     def _wait(self) -> Waiting:
         """Wait a little for a candidate that another process is training, or give all of them up after some time."""
@@ -232,7 +234,11 @@ class Driver:
     def report(self, worker: int, epoch: Epoch) -> bool:
         """Store a candidate's accuracy at the end of a cycle; return whether the candidate stops there."""
         _, trial = self._training[worker]
-        return self.store.report(trial, value=epoch.validation_accuracy, step=epoch.epoch)
+        stops = self.store.report(trial, value=epoch.validation_accuracy, step=epoch.epoch)
+        if stops:
+            # Before the run is stopped: it is trained on if a search that was killed has not stored why.
+            self.store.flush()
+        return stops
 
     def ended(self, worker: int, end: JobEnd) -> None:
         """Store the result of a candidate, or why it has none.

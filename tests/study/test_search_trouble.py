@@ -93,6 +93,24 @@ def test_a_run_that_another_process_is_training_is_waited_for_while_others_are_t
     assert trained == [True] * 3, "it is trained in the trial that it had"
 
 
+def test_a_run_that_another_process_trains_under_another_name_is_waited_for(run_search: SearchRunner) -> None:
+    class Begins(Watcher):
+        def on_run_end(self, result: RunResult, *, worker: int) -> None:
+            super().on_run_end(result, worker=worker)
+            if len(self.results) == 1:
+                held.__enter__()
+            else:
+                held.let_go.set()
+
+    path = folder_of(run_search).path
+    held, watcher = Held(RunFolder(path.with_name(f"other-{path.name.rpartition('-')[2]}"))), Begins()
+    first = TINY.replace(activation="silu")
+    outcome = run_search(trials=3, enqueued=(first, TINY), watcher=watcher, deadline=time.time() + 60)
+    held.__exit__()
+    assert (outcome.trained, outcome.end) == (3, "done")
+    assert [run.identity.spec.digest == TINY.digest for run in watcher.networks] == [False, False, True]
+
+
 # Worker processes may take many seconds to start on a busy machine, and must have started before the deadline.
 @pytest.mark.parametrize(("workers", "seconds"), [(1, 5), pytest.param(2, 40, marks=pytest.mark.slow)])
 def test_a_search_out_of_time_leaves_a_run_of_another_process_to_be_resumed(
@@ -172,6 +190,26 @@ def test_unfinished_and_failed_trials_of_others_are_left_alone(run_search: Searc
     kept = outcome.study.get_trials()
     assert [kept[other.number].state for other in others] == [TrialState.RUNNING, TrialState.FAIL]
     assert not any(kept[other.number].user_attrs for other in others)
+
+
+def test_a_run_is_stopped_after_its_last_report_is_stored(
+    run_search: SearchRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish, reports = RunFolder.finish, []
+
+    def finish_after_looking(folder: RunFolder, result: RunResult, **kwargs: Any) -> None:
+        if result.status == "stopped":
+            storage = open_storage(run_search.storage, create=False)
+            trials = optuna.load_study(study_name="study", storage=storage).get_trials()
+            (trial,) = [each for each in trials if each.user_attrs.get("run") == folder.path.name]
+            reports.append((max(trial.intermediate_values), result.epochs))
+            storage.engine.dispose()
+        finish(folder, result, **kwargs)
+
+    monkeypatch.setattr(RunFolder, "finish", finish_after_looking)
+    run_search(trials=8, recipe=tiny_recipe(epochs=4, schedule=restarts(1)), ways={"pruner": "asha"})
+    assert reports
+    assert all(last == epochs for last, epochs in reports)
 
 
 def test_a_candidate_without_a_result_is_not_tried_again_by_the_same_search(
