@@ -44,6 +44,17 @@ class EngineChoice(NamedTuple):
         """Number of workers that share this machine's cores."""
         return self.workers or 1 if self.name == "local" else 1
 
+    def fetch(self, run: str, *, out: Path) -> None:
+        """Copy a run folder from the store of a cluster's workers, if there is one, to the folder of run folders.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        if self.store is not None:
+            from budgetnet.engines.run_store import RunStore
+
+            RunStore(self.store).fetch(run, out)
+
     def place(self, device: torch.device) -> torch.device:
         """Return where this process needs the images: workers copy them to their devices themselves."""
         return device if self.in_this_process else torch.device("cpu")

@@ -62,6 +62,7 @@ def choose_finalists(study: optuna.Study, context: SearchContext, *, number: int
 
     Raises:
         RecordError: a candidate's run folder is missing or damaged.
+        StoreError: it is to be copied from a cluster's store, which cannot be read.
     """
     complete = [trial for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if is_trained(trial)]
     costs = context.settings.config.costs
@@ -80,7 +81,11 @@ def choose_finalists(study: optuna.Study, context: SearchContext, *, number: int
 
 
 def _finalist(trial: FrozenTrial, recipe: Recipe, seeds: Sequence[int], context: SearchContext) -> Finalist:
-    spec = RunFolder(context.out / trial.user_attrs["run"]).load().identity.spec
+    folder = RunFolder(context.out / trial.user_attrs["run"])
+    if not folder.finished:
+        # It was trained on a cluster, for a driver whose machine is gone.
+        context.engine_choice.fetch(folder.path.name, out=context.out)
+    spec = folder.load().identity.spec
     enqueued = "enqueued" in trial.user_attrs
     if not enqueued:
         recipe = context.settings.space.recipe_for(trial.params, base=recipe)

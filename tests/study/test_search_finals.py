@@ -14,7 +14,7 @@ from search_support import Watcher, reached
 from statsmodels.stats.proportion import proportion_confint
 from support import TINY, prepare, tiny_recipe
 
-from budgetnet.common.errors import BudgetnetError
+from budgetnet.common.errors import BudgetnetError, RecordError
 from budgetnet.data import DataSet
 from budgetnet.data.test_set import read_openings
 from budgetnet.engines.choice import EngineChoice
@@ -70,9 +70,11 @@ class Case:
         name: str = "study",
         workers: int = 1,
         watcher: Watcher | None = None,
+        store: Path | None = None,
     ) -> list[FinalResult]:
         recipe = tiny_recipe(epochs=3, label_smoothing=0.1)
-        context = self.context._replace(study_name=name, engine_choice=EngineChoice("local", workers))
+        engine = EngineChoice("local", workers, store=None if store is None else str(store))
+        context = self.context._replace(study_name=name, engine_choice=engine)
         options: dict[str, Any] = {"number": number, "seeds": seeds, "recipe": recipe}
         return run_finals(self.outcome.study, context, self.digits, watcher or Sealed(self.out), **options)
 
@@ -286,3 +288,17 @@ def winning(case: Case) -> Winner:
     found = winner(rows, readable_results(load_finals(case.outcome.study), case.out))
     assert found is not None
     return found
+
+
+def test_finalists_are_chosen_from_runs_in_the_store_of_a_cluster(case: Case, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    folders = [path for path in case.out.iterdir() if (path / "run.json").exists()]
+    before = [result.finalist for result in case.hold(number=2, seeds=1)]
+    for folder in folders:
+        folder.rename(store / folder.name)
+    with pytest.raises(RecordError, match="no such folder"):
+        case.hold(number=2, seeds=1)
+    assert [result.finalist for result in case.hold(number=2, seeds=1, store=store)] == before
+    fetched = {case.outcome.study.get_trials()[each.trial].user_attrs["run"] for each in before}
+    assert {folder.name for folder in folders if (case.out / folder.name).exists()} == fetched
