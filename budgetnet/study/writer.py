@@ -14,7 +14,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
-from budgetnet.common.errors import RecordError
+from budgetnet.common.errors import BusyError, RecordError
 from budgetnet.common.formatting import duration
 from budgetnet.common.passwords import without_password
 from budgetnet.study.bulk import TrialTables
@@ -25,6 +25,9 @@ _log = logging.getLogger(__name__)
 
 PATIENCE = 600.0
 """Seconds for which a search goes on without its storage."""
+LOCK_PATIENCE = 90.0
+"""Seconds for which a search goes on while another connection holds its lock: after a connection broke, a server keeps
+its session, and so the lock, until the keepalives fail."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0
 """Seconds between two attempts to reach a storage; each pause is twice as long as the one before."""
 _LASTING = ("no such", "readonly", "read-only", "does not exist", "permission denied")
@@ -52,6 +55,7 @@ class TrialWriter:
         self._last_id = max(self._ids.values(), default=None)
         self._pending: list[Write] = []
         self._away_since: float | None = None
+        self._busy_since: float | None = None
         self._retry_at, self._pause = 0.0, _FIRST_PAUSE
 
     def insert(self, trial: FrozenTrial) -> None:
@@ -89,6 +93,7 @@ class TrialWriter:
         Raises:
             RecordError: the storage cannot be used, or is away for too long; the study was deleted, or another program
                 added trials to it.
+            BusyError: another search took over the lock.
         """
         while self._pending and not self._try():
             if not wait:
@@ -105,7 +110,7 @@ class TrialWriter:
                     # A server that was restarted has forgotten its locks, also if no write failed meanwhile.
                     self._lock.renew()
                     self._write()
-                except STORAGE_ERRORS as error:
+                except (*STORAGE_ERRORS, BusyError) as error:
                     if not self._wait_after(error):
                         raise
                     return False
@@ -113,7 +118,7 @@ class TrialWriter:
             self._storage.remove_session()
         if self._away_since is not None:
             _log.warning("storage %s: reached again", without_password(str(self._storage.url)))
-            self._away_since, self._pause = None, _FIRST_PAUSE
+            self._away_since, self._busy_since, self._pause = None, None, _FIRST_PAUSE
         return True
 
     def _write(self) -> None:
@@ -136,18 +141,21 @@ class TrialWriter:
     def _wait_after(self, error: BaseException) -> bool:
         """Return whether to go on without the storage after an error, and choose the time of the next attempt."""
         now = time.monotonic()
+        if isinstance(error, BusyError):
+            self._busy_since = self._busy_since or now
+            self._retry_later(now, f"the study's lock is held; training goes on for {duration(LOCK_PATIENCE)}")
+            return now - self._busy_since < LOCK_PATIENCE
         cause = error if isinstance(error, DBAPIError) else error.__cause__
         away = isinstance(cause, (OperationalError, InterfaceError)) or getattr(cause, "connection_invalidated", False)
         if not away or any(part in str(cause) for part in _LASTING):
             return False
+        problem = f"cannot be reached; training goes on, and it is tried again for {duration(PATIENCE)}"
+        return now - self._retry_later(now, problem) < PATIENCE
+
+    def _retry_later(self, now: float, problem: str) -> float:
+        """Choose the time of the next attempt, and tell the user once why there is one; return since when."""
         if self._away_since is None:
             self._away_since = now
-            _log.warning(
-                "storage %s: cannot be reached; training goes on, and it is tried again for %s",
-                without_password(str(self._storage.url)),
-                duration(PATIENCE),
-            )
-        if now - self._away_since >= PATIENCE:
-            return False
+            _log.warning("storage %s: %s", without_password(str(self._storage.url)), problem)
         self._retry_at, self._pause = now + self._pause, min(2 * self._pause, _LONGEST_PAUSE)
-        return True
+        return self._away_since

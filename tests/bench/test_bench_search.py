@@ -168,7 +168,7 @@ for module in TRAIN_IMPORTS:
 before = set(sys.modules)
 from budgetnet.training import progress
 from budgetnet.cli import main
-def stop(_name):
+def stop(_name, **_options):
     packages = {name.partition(".")[0] for name in before} - {"budgetnet"}
     print([name for name in set(sys.modules) - before if name.partition(".")[0] not in packages])
     raise SystemExit

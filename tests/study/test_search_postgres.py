@@ -255,8 +255,9 @@ def test_second_search_on_a_study_is_refused_also_from_another_folder(
 
 
 def test_a_search_whose_lock_another_took_while_the_server_was_away_ends(
-    run_search: SearchRunner, postgres: PostgresServer, tmp_path: Path
+    run_search: SearchRunner, postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(writer, "LOCK_PATIENCE", 0.0)
     with opened(run_search.storage) as storage, ExitStack() as stack:
 
         class Taken(Outage):
@@ -270,6 +271,26 @@ def test_a_search_whose_lock_another_took_while_the_server_was_away_ends(
         with pytest.raises(BusyError, match="another search is running"):
             run_search(trials=2, recipe=CYCLES)
     assert run_search(trials=2, recipe=CYCLES).trained == 2
+
+
+def test_a_lock_that_a_broken_connection_still_holds_is_waited_for(
+    run_search: SearchRunner, postgres: PostgresServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with opened(run_search.storage) as storage, ExitStack() as stack:
+
+        class Kept(Outage):
+            def on_epoch_end(self, epoch: Epoch, *, worker: int) -> None:
+                super().on_epoch_end(epoch, worker=worker)
+                if len(self.epochs) == 1:
+                    # As the server keeps the session of a connection that it does not know to be broken.
+                    stack.enter_context(StudyLock(storage, "study", tmp_path).held())
+                elif len(self.epochs) == 4:
+                    stack.close()
+
+        outcome = run_search(trials=2, recipe=CYCLES, watcher=Kept(postgres, epoch=1, again=True))
+    assert (outcome.trained, outcome.end) == (2, "done")
+    assert any("the study's lock is held; training goes on for" in message for message in caplog.messages)
+    assert caplog.messages[-1].endswith("reached again")
 
 
 def test_a_trial_left_unfinished_counts_as_interrupted_while_no_search_holds_the_lock(
