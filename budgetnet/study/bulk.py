@@ -43,6 +43,9 @@ from budgetnet.study.trial_rows import (
 )
 from budgetnet.study.trial_tables import AT_ONCE, tables_of, trials_where
 
+_MARK = "budgetnet:written"
+"""System attribute of a study: mark of the last transaction of a search."""
+
 
 class TrialStorage(RDBStorage):
     """Optuna's relational storage, with trials read and reports written by a few plain queries.
@@ -113,6 +116,20 @@ class TrialTables:
         last = self._connection.execute(select(func.max(trials.c.trial_id)).where(trials.c.study_id == self._study_id))
         found = last.scalar()
         return None if found is None else int(found)
+
+    def mark(self) -> str | None:
+        """Return the mark of the last transaction that left one."""
+        kept = self._tables.study_system_attributes.c
+        found = select(kept.value_json).where(kept.study_id == self._study_id, kept.key == _MARK)
+        value = self._connection.execute(found).scalar()
+        return None if value is None else str(value)
+
+    def leave_mark(self, mark: str) -> None:
+        """Leave a mark by which this transaction is known, as JSON, in place of the last one."""
+        kept = self._tables.study_system_attributes
+        own = update(kept).where(kept.c.study_id == self._study_id, kept.c.key == _MARK).values(value_json=mark)
+        if self._connection.execute(own).rowcount == 0:
+            _insert(self._connection, {kept: [{"key": _MARK, "value_json": mark}]}, study_id=self._study_id)
 
     def insert(self, trial: FrozenTrial) -> int:
         """Insert a trial with its number, its values finite; return its id."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import secrets
 import time
 from collections import ChainMap
 from collections.abc import Callable, MutableMapping, Sequence
 from copy import copy
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
@@ -37,6 +39,17 @@ Write = Callable[[TrialTables, MutableMapping[int, int]], None]
 """A write, given the ids of trials by their numbers."""
 
 
+class _Sent(NamedTuple):
+    """A transaction."""
+
+    mark: str
+    """What it left in the storage, as JSON."""
+    writes: int
+    """Number of its writes, the first of those that are pending."""
+    ids: dict[int, int]
+    """Ids of its new trials, by their numbers."""
+
+
 class TrialWriter:
     """The only writer of a study's trials: collects writes until `flush`."""
 
@@ -54,6 +67,8 @@ class TrialWriter:
         self._ids = {trial.number: trial._trial_id for trial in trials}
         self._last_id = max(self._ids.values(), default=None)
         self._pending: list[Write] = []
+        self._sent: _Sent | None = None
+        """A transaction of which the end is not known: an interrupt or a lost connection came between."""
         self._away_since: float | None = None
         self._busy_since: float | None = None
         self._retry_at, self._pause = 0.0, _FIRST_PAUSE
@@ -127,16 +142,26 @@ class TrialWriter:
         try:
             with self._storage.engine.begin() as connection:
                 tables = TrialTables(connection, self._study_id)
+                if self._sent is not None and tables.mark() == self._sent.mark:
+                    self._take_over(self._sent)
                 if tables.last_id() != self._last_id:
                     rule = "another program added trials to it during the search; repeat the command to go on"
                     raise RecordError("study", self._study_name, rule)
                 for write in self._pending:
                     write(tables, ids)
+                sent = _Sent(json.dumps(secrets.token_hex(8)), len(self._pending), new)
+                tables.leave_mark(sent.mark)
+                self._sent = sent
         except KeyError:
             raise RecordError("study", self._study_name, "was deleted during the search") from None
-        self._ids |= new
-        self._last_id = max(new.values(), default=self._last_id)
-        self._pending.clear()
+        self._take_over(sent)
+
+    def _take_over(self, sent: _Sent) -> None:
+        """Forget the writes of a transaction that was committed, and keep the ids of its trials."""
+        self._ids |= sent.ids
+        self._last_id = max(sent.ids.values(), default=self._last_id)
+        del self._pending[: sent.writes]
+        self._sent = None
 
     def _wait_after(self, error: BaseException) -> bool:
         """Return whether to go on without the storage after an error, and choose the time of the next attempt."""
