@@ -124,7 +124,7 @@ def run(*, networks: int, seed: int, progress: Callable[[str], None]) -> MemoryB
 
 
 def draw(count: int, *, seed: int) -> Iterator[tuple[str, ModelSpec]]:
-    """Yield so many networks with their sources: by turns one of each space and of the zoo, while it has others."""
+    """Yield `count` networks with their sources: by turns one of each space and of the zoo, while it has others."""
     generator = np.random.default_rng(derive_seed(seed, "memory", 0))
     named = iter(zoo.names())
     while count > 0:

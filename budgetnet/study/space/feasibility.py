@@ -111,15 +111,7 @@ def require_feasible(
 ) -> dict[str, ModelSpec]:
     """Require that some network of the space is within each limit of a budget.
 
-    Args:
-        space: the space.
-        budget: the limits.
-        input_shape: image as (channels, height, width).
-        num_classes: number of classes.
-        fitted: whether widths are fitted to the budget, and not those of the space.
-
-    Returns:
-        The smallest networks, as `smallest_networks` does.
+    Arguments and result are those of `smallest_networks`.
 
     Raises:
         OverBudgetError: not even the smallest network of the space is within a limit.
