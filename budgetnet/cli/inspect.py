@@ -30,6 +30,7 @@ from budgetnet.common.documents import Document, parse_count
 from budgetnet.common.errors import BudgetnetError, InputError, OverBudgetError
 from budgetnet.model.budget import Budget, SpecVerdict
 from budgetnet.model.spec import ModelSpec
+from budgetnet.runs.run_files import require_no_run_file
 
 
 def check(
@@ -86,6 +87,8 @@ def check(
         return
     if edit is not None and write is None:
         raise InputError("--edit", edit, "needs --write, the file to write the edit to")
+    if write is not None:
+        require_no_run_file(write, field="--write")
     network = _network(spec, data=data, input_shape=input_shape)
     # Raises where the device's file cannot tell.
     budget.predicted(network)

@@ -11,8 +11,9 @@ import typer
 from budgetnet.cli.options import Device, Json, RunArgument, print_json
 from budgetnet.cli.parsing import check_names
 from budgetnet.common.errors import InputError
-from budgetnet.common.files import require_folder, write_text
+from budgetnet.common.files import require_folder, resolved, write_text
 from budgetnet.common.formatting import count_of
+from budgetnet.runs.run_files import require_no_run_file
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -50,6 +51,11 @@ def predict(
             if path.is_dir():
                 raise InputError(option, str(path), "must be a file, not a folder")
             require_folder(path.parent, field=option)
+            require_no_run_file(path, field=option)
+            if resolved(path) in map(resolved, images):
+                raise InputError(option, str(path), "must be another file than the images")
+    if csv is not None and labels is not None and resolved(csv) == resolved(labels):
+        raise InputError("--labels", str(labels), "must be another file than that of --csv")
     from budgetnet.api.evaluation import predict as predict_images
 
     predictions = predict_images(run, images, device=device)

@@ -231,7 +231,7 @@ def finals_table(results: Sequence[FinalResult], *, comparable: bool, width: int
         table.add_column("latency", justify="right")
     if wide:
         table.add_column(f"gap to {against}" if against and very_wide else "gap", justify="right", no_wrap=True)
-        table.add_column("beyond noise?" if very_wide else "noise?", no_wrap=True)
+        table.add_column("beyond noise?" if very_wide else "beyond\nnoise?", no_wrap=True)
     for place, (result, gap) in enumerate(zip(results, gaps, strict=True), 1):
         params = result.finalist.spec.params
         cells: list[str | Text | Architecture] = [str(place), result.finalist.name]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from budgetnet.common.errors import BudgetnetError, InputError
 from budgetnet.exporting.programs import library_messages_disabled
+from budgetnet.runs.run_files import require_no_run_file
 
 
 def output_path(to: str | Path | None, *, name: str, suffix: str, form: str) -> Path:
@@ -22,7 +23,7 @@ def output_path(to: str | Path | None, *, name: str, suffix: str, form: str) -> 
         form: name of the format, for the error.
 
     Raises:
-        InputError: the file has another suffix.
+        InputError: the file has another suffix, or is one of a run.
     """
     path = None if to is None else Path(to)
     # A path without a suffix is a folder, which need not exist yet.
@@ -30,6 +31,7 @@ def output_path(to: str | Path | None, *, name: str, suffix: str, form: str) -> 
         return (path or Path()) / f"{name}{suffix}"
     if path.suffix != suffix:
         raise InputError("to", str(to), f"must end in {suffix} for {form}, or be a folder")
+    require_no_run_file(path, field="to")
     return path
 
 

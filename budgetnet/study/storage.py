@@ -170,7 +170,7 @@ def open_storage(url: str, *, create: bool) -> RDBStorage:
         file = Path(parsed.database)
         if create:
             file.parent.mkdir(parents=True, exist_ok=True)
-        elif not file.exists():
+        elif not exists(file):
             raise _no_study(url)
     try:
         with storage_errors(url):

@@ -128,6 +128,12 @@ def test_an_edit_is_written_as_a_spec_that_fits(folder: Path, tell: RunCommand) 
 
 
 def test_a_network_that_fits_is_written_for_the_data_it_was_checked_for(folder: Path, tell: RunCommand) -> None:
+    Path("run").mkdir()
+    Path("run/run.json").touch()
+    refused = tell("check", "resnet20", "--write", "run/spec.yaml")
+    assert (refused.code, refused.out) == (2, "")
+    assert "--write = 'run/spec.yaml': must not be a file of a run" in refused.err
+    assert [path.name for path in Path("run").iterdir()] == ["run.json"]
     answer = tell("check", "resnet20", "--max-params", "1M", "--data", "digits", "--write", "grey.json")
     assert (answer.code, answer.err) == (0, "")
     assert "wrote resnet20 to grey.json" in answer.out

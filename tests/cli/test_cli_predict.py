@@ -208,6 +208,9 @@ def test_a_folder_without_images_and_a_table_that_cannot_be_written_are_refused(
         (["empty"], "IMAGE = 'empty': the folder holds no image file (.png"),
         ([pictures[0], "--csv", f"{pictures[0]}/out.csv"], "--csv = 'first.png': must be a writable folder"),
         ([pictures[0], "--csv", "empty"], "--csv = 'empty': must be a file, not a folder"),
+        ([pictures[0], "--csv", f"./{pictures[0]}"], "--csv = 'first.png': must be another file than the images"),
+        ([pictures[0], "--csv", "a", "--labels", "a"], "--labels = 'a': must be another file than that of --csv"),
+        ([pictures[0], "--labels", "good0/curves.csv"], "--labels = 'good0/curves.csv': must not be a file of a run"),
     ):
         answer = tell("predict", "good0", *arguments, *CPU)
         assert (answer.code, answer.out, len(answer.err.splitlines())) == (2, "", 1)

@@ -46,6 +46,7 @@ from budgetnet.exporting.output import writing
 from budgetnet.model import zoo
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.records import DataRecord
+from budgetnet.runs.run_files import RUN_FILES
 from budgetnet.runs.store import RunFolder
 from budgetnet.training.checkpoint import write_safetensors
 
@@ -114,6 +115,18 @@ def test_exported_network_gives_the_same_logits(odd: DataSet, tmp_path: Path, na
         expected = expected_logits(record, images)
         assert count == 1 or expected.std(dim=0).min() > 0.01
         torch.testing.assert_close(RUN[form](path, images).double(), expected, rtol=0, atol=1e-4)
+
+
+def test_an_export_replaces_no_file_of_a_run(odd: DataSet, tmp_path: Path) -> None:
+    record = create_run(TINY, odd, tmp_path / "runs")
+    before = {path.name: path.read_bytes() for path in record.folder.iterdir()}
+    with pytest.raises(InputError, match="must not be a file of a run, which would be lost"):
+        export(record.folder, format="safetensors", to=record.folder / "best.safetensors", load=lambda _: odd)
+    assert {path.name: path.read_bytes() for path in record.folder.iterdir()} == before
+    assert {name for name in before if not name.startswith(".")} <= RUN_FILES
+    # Elsewhere the name may be had, and in the folder of the run another.
+    for to in (tmp_path / "best.safetensors", record.folder / "network.safetensors"):
+        assert export(record.folder, format="safetensors", to=to, load=lambda _: odd).paths == (to,)
 
 
 def test_a_run_can_be_trained_beside_an_export_into_its_folder(tmp_path: Path) -> None:
