@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from budgetnet.engines.shared_data import own_folder
 
-NOBODY = 65_534
+UNPRIVILEGED = 65_534
 """Number of a user that has no files."""
 
 
@@ -24,7 +24,7 @@ def without_privileges() -> Iterator[None]:
     if os.geteuid():
         yield
         return
-    os.seteuid(NOBODY)
+    os.seteuid(UNPRIVILEGED)
     try:
         yield
     finally:
