@@ -152,7 +152,7 @@ class WrittenStudy:
     def finals(self, number: int, specs: dict[int, ModelSpec], *, tests: list[int], apart: int = 0) -> None:
         """Finalists, each trained with as many seeds as there are results on the test set.
 
-        Number of validation images by which each seed has more right than the one before.
+        `apart` is the number of validation images that each seed classifies rightly beyond those of the one before.
         """
         finalists = []
         for trial, spec in list(specs.items())[:number]:
