@@ -256,9 +256,13 @@ def _reply(message: object) -> None:
 
 def _work() -> None:
     """Train as the JSON on standard input says; exit silently if the parent process exits."""
+    job = sys.stdin.readline()
+    # An interrupt may end the parent process before it has sent all of the job.
+    if not job.endswith("\n"):
+        return
     with suppress(BrokenPipeError):
         try:
-            _reply(_train(**json.loads(sys.stdin.readline())))
+            _reply(_train(**json.loads(job)))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

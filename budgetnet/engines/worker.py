@@ -53,6 +53,9 @@ class _Link:
     def listen(self) -> None:
         """Read messages until the pipe is closed, then exit."""
         for line in self._incoming:
+            # The engine may end before it has sent all of a message.
+            if not line.endswith("\n"):
+                break
             message = json.loads(line)
             if message != STOP:
                 self._messages.put(message)
@@ -80,8 +83,8 @@ def main() -> int:
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     line = sys.stdin.readline()
-    if not line:
-        return 1  # The engine is gone.
+    if not line.endswith("\n"):
+        return 1  # The engine has ended.
     link = _Link(sys.stdin, events)
     try:
         try:

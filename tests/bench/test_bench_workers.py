@@ -141,6 +141,20 @@ def test_a_process_exits_silently_with_its_parent(capfd: pytest.CaptureFixture[s
     assert (process.returncode, *capfd.readouterr()) == (0, "", "")
 
 
+@pytest.mark.parametrize("received", ["", '{"spec": {"sta'])
+def test_a_process_exits_silently_if_its_parent_ends_before_it_has_sent_the_job(received: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-P", "-m", "budgetnet.bench.workers"],
+        check=False,
+        input=received,
+        capture_output=True,
+        text=True,
+        env=child_environment(),
+        timeout=60,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's list of child processes")
 def test_ctrl_c_ends_every_process_with_one_line(tmp_path: Path) -> None:
     process = subprocess.Popen(

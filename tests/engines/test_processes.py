@@ -230,18 +230,27 @@ def test_deadline_interrupts_all_workers(run_search: SearchRunner) -> None:
     assert [trial.user_attrs["ended"] for trial in begun(outcome.study.get_trials())] == ["interrupted"] * 2
 
 
+SETUP = {"data": "nowhere", "out": "nowhere", "device": "cpu", "threads": 1, "threads_requested": False}
+
+
 def test_a_worker_that_is_stopped_before_it_has_begun_says_nothing() -> None:
-    setup = {"data": "nowhere", "out": "nowhere", "device": "cpu", "threads": 1}
     command = [sys.executable, "-P", "-m", worker_program.__name__]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as worker:
         assert worker.stdin is not None and worker.stdout is not None and worker.stderr is not None
         # In one write: the worker finds the stop in the pipe as soon as it looks. The pipe stays open.
-        worker.stdin.write("".join(f"{json.dumps(message)}\n" for message in (setup, worker_program.STOP)))
+        worker.stdin.write("".join(f"{json.dumps(message)}\n" for message in (SETUP, worker_program.STOP)))
         worker.stdin.flush()
         said = worker.stdout.read(), worker.stderr.read()
         assert (worker.wait(), *said) == (130, "", "")
+
+
+@pytest.mark.parametrize("received", ["", '{"data": ', json.dumps(SETUP) + '\n["sto'])
+def test_a_worker_whose_engine_ends_in_the_middle_of_a_message_exits_silently(received: str) -> None:
+    command = [sys.executable, "-P", "-m", worker_program.__name__]
+    ended = subprocess.run(command, check=False, input=received, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", "")
 
 
 @pytest.mark.slow
