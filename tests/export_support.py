@@ -67,7 +67,7 @@ def create_run(
     folder.finish(
         RunResult(
             status="complete",
-            reason="all 1 epochs",
+            reason="its only epoch",
             **cost_of(identity.spec)._asdict(),
             epochs=1,
             cycles=0,

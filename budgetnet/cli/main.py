@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -156,7 +157,9 @@ def _message_and_code(error: BaseException, *, words: Sequence[str]) -> tuple[st
     if isinstance(error, Exception) and (lack := _lack_of_resources(error)):
         return f"{lack} during `{' '.join(['budgetnet', *words[:1]])}`", 2
     if isinstance(error, OSError):
-        return f"{error.filename or 'system'}: {error.strerror or error}", 1
+        path = error.filename2 or error.filename or "system"
+        # No existing path is too long: it was given.
+        return f"{path}: {error.strerror or error}", 2 if error.errno == errno.ENAMETOOLONG else 1
     raise error
 
 

@@ -207,7 +207,8 @@ def atomic_write_path(path: Path) -> Iterator[Path]:
     Readers see the old content or the new, never a part, even after a crash.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    # Shortened: the longest name that the file system allows has no room for a prefix and a suffix.
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".part")
     os.close(descriptor)
     temporary = Path(name)
     try:

@@ -161,7 +161,8 @@ class TrainingRun:
             pruned = pruning.check_epoch(epoch) if pruning else None
         if pruned is not None and self.progress.epoch < self.recipe.epochs:
             return self._result("stopped", pruned)
-        return self._result("complete", f"all {self.recipe.epochs} epochs")
+        epochs = self.recipe.epochs
+        return self._result("complete", f"all {epochs} epochs" if epochs > 1 else "its only epoch")
 
     def _train_epoch(self, callbacks: CallbackRunner, interrupts: Interrupts) -> tuple[Epoch, Evaluation]:
         """Train on all training images once, then validate."""

@@ -143,6 +143,7 @@ SEARCH = [
     ),
     (["extra"], "extra"),
 ]
+LONG = f"{'x' * 300}.html"
 BAD_INPUT = [
     *((["check", *arguments], hint) for arguments, hint in CHECK),
     *((["summary", *arguments], hint) for arguments, hint in CHECK if not {*arguments} & {"--max-params", "good.yaml"}),
@@ -156,6 +157,8 @@ BAD_INPUT = [
     (["leaderboard", "folder"], "study = 'folder': is a folder without a run, and no study; --out FOLDER reads"),
     (["leaderboard", "name", "--out", "nowhere"], "the storage has no study yet"),
     (["leaderboard", "--storage", "nonsense"], "--storage"),
+    (["report", "-o", LONG], f"{LONG}: File name too long"),
+    (["check", "good.yaml", "--max-params", "1k", "--write", f"{LONG}.yaml"], f"{LONG}.yaml: File name too long"),
     (["serch"], "Did you mean"),
     (["--bogus"], "--bogus"),
 ]

@@ -166,7 +166,7 @@ def lay_down_run(out: Path, data: DataRecord, *, seed: int, correct: int) -> Non
         facts: dict[str, Any] = cost_of(spec)._asdict()
         facts |= {"epochs": 1, "cycles": 0, "best_epoch": 1, "validation_loss": 1.0, "seconds": 1.0}
         facts |= {"validation_correct": 5_000, "validation_images": 10_000}
-        run.finish(RunResult(status="complete", reason="all 1 epochs", **facts))
+        run.finish(RunResult(status="complete", reason="its only epoch", **facts))
         run.write_test(TestResult(loss=0.4, correct=correct, images=10_000, reason="a test"))
 
 

@@ -216,6 +216,12 @@ def umask(request: pytest.FixtureRequest) -> Iterator[int]:
     os.umask(before)
 
 
+def test_the_longest_file_names_can_be_written(tmp_path: Path) -> None:
+    name = "é" * 127
+    write_text(tmp_path / name, "text")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_permissions_follow_the_umask(tmp_path: Path, umask: int) -> None:
     write_text(tmp_path / "new" / "x", "text")
     assert (tmp_path / "new" / "x").stat().st_mode & 0o777 == 0o666 & ~umask

@@ -246,7 +246,7 @@ def test_when_the_time_is_up_the_candidate_in_training_waits(run_search: SearchR
         assert (outcome.end, outcome.trained) == ("time", 1)
         assert run_search(trials=4, watcher=watcher, deadline=50.0).end == "time", "which is up before anything begins"
     ended = [trial.user_attrs.get("ended") for trial in outcome.study.get_trials() if "run" in trial.user_attrs]
-    assert ended == ["all 1 epochs", "interrupted"]
+    assert ended == ["its only epoch", "interrupted"]
     outcome = run_search(trials=4, deadline=None)
     assert (outcome.end, outcome.trained) == ("done", 4)
     assert not [trial for trial in outcome.study.get_trials() if trial.state == TrialState.RUNNING]
