@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from support import TINY
-from torch import nn
+from torch import Tensor, nn
 
 import budgetnet as bn
 from budgetnet.data import DataSet
@@ -26,6 +27,43 @@ def test_module_cost_matches_hand_count() -> None:
     assert verdict.fits
     assert not bn.check(small(), max_params=1521, input_shape=(3, 4, 4)).fits
     assert verdict.edits == ()
+
+
+class Tokens(nn.Module):
+    """Hands each pixel to a layer as a token."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = images.flatten(2).transpose(1, 2)
+        inputs = [tokens] * (3 if isinstance(self.layer, nn.MultiheadAttention) else 1)
+        found = self.layer(*inputs)
+        features: Tensor = found[0] if isinstance(found, tuple) else found
+        return features
+
+
+ATTENTION = 16 * (24 * 8 + 8 * 8) + 2 * 16 * 16 * 8
+"""Projections to queries, keys and values and of the output, for 16 tokens of 8 features, and two products of them."""
+
+
+@pytest.mark.parametrize(
+    ("layer", "macs"),
+    [
+        (nn.MultiheadAttention(8, 2, batch_first=True), ATTENTION),
+        (nn.TransformerEncoderLayer(8, 2, dim_feedforward=32, batch_first=True), ATTENTION + 2 * 16 * 8 * 32),
+        (nn.LSTM(8, 5, batch_first=True), 16 * 4 * 5 * (8 + 5)),
+        (nn.GRU(8, 5, batch_first=True), 16 * 3 * 5 * (8 + 5)),
+        (nn.RNN(8, 5, batch_first=True), 16 * 5 * (8 + 5)),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
+)
+def test_fused_layers_are_counted(layer: nn.Module, macs: int) -> None:
+    assert bn.check(Tokens(layer), input_shape=(8, 4, 4)).cost.macs == macs
+    assert torch.backends.mha.get_fastpath_enabled()
+    assert torch.backends.mkldnn.enabled
+    assert torch.backends.cudnn.enabled
 
 
 @pytest.mark.parametrize("name", ["reference", "resnet20", "wrn-16-4"])
