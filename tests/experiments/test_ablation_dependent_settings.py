@@ -116,6 +116,25 @@ def test_first_cycle_adapts_to_epochs_and_schedule(
     assert (recipe.schedule.kind, recipe.epochs, recipe.schedule.first_cycle) == schedule
 
 
+@pytest.mark.parametrize(
+    ("settings", "ends"),
+    [
+        ({"recipe__weight_decay": 0.1}, [1, 4, 9, 20]),
+        ({"recipe__schedule__first_cycle": 5}, [5, 15]),
+        ({"recipe__schedule__first_cycle": 1}, [1, 3, 7, 15]),
+        ({"recipe__schedule": {"first_cycle": 10, "cycle_factor": 2}}, [10]),
+        ({"recipe__schedule__cycle_factor": 3}, [2, 8]),
+        ({"recipe__schedule__first_cycle": 5, "recipe__schedule__cycles": [8, 12]}, [8, 20]),
+        ({"recipe__schedule": {"first_cycle": 5, "cycles": [1, 3, 5, 11]}}, [1, 4, 9, 20]),
+    ],
+)
+def test_a_first_cycle_or_cycle_factor_replaces_inherited_cycles(settings: dict[str, Any], ends: list[int]) -> None:
+    # The cycles of 2, 4, 8 and 16 epochs of this recipe are rounded to 1, 3, 5 and 11.
+    base = Setup(PAPER.spec, NAMED["search"].with_epochs(20))
+    assert base.recipe.schedule.cycle_ends(20) == [1, 4, 9, 20]
+    assert set_at(base, **settings).recipe.schedule.cycle_ends(20) == ends
+
+
 def test_string_sets_the_kind_and_keeps_other_fields() -> None:
     base = Setup(
         ModelSpec.resnet(channels=[8, 16], shortcut=Shortcut(kind="projection", kernel_size=3)),

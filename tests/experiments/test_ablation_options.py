@@ -251,6 +251,20 @@ def test_options_with_milestones_adapt_to_epochs(epochs: int, milestones: tuple[
     assert found["plateau"].recipe.schedule.patience == 3
 
 
+@pytest.mark.parametrize(
+    ("epochs", "ends"), [(10, [3, 10]), (5, [2, 5]), (2, [1, 2]), (1, [1])], ids=["same", "half", "short", "one"]
+)
+def test_options_with_cycles_adapt_to_epochs(epochs: int, ends: list[int]) -> None:
+    options = {
+        "by path": {"recipe.schedule.cycles": [3, 7], "recipe.weight_decay": 0.0},
+        "whole": {"recipe.schedule": {"cycles": [3, 7]}, "recipe.weight_decay": 0.1},
+    }
+    recipe = {"epochs": 10, "schedule": {"first_cycle": 10}}
+    study = AblationStudy.from_mapping({**STUDY, "recipe": recipe, "options": options}).with_epochs(epochs)
+    for each in study.variants(**CIFAR)[1:]:
+        assert each.recipe.schedule.cycle_ends(epochs) == ends
+
+
 def test_levels_with_first_cycle_adapt_to_epochs() -> None:
     level = {"kind": "one-cycle", "first_cycle": 30}
     study = AblationStudy.from_mapping({**STUDY, "options": {}, "factors": {"recipe.schedule": [level, "constant"]}})

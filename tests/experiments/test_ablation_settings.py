@@ -236,6 +236,22 @@ def test_every_removable_component_is_tested() -> None:
     assert all(pattern_of(path) == path for path in REMOVED)
 
 
+@pytest.mark.parametrize("activation", ["gelu", ["gelu", "silu"]])
+def test_fields_of_blocks_are_set_in_the_stages_of_the_same_settings(activation: object) -> None:
+    levels = {
+        "spec.activation": read_level("spec.activation", activation),
+        "spec.stages": read_level("spec.stages", [{"channels": 16, "activation": "relu"}, {"channels": 32}]),
+    }
+    backwards = dict(reversed(levels.items()))
+    expected = ModelSpec.resnet(channels=[16, 32], blocks=[1, 1], activation=activation)
+    for settings in (levels, backwards):
+        found = override(PAPER, settings).spec
+        assert [each.activation for each in found.block_settings] == [
+            each.activation for each in expected.block_settings
+        ]
+        assert len(found.stages) == 2
+
+
 def test_stages_are_removed_by_the_indexes_of_the_base() -> None:
     settings = {"spec.stages[1]": False, "spec.stages[3]": False, "spec.stages[4].channels": 99}
     spec = override(PAPER, settings).spec

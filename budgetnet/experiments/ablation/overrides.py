@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -38,7 +39,7 @@ def _is_not_sgd(kind: str) -> bool:
 
 
 class _DependentField(NamedTuple):
-    """A field that is reset when another field makes its inherited value invalid."""
+    """A field that is reset when another field makes its inherited value invalid, or would have no effect beside it."""
 
     path: str
     value: Any
@@ -69,6 +70,8 @@ _DEPENDENT_FIELDS = (
     _DependentField("recipe.augmentation.alternating_flip", False, "recipe.augmentation.flip", lambda flip: not flip),
     _DependentField("recipe.test_time_shifts", False, "recipe.test_time_flip", lambda flip: not flip),
     _DependentField("recipe.schedule.cycles", None, "recipe.schedule.kind", lambda kind: kind != "cosine-restarts"),
+    _DependentField("recipe.schedule.cycles", None, "recipe.schedule.first_cycle", lambda _: True),
+    _DependentField("recipe.schedule.cycles", None, "recipe.schedule.cycle_factor", lambda _: True),
     _DependentField("recipe.schedule.milestones", None, "recipe.schedule.kind", lambda kind: kind != "steps"),
     _DependentField("spec.bottleneck_ratio", None, "spec.block", _has_no_bottleneck),
     _DependentField("spec.bottleneck_ratio_of", "output", "spec.block", _has_no_bottleneck),
@@ -108,7 +111,7 @@ def _determinant(documents: dict[str, Any], path: str) -> Any:
 def override(base: Setup, settings: Mapping[str, Any]) -> Setup:
     """Return a setup with some values replaced; a network or recipe that changes loses its name.
 
-    Whole documents are set first, then lists over all stages, then the others, so that the narrower path overrides.
+    Whole documents are set first, then what is set in all stages, then the others, so that the narrower path overrides.
     Stages are removed last, so that indexes do not shift.
 
     Fields of the blocks are set in all stages, also in those that have values of their own.
@@ -116,8 +119,8 @@ def override(base: Setup, settings: Mapping[str, Any]) -> Setup:
     Dependent fields that no setting names are reset where the base's value becomes invalid: Nesterov momentum without
     momentum, values of SGD or of Adam for another optimiser, alternating flips without flips, what only bottlenecks
     have in other blocks, the kernel of shortcuts without convolution, cycles and milestones of another kind of
-    schedule. If the epochs or the kind of schedule change, cycles and milestones are those of `Schedule.stretched`,
-    unless a setting names them.
+    schedule; and cycles that would override a first cycle or cycle factor. If the epochs or the kind of schedule
+    change, cycles and milestones are those of `Schedule.stretched`, unless a setting names them.
 
     Args:
         base: network and recipe to start from.
@@ -132,7 +135,8 @@ def override(base: Setup, settings: Mapping[str, Any]) -> Setup:
     before = Setup(settings.get("spec", base.spec), settings.get("recipe", base.recipe))
     inherited = before.documents
     for field in _dependent_fields(documents):
-        if field.path not in settings and _must_reset(field, documents, inherited):
+        named = _is_named(field.of, settings)
+        if not _is_named(field.path, settings) and _must_reset(field, documents, inherited, named=named):
             _assign(documents, field.path, field.value)
     spec = _checked("spec", lambda: ModelSpec.from_mapping(documents["spec"]), before.spec)
     recipe = _checked("recipe", lambda: _recipe(documents["recipe"], settings, before.recipe), before.recipe)
@@ -143,7 +147,8 @@ def _turn(setting: tuple[str, Any]) -> tuple[bool, float, int]:
     path, level = setting
     parts = parts_of(path)
     removes_stage = pattern_of(path) == STAGE and is_removal(path, level)
-    breadth = len(parts) + 0.5 * _is_for_all_stages(parts)
+    is_set_in_stages = _is_for_all_stages(parts) or (len(parts) == 2 and _is_of_blocks(parts))
+    breadth = len(parts) + 0.5 * is_set_in_stages
     return removes_stage, breadth, -int(parts[-1]) if removes_stage else 0
 
 
@@ -209,12 +214,12 @@ def _assign(documents: dict[str, Any], path: str, value: Any) -> None:
     place[last] = value
 
 
-def _must_reset(field: _DependentField, documents: dict[str, Any], inherited: dict[str, Any]) -> bool:
-    """Return whether a field still has its inherited value, which is invalid now."""
+def _must_reset(field: _DependentField, documents: dict[str, Any], inherited: dict[str, Any], *, named: bool) -> bool:
+    """Return whether a field still has its inherited value, which the other field, changed or named, rules out."""
     try:
         value, of = value_at(documents, field.path), _determinant(documents, field.of)
         # What the base combines is valid: its stages may have values of their own.
-        changed = of != _determinant(inherited, field.of)
+        changed = named or of != _determinant(inherited, field.of)
         invalid = value != field.value if field.only is None else value == field.only
         return changed and value == value_at(inherited, field.path) and field.when(of) and invalid
     except InputError:  # An invalid document, which is reported on validation, or a stage that is new.
@@ -236,18 +241,20 @@ def _recipe(mapping: dict[str, Any], settings: Mapping[str, Any], before: Recipe
 
 def _names_cycles(settings: Mapping[str, Any]) -> bool:
     """Return whether the settings name the length of the first cycle, of all, or milestones."""
-    schedule = settings.get("recipe.schedule")
-    named = {path.removeprefix("recipe.schedule.") for path in settings}
-    return not named.isdisjoint(_CYCLES) or (isinstance(schedule, Mapping) and not _CYCLES.isdisjoint(schedule))
+    return any(_is_named(f"recipe.schedule.{name}", settings) for name in ("first_cycle", "cycles", "milestones"))
 
 
-_CYCLES = {"first_cycle", "cycles", "milestones"}
+def _is_named(path: str, settings: Mapping[str, Any]) -> bool:
+    """Return whether the settings name a field, by its path or in a mapping of all that stands beside it."""
+    whole, _, name = path.rpartition(".")
+    level = settings.get(whole)
+    return path in settings or (isinstance(level, Mapping) and name in level)
 
 
 def with_epochs(base: Setup, settings: Mapping[str, Any], epochs: int) -> dict[str, Any]:
     """Return settings for another number of epochs, with a named first cycle no longer than the training.
 
-    A single cycle spans the training; named milestones are those of `Schedule.stretched`.
+    A single cycle spans the training; named cycles and milestones are those of `Schedule.stretched`.
 
     Args:
         base: network and recipe that the settings override.
@@ -267,11 +274,13 @@ def with_epochs(base: Setup, settings: Mapping[str, Any], epochs: int) -> dict[s
     recipe = override(base, settings).recipe
     schedule = recipe.schedule
     cycle = epochs if schedule.is_single_cycle else min(schedule.first_cycle, epochs)
-    milestones = None
-    if schedule.milestones is not None:
-        milestones = list(schedule.stretched(epochs, own=recipe.epochs).milestones or ())
+    adapted = schedule.stretched(epochs, own=recipe.epochs)
+    milestones = None if adapted.milestones is None else list(adapted.milestones)
+    cycles = None
+    if schedule.cycles:
+        cycles = [end - start for start, end in itertools.pairwise([0, *adapted.cycle_ends(epochs)])]
     whole = settings.get("recipe.schedule")
-    for name, value in (("first_cycle", cycle), ("milestones", milestones)):
+    for name, value in (("first_cycle", cycle), ("cycles", cycles), ("milestones", milestones)):
         if f"recipe.schedule.{name}" in settings:
             changed[f"recipe.schedule.{name}"] = value
         elif isinstance(whole, Mapping) and name in whole:
