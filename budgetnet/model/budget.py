@@ -76,6 +76,11 @@ class LimitVerdict(NamedTuple):
         return limit_text(self.limit, number)
 
     @property
+    def is_unknown(self) -> bool:
+        """Whether it is not known what is used: the device's file lacks an operation of the network."""
+        return self.limit == "latency_ms" and self.used >= UNKNOWN_MS
+
+    @property
     def headroom(self) -> float:
         """Allowed minus used; negative if the limit is exceeded."""
         return self.allowed - self.used
@@ -177,6 +182,17 @@ class SpecVerdict(Verdict):
         """Predicted time, if there is a limit of the latency and the device's file has every operation."""
         unknown = self.needs.get("latency_ms", UNKNOWN_MS) >= UNKNOWN_MS
         return None if unknown else self.budget.predicted(self.spec)
+
+    def require(self) -> None:
+        """Raise an error unless the network fits.
+
+        Raises:
+            OverBudgetError: a limit is exceeded; the message names each one with used and allowed counts.
+            InputError: the device's file lacks an operation of the network.
+        """
+        if any(limit.is_unknown for limit in self.limits):
+            self.budget.predicted(self.spec)
+        super().require()
 
     @cached_property
     def edits(self) -> tuple[Edit, ...]:

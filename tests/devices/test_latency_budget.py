@@ -16,6 +16,7 @@ from support import RunCommand, tiny_recipe, write_space
 
 import budgetnet as bn
 from budgetnet.common.errors import InputError, OverBudgetError, RecordError
+from budgetnet.common.files import write_yaml
 from budgetnet.common.latencies import exact_latency, parse_latency, short_latency
 from budgetnet.data import DataSet
 from budgetnet.model.budget import Budget
@@ -128,8 +129,29 @@ def test_networks_beyond_the_file_are_over_budget_but_named_where_asked_for(path
     budget = Budget(max_latency_ms=1e5, device_file=str(path))
     assert not budget.admits(huge)
     assert budget.needs(huge) == {"latency_ms": UNKNOWN_MS}
+    assert "over budget, unknown of 100,000 ms latency" in repr(budget.check(huge))
+    with pytest.raises(InputError, match=r"device_file = .*device\.yaml': has no time of conv "):
+        budget.check(huge).require()
     with pytest.raises(InputError, match=r"device_file = .*device\.yaml': has no time of conv "):
         bn.check(huge, max_latency_ms=1e5, device_file=path)
+
+
+def test_an_ablation_does_not_call_an_unknown_latency_a_number(path: Path, tmp_path: Path, tell: RunCommand) -> None:
+    study = {
+        "spec": NETWORK.to_mapping(),
+        "recipe": tiny_recipe(epochs=1).to_mapping(),
+        "factors": {"spec.activation": ["relu", "silu"]},
+        "budget": {"max_params": None, "max_latency_ms": 1e5, "device_file": str(path)},
+    }
+    write_yaml(tmp_path / "study.yaml", study)
+    command = ["ablate", str(tmp_path / "study.yaml"), "--data", "digits", "--out", str(tmp_path / "runs")]
+    rows = json.loads(tell(*command, "--list", "--json").out)["rows"]
+    assert "the device's file lacks one of its operations" in rows[-1]["remark"]
+    write_yaml(tmp_path / "study.yaml", {**study, "spec": NETWORK.replace(activation="silu").to_mapping()})
+    refused = tell(*command)
+    assert (refused.code, refused.out) == (2, "")
+    assert "has no time of " in refused.err
+    assert len(refused.err.splitlines()) == 1
 
 
 def test_shares_of_a_latency_are_not_rounded(path: Path) -> None:

@@ -253,6 +253,8 @@ def _pairs(own: Sequence[Cell], base: Sequence[Cell]) -> tuple[tuple[float, floa
 def _remark(variant: Variant, other: Variant | None, own: Sequence[Cell]) -> str:
     if not variant.fits:
         over = next(limit for limit in variant.verdict.limits if limit.headroom < 0)
+        if over.is_unknown:
+            return "not trained: the device's file lacks one of its operations, so its latency is unknown"
         return f"over budget, not trained: {over.text(over.used)} of {over.text(over.allowed)} {over.words}"
     if other is not None and not other.fits:
         return f"not compared: {other.name} is over budget"

@@ -26,6 +26,11 @@ def _latency_ms(spec: ModelSpec, budget: Budget) -> float:
     return UNKNOWN_MS if seconds is None else 1e3 * Predicted(seconds, latency.error).at_most
 
 
+def _latency_text(milliseconds: float) -> str:
+    # What is left of a limit, or missing, is as unknown as what is needed.
+    return "unknown" if abs(milliseconds) > UNKNOWN_MS / 2 else short_latency(milliseconds)
+
+
 class Deployed(NamedTuple):
     """A limit of the deployed network, which is computed from the whole spec and not from its `Cost`."""
 
@@ -46,7 +51,7 @@ DEPLOYED: dict[str, Deployed] = {
         lambda spec, budget: weight_bytes(spec, budget.weight_precision), "weights", short_bytes, "KiB", 2**10
     ),
     "peak_memory": Deployed(lambda spec, _: peak_memory(spec), "peak memory", short_bytes, "KiB", 2**10),
-    "latency_ms": Deployed(_latency_ms, "latency", short_latency, "ms", 1),
+    "latency_ms": Deployed(_latency_ms, "latency", _latency_text, "ms", 1),
 }
 """Limits of the deployed network, by the name of the budget's field without ``max_``."""
 

@@ -115,6 +115,7 @@ def require_feasible(
 
     Raises:
         OverBudgetError: not even the smallest network of the space is within a limit.
+        InputError: the device's file lacks an operation of the fastest one.
     """
     least = smallest_networks(space, budget, input_shape=input_shape, num_classes=num_classes, fitted=fitted)
     for measure, spec in least.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from budgetnet.common.formatting import count_of, percent
-from budgetnet.model.deployed.limits import limit_text, limit_words
+from budgetnet.model.deployed.limits import UNKNOWN_MS, limit_text, limit_words
 from budgetnet.model.description import settings_in_words
 from budgetnet.model.published import reference
 from budgetnet.model.spec import ModelSpec
@@ -100,7 +100,7 @@ def budget_table(trial: Trial, settings: StudySettings) -> str:
         if limit is None:
             row += ["no limit", "", ""]
         else:
-            share = f"{100 * limit.used / limit.allowed:,.1f} %"
+            share = "unknown" if limit.is_unknown else f"{100 * limit.used / limit.allowed:,.1f} %"
             row += [
                 limit.text(limit.allowed),
                 limit.text(limit.headroom),
@@ -111,7 +111,12 @@ def budget_table(trial: Trial, settings: StudySettings) -> str:
 
 
 def _excess(candidate: Candidate) -> str:
-    over = [f"{_word(name)}: {value:.4f}" for name, value in candidate.violations.items() if value > 0]
+    needs = candidate.trial.needs
+    over = [
+        f"{_word(name)}: {'unknown' if needs.get(name) == UNKNOWN_MS else f'{value:.4f}'}"
+        for name, value in candidate.violations.items()
+        if value > 0
+    ]
     return f"Nothing was trained. Constraint values (used / allowed - 1) above 0: {', '.join(over)}."
 
 

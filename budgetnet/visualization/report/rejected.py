@@ -78,7 +78,9 @@ def _excess(trial: Trial, budget: Budget) -> str:
     """Return by how much a candidate exceeds each limit."""
     over = (limit for limit in budget.limits(trial.cost, trial.needs) if limit.headroom < 0)
     return "; ".join(
-        f"{limit.text(-limit.headroom)} {LIMIT_NAMES.get(limit.limit) or limit.words} over the "
+        f"unknown {limit.words}: the device's file lacks one of its operations"
+        if limit.is_unknown
+        else f"{limit.text(-limit.headroom)} {LIMIT_NAMES.get(limit.limit) or limit.words} over the "
         f"{limit.text(limit.allowed)} allowed: {limit.used / limit.allowed:,.2f} times as "
         f"{'much' if limit.limit in budget.deployed else 'many'}"
         for limit in over
