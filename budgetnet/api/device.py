@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from budgetnet.common.documents import parse_count, parse_limit
 from budgetnet.common.errors import InputError
-from budgetnet.common.files import is_file_path, require_folder
+from budgetnet.common.files import is_file_path, require_file_place
 
 if TYPE_CHECKING:
     from budgetnet.devices.check import AnchorTime
@@ -64,9 +64,7 @@ def measure_device(
     from budgetnet.study.space.named import named_space
 
     output = Path(to)
-    require_folder(output.parent, field="to")
-    if output.is_dir():
-        raise InputError("to", str(to), "must be a file, not a folder")
+    require_file_place(output, field="to")
     if not 0 < minutes <= 24 * 60:
         raise InputError("minutes", minutes, "must be more than 0 and at most 1440")
     if not isinstance(space, SearchSpace):

@@ -144,11 +144,12 @@ def with_paths_of_runs(config: AblationConfig) -> AblationConfig:
 
     if config.of is not None:
         from budgetnet.api.search_winner import find_winner
-        from budgetnet.study.run_names import is_run_name
+        from budgetnet.study.run_names import is_run_name, run_path
 
-        of = find_winner(config.of, out=config.out, storage=config.storage) if isinstance(config.of, str) else config.of
+        out, storage = config.out, config.storage
+        of = find_winner(config.of, out=out, storage=storage) if isinstance(config.of, str) else config.of
         # A run is looked for beside those of the search.
-        own = is_run_name(config.base) and len(Path(config.base).parts) == 1
-        return config.replace(of=of, base=path_of_run(str(config.out / config.base) if own else config.base))
+        base = str(run_path(config.base, out=out, storage=storage)) if is_run_name(config.base) else config.base
+        return config.replace(of=of, base=base)
     change = [f"spec={path_of_run(text[5:])}" if text.startswith("spec=") else text for text in config.change]
     return config if tuple(change) == config.change else config.replace(change=change)

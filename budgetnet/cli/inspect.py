@@ -28,6 +28,7 @@ from budgetnet.cli.parsing import image_of, read_budget, read_image
 from budgetnet.common.config import option_of
 from budgetnet.common.documents import Document, parse_count
 from budgetnet.common.errors import BudgetnetError, InputError, OverBudgetError
+from budgetnet.common.files import require_file_place
 from budgetnet.model.budget import Budget, SpecVerdict
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.run_files import require_no_run_file
@@ -88,6 +89,7 @@ def check(
     if edit is not None and write is None:
         raise InputError("--edit", edit, "needs --write, the file to write the edit to")
     if write is not None:
+        require_file_place(write, field="--write")
         require_no_run_file(write, field="--write")
     network = _network(spec, data=data, input_shape=input_shape)
     # Raises where the device's file cannot tell.

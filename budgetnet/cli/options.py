@@ -21,7 +21,7 @@ OptionalSpec = Annotated[
     typer.Argument(metavar="SPEC", autocompletion=completing("SPEC"), help=_SPEC_HELP, show_default=False),
 ]
 MaxParams = Annotated[
-    str | None, typer.Option("--max-params", metavar="N", help="Maximum number of trainable parameters.")
+    str | None, typer.Option("--max-params", metavar="N", help="Maximum number of parameters, frozen ones included.")
 ]
 MaxMacs = Annotated[
     str | None, typer.Option("--max-macs", metavar="N", help="Maximum number of multiply-accumulates (MACs) per image.")

@@ -11,7 +11,7 @@ import typer
 from budgetnet.cli.options import Device, Json, RunArgument, print_json
 from budgetnet.cli.parsing import check_names
 from budgetnet.common.errors import InputError
-from budgetnet.common.files import require_folder, resolved, write_text
+from budgetnet.common.files import require_file_place, resolved, write_text
 from budgetnet.common.formatting import count_of
 from budgetnet.runs.run_files import require_no_run_file
 
@@ -48,9 +48,7 @@ def predict(
     check_names(device=device)
     for option, path in (("--csv", csv), ("--labels", labels)):
         if path is not None:
-            if path.is_dir():
-                raise InputError(option, str(path), "must be a file, not a folder")
-            require_folder(path.parent, field=option)
+            require_file_place(path, field=option)
             require_no_run_file(path, field=option)
             if resolved(path) in map(resolved, images):
                 raise InputError(option, str(path), "must be another file than the images")

@@ -87,8 +87,12 @@ def leakage(config: LeakageConfig, quiet: Quiet = False, verbose: Verbose = Fals
 @reproduce.command(cls=Command)
 @takes_options_of(LadderConfig)
 def ladder(config: LadderConfig, quiet: Quiet = False, verbose: Verbose = False, as_json: Json = False) -> None:
-    """Train the paper's four networks, and show whether each step improves accuracy here as well."""
-    _reproduce(config, quiet=quiet, verbose=verbose, as_json=as_json)
+    """Train the paper's four networks and compare each with the one before; exit code 4 if not reproduced."""
+    result = _reproduce(config, quiet=quiet, verbose=verbose, as_json=as_json).result
+    from budgetnet.experiments.reproduction.ladder import LadderResult
+
+    if isinstance(result, LadderResult) and result.rungs[-1].verdict.exit_code:
+        raise typer.Exit(result.rungs[-1].verdict.exit_code)
 
 
 @reproduce.command(cls=Command)

@@ -122,6 +122,17 @@ def require_folder(path: Path, *, field: str) -> None:
         raise InputError(field, str(path), "must be a writable folder, or a path where one can be created")
 
 
+def require_file_place(path: Path, *, field: str) -> None:
+    """Check that a file can be written to a path, with its folder if that is missing.
+
+    Raises:
+        InputError: it is a folder, or one of the rules of `require_folder` is broken.
+    """
+    if exists(path) and path.is_dir():
+        raise InputError(field, str(path), "must be a file, not a folder")
+    require_folder(path.parent, field=field)
+
+
 def read_mapping(path: Path, *, field: str = "file") -> dict[str, Any]:
     """Read a mapping from a YAML or JSON file.
 

@@ -137,7 +137,7 @@ def _dataset(name: str, listing: _Listing, images: dict[str, Images], *, test: f
         sides = split(labels[0], validation_fraction=test, seed=0, groups=groups, class_names=listing.class_names)
         parts = [parts[0][side] for side in (sides.train, sides.validation)]
         labels = [labels[0][side] for side in (sides.train, sides.validation)]
-        provenance += f"; {test:.0%} of them at random are the test set"
+        provenance += f"; {100 * test:g}% of them at random are the test set"
     return make_dataset(
         name=name,
         train_images=parts[0].transpose(0, 2, 3, 1),

@@ -37,7 +37,7 @@ def folder_name(name: str) -> FolderName:
     """Read the name of an image folder: ``folder:PATH``, with ``,size=32`` or ``,test=0.1`` after it.
 
     Raises:
-        DataError: an option is given twice, or its value is invalid.
+        DataError: there is no path, an option is given twice, or its value is invalid.
     """
     rest, options = name.partition(":")[2], dict[str, str]()
     while match := _OPTION.fullmatch(rest):
@@ -45,6 +45,8 @@ def folder_name(name: str) -> FolderName:
         if key in options:
             raise DataError("data", name, f"gives {key} twice")
         options[key] = match["value"]
+    if not rest:
+        raise DataError("data", name, "must name a folder before its options")
     found = FolderName(rest)
     if "size" in options:
         if not re.fullmatch(r"[1-9]\d{0,3}", options["size"], re.ASCII) or int(options["size"]) > MAX_SIDE:

@@ -166,7 +166,7 @@ class EnsembleResult(NamedTuple):
 
     @property
     def params(self) -> int:
-        """Trainable parameters of all members together."""
+        """Parameters of all members together, frozen ones included."""
         return sum(record.result.params for record, _ in self.members)
 
     @property

@@ -150,7 +150,7 @@ class RunResult(Document):
     reason: Annotated[str, Field(max_length=MAX_REASON)]
     """Reason why training ended."""
     params: Count
-    """Number of trainable parameters."""
+    """Number of parameters, frozen ones included."""
     macs: Count
     """Multiply-accumulates per image."""
     activations: Count

@@ -74,7 +74,7 @@ class SearchConfig(EngineOptions):
     """Fields that may change when a study is resumed; all others must stay equal."""
 
     max_params: OptionalLimit = 5_000_000
-    """Most trainable parameters of a network; unlimited: no limit."""
+    """Most parameters of a network, frozen ones included; unlimited: no limit."""
     max_macs: OptionalLimit = None
     """Most multiply-accumulates for one image."""
     max_activations: OptionalLimit = None

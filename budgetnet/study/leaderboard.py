@@ -29,7 +29,7 @@ class Candidate(NamedTuple):
     name: str
     architecture: str
     params: int
-    """Trainable parameters."""
+    """Parameters, frozen ones included."""
     macs: int
     """Multiply-accumulates for one image."""
     correct: int

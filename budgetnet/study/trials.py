@@ -39,7 +39,7 @@ class Trial(NamedTuple):
     spec: str
     """Hexadecimal SHA-256 of its specification."""
     params: int
-    """Trainable parameters."""
+    """Parameters, frozen ones included."""
     macs: int
     """Multiply-accumulates for one image."""
     activations: int

@@ -19,7 +19,7 @@ class Winner(NamedTuple):
     """Name of its trial: ``#12``."""
     architecture: str
     params: int
-    """Trainable parameters."""
+    """Parameters, frozen ones included."""
     macs: int
     """Multiply-accumulates for one image."""
     run: str

@@ -52,7 +52,7 @@ class RunInfo(NamedTuple):
 
     @property
     def params(self) -> int:
-        """Number of trainable parameters."""
+        """Number of parameters, frozen ones included."""
         return self.identity.spec.params
 
     @property

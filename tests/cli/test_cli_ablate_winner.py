@@ -158,6 +158,25 @@ def test_the_base_may_be_a_file_or_a_trial(folder: Path, tell: RunCommand) -> No
             (folder / "runs").rename(folder / "elsewhere")
 
 
+def test_a_trial_as_base_is_looked_for_where_the_search_is(
+    folder: Path, tell: RunCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, other, *_ = bn.open_study("first").leaderboard()
+    command = ["ablate", "--of", "first", "--base", f"first{other.name}", "--list"]
+    listed = tell(*command)
+    assert (listed.code, listed.err) == (0, "")
+    (folder / "databases").mkdir()
+    for file in (folder / "runs").glob("studies.db*"):
+        file.rename(folder / "databases" / file.name)
+    moved = tell(*command, "--storage", "sqlite:///databases/studies.db")
+    assert (moved.out, moved.err) == (listed.out, "")
+    for file in (folder / "databases").iterdir():
+        file.rename(folder / "runs" / file.name)
+    monkeypatch.chdir(folder / "runs")
+    here = tell(*command, "--out", ".")
+    assert (here.out, here.err) == (listed.out, "")
+
+
 def test_the_help_says_how_to_name_a_trial_of_the_latest_search(folder: Path, tell: RunCommand) -> None:
     shown = " ".join(tell("ablate", "--help").out.replace("│", " ").split())
     assert "or '#3' for that of the latest search" in shown

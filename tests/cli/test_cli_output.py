@@ -127,6 +127,16 @@ def test_an_edit_is_written_as_a_spec_that_fits(folder: Path, tell: RunCommand) 
     assert Path("smaller.yaml").read_bytes() == before, "no edit fits"
 
 
+def test_a_folder_is_not_written_to_as_a_spec(folder: Path, tell: RunCommand) -> None:
+    Path("results").mkdir()
+    Path("file").touch()
+    for path, rule in (("results", "must be a file, not a folder"), ("file/spec.yaml", "must be a writable folder")):
+        refused = tell("check", "resnet20", "--write", path)
+        assert (refused.code, refused.out) == (2, "")
+        assert refused.err.startswith("error: --write = '")
+        assert rule in refused.err
+
+
 def test_a_network_that_fits_is_written_for_the_data_it_was_checked_for(folder: Path, tell: RunCommand) -> None:
     Path("run").mkdir()
     Path("run/run.json").touch()

@@ -150,9 +150,9 @@ def blank_copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def lay_down_run(out: Path, data: DataRecord, *, seed: int, correct: int) -> None:
-    """A finished run of the reference by the recipe `paper`, judged on the test set."""
-    spec = get("reference")
+def lay_down_run(out: Path, data: DataRecord, *, seed: int, correct: int, network: str = "reference") -> None:
+    """A finished run of a network by the recipe `paper`, judged on the test set."""
+    spec = get(network)
     identity = RunIdentity(
         spec=spec, recipe=named_recipe("paper"), data=data, seed=seed, device="cpu", precision="float32"
     )
@@ -211,6 +211,12 @@ def test_exit_code_depends_on_verdict(
     found = json.loads(tell("reproduce", *arguments, "--json").out)
     assert (found["verdict"]["outcome"], found["published_loss"]) == (outcome, 0.315)
     assert found["test_loss"] == pytest.approx(0.4)
+    for network in ("ladder-small", "ladder-wide", "ladder-large-kernel"):
+        for seed in range(len(counts)):
+            lay_down_run(folder / "runs", data, seed=seed, correct=8_000, network=network)
+    ladder = tell("reproduce", "ladder", *arguments[1:])
+    assert (ladder.code, ladder.err) == (code, "")
+    assert f"verdict: {outcome}\n" in ladder.out
 
 
 def test_declared_copy_is_normalised_as_original_cifar10(blank_copy: Path) -> None:

@@ -42,6 +42,14 @@ def test_a_folder_without_a_split_is_split_by_class(tmp_path: Path) -> None:
     again = load_dataset(f"folder:{root},test=0.25,size=8")
     assert again.fingerprint == dataset.fingerprint, "from the cache, and the order of options does not matter"
     assert load_dataset(f"folder:{root},size=8").num_test == 4, "a fifth by default"
+    eighth = load_dataset(f"folder:{root},size=8,test=0.125")
+    assert eighth.provenance.endswith("; 12.5% of them at random are the test set")
+
+
+def test_a_folder_must_be_named_before_its_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(flat(tmp_path / "photos"))
+    with pytest.raises(DataError, match=r"^data = 'folder:,size=8': must name a folder before its options$"):
+        load_dataset("folder:,size=8")
 
 
 def test_scaled_images_are_those_of_a_prediction(tmp_path: Path) -> None:

@@ -157,4 +157,4 @@ class EnsembleConfig(ReproductionConfig):
     recipe: RecipeName = "paper"
     """Recipe: paper, as-run, or another name or file."""
     max_params: OptionalLimit = 5_000_000
-    """Most trainable parameters of all members together; unlimited: no limit."""
+    """Most parameters of all members together; unlimited: no limit."""

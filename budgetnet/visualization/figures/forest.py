@@ -41,7 +41,7 @@ class ForestRow(NamedTuple):
     significant: bool | None
     """Whether the difference is beyond noise; None if it was not tested."""
     params: int | None
-    """Trainable parameters of the variant."""
+    """Parameters of the variant, frozen ones included."""
     remark: str
     """Reason for a missing result, such as ``over budget``, or another remark; may be empty."""
     compared_with: str = ""
