@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from budgetnet.common.cpu import available_cores
 from budgetnet.common.documents import parse_count, parse_limit
 from budgetnet.common.errors import InputError
 from budgetnet.common.files import is_file_path, require_file_place
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 MAX_PARAMS, MAX_MACS = "5M", "500M"
 """Largest networks whose operations are measured by default."""
 MINUTES = 12.0
+_MAX_BATCH = 4_096
 
 
 def measure_device(
@@ -54,8 +56,9 @@ def measure_device(
         progress: is told how far the measurement is.
 
     Raises:
-        InputError: the machine is too busy to measure, the runtime is not installed, an argument is out of range, or
-            the file's folder cannot be written to.
+        InputError: the machine is too busy to measure, the runtime is not installed, an argument is out of range, the
+            space has a single network within the limits, or the file's folder cannot be written to.
+        OverBudgetError: no network of the space is within the limits.
     """
     from budgetnet.devices.measure import measure
     from budgetnet.devices.networks import Region
@@ -69,6 +72,10 @@ def measure_device(
         raise InputError("minutes", minutes, "must be more than 0 and at most 1440")
     if not isinstance(space, SearchSpace):
         space = SearchSpace.load(space) if is_file_path(space) else named_space(space)
+    numbers = {"threads": parse_count(threads, field="threads"), "batch": parse_count(batch, field="batch")}
+    for name, most in (("threads", available_cores()), ("batch", _MAX_BATCH)):
+        if numbers[name] > most:
+            raise InputError(name, numbers[name], f"must be at most {most:,}")
     region = Region(
         space,
         input_shape,
@@ -76,13 +83,7 @@ def measure_device(
         parse_limit(max_params, field="max_params"),
         parse_limit(max_macs, field="max_macs"),
     )
-    return measure(
-        region,
-        runtime_of(runtime, threads=parse_count(threads, field="threads"), batch=parse_count(batch, field="batch")),
-        output,
-        minutes=minutes,
-        progress=progress,
-    )
+    return measure(region, runtime_of(runtime, **numbers), output, minutes=minutes, progress=progress)
 
 
 def check_device(path: str | Path) -> list[AnchorTime]:

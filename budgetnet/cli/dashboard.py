@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -101,6 +102,6 @@ def _interruptible() -> Iterator[None]:
 
 
 def _read_port(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) > 65_535:
+    if not re.fullmatch(r"\d{1,5}", text, re.ASCII) or int(text) > 65_535:
         raise InputError("--port", text, "must be a whole number from 0 to 65535")
     return int(text)

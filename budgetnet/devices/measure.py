@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from budgetnet.common.errors import BudgetnetError
+from budgetnet.common.errors import BudgetnetError, InputError
 from budgetnet.devices.benches import benches_of
 from budgetnet.devices.cell_times import CellTimes
 from budgetnet.devices.cells import Cells, cells_of, grouped_by, monotone
@@ -65,10 +65,15 @@ def measure(
         clock: a monotonic clock, in seconds.
 
     Raises:
-        InputError: the machine is too busy.
+        InputError: the machine is too busy, or there is a single network to judge with.
+        OverBudgetError: no network of the space is within the region's limits.
         BudgetnetError: the runtime executes other operations than those that are known of it.
     """
     start = clock()
+    region.require_feasible()
+    networks = list(islice(region.networks(seed=1, least=LEAST_SHARE), 2 * judged))
+    if len({spec.digest for spec in networks}) < 2:
+        raise InputError("space", region.space.name, "has a single network within the limits: nothing to judge with")
     if not even_if_busy:
         require_quiet(runtime)
     progress(Progress("finding the operations of the space", 0.0))
@@ -84,7 +89,6 @@ def measure(
     partial = Partial(output, settings)
     try:
         _measure_cells(cells, runtime, partial, until=start + 60 * minutes, clock=clock, progress=progress)
-        networks = list(islice(region.networks(seed=1, least=LEAST_SHARE), 2 * judged))
         if len(partial.networks) != len(networks):
             partial.networks = time_networks(
                 runtime,

@@ -16,6 +16,7 @@ from budgetnet.model.budget import Budget
 from budgetnet.model.deployed.device_file import Calibration, Validation
 from budgetnet.model.spec import ModelSpec
 from budgetnet.study.space import SearchSpace
+from budgetnet.study.space.feasibility import require_feasible
 from budgetnet.study.space.fitting import fit
 
 _RUNS = 10
@@ -41,6 +42,15 @@ class Region(NamedTuple):
     num_classes: int
     max_params: int
     max_macs: int
+
+    def require_feasible(self) -> None:
+        """Require that the space has a network within the limits.
+
+        Raises:
+            OverBudgetError: not even its smallest is.
+        """
+        budget = Budget(max_params=self.max_params, max_macs=self.max_macs)
+        require_feasible(self.space, budget, input_shape=self.input_shape, num_classes=self.num_classes, fitted=True)
 
     def networks(self, *, seed: int, least: float = 0.0) -> Iterator[ModelSpec]:
         """Yield random networks of the space, fitted to random budgets up to the largest.

@@ -289,7 +289,9 @@ def test_commands_show_and_refuse_files(device: DeviceFile, tmp_path: Path, tell
     [
         (["--runtime", "tflite"], "--runtime = 'tflite': must be onnxruntime or torch"),
         (["--threads", "0"], "--threads = '0'"),
+        (["--threads", "1000000"], "threads = 1000000: must be at most "),
         (["--batch", "many"], "--batch = 'many'"),
+        (["--batch", "4097"], "batch = 4097: must be at most 4,096"),
         (["--space", "none"], "no such space"),
         (["--minutes", "0"], "--minutes = 0.0"),
         (["--max-params", "0"], "--max-params = '0'"),
@@ -300,6 +302,17 @@ def test_measuring_refuses_invalid_options(options: list[str], message: str, tmp
     assert done.code == 2
     assert message in done.err
     assert len(done.err.strip().splitlines()) == 1
+
+
+def test_limits_that_leave_no_network_or_one_are_refused_at_once(tmp_path: Path, tell: RunCommand) -> None:
+    done = tell("device", "measure", "-o", str(tmp_path / "device.yaml"), "--max-params", "100")
+    assert (done.code, done.out) == (3, "")
+    assert "no network of the space fits the budget; the smallest, " in done.err
+    smallest = REGION.space.narrowest.smallest(input_shape=(1, 8, 8), num_classes=10, measure="params")
+    single = REGION._replace(max_params=smallest.params)
+    with pytest.raises(InputError, match=r"^space = 'small': has a single network within the limits"):
+        measure_small(tmp_path / "device.yaml", region=single)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_runtime_that_is_not_installed_is_named(

@@ -226,7 +226,7 @@ def test_a_port_that_is_taken_is_one_line(copy: Copy, tell: RunCommand) -> None:
     assert not (copy.out / "artifacts").exists(), "nothing was done for it"
 
 
-@pytest.mark.parametrize("port", ["-1", "65536", "http", "8080.5", ""])
+@pytest.mark.parametrize("port", ["-1", "65536", "http", "8080.5", "", "1" * 5000, "٣"])
 def test_invalid_port_gives_one_line(copy: Copy, tell: RunCommand, port: str) -> None:
     told = tell("dashboard", NAME, f"--port={port}", "--out", str(copy.out))
     assert (told.code, told.err.count("\n")) == (2, 1)
