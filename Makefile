@@ -88,7 +88,7 @@ export SETUP PYTHON
 
 help:
 	@echo "make setup    make .venv and install budgetnet, every version pinned; the other targets do so by themselves;"
-	@echo "              EXTRAS=\"export figures mlflow postgres quality tensorboard\" installs what these need"
+	@echo "              EXTRAS=\"export figures mlflow postgres quality ray tensorboard\" installs what these need"
 	@echo "make search   search for the best network under 5 million parameters; options: ARGS=\"...\""
 	@echo "make studies  run the studies that need long training, at the lowest priority; ARGS=\"--status\" shows how far they are"
 	@echo "make studies-records  copy the records of finished studies into studies/"
