@@ -52,7 +52,7 @@ def measure(models: Sequence[Path], *, images: int = 1, disabled: Iterable[str] 
     """
     peaks = []
     for model in models:
-        command = [sys.executable, "-m", onnx_memory_log.__name__, str(images), ",".join(disabled), str(model)]
+        command = [sys.executable, "-P", "-m", onnx_memory_log.__name__, str(images), ",".join(disabled), str(model)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - of this package
         if done.returncode:
             raise BudgetnetError(f"ONNX Runtime failed: {done.stderr.strip().splitlines()[-1]}")

@@ -156,8 +156,10 @@ def _amx_status() -> str:
             cached = file.read_text(encoding="utf-8").strip()
             if cached in (_WORKS, _BROKEN):
                 return cached
-    # Only death by a signal means that AMX is broken; other failures, such as an import error, do not.
-    exit_code = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, check=False).returncode  # noqa: S603
+    # Without -P, a file torch.py in the working folder would run. Only death by a signal means that AMX is broken;
+    # other failures, such as an import error, do not.
+    probe = [sys.executable, "-P", "-c", _PROBE]
+    exit_code = subprocess.run(probe, capture_output=True, check=False).returncode  # noqa: S603
     status = _BROKEN if exit_code < 0 else _WORKS
     if file:
         with suppress(OSError):

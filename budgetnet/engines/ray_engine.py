@@ -273,6 +273,13 @@ class RayEngine(RemoteEngine):
             _log.warning("waiting for a node of the Ray cluster with room for a worker (%s)", needs)
 
     def _stop_all(self) -> None:
+        try:
+            self._stop_workers()
+        finally:
+            if self._mark:
+                self._store.remove_mark(self._mark)
+
+    def _stop_workers(self) -> None:
         import ray
 
         if not ray.is_initialized():
@@ -287,8 +294,6 @@ class RayEngine(RemoteEngine):
         finally:
             with suppress(ray.exceptions.RayError):
                 self._disconnect()
-            if self._mark:
-                self._store.remove_mark(self._mark)
 
     def _disconnect(self) -> None:
         import ray

@@ -29,7 +29,8 @@ def _printable(text: str) -> str:
 # The bounds tell damaged records: no network and no data set has such numbers, and arithmetic with them fails.
 Count = Annotated[int, Field(ge=0, le=10**18)]
 Images = Annotated[int, Field(ge=1, le=10**9)]
-Operations = Annotated[int, Field(ge=0, le=10**24)]
+MAX_OPERATIONS = 10**24
+Operations = Annotated[int, Field(ge=0, le=MAX_OPERATIONS)]
 ClassName = Annotated[str, AfterValidator(_printable)]
 
 

@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from budgetnet.common.errors import short_repr
 from budgetnet.model.deployed.limits import DEPLOYED
+from budgetnet.runs.records import MAX_OPERATIONS
 from budgetnet.study.outcomes import DAMAGE, is_trained
 
 
@@ -92,6 +93,9 @@ def _is_number(value: object) -> bool:
 
 _TEXT = _Rule(lambda value: isinstance(value, str), "must be text")
 _COUNT = _Rule(lambda value: type(value) is int and 0 <= value < 2**63, "must be a whole number of at least 0")
+_OPERATIONS = _Rule(
+    lambda value: type(value) is int and 0 <= value <= MAX_OPERATIONS, "must be a whole number of at least 0"
+)
 _AMOUNT = _Rule(lambda value: _is_number(value) and value >= 0, "must be a number of at least 0")
 _SHARE = _Rule(lambda value: _is_number(value) and 0 <= value <= 1, "must be a number from 0 to 1")
 _CONSTRAINT = _Rule(_is_number, "must be a number")
@@ -118,7 +122,7 @@ _OPTIONAL = {
     "epochs": _COUNT,
     "cycles": _COUNT,
     "seconds": _AMOUNT,
-    "train_flops": _COUNT,
+    "train_flops": _OPERATIONS,
     "ended": _TEXT,
     "status": _TEXT,
     "trained": _FLAG,

@@ -64,10 +64,12 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt", device="cpu") as stream:
             about = json.loads((stream.metadata() or {}).get("about", "{}"))
+            if not isinstance(about, dict):
+                raise ValueError("about in its metadata must be a mapping")
             return {name: stream.get_tensor(name) for name in stream.keys()}, about  # noqa: SIM118 - not a mapping
     except FileNotFoundError:
         raise InputError("checkpoint", str(path), "no such file") from None
-    except (SafetensorError, ValueError, OSError) as error:
+    except (SafetensorError, ValueError, RecursionError, OSError) as error:
         rule = _pointer(path) or f"must be a complete safetensors file: {error}"
         raise InputError("checkpoint", str(path), rule) from None
 

@@ -64,6 +64,15 @@ def test_probe_result_is_cached_and_an_invalid_cache_is_ignored(
     assert max_isa() != expected, "an invalid cache entry is replaced"
 
 
+def test_files_in_the_working_folder_are_not_executed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("BUDGETNET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    for name in ("torch", "json"):
+        Path(f"{name}.py").write_text(f"open({name + '.ran'!r}, 'w')", encoding="utf-8")
+    cpu._amx_status()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "json.py", "torch.py"]
+
+
 def test_unwritable_cache_is_ignored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "tiles").write_text("a file where the folder should be")
     monkeypatch.setattr(cpu, "_PROBE", CRASHES)

@@ -23,6 +23,9 @@ from budgetnet.model.budget import Budget
 from budgetnet.model.deployed.device_file import DeviceFile, Hardware, Validation
 from budgetnet.model.deployed.limits import UNKNOWN_MS
 from budgetnet.study.space.fitting import fit
+from budgetnet.visualization.dashboard.candidates import Candidate
+from budgetnet.visualization.dashboard.notes import budget_table, trial_note
+from budgetnet.visualization.report.rejected import rejections
 
 VALIDATION = Validation(
     networks=20,
@@ -279,6 +282,17 @@ def test_a_study_stays_with_its_device(digits: DataSet, device: DeviceFile, path
     resigned(device, hardware=Hardware(cpu="another", machine="x", system="y", cores=1)).save(copy)
     with pytest.raises(RecordError, match=r"was made with deployed_on "):
         searched(digits, copy, tmp_path, study="mine", trials=1)
+
+
+def test_pages_do_not_call_an_unknown_latency_a_number(digits: DataSet, path: Path, tmp_path: Path) -> None:
+    study = searched(digits, path, tmp_path, trials=1)
+    (trial,) = study.trials()
+    trial = trial._replace(outcome="over budget", needs={"latency_ms": UNKNOWN_MS})
+    (rejection,) = rejections([trial], study.settings.budget)
+    assert rejection.why == "unknown latency: the device's file lacks one of its operations"
+    assert budget_table(trial, study.settings).count("unknown") == 3, "used, headroom and share"
+    candidate = Candidate(trial, 0, {"latency_ms": 1e9 - 1}, spec=NETWORK, record=None, trouble=None)
+    assert "above 0: latency: unknown." in trial_note(candidate, study.settings)
 
 
 def test_a_limit_that_no_network_meets(digits: DataSet, path: Path, tmp_path: Path) -> None:

@@ -6,12 +6,15 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from budgetnet.common.errors import InputError
-from budgetnet.engines import ray_address
+from budgetnet.engines import ray_address, ray_engine
 from budgetnet.engines.ray_address import find_cluster
+from budgetnet.engines.ray_engine import RayEngine
+from budgetnet.training.callbacks import Callback
 
 
 @pytest.fixture(autouse=True)
@@ -84,3 +87,20 @@ def test_what_answers_nothing_or_is_no_address_is_refused(silent: str, monkeypat
         monkeypatch.setenv("RAY_ADDRESS", address)
         with pytest.raises(InputError, match=f"^RAY_ADDRESS = '{address}': must be HOST:PORT"):
             find_cluster()
+
+
+def test_a_cluster_that_cannot_be_used_leaves_nothing_in_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "runs"
+
+    def refuse() -> bool:
+        assert len(list(store.iterdir())) == 1, "what workers are to find"
+        raise InputError("RAY_ADDRESS", "10.0.0.1:1", "cannot be used")
+
+    monkeypatch.setattr(ray_engine, "connect", refuse)
+    nothing: Any = None
+    engine = RayEngine(nothing, out=store, device="cpu", workers=1, per_gpu=1, store=None)
+    with pytest.raises(InputError, match="cannot be used"):
+        engine.run(nothing, Callback())
+    assert not list(store.iterdir())

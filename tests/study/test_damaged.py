@@ -55,7 +55,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "epochs": 2,
             "cycles": 2,
         }
-        facts |= {"seconds": 1.5, "ended": "all 2 epochs", "status": "complete", "train_flops": 9}
+        facts |= {"seconds": 1.5, "ended": "all 2 epochs", "status": "complete", "train_flops": 10**20}
         trial = create_trial(
             state=TrialState.COMPLETE,
             value=0.5 + number / 100,
