@@ -25,7 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from budgetnet.common.errors import InputError, RecordError, short_repr
 from budgetnet.common.extras import install_command
-from budgetnet.common.files import exists, resolved
+from budgetnet.common.files import exists, require_folder, resolved
 from budgetnet.common.formatting import named_few
 from budgetnet.common.passwords import hide_passwords, without_password
 from budgetnet.study.bulk import TrialStorage, study_ids
@@ -151,7 +151,7 @@ def open_storage(url: str, *, create: bool) -> RDBStorage:
         create: whether to create missing tables and a missing SQLite file.
 
     Raises:
-        InputError: the URL is malformed.
+        InputError: the URL is malformed, or there can be no such file.
         RecordError: the storage is missing, corrupt, locked, or of another version of Optuna.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -169,6 +169,7 @@ def open_storage(url: str, *, create: bool) -> RDBStorage:
     if sqlite and parsed.database:
         file = Path(parsed.database)
         if create:
+            require_folder(file.parent, field="storage")
             file.parent.mkdir(parents=True, exist_ok=True)
         elif not exists(file):
             raise _no_study(url)

@@ -15,7 +15,7 @@ import sqlalchemy
 from search_support import SearchRunner, Watcher
 from support import snapshot, tiny_recipe
 
-from budgetnet.common.errors import BudgetnetError, RecordError
+from budgetnet.common.errors import BudgetnetError, InputError, RecordError
 from budgetnet.data import DataSet
 from budgetnet.runs.records import Epoch
 from budgetnet.study.leaderboard import candidates
@@ -210,3 +210,9 @@ def test_candidates_are_the_trained_ones(run_search: SearchRunner) -> None:
     assert [item.name for item in found] == [f"#{trial.number}" for trial in trained]
     assert [item.correct / item.images for item in found] == [trial.value for trial in trained]
     assert [item.run for item in found] == [trial.user_attrs["run"] for trial in trained]
+
+
+def test_a_file_in_the_way_of_a_storage_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"^storage = '.*/file': must be a writable folder"):
+        open_storage(f"sqlite:///{tmp_path}/file/studies.db", create=True)
