@@ -84,6 +84,7 @@ def run_search(
         BudgetnetError: see `search`.
     """
     deadline = None if config.timeout is None else time.time() + config.timeout
+    config = config.with_paths_of_runs()
     _require_readable(config)
     require_folder(config.out, field="out")
     from budgetnet.engines.choice import require_engine

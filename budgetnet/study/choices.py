@@ -52,16 +52,26 @@ def _read_network(value: object) -> object:
         value = ModelSpec.from_mapping(dict(value))
     if isinstance(value, ModelSpec):
         return value.name if value.name in ENTRIES and get(value.name) == value else value
-    text = _text(value, what="specification")
+    # Not looked up here, as a stored config must be readable without what it names.
+    return _text(value, what="specification")
+
+
+def _may_name_run(text: str) -> bool:
+    return ("#" in text or Path(text).name == "best") and not exists(Path(text))
+
+
+def path_of_enqueued(text: str) -> str:
+    """Return the path of a run to enqueue that a text names, such as ``STUDY#3``; another text as it is.
+
+    Raises:
+        InputError: there is no such run, or the name means one of the most recent study.
+        RecordError: there is no such study.
+    """
     if _may_name_run(text) and Path(text).name.split("#")[0] in ("", "best"):
         # The same command would name another network as soon as this search is the most recent study.
         rule = "names a run of the most recent study, which will be this one; write STUDY#best or STUDY#3"
         raise InputError("", text, rule)
     return path_of_run(text)
-
-
-def _may_name_run(text: str) -> bool:
-    return ("#" in text or Path(text).name == "best") and not exists(Path(text))
 
 
 def path_of_run(text: str) -> str:

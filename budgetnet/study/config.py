@@ -6,7 +6,7 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import model_validator
+from pydantic import ModelWrapValidatorHandler, model_validator
 
 from budgetnet.common.config import (
     Count,
@@ -34,7 +34,14 @@ from budgetnet.model.spec import ModelSpec
 from budgetnet.model.zoo import find_spec
 from budgetnet.runs.named_recipes import default_recipe, find_recipe
 from budgetnet.runs.recipe import Recipe
-from budgetnet.study.choices import Networks, Objectives, RecipeChoice, SpaceChoice, require_space_name
+from budgetnet.study.choices import (
+    Networks,
+    Objectives,
+    RecipeChoice,
+    SpaceChoice,
+    path_of_enqueued,
+    require_space_name,
+)
 from budgetnet.study.objectives import (
     ACCURACY,
     WAYS_WITH_COSTS,
@@ -149,10 +156,15 @@ class SearchConfig(EngineOptions):
     track: Trackers = ()
     """Tracker of runs: tensorboard[:FOLDER] or mlflow[:URI]; again for more. Default place: in the folder of runs."""
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _choose_ways(cls, given: Any) -> Any:
-        return with_ways(given) if isinstance(given, dict) else given
+    def _choose_ways(cls, given: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if not isinstance(given, dict):
+            return handler(given)
+        config = handler(with_ways(given))
+        # Defaults that `replace` chooses anew, as it may change the objectives.
+        config.model_fields_set.intersection_update(given)
+        return config
 
     @model_validator(mode="after")
     def _ways_know_costs(self) -> Self:
@@ -219,12 +231,23 @@ class SearchConfig(EngineOptions):
         """Networks to train first; ``zoo`` means every named network that fits.
 
         Raises:
-            InputError: no such network or file, or a file that breaks a rule.
+            InputError: no such network, file or run, or a file that breaks a rule.
         """
         with named("enqueue"):
             return tuple(
-                each if isinstance(each, ModelSpec) or each == ZOO else find_spec(each) for each in self.enqueue
+                each if isinstance(each, ModelSpec) or each == ZOO else find_spec(path_of_enqueued(each))
+                for each in self.enqueue
             )
+
+    def with_paths_of_runs(self) -> SearchConfig:
+        """Return the config with paths in place of names of runs, such as ``STUDY#best``, which change their meaning.
+
+        Raises:
+            InputError: no such run.
+        """
+        with named("enqueue"):
+            paths = tuple(path_of_enqueued(each) if isinstance(each, str) else each for each in self.enqueue)
+        return self if paths == self.enqueue else self.replace(enqueue=paths)
 
     def require_names(self) -> None:
         """Check the names of data, recipes, networks and space, and read the files among them that load quickly.

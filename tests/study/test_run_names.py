@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import PAIR_SPACE, RunCommand, tiny_recipe
+from support import PAIR_SPACE, TINY, RunCommand, tiny_recipe
 from typer.main import get_command
 
 import budgetnet as bn
@@ -17,9 +18,15 @@ from budgetnet.study.run_names import run_path
 
 
 @pytest.fixture
-def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bn.Study:
-    """A study of two networks, with the worse one as its only finalist."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, which is empty."""
     monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def study(folder: Path) -> bn.Study:
+    """A study of two networks, with the worse one as its only finalist."""
     return bn.search(
         space=PAIR_SPACE,
         recipe=tiny_recipe(epochs=1),
@@ -175,6 +182,19 @@ def test_a_search_and_an_ablation_begin_with_a_run(study: bn.Study, tell: RunCom
     assert trial.params in [row["params"] for row in json.loads(listed.out)["rows"]]
     result = bn.ablate("study.yaml", change="spec=best", epochs=1, train_size=64, validation_size=40, device="cpu")
     assert result.rows[0].variant.spec.digest == bn.open_study().best().spec.digest
+
+
+def test_a_study_is_readable_without_the_network_that_it_began_with(tell: RunCommand, folder: Path) -> None:
+    TINY.save("best/spec.yaml")
+    small = ("--train-size", "64", "--validation-size", "40", "--device", "cpu", "--quiet")
+    command = ("search", "--enqueue", "best", "--trials", "1", "--epochs", "1", *small)
+    assert tell(*command).code == 0, "a path that exists is no name"
+    shutil.rmtree("best")
+    assert bn.open_study().settings.config.enqueue == ("best",)
+    assert tell("leaderboard").code == 0
+    refused = tell(*command)
+    assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
+    assert refused.err.startswith("error: --enqueue = 'best': names a run of the most recent study")
 
 
 def test_finalists_without_weights_are_ranked(study: bn.Study, tell: RunCommand) -> None:

@@ -237,7 +237,9 @@ def test_ways_with_several_objectives_are_defaults_only() -> None:
     assert changed == SearchConfig(objectives="accuracy,macs", trials=9)
     assert changed.costs == ("macs",)
     assert {name: getattr(changed, name) for name in WAYS_WITH_COSTS} == WAYS_WITH_COSTS
+    assert changed.replace(objectives="accuracy") == SearchConfig(trials=9)
     assert SearchConfig(sampler="random").replace(objectives="accuracy,macs").sampler == "random"
+    assert SearchConfig(objectives="accuracy,macs", sampler="tpe").replace(objectives="accuracy").sampler == "tpe"
     with pytest.raises(InputError, match=r"^sampler = 'surrogate': "):
         SearchConfig(sampler="surrogate").replace(objectives="accuracy,macs")
 
