@@ -9,7 +9,7 @@ from budgetnet.cli.options import Json, Quiet, Verbose
 from budgetnet.cli.parsing import read_verbosity
 from budgetnet.cli.termination import interruption
 from budgetnet.common.config import petaflops_text
-from budgetnet.common.errors import BudgetnetError
+from budgetnet.common.errors import BudgetnetError, OverBudgetError
 from budgetnet.common.formatting import enough_petaflops, short_petaflops
 from budgetnet.study.config import SearchConfig
 
@@ -47,3 +47,6 @@ def search(config: SearchConfig, quiet: Quiet = False, verbose: Verbose = False,
         print_leaderboard(outcome.study, out=config.out, storage=config.storage, as_json=as_json)
         if reasons := failures(outcome.study):
             raise BudgetnetError(f"no candidate has a result: {reasons}")
+    if outcome.end == "exhausted" and not outcome.trained and set(outcome.rejected) == {"over budget"}:
+        hint = "; --sizing fit solves for widths that are" if config.sizing == "reject" else ""
+        raise OverBudgetError(f"no proposed network is within the budget{hint}")

@@ -101,3 +101,20 @@ def test_a_search_without_a_result_says_why_and_fails(tell: RunCommand) -> None:
     assert told.code == 1
     assert "2 trained" in told.out
     assert told.err.startswith("error: no candidate has a result: 2 trials: the loss was not finite")
+
+
+def test_a_search_that_proposes_nothing_within_the_budget_ends_as_over_budget(
+    tell: RunCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("budgetnet.study.driver.MAX_REJECTED", 5)
+    # Of widths from 8 to 4,096, next to none is as narrow as the smallest network, which fits.
+    wide = SearchSpace(**{**PAIR_SPACE, "channels": [8, 4_096]})
+    wide.save("wide.yaml")
+    options = ["--space", "wide.yaml", "--max-params", "3k", "--train-size", "64", "--validation-size", "40"]
+    told = tell("search", *options, "--sizing", "reject", "--sampler", "random", "--device", "cpu", "--quiet")
+    assert (told.code, told.err.count("\n")) == (3, 2)
+    stopped, error = told.err.splitlines()
+    assert stopped.startswith(
+        "stopped at 0 of 6 candidates: the last 5 proposals were nothing new that fits: 5 over budget"
+    )
+    assert error == "error: no proposed network is within the budget; --sizing fit solves for widths that are"
