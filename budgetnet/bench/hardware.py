@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,6 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from budgetnet.common.memory import return_freed_memory
 
 _SIDES = {"cpu": 2048, "mps": 4096, "cuda": 8192}
 """Sides of square matrices, large enough for the product to take much longer than its launch."""
@@ -63,7 +63,7 @@ class PeakMemory:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         elif device.type == "cpu":
-            _trim_heap()
+            return_freed_memory()
             self._supported = False
             # Linux resets the process's peak RSS; other systems cannot.
             with suppress(OSError):
@@ -79,10 +79,3 @@ class PeakMemory:
                 if line.startswith("VmHWM:"):
                     return int(line.split()[1]) * 1024
         return None
-
-
-def _trim_heap() -> None:
-    """Have the C library return freed memory to the system, which would otherwise count as in use."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)

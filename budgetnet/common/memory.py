@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,6 +28,13 @@ def available_memory(*, meminfo: Path = _MEMINFO, container: Path = _CONTAINER) 
         limit, used = (int((container / f"memory.{name}").read_text()) for name in ("max", "current"))
         found.append(max(0, limit - used + _reclaimable(container)))
     return min(found, default=None)
+
+
+def return_freed_memory() -> None:
+    """Have the C library return freed memory to the system, which would otherwise count as in use."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def _reclaimable(container: Path) -> int:

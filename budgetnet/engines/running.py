@@ -10,11 +10,12 @@ from budgetnet.data.training_data import TrainingData
 from budgetnet.engines.jobs import Job, JobEnd
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.records import Epoch, RunRecord, RunResult
+from budgetnet.runs.store import RunFolder
 from budgetnet.training.callbacks import Callback, Callbacks
 from budgetnet.training.memory import parts_to_begin_with
 from budgetnet.training.out_of_memory import retry_out_of_memory
 from budgetnet.training.step import Execution
-from budgetnet.training.trainer import train
+from budgetnet.training.trainer import identify, needs_training, train
 
 
 class CycleReporter:
@@ -98,7 +99,10 @@ def run_job(job: Job, data: TrainingData, *, out: Path, callback: Callback, repo
         )
 
     try:
-        begin_with = parts_to_begin_with(data.adapt(job.run.spec), job.run.recipe, data.train.images.device)
+        identity = identify(job.run.spec, data, job.run.recipe, seed=job.run.seed)
+        begin_with = 1
+        if needs_training(RunFolder.of(identity, out), reporter):
+            begin_with = parts_to_begin_with(identity.spec, job.run.recipe, data.train.images.device)
         record, parts = retry_out_of_memory(attempt, begin_with=begin_with)
         if record is None:
             return JobEnd("out of memory")

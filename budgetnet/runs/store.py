@@ -10,7 +10,7 @@
     result.json             result; only in finished runs
     test.json               metrics on the test set; only in runs evaluated on it
     test-scores.safetensors predicted probabilities of each test image; only in runs evaluated on the test set
-    pruned/                 record of the pruned run; only in runs that were trained on afterwards
+    pruned/epoch-N/         record of the run as it was pruned after epoch N; only in runs that were trained on since
 
 All tables and figures are made from these files.
 """
@@ -53,8 +53,8 @@ _REMEDIES = {
     "test.json": "delete it to evaluate the run again",
     "environment.json": "delete it to resume without the record of earlier starts",
 }
-PRUNED = "pruned"
-"""Subfolder of a run that was trained on after a search had pruned it, with the record of the pruned run."""
+_PRUNED = "pruned"
+"""Subfolder of a run that was trained on after a search had pruned it, with the records of the pruned run."""
 TEST_OPENINGS_FILE = "test-openings.jsonl"
 """Name of the log of test-set openings, which lies next to the run folders."""
 
@@ -203,16 +203,26 @@ class RunFolder:
     def reopen(self) -> None:
         """Delete the result of a pruned run so that it is trained again, from the start as it has no checkpoint.
 
-        The record stays in the subfolder `PRUNED`: it is the evidence of the study that pruned the run.
+        The record stays, see `pruned_after`: it is the evidence of the study that pruned the run.
+
+        Raises:
+            RecordError: the result is damaged.
         """
-        kept = self.path / PRUNED
-        if not (kept / self._result.name).exists():
-            kept.mkdir(exist_ok=True)
+        kept = self.pruned_after(self._read(self._result, RunResult).epochs)
+        if not kept.finished:
+            kept.path.mkdir(parents=True, exist_ok=True)
             # The result last, as its presence implies the other files.
             for file in (self._identity, self._curves, self._environment, self._result):
                 if file.exists():
-                    write_bytes(kept / file.name, file.read_bytes())
-        self._result.unlink(missing_ok=True)
+                    write_bytes(kept.path / file.name, file.read_bytes())
+        self._result.unlink()
+
+    def pruned_after(self, epochs: int) -> RunFolder:
+        """Return the folder of the record of this run as it was pruned after some epochs, if it was trained on since.
+
+        Without such a record, the folder does not exist.
+        """
+        return RunFolder(self.path / _PRUNED / f"epoch-{epochs}")
 
     def read_confusion(self, result: RunResult) -> list[list[int]] | None:
         """Return the confusion matrix of the validation images: true classes in rows, predicted ones in columns.

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 
 from budgetnet.common.byte_sizes import short_bytes
-from budgetnet.common.memory import available_memory
+from budgetnet.common.memory import available_memory, return_freed_memory
 from budgetnet.model.kept_maps import Precision
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.recipe import Recipe
@@ -44,6 +44,10 @@ def parts_to_begin_with(spec: ModelSpec, recipe: Recipe, device: torch.device) -
         device: device to train on.
     """
     available, needed = memory_of(device), memory_on(device, spec, recipe)
+    if available is not None and available < needed.total and device.type == "cpu":
+        # Of a training before, which this one can use as well.
+        return_freed_memory()
+        available = memory_of(device)
     if available is None or needed.total <= available:
         return 1
     _log.warning(

@@ -67,11 +67,9 @@ def train(
     cuda = [device] if device.type == "cuda" else []
     with folder.locked(), torch.random.fork_rng(devices=cuda), cudnn_settings(execution):
         folder.begin(identity)
-        if folder.finished:
-            stored = folder.load().result
-            if stored.status == "stopped" and not (pruning and pruning.confirms_stop(stored)):
+        if needs_training(folder, pruning):
+            if folder.finished:
                 folder.reopen()
-        if not folder.finished:
             with torch_threads(run_threads(folder, device)):
                 run = TrainingRun(identity, data, folder, execution)
                 run.resume()
@@ -92,6 +90,18 @@ def train(
         with callbacks.training(record.curves):
             callbacks.on_run_end(record.result)
         return record
+
+
+def needs_training(folder: RunFolder, pruning: PruningCallback | None) -> bool:
+    """Return whether a run is unfinished, or was stopped by pruning that ``pruning`` does not confirm.
+
+    Raises:
+        RecordError: the run folder is damaged.
+    """
+    if not folder.finished:
+        return True
+    stored = folder.load().result
+    return stored.status == "stopped" and not (pruning and pruning.confirms_stop(stored))
 
 
 def identify(

@@ -168,7 +168,7 @@ def test_a_run_that_was_pruned_and_is_trained_on_loses_its_result(
     store.push(folder, attempt=2)
     names = set(contents(url))
     assert f"{folder.path.name}/result.json" not in names
-    assert f"{folder.path.name}/pruned/result.json" in names
+    assert f"{folder.path.name}/pruned/epoch-2/result.json" in names
 
 
 def test_a_run_trained_under_another_name_is_found(

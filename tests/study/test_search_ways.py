@@ -13,7 +13,7 @@ from support import PAIR_SPACE, TINY, TINY_SPACE, prepare, restarts, tiny_recipe
 
 from budgetnet.common.errors import InputError
 from budgetnet.data import DataSet
-from budgetnet.runs.store import PRUNED, RunFolder
+from budgetnet.runs.store import RunFolder
 from budgetnet.study.config import SearchConfig
 from budgetnet.study.context import make_settings
 from budgetnet.study.proposer import Proposals
@@ -115,7 +115,7 @@ def test_a_stopped_run_is_trained_anew_where_nobody_stops_it(run_search: SearchR
     pruned = RunFolder(run_search.out / stopped.user_attrs["run"]).load()
     record = train(identity.spec, data, identity.recipe, seed=identity.seed, out=run_search.out)
     assert record.folder.name == stopped.user_attrs["run"]
-    kept = RunFolder(record.folder / PRUNED).load(weights=False)
+    kept = RunFolder(record.folder).pruned_after(4).load(weights=False)
     assert (kept.identity, kept.result, kept.curves) == pruned[1:4], "the evidence of the search stays"
     noted = Candidates(outcome.study, study_settings(outcome.study), run_search.out)
     (trial,) = [trial for trial in noted.trials if trial.number == stopped.number]

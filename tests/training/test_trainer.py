@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from support import TINY, EachEpoch, enlarged, learning_rates, prepare, same_weights, tiny_recipe, untimed
+from support import TINY, EachEpoch, StopAfter, enlarged, learning_rates, prepare, same_weights, tiny_recipe, untimed
 from torch.nn import functional
 
 from budgetnet.common.errors import InputError, RecordError
@@ -24,7 +24,8 @@ from budgetnet.data.resplit import ResplitImages
 from budgetnet.model.network import build
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.augmentation import Augmentation, ExampleFilter, Resizing
-from budgetnet.runs.records import Epoch
+from budgetnet.runs.records import Epoch, RunResult
+from budgetnet.runs.store import RunFolder
 from budgetnet.training.callbacks import Callback
 from budgetnet.training.initialisation import initialise
 from budgetnet.training.trainer import train
@@ -206,6 +207,25 @@ def test_a_folder_that_is_deleted_during_the_training_ends_the_run(digits: DataS
         train(TINY, data, recipe, seed=0, out=tmp_path, callback=EachEpoch(delete))
     assert list(tmp_path.iterdir()) == []
     assert train(TINY, data, recipe, seed=0, out=tmp_path).result.epochs == 3
+
+
+def test_each_record_of_a_run_that_was_pruned_is_kept_when_it_is_trained_on(digits: DataSet, tmp_path: Path) -> None:
+    class OfAnotherSearch(StopAfter):
+        def confirms_stop(self, result: RunResult) -> bool:
+            return False
+
+    recipe = tiny_recipe(epochs=3)
+    data = prepare(digits, recipe)
+    options: dict[str, Any] = {"seed": 0, "out": tmp_path}
+    pruned = [train(TINY, data, recipe, pruning=OfAnotherSearch(epochs), **options) for epochs in (1, 2)]
+    record = train(TINY, data, recipe, **options)
+    folder = RunFolder(record.folder)
+    assert (record.result.status, record.result.epochs) == ("complete", 3)
+    for epochs, earlier in enumerate(pruned, start=1):
+        kept = folder.pruned_after(epochs).load(weights=False)
+        assert (kept.result, kept.curves, kept.identity) == (earlier.result, earlier.curves, record.identity)
+        assert kept.result.epochs == epochs
+    assert not folder.pruned_after(3).path.exists()
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_as_diverged(digits: DataSet, tmp_path: Path) -> None:

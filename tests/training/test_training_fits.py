@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import resource
+import sys
 from pathlib import Path
 
 import pytest
@@ -60,6 +62,38 @@ def test_a_job_that_does_not_fit_begins_with_half_batches(
         f"{data.adapt(TINY).label}: a training step on 16 images needs about {needed / 2**10:.1f} KiB, and this "
         "machine has 100.0 KiB: each batch is split from the start, into halves whose gradients are added"
     )
+
+
+def test_a_run_that_is_finished_was_not_split(
+    digits: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = prepare(digits, RECIPE)
+    job = Job(PlannedRun(spec=TINY, recipe=RECIPE, seed=0), RunContext())
+    ends = []
+    for size in (2**40, 1):
+        limit(monkeypatch, size)
+        ends.append(run_job(job, data, out=tmp_path, callback=Callback(), report=lambda _: False))
+    assert ends[1] == ends[0]
+    assert (ends[1].outcome, ends[1].parts, caplog.messages) == ("trained", 1, [])
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks the C library of Linux")
+def test_memory_that_was_freed_is_available(monkeypatch: pytest.MonkeyPatch) -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize()
+
+    # Blocks that the C library takes from its heap, and a last one that keeps it from giving the others back.
+    blocks = [bytearray(100_000) for _ in range(3_000)]
+    last = bytearray(100_000)
+    before = resident()
+    del blocks
+    kept = resident()
+    room = before + memory_on(CPU, TINY, RECIPE).total - 200_000_000
+    monkeypatch.setattr(memory, "memory_of", lambda _: room - resident())
+    assert kept > before - 100_000_000, "the C library keeps it"
+    assert parts_to_begin_with(TINY, RECIPE, CPU) == 1
+    assert resident() < before - 200_000_000
+    assert len(last) == 100_000
 
 
 def test_train_prints_the_memory_of_a_step(tell: RunCommand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 from budgetnet.common.errors import BudgetnetError, InputError, RecordError
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.records import RunRecord
-from budgetnet.runs.store import PRUNED, RunFolder
+from budgetnet.runs.store import RunFolder
 from budgetnet.study.reading import read_trials
 from budgetnet.study.settings import StudySettings
 from budgetnet.study.space.fitting import FITTING, fit
@@ -103,10 +103,11 @@ class Candidates:
         """
         if Path(run).name != run:
             raise RecordError("run folder", run, "must be the name of a folder")
-        pruned = self._out / run / PRUNED
+        folder = RunFolder(self._out / run)
         # A pruned run that was trained on since has kept the record that its trial is about.
-        folder = pruned if trial.outcome == "pruned" and pruned.is_dir() else self._out / run
-        record = RunFolder(folder).load(weights=False)
+        if trial.outcome == "pruned" and trial.epochs and (kept := folder.pruned_after(trial.epochs)).finished:
+            folder = kept
+        record = folder.load(weights=False)
         if record.identity.spec.digest != trial.spec:
             raise RecordError("run folder", str(self._out / run), "contains another network")
         return record
