@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 from budgetnet.api.checking import check
 from budgetnet.common.errors import BudgetnetError, DataError, InputError, OverBudgetError, RecordError
 from budgetnet.model import zoo
-from budgetnet.model.budget import Budget, Verdict
+from budgetnet.model.budget import Budget
 from budgetnet.model.parts import Head, Shortcut, SqueezeExcitation, Stage, Stem
 from budgetnet.model.spec import ModelSpec
+from budgetnet.model.verdict import Verdict
 from budgetnet.runs.augmentation import Augmentation, ExampleFilter, Mixing, Policy, Resizing
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.schedule import EarlyStopping, Schedule

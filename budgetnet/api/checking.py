@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from budgetnet.api.inputs import dataset_of, spec_of
 from budgetnet.common.errors import InputError
-from budgetnet.model.budget import Budget, Verdict
+from budgetnet.model.budget import Budget
 from budgetnet.model.spec import ModelSpec
+from budgetnet.model.verdict import Verdict
 
 if TYPE_CHECKING:
     from torch import nn

@@ -29,8 +29,9 @@ from budgetnet.common.config import option_of
 from budgetnet.common.documents import Document, parse_count
 from budgetnet.common.errors import BudgetnetError, InputError, OverBudgetError
 from budgetnet.common.files import require_file_place
-from budgetnet.model.budget import Budget, SpecVerdict
+from budgetnet.model.budget import Budget
 from budgetnet.model.spec import ModelSpec
+from budgetnet.model.verdict import SpecVerdict
 from budgetnet.runs.run_files import require_no_run_file
 
 

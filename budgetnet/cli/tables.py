@@ -16,8 +16,8 @@ from rich.text import Text
 
 from budgetnet.common.byte_sizes import short_bytes
 from budgetnet.common.formatting import percent, share_of_limit, short_count, short_petaflops
-from budgetnet.model.budget import Verdict
 from budgetnet.model.deployed.limits import limit_text, limit_words
+from budgetnet.model.verdict import Verdict
 from budgetnet.statistics.intervals import format_with_interval, points, wilson_interval
 from budgetnet.study.finalists import FinalResult, final_gaps
 from budgetnet.study.leaderboard import PUBLISHED, LeaderboardRow, gap_text, noise_word, rows_needs

@@ -14,8 +14,8 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from budgetnet.engines.deaths import Deaths
-from budgetnet.model.budget import SpecVerdict
 from budgetnet.model.spec import ModelSpec
+from budgetnet.model.verdict import SpecVerdict
 from budgetnet.runs.recipe import Recipe
 from budgetnet.study.damage import is_ours
 from budgetnet.study.lock import StudyLock

@@ -19,13 +19,13 @@ from budgetnet.evaluation.results import BINS, EvaluatedRun, compare
 from budgetnet.experiments.ablation.changes import EFFECT_RULE, POOLED_RULE
 from budgetnet.experiments.ablation.results import AblationResult, Row
 from budgetnet.experiments.ablation.study import AblationStudy
-from budgetnet.model.budget import LimitVerdict, Verdict
 from budgetnet.model.cost import cost_of
 from budgetnet.model.deployed.limits import limit_text, limit_words
 from budgetnet.model.description import settings_in_words
 from budgetnet.model.sizes import feature_sizes
 from budgetnet.model.spec import ModelSpec
 from budgetnet.model.summary import Summary
+from budgetnet.model.verdict import LimitVerdict, Verdict
 from budgetnet.runs.named_recipes import describe_recipe
 from budgetnet.runs.records import RunRecord
 from budgetnet.statistics.intervals import format_with_interval, points, wilson_interval

@@ -9,8 +9,9 @@ from budgetnet.common.errors import InputError
 from budgetnet.experiments.ablation.design import Design, Entry, Factors, Options, Part, entries_of, text_of
 from budgetnet.experiments.ablation.levels import plain_level
 from budgetnet.experiments.ablation.overrides import Setup, override
-from budgetnet.model.budget import Budget, Verdict
+from budgetnet.model.budget import Budget
 from budgetnet.model.spec import ModelSpec
+from budgetnet.model.verdict import Verdict
 from budgetnet.model.widths import refit
 from budgetnet.runs.recipe import Recipe
 
