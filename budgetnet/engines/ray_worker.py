@@ -26,6 +26,7 @@ from budgetnet.engines.shared_data import own_folder
 from budgetnet.engines.worker_loop import execute
 from budgetnet.runs.records import TRAINER_VERSION, RunIdentity
 from budgetnet.runs.store import RunFolder
+from budgetnet.training.example_filter import PROXIES, proxy_key
 from budgetnet.training.run import is_resumable
 from budgetnet.training.threads import use_threads
 from budgetnet.training.trainer import identify
@@ -199,7 +200,9 @@ class _Copies:
     """
 
     def __init__(self, store: RunStore, folder: RunFolder, identity: RunIdentity, attempt: int) -> None:
-        self._store, self._folder, self._attempt = store, folder, attempt
+        self._store, self._folder, self._identity, self._attempt = store, folder, identity, attempt
+        self._proxies = folder.path.parent / PROXIES if identity.recipe.example_filter else None
+        """The choices of example filters, which runs share."""
         self._ends = identity.recipe.schedule.cycle_ends(identity.recipe.epochs)
         self._last = time.monotonic()
         self._pause = 0.0
@@ -210,6 +213,9 @@ class _Copies:
             if values[0][0] in self._ends or time.monotonic() - self._last >= self._pause:
                 self._try()
         elif event == "run_start":
+            if self._proxies is not None:
+                # Not before the training has chosen its threads, which the key depends on.
+                self._store.fetch_shared(f"{PROXIES}/{proxy_key(self._identity)}", self._proxies.parent)
             self.push()
         elif event == "run_end":
             wait = 1.0
@@ -221,6 +227,8 @@ class _Copies:
         """Copy the run's files."""
         start = time.monotonic()
         self._store.push(self._folder, attempt=self._attempt)
+        if self._proxies is not None:
+            self._store.push_shared(self._proxies, PROXIES)
         self._last = time.monotonic()
         self._pause = min(_PUSH_SECONDS, (self._last - start) / _PUSH_SHARE)
 

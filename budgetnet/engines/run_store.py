@@ -164,6 +164,29 @@ class RunStore:
             copies.append(copy)
         return copies
 
+    def fetch_shared(self, name: str, out: Path) -> None:
+        """Copy a folder that runs share, such as ``proxies/KEY``, to a local folder of run folders; it may be missing.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        for file in self.fetch(name, out):
+            self._pushed[file.relative_to(out).as_posix()] = _state(file)
+
+    def push_shared(self, folder: Path, name: str) -> None:
+        """Copy the files below a local folder that have changed to a folder that runs share.
+
+        It has no owner: where several runs write a file, any of their copies will do.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        for file in sorted(folder.rglob("*")):
+            relative = (PurePosixPath(name) / file.relative_to(folder).as_posix()).as_posix()
+            if file.is_file() and not file.name.startswith(".") and self._pushed.get(relative) != _state(file):
+                self._write(relative, file.read_bytes())
+                self._pushed[relative] = _state(file)
+
     def _require_owner(self, name: str, attempt: int) -> None:
         owner = self._read(f"{name}/{_ATTEMPT}")
         if owner is not None and int(owner) > attempt:

@@ -9,7 +9,7 @@ is cached next to the run folders and shared by all runs with the same key:
     proxies/KEY/state.safetensors     the proxy after the last epoch that it was trained for
 
 Files are written atomically with a checksum; a damaged file is recomputed. A file lock keeps processes from computing
-the same selection twice.
+the same selection twice. Workers of a Ray cluster copy the files from and to the store of runs instead.
 """
 
 from __future__ import annotations

@@ -31,8 +31,8 @@ class Interrupts:
     ) -> None:
         if self._installed:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        # Compiled code may have turned the interrupt into another exception.
-        if self._pending and isinstance(error, Exception):
+        # Compiled code may have turned the interrupt into another exception, or Python printed it after the last step.
+        if self._pending and (error is None or isinstance(error, Exception)):
             raise KeyboardInterrupt from error
 
     def _interrupt(self, _number: int, _frame: FrameType | None) -> None:

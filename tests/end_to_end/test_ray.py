@@ -29,6 +29,8 @@ from support import (
 )
 from worker_support import answers, command_line, descendants, trials_in
 
+from budgetnet.runs.augmentation import ExampleFilter
+
 if find_spec("ray") is None or not sys.platform.startswith("linux"):
     pytest.skip("needs Ray, and looks for processes in /proc", allow_module_level=True)
 
@@ -236,6 +238,21 @@ def test_runs_are_kept_at_a_url_and_fetched(cluster: Cluster, tmp_path: Path) ->
     for run in runs:
         for file in (store / run).glob("[!.]*"):
             assert (folder / "runs" / run / file.name).read_bytes() == file.read_bytes()
+
+
+def test_the_choices_of_an_example_filter_are_computed_once(cluster: Cluster, tmp_path: Path) -> None:
+    folder = lay_out(tmp_path)
+    tiny_recipe(example_filter=ExampleFilter()).save(folder / "recipe.yaml")
+
+    def choices(*, trials: int) -> dict[str, int]:
+        done = finished(*SEARCH[:-1], str(trials), "--engine", "ray", "--workers", "1", cwd=folder)
+        assert (done.returncode, done.stderr, json.loads(done.stdout)["trained"]) == (0, "", trials)
+        found = (folder / "runs" / "proxies").glob("*/*")
+        return {file.relative_to(folder).as_posix(): file.stat().st_mtime_ns for file in found}
+
+    first = choices(trials=1)
+    assert {Path(name).name for name in first} == {"epoch-1.safetensors", "epoch-2.safetensors", "state.safetensors"}
+    assert choices(trials=2) == first, "the second candidate reads what the first has left"
 
 
 def test_a_store_that_workers_do_not_share_with_the_driver_is_refused(cluster: Cluster, tmp_path: Path) -> None:

@@ -171,6 +171,20 @@ def test_a_run_that_was_pruned_and_is_trained_on_loses_its_result(
     assert f"{folder.path.name}/pruned/epoch-2/result.json" in names
 
 
+def test_a_folder_that_runs_share_is_copied_both_ways(url: str, tmp_path: Path) -> None:
+    first, second = tmp_path / "first" / "proxies", tmp_path / "second"
+    for name in ("key/epoch-1", "key/.lock", "other/epoch-1"):
+        (first / name).parent.mkdir(parents=True, exist_ok=True)
+        (first / name).write_text(name)
+    store = RunStore(url)
+    store.fetch_shared("proxies/key", tmp_path / "first")
+    store.push_shared(first, "proxies")
+    assert set(contents(url)) == {"proxies/key/epoch-1", "proxies/other/epoch-1"}
+    RunStore(url).fetch_shared("proxies/key", second)
+    copies = {file.relative_to(second).as_posix(): file.read_text() for file in second.rglob("*") if file.is_file()}
+    assert copies == {"proxies/key/epoch-1": "key/epoch-1"}
+
+
 def test_a_run_trained_under_another_name_is_found(
     url: str, data: TrainingData, identity: RunIdentity, tmp_path: Path
 ) -> None:

@@ -63,6 +63,15 @@ def test_an_interrupt_that_compiled_code_turned_into_another_exception_is_one() 
         raise SystemError("of another cause")
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_that_python_swallows_after_the_last_step_is_not_lost() -> None:
+    with pytest.raises(KeyboardInterrupt), Interrupts():
+        thing = Thing()
+        _reference = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGINT))
+        del thing
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_an_exception_that_is_its_own_cause_is_no_interrupt() -> None:
     first, second = ValueError(), ValueError()
     first.__cause__ = first
