@@ -234,6 +234,23 @@ def test_long_studies_keep_the_best_quarter_and_the_latest() -> None:
     assert sampler._trials == [trial for trial in trials if trial in best or trial in others]
 
 
+def test_a_long_study_is_known_alike_when_it_is_resumed() -> None:
+    generator = np.random.default_rng(1)
+    trials = []
+    for number in range(2 * REMEMBERED):
+        x, accuracy = int(generator.integers(100)), float(generator.random())
+        trial = trained(x, accuracy, state=TrialState.PRUNED if number % 3 else TrialState.COMPLETE)
+        # The gain of complete trials, which the accuracy of the pruned ones is expected by, changes.
+        trial.intermediate_values = {2: accuracy - number / 1000}
+        trials.append(trial)
+    straight, resumed = (SurrogateSampler(Line(), seed=0) for _ in range(2))
+    for trial in trials:
+        straight.update([trial], [])
+    resumed.update(trials, [])
+    assert resumed._trials == straight._trials
+    assert resumed._accuracies.tolist() == straight._accuracies.tolist()
+
+
 @pytest.mark.parametrize("name", ["resnet", "paper", "mobile", "regnet"])
 def test_pool_has_the_features_of_the_fitted_networks(name: str) -> None:
     space, budget = named_space(name), Budget(max_params=1_000_000)

@@ -119,8 +119,8 @@ class OptunaSampler:
             self._tokens.clear()
             return
         if self._name in _USE_ALL_TRIALS and self._remembered + len(ended) > _MAX_REMEMBERED:
+            ended = self._reduced(ended)
             self._reset()
-            ended = _kept(self._every_trial(), self._costs)
         self._remembered += len(ended)
         for trial in ended:
             known = self._tokens.pop(id(trial), None)
@@ -131,6 +131,21 @@ class OptunaSampler:
             # Passed to the sampler so that it samples nothing too close meanwhile.
             if trial.params and id(trial) not in self._tokens:
                 self._tokens[id(trial)] = self._copy(trial, TrialState.RUNNING, None)
+
+    def _reduced(self, ended: list[FrozenTrial]) -> list[FrozenTrial]:
+        """Return the trials to remember, reduced wherever there were too many.
+
+        A resumed search, which gets all trials at once, so remembers those of one that was not interrupted.
+        """
+        every = self._every_trial()
+        places = {trial.number: place for place, trial in enumerate(every)}
+        count, remembered, since = self._remembered, list[FrozenTrial](), 0
+        for place, trial in enumerate(ended):
+            count += 1
+            if count > _MAX_REMEMBERED:
+                remembered = _kept(every[: places.get(trial.number, len(every) - 1) + 1], self._costs)
+                count, since = len(remembered), place + 1
+        return [*remembered, *ended[since:]]
 
     def _end(self, trial: FrozenTrial, known: int | None) -> None:
         """Pass the outcome of a trial to the sampler."""

@@ -102,7 +102,9 @@ class SurrogateSampler:
         trained = [trial for trial in ended if is_trained(trial) and damage_of(trial) is None]
         self._spent += sum(float(self._macs_of(self._domain.features_of(trial))) for trial in trained)
         if trained or running != self._running:
-            self._trials, self._accuracies = _kept(self._trials + trained)
+            # One by one, so that a resumed search remembers the same trials as one that was not interrupted.
+            for each in trained:
+                self._trials, self._accuracies = _kept([*self._trials, each])
             self._running = list(running)
             self._posterior = None
             self._add_rows([trial for trial in (*trained, *running) if trial.number not in self._rows])
