@@ -122,7 +122,9 @@ class Study:
         found = winner(rank(candidates(trials, costs=self.settings.config.costs), comparable=False), self.finals())
         if found is None:
             raise RecordError("study", self.name, "has no fully trained candidate yet")
-        (trial,) = [trial for trial in trials if trial.name == found.trial]
+        trial = next((trial for trial in trials if trial.name == found.trial), None)
+        if trial is None:
+            raise RecordError("study", self.name, f"its best network is that of trial {found.trial}, which is damaged")
         return TrainedCandidate(trial, self.out / found.run)
 
     def finals(self) -> list[FinalResult]:

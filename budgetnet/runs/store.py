@@ -72,6 +72,7 @@ class RunFolder:
         self._curves = path / "curves.csv"
         self._confusion = path / "confusion.csv"
         self._identity = path / "run.json"
+        self._documents = path / "spec.yaml", path / "recipe.yaml"
         self._environment = path / "environment.json"
 
     @classmethod
@@ -122,8 +123,8 @@ class RunFolder:
             if found.digest != identity.digest:
                 raise RecordError("run folder", str(self.path), "belongs to another run")
             return
-        write_yaml(self.path / "spec.yaml", identity.spec.to_mapping())
-        write_yaml(self.path / "recipe.yaml", identity.recipe.to_mapping())
+        for file, document in zip(self._documents, (identity.spec, identity.recipe), strict=True):
+            write_yaml(file, document.to_mapping())
         write_json(self._identity, identity.to_mapping())
 
     def record_environment(self, environment: dict[str, Any], *, first_epoch: int) -> None:
@@ -212,7 +213,7 @@ class RunFolder:
         if not kept.finished:
             kept.path.mkdir(parents=True, exist_ok=True)
             # The result last, as its presence implies the other files.
-            for file in (self._identity, self._curves, self._environment, self._result):
+            for file in (*self._documents, self._identity, self._curves, self._environment, self._result):
                 if file.exists():
                     write_bytes(kept.path / file.name, file.read_bytes())
         self._result.unlink()

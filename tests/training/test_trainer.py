@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from support import TINY, EachEpoch, StopAfter, enlarged, learning_rates, prepare, same_weights, tiny_recipe, untimed
 from torch.nn import functional
 
+import budgetnet as bn
 from budgetnet.common.errors import InputError, RecordError
 from budgetnet.data import DataSet, split
 from budgetnet.data.batches import BatchLoader
@@ -225,6 +226,8 @@ def test_each_record_of_a_run_that_was_pruned_is_kept_when_it_is_trained_on(digi
         kept = folder.pruned_after(epochs).load(weights=False)
         assert (kept.result, kept.curves, kept.identity) == (earlier.result, earlier.curves, record.identity)
         assert kept.result.epochs == epochs
+        assert bn.ModelSpec.load(kept.folder / "spec.yaml") == kept.identity.spec
+        assert bn.Recipe.load(kept.folder / "recipe.yaml") == kept.identity.recipe
     assert not folder.pruned_after(3).path.exists()
 
 

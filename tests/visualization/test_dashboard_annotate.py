@@ -15,7 +15,7 @@ import pytest
 from dashboard_support import EIGHT, NAME, RECIPE, Copy, all_outcomes, copied, opened
 from postgres_support import PASSWORD, PostgresServer
 from process_support import ForkedProcess, python_code
-from search_support import SearchRunner
+from search_support import SearchRunner, Watcher
 from support import child_environment, snapshot
 
 from budgetnet.common.errors import RecordError
@@ -74,6 +74,23 @@ def test_new_finished_trials_are_added(digits: DataSet, tmp_path: Path) -> None:
     ids = {trial._trial_id for trial in copy.study.trials[:first]}
     assert not [key for key in changed if key.split(":")[1] in map(str, ids)], "notes stand as they were written"
     assert copy.shown()["plotly_graph_objects"] != figures
+
+
+def test_the_note_of_an_interrupted_trial_names_the_one_that_resumed_it(digits: DataSet, tmp_path: Path) -> None:
+    run_search = SearchRunner(digits, tmp_path)
+    how: dict[str, Any] = {"space": EIGHT, "recipe": RECIPE, "ways": {"sampler": "random"}, "name": NAME}
+    with pytest.raises(KeyboardInterrupt):
+        run_search(trials=2, watcher=Watcher(stop_at=2), **how)
+    copy = opened(tmp_path)
+    interrupted = copy.trial("interrupted")
+    copy.annotate()
+    assert "**Interrupted: the candidate is to be resumed in another trial.**" in copy.note(interrupted)
+    run_search(trials=2, **how)
+    copy = opened(tmp_path)
+    resumed_in = copy.trials[interrupted.number].resumed_in
+    copy.annotate()
+    assert f"**Interrupted: the candidate was resumed in trial #{resumed_in}.**" in copy.note(interrupted)
+    assert copy.annotate() == (0, False)
 
 
 CHILD = """

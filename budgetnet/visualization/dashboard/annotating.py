@@ -29,7 +29,7 @@ LOCK = ".annotate.lock"
 _KEY = "budgetnet:annotated"
 """Attribute of a study: a digest of the data that its note and figures were made from. Followed by the number of a
 trial: that the trial has a note, with its format and whether the note is complete."""
-_FORMAT = 4
+_FORMAT = 5
 """Version of notes, files and figures; those of other versions are written again."""
 
 
@@ -112,9 +112,10 @@ class _Notes:
         return Annotated(written, self._write_study(trials))
 
     def _is_whole(self, trial: Trial) -> bool | None:
-        """Return whether a trial's note is complete; None without a note, or with one of another format."""
-        version, whole = self._done.get(f"{_KEY}:{trial.number}", (None, None))
-        return whole if version == _FORMAT else None
+        """Return whether a trial's note is complete; None without a note, or with one of another format or outcome."""
+        version, *noted = self._done.get(f"{_KEY}:{trial.number}", (None,))
+        # An interrupted trial is resumed later.
+        return noted[0] if version == _FORMAT and noted[1] == trial.outcome else None
 
     def _write_trial(self, trial: Trial) -> bool:
         """Write a trial's note and files; return whether anything was written."""
@@ -126,7 +127,7 @@ class _Notes:
         attributes.read(f"dashboard:{candidate.trial_id}:")
         keep_files(candidate, attributes, study_name=self._name, out=self._out)
         self._save_note(trial_note(candidate, self._settings), trial_heading(trial), candidate.trial_id)
-        attributes.write(f"{_KEY}:{trial.number}", [_FORMAT, candidate.whole])
+        attributes.write(f"{_KEY}:{trial.number}", [_FORMAT, candidate.whole, trial.outcome])
         attributes.commit()
         return True
 
