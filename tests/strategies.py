@@ -42,7 +42,8 @@ ENGINE_FIELDS: dict[str, st.SearchStrategy[Any]] = {
 
 
 def some_fields(fields: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[dict[str, Any]]:
-    """Generate some of the fields of a config with an engine; with a store, which is for clusters, always Ray."""
+    """Generate some of the fields of a config with an engine; with a store, which is for clusters, always Ray, and no
+    measured number of threads."""
 
     def consistent(given: dict[str, Any]) -> dict[str, Any]:
         if "max_weights" not in given:
@@ -51,7 +52,11 @@ def some_fields(fields: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[
         if not {"max_latency_ms", "device_file"} <= set(given):
             # Each needs the other.
             given = {name: value for name, value in given.items() if name not in ("max_latency_ms", "device_file")}
-        return given | {"engine": "ray"} if "store" in given else given
+        if "store" in given:
+            given = {**given, "engine": "ray"}
+        if given.get("engine") == "ray" and given.get("threads") == "auto":
+            given = {**given, "threads": 1}
+        return given
 
     return st.fixed_dictionaries({}, optional=fields).map(consistent)
 

@@ -151,5 +151,11 @@ def with_paths_of_runs(config: AblationConfig) -> AblationConfig:
         # A run is looked for beside those of the search.
         base = str(run_path(config.base, out=out, storage=storage)) if is_run_name(config.base) else config.base
         return config.replace(of=of, base=base)
-    change = [f"spec={path_of_run(text[5:])}" if text.startswith("spec=") else text for text in config.change]
+
+    def with_path(text: str) -> str:
+        if not text.startswith("spec="):
+            return text
+        return f"spec={path_of_run(text.removeprefix('spec='), out=config.out, storage=config.storage)}"
+
+    change = [with_path(text) for text in config.change]
     return config if tuple(change) == config.change else config.replace(change=change)

@@ -120,7 +120,7 @@ def run_reproduction(
     from budgetnet.study.choices import path_of_run
 
     if isinstance(config, LeakageConfig | EnsembleConfig):
-        config = config.replace(spec=path_of_run(config.spec))
+        config = config.replace(spec=path_of_run(config.spec, out=config.out))
     groups = run_groups(config)
     require_folder(config.out, field="out")
     trackers = make_trackers(config.track, out=config.out)

@@ -31,7 +31,7 @@ def find_winner(text: str, *, out: Path, storage: str | None) -> SearchWinner:
         InputError: there is no such trial, or it was not fully trained.
     """
     name, _, number = ("", "", "best") if text == "best" else text.partition("#")
-    if number not in ("", "best") and not number.isdecimal():
+    if not text or (number not in ("", "best") and not number.isdecimal()):
         raise InputError("of", text, "must be the name of a search, best, SEARCH#3, or #3 of the latest")
     kept = open_storage(storage or default_storage(out), create=False)
     with storage_errors(kept):

@@ -302,9 +302,19 @@ Duration = Annotated[float | None, BeforeValidator(_duration), OnCommandLine("TI
 Petaflops = Annotated[float | None, BeforeValidator(_petaflops), OnCommandLine("PFLOP", petaflops_text)]
 Threads = Annotated[int | Literal["auto"] | None, BeforeValidator(_threads), OnCommandLine("N|auto")]
 CountOrAuto = Annotated[int | Literal["auto"], BeforeValidator(_count_or_auto), OnCommandLine("N|auto")]
+
+
+def _not_empty(value: str | None) -> str | None:
+    if value == "":
+        raise ValueError("must not be empty")
+    return value
+
+
+Name = Annotated[str | None, AfterValidator(_not_empty)]
 Data = Annotated[str, BeforeValidator(path_as_text), OnCommandLine("DATA")]
 Url = Annotated[
     str | None,
+    AfterValidator(_not_empty),
     PlainSerializer(lambda url: None if url is None else without_password(url)),
     OnCommandLine("URL", without_password),
 ]
@@ -315,13 +325,13 @@ Trackers = Annotated[
     PlainSerializer(lambda trackers: [tracker_text(each) for each in trackers]),
     OnCommandLine("TRACKER", tracker_text),
 ]
-OptionalData = Annotated[str | None, BeforeValidator(path_as_text), OnCommandLine("DATA")]
+OptionalData = Annotated[str | None, BeforeValidator(path_as_text), AfterValidator(_not_empty), OnCommandLine("DATA")]
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
 EngineName = Literal["local", "ray"]
 
 
 class EngineOptions(Config):
-    """Options of commands that train several runs: where, and with how many workers."""
+    """Options of commands that train several runs: where, and with how many workers and threads."""
 
     engine: EngineName = "local"
     """Where runs are trained. local: on this machine. ray: on a Ray cluster."""
@@ -331,6 +341,16 @@ class EngineOptions(Config):
     """Number of worker processes that share a GPU; auto: as many as its memory has room for."""
     store: Url = None
     """URL at which a cluster's workers keep runs, such as s3://bucket/runs. Default: the folder of runs."""
+
+    threads: Threads = None
+    """Threads of torch on a CPU; auto takes one or all, by a few measured steps. Default: one per free core."""
+
+    @model_validator(mode="after")
+    def _steps_are_measured_here(self) -> Self:
+        if self.threads == "auto" and self.engine == "ray":
+            rule = "measures steps on this machine, not on those of a cluster: give a number of threads with engine ray"
+            raise InputError("threads", self.threads, rule)
+        return self
 
     @model_validator(mode="after")
     def _store_is_for_clusters(self) -> Self:

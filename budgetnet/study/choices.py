@@ -60,8 +60,13 @@ def _may_name_run(text: str) -> bool:
     return ("#" in text or Path(text).name == "best") and not exists(Path(text))
 
 
-def path_of_enqueued(text: str) -> str:
+def path_of_enqueued(text: str, *, out: Path, storage: str | None) -> str:
     """Return the path of a run to enqueue that a text names, such as ``STUDY#3``; another text as it is.
+
+    Args:
+        text: name, path, or anything else.
+        out: folder of the search's runs, where the study is looked for.
+        storage: URL of the search's storage. Default: the SQLite file in the folder.
 
     Raises:
         InputError: there is no such run, or the name means one of the most recent study.
@@ -71,11 +76,16 @@ def path_of_enqueued(text: str) -> str:
         # The same command would name another network as soon as this search is the most recent study.
         rule = "names a run of the most recent study, which will be this one; write STUDY#best or STUDY#3"
         raise InputError("", text, rule)
-    return path_of_run(text)
+    return path_of_run(text, out=out, storage=storage)
 
 
-def path_of_run(text: str) -> str:
+def path_of_run(text: str, *, out: Path = Path("runs"), storage: str | None = None) -> str:
     """Return the path of the run that a text names, such as ``STUDY#3``; another text as it is.
+
+    Args:
+        text: name, path, or anything else.
+        out: folder of runs, where the study is looked for.
+        storage: URL of the study's storage. Default: the SQLite file in the folder.
 
     Raises:
         InputError: there is no such run.
@@ -86,7 +96,7 @@ def path_of_run(text: str) -> str:
     # Imports Optuna, which takes a second that other names can save.
     from budgetnet.study.run_names import is_run_name, run_path
 
-    return str(run_path(text)) if is_run_name(text) else text
+    return str(run_path(text, out=out, storage=storage)) if is_run_name(text) else text
 
 
 def _read_space(value: object) -> object:

@@ -15,6 +15,7 @@ from budgetnet.common.config import (
     DeviceName,
     Duration,
     EngineOptions,
+    Name,
     OnCommandLine,
     OptionalCount,
     OptionalFile,
@@ -23,7 +24,6 @@ from budgetnet.common.config import (
     OptionalSize,
     Petaflops,
     Seed,
-    Threads,
     Trackers,
     Url,
 )
@@ -137,7 +137,7 @@ class SearchConfig(EngineOptions):
     """Recipe that finalists are trained with: a name or a file. Default: digits for the digits, else modern."""
     final_epochs: OptionalCount = None
     """Epochs in place of the final recipe's."""
-    study: str | None = None
+    study: Name = None
     """Name of the study. Default: a name made from the config, so that the same search finds its study again."""
     storage: Url = None
     """Storage of studies, as any SQLAlchemy URL. Default: an SQLite file in the folder of run folders."""
@@ -147,8 +147,6 @@ class SearchConfig(EngineOptions):
     """Folder of run folders and of the study's SQLite file."""
     device: DeviceName = "auto"
     """Device to train on: auto, cuda, mps or cpu."""
-    threads: Threads = None
-    """Threads of torch on a CPU; auto takes one or all, by a few measured steps. Default: one per free core."""
     train_size: OptionalCount = None
     """Number of training images to use. Default: all."""
     validation_size: OptionalCount = None
@@ -233,11 +231,9 @@ class SearchConfig(EngineOptions):
         Raises:
             InputError: no such network, file or run, or a file that breaks a rule.
         """
+        enqueued = self.with_paths_of_runs().enqueue
         with named("enqueue"):
-            return tuple(
-                each if isinstance(each, ModelSpec) or each == ZOO else find_spec(path_of_enqueued(each))
-                for each in self.enqueue
-            )
+            return tuple(each if isinstance(each, ModelSpec) or each == ZOO else find_spec(each) for each in enqueued)
 
     def with_paths_of_runs(self) -> SearchConfig:
         """Return the config with paths in place of names of runs, such as ``STUDY#best``, which change their meaning.
@@ -246,7 +242,10 @@ class SearchConfig(EngineOptions):
             InputError: no such run.
         """
         with named("enqueue"):
-            paths = tuple(path_of_enqueued(each) if isinstance(each, str) else each for each in self.enqueue)
+            paths = tuple(
+                path_of_enqueued(each, out=self.out, storage=self.storage) if isinstance(each, str) else each
+                for each in self.enqueue
+            )
         return self if paths == self.enqueue else self.replace(enqueue=paths)
 
     def require_names(self) -> None:
@@ -267,7 +266,8 @@ class SearchConfig(EngineOptions):
     def resuming(self, earlier: SearchConfig) -> SearchConfig:
         """Return this config with the trials, enqueued networks and finals of an earlier search of the study.
 
-        The result reproduces the whole study in one command: of two limits on training operations, it has the larger.
+        The result reproduces the whole study in one command: of two limits on training operations, it has the larger,
+        and no timeout, which was that of one of several searches.
 
         Args:
             earlier: config that the study was stored with.
@@ -275,6 +275,7 @@ class SearchConfig(EngineOptions):
         before, now = earlier.max_train_flops, self.max_train_flops
         kept: dict[str, Any] = {
             "trials": max(earlier.trials, self.trials),
+            "timeout": None,
             "enqueue": (*earlier.enqueue, *(each for each in self.enqueue if each not in earlier.enqueue)),
             "max_train_flops": None if before is None or now is None else max(before, now),
         }

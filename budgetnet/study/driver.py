@@ -141,7 +141,9 @@ class Driver:
             if self.store.trained < self._plan.trials:
                 engine.run(self, self._callback)
         except _TimeUpError:
-            return "time"
+            # The last candidate may have ended just before.
+            if self.store.trained < self._plan.trials:
+                return "time"
         finally:
             gc.unfreeze()
             for _, trial in self._busy:

@@ -279,6 +279,26 @@ def test_corrupt_study_file_is_reported(folder: Path, tell: RunCommand) -> None:
 
 
 @pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("search --study {}", "--study"),
+        ("search --storage {}", "--storage"),
+        ("search --engine ray --store {}", "--store"),
+        ("ablate --of {}", "--of"),
+        ("ablate study.yaml --data {}", "--data"),
+        ("reproduce reference --data {}", "--data"),
+    ],
+)
+def test_an_empty_value_is_not_the_default(folder: Path, tell: RunCommand, command: str, option: str) -> None:
+    (folder / "study.yaml").write_text("{spec: resnet20, factors: {recipe.epochs: [1, 2]}}")
+    before = snapshot(folder)
+    answer = tell(*(word.replace("{}", "") for word in command.split()))
+    assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
+    assert answer.err.startswith(f"error: {option} = '': ")
+    assert snapshot(folder) == before
+
+
+@pytest.mark.parametrize(
     "command",
     [
         "check {}",

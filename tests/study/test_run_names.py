@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from typer.main import get_command
 
 import budgetnet as bn
 from budgetnet.cli.main import app
+from budgetnet.common.errors import RecordError
 from budgetnet.study.run_names import run_path
 
 
@@ -182,6 +184,27 @@ def test_a_search_and_an_ablation_begin_with_a_run(study: bn.Study, tell: RunCom
     assert trial.params in [row["params"] for row in json.loads(listed.out)["rows"]]
     result = bn.ablate("study.yaml", change="spec=best", epochs=1, train_size=64, validation_size=40, device="cpu")
     assert result.rows[0].variant.spec.digest == bn.open_study().best().spec.digest
+
+
+def test_a_network_to_enqueue_is_looked_for_beside_the_runs_of_the_search(study: bn.Study, tell: RunCommand) -> None:
+    trial = next(trial for trial in study.trials() if trial.trained)
+    Path("runs").rename("elsewhere")
+    small = ("--train-size", "64", "--validation-size", "40", "--device", "cpu", "--quiet", "--out", "elsewhere")
+    command = ("search", "--study", "next", "--trials", "1", "--epochs", "1", "--enqueue", f"mine#{trial.number}")
+    told = tell(*command, *small)
+    assert (told.code, told.err) == (0, "")
+    (row,) = bn.open_study("next", out="elsewhere").leaderboard()
+    assert row.params == trial.params
+
+
+def test_the_best_network_of_a_damaged_trial_is_one_line(study: bn.Study) -> None:
+    number = study.best().trial.number
+    with sqlite3.connect(study.out / "studies.db") as connection:
+        damage = "UPDATE trial_user_attributes SET value_json = '{' WHERE trial_id = ? AND key = 'params'"
+        assert connection.execute(damage, (number + 1,)).rowcount == 1
+    connection.close()
+    with pytest.raises(RecordError, match=f"^study = 'mine': its best network is that of trial #{number}, which is d"):
+        bn.open_study().best()
 
 
 def test_a_study_is_readable_without_the_network_that_it_began_with(tell: RunCommand, folder: Path) -> None:

@@ -13,6 +13,7 @@ from support import PAIR_SPACE, TINY, TINY_SPACE, prepare, restarts, tiny_recipe
 
 from budgetnet.common.errors import InputError
 from budgetnet.data import DataSet
+from budgetnet.runs.records import RunResult
 from budgetnet.runs.store import RunFolder
 from budgetnet.study.config import SearchConfig
 from budgetnet.study.context import make_settings
@@ -250,6 +251,24 @@ def test_when_the_time_is_up_the_candidate_in_training_waits(run_search: SearchR
     outcome = run_search(trials=4, deadline=None)
     assert (outcome.end, outcome.trained) == ("done", 4)
     assert not [trial for trial in outcome.study.get_trials() if trial.state == TrialState.RUNNING]
+
+
+def test_time_that_is_up_once_the_last_candidate_is_trained_does_not_matter(
+    run_search: SearchRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Clock(Watcher):
+        """Lets the time run out at the end of the second run."""
+
+        now = 0.0
+
+        def on_run_end(self, result: RunResult, *, worker: int) -> None:
+            super().on_run_end(result, worker=worker)
+            self.now = 100.0 if len(self.results) == 2 else 0.0
+
+    watcher = Clock()
+    monkeypatch.setattr("budgetnet.study.driver.time.time", lambda: watcher.now)
+    outcome = run_search(trials=2, watcher=watcher, deadline=50.0)
+    assert (outcome.end, outcome.trained) == ("done", 2)
 
 
 def test_time_that_is_up_before_the_first_step_leaves_nothing_running(

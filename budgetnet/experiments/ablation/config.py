@@ -15,7 +15,6 @@ from budgetnet.common.config import (
     OnCommandLine,
     OptionalCount,
     OptionalData,
-    Threads,
     Trackers,
     Url,
     several,
@@ -105,8 +104,6 @@ class AblationConfig(EngineOptions):
     """Folder of run folders."""
     device: DeviceName = "auto"
     """Device to train on: auto, cuda, mps or cpu."""
-    threads: Threads = None
-    """Threads of torch on a CPU; auto takes one or all, by a few measured steps. Default: one per free core."""
     track: Trackers = ()
     """Tracker of runs: tensorboard[:FOLDER] or mlflow[:URI]; again for more. Default place: in the folder of runs."""
 

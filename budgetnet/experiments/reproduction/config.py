@@ -15,7 +15,6 @@ from budgetnet.common.config import (
     OptionalCount,
     OptionalLimit,
     Seed,
-    Threads,
     Trackers,
 )
 from budgetnet.common.documents import parse_count
@@ -72,8 +71,6 @@ class ReproductionConfig(EngineOptions):
     """Folder of run folders."""
     device: DeviceName = "auto"
     """Device to train on: auto, cuda, mps or cpu."""
-    threads: Threads = None
-    """Threads of torch on a CPU; auto takes one or all, by a few measured steps. Default: one per free core."""
     track: Trackers = ()
     """Tracker of runs: tensorboard[:FOLDER] or mlflow[:URI]; again for more. Default place: in the folder of runs."""
 
