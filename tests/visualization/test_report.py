@@ -143,6 +143,15 @@ def test_the_finalists_are_those_of_the_records(tmp_path: Path) -> None:
     ]
 
 
+def test_the_published_row_has_its_share_of_limits_of_the_deployed_network(tmp_path: Path) -> None:
+    from record_support import data_record
+
+    study = every_outcome(tmp_path, data=data_record(name="images"), max_weights=2**20)
+    (published,) = [each for each in report_of(study).standings if each.row.is_reference]
+    # 4,662,346 parameters of 4 bytes, of which folding norms saves a few thousand.
+    assert 17.7 < published.budget_used < 4 * 4_662_346 / 2**20
+
+
 @pytest.mark.parametrize("original", [True, False])
 def test_verdict_only_on_original_cifar10(tmp_path: Path, original: bool) -> None:
     from record_support import data_record

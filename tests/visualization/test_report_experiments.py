@@ -20,9 +20,9 @@ from report_support import (
     write_run,
 )
 from scipy.stats import ttest_rel
-from support import TINY
+from support import TINY, tiny_recipe
 
-from budgetnet import reproduce
+from budgetnet import ablate, reproduce
 from budgetnet.cli.reproduction_tables import print_reproduction
 from budgetnet.common.errors import RecordError
 from budgetnet.data.dataset import declared_cifar10, make_dataset
@@ -45,6 +45,29 @@ def test_ablation_is_read_with_its_overrides() -> None:
     assert found.result.to_mapping()["rows"] == kept["rows"]
     assert found.result.study.digest == kept["digest"]
     assert found.override == ("spec=studies/leakage/spec.yaml", "epochs=60")
+    assert found.remarks == ()
+
+
+def test_an_ablation_with_bootstrap_intervals_is_reported_with_them(tmp_path: Path) -> None:
+    shutil.copytree(STUDIES / "schedule" / "runs", tmp_path / "runs")
+    (stored,) = stored_ablations(tmp_path / "runs")
+    store_ablation(stored.config.replace(interval="bootstrap", out=tmp_path / "runs"))
+    found = read_ablations(tmp_path, Reader())[0]
+    differences = [row.difference for row in found.result.rows if row.difference]
+    assert {each.method for each in differences} == {"bootstrap"}
+    study = WrittenStudy(tmp_path / "study")
+    assert "; bootstrap intervals. " in text_of(render(report_of(study, ablations=[tmp_path])))
+    assert "; bootstrap intervals. " not in text_of(render(report_of(study, ablations=[STUDIES / "schedule"])))
+
+
+def test_an_ablation_of_splits_is_reported_whole(tmp_path: Path) -> None:
+    study = {"name": "splits", "spec": TINY, "recipe": tiny_recipe(epochs=1), "seeds": 2, "judged_on": "test"}
+    study["factors"] = {"recipe.split_seed": [1]}
+    sizes: dict[str, Any] = {"train_size": 64, "validation_size": 40, "device": "cpu", "verbosity": "quiet"}
+    result = ablate(AblationStudy(**study), out=tmp_path, **sizes)
+    found = read_ablations(tmp_path, Reader())[0]
+    assert found.result.to_mapping()["rows"] == result.to_mapping()["rows"]
+    assert len(found.result.rows) == 2
     assert found.remarks == ()
 
 
@@ -123,6 +146,21 @@ def ladder(tmp_path: Path) -> Path:
     return runs
 
 
+def test_trainings_on_other_numbers_of_images_are_another_ladder(ladder: Path, tmp_path: Path) -> None:
+    from record_support import data_record
+
+    fewer = data_record().model_copy(update={"train_images": 5_000, "split_fingerprint": "5" * 64})
+    study = WrittenStudy(tmp_path / "fewer", data=fewer)
+    for place, name in enumerate(("ladder-small", "ladder-wide", "ladder-large-kernel", "reference")):
+        for seed in (0, 1):
+            identity = study.identity(get(name), seed=seed)
+            write_run(RunFolder(ladder / identity.run_id), identity, correct=6_000, test=6_000 + 45 * place + 20 * seed)
+    found = read_reproduction(ladder, Reader()).ladders
+    accuracies = sorted([rung.test_accuracy for rung in each.rungs] for each in found)
+    expected = ([0.601, 0.6055, 0.61, 0.6145], [0.901, 0.9055, 0.91, 0.9145])
+    assert [pytest.approx(each) for each in expected] == accuracies
+
+
 def test_published_results_are_looked_for_in_records_by_what_these_are(ladder: Path) -> None:
     found = read_reproduction(ladder, Reader())
     outcomes = {result.rows[0].recipe: result.verdict for result in found.references}
@@ -184,9 +222,9 @@ def test_only_runs_of_an_ensemble_are_an_ensemble_with_its_own_limit(
     options: dict[str, Any] = {"data": "digits", "epochs": 2, "train_size": 64, "validation_size": 40, "device": "cpu"}
     small = reproduce("ensemble", spec="small.yaml", members=2, max_params=10, **options)
     wide = reproduce("ensemble", spec="wide.yaml", members=3, max_params="unlimited", **options)
-    others = reproduce("leakage", spec="small.yaml", seeds=2, **options)
+    others = reproduce("leakage", spec="small.yaml", seeds=3, **options)
     found = read_reproduction(tmp_path, Reader())
-    assert len(others.records) == 4, "two recipes with two seeds each, that are no ensembles"
+    assert len(others.records) == 6, "two recipes with three seeds each, one of which is no member"
     for members, limit in ((small, 10), (wide, None)):
         names = {record.folder.name for record in members.records}
         (own,) = [each for each in found.ensembles if {row.run for row in each.rows} == names]

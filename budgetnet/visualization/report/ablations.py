@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from budgetnet.experiments.ablation.results import ablation_result
 from budgetnet.experiments.ablation.stored import StoredAblation, stored_ablations
 from budgetnet.experiments.ablation.study import AblationStudy
 from budgetnet.experiments.ablation.variants import Variant
-from budgetnet.runs.records import RunRecord
+from budgetnet.runs.records import DataRecord, RunRecord
 from budgetnet.visualization.report.content import Ablation
 from budgetnet.visualization.report.formatting import data_text
 from budgetnet.visualization.report.run_reader import Reader
@@ -75,7 +75,7 @@ def ablation_of(
     """
     if not everything:
         raise RecordError("ablation", str(folder), "has no readable finished run")
-    found = [_as_trained(study, stored, records) for records in _kinds(everything)]
+    found = [_as_trained(study, stored, records) for records in _kinds(everything, study)]
     study, config, variants, by_key = max(found, key=lambda each: each.trained)
     trained = [variant for variant in variants if variant.key in by_key]
     started = {variant.network for variant in trained}
@@ -94,7 +94,7 @@ def ablation_of(
         unused = others = 0
     return Ablation(
         folder=str(folder),
-        result=ablation_result(study, variants, chosen),
+        result=ablation_result(study, variants, chosen, method="t" if config is None else config.interval),
         override=() if config is None else tuple(config.changes),
         command=None if config is None else command(config),
         data=data_text(records[0].identity.data),
@@ -112,14 +112,30 @@ def _remarks(variants: Sequence[Variant], trained: Sequence[Variant], *, others:
         yield f"{unused} runs are omitted: other networks or recipes, or seeds that not all variants have"
 
 
-def _kinds(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
+def _kinds(records: Sequence[RunRecord], study: AblationStudy) -> list[list[RunRecord]]:
     """Return groups of comparable records, the largest first."""
+    groups = _grouped(records, lambda data: data.key)
+    if study.judged_on == "test":
+        # Recipes may then differ in their splits, but each is trained on as many images in all runs.
+        alike = _grouped(records, lambda data: [data.fingerprint, data.mean, data.std])
+        if all(_has_one_size_by_recipe(group) for group in alike):
+            groups = alike
+    return sorted(groups, key=len, reverse=True)
+
+
+def _grouped(records: Sequence[RunRecord], of_data: Callable[[DataRecord], list[Any]]) -> list[list[RunRecord]]:
     groups: dict[str, list[RunRecord]] = {}
     for record in records:
         identity = record.identity
-        kind = repr((identity.data.key, identity.device, identity.precision, identity.trainer))
+        kind = repr((of_data(identity.data), identity.device, identity.precision, identity.trainer))
         groups.setdefault(kind, []).append(record)
-    return sorted(groups.values(), key=len, reverse=True)
+    return list(groups.values())
+
+
+def _has_one_size_by_recipe(records: Sequence[RunRecord]) -> bool:
+    identities = [record.identity for record in records]
+    sizes = {(each.recipe.digest, each.data.train_images, each.data.validation_images) for each in identities}
+    return len(sizes) == len({recipe for recipe, *_ in sizes})
 
 
 def _by_key(records: Sequence[RunRecord]) -> Records:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import optuna
 
+from budgetnet.model.budget import Budget
+from budgetnet.model.deployed.limits import DEPLOYED
 from budgetnet.model.zoo import get
 from budgetnet.runs.records import RunRecord
 from budgetnet.study.commands import found_config
@@ -143,10 +145,17 @@ def _standings(trials: Sequence[Trial], settings: StudySettings) -> list[Standin
 
     def standing(row: LeaderboardRow) -> Standing:
         if row.is_reference:
-            return Standing(row, settings.budget.share_used(get("reference").cost), None)
+            return Standing(row, _share_of_reference(settings.budget), None)
         return Standing(row, ranked[row.name].budget_used, ranked[row.name].cycles)
 
     return [standing(row) for row in rows]
+
+
+def _share_of_reference(budget: Budget) -> float:
+    """Return the share that the published reference uses; of a latency, which only its device's file tells, nothing."""
+    reference = get("reference")
+    needs = {name: DEPLOYED[name].need(reference, budget) for name in budget.deployed if name != "latency_ms"}
+    return budget.share_used(reference.cost, needs)
 
 
 def _finalists(finals: Finals | None) -> tuple[Finalist, ...]:

@@ -95,6 +95,11 @@ class Ablation(NamedTuple):
     remarks: tuple[str, ...]
     """Remarks on the records, such as omitted runs."""
 
+    @property
+    def bootstrap(self) -> bool:
+        """Whether intervals are those of the bootstrap rather than of the paired t test."""
+        return any(row.difference and row.difference.method == "bootstrap" for row in self.result.rows)
+
 
 class Why(NamedTuple):
     """Ablations of a search's winner."""

@@ -85,8 +85,10 @@ def _network(group: Group) -> str:
 def _setting(group: Group, *, with_recipe: bool) -> str:
     """Return the settings, apart from the network, that comparable groups share."""
     identity = group[0].identity
-    recipe = identity.recipe.digest if with_recipe else ""
-    return repr((identity.data.fingerprint, identity.device, identity.precision, identity.trainer, recipe))
+    data, recipe = identity.data, identity.recipe.digest if with_recipe else ""
+    # Without the split, in which a leaking and a sound recipe differ.
+    images = data.fingerprint, data.mean, data.std, data.train_images, data.validation_images
+    return repr((images, identity.device, identity.precision, identity.trainer, recipe))
 
 
 def _references(groups: Sequence[Group]) -> Iterator[ReferenceResult]:
@@ -141,18 +143,21 @@ def _ensembles(
     for group in groups:
         if len(group) < 2 or members.isdisjoint(record.folder.name for record in group):
             continue
+        config, is_own = _config_of(group, stored)
+        # Other commands may have trained the network by the same recipe, with more seeds.
+        own = [record for record in group if not is_own or record.identity.seed in config.seed_numbers]
         try:
-            found.append(ensemble_reproduction(group, budget=Budget(max_params=_max_params(group, stored))))
+            found.append(ensemble_reproduction(own, budget=Budget(max_params=config.max_params)))
         except BudgetnetError as error:
             reasons.append(f"no ensemble of {group[0].identity.spec.label}: {error}")
     return found, reasons
 
 
-def _max_params(group: Group, stored: Sequence[ReproductionConfig]) -> int | None:
-    """Return the limit of an ensemble's config; without one that can be told to be its own, that of the latest."""
+def _config_of(group: Group, stored: Sequence[ReproductionConfig]) -> tuple[EnsembleConfig, bool]:
+    """Return the config of an ensemble and True; without one that can be told to be its own, the latest and False."""
     configs = [config for config in stored if isinstance(config, EnsembleConfig)]
     own = [config for config in configs if _trained(config, group)]
-    return (own or configs or [EnsembleConfig()])[-1].max_params
+    return (own or configs or [EnsembleConfig()])[-1], bool(own)
 
 
 def _trained(config: EnsembleConfig, group: Group) -> bool:
