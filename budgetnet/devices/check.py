@@ -55,9 +55,10 @@ def check(path: str | Path, *, even_if_busy: bool = False) -> list[AnchorTime]:
     ]
     worst = max(found, key=lambda each: abs(each.moved))
     if abs(worst.moved) > MOST_MOVED:
+        direction = "more" if worst.moved > 0 else "less"
         rule = (
-            f"{worst.network} takes {100 * worst.moved:+.1f} % of the time it took, more than "
-            f"{100 * MOST_MOVED:.0f} %; measure the device again"
+            f"{worst.network} takes {100 * abs(worst.moved):.1f} % {direction} time than it took, of which "
+            f"{100 * MOST_MOVED:.0f} % are allowed; measure the device again"
         )
         raise InputError("device_file", str(path), rule)
     return found

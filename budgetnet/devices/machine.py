@@ -84,7 +84,8 @@ def obstacle(device: DeviceFile) -> str:
     if here != device.hardware:
         return f"it was made on another machine ({device.hardware}); this one is {here}"
     version = _installed_version(device.runtime.name)
-    if version != device.runtime.version:
+    # A build's own suffix, such as +cu132, is missing in the metadata of packages.
+    if version is None or version.partition("+")[0] != device.runtime.version.partition("+")[0]:
         now = "is not installed" if version is None else f"is {version} here"
         return f"it was made with {device.runtime.name} {device.runtime.version}, which {now}"
     return ""
