@@ -14,7 +14,7 @@ import torch
 from budgetnet.common.errors import InputError
 from budgetnet.data.training_data import TrainingData
 from budgetnet.model.proxy import proxy_spec
-from budgetnet.model.sizes import feature_sizes
+from budgetnet.model.sizes import feature_sizes, pooled_positions
 from budgetnet.model.spec import ModelSpec
 from budgetnet.runs.recipe import Recipe
 from budgetnet.runs.records import RunIdentity, RunRecord
@@ -104,6 +104,25 @@ def needs_training(folder: RunFolder, pruning: PruningCallback | None) -> bool:
     return stored.status == "stopped" and not (pruning and pruning.confirms_stop(stored))
 
 
+def _require_sizes(spec: ModelSpec, recipe: Recipe, *, start: int) -> None:
+    """Require that a network accepts the sizes that training images grow through.
+
+    Raises:
+        InputError: the smallest images are too small for it, or its last layer needs maps of one size.
+    """
+    full = spec.input_shape[1]
+    sides = {full, *(recipe.side(epoch, full=full) for epoch in range(1, recipe.epochs + 1))}
+    try:
+        windows = {pooled_positions(spec, feature_sizes(spec, input_size=(side, side))[-1]) for side in sorted(sides)}
+    except InputError as error:
+        raise InputError(
+            "resizing.start", start, f"is too small for {spec.label}: {error.field} {error.rule}"
+        ) from None
+    if len(windows) > 1:
+        rule = f"does not go with {spec.label}: its head.pool_size makes as many features as its last map has windows"
+        raise InputError("resizing.start", start, rule)
+
+
 def identify(
     spec: ModelSpec, data: TrainingData, recipe: Recipe, *, seed: int, device: torch.device | None = None
 ) -> RunIdentity:
@@ -120,11 +139,7 @@ def identify(
         # Raises InputError if the images are too small for the proxy.
         proxy_spec(input_shape=data.input_shape, num_classes=data.num_classes)
     if recipe.resizing is not None:
-        try:
-            feature_sizes(adapted, input_size=(recipe.resizing.start, recipe.resizing.start))
-        except InputError as error:
-            rule = f"is too small for {spec.label}: {error.field} {error.rule}"
-            raise InputError("resizing.start", recipe.resizing.start, rule) from None
+        _require_sizes(adapted, recipe, start=recipe.resizing.start)
     return RunIdentity(
         spec=adapted,
         recipe=recipe,

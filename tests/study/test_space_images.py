@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -70,6 +71,18 @@ def test_a_search_is_refused_before_it_begins(digits: DataSet) -> None:
     with pytest.raises(InputError, match=r"^resizing\.start = 8: is too small for the space"):
         require_feasible(settings, data)
     require_feasible(settings.model_copy(update={"space": SearchSpace.from_mapping(TINY_SPACE)}), data)
+
+
+def test_heads_that_need_maps_of_one_size_are_refused(digits: DataSet) -> None:
+    windows = SearchSpace.from_mapping({**TINY_SPACE, "heads": [{}, {"pool_size": 2}]})
+    for start, fits in ((8, False), (16, True)):
+        recipe = tiny_recipe(resizing=Resizing(start=start))
+        data = prepare(enlarged(digits), recipe)
+        settings = make_settings(data, SearchConfig(recipe=recipe, max_params="1M", space=windows))
+        with (
+            nullcontext() if fits else pytest.raises(InputError, match=r"^resizing\.start = 8: does not go with heads")
+        ):
+            require_feasible(settings, data)
 
 
 def test_finalists_are_refused_before_the_search(digits: DataSet) -> None:

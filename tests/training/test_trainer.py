@@ -195,6 +195,15 @@ def test_a_network_too_deep_for_the_smallest_images_is_rejected_before_training(
     train(deep, data, recipe.model_copy(update={"resizing": Resizing(start=12)}), seed=0, out=tmp_path)
 
 
+def test_a_network_that_needs_maps_of_one_size_is_rejected_before_training(digits: DataSet, tmp_path: Path) -> None:
+    windowed = ModelSpec.resnet(channels=[8, 8], strides=[1, 2]).replace(head={"pool_size": 4})
+    for start, rule in ((8, "does not go with .*: its head.pool_size makes"), (4 * 3, "does not go with")):
+        recipe = tiny_recipe(resizing=Resizing(start=start))
+        with pytest.raises(InputError, match=rf"^resizing\.start = {start}: {rule}"):
+            train(windowed, prepare(enlarged(digits), recipe), recipe, seed=0, out=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_that_is_deleted_during_the_training_ends_the_run(digits: DataSet, tmp_path: Path) -> None:
     recipe = tiny_recipe(epochs=3)
     data = prepare(digits, recipe)

@@ -26,6 +26,9 @@ def check_image_size(space: SearchSpace, recipe: Recipe, *, input_shape: tuple[i
     height, width = input_shape[1:]
     _with_largest(space, recipe, "augmentation.crop_padding").check_image_size(height, width)
     if recipe.resizing is not None:
+        if recipe.side(1, full=height) < height and any(head.get("pool_size") for head in space.heads):
+            rule = "does not go with heads of a pool_size, which make as many features as the last map has windows"
+            raise InputError("resizing.start", recipe.resizing.start, rule)
         count, full_size = space.stages[1], space.full_size_stages[0]
         smallest = recipe.side(1, full=height)
         afters = [
