@@ -180,6 +180,15 @@ class RunResult(Document):
             raise InputError("validation_correct", self.validation_correct, "must be at most validation_images")
         return self
 
+    @model_validator(mode="after")
+    def _best_epoch_is_one_of_them(self) -> Self:
+        if self.best_epoch is not None and self.best_epoch > self.epochs:
+            raise InputError("best_epoch", self.best_epoch, "must be at most epochs")
+        for name in ("validation_loss", "validation_correct"):
+            if (getattr(self, name) is None) != (self.best_epoch is None):
+                raise InputError(name, getattr(self, name), "must be null if and only if best_epoch is")
+        return self
+
     @property
     def validation_accuracy(self) -> float | None:
         """Validation accuracy at the best epoch, from 0 to 1."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import runpy
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -159,12 +160,22 @@ def test_python_export_reports_unreadable_images_and_continues(odd: DataSet, tmp
     done = export(record.folder, format="python", to=tmp_path / "net.py", load=lambda _: odd)
     Image.new("RGB", (20, 20)).save(tmp_path / "good.png")
     (tmp_path / "empty.png").touch()
+    Image.effect_noise((400, 400), 50).save(tmp_path / "broken.png")
+    content = (tmp_path / "broken.png").read_bytes()
+    # A chunk of pixels, and then no chunk: Pillow raises a SyntaxError.
+    first = content.index(b"IDAT")
+    (length,) = struct.unpack(">I", content[first - 4 : first])
+    (tmp_path / "broken.png").write_bytes(content[: first + length + 8] + bytes(40))
     module = [sys.executable, "-I", str(done.paths[0])]
     said = subprocess.run(
-        [*module, "nowhere.png", "empty.png", "good.png"], cwd=tmp_path, capture_output=True, text=True, check=False
+        [*module, "nowhere.png", "empty.png", "broken.png", "good.png"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert said.returncode == 2
-    assert [line.partition(": ")[0] for line in said.stderr.splitlines()] == ["nowhere.png", "empty.png"]
+    assert [line.partition(": ")[0] for line in said.stderr.splitlines()] == ["nowhere.png", "empty.png", "broken.png"]
     assert said.stdout.startswith("good.png: ") and said.stdout.count("%") == 3
     nothing = subprocess.run(module, capture_output=True, text=True, check=False)
     assert (nothing.returncode, nothing.stderr) == (2, "usage: python FILE IMAGE...\n")

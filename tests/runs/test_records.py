@@ -257,6 +257,12 @@ def in_its_place(name: str) -> Callable[[Path], None]:
         (set_field("result.json", validation_images=0), "validation_images must be at least 1"),
         (set_field("result.json", validation_correct=41), "validation_correct must be at most validation_images"),
         (set_field("result.json", validation_correct=10**400), "validation_correct must be at most"),
+        (set_field("result.json", best_epoch=99), "best_epoch must be at most epochs"),
+        (
+            set_field("result.json", validation_correct=None),
+            "validation_correct must be null if and only if best_epoch is",
+        ),
+        (set_field("result.json", best_epoch=None), "validation_loss must be null if and only if best_epoch is"),
         (set_field("result.json", macs=10**400), "macs must be at most"),
         (set_field("result.json", train_flops=10**400), "train_flops must be at most"),
         (set_field("test.json", images=0), "images must be at least 1; delete it"),
