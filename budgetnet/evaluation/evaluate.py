@@ -8,6 +8,7 @@ Torch is imported only if predictions are computed.
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from budgetnet.runs.store import TEST_OPENINGS_FILE, RunFolder
 if TYPE_CHECKING:
     import torch
 
+    from budgetnet.data.on_device import OnDeviceImages
     from budgetnet.data.training_data import TrainingData
 
 _VIEWS_TEXT: dict[Views | None, str] = {
@@ -71,24 +73,35 @@ def _on_validation(records: Sequence[RunRecord], request: EvaluationRequest, dat
 
     device = choose_device(request.device)
     prepared: dict[str, TrainingData] = {}
+    images: dict[str, str] = {}
     evaluated = []
     for record, dataset in zip(records, datasets, strict=True):
         data_record = record.identity.data
         key = str(data_record.key)
         if key not in prepared:
             prepared[key] = recreate_split(record, dataset, device)
+            # Runs with other numbers of training images share them.
+            images[key] = _digest(prepared[key].validation)
         evaluated.append(
             EvaluatedRun(
                 record=record,
                 scores=score(record, prepared[key].validation, views=request.views),
                 part="validation",
-                images=f"{data_record.fingerprint} {data_record.split_fingerprint}",
+                images=images[key],
                 class_names=dataset.class_names,
                 views=request.views_for(record),
                 kept=False,
             )
         )
     return evaluated
+
+
+def _digest(images: OnDeviceImages) -> str:
+    """Return the identity of images and labels in their order."""
+    digest = hashlib.sha256(repr(tuple(images.images.shape)).encode())
+    for each in (images.images, images.labels):
+        digest.update(each.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _on_test(records: Sequence[RunRecord], request: EvaluationRequest, data: DataSets) -> list[EvaluatedRun]:

@@ -13,8 +13,9 @@ import pytest
 from evaluation_support import STOPPED, Runs, open_test_set, reference_probabilities, validation_rows
 from rich.console import Console
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_score, recall_score
-from support import RunCommand, child_environment, snapshot, strict_json
+from support import TINY, RunCommand, child_environment, snapshot, strict_json, tiny_recipe
 
+from budgetnet import train
 from budgetnet.cli.evaluation_tables import confusion_table
 from budgetnet.data import DataSet, read_openings
 from budgetnet.data.sources import load_digits
@@ -209,6 +210,17 @@ def test_runs_with_other_splits_are_averaged_only_on_test_images(runs: Runs, tel
     assert "McNemar" not in apart
     assert answered(tell, "evaluate", "good0", "otherwise-split")["comparisons"] == []
     assert "McNemar" in tell("evaluate", "good0", "otherwise-split", "--on", "test", *CPU).out
+
+
+def test_runs_with_other_numbers_of_training_images_are_compared(
+    tell: RunCommand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sizes: dict[str, Any] = {"data": "digits", "validation_size": 40, "device": "cpu", "verbosity": "quiet"}
+    runs = [train(TINY, recipe=tiny_recipe(epochs=1), train_size=size, **sizes).folder.name for size in (64, 128)]
+    (comparison,) = answered(tell, "evaluate", *(f"runs/{run}" for run in runs))["comparisons"]
+    assert comparison["images"] == 40
+    assert "McNemar" in tell("evaluate", *(f"runs/{run}" for run in runs), *CPU).out
 
 
 def test_own_images_are_evaluated_by_name(runs: Runs, tell: RunCommand, folder: Path) -> None:
